@@ -1,0 +1,29 @@
+# Every target makes what it needs: a fresh clone and `python3` are enough.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+MODEL  ?=
+
+.PHONY: chat test check lint clean
+
+# The stamp is newer than what it was made from, so that a changed requirement is installed and nothing else is.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+chat: $(VENV)/.installed
+	@$(BIN)/chatglm chat $(if $(MODEL),--model '$(MODEL)')
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache

@@ -1,0 +1,115 @@
+"""Which generation of the family a checkpoint folder holds.
+
+Every official config.json says `"model_type": "chatglm"`, and ChatGLM2 and ChatGLM3 share one architecture and one
+tokenizer file while their prompts differ. So the generation is read from several clues, the surest first.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chatglm.errors import CheckpointError, ConfigError
+
+__all__ = ["CONFIG_KEY", "Generation", "detect_generation", "read_generation", "read_json"]
+
+CONFIG_KEY = "chatglm_generation"
+"""The key that `save_pretrained` writes into config.json, so that a saved folder needs no guessing."""
+
+
+class Generation(str, enum.Enum):
+    """The prompt format (and, for the first, the architecture) of a checkpoint."""
+
+    CHATGLM = "chatglm"
+    CHATGLM2 = "chatglm2"
+    CHATGLM3 = "chatglm3"
+    GLM4 = "glm4"
+    CHARACTERGLM = "characterglm"
+
+    __str__ = str.__str__
+
+
+# Searched in this order in the names that a checkpoint carries; CodeGeeX2 is prompted like ChatGLM2.
+_NAMES = (
+    (re.compile(r"characterglm|charglm", re.I), Generation.CHARACTERGLM),
+    (re.compile(r"chatglm[-_ ]?2|codegeex[-_ ]?2", re.I), Generation.CHATGLM2),
+    (re.compile(r"chatglm[-_ ]?3", re.I), Generation.CHATGLM3),
+    (re.compile(r"glm[-_ ]?4|codegeex[-_ ]?4|longwriter-glm4", re.I), Generation.GLM4),
+)
+
+
+def detect_generation(
+    config: Mapping[str, Any], tokenizer_config: Mapping[str, Any] | None = None, folder: str = ""
+) -> Generation:
+    """Tell the generation from a raw config.json (and what lies beside it).
+
+    Args:
+        config: config.json as a mapping.
+        tokenizer_config: tokenizer_config.json, if there is one.
+        folder: the folder's name, the last clue.
+
+    Raises:
+        ConfigError: the `chatglm_generation` key has an unknown value.
+    """
+    if (named := config.get(CONFIG_KEY)) is not None:
+        try:
+            return Generation(named)
+        except ValueError:
+            known = ", ".join(g.value for g in Generation)
+            raise ConfigError(f"config.json: {CONFIG_KEY} is {named!r}; it must be one of {known}") from None
+    if config.get("position_encoding_2d") is not None or config.get("inner_hidden_size") is not None:
+        return Generation.CHATGLM
+    tokenizer_config = tokenizer_config or {}
+    if tokenizer_config.get("tokenizer_class") == "ChatGLM4Tokenizer" or _largest_id(config) >= 100_000:
+        return Generation.GLM4
+    for name in (config.get("_name_or_path"), tokenizer_config.get("name_or_path"), folder):
+        for pattern, generation in _NAMES:
+            # A ChatGLM2-sized vocabulary is never GLM-4, whatever the folder is called.
+            if generation is not Generation.GLM4 and name and pattern.search(Path(str(name)).name):
+                return generation
+    if "<|user|>" in json.dumps(tokenizer_config, ensure_ascii=False):
+        return Generation.CHATGLM3
+    # Every official ChatGLM2 config was written by 4.27; ChatGLM3 came with 4.30.
+    version = re.match(r"(\d+)\.(\d+)", str(config.get("transformers_version", "")))
+    if version and (int(version[1]), int(version[2])) < (4, 30):
+        return Generation.CHATGLM2
+    return Generation.CHATGLM3
+
+
+def _largest_id(config: Mapping[str, Any]) -> int:
+    """The largest token id that a v2-shaped config admits to; only GLM-4's vocabulary passes 100,000."""
+    eos = config.get("eos_token_id")
+    ids = [*eos] if isinstance(eos, list) else [eos]
+    return max(int(i or 0) for i in [*ids, config.get("padded_vocab_size"), config.get("vocab_size")])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is missing, is not JSON, or holds no object.
+    """
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; is {path.parent} a complete ChatGLM checkpoint folder?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); download the file again") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: holds {type(data).__name__} where an object is expected; download it again")
+    return data
+
+
+def read_generation(folder: str | Path) -> Generation:
+    """The generation of the checkpoint in `folder` (its config.json need not be there: then by tokenizer and name)."""
+    folder = Path(folder)
+    config_file, tokenizer_file = folder / "config.json", folder / "tokenizer_config.json"
+    config = read_json(config_file) if config_file.exists() else {}
+    tokenizer_config = read_json(tokenizer_file) if tokenizer_file.exists() else {}
+    if not config and (folder / "ice_text.model").exists():
+        return Generation.CHATGLM
+    return detect_generation(config, tokenizer_config, folder.resolve().name)

@@ -1,0 +1,1 @@
+"""TENSORS: the two architectures, as `transformers` models with the official parameter names."""
