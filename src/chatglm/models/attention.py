@@ -1,0 +1,58 @@
+"""The plain attention that defines correct, and the masks that `transformers` does not make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["eager_attention", "show_everything_to_padding"]
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention written out, in float32 where it matters: the reference, and the one that returns weights.
+
+    Args:
+        query: (B, N, S, D). key, value: (B, G, T, D), each serving N / G query heads.
+        attention_mask: (B, 1, S, T or more), added to the scores.
+
+    Returns:
+        Context (B, S, N, D) and weights (B, N, S, T).
+    """
+    groups, keys = key.shape[1], key.shape[2]
+    grouped = query.unflatten(1, (groups, -1))  # (B, G, N/G, S, D): heads that share a key lie together
+    scores = torch.matmul(grouped, key[:, :, None].transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask[:, :, None, :, :keys]
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    context = torch.matmul(weights, value[:, :, None]).flatten(1, 2)
+    return context.transpose(1, 2).contiguous(), weights.flatten(1, 2)
+
+
+def show_everything_to_padding(mask: Any, padding: Any, queries: int) -> Any:
+    """Let the rows of padding tokens see every column, as the official code does; their outputs mean nothing.
+
+    A row that saw nothing would be NaN in some attention kernels, and NaN spreads through a batched matrix product.
+
+    Args:
+        mask: 4-d mask made by `transformers` for the implementation in use; anything else is returned as it is.
+        padding: (B, T) with zero for padding, or None.
+        queries: how many of the last columns of `padding` are the new tokens.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != 4 or not isinstance(padding, Tensor) or padding.ndim != 2:
+        return mask
+    if queries == 1:
+        return mask
+    padded = (padding[:, -queries:] == 0)[:, None, :, None]
+    return mask | padded if mask.dtype == torch.bool else mask.masked_fill(padded, 0.0)

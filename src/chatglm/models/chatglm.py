@@ -1,0 +1,423 @@
+"""ChatGLM2-6B, ChatGLM3-6B, GLM-4-9B, CharacterGLM-6B and CodeGeeX2-6B: one architecture, differences by configuration.
+
+Pre-norm blocks with RMSNorm and SwiGLU; grouped key/value heads ("multi-query attention"); rotary positions in
+interleaved pairs on the first half of each head. Parameter names are those of the official `modeling_chatglm.py`.
+
+Shapes in comments: B batch, S new tokens, T all tokens in the cache, H hidden size, N heads, G key/value heads,
+D channels of a head. Tensors are batch first throughout, caches (B, G, T, D) as everywhere in `transformers`; the
+official code of ChatGLM2 and ChatGLM3 puts the sequence first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Cache, GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutputWithPast,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from chatglm.chat.generations import Generation
+from chatglm.errors import InputError
+from chatglm.models.api import ChatMixin
+from chatglm.models.attention import eager_attention, show_everything_to_padding
+from chatglm.models.configuration import ChatGLMConfig
+from chatglm.models.pretrained import FamilyModel, open_cache, select_positions, split_heads, with_prefix
+
+__all__ = [
+    "ChatGLMForConditionalGeneration",
+    "ChatGLMForSequenceClassification",
+    "ChatGLMModel",
+    "ChatGLMPreTrainedModel",
+    "rotary_tables",
+]
+
+Tables = tuple[Tensor, Tensor]
+
+
+def rotary_tables(position_ids: Tensor, config: ChatGLMConfig, dtype: torch.dtype) -> Tables:
+    """Cosines and sines of the rotary angles, each (batch, 1, tokens, kv_channels / 4), in `dtype`.
+
+    Angle i of position p is p · base^(−2i/d) over the d = kv_channels / 2 channels that are rotated. `rope_ratio`
+    stretches the context: ChatGLM2-6B-32k divides positions by it, later models multiply the base of 10000 with it.
+
+    They are computed in float32 from the integer positions, for any number of positions, and rounded once. The official
+    ChatGLM2 code computes them in the weights' precision, where fp16 cannot tell neighbours apart from position 2049
+    on; `config.official_half_rope` brings that back.
+    """
+    dim = config.kv_channels // 2
+    ratio = config.rope_ratio
+    interpolate = config.chatglm_generation == Generation.CHATGLM2
+    work = dtype if config.official_half_rope and interpolate else torch.float32
+    exponents = torch.arange(0, dim, 2, device=position_ids.device, dtype=work) / dim
+    frequencies = 1.0 / (10000 * (1.0 if interpolate else ratio)) ** exponents
+    positions = position_ids.to(work)
+    if interpolate and ratio != 1:
+        positions = positions / ratio
+    angles = (positions[:, None, :, None] * frequencies).float()
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(states: Tensor, tables: Tables) -> Tensor:
+    """Turn each pair of channels (2i, 2i+1) of the first half of every head: (B, N, S, D) → the same."""
+    cos, sin = tables
+    half = states.shape[-1] // 2
+    even, odd = states[..., 0:half:2], states[..., 1:half:2]
+    turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
+    return torch.cat((turned, states[..., half:]), dim=-1)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) · weight, all in float32, rounded once to the input's dtype."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, states: Tensor) -> Tensor:
+        wide = states.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (self.weight * wide).to(states.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Attention of N query heads over G shared key/value heads (multi_query_attention), or N of their own."""
+
+    def __init__(self, config: ChatGLMConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer
+        self.heads, self.groups, width = config.num_attention_heads, config.multi_query_group_num, config.kv_channels
+        self.head_dim = width
+        # Read by transformers' attention functions:
+        self.num_key_value_groups = self.heads // self.groups
+        self.scaling = width**-0.5
+        self.is_causal = True
+        self.query_key_value = nn.Linear(
+            config.hidden_size,
+            (self.heads + 2 * self.groups) * width,
+            bias=config.add_bias_linear or config.add_qkv_bias,
+        )
+        self.dense = nn.Linear(self.heads * width, config.hidden_size, bias=config.add_bias_linear)
+
+    def forward(
+        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        mixed = self.query_key_value(states)
+        if self.config.multi_query_attention:  # rows: all queries, then keys, then values
+            width = self.head_dim
+            turning, value = mixed.split([(self.heads + self.groups) * width, self.groups * width], dim=-1)
+            # Queries and keys are neighbours and turn by the same angles: one rotation serves both.
+            turned = rotate(split_heads(turning, self.heads + self.groups), tables)
+            query, key = turned.split([self.heads, self.groups], dim=1)
+            value = split_heads(value, self.groups)
+        else:  # rows: for each head its query, key and value
+            query, key, value = split_heads(mixed, self.heads).chunk(3, dim=-1)
+            query, key = rotate(query, tables), rotate(key, tables)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+        attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        context, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.dense(context.reshape(*states.shape[:2], -1)), weights
+
+
+class MLP(nn.Module):
+    """SwiGLU: the first half of `dense_h_to_4h`'s rows gates the second."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, 2 * config.ffn_hidden_size, bias=config.add_bias_linear)
+        self.dense_4h_to_h = nn.Linear(config.ffn_hidden_size, config.hidden_size, bias=config.add_bias_linear)
+
+    def forward(self, states: Tensor) -> Tensor:
+        gate, up = self.dense_h_to_4h(states).chunk(2, dim=-1)
+        return self.dense_4h_to_h(F.silu(gate) * up)
+
+
+class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ChatGLMConfig, layer: int) -> None:
+        super().__init__()
+        self.hidden_dropout = config.hidden_dropout
+        self.input_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
+        self.self_attention = SelfAttention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        attended, weights = self.self_attention(self.input_layernorm(states), mask, tables, cache, **kwargs)
+        states = states + self._drop(attended)
+        return states + self._drop(self.mlp(self.post_attention_layernorm(states))), weights
+
+    def _drop(self, states: Tensor) -> Tensor:
+        return F.dropout(states, self.hidden_dropout, self.training) if self.hidden_dropout else states
+
+
+class ChatGLMPreTrainedModel(FamilyModel):
+    """Base of the models in this file."""
+
+    config_class = ChatGLMConfig
+    config: ChatGLMConfig
+    _supports_flash_attn = True
+
+
+class _Embedding(nn.Module):
+    """Exists for the official name `embedding.word_embeddings`."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+
+
+class _Encoder(nn.Module):
+    """Exists for the official names `encoder.layers` and `encoder.final_layernorm`."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(GLMBlock(config, layer) for layer in range(config.num_layers))
+        self.final_layernorm = RMSNorm(config.hidden_size, config.layernorm_epsilon)
+
+
+class ChatGLMModel(ChatGLMPreTrainedModel):
+    """Embedding, blocks and final norm. The output head is a part of it, as in the official checkpoints."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__(config)
+        self.embedding = _Embedding(config)
+        self.encoder = _Encoder(config)
+        self.output_layer = nn.Linear(config.hidden_size, config.padded_vocab_size, bias=config.add_bias_linear)
+        self.prefix_encoder = (
+            self._make_prefix_encoder(
+                heads=config.multi_query_group_num, width=config.kv_channels, hidden=config.hidden_size, embedding=None
+            )
+            if config.pre_seq_len
+            else None
+        )
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embedding.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embedding.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the blocks over S new tokens.
+
+        Args:
+            input_ids: (B, S), or `inputs_embeds` (B, S, H) in their place.
+            position_ids: (B, S); default: from the number of tokens that the cache holds. Positions that start again
+                from 0 within a row, without a cache and a mask, mark packed sequences that do not see one another.
+            attention_mask: (B, T) with non-zero for real tokens, or a 4-d mask of the attention implementation's kind.
+            past_key_values: the cache of an earlier call; new tokens are appended to it in place.
+            use_cache: default: `config.use_cache`, off in training.
+            output_hidden_states: return the L + 1 inputs and outputs of the blocks, before the final norm.
+
+        Raises:
+            InputError: both or neither of `input_ids` and `inputs_embeds`, or a cache of the official code's form.
+        """
+        config = self.config
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give either input_ids or inputs_embeds to the model")
+        states = self.embedding.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache is None:
+            use_cache = config.use_cache and not self.training
+        cache, seen = open_cache(past_key_values, use_cache, config, self.prefix_encoder, states)
+        attention_mask = with_prefix(attention_mask, self.prefix_encoder)
+        mask = create_causal_mask(
+            config=config,
+            inputs_embeds=states,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=position_ids,
+        )
+        mask = show_everything_to_padding(mask, attention_mask, states.shape[1])
+        if position_ids is None:
+            position_ids = torch.arange(states.shape[1], device=states.device)[None] + seen
+        tables = rotary_tables(position_ids, config, states.dtype)
+
+        collect = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        collect_weights = config.output_attentions if output_attentions is None else output_attentions
+        hidden: list[Tensor] = [states]
+        attentions: list[Tensor | None] = []
+        for block in self.encoder.layers:
+            states, weights = block(states, mask, tables, cache, **kwargs)
+            if collect:
+                hidden.append(states)
+            if collect_weights:
+                attentions.append(weights)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.encoder.final_layernorm(states),
+            past_key_values=cache if use_cache else None,
+            hidden_states=tuple(hidden) if collect else None,
+            attentions=tuple(attentions) if collect_weights else None,
+        )
+
+
+class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
+    """The chat and base models: what `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__(config)
+        self.transformer = ChatGLMModel(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.transformer.output_layer
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.transformer.output_layer = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        return_last_logit: bool | None = False,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Scores of the next token; see `ChatGLMModel.forward` for what is not named here.
+
+        Args:
+            labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
+            logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
+            return_last_logit: the official name of `logits_to_keep=1`.
+
+        Returns:
+            logits (B, S or n, padded_vocab_size) in the weights' dtype, loss, the cache, hidden states (L + 1 of them).
+        """
+        outputs = self.transformer(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        states = select_positions(outputs.last_hidden_state, 1 if return_last_logit else logits_to_keep)
+        logits = self.transformer.output_layer(states)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.padded_vocab_size, **kwargs
+            )
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
+
+
+class ChatGLMForSequenceClassification(ChatGLMPreTrainedModel):
+    """A linear head over the last real token, as ChatGLM3 and GLM-4 define it (`classifier_head`)."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.transformer = ChatGLMModel(config)
+        self.classifier_head = nn.Linear(config.hidden_size, config.num_labels, bias=True)
+        self.dropout = nn.Dropout(config.classifier_dropout) if config.classifier_dropout is not None else None
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
+        """Scores of the classes, (B, num_labels), from the last token that `attention_mask` (B, S) calls real.
+
+        Args:
+            labels: (B,) class numbers, or (B, num_labels) floats, or (B,) floats when there is one label; the loss
+                follows `config.problem_type`, or these shapes where it is not set.
+        """
+        outputs = self.transformer(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        states = outputs.last_hidden_state
+        if attention_mask is None or attention_mask.ndim != 2:
+            pooled = states[:, -1]
+        else:
+            places = torch.arange(states.shape[1], device=states.device)
+            last = (places * (attention_mask[:, -states.shape[1] :] != 0)).argmax(dim=-1)
+            pooled = states[torch.arange(states.shape[0], device=states.device), last]
+        if self.dropout is not None:
+            pooled = self.dropout(pooled)
+        logits = self.classifier_head(pooled)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=self.config)
+        result = SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()

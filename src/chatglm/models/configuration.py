@@ -1,0 +1,219 @@
+"""Configurations: every official config.json of the family, with its own field names.
+
+All of them say `"model_type": "chatglm"`. `ChatGLMConfig` describes ChatGLM2, ChatGLM3, GLM-4 and what derives from
+them; `GLMConfig` describes ChatGLM-6B. `ChatGLMConfig.from_dict` (and so `AutoConfig`) returns the one that fits, so
+that the Auto classes, which choose a model by the type of its configuration, choose the right architecture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import PreTrainedConfig
+
+from chatglm.chat.generations import CONFIG_KEY, Generation, detect_generation, read_generation
+from chatglm.errors import ConfigError, UnsupportedError
+
+__all__ = ["ChatGLMConfig", "GLMConfig"]
+
+
+class _FamilyConfig(PreTrainedConfig):
+    """What both architectures share: P-tuning fields, the generation, and the refusal of what is not supported."""
+
+    model_type: ClassVar[str] = "chatglm"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    pre_seq_len: int | None = None
+    prefix_projection: bool = False
+    quantization_bit: int = 0
+    use_cache: bool = True
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    official_half_rope: bool = False
+    chatglm_generation: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        clues = {**kwargs, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
+        self.chatglm_generation = detect_generation(clues, folder=str(kwargs.get("name_or_path", ""))).value
+        super().__post_init__(**kwargs)
+        if self.quantization_bit:
+            raise UnsupportedError(
+                f"config.json: quantization_bit is {self.quantization_bit}; checkpoints that are already quantised "
+                "cannot be loaded yet; load the fp16 folder instead"
+            )
+        if self.pre_seq_len is not None and self.pre_seq_len < 1:
+            raise ConfigError(f"pre_seq_len is {self.pre_seq_len}; it must be a positive number of virtual tokens")
+
+    @property
+    def generation(self) -> Generation:
+        """The generation whose prompts the checkpoint was trained on."""
+        return Generation(self.chatglm_generation)
+
+    def _require(self, **positive: int) -> None:
+        for name, value in positive.items():
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"config.json: {name} is {value!r}; it must be a positive integer")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build the configuration that a raw config.json describes: `GLMConfig` for ChatGLM-6B, else `ChatGLMConfig`.
+
+        Args:
+            config_dict: the JSON object; fields that this package does not know are kept and saved again.
+            kwargs: overrides, and `return_unused_kwargs` as in `transformers`.
+
+        Raises:
+            ConfigError: the object describes a model that is not one of the family.
+        """
+        config_dict = dict(config_dict)
+        folder = str(kwargs.get("name_or_path") or config_dict.get("name_or_path") or "")
+        if CONFIG_KEY not in config_dict:
+            # The folder knows more than its config.json: the tokenizer's files tell ChatGLM2 from ChatGLM3.
+            beside = Path(folder) if folder and (Path(folder) / "config.json").is_file() else None
+            generation = read_generation(beside) if beside else detect_generation(config_dict, folder=folder)
+            config_dict[CONFIG_KEY] = generation.value
+        if cls is ChatGLMConfig and config_dict[CONFIG_KEY] == Generation.CHATGLM:
+            return GLMConfig.from_dict(config_dict, **kwargs)
+        return super().from_dict(config_dict, **kwargs)
+
+
+class ChatGLMConfig(_FamilyConfig):
+    """ChatGLM2-6B, ChatGLM3-6B (-base, -32k, -128k), GLM-4-9B (-chat), CharacterGLM-6B, CodeGeeX2-6B.
+
+    Field names and defaults are those of the official `configuration_chatglm.py`. Sizes: `hidden_size` H,
+    `ffn_hidden_size` F, `num_attention_heads` heads of `kv_channels` each, `multi_query_group_num` key/value heads.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+        UnsupportedError: a switch that no official checkpoint uses (`rmsnorm=False`, `original_rope=False` …).
+    """
+
+    attribute_map: ClassVar[dict[str, str]] = {
+        "num_hidden_layers": "num_layers",
+        "vocab_size": "padded_vocab_size",
+        "intermediate_size": "ffn_hidden_size",
+        "num_key_value_heads": "multi_query_group_num",
+        "head_dim": "kv_channels",
+        "max_position_embeddings": "seq_length",
+        "rms_norm_eps": "layernorm_epsilon",
+    }
+
+    num_layers: int = 28
+    padded_vocab_size: int = 65024
+    hidden_size: int = 4096
+    ffn_hidden_size: int = 13696
+    kv_channels: int = 128
+    num_attention_heads: int = 32
+    seq_length: int = 2048
+    hidden_dropout: float = 0.0
+    classifier_dropout: float | None = None
+    attention_dropout: float = 0.0
+    layernorm_epsilon: float = 1e-5
+    rmsnorm: bool = True
+    apply_residual_connection_post_layernorm: bool = False
+    post_layer_norm: bool = True
+    add_bias_linear: bool = False
+    add_qkv_bias: bool = False
+    bias_dropout_fusion: bool = True
+    multi_query_attention: bool = False
+    multi_query_group_num: int = 1
+    rope_ratio: float = 1.0
+    original_rope: bool = True
+    apply_query_key_layer_scaling: bool = True
+    attention_softmax_in_fp32: bool = True
+    fp32_residual_connection: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.tie_word_embeddings = False  # the head is always a weight of its own, whatever the official config says
+        if not self.multi_query_attention:
+            self.multi_query_group_num = self.num_attention_heads
+        self._require(
+            num_layers=self.num_layers,
+            padded_vocab_size=self.padded_vocab_size,
+            hidden_size=self.hidden_size,
+            ffn_hidden_size=self.ffn_hidden_size,
+            kv_channels=self.kv_channels,
+            num_attention_heads=self.num_attention_heads,
+            multi_query_group_num=self.multi_query_group_num,
+            seq_length=self.seq_length,
+        )
+        if self.num_attention_heads % self.multi_query_group_num:
+            raise ConfigError(
+                f"config.json: num_attention_heads ({self.num_attention_heads}) is not a multiple of "
+                f"multi_query_group_num ({self.multi_query_group_num})"
+            )
+        if self.kv_channels % 4:
+            raise ConfigError(f"config.json: kv_channels is {self.kv_channels}; half of it is rotated in pairs, so it "
+                              "must be a multiple of 4")
+        for name, supported in {
+            "rmsnorm": True,
+            "post_layer_norm": True,
+            "original_rope": True,
+            "apply_residual_connection_post_layernorm": False,
+            "fp32_residual_connection": False,
+        }.items():
+            if (given := getattr(self, name)) is not supported:
+                raise UnsupportedError(f"config.json: {name}={given} is not used by any official checkpoint and is "
+                                       f"not supported; expected {supported}")
+
+
+class GLMConfig(_FamilyConfig):
+    """ChatGLM-6B, both vocabularies: ids 130xxx, and the first release's 150xxx behind 20,000 image tokens.
+
+    Field names and defaults are those of the official `configuration_chatglm.py` of THUDM/chatglm-6b.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+        UnsupportedError: `position_encoding_2d=False`, which no official checkpoint uses.
+    """
+
+    attribute_map: ClassVar[dict[str, str]] = {
+        "num_hidden_layers": "num_layers",
+        "intermediate_size": "inner_hidden_size",
+        "max_position_embeddings": "max_sequence_length",
+        "seq_length": "max_sequence_length",
+    }
+
+    vocab_size: int = 130528
+    hidden_size: int = 4096
+    num_layers: int = 28
+    num_attention_heads: int = 32
+    layernorm_epsilon: float = 1e-5
+    max_sequence_length: int = 2048
+    inner_hidden_size: int = 16384
+    position_encoding_2d: bool = True
+    mask_token_id: int | None = None
+    gmask_token_id: int | None = None
+    # Official config.json files leave it out, and the default of the transformers that they were made for was True.
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        # Ids that a config leaves out follow from the vocabulary: the first release has 20,000 image tokens in front.
+        shift = 20_000 if self.vocab_size > 150_000 else 0
+        defaults = {"mask_token_id": 130000, "gmask_token_id": 130001, "bos_token_id": 130004, "eos_token_id": 130005,
+                    "pad_token_id": 3}
+        for name, token_id in defaults.items():
+            if getattr(self, name) is None:
+                setattr(self, name, token_id + shift)
+        self._require(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            num_attention_heads=self.num_attention_heads,
+            max_sequence_length=self.max_sequence_length,
+            inner_hidden_size=self.inner_hidden_size,
+        )
+        if self.hidden_size % (self.num_attention_heads * 4):
+            raise ConfigError(
+                f"config.json: hidden_size ({self.hidden_size}) must be a multiple of 4 × num_attention_heads "
+                f"({self.num_attention_heads}): each half of a head is rotated by a position of its own"
+            )
+        if not self.position_encoding_2d:
+            raise UnsupportedError("config.json: position_encoding_2d=False is not used by any official checkpoint "
+                                   "and is not supported")

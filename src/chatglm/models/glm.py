@@ -1,0 +1,402 @@
+"""ChatGLM-6B: the first generation, a prefix language model with two-dimensional positions.
+
+Up to the first `<sop>` (bos) every token sees every other; from there on a token sees what stands before it. A token
+has two positions: its place in the prompt, at which the generated part stays on the place of the `[gMASK]` (or
+`[MASK]`) that it fills; and its place in the generated part, 0 inside the prompt. Each turns one half of every head.
+Source: Du et al. 2022, "GLM"; parameter names are those of THUDM/chatglm-6b's `modeling_chatglm.py`.
+
+Shapes in comments: B batch, S new tokens, T all tokens in the cache, H hidden size, N heads, D channels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Cache, GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from chatglm.errors import InputError, UnsupportedError
+from chatglm.models.api import ChatMixin
+from chatglm.models.attention import eager_attention
+from chatglm.models.configuration import GLMConfig
+from chatglm.models.pretrained import FamilyModel, open_cache, select_positions, split_heads, with_prefix
+
+__all__ = ["GLMForConditionalGeneration", "GLMModel", "GLMPreTrainedModel", "rotary_tables", "two_row_positions"]
+
+Tables = tuple[Tensor, Tensor]
+
+
+def two_row_positions(input_ids: Tensor, config: GLMConfig, attention_mask: Tensor | None = None) -> Tensor:
+    """Both positions of every token, (B, 2, S), from the ids alone.
+
+    Args:
+        input_ids: (B, S), each row with a `[gMASK]` or `[MASK]` and a `<sop>`; the first `[gMASK]` counts, else the
+            first `[MASK]`.
+        attention_mask: (B, S) with zero for padding on the left, which has position 0.
+
+    Raises:
+        InputError: a row has no mask token, or no `<sop>`.
+    """
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    start = torch.zeros_like(input_ids[:, :1])
+    if attention_mask is not None:
+        start = (attention_mask == 0).sum(dim=-1, keepdim=True)
+    is_gmask, is_mask = input_ids == config.gmask_token_id, input_ids == config.mask_token_id
+    is_blank = torch.where(is_gmask.any(dim=-1, keepdim=True), is_gmask, is_mask)
+    is_sop = input_ids == config.bos_token_id
+    for found, name in ((is_blank, f"[gMASK] ({config.gmask_token_id}) or [MASK] ({config.mask_token_id})"),
+                        (is_sop, f"<sop> ({config.bos_token_id})")):
+        rows = (~found.any(dim=-1)).nonzero().flatten().tolist()
+        if rows:
+            raise InputError(
+                f"input_ids: row {rows[0]} has no {name}; encode prompts with this model's tokenizer, which appends "
+                "[gMASK] <sop>, or give position_ids of shape (batch, 2, tokens)"
+            )
+    blank = is_blank.int().argmax(dim=-1, keepdim=True)
+    sop = is_sop.int().argmax(dim=-1, keepdim=True)
+    row0 = torch.where(places >= sop, blank - start, (places - start).clamp(min=0))
+    row1 = (places - sop + 1).clamp(min=0)
+    return torch.stack((row0, row1), dim=1)
+
+
+def rotary_tables(position_ids: Tensor, config: GLMConfig, dtype: torch.dtype) -> Tables:
+    """Cosines and sines, each (B, 1, S, 2, D / 4): one angle table per position row, in `dtype`.
+
+    The official code rounds the inverse frequencies to fp16 when it builds the model, in whatever precision it then
+    runs, and the weights were trained with that; so does this. Angles and their cosines are computed in float32;
+    official fp16 models compute those in fp16 too, which `config.official_half_rope` brings back.
+    """
+    dim = config.hidden_size // config.num_attention_heads // 2
+    device = position_ids.device
+    exponents = torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim
+    frequencies = (1.0 / (10000**exponents)).half()
+    work = dtype if config.official_half_rope and dtype == torch.float16 else torch.float32
+    angles = position_ids.transpose(1, 2)[:, None, :, :, None].to(work) * frequencies.to(work)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(states: Tensor, tables: Tables) -> Tensor:
+    """Turn both halves of every head, each by its own position, channel i with channel i + D/4: (B, N, S, D)."""
+    cos, sin = tables
+    first, second = states.unflatten(-1, (2, 2, -1)).unbind(dim=-2)
+    return torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).flatten(-3)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention; rows of `query_key_value` hold for each head its query, key and value.
+
+    The official code divides scores by (layer + 1) before an fp16 softmax and multiplies them again inside it, to stay
+    in range. Today's kernels keep scores in float32, where the two cancel.
+    """
+
+    def __init__(self, config: GLMConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer
+        self.heads = config.num_attention_heads
+        self.num_key_value_groups = 1
+        self.scaling = (config.hidden_size // self.heads) ** -0.5
+        self.is_causal = True
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        query, key, value = split_heads(self.query_key_value(states), self.heads).chunk(3, dim=-1)
+        query, key = rotate(query, tables), rotate(key, tables)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+        attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        context, weights = attend(self, query, key, value, mask, dropout=0.0, scaling=self.scaling, **kwargs)
+        return self.dense(context.reshape(*states.shape[:2], -1)), weights
+
+
+class GLU(nn.Module):
+    """The official name; there is no gate: dense, GELU (tanh form), dense."""
+
+    def __init__(self, config: GLMConfig) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(states), approximate="tanh"))
+
+
+class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
+    """y = norm(x); z = αy + attention(y); u = norm(z); αu + mlp(u): the residual is the *normalised* input.
+
+    α is √56 whatever the number of layers: the official model never passes its own to the block, whose default is 28.
+    """
+
+    ALPHA = math.sqrt(2 * 28)
+
+    def __init__(self, config: GLMConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.attention = SelfAttention(config, layer)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.mlp = GLU(config)
+
+    def forward(
+        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        normed = self.input_layernorm(states)
+        attended, weights = self.attention(normed, mask, tables, cache, **kwargs)
+        normed = self.post_attention_layernorm(normed * self.ALPHA + attended)
+        return normed * self.ALPHA + self.mlp(normed), weights
+
+
+class GLMPreTrainedModel(FamilyModel):
+    """Base of the models in this file."""
+
+    config_class = GLMConfig
+    config: GLMConfig
+    # FlashAttention kernels take no mask, and a prefix language model needs one.
+    _supports_flash_attn = False
+
+
+class GLMModel(GLMPreTrainedModel):
+    """Embedding, blocks and final norm of ChatGLM-6B."""
+
+    def __init__(self, config: GLMConfig) -> None:
+        super().__init__(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(GLMBlock(config, layer) for layer in range(config.num_layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.prefix_encoder = (
+            self._make_prefix_encoder(
+                heads=config.num_attention_heads,
+                width=config.hidden_size // config.num_attention_heads,
+                hidden=config.hidden_size,
+                embedding=config.hidden_size,
+            )
+            if config.pre_seq_len
+            else None
+        )
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the blocks over S new tokens.
+
+        Args:
+            input_ids: (B, S), the whole prompt at once: its tokens see one another. Or `inputs_embeds` (B, S, H).
+            position_ids: (B, 2, S); default: from the ids (`two_row_positions`), which must then be the whole sequence.
+            attention_mask: (B, T) with non-zero for real tokens; or the official tokenizer's (B, 1, S, T) of booleans,
+                True for *masked*; or floats of that shape, added to the scores.
+            past_key_values: the cache of an earlier call; new tokens are appended to it in place.
+            use_cache: default: `config.use_cache`, off in training.
+            output_hidden_states: return the embeddings, the outputs of all blocks but the last, and the final norm's.
+
+        Raises:
+            InputError: positions that cannot be told, or a cache of the official code's form.
+        """
+        config = self.config
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give either input_ids or inputs_embeds to the model")
+        states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache is None:
+            use_cache = config.use_cache and not self.training
+        cache, seen = open_cache(past_key_values, use_cache, config, self.prefix_encoder, states)
+        if position_ids is None:
+            if input_ids is None or not isinstance(seen, int) or seen:
+                raise InputError(
+                    "position_ids of shape (batch, 2, tokens) are needed for embeddings and for tokens that continue a "
+                    "cache: ChatGLM-6B's positions depend on where the prompt ends"
+                )
+            padding = attention_mask if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
+            position_ids = two_row_positions(input_ids, config, padding)
+        if position_ids.ndim != 3 or position_ids.shape[1] != 2:
+            raise InputError(f"position_ids has shape {tuple(position_ids.shape)}; expected (batch, 2, tokens)")
+        mask = self._mask(states, position_ids, with_prefix(attention_mask, self.prefix_encoder), cache)
+        tables = rotary_tables(position_ids, config, states.dtype)
+
+        collect = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        collect_weights = config.output_attentions if output_attentions is None else output_attentions
+        hidden: list[Tensor] = []
+        attentions: list[Tensor | None] = []
+        for block in self.layers:
+            if collect:
+                hidden.append(states)
+            states, weights = block(states, mask, tables, cache, **kwargs)
+            if collect_weights:
+                attentions.append(weights)
+        states = self.final_layernorm(states)
+        return BaseModelOutputWithPast(
+            last_hidden_state=states,
+            past_key_values=cache if use_cache else None,
+            hidden_states=(*hidden, states) if collect else None,
+            attentions=tuple(attentions) if collect_weights else None,
+        )
+
+    def _mask(self, states: Tensor, position_ids: Tensor, given: Any, cache: Cache | None) -> Any:
+        """The mask of the attention implementation in use: causal, and open both ways inside the prompt."""
+        if isinstance(given, Tensor) and given.ndim == 4:
+            if given.dtype != torch.bool:
+                return given
+            return _open(given.shape, states).masked_fill(given.to(states.device), torch.finfo(states.dtype).min)
+        queries = states.shape[1]
+        both_ways: Callable[..., Any] | None = None
+        if queries > 1:
+            seen = int(cache.get_seq_length()) if cache is not None else 0
+            total = max(cache.get_mask_sizes(queries, 0)[0], seen + queries) if cache is not None else queries
+            in_prompt = torch.zeros(states.shape[0], total, dtype=torch.bool, device=states.device)
+            in_prompt[:, seen : seen + queries] = position_ids[:, 1] == 0
+
+            def both_ways(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return in_prompt[batch, key]
+
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=states,
+            attention_mask=given,
+            past_key_values=cache,
+            or_mask_function=both_ways,
+        )
+        if queries > 1 and given is not None and isinstance(mask, Tensor) and mask.dtype == torch.bool:
+            # A padding row that sees nothing must become uniform, as in the official code, and not NaN: the most
+            # negative number swallows any score that is added to it.
+            return _open(mask.shape, states).masked_fill(~mask, torch.finfo(states.dtype).min)
+        return mask
+
+
+def _open(shape: torch.Size, states: Tensor) -> Tensor:
+    return torch.zeros(shape, dtype=states.dtype, device=states.device)
+
+
+class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
+    """ChatGLM-6B: what `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load.
+
+    Embedding and output head are one weight (`tie_word_embeddings`), though official files hold it under both names.
+    Where those differ the head's wins, as it does in the official code, which loads it last.
+    """
+
+    _tied_weights_keys = {"transformer.word_embeddings.weight": "lm_head.weight"}  # noqa: RUF012
+
+    def __init__(self, config: GLMConfig) -> None:
+        super().__init__(config)
+        self.transformer = GLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Scores of the next token, (B, S or n, vocab_size); see `GLMModel.forward` for what is not named here.
+
+        Args:
+            labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
+            logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
+        """
+        outputs = self.transformer(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        logits = self.lm_head(select_positions(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
+
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
+        """Make embedding and head one weight; called by `transformers` after loading with the keys it did not find."""
+        if missing_keys is not None and self.config.tie_word_embeddings and "lm_head.weight" not in missing_keys:
+            missing_keys.add("transformer.word_embeddings.weight")
+        super().tie_weights(missing_keys, recompute_mapping)
+
+    # Generation: transformers' loop, told how this model's masks and positions go on.
+
+    def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:
+        """`transformers`' generate. The tokenizer's padded batches (mask (B, 1, S, S)) are accepted as they are.
+
+        Raises:
+            UnsupportedError: `prefill_chunk_size`: a prompt whose tokens see one another cannot be cut.
+        """
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 4:
+            # The last token sees every real one: its row tells which columns are padding.
+            kwargs["attention_mask"] = (~mask[:, 0, -1].bool()).long()
+        chunk = kwargs.get("prefill_chunk_size", getattr(generation_config, "prefill_chunk_size", None))
+        if chunk is not None:
+            raise UnsupportedError(
+                "prefill_chunk_size: ChatGLM-6B reads its prompt in both directions, so it cannot be read in chunks"
+            )
+        return super().generate(inputs, generation_config, **kwargs)
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Any:
+        """Two rows of positions for the whole sequence so far; None for embeddings, which say nothing of it."""
+        ids = model_kwargs.get("input_ids", inputs_tensor)
+        if ids.is_floating_point() or ids.shape[1] == 0:
+            return None
+        return two_row_positions(ids, self.config, model_kwargs.get("attention_mask"))
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        before = model_kwargs.get("position_ids")
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        if before is not None:  # counted on in both rows, but generated tokens stay at the mask's place in the first
+            grown: Tensor = model_kwargs["position_ids"]
+            grown[:, 0, before.shape[-1] :] = before[:, 0, -1:]
+        return model_kwargs
