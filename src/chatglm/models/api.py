@@ -1,3 +1,539 @@
-"""placeholder"""
+"""The official methods on every model: chat, stream_chat, stream_generate, process_response.
 
-class ChatMixin: pass
+Signatures, defaults and return values are those of each generation's official `modeling_chatglm.py`. Where that code
+is wrong (docs/differences.md), this is not. Prompts and stop tokens come from the tokenizer and its `ChatFormat`,
+generation from `transformers`' `generate`; nothing here knows tensors or prompt syntax.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+
+from chatglm.chat.calls import parse_json_arguments, parse_python_call
+from chatglm.chat.formats import Persona, chat_format, postprocess, postprocess_v1
+from chatglm.chat.generations import Generation
+from chatglm.chat.messages import messages_from_pairs
+from chatglm.chat.streaming import StreamDecoder
+from chatglm.errors import InputError, NumericalError, TokenizerError, UnsupportedError
+from chatglm.models.stepping import step_through
+
+__all__ = ["ChatMixin", "DialogueCache", "FiniteScores"]
+
+Pair = tuple[str, str]
+Turn = dict[str, Any]
+
+
+class FiniteScores(LogitsProcessor):  # type: ignore[misc]
+    """Refuses scores from which no token can honestly be drawn.
+
+    The official code put all probability on one token (id 5) when a score was NaN, which hid broken weights.
+
+    Raises:
+        NumericalError: a row holds NaN or +inf, or nothing but −inf.
+    """
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        best = scores.amax(dim=-1)
+        if not torch.isfinite(best).all():
+            row = int((~torch.isfinite(best)).nonzero()[0, 0])
+            raise NumericalError(
+                f"the model's scores for row {row} are not finite after {input_ids.shape[1]} tokens: the weights are "
+                "damaged, or their precision is too low for them (try .float() or bfloat16)"
+            )
+        return scores
+
+
+class DialogueCache(DynamicCache):  # type: ignore[misc]
+    """The keys and values of a dialogue, and the ids that they belong to.
+
+    Knowing the ids makes reuse exact: the next turn keeps what its own prompt has in common with them and computes the
+    rest, so an answer with a cache is the answer without one, whatever the history was.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.token_ids: list[int] = []
+
+    def keep_common(self, ids: Sequence[int], virtual: int) -> int:
+        """Drop what does not agree with the prompt `ids`; at least its last token is left to compute.
+
+        Args:
+            virtual: P-tuning tokens at the front, which are always kept.
+
+        Returns:
+            How many of the ids the cache now holds.
+        """
+        common = 0
+        for held, wanted in zip(self.token_ids, ids[:-1], strict=False):
+            if held != wanted:
+                break
+            common += 1
+        if common < len(self.token_ids):
+            self.crop(common + virtual)
+        self.token_ids = list(ids[:common])
+        return common
+
+
+class ChatMixin:
+    """The official methods. Signatures differ by generation, and are bound as the tokenizer's generation has them:
+
+    ==================  ===============================================================================================
+    ChatGLM-6B          `chat(tokenizer, query, history=None, max_length=2048, num_beams=1, do_sample=True, top_p=0.7,
+                        temperature=0.95, logits_processor=None, **kwargs)`; history: pairs (query, response)
+    ChatGLM2-6B         the same, `max_length=8192, top_p=0.8, temperature=0.8`
+    ChatGLM3, GLM-4     `chat(tokenizer, query, history=None, role="user", max_length=8192, …)` as ChatGLM2;
+                        history: dicts with role, content, and metadata or tools
+    CharacterGLM        `chat(tokenizer, session_meta, query, history=None, max_length=8192, num_beams=1,
+                        do_sample=True, top_p=0.9, temperature=0.9, repetition_penalty=1.6, …)`; history: pairs
+    ==================  ===============================================================================================
+
+    `stream_chat` takes the same without `num_beams`, and (ChatGLM2 on) `past_key_values=None,
+    return_past_key_values=False`. What they do not name goes to `generate`. `max_length` counts prompt and answer;
+    `max_new_tokens` replaces it. `temperature=0` decodes greedily. The caller's history is never changed.
+    """
+
+    config: Any
+    device: torch.device
+
+    def chat(self, tokenizer: Any, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
+        """Answer one query.
+
+        Returns:
+            The response and a new history that ends with it. The response is a string; for ChatGLM3 and GLM-4 it is a
+            dict `{"name", "parameters"}` where the model called a tool of the history's system message, and
+            `{"name", "content"}` where it wrote for the code interpreter or something that is no well-formed call.
+
+        Raises:
+            InputError: an argument is wrong, or the prompt leaves no room below `max_length`.
+            TokenizerError: the tokenizer belongs to another model.
+            NumericalError: the model returned NaN.
+        """
+        return _dialogue(self, tokenizer).chat(*args, **kwargs)
+
+    def stream_chat(self, tokenizer: Any, *args: Any, **kwargs: Any) -> Iterator[tuple[Any, ...]]:
+        """`chat`, token by token: yields (response so far, new history), and the cache with `return_past_key_values`.
+
+        Text ends at whole characters, and the last yield equals `chat`'s result. A cache goes back in as
+        `past_key_values` with the next query; closing the iterator stops the generation.
+
+        Raises:
+            InputError, TokenizerError, NumericalError: as `chat`, before the first token or at the failing one.
+        """
+        return _dialogue(self, tokenizer).stream_chat(*args, **kwargs)
+
+    def process_response(self, output: str, history: Sequence[Turn] | None = None) -> Any:
+        """Turn decoded text into what `chat` returns.
+
+        For ChatGLM3 and GLM-4 `(output, history)` gives (response, new history); for ChatGLM-6B and ChatGLM2
+        `(output)` gives the cleaned text. Tool arguments are parsed, never executed.
+        """
+        generation = self.config.generation
+        if generation in (Generation.CHATGLM3, Generation.GLM4):
+            if history is None:
+                raise InputError("process_response(output, history): this model's form needs the history")
+            return _process_turns(output.split("<|assistant|>"), history, generation)
+        if history is not None:
+            raise InputError("process_response(output): this model's form takes no history")
+        return postprocess_v1(output) if generation == Generation.CHATGLM else postprocess(output)
+
+    @torch.no_grad()
+    def stream_generate(
+        self,
+        input_ids: Tensor | None = None,
+        generation_config: Any = None,
+        logits_processor: Any = None,
+        stopping_criteria: Any = None,
+        prefix_allowed_tokens_fn: Any = None,
+        return_past_key_values: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """`generate`, yielding the growing ids (batch, tokens) after every token, the last one included.
+
+        Args:
+            input_ids: (batch, tokens) prompts.
+            return_past_key_values: yield (ids, cache) instead.
+            kwargs: whatever `generate` takes.
+        """
+        if input_ids is None:
+            raise InputError("stream_generate needs input_ids of shape (batch, tokens)")
+        cache = kwargs.pop("past_key_values", None)
+        if cache is None and return_past_key_values:
+            cache = DynamicCache(config=self.config)
+        if cache is not None:
+            kwargs["past_key_values"] = cache
+        tokens = step_through(
+            self,
+            input_ids,
+            generation_config=generation_config,
+            logits_processor=_processors(logits_processor),
+            stopping_criteria=stopping_criteria,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            **kwargs,
+        )
+        ids = input_ids
+        for token in tokens:
+            ids = torch.cat([ids, token[:, None].to(ids)], dim=-1)
+            yield (ids, cache) if return_past_key_values else ids
+
+
+def _processors(given: Any) -> LogitsProcessorList:
+    """The caller's processors, as the official code also takes them: a list, one alone, or None; NaN is caught first."""
+    extra = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    return LogitsProcessorList([FiniteScores(), *extra])
+
+
+def _process_turns(parts: Sequence[str], history: Sequence[Turn], generation: Generation) -> tuple[Any, list[Turn]]:
+    """The assistant messages of one reply, as texts without their `<|assistant|>` headers, appended to a history."""
+    turns: list[Turn] = copy.deepcopy(list(history))
+    offered = bool(turns) and turns[0].get("role") == "system" and "tools" in turns[0]
+    response: Any = ""
+    for part in parts:
+        metadata, newline, content = part.partition("\n")
+        if not newline:
+            metadata, content = "", part
+        if not metadata.strip():
+            content = content.strip()
+            turns.append({"role": "assistant", "metadata": metadata, "content": content})
+            response = postprocess(content)
+            continue
+        turns.append({"role": "assistant", "metadata": metadata, "content": content})
+        name, parameters = metadata.strip(), None
+        if offered:
+            parameters = (
+                parse_python_call(content) if generation == Generation.CHATGLM3 else parse_json_arguments(content)
+            )
+        response = {"name": name, "content": content} if parameters is None else {"name": name, "parameters": parameters}
+    return response, turns
+
+
+def _dialogue(model: Any, tokenizer: Any) -> _Dialogue:
+    generation = getattr(tokenizer, "generation", None)
+    if generation is None:
+        raise TokenizerError(
+            f"{type(tokenizer).__name__} is not a tokenizer of this family; load it with chatglm's AutoTokenizer from "
+            "the model's own folder"
+        )
+    expected = model.config.generation
+    first, other = Generation.CHATGLM, Generation.GLM4
+    if (generation == first) != (expected == first) or (generation == other) != (expected == other):
+        raise TokenizerError(
+            f"this is a {generation} tokenizer and the model is {expected}; load both from the same folder"
+        )
+    kinds: dict[Generation, type[_Dialogue]] = {
+        Generation.CHATGLM: _Pairs,
+        Generation.CHATGLM2: _Pairs,
+        Generation.CHATGLM3: _Roles,
+        Generation.GLM4: _Roles,
+        Generation.CHARACTERGLM: _Character,
+    }
+    return kinds[generation](model, tokenizer)
+
+
+class _Dialogue:
+    """One call of `chat` or `stream_chat`: a prompt, a way to read the reply, and the arguments of `generate`."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.generation: Generation = tokenizer.generation
+        self.format = chat_format(tokenizer)
+        self.header: int | None = None
+
+    # Filled in by each kind of history:
+
+    def chat(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
+        raise UnsupportedError("chat")  # pragma: no cover
+
+    def stream_chat(self, *args: Any, **kwargs: Any) -> Iterator[tuple[Any, ...]]:
+        raise UnsupportedError("stream_chat")  # pragma: no cover
+
+    def _options(
+        self, prompt: Sequence[int], max_length: int, do_sample: bool, temperature: float, top_p: float, kwargs: Turn
+    ) -> Turn:
+        """The arguments of `generate`."""
+        options = {**kwargs, "logits_processor": _processors(kwargs.get("logits_processor"))}
+        options.setdefault("eos_token_id", sorted(self.format.stop_ids))
+        if temperature < 0:
+            raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or positive")
+        if options.get("num_return_sequences", 1) != 1:
+            raise InputError("num_return_sequences: a chat has one answer; use generate for several")
+        options["do_sample"] = bool(do_sample and temperature > 0)
+        if options["do_sample"]:
+            options |= {"temperature": temperature, "top_p": top_p}
+        else:  # generate warns about sampling options that it does not use, also about those of a generation_config
+            options |= {"temperature": None, "top_p": None, "top_k": None}
+        if options.get("max_new_tokens") is None:
+            options.pop("max_new_tokens", None)
+            options["max_length"] = max_length
+            if len(prompt) >= max_length:
+                raise InputError(
+                    f"the prompt has {len(prompt)} tokens and max_length, which counts them, is {max_length}: drop "
+                    "early turns from the history, or raise max_length"
+                )
+        return options
+
+    def _inputs(self, prompt: Sequence[int]) -> Turn:
+        ids = torch.tensor([list(prompt)], device=self.model.device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def _reply(self, prompt: Sequence[int], **options: Any) -> list[str]:
+        """The texts of a whole answer, without the stop token that ended it and any padding behind that."""
+        stops = _as_set(options["eos_token_id"])
+        reader = _Reader(self.tokenizer, self.header)
+        for token_id in self.model.generate(**self._inputs(prompt), **options)[0, len(prompt) :].tolist():
+            if token_id in stops:
+                break
+            reader.feed(token_id)
+        reader.close()
+        return reader.parts
+
+    def _stream(
+        self, prompt: Sequence[int], cache: Any, keep_cache: bool, **options: Any
+    ) -> Iterator[tuple[list[str], Any]]:
+        """Steps of an answer: its texts so far, and the cache if one is in use."""
+        if cache is not None and not isinstance(cache, DialogueCache):
+            raise InputError(
+                f"past_key_values is a {type(cache).__name__}; pass what stream_chat(…, return_past_key_values=True) "
+                "yielded, or None"
+            )
+        virtual = self.model.config.pre_seq_len or 0
+        if cache is None and keep_cache:
+            cache = DialogueCache(config=self.model.config)
+        if cache is not None:
+            cache.keep_common(prompt, virtual)
+            options["past_key_values"] = cache
+        stops = _as_set(options["eos_token_id"])
+        reader = _Reader(self.tokenizer, self.header)
+        ids: list[int] = []
+        yielded = False
+        for token in step_through(self.model, **self._inputs(prompt), **options):
+            if cache is not None:
+                cache.token_ids = [*prompt, *ids]
+            if (token_id := int(token[0])) in stops:
+                continue
+            ids.append(token_id)
+            if reader.feed(token_id):
+                yielded = True
+                yield reader.parts, cache
+        if reader.close() or not yielded:  # an answer of nothing is still an answer
+            yield reader.parts, cache
+
+
+def _as_set(ids: int | Sequence[int]) -> set[int]:
+    return {ids} if isinstance(ids, int) else set(ids)
+
+
+class _Reader:
+    """The texts of a reply: one, or where a `header` id begins another message, several."""
+
+    def __init__(self, tokenizer: Any, header: int | None) -> None:
+        self.parts = [""]
+        self._decoder = StreamDecoder(tokenizer, skip_special_tokens=header is None)
+        self._header, self._header_text = header, "" if header is None else tokenizer.decode([header])
+
+    def feed(self, token_id: int) -> bool:
+        """Take in a token; tells whether there is new text, which always ends at a whole character."""
+        piece = self._decoder.feed(token_id)
+        if token_id == self._header:
+            self.parts[-1] += piece.removesuffix(self._header_text)
+            self.parts.append("")
+        else:
+            self.parts[-1] += piece
+        return bool(piece)
+
+    def close(self) -> bool:
+        """Take in what was held back of a character that never became whole."""
+        piece = self._decoder.close()
+        self.parts[-1] += piece
+        return bool(piece)
+
+
+class _Pairs(_Dialogue):
+    """ChatGLM-6B and ChatGLM2-6B: history is a list of (query, response)."""
+
+    DEFAULTS = {Generation.CHATGLM: (2048, 0.7, 0.95), Generation.CHATGLM2: (8192, 0.8, 0.8)}  # noqa: RUF012
+
+    def chat(
+        self,
+        query: str,
+        history: Sequence[Pair] | None = None,
+        max_length: int | None = None,
+        num_beams: int = 1,
+        do_sample: bool = True,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        logits_processor: Any = None,
+        **kwargs: Any,
+    ) -> tuple[str, list[Pair]]:
+        prompt = self.format.prompt(messages_from_pairs(history or [], query))
+        kwargs |= {"num_beams": num_beams, "logits_processor": logits_processor}
+        options = self._options(prompt, *self._defaults(max_length, do_sample, temperature, top_p), kwargs)
+        response = self.model.process_response(self._reply(prompt, **options)[0])
+        return response, [*(history or []), (query, response)]
+
+    def stream_chat(
+        self,
+        query: str,
+        history: Sequence[Pair] | None = None,
+        past_key_values: Any = None,
+        max_length: int | None = None,
+        do_sample: bool = True,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        logits_processor: Any = None,
+        return_past_key_values: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[Any, ...]]:
+        if self.generation == Generation.CHATGLM:
+            if isinstance(past_key_values, int):  # ChatGLM-6B's fourth argument is max_length
+                past_key_values, max_length = None, past_key_values
+            if past_key_values is not None or return_past_key_values:
+                raise UnsupportedError(
+                    "past_key_values: ChatGLM-6B reads its whole prompt in both directions, so keys and values of an "
+                    "earlier turn are not those of the next"
+                )
+        prompt = self.format.prompt(messages_from_pairs(history or [], query))
+        kwargs["logits_processor"] = logits_processor
+        options = self._options(prompt, *self._defaults(max_length, do_sample, temperature, top_p), kwargs)
+        return self._yield(query, history, self._stream(prompt, past_key_values, return_past_key_values, **options),
+                           return_past_key_values)
+
+    def _yield(
+        self, query: str, history: Sequence[Pair] | None, steps: Iterator[Any], with_cache: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        for parts, cache in steps:
+            response = self.model.process_response(parts[0])
+            step = response, [*(history or []), (query, response)]
+            yield (*step, cache) if with_cache else step
+
+    def _defaults(
+        self, max_length: int | None, do_sample: bool, temperature: float | None, top_p: float | None
+    ) -> tuple[int, bool, float, float]:
+        length, nucleus, heat = self.DEFAULTS[self.generation]
+        if self.model.config.generation == Generation.CHATGLM2 and self.model.config.rope_ratio != 1:
+            length = self.model.config.seq_length  # ChatGLM2-6B-32k
+        return (
+            length if max_length is None else max_length,
+            do_sample,
+            heat if temperature is None else temperature,
+            nucleus if top_p is None else top_p,
+        )
+
+
+class _Roles(_Dialogue):
+    """ChatGLM3-6B and GLM-4: history is a list of dicts, with tools in the system message."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__(model, tokenizer)
+        self.header = tokenizer.get_command("<|assistant|>")
+
+    def chat(
+        self,
+        query: str,
+        history: Sequence[Turn] | None = None,
+        role: str = "user",
+        max_length: int | None = None,
+        num_beams: int = 1,
+        do_sample: bool = True,
+        top_p: float = 0.8,
+        temperature: float = 0.8,
+        logits_processor: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Any, list[Turn]]:
+        prompt = self._prompt(query, history, role)
+        kwargs |= {"num_beams": num_beams, "logits_processor": logits_processor}
+        options = self._options(prompt, self._max_length(max_length), do_sample, temperature, top_p, kwargs)
+        turns = [*(history or []), {"role": role, "content": query}]
+        return _process_turns(self._reply(prompt, **options), turns, self.generation)
+
+    def stream_chat(
+        self,
+        query: str,
+        history: Sequence[Turn] | None = None,
+        role: str = "user",
+        past_key_values: Any = None,
+        max_length: int | None = None,
+        do_sample: bool = True,
+        top_p: float = 0.8,
+        temperature: float = 0.8,
+        logits_processor: Any = None,
+        return_past_key_values: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[Any, ...]]:
+        prompt = self._prompt(query, history, role)
+        kwargs["logits_processor"] = logits_processor
+        options = self._options(prompt, self._max_length(max_length), do_sample, temperature, top_p, kwargs)
+        turns = [*(history or []), {"role": role, "content": query}]
+        return self._yield(turns, self._stream(prompt, past_key_values, return_past_key_values, **options),
+                           return_past_key_values)
+
+    def _yield(self, turns: list[Turn], steps: Iterator[Any], with_cache: bool) -> Iterator[tuple[Any, ...]]:
+        for parts, cache in steps:
+            step = _process_turns(parts, turns, self.generation)
+            yield (*step, cache) if with_cache else step
+
+    def _prompt(self, query: str, history: Sequence[Turn] | None, role: str) -> list[int]:
+        inputs = self.tokenizer.build_chat_input(query, history=list(history or []), role=role)
+        return list(inputs["input_ids"][0].tolist())
+
+    def _max_length(self, given: int | None) -> int:
+        if given is not None:
+            return given
+        long = self.generation == Generation.CHATGLM3 and self.model.config.seq_length > 8192
+        return self.model.config.seq_length if long else 8192
+
+
+class _Character(_Dialogue):
+    """CharacterGLM-6B: `session_meta` (user_info, bot_info, bot_name, user_name) and a list of (query, response)."""
+
+    def chat(
+        self,
+        session_meta: dict[str, str],
+        query: str,
+        history: Sequence[Pair] | None = None,
+        max_length: int = 8192,
+        num_beams: int = 1,
+        do_sample: bool = True,
+        top_p: float = 0.9,
+        temperature: float = 0.9,
+        repetition_penalty: float = 1.6,
+        logits_processor: Any = None,
+        **kwargs: Any,
+    ) -> tuple[str, list[Pair]]:
+        prompt = self._prompt(session_meta, query, history)
+        kwargs |= {"num_beams": num_beams, "logits_processor": logits_processor,
+                   "repetition_penalty": repetition_penalty}
+        options = self._options(prompt, max_length, do_sample, temperature, top_p, kwargs)
+        response = self.model.process_response(self._reply(prompt, **options)[0])
+        return response, [*(history or []), (query, response)]
+
+    def stream_chat(
+        self,
+        session_meta: dict[str, str],
+        query: str,
+        history: Sequence[Pair] | None = None,
+        past_key_values: Any = None,
+        max_length: int = 8192,
+        do_sample: bool = True,
+        top_p: float = 0.9,
+        temperature: float = 0.9,
+        repetition_penalty: float = 1.6,
+        logits_processor: Any = None,
+        return_past_key_values: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[Any, ...]]:
+        prompt = self._prompt(session_meta, query, history)
+        kwargs |= {"logits_processor": logits_processor, "repetition_penalty": repetition_penalty}
+        options = self._options(prompt, max_length, do_sample, temperature, top_p, kwargs)
+        return self._yield(query, history, self._stream(prompt, past_key_values, return_past_key_values, **options),
+                           return_past_key_values)
+
+    _yield = _Pairs._yield
+
+    def _prompt(self, session_meta: dict[str, str], query: str, history: Sequence[Pair] | None) -> list[int]:
+        return self.format.with_persona(Persona(**session_meta)).prompt(messages_from_pairs(history or [], query))

@@ -77,7 +77,7 @@ def rotate(states: Tensor, tables: Tables) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight, all in float32, rounded once to the input's dtype."""
+    """x / sqrt(mean(x²) + eps) · weight."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -85,9 +85,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, states: Tensor) -> Tensor:
-        wide = states.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (self.weight * wide).to(states.dtype)
+        return F.rms_norm(states, self.weight.shape, self.weight, self.eps)
 
 
 class SelfAttention(nn.Module):

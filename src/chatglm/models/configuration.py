@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from chatglm.chat.generations import CONFIG_KEY, Generation, detect_generation, read_generation
 from chatglm.errors import ConfigError, UnsupportedError
+from chatglm.models.registration import register_all
 
 __all__ = ["ChatGLMConfig", "GLMConfig"]
 
@@ -39,7 +40,10 @@ class _FamilyConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         clues = {**kwargs, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
         self.chatglm_generation = detect_generation(clues, folder=str(kwargs.get("name_or_path", ""))).value
+        # AutoTokenizer reads it where a folder has no tokenizer_config.json.
+        kwargs.setdefault("tokenizer_class", "ChatGLM4Tokenizer" if self.generation == Generation.GLM4 else "ChatGLMTokenizer")
         super().__post_init__(**kwargs)
+        register_all()
         if self.quantization_bit:
             raise UnsupportedError(
                 f"config.json: quantization_bit is {self.quantization_bit}; checkpoints that are already quantised "

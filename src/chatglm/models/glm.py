@@ -371,32 +371,37 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin
         """`transformers`' generate. The tokenizer's padded batches (mask (B, 1, S, S)) are accepted as they are.
 
         Raises:
-            UnsupportedError: `prefill_chunk_size`: a prompt whose tokens see one another cannot be cut.
+            InputError: a row of ids without [gMASK] or `<sop>`.
+            UnsupportedError: what a prefix language model cannot do: `prefill_chunk_size`, `inputs_embeds` without
+                ids, and positions other than those that follow from the ids.
         """
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 4:
             # The last token sees every real one: its row tells which columns are padding.
-            kwargs["attention_mask"] = (~mask[:, 0, -1].bool()).long()
-        chunk = kwargs.get("prefill_chunk_size", getattr(generation_config, "prefill_chunk_size", None))
-        if chunk is not None:
+            kwargs["attention_mask"] = mask = (~mask[:, 0, -1].bool()).long()
+        if kwargs.get("prefill_chunk_size", getattr(generation_config, "prefill_chunk_size", None)) is not None:
             raise UnsupportedError(
                 "prefill_chunk_size: ChatGLM-6B reads its prompt in both directions, so it cannot be read in chunks"
             )
+        ids = kwargs.get("input_ids", inputs)
+        if kwargs.get("inputs_embeds") is not None or ids is None:
+            raise UnsupportedError("generate needs input_ids: ChatGLM-6B's positions follow from them")
+        given = kwargs.pop("position_ids", None)
+        if given is not None and not torch.equal(given, two_row_positions(ids, self.config, mask).to(given)):
+            raise UnsupportedError(
+                "position_ids: generate continues the positions that follow from input_ids, and these differ; leave "
+                "them out, or call the model step by step"
+            )
         return super().generate(inputs, generation_config, **kwargs)
 
-    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Any:
-        """Two rows of positions for the whole sequence so far; None for embeddings, which say nothing of it."""
-        ids = model_kwargs.get("input_ids", inputs_tensor)
-        if ids.is_floating_point() or ids.shape[1] == 0:
-            return None
-        return two_row_positions(ids, self.config, model_kwargs.get("attention_mask"))
-
-    def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, attention_mask: Any = None, position_ids: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
-        before = model_kwargs.get("position_ids")
-        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-        if before is not None:  # counted on in both rows, but generated tokens stay at the mask's place in the first
-            grown: Tensor = model_kwargs["position_ids"]
-            grown[:, 0, before.shape[-1] :] = before[:, 0, -1:]
-        return model_kwargs
+        """The inputs of one forward pass. transformers counts positions in one row; this model's come from the ids."""
+        padding = attention_mask if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, *args, attention_mask=attention_mask, **kwargs
+        )
+        positions = two_row_positions(input_ids, self.config, padding)
+        inputs["position_ids"] = positions[..., -inputs["input_ids"].shape[1] :]
+        return inputs

@@ -1,0 +1,73 @@
+"""ChatGLM-6B, ChatGLM2, ChatGLM3, GLM-4-9B and CharacterGLM on today's `transformers` and torch, without remote code.
+
+    from chatglm import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModel.from_pretrained(path).half().cuda().eval()
+    response, history = model.chat(tokenizer, "你好", history=[])
+
+`import chatglm` costs nothing: names are loaded when they are first used. It also makes `transformers`' own Auto
+classes know the family, so that existing code works as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from chatglm.models.registration import install
+
+if TYPE_CHECKING:
+    from chatglm.chat.messages import Message
+    from chatglm.errors import ChatGLMError
+    from chatglm.loading import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        load,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutoConfig": "chatglm.loading",
+    "AutoModel": "chatglm.loading",
+    "AutoModelForCausalLM": "chatglm.loading",
+    "AutoModelForSeq2SeqLM": "chatglm.loading",
+    "AutoModelForSequenceClassification": "chatglm.loading",
+    "AutoTokenizer": "chatglm.loading",
+    "ChatGLMError": "chatglm.errors",
+    "Message": "chatglm.chat.messages",
+    "load": "chatglm.loading",
+}
+
+__all__ = [
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSequenceClassification",
+    "AutoTokenizer",
+    "ChatGLMError",
+    "Message",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'chatglm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+install()

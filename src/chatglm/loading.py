@@ -1,0 +1,159 @@
+"""A folder, and out comes a model, its tokenizer and its chat format. Never runs code from the folder.
+
+The Auto classes are `transformers`' own, with this family registered; only `AutoTokenizer` looks first whether the
+folder is one of ours, because some people's copies lack the line that names the tokenizer class.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
+
+from chatglm.chat.formats import ChatFormat, chat_format
+from chatglm.chat.generations import read_generation, read_json
+from chatglm.chat.tokenizers import ChatGLMTokenizer
+from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError
+from chatglm.models.checkpoint import check_folder, weight_files
+from chatglm.models.registration import register_all
+
+__all__ = [
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSequenceClassification",
+    "AutoTokenizer",
+    "Loaded",
+    "load",
+]
+
+register_all()
+
+_PREFIX = "transformer.prefix_encoder."
+
+
+class AutoTokenizer:
+    """`transformers.AutoTokenizer` that knows a ChatGLM folder by its contents."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """The tokenizer of a folder; `trust_remote_code` is accepted and never needed.
+
+        Raises:
+            TokenizerError: the tokenizer's file is missing, damaged or does not fit.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "chatglm":
+            kwargs.pop("trust_remote_code", None)
+            return ChatGLMTokenizer.from_pretrained(folder, *args, **kwargs)
+        return transformers.AutoTokenizer.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `load` returns; unpacks as `model, tokenizer, format = load(path)`."""
+
+    model: Any
+    tokenizer: ChatGLMTokenizer
+    format: ChatFormat
+
+    def __iter__(self) -> Any:
+        return iter((self.model, self.tokenizer, self.format))
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+    prefix: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> Loaded:
+    """Load a checkpoint folder for chatting: evaluated, not trained.
+
+    Args:
+        path: a folder in an official layout; or a PEFT adapter's folder, whose base model is then loaded under it.
+        adapter: a PEFT adapter's folder (LoRA …), put on the model of `path`.
+        prefix: a folder or file with an official P-tuning v2 state (`transformer.prefix_encoder.*`).
+        kwargs: what `from_pretrained` takes: `dtype`, `device`, `device_map`, `attn_implementation` …
+
+    Raises:
+        CheckpointError: the folder is missing, incomplete, cut short or of an unknown kind; names the file.
+        TokenizerError: its tokenizer does not fit its model.
+        DependencyError: an adapter is given and `peft` is not installed.
+    """
+    folder = Path(path).expanduser()
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        if adapter is not None:
+            raise InputError(f"{folder} is an adapter itself; give the base model's folder as path")
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        if not base:
+            raise CheckpointError(f"{folder / 'adapter_config.json'}: names no base model; give its folder as path and "
+                                  "this one as adapter")
+        adapter, folder = folder, Path(base).expanduser()
+    check_folder(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    if tokenizer.generation != read_generation(folder) or max(tokenizer.control_ids) >= config.vocab_size:
+        raise TokenizerError(
+            f"{folder}: its tokenizer is a {tokenizer.generation} one with ids up to {max(tokenizer.control_ids)}, its "
+            f"model has {config.vocab_size} of {config.generation}; copy the tokenizer's files from the model's own "
+            "download"
+        )
+    state = _read_prefix(Path(prefix)) if prefix is not None else None
+    if state is not None:
+        config.pre_seq_len = state["embedding.weight"].shape[0]
+        config.prefix_projection = "trans.0.weight" in state
+    model = AutoModel.from_pretrained(folder, config=config, **kwargs)
+    if state is not None:
+        try:
+            model.transformer.prefix_encoder.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"{prefix}: this P-tuning state was made for another model ({error})") from None
+    if adapter is not None:
+        model = _with_adapter(model, Path(adapter).expanduser())
+    return Loaded(model.eval(), tokenizer, chat_format(tokenizer))
+
+
+def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
+    """The `prefix_encoder` part of a saved state, without its official name in front."""
+    path = path.expanduser()
+    files = weight_files(path) if path.is_dir() else [path]
+    state: dict[str, torch.Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{file}: no such file; give the folder that the P-tuning run wrote")
+        try:
+            if file.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                tensors = load_file(file)
+            else:
+                tensors = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{file}: cannot be read ({error}); copy it again") from error
+        state |= {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    if "embedding.weight" not in state:
+        raise CheckpointError(f"{path}: holds no P-tuning state (no {_PREFIX}embedding.weight)")
+    return state
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise DependencyError("adapters need the peft package: pip install 'chatglm[peft]'") from None
+    if not (folder / "adapter_config.json").is_file():
+        raise CheckpointError(f"{folder}: no adapter_config.json; give the folder that PEFT saved")
+    return PeftModel.from_pretrained(model, str(folder))

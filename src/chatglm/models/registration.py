@@ -1,0 +1,109 @@
+"""Makes `transformers`' Auto classes know this family, without importing `transformers` before its user does.
+
+`AutoConfig` must know the configuration before a folder is opened; the models and tokenizers only once a configuration
+of the family exists. So the first is registered when `transformers.models.auto` is imported, through an import hook,
+and the rest by `register_all`, which the configuration calls. Explicitly registered local code wins over
+`trust_remote_code=True` (transformers, `auto_factory.py`): the Python files that an official folder's `auto_map`
+names are never looked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+__all__ = ["install", "register_all"]
+
+MODEL_TYPE = "chatglm"
+
+
+def install() -> None:
+    """Register with `transformers` now if its Auto classes are loaded, otherwise as soon as they are."""
+    for name, register in (
+        ("transformers.models.auto.configuration_auto", _register_config),
+        ("transformers.models.auto.tokenization_auto", _register_tokenizers),
+    ):
+        # A module whose import is still going on is in sys.modules too; its hook runs when it is done.
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        if spec is not None and not getattr(spec, "_initializing", False):
+            register()
+        elif not any(isinstance(finder, _AfterImport) and finder.name == name for finder in sys.meta_path):
+            sys.meta_path.insert(0, _AfterImport(name, register))
+
+
+@functools.cache
+def register_all() -> None:
+    """Register models and tokenizers; called when the first configuration of the family is made."""
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
+
+    from chatglm.models.chatglm import ChatGLMForConditionalGeneration, ChatGLMForSequenceClassification
+    from chatglm.models.configuration import ChatGLMConfig, GLMConfig
+    from chatglm.models.glm import GLMForConditionalGeneration
+
+    _register_tokenizers()
+    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM):
+        auto.register(ChatGLMConfig, ChatGLMForConditionalGeneration, exist_ok=True)
+        auto.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)
+    AutoModelForSequenceClassification.register(ChatGLMConfig, ChatGLMForSequenceClassification, exist_ok=True)
+
+
+@functools.cache
+def _register_config() -> None:
+    from transformers import AutoConfig
+
+    from chatglm.models.configuration import ChatGLMConfig
+
+    AutoConfig.register(MODEL_TYPE, ChatGLMConfig, exist_ok=True)
+
+
+@functools.cache
+def _register_tokenizers() -> None:
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    from chatglm.chat.tokenizers import ChatGLM4Tokenizer, ChatGLMTokenizer
+
+    # Tokenizers are found by the class name in tokenizer_config.json. Registering them for the models' configuration
+    # would make transformers prefer the folder's auto_map, so each is registered for one that no folder has.
+    for tokenizer in (ChatGLMTokenizer, ChatGLM4Tokenizer):
+        placeholder = type(f"{tokenizer.__name__}Config", (PreTrainedConfig,), {"model_type": tokenizer.__name__})
+        AutoTokenizer.register(placeholder, tokenizer_class=tokenizer, exist_ok=True)
+
+
+class _AfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Lets one module be imported as usual, then calls back."""
+
+    def __init__(self, name: str, callback: Callable[[], None]) -> None:
+        self.name, self.callback = name, callback
+        self.loader: importlib.abc.Loader | None = None
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return None
+        self.loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec) if self.loader else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        if self.loader is not None:
+            self.loader.exec_module(module)
+            if module.__spec__ is not None:
+                module.__spec__.loader = module.__loader__ = self.loader
+        self.callback()

@@ -1,0 +1,124 @@
+"""One token at a time out of `transformers`' generate, through nothing but its public `streamer` argument.
+
+`generate` runs in a thread of its own, in lock step with whoever reads: it computes the next token only when that is
+asked for, so that the cache and the random generator are exactly where a caller who stops would expect them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+__all__ = ["step_through"]
+
+
+class _Abandoned(BaseException):
+    """Unwinds generate when the reader is gone. Not an `Exception`, so that no `except Exception` in it holds it up."""
+
+
+class _LockStep(BaseStreamer):  # type: ignore[misc]
+    """Hands tokens from the generating thread to the reading one, one at a time."""
+
+    def __init__(self) -> None:
+        self.token: Tensor | None = None
+        self.error: BaseException | None = None
+        self.abandoned = False
+        self._wanted = threading.Semaphore(0)
+        self._ready = threading.Semaphore(0)
+        self._seen_prompt = False
+
+    # Generating thread
+
+    def put(self, value: Tensor) -> None:
+        if not self._seen_prompt:  # the first call brings the prompt
+            self._seen_prompt = True
+            return
+        self.token = value
+        self._ready.release()
+        self.wait()
+
+    def end(self) -> None:
+        """Called by generate after its last token; the thread's own end says the same."""
+
+    def wait(self) -> None:
+        self._wanted.acquire()
+        if self.abandoned:
+            raise _Abandoned
+
+    def finish(self, error: BaseException | None) -> None:
+        self.token, self.error = None, error
+        self._ready.release()
+
+    # Reading thread
+
+    def next(self) -> Tensor | None:
+        self._wanted.release()
+        self._ready.acquire()
+        if self.error is not None:
+            raise self.error
+        return self.token
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self._wanted.release()
+
+
+def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
+    """Iterate over the new tokens, each (batch,), of `model.generate(*args, **kwargs)`; an error in it is raised here.
+
+    Closing the iterator early ends the generation. Beam search cannot be stepped through: generate refuses it.
+    """
+    link = _LockStep()
+    settings = _ThreadSettings()
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            link.wait()
+            with settings.apply():
+                model.generate(*args, streamer=link, **kwargs)
+        except _Abandoned:
+            return
+        except BaseException as caught:
+            error = caught
+        link.finish(error)
+
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(run,), name="chatglm-generate", daemon=True
+    )
+    thread.start()
+    try:
+        while (token := link.next()) is not None:
+            yield token
+    finally:
+        link.abandon()
+        thread.join()
+
+
+class _ThreadSettings:
+    """torch keeps some settings per thread; the generating thread takes over those of the one that asked."""
+
+    def __init__(self) -> None:
+        self.inference = torch.is_inference_mode_enabled()
+        self.autocast = [
+            (kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
+        ]
+        self.device = torch.cuda.current_device() if torch.cuda.is_available() else None
+
+    @contextlib.contextmanager
+    def apply(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self.device is not None:
+                stack.enter_context(torch.cuda.device(self.device))
+            if self.inference:
+                stack.enter_context(torch.inference_mode())
+            for kind, dtype in self.autocast:
+                stack.enter_context(torch.autocast(kind, dtype=dtype))
+            yield

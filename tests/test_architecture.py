@@ -1,0 +1,102 @@
+"""docs/architecture.md says who may import whom; this holds the code to it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "chatglm"
+
+# A room may import itself, `errors`, and these. A function-level import is an edge too.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "chat": set(),
+    "models": {"chat"},
+    "loading": {"chat", "models"},
+    "cli": {"chat", "models", "loading"},
+}
+# The package's front door: it names things by string and imports the registration of the Auto classes.
+FRONT = "__init__"
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else FRONT
+
+
+def edges(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import; write it out"
+            # `from chatglm import x` goes through the front door: allowed where x is a submodule's own name only.
+            names = [f"{node.module}.{a.name}" if node.module == "chatglm" else str(node.module) for a in node.names]
+        else:
+            continue
+        found |= {name for name in names if name.split(".")[0] == "chatglm"}
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports(file: Path) -> None:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    room = parts[0]
+    if room == FRONT:
+        return
+    assert room in ALLOWED, f"{room}: a new room; add its row here and in docs/architecture.md"
+    permitted = ALLOWED[room] | {room, "errors"}
+    for module in edges(file):
+        target = room_of(module)
+        if target in ("__version__", FRONT) and room == "cli":
+            continue
+        assert target in permitted, f"{file.relative_to(PACKAGE)} imports {module}: {room} may not import {target}"
+
+
+def test_no_room_is_forgotten_in_the_documentation() -> None:
+    text = (PACKAGE.parent.parent / "docs" / "architecture.md").read_text("utf-8")
+    rooms = {f.relative_to(PACKAGE).parts[0].removesuffix(".py") for f in FILES} - {FRONT}
+    for room in rooms:
+        assert f"\n  {room}" in text, f"docs/architecture.md does not show {room} in its tree"
+
+
+def test_no_cycles() -> None:
+    seen: dict[str, set[str]] = {room: {t for t in targets if t != room} for room, targets in ALLOWED.items()}
+    done: set[str] = set()
+    while ready := [room for room in seen if room not in done and seen[room] <= done]:
+        done |= set(ready)
+    assert done == set(seen)
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import chatglm", ["torch", "transformers", "sentencepiece"]),
+        ("import chatglm; chatglm.ChatGLMError", ["torch", "transformers"]),
+        ("import sys; from chatglm.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+         ["torch", "transformers"]),
+        ("import sys; from chatglm.cli import main\ntry: main(['chat', '--help'])\nexcept SystemExit: pass",
+         ["torch", "transformers"]),
+    ],
+)
+def test_light_imports(code: str, absent: list[str]) -> None:
+    check = f"{code}\nimport sys\nloaded = [m for m in {absent!r} if m in sys.modules]\nassert not loaded, loaded"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, timeout=60)
+
+
+def test_public_names() -> None:
+    import chatglm
+
+    for name in chatglm.__all__:
+        assert getattr(chatglm, name) is not None
+    assert set(chatglm.__all__) == set(dir(chatglm))
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        chatglm.nope  # noqa: B018
