@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, GenerationMixin
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, create_masks_for_generate
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -387,12 +387,26 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin
         if kwargs.get("inputs_embeds") is not None or ids is None:
             raise UnsupportedError("generate needs input_ids: ChatGLM-6B's positions follow from them")
         given = kwargs.pop("position_ids", None)
+        if given is not None and given.ndim == 2:
+            given = None  # transformers' own count, which assisted decoding passes on to an assistant
         if given is not None and not torch.equal(given, two_row_positions(ids, self.config, mask).to(given)):
             raise UnsupportedError(
                 "position_ids: generate continues the positions that follow from input_ids, and these differ; leave "
                 "them out, or call the model step by step"
             )
         return super().generate(inputs, generation_config, **kwargs)
+
+    @staticmethod
+    def create_masks_for_generate(
+        config: Any, inputs_embeds: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Called by `transformers` before a forward pass with a static cache, to keep mask making out of the graph."""
+        if inputs_embeds.shape[1] > 1:
+            return attention_mask  # a prompt's mask depends on where it ends, which the model itself finds out
+        mask = create_masks_for_generate(config, inputs_embeds, attention_mask, *args, **kwargs)
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool:  # booleans mean the official tokenizer's masks
+            mask = _open(mask.shape, inputs_embeds).masked_fill(~mask, torch.finfo(inputs_embeds.dtype).min)
+        return mask
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, attention_mask: Any = None, position_ids: Any = None, **kwargs: Any
