@@ -1,0 +1,130 @@
+"""Tool calls as models write them, read without executing anything.
+
+ChatGLM3 writes Python, "tool_call(city='北京', days=3)" in a fenced block (THUDM/ChatGLM3, PROMPT.md), which the official
+code passes to `eval`. Here it is parsed, and only literals are taken from it. GLM-4 writes a JSON object.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["fenced", "parse_json_arguments", "parse_python_call", "render_python_call"]
+
+_FENCE = re.compile(r"\s*```(?:python|py)?[ \t]*\n(?P<code>.*?)\n?[ \t]*```\s*", re.DOTALL)
+_LONGEST = 1 << 20
+_NAMES = {"true": True, "false": False, "null": None}
+
+
+def fenced(text: str) -> str | None:
+    """The inside of a text that is one fenced code block; None if it is not."""
+    match = _FENCE.fullmatch(text)
+    return None if match is None else match["code"]
+
+
+def parse_python_call(text: str) -> dict[str, Any] | None:
+    """Arguments of "tool_call(name=literal, …)", fenced or bare; None if the text is anything else.
+
+    Values may be strings, numbers, True/False/None (or JSON's true/false/null), and lists, tuples and dicts of them.
+    `**{"any name": literal}` stands for arguments whose names are no Python identifiers.
+    """
+    if len(text) > _LONGEST:
+        return None
+    code = fenced(text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's opinion of a model's string escapes
+            tree = ast.parse((text if code is None else code).strip(), mode="eval").body
+        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.func.id != "tool_call":
+            return None
+        if tree.args:
+            return None
+        arguments: dict[str, Any] = {}
+        for keyword in tree.keywords:
+            if keyword.arg is not None:
+                given = {keyword.arg: _literal(keyword.value)}
+            else:
+                given = _literal(keyword.value)
+                if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+                    return None
+            if given.keys() & arguments.keys():
+                return None
+            arguments |= given
+        return arguments
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    match node:
+        case ast.Constant(value=str() | int() | float() | bool() | None):
+            return node.value
+        case ast.Name(id=name) if name in _NAMES:
+            return _NAMES[name]
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as number)):
+            if not isinstance(number, bool):
+                return -number if isinstance(sign, ast.USub) else number
+        case ast.List(elts=items):
+            return [_literal(item) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(_literal(item) for item in items)
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True) if key is not None}
+    raise ValueError("not a literal")
+
+
+def render_python_call(arguments: Mapping[str, Any]) -> str:
+    """The inverse of `parse_python_call`, fenced as ChatGLM3 is trained on it.
+
+    Values are JSON values. Numbers that JSON does not have (NaN, infinity) are written as large literals or None.
+    """
+    words = [f"{name}={_source(value)}" for name, value in arguments.items() if _is_keyword(name)]
+    rest = {name: value for name, value in arguments.items() if not _is_keyword(name)}
+    if rest:
+        words.append(f"**{_source(rest)}")
+    return f"```python\ntool_call({', '.join(words)})\n```"
+
+
+def _is_keyword(name: str) -> bool:
+    # Python folds identifiers to NFKC, which would change the argument's name.
+    return name.isascii() and name.isidentifier() and name not in _RESERVED
+
+
+_RESERVED = frozenset(
+    "False None True and as assert async await break class continue def del elif else except finally for from global if "
+    "import in is lambda nonlocal not or pass raise return try while with yield __debug__".split()
+)
+
+
+def _source(value: Any) -> str:
+    if isinstance(value, float) and value != value:
+        return "None"
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "1e999" if value > 0 else "-1e999"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_source(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_source, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_source, value)) + ("," if len(value) == 1 else "") + ")"
+    return repr(value)
+
+
+def parse_json_arguments(text: str) -> dict[str, Any] | None:
+    """Arguments of a GLM-4 call: the text is one JSON object; None if it is anything else."""
+    if len(text) > _LONGEST:
+        return None
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return arguments if isinstance(arguments, dict) else None

@@ -1,0 +1,642 @@
+"""`ChatFormat`: messages to ids and ids to messages, one per generation.
+
+The only place that knows prompt syntax, role tokens, stop tokens and loss masks, so that what a model is trained on,
+asked with, stopped at and read by cannot drift apart. Control ids come from `get_command` alone and text goes through
+`encode_text` alone, so no message can forge one.
+
+Sources of the formats: `modeling_chatglm.py` and `tokenization_chatglm.py` of THUDM/chatglm-6b, chatglm2-6b and
+chatglm3-6b; PROMPT.md of THUDM/ChatGLM3; the chat template of THUDM/glm-4-9b-chat; `characterglm_generation_utils.py`
+of thu-coai/CharacterGLM-6B.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatglm.chat.calls import fenced, parse_json_arguments, parse_python_call, render_python_call
+from chatglm.chat.generations import Generation
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
+from chatglm.chat.streaming import StreamDecoder, held_suffix
+from chatglm.chat.tokenizers import ChatGLMTokenizer
+from chatglm.errors import InputError, UnsupportedError
+
+__all__ = [
+    "CallPiece",
+    "ChatFormat",
+    "Delta",
+    "Parser",
+    "Persona",
+    "TextPiece",
+    "chat_format",
+    "postprocess",
+    "postprocess_v1",
+]
+
+TRAINING_TIME = "[[训练时间]]"
+CJK = r"[\u4e00-\u9fff]"
+FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """More text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallPiece:
+    """A tool call, whole: nobody can tell a call from text before its last token."""
+
+    call: ToolCall
+
+
+Delta = TextPiece | CallPiece
+
+
+@dataclass(frozen=True)
+class Persona:
+    """Who speaks in a CharacterGLM dialogue (`session_meta`)."""
+
+    bot_name: str = "AI"
+    bot_info: str = ""
+    user_name: str = "用户"
+    user_info: str = ""
+
+
+def postprocess(text: str) -> str:
+    """The official clean-up of an answer of ChatGLM2 and later: outer blanks, and a placeholder that v1's data had."""
+    return text.strip().replace(TRAINING_TIME, "2023年")
+
+
+def postprocess_v1(text: str) -> str:
+    """ChatGLM-6B's: besides, `, ! : ; ?` next to a Chinese character become full width (its tokenizer made them half)."""
+    text = postprocess(text)
+    for half, full in FULL_WIDTH.items():
+        text = re.sub(rf"({CJK}){re.escape(half)}", rf"\1{full}", text)
+        text = re.sub(rf"{re.escape(half)}({CJK})", rf"{full}\1", text)
+    return text
+
+
+class ChatFormat:
+    """The prompt format of one generation, bound to its tokenizer.
+
+    Attributes:
+        stop_ids: the ids that end an answer.
+        extends: whether prompt(n) + reply is an id-prefix of prompt(n + 1), so that a cache can be kept and one pass
+            over a dialogue trains exactly what inference sees.
+    """
+
+    extends = False
+    stop_ids: frozenset[int]
+
+    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    @property
+    def generation(self) -> Generation:
+        return self.tokenizer.generation
+
+    # What a generation fills in
+
+    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+        """Ids of a dialogue, ready for the assistant's next words unless `add_generation_prompt=False`."""
+        raise UnsupportedError("ids")  # pragma: no cover
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
+        """The same for reading; control tokens are spelled out."""
+        raise UnsupportedError("text")  # pragma: no cover
+
+    def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
+        """Ids of a whole dialogue, and which of them are learned: of every assistant turn its reply and one stop id.
+
+        A message's `loss` overrides: False leaves an assistant message out, True takes another one's text in.
+        """
+        raise UnsupportedError("example")  # pragma: no cover
+
+    def _text_of(self, text: str) -> str:
+        return postprocess(text)
+
+    # What follows from it
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
+        """Ids that ask the model for the assistant's next message."""
+        return self.ids(messages, tools, True)
+
+    def examples(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[tuple[list[int], list[bool]]]:
+        """A dialogue as training examples whose every learned id follows the ids that inference would have.
+
+        One where the format extends, else one for each assistant turn.
+        """
+        if self.extends:
+            return [self.example(messages, tools)]
+        made: list[tuple[list[int], list[bool]]] = []
+        for end, message in enumerate(messages, 1):
+            if message.role == "assistant" and message.loss is not False:
+                ids = self.prompt(messages[: end - 1], tools)
+                reply = self._reply(message)
+                made.append(([*ids, *reply], [False] * len(ids) + [True] * len(reply)))
+        return made
+
+    def _reply(self, message: Message) -> list[int]:
+        """The ids that the model should produce for a message, its stop id included."""
+        return [*self.tokenizer.encode_text(message.content), self._end()]
+
+    def _end(self) -> int:
+        return min(self.stop_ids)
+
+    def with_persona(self, persona: Persona) -> ChatFormat:
+        """The same format with these speakers (CharacterGLM).
+
+        Raises:
+            UnsupportedError: another generation's prompts have no place for them.
+        """
+        raise UnsupportedError(f"a persona is for CharacterGLM; {self.generation} takes a system message instead")
+
+    def parser(self) -> Parser:
+        """Reads a reply as it comes."""
+        return Parser(self)
+
+    def parse(self, ids: Sequence[int]) -> Message:
+        """The message that a reply's ids are, with or without the stop id at their end. Never raises: what is not a
+        well-formed call stays text."""
+        parser = self.parser()
+        for token_id in ids:
+            parser.feed(token_id)
+        return parser.close()
+
+    def header_id(self) -> int | None:
+        """The id that begins a further message inside one reply; None where there is none."""
+        return None
+
+    def read_part(self, text: str) -> str | ToolCall:
+        """One message of a reply: text, or a call."""
+        return text
+
+    def splits_lines(self) -> bool:
+        """Whether a message begins with a line of metadata."""
+        return False
+
+
+class Parser:
+    """The reply so far. Deltas joined are what `close` returns.
+
+    Text is passed on as soon as nothing that follows can change it: a blank at its end may be stripped, a comma may
+    become full width, half a placeholder may become whole. A message that may still turn out to be a tool call is held.
+    """
+
+    def __init__(self, form: ChatFormat) -> None:
+        self._form = form
+        self._decoder = StreamDecoder(form.tokenizer)
+        self._part = ""  # text of the current message of the reply
+        self._is_text: bool | None = None if form.splits_lines() else True
+        self._texts: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._given = 0  # characters of the current text that were passed on
+        self._ended = False
+        self.last: list[Delta] = []
+        """After `close`: the deltas that were still held back."""
+
+    def feed(self, token_id: int) -> list[Delta]:
+        """Take in one id; returns what became certain. Ids after a stop id are ignored."""
+        if self._ended:
+            return []
+        if token_id in self._form.stop_ids:
+            self._ended = True
+            return []
+        if token_id == self._form.header_id():
+            deltas = self._finish_part()
+            self._part, self._is_text, self._given = "", None, 0
+            return deltas
+        piece = self._decoder.feed(token_id)
+        self._part += piece
+        return self._settled(final=False) if piece else []
+
+    def close(self) -> Message:
+        """The whole message."""
+        self.last = self._finish_part()
+        return Message("assistant", "\n".join(self._texts), tuple(self._calls))
+
+    def _finish_part(self) -> list[Delta]:
+        self._part += self._decoder.close()
+        self._decoder = StreamDecoder(self._form.tokenizer)
+        if self._is_text is None and (call := self._read_call()) is not None:
+            self._calls.append(call)
+            return [CallPiece(call)]
+        self._is_text = True
+        deltas = self._settled(final=True)
+        if text := self._form._text_of(self._body()):
+            self._texts.append(text)
+        return deltas
+
+    def _read_call(self) -> ToolCall | None:
+        read = self._form.read_part(self._part)
+        return read if isinstance(read, ToolCall) else None
+
+    def _body(self) -> str:
+        """The current message's text; an empty line of metadata in front of it is not part of it."""
+        if not self._form.splits_lines():
+            return self._part
+        metadata, newline, content = self._part.partition("\n")
+        return content if newline and not metadata.strip() else self._part
+
+    def _settled(self, final: bool) -> list[Delta]:
+        if self._is_text is None:
+            metadata, newline, _ = self._part.partition("\n")
+            if not newline or metadata.strip():
+                return []  # may still become the name of a tool
+            self._is_text = True
+        body = self._body()
+        text = self._form._text_of(body)
+        if not final:
+            # A placeholder that is not whole yet, blanks that may be stripped, punctuation that may change.
+            body = body[: len(body) - held_suffix(body, TRAINING_TIME)]
+            text = self._form._text_of(body)
+            text = text[:-1] if text and text[-1] in FULL_WIDTH else text
+        # Later messages of one reply stand on lines of their own.
+        new = text[self._given :]
+        if not new:
+            return []
+        lead = "\n" if self._given == 0 and self._texts else ""
+        self._given = len(text)
+        return [TextPiece(lead + new)]
+
+
+class _RoundsFormat(ChatFormat):
+    """ChatGLM-6B and ChatGLM2: rounds of question and answer, written as one text."""
+
+    def _rounds(self, messages: Sequence[Message], tools: Sequence[Any]) -> list[tuple[str, Message | None]]:
+        """Questions and answers; the last answer is None if it is the model's turn.
+
+        Raises:
+            UnsupportedError: tools or observations, which these prompts have no place for.
+        """
+        if tools or any(m.tools or m.tool_calls or m.metadata or m.role == "observation" for m in messages):
+            raise UnsupportedError(f"{self.generation} knows no tools; use ChatGLM3 or GLM-4 for them")
+        rounds: list[tuple[str, Message | None]] = []
+        preface = ""
+        for message in messages:
+            if message.loss and message.role != "assistant":
+                raise UnsupportedError(f"loss: true on a {message.role} message: {self.generation} learns answers only")
+            if message.role == "system":  # there is no role for it; it goes in front of the question
+                preface += message.content + "\n\n"
+            elif message.role == "assistant":
+                waiting = bool(rounds) and rounds[-1][1] is None
+                rounds[len(rounds) - waiting :] = [(rounds[-1][0] if waiting else "", message)]
+            elif rounds and rounds[-1][1] is None:
+                rounds[-1] = f"{rounds[-1][0]}\n{message.content}", None
+            else:
+                rounds.append((preface + message.content, None))
+                preface = ""
+        return rounds
+
+    def _learn(self, openings: Sequence[tuple[str, Message | None]]) -> tuple[list[int], list[bool]]:
+        """Ids and mask of texts that each end where an answer begins."""
+        ids, mask = self.tokenizer.get_prefix_tokens(), [False] * len(self.tokenizer.get_prefix_tokens())
+        for opening, answer in openings:
+            before = self.tokenizer.encode_text(opening)
+            reply = [] if answer is None else self._reply(answer)
+            ids += [*before, *reply]
+            mask += [False] * len(before) + [answer is not None and answer.loss is not False] * len(reply)
+        return ids, mask
+
+
+class _ChatGLMFormat(_RoundsFormat):
+    """ChatGLM-6B: the bare query, or `[Round 0]\\n问：…\\n答：…`; `[gMASK] <sop>` stand at the end of the prompt.
+
+    As the end moves, so do the control ids: a prompt never extends the one before.
+    """
+
+    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+        super().__init__(tokenizer)
+        self.stop_ids = frozenset({tokenizer.get_command("<eop>")})
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
+        rounds = self._rounds(messages, tools)
+        if len(rounds) == 1 and rounds[0][1] is None:
+            return rounds[0][0]
+        return "".join(
+            f"[Round {number}]\n问：{question}\n答：" + ("" if answer is None else f"{answer.content}\n")
+            for number, (question, answer) in enumerate(rounds)
+        )
+
+    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+        ids = self.tokenizer.encode_text(self.text(messages, tools))
+        return [*ids, *map(self.tokenizer.get_command, ("[gMASK]", "<sop>"))] if add_generation_prompt else ids
+
+    def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
+        """The last assistant turn alone: what stands in front of it is read in both directions, so the model cannot
+        learn an earlier answer from the same pass. `examples` has every turn."""
+        made = self.examples(messages, tools)
+        if not made:
+            ids = self.ids(messages, tools, False)
+            return ids, [False] * len(ids)
+        return made[-1]
+
+    def _text_of(self, text: str) -> str:
+        return postprocess_v1(text)
+
+
+class _ChatGLM2Format(_RoundsFormat):
+    """ChatGLM2 (and CodeGeeX2): `[Round 1]\\n\\n问：…\\n\\n答：…`, rounds joined by an empty line; `[gMASK] sop` in front.
+
+    The official prompt tokenises all rounds as one text, in which an answer has neither the blank piece that the model
+    begins it with nor the stop id that ends it: so a prompt does not extend the one before.
+    """
+
+    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+        super().__init__(tokenizer)
+        self.stop_ids = frozenset({tokenizer.get_command("<eos>")})
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
+        return "\n\n".join(
+            f"[Round {number}]\n\n问：{question}\n\n答：{'' if answer is None else answer.content}"
+            for number, (question, answer) in enumerate(self._rounds(messages, tools), 1)
+        )
+
+    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+        text = self.text(messages, tools)
+        return [*self.tokenizer.get_prefix_tokens(), *self.tokenizer.encode_text(text)]
+
+    def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
+        """Every assistant turn in one pass: rounds as inference opens them, each answer closed by the stop id.
+
+        The first answer sees exactly its inference prompt, later ones a history with stop ids in it; `examples` gives
+        each turn its exact prompt.
+        """
+        rounds = self._rounds(messages, tools)
+        return self._learn([(f"[Round {n}]\n\n问：{q}\n\n答：", a) for n, (q, a) in enumerate(rounds, 1)])
+
+
+class _CharacterFormat(_ChatGLM2Format):
+    """CharacterGLM: a script, one line per utterance, `[name]text`; the last line is the bot's name alone."""
+
+    def __init__(self, tokenizer: ChatGLMTokenizer, persona: Persona | None = None) -> None:
+        super().__init__(tokenizer)
+        self._persona = persona
+
+    def with_persona(self, persona: Persona) -> ChatFormat:
+        return type(self)(self.tokenizer, persona)
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
+        persona = self._speakers(messages)
+        lines = self._scene(persona)
+        for question, answer in self._script(messages, tools):
+            lines += [] if not question else [f"[{persona.user_name}]{question}"]
+            lines += [] if answer is None else [f"[{persona.bot_name}]{_one_line(answer.content.strip())}"]
+        return "\n".join([*lines, f"[{persona.bot_name}]"] if add_generation_prompt else lines)
+
+    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+        text = self.text(messages, tools, add_generation_prompt)
+        return [*self.tokenizer.get_prefix_tokens(), *self.tokenizer.encode_text(text)]
+
+    def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
+        """Every assistant turn in one pass, each answer closed by the stop id; `examples` gives the exact prompts."""
+        persona = self._speakers(messages)
+        openings: list[tuple[str, Message | None]] = []
+        for question, answer in self._script(messages, tools):
+            lines = [""] if openings else self._scene(persona)
+            lines += [] if not question else [f"[{persona.user_name}]{question}"]
+            openings.append(("\n".join([*lines, f"[{persona.bot_name}]"]), answer))
+        return self._learn(openings)
+
+    def _speakers(self, messages: Sequence[Message]) -> Persona:
+        """The persona on single lines; a system message says more about the bot."""
+        persona = self._persona or Persona()
+        told = " ".join([persona.bot_info, *(m.content for m in messages if m.role == "system")]).strip()
+        fields = dataclasses.asdict(dataclasses.replace(persona, bot_info=told))
+        return Persona(**{name: _one_line(text) for name, text in fields.items()})
+
+    def _scene(self, persona: Persona) -> list[str]:
+        lines = [f"以下是一段{persona.bot_name}和{persona.user_name}之间的对话。"]
+        for name, info in ((persona.bot_name, persona.bot_info), (persona.user_name, persona.user_info)):
+            lines += [f"关于{name}的信息：{info}"] if info else []
+        return lines
+
+    def _script(self, messages: Sequence[Message], tools: Sequence[Any]) -> list[tuple[str, Message | None]]:
+        # An empty question only makes room for the bot's greeting.
+        rounds = self._rounds([m for m in messages if m.role != "system"], tools)
+        return [(_one_line(question.strip()), answer) for question, answer in rounds]
+
+    def _reply(self, message: Message) -> list[int]:
+        return [*self.tokenizer.encode_text(_one_line(message.content.strip())), self._end()]
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+class _RolesFormat(ChatFormat):
+    """ChatGLM3 and GLM-4: messages with a role token, a line of metadata and their text."""
+
+    extends = True
+
+    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+        super().__init__(tokenizer)
+        stops = (self.EOS, "<|user|>", "<|observation|>")
+        self.stop_ids = frozenset(map(tokenizer.get_command, stops))
+
+    EOS = "<eos>"
+    PREFIX_TEXT = "[gMASK]sop"
+
+    def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
+        """Every header that the prompt has: the message it belongs to, role, metadata and content."""
+        raise UnsupportedError("_parts")  # pragma: no cover
+
+    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+        ids = self.tokenizer.get_prefix_tokens()
+        for _, role, metadata, content in self._parts(messages, tools):
+            ids += self.tokenizer.build_single_message(role, metadata, content)
+        return [*ids, self.tokenizer.get_command("<|assistant|>")] if add_generation_prompt else ids
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
+        return self.tokenizer.decode(
+            self.ids(messages, tools, add_generation_prompt), spaces_between_special_tokens=False
+        )
+
+    def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
+        """Of every assistant turn: what follows `<|assistant|>`, and the id that ends the turn, which is the next
+        message's header, or the stop id at the end of the dialogue. Where one turn has several messages, the model
+        writes the headers between them itself, and learns them.
+
+        Raises:
+            InputError: a system message that is not the first: its header would have to end a turn.
+        """
+        ids = list(self.tokenizer.get_prefix_tokens())
+        mask = [False] * len(ids)
+        previous: Message | None = None
+        for message, role, metadata, content in self._parts(messages, tools):
+            spoke = previous is not None and previous.role == "assistant"
+            if role == "system" and spoke:
+                raise InputError("a system message cannot follow an assistant's: only the first message can be one")
+            new = self.tokenizer.build_single_message(role, metadata, content)
+            learned = message.role == "assistant" if message.loss is None else message.loss
+            ends_learned_turn = spoke and previous is not None and previous.loss is not False
+            ids += new
+            mask += [ends_learned_turn] + [learned] * (len(new) - 1)
+            previous = message
+        if previous is not None and previous.role == "assistant":
+            ids.append(self._last_stop(previous))
+            mask.append(previous.loss is not False)
+        return ids, mask
+
+    def _last_stop(self, message: Message) -> int:
+        """What ends a dialogue's last turn: after a call, the header of the answer that is waited for."""
+        calls = bool(message.tool_calls) or bool(message.metadata.strip())
+        return self.tokenizer.get_command("<|observation|>" if calls else self.LAST_STOP)
+
+    LAST_STOP = "<eos>"
+
+    def header_id(self) -> int | None:
+        return self.tokenizer.get_command("<|assistant|>")
+
+    def splits_lines(self) -> bool:
+        return True
+
+    def read_part(self, text: str) -> str | ToolCall:
+        metadata, newline, content = text.partition("\n")
+        name = metadata.strip()
+        if not newline or not name:
+            return text
+        return self._read_call(name, content) or text
+
+    def _read_call(self, name: str, content: str) -> ToolCall | None:
+        raise UnsupportedError("_read_call")  # pragma: no cover
+
+    def _assistant_parts(self, message: Message) -> Iterator[tuple[Message, str, str, str]]:
+        if message.content or message.metadata or not message.tool_calls:
+            yield message, "assistant", message.metadata, message.content
+        for call in message.tool_calls:
+            yield message, "assistant", *self._write_call(call)
+
+    def _write_call(self, call: ToolCall) -> tuple[str, str]:
+        """Metadata and content of a call."""
+        raise UnsupportedError("_write_call")  # pragma: no cover
+
+
+class _ChatGLM3Format(_RolesFormat):
+    """ChatGLM3: tools as JSON in the system message, calls as Python."""
+
+    SYSTEM = "Answer the following questions as best as you can. You have access to the following tools:"
+
+    def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
+        offered = tuple(ToolSpec.from_dict(tool, f"tools[{n}]") for n, tool in enumerate(tools))
+        if offered and (not messages or messages[0].role != "system"):
+            messages = [Message("system", self.SYSTEM), *messages]
+        for number, message in enumerate(messages):
+            if message.role == "assistant":
+                yield from self._assistant_parts(message)
+                continue
+            content = message.content
+            listed = offered if offered and number == 0 else message.tools
+            if message.role == "system" and listed is not None:
+                content += "\n" + json.dumps([tool.flat() for tool in listed], indent=4, ensure_ascii=False)
+            yield message, message.role, message.metadata, content
+
+    def _write_call(self, call: ToolCall) -> tuple[str, str]:
+        code = call.arguments.get("code")
+        if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
+            return INTERPRETER, f"```python\n{code}\n```"
+        return call.name, render_python_call(call.arguments)
+
+    def _read_call(self, name: str, content: str) -> ToolCall | None:
+        arguments = parse_python_call(content)
+        if arguments is not None:
+            return ToolCall(name, arguments)
+        code = fenced(content)
+        return ToolCall(INTERPRETER, {"code": code}) if name == INTERPRETER and code is not None else None
+
+
+class _GLM4Format(_RolesFormat):
+    """GLM-4: tools in a system block of their own, calls as JSON."""
+
+    EOS = "<|endoftext|>"
+    LAST_STOP = "<|user|>"
+    PREFIX_TEXT = "[gMASK]<sop>"
+    INTRODUCTION = (
+        "你是一个名为 ChatGLM 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"
+        "你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n# 可用工具"
+    )
+    CALLING = "\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
+    BUILTIN = {  # noqa: RUF012
+        "python": (
+            "\n## python\n\n当你向 `python` 发送包含 Python 代码的消息时，该代码将会在一个有状态的 Jupyter notebook 环境中执行。\n"
+            "`python` 返回代码执行的输出，或在执行 60 秒后返回超时。\n`/mnt/data` 将会持久化存储你的文件。"
+            "在此会话中，`python` 无法访问互联网。不要使用 `python` 进行任何网络请求或者在线 API 调用，"
+            "这些在线内容的访问将不会成功。"
+        ),
+        "simple_browser": (
+            "\n## simple_browser\n\n你可以使用 `simple_browser` 工具。该工具支持以下函数：\n"
+            "`search(query: str, recency_days: int)`：使用搜索引擎进行查询并显示结果，"
+            "可以使用 `recency_days` 参数控制搜索内容的时效性。\n"
+            "`mclick(ids: list[int])`：获取一系列指定 id 的页面内容。每次调用时，须选择3-10个页面。"
+            "选择多个角度的页面，同时尽可能选择可信任的信息来源。考虑到部分页面是无法加载的，"
+            "你也可以多打开一些可能有用的页面而不用担心内容过多。\n`open_url(url: str)`：打开指定的 URL。\n\n"
+            "使用 `【{引用 id}†{引用文本}】` 来引用内容。\n\n操作步骤：1. 使用 `search` 来获得信息列表; "
+            "2. 使用 `mclick` 来获取指定 ID 页面的内容; 3. 根据获得的内容进行回复。在回复中应当引用信息来源。\n"
+            " 如果用户提供了 URL，也可以用 `open_url` 直接打开页面。\n"
+            "如果初次搜索结果没有找到合适的信息，也可以再次使用 `search` 进行搜索。"
+        ),
+        "cogview": (
+            "\n## cogview\n\n如果用户的请求中包含了对图像的描述，你可以使用 `cogview` 来生成图像并展示给用户。"
+            "你需要向 `cogview` 发送图像描述，规则：\n- 发送给 `cogview` 的消息必须使用英语。"
+            "用户的中文描述必须完全翻译为英语。\n- 应当尽可能详细地描述图像生成的需求，需求描述约 100 英文单词。\n"
+            "- 保持用户原始描述的意图。不要虚构内容或者没见过的人物。\n"
+            "- 如无特殊说明，所在地为中国，持有中国立场并遵循中国社会主义价值观。"
+        ),
+    }
+
+    def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
+        offered = tuple(ToolSpec.from_dict(tool, f"tools[{n}]") for n, tool in enumerate(tools))
+        if offered:
+            yield Message("system"), "system", "", self._tool_block(offered)
+        for message in messages:
+            if message.tools is not None:
+                yield Message("system"), "system", "", self._tool_block(message.tools)
+            if message.role == "assistant" and message.tool_calls:
+                yield from self._assistant_parts(message)
+            elif message.content:  # the official template leaves empty messages out
+                yield message, message.role, message.metadata, message.content
+
+    def _tool_block(self, tools: Sequence[ToolSpec]) -> str:
+        # The template's own newline in front of each tool is one: jinja eats the other.
+        block = self.INTRODUCTION
+        for tool in tools:
+            if tool.builtin is not None:
+                block += self.BUILTIN[tool.builtin]
+            else:
+                schema = json.dumps(tool.flat(), indent=4, ensure_ascii=False)
+                block += f"\n## {tool.flat()['name']}\n\n{schema}{self.CALLING}"
+        return block
+
+    def _write_call(self, call: ToolCall) -> tuple[str, str]:
+        code = call.arguments.get("code")
+        if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
+            return "python", code
+        return call.name, json.dumps(call.arguments, ensure_ascii=False)
+
+    def _read_call(self, name: str, content: str) -> ToolCall | None:
+        if name == "python":
+            code = fenced(content)
+            return ToolCall(INTERPRETER, {"code": content if code is None else code})
+        arguments = parse_json_arguments(content)
+        return None if arguments is None else ToolCall(name, arguments)
+
+
+_FORMATS: dict[Generation, type[ChatFormat]] = {
+    Generation.CHATGLM: _ChatGLMFormat,
+    Generation.CHATGLM2: _ChatGLM2Format,
+    Generation.CHATGLM3: _ChatGLM3Format,
+    Generation.GLM4: _GLM4Format,
+    Generation.CHARACTERGLM: _CharacterFormat,
+}
+
+
+def chat_format(tokenizer: ChatGLMTokenizer) -> ChatFormat:
+    """The format of a tokenizer's generation."""
+    return _FORMATS[tokenizer.generation](tokenizer)

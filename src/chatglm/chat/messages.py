@@ -1,0 +1,209 @@
+"""Messages, tool calls and tools, and the forms that people have them in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chatglm.errors import InputError
+
+__all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs"]
+
+INTERPRETER = "interpreter"
+"""The name of the built-in tool that runs code; its one argument is `code`."""
+
+_ROLES = {
+    "system": "system", "user": "user", "assistant": "assistant",
+    "observation": "observation", "tool": "observation", "function": "observation",
+}
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """The model asks for a tool. `id` tells calls of one message apart where a protocol needs that."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """OpenAI's form, arguments as a JSON string."""
+        arguments = json.dumps(self.arguments, ensure_ascii=False)
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "tool_calls") -> ToolCall:
+        """From OpenAI's form, or `{"name", "arguments"}`.
+
+        Raises:
+            InputError: there is no name, or the arguments are no JSON object.
+        """
+        inner = data.get("function", data) if isinstance(data, Mapping) else {}
+        name, arguments = inner.get("name"), inner.get("arguments", {})
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{where}: a call needs a name, got {data!r:.80}")
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except json.JSONDecodeError as error:
+                raise InputError(f"{where}: arguments of {name} are not JSON ({error})") from None
+        if not isinstance(arguments, Mapping):
+            raise InputError(f"{where}: arguments of {name} must be an object, got {type(arguments).__name__}")
+        return cls(name, dict(arguments), str(data.get("id") or ""))
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool on offer, kept as it was given: ChatGLM3 prompts show the dict word for word."""
+
+    given: Mapping[str, Any] = field(hash=False)
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "tools") -> ToolSpec:
+        """From `{"name", "description", "parameters" or "params"}`, OpenAI's `{"type": "function", "function": …}`, or one
+        of GLM-4's own `{"type": "python" | "simple_browser" | "cogview"}`.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        if isinstance(data, ToolSpec):
+            return data
+        if isinstance(data, Mapping):
+            inner = data.get("function", data)
+            if isinstance(inner, Mapping) and isinstance(inner.get("name"), str):
+                return cls(data)
+            if data.get("type") in ("python", "simple_browser", "cogview"):
+                return cls(data)
+        raise InputError(f"{where}: expected a dict with a `name`, or {{'type': 'function', 'function': …}}; got {data!r:.80}")
+
+    @property
+    def name(self) -> str:
+        return str(self.flat().get("name") or self.given.get("type"))
+
+    @property
+    def builtin(self) -> str | None:
+        """`python`, `simple_browser` or `cogview`; None for a function."""
+        return None if "name" in self.flat() else str(self.given["type"])
+
+    def flat(self) -> Mapping[str, Any]:
+        """Name, description and parameters without OpenAI's wrapping."""
+        inner = self.given.get("function", self.given)
+        return inner if isinstance(inner, Mapping) else self.given
+
+    def wrapped(self) -> Mapping[str, Any]:
+        """As OpenAI has it."""
+        return self.given if self.builtin or "function" in self.given else {"type": "function", "function": self.given}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a dialogue.
+
+    Attributes:
+        role: system, user, assistant or observation (what a tool answered).
+        content: its text.
+        tool_calls: what the assistant asks for, after its text.
+        metadata: the header line of an official ChatGLM3 or GLM-4 history entry, rendered as it stands.
+        tools: tools on offer, in a system message.
+        tool_call_id: which call an observation answers.
+        loss: overrides, for training, whether the message is learned (default: assistant messages are).
+    """
+
+    role: str
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    metadata: str = ""
+    tools: tuple[ToolSpec, ...] | None = None
+    tool_call_id: str = ""
+    loss: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES.values():
+            raise InputError(f"role {self.role!r}: must be system, user, assistant or observation")
+        if not isinstance(self.content, str):
+            raise InputError(f"content of a {self.role} message: expected a string, got {type(self.content).__name__}")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], index: int = 0) -> Message:
+        """From an OpenAI message, or an entry of a ChatGLM3 or GLM-4 history.
+
+        Args:
+            index: its place in the dialogue, for the error message.
+
+        Raises:
+            InputError: the role is unknown, or a field has the wrong type.
+        """
+        where = f"messages[{index}]"
+        if not isinstance(data, Mapping):
+            raise InputError(f"{where}: expected a dict with `role` and `content`, got {data!r:.80}")
+        role = _ROLES.get(str(data.get("role")))
+        if role is None:
+            raise InputError(f"{where}: role {data.get('role')!r}; must be one of {', '.join(_ROLES)}")
+        content = data.get("content")
+        if content is None:
+            content = ""
+        elif isinstance(content, list):
+            content = "".join(_text_part(part, where) for part in content)
+        elif not isinstance(content, str):
+            raise InputError(f"{where}: content must be a string, got {type(content).__name__}")
+        calls = data.get("tool_calls") or ([data["function_call"]] if data.get("function_call") else [])
+        if calls and role != "assistant":
+            raise InputError(f"{where}: only an assistant message has tool_calls, this one is from {role}")
+        metadata, loss = data.get("metadata") or "", data.get("loss")
+        if not isinstance(metadata, str) or "\n" in metadata:
+            raise InputError(f"{where}: metadata must be one line of text, got {metadata!r:.80}")
+        if loss is not None and not isinstance(loss, bool):
+            raise InputError(f"{where}: loss must be true or false, got {loss!r}")
+        tools = data.get("tools")
+        if tools is not None and not isinstance(tools, Sequence):
+            tools = list(tools.values()) if isinstance(tools, Mapping) else [tools]
+        return cls(
+            role,
+            content,
+            tuple(ToolCall.from_dict(call, f"{where}.tool_calls[{n}]") for n, call in enumerate(calls)),
+            metadata,
+            None if tools is None else tuple(
+                ToolSpec.from_dict(tool, f"{where}.tools[{n}]") for n, tool in enumerate(tools)
+            ),
+            str(data.get("tool_call_id") or ""),
+            loss,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """OpenAI's form; `from_dict` gives the message back."""
+        data: dict[str, Any] = {"role": "tool" if self.role == "observation" else self.role, "content": self.content}
+        if self.tool_calls:
+            data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tools is not None:
+            data["tools"] = [dict(tool.given) for tool in self.tools]
+        for name in ("metadata", "tool_call_id"):
+            if value := getattr(self, name):
+                data[name] = value
+        if self.loss is not None:
+            data["loss"] = self.loss
+        return data
+
+
+def _text_part(part: Any, where: str) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    raise InputError(f"{where}: a content part of type {kind!r} cannot be read; these models take text")
+
+
+def messages_from_pairs(history: Sequence[Sequence[str]], query: str) -> list[Message]:
+    """ChatGLM-6B's and ChatGLM2's history of (query, response), and the new query.
+
+    Raises:
+        InputError: an entry is no pair of strings.
+    """
+    messages: list[Message] = []
+    for number, pair in enumerate(history):
+        if isinstance(pair, str | Mapping) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise InputError(f"history[{number}]: expected a pair (query, response) of strings, got {pair!r:.80}")
+        messages += [Message("user", pair[0]), Message("assistant", pair[1])]
+    if not isinstance(query, str):
+        raise InputError(f"query: expected a string, got {type(query).__name__}")
+    return [*messages, Message("user", query)]

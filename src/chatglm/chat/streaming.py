@@ -1,0 +1,74 @@
+"""A stateful decoder: token ids go in one at a time, text that is certain comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from chatglm.errors import InputError
+
+if TYPE_CHECKING:
+    from chatglm.chat.tokenizers import ChatGLMTokenizer
+
+__all__ = ["StreamDecoder", "held_suffix"]
+
+
+class StreamDecoder:
+    """Never half a character, never half a stop string, and nothing lost at the end.
+
+    What `feed` returned, joined, and what `close` returns is `tokenizer.decode` of all the ids, cut at the first stop
+    string. Each token costs its own text, not that of the whole answer.
+
+    Args:
+        skip_special_tokens: as in `decode`.
+        stop: strings that end the text; they may span tokens, and are not part of it.
+    """
+
+    def __init__(
+        self, tokenizer: ChatGLMTokenizer, *, skip_special_tokens: bool = True, stop: Sequence[str] = ()
+    ) -> None:
+        if isinstance(stop, str) or not all(isinstance(word, str) and word for word in stop):
+            raise InputError(f"stop: expected a list of non-empty strings, got {stop!r:.80}")
+        self._decoder = tokenizer.detokenizer()
+        self._skipped = tokenizer.control_ids if skip_special_tokens else frozenset()
+        self._stop = tuple(stop)
+        self._held = ""
+        self._pieces: list[str] = []
+        self.stopped = False
+        """Whether a stop string was met; what is fed afterwards is ignored."""
+
+    def feed(self, token_id: int) -> str:
+        """Take in one id; returns the text that became certain, often "" and never a part of a character."""
+        if self.stopped or token_id in self._skipped:
+            return ""
+        return self._release(self._decoder.feed(token_id), final=False)
+
+    def close(self) -> str:
+        """The text that was still held back."""
+        return "" if self.stopped else self._release(self._decoder.flush(), final=True)
+
+    @property
+    def text(self) -> str:
+        """All text returned so far."""
+        return "".join(self._pieces)
+
+    def _release(self, text: str, final: bool) -> str:
+        text = self._held + text
+        ends = [place for word in self._stop if (place := text.find(word)) >= 0]
+        if ends:
+            self.stopped, self._held, text = True, "", text[: min(ends)]
+        else:
+            keep = 0 if final else max((held_suffix(text, word) for word in self._stop), default=0)
+            cut = len(text) - keep
+            self._held, text = text[cut:], text[:cut]
+        if text:
+            self._pieces.append(text)
+        return text
+
+
+def held_suffix(text: str, word: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `word`, and not all of it."""
+    for length in range(min(len(word) - 1, len(text)), 0, -1):
+        if text.endswith(word[:length]):
+            return length
+    return 0
