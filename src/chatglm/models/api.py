@@ -74,8 +74,9 @@ class DialogueCache(DynamicCache):  # type: ignore[misc]
             if held != wanted:
                 break
             common += 1
-        if common < len(self.token_ids):
-            self.crop(common + virtual)
+        surplus = self.get_seq_length() - virtual - common
+        if surplus > 0:
+            self.crop(-surplus)
         self.token_ids = list(ids[:common])
         return common
 

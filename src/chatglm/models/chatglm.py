@@ -31,7 +31,7 @@ from chatglm.errors import InputError
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import eager_attention, show_everything_to_padding
 from chatglm.models.configuration import ChatGLMConfig
-from chatglm.models.pretrained import FamilyModel, open_cache, select_positions, split_heads, with_prefix
+from chatglm.models.pretrained import FamilyModel, new_tokens, open_cache, select_positions, split_heads, with_prefix
 
 __all__ = [
     "ChatGLMForConditionalGeneration",
@@ -354,6 +354,25 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
             attentions=outputs.attentions,
         )
         return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The inputs of one forward pass, as `transformers` makes them, with a P-tuning prefix counted right."""
+        prefix = self.transformer.prefix_encoder
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=new_tokens(next_sequence_length, past_key_values, prefix, bool(is_first_iteration)),
+            past_key_values=past_key_values,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        return inputs
 
 
 class ChatGLMForSequenceClassification(ChatGLMPreTrainedModel):

@@ -27,7 +27,7 @@ from chatglm.errors import InputError, UnsupportedError
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import eager_attention
 from chatglm.models.configuration import GLMConfig
-from chatglm.models.pretrained import FamilyModel, open_cache, select_positions, split_heads, with_prefix
+from chatglm.models.pretrained import FamilyModel, new_tokens, open_cache, select_positions, split_heads, with_prefix
 
 __all__ = ["GLMForConditionalGeneration", "GLMModel", "GLMPreTrainedModel", "rotary_tables", "two_row_positions"]
 
@@ -409,13 +409,26 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin
         return mask
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, *args: Any, attention_mask: Any = None, position_ids: Any = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        is_first_iteration: bool | None = False,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """The inputs of one forward pass. transformers counts positions in one row; this model's come from the ids."""
-        padding = attention_mask if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
+        prefix = self.transformer.prefix_encoder
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, *args, attention_mask=attention_mask, **kwargs
+            input_ids,
+            next_sequence_length=new_tokens(next_sequence_length, past_key_values, prefix, bool(is_first_iteration)),
+            past_key_values=past_key_values,
+            is_first_iteration=is_first_iteration,
+            attention_mask=attention_mask,
+            **kwargs,
         )
+        padding = attention_mask if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
         positions = two_row_positions(input_ids, self.config, padding)
         inputs["position_ids"] = positions[..., -inputs["input_ids"].shape[1] :]
         return inputs

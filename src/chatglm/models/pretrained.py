@@ -14,7 +14,7 @@ from chatglm.errors import InputError, UnsupportedError
 from chatglm.models.checkpoint import check_folder, check_missing
 from chatglm.models.prefix import PrefixEncoder
 
-__all__ = ["FamilyModel", "open_cache", "select_positions", "split_heads", "with_prefix"]
+__all__ = ["FamilyModel", "new_tokens", "open_cache", "select_positions", "split_heads", "with_prefix"]
 
 
 class FamilyModel(PreTrainedModel):  # type: ignore[misc]
@@ -120,6 +120,15 @@ def with_prefix(mask: Tensor | None, prefix: PrefixEncoder | None) -> Tensor | N
     if prefix is None or mask is None or mask.ndim != 2:
         return mask
     return torch.cat([mask.new_ones(mask.shape[0], prefix.length), mask], dim=1)
+
+
+def new_tokens(count: int | None, cache: Cache | None, prefix: PrefixEncoder | None, first: bool) -> int | None:
+    """How many of the ids are not in the cache yet. transformers takes the cache's length for theirs, and so counts the
+    virtual tokens at its front as ids, when generation starts on a cache that is not empty.
+    """
+    if first and count is not None and prefix is not None and cache is not None and cache.get_seq_length() > 0:
+        return count + prefix.length
+    return count
 
 
 def split_heads(states: Tensor, heads: int) -> Tensor:
