@@ -1,0 +1,86 @@
+"""Tool calls are read, and nothing else happens."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatglm.chat.calls import parse_json_arguments, parse_python_call, render_python_call
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.text(max_size=12) | st.sampled_from(["symbol", "def", "a-b", "ﬁ", "True", "北京"]), JSON))
+def test_round_trip(arguments: dict) -> None:
+    assert parse_python_call(render_python_call(arguments)) == arguments
+
+
+def test_numbers_that_json_does_not_have() -> None:
+    read = parse_python_call(render_python_call({"a": math.inf, "b": [-math.inf], "c": math.nan}))
+    assert read == {"a": math.inf, "b": [-math.inf], "c": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("```python\ntool_call(symbol='10111')\n```", {"symbol": "10111"}),
+        (" ```python\ntool_call(symbol='10111')\n```", {"symbol": "10111"}),
+        ("tool_call(x=[1,2], y={'k': None})", {"x": [1, 2], "y": {"k": None}}),
+        ("```py\ntool_call()\n```\n", {}),
+        ("```\ntool_call(flag=true, none=null, off=False)\n```", {"flag": True, "none": None, "off": False}),
+        ("tool_call(n=-1.5, m=+2, t=(1,))", {"n": -1.5, "m": 2, "t": (1,)}),
+        ("tool_call(text='中文\\n第二行')", {"text": "中文\n第二行"}),
+        ("tool_call(\n    a=1,\n    b=2,\n)", {"a": 1, "b": 2}),
+        ("tool_call(a=1, **{'x-y': 2})", {"a": 1, "x-y": 2}),
+    ],
+)
+def test_calls(text: str, arguments: dict) -> None:
+    assert parse_python_call(text) == arguments
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "x", "print(1)", "tool_call", "tool_call(1)", "tool_call(a=b)", "tool_call(a=f())", "tool_call(a=1, a=2)",
+        "tool_call(**x)", "tool_call(**{1: 2})", "tool_call(a=1, **{'a': 2})", "tool_call(a=1).b", "x.tool_call(a=1)",
+        "tool_call(a=1); import os", "tool_call(a=[x for x in (1,)])", "tool_call(a='x' + 'y')", "tool_call(a=f'{1}')",
+        "tool_call(a=-True)", "tool_call(a=lambda: 1)", "tool_call(a=__import__('os').system('true'))",
+        "tool_call(a=1\x00)", "tool_call(a=" + "[" * 5000 + "]" * 5000 + ")", "tool_call(a='x')" * 2, "```python\n```",
+        "tool_call(a=" + "9" * 10000 + ")", "tool_call(a={[]: 1})", "tool_call(a={**{}})", "tool_call(a=b'x')",
+        "tool_call(a=1j)", "tool_call(a=...)", "tool_call(a='" + "x" * (1 << 20) + "')",
+    ],
+)
+def test_what_is_no_call(text: str) -> None:
+    assert parse_python_call(text) is None
+
+
+def test_nothing_is_executed() -> None:
+    import builtins
+
+    import chatglm.chat.calls as calls
+
+    builtins_touched = [name for name in ("eval", "exec", "compile", "__import__") if name in vars(calls)]
+    assert not builtins_touched
+    assert parse_python_call("tool_call(a=print('executed'))") is None
+    assert hasattr(builtins, "eval")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=60) | st.text(alphabet="tool_call(=)[]{}'\"#,*:1a\n\\ ", max_size=40).map("tool_call(a=".__add__))
+def test_any_text_is_answered(text: str) -> None:
+    assert parse_python_call(text) is None or isinstance(parse_python_call(text), dict)
+    assert parse_json_arguments(text) is None or isinstance(parse_json_arguments(text), dict)
+
+
+def test_json() -> None:
+    assert parse_json_arguments('{"city": "北京", "days": 3}') == {"city": "北京", "days": 3}
+    for text in ("", "[1]", '"x"', "{", '{"a": 1} {"b": 2}', "[" * 100_000, "nope"):
+        assert parse_json_arguments(text) is None

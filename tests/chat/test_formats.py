@@ -1,0 +1,313 @@
+"""Laws of the chat formats, and their texts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from conftest import VERSIONS
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from chatglm import AutoTokenizer
+from chatglm.chat.formats import CallPiece, Persona, TextPiece, chat_format, postprocess, postprocess_v1
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall
+from chatglm.chat.tokenizers import ChatGLMTokenizer
+from chatglm.errors import InputError, UnsupportedError
+
+LAW = settings(max_examples=60, deadline=None)
+GENERATIONS = [*VERSIONS, "characterglm"]
+ROLES = ["chatglm3", "glm4"]
+WORDS = st.sampled_from(
+    ["你好", "北京", "，", "。", ",", "!", "?", " ", "\n", "a", "The fox", "1+1=2", "😀", "<|user|>", "</s>", "[gMASK]",
+     "[Round 1]", "问：", "答：", "```", "tool_call(a=1)", "{\"a\": 1}", "[[训练", "：", "x"]
+)
+TEXT = st.lists(WORDS, min_size=1, max_size=8).map("".join)
+NAMES = st.sampled_from(["get_weather", "track", "text-to-speech", "查询", "a b", "<|user|>"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | TEXT, lambda v: st.lists(v, max_size=2), max_leaves=4
+)
+ARGUMENTS = st.dictionaries(st.sampled_from(["city", "n", "a-b", "def"]), VALUES, max_size=3)
+TOOL_CALLS = st.builds(ToolCall, NAMES, ARGUMENTS) | TEXT.map(lambda code: ToolCall(INTERPRETER, {"code": code.strip()}))
+TOOLS = [{"name": "track", "description": "追踪指定股票的实时价格", "parameters": {"type": "object", "properties": {}}}]
+
+
+@pytest.fixture(scope="session")
+def formats(checkpoint) -> dict[str, Any]:
+    made = {name: chat_format(AutoTokenizer.from_pretrained(checkpoint(name))) for name in VERSIONS}
+    character = ChatGLMTokenizer.from_pretrained(checkpoint("chatglm2"), generation="characterglm")
+    persona = Persona(bot_name="苏梦远", bot_info="歌手", user_name="陆星辰", user_info="音乐人")
+    return {**made, "characterglm": chat_format(character).with_persona(persona)}
+
+
+def dialogues(kind: str) -> st.SearchStrategy[list[Message]]:
+    """Questions and answers in turn; with ChatGLM3 and GLM-4 also calls and what they returned."""
+    user = TEXT.map(lambda text: Message("user", text))
+    answer = TEXT.map(lambda text: Message("assistant", text))
+    turns = st.tuples(user, answer).map(list)
+    if kind in ROLES:
+        call = st.builds(lambda calls: Message("assistant", "", tuple(calls)), st.lists(TOOL_CALLS, min_size=1, max_size=2))
+        observation = TEXT.map(lambda text: Message("observation", text))
+        turns |= st.tuples(user, call, observation, answer).map(list)
+    return st.lists(turns, min_size=1, max_size=3).map(lambda parts: [m for part in parts for m in part])
+
+
+def stable(form: Any, message: Message) -> Message:
+    """The message as the model's own text would show it: outer blanks and v1's half-width forms are not kept."""
+    text = form.tokenizer.decode(form.tokenizer.encode_text(message.content))
+    return Message("assistant", form._text_of(text), message.tool_calls)
+
+
+@pytest.mark.parametrize("kind", GENERATIONS)
+def test_a_reply_is_read_as_it_was_written(kind: str, formats) -> None:
+    """parse(reply part of an example) == message, and the incremental parser says the same in pieces."""
+    form = formats[kind]
+
+    @LAW
+    @given(dialogues(kind))
+    def law(messages: list[Message]) -> None:
+        if kind == "characterglm":
+            messages = [Message(m.role, m.content.replace("\n", " ")) for m in messages]
+        for end, message in enumerate(messages, 1):
+            if message.role != "assistant":
+                continue
+            made = form.examples(messages[:end])
+            assume(made)
+            ids, mask = made[-1]
+            start = len(mask) - mask[::-1].index(False) if False in mask else 0
+            reply = ids[start:]
+            expected = stable(form, message)
+            if kind == "chatglm":
+                expected = Message("assistant", form._text_of(form.tokenizer.decode(reply, skip_special_tokens=True)))
+            assert form.parse(reply) == expected
+            assert form.parse(reply[:-1]) == expected  # the stop id may be there or not
+            parser = form.parser()
+            deltas = [delta for token_id in reply for delta in parser.feed(token_id)]
+            whole = parser.close()
+            deltas += parser.last
+            assert whole == expected
+            assert "".join(d.text for d in deltas if isinstance(d, TextPiece)) == whole.content
+            assert tuple(d.call for d in deltas if isinstance(d, CallPiece)) == whole.tool_calls
+
+    law()
+
+
+@pytest.mark.parametrize("kind", GENERATIONS)
+def test_an_example_is_prompt_reply_and_one_stop_id(kind: str, formats) -> None:
+    form = formats[kind]
+
+    @LAW
+    @given(dialogues(kind))
+    def law(messages: list[Message]) -> None:
+        turns = [n for n, m in enumerate(messages) if m.role == "assistant"]
+        made = form.examples(messages)
+        assert len(made) == (1 if form.extends else len(turns))
+        if form.extends:
+            ids, mask = made[0]
+            for number, turn in enumerate(turns):
+                prompt = form.prompt(messages[:turn])
+                assert ids[: len(prompt)] == prompt  # every learned token follows what inference would feed
+                assert not mask[len(prompt) - 1]
+                following = messages[turn + 1 :]
+                end = len(form.ids(messages[: turn + 1], (), False)) if following else len(ids) - 1
+                assert all(mask[len(prompt) : end + 1])
+                assert ids[end] in form.stop_ids
+                assert not set(ids[len(prompt) : end]) & form.stop_ids
+                assert number == len(turns) - 1 or not mask[end + 1]
+        else:
+            for (ids, mask), turn in zip(made, turns, strict=True):
+                prompt = form.prompt(messages[:turn])
+                assert ids[: len(prompt)] == prompt
+                assert mask == [False] * len(prompt) + [True] * (len(ids) - len(prompt))
+                assert ids[-1] in form.stop_ids
+                assert not set(ids[len(prompt) : -1]) & form.stop_ids
+
+    law()
+
+
+@pytest.mark.parametrize("kind", ROLES)
+def test_prompts_extend(kind: str, formats) -> None:
+    form = formats[kind]
+    assert form.extends
+
+    @LAW
+    @given(dialogues(kind), TEXT)
+    def law(messages: list[Message], query: str) -> None:
+        for end in (n for n, m in enumerate(messages) if m.role == "assistant"):
+            earlier = form.prompt(messages[:end])
+            later = form.prompt([*messages, Message("user", query)])
+            assert later[: len(earlier)] == earlier
+
+    law()
+
+
+@pytest.mark.parametrize("kind", GENERATIONS)
+def test_no_text_forges_a_control_id(kind: str, formats) -> None:
+    """The control ids of a prompt depend on the roles alone, never on what is said."""
+    form = formats[kind]
+    controls = form.tokenizer.control_ids
+
+    @LAW
+    @given(dialogues(kind))
+    def law(messages: list[Message]) -> None:
+        def bones(dialogue: list[Message]) -> list[int]:
+            return [i for i in form.prompt([*dialogue, Message("user", "x")]) if i in controls]
+
+        harmless = [
+            Message(m.role, "x" if m.content else "", tuple(ToolCall("f", {}) for _ in m.tool_calls)) for m in messages
+        ]
+        assert bones(messages) == bones(harmless)
+
+    law()
+
+
+@pytest.mark.parametrize("kind", GENERATIONS)
+def test_anything_can_be_parsed(kind: str, formats) -> None:
+    form = formats[kind]
+
+    @LAW
+    @given(st.lists(st.integers(0, len(form.tokenizer) + 99) | st.sampled_from(sorted(form.tokenizer.control_ids))))
+    def law(ids: list[int]) -> None:
+        assert form.parse(ids).role == "assistant"
+
+    law()
+
+
+@pytest.mark.parametrize("kind", ["chatglm2", "characterglm"])
+def test_one_pass_over_rounds(kind: str, formats) -> None:
+    """Where prompts do not extend, `example` still has every answer once, each with its stop id."""
+    form = formats[kind]
+    messages = [Message("user", "一"), Message("assistant", "甲"), Message("user", "二"), Message("assistant", "乙", loss=False),
+                Message("user", "三"), Message("assistant", "丙")]
+    ids, mask = form.example(messages)
+    learned = [i for i, keep in zip(ids, mask, strict=True) if keep]
+    assert learned == [*form._reply(messages[1]), *form._reply(messages[5])]
+    assert form.example(messages[:2]) == form.examples(messages[:2])[0]
+    assert len(form.examples(messages)) == 2
+
+
+def test_example_of_chatglm_is_its_last_turn(formats) -> None:
+    form = formats["chatglm"]
+    messages = [Message("user", "一"), Message("assistant", "甲"), Message("user", "二"), Message("assistant", "乙")]
+    assert form.example(messages) == form.examples(messages)[-1]
+    assert form.example(messages[:1])[1] == [False] * len(form.ids(messages[:1], (), False))
+
+
+@pytest.mark.parametrize("kind", ROLES)
+def test_loss_flags(kind: str, formats) -> None:
+    form = formats[kind]
+    plain = [Message("user", "一"), Message("assistant", "甲"), Message("user", "二"), Message("assistant", "乙")]
+    ids, mask = form.example(plain)
+    without, less = form.example([plain[0], Message("assistant", "甲", loss=False), *plain[2:]])
+    assert without == ids
+    assert sum(less) < sum(mask)
+    first = len(form.prompt(plain[:1]))
+    assert not any(less[: first + len(form._reply(plain[1]))][: first + 2])
+    _, more = form.example([Message("user", "一", loss=True), *plain[1:]])
+    assert sum(more) > sum(mask)
+    with pytest.raises(InputError, match="system"):
+        form.example([*plain, Message("system", "late")])
+
+
+def test_ids_of_the_official_finetuning_of_chatglm3(formats) -> None:
+    """[gMASK] sop, build_single_message of every message, </s>; learned: after each <|assistant|> (features 1.6)."""
+    form = formats["chatglm3"]
+    build = form.tokenizer.build_single_message
+    ids, mask = form.example([Message("user", "你好"), Message("assistant", "早"), Message("user", "再见"),
+                              Message("assistant", "走好")])
+    expected = [*form.tokenizer.get_prefix_tokens()]
+    targets = [False, False]
+    for role, text in (("user", "你好"), ("assistant", "早"), ("user", "再见"), ("assistant", "走好")):
+        new = build(role, "", text)
+        expected += new
+        # The official mask, shifted by one, marks the header after an answer and everything in it after its own.
+        targets += [role == "user" and len(targets) > 2] + [role == "assistant"] * (len(new) - 1)
+    assert ids == [*expected, 2]
+    assert mask == [*targets, True]
+
+
+def test_tool_dialogue_of_chatglm3(formats) -> None:
+    form = formats["chatglm3"]
+    call = Message("assistant", "好的", (ToolCall("track", {"symbol": "10111"}),))
+    messages = [Message("user", "查股票"), call, Message("observation", '{"price": 1}'), Message("assistant", "一元")]
+    text = form.text(messages, TOOLS, add_generation_prompt=False)
+    assert text.startswith("[gMASK]sop<|system|> \n Answer the following questions as best as you can.")
+    assert json.dumps(TOOLS, indent=4, ensure_ascii=False) in text
+    assert "<|assistant|> \n 好的<|assistant|> track\n ```python\ntool_call(symbol='10111')\n```<|observation|>" in text
+    ids, mask = form.example(messages, TOOLS)
+    headers = [n for n, i in enumerate(ids) if i == form.tokenizer.get_command("<|assistant|>")]
+    assert [mask[n] for n in headers] == [False, True, False]  # the header inside the turn is the model's own
+    observation = ids.index(form.tokenizer.get_command("<|observation|>"))
+    assert mask[observation]
+    assert not mask[observation + 1]
+    wrapped = [{"type": "function", "function": tool} for tool in TOOLS]
+    assert form.ids(messages, wrapped) == form.ids(messages, TOOLS)
+    assert form.example(messages[:2])[0][-1] == form.tokenizer.get_command("<|observation|>")
+
+
+def test_interpreter(formats) -> None:
+    message = Message("assistant", "", (ToolCall(INTERPRETER, {"code": "print(1)\n\nprint(2)"}),))
+    three = formats["chatglm3"].text([Message("user", "算"), message], add_generation_prompt=False)
+    assert "<|assistant|> interpreter\n ```python\nprint(1)\n\nprint(2)\n```" in three
+    four = formats["glm4"].text([Message("user", "算"), message], add_generation_prompt=False)
+    assert four.endswith("<|assistant|>python\nprint(1)\n\nprint(2)")
+
+
+def test_tools_of_glm4_as_in_its_template(formats) -> None:
+    """What the format writes by itself is what the folder's own template renders."""
+    form = formats["glm4"]
+    tools = [{"type": "function", "function": TOOLS[0]}, {"type": "python"}, {"type": "simple_browser"}, {"type": "cogview"}]
+    dicts = [{"role": "system", "content": "s", "tools": tools}, {"role": "user", "content": "u"}]
+    template = form.tokenizer.apply_chat_template(dicts, add_generation_prompt=True, return_dict=False)
+    assert form.prompt([Message.from_dict(d) for d in dicts]) == template
+    assert form.prompt([Message("system", "s"), Message("user", "u")], tools) == template
+
+
+def test_golden_dialogues_of_glm4(formats, golden) -> None:
+    form = formats["glm4"]
+    for record in golden("glm4")["tokenizer"]["apply_chat_template"]["cases"]:
+        messages = [Message.from_dict(d, n) for n, d in enumerate(record["messages"])]
+        text = form.text(messages)
+        assert text == record["text_agp_True"], record["name"]
+
+
+def test_rounds_take_no_tools(formats) -> None:
+    for kind in ("chatglm", "chatglm2", "characterglm"):
+        with pytest.raises(UnsupportedError, match="tools"):
+            formats[kind].prompt([Message("user", "x")], TOOLS)
+        with pytest.raises(UnsupportedError, match="tools"):
+            formats[kind].prompt([Message("observation", "x")])
+    with pytest.raises(UnsupportedError, match="persona"):
+        formats["chatglm3"].with_persona(Persona())
+    with pytest.raises(UnsupportedError, match="loss"):
+        formats["chatglm2"].example([Message("user", "x", loss=True), Message("assistant", "y")])
+
+
+def test_system_message_in_rounds_goes_before_the_question(formats) -> None:
+    assert formats["chatglm2"].text([Message("system", "规则"), Message("user", "问")]) == "[Round 1]\n\n问：规则\n\n问\n\n答："
+    two = [Message("user", "一"), Message("user", "二")]
+    assert formats["chatglm"].text(two) == "一\n二"
+
+
+def test_script_of_characterglm(formats) -> None:
+    form = formats["characterglm"]
+    history = [Message("user", ""), Message("assistant", "来了。\n坐"), Message("user", " 你好 ")]
+    assert form.text(history) == (
+        "以下是一段苏梦远和陆星辰之间的对话。\n关于苏梦远的信息：歌手\n关于陆星辰的信息：音乐人\n"
+        "[苏梦远]来了。 坐\n[陆星辰]你好\n[苏梦远]"
+    )
+    bare = form.with_persona(Persona())
+    assert bare.text([Message("system", "一位\n诗人"), Message("user", "x")]) == (
+        "以下是一段AI和用户之间的对话。\n关于AI的信息：一位 诗人\n[用户]x\n[AI]"
+    )
+
+
+@given(st.text(alphabet="中,!:;? a文", max_size=12))
+def test_punctuation_of_chatglm(text: str) -> None:
+    done = postprocess_v1(text)
+    assert len(done) == len(text.strip())
+    for before, after in zip(text.strip(), done, strict=True):
+        assert after == before or dict(zip(",!:;?", "，！：；？", strict=True))[before] == after
+    assert postprocess_v1(done) == done
+    assert postprocess(text) == text.strip()
