@@ -1,0 +1,202 @@
+"""load(): what is wrong with a folder is one clear line that names the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import VERSIONS
+
+import chatglm
+from chatglm import AutoModel, load
+from chatglm.errors import ChatGLMError, CheckpointError, InputError, TokenizerError
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_load(version: str, checkpoint) -> None:
+    model, tokenizer, form = load(checkpoint(version), dtype=torch.float32)
+    assert not model.training
+    assert model.dtype == torch.float32
+    assert model.config.generation == tokenizer.generation == form.generation == version
+    assert model.chat(tokenizer, "你好", max_new_tokens=2, do_sample=False)[0] is not None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_saved_folder_loads_by_itself(version: str, checkpoint, tmp_path: Path) -> None:
+    """save_pretrained of model and tokenizer makes a folder that needs no guessing, whatever it is called."""
+    model, tokenizer, _ = load(checkpoint(version), dtype=torch.float32)
+    target = tmp_path / "chatglm2-looks-like"
+    model.save_pretrained(target, max_shard_size="5MB")
+    tokenizer.save_pretrained(target)
+    again, other, _ = load(target)
+    assert again.config.generation == other.generation == version
+    options = {"do_sample": False, "max_new_tokens": 5}
+    assert again.chat(other, "你好", **options) == model.chat(tokenizer, "你好", **options)
+
+
+def shard(folder: Path) -> Path:
+    return next(iter(sorted([*folder.glob("*.bin"), *folder.glob("*.safetensors")])))
+
+
+DAMAGE = {
+    "no folder": (lambda f: [p.unlink() for p in f.iterdir()] and f.rmdir(), "no such folder"),
+    "empty folder": (lambda f: [p.unlink() for p in f.iterdir()], "config.json: no such file"),
+    "config cut": (lambda f: (f / "config.json").write_text('{"model_type": "chat'), "config.json: not valid JSON"),
+    "config a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: holds list"),
+    "other model": (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "model_type is 'llama'"),
+    "native glm": (lambda f: (f / "config.json").write_text('{"model_type": "glm"}'), "transformers-native"),
+    "shard missing": (lambda f: shard(f).unlink(), "1 of 2 weight files are missing"),
+    "no weights": (lambda f: [p.unlink() for p in f.iterdir() if p.suffix in (".bin", ".safetensors") or "index" in p.name],
+                   "no weights: expected"),
+    "shard cut": (lambda f: shard(f).write_bytes(shard(f).read_bytes()[: shard(f).stat().st_size // 2]), "not a whole|bytes where"),
+    "shard cut by one byte": (lambda f: shard(f).write_bytes(shard(f).read_bytes()[:-1]), "not a whole|bytes where"),
+    "shard empty": (lambda f: shard(f).write_bytes(b""), "not a whole"),
+    "lfs pointer": (lambda f: shard(f).write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "not a whole"),
+    "index damaged": (lambda f: next(f.glob("*.index.json")).write_text('{"weight_map": 3}'), "weight_map"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("version", ["chatglm3", "glm4"])
+def test_damaged_folders(version: str, damage: str, copied) -> None:
+    folder = copied(version)
+    harm, said = DAMAGE[damage]
+    harm(folder)
+    for attempt in (load, AutoModel.from_pretrained) if "folder" not in damage and damage != "other model" else (load,):
+        if damage in ("config cut", "config a list", "native glm") and attempt is not load:
+            continue  # transformers reads config.json before any class of ours is known
+        with pytest.raises(CheckpointError, match=said) as caught:
+            attempt(folder)
+        message = str(caught.value)
+        assert str(folder) in message
+        assert "\n" not in message
+
+
+def test_a_path_that_is_a_file(checkpoint) -> None:
+    with pytest.raises(CheckpointError, match="is a file"):
+        load(checkpoint("chatglm3") / "config.json")
+
+
+def test_tokenizer_that_does_not_fit(copied, checkpoint) -> None:
+    folder = copied("chatglm3")
+    (folder / "tokenizer.model").write_bytes((checkpoint("glm4") / "tokenizer.model").read_bytes())
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model"):
+        load(folder)
+    folder = copied("glm4")
+    (folder / "tokenizer.model").write_bytes((checkpoint("chatglm3") / "tokenizer.model").read_bytes())
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model"):
+        load(folder)
+    folder = copied("chatglm2")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "padded_vocab_size": 30000}), "utf-8")
+    with pytest.raises(TokenizerError, match="30000"):
+        load(folder)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_adapters(version: str, checkpoint, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base, tokenizer, _ = load(checkpoint(version), dtype=torch.float32)
+    torch.manual_seed(0)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=64, target_modules=["query_key_value"], init_lora_weights=False)
+    adapted = get_peft_model(base, lora).eval()
+    adapted.save_pretrained(tmp_path)
+    options = {"do_sample": False, "max_new_tokens": 5}
+    expected = adapted.chat(tokenizer, "你好", **options)
+    assert load(checkpoint(version), adapter=tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options) == expected
+    # The adapter's own folder names its base.
+    settings = json.loads((tmp_path / "adapter_config.json").read_text("utf-8"))
+    settings["base_model_name_or_path"] = str(checkpoint(version))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings), "utf-8")
+    assert load(tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options) == expected
+    # transformers' own way to load an adapter folder
+    direct = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    assert direct.chat(tokenizer, "你好", **options) == expected
+    with pytest.raises(InputError, match="adapter itself"):
+        load(tmp_path, adapter=tmp_path)
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
+        load(checkpoint(version), adapter=checkpoint(version))
+
+
+@pytest.mark.parametrize("projection", [False, True])
+@pytest.mark.parametrize("version", ["chatglm", "chatglm2"])
+def test_official_prefix_states(version: str, projection: bool, checkpoint, tmp_path: Path) -> None:
+    """What the official ptuning/ scripts save: pytorch_model.bin with `transformer.prefix_encoder.*` and nothing else."""
+    from chatglm import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint(version), pre_seq_len=3, prefix_projection=projection)
+    torch.manual_seed(0)
+    model = AutoModel.from_pretrained(checkpoint(version), config=config).float().eval()
+    with torch.no_grad():
+        for parameter in model.transformer.prefix_encoder.parameters():
+            parameter.normal_()
+    state = {k: v for k, v in model.state_dict().items() if "prefix_encoder" in k}
+    expected_names = {"embedding.weight"} | (
+        {"trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias"} if projection else set()
+    )
+    assert {k.removeprefix("transformer.prefix_encoder.") for k in state} == expected_names
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    tokenizer = chatglm.AutoTokenizer.from_pretrained(checkpoint(version))
+    options = {"do_sample": False, "max_new_tokens": 5}
+    expected = model.chat(tokenizer, "你好", **options)
+    for where in (tmp_path, tmp_path / "pytorch_model.bin"):
+        again = load(checkpoint(version), prefix=where, dtype=torch.float32).model
+        assert again.chat(tokenizer, "你好", **options) == expected
+    # The lines of the official README
+    fresh = AutoModel.from_pretrained(checkpoint(version), config=config, trust_remote_code=True)
+    prefix_state = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
+    fresh.transformer.prefix_encoder.load_state_dict(
+        {k[len("transformer.prefix_encoder.") :]: v for k, v in prefix_state.items()}
+    )
+    fresh = fresh.float().eval()
+    fresh.transformer.prefix_encoder.float()
+    assert fresh.chat(tokenizer, "你好", **options) == expected
+
+
+def test_bad_prefix_states(checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("chatglm2")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load(folder, prefix=tmp_path / "nothing.bin")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.bin")
+    with pytest.raises(CheckpointError, match="no P-tuning state"):
+        load(folder, prefix=tmp_path / "other.bin")
+    torch.save({"transformer.prefix_encoder.embedding.weight": torch.zeros(3, 5)}, tmp_path / "small.bin")
+    with pytest.raises(CheckpointError, match="another model"):
+        load(folder, prefix=tmp_path / "small.bin")
+    (tmp_path / "cut.bin").write_bytes(b"PK\x03\x04")
+    with pytest.raises(CheckpointError, match=r"cut\.bin"):
+        load(folder, prefix=tmp_path / "cut.bin")
+
+
+def test_pickles_are_not_opened(checkpoint, tmp_path: Path) -> None:
+    """A state that would run code when unpickled is refused, and does not run."""
+    import pickle
+
+    mark = tmp_path / "executed"
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    (tmp_path / "bomb.bin").write_bytes(pickle.dumps({"transformer.prefix_encoder.embedding.weight": Bomb()}))
+    with pytest.raises(ChatGLMError):
+        load(checkpoint("chatglm2"), prefix=tmp_path / "bomb.bin")
+    assert not mark.exists()
+
+
+def test_quantised_folders_are_refused_by_name(copied) -> None:
+    folder = copied("chatglm2")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_bit": 4}), "utf-8")
+    with pytest.raises(ChatGLMError, match="quantization_bit"):
+        load(folder)
+
+
+def test_device_argument(checkpoint) -> None:
+    model = AutoModel.from_pretrained(checkpoint("chatglm3"), device="cpu", trust_remote_code=True)
+    assert model.device.type == "cpu"
+    with pytest.raises(InputError, match="twice"):
+        AutoModel.from_pretrained(checkpoint("chatglm3"), device="cpu", device_map="auto")
