@@ -33,14 +33,29 @@ from typing import Any
 import torch
 
 SIZES = {
-    "hidden_size": 4096, "ffn_hidden_size": 13696, "num_attention_heads": 32, "kv_channels": 128,
-    "multi_query_group_num": 2, "padded_vocab_size": 65024, "seq_length": 8192,
+    "hidden_size": 4096,
+    "ffn_hidden_size": 13696,
+    "num_attention_heads": 32,
+    "kv_channels": 128,
+    "multi_query_group_num": 2,
+    "padded_vocab_size": 65024,
+    "seq_length": 8192,
 }
 CONFIG = {
-    "model_type": "chatglm", "architectures": ["ChatGLMModel"], "_name_or_path": "THUDM/chatglm3-6b",
-    "add_bias_linear": False, "add_qkv_bias": True, "layernorm_epsilon": 1e-5, "multi_query_attention": True,
-    "original_rope": True, "post_layer_norm": True, "rmsnorm": True, "torch_dtype": "float16", "eos_token_id": 2,
-    "pad_token_id": 0, **SIZES,
+    "model_type": "chatglm",
+    "architectures": ["ChatGLMModel"],
+    "_name_or_path": "THUDM/chatglm3-6b",
+    "add_bias_linear": False,
+    "add_qkv_bias": True,
+    "layernorm_epsilon": 1e-5,
+    "multi_query_attention": True,
+    "original_rope": True,
+    "post_layer_norm": True,
+    "rmsnorm": True,
+    "torch_dtype": "float16",
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    **SIZES,
 }
 SHARD_LAYERS = 4
 
@@ -148,22 +163,31 @@ def measure_load(folder: str) -> dict[str, Any]:
         checksum = sum(float(p.flatten()[::4096].float().sum()) for p in model.parameters())
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return {
-        "seconds": seconds, "weights": weights, "checksum": checksum, "dtype": str(model.dtype),
+        "seconds": seconds,
+        "weights": weights,
+        "checksum": checksum,
+        "dtype": str(model.dtype),
         **{f"peak_{name}": value for name, value in memory.peak.items()},
         **{f"base_{name}": value for name, value in memory.start.items()},
     }
 
 
 def native_twin(model: Any) -> Any:
-    """`transformers`' own GLM model on the very weights of ours: views of them, so that both fit into memory at once."""
+    """`transformers`' own GLM on the very weights of ours: views of them, so that both fit into memory at once."""
     from transformers import GlmConfig, GlmForCausalLM
 
     ours = model.config
     config = GlmConfig(
-        vocab_size=ours.padded_vocab_size, hidden_size=ours.hidden_size, intermediate_size=ours.ffn_hidden_size,
-        num_hidden_layers=ours.num_layers, num_attention_heads=ours.num_attention_heads, head_dim=ours.kv_channels,
-        num_key_value_heads=ours.multi_query_group_num, rms_norm_eps=ours.layernorm_epsilon,
-        pad_token_id=0, eos_token_id=2,
+        vocab_size=ours.padded_vocab_size,
+        hidden_size=ours.hidden_size,
+        intermediate_size=ours.ffn_hidden_size,
+        num_hidden_layers=ours.num_layers,
+        num_attention_heads=ours.num_attention_heads,
+        head_dim=ours.kv_channels,
+        num_key_value_heads=ours.multi_query_group_num,
+        rms_norm_eps=ours.layernorm_epsilon,
+        pad_token_id=0,
+        eos_token_id=2,
     )
     with torch.device("meta"):
         twin = GlmForCausalLM(config)
@@ -175,8 +199,12 @@ def native_twin(model: Any) -> Any:
     }
     for number, block in enumerate(model.transformer.encoder.layers):
         p, attention = f"model.layers.{number}.", block.self_attention
-        for name, weight, bias in zip("qkv", attention.query_key_value.weight.split(sizes),
-                                      attention.query_key_value.bias.split(sizes), strict=True):
+        for name, weight, bias in zip(
+            "qkv",
+            attention.query_key_value.weight.split(sizes),
+            attention.query_key_value.bias.split(sizes),
+            strict=True,
+        ):
             weights[f"{p}self_attn.{name}_proj.weight"] = weight
             weights[f"{p}self_attn.{name}_proj.bias"] = bias
         weights |= {
@@ -247,11 +275,23 @@ def child(*arguments: object) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     import transformers
 
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), platform.processor())
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory, 1),
-            "torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()}
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def main() -> None:
@@ -275,22 +315,30 @@ def main() -> None:
     print(f"{report['machine']}\nChatGLM3-6B, random weights, {options.layers} layers\n")
     try:
         if options.only != "run":
-            print(f"{'load, fp16':14}{'seconds':>9}{'weights':>10}{'peak RSS':>10}{'ratio':>7}{'anonymous':>11}{'ratio':>7}")
+            print(
+                f"{'load, fp16':14}{'seconds':>9}{'weights':>10}{'peak RSS':>10}{'ratio':>7}"
+                f"{'anonymous':>11}{'ratio':>7}"
+            )
             for kind in ("safetensors", "bin"):
                 make(folder / kind, options.layers, kind)
                 runs = [child("load", folder / kind) for _ in range(options.rounds)]
                 best = sorted(runs, key=lambda r: r["seconds"])[len(runs) // 2]
                 report[f"load_{kind}"] = best
                 gib = {k: v / 2**30 for k, v in best.items() if isinstance(v, int)}
-                print(f"{kind:14}{best['seconds']:9.1f}{gib['weights']:9.2f}G{gib['peak_rss']:9.2f}G"
-                      f"{gib['peak_rss'] / gib['weights']:7.2f}{gib['peak_anonymous']:10.2f}G"
-                      f"{gib['peak_anonymous'] / gib['weights']:7.2f}", flush=True)
+                print(
+                    f"{kind:14}{best['seconds']:9.1f}{gib['weights']:9.2f}G{gib['peak_rss']:9.2f}G"
+                    f"{gib['peak_rss'] / gib['weights']:7.2f}{gib['peak_anonymous']:10.2f}G"
+                    f"{gib['peak_anonymous'] / gib['weights']:7.2f}",
+                    flush=True,
+                )
         if options.only != "load":
             make(folder / "safetensors", options.layers, "safetensors")
             result = child("run", folder / "safetensors", options.prompt, options.tokens, options.rounds)
             seconds, ratios = result["seconds"], result["ratios"]
-            print(f"\nbf16, prompt of {options.prompt}, {options.tokens} tokens, {options.rounds} rounds, taking turns "
-                  f"token by token on the same weights (logits differ by {result['logits_differ_by']:.1e})")
+            print(
+                f"\nbf16, prompt of {options.prompt}, {options.tokens} tokens, {options.rounds} rounds, taking turns "
+                f"token by token on the same weights (logits differ by {result['logits_differ_by']:.1e})"
+            )
             print(f"{'median':14}{'first token s':>15}{'tokens/s':>10}")
             for which in ("chatglm", "transformers"):
                 print(f"{which:14}{seconds['first_token'][which]:15.3f}{1 / seconds['token'][which]:10.3f}")

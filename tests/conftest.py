@@ -48,7 +48,7 @@ def maker(shared: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def checkpoint(maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`checkpoint("chatglm3")` is the folder of a tiny random model in the exact official layout. Do not write to it."""
+    """`checkpoint("chatglm3")` is the folder of a tiny random model in the official layout. Do not write to it."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     def get(name: str) -> Path:

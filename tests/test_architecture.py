@@ -81,10 +81,14 @@ def test_no_cycles() -> None:
     [
         ("import chatglm", ["torch", "transformers", "sentencepiece"]),
         ("import chatglm; chatglm.ChatGLMError", ["torch", "transformers"]),
-        ("import sys; from chatglm.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
-         ["torch", "transformers"]),
-        ("import sys; from chatglm.cli import main\ntry: main(['chat', '--help'])\nexcept SystemExit: pass",
-         ["torch", "transformers"]),
+        (
+            "import sys; from chatglm.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+            ["torch", "transformers"],
+        ),
+        (
+            "import sys; from chatglm.cli import main\ntry: main(['chat', '--help'])\nexcept SystemExit: pass",
+            ["torch", "transformers"],
+        ),
     ],
 )
 def test_light_imports(code: str, absent: list[str]) -> None:

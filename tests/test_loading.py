@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VERSIONS
 
 import chatglm
 from chatglm import AutoModel, load
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, TokenizerError
+from conftest import VERSIONS
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -48,9 +48,14 @@ DAMAGE = {
     "other model": (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'), "model_type is 'llama'"),
     "native glm": (lambda f: (f / "config.json").write_text('{"model_type": "glm"}'), "transformers-native"),
     "shard missing": (lambda f: shard(f).unlink(), "1 of 2 weight files are missing"),
-    "no weights": (lambda f: [p.unlink() for p in f.iterdir() if p.suffix in (".bin", ".safetensors") or "index" in p.name],
-                   "no weights: expected"),
-    "shard cut": (lambda f: shard(f).write_bytes(shard(f).read_bytes()[: shard(f).stat().st_size // 2]), "not a whole|bytes where"),
+    "no weights": (
+        lambda f: [p.unlink() for p in f.iterdir() if p.suffix in (".bin", ".safetensors") or "index" in p.name],
+        "no weights: expected",
+    ),
+    "shard cut": (
+        lambda f: shard(f).write_bytes(shard(f).read_bytes()[: shard(f).stat().st_size // 2]),
+        "not a whole|bytes where",
+    ),
     "shard cut by one byte": (lambda f: shard(f).write_bytes(shard(f).read_bytes()[:-1]), "not a whole|bytes where"),
     "shard empty": (lambda f: shard(f).write_bytes(b""), "not a whole"),
     "lfs pointer": (lambda f: shard(f).write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "not a whole"),
@@ -101,12 +106,17 @@ def test_adapters(version: str, checkpoint, tmp_path: Path) -> None:
 
     base, tokenizer, _ = load(checkpoint(version), dtype=torch.float32)
     torch.manual_seed(0)
-    lora = LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=64, target_modules=["query_key_value"], init_lora_weights=False)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM", r=2, lora_alpha=64, target_modules=["query_key_value"], init_lora_weights=False
+    )
     adapted = get_peft_model(base, lora).eval()
     adapted.save_pretrained(tmp_path)
     options = {"do_sample": False, "max_new_tokens": 5}
     expected = adapted.chat(tokenizer, "你好", **options)
-    assert load(checkpoint(version), adapter=tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options) == expected
+    assert (
+        load(checkpoint(version), adapter=tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options)
+        == expected
+    )
     # The adapter's own folder names its base.
     settings = json.loads((tmp_path / "adapter_config.json").read_text("utf-8"))
     settings["base_model_name_or_path"] = str(checkpoint(version))
@@ -124,7 +134,7 @@ def test_adapters(version: str, checkpoint, tmp_path: Path) -> None:
 @pytest.mark.parametrize("projection", [False, True])
 @pytest.mark.parametrize("version", ["chatglm", "chatglm2"])
 def test_official_prefix_states(version: str, projection: bool, checkpoint, tmp_path: Path) -> None:
-    """What the official ptuning/ scripts save: pytorch_model.bin with `transformer.prefix_encoder.*` and nothing else."""
+    """What the official ptuning/ scripts save: a pytorch_model.bin of `transformer.prefix_encoder.*` alone."""
     from chatglm import AutoConfig
 
     config = AutoConfig.from_pretrained(checkpoint(version), pre_seq_len=3, prefix_projection=projection)

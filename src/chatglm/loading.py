@@ -99,8 +99,10 @@ def load(
             raise InputError(f"{folder} is an adapter itself; give the base model's folder as path")
         base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         if not base:
-            raise CheckpointError(f"{folder / 'adapter_config.json'}: names no base model; give its folder as path and "
-                                  "this one as adapter")
+            raise CheckpointError(
+                f"{folder / 'adapter_config.json'}: names no base model; give its folder as path and "
+                "this one as adapter"
+            )
         adapter, folder = folder, Path(base).expanduser()
     check_folder(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -49,13 +49,37 @@ def test_calls(text: str, arguments: dict) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "x", "print(1)", "tool_call", "tool_call(1)", "tool_call(a=b)", "tool_call(a=f())", "tool_call(a=1, a=2)",
-        "tool_call(**x)", "tool_call(**{1: 2})", "tool_call(a=1, **{'a': 2})", "tool_call(a=1).b", "x.tool_call(a=1)",
-        "tool_call(a=1); import os", "tool_call(a=[x for x in (1,)])", "tool_call(a='x' + 'y')", "tool_call(a=f'{1}')",
-        "tool_call(a=-True)", "tool_call(a=lambda: 1)", "tool_call(a=__import__('os').system('true'))",
-        "tool_call(a=1\x00)", "tool_call(a=" + "[" * 5000 + "]" * 5000 + ")", "tool_call(a='x')" * 2, "```python\n```",
-        "tool_call(a=" + "9" * 10000 + ")", "tool_call(a={[]: 1})", "tool_call(a={**{}})", "tool_call(a=b'x')",
-        "tool_call(a=1j)", "tool_call(a=...)", "tool_call(a='" + "x" * (1 << 20) + "')",
+        "",
+        "x",
+        "print(1)",
+        "tool_call",
+        "tool_call(1)",
+        "tool_call(a=b)",
+        "tool_call(a=f())",
+        "tool_call(a=1, a=2)",
+        "tool_call(**x)",
+        "tool_call(**{1: 2})",
+        "tool_call(a=1, **{'a': 2})",
+        "tool_call(a=1).b",
+        "x.tool_call(a=1)",
+        "tool_call(a=1); import os",
+        "tool_call(a=[x for x in (1,)])",
+        "tool_call(a='x' + 'y')",
+        "tool_call(a=f'{1}')",
+        "tool_call(a=-True)",
+        "tool_call(a=lambda: 1)",
+        "tool_call(a=__import__('os').system('true'))",
+        "tool_call(a=1\x00)",
+        "tool_call(a=" + "[" * 5000 + "]" * 5000 + ")",
+        "tool_call(a='x')" * 2,
+        "```python\n```",
+        "tool_call(a=" + "9" * 10000 + ")",
+        "tool_call(a={[]: 1})",
+        "tool_call(a={**{}})",
+        "tool_call(a=b'x')",
+        "tool_call(a=1j)",
+        "tool_call(a=...)",
+        "tool_call(a='" + "x" * (1 << 20) + "')",
     ],
 )
 def test_what_is_no_call(text: str) -> None:
@@ -74,7 +98,9 @@ def test_nothing_is_executed() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(max_size=60) | st.text(alphabet="tool_call(=)[]{}'\"#,*:1a\n\\ ", max_size=40).map("tool_call(a=".__add__))
+@given(
+    st.text(max_size=60) | st.text(alphabet="tool_call(=)[]{}'\"#,*:1a\n\\ ", max_size=40).map("tool_call(a=".__add__)
+)
 def test_any_text_is_answered(text: str) -> None:
     assert parse_python_call(text) is None or isinstance(parse_python_call(text), dict)
     assert parse_json_arguments(text) is None or isinstance(parse_json_arguments(text), dict)

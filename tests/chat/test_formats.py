@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from conftest import VERSIONS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -15,13 +14,39 @@ from chatglm.chat.formats import CallPiece, Persona, TextPiece, chat_format, pos
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, UnsupportedError
+from conftest import VERSIONS
 
 LAW = settings(max_examples=60, deadline=None)
 GENERATIONS = [*VERSIONS, "characterglm"]
 ROLES = ["chatglm3", "glm4"]
 WORDS = st.sampled_from(
-    ["你好", "北京", "，", "。", ",", "!", "?", " ", "\n", "a", "The fox", "1+1=2", "😀", "<|user|>", "</s>", "[gMASK]",
-     "[Round 1]", "问：", "答：", "```", "tool_call(a=1)", "{\"a\": 1}", "[[训练", "：", "x"]
+    [
+        "你好",
+        "北京",
+        "，",
+        "。",
+        ",",
+        "!",
+        "?",
+        " ",
+        "\n",
+        "a",
+        "The fox",
+        "1+1=2",
+        "😀",
+        "<|user|>",
+        "</s>",
+        "[gMASK]",
+        "[Round 1]",
+        "问：",
+        "答：",
+        "```",
+        "tool_call(a=1)",
+        '{"a": 1}',
+        "[[训练",
+        "：",
+        "x",
+    ]
 )
 TEXT = st.lists(WORDS, min_size=1, max_size=8).map("".join)
 NAMES = st.sampled_from(["get_weather", "track", "text-to-speech", "查询", "a b", "<|user|>"])
@@ -29,7 +54,9 @@ VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | TEXT, lambda v: st.lists(v, max_size=2), max_leaves=4
 )
 ARGUMENTS = st.dictionaries(st.sampled_from(["city", "n", "a-b", "def"]), VALUES, max_size=3)
-TOOL_CALLS = st.builds(ToolCall, NAMES, ARGUMENTS) | TEXT.map(lambda code: ToolCall(INTERPRETER, {"code": code.strip()}))
+TOOL_CALLS = st.builds(ToolCall, NAMES, ARGUMENTS) | TEXT.map(
+    lambda code: ToolCall(INTERPRETER, {"code": code.strip()})
+)
 TOOLS = [{"name": "track", "description": "追踪指定股票的实时价格", "parameters": {"type": "object", "properties": {}}}]
 
 
@@ -47,7 +74,9 @@ def dialogues(kind: str) -> st.SearchStrategy[list[Message]]:
     answer = TEXT.map(lambda text: Message("assistant", text))
     turns = st.tuples(user, answer).map(list)
     if kind in ROLES:
-        call = st.builds(lambda calls: Message("assistant", "", tuple(calls)), st.lists(TOOL_CALLS, min_size=1, max_size=2))
+        call = st.builds(
+            lambda calls: Message("assistant", "", tuple(calls)), st.lists(TOOL_CALLS, min_size=1, max_size=2)
+        )
         observation = TEXT.map(lambda text: Message("observation", text))
         turns |= st.tuples(user, call, observation, answer).map(list)
     return st.lists(turns, min_size=1, max_size=3).map(lambda parts: [m for part in parts for m in part])
@@ -178,8 +207,14 @@ def test_anything_can_be_parsed(kind: str, formats) -> None:
 def test_one_pass_over_rounds(kind: str, formats) -> None:
     """Where prompts do not extend, `example` still has every answer once, each with its stop id."""
     form = formats[kind]
-    messages = [Message("user", "一"), Message("assistant", "甲"), Message("user", "二"), Message("assistant", "乙", loss=False),
-                Message("user", "三"), Message("assistant", "丙")]
+    messages = [
+        Message("user", "一"),
+        Message("assistant", "甲"),
+        Message("user", "二"),
+        Message("assistant", "乙", loss=False),
+        Message("user", "三"),
+        Message("assistant", "丙"),
+    ]
     ids, mask = form.example(messages)
     learned = [i for i, keep in zip(ids, mask, strict=True) if keep]
     assert learned == [*form._reply(messages[1]), *form._reply(messages[5])]
@@ -214,8 +249,9 @@ def test_ids_of_the_official_finetuning_of_chatglm3(formats) -> None:
     """[gMASK] sop, build_single_message of every message, </s>; learned: after each <|assistant|> (features 1.6)."""
     form = formats["chatglm3"]
     build = form.tokenizer.build_single_message
-    ids, mask = form.example([Message("user", "你好"), Message("assistant", "早"), Message("user", "再见"),
-                              Message("assistant", "走好")])
+    ids, mask = form.example(
+        [Message("user", "你好"), Message("assistant", "早"), Message("user", "再见"), Message("assistant", "走好")]
+    )
     expected = [*form.tokenizer.get_prefix_tokens()]
     targets = [False, False]
     for role, text in (("user", "你好"), ("assistant", "早"), ("user", "再见"), ("assistant", "走好")):
@@ -257,7 +293,12 @@ def test_interpreter(formats) -> None:
 def test_tools_of_glm4_as_in_its_template(formats) -> None:
     """What the format writes by itself is what the folder's own template renders."""
     form = formats["glm4"]
-    tools = [{"type": "function", "function": TOOLS[0]}, {"type": "python"}, {"type": "simple_browser"}, {"type": "cogview"}]
+    tools = [
+        {"type": "function", "function": TOOLS[0]},
+        {"type": "python"},
+        {"type": "simple_browser"},
+        {"type": "cogview"},
+    ]
     dicts = [{"role": "system", "content": "s", "tools": tools}, {"role": "user", "content": "u"}]
     template = form.tokenizer.apply_chat_template(dicts, add_generation_prompt=True, return_dict=False)
     assert form.prompt([Message.from_dict(d) for d in dicts]) == template
@@ -285,7 +326,10 @@ def test_rounds_take_no_tools(formats) -> None:
 
 
 def test_system_message_in_rounds_goes_before_the_question(formats) -> None:
-    assert formats["chatglm2"].text([Message("system", "规则"), Message("user", "问")]) == "[Round 1]\n\n问：规则\n\n问\n\n答："
+    assert (
+        formats["chatglm2"].text([Message("system", "规则"), Message("user", "问")])
+        == "[Round 1]\n\n问：规则\n\n问\n\n答："
+    )
     two = [Message("user", "一"), Message("user", "二")]
     assert formats["chatglm"].text(two) == "一\n二"
 

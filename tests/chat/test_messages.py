@@ -12,7 +12,8 @@ from chatglm.errors import InputError
 WEATHER = {"name": "get_weather", "description": "d", "parameters": {"type": "object", "properties": {}}}
 
 CALLS = st.lists(
-    st.builds(ToolCall, st.text(min_size=1), st.dictionaries(st.text(), st.integers() | st.text()), st.text()), max_size=3
+    st.builds(ToolCall, st.text(min_size=1), st.dictionaries(st.text(), st.integers() | st.text()), st.text()),
+    max_size=3,
 ).map(tuple)
 MESSAGES = st.one_of(
     st.builds(Message, st.sampled_from(["user", "system"]), st.text()),
@@ -36,7 +37,9 @@ def test_openai_and_official_forms() -> None:
         assert Message.from_dict({"role": role, "content": "x"}).role == "observation"
     history = Message.from_dict({"role": "assistant", "metadata": " track", "content": "x"})
     assert (history.metadata, history.content) == (" track", "x")
-    parts = Message.from_dict({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})
+    parts = Message.from_dict(
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+    )
     assert parts.content == "ab"
     system = Message.from_dict({"role": "system", "content": "s", "tools": {"x": WEATHER}})
     assert system.tools is not None
@@ -61,7 +64,10 @@ def test_tools() -> None:
         ({"role": "user", "content": 7}, "content must be a string"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "image_url"),
         ({"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]}, "only an assistant"),
-        ({"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}, r"tool_calls\[0\]: a call needs a name"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]},
+            r"tool_calls\[0\]: a call needs a name",
+        ),
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "not JSON"),
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}, "must be an object"),
         ({"role": "assistant", "content": "x", "metadata": "a\nb"}, "one line"),
@@ -75,7 +81,11 @@ def test_bad_messages(data: object, said: str) -> None:
 
 
 def test_pairs() -> None:
-    assert messages_from_pairs([("q", "a")], "x") == [Message("user", "q"), Message("assistant", "a"), Message("user", "x")]
+    assert messages_from_pairs([("q", "a")], "x") == [
+        Message("user", "q"),
+        Message("assistant", "a"),
+        Message("user", "x"),
+    ]
     for bad in (["qa"], [("q",)], [("q", None)], [{"role": "user"}]):
         with pytest.raises(InputError, match=r"history\[0\]"):
             messages_from_pairs(bad, "x")  # type: ignore[arg-type]

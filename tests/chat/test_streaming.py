@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import VERSIONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatglm import AutoTokenizer
 from chatglm.chat.streaming import StreamDecoder
 from chatglm.errors import InputError
+from conftest import VERSIONS
 
 LAW = settings(max_examples=200, deadline=None)
 TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=30)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import sentencepiece
 import torch
-from conftest import VERSIONS, Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +16,34 @@ from chatglm import AutoTokenizer
 from chatglm.chat.generations import Generation
 from chatglm.chat.tokenizers import ChatGLM4Tokenizer, ChatGLMTokenizer, IceTextTokenizer, SentencePieceTokenizer
 from chatglm.errors import InputError, TokenizerError, UnsupportedError
+from conftest import VERSIONS, Golden
 
 LAW = settings(max_examples=200, deadline=None)
-SPECIALS = ["[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "sop", "eop", "</s>", "<s>", "<pad>", "<unk>", "<|user|>",
-            "<|assistant|>", "<|system|>", "<|observation|>", "<|endoftext|>", "<dBLOCK>", "<ENC>", "<unused_0>",
-            "<|begin_of_image|>", "<0x0A>", "<bos>", "<eos>"]
+SPECIALS = [
+    "[MASK]",
+    "[gMASK]",
+    "[sMASK]",
+    "<sop>",
+    "<eop>",
+    "sop",
+    "eop",
+    "</s>",
+    "<s>",
+    "<pad>",
+    "<unk>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|observation|>",
+    "<|endoftext|>",
+    "<dBLOCK>",
+    "<ENC>",
+    "<unused_0>",
+    "<|begin_of_image|>",
+    "<0x0A>",
+    "<bos>",
+    "<eos>",
+]
 TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=40)
 HOSTILE = st.lists(st.one_of(st.sampled_from(SPECIALS), TEXT), max_size=6).map("".join)
 
@@ -175,8 +197,10 @@ def test_masks_of_chatglm_in_any_layout(golden, tokenizers) -> None:
         padded = tokenizer.pad({"input_ids": [record["input_ids"]]}, padding=True)
         # differences: mask-and-gmask. Where both stand in a prompt, the official tokenizer fills [MASK] and the
         # official model [gMASK]; here both fill [gMASK].
-        official = record["position_ids"][0] if record["name"] == "mask_and_gmask" else (
-            record["tokenizer__pad"]["position_ids"]
+        official = (
+            record["position_ids"][0]
+            if record["name"] == "mask_and_gmask"
+            else (record["tokenizer__pad"]["position_ids"])
         )
         assert padded["position_ids"][0] == official, record["name"]
         assert plain(padded["attention_mask"][0]) == record["tokenizer__pad"]["attention_mask"], record["name"]
@@ -466,8 +490,11 @@ def test_first_release_of_chatglm(copied) -> None:
 def test_codegeex_and_character_folders(copied) -> None:
     folder = copied("chatglm2")
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    for name, generation in (("THUDM/codegeex2-6b", Generation.CHATGLM2), ("thu-coai/CharacterGLM-6B",
-                             Generation.CHARACTERGLM), ("/models/my-chatglm3-finetuned", Generation.CHATGLM3)):
+    for name, generation in (
+        ("THUDM/codegeex2-6b", Generation.CHATGLM2),
+        ("thu-coai/CharacterGLM-6B", Generation.CHARACTERGLM),
+        ("/models/my-chatglm3-finetuned", Generation.CHATGLM3),
+    ):
         (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": name}), "utf-8")
         assert ChatGLMTokenizer.from_pretrained(folder).generation == generation
 
@@ -477,8 +504,12 @@ def test_damaged_files(version: str, copied) -> None:
     folder = copied(version)
     file = folder / ("ice_text.model" if version == "chatglm" else "tokenizer.model")
     whole = file.read_bytes()
-    for damage in (b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", whole[: len(whole) // 3],
-                   b"\x00" * 100):
+    for damage in (
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+        whole[: len(whole) // 3],
+        b"\x00" * 100,
+    ):
         file.write_bytes(damage)
         with pytest.raises(TokenizerError, match=file.name):
             ChatGLMTokenizer.from_pretrained(folder)

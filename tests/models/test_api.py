@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import VERSIONS, Golden
 from tiny import chatglm_model
 from transformers import DynamicCache, LogitsProcessor
 
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, NumericalError, TokenizerError, UnsupportedError
 from chatglm.models.api import DialogueCache, FiniteScores
+from conftest import VERSIONS, Golden
 
 ROLES = ("chatglm3", "glm4")
 # GLM-4's chat methods are recorded from the earlier official code; the current one has none.
@@ -66,8 +66,12 @@ def test_chat(version: str, golden, loaded) -> None:
         history = history_of(version, record["history"])
         before = copy.deepcopy(history)
         response, after = model.chat(
-            tokenizer, record["query"], history=history, max_length=record["max_length"],
-            num_beams=record["num_beams"], do_sample=False,
+            tokenizer,
+            record["query"],
+            history=history,
+            max_length=record["max_length"],
+            num_beams=record["num_beams"],
+            do_sample=False,
         )
         assert history == before  # differences: history-is-yours
         if version in ROLES:
@@ -139,8 +143,12 @@ def test_forced_replies(version: str, golden, loaded) -> None:
             length = prompt_length(tokenizer, version, query, given, role)
         else:
             length = len(tokenizer.encode(tokenizer.build_prompt(query, given)))
-        options: dict[str, Any] = {"history": given, "do_sample": False, "max_length": length + len(reply),
-                                   "logits_processor": [Force(length, reply)]}
+        options: dict[str, Any] = {
+            "history": given,
+            "do_sample": False,
+            "max_length": length + len(reply),
+            "logits_processor": [Force(length, reply)],
+        }
         if version in ROLES:
             options["role"] = role
         response, after = model.chat(tokenizer, query, **options)
@@ -228,7 +236,7 @@ def model_stops(tokenizer: Any) -> frozenset[int]:
 def test_a_cache_saves_work_and_survives_any_history(version: str, loaded) -> None:
     model, tokenizer = loaded(version)
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": 6}
-    *_, (response, history, cache) = model.stream_chat(
+    *_, (_response, history, cache) = model.stream_chat(
         tokenizer, "你好，请介绍一下北京。", return_past_key_values=True, **options
     )
     fed: list[int] = []
@@ -305,9 +313,7 @@ def test_stream_generate_samples_as_recorded(version: str, number: int, golden, 
     model, _ = loaded(version)
     ids = torch.tensor(golden(version)["model"]["prompts"][1]["inputs"]["input_ids"])
     torch.manual_seed(record["seed"])
-    *_, last = model.stream_generate(
-        ids, do_sample=True, max_new_tokens=16, eos_token_id=None, **record["kwargs"]
-    )
+    *_, last = model.stream_generate(ids, do_sample=True, max_new_tokens=16, eos_token_id=None, **record["kwargs"])
     assert last[0, ids.shape[1] :].tolist() == record["generate"]
     official = record["stream_generate"]["last"]
     assert record["generate"][: len(official)] == official
@@ -341,11 +347,12 @@ def test_process_response_of_pairs(version: str, golden, loaded) -> None:
 def test_process_response_of_roles(version: str, golden, loaded) -> None:
     model, _ = loaded(version)
     recorded = records_of(golden, version)["generation"]["process_response"]
-    tools = next(
-        r["out"]["history"][:1] for r in recorded if r["history"] == "tools" and "history" in r["out"]
-    )
-    histories = {"empty": [], "user": [{"role": "user", "content": "q"}],
-                 "tools": [*tools, {"role": "user", "content": "q"}]}
+    tools = next(r["out"]["history"][:1] for r in recorded if r["history"] == "tools" and "history" in r["out"])
+    histories = {
+        "empty": [],
+        "user": [{"role": "user", "content": "q"}],
+        "tools": [*tools, {"role": "user", "content": "q"}],
+    }
     for record in recorded:
         history = histories[record["history"]]
         before = copy.deepcopy(history)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import VERSIONS, Golden
 from transformers import DynamicCache
 
 from chatglm.errors import InputError
+from conftest import VERSIONS, Golden
 
 ATOL = 2e-4
 CAUSAL = VERSIONS[1:]
@@ -312,8 +312,13 @@ def test_repetition_penalty_and_beams(version: str, golden, loaded) -> None:
     two = records["beams3_return2"]
     assert new_tokens(model, prompts[1], max_new_tokens=10, num_beams=3, num_return_sequences=2) == two
     scored = model.generate(
-        **prompts[1], max_new_tokens=8, num_beams=3, do_sample=False, eos_token_id=None,
-        output_scores=True, return_dict_in_generate=True,
+        **prompts[1],
+        max_new_tokens=8,
+        num_beams=3,
+        do_sample=False,
+        eos_token_id=None,
+        output_scores=True,
+        return_dict_in_generate=True,
     )
     assert scored.sequences[:, prompts[1]["input_ids"].shape[1] :].tolist() == records["beams3_scores"]["new_tokens"]
     scores = scored.sequences_scores
@@ -334,8 +339,13 @@ def test_sampling(version: str, number: int, golden, loaded) -> None:
     options = dict(record["kwargs"])
     torch.manual_seed(record["seed"])
     output = model.generate(
-        **inputs, max_new_tokens=16, do_sample=True, eos_token_id=None, output_scores=True,
-        return_dict_in_generate=True, **options,
+        **inputs,
+        max_new_tokens=16,
+        do_sample=True,
+        eos_token_id=None,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **options,
     )
     ids = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     assert ids == record["generate"]
@@ -357,7 +367,9 @@ def test_beam_sampling(version: str, golden, loaded) -> None:
     runs = []
     for _ in range(2):
         torch.manual_seed(3)
-        runs.append(new_tokens(model, inputs, max_new_tokens=8, num_beams=3, do_sample=True, top_p=0.8, temperature=0.8))
+        runs.append(
+            new_tokens(model, inputs, max_new_tokens=8, num_beams=3, do_sample=True, top_p=0.8, temperature=0.8)
+        )
     assert runs[0] == runs[1]
     assert len(runs[0][0]) == len(g["generation"]["beam_sample_seed3"][0])
 

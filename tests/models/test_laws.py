@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,20 @@ def native_twin(model: Any) -> GlmForCausalLM:
     """`transformers`' own GLM, an implementation by other people, on our weights."""
     ours = model.config
     config = GlmConfig(
-        vocab_size=ours.padded_vocab_size, hidden_size=ours.hidden_size, intermediate_size=ours.ffn_hidden_size,
-        num_hidden_layers=ours.num_layers, num_attention_heads=ours.num_attention_heads, head_dim=ours.kv_channels,
-        num_key_value_heads=ours.multi_query_group_num, rms_norm_eps=ours.layernorm_epsilon,
-        attention_bias=ours.add_qkv_bias, pad_token_id=0,
+        vocab_size=ours.padded_vocab_size,
+        hidden_size=ours.hidden_size,
+        intermediate_size=ours.ffn_hidden_size,
+        num_hidden_layers=ours.num_layers,
+        num_attention_heads=ours.num_attention_heads,
+        head_dim=ours.kv_channels,
+        num_key_value_heads=ours.multi_query_group_num,
+        rms_norm_eps=ours.layernorm_epsilon,
+        attention_bias=ours.add_qkv_bias,
+        pad_token_id=0,
         rope_parameters={
-            "rope_type": "default", "rope_theta": 10000.0 * ours.rope_ratio, "partial_rotary_factor": 0.5,
+            "rope_type": "default",
+            "rope_theta": 10000.0 * ours.rope_ratio,
+            "partial_rotary_factor": 0.5,
         },
     )
     twin = GlmForCausalLM(config).eval()
@@ -76,8 +85,15 @@ def native_twin(model: Any) -> GlmForCausalLM:
 def test_equal_to_native_glm(heads, channels, hidden, layers, ratio, bias, tokens, seed) -> None:
     """Other sizes, group counts and rope ratios: the same logits as transformers' native GLM class."""
     model = chatglm_model(
-        seed, num_attention_heads=heads[0], multi_query_group_num=heads[1], kv_channels=channels, hidden_size=hidden,
-        num_layers=layers, rope_ratio=ratio, add_qkv_bias=bias, seq_length=8,
+        seed,
+        num_attention_heads=heads[0],
+        multi_query_group_num=heads[1],
+        kv_channels=channels,
+        hidden_size=hidden,
+        num_layers=layers,
+        rope_ratio=ratio,
+        add_qkv_bias=bias,
+        seq_length=8,
     )
     ids = prompt_ids("chatglm", tokens, seed)
     close(model(input_ids=ids).logits, native_twin(model)(input_ids=ids).logits, atol=1e-3)
@@ -85,7 +101,7 @@ def test_equal_to_native_glm(heads, channels, hidden, layers, ratio, bias, token
 
 @torch.no_grad()
 def test_without_shared_heads_the_rows_lie_head_by_head() -> None:
-    """`multi_query_attention=False`: per head its query, key and value, which a permutation turns into the other order."""
+    """`multi_query_attention=False`: per head its query, key and value; a permutation gives the other order."""
     separate = chatglm_model(multi_query_attention=False, multi_query_group_num=1)
     grouped = chatglm_model(multi_query_attention=True, multi_query_group_num=4)
     state = separate.state_dict()
@@ -226,9 +242,7 @@ def test_chunked_prefill_equals_whole(cuts: set[int]) -> None:
     ids = prompt_ids("chatglm", 16)
     cache = DynamicCache(config=model.config)
     edges = [0, *sorted(cuts), 16]
-    parts = [
-        model(input_ids=ids[:, a:b], past_key_values=cache).logits for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    parts = [model(input_ids=ids[:, a:b], past_key_values=cache).logits for a, b in itertools.pairwise(edges)]
     close(torch.cat(parts, dim=1), model(input_ids=ids).logits)
 
 
@@ -411,9 +425,9 @@ def test_sequence_classification(problem: str) -> None:
         padded = torch.nn.functional.pad(ids, side, value=0)
         mask = torch.nn.functional.pad(torch.ones_like(ids), side)
         close(model(input_ids=padded, attention_mask=mask).logits, logits)
-    labels = {
-        "single": torch.tensor([2]), "multi": torch.tensor([[1.0, 0.0, 1.0]]), "regression": torch.tensor([0.5])
-    }[problem]
+    labels = {"single": torch.tensor([2]), "multi": torch.tensor([[1.0, 0.0, 1.0]]), "regression": torch.tensor([0.5])}[
+        problem
+    ]
     expected = {
         "single": lambda: torch.nn.functional.cross_entropy(logits, labels),
         "multi": lambda: torch.nn.functional.binary_cross_entropy_with_logits(logits, labels),
@@ -529,8 +543,9 @@ def test_spread_over_devices(kind: str, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     layers = "transformer.layers" if kind == "glm" else "transformer.encoder.layers"
     device_map: dict[str, str] = {
-        name: "cpu" for name, _ in model.named_modules() if name and not list(model.get_submodule(name).children())
-        and not name.startswith(layers)
+        name: "cpu"
+        for name, _ in model.named_modules()
+        if name and not list(model.get_submodule(name).children()) and not name.startswith(layers)
     }
     device_map |= {f"{layers}.0": "cpu", f"{layers}.1": "disk"}
     if kind == "glm":

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import VERSIONS
 
 SNIPPET = """
@@ -29,7 +30,8 @@ inputs = tokenizer.build_chat_input("再见", history=history, role="user")
 eos = [tokenizer.eos_token_id, tokenizer.get_command("<|user|>"), tokenizer.get_command("<|observation|>")]
 outputs = model.generate(**inputs, max_length=inputs["input_ids"].shape[1] + 4, num_beams=1, do_sample=True, top_p=0.8,
                          temperature=0.8, eos_token_id=eos)
-response, history = model.process_response(tokenizer.decode(outputs.tolist()[0][len(inputs["input_ids"][0]):-1]), history)
+text = tokenizer.decode(outputs.tolist()[0][len(inputs["input_ids"][0]):-1])
+response, history = model.process_response(text, history)
 assert history[-1]["role"] == "assistant"
 """
 PAIRS = """
@@ -48,7 +50,9 @@ ORDERS = {
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -63,7 +67,7 @@ def test_existing_lines_in_any_order_of_imports(order: str, checkpoint) -> None:
 def test_existing_lines_of_every_generation(version: str, checkpoint) -> None:
     rest = ROLES if version == "glm4" else PAIRS
     if version == "glm4":
-        rest = rest.replace('tokenizer.decode(outputs', 'tokenizer.decode(outputs')
+        rest = rest.replace("tokenizer.decode(outputs", "tokenizer.decode(outputs")
     run(SNIPPET.format(imports=ORDERS["chatglm first"], path=str(checkpoint(version)), rest=rest))
 
 
@@ -114,7 +118,15 @@ def test_no_clash_with_native_glm(tmp_path: Path) -> None:
 
     import chatglm  # noqa: F401
 
-    config = GlmConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-                       num_key_value_heads=1, head_dim=8, pad_token_id=0)
+    config = GlmConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        pad_token_id=0,
+    )
     GlmForCausalLM(config).save_pretrained(tmp_path)
     assert isinstance(AutoModelForCausalLM.from_pretrained(tmp_path), GlmForCausalLM)

@@ -15,18 +15,36 @@ VOCABULARY = 160
 
 def chatglm_config(**changes: Any) -> ChatGLMConfig:
     sizes = {
-        "num_layers": 2, "padded_vocab_size": VOCABULARY, "hidden_size": 32, "ffn_hidden_size": 48, "kv_channels": 8,
-        "num_attention_heads": 4, "multi_query_attention": True, "multi_query_group_num": 2, "add_qkv_bias": True,
-        "seq_length": 64, "eos_token_id": 2, "pad_token_id": 0, "chatglm_generation": "chatglm3",
+        "num_layers": 2,
+        "padded_vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "ffn_hidden_size": 48,
+        "kv_channels": 8,
+        "num_attention_heads": 4,
+        "multi_query_attention": True,
+        "multi_query_group_num": 2,
+        "add_qkv_bias": True,
+        "seq_length": 64,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "chatglm_generation": "chatglm3",
     }
     return ChatGLMConfig(**{**sizes, **changes})
 
 
 def glm_config(**changes: Any) -> GLMConfig:
     sizes = {
-        "vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_attention_heads": 2,
-        "inner_hidden_size": 64, "max_sequence_length": 64, "mask_token_id": 150, "gmask_token_id": 151,
-        "bos_token_id": 154, "eos_token_id": 155, "pad_token_id": 3,
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "inner_hidden_size": 64,
+        "max_sequence_length": 64,
+        "mask_token_id": 150,
+        "gmask_token_id": 151,
+        "bos_token_id": 154,
+        "eos_token_id": 155,
+        "pad_token_id": 3,
     }
     return GLMConfig(**{**sizes, **changes})
 

@@ -1,13 +1,14 @@
 """Tool calls as models write them, read without executing anything.
 
-ChatGLM3 writes Python, "tool_call(city='北京', days=3)" in a fenced block (THUDM/ChatGLM3, PROMPT.md), which the official
-code passes to `eval`. Here it is parsed, and only literals are taken from it. GLM-4 writes a JSON object.
+ChatGLM3 writes Python, "tool_call(city='北京', days=3)" in a fenced block (THUDM/ChatGLM3, PROMPT.md), which the
+official code passes to `eval`. Here it is parsed, and only literals are taken from it. GLM-4 writes a JSON object.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import keyword
 import re
 import warnings
 from collections.abc import Mapping
@@ -44,11 +45,11 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
         if tree.args:
             return None
         arguments: dict[str, Any] = {}
-        for keyword in tree.keywords:
-            if keyword.arg is not None:
-                given = {keyword.arg: _literal(keyword.value)}
+        for given_as in tree.keywords:
+            if given_as.arg is not None:
+                given = {given_as.arg: _literal(given_as.value)}
             else:
-                given = _literal(keyword.value)
+                given = _literal(given_as.value)
                 if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
                     return None
             if given.keys() & arguments.keys():
@@ -99,10 +100,7 @@ def _is_keyword(name: str) -> bool:
     return name.isascii() and name.isidentifier() and name not in _RESERVED
 
 
-_RESERVED = frozenset(
-    "False None True and as assert async await break class continue def del elif else except finally for from global if "
-    "import in is lambda nonlocal not or pass raise return try while with yield __debug__".split()
-)
+_RESERVED = frozenset([*keyword.kwlist, "__debug__"])
 
 
 def _source(value: Any) -> str:

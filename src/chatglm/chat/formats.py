@@ -75,7 +75,7 @@ def postprocess(text: str) -> str:
 
 
 def postprocess_v1(text: str) -> str:
-    """ChatGLM-6B's: besides, `, ! : ; ?` next to a Chinese character become full width (its tokenizer made them half)."""
+    """ChatGLM-6B's: besides, `, ! : ; ?` next to a Chinese character become full width; its tokenizer halves them."""
     text = postprocess(text)
     for half, full in FULL_WIDTH.items():
         text = re.sub(rf"({CJK}){re.escape(half)}", rf"\1{full}", text)
@@ -104,7 +104,9 @@ class ChatFormat:
 
     # What a generation fills in
 
-    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+    def ids(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True
+    ) -> list[int]:
         """Ids of a dialogue, ready for the assistant's next words unless `add_generation_prompt=False`."""
         raise UnsupportedError("ids")  # pragma: no cover
 
@@ -325,7 +327,9 @@ class _ChatGLMFormat(_RoundsFormat):
             for number, (question, answer) in enumerate(rounds)
         )
 
-    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+    def ids(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True
+    ) -> list[int]:
         ids = self.tokenizer.encode_text(self.text(messages, tools))
         return [*ids, *map(self.tokenizer.get_command, ("[gMASK]", "<sop>"))] if add_generation_prompt else ids
 
@@ -343,7 +347,7 @@ class _ChatGLMFormat(_RoundsFormat):
 
 
 class _ChatGLM2Format(_RoundsFormat):
-    """ChatGLM2 (and CodeGeeX2): `[Round 1]\\n\\n问：…\\n\\n答：…`, rounds joined by an empty line; `[gMASK] sop` in front.
+    """ChatGLM2 and CodeGeeX2: `[Round 1]\\n\\n问：…\\n\\n答：…`, an empty line between rounds; `[gMASK] sop` in front.
 
     The official prompt tokenises all rounds as one text, in which an answer has neither the blank piece that the model
     begins it with nor the stop id that ends it: so a prompt does not extend the one before.
@@ -359,7 +363,9 @@ class _ChatGLM2Format(_RoundsFormat):
             for number, (question, answer) in enumerate(self._rounds(messages, tools), 1)
         )
 
-    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+    def ids(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True
+    ) -> list[int]:
         text = self.text(messages, tools)
         return [*self.tokenizer.get_prefix_tokens(), *self.tokenizer.encode_text(text)]
 
@@ -391,7 +397,9 @@ class _CharacterFormat(_ChatGLM2Format):
             lines += [] if answer is None else [f"[{persona.bot_name}]{_one_line(answer.content.strip())}"]
         return "\n".join([*lines, f"[{persona.bot_name}]"] if add_generation_prompt else lines)
 
-    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+    def ids(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True
+    ) -> list[int]:
         text = self.text(messages, tools, add_generation_prompt)
         return [*self.tokenizer.get_prefix_tokens(), *self.tokenizer.encode_text(text)]
 
@@ -448,7 +456,9 @@ class _RolesFormat(ChatFormat):
         """Every header that the prompt has: the message it belongs to, role, metadata and content."""
         raise UnsupportedError("_parts")  # pragma: no cover
 
-    def ids(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> list[int]:
+    def ids(
+        self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True
+    ) -> list[int]:
         ids = self.tokenizer.get_prefix_tokens()
         for _, role, metadata, content in self._parts(messages, tools):
             ids += self.tokenizer.build_single_message(role, metadata, content)
@@ -565,7 +575,8 @@ class _GLM4Format(_RolesFormat):
     CALLING = "\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
     BUILTIN = {  # noqa: RUF012
         "python": (
-            "\n## python\n\n当你向 `python` 发送包含 Python 代码的消息时，该代码将会在一个有状态的 Jupyter notebook 环境中执行。\n"
+            "\n## python\n\n当你向 `python` 发送包含 Python 代码的消息时，"
+            "该代码将会在一个有状态的 Jupyter notebook 环境中执行。\n"
             "`python` 返回代码执行的输出，或在执行 60 秒后返回超时。\n`/mnt/data` 将会持久化存储你的文件。"
             "在此会话中，`python` 无法访问互联网。不要使用 `python` 进行任何网络请求或者在线 API 调用，"
             "这些在线内容的访问将不会成功。"

@@ -15,8 +15,12 @@ INTERPRETER = "interpreter"
 """The name of the built-in tool that runs code; its one argument is `code`."""
 
 _ROLES = {
-    "system": "system", "user": "user", "assistant": "assistant",
-    "observation": "observation", "tool": "observation", "function": "observation",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "observation": "observation",
+    "tool": "observation",
+    "function": "observation",
 }
 
 
@@ -62,8 +66,8 @@ class ToolSpec:
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "tools") -> ToolSpec:
-        """From `{"name", "description", "parameters" or "params"}`, OpenAI's `{"type": "function", "function": …}`, or one
-        of GLM-4's own `{"type": "python" | "simple_browser" | "cogview"}`.
+        """From `{"name", "description", "parameters" or "params"}`, OpenAI's `{"type": "function", "function": …}`, or
+        one of GLM-4's own `{"type": "python" | "simple_browser" | "cogview"}`.
 
         Raises:
             InputError: it is none of these.
@@ -76,7 +80,9 @@ class ToolSpec:
                 return cls(data)
             if data.get("type") in ("python", "simple_browser", "cogview"):
                 return cls(data)
-        raise InputError(f"{where}: expected a dict with a `name`, or {{'type': 'function', 'function': …}}; got {data!r:.80}")
+        raise InputError(
+            f"{where}: expected a dict with a `name`, or {{'type': 'function', 'function': …}}; got {data!r:.80}"
+        )
 
     @property
     def name(self) -> str:
@@ -164,9 +170,9 @@ class Message:
             content,
             tuple(ToolCall.from_dict(call, f"{where}.tool_calls[{n}]") for n, call in enumerate(calls)),
             metadata,
-            None if tools is None else tuple(
-                ToolSpec.from_dict(tool, f"{where}.tools[{n}]") for n, tool in enumerate(tools)
-            ),
+            None
+            if tools is None
+            else tuple(ToolSpec.from_dict(tool, f"{where}.tools[{n}]") for n, tool in enumerate(tools)),
             str(data.get("tool_call_id") or ""),
             loss,
         )

@@ -1,10 +1,10 @@
 """The family's three tokenizers as `transformers` tokenizer classes, without code from the checkpoint's folder.
 
-| class                    | generations                        | vocabulary file                                         |
-|--------------------------|------------------------------------|---------------------------------------------------------|
-| `IceTextTokenizer`       | ChatGLM-6B                         | `ice_text.model`, SentencePiece with whitespace pieces  |
-| `SentencePieceTokenizer` | ChatGLM2, ChatGLM3, CharacterGLM   | `tokenizer.model`, SentencePiece with byte fallback     |
-| `ChatGLM4Tokenizer`      | GLM-4                              | `tokenizer.model`, lines of base64 token and its rank   |
+| class                    | generations                      | vocabulary file                                        |
+|--------------------------|----------------------------------|--------------------------------------------------------|
+| `IceTextTokenizer`       | ChatGLM-6B                       | `ice_text.model`, SentencePiece with whitespace pieces |
+| `SentencePieceTokenizer` | ChatGLM2, ChatGLM3, CharacterGLM | `tokenizer.model`, SentencePiece with byte fallback    |
+| `ChatGLM4Tokenizer`      | GLM-4                            | `tokenizer.model`, lines of base64 token and its rank  |
 
 `ChatGLMTokenizer.from_pretrained(folder)` finds out which one a folder needs. Ids and texts are those of the official
 `tokenization_chatglm.py` files, with one rule of our own: text never becomes a control token unless the caller says
@@ -170,7 +170,9 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         """The ids that stand in front of every prompt."""
         return []
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[Any]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[Any]:
         """Tokens of a text (str; bytes in GLM-4)."""
         allow = kwargs.pop("allow_special_tokens", self.allow_special_tokens)
         tokens: list[Any] = []
@@ -212,9 +214,19 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
             # An empty list would pass for an empty batch.
             return self.prepare_for_model(ids, pair_ids=kwargs.pop("text_pair", None), **_model_arguments(kwargs))
         if isinstance(text, list | tuple) and text and isinstance(text[0], str):
-            rows = [self._encode_plus(item, **{**kwargs, "return_tensors": None, "text_pair": None,
-                                               "padding_strategy": PaddingStrategy.DO_NOT_PAD,
-                                               "return_attention_mask": False}) for item in text]
+            rows = [
+                self._encode_plus(
+                    item,
+                    **{
+                        **kwargs,
+                        "return_tensors": None,
+                        "text_pair": None,
+                        "padding_strategy": PaddingStrategy.DO_NOT_PAD,
+                        "return_attention_mask": False,
+                    },
+                )
+                for item in text
+            ]
             if kwargs.get("text_pair") is not None:
                 return super()._encode_plus([encode(item) for item in text], *args, **kwargs)
             columns = {name: [row[name] for row in rows] for name in rows[0]}
@@ -242,9 +254,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         ids = encoded_inputs["input_ids"]
         if return_attention_mask is False:
             return dict(
-                super()._pad(
-                    encoded_inputs, max_length, padding_strategy, pad_to_multiple_of, padding_side, False
-                )
+                super()._pad(encoded_inputs, max_length, padding_strategy, pad_to_multiple_of, padding_side, False)
             )
         encoded_inputs.setdefault("attention_mask", [1] * len(ids))
         encoded_inputs.setdefault("position_ids", list(range(len(ids))))
@@ -268,9 +278,9 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
     ) -> str:
         decoder = self.detokenizer(spaces_between_special_tokens=spaces_between_special_tokens)
         ids = [token_ids] if isinstance(token_ids, int) else [int(i) for i in token_ids]
-        text = "".join([
-            *(decoder.feed(i) for i in ids if not (skip_special_tokens and i in self.control_ids)), decoder.flush()
-        ])
+        text = "".join(
+            [*(decoder.feed(i) for i in ids if not (skip_special_tokens and i in self.control_ids)), decoder.flush()]
+        )
         return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
 
     def convert_tokens_to_string(self, tokens: list[Any]) -> str:
@@ -298,8 +308,11 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         return dict(self._vocabulary)
 
     def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        fresh = [str(token) for token in new_tokens or [] if str(token) and str(token) not in self._commands()
-                 and self._convert_token_to_id(str(token)) is None]
+        fresh = [
+            str(token)
+            for token in new_tokens or []
+            if str(token) and str(token) not in self._commands() and self._convert_token_to_id(str(token)) is None
+        ]
         if fresh:
             raise UnsupportedError(
                 f"cannot add {', '.join(map(repr, fresh[:3]))}: the vocabulary is the checkpoint's, and text is never "
@@ -345,15 +358,24 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         Raises:
             InputError: a message is not of that form.
         """
-        raise UnsupportedError(f"build_chat_input: prompts of {self.generation} are not made of such messages; use "
-                               "build_prompt")
+        raise UnsupportedError(
+            f"build_chat_input: prompts of {self.generation} are not made of such messages; use build_prompt"
+        )
 
     def _tensors(self, ids: list[int]) -> BatchEncoding:
         return self.prepare_for_model(ids, add_special_tokens=False, return_tensors="pt", prepend_batch_axis=True)
 
-    def apply_chat_template(self, conversation: Any, tools: Any = None, documents: Any = None,
-                            chat_template: str | None = None, add_generation_prompt: bool = False,
-                            continue_final_message: bool | str = False, tokenize: bool = True, **kwargs: Any) -> Any:
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        tools: Any = None,
+        documents: Any = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        tokenize: bool = True,
+        **kwargs: Any,
+    ) -> Any:
         """`transformers`' method. Text of messages can never become a control token.
 
         ChatGLM-6B, ChatGLM2 and ChatGLM3 are rendered by their `ChatFormat`, which gives the official
@@ -365,16 +387,31 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
         template = chat_template or (self.chat_template if self._renders_template or not tokenize else None)
         batched = bool(conversation) and not isinstance(conversation[0], Mapping)
         dialogues = list(conversation) if batched else [conversation]
-        options = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt,
-                   "continue_final_message": continue_final_message}
-        known = ("sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors", "return_dict",
-                 "return_assistant_tokens_mask", "tokenizer_kwargs")
+        options = {
+            "tools": tools,
+            "documents": documents,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+        }
+        known = (
+            "sanitize_control_tokens",
+            "padding",
+            "truncation",
+            "max_length",
+            "return_tensors",
+            "return_dict",
+            "return_assistant_tokens_mask",
+            "tokenizer_kwargs",
+        )
         settings = {name: kwargs.pop(name) for name in known if name in kwargs}
         if settings.pop("return_assistant_tokens_mask", False):
             raise UnsupportedError("return_assistant_tokens_mask: use ChatFormat.example, which gives ids and mask")
         if template is None and (documents or kwargs or continue_final_message):
-            named = [*kwargs, *(["documents"] if documents else []),
-                     *(["continue_final_message"] if continue_final_message else [])]
+            named = [
+                *kwargs,
+                *(["documents"] if documents else []),
+                *(["continue_final_message"] if continue_final_message else []),
+            ]
             raise UnsupportedError(f"{', '.join(named)}: the prompt of {self.generation} has no place for it")
         if not tokenize:
             if template is not None:
@@ -392,7 +429,9 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
             rows = [row[:limit] if self.truncation_side == "right" else row[-limit:] for row in rows]
         tensors = settings.get("return_tensors")
         padded = self.pad(
-            {"input_ids": rows}, padding=settings.get("padding", False), max_length=settings.get("max_length"),
+            {"input_ids": rows},
+            padding=settings.get("padding", False),
+            max_length=settings.get("max_length"),
         )
         if not batched and tensors is None:
             padded = BatchEncoding({name: value[0] for name, value in padded.items()})
@@ -435,7 +474,9 @@ class ChatGLMTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
 def _messages(dialogue: Sequence[Any]) -> list[Any]:
     from chatglm.chat.messages import Message
 
-    return [item if isinstance(item, Message) else Message.from_dict(item, index) for index, item in enumerate(dialogue)]
+    return [
+        item if isinstance(item, Message) else Message.from_dict(item, index) for index, item in enumerate(dialogue)
+    ]
 
 
 def _model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -637,14 +678,25 @@ class IceTextTokenizer(_SentencePieceBase):
         **kwargs: Any,
     ) -> None:
         self.num_image_tokens = int(num_image_tokens)
-        names = {"bos_token": bos_token, "eos_token": eos_token, "mask_token": mask_token, "pad_token": pad_token,
-                 "unk_token": unk_token}
+        names = {
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "mask_token": mask_token,
+            "pad_token": pad_token,
+            "unk_token": unk_token,
+        }
         self._names = {name: str(token) for name, token in names.items()}
         self.end_token, self.gmask_token = str(end_token), str(gmask_token)
         for name in ("do_lower_case", "remove_space"):
             kwargs.pop(name, None)
-        super().__init__(vocab_file, offset=self.num_image_tokens, generation=generation,
-                         num_image_tokens=num_image_tokens, **names, **kwargs)
+        super().__init__(
+            vocab_file,
+            offset=self.num_image_tokens,
+            generation=generation,
+            num_image_tokens=num_image_tokens,
+            **names,
+            **kwargs,
+        )
         missing = [t for t in (*self._names.values(), self.end_token, self.gmask_token) if t not in self._commands()]
         if missing:
             raise TokenizerError(f"{vocab_file}: has no piece {missing[0]!r}; it is not ChatGLM-6B's ice_text.model")
@@ -675,8 +727,9 @@ class IceTextTokenizer(_SentencePieceBase):
     def _prepare(self, text: str) -> str:
         text = text.replace("\n", "<n>").replace("\t", "<|tab|>")
         # Longest runs first; a run of more than 80 blanks is split.
-        return re.sub(" {2,}", lambda run: "".join(
-            f"<|blank_{n}|>" if n > 1 else " " for n in _blank_runs(len(run[0]))), text)
+        return re.sub(
+            " {2,}", lambda run: "".join(f"<|blank_{n}|>" if n > 1 else " " for n in _blank_runs(len(run[0]))), text
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -722,7 +775,9 @@ class IceTextTokenizer(_SentencePieceBase):
             UnsupportedError: padding on the right.
         """
         if (padding_side or self.padding_side) != "left":
-            raise UnsupportedError("padding_side='right': ChatGLM-6B's positions are counted from the right; use 'left'")
+            raise UnsupportedError(
+                "padding_side='right': ChatGLM-6B's positions are counted from the right; use 'left'"
+            )
         ids = encoded_inputs["input_ids"]
         if padding_strategy == PaddingStrategy.DO_NOT_PAD:
             encoded_inputs.pop("attention_mask", None)
@@ -735,8 +790,9 @@ class IceTextTokenizer(_SentencePieceBase):
         blank = next((t for t in (self.gmask_token_id, self.mask_token_id) if t in ids), None)
         place = 0 if blank is None else ids.index(blank)
         if return_attention_mask is not False:
-            masked = [[True] * extra + [key > query and key >= sop for key in range(len(ids))]
-                      for query in range(len(ids))]
+            masked = [
+                [True] * extra + [key > query and key >= sop for key in range(len(ids))] for query in range(len(ids))
+            ]
             encoded_inputs["attention_mask"] = [[[True] * (extra + len(ids))] * extra + masked]
             encoded_inputs["position_ids"] = [
                 [0] * extra + [i if i < sop or blank is None else place for i in range(len(ids))],
@@ -775,8 +831,14 @@ class SentencePieceTokenizer(_SentencePieceBase):
         for name in ("do_lower_case", "remove_space", "eos_token", "pad_token", "unk_token", "bos_token"):
             kwargs.pop(name, None)
         super().__init__(
-            vocab_file, offset=0, generation=generation, encode_special_tokens=encode_special_tokens,
-            eos_token="</s>", pad_token="<unk>", unk_token="<unk>", **kwargs,
+            vocab_file,
+            offset=0,
+            generation=generation,
+            encode_special_tokens=encode_special_tokens,
+            eos_token="</s>",
+            pad_token="<unk>",
+            unk_token="<unk>",
+            **kwargs,
         )
 
     @functools.cached_property
@@ -795,7 +857,9 @@ class SentencePieceTokenizer(_SentencePieceBase):
             return {name: self._behind[name] for name in ROLES if name in self._behind}
         return {}
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[Any]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[Any]:
         kwargs.setdefault("allow_special_tokens", self.allow_special_tokens or self.encode_special_tokens)
         return super().tokenize(text, pair, add_special_tokens, **kwargs)
 
@@ -916,8 +980,17 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer):
         r"\s+(?!\S)|\s+"
     )
     SPECIAL = (
-        "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", *ROLES,
-        "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>",
+        "<|endoftext|>",
+        "[MASK]",
+        "[gMASK]",
+        "[sMASK]",
+        "<sop>",
+        "<eop>",
+        *ROLES,
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
     )
     _renders_template = True
 
@@ -930,9 +1003,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer):
     ) -> None:
         self.vocab_file = str(vocab_file)
         ranks = _read_ranks(self.vocab_file)
-        self._encoding = tiktoken.Encoding(
-            name="glm4", pat_str=self.PATTERN, mergeable_ranks=ranks, special_tokens={}
-        )
+        self._encoding = tiktoken.Encoding(name="glm4", pat_str=self.PATTERN, mergeable_ranks=ranks, special_tokens={})
         self._ranks = len(ranks)
         self._bytes = {rank: token for token, rank in ranks.items()}
         named = {str(token): int(token_id) for token_id, token in (added_tokens_decoder or {}).items()}

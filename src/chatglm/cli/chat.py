@@ -14,15 +14,22 @@ CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("question", nargs="?", help="one question; without it, a dialogue: `clear` forgets what was "
-                        "said, `stop` ends it")
+    parser.add_argument(
+        "question",
+        nargs="?",
+        help="one question; without it, a dialogue: `clear` forgets what was said, `stop` ends it",
+    )
     parser.add_argument("--model", required=True, metavar="FOLDER", help="checkpoint folder in an official layout")
     parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
     parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state: the folder or file that training wrote")
     parser.add_argument("--system", metavar="TEXT", help="system message (ChatGLM3, GLM-4)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one, else the CPU")
-    parser.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto",
-                        help="precision of the weights; auto: the checkpoint's on a GPU, bfloat16 on a CPU")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "float16", "bfloat16"),
+        default="auto",
+        help="precision of the weights; auto: the checkpoint's on a GPU, bfloat16 on a CPU",
+    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer in tokens")
     parser.add_argument("--temperature", type=float, metavar="T", help="0: always the likeliest token")
     parser.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest tokens that make up P")
@@ -47,8 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model, adapter=arguments.adapter, prefix=arguments.prefix, device=device, dtype=dtype
     )
     if tokenizer.generation == Generation.CHARACTERGLM:
-        raise InputError("CharacterGLM plays a role and needs its description; use model.chat(tokenizer, session_meta, "
-                         "query) from Python")
+        raise InputError(
+            "CharacterGLM plays a role and needs its description; use model.chat(tokenizer, session_meta, "
+            "query) from Python"
+        )
     options: dict[str, Any] = {
         name: value
         for name in ("max_new_tokens", "temperature", "top_p")
@@ -103,7 +112,7 @@ def _dialogue(answer: Callable[..., Iterator[tuple[Any, list[Any], Any]]], start
 
 
 def _print(steps: Iterator[tuple[Any, list[Any], Any]], history: Any = None, cache: Any = None) -> tuple[Any, Any]:
-    """Write an answer as it grows. Text that a later token rewrites (punctuation, a tool call) is shown once settled."""
+    """Write an answer as it grows; text that a later token may rewrite (punctuation, a call) once it is settled."""
     shown, response = "", None
     for response, history, cache in steps:  # noqa: B007
         if isinstance(response, str) and response.startswith(shown):

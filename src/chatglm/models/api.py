@@ -184,7 +184,7 @@ class ChatMixin:
 
 
 def _processors(given: Any) -> LogitsProcessorList:
-    """The caller's processors, as the official code also takes them: a list, one alone, or None; NaN is caught first."""
+    """The caller's processors: a list, one alone, or None. NaN is caught before they run."""
     extra = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
     return LogitsProcessorList([FiniteScores(), *extra])
 
@@ -209,11 +209,13 @@ def _process_turns(parts: Sequence[str], history: Sequence[Turn], generation: Ge
             parameters = (
                 parse_python_call(content) if generation == Generation.CHATGLM3 else parse_json_arguments(content)
             )
-        response = {"name": name, "content": content} if parameters is None else {"name": name, "parameters": parameters}
+        response = (
+            {"name": name, "content": content} if parameters is None else {"name": name, "parameters": parameters}
+        )
     return response, turns
 
 
-def _dialogue(model: Any, tokenizer: Any) -> _Dialogue:
+def _dialogue(model: Any, tokenizer: Any) -> _Pairs | _Roles | _Character:
     generation = getattr(tokenizer, "generation", None)
     if generation is None:
         raise TokenizerError(
@@ -226,7 +228,7 @@ def _dialogue(model: Any, tokenizer: Any) -> _Dialogue:
         raise TokenizerError(
             f"this is a {generation} tokenizer and the model is {expected}; load both from the same folder"
         )
-    kinds: dict[Generation, type[_Dialogue]] = {
+    kinds: dict[Generation, type[_Pairs] | type[_Roles] | type[_Character]] = {
         Generation.CHATGLM: _Pairs,
         Generation.CHATGLM2: _Pairs,
         Generation.CHATGLM3: _Roles,
@@ -244,14 +246,6 @@ class _Dialogue:
         self.generation: Generation = tokenizer.generation
         self.format = chat_format(tokenizer)
         self.header: int | None = None
-
-    # Filled in by each kind of history:
-
-    def chat(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
-        raise UnsupportedError("chat")  # pragma: no cover
-
-    def stream_chat(self, *args: Any, **kwargs: Any) -> Iterator[tuple[Any, ...]]:
-        raise UnsupportedError("stream_chat")  # pragma: no cover
 
     def _options(
         self, prompt: Sequence[int], max_length: int, do_sample: bool, temperature: float, top_p: float, kwargs: Turn
@@ -354,7 +348,19 @@ class _Reader:
         return bool(piece)
 
 
-class _Pairs(_Dialogue):
+class _PairHistory(_Dialogue):
+    """History is a list of (query, response)."""
+
+    def _yield(
+        self, query: str, history: Sequence[Pair] | None, steps: Iterator[Any], with_cache: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        for parts, cache in steps:
+            response = self.model.process_response(parts[0])
+            step = response, [*(history or []), (query, response)]
+            yield (*step, cache) if with_cache else step
+
+
+class _Pairs(_PairHistory):
     """ChatGLM-6B and ChatGLM2-6B: history is a list of (query, response)."""
 
     DEFAULTS = {Generation.CHATGLM: (2048, 0.7, 0.95), Generation.CHATGLM2: (8192, 0.8, 0.8)}  # noqa: RUF012
@@ -401,16 +407,12 @@ class _Pairs(_Dialogue):
         prompt = self.format.prompt(messages_from_pairs(history or [], query))
         kwargs["logits_processor"] = logits_processor
         options = self._options(prompt, *self._defaults(max_length, do_sample, temperature, top_p), kwargs)
-        return self._yield(query, history, self._stream(prompt, past_key_values, return_past_key_values, **options),
-                           return_past_key_values)
-
-    def _yield(
-        self, query: str, history: Sequence[Pair] | None, steps: Iterator[Any], with_cache: bool
-    ) -> Iterator[tuple[Any, ...]]:
-        for parts, cache in steps:
-            response = self.model.process_response(parts[0])
-            step = response, [*(history or []), (query, response)]
-            yield (*step, cache) if with_cache else step
+        return self._yield(
+            query,
+            history,
+            self._stream(prompt, past_key_values, return_past_key_values, **options),
+            return_past_key_values,
+        )
 
     def _defaults(
         self, max_length: int | None, do_sample: bool, temperature: float | None, top_p: float | None
@@ -470,8 +472,9 @@ class _Roles(_Dialogue):
         kwargs["logits_processor"] = logits_processor
         options = self._options(prompt, self._max_length(max_length), do_sample, temperature, top_p, kwargs)
         turns = [*(history or []), {"role": role, "content": query}]
-        return self._yield(turns, self._stream(prompt, past_key_values, return_past_key_values, **options),
-                           return_past_key_values)
+        return self._yield(
+            turns, self._stream(prompt, past_key_values, return_past_key_values, **options), return_past_key_values
+        )
 
     def _yield(self, turns: list[Turn], steps: Iterator[Any], with_cache: bool) -> Iterator[tuple[Any, ...]]:
         for parts, cache in steps:
@@ -489,7 +492,7 @@ class _Roles(_Dialogue):
         return self.model.config.seq_length if long else 8192
 
 
-class _Character(_Dialogue):
+class _Character(_PairHistory):
     """CharacterGLM-6B: `session_meta` (user_info, bot_info, bot_name, user_name) and a list of (query, response)."""
 
     def chat(
@@ -507,8 +510,11 @@ class _Character(_Dialogue):
         **kwargs: Any,
     ) -> tuple[str, list[Pair]]:
         prompt = self._prompt(session_meta, query, history)
-        kwargs |= {"num_beams": num_beams, "logits_processor": logits_processor,
-                   "repetition_penalty": repetition_penalty}
+        kwargs |= {
+            "num_beams": num_beams,
+            "logits_processor": logits_processor,
+            "repetition_penalty": repetition_penalty,
+        }
         options = self._options(prompt, max_length, do_sample, temperature, top_p, kwargs)
         response = self.model.process_response(self._reply(prompt, **options)[0])
         return response, [*(history or []), (query, response)]
@@ -531,10 +537,12 @@ class _Character(_Dialogue):
         prompt = self._prompt(session_meta, query, history)
         kwargs |= {"logits_processor": logits_processor, "repetition_penalty": repetition_penalty}
         options = self._options(prompt, max_length, do_sample, temperature, top_p, kwargs)
-        return self._yield(query, history, self._stream(prompt, past_key_values, return_past_key_values, **options),
-                           return_past_key_values)
-
-    _yield = _Pairs._yield
+        return self._yield(
+            query,
+            history,
+            self._stream(prompt, past_key_values, return_past_key_values, **options),
+            return_past_key_values,
+        )
 
     def _prompt(self, session_meta: dict[str, str], query: str, history: Sequence[Pair] | None) -> list[int]:
         return self.format.with_persona(Persona(**session_meta)).prompt(messages_from_pairs(history or [], query))

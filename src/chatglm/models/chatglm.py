@@ -222,7 +222,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         return self.embedding.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embedding.word_embeddings = value
+        self.embedding.word_embeddings = value  # type: ignore[assignment]
 
     def forward(
         self,
@@ -300,7 +300,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
         return self.transformer.output_layer
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.transformer.output_layer = new_embeddings
+        self.transformer.output_layer = new_embeddings  # type: ignore[assignment]
 
     def forward(
         self,
@@ -343,9 +343,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
         logits = self.transformer.output_layer(states)
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.padded_vocab_size, **kwargs
-            )
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.padded_vocab_size, **kwargs)
         result = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

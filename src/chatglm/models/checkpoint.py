@@ -51,8 +51,11 @@ def check_folder(folder: Path) -> None:
         raise CheckpointError(f"{folder}: is a file; give the folder that holds it")
     config = read_json(folder / "config.json")
     if (kind := config.get("model_type")) != "chatglm":
-        hint = " (a transformers-native GLM folder: load it with transformers itself)" if str(kind) in (
-            "glm", "glm4") else ""
+        hint = (
+            " (a transformers-native GLM folder: load it with transformers itself)"
+            if str(kind) in ("glm", "glm4")
+            else ""
+        )
         raise CheckpointError(f"{folder / 'config.json'}: model_type is {kind!r}, not 'chatglm'{hint}")
     for file in weight_files(folder):
         (_check_safetensors if file.suffix == ".safetensors" else _check_bin)(file)

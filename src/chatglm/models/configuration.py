@@ -41,7 +41,9 @@ class _FamilyConfig(PreTrainedConfig):
         clues = {**kwargs, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
         self.chatglm_generation = detect_generation(clues, folder=str(kwargs.get("name_or_path", ""))).value
         # AutoTokenizer reads it where a folder has no tokenizer_config.json.
-        kwargs.setdefault("tokenizer_class", "ChatGLM4Tokenizer" if self.generation == Generation.GLM4 else "ChatGLMTokenizer")
+        kwargs.setdefault(
+            "tokenizer_class", "ChatGLM4Tokenizer" if self.generation == Generation.GLM4 else "ChatGLMTokenizer"
+        )
         super().__post_init__(**kwargs)
         register_all()
         if self.quantization_bit:
@@ -152,8 +154,10 @@ class ChatGLMConfig(_FamilyConfig):
                 f"multi_query_group_num ({self.multi_query_group_num})"
             )
         if self.kv_channels % 4:
-            raise ConfigError(f"config.json: kv_channels is {self.kv_channels}; half of it is rotated in pairs, so it "
-                              "must be a multiple of 4")
+            raise ConfigError(
+                f"config.json: kv_channels is {self.kv_channels}; half of it is rotated in pairs, so it "
+                "must be a multiple of 4"
+            )
         for name, supported in {
             "rmsnorm": True,
             "post_layer_norm": True,
@@ -162,8 +166,10 @@ class ChatGLMConfig(_FamilyConfig):
             "fp32_residual_connection": False,
         }.items():
             if (given := getattr(self, name)) is not supported:
-                raise UnsupportedError(f"config.json: {name}={given} is not used by any official checkpoint and is "
-                                       f"not supported; expected {supported}")
+                raise UnsupportedError(
+                    f"config.json: {name}={given} is not used by any official checkpoint and is "
+                    f"not supported; expected {supported}"
+                )
 
 
 class GLMConfig(_FamilyConfig):
@@ -200,8 +206,13 @@ class GLMConfig(_FamilyConfig):
         super().__post_init__(**kwargs)
         # Ids that a config leaves out follow from the vocabulary: the first release has 20,000 image tokens in front.
         shift = 20_000 if self.vocab_size > 150_000 else 0
-        defaults = {"mask_token_id": 130000, "gmask_token_id": 130001, "bos_token_id": 130004, "eos_token_id": 130005,
-                    "pad_token_id": 3}
+        defaults = {
+            "mask_token_id": 130000,
+            "gmask_token_id": 130001,
+            "bos_token_id": 130004,
+            "eos_token_id": 130005,
+            "pad_token_id": 3,
+        }
         for name, token_id in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, token_id + shift)
@@ -219,5 +230,6 @@ class GLMConfig(_FamilyConfig):
                 f"({self.num_attention_heads}): each half of a head is rotated by a position of its own"
             )
         if not self.position_encoding_2d:
-            raise UnsupportedError("config.json: position_encoding_2d=False is not used by any official checkpoint "
-                                   "and is not supported")
+            raise UnsupportedError(
+                "config.json: position_encoding_2d=False is not used by any official checkpoint and is not supported"
+            )

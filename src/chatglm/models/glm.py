@@ -49,11 +49,14 @@ def two_row_positions(input_ids: Tensor, config: GLMConfig, attention_mask: Tens
     start = torch.zeros_like(input_ids[:, :1])
     if attention_mask is not None:
         start = (attention_mask == 0).sum(dim=-1, keepdim=True)
-    is_gmask, is_mask = input_ids == config.gmask_token_id, input_ids == config.mask_token_id
+    is_gmask: Tensor = torch.eq(input_ids, config.gmask_token_id or 0)
+    is_mask: Tensor = torch.eq(input_ids, config.mask_token_id or 0)
     is_blank = torch.where(is_gmask.any(dim=-1, keepdim=True), is_gmask, is_mask)
-    is_sop = input_ids == config.bos_token_id
-    for found, name in ((is_blank, f"[gMASK] ({config.gmask_token_id}) or [MASK] ({config.mask_token_id})"),
-                        (is_sop, f"<sop> ({config.bos_token_id})")):
+    is_sop: Tensor = torch.eq(input_ids, config.bos_token_id or 0)
+    for found, name in (
+        (is_blank, f"[gMASK] ({config.gmask_token_id}) or [MASK] ({config.mask_token_id})"),
+        (is_sop, f"<sop> ({config.bos_token_id})"),
+    ):
         rows = (~found.any(dim=-1)).nonzero().flatten().tolist()
         if rows:
             raise InputError(
@@ -192,7 +195,7 @@ class GLMModel(GLMPreTrainedModel):
         return self.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.word_embeddings = value
+        self.word_embeddings = value  # type: ignore[assignment]
 
     def forward(
         self,
@@ -312,7 +315,7 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.lm_head = new_embeddings
+        self.lm_head = new_embeddings  # type: ignore[assignment]
 
     def forward(
         self,

@@ -56,13 +56,13 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         folder = Path(os.fspath(pretrained_model_name_or_path or "")).joinpath(kwargs.get("subfolder") or "")
         # An adapter's folder names its base model, which transformers fetches and this method then sees.
         only_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
-        if pretrained_model_name_or_path is not None and not only_adapter:
-            if folder.exists() or _is_path(pretrained_model_name_or_path):
-                check_folder(folder)
-        asked = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        named = pretrained_model_name_or_path is not None and (
+            folder.exists() or _is_path(pretrained_model_name_or_path)
         )
+        if named and not only_adapter:
+            check_folder(folder)
+        asked = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         check_missing(str(pretrained_model_name_or_path), info["missing_keys"], cls.may_be_new)
         return (model, info) if asked else model
 
@@ -87,7 +87,7 @@ def _is_path(name: Any) -> bool:
 def open_cache(
     cache: Cache | None, use_cache: bool, config: Any, prefix: PrefixEncoder | None, inputs: Tensor
 ) -> tuple[Cache | None, int]:
-    """The cache that a forward pass writes to, with the P-tuning prefix at its front, and how many real tokens it holds.
+    """The cache that a forward pass writes to, the P-tuning prefix at its front, and how many real tokens it holds.
 
     Args:
         inputs: embeddings (batch, tokens, hidden), for their batch size, dtype and device.

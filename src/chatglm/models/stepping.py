@@ -90,9 +90,7 @@ def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
             error = caught
         link.finish(error)
 
-    thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(run,), name="chatglm-generate", daemon=True
-    )
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="chatglm-generate", daemon=True)
     thread.start()
     try:
         while (token := link.next()) is not None:
