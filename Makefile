@@ -13,7 +13,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 chat: $(VENV)/.installed
-	@$(BIN)/chatglm chat $(if $(MODEL),--model '$(MODEL)')
+ifeq ($(MODEL),)
+	@echo "make chat MODEL=FOLDER: which model? Give the folder of a downloaded ChatGLM checkpoint." >&2; exit 2
+else
+	@$(BIN)/chatglm chat --model '$(MODEL)'
+endif
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

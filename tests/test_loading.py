@@ -208,5 +208,6 @@ def test_quantised_folders_are_refused_by_name(copied) -> None:
 def test_device_argument(checkpoint) -> None:
     model = AutoModel.from_pretrained(checkpoint("chatglm3"), device="cpu", trust_remote_code=True)
     assert model.device.type == "cpu"
+    assert AutoModel.from_pretrained(checkpoint("chatglm3"), device_map="auto").dtype == torch.float16
     with pytest.raises(InputError, match="twice"):
         AutoModel.from_pretrained(checkpoint("chatglm3"), device="cpu", device_map="auto")

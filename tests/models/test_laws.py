@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +332,8 @@ def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
     gradients = []
     for enable in (False, True):
         if enable:
-            model.gradient_checkpointing_enable()
+            # Renamed in transformers 5; the old name says so in a warning.
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         model.zero_grad()
         model(input_ids=ids, labels=ids).loss.backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
@@ -394,10 +396,13 @@ def test_prefix_learns_and_nothing_else_does(kind: str) -> None:
     assert learned == ["transformer.prefix_encoder.embedding.weight"]
 
 
+@pytest.mark.filterwarnings("ignore")  # flex attention compiles, and torch warns about itself
 @pytest.mark.parametrize("attention", ["eager", "flex_attention"])
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_attention_implementations_agree(kind: str, attention: str) -> None:
+    if attention == "flex_attention" and not any(map(shutil.which, ("c++", "g++", "clang++", "gcc"))):
+        pytest.skip("flex attention compiles itself, and this machine has no C++ compiler")
     model, ids = any_model(kind, **({"kv_channels": 16} if kind == "chatglm" else {})), prompt_ids(kind)
     batch = torch.cat([ids, torch.nn.functional.pad(prompt_ids(kind, 6, 3), (3, 0), value=model.config.pad_token_id)])
     mask = torch.tensor([[1] * 9, [0] * 3 + [1] * 6])
@@ -583,7 +588,7 @@ def test_embedding_and_head_of_chatglm_are_one_weight(tmp_path: Path) -> None:
     config.tie_word_embeddings = False
     (tmp_path / "config.json").write_text(config.to_json_string(), "utf-8")
     apart = type(model).from_pretrained(tmp_path)
-    assert float(apart.transformer.word_embeddings.weight.abs().sum()) == 0
+    assert not apart.transformer.word_embeddings.weight.any()
 
 
 def test_classification_head_is_new_and_said_so(tmp_path: Path) -> None:

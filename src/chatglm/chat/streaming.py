@@ -16,8 +16,8 @@ __all__ = ["StreamDecoder", "held_suffix"]
 class StreamDecoder:
     """Never half a character, never half a stop string, and nothing lost at the end.
 
-    What `feed` returned, joined, and what `close` returns is `tokenizer.decode` of all the ids, cut at the first stop
-    string. Each token costs its own text, not that of the whole answer.
+    What `feed` returned, joined, and what `close` returns is `tokenizer.decode` of all the ids, cut at the stop string
+    that is complete first. Each token costs its own text, not that of the whole answer.
 
     Args:
         skip_special_tokens: as in `decode`.
@@ -54,9 +54,9 @@ class StreamDecoder:
 
     def _release(self, text: str, final: bool) -> str:
         text = self._held + text
-        ends = [place for word in self._stop if (place := text.find(word)) >= 0]
-        if ends:
-            self.stopped, self._held, text = True, "", text[: min(ends)]
+        found = [(place + len(word), place) for word in self._stop if (place := text.find(word)) >= 0]
+        if found:
+            self.stopped, self._held, text = True, "", text[: min(found)[1]]
         else:
             keep = 0 if final else max((held_suffix(text, word) for word in self._stop), default=0)
             cut = len(text) - keep

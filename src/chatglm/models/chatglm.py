@@ -41,10 +41,11 @@ __all__ = [
     "rotary_tables",
 ]
 
-Tables = tuple[Tensor, Tensor]
+Tables = tuple[Tensor, Tensor] | Tensor
+"""Cosines and sines, or both as one complex tensor."""
 
 
-def rotary_tables(position_ids: Tensor, config: ChatGLMConfig, dtype: torch.dtype) -> Tables:
+def rotary_tables(position_ids: Tensor, config: ChatGLMConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary angles, each (batch, 1, tokens, kv_channels / 4), in `dtype`.
 
     Angle i of position p is p · base^(−2i/d) over the d = kv_channels / 2 channels that are rotated. `rope_ratio`
@@ -69,8 +70,12 @@ def rotary_tables(position_ids: Tensor, config: ChatGLMConfig, dtype: torch.dtyp
 
 def rotate(states: Tensor, tables: Tables) -> Tensor:
     """Turn each pair of channels (2i, 2i+1) of the first half of every head: (B, N, S, D) → the same."""
-    cos, sin = tables
     half = states.shape[-1] // 2
+    if isinstance(tables, Tensor):
+        pairs = torch.view_as_complex(states[..., :half].float().unflatten(-1, (half // 2, 2)))
+        turned = torch.view_as_real(pairs * tables).flatten(-2).to(states.dtype)
+        return torch.cat((turned, states[..., half:]), dim=-1)
+    cos, sin = tables
     even, odd = states[..., 0:half:2], states[..., 1:half:2]
     turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
     return torch.cat((turned, states[..., half:]), dim=-1)
@@ -150,7 +155,9 @@ class MLP(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         gate, up = self.dense_h_to_4h(states).chunk(2, dim=-1)
-        return self.dense_4h_to_h(F.silu(gate) * up)
+        gate = F.silu(gate)
+        # The widest tensor of the model: not made twice where no gradient needs both.
+        return self.dense_4h_to_h(gate * up if torch.is_grad_enabled() else gate.mul_(up))
 
 
 class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
@@ -268,7 +275,9 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         mask = show_everything_to_padding(mask, attention_mask, states.shape[1])
         if position_ids is None:
             position_ids = torch.arange(states.shape[1], device=states.device)[None] + seen
-        tables = rotary_tables(position_ids, config, states.dtype)
+        tables: Tables = rotary_tables(position_ids, config, states.dtype)
+        if states.device.type == "cpu" and not torch.compiler.is_compiling():
+            tables = torch.complex(tables[0].float(), tables[1].float())  # five times as fast there, in eager mode
 
         collect = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         collect_weights = config.output_attentions if output_attentions is None else output_attentions
