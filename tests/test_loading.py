@@ -144,6 +144,7 @@ def test_official_prefix_states(version: str, projection: bool, checkpoint, tmp_
         for parameter in model.transformer.prefix_encoder.parameters():
             parameter.normal_()
     state = {k: v for k, v in model.state_dict().items() if "prefix_encoder" in k}
+    assert {k for k, p in model.named_parameters() if p.requires_grad} == set(state)  # the rest is frozen
     expected_names = {"embedding.weight"} | (
         {"trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias"} if projection else set()
     )

@@ -524,6 +524,26 @@ def test_with_a_prefix(version: str, checkpoint, loaded) -> None:
     assert (response, turns) == model.chat(tokenizer, "再见", history, **options)
 
 
+def test_a_prefix_and_the_tokenizer_s_batches_of_chatglm(checkpoint, loaded) -> None:
+    """The official four-dimensional mask says nothing of the virtual tokens; they are visible all the same."""
+    from chatglm import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(checkpoint("chatglm"), pre_seq_len=4)
+    model = AutoModel.from_pretrained(checkpoint("chatglm"), config=config).float().eval()
+    torch.nn.init.normal_(model.transformer.prefix_encoder.embedding.weight)
+    _, tokenizer = loaded("chatglm")
+    batch = tokenizer(["你好", "The quick brown fox"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        logits = model(**batch).logits
+        for row, text in enumerate(["你好", "The quick brown fox"]):
+            alone = model(**tokenizer(text, return_tensors="pt")).logits[0]
+            torch.testing.assert_close(logits[row, -alone.shape[0] :], alone, atol=2e-4, rtol=0)
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    together = model.generate(**batch, **options)[:, batch["input_ids"].shape[1] :]
+    single = tokenizer("你好", return_tensors="pt")
+    assert together[0].tolist() == model.generate(**single, **options)[0, single["input_ids"].shape[1] :].tolist()
+
+
 def test_the_methods_are_on_every_model() -> None:
     model = chatglm_model()
     for name in ("chat", "stream_chat", "stream_generate", "process_response", "generate"):

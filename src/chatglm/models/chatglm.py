@@ -224,6 +224,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         )
         self.gradient_checkpointing = False
         self.post_init()
+        self.freeze_behind_prefix()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding.word_embeddings
@@ -304,6 +305,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
         super().__init__(config)
         self.transformer = ChatGLMModel(config)
         self.post_init()
+        self.freeze_behind_prefix()
 
     def get_output_embeddings(self) -> nn.Module:
         return self.transformer.output_layer
@@ -392,6 +394,7 @@ class ChatGLMForSequenceClassification(ChatGLMPreTrainedModel):
         self.classifier_head = nn.Linear(config.hidden_size, config.num_labels, bias=True)
         self.dropout = nn.Dropout(config.classifier_dropout) if config.classifier_dropout is not None else None
         self.post_init()
+        self.freeze_behind_prefix()
 
     def forward(
         self,

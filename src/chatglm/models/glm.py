@@ -190,6 +190,7 @@ class GLMModel(GLMPreTrainedModel):
         )
         self.gradient_checkpointing = False
         self.post_init()
+        self.freeze_behind_prefix()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.word_embeddings
@@ -264,6 +265,8 @@ class GLMModel(GLMPreTrainedModel):
     def _mask(self, states: Tensor, position_ids: Tensor, given: Any, cache: Cache | None) -> Any:
         """The mask of the attention implementation in use: causal, and open both ways inside the prompt."""
         if isinstance(given, Tensor) and given.ndim == 4:
+            if self.prefix_encoder is not None:  # its columns are open to all: not masked, nothing added
+                given = F.pad(given, (self.prefix_encoder.length, 0))
             if given.dtype != torch.bool:
                 return given
             return _open(given.shape, states).masked_fill(given.to(states.device), torch.finfo(states.dtype).min)
@@ -310,6 +313,7 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin
         self.transformer = GLMModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+        self.freeze_behind_prefix()
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head

@@ -64,7 +64,14 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         asked = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         check_missing(str(pretrained_model_name_or_path), info["missing_keys"], cls.may_be_new)
+        model.freeze_behind_prefix()
         return (model, info) if asked else model
+
+    def freeze_behind_prefix(self) -> None:
+        """With a P-tuning prefix nothing else is trained, as in the official code; without one nothing is changed."""
+        if self.config.pre_seq_len:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_("prefix_encoder." in name)
 
     def _make_prefix_encoder(self, *, heads: int, width: int, hidden: int, embedding: int | None) -> PrefixEncoder:
         config = self.config
