@@ -198,6 +198,22 @@ def test_pickles_are_not_opened(checkpoint, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_weights_that_are_code_are_not_run(copied, tmp_path: Path) -> None:
+    """A .bin shard, whole as an archive, whose pickle would run something."""
+    mark = tmp_path / "executed"
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    folder = copied("chatglm3")
+    torch.save({"transformer.output_layer.weight": Bomb()}, shard(folder))
+    for attempt in (load, AutoModel.from_pretrained):
+        with pytest.raises(Exception, match=r"(?i)weights.only|unpickl|unsupported"):
+            attempt(folder)
+    assert not mark.exists()
+
+
 def test_quantised_folders_are_refused_by_name(copied) -> None:
     folder = copied("chatglm2")
     config = json.loads((folder / "config.json").read_text("utf-8"))

@@ -326,9 +326,14 @@ def test_compiled_decode_has_no_graph_break(kind: str) -> None:
     close(torch.cat(logits, 1), expected)
 
 
+@pytest.mark.parametrize("prefix", [None, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_checkpointing_changes_nothing(kind: str) -> None:
-    model, ids = any_model(kind).train(), prompt_ids(kind)
+def test_gradient_checkpointing_changes_nothing(kind: str, prefix: int | None) -> None:
+    """Blocks run twice then: what a P-tuning prefix put into a cache must not be there twice."""
+    model, ids = any_model(kind, pre_seq_len=prefix).train(), prompt_ids(kind)
+    if prefix:
+        model.transformer.prefix_encoder.dropout.p = 0.0
+        model.requires_grad_(True)
     gradients = []
     for enable in (False, True):
         if enable:

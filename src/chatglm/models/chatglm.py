@@ -21,17 +21,23 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
-    CausalLMOutputWithPast,
     SequenceClassifierOutputWithPast,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatglm.chat.generations import Generation
-from chatglm.errors import InputError
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import eager_attention, show_everything_to_padding
 from chatglm.models.configuration import ChatGLMConfig
-from chatglm.models.pretrained import FamilyModel, new_tokens, open_cache, select_positions, split_heads, with_prefix
+from chatglm.models.pretrained import (
+    FamilyModel,
+    LanguageModel,
+    Past,
+    new_tokens,
+    remember,
+    split_heads,
+    with_prefix,
+)
 
 __all__ = [
     "ChatGLMForConditionalGeneration",
@@ -114,7 +120,7 @@ class SelfAttention(nn.Module):
         self.dense = nn.Linear(self.heads * width, config.hidden_size, bias=config.add_bias_linear)
 
     def forward(
-        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+        self, states: Tensor, mask: Any, tables: Tables, past: Past, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         mixed = self.query_key_value(states)
         if self.config.multi_query_attention:  # rows: all queries, then keys, then values
@@ -127,8 +133,7 @@ class SelfAttention(nn.Module):
         else:  # rows: for each head its query, key and value
             query, key, value = split_heads(mixed, self.heads).chunk(3, dim=-1)
             query, key = rotate(query, tables), rotate(key, tables)
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
+        key, value = remember(past, key, value, self.layer_idx)
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
@@ -172,9 +177,9 @@ class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
         self.mlp = MLP(config)
 
     def forward(
-        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+        self, states: Tensor, mask: Any, tables: Tables, past: Past, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        attended, weights = self.self_attention(self.input_layernorm(states), mask, tables, cache, **kwargs)
+        attended, weights = self.self_attention(self.input_layernorm(states), mask, tables, past, **kwargs)
         states = states + self._drop(attended)
         return states + self._drop(self.mlp(self.post_attention_layernorm(states))), weights
 
@@ -259,12 +264,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             InputError: both or neither of `input_ids` and `inputs_embeds`, or a cache of the official code's form.
         """
         config = self.config
-        if (input_ids is None) == (inputs_embeds is None):
-            raise InputError("give either input_ids or inputs_embeds to the model")
-        states = self.embedding.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if use_cache is None:
-            use_cache = config.use_cache and not self.training
-        cache, seen = open_cache(past_key_values, use_cache, config, self.prefix_encoder, states)
+        states, cache, seen, use_cache = self._begin(input_ids, inputs_embeds, past_key_values, use_cache)
         attention_mask = with_prefix(attention_mask, self.prefix_encoder)
         mask = create_causal_mask(
             config=config,
@@ -280,25 +280,27 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         if states.device.type == "cpu" and not torch.compiler.is_compiling():
             tables = torch.complex(tables[0].float(), tables[1].float())  # five times as fast there, in eager mode
 
-        collect = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        collect_weights = config.output_attentions if output_attentions is None else output_attentions
-        hidden: list[Tensor] = [states]
-        attentions: list[Tensor | None] = []
-        for block in self.encoder.layers:
-            states, weights = block(states, mask, tables, cache, **kwargs)
-            if collect:
-                hidden.append(states)
-            if collect_weights:
-                attentions.append(weights)
+        blocks = self.encoder.layers
+        states, hidden, attentions = self._run_blocks(
+            blocks,
+            states,
+            mask,
+            tables,
+            cache,
+            use_cache,
+            output_hidden_states,
+            output_attentions,
+            **kwargs,
+        )
         return BaseModelOutputWithPast(
             last_hidden_state=self.encoder.final_layernorm(states),
             past_key_values=cache if use_cache else None,
-            hidden_states=tuple(hidden) if collect else None,
-            attentions=tuple(attentions) if collect_weights else None,
+            hidden_states=None if hidden is None else tuple(hidden),
+            attentions=None if attentions is None else tuple(attentions),
         )
 
 
-class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
+class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
     """The chat and base models: what `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
@@ -312,57 +314,6 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, ChatMixin, Generat
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.transformer.output_layer = new_embeddings  # type: ignore[assignment]
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        attention_mask: Any = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        return_last_logit: bool | None = False,
-        logits_to_keep: int | Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Scores of the next token; see `ChatGLMModel.forward` for what is not named here.
-
-        Args:
-            labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
-            logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
-            return_last_logit: the official name of `logits_to_keep=1`.
-
-        Returns:
-            logits (B, S or n, padded_vocab_size) in the weights' dtype, loss, the cache, hidden states (L + 1 of them).
-        """
-        outputs = self.transformer(
-            input_ids=input_ids,
-            position_ids=position_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            **kwargs,
-        )
-        states = select_positions(outputs.last_hidden_state, 1 if return_last_logit else logits_to_keep)
-        logits = self.transformer.output_layer(states)
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.padded_vocab_size, **kwargs)
-        result = CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
 
     def prepare_inputs_for_generation(
         self,

@@ -20,14 +20,22 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin
 from transformers.masking_utils import create_causal_mask, create_masks_for_generate
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import eager_attention
 from chatglm.models.configuration import GLMConfig
-from chatglm.models.pretrained import FamilyModel, new_tokens, open_cache, select_positions, split_heads, with_prefix
+from chatglm.models.pretrained import (
+    FamilyModel,
+    LanguageModel,
+    Past,
+    new_tokens,
+    remember,
+    split_heads,
+    with_prefix,
+)
 
 __all__ = ["GLMForConditionalGeneration", "GLMModel", "GLMPreTrainedModel", "rotary_tables", "two_row_positions"]
 
@@ -112,12 +120,11 @@ class SelfAttention(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+        self, states: Tensor, mask: Any, tables: Tables, past: Past, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         query, key, value = split_heads(self.query_key_value(states), self.heads).chunk(3, dim=-1)
         query, key = rotate(query, tables), rotate(key, tables)
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
+        key, value = remember(past, key, value, self.layer_idx)
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
@@ -153,10 +160,10 @@ class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
         self.mlp = GLU(config)
 
     def forward(
-        self, states: Tensor, mask: Any, tables: Tables, cache: Cache | None, **kwargs: Any
+        self, states: Tensor, mask: Any, tables: Tables, past: Past, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         normed = self.input_layernorm(states)
-        attended, weights = self.attention(normed, mask, tables, cache, **kwargs)
+        attended, weights = self.attention(normed, mask, tables, past, **kwargs)
         normed = self.post_attention_layernorm(normed * self.ALPHA + attended)
         return normed * self.ALPHA + self.mlp(normed), weights
 
@@ -225,12 +232,7 @@ class GLMModel(GLMPreTrainedModel):
             InputError: positions that cannot be told, or a cache of the official code's form.
         """
         config = self.config
-        if (input_ids is None) == (inputs_embeds is None):
-            raise InputError("give either input_ids or inputs_embeds to the model")
-        states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if use_cache is None:
-            use_cache = config.use_cache and not self.training
-        cache, seen = open_cache(past_key_values, use_cache, config, self.prefix_encoder, states)
+        states, cache, seen, use_cache = self._begin(input_ids, inputs_embeds, past_key_values, use_cache)
         if position_ids is None:
             if input_ids is None or not isinstance(seen, int) or seen:
                 raise InputError(
@@ -244,22 +246,16 @@ class GLMModel(GLMPreTrainedModel):
         mask = self._mask(states, position_ids, with_prefix(attention_mask, self.prefix_encoder), cache)
         tables = rotary_tables(position_ids, config, states.dtype)
 
-        collect = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        collect_weights = config.output_attentions if output_attentions is None else output_attentions
-        hidden: list[Tensor] = []
-        attentions: list[Tensor | None] = []
-        for block in self.layers:
-            if collect:
-                hidden.append(states)
-            states, weights = block(states, mask, tables, cache, **kwargs)
-            if collect_weights:
-                attentions.append(weights)
+        states, hidden, attentions = self._run_blocks(
+            self.layers, states, mask, tables, cache, use_cache, output_hidden_states, output_attentions, **kwargs
+        )
         states = self.final_layernorm(states)
         return BaseModelOutputWithPast(
             last_hidden_state=states,
             past_key_values=cache if use_cache else None,
-            hidden_states=(*hidden, states) if collect else None,
-            attentions=tuple(attentions) if collect_weights else None,
+            # Officially the last entry is what comes out of the final norm, not what goes in.
+            hidden_states=None if hidden is None else (*hidden[:-1], states),
+            attentions=None if attentions is None else tuple(attentions),
         )
 
     def _mask(self, states: Tensor, position_ids: Tensor, given: Any, cache: Cache | None) -> Any:
@@ -299,7 +295,7 @@ def _open(shape: torch.Size, states: Tensor) -> Tensor:
     return torch.zeros(shape, dtype=states.dtype, device=states.device)
 
 
-class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
+class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, GenerationMixin):  # type: ignore[misc]
     """ChatGLM-6B: what `AutoModel`, `AutoModelForCausalLM` and `AutoModelForSeq2SeqLM` load.
 
     Embedding and output head are one weight (`tie_word_embeddings`), though official files hold it under both names.
@@ -320,51 +316,6 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, ChatMixin, GenerationMixin
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings  # type: ignore[assignment]
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        attention_mask: Any = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Scores of the next token, (B, S or n, vocab_size); see `GLMModel.forward` for what is not named here.
-
-        Args:
-            labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
-            logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
-        """
-        outputs = self.transformer(
-            input_ids=input_ids,
-            position_ids=position_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            **kwargs,
-        )
-        logits = self.lm_head(select_positions(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        result = CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         """Make embedding and head one weight; called by `transformers` after loading with the keys it did not find."""

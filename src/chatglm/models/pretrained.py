@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.models.checkpoint import check_folder, check_missing
 from chatglm.models.prefix import PrefixEncoder
 
-__all__ = ["FamilyModel", "new_tokens", "open_cache", "select_positions", "split_heads", "with_prefix"]
+__all__ = [
+    "FamilyModel",
+    "LanguageModel",
+    "Past",
+    "new_tokens",
+    "remember",
+    "select_positions",
+    "split_heads",
+    "with_prefix",
+]
 
 
 class FamilyModel(PreTrainedModel):  # type: ignore[misc]
@@ -73,6 +84,77 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_("prefix_encoder." in name)
 
+    # The backbone's forward pass, as far as both architectures share it
+
+    prefix_encoder: PrefixEncoder | None
+    gradient_checkpointing: bool
+
+    def _begin(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, cache: Cache | None, use_cache: bool | None
+    ) -> tuple[Tensor, Cache | None, int, bool]:
+        """Embeddings (B, S, H), the cache with a P-tuning prefix at its front, how many real tokens it holds, and
+        whether it will be written to: if that is asked for, or the caller brought it.
+
+        Raises:
+            InputError: both or neither of ids and embeddings; a cache of the official code's form.
+            UnsupportedError: a static cache together with a P-tuning prefix.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give either input_ids or inputs_embeds to the model")
+        if cache is not None and not isinstance(cache, Cache):
+            raise InputError(
+                f"past_key_values is a {type(cache).__name__}; pass the transformers.Cache of an earlier call"
+            )
+        states: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.gradient_checkpointing and self.training:
+            use_cache = False  # blocks run twice, and would write twice
+        elif cache is not None:
+            use_cache = True
+        elif use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        prefix = self.prefix_encoder
+        if cache is None and (use_cache or prefix is not None):
+            cache = DynamicCache(config=self.config)
+        seen = 0 if cache is None else cache.get_seq_length()
+        if prefix is not None and cache is not None:
+            if isinstance(cache, StaticCache):
+                raise UnsupportedError(
+                    "a static cache has no room for a P-tuning prefix; use the dynamic cache (the default)"
+                )
+            if seen == 0:
+                prefix.fill(cache, states.shape[0], states.dtype, states.device)
+            else:
+                seen -= prefix.length
+        return states, cache, seen, bool(use_cache)
+
+    def _run_blocks(
+        self,
+        blocks: Iterable[nn.Module],
+        states: Tensor,
+        mask: Any,
+        tables: Any,
+        cache: Cache | None,
+        use_cache: bool,
+        output_hidden_states: bool | None,
+        output_attentions: bool | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, list[Tensor] | None, list[Tensor | None] | None]:
+        """The last block's output; if asked for, every block's input and the last one's output; attention weights."""
+        config = self.config
+        keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        keep_weights = config.output_attentions if output_attentions is None else output_attentions
+        trail, attentions = [states], []
+        for number, block in enumerate(blocks):
+            # A cache that is not to be written to (a prefix in training) is only read.
+            reads = cache is not None and not use_cache
+            past = (cache.layers[number].keys, cache.layers[number].values) if cache is not None and reads else cache
+            states, weights = block(states, mask, tables, past, **kwargs)
+            if keep:
+                trail.append(states)
+            if keep_weights:
+                attentions.append(weights)
+        return states, trail if keep else None, attentions if keep_weights else None
+
     def _make_prefix_encoder(self, *, heads: int, width: int, hidden: int, embedding: int | None) -> PrefixEncoder:
         config = self.config
         return PrefixEncoder(
@@ -85,41 +167,79 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         )
 
 
+class LanguageModel(FamilyModel):
+    """Scores of the next token: the forward pass of both conditional-generation models."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        return_last_logit: bool | None = False,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Scores of the next token; see the backbone's `forward` for what is not named here.
+
+        Args:
+            labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
+            logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
+            return_last_logit: the official name of `logits_to_keep=1`.
+
+        Returns:
+            logits (B, S or n, vocabulary) in the weights' dtype, loss, the cache, hidden states (L + 1 of them).
+        """
+        outputs = self.transformer(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            **kwargs,
+        )
+        states = select_positions(outputs.last_hidden_state, 1 if return_last_logit else logits_to_keep)
+        logits = self.get_output_embeddings()(states)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
+
+
 def _is_path(name: Any) -> bool:
     """Whether a name can only mean a folder, and not a repository `owner/name` of the hub."""
     text = os.fspath(name)
     return text.startswith((".", "~", os.sep)) or text.count("/") != 1 or os.path.isabs(text)
 
 
-def open_cache(
-    cache: Cache | None, use_cache: bool, config: Any, prefix: PrefixEncoder | None, inputs: Tensor
-) -> tuple[Cache | None, int]:
-    """The cache that a forward pass writes to, the P-tuning prefix at its front, and how many real tokens it holds.
+Past: TypeAlias = Cache | tuple[Tensor, Tensor] | None
+"""What a block attends to besides its input: a cache that it writes to, keys and values to read, or nothing."""
 
-    Args:
-        inputs: embeddings (batch, tokens, hidden), for their batch size, dtype and device.
 
-    Raises:
-        InputError: `cache` is not a `transformers` cache (the official code's tuples are not accepted).
-        UnsupportedError: a static cache together with a P-tuning prefix.
-    """
-    if cache is not None and not isinstance(cache, Cache):
-        raise InputError(
-            f"past_key_values is a {type(cache).__name__}; pass the transformers.Cache that an earlier call returned"
-        )
-    if cache is None and (use_cache or prefix is not None):
-        cache = DynamicCache(config=config)
-    if cache is None:
-        return None, 0
-    seen = cache.get_seq_length()
-    if prefix is None:
-        return cache, seen
-    if isinstance(cache, StaticCache):
-        raise UnsupportedError("a static cache has no room for a P-tuning prefix; use the dynamic cache (the default)")
-    if seen == 0:
-        prefix.fill(cache, inputs.shape[0], inputs.dtype, inputs.device)
-        return cache, 0
-    return cache, seen - prefix.length
+def remember(past: Past, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """Keys and values (batch, heads, tokens, channels) with those of the past in front of them."""
+    if past is None:
+        return key, value
+    if isinstance(past, tuple):
+        return torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+    updated: tuple[Tensor, Tensor] = past.update(key, value, layer)
+    return updated
 
 
 def with_prefix(mask: Tensor | None, prefix: PrefixEncoder | None) -> Tensor | None:
