@@ -262,7 +262,9 @@ class _Dialogue:
             options |= {"temperature": temperature, "top_p": top_p}
         else:  # generate warns about sampling options that it does not use, also about those of a generation_config
             options |= {"temperature": None, "top_p": None, "top_k": None}
-        if options.get("max_new_tokens") is None:
+        if options.get("max_new_tokens") is not None:
+            options["max_length"] = None  # else generate warns of the one in GLM-4's generation_config.json
+        else:
             options.pop("max_new_tokens", None)
             options["max_length"] = max_length
             if len(prompt) >= max_length:
