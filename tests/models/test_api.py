@@ -334,6 +334,14 @@ def test_stream_generate_in_batches_and_with_caches(loaded) -> None:
     assert isinstance(steps[-1][1], DynamicCache)
 
 
+def test_build_inputs_of_chatglm2(golden, loaded) -> None:
+    """differences: cache-is-exact. `build_stream_inputs`, which drops a history, has no counterpart here."""
+    model, tokenizer = loaded("chatglm2")
+    for record in golden("chatglm2")["tokenizer"]["build_prompt"]:
+        inputs = model.build_inputs(tokenizer, record["query"], record["history"])
+        assert {name: tensor.tolist() for name, tensor in inputs.items()} == record["build_inputs"]
+
+
 @pytest.mark.parametrize("version", ["chatglm", "chatglm2"])
 def test_process_response_of_pairs(version: str, golden, loaded) -> None:
     model, _ = loaded(version)
@@ -446,6 +454,35 @@ def test_tokenizer_of_another_model(loaded) -> None:
             model.chat(loaded(other)[1], "x")
     with pytest.raises(TokenizerError, match="not a tokenizer of this family"):
         model.chat(object(), "x")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_assisted_decoding_streams_the_same(version: str, loaded) -> None:
+    """Prompt lookup accepts several tokens at a time; the stream and its cache are none the worse for it."""
+    model, tokenizer = loaded(version)
+    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12}
+    expected = model.chat(tokenizer, "你好你好你好", **options)
+    assert model.chat(tokenizer, "你好你好你好", prompt_lookup_num_tokens=3, **options) == expected
+    *_, last = model.stream_chat(tokenizer, "你好你好你好", prompt_lookup_num_tokens=3, **options)
+    assert last == expected
+    if version == "chatglm":
+        return
+    *_, (_, history, cache) = model.stream_chat(
+        tokenizer, "你好你好你好", prompt_lookup_num_tokens=3, return_past_key_values=True, **options
+    )
+    *_, (*step, _) = model.stream_chat(
+        tokenizer, "再见", history, past_key_values=cache, return_past_key_values=True, **options
+    )
+    assert tuple(step) == model.chat(tokenizer, "再见", history, **options)
+
+
+def test_no_stop_id_at_all(loaded) -> None:
+    model, tokenizer = loaded("chatglm2")
+    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": 4, "eos_token_id": None}
+    *_, last = model.stream_chat(tokenizer, "你好", **options)
+    assert last == model.chat(tokenizer, "你好", **options)
+    with pytest.raises(InputError, match="return_dict_in_generate"):
+        model.chat(tokenizer, "你好", return_dict_in_generate=True)
 
 
 def test_leaving_a_stream_ends_its_thread(loaded) -> None:

@@ -128,6 +128,10 @@ class ChatMixin:
         """
         return _dialogue(self, tokenizer).stream_chat(*args, **kwargs)
 
+    def build_inputs(self, tokenizer: Any, query: str, history: Sequence[Pair] | None = None) -> Any:
+        """A prompt of ChatGLM-6B or ChatGLM2 as tensors on the model's device, for `generate`."""
+        return tokenizer([tokenizer.build_prompt(query, history)], return_tensors="pt").to(self.device)
+
     def process_response(self, output: str, history: Sequence[Turn] | None = None) -> Any:
         """Turn decoded text into what `chat` returns.
 
@@ -255,8 +259,9 @@ class _Dialogue:
         options.setdefault("eos_token_id", sorted(self.format.stop_ids))
         if temperature < 0:
             raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or positive")
-        if options.get("num_return_sequences", 1) != 1:
-            raise InputError("num_return_sequences: a chat has one answer; use generate for several")
+        for name, single in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
+            if options.get(name, single) != single:
+                raise InputError(f"{name}={options[name]}: a chat gives one answer, as text; use generate for more")
         options["do_sample"] = bool(do_sample and temperature > 0)
         if options["do_sample"]:
             options |= {"temperature": temperature, "top_p": top_p}
@@ -308,9 +313,10 @@ class _Dialogue:
         reader = _Reader(self.tokenizer, self.header)
         ids: list[int] = []
         yielded = False
-        for token in step_through(self.model, **self._inputs(prompt), **options):
-            if cache is not None:
-                cache.token_ids = [*prompt, *ids]
+        for number, token in enumerate(step_through(self.model, **self._inputs(prompt), **options)):
+            if cache is not None:  # the newest token itself is not in it yet
+                cache.token_ids = [*prompt] if number == 0 else cache.token_ids
+                cache.token_ids += ids[-1:]
             if (token_id := int(token[0])) in stops:
                 continue
             ids.append(token_id)
@@ -321,8 +327,8 @@ class _Dialogue:
             yield reader.parts, cache
 
 
-def _as_set(ids: int | Sequence[int]) -> set[int]:
-    return {ids} if isinstance(ids, int) else set(ids)
+def _as_set(ids: int | Sequence[int] | None) -> set[int]:
+    return {ids} if isinstance(ids, int) else set(ids or ())
 
 
 class _Reader:

@@ -40,9 +40,11 @@ class _LockStep(BaseStreamer):  # type: ignore[misc]
         if not self._seen_prompt:  # the first call brings the prompt
             self._seen_prompt = True
             return
-        self.token = value
-        self._ready.release()
-        self.wait()
+        # Assisted decoding brings several at once, (1, tokens).
+        for token in value.unbind(-1) if value.ndim == 2 else (value,):
+            self.token = token
+            self._ready.release()
+            self.wait()
 
     def end(self) -> None:
         """Called by generate after its last token; the thread's own end says the same."""
