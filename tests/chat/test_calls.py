@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatglm.chat.calls import parse_json_arguments, parse_python_call, render_python_call
+from chatglm.chat.calls import fenced, parse_json_arguments, parse_python_call, render_python_call
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
@@ -40,6 +42,12 @@ def test_numbers_that_json_does_not_have() -> None:
         ("tool_call(text='中文\\n第二行')", {"text": "中文\n第二行"}),
         ("tool_call(\n    a=1,\n    b=2,\n)", {"a": 1, "b": 2}),
         ("tool_call(a=1, **{'x-y': 2})", {"a": 1, "x-y": 2}),
+        ("```python\n# 查询\ntool_call(a=1)  # it's done\n```", {"a": 1}),
+        ("tool_call(a=r'\\d+(x).y', b='it\\'s', c='a' \"b\")", {"a": "\\d+(x).y", "b": "it's", "c": "ab"}),
+        (
+            "tool_call(a='''f(x).y\n+1''', b=1.5e-3, c=.5, d=1_000)",
+            {"a": "f(x).y\n+1", "b": 1.5e-3, "c": 0.5, "d": 1000},
+        ),
     ],
 )
 def test_calls(text: str, arguments: dict) -> None:
@@ -110,3 +118,49 @@ def test_json() -> None:
     assert parse_json_arguments('{"city": "北京", "days": 3}') == {"city": "北京", "days": 3}
     for text in ("", "[1]", '"x"', "{", '{"a": 1} {"b": 2}', "[" * 100_000, "nope"):
         assert parse_json_arguments(text) is None
+
+
+def test_names_of_arguments_are_keywords_where_python_has_them() -> None:
+    assert render_python_call({"城市": "北京", "a-b": 1}) == "```python\ntool_call(城市='北京', **{'a-b': 1})\n```"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ".a" * 100_000,
+        ".a1" * 100_000,
+        "()" * 100_000,
+        "(a=" + "1+" * 100_000 + "1)",
+        "(a=" + "[0]" * 100_000 + ")",
+        "(a=" + "'x'%" * 100_000 + "1)",
+        "(a='x'" + ".a" * 100_000 + ")",
+        "(a=f'{x" + ".a" * 100_000 + "}')",
+        '(a=f"{x' + ".a" * 100_000 + '}")',
+        "(a=1\\\n" + ".a" * 100_000 + ")",
+        "(#'\na" + ".a" * 100_000 + ")",
+    ],
+    ids=lambda rest: rest[:12],
+)
+def test_chains_do_not_reach_the_compiler(rest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ast.parse` of Python 3.10 ends the process on these."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("ast.parse was called")
+
+    monkeypatch.setattr(ast, "parse", refuse)
+    assert parse_python_call("tool_call" + rest) is None
+
+
+@pytest.mark.parametrize("text", [" ", "``` ", "\n", "'", "\\'", "'''\\", "\"'", "1_", "tool_call   "])
+def test_time_is_linear(text: str) -> None:
+    """A model that repeats itself does not stop the server: quadratic, each of these would take a minute."""
+    start = time.perf_counter()
+    for before in ("```python\n", "tool_call(a=", "tool_call(a='''"):
+        assert parse_python_call(before + text * 100_000) is None
+        assert fenced(before + text * 100_000) is None or text == "``` "
+    assert time.perf_counter() - start < 10
+
+
+@given(st.text(alphabet="` \n\tapython", max_size=24))
+def test_a_fence_holds_what_was_put_in(code: str) -> None:
+    assert fenced(f"```python\n{code}\n```") == code

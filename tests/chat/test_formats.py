@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chatglm import AutoTokenizer
 from chatglm.chat.formats import CallPiece, Persona, TextPiece, chat_format, postprocess, postprocess_v1
-from chatglm.chat.messages import INTERPRETER, Message, ToolCall
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec, messages_from_pairs
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, UnsupportedError
 from conftest import VERSIONS
@@ -114,6 +114,7 @@ def test_a_reply_is_read_as_it_was_written(kind: str, formats) -> None:
             parser = form.parser()
             deltas = [delta for token_id in reply for delta in parser.feed(token_id)]
             whole = parser.close()
+            assert parser.close() == whole
             deltas += parser.last
             assert whole == expected
             assert "".join(d.text for d in deltas if isinstance(d, TextPiece)) == whole.content
@@ -309,8 +310,13 @@ def test_golden_dialogues_of_glm4(formats, golden) -> None:
     form = formats["glm4"]
     for record in golden("glm4")["tokenizer"]["apply_chat_template"]["cases"]:
         messages = [Message.from_dict(d, n) for n, d in enumerate(record["messages"])]
-        text = form.text(messages)
-        assert text == record["text_agp_True"], record["name"]
+        for prompt in (True, False):
+            if f"text_agp_{prompt}" not in record:
+                continue
+            assert form.text(messages, (), prompt) == record[f"text_agp_{prompt}"], record["name"]
+            # differences: user-text-never-control
+            forged = record["name"] == "special-text-in-content"
+            assert (form.ids(messages, (), prompt) != record[f"ids_agp_{prompt}"]) is forged, record["name"]
 
 
 def test_rounds_take_no_tools(formats) -> None:
@@ -332,6 +338,11 @@ def test_system_message_in_rounds_goes_before_the_question(formats) -> None:
     )
     two = [Message("user", "一"), Message("user", "二")]
     assert formats["chatglm"].text(two) == "一\n二"
+    assert formats["chatglm"].text([two[0], Message("system", "规则")]) == "一\n规则"
+    late = [two[0], Message("assistant", "甲"), Message("system", "规则")]
+    assert formats["chatglm2"].text(late).endswith("\n\n[Round 2]\n\n问：规则\n\n答：")
+    greeting = [Message("system", "规则"), Message("assistant", "你好"), Message("user", "二")]
+    assert formats["chatglm"].text(greeting) == "[Round 0]\n问：规则\n答：你好\n[Round 1]\n问：二\n答："
 
 
 def test_script_of_characterglm(formats) -> None:
@@ -355,3 +366,130 @@ def test_punctuation_of_chatglm(text: str) -> None:
         assert after == before or dict(zip(",!:;?", "，！：；？", strict=True))[before] == after
     assert postprocess_v1(done) == done
     assert postprocess(text) == text.strip()
+
+
+def test_golden_prompts(formats, golden) -> None:
+    """The ids of every recorded prompt, straight from the format."""
+    for kind, name in (("chatglm", "prompts"), ("chatglm2", "build_prompt")):
+        for record in golden(kind)["tokenizer"][name]:
+            messages = messages_from_pairs(record["history"] or [], record["query"])
+            assert formats[kind].text(messages) == record["prompt"]
+            assert formats[kind].prompt(messages) == record["input_ids"]
+    for record in golden("chatglm3")["tokenizer"]["build_chat_input"]:
+        history = [*record["history"], {"role": record["role"], "content": record["query"]}]
+        messages = [Message.from_dict(d, n) for n, d in enumerate(history)]
+        assert formats["chatglm3"].prompt(messages) == record["out"]["input_ids"][0], record["name"]
+        assert formats["chatglm3"].text(messages) == record["decoded"], record["name"]
+
+
+@pytest.mark.parametrize("code", ["tool_call(a=1)", "```python\nx\n```", "```\n```", "", "x\n", " x\n  ", "# c\nx"])
+@pytest.mark.parametrize("kind", ROLES)
+def test_code_is_code(kind: str, code: str, formats) -> None:
+    """Whatever it looks like: a call, a fenced block."""
+    form = formats[kind]
+    call = ToolCall(INTERPRETER, {"code": code})
+    ids, _ = form.example([Message("user", "x"), Message("assistant", "", (call,))])
+    assert form.parse(ids[len(form.prompt([Message("user", "x")])) :]).tool_calls == (call,)
+
+
+@pytest.mark.parametrize("kind", GENERATIONS)
+@settings(max_examples=120, deadline=None)
+@given(text=st.text(alphabet="中文,!:? \n[训练时间]a`#", max_size=24) | TEXT, placeholder=st.booleans())
+def test_pieces_make_the_whole(kind: str, text: str, placeholder: bool, formats) -> None:
+    """What was passed on of any text was right, and is what the whole text reads as."""
+    form = formats[kind]
+    ids = form.tokenizer.encode_text(text.replace("a", "[[训练时间]]") if placeholder else text)
+    parser = form.parser()
+    deltas = [delta for token_id in ids for delta in parser.feed(token_id)]
+    message = parser.close()
+    assume(not message.tool_calls)
+    assert "".join(delta.text for delta in [*deltas, *parser.last]) == message.content
+    assert message.content == form._text_of(form.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("kind", ROLES)
+@pytest.mark.parametrize(
+    ("reply", "held"),
+    [
+        ("\n你好。", False),
+        ("好的。\n第一点", False),
+        ("说明\n```c\nint x;", False),
+        ("说明\n```python\nprint(1)", False),
+        ("说明\n[1] 引用", False),
+        ("好的", True),
+    ],
+)
+def test_text_is_not_held_until_its_end(kind: str, reply: str, held: bool, formats) -> None:
+    """Only what may still be a call is held, whether or not the model begins with the empty line of metadata."""
+    form = formats[kind]
+    parser = form.parser()
+    for token_id in form.tokenizer.encode_text(reply):
+        parser.feed(token_id)
+    parser.close()
+    assert (parser.last == [TextPiece(reply)]) is held
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply"),
+    [
+        ("chatglm3", "f\n```python\ntool_call(a=)\n```"),
+        ("chatglm3", "f\n```python\ntool_call(a=print(1))\n```"),
+        ("chatglm3", "f\ntool_call"),
+        ("chatglm3", "interpreter\n```python\nprint(1)"),
+        ("chatglm3", "f"),
+        ("glm4", 'f\n{"a": 1'),
+        ("glm4", "f\n[1]"),
+    ],
+)
+def test_a_broken_call_stays_text(kind: str, reply: str, formats) -> None:
+    """differences: no-eval. Name and content are both kept."""
+    form = formats[kind]
+    assert form.parse(form.tokenizer.encode_text(reply)) == Message("assistant", reply)
+
+
+def test_text_around_calls(formats) -> None:
+    """One reply of several messages: later texts stand on lines of their own."""
+    form = formats["chatglm3"]
+    header, encode = form.header_id(), form.tokenizer.encode_text
+    ids = [*encode("\n一"), header, *encode("f\ntool_call(a=1)"), header, *encode("\n二"), header]
+    assert form.parse(ids) == Message("assistant", "一\n二", (ToolCall("f", {"a": 1}),))
+
+
+def test_what_glm4_leaves_out_ends_no_turn(formats) -> None:
+    """The official template drops an observation without content; the header that follows is no stop id."""
+    form = formats["glm4"]
+    call = Message("assistant", "", (ToolCall("f", {}),))
+    messages = [Message("user", "x"), call, Message("observation", ""), Message("assistant", "y")]
+    ids, mask = form.example(messages)
+    assert ids[:-1] == form.ids(messages, (), False)
+    learned = {i for i, keep in zip(ids, mask, strict=True) if keep}
+    assert form.header_id() not in learned
+    messages[2] = Message("observation", "1")
+    ids, mask = form.example(messages)
+    assert mask[ids.index(form.tokenizer.get_command("<|observation|>"))]
+
+
+def test_tools_offered_twice_are_shown_once(formats) -> None:
+    """Those of the call replace those of the first message."""
+    messages = [Message("system", "s", tools=ToolSpec.list_from({"name": "old"})), Message("user", "u")]
+    for kind in ROLES:
+        text = formats[kind].text(messages, TOOLS)
+        assert "old" not in text
+        assert text.count(TOOLS[0]["description"]) == 1
+
+
+def test_tools_of_the_demo_registry_of_chatglm3(formats) -> None:
+    """`get_tools()` of the official demos is a dict by name, and the official prompt is its JSON."""
+    tools = {"track": {"name": "track", "description": "d", "params": []}}
+    message = Message.from_dict({"role": "system", "content": "s", "tools": tools})
+    assert formats["chatglm3"].text([message], (), False) == "[gMASK]sop<|system|> \n s\n" + json.dumps(
+        tools, indent=4, ensure_ascii=False
+    )
+    assert formats["chatglm3"].ids([Message("system", "s")], tools) == formats["chatglm3"].ids([message])
+
+
+@pytest.mark.parametrize("kind", ROLES)
+@pytest.mark.parametrize("name", ["", " ", "a\nb"])
+def test_a_call_has_a_name_of_one_line(kind: str, name: str, formats) -> None:
+    with pytest.raises(InputError, match="named"):
+        formats[kind].prompt([Message("assistant", "", (ToolCall(name, {}),))])

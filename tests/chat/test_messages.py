@@ -73,6 +73,13 @@ def test_tools() -> None:
         ({"role": "assistant", "content": "x", "metadata": "a\nb"}, "one line"),
         ({"role": "assistant", "content": "x", "loss": "yes"}, "loss must be true or false"),
         ({"role": "system", "content": "x", "tools": [{"description": "no name"}]}, r"tools\[0\]"),
+        ({"role": "system", "content": "x", "tools": {"f": {}}}, r"tools\['f'\]"),
+        ({"role": "system", "content": "x", "tools": 5}, "expected a list of tools"),
+        ({"role": "assistant", "tool_calls": 5}, "tool_calls must be a list, got int"),
+        ({"role": "assistant", "tool_calls": [{"function": "f"}]}, r"tool_calls\[0\]: expected"),
+        ({"role": "assistant", "tool_calls": [{"function": None, "name": "f"}]}, r"tool_calls\[0\]: expected"),
+        ({"role": "assistant", "function_call": "f"}, r"tool_calls\[0\]: expected"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[" * 100_000}}]}, "not JSON"),
     ],
 )
 def test_bad_messages(data: object, said: str) -> None:
@@ -91,3 +98,18 @@ def test_pairs() -> None:
             messages_from_pairs(bad, "x")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="query"):
         messages_from_pairs([], None)  # type: ignore[arg-type]
+
+
+def test_tools_as_they_were_given() -> None:
+    by_name = {"get_weather": WEATHER}
+    for given_tools in (by_name, [WEATHER], [{"type": "function", "function": WEATHER}], []):
+        message = Message.from_dict({"role": "system", "content": "s", "tools": given_tools})
+        assert message.to_dict()["tools"] == given_tools
+        assert Message.from_dict(message.to_dict()) == message
+    assert ToolSpec.list_from(WEATHER) == ToolSpec.list_from([WEATHER]) == (ToolSpec(WEATHER),)
+    assert ToolSpec.list_from(ToolSpec(WEATHER)) == (ToolSpec(WEATHER),)
+
+
+def test_metadata_is_one_line() -> None:
+    with pytest.raises(InputError, match="one line"):
+        Message("assistant", "x", metadata="a\nb")

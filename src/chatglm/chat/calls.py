@@ -10,21 +10,27 @@ import ast
 import json
 import keyword
 import re
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["fenced", "parse_json_arguments", "parse_python_call", "render_python_call"]
+__all__ = ["FENCES", "fenced", "parse_json_arguments", "parse_python_call", "render_python_call"]
 
-_FENCE = re.compile(r"\s*```(?:python|py)?[ \t]*\n(?P<code>.*?)\n?[ \t]*```\s*", re.DOTALL)
+FENCES = ("```", "```python", "```py")
+"""What may open a block of code."""
+
 _LONGEST = 1 << 20
 _NAMES = {"true": True, "false": False, "null": None}
 
 
 def fenced(text: str) -> str | None:
     """The inside of a text that is one fenced code block; None if it is not."""
-    match = _FENCE.fullmatch(text)
-    return None if match is None else match["code"]
+    opening, newline, rest = text.strip().partition("\n")
+    if not newline or opening.rstrip(" \t") not in FENCES or not rest.endswith("```"):
+        return None
+    # Not a regular expression: those that say this take quadratic time on a model that repeats blanks.
+    return rest[:-3].rstrip(" \t").removesuffix("\n")
 
 
 def parse_python_call(text: str) -> dict[str, Any] | None:
@@ -36,10 +42,13 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
     if len(text) > _LONGEST:
         return None
     code = fenced(text)
+    code = (text if code is None else code).strip()
+    if _is_chained(code):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's opinion of a model's string escapes
-            tree = ast.parse((text if code is None else code).strip(), mode="eval").body
+            tree = ast.parse(code, mode="eval").body
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.func.id != "tool_call":
             return None
         if tree.args:
@@ -58,6 +67,31 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
         return arguments
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return None
+
+
+# An unterminated string runs to where Python would give up, so that one pass over any text is enough.
+_STRING_OR_COMMENT = re.compile(
+    r"""(?<!\w)[rRuU]?(?:
+        '''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*(?:'''|\Z)
+      | \"\"\"[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*(?:\"\"\"|\Z)
+      | '[^'\\\n]*(?:\\.[^'\\\n]*)*'?
+      | "[^"\\\n]*(?:\\.[^"\\\n]*)*"?
+    ) | \#[^\n]*""",
+    re.DOTALL | re.VERBOSE,
+)
+_NUMBER = re.compile(r"(?<![\w.])(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?")
+_CHAINED = re.compile(r"[^\w\s()\[\]{},:=+*.'-]|[\w'\])}]\s*[(\[+*.-]|\w'")
+
+
+def _is_chained(code: str) -> bool:
+    """Whether operators, attributes, calls or indices follow an operand, as nowhere in a call with literals.
+
+    `a.a.a…` and `1+1+1…` make a tree as deep as the text is long, on which `ast.parse` of Python 3.10 overflows the
+    stack and ends the process. So does the inside of an f-string.
+    """
+    plain = _STRING_OR_COMMENT.sub(lambda found: "" if found[0][0] == "#" else "''", code)
+    plain = re.sub(r"tool_call\s*\(", "(", plain, count=1)
+    return _CHAINED.search(_NUMBER.sub("0", plain)) is not None
 
 
 def _literal(node: ast.expr) -> Any:
@@ -96,8 +130,9 @@ def render_python_call(arguments: Mapping[str, Any]) -> str:
 
 
 def _is_keyword(name: str) -> bool:
-    # Python folds identifiers to NFKC, which would change the argument's name.
-    return name.isascii() and name.isidentifier() and name not in _RESERVED
+    # Python folds identifiers to NFKC, which could change the name; and a few have signs that `_CHAINED` refuses.
+    plain = re.fullmatch(r"\w+", name) is not None and unicodedata.is_normalized("NFKC", name)
+    return plain and name.isidentifier() and name not in _RESERVED
 
 
 _RESERVED = frozenset([*keyword.kwlist, "__debug__"])

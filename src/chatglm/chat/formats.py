@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatglm.chat.calls import fenced, parse_json_arguments, parse_python_call, render_python_call
+from chatglm.chat.calls import FENCES, fenced, parse_json_arguments, parse_python_call, render_python_call
 from chatglm.chat.generations import Generation
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.chat.streaming import StreamDecoder, held_suffix
@@ -176,9 +176,18 @@ class ChatFormat:
         """The id that begins a further message inside one reply; None where there is none."""
         return None
 
-    def read_part(self, text: str) -> str | ToolCall:
-        """One message of a reply: text, or a call."""
-        return text
+    def read_call(self, text: str) -> ToolCall | None:
+        """One message of a reply, whole, as a call; None if it is text."""
+        return None
+
+    def may_call(self, metadata: str, content: str) -> bool | None:
+        """Whether a message that begins like this may be a call; None if it takes more to tell.
+
+        Args:
+            metadata: its first line, not blank.
+            content: what is there of the rest, without blanks in front.
+        """
+        return False
 
     def splits_lines(self) -> bool:
         """Whether a message begins with a line of metadata."""
@@ -189,83 +198,86 @@ class Parser:
     """The reply so far. Deltas joined are what `close` returns.
 
     Text is passed on as soon as nothing that follows can change it: a blank at its end may be stripped, a comma may
-    become full width, half a placeholder may become whole. A message that may still turn out to be a tool call is held.
+    become full width, half a placeholder may become whole. A message is held while it may still turn out to be a tool
+    call. Each id costs its own text, not that of the whole reply.
     """
 
     def __init__(self, form: ChatFormat) -> None:
         self._form = form
-        self._decoder = StreamDecoder(form.tokenizer)
-        self._part = ""  # text of the current message of the reply
-        self._is_text: bool | None = None if form.splits_lines() else True
         self._texts: list[str] = []
         self._calls: list[ToolCall] = []
-        self._given = 0  # characters of the current text that were passed on
-        self._ended = False
+        self._stopped = False
+        self._message: Message | None = None
         self.last: list[Delta] = []
         """After `close`: the deltas that were still held back."""
+        self._begin_part()
 
     def feed(self, token_id: int) -> list[Delta]:
         """Take in one id; returns what became certain. Ids after a stop id are ignored."""
-        if self._ended:
+        if self._stopped:
             return []
         if token_id in self._form.stop_ids:
-            self._ended = True
+            self._stopped = True
             return []
         if token_id == self._form.header_id():
             deltas = self._finish_part()
-            self._part, self._is_text, self._given = "", None, 0
+            self._begin_part()
             return deltas
         piece = self._decoder.feed(token_id)
-        self._part += piece
-        return self._settled(final=False) if piece else []
+        return self._take(piece) if piece else []
 
     def close(self) -> Message:
         """The whole message."""
-        self.last = self._finish_part()
-        return Message("assistant", "\n".join(self._texts), tuple(self._calls))
+        if self._message is None:
+            self._stopped = True
+            self.last = self._finish_part()
+            self._message = Message("assistant", "".join(self._texts), tuple(self._calls))
+        return self._message
+
+    def _begin_part(self) -> None:
+        """The next message of the reply."""
+        self._decoder = StreamDecoder(self._form.tokenizer)
+        # Whether it may be a call: unknown, or yes until its end, or no.
+        self._may_call: bool | None = None if self._form.splits_lines() else False
+        self._has_line = False  # the line of metadata is whole
+        self._held: list[str] = []  # text that is not certain
+        self._before = ""  # the last character that was passed on
 
     def _finish_part(self) -> list[Delta]:
-        self._part += self._decoder.close()
-        self._decoder = StreamDecoder(self._form.tokenizer)
-        if self._is_text is None and (call := self._read_call()) is not None:
+        self._held.append(self._decoder.close())
+        if self._may_call is not False and (call := self._form.read_call("".join(self._held))) is not None:
             self._calls.append(call)
             return [CallPiece(call)]
-        self._is_text = True
-        deltas = self._settled(final=True)
-        if text := self._form._text_of(self._body()):
-            self._texts.append(text)
-        return deltas
+        return self._release(final=True)
 
-    def _read_call(self) -> ToolCall | None:
-        read = self._form.read_part(self._part)
-        return read if isinstance(read, ToolCall) else None
+    def _take(self, piece: str) -> list[Delta]:
+        self._held.append(piece)
+        if piece.isspace() and (self._has_line or self._may_call is False or "\n" not in piece):
+            return []  # decides nothing, and may be stripped
+        if self._may_call is None:
+            self._has_line = self._has_line or "\n" in piece
+            if self._has_line:
+                metadata, _, content = "".join(self._held).partition("\n")
+                self._may_call = bool(metadata.strip()) and self._form.may_call(metadata.strip(), content.lstrip())
+        return self._release(final=False) if self._may_call is False else []
 
-    def _body(self) -> str:
-        """The current message's text; an empty line of metadata in front of it is not part of it."""
-        if not self._form.splits_lines():
-            return self._part
-        metadata, newline, content = self._part.partition("\n")
-        return content if newline and not metadata.strip() else self._part
-
-    def _settled(self, final: bool) -> list[Delta]:
-        if self._is_text is None:
-            metadata, newline, _ = self._part.partition("\n")
-            if not newline or metadata.strip():
-                return []  # may still become the name of a tool
-            self._is_text = True
-        body = self._body()
-        text = self._form._text_of(body)
+    def _release(self, final: bool) -> list[Delta]:
+        """Pass on of a text what can no longer change."""
+        text = "".join(self._held)
+        cut = len(text)
         if not final:
-            # A placeholder that is not whole yet, blanks that may be stripped, punctuation that may change.
-            body = body[: len(body) - held_suffix(body, TRAINING_TIME)]
-            text = self._form._text_of(body)
-            text = text[:-1] if text and text[-1] in FULL_WIDTH else text
-        # Later messages of one reply stand on lines of their own.
-        new = text[self._given :]
+            cut = len(text[: cut - held_suffix(text, TRAINING_TIME)].rstrip())
+            if cut and text[cut - 1] in FULL_WIDTH:
+                cut = len(text[: cut - 1].rstrip())
+        self._held = [text[cut:]]
+        # What is cleaned of a character depends on its neighbours at most.
+        new = self._form._text_of(self._before + text[:cut])[len(self._before) :]
         if not new:
             return []
-        lead = "\n" if self._given == 0 and self._texts else ""
-        self._given = len(text)
+        # Later messages of one reply stand on lines of their own.
+        lead = "" if self._before or not self._texts else "\n"
+        self._before = new[-1]
+        self._texts.append(lead + new)
         return [TextPiece(lead + new)]
 
 
@@ -281,20 +293,23 @@ class _RoundsFormat(ChatFormat):
         if tools or any(m.tools or m.tool_calls or m.metadata or m.role == "observation" for m in messages):
             raise UnsupportedError(f"{self.generation} knows no tools; use ChatGLM3 or GLM-4 for them")
         rounds: list[tuple[str, Message | None]] = []
-        preface = ""
+        preface: list[str] = []  # of system messages: there is no role for them; they go in front of the question
         for message in messages:
             if message.loss and message.role != "assistant":
                 raise UnsupportedError(f"loss: true on a {message.role} message: {self.generation} learns answers only")
-            if message.role == "system":  # there is no role for it; it goes in front of the question
-                preface += message.content + "\n\n"
-            elif message.role == "assistant":
-                waiting = bool(rounds) and rounds[-1][1] is None
-                rounds[len(rounds) - waiting :] = [(rounds[-1][0] if waiting else "", message)]
-            elif rounds and rounds[-1][1] is None:
-                rounds[-1] = f"{rounds[-1][0]}\n{message.content}", None
+            question = rounds[-1][0] if rounds and rounds[-1][1] is None else None
+            if message.role == "assistant" and question is not None:
+                rounds[-1] = question, message
+            elif question is not None:
+                rounds[-1] = f"{question}\n{message.content}", None
+            elif message.role == "system":
+                preface.append(message.content)
             else:
-                rounds.append((preface + message.content, None))
-                preface = ""
+                told = [*preface] if message.role == "assistant" else [*preface, message.content]
+                rounds.append(("\n\n".join(told), message if message.role == "assistant" else None))
+                preface = []
+        if preface:  # no question came after them
+            rounds.append(("\n\n".join(preface), None))
         return rounds
 
     def _learn(self, openings: Sequence[tuple[str, Message | None]]) -> tuple[list[int], list[bool]]:
@@ -453,7 +468,10 @@ class _RolesFormat(ChatFormat):
     PREFIX_TEXT = "[gMASK]sop"
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        """Every header that the prompt has: the message it belongs to, role, metadata and content."""
+        """Every header that the prompt has: the message it belongs to, role, metadata and content.
+
+        The role is "" where the prompt leaves the message out.
+        """
         raise UnsupportedError("_parts")  # pragma: no cover
 
     def ids(
@@ -461,7 +479,7 @@ class _RolesFormat(ChatFormat):
     ) -> list[int]:
         ids = self.tokenizer.get_prefix_tokens()
         for _, role, metadata, content in self._parts(messages, tools):
-            ids += self.tokenizer.build_single_message(role, metadata, content)
+            ids += self.tokenizer.build_single_message(role, metadata, content) if role else []
         return [*ids, self.tokenizer.get_command("<|assistant|>")] if add_generation_prompt else ids
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
@@ -480,16 +498,22 @@ class _RolesFormat(ChatFormat):
         ids = list(self.tokenizer.get_prefix_tokens())
         mask = [False] * len(ids)
         previous: Message | None = None
+        gap = False
         for message, role, metadata, content in self._parts(messages, tools):
+            if not role:
+                gap = True
+                continue
             spoke = previous is not None and previous.role == "assistant"
             if role == "system" and spoke:
                 raise InputError("a system message cannot follow an assistant's: only the first message can be one")
             new = self.tokenizer.build_single_message(role, metadata, content)
             learned = message.role == "assistant" if message.loss is None else message.loss
             ends_learned_turn = spoke and previous is not None and previous.loss is not False
+            # Across a message that is left out, `<|assistant|>` would be learned as the end of a turn: it ends none.
+            is_target = ends_learned_turn and not (gap and role == "assistant")
             ids += new
-            mask += [ends_learned_turn] + [learned] * (len(new) - 1)
-            previous = message
+            mask += [is_target] + [learned] * (len(new) - 1)
+            previous, gap = message, False
         if previous is not None and previous.role == "assistant":
             ids.append(self._last_stop(previous))
             mask.append(previous.loss is not False)
@@ -508,12 +532,10 @@ class _RolesFormat(ChatFormat):
     def splits_lines(self) -> bool:
         return True
 
-    def read_part(self, text: str) -> str | ToolCall:
+    def read_call(self, text: str) -> ToolCall | None:
         metadata, newline, content = text.partition("\n")
         name = metadata.strip()
-        if not newline or not name:
-            return text
-        return self._read_call(name, content) or text
+        return self._read_call(name, content) if newline and name else None
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
         raise UnsupportedError("_read_call")  # pragma: no cover
@@ -522,6 +544,8 @@ class _RolesFormat(ChatFormat):
         if message.content or message.metadata or not message.tool_calls:
             yield message, "assistant", message.metadata, message.content
         for call in message.tool_calls:
+            if not call.name.strip() or "\n" in call.name:
+                raise InputError(f"a tool call is named {call.name!r:.80}; a prompt needs one line that is not blank")
             yield message, "assistant", *self._write_call(call)
 
     def _write_call(self, call: ToolCall) -> tuple[str, str]:
@@ -535,7 +559,7 @@ class _ChatGLM3Format(_RolesFormat):
     SYSTEM = "Answer the following questions as best as you can. You have access to the following tools:"
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        offered = tuple(ToolSpec.from_dict(tool, f"tools[{n}]") for n, tool in enumerate(tools))
+        offered = ToolSpec.list_from(tools)
         if offered and (not messages or messages[0].role != "system"):
             messages = [Message("system", self.SYSTEM), *messages]
         for number, message in enumerate(messages):
@@ -545,7 +569,7 @@ class _ChatGLM3Format(_RolesFormat):
             content = message.content
             listed = offered if offered and number == 0 else message.tools
             if message.role == "system" and listed is not None:
-                content += "\n" + json.dumps([tool.flat() for tool in listed], indent=4, ensure_ascii=False)
+                content += "\n" + json.dumps(ToolSpec.as_given(listed, flat=True), indent=4, ensure_ascii=False)
             yield message, message.role, message.metadata, content
 
     def _write_call(self, call: ToolCall) -> tuple[str, str]:
@@ -555,11 +579,25 @@ class _ChatGLM3Format(_RolesFormat):
         return call.name, render_python_call(call.arguments)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
+        if name == INTERPRETER and (code := fenced(content)) is not None:
+            return ToolCall(INTERPRETER, {"code": code})
         arguments = parse_python_call(content)
-        if arguments is not None:
-            return ToolCall(name, arguments)
-        code = fenced(content)
-        return ToolCall(INTERPRETER, {"code": code}) if name == INTERPRETER and code is not None else None
+        return None if arguments is None else ToolCall(name, arguments)
+
+    def may_call(self, metadata: str, content: str) -> bool | None:
+        if "```".startswith(content[:3]):
+            opening, newline, code = content.partition("\n")
+            if not newline:
+                return None if len(opening) < len("```python") or opening.rstrip() in FENCES else False
+            if opening.rstrip() not in FENCES:
+                return False
+            if metadata == INTERPRETER:
+                return True
+            content = code.lstrip()
+            if content.startswith("#"):  # a comment in front of the call
+                return True
+        known = content[: len("tool_call")]
+        return "tool_call".startswith(known) and (known == "tool_call" or None)
 
 
 class _GLM4Format(_RolesFormat):
@@ -603,16 +641,16 @@ class _GLM4Format(_RolesFormat):
     }
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        offered = tuple(ToolSpec.from_dict(tool, f"tools[{n}]") for n, tool in enumerate(tools))
+        offered = ToolSpec.list_from(tools)
         if offered:
             yield Message("system"), "system", "", self._tool_block(offered)
-        for message in messages:
-            if message.tools is not None:
+        for number, message in enumerate(messages):
+            if message.tools is not None and not (offered and number == 0):
                 yield Message("system"), "system", "", self._tool_block(message.tools)
             if message.role == "assistant" and message.tool_calls:
                 yield from self._assistant_parts(message)
-            elif message.content:  # the official template leaves empty messages out
-                yield message, message.role, message.metadata, message.content
+            else:  # the official template leaves empty messages out
+                yield message, message.role if message.content else "", message.metadata, message.content
 
     def _tool_block(self, tools: Sequence[ToolSpec]) -> str:
         # The template's own newline in front of each tool is one: jinja eats the other.
@@ -628,7 +666,8 @@ class _GLM4Format(_RolesFormat):
     def _write_call(self, call: ToolCall) -> tuple[str, str]:
         code = call.arguments.get("code")
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
-            return "python", code
+            # The model writes bare code; code that would read as a fence around code gets one around it.
+            return "python", code if fenced(code) is None else f"```python\n{code}\n```"
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
@@ -637,6 +676,9 @@ class _GLM4Format(_RolesFormat):
             return ToolCall(INTERPRETER, {"code": content if code is None else code})
         arguments = parse_json_arguments(content)
         return None if arguments is None else ToolCall(name, arguments)
+
+    def may_call(self, metadata: str, content: str) -> bool | None:
+        return True if metadata == "python" else content.startswith("{") if content else None
 
 
 _FORMATS: dict[Generation, type[ChatFormat]] = {

@@ -44,14 +44,16 @@ class ToolCall:
         Raises:
             InputError: there is no name, or the arguments are no JSON object.
         """
-        inner = data.get("function", data) if isinstance(data, Mapping) else {}
+        inner = data.get("function", data) if isinstance(data, Mapping) else None
+        if not isinstance(inner, Mapping):
+            raise InputError(f"{where}: expected {{'name', 'arguments'}} or OpenAI's form of it, got {data!r:.80}")
         name, arguments = inner.get("name"), inner.get("arguments", {})
         if not isinstance(name, str) or not name:
             raise InputError(f"{where}: a call needs a name, got {data!r:.80}")
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{where}: arguments of {name} are not JSON ({error})") from None
         if not isinstance(arguments, Mapping):
             raise InputError(f"{where}: arguments of {name} must be an object, got {type(arguments).__name__}")
@@ -60,9 +62,38 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """A tool on offer, kept as it was given: ChatGLM3 prompts show the dict word for word."""
+    """A tool on offer, kept as it was given: ChatGLM3 prompts show the dict word for word.
+
+    Attributes:
+        key: its key, if the tools came as one dict, as ChatGLM3's demo registry has them; the prompt shows that too.
+    """
 
     given: Mapping[str, Any] = field(hash=False)
+    key: str = ""
+
+    @classmethod
+    def list_from(cls, data: Any, where: str = "tools") -> tuple[ToolSpec, ...]:
+        """From a list of tools, a dict of them by name, or a single tool.
+
+        Raises:
+            InputError: one of them is no tool.
+        """
+        if isinstance(data, ToolSpec) or (
+            isinstance(data, Mapping) and isinstance(data.get("name") or data.get("type"), str)
+        ):
+            data = [data]
+        if isinstance(data, Mapping):
+            return tuple(cls(cls.from_dict(tool, f"{where}[{key!r}]").given, str(key)) for key, tool in data.items())
+        if not isinstance(data, Sequence) or isinstance(data, str):
+            raise InputError(f"{where}: expected a list of tools, got {data!r:.80}")
+        return tuple(cls.from_dict(tool, f"{where}[{number}]") for number, tool in enumerate(data))
+
+    @staticmethod
+    def as_given(tools: Sequence[ToolSpec], flat: bool = False) -> Any:
+        """What `list_from` was given, for JSON; `flat` takes OpenAI's wrapping off."""
+        shown = [dict(tool.flat() if flat else tool.given) for tool in tools]
+        keys = [tool.key for tool in tools]
+        return dict(zip(keys, shown, strict=True)) if all(keys) and keys else shown
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "tools") -> ToolSpec:
@@ -130,6 +161,8 @@ class Message:
             raise InputError(f"role {self.role!r}: must be system, user, assistant or observation")
         if not isinstance(self.content, str):
             raise InputError(f"content of a {self.role} message: expected a string, got {type(self.content).__name__}")
+        if not isinstance(self.metadata, str) or "\n" in self.metadata:
+            raise InputError(f"metadata of a {self.role} message must be one line of text, got {self.metadata!r:.80}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], index: int = 0) -> Message:
@@ -155,6 +188,8 @@ class Message:
         elif not isinstance(content, str):
             raise InputError(f"{where}: content must be a string, got {type(content).__name__}")
         calls = data.get("tool_calls") or ([data["function_call"]] if data.get("function_call") else [])
+        if not isinstance(calls, list | tuple):
+            raise InputError(f"{where}: tool_calls must be a list, got {type(calls).__name__}")
         if calls and role != "assistant":
             raise InputError(f"{where}: only an assistant message has tool_calls, this one is from {role}")
         metadata, loss = data.get("metadata") or "", data.get("loss")
@@ -163,16 +198,12 @@ class Message:
         if loss is not None and not isinstance(loss, bool):
             raise InputError(f"{where}: loss must be true or false, got {loss!r}")
         tools = data.get("tools")
-        if tools is not None and not isinstance(tools, Sequence):
-            tools = list(tools.values()) if isinstance(tools, Mapping) else [tools]
         return cls(
             role,
             content,
             tuple(ToolCall.from_dict(call, f"{where}.tool_calls[{n}]") for n, call in enumerate(calls)),
             metadata,
-            None
-            if tools is None
-            else tuple(ToolSpec.from_dict(tool, f"{where}.tools[{n}]") for n, tool in enumerate(tools)),
+            None if tools is None else ToolSpec.list_from(tools, f"{where}.tools"),
             str(data.get("tool_call_id") or ""),
             loss,
         )
@@ -183,7 +214,7 @@ class Message:
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         if self.tools is not None:
-            data["tools"] = [dict(tool.given) for tool in self.tools]
+            data["tools"] = ToolSpec.as_given(self.tools)
         for name in ("metadata", "tool_call_id"):
             if value := getattr(self, name):
                 data[name] = value
