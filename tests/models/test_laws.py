@@ -16,6 +16,7 @@ from tiny import any_model, chatglm_config, chatglm_model, draw, glm_model, glm_
 from transformers import DynamicCache, GlmConfig, GlmForCausalLM, StaticCache
 
 from chatglm.errors import CheckpointError, ConfigError, InputError, UnsupportedError
+from chatglm.models.attention import packed_examples
 from chatglm.models.chatglm import ChatGLMForConditionalGeneration, ChatGLMForSequenceClassification
 from chatglm.models.configuration import ChatGLMConfig, GLMConfig
 
@@ -348,14 +349,93 @@ def test_gradient_checkpointing_changes_nothing(kind: str, prefix: int | None) -
         close(gradients[1][name], gradient)
 
 
-@torch.no_grad()
-def test_packed_sequences_do_not_see_one_another() -> None:
-    model = chatglm_model()
-    first, second = prompt_ids("chatglm", 7, 1), prompt_ids("chatglm", 5, 2)
-    positions = torch.cat([torch.arange(7), torch.arange(5)])[None]
-    packed = model(input_ids=torch.cat([first, second], 1), position_ids=positions, use_cache=False).logits
-    close(packed[:, :7], model(input_ids=first).logits)
-    close(packed[:, 7:], model(input_ids=second).logits)
+def two_examples(kind: str, lengths: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids (2, S), positions and shifted labels of two rows of different length, padded at the right as in training."""
+    longest = max(lengths) + 1
+    ids = torch.randint(4, 140, (2, longest), generator=torch.Generator().manual_seed(5))
+    labels = torch.full((2, longest), -100)
+    positions = torch.zeros(2, 2, longest, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        prompt = length // 2
+        labels[row, prompt - 1 : length] = ids[row, prompt : length + 1].clone()
+        positions[row, 0, :length] = torch.arange(length)
+        if kind == "glm":
+            positions[row, 0, prompt:length] = prompt - 1
+            positions[row, 1, prompt:length] = torch.arange(1, length - prompt + 1)
+    return ids, positions if kind == "glm" else positions[:, 0], labels
+
+
+@pytest.mark.parametrize("prefix", [None, 3])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_examples_do_not_see_one_another(kind: str, attention: str, prefix: int | None) -> None:
+    model = any_model(kind, **({"pre_seq_len": prefix} if prefix else {}))
+    model.set_attn_implementation(attention)
+    lengths = (11, 8)
+    ids, positions, labels = two_examples(kind, lengths)
+    packed = {"input_ids": ids, "position_ids": positions, "shift_labels": labels}
+    packed = {
+        name: torch.cat([rows[row, ..., :length] for row, length in enumerate(lengths)], dim=-1)[None]
+        for name, rows in packed.items()
+    }
+
+    def loss_and_gradient(batches: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        losses = [model(**batch, num_items_in_batch=1).loss for batch in batches]
+        sum(losses).backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        return torch.stack(losses).sum().detach(), gradient
+
+    alone = [
+        {
+            "input_ids": ids[row : row + 1, :length],
+            "position_ids": positions[row : row + 1, ..., :length],
+            "shift_labels": labels[row : row + 1, :length],
+        }
+        for row, length in enumerate(lengths)
+    ]
+    padded = {"input_ids": ids, "position_ids": positions, "shift_labels": labels}
+    expected = loss_and_gradient(alone)
+    for batch in (packed, padded):
+        loss, gradient = loss_and_gradient([batch])
+        close(loss, expected[0])
+        close(gradient, expected[1], atol=1e-3)
+    model.eval()
+    close(model(**packed, num_items_in_batch=1).loss.detach(), expected[0])
+
+
+def test_packed_examples_are_refused_where_there_is_no_mask() -> None:
+    position_ids = torch.tensor([[0, 1, 2, 0, 1]])
+    with pytest.raises(UnsupportedError, match="flash_attention_2"):
+        packed_examples(position_ids, 0, "flash_attention_2")
+    assert packed_examples(torch.arange(5)[None], 0, "flash_attention_2") is None
+
+
+@pytest.mark.parametrize("at_once", [None, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_of_learned_positions_is_the_loss(kind: str, at_once: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few scores at a time or all, already shifted labels or not: one loss, one gradient."""
+    model = any_model(kind)
+    if at_once:
+        monkeypatch.setattr("chatglm.models.pretrained._SCORES_AT_ONCE", at_once * model.config.vocab_size)
+    ids = prompt_ids(kind, 12)
+    labels = ids.clone()
+    labels[:, [0, 1, 5]] = -100
+    expected = model(ids, labels=labels).loss
+    expected.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    shifted = torch.cat([labels[:, 1:], torch.tensor([[-100]])], dim=1)
+    outputs = model(ids, shift_labels=shifted)
+    outputs.loss.backward()
+    assert outputs.logits is None
+    assert outputs.past_key_values is None
+    close(outputs.loss, expected)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        close(parameter.grad, gradient)
+    assert model(ids, shift_labels=torch.full_like(ids, -100)).loss == 0
+    with pytest.raises(InputError, match="one of them"):
+        model(ids, labels=labels, shift_labels=shifted)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["eager_attention", "show_everything_to_padding"]
+from chatglm.errors import UnsupportedError
+
+__all__ = ["eager_attention", "packed_examples", "show_everything_to_padding"]
+
+MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(batch, head, query, key) indices → whether the query sees the key; as in `transformers.masking_utils`."""
 
 
 def eager_attention(
@@ -56,3 +62,33 @@ def show_everything_to_padding(mask: Any, padding: Any, queries: int) -> Any:
         return mask
     padded = (padding[:, -queries:] == 0)[:, None, :, None]
     return mask | padded if mask.dtype == torch.bool else mask.masked_fill(padded, 0.0)
+
+
+def packed_examples(position_ids: Tensor | None, prefix: int, implementation: str | None) -> MaskFunction | None:
+    """What keeps packed examples from seeing one another; None if there is one example in every row.
+
+    Args:
+        position_ids: (B, S), or ChatGLM-6B's (B, 2, S). An example begins at position 0, in both rows where there are
+            two: of a prompt, that is its first token alone.
+        prefix: number of columns in front (P-tuning), which every example sees.
+        implementation: name of the attention implementation.
+
+    Raises:
+        UnsupportedError: the implementation takes no mask.
+    """
+    if position_ids is None or position_ids.shape[-1] < 2:
+        return None
+    rows = position_ids if position_ids.ndim == 3 else position_ids[:, None]
+    begins = (rows == 0).all(dim=1)[:, 1:]
+    if not torch.compiler.is_compiling() and not begins.any():
+        return None
+    if implementation is not None and "flash" in implementation:
+        raise UnsupportedError(f"packed examples need a mask; {implementation} takes none: use sdpa, or do not pack")
+    number = nn.functional.pad(begins.cumsum(dim=-1), (prefix + 1, 0))
+    number[:, :prefix] = -1
+
+    def same_example(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        keys = number[batch, key]
+        return (keys < 0) | (keys == number[batch, query])
+
+    return same_example

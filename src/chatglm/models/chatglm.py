@@ -253,8 +253,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
 
         Args:
             input_ids: (B, S), or `inputs_embeds` (B, S, H) in their place.
-            position_ids: (B, S); default: from the number of tokens that the cache holds. Positions that start again
-                from 0 within a row, without a cache and a mask, mark packed sequences that do not see one another.
+            position_ids: (B, S); default: from the number of tokens that the cache holds. Without a cache and a
+                mask, position 0 begins a packed example, which sees no other.
             attention_mask: (B, T) with non-zero for real tokens, or a 4-d mask of the attention implementation's kind.
             past_key_values: the cache of an earlier call; new tokens are appended to it in place.
             use_cache: default: `config.use_cache`, off in training.
@@ -271,7 +271,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             inputs_embeds=states,
             attention_mask=attention_mask,
             past_key_values=cache,
-            position_ids=position_ids,
+            and_mask_function=self._packed(position_ids, attention_mask, past_key_values),
         )
         mask = show_everything_to_padding(mask, attention_mask, states.shape[1])
         if position_ids is None:

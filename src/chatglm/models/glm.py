@@ -25,7 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.models.api import ChatMixin
-from chatglm.models.attention import eager_attention
+from chatglm.models.attention import MaskFunction, eager_attention
 from chatglm.models.configuration import GLMConfig
 from chatglm.models.pretrained import (
     FamilyModel,
@@ -222,6 +222,7 @@ class GLMModel(GLMPreTrainedModel):
         Args:
             input_ids: (B, S), the whole prompt at once: its tokens see one another. Or `inputs_embeds` (B, S, H).
             position_ids: (B, 2, S); default: from the ids (`two_row_positions`), which must then be the whole sequence.
+                Without a cache and a mask, a token with both positions 0 begins a packed example, which sees no other.
             attention_mask: (B, T) with non-zero for real tokens; or the official tokenizer's (B, 1, S, T) of booleans,
                 True for *masked*; or floats of that shape, added to the scores.
             past_key_values: the cache of an earlier call; new tokens are appended to it in place.
@@ -243,7 +244,8 @@ class GLMModel(GLMPreTrainedModel):
             position_ids = two_row_positions(input_ids, config, padding)
         if position_ids.ndim != 3 or position_ids.shape[1] != 2:
             raise InputError(f"position_ids has shape {tuple(position_ids.shape)}; expected (batch, 2, tokens)")
-        mask = self._mask(states, position_ids, with_prefix(attention_mask, self.prefix_encoder), cache)
+        packed = self._packed(position_ids, attention_mask, past_key_values)
+        mask = self._mask(states, position_ids, with_prefix(attention_mask, self.prefix_encoder), cache, packed)
         tables = rotary_tables(position_ids, config, states.dtype)
 
         states, hidden, attentions = self._run_blocks(
@@ -258,7 +260,9 @@ class GLMModel(GLMPreTrainedModel):
             attentions=None if attentions is None else tuple(attentions),
         )
 
-    def _mask(self, states: Tensor, position_ids: Tensor, given: Any, cache: Cache | None) -> Any:
+    def _mask(
+        self, states: Tensor, position_ids: Tensor, given: Any, cache: Cache | None, packed: MaskFunction | None
+    ) -> Any:
         """The mask of the attention implementation in use: causal, and open both ways inside the prompt."""
         if isinstance(given, Tensor) and given.ndim == 4:
             if self.prefix_encoder is not None:  # its columns are open to all: not masked, nothing added
@@ -283,6 +287,7 @@ class GLMModel(GLMPreTrainedModel):
             attention_mask=given,
             past_key_values=cache,
             or_mask_function=both_ways,
+            and_mask_function=packed,
         )
         if queries > 1 and given is not None and isinstance(mask, Tensor) and mask.dtype == torch.bool:
             # A padding row that sees nothing must become uniform, as in the official code, and not NaN: the most

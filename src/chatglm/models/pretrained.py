@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chatglm.errors import InputError, UnsupportedError
+from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing
 from chatglm.models.prefix import PrefixEncoder
 
@@ -127,6 +130,13 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
                 seen -= prefix.length
         return states, cache, seen, bool(use_cache)
 
+    def _packed(self, position_ids: Tensor | None, mask: Any, given: Cache | None) -> MaskFunction | None:
+        """Packed examples, which only a pass without a mask and without a cache of the caller's can hold."""
+        if mask is not None or given is not None:
+            return None
+        prefix = self.prefix_encoder.length if self.prefix_encoder is not None else 0
+        return packed_examples(position_ids, prefix, self.config._attn_implementation)
+
     def _run_blocks(
         self,
         blocks: Iterable[nn.Module],
@@ -178,24 +188,32 @@ class LanguageModel(FamilyModel):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         return_last_logit: bool | None = False,
         logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Scores of the next token; see the backbone's `forward` for what is not named here.
 
         Args:
             labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
+            shift_labels: (B, S), in place of `labels`: what each position must predict, −100 where nothing is learned.
+                Only positions that are learned go through the output head, and `logits` is None: with a vocabulary of
+                65024, the scores of the others would be most of a training step's memory.
+            num_items_in_batch: divides the sum of the losses; default: the number of learned positions.
             logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
             return_last_logit: the official name of `logits_to_keep=1`.
 
         Returns:
             logits (B, S or n, vocabulary) in the weights' dtype, loss, the cache, hidden states (L + 1 of them).
         """
+        if shift_labels is not None and past_key_values is None and use_cache is None:
+            use_cache = False  # nothing is generated after a loss
         outputs = self.transformer(
             input_ids=input_ids,
             position_ids=position_ids,
@@ -207,11 +225,22 @@ class LanguageModel(FamilyModel):
             output_hidden_states=output_hidden_states,
             **kwargs,
         )
-        states = select_positions(outputs.last_hidden_state, 1 if return_last_logit else logits_to_keep)
-        logits = self.get_output_embeddings()(states)
-        loss = None
+        loss, logits = None, None
+        if shift_labels is not None:
+            if labels is not None:
+                raise InputError("labels and shift_labels: give one of them")
+            loss = self._loss_of_learned(outputs.last_hidden_state, shift_labels, num_items_in_batch)
+        else:
+            states = select_positions(outputs.last_hidden_state, 1 if return_last_logit else logits_to_keep)
+            logits = self.get_output_embeddings()(states)
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=self.config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+                **kwargs,
+            )
         result = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -220,6 +249,31 @@ class LanguageModel(FamilyModel):
             attentions=outputs.attentions,
         )
         return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
+
+    def _loss_of_learned(self, states: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
+        """Cross entropy in float32 at the positions of (B, S, H) whose target (B, S) is not −100, some at a time.
+
+        Scores are made again in the backward pass where they would not fit in one piece.
+        """
+        learned = targets != -100
+        states, targets = states[learned], targets[learned].to(states.device)
+        head = self.get_output_embeddings()
+
+        def summed(part: Tensor, wanted: Tensor) -> Tensor:
+            return F.cross_entropy(head(part).float(), wanted, reduction="sum")
+
+        size = max(1, _SCORES_AT_ONCE // self.config.vocab_size)
+        if len(targets) <= size:
+            total = summed(states, targets)
+        else:
+            parts = zip(states.split(size), targets.split(size), strict=True)
+            total = torch.stack([checkpoint(summed, *part, use_reentrant=False) for part in parts]).sum()
+        number: Any = max(len(targets), 1) if count is None else count
+        return total / (number.to(total.device) if isinstance(number, Tensor) else number)
+
+
+_SCORES_AT_ONCE = 1 << 25
+"""Scores of the vocabulary held at a time in training: 128 MiB in float32."""
 
 
 def _is_path(name: Any) -> bool:
