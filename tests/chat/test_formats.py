@@ -279,7 +279,7 @@ def test_tool_dialogue_of_chatglm3(formats) -> None:
     assert mask[observation]
     assert not mask[observation + 1]
     wrapped = [{"type": "function", "function": tool} for tool in TOOLS]
-    assert form.ids(messages, wrapped) == form.ids(messages, TOOLS)
+    assert form.ids(messages, wrapped) == form.ids(messages, TOOLS)  # differences: tools-unwrapped
     assert form.example(messages[:2])[0][-1] == form.tokenizer.get_command("<|observation|>")
 
 

@@ -539,3 +539,11 @@ def test_wrong_requests(tokenizers) -> None:
         tokenizers["chatglm3"].build_chat_input("x", [("q", "a")])
     with pytest.raises(TokenizerError, match="no such folder"):
         ChatGLMTokenizer.from_pretrained("/no/such/folder")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_broken_unicode_is_text_too(version: str, tokenizers) -> None:
+    """JSON can spell half a surrogate pair, so a request can: it is one unreadable character, and no error."""
+    tokenizer = tokenizers[version]
+    assert tokenizer.encode_text("a\ud800b") == tokenizer.encode_text("a\ufffdb")
+    assert tokenizer.encode_text("\ud83d\ude00") == tokenizer.encode_text("😀")

@@ -581,6 +581,15 @@ def _character_length(data: bytearray) -> int:
     return len(text[0].encode("utf-8"))
 
 
+def _whole(text: str) -> str:
+    """Text as Unicode: a surrogate without its partner, which JSON can spell, becomes U+FFFD, as GLM-4's encoder has it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 class _SentencePieceBase(ChatGLMTokenizer):
     """The two SentencePiece tokenizers: pieces, and control tokens that are pieces or stand behind them."""
 
@@ -599,11 +608,11 @@ class _SentencePieceBase(ChatGLMTokenizer):
         return {}
 
     def encode_text(self, text: str) -> list[int]:
-        ids = self._processor.encode(self._prepare(text))
+        ids = self._processor.encode(self._prepare(_whole(text)))
         return [i + self._offset for i in ids] if self._offset else list(ids)
 
     def _pieces(self, text: str) -> list[Any]:
-        return list(self._processor.encode(self._prepare(text), out_type=str))
+        return list(self._processor.encode(self._prepare(_whole(text)), out_type=str))
 
     def _prepare(self, text: str) -> str:
         return text
