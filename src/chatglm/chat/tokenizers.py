@@ -582,7 +582,7 @@ def _character_length(data: bytearray) -> int:
 
 
 def _whole(text: str) -> str:
-    """Text as Unicode: a surrogate without its partner, which JSON can spell, becomes U+FFFD, as GLM-4's encoder has it."""
+    """Text as Unicode: a surrogate without its partner, which JSON can spell, becomes U+FFFD, as in GLM-4's encoder."""
     try:
         text.encode()
     except UnicodeEncodeError:
