@@ -17,7 +17,8 @@ ALLOWED: dict[str, set[str]] = {
     "chat": set(),
     "models": {"chat"},
     "loading": {"chat", "models"},
-    "cli": {"chat", "models", "loading"},
+    "training": {"chat", "models", "loading"},
+    "cli": {"chat", "models", "loading", "training"},
 }
 # The package's front door: it names things by string and imports the registration of the Auto classes.
 FRONT = "__init__"

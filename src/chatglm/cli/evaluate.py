@@ -1,0 +1,78 @@
+"""`chatglm evaluate`: the loss on dialogues and how near generated answers come; or multiple choice by cloze."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from chatglm.cli.finetune import quieten
+from chatglm.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help=".json or .jsonl with dialogues; with --cloze: with questions")
+    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder in an official layout")
+    parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
+    parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state")
+    parser.add_argument(
+        "--cloze",
+        action="store_true",
+        help='questions {"context", "choices", "label"}: accuracy of the choice that fills the blank best',
+    )
+    parser.add_argument("--normalize", choices=("sum", "mean"), default="sum", help="--cloze: score of a choice")
+    parser.add_argument("--loss", default="all", metavar="TURNS", help="measured turns: all (default), last, split")
+    parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="longest dialogue in tokens")
+    parser.add_argument("--samples", type=int, default=50, metavar="N", help="answers to generate; 0: loss only")
+    parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="longest answer in tokens")
+    parser.add_argument("--batch-size", type=int, default=4, metavar="N")
+    parser.add_argument("--seed", type=int, default=42, help="decides which answers are generated")
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave bad rows out and list them")
+    parser.add_argument("--device", help="cpu, cuda, …; default: a GPU if there is one, else the CPU")
+    parser.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.model is None:
+        raise InputError("--model: give the checkpoint's folder")
+    quieten()
+    import torch
+
+    from chatglm.loading import load
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = arguments.dtype
+    if dtype == "auto" and torch.device(device).type == "cpu":
+        dtype = "float32"  # what is measured is compared; fp16 arithmetic is slow and coarse on CPUs
+    loaded = load(arguments.model, adapter=arguments.adapter, prefix=arguments.prefix, device=device, dtype=dtype)
+    if arguments.cloze:
+        from chatglm.training.cloze import evaluate_cloze, read_questions
+
+        result = evaluate_cloze(
+            loaded.model,
+            loaded.tokenizer,
+            read_questions(arguments.data),
+            normalize=arguments.normalize,
+            batch_size=arguments.batch_size,
+        )
+        numbers: dict[str, float] = {"questions": len(result.rows), "accuracy": result.accuracy}
+    else:
+        from chatglm.training.metrics import evaluate
+
+        numbers = evaluate(
+            loaded,
+            arguments.data,
+            loss=arguments.loss,
+            max_length=arguments.max_length,
+            samples=arguments.samples,
+            max_new_tokens=arguments.max_new_tokens,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            skip_bad_rows=arguments.skip_bad_rows,
+        )
+    if arguments.json:
+        print(json.dumps(numbers))
+    else:
+        for name, value in numbers.items():
+            print(f"{name:<16} {value:,}" if isinstance(value, int) else f"{name:<16} {value:.4f}")
+    return 0

@@ -1,0 +1,203 @@
+"""`chatglm finetune`: teach a model dialogues; `chatglm finetune preview`: see what it would learn from them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from chatglm.errors import InputError
+
+PREVIEW = "preview"
+
+# A flag, the setting that it stands for, its type, and a line of help.
+SHARED: tuple[tuple[str, str, Any, str], ...] = (
+    ("--output", "training_args.output_dir", str, "folder for the result, its logs and checkpoints"),
+    ("--val-file", "data_config.val_file", str, "data to evaluate on"),
+    ("--epochs", "training_args.num_train_epochs", float, "how often the data is gone through (default: 3)"),
+    ("--steps", "training_args.max_steps", int, "stop after so many steps instead"),
+    ("--lr", "training_args.learning_rate", float, "learning rate (default: by the method)"),
+    ("--batch-size", "training_args.per_device_train_batch_size", int, "rows of a batch on each device (default: 4)"),
+    ("--accumulate", "training_args.gradient_accumulation_steps", int, "batches of a step"),
+    ("--max-length", "max_length", int, "longest example, and room of a row, in tokens (default: 1024)"),
+    ("--seed", "training_args.seed", int, "same seed, same run (default: 42)"),
+    ("--log-every", "training_args.logging_steps", int, "steps between records of the loss (default: 10)"),
+    ("--save-every", "training_args.save_steps", int, "steps between checkpoints (default: 500)"),
+    ("--eval-every", "training_args.eval_steps", int, "steps between evaluations (default: an epoch)"),
+    ("--method", "method", str, "full, lora (default), ptuning, freeze"),
+    ("--lora-rank", "peft_config.r", int, "LoRA: rank (default: 8)"),
+    ("--target-modules", "peft_config.target_modules", str, "LoRA: layers, by commas, or all-linear"),
+    ("--prefix-tokens", "peft_config.num_virtual_tokens", int, "P-tuning: virtual tokens (default: 128)"),
+    ("--layers", "trainable_layers", int, "freeze: train the last so many blocks (default: 3)"),
+)
+SWITCHES: tuple[tuple[str, str, str], ...] = (
+    ("--bf16", "training_args.bf16", "compute in bfloat16"),
+    ("--fp16", "training_args.fp16", "compute in float16"),
+    ("--cpu", "training_args.use_cpu", "use no GPU"),
+    ("--gradient-checkpointing", "training_args.gradient_checkpointing", "less memory, more time"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "chatglm finetune [preview] DATA --model FOLDER [options]"
+    parser.add_argument(
+        "data",
+        nargs="*",
+        metavar="DATA",
+        help=".json or .jsonl file with dialogues, or the folder that names in --settings are relative to; after the "
+        "word `preview`: print dialogues with what is learned in colour, and train nothing",
+    )
+    parser.add_argument("--loss", metavar="TURNS", help="learned turns: all (default), last, split")
+    parser.add_argument("--no-packing", action="store_true", help="one example to a row")
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave bad rows out and list them")
+    parser.add_argument(
+        "--generate", action="store_true", help="score generated answers at every evaluation (Rouge, BLEU)"
+    )
+    parser.add_argument(
+        "--dialogues", type=int, default=3, metavar="N", help="preview: how many are shown (default: 3)"
+    )
+    add_shared_arguments(parser)
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `finetune` and `pretrain` both have."""
+    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder in an official layout")
+    parser.add_argument("--settings", metavar="FILE", help="YAML file; those of the official finetune_hf.py work")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting: training_args.weight_decay=0.1 …"
+    )
+    for flag, name, kind, line in SHARED:
+        parser.add_argument(flag, dest=name, type=kind, metavar=flag.rsplit("-", 1)[-1].upper(), help=line)
+    for flag, name, line in SWITCHES:
+        parser.add_argument(flag, dest=name, action="store_true", default=None, help=line)
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help="go on from there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
+
+
+def tree_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The tree of settings that file, flags and --set make, each over the one before."""
+    from chatglm.training.settings import RENAMED, assign, read_yaml
+
+    tree: dict[str, Any] = read_yaml(arguments.settings) if arguments.settings else {"method": "lora"}
+    if isinstance(arguments_given := tree.get("training_args"), dict):
+        for old, new in RENAMED.items():
+            if old in arguments_given and new not in arguments_given:
+                arguments_given[new] = arguments_given.pop(old)
+    given = {name: getattr(arguments, name) for _, name, *_ in (*SHARED, *SWITCHES)}
+    if arguments.model is not None:
+        tree["model"] = arguments.model
+    method = given["method"]
+    kinds = {"lora": "LORA", "ptuning": "PREFIX_TUNING"}
+    peft = tree.get("peft_config")
+    if method is not None and isinstance(peft, dict) and peft.get("peft_type") != kinds.get(method):
+        del tree["peft_config"]  # the file's is for another method
+    for name, value in given.items():
+        if value is not None:
+            put(tree, name, value.split(",") if name.endswith("target_modules") and "," in value else value)
+    if given["training_args.eval_steps"] is not None:
+        put(tree, "training_args.eval_strategy", "steps")
+    for assignment in arguments.set:
+        assign(tree, assignment)
+    return tree
+
+
+def put(tree: dict[str, Any], name: str, value: Any) -> None:
+    """Set `a.b` in a tree of settings."""
+    *groups, last = name.split(".")
+    place: Any = tree
+    for group in groups:
+        if place.get(group) is None:
+            place[group] = {}
+        place = place[group]
+        if not isinstance(place, dict):
+            raise InputError(f"{group}: expected a mapping of settings, got {place!r:.80}")
+    place[last] = value
+
+
+def quieten() -> None:
+    """No bars of libraries where nobody looks at a terminal, and none of their notes on one another; ours go on."""
+    import warnings
+
+    import transformers
+
+    warnings.simplefilter("ignore", FutureWarning)
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    words = list(arguments.data)
+    preview = words[:1] == [PREVIEW]
+    if len(words) - preview > 1:
+        raise InputError(f"one DATA, please; got {' '.join(words)}")
+    data = words[preview:]
+    tree = tree_of(arguments)
+    if data:
+        files = tree.get("data_config")
+        named = isinstance(files, dict) and files.get("train_file")  # DATA is where the file's names are looked up
+        put(tree, "data_config.folder" if named and Path(data[0]).is_dir() else "data_config.train_file", data[0])
+    if arguments.loss is not None:
+        tree.pop("combine", None)
+        tree["loss"] = arguments.loss
+    for flag, name, value in (
+        ("no_packing", "packing", False),
+        ("skip_bad_rows", "skip_bad_rows", True),
+        ("generate", "predict_with_generate", True),
+    ):
+        if getattr(arguments, flag):
+            tree[name] = value
+
+    quieten()
+    from chatglm.training.settings import Settings
+
+    settings = Settings.from_dict(tree, where=arguments.settings or "settings")
+    if settings.model is None:
+        raise InputError("--model: give the checkpoint's folder")
+    if preview:
+        return _preview(settings, arguments.dialogues)
+    from chatglm.training.finetune import finetune
+
+    finished(finetune(settings, resume=arguments.resume, overwrite=arguments.overwrite), settings)
+    return 0
+
+
+def _preview(settings: Any, count: int) -> int:
+    from pathlib import Path
+
+    from chatglm.chat.formats import chat_format
+    from chatglm.training.methods import fitting_tokenizer
+    from chatglm.training.preview import preview
+
+    file = settings.data_config.path("train")
+    if file is None:
+        raise InputError("DATA: give the file with the dialogues")
+    folder = Path(settings.model).expanduser()
+    for line in preview(
+        file,
+        chat_format(fitting_tokenizer(folder, folder)),
+        loss=settings.loss,
+        max_length=settings.max_length,
+        one_pass=settings.one_pass,
+        columns=settings.data_config.columns,
+        skip_bad_rows=settings.skip_bad_rows,
+        limit=count,
+        color=sys.stdout.isatty(),
+    ):
+        print(line)
+    return 0
+
+
+def finished(result: Any, settings: Any) -> None:
+    """Say what came of a run and how to use it."""
+    import os
+
+    if int(os.environ.get("RANK", "0")):
+        return
+    option = {"lora": "--adapter", "ptuning": "--prefix"}.get(settings.method)
+    use = f"--model {settings.model} {option} {result.output}" if option else f"--model {result.output}"
+    last = f", loss {result.losses[-1]:.4g}" if result.losses else ""
+    print(f"{result.steps} steps{last}; result in {result.output}\nTry it: chatglm chat {use}")

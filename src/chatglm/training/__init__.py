@@ -1,0 +1,1 @@
+"""Training: data, methods, pre-training by blank infilling."""

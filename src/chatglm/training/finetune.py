@@ -1,0 +1,341 @@
+"""`finetune`: dialogues in, weights out. What it shares with `pretrain` is `train`.
+
+The folder of a run:
+
+    settings.yaml       the settings, all of them
+    train_log.jsonl     what was measured, a line for each record
+    loss.png            loss over steps
+    checkpoint-N/       to resume from
+    data/               encoded examples; can be deleted
+    adapter_model.safetensors, adapter_config.json     LoRA: what `load(adapter=…)` reads
+    pytorch_model.bin                                  P-tuning v2: what `load(prefix=…)` reads
+    config.json, model.safetensors, tokenizer …        full, freeze: what `load(…)` reads
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import TrainerCallback, TrainingArguments
+
+from chatglm.chat.formats import ChatFormat, chat_format
+from chatglm.errors import DependencyError, InputError
+from chatglm.loading import Loaded
+from chatglm.models.checkpoint import check_folder
+from chatglm.training.dialogues import read_dialogues
+from chatglm.training.examples import Collator, Tally, pack
+from chatglm.training.logs import JsonLog, Progress, draw, read_log
+from chatglm.training.methods import checkpoint_dtype, fitting_tokenizer, prepare, trained, write_rest, write_weights
+from chatglm.training.metrics import Answers
+from chatglm.training.settings import Settings
+from chatglm.training.store import Rows, Store, build_store
+from chatglm.training.trainer import FamilyTrainer, arguments_of, check_checkpoint, last_checkpoint, precision
+
+__all__ = ["Result", "Say", "finetune", "open_output", "to_stderr", "train"]
+
+SETTINGS, LOG, PICTURE, DATA = "settings.yaml", "train_log.jsonl", "loss.png", "data"
+
+Say = Callable[[str], None]
+
+# Settings that may change between a run and its continuation: they decide neither order nor arithmetic of a step.
+_FREE = ("num_train_epochs", "max_steps", "output_dir", "use_cpu", "disable_tqdm", "run_name", "report_to")
+_FREE_FAMILIES = ("logging_", "save_", "eval_", "dataloader_num", "dataloader_pin", "dataloader_pers", "hub_", "log_")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        output: its folder.
+        steps: how many it has made, earlier parts of a resumed run included.
+        records: the log.
+        trained, weights: how many weights were trained, of how many.
+        metrics: of the last evaluation, by name (`eval_loss` …).
+    """
+
+    output: Path
+    steps: int
+    records: tuple[Mapping[str, Any], ...]
+    trained: int
+    weights: int
+    metrics: Mapping[str, float]
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss at each record of training."""
+        return [record["loss"] for record in self.records if "loss" in record]
+
+
+def finetune(
+    settings: Settings,
+    *,
+    resume: bool | str | Path = False,
+    overwrite: bool = False,
+    say: Say | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Result:
+    """Teach a model the dialogues of `settings.data_config`, and write what it learned to `settings.output`.
+
+    Args:
+        resume: go on from the newest whole checkpoint of the output folder (from the start if there is none), or from
+            the one given. The losses are those that the run would have had without a break.
+        overwrite: a finished run's folder may be used again.
+        say: gets lines for people about data and result; default: they go to stderr in the first process.
+        callbacks: of `transformers`' kind.
+
+    Raises:
+        InputError: settings, data or output folder; nothing is changed then.
+        CheckpointError: the model's folder, or a checkpoint to resume from.
+        NumericalError: the loss is no number; the last good checkpoint stays.
+        DependencyError: a package that the settings ask for is not installed.
+    """
+    if settings.model is None:
+        raise InputError("model: no checkpoint's folder is given; name it with --model")
+    if settings.data_config.train_file is None:
+        raise InputError("data_config.train_file: no data is given")
+    args = arguments_of(settings)
+    say = say or to_stderr(args)
+    start = open_output(settings, resume, overwrite)
+    base = Path(settings.model).expanduser()
+    check_folder(base)
+    form = chat_format(fitting_tokenizer(base, base))
+
+    def encoded(part: str) -> Store:
+        file = settings.data_config.path(part)
+        assert file is not None
+        store = _encode(settings, args, file, form)
+        if part == "train":
+            for line in store.tally.lines():
+                say(line)
+        return store
+
+    store = encoded("train")
+    held_out = encoded("val") if settings.data_config.val_file is not None else None
+    scores = None
+    if settings.predict_with_generate and (file := settings.data_config.path("val")) is not None:
+        scores = Answers(
+            form,
+            read_dialogues(file, skipped=[] if settings.skip_bad_rows else None, columns=settings.data_config.columns),
+            samples=settings.generation_samples,
+            max_length=settings.max_length,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=args.per_device_eval_batch_size,
+            seed=args.seed,
+        )
+    return train(
+        settings,
+        args,
+        lambda: prepare(settings, low_precision=precision(settings)),
+        _rows(store, settings),
+        base=base,
+        data=_fingerprint(store.lengths.tobytes(), store.tally),
+        held_out=None if held_out is None else _rows(held_out, settings),
+        scores=scores,
+        start=start,
+        overwrite=overwrite and not resume,
+        say=say,
+        callbacks=callbacks,
+    )
+
+
+def _encode(settings: Settings, args: TrainingArguments, file: Path, form: ChatFormat) -> Store:
+    # One process encodes, the others find what it made.
+    with args.main_process_first(desc="encoding"):
+        return build_store(
+            settings.output / DATA,
+            file,
+            form,
+            loss=settings.loss,
+            max_length=settings.max_length,
+            one_pass=settings.one_pass,
+            columns=settings.data_config.columns,
+            skip_bad_rows=settings.skip_bad_rows,
+        )
+
+
+def _rows(store: Store, settings: Settings) -> Rows:
+    return Rows(store, pack(store.lengths.tolist(), settings.max_length) if settings.packing else None)
+
+
+def _fingerprint(lengths: bytes, tally: Tally) -> str:
+    return f"{tally.examples} examples, {tally.learned} learned tokens, {zlib.crc32(lengths):08x}"
+
+
+def to_stderr(args: TrainingArguments) -> Say:
+    return (lambda line: print(line, file=sys.stderr)) if args.process_index == 0 else (lambda line: None)
+
+
+# What fine-tuning and pre-training share
+
+
+def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) -> Path | None:
+    """Check the folder of a run before anything is done; the checkpoint to resume from, None to begin.
+
+    Raises:
+        InputError: it holds something already; or it is to be resumed with other settings.
+        CheckpointError: the checkpoint is not there, or not whole.
+    """
+    output = settings.output
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the result")
+    # Encoded data alone comes from a run that was refused later on.
+    used = sorted(entry.name for entry in output.iterdir() if entry.name != DATA) if output.is_dir() else []
+    if resume:
+        if resume is not True:
+            check_checkpoint(Path(resume))
+        if (output / SETTINGS).is_file():
+            _same_settings(Settings.load(output / SETTINGS), settings, output)
+        return last_checkpoint(output) if resume is True else Path(resume)
+    if used and not overwrite:
+        raise InputError(
+            f"{output}: exists already, with {used[0]} in it; choose another folder, go on with --resume, or "
+            "replace it with --overwrite"
+        )
+    if used and SETTINGS not in used:
+        raise InputError(f"{output}: is no folder of a run (no {SETTINGS}), and is not overwritten; choose another")
+    return None
+
+
+def _same_settings(old: Settings, new: Settings, output: Path) -> None:
+    before, after = (_flat(settings.to_dict()) for settings in (old, new))
+    changed = [
+        name
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+        and not (name.startswith("training_args.") and _is_free(name.removeprefix("training_args.")))
+        and name not in ("data_config.num_proc", "save_dtype", "predict_with_generate", "generation_samples")
+    ]
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"--resume: {name} was {before.get(name)!r} in {output / SETTINGS} and is {after.get(name)!r} now"
+            + (f" (and {len(changed) - 1} more settings differ)" if len(changed) > 1 else "")
+            + "; resume with the same settings, or begin anew in another folder"
+        )
+
+
+def _is_free(name: str) -> bool:
+    return name in _FREE or name.startswith(_FREE_FAMILIES)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def train(
+    settings: Settings,
+    args: TrainingArguments,
+    make: Callable[[], Loaded],
+    rows: Any,
+    *,
+    base: Path,
+    data: str,
+    held_out: Any = None,
+    scores: Callable[[Any], Mapping[str, float]] | None = None,
+    start: Path | None = None,
+    overwrite: bool = False,
+    say: Say,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Result:
+    """Run the one training loop over rows and write the result.
+
+    Args:
+        make: the model; called once everything else is known to be in order.
+        base: the folder whose config.json and defaults of generation go with the result.
+        data: what tells these rows from others, for resuming.
+        start: a checkpoint to go on from.
+    """
+    output = settings.output
+    if held_out is None and args.eval_strategy != "no":
+        raise InputError("training_args.eval_strategy: there is no data to evaluate on")
+    if start is not None and (written := _note(output)) not in (None, data):
+        raise InputError(f"--resume: the data was {written} and is {data} now; begin anew in another folder")
+    transformers.set_seed(args.seed)  # before new weights are drawn
+    loaded = make()
+    count, weights = trained(loaded.model)
+    say(f"{settings.method}: {count:,} of {weights:,} weights are trained")
+    progress = Progress()
+    watchers: list[TrainerCallback] = [progress, *callbacks]
+    trainer = FamilyTrainer(
+        loaded.model,
+        args,
+        rows,
+        Collator(int(loaded.tokenizer.pad_token_id)),
+        held_out=held_out,
+        scores=scores,
+        callbacks=watchers,
+    )
+    if args.process_index == 0:
+        if overwrite:
+            _clear(output)
+        settings.save(output / SETTINGS)
+        (output / DATA).mkdir(exist_ok=True)
+        (output / DATA / "data.txt").write_text(data + "\n", "utf-8")
+        upto = json.loads((start / "trainer_state.json").read_text("utf-8"))["global_step"] if start else 0
+        trainer.add_callback(JsonLog(output / LOG, upto))
+    if start is not None:
+        say(f"resuming from {start}")
+    try:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    finally:
+        progress.close()
+    _finish(trainer, settings, loaded, base, output)
+    trainer.accelerator.wait_for_everyone()
+    # On a further machine the file need not be there.
+    records = tuple(read_log(output / LOG)) if (output / LOG).is_file() else ()
+    if args.process_index == 0:
+        try:
+            draw(records, output / PICTURE, f"{settings.method}, {base.name}")
+        except DependencyError as error:
+            say(f"no {PICTURE}: {error}")
+    evaluated = [record for record in records if "eval_loss" in record]
+    return Result(output, trainer.state.global_step, records, count, weights, evaluated[-1] if evaluated else {})
+
+
+def _note(output: Path) -> str | None:
+    file = output / DATA / "data.txt"
+    return file.read_text("utf-8").strip() if file.is_file() else None
+
+
+def _clear(output: Path) -> None:
+    """Remove an earlier run's files, and nothing that no run writes."""
+    for pattern in ("checkpoint-*", "runs", "model*.safetensors*", "adapter_*", "pytorch_model*.bin*", LOG, PICTURE):
+        for entry in output.glob(pattern):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for name in ("config.json", "generation_config.json"):
+        (output / name).unlink(missing_ok=True)
+
+
+def _finish(trainer: FamilyTrainer, settings: Settings, loaded: Loaded, base: Path, output: Path) -> None:
+    """Write the result beside its final name, then move it there, so that what lies there is always whole."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if not trainer.args.should_save:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    draft = output / ".result.partial"
+    shutil.rmtree(draft, ignore_errors=True)
+    whole = settings.method in ("full", "freeze")
+    dtype: torch.dtype | None = None
+    if whole:
+        dtype = checkpoint_dtype(base) if settings.save_dtype == "auto" else getattr(torch, settings.save_dtype)
+    write_weights(model, draft, state, dtype=dtype)
+    if whole:
+        write_rest(loaded.tokenizer, base, draft)
+    # What makes the folder loadable comes last.
+    for file in sorted(draft.iterdir(), key=lambda file: file.name in ("config.json", "adapter_config.json")):
+        file.replace(output / file.name)
+    draft.rmdir()

@@ -1,0 +1,359 @@
+"""Which weights are trained, and what of them is written: full, LoRA, P-tuning v2, freeze; and merging LoRA.
+
+Weights that are trained are kept in float32 whatever the computation's precision: a step of 1e-4 of a number is below
+what bfloat16 can hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chatglm.chat.formats import ChatFormat, chat_format
+from chatglm.chat.generations import read_generation, read_json
+from chatglm.chat.messages import Message
+from chatglm.chat.tokenizers import ChatGLMTokenizer
+from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError, UnsupportedError
+from chatglm.loading import AutoConfig, AutoModel, AutoTokenizer, Loaded, load
+from chatglm.training.settings import Lora, Prefix, Settings
+
+__all__ = [
+    "ALL_LAYERS",
+    "Merged",
+    "checkpoint_dtype",
+    "fitting_tokenizer",
+    "merge",
+    "prepare",
+    "read_weights",
+    "trained",
+    "write_rest",
+    "write_weights",
+]
+
+ALL_LAYERS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+"""The linear layers of a block, in both architectures. LoRA goes on all of them by default: at equal size that learns
+better than a larger rank on `query_key_value` alone, which is what the official scripts adapt and what
+`target_modules: [query_key_value]` gives."""
+
+PREFIX_NAME = "transformer.prefix_encoder."
+"""What the names in an official P-tuning state begin with."""
+
+_PREFIX_FILE = "pytorch_model.bin"  # where the official scripts look for it
+
+# How far rounding the merged weights may move the scores, relative to the largest of them.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> Loaded:
+    """Load the model of `settings` with what its method trains, and only that, requiring a gradient.
+
+    Args:
+        low_precision: what the computation runs in if not float32. Frozen weights under an adapter are held in it.
+
+    Raises:
+        CheckpointError, TokenizerError: the model's folder.
+        DependencyError: LoRA without the `peft` package.
+        InputError: there is no such layer to adapt, or fewer blocks than are to be trained.
+    """
+    if settings.model is None:
+        raise InputError("model: no checkpoint's folder is given; name it with --model")
+    folder = Path(settings.model).expanduser()
+    adapted = settings.method in ("lora", "ptuning")
+    held = low_precision if adapted and low_precision is not None else torch.float32
+    if settings.dtype != "auto":
+        held = getattr(torch, settings.dtype)
+    tokenizer = fitting_tokenizer(folder, folder)
+    config = AutoConfig.from_pretrained(folder)
+    if config.pre_seq_len:
+        raise UnsupportedError(f"{folder}: has a P-tuning prefix already; give the model without it")
+    if isinstance(settings.peft_config, Prefix):
+        config.pre_seq_len = settings.peft_config.num_virtual_tokens
+        config.prefix_projection = settings.peft_config.prefix_projection
+    model = AutoModel.from_pretrained(folder, config=config, dtype=held)
+    if isinstance(settings.peft_config, Lora):
+        # An adapter names its base; a relative name would mean another folder elsewhere.
+        model.name_or_path = str(folder.resolve())
+        model = _with_lora(model, settings.peft_config)
+    elif settings.method == "freeze":
+        _freeze(model, settings.trainable_layers)
+    elif settings.method == "full":
+        model.requires_grad_(True)
+    if adapted:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return Loaded(model, tokenizer, chat_format(tokenizer))
+
+
+def fitting_tokenizer(folder: Path, base: Path) -> ChatGLMTokenizer:
+    """The tokenizer of a folder, for the model that `base`'s config.json describes.
+
+    Raises:
+        TokenizerError: it is another generation's, or has ids that the model has not.
+    """
+    tokenizer: ChatGLMTokenizer = AutoTokenizer.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(base)
+    highest = max(tokenizer.control_ids)
+    if tokenizer.generation != read_generation(base) or highest >= config.vocab_size:
+        raise TokenizerError(
+            f"{folder}: its tokenizer is a {tokenizer.generation} one with ids up to {highest}, and "
+            f"{base / 'config.json'} describes a {config.generation} model of {config.vocab_size}"
+        )
+    return tokenizer
+
+
+def trained(model: nn.Module) -> tuple[int, int]:
+    """How many weights are trained, and how many there are."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, grad in sizes if grad), sum(size for size, _ in sizes)
+
+
+def _with_lora(model: Any, lora: Lora) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise DependencyError("LoRA needs the peft package: pip install 'chatglm[peft]'") from None
+    targets: Any = lora.target_modules or ALL_LAYERS
+    if targets != "all-linear":
+        targets = [targets] if isinstance(targets, str) else list(targets)
+        layers = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        if unknown := sorted(set(targets) - layers):
+            raise InputError(
+                f"peft_config.target_modules: this model has no linear layer {unknown[0]!r}; it has "
+                f"{', '.join(sorted(layers))}"
+            )
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+    )
+    return get_peft_model(model, config)
+
+
+def _freeze(model: Any, count: int) -> None:
+    backbone = model.transformer
+    blocks = backbone.layers if hasattr(backbone, "layers") else backbone.encoder.layers
+    if count > len(blocks):
+        raise InputError(f"trainable_layers is {count}, but the model has {len(blocks)} blocks")
+    model.requires_grad_(False)
+    for block in blocks[len(blocks) - count :]:
+        block.requires_grad_(True)
+
+
+# What is written
+
+
+def write_weights(
+    model: Any, folder: Path, state: dict[str, Tensor] | None = None, *, dtype: torch.dtype | None = None
+) -> None:
+    """Write what training changed: a whole checkpoint's weights and config.json, PEFT's files, or the prefix alone.
+
+    Args:
+        state: the weights, where they do not lie in the model itself (FSDP, DeepSpeed).
+        dtype: of the written weights; default: as they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    if _is_peft(model):
+        model.save_pretrained(str(folder), state_dict=state, save_embedding_layers=False)
+    elif config.pre_seq_len:
+        held = model.state_dict() if state is None else state
+        prefix = {name: value for name, value in held.items() if name.startswith(PREFIX_NAME)}
+        prefix = {name: value.detach().to("cpu", dtype or value.dtype).clone() for name, value in prefix.items()}
+        torch.save(prefix, folder / _PREFIX_FILE)
+    else:
+        held = model.state_dict() if state is None else state
+        if dtype is not None:
+            held = _rounded(held, dtype)
+        model.save_pretrained(str(folder), state_dict=held)
+        # transformers describes the model in memory: without a cache, for training, and in its precision.
+        file = folder / "config.json"
+        about = {**read_json(file), "use_cache": True}
+        if dtype is not None:
+            about["dtype"] = str(dtype).removeprefix("torch.")
+        file.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_weights(model: Any, folder: Path) -> bool:
+    """Put a P-tuning state that `write_weights` wrote back into the model; False if the model is of another kind."""
+    if _is_peft(model) or not model.config.pre_seq_len:
+        return False
+    state = torch.load(folder / _PREFIX_FILE, map_location="cpu", weights_only=True)
+    encoder = model.transformer.prefix_encoder
+    encoder.load_state_dict({name.removeprefix(PREFIX_NAME): value for name, value in state.items()})
+    return True
+
+
+def _rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Floats in another precision; what was one tensor under two names (ChatGLM-6B's embedding and head) stays one."""
+    made: dict[tuple[int, torch.Size], Tensor] = {}
+    for value in state.values():
+        if value.is_floating_point():
+            made.setdefault((value.data_ptr(), value.shape), value.to(dtype))
+    return {name: made.get((value.data_ptr(), value.shape), value) for name, value in state.items()}
+
+
+def _is_peft(model: Any) -> bool:
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+@contextmanager
+def _written_whole(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder to write to, which takes the place of `output` when the block ends well, and is removed if not.
+
+    Raises:
+        InputError: `output` exists, has something in it, and is not to be overwritten.
+    """
+    if output.exists() and not overwrite and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output}: exists already; choose another folder, or say --overwrite")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)
+        if output.exists():
+            old = draft.with_suffix(".old")
+            output.rename(old)
+            draft.rename(output)
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        else:
+            draft.rename(output)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+# Merging
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did, measured on a probe of `tokens` positions.
+
+    Attributes:
+        output: the new checkpoint's folder.
+        difference: largest difference of a score between base + adapter and the written checkpoint.
+        scale: largest score, to compare with.
+        agreement: share of positions at which both find the same token likeliest.
+        effect: largest difference of a score that the adapter makes.
+    """
+
+    output: Path
+    tokens: int
+    difference: float
+    scale: float
+    agreement: float
+    effect: float
+
+    def __str__(self) -> str:
+        return (
+            f"probe of {self.tokens} tokens: largest difference {self.difference:.2e} (scores up to {self.scale:.3g}), "
+            f"same likeliest token at {self.agreement:.1%}; the adapter itself moves scores by up to {self.effect:.2e}"
+        )
+
+
+def merge(
+    adapter: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> Merged:
+    """Merge a LoRA adapter into its base model and write a whole checkpoint, but only if it answers the same.
+
+    The sum is made in float32 and rounded once. What was written is loaded again and its scores are compared with those
+    of base + adapter.
+
+    Args:
+        model: the base model's folder; default: the one that the adapter names.
+        dtype: of the written weights; auto: the base checkpoint's.
+
+    Raises:
+        CheckpointError: a folder cannot be read, or the merged model's scores are not those of base + adapter; nothing
+            is written then.
+        UnsupportedError: the folder holds a P-tuning state, which is no part of any weight.
+        InputError: `output` exists.
+    """
+    adapter, output = Path(adapter).expanduser(), Path(output).expanduser()
+    if not (adapter / "adapter_config.json").is_file():
+        if (adapter / _PREFIX_FILE).is_file() and not (adapter / "config.json").is_file():
+            raise UnsupportedError(
+                f"{adapter}: holds a P-tuning state: virtual tokens cannot be merged into weights; load it with "
+                "prefix= (--prefix) beside its model"
+            )
+        raise CheckpointError(f"{adapter}: no adapter_config.json; give the folder that a LoRA run wrote")
+    if read_json(adapter / "adapter_config.json").get("peft_type") != "LORA":
+        raise UnsupportedError(f"{adapter}: only LoRA adapters can be merged")
+    if dtype not in ("auto", "float32", "float16", "bfloat16"):
+        raise InputError(f"dtype is {dtype!r}; must be auto, float32, float16 or bfloat16")
+    options: dict[str, Any] = {"dtype": torch.float32, "device": device}
+    with _written_whole(output, overwrite=overwrite) as draft:
+        if model is None:
+            joint, tokenizer, form = load(adapter, **options)
+        else:
+            joint, tokenizer, form = load(model, adapter=adapter, **options)
+        base = joint.get_base_model().name_or_path
+        saved = checkpoint_dtype(Path(base)) if dtype == "auto" else getattr(torch, dtype)
+        probe = _probe(form, joint.device)
+        wanted = _scores(joint, probe)
+        with joint.disable_adapter():
+            effect = max(float((a - b).abs().max()) for a, b in zip(wanted, _scores(joint, probe), strict=True))
+        plain = joint.merge_and_unload()
+        write_weights(plain, draft, dtype=saved)
+        write_rest(tokenizer, Path(base), draft)
+        del joint, plain
+        got = _scores(load(draft, **options).model, probe)
+        difference = max(float((a - b).abs().max()) for a, b in zip(wanted, got, strict=True))
+        scale = max(float(a.abs().max()) for a in wanted)
+        same = torch.cat([a.argmax(-1).flatten() == b.argmax(-1).flatten() for a, b in zip(wanted, got, strict=True)])
+        result = Merged(output, len(same), difference, scale, float(same.float().mean()), effect)
+        if not difference <= _TOLERANCE[saved] * scale:  # and not if it is NaN
+            raise CheckpointError(
+                f"{output}: not written: the merged model's scores are not those of base + adapter ({result}); merge "
+                "with --dtype float32, or keep the adapter apart"
+            )
+    return result
+
+
+def checkpoint_dtype(folder: Path) -> torch.dtype:
+    """The precision that a checkpoint's config.json names; official ones are float16 or bfloat16."""
+    config = read_json(folder / "config.json")
+    name = str(config.get("dtype") or config.get("torch_dtype") or "float16").removeprefix("torch.")
+    made = getattr(torch, name, None)
+    return made if made in _TOLERANCE else torch.float16
+
+
+def write_rest(tokenizer: Any, base: Path, folder: Path) -> None:
+    """What makes weights a checkpoint: the tokenizer's files and the defaults of generation."""
+    tokenizer.save_pretrained(str(folder))
+    if (base / "generation_config.json").is_file():
+        shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
+
+
+_QUESTIONS = ("你好", "晚上睡不着应该怎么办", "Write a short poem about the sea.", "1 + 2 × 3 = ?")
+
+
+def _probe(form: ChatFormat, device: Any) -> list[Tensor]:
+    """Prompts, each (1, S)."""
+    return [torch.tensor([form.prompt([Message("user", text)])], device=device) for text in _QUESTIONS]
+
+
+@torch.no_grad()
+def _scores(model: Any, probe: list[Tensor]) -> list[Tensor]:
+    return [model(input_ids=ids).logits.float().cpu() for ids in probe]

@@ -1,0 +1,232 @@
+"""How near generated answers come to the written ones: Rouge-1, Rouge-2, Rouge-L and BLEU-4, for Chinese too.
+
+Rouge is over words, Chinese ones as jieba cuts them, as in the official scripts. BLEU is that of the whole set by
+sacrebleu with its `zh` tokens (Chinese characters, other words), the number that can be compared between papers; the
+official scripts average one number per answer instead. All are out of 100.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import random
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from chatglm.chat.formats import ChatFormat
+from chatglm.chat.messages import Message
+from chatglm.errors import DependencyError, InputError, NumericalError
+from chatglm.loading import Loaded
+from chatglm.training.dialogues import Columns, Dialogue, Paths, read_dialogues
+from chatglm.training.examples import IGNORE, Collator, encode_files
+
+__all__ = ["NAMES", "Answers", "check_installed", "compare", "evaluate"]
+
+NAMES = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
+
+_ROUGE = {"rouge-1": "rouge1", "rouge-2": "rouge2", "rouge-l": "rougeL"}
+
+
+def compare(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Mean F-measure of each Rouge and the BLEU-4 of answers against references, each 0 … 100.
+
+    Raises:
+        InputError: there are none, or not as many of one as of the other.
+        DependencyError: the packages are not installed.
+    """
+    if not answers or len(answers) != len(references):
+        raise InputError(f"{len(answers)} answers for {len(references)} references; give as many, and at least one")
+    jieba, rouge_scorer, sacrebleu = check_installed()
+
+    class Words:
+        """jieba's words; blanks are none."""
+
+        def tokenize(self, text: str) -> list[str]:
+            return [word for word in jieba.cut(text.lower()) if word.strip()]
+
+    scorer = rouge_scorer.RougeScorer(list(_ROUGE.values()), tokenizer=Words())
+    pairs: list[Any] = [scorer.score(reference, answer) for answer, reference in zip(answers, references, strict=True)]
+    result = {name: 100 * sum(pair[key].fmeasure for pair in pairs) / len(pairs) for name, key in _ROUGE.items()}
+    result["bleu-4"] = float(sacrebleu.corpus_bleu(list(answers), [list(references)], tokenize="zh").score)
+    return result
+
+
+def check_installed() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """The packages that count: jieba, rouge_score's scorer, sacrebleu.
+
+    Raises:
+        DependencyError: one is missing.
+    """
+    try:
+        import jieba
+        import sacrebleu
+        from rouge_score import rouge_scorer
+    except ImportError as error:
+        raise DependencyError(
+            f"Rouge and BLEU need the package {error.name}: pip install 'chatglm[training]'"
+        ) from None
+    jieba.setLogLevel(logging.WARNING)  # it tells of its dictionary otherwise
+    return jieba, rouge_scorer, sacrebleu
+
+
+def evaluate(
+    loaded: Loaded,
+    data: Paths,
+    *,
+    loss: str = "all",
+    max_length: int | None = 1024,
+    samples: int = 50,
+    max_new_tokens: int = 512,
+    batch_size: int = 4,
+    seed: int = 0,
+    skip_bad_rows: bool = False,
+    columns: Columns | None = None,
+) -> dict[str, float]:
+    """How well a model knows dialogues: loss per learned token, its perplexity, and the scores of generated answers.
+
+    Args:
+        loss, max_length, skip_bad_rows, columns: see `examples.encode_files`.
+        samples: how many answers are generated; 0: none.
+
+    Raises:
+        InputError: a bad row, with its file and line; or nothing is learned in the data.
+        NumericalError: the loss is no number.
+        DependencyError: answers are to be scored, and the packages are not installed.
+    """
+    if samples:
+        check_installed()
+    options: dict[str, Any] = {"loss": loss, "max_length": max_length, "columns": columns}
+    encoded = encode_files(data, loaded.format, skip_bad_rows=skip_bad_rows, **options)
+    examples = (example for _, made in encoded for example in made)
+    total, learned = 0.0, 0
+    collate = Collator(int(loaded.tokenizer.pad_token_id))
+    while window := list(itertools.islice(examples, 64 * batch_size)):
+        window.sort(key=len)  # alike in length: little padding
+        for start in range(0, len(window), batch_size):
+            part = window[start : start + batch_size]
+            batch = {name: tensor.to(loaded.model.device) for name, tensor in collate(part).items()}
+            learned += int(batch["shift_labels"].ne(IGNORE).sum())
+            with torch.no_grad():
+                total += float(loaded.model(**batch, num_items_in_batch=1).loss)
+            if not math.isfinite(total):
+                where = "; ".join(example.where for example in part)
+                raise NumericalError(f"the loss is {total}, from {where}; load the model in another dtype")
+    if not learned:
+        raise InputError("nothing is learned in the data, so there is no loss; see `chatglm finetune preview`")
+    mean = total / learned
+    numbers = {"loss": mean, "perplexity": math.exp(min(mean, 700)), "learned_tokens": learned}
+    if samples:
+        dialogues = read_dialogues(data, skipped=[] if skip_bad_rows else None, columns=columns)
+        limits: dict[str, Any] = {"max_length": max_length, "max_new_tokens": max_new_tokens, "samples": samples}
+        numbers |= Answers(loaded.format, dialogues, batch_size=batch_size, seed=seed, **limits)(loaded.model)
+    return numbers
+
+
+class Answers:
+    """Scores of a model's own answers to dialogues: the last turn of each that is the assistant's, generated greedily.
+
+    Args:
+        form: what prompts are made with.
+        dialogues: those to draw from.
+        samples: how many are drawn, by the seed alone.
+        max_length: dialogues whose prompt is longer are left out.
+        batch_size: how many are generated at a time.
+
+    Raises:
+        InputError: no dialogue has a prompt that is short enough.
+        DependencyError: the packages are not installed.
+    """
+
+    def __init__(
+        self,
+        form: ChatFormat,
+        dialogues: Iterable[Dialogue],
+        *,
+        samples: int = 50,
+        max_length: int | None = None,
+        max_new_tokens: int = 512,
+        batch_size: int = 4,
+        seed: int = 0,
+    ) -> None:
+        check_installed()
+        self._form, self._longest, self._batch = form, max_new_tokens, batch_size
+        self._asked: list[tuple[list[int], str]] = []
+        draw, seen = random.Random(seed), 0
+        for dialogue in dialogues:
+            asked = _ask(form, dialogue)
+            if asked is None or (max_length is not None and len(asked[0]) > max_length):
+                continue
+            seen += 1
+            if len(self._asked) < samples:
+                self._asked.append(asked)
+            elif (place := draw.randrange(seen)) < samples:
+                self._asked[place] = asked
+        if not self._asked:
+            raise InputError("the evaluation data has no assistant turn whose prompt fits into max_length")
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        """The scores, the same in every process; each generates its share."""
+        return compare(*zip(*self.pairs(model), strict=True))
+
+    def pairs(self, model: Any) -> list[tuple[str, str]]:
+        """Answers with their references, in the order in which they were drawn.
+
+        Raises:
+            NumericalError: the model's scores are no numbers.
+        """
+        state = PartialState()
+        size = self._batch * state.num_processes
+        made: list[tuple[int, str]] = []
+        for start in range(0, len(self._asked), size):
+            # Every process generates as often as the others, which sharded models wait for.
+            mine = range(start + state.process_index, start + size, state.num_processes)
+            chosen = [number % len(self._asked) for number in mine]
+            made += zip(mine, self._answer(model, [self._asked[n][0] for n in chosen]), strict=True)
+        answers = dict(gather_object(made) if state.num_processes > 1 else made)
+        return [(answers[number], reference) for number, (_, reference) in enumerate(self._asked)]
+
+    @torch.no_grad()
+    def _answer(self, model: Any, prompts: list[list[int]]) -> list[str]:
+        width = max(map(len, prompts))
+        pad = int(self._form.tokenizer.pad_token_id)
+        ids = torch.full((len(prompts), width), pad, device=model.device)
+        mask = torch.zeros_like(ids)
+        for number, prompt in enumerate(prompts):
+            ids[number, width - len(prompt) :] = torch.tensor(prompt)
+            mask[number, width - len(prompt) :] = 1
+        made = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self._longest,
+            max_length=None,  # a checkpoint's own default would be noted as a contradiction
+            eos_token_id=sorted(self._form.stop_ids),
+            pad_token_id=pad,
+            use_cache=True,
+        )
+        return [_text(self._form.parse(row)) for row in made[:, width:].tolist()]
+
+
+def _ask(form: ChatFormat, dialogue: Dialogue) -> tuple[list[int], str] | None:
+    """The prompt of a dialogue's last assistant turn, and what was answered."""
+    messages = dialogue.messages
+    last = max((n for n, m in enumerate(messages) if m.role == "assistant" and m.loss is not False), default=None)
+    if not last:
+        return None
+    if dialogue.persona is not None:
+        form = form.with_persona(dialogue.persona)
+    return form.prompt(messages[:last], dialogue.tools), _text(messages[last])
+
+
+def _text(message: Message) -> str:
+    """What is compared of a message: its text, and its calls by name and arguments."""
+    calls = [json.dumps([call.name, call.arguments], ensure_ascii=False, sort_keys=True) for call in message.tool_calls]
+    return "\n".join(part for part in (message.content.strip(), *calls) if part)

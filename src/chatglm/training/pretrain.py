@@ -1,0 +1,117 @@
+"""`pretrain`: plain texts in, weights out, by GLM's blank infilling; from a checkpoint or from nothing.
+
+The folder of a run is that of `finetune`, and so is the loop.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from chatglm.chat.formats import chat_format
+from chatglm.chat.tokenizers import ChatGLMTokenizer
+from chatglm.errors import CheckpointError, InputError
+from chatglm.loading import AutoConfig, AutoModelForCausalLM, Loaded
+from chatglm.models.checkpoint import check_folder
+from chatglm.training.finetune import DATA, Result, Say, open_output, to_stderr, train
+from chatglm.training.infill import Infiller
+from chatglm.training.methods import fitting_tokenizer, prepare
+from chatglm.training.settings import Settings
+from chatglm.training.texts import Documents, InfillRows
+from chatglm.training.trainer import arguments_of, precision
+
+__all__ = ["pretrain"]
+
+
+def pretrain(
+    settings: Settings,
+    *,
+    resume: bool | str | Path = False,
+    overwrite: bool = False,
+    say: Say | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Result:
+    """Train `settings.model`, or a fresh model of `settings.config`, to fill blanks in `data_config.train_file`.
+
+    Args, and what is raised: see `finetune`. Besides:
+
+    Raises:
+        CheckpointError: the configuration of a fresh model, or its tokenizer, which does not fit.
+    """
+    if settings.data_config.train_file is None:
+        raise InputError("data_config.train_file: no texts are given")
+    args = arguments_of(settings)
+    say = say or to_stderr(args)
+    start = open_output(settings, resume, overwrite)
+    base, tokenizer = _base(settings)
+
+    def documents(part: str) -> Documents:
+        file = settings.data_config.path(part)
+        assert file is not None
+        with args.main_process_first(desc="reading texts"):
+            texts = settings.texts
+            return Documents.prepare(file, tokenizer, settings.output / DATA, split=texts.split, field=texts.field)  # type: ignore[arg-type]
+
+    learned, held_out = documents("train"), None
+    if settings.data_config.val_file is not None:
+        held_out = documents("val")
+    elif settings.texts.hold_out:
+        learned, held_out = learned.hold_out(settings.texts.hold_out, args.seed)
+    infiller = Infiller.of(tokenizer, settings.infill)
+
+    def rows(of: Documents) -> InfillRows:
+        return InfillRows(of, infiller, settings.max_length, args.seed)
+
+    taught = rows(learned)
+    say(f"{len(learned):,} documents, {learned.tokens:,} tokens, {len(taught):,} rows of up to {settings.max_length}")
+    return train(
+        settings,
+        args,
+        lambda: (
+            _fresh(settings, tokenizer) if settings.config else prepare(settings, low_precision=precision(settings))
+        ),
+        taught,
+        base=base,
+        data=f"{len(learned)} documents, {learned.tokens} tokens, {zlib.crc32(learned.lengths.tobytes()):08x}",
+        held_out=None if held_out is None else rows(held_out),
+        start=start,
+        overwrite=overwrite and not resume,
+        say=say,
+        callbacks=callbacks,
+    )
+
+
+def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
+    """The folder with config.json, and the tokenizer.
+
+    Raises:
+        CheckpointError: one of them is not there, or they do not fit (TokenizerError).
+    """
+    if settings.config is None:
+        if settings.model is None:
+            raise InputError(
+                "model: give a checkpoint's folder (--model), or the config.json of a fresh one (--config)"
+            )
+        base = Path(settings.model).expanduser()
+        check_folder(base)
+        return base, fitting_tokenizer(base, base)
+    if settings.method != "full":
+        raise InputError(f"method is {settings.method}: of a fresh model all weights are trained; say full")
+    file = Path(settings.config).expanduser()
+    base = file if file.is_dir() else file.parent
+    if not (base / "config.json").is_file() or (file.is_file() and file.name != "config.json"):
+        raise CheckpointError(f"{file}: no config.json; give the file, or its folder")
+    return base, fitting_tokenizer(base if settings.tokenizer is None else Path(settings.tokenizer).expanduser(), base)
+
+
+def _fresh(settings: Settings, tokenizer: ChatGLMTokenizer) -> Loaded:
+    """A model of the configuration, with weights at random, in float32."""
+    assert settings.config is not None
+    config: Any = AutoConfig.from_pretrained(settings.config)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return Loaded(model, tokenizer, chat_format(tokenizer))

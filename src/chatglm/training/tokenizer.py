@@ -1,0 +1,116 @@
+"""A SentencePiece model of one's own, in the official layout of ChatGLM2 and ChatGLM3.
+
+Like theirs it is a byte-pair encoding with byte fallback, so that any text comes back from its ids; digits stand alone;
+`<unk>`, `<s>` and `</s>` are 0, 1 and 2; control tokens ([gMASK], sop, roles) are no pieces, but ids behind them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from chatglm.chat.generations import Generation
+from chatglm.chat.tokenizers import SentencePieceTokenizer
+from chatglm.errors import InputError
+
+__all__ = ["train_tokenizer"]
+
+_LONGEST = 4096
+"""Bytes of a line that SentencePiece learns from; longer ones are cut here, for it would leave them out."""
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    folder: str | os.PathLike[str],
+    *,
+    size: int,
+    generation: str | Generation = Generation.CHATGLM3,
+    longest_piece: int = 16,
+    characters: str = "",
+    symbols: Sequence[str] = (),
+    coverage: float = 0.9995,
+    threads: int = 1,
+    overwrite: bool = False,
+) -> SentencePieceTokenizer:
+    """Learn a vocabulary and write `tokenizer.model` and `tokenizer_config.json`.
+
+    Args:
+        texts: what to learn from, one string a document or line.
+        folder: where to write; made if it is not there.
+        size: number of pieces, with the 256 bytes and the three control pieces, without the control tokens behind them.
+        generation: `chatglm2` or `chatglm3` (which has role tokens).
+        longest_piece: characters of the longest piece.
+        characters: each gets a piece of its own, however rare it is.
+        symbols: strings that always become one piece.
+        coverage: share of the text's characters that get pieces; the others are spelled in bytes.
+        threads: more are faster, and may order pieces of the same frequency otherwise.
+        overwrite: replace a tokenizer that is there.
+
+    Raises:
+        InputError: no text, a size that cannot be met, a folder that holds a tokenizer already, another generation.
+    """
+    generation = Generation(generation)
+    if generation not in (Generation.CHATGLM2, Generation.CHATGLM3):
+        raise InputError(f"generation {generation}: a tokenizer can be trained in the layout of chatglm2 or chatglm3")
+    if size < 300:
+        raise InputError(f"size={size}: the bytes alone take 259 pieces; give at least 300")
+    folder = Path(folder)
+    if (folder / "tokenizer.model").exists() and not overwrite:
+        raise InputError(f"{folder / 'tokenizer.model'} is there already; choose another folder, or overwrite it")
+    written = io.BytesIO()
+    counted = _Counted(texts)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(counted),
+            model_writer=written,
+            model_type="bpe",
+            vocab_size=size,
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=True,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            max_sentencepiece_length=longest_piece,
+            max_sentence_length=4 * _LONGEST,
+            character_coverage=coverage,
+            required_chars=characters,
+            user_defined_symbols=list(symbols),
+            num_threads=threads,
+            shuffle_input_sentence=False,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        if not counted.seen:
+            raise InputError("no text to learn a vocabulary from") from None
+        raise InputError(
+            f"size={size}: SentencePiece cannot make that from {counted.seen} lines ({error}); more text allows for "
+            "more pieces, and every character that is to have one takes one"
+        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        file = Path(made) / "tokenizer.model"
+        file.write_bytes(written.getvalue())
+        SentencePieceTokenizer(str(file), generation=generation).save_pretrained(str(folder))
+    return SentencePieceTokenizer.from_pretrained(folder)
+
+
+class _Counted:
+    """Lines of texts, which SentencePiece takes one by one; how many there were."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = texts
+        self.seen = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._texts:
+            for line in text.splitlines():
+                for start in range(0, len(line), _LONGEST):
+                    if part := line[start : start + _LONGEST].replace("\0", ""):
+                        self.seen += 1
+                        yield part

@@ -1,0 +1,402 @@
+"""The one training loop: `transformers.Trainer`, with exact losses, exact resume and whole checkpoints.
+
+What is changed of it, and why:
+
+- The loss of a step is the sum over its learned tokens divided by their number, over all accumulated batches and all
+  processes, so that neither accumulation nor the number of processes changes what is learned.
+- The order of rows follows from seed and epoch alone. With several processes the last batches are filled up with rows
+  that teach nothing, instead of rows that are then seen twice.
+- A checkpoint counts once its mark is written, last. What a crash leaves half-written is never resumed from.
+- A loss that is no number stops the run and names the rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import DefaultFlowCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from chatglm.errors import CheckpointError, InputError, NumericalError
+from chatglm.training.examples import IGNORE, Collator, Example
+from chatglm.training.methods import read_weights, write_weights
+from chatglm.training.settings import Settings
+
+__all__ = ["FamilyTrainer", "arguments_of", "check_checkpoint", "last_checkpoint", "precision"]
+
+Row = Sequence[Example]
+
+_MARK = "complete.json"
+
+
+def arguments_of(settings: Settings) -> TrainingArguments:
+    """`training_args` as `transformers` takes them, with what follows from the rest of the settings.
+
+    Raises:
+        InputError: transformers refuses a value, or there is no `output_dir`.
+    """
+    given = dict(settings.training_args)
+    if not given.get("output_dir"):
+        raise InputError("training_args.output_dir is not set; say where the result goes with --output")
+    if settings.data_config.val_file or settings.texts.hold_out:
+        given.setdefault("eval_strategy", "epoch")
+    if "report_to" not in given:
+        given["report_to"] = ["tensorboard"] if importlib.util.find_spec("tensorboard") else "none"
+    given.setdefault("dataloader_pin_memory", torch.cuda.is_available())
+    given.setdefault("ddp_find_unused_parameters", False)  # all that is trained takes part in every step
+    given["output_dir"] = str(settings.output)
+    fixed = {
+        "remove_unused_columns": False,
+        "label_names": ["shift_labels"],
+        "disable_tqdm": True,  # the bar is ours
+        "logging_nan_inf_filter": False,  # we stop instead of averaging over it
+    }
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    try:
+        return TrainingArguments(**{name: value for name, value in {**given, **fixed}.items() if name in known})
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(f"training_args: {' '.join(str(error).split())}") from None
+
+
+def precision(settings: Settings) -> torch.dtype | None:
+    """What the computation runs in: bfloat16, float16, or None for float32."""
+    if settings.training_args.get("bf16"):
+        return torch.bfloat16
+    return torch.float16 if settings.training_args.get("fp16") else None
+
+
+# Rows in their order
+
+
+class _Filled(Dataset[Row]):
+    """Rows, and behind them up to `length` rows that teach nothing."""
+
+    def __init__(self, rows: Any, length: int) -> None:
+        self._rows, self._length = rows, length
+        first = rows[0][0]
+        self._filler = [Example((first.ids[0],), (IGNORE,), tuple((0,) for _ in first.positions))]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Row:
+        row: Row = self._rows[index] if index < len(self._rows) else self._filler
+        return row
+
+
+class _Order(Sampler[int]):
+    """A new order of `count` rows in every epoch, from the seed alone, then the rows that fill up to `length`."""
+
+    def __init__(self, count: int, length: int, seed: int, shuffled: bool) -> None:
+        self._count, self._length, self._seed, self._shuffled = count, length, seed, shuffled
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        if self._shuffled:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
+            yield from torch.randperm(self._count, generator=generator).tolist()
+        else:
+            yield from range(self._count)
+        yield from range(self._count, self._length)
+
+
+class _Batches:
+    """The collator's batch, with what the loop wants to know of it: sources of the rows, and numbers of tokens."""
+
+    def __init__(self, collator: Collator) -> None:
+        self._collator = collator
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        batch: dict[str, Any] = dict(self._collator(rows))
+        batch["where"] = [_sources(row) for row in rows]
+        batch["tokens"] = sum(len(example) for row in rows for example in row)
+        return batch
+
+
+def _sources(row: Row) -> str:
+    """The places that a row's examples come from, each once."""
+    return ", ".join(dict.fromkeys(example.where or "(no source)" for example in row))
+
+
+class _Flow(TrainerCallback):  # type: ignore[misc]
+    """Tells order and rows which epoch it is; logs whenever it saves, so that no sum of losses spans a checkpoint."""
+
+    def __init__(self, order: _Order, rows: Any) -> None:
+        self._order, self._rows = order, rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # Where a run goes on within an epoch, that is a fraction.
+        self._order.epoch = epoch = int((state.epoch or 0) + 1e-9)
+        if hasattr(self._rows, "set_epoch"):
+            self._rows.set_epoch(epoch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
+
+
+class FamilyTrainer(Trainer):  # type: ignore[misc]
+    """Trains a model of the family on rows of examples.
+
+    Args:
+        model: with what is to be trained requiring a gradient; a PEFT model or our own.
+        args: see `arguments_of`.
+        rows: item i is the list of examples that share row i. Rows that change with the epoch have `set_epoch`.
+        collator: rows to a batch.
+        held_out: rows to evaluate on.
+        scores: gives further numbers at every evaluation, from the model; called in every process.
+        callbacks: besides those that it needs itself.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        rows: Any,
+        collator: Collator,
+        *,
+        held_out: Any = None,
+        scores: Callable[[Any], Mapping[str, float]] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self._scores = scores
+        seed = args.seed if args.data_seed is None else args.data_seed
+        length = _full(len(rows), args.train_batch_size, args.world_size)
+        self._order = _Order(len(rows), length, seed, args.train_sampling_strategy != "sequential")
+        if held_out is not None:
+            held_out = _Filled(held_out, _full(len(held_out), args.eval_batch_size, args.world_size))
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=_Batches(collator),
+            train_dataset=_Filled(rows, length),
+            eval_dataset=held_out,
+            callbacks=[_Flow(self._order, rows), *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+        assert isinstance(self.callback_handler.callbacks[0], DefaultFlowCallback)  # ours reads what it decides
+        self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch
+        self._rows_of_step: list[str] = []
+        self._counted = torch.zeros(2, dtype=torch.long)  # tokens, learned ones, of all processes, since the last log
+        self._evaluated: list[Tensor] = []
+        self._clock = time.perf_counter()
+
+    # The loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        """How many tokens the batches of a step teach, over all processes."""
+        if not batch_samples:
+            return None
+        counts = torch.tensor(
+            [
+                sum(int(batch["tokens"]) for batch in batch_samples),
+                sum(int(batch["shift_labels"].ne(IGNORE).sum()) for batch in batch_samples),
+            ],
+            device=device,
+        )
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        self._counted += counts.cpu()
+        # A step that teaches nothing has the loss 0, not 0/0.
+        return counts[1].clamp(min=1)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One batch forward and backward.
+
+        Raises:
+            NumericalError: its loss is no number; names the rows.
+        """
+        self._rows_of_step += (sources := inputs.pop("where"))
+        inputs.pop("tokens")
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise NumericalError(self._bad_loss(float(loss), model, inputs, sources))
+        return loss
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        inputs = {name: value for name, value in inputs.items() if name not in ("where", "tokens")}
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called before every optimizer step, with gradients complete: the last moment to keep weights whole."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        # With fp16 an overflow is ordinary: the scaler leaves the step out.
+        if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
+            raise NumericalError(
+                f"step {self.state.global_step + 1}: the gradient is {float(norm)}, from "
+                f"{_listed(self._rows_of_step)}; {self._advice()}"
+            )
+        self._rows_of_step = []
+        return norm
+
+    @torch.no_grad()
+    def _bad_loss(self, loss: float, model: Any, inputs: dict[str, Any], sources: list[str]) -> str:
+        """What to say of a batch: which rows by themselves have a loss that is no number."""
+        bad = sources
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # there, all processes must call the model
+            alone = self.accelerator.unwrap_model(model)
+            rows = [{k: v[n : n + 1] for k, v in inputs.items() if isinstance(v, Tensor)} for n in range(len(sources))]
+            with self.compute_loss_context_manager():
+                found = [where for where, row in zip(sources, rows, strict=True) if not alone(**row).loss.isfinite()]
+            bad = found or sources
+        whose = "every row of it" if len(bad) == len(sources) > 1 else f"{len(bad)} of its {len(sources)} rows"
+        return f"step {self.state.global_step + 1}: the loss is {loss}, from {whose}: {_listed(bad)}; {self._advice()}"
+
+    def _advice(self) -> str:
+        kept = last_checkpoint(Path(self.args.output_dir))
+        return (
+            "try a lower learning rate, or bf16 in place of fp16. "
+            + (f"The last good checkpoint is {kept}" if kept else "There is no checkpoint yet")
+            + "; nothing was written over it"
+        )
+
+    # Data
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self._order
+
+    # Evaluation: the mean over learned tokens, each once, however they fall into batches and processes
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        inputs = self._prepare_inputs({k: v for k, v in inputs.items() if k not in ("where", "tokens")})
+        with torch.no_grad(), self.compute_loss_context_manager():
+            total = model(**inputs, num_items_in_batch=1).loss.detach().double()
+        learned = inputs["shift_labels"].ne(IGNORE).sum()
+        self._evaluated.append(torch.stack([total, learned.to(total)]))
+        return (total / learned.clamp(min=1)).float(), None, None
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        self._evaluated = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        total, learned = self.accelerator.reduce(torch.stack(self._evaluated).sum(0), "sum").tolist()
+        if not learned:
+            raise InputError("nothing is learned in the evaluation data, so there is no loss; see `finetune preview`")
+        output.metrics[f"{metric_key_prefix}_loss"] = total / learned
+        output.metrics[f"{metric_key_prefix}_learned_tokens"] = int(learned)
+        if self._scores is not None:
+            was, self.model.config.use_cache = self.model.config.use_cache, True
+            try:
+                scored = self._scores(self.model)
+            finally:
+                self.model.config.use_cache = was
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scored.items()})
+        return output
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        self._clock = time.perf_counter()  # the time that it took is no training time
+        return metrics
+
+    # Logs
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            tokens, learned = self._counted.tolist()
+            now = time.perf_counter()
+            logs |= {
+                "tokens": tokens,
+                "learned_tokens": learned,
+                "tokens_per_second": round(tokens / max(now - self._clock, 1e-9), 1),
+            }
+            self._counted.zero_()
+            self._clock = now
+        super().log(logs, start_time)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write everything, then the mark, then remove what is too many."""
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and folder.exists():  # what a crash left, or an older run
+            (folder / _MARK).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
+            draft = folder / f".{_MARK}.partial"
+            draft.write_text(json.dumps({"step": self.state.global_step, "files": sizes}), "utf-8")
+            draft.replace(folder / _MARK)
+            rotate_checkpoints(
+                output_dir=str(folder.parent),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self._clock = time.perf_counter()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            write_weights(model, Path(output_dir or self.args.output_dir), state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        whole = self.accelerator.unwrap_model(self.model if model is None else model)
+        if not read_weights(whole, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def _full(count: int, batch: int, processes: int) -> int:
+    """How many rows make every process's every batch full; one process takes a short last batch as it is."""
+    return count if processes == 1 else math.ceil(count / (batch * processes)) * batch * processes
+
+
+def _listed(rows: Sequence[str], most: int = 8) -> str:
+    shown = "; ".join(rows[:most])
+    return shown if len(rows) <= most else f"{shown}; and {len(rows) - most} more rows"
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise `CheckpointError` unless a checkpoint of a run is there, was finished, and is as it was written."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such checkpoint")
+    try:
+        files = json.loads((folder / _MARK).read_text("utf-8"))["files"]
+        wrong = [name for name, size in files.items() if (folder / name).stat().st_size != size]
+    except FileNotFoundError as error:
+        what = "was not finished" if error.filename == str(folder / _MARK) else f"lacks {Path(error.filename).name}"
+        raise CheckpointError(f"{folder}: this checkpoint {what}; resume from an earlier one") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / _MARK}: cannot be read ({error}); resume from an earlier one") from None
+    if wrong:
+        raise CheckpointError(f"{folder / wrong[0]}: is not as it was written; resume from an earlier checkpoint")
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole, or None."""
+    found = {
+        int(match[1]): folder
+        for folder in (output.iterdir() if output.is_dir() else ())
+        if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name))
+    }
+    for _, folder in sorted(found.items(), reverse=True):
+        try:
+            check_checkpoint(folder)
+        except CheckpointError:
+            continue
+        return folder
+    return None

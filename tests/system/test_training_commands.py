@@ -1,0 +1,199 @@
+"""`chatglm finetune`, `merge`, `evaluate` and `pretrain`, run as users run them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from test_chat_command import chatglm
+
+from chatglm.cli import main
+
+TURNS = [("你是谁？", "我是小智。"), ("几岁了？", "三岁啦！")]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    row = {"conversation": [{"human": question, "assistant": answer} for question, answer in TURNS]}
+    file = tmp_path / "data.jsonl"
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
+    return file
+
+
+def here(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 0) -> tuple[str, str]:
+    """In this process, which has torch already."""
+    assert main([str(argument) for argument in arguments]) == status
+    out, err = capsys.readouterr()
+    return out, err
+
+
+FEW = ("--cpu", "--max-length", 64, "--log-every", 5, "--set", "training_args.report_to=none")
+
+
+def test_from_dialogues_to_a_merged_model_that_says_them(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    """The run in a process of its own, with nothing of libraries on stderr."""
+    base = checkpoint("chatglm3")
+    out, err = chatglm(
+        *("finetune", data, "--model", base, "--output", tmp_path / "out", "--method", "lora", "--lora-rank", 16),
+        *("--steps", 60, "--lr", "1e-2", "--set", "peft_config.lora_dropout=0", *FEW),
+    )
+    assert f"Try it: chatglm chat --model {base} --adapter {tmp_path / 'out'}" in out
+    lines = err.splitlines()
+    assert lines[0].startswith("1 dialogue ")
+    assert lines[1].startswith("lora: ")
+    assert all(line.startswith("step ") for line in lines[2:])
+    assert lines[2].startswith("step 5/60  loss ")
+    out, err = here(capsys, "merge", tmp_path / "out", "--output", tmp_path / "merged")
+    assert out.startswith("probe of ")
+    assert f"merged and verified: {tmp_path / 'merged'}" in out
+    assert err == ""
+    out, _ = here(capsys, "chat", TURNS[0][0], "--model", tmp_path / "merged", "--dtype", "float32", "--temperature", 0)
+    assert out.strip() == TURNS[0][1]
+    out, err = here(capsys, "evaluate", data, "--model", tmp_path / "merged", "--max-new-tokens", 12, "--json")
+    numbers = json.loads(out)
+    assert numbers["loss"] < 1
+    assert numbers["bleu-4"] > 99
+    assert err == ""
+
+
+def test_an_official_file_with_overrides(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    """A file of ChatGLM3's, its data's folder, flags over the file, --set over flags; what is saved says so."""
+    file = tmp_path / "ptuning.yaml"
+    file.write_text(
+        "data_config: {train_file: data.jsonl, val_file: data.jsonl, num_proc: 16}\n"
+        "max_input_length: 30\nmax_output_length: 20\n"
+        "training_args: {output_dir: ./no, max_steps: 3000, learning_rate: 5e-5, evaluation_strategy: steps,\n"
+        "  eval_steps: 500, use_cpu: true, predict_with_generate: true, generation_config: {max_new_tokens: 3}}\n"
+        "peft_config: {peft_type: PREFIX_TUNING, task_type: CAUSAL_LM, num_virtual_tokens: 64}\n"
+    )
+    out, _ = here(
+        capsys,
+        *("finetune", tmp_path, "--model", checkpoint("chatglm2"), "--settings", file, "--output", tmp_path / "out"),
+        *("--steps", 3, "--lr", 0.5, "--set", "training_args.learning_rate=0.25", "--prefix-tokens", 7),
+        *("--loss", "last", "--eval-every", 3, "--set", "training_args.report_to=none", "--seed", 5),
+    )
+    assert f"--prefix {tmp_path / 'out'}" in out
+    saved = yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text("utf-8"))
+    assert saved["method"] == "ptuning"
+    assert saved["peft_config"]["num_virtual_tokens"] == 7
+    assert saved["max_length"] == 51
+    assert saved["loss"] == "last"
+    assert saved["training_args"]["learning_rate"] == 0.25
+    assert saved["training_args"]["max_steps"] == 3
+    assert saved["training_args"]["seed"] == 5
+    assert saved["data_config"]["folder"] == str(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "out" / "train_log.jsonl").read_text("utf-8").splitlines()]
+    assert any("eval_rouge-l" in record for record in records)
+
+
+def test_a_method_over_the_file_s(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "lora.yaml"
+    file.write_text("peft_config: {peft_type: LORA, r: 4}\n")
+    arguments = ("finetune", data, "--model", checkpoint("chatglm3"), "--settings", file, "--steps", 1, *FEW)
+    here(capsys, *arguments, "--output", tmp_path / "freeze", "--method", "freeze", "--layers", 1)
+    saved = yaml.safe_load((tmp_path / "freeze" / "settings.yaml").read_text("utf-8"))
+    assert (saved["method"], saved["peft_config"], saved["trainable_layers"]) == ("freeze", None, 1)
+    here(capsys, *arguments, "--output", tmp_path / "lora", "--target-modules", "query_key_value,dense")
+    saved = yaml.safe_load((tmp_path / "lora" / "settings.yaml").read_text("utf-8"))
+    assert saved["peft_config"]["target_modules"] == ["query_key_value", "dense"]
+    assert saved["peft_config"]["r"] == 4
+
+
+def test_preview_trains_nothing(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    out, _ = here(capsys, "finetune", "preview", data, "--model", checkpoint("chatglm3"), "--loss", "last")
+    assert "我是小智" in out
+    assert "⟦" in out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data.jsonl"]
+
+
+def test_resume_and_overwrite(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    arguments = ["finetune", data, "--model", checkpoint("chatglm3"), "--output", tmp_path / "out", "--lr", 0.01, *FEW]
+    here(capsys, *arguments, "--steps", 4, "--save-every", 2)
+    _, err = here(capsys, *arguments, "--steps", 4, status=1)
+    assert err.startswith(f"chatglm: {tmp_path / 'out'}: exists already")
+    out, err = here(capsys, *arguments, "--steps", 6, "--save-every", 2, "--resume")
+    assert f"resuming from {tmp_path / 'out' / 'checkpoint-4'}" in err
+    assert out.startswith("6 steps")
+    out, _ = here(capsys, *arguments, "--steps", 2, "--overwrite")
+    assert out.startswith("2 steps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["finetune", "nowhere.jsonl", "--output", "OUT", "--model", "MODEL"], "nowhere.jsonl: no such file"),
+        (["finetune", "DATA", "--output", "OUT"], "--model: give the checkpoint's folder"),
+        (["finetune", "DATA", "--model", "MODEL"], "say where the result goes with --output"),
+        (["finetune", "--model", "MODEL", "--output", "OUT"], "no data is given"),
+        (["finetune", "DATA", "DATA", "--model", "MODEL"], "one DATA, please"),
+        (["finetune", "DATA", "--model", "MODEL", "--set", "lr=3"], "unknown key 'lr'"),
+        (["finetune", "DATA", "--model", "MODEL", "--method", "qlora"], "method is 'qlora'"),
+        (["finetune", "DATA", "--model", "MODEL", "--settings", "DATA"], "data.jsonl: "),
+        (["finetune", "DATA", "--model", "MODEL", "--output", "OUT", "--layers", "0"], "trainable_layers is 0"),
+        (["finetune", "DATA", "--model", "MODEL", "--set", "data_config=3"], "data_config: expected a mapping"),
+        (["merge", "MODEL", "--output", "OUT"], "no adapter_config.json"),
+        (["evaluate", "DATA"], "--model: give the checkpoint's folder"),
+        (["pretrain", "DATA", "--output", "OUT"], "model: give a checkpoint's folder (--model), or "),
+        (["pretrain", "DATA", "--output", "OUT", "--config", "nowhere"], "nowhere: no config.json"),
+    ],
+)
+def test_mistakes_are_one_line_and_change_nothing(
+    arguments: list[str], said: str, data: Path, checkpoint: Callable[[str], Path], tmp_path: Path, capsys
+) -> None:
+    places = {"DATA": data, "MODEL": checkpoint("chatglm3"), "OUT": tmp_path / "out"}
+    before = sorted(tmp_path.rglob("*"))
+    _, err = here(capsys, *(places.get(word, word) for word in arguments), status=1)
+    assert err.startswith("chatglm: ")
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_pretraining_and_cloze(checkpoint, tmp_path: Path, capsys) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{n}。春眠不觉晓，处处闻啼鸟。\n" for n in range(8)), "utf-8")
+    out, err = here(
+        capsys,
+        *("pretrain", text, "--model", checkpoint("chatglm"), "--output", tmp_path / "out", "--split", "line"),
+        *("--hold-out", 0.25, "--steps", 3, *FEW, "--lr", 0.01, "--set", "infill.span_share=0.5"),
+    )
+    assert "6 documents" in err
+    assert "eval_loss" in err
+    assert f"chatglm chat --model {tmp_path / 'out'}" in out
+    saved = yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text("utf-8"))
+    assert (saved["method"], saved["infill"]["span_share"], saved["texts"]["split"]) == ("full", 0.5, "line")
+    questions = tmp_path / "questions.jsonl"
+    rows = [{"context": "春眠不觉[MASK]，", "choices": ["晓", "鸟"], "label": 0}] * 3
+    questions.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    out, _ = here(capsys, "evaluate", questions, "--model", tmp_path / "out", "--cloze", "--json")
+    assert json.loads(out)["questions"] == 3
+    assert json.loads(out)["accuracy"] in (0, 1)
+
+
+def test_a_fresh_model(checkpoint, tmp_path: Path, capsys) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("春眠不觉晓，处处闻啼鸟。" * 9, "utf-8")
+    here(
+        capsys,
+        *("pretrain", text, "--config", checkpoint("glm4") / "config.json", "--output", tmp_path / "out"),
+        *("--steps", 1, *FEW),
+    )
+    saved = yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text("utf-8"))
+    assert saved["training_args"]["learning_rate"] == 2e-4
+    assert (tmp_path / "out" / "tokenizer.model").is_file()
+
+
+@pytest.mark.parametrize("command", ["finetune", "merge", "evaluate", "pretrain"])
+def test_help_costs_no_torch(command: str) -> None:
+    code = (
+        f"import sys; from chatglm.cli import main\ntry: main([{command!r}, '--help'])\nexcept SystemExit: pass\n"
+        "loaded = [m for m in ('torch', 'transformers', 'peft') if m in sys.modules]\nassert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--model" in done.stdout
