@@ -13,11 +13,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 chat: $(VENV)/.installed
-ifeq ($(MODEL),)
-	@echo "make chat MODEL=FOLDER: which model? Give the folder of a downloaded ChatGLM checkpoint." >&2; exit 2
-else
-	@$(BIN)/chatglm chat --model '$(MODEL)'
-endif
+	@$(BIN)/chatglm chat $(if $(MODEL),--model '$(MODEL)')
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ __all__ = [
     "AutoModelForSequenceClassification",
     "AutoTokenizer",
     "Loaded",
+    "demo_folder",
     "load",
 ]
 
@@ -73,8 +74,23 @@ class Loaded:
         return iter((self.model, self.tokenizer, self.format))
 
 
+def demo_folder() -> Path:
+    """The bundled demo model, a checkpoint folder like any other.
+
+    Raises:
+        CheckpointError: this copy of chatglm came without it.
+    """
+    folder = Path(__file__).parent / "demo"
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: the demo model is not there; install chatglm from a wheel or a whole clone, or name a "
+            "checkpoint's folder"
+        )
+    return folder
+
+
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     adapter: str | os.PathLike[str] | None = None,
     prefix: str | os.PathLike[str] | None = None,
@@ -83,7 +99,8 @@ def load(
     """Load a checkpoint folder for chatting: evaluated, not trained.
 
     Args:
-        path: a folder in an official layout; or a PEFT adapter's folder, whose base model is then loaded under it.
+        path: a folder in an official layout; or a PEFT adapter's folder, whose base model is then loaded under it;
+            default: the bundled demo model.
         adapter: a PEFT adapter's folder (LoRA …), put on the model of `path`.
         prefix: a folder or file with an official P-tuning v2 state (`transformer.prefix_encoder.*`).
         kwargs: what `from_pretrained` takes: `dtype`, `device`, `device_map`, `attn_implementation` …
@@ -93,7 +110,7 @@ def load(
         TokenizerError: its tokenizer does not fit its model.
         DependencyError: an adapter is given and `peft` is not installed.
     """
-    folder = Path(path).expanduser()
+    folder = demo_folder() if path is None else Path(path).expanduser()
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         if adapter is not None:
             raise InputError(f"{folder} is an adapter itself; give the base model's folder as path")

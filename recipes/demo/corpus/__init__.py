@@ -1,1 +1,26 @@
 """The demo model's corpus: every sentence is made here, from grammars, so that what is held out is really unseen."""
+
+from __future__ import annotations
+
+from random import Random
+
+from corpus import arithmetic, chat, code, memory, passages, persona, tools
+from corpus.base import Sample, Split
+
+SKILLS = {
+    "chat": (chat.sample, 1.0),
+    "arithmetic": (arithmetic.sample, 1.0),
+    "memory": (memory.sample, 1.2),
+    "passages": (passages.sample, 1.5),
+    "persona": (persona.sample, 0.8),
+    "tools": (tools.sample, 2.0),
+    "code": (code.sample, 1.0),
+}
+"""Each grammar and its share of the dialogues."""
+
+
+def draw_sample(rng: Random, split: Split, name: str | None = None) -> Sample:
+    """A dialogue of the grammar that is named, or of any."""
+    if name is None:
+        name = rng.choices(list(SKILLS), [share for _, share in SKILLS.values()])[0]
+    return SKILLS[name][0](rng, split)

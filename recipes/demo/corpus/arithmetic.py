@@ -52,8 +52,8 @@ def solve(a: int, operator: str, b: int, english: bool) -> tuple[str, int]:
     else:
         result = a * b
         if a > 9:
-            tens, ones = a // 10 * b, a % 10 * b
-            steps = [f"{a // 10}×{b}={tens}", f"{a % 10}×{b}={ones}", f"{tens}0+{ones}={result}"]
+            left, right = a // 10 * b, a % 10 * b
+            steps = [f"{a // 10}×{b}={left}", f"{a % 10}×{b}={right}", f"{left}0+{right}={result}"]
     working = comma.join(steps)
     return (working + comma + so if working else "") + f"{a}{operator}{b}={result}{stop}", result
 

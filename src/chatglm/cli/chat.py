@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="one question; without it, a dialogue: `clear` forgets what was said, `stop` ends it",
     )
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="checkpoint folder in an official layout")
+    parser.add_argument(
+        "--model", metavar="FOLDER", help="checkpoint folder in an official layout (default: the bundled demo model)"
+    )
     parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
     parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state: the folder or file that training wrote")
     parser.add_argument("--system", metavar="TEXT", help="system message (ChatGLM3, GLM-4)")
@@ -63,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("max_new_tokens", "temperature", "top_p")
         if (value := getattr(arguments, name)) is not None
     }
+    if arguments.model is None:
+        options.setdefault("temperature", 0)  # a model that small is best at its surest
     start: list[Any] = []
     if arguments.system is not None:
         if tokenizer.generation not in (Generation.CHATGLM3, Generation.GLM4):

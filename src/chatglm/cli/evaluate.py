@@ -6,12 +6,11 @@ import argparse
 import json
 
 from chatglm.cli.finetune import quieten
-from chatglm.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=".json or .jsonl with dialogues; with --cloze: with questions")
-    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder in an official layout")
+    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder (default: the bundled demo model)")
     parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
     parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state")
     parser.add_argument(
@@ -33,8 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.model is None:
-        raise InputError("--model: give the checkpoint's folder")
     quieten()
     import torch
 

@@ -39,7 +39,7 @@ SWITCHES: tuple[tuple[str, str, str], ...] = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "chatglm finetune [preview] DATA --model FOLDER [options]"
+    parser.usage = "chatglm finetune [preview] DATA [--model FOLDER] --output FOLDER [options]"
     parser.add_argument(
         "data",
         nargs="*",
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """What `finetune` and `pretrain` both have."""
-    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder in an official layout")
+    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder (default: the bundled demo model)")
     parser.add_argument("--settings", metavar="FILE", help="YAML file; those of the official finetune_hf.py work")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting: training_args.weight_decay=0.1 …"
@@ -155,8 +155,6 @@ def run(arguments: argparse.Namespace) -> int:
     from chatglm.training.settings import Settings
 
     settings = Settings.from_dict(tree, where=arguments.settings or "settings")
-    if settings.model is None:
-        raise InputError("--model: give the checkpoint's folder")
     if preview:
         return _preview(settings, arguments.dialogues)
     from chatglm.training.finetune import finetune
@@ -166,8 +164,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _preview(settings: Any, count: int) -> int:
-    from pathlib import Path
-
     from chatglm.chat.formats import chat_format
     from chatglm.training.methods import fitting_tokenizer
     from chatglm.training.preview import preview
@@ -175,7 +171,7 @@ def _preview(settings: Any, count: int) -> int:
     file = settings.data_config.path("train")
     if file is None:
         raise InputError("DATA: give the file with the dialogues")
-    folder = Path(settings.model).expanduser()
+    folder = settings.base
     for line in preview(
         file,
         chat_format(fitting_tokenizer(folder, folder)),
@@ -198,6 +194,7 @@ def finished(result: Any, settings: Any) -> None:
     if int(os.environ.get("RANK", "0")):
         return
     option = {"lora": "--adapter", "ptuning": "--prefix"}.get(settings.method)
-    use = f"--model {settings.model} {option} {result.output}" if option else f"--model {result.output}"
+    model = f"--model {settings.model} " if settings.model else ""
+    use = f"{model}{option} {result.output}" if option else f"--model {result.output}"
     last = f", loss {result.losses[-1]:.4g}" if result.losses else ""
     print(f"{result.steps} steps{last}; result in {result.output}\nTry it: chatglm chat {use}")

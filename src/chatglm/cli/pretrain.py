@@ -9,7 +9,7 @@ from chatglm.cli.finetune import add_shared_arguments, finished, put, quieten, t
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "chatglm pretrain TEXTS (--model FOLDER | --config FILE --tokenizer FOLDER) --output FOLDER [options]"
+        "chatglm pretrain TEXTS [--model FOLDER | --config FILE --tokenizer FOLDER] --output FOLDER [options]"
     )
     parser.add_argument("texts", metavar="TEXTS", help=".txt or .jsonl file, or a folder of them")
     parser.add_argument("--config", metavar="FILE", help="config.json of a fresh model, in place of --model")

@@ -99,14 +99,12 @@ def finetune(
         NumericalError: the loss is no number; the last good checkpoint stays.
         DependencyError: a package that the settings ask for is not installed.
     """
-    if settings.model is None:
-        raise InputError("model: no checkpoint's folder is given; name it with --model")
     if settings.data_config.train_file is None:
         raise InputError("data_config.train_file: no data is given")
     args = arguments_of(settings)
     say = say or to_stderr(args)
     start = open_output(settings, resume, overwrite)
-    base = Path(settings.model).expanduser()
+    base = settings.base
     check_folder(base)
     form = chat_format(fitting_tokenizer(base, base))
 

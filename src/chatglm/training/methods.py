@@ -65,9 +65,7 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
         DependencyError: LoRA without the `peft` package.
         InputError: there is no such layer to adapt, or fewer blocks than are to be trained.
     """
-    if settings.model is None:
-        raise InputError("model: no checkpoint's folder is given; name it with --model")
-    folder = Path(settings.model).expanduser()
+    folder = settings.base
     adapted = settings.method in ("lora", "ptuning")
     held = low_precision if adapted and low_precision is not None else torch.float32
     if settings.dtype != "auto":

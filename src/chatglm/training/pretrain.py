@@ -93,11 +93,7 @@ def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
         CheckpointError: one of them is not there, or they do not fit (TokenizerError).
     """
     if settings.config is None:
-        if settings.model is None:
-            raise InputError(
-                "model: give a checkpoint's folder (--model), or the config.json of a fresh one (--config)"
-            )
-        base = Path(settings.model).expanduser()
+        base = settings.base
         check_folder(base)
         return base, fitting_tokenizer(base, base)
     if settings.method != "full":

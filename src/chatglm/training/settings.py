@@ -19,6 +19,7 @@ from typing import Any, get_args
 import yaml
 
 from chatglm.errors import InputError, UnsupportedError
+from chatglm.loading import demo_folder
 from chatglm.training.examples import Loss
 from chatglm.training.infill import InfillSettings
 
@@ -135,7 +136,7 @@ class Settings:
     """All of it. Make one with `Settings.from_dict` or `Settings.load`, which check and fill in what is not said.
 
     Attributes:
-        model: the checkpoint's folder.
+        model: the checkpoint's folder; default: the bundled demo model.
         config: pre-training a fresh model: its config.json, in place of `model`.
         tokenizer: pre-training a fresh model: a folder with its tokenizer.
         method: full, lora, ptuning or freeze.
@@ -175,6 +176,11 @@ class Settings:
     infill: InfillSettings = field(default_factory=InfillSettings)
     texts: Texts = field(default_factory=Texts)
     training_args: Mapping[str, Any] = field(default_factory=lambda: {**_COMMON, **_PRESETS["lora"]})
+
+    @property
+    def base(self) -> Path:
+        """The folder of `model`; where none is named, the bundled demo model."""
+        return demo_folder() if self.model is None else Path(self.model).expanduser()
 
     @property
     def output(self) -> Path:

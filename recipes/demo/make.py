@@ -1,0 +1,340 @@
+"""Make the bundled demo model from nothing but this repository: corpus, tokenizer, weights, evaluation, model card.
+
+    python recipes/demo/make.py --work FOLDER            # about an hour on 2 CPU cores
+    python recipes/demo/make.py --work FOLDER --install  # and put the result into src/chatglm/demo
+
+Each part finds what an earlier run of it left in the work folder and goes on from there. The same seed makes the same
+corpus, and the same weights on the same kind of processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from corpus import SKILLS, draw_sample
+from corpus.base import COMMON, Sample
+from evaluate import evaluate, report
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from chatglm.chat.formats import chat_format
+from chatglm.chat.tokenizers import SentencePieceTokenizer
+from chatglm.models.chatglm import ChatGLMForConditionalGeneration
+from chatglm.models.configuration import ChatGLMConfig
+from chatglm.training.examples import Collator, Example
+from chatglm.training.finetune import LOG, PICTURE
+from chatglm.training.logs import JsonLog, Progress, draw, read_log
+from chatglm.training.settings import Settings
+from chatglm.training.store import Rows, build_store
+from chatglm.training.tokenizer import train_tokenizer
+from chatglm.training.trainer import FamilyTrainer, arguments_of, last_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALLED = ROOT / "src" / "chatglm" / "demo"
+
+PIECES = 5000
+# What tools and code repeat in every prompt; one piece each, so that prompts stay short.
+SYMBOLS = (
+    *("\n" + "▁" * 4 * depth for depth in range(1, 8)),
+    '"name":▁"', '"description":▁"', '"parameters":▁{', '"properties":▁{', '"required":▁[', '"enum":▁[',
+    *(f'"type":▁"{kind}"' for kind in ("object", "string", "integer", "number", "boolean")),
+    '"error":▁', "tool_call(", "```python\n", "\n```", "import▁", "matplotlib", "print(",
+)  # fmt: skip
+SIZES = {
+    "num_layers": 6,
+    "hidden_size": 256,
+    "ffn_hidden_size": 640,
+    "kv_channels": 64,
+    "num_attention_heads": 4,
+    "multi_query_attention": True,
+    "multi_query_group_num": 2,
+    "add_qkv_bias": True,
+    "add_bias_linear": False,
+    "rmsnorm": True,
+    "layernorm_epsilon": 1e-5,
+    "seq_length": 2048,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "chatglm_generation": "chatglm3",
+}
+
+
+PRETRAINING = 0.25
+"""Share of the dialogues, the first ones, of which every message is learned, as a language model learns text: so what
+users say and tools answer teaches words, and that what came once may come again. Of the others, the assistant's alone.
+"""
+
+
+def write_corpus(file: Path, count: int, seed: int) -> None:
+    """Dialogues of the training side of every grammar, one JSON line each."""
+    rng = Random(seed)
+    draft = file.with_suffix(".partial")
+    with draft.open("w", encoding="utf-8") as out:
+        for number in range(count):
+            made = row(draw_sample(rng, "train"), whole=number < PRETRAINING * count)
+            out.write(json.dumps(made, ensure_ascii=False) + "\n")
+    draft.replace(file)
+
+
+def row(sample: Sample, whole: bool) -> dict[str, Any]:
+    """In the form of OpenAI's fine-tuning files, which `chatglm finetune` reads; `loss` says that all is learned."""
+    messages = [{**message, "loss": True} for message in sample.messages] if whole else sample.messages
+    return {"messages": messages, **({"tools": sample.tools} if sample.tools else {})}
+
+
+def tokenizer_texts(seed: int, count: int = 1500) -> Iterator[str]:
+    """What the vocabulary is learned from: the corpus as prompts show it.
+
+    A Chinese character at the start of a line gets a mark in front: pieces that glue SentencePiece's blank to it would
+    make a name at the start of an answer another word than the same name inside a question.
+    """
+    rng = Random(seed)
+    for _ in range(count):
+        for name in SKILLS:
+            sample = draw_sample(rng, "train", name)
+            for message in sample.messages:
+                yield _guarded(message["content"])
+                for call in message.get("tool_calls", ()):
+                    yield call["name"]
+                    yield _guarded(json.dumps(call["arguments"], ensure_ascii=False))
+            if sample.tools:
+                yield _guarded(json.dumps(sample.tools, indent=4, ensure_ascii=False))
+
+
+def _guarded(text: str) -> str:
+    return re.sub(r"(^| )(?=[\u4e00-\u9fff])", r"\1、", text, flags=re.MULTILINE)
+
+
+class Tied(ChatGLMForConditionalGeneration):
+    """Learns one table for words that come in and words that go out, so that copying a rare word need not be learned
+    for each by itself. The official layout has two tables: `untie` fills the second one at the end.
+    """
+
+    def get_output_embeddings(self) -> Any:
+        return self._out
+
+    def _out(self, states: Tensor) -> Tensor:
+        return nn.functional.linear(states, self.transformer.embedding.word_embeddings.weight)
+
+    def untie(self) -> ChatGLMForConditionalGeneration:
+        plain = ChatGLMForConditionalGeneration(self.config)
+        plain.load_state_dict(self.state_dict())
+        with torch.no_grad():
+            plain.transformer.output_layer.weight.copy_(plain.transformer.embedding.word_embeddings.weight)
+        return plain
+
+
+def fresh_model(tokenizer: SentencePieceTokenizer, seed: int) -> Tied:
+    """Weights at random: matrices keep the size of what passes through them, and a block begins close to nothing."""
+    config = ChatGLMConfig(padded_vocab_size=-(-len(tokenizer) // 64) * 64, **SIZES)
+    model = Tied(config)
+    model.transformer.output_layer.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(1.0 if "norm" in name else 0.0)
+            else:
+                table = "word_embeddings" in name or "output_layer" in name
+                ends_block = name.endswith(("attention.dense.weight", "dense_4h_to_h.weight"))
+                scale = 0.05 if table else weight.shape[1] ** -0.5 * (0.5 if ends_block else 1.0)
+                weight.normal_(std=scale, generator=generator)
+    return model
+
+
+class MuonAndAdam(torch.optim.Optimizer):
+    """Muon for the matrices of the blocks, AdamW for the rest, as one optimizer.
+
+    Muon (Jordan et al. 2024) makes each step of a matrix orthogonal. On this model it needs about half the steps.
+    """
+
+    def __init__(self, model: nn.Module, matrix_rate: float, rate: float) -> None:
+        learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        inside = {n: p for n, p in learned.items() if p.ndim == 2 and ".layers." in n}
+        others = [p for n, p in learned.items() if n not in inside]
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(list(inside.values()), lr=matrix_rate, weight_decay=0.0),
+            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        ]
+        super().__init__([*inside.values(), *others], {})
+        self._link()
+
+    def _link(self) -> None:
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._link()
+
+
+class Apart(Collator):
+    """A row of the plan as a batch: its examples, of about the same length, get rows of their own."""
+
+    def __call__(self, rows: Sequence[Example | Sequence[Example]]) -> dict[str, Tensor]:
+        return super().__call__([example for row in rows for example in (row if isinstance(row, list) else [row])])
+
+
+def similar(lengths: Sequence[int], budget: int, seed: int, window: int = 2048) -> list[list[int]]:
+    """Examples of about the same length, as many as `budget` positions hold, padding included. Windows of examples
+    follow one another as they are, so that the first dialogues are learned first; batches in a window are shuffled.
+    """
+    rng = Random(seed)
+    plan: list[list[int]] = []
+    for start in range(0, len(lengths), window):
+        batch: list[int] = []
+        first = len(plan)
+        for index in sorted(range(start, min(start + window, len(lengths))), key=lambda n: (lengths[n], n)):
+            if batch and lengths[index] * (len(batch) + 1) > budget:
+                plan.append(batch)
+                batch = []
+            batch.append(index)
+        window_plan = [*plan[first:], batch]
+        rng.shuffle(window_plan)
+        plan[first:] = window_plan
+    return plan
+
+
+class DemoTrainer(FamilyTrainer):
+    """The project's trainer with this recipe's optimizer."""
+
+    def __init__(self, *args: Any, rates: tuple[float, float], **kwargs: Any) -> None:
+        self._rates = rates
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        self.optimizer: torch.optim.Optimizer = MuonAndAdam(self.model, *self._rates)
+        return self.optimizer
+
+
+def train(work: Path, tokenizer: SentencePieceTokenizer, options: argparse.Namespace) -> Any:
+    """The trained model; goes on from the last checkpoint in the work folder."""
+    form = chat_format(tokenizer)
+    store = build_store(work / "data", work / "corpus.jsonl", form, loss="all", max_length=1024)
+    for line in store.tally.lines():
+        print(line, file=sys.stderr)
+    plan = similar(store.lengths.tolist(), options.batch_tokens, options.seed)
+    settings = Settings.from_dict(
+        {
+            "method": "full",
+            "max_length": 1024,
+            "training_args": {
+                "output_dir": str(work / "run"),
+                "num_train_epochs": 1,
+                "train_sampling_strategy": "sequential",
+                "per_device_train_batch_size": 1,  # a row of the plan is a batch
+                "lr_scheduler_type": "warmup_stable_decay",
+                "lr_scheduler_kwargs": {"num_decay_steps": len(plan) // 2, "decay_type": "linear"},
+                "warmup_steps": 30,
+                "bf16": True,
+                "use_cpu": not torch.cuda.is_available(),
+                "logging_steps": 50,
+                "save_steps": 1000,
+                "save_total_limit": 1,
+                "seed": options.seed,
+            },
+        }
+    )
+    model = fresh_model(tokenizer, options.seed)
+    progress = Progress()
+    callbacks: list[TrainerCallback] = [progress]
+    trainer = DemoTrainer(
+        model,
+        arguments_of(settings),
+        Rows(store, plan),
+        Apart(int(tokenizer.pad_token_id)),
+        rates=(options.matrix_rate, options.rate),
+        callbacks=callbacks,
+    )
+    start = last_checkpoint(work / "run")
+    upto = json.loads((start / "trainer_state.json").read_text("utf-8"))["global_step"] if start else 0
+    (work / "run").mkdir(parents=True, exist_ok=True)
+    trainer.add_callback(JsonLog(work / "run" / LOG, upto))
+    try:
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    finally:
+        progress.close()
+    draw(tuple(read_log(work / "run" / LOG)), work / "run" / PICTURE, "demo model")
+    return model.untie()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
+    parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
+    parser.add_argument("--dialogues", type=int, default=150_000)
+    parser.add_argument("--batch-tokens", type=int, default=3072)
+    parser.add_argument("--matrix-rate", type=float, default=0.02)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--held-out", type=int, default=300, help="dialogues of each skill to evaluate on")
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    np.random.seed(options.seed)
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
+    clock = time.time()
+    if not (work / "corpus.jsonl").exists():
+        write_corpus(work / "corpus.jsonl", options.dialogues, options.seed)
+    result = work / "model"
+    if not (result / "tokenizer.model").exists():
+        characters = "".join(COMMON)
+        train_tokenizer(
+            tokenizer_texts(options.seed), result, size=PIECES, longest_piece=4, characters=characters, symbols=SYMBOLS
+        )
+    tokenizer = SentencePieceTokenizer.from_pretrained(result)
+    if not (result / "model.safetensors").exists():
+        model = train(work, tokenizer, options).half().eval()
+        model.generation_config.update(do_sample=False, max_new_tokens=512, eos_token_id=2, pad_token_id=0)
+        model.save_pretrained(result)
+        tokenizer.save_pretrained(result)
+        (work / "seconds.txt").write_text(f"{time.time() - clock:.0f}", "utf-8")
+    scores = evaluate(result, options.held_out, seed=options.seed)
+    table = report(scores)
+    print(table)
+    minutes = float((work / "seconds.txt").read_text("utf-8")) / 60 if (work / "seconds.txt").exists() else 0.0
+    (result / "MODEL_CARD.md").write_text(card(table, options, minutes), "utf-8")
+    if options.install:
+        INSTALLED.mkdir(exist_ok=True)
+        for file in sorted(result.iterdir()):
+            shutil.copy2(file, INSTALLED / file.name)
+        print(f"installed in {INSTALLED}")
+
+
+def card(table: str, options: argparse.Namespace, minutes: float) -> str:
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
+    return (
+        (Path(__file__).parent / "card.md")
+        .read_text("utf-8")
+        .format(
+            table=table,
+            seed=options.seed,
+            dialogues=f"{options.dialogues:,}",
+            minutes=f"{minutes:.0f}",
+            machine=machine,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
