@@ -16,6 +16,7 @@ COMMANDS = {
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),
     "evaluate": ("chatglm.cli.evaluate", "loss and scores of generated answers on dialogues; accuracy by cloze"),
     "pretrain": ("chatglm.cli.pretrain", "pre-train on plain texts by blank infilling"),
+    "tokenizer": ("chatglm.cli.tokenizer", "learn a SentencePiece vocabulary in the official layout"),
 }
 
 
