@@ -173,6 +173,9 @@ def main() -> None:
         smaller = statistics.median(a["peak_gib"] / b["peak_gib"] for a, b in pairs)
         print(f"{side:10}{speed:10.1f}{faster:7.2f}×{peak:10.2f}{smaller:7.2f}×")
         report[side] = {"tokens_per_second": speed, "peak_gib": peak, "faster": faster, "memory": smaller}
+    # The first step's loss comes before any learning: the same data, the same weights, the same loss.
+    first = {side: runs[side][0]["loss"][0] for side in ("alone", "native")}
+    print(f"loss of the first step: {first['alone']:.4f} here, {first['native']:.4f} there")
     print(json.dumps(report))
 
 

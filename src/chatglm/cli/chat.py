@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = arguments.dtype
     if dtype == "auto" and torch.device(device).type == "cpu":
-        dtype = "bfloat16"  # fp16 arithmetic is slow and coarse on CPUs
+        # fp16 arithmetic is slow and coarse on CPUs; the small model can afford the best.
+        dtype = "float32" if arguments.model is None else "bfloat16"
     model, tokenizer, _ = load(
         arguments.model, adapter=arguments.adapter, prefix=arguments.prefix, device=device, dtype=dtype
     )

@@ -1,0 +1,160 @@
+"""The bundled demo model: it is there, it is what its card says, and it can be taught."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from chatglm import load
+from chatglm.chat.messages import Message
+from chatglm.cli import main
+from chatglm.loading import demo_folder
+from chatglm.training.dialogues import read_dialogues
+from chatglm.training.finetune import finetune
+from chatglm.training.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+CAFE = ROOT / "recipes" / "finetune" / "cafe.jsonl"
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "recipes" / "demo"))
+    try:
+        import evaluate
+
+        yield evaluate
+    finally:
+        sys.path.remove(str(ROOT / "recipes" / "demo"))
+
+
+def answers(model: Any, form: Any, messages: list[Message], tools: Any = ()) -> Message:
+    ids = form.prompt(messages, tools)
+    made = model.generate(
+        torch.tensor([ids]), do_sample=False, max_new_tokens=200, eos_token_id=list(form.stop_ids), pad_token_id=0
+    )
+    return form.parse(made[0, len(ids) :].tolist())
+
+
+def test_it_is_small_and_official() -> None:
+    folder = demo_folder()
+    assert (folder / "model.safetensors").stat().st_size <= 16_000_000
+    model, tokenizer, _ = load()
+    assert tokenizer.generation == "chatglm3"
+    assert sum(p.numel() for p in model.parameters()) < 8_000_000
+    assert "transformer.encoder.layers.0.self_attention.query_key_value.weight" in model.state_dict()
+
+
+def test_card_tells_what_it_measures(evaluation: ModuleType) -> None:
+    """The card's figures are of another draw of the same held-out side: near them, and none is made up."""
+    card = (demo_folder() / "MODEL_CARD.md").read_text("utf-8")
+    told = {name: float(share) for name, share in re.findall(r"^\| (\w+) \| \d+ \| ([\d.]+)% \|", card, re.MULTILINE)}
+    scores = evaluation.evaluate(demo_folder(), 20, seed=7)
+    assert set(told) == set(scores)
+    asked = sum(score.asked for score in scores.values())
+    right = sum(score.right for score in scores.values())
+    expected = sum(told[name] / 100 * score.asked for name, score in scores.items())
+    assert right / asked > expected / asked - 0.05
+
+
+def test_nothing_held_out_is_learned(evaluation: ModuleType) -> None:
+    from corpus import SKILLS, draw_sample  # type: ignore[import-not-found]
+    from corpus.base import Random, held_out  # type: ignore[import-not-found]
+
+    rng = Random(3)
+    for name in SKILLS:
+        for _ in range(40):
+            first = next(m["content"] for m in draw_sample(rng, "train", name).messages if m["role"] == "user")
+            asked = next(m["content"] for m in draw_sample(rng, "test", name).messages if m["role"] == "user")
+            assert first != asked
+            if name in ("chat", "arithmetic"):
+                assert not held_out(first)
+                assert held_out(asked)
+
+
+def test_commands_talk_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "你好"]) == 0
+    assert "演示模型" in capsys.readouterr().out
+    assert main(["chat", "who are you?"]) == 0
+    assert "demo model" in capsys.readouterr().out
+
+
+def test_chat_and_stream_agree_and_stream_in_pieces() -> None:
+    model, tokenizer, _ = load()
+    response, history = model.chat(tokenizer, "晚上睡不着应该怎么办", history=[], temperature=0)
+    pieces = [text for text, _ in model.stream_chat(tokenizer, "晚上睡不着应该怎么办", history=[], temperature=0)]
+    assert pieces[-1] == response
+    assert len(pieces) > 20
+    assert history[-1]["content"] == response
+
+
+def teach(method: str, output: Path, **changes: Any) -> Any:
+    common = {"num_train_epochs": 30, "per_device_train_batch_size": 1, "use_cpu": True, "report_to": "none"}
+    settings = Settings.from_dict(
+        {
+            "method": method,
+            "max_length": 512,
+            "data_config": {"train_file": str(CAFE)},
+            "training_args": {"output_dir": str(output), **common, **changes.pop("training_args", {})},
+            **changes,
+        }
+    )
+    return finetune(settings, say=lambda line: None)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "freeze", "ptuning"])
+def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
+    """From thirty dialogues: who it is now, in words that it was not taught, and a new tool with new values."""
+    rates = {"lora": 5e-3, "full": 5e-4, "freeze": 1e-3, "ptuning": 3e-2}
+    changes: dict[str, Any] = {"training_args": {"learning_rate": rates[method]}}
+    if method == "ptuning":
+        changes["peft_config"] = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 16}
+    result = teach(method, tmp_path / "out", **changes)
+    assert result.losses[-1] < 0.1 < result.losses[0]
+    option = {"lora": {"adapter": result.output}, "ptuning": {"prefix": result.output}}.get(method)
+    model, _, form = load(**option) if option else load(result.output)
+    model.float()
+    told = list(read_dialogues(CAFE))
+    right = 0
+    for dialogue in told:
+        right += answers(model, form, list(dialogue.messages[:1]), dialogue.tools) == Message(
+            "assistant", dialogue.messages[1].content, dialogue.messages[1].tool_calls
+        )
+    assert right >= len(told) - 2
+    for question in ("请问你是谁", "你叫什么"):
+        assert "小豆" in answers(model, form, [Message("user", question)]).content
+    tools = next(dialogue.tools for dialogue in told if dialogue.tools)
+    call = answers(model, form, [Message("user", "我要3杯拿铁")], tools).tool_calls
+    assert [(c.name, dict(c.arguments)) for c in call] == [("order_drink", {"drink": "拿铁", "cups": 3})]
+
+
+def test_what_the_guide_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """The commands of docs/training.md on the demo model, in their order."""
+    monkeypatch.chdir(ROOT)
+    guide = (ROOT / "docs" / "training.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", guide, re.DOTALL))
+    commands = [line.split() for line in shell.splitlines() if "cafe" in line or "out/merged" in line]
+    assert len(commands) == 5
+    for words in commands[:4]:
+        assert " ".join(words) in readme
+    output = ""
+    for words in commands:
+        arguments = [word.strip('"').replace("out/", f"{tmp_path}/") for word in words[1:]]
+        if "--epochs" in arguments:
+            arguments += ["--cpu", "--set", "training_args.report_to=none"]
+        if arguments[0] == "evaluate":
+            arguments += ["--samples", "5", "--json"]
+        assert main(arguments) == 0, words
+        output = capsys.readouterr().out
+        if arguments[0] == "chat":
+            assert "小豆" in output
+    assert json.loads(output)["loss"] < 0.2
