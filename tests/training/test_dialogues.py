@@ -169,6 +169,38 @@ def test_forms(form: str, row: dict[str, Any], messages: Any, rest: dict[str, An
     assert dialogue.where == f"{tmp_path}/a.jsonl:1"
 
 
+def test_openai_s_tool_message_in_a_chatglm3_row_is_no_call(tmp_path: Path) -> None:
+    rows = [{"role": "user", "content": "a"}, {"role": "tool", "name": "f", "content": "晴"}]
+    file = write(tmp_path / "a.jsonl", {"conversations": [*rows, {"role": "assistant", "content": "b"}]})
+    (dialogue,) = read_dialogues(file)
+    assert dialogue.form == "chatglm3"
+    assert dialogue.messages[1] == Message("observation", "晴")
+
+
+def test_columns_of_rows_in_an_object(tmp_path: Path) -> None:
+    rows = [{"q": "a", "a": "b"}, {"q": "c", "a": "d"}]
+    columns = {"prompt": "q", "response": "a"}
+    for name, text in {
+        "whole.json": json.dumps({"version": 1, "data": rows}, indent=1),
+        "line.json": json.dumps({"data": rows}) + "\n",
+        "lines.json": "\n".join(map(json.dumps, rows)),
+    }.items():
+        (tmp_path / name).write_text(text)
+        found = [dialogue.messages[0].content for dialogue in read_dialogues(tmp_path / name, columns=columns)]
+        assert found == ["a", "c"]
+
+
+def test_a_reason_can_be_written_whatever_the_row_holds(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"\\ud800": 1}\n')
+    skipped: list[BadRow] = []
+    assert not list(read_dialogues(file, skipped=skipped))
+    assert r"the fields \ud800 is of no known form" in skipped[0].reason
+    with pytest.raises(InputError) as caught:
+        list(read_dialogues(file))
+    str(caught.value).encode("utf-8")
+
+
 def test_columns(tmp_path: Path) -> None:
     row = {"问": "你好", "答": ANSWER.content, "before": [["a", "b"]]}
     file = write(tmp_path / "a.jsonl", row)
@@ -197,6 +229,9 @@ BAD: list[tuple[Any, str]] = [
     ({"conversations": [USER, {"role": "assistant", "content": "b", "loss": 1}]}, r"conversations\[1\]: loss must be"),
     ({"messages": [USER, {"role": "assistant", "content": "b", "weight": 2}]}, r"messages\[1\].weight: must be 0 or 1"),
     ({"conversations": [{"role": "tool", "name": "", "parameters": {}}]}, r"conversations\[0\].parameters: .*name"),
+    ({"conversations": [{"role": "tool", "parameters": {}, "observation": "a"}]}, r"conversations\[0\].name: expected"),
+    ({"messages": [{"role": "user", "text": "a"}]}, r"messages\[0\].content: missing; a user message is nothing"),
+    ({"messages": [USER, {"role": "tool", "name": "f"}]}, r"messages\[1\].content: missing; a observation message"),
     (
         {"conversations": [{"role": "tool", "name": "f", "parameters": [1]}]},
         r"conversations\[0\].parameters: .* must be an object",

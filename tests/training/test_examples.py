@@ -416,12 +416,12 @@ def test_collator() -> None:
     batch = Collator(3, multiple=4)([[example_of(5, 6, 7), example_of(8, 9)], example_of(1)])
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [[5, 6, 7, 8, 9, 3, 3, 3], [1, 3, 3, 3, 3, 3, 3, 3]],
-        "position_ids": [[0, 1, 2, 0, 1, 0, 0, 0], [0] * 8],
+        "position_ids": [[0, 1, 2, 0, 1, 2, 3, 4], [*range(8)]],  # padding goes on from the last example
         "shift_labels": [[6, 7, -100, 9, -100, -100, -100, -100], [-100] * 8],
     }
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
     two = Collator(3, length=5)([example_of(5, 6, rows=2)])
-    assert two["position_ids"].tolist() == [[[0, 1, 0, 0, 0]] * 2]
+    assert two["position_ids"].tolist() == [[[0, 1, 1, 1, 1], [0, 1, 2, 3, 4]]]
     assert two["input_ids"].shape == (1, 5)
 
 

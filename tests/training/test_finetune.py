@@ -14,7 +14,14 @@ from transformers import TrainerCallback
 
 from chatglm import load
 from chatglm.chat.messages import Message
-from chatglm.errors import ChatGLMError, CheckpointError, InputError, NumericalError, UnsupportedError
+from chatglm.errors import (
+    ChatGLMError,
+    CheckpointError,
+    DependencyError,
+    InputError,
+    NumericalError,
+    UnsupportedError,
+)
 from chatglm.training.finetune import Result, finetune
 from chatglm.training.logs import read_log
 from chatglm.training.methods import merge
@@ -258,6 +265,72 @@ def test_a_folder_that_is_no_run_is_never_overwritten(checkpoint, tmp_path: Path
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
 
 
+def test_a_model_is_never_written_over_by_its_own_run(copied, tmp_path: Path) -> None:
+    """Neither by resuming in its folder, nor by overwriting a run's folder that it lies in."""
+    data = written(tmp_path, [dialogue(TURNS)])
+    base = copied("chatglm3")
+    few = {"training_args": {"max_steps": 1, "save_strategy": "steps"}}
+    before = {file: file.read_bytes() for file in base.rglob("*") if file.is_file()}
+    for output in (base, tmp_path / "linked"):
+        if not output.exists():
+            output.symlink_to(base)
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(InputError, match="the model itself lies there"):
+                tune(base, data, output, **options, **few)
+    other = shutil.copytree(base, tmp_path / "other")
+    with pytest.raises(InputError, match=r"--resume: .*other is no folder of a run"):
+        tune(base, data, other, resume=True, **few)
+    assert {file: file.read_bytes() for file in base.rglob("*") if file.is_file()} == before
+    tune(base, data, tmp_path / "out", **few)
+    shutil.copytree(base, tmp_path / "out" / "checkpoint-9")
+    with pytest.raises(InputError, match="the model itself lies there"):
+        tune(tmp_path / "out" / "checkpoint-9", data, tmp_path / "out", overwrite=True, **few)
+
+
+def test_overwriting_waits_until_all_is_in_order_and_takes_only_what_runs_write(checkpoint, tmp_path: Path) -> None:
+    data = written(tmp_path, [dialogue(TURNS)])
+    few = {"max_steps": 1, "save_strategy": "steps"}
+    out = tmp_path / "out"
+    tune(checkpoint("chatglm3"), data, out, training_args=few)
+    for name in ("checkpoint-mine", "adapter_of_mine"):
+        (out / name).mkdir()
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="training_args: Invalid beta"):
+        tune(checkpoint("chatglm3"), data, out, overwrite=True, training_args={**few, "adam_beta1": 2})
+    with pytest.raises(DependencyError, match=r"training_args\.optim: .*bitsandbytes"):
+        tune(checkpoint("chatglm3"), data, out, overwrite=True, training_args={**few, "optim": "adamw_bnb_8bit"})
+    with pytest.raises(InputError, match="dataloader_drop_last: 1 rows do not fill one batch of 4"):
+        tune(checkpoint("chatglm3"), data, out, overwrite=True, training_args={**few, "dataloader_drop_last": True})
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()} == before
+    tune(checkpoint("chatglm3"), data, out, overwrite=True, training_args=few)
+    assert (out / "checkpoint-mine").is_dir()
+    assert (out / "adapter_of_mine").is_dir()
+
+
+def test_a_folder_that_cannot_be_made(checkpoint, tmp_path: Path) -> None:
+    data = written(tmp_path, [dialogue(TURNS)])
+    with pytest.raises(InputError, match=r"data\.jsonl/out: cannot be written to"):
+        tune(checkpoint("chatglm3"), data, data / "out")
+
+
+def test_a_run_that_ends_before_its_first_record_has_a_loss_all_the_same(checkpoint, tmp_path: Path) -> None:
+    data = written(tmp_path, [dialogue(TURNS)])
+    arguments = {"max_steps": 3, "logging_steps": 10}
+    result = tune(checkpoint("chatglm3"), data, tmp_path / "out", training_args=arguments)
+    assert [record["step"] for record in result.records if "loss" in record] == [3]
+    assert (tmp_path / "out" / "loss.png").is_file()
+
+
+def test_settings_of_the_other_command_are_refused(checkpoint, tmp_path: Path) -> None:
+    data = written(tmp_path, [dialogue(TURNS)])
+    for changes, name in (({"texts": {"split": "line"}}, "texts"), ({"tokenizer": "x"}, "tokenizer")):
+        with pytest.raises(InputError, match=f"{name}: means nothing in fine-tuning"):
+            tune(checkpoint("chatglm3"), data, tmp_path / "out", **changes)
+    for changes, name in (({"packing": False}, "packing"), ({"loss": "last"}, "loss")):
+        with pytest.raises(InputError, match=f"{name}: means nothing in pre-training"):
+            pretrain(settings_of(checkpoint("chatglm3"), data, tmp_path / "out", **changes), say=quiet)
+
+
 def test_a_refused_run_leaves_room_for_the_next(checkpoint, tmp_path: Path) -> None:
     data = written(tmp_path, [{"messages": 3}])
     with pytest.raises(InputError, match=r"data\.jsonl:1"):
@@ -302,6 +375,9 @@ def test_a_run_is_not_resumed_as_another(checkpoint, tmp_path: Path) -> None:
         tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=True, training_args=faster)
     with pytest.raises(InputError, match=r"--resume: loss was 'all' in .* and is 'last' now"):
         tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=True, loss="last", training_args=saving)
+    start = tmp_path / "out" / "checkpoint-2"
+    with pytest.raises(InputError, match=r"--resume: method was 'full' in .* and is 'ptuning' now"):
+        tune(checkpoint("chatglm3"), data, tmp_path / "new", "ptuning", resume=start, training_args=saving)
     with pytest.raises(CheckpointError, match="checkpoint-7: no such checkpoint"):
         tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=tmp_path / "out" / "checkpoint-7")
     written(tmp_path, [dialogue(TURNS), dialogue(TURNS)])
@@ -314,8 +390,20 @@ def test_a_run_is_not_resumed_as_another(checkpoint, tmp_path: Path) -> None:
 
 def test_resuming_where_there_is_nothing_yet_begins(checkpoint, tmp_path: Path) -> None:
     data = written(tmp_path, [dialogue(TURNS)])
-    arguments = {"training_args": {"max_steps": 1}}
-    assert tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=True, **arguments).steps == 1
+    settings = settings_of(checkpoint("chatglm3"), data, tmp_path / "out", training_args={"max_steps": 1})
+    said: list[str] = []
+    assert finetune(settings, resume=True, say=said.append).steps == 1
+    assert said[0] == f"no whole checkpoint in {tmp_path / 'out'}: beginning at the beginning"
+
+
+def test_without_its_optimizer_a_run_is_not_resumed(checkpoint, tmp_path: Path) -> None:
+    """It would go on, with other losses; and must not begin anew in silence."""
+    data = written(tmp_path, [dialogue(TURNS)])
+    arguments = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_only_model": True}
+    tune(checkpoint("chatglm3"), data, tmp_path / "out", training_args=arguments)
+    for resume in (True, tmp_path / "out" / "checkpoint-1"):
+        with pytest.raises(CheckpointError, match=r"checkpoint-\d: was saved without the optimizer"):
+            tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=resume, training_args=arguments)
 
 
 # What stops a run

@@ -113,18 +113,79 @@ def test_a_merge_that_answers_otherwise_is_not_written(checkpoint, tmp_path: Pat
 def test_a_merge_overwrites_only_when_told_and_only_when_it_succeeds(checkpoint, tmp_path: Path) -> None:
     made = adapter(checkpoint("chatglm3"), tmp_path / "adapter")
     (tmp_path / "merged").mkdir()
-    (tmp_path / "merged" / "old.txt").write_text("old")
+    (tmp_path / "merged" / "config.json").write_text("old")
+    (tmp_path / "merged" / "model-00001-of-00009.safetensors").write_text("old")
     with pytest.raises(InputError, match=r"merged: exists already; .*--overwrite"):
         merge(made, tmp_path / "merged")
     weights = load_file(made / "adapter_model.safetensors")
     save_file({name: value * float("nan") for name, value in weights.items()}, made / "adapter_model.safetensors")
     with pytest.raises(CheckpointError, match="not written"):
         merge(made, tmp_path / "merged", overwrite=True)
-    assert (tmp_path / "merged" / "old.txt").read_text() == "old"
+    assert (tmp_path / "merged" / "config.json").read_text() == "old"
     save_file(weights, made / "adapter_model.safetensors")
     merge(made, tmp_path / "merged", overwrite=True)
-    assert not (tmp_path / "merged" / "old.txt").exists()
+    assert not (tmp_path / "merged" / "model-00001-of-00009.safetensors").exists()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["adapter", "merged"]
+
+
+def test_a_merge_never_removes_what_it_is_made_from_nor_what_is_no_checkpoint(copied, tmp_path: Path) -> None:
+    """`--overwrite` replaces a folder: an adapter in it, a base, or anything else must not go with it."""
+    base = copied("chatglm3")
+    made = adapter(base, tmp_path / "runs" / "adapter")
+    for name, content in {
+        "notes/config.json": "{}",
+        "notes/diary.txt": "mine",
+        "other/a.json": "{}",
+        "file": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    def held() -> dict[Path, int]:
+        return {file: file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()}
+
+    before = held()
+    for output, said in {
+        made: "what is merged lies there",
+        tmp_path / "runs": "what is merged lies there",
+        tmp_path: "what is merged lies there",
+        base: "has pytorch_model",
+        tmp_path / "notes": r"has diary\.txt in it",
+        tmp_path / "other": r"no config\.json",
+        tmp_path / "file": "is a file",
+        tmp_path / "file" / "below": "cannot be made",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            merge(made, output, overwrite=True)
+    assert held() == before
+    # A base that looks like what a merge writes.
+    weights = load(base).model
+    for file in base.glob("*.bin*"):
+        file.unlink()
+    weights.save_pretrained(base)
+    before = held()
+    with pytest.raises(InputError, match="what is merged lies there"):
+        merge(made, base, overwrite=True)
+    assert held() == before
+
+
+def test_a_merge_into_a_linked_folder(checkpoint, tmp_path: Path) -> None:
+    made = adapter(checkpoint("chatglm3"), tmp_path / "adapter")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "merged").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        merge(made, tmp_path / "merged", overwrite=True)
+    assert (tmp_path / "merged").is_symlink()
+    assert (tmp_path / "disk" / "model.safetensors").is_file()
+
+
+def test_an_adapter_of_another_model_and_a_device_that_is_not_there(checkpoint, tmp_path: Path) -> None:
+    made = adapter(checkpoint("chatglm3"), tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match=r"adapter: this adapter was made for another model \(size mismatch"):
+        merge(made, tmp_path / "merged", model=checkpoint("glm4"))
+    with pytest.raises(InputError, match="--device abacus: "):
+        merge(made, tmp_path / "merged", device="abacus")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_what_cannot_be_merged(checkpoint, tmp_path: Path) -> None:

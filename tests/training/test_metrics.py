@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from chatglm import load
 from chatglm.chat.messages import Message, ToolCall
-from chatglm.errors import DependencyError, InputError
-from chatglm.training.dialogues import Dialogue
+from chatglm.errors import DependencyError, InputError, UnsupportedError
+from chatglm.training.dialogues import Dialogue, read_dialogues
+from chatglm.training.examples import Tally
 from chatglm.training.metrics import NAMES, Answers, compare, evaluate
 
 
@@ -115,6 +116,25 @@ def test_which_turns_are_asked(checkpoint) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(InputError, match="no assistant turn whose prompt fits"):
         Answers(form, many, max_length=3)
+
+
+def test_rows_that_the_format_has_no_place_for_are_left_out_and_listed(checkpoint, tmp_path: Path) -> None:
+    """ChatGLM-6B knows no tools: neither the loss nor the generated answers may stumble over such a row."""
+    loaded = load(checkpoint("chatglm"), dtype=torch.float32)
+    tools = [{"name": "weather", "description": "d", "parameters": {}}]
+    rows = [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "b", "tools": tools}]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UnsupportedError, match=r"data\.jsonl:2: chatglm knows no tools"):
+        evaluate(loaded, data, samples=2, max_new_tokens=2)
+    with pytest.raises(UnsupportedError, match=r"data\.jsonl:2: chatglm knows no tools"):
+        Answers(loaded.format, read_dialogues(data))
+    tally = Tally()
+    assert set(NAMES) < set(evaluate(loaded, data, samples=2, max_new_tokens=2, skip_bad_rows=True, tally=tally))
+    assert [bad.where for bad in tally.skipped] == [f"{data}:2"]
+    for wrong in ({"samples": -1}, {"batch_size": 0}, {"max_new_tokens": 0}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))} is .*; must be at least"):
+            evaluate(loaded, data, skip_bad_rows=True, **wrong)
 
 
 def test_evaluate_counts_every_learned_token_once(checkpoint, tmp_path: Path) -> None:

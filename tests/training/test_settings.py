@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatglm.errors import InputError, UnsupportedError
@@ -112,7 +112,7 @@ trees = st.fixed_dictionaries(
             {},
             optional={
                 "learning_rate": st.floats(1e-9, 1),
-                "max_steps": st.integers(-1, 10**9),
+                "max_steps": st.integers(-1, 10**9).filter(bool),
                 "gradient_checkpointing_kwargs": st.just({"use_reentrant": False}),
                 "lr_scheduler_type": st.sampled_from(["cosine", "linear"]),
             },
@@ -124,10 +124,11 @@ trees = st.fixed_dictionaries(
 
 
 @settings(deadline=None, max_examples=60)
+@example({"method": "full", "data_config": {"train_file": "a\x85b\u2028"}})
 @given(trees)
 def test_yaml_and_back(tree: dict[str, Any]) -> None:
     made = Settings.from_dict(tree)
-    assert Settings.from_dict(yaml.safe_load(yaml.safe_dump(made.to_dict(), allow_unicode=True))) == made
+    assert Settings.from_dict(yaml.safe_load(made.to_yaml())) == made
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -170,6 +171,16 @@ def test_learning_rates_follow_the_method_unless_given(method: str) -> None:
         ({"training_args": {"per_device_train_batch_size": 0}}, "must be at least 1"),
         ({"training_args": {"learning_rate": [1]}}, "learning_rate: expected float, got a list"),
         ({"model": "a", "config": "b"}, "a run starts from a checkpoint, or from nothing"),
+        ({"max_length": float("inf")}, "max_length: expected a whole number, got inf"),
+        ({"max_length": ".nan"}, "max_length: expected a number, got '.nan'"),
+        ({"training_args": {"max_steps": 0}}, "max_steps is 0"),
+        ({"training_args": {"num_train_epochs": 0}}, "num_train_epochs is 0.0; must be above 0"),
+        ({"training_args": {"num_train_epochs": float("nan")}}, "num_train_epochs is nan; must be above 0"),
+        ({"training_args": {"learning_rate": -1}}, "learning_rate is -1.0; must be 0 or more"),
+        ({"training_args": {"learning_rate": "inf"}}, "learning_rate is inf"),
+        ({"training_args": {"seed": -1}}, "training_args.seed is -1; must be from 0 to 4294967295"),
+        ({"training_args": {"data_seed": 1 << 32}}, "training_args.data_seed is 4294967296"),
+        ({"predict_with_generate": True}, "scores answers to data_config.val_file (--val-file), and there is none"),
         ({"texts": {"split": "page"}}, "texts.split is 'page'"),
         ({"texts": {"hold_out": 1.0}}, "texts.hold_out is 1.0"),
         ({"method": "full", "dtype": "float16"}, "float16 weights cannot be trained"),
@@ -180,6 +191,12 @@ def test_what_does_not_fit_is_said_with_its_place(tree: dict[str, Any], said: st
         Settings.from_dict(tree, where="run.yaml")
     assert said in str(caught.value)
     assert str(caught.value).startswith(("run.yaml: ", "infill."))
+
+
+def test_a_strategy_that_yaml_takes_for_false() -> None:
+    tree = yaml.safe_load("{training_args: {save_strategy: no, logging_strategy: off, eval_strategy: no}}")
+    given = Settings.from_dict(tree).training_args
+    assert {given[f"{name}_strategy"] for name in ("save", "logging", "eval")} == {"no"}
 
 
 @pytest.mark.parametrize(

@@ -86,3 +86,19 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "tool_call(" in SentencePieceTokenizer.from_pretrained(tmp_path / "out").get_vocab()
     assert main(command) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+def test_what_sentencepiece_does_not_take_is_said_by_name(tmp_path: Path) -> None:
+    for options, said in (
+        ({"coverage": 0.5}, "coverage=0.5: "),
+        ({"coverage": 2}, "coverage=2: "),
+        ({"longest_piece": 0}, "longest_piece=0: "),
+        ({"symbols": ["a", ""]}, "symbols: '' cannot be one; it is empty"),
+        ({"symbols": ["<unk>"]}, "symbols: '<unk>' cannot be one; it is a control piece"),
+    ):
+        with pytest.raises(InputError, match=said):
+            train_tokenizer(TEXTS, tmp_path / "out", size=400, **options)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        train_tokenizer(TEXTS, tmp_path / "file" / "out", size=400)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from chatglm.cli.finetune import quieten
 
@@ -36,8 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from chatglm.loading import load
+    from chatglm.training.methods import check_device
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     dtype = arguments.dtype
     if dtype == "auto" and torch.device(device).type == "cpu":
         dtype = "float32"  # what is measured is compared; fp16 arithmetic is slow and coarse on CPUs
@@ -54,8 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         numbers: dict[str, float] = {"questions": len(result.rows), "accuracy": result.accuracy}
     else:
+        from chatglm.training.examples import Tally
         from chatglm.training.metrics import evaluate
 
+        tally = Tally()
         numbers = evaluate(
             loaded,
             arguments.data,
@@ -66,7 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             seed=arguments.seed,
             skip_bad_rows=arguments.skip_bad_rows,
+            tally=tally,
         )
+        if tally.skipped or tally.cut:
+            print(*tally.lines(), sep="\n", file=sys.stderr)
     if arguments.json:
         print(json.dumps(numbers))
     else:

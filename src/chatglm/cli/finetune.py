@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import shlex
 import sys
 from typing import Any
 
@@ -36,6 +38,8 @@ SWITCHES: tuple[tuple[str, str, str], ...] = (
     ("--cpu", "training_args.use_cpu", "use no GPU"),
     ("--gradient-checkpointing", "training_args.gradient_checkpointing", "less memory, more time"),
 )
+ONLY_OF = {"--lora-rank": "lora", "--target-modules": "lora", "--prefix-tokens": "ptuning", "--layers": "freeze"}
+"""Flags that mean nothing with another method."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,11 +78,15 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
 
 
-def tree_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The tree of settings that file, flags and --set make, each over the one before."""
+def tree_of(arguments: argparse.Namespace, method: str = "lora") -> dict[str, Any]:
+    """The tree of settings that file, flags and --set make, each over the one before.
+
+    Args:
+        method: the one where neither file nor flag says it.
+    """
     from chatglm.training.settings import RENAMED, assign, read_yaml
 
-    tree: dict[str, Any] = read_yaml(arguments.settings) if arguments.settings else {"method": "lora"}
+    tree: dict[str, Any] = read_yaml(arguments.settings) if arguments.settings else {"method": method}
     if isinstance(arguments_given := tree.get("training_args"), dict):
         for old, new in RENAMED.items():
             if old in arguments_given and new not in arguments_given:
@@ -86,16 +94,24 @@ def tree_of(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(arguments, name) for _, name, *_ in (*SHARED, *SWITCHES)}
     if arguments.model is not None:
         tree["model"] = arguments.model
-    method = given["method"]
-    kinds = {"lora": "LORA", "ptuning": "PREFIX_TUNING"}
     peft = tree.get("peft_config")
-    if method is not None and isinstance(peft, dict) and peft.get("peft_type") != kinds.get(method):
+    kind = str(peft.get("peft_type")).upper() if isinstance(peft, dict) else "None"
+    of_file = tree.get("method") or {"LORA": "lora", "PREFIX_TUNING": "ptuning"}.get(kind, "full")
+    chosen = given["method"] or of_file
+    if chosen != of_file and peft is not None:
         del tree["peft_config"]  # the file's is for another method
+    for flag, name, *_ in SHARED:
+        if given[name] is not None and ONLY_OF.get(flag, chosen) != chosen:
+            raise InputError(f"{flag} is for --method {ONLY_OF[flag]}, and the method is {chosen}")
+    if given["training_args.num_train_epochs"] is not None and given["training_args.max_steps"] is None:
+        put(tree, "training_args.max_steps", None)  # the file's, which would go before
     for name, value in given.items():
         if value is not None:
-            put(tree, name, value.split(",") if name.endswith("target_modules") and "," in value else value)
-    if given["training_args.eval_steps"] is not None:
-        put(tree, "training_args.eval_strategy", "steps")
+            several = name.endswith("target_modules") and "," in value
+            put(tree, name, [part.strip() for part in value.split(",")] if several else value)
+    for part in ("eval", "save", "logging"):
+        if given[f"training_args.{part}_steps"] is not None:
+            put(tree, f"training_args.{part}_strategy", "steps")
     for assignment in arguments.set:
         assign(tree, assignment)
     return tree
@@ -171,6 +187,8 @@ def _preview(settings: Any, count: int) -> int:
     file = settings.data_config.path("train")
     if file is None:
         raise InputError("DATA: give the file with the dialogues")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # data may hold what a terminal has no signs for
     folder = settings.base
     for line in preview(
         file,
@@ -194,7 +212,8 @@ def finished(result: Any, settings: Any) -> None:
     if int(os.environ.get("RANK", "0")):
         return
     option = {"lora": "--adapter", "ptuning": "--prefix"}.get(settings.method)
-    model = f"--model {settings.model} " if settings.model else ""
-    use = f"{model}{option} {result.output}" if option else f"--model {result.output}"
+    model = f"--model {shlex.quote(settings.model)} " if settings.model else ""
+    output = shlex.quote(str(result.output))
+    use = f"{model}{option} {output}" if option else f"--model {output}"
     last = f", loss {result.losses[-1]:.4g}" if result.losses else ""
     print(f"{result.steps} steps{last}; result in {result.output}\nTry it: chatglm chat {use}")

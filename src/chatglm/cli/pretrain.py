@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    tree = tree_of(arguments)
-    if arguments.settings is None and arguments.method is None:
-        tree["method"] = "full"
+    tree = tree_of(arguments, method="full")
     put(tree, "data_config.train_file", arguments.texts)
     for name in ("config", "tokenizer"):
         if (value := getattr(arguments, name)) is not None:

@@ -136,6 +136,8 @@ def read_questions(path: Path | str) -> Iterator[Question]:
         raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deep to be questions") from None
 
 
 def cloze_examples(

@@ -106,16 +106,17 @@ def read_dialogues(
     """
     names = _check_columns(columns)
     for file in data_files(paths):
-        for line, row in _READERS[file.suffix](file):
+        for line, row in _READERS[file.suffix](file, names):
             where = f"{file}:{line}"
             try:
                 if isinstance(row, _BadJson):
                     raise InputError(row.reason)
                 dialogue = _dialogue(row, where, names)
             except InputError as error:
+                reason = str(error).encode("utf-8", "backslashreplace").decode()  # it quotes what may be no text
                 if skipped is None:
-                    raise InputError(f"{where}: {error}") from None
-                skipped.append(BadRow(where, str(error)))
+                    raise InputError(f"{where}: {reason}") from None
+                skipped.append(BadRow(where, reason))
             else:
                 yield dialogue
 
@@ -130,7 +131,7 @@ Numbered: TypeAlias = Iterator[tuple[int, Any]]
 """Rows with the lines that they begin in."""
 
 
-def _read_lines(file: Path) -> Numbered:
+def _read_lines(file: Path, columns: Columns | None = None) -> Numbered:
     """JSON lines: a broken one harms no other."""
     with _open(file) as opened:
         for number, raw in enumerate(opened, 1):
@@ -152,14 +153,14 @@ def _parse(raw: bytes) -> Any:
         return _BadJson("nested too deep to be a dialogue")
 
 
-def _read_json(file: Path) -> Numbered:
+def _read_json(file: Path, columns: Columns | None = None) -> Numbered:
     """A list of rows, an object with one in it, or JSON lines under the name .json."""
     with _open(file) as opened:
         head = opened.read(_CHUNK)
         _refuse_utf16(file, head)
         head = head.removeprefix(codecs.BOM_UTF8).lstrip()
         first, newline, _ = head.partition(b"\n")
-    if head[:1] == b"{" and newline and isinstance(row := _parse(first), dict) and _list_of_rows(row) is None:
+    if head[:1] == b"{" and newline and isinstance(row := _parse(first), dict) and not _holds_rows(row, columns):
         yield from _read_lines(file)
         return
     with _open(file) as opened:
@@ -169,14 +170,14 @@ def _read_json(file: Path) -> Numbered:
             yield from text.elements()
         elif opening == "{":
             while text.peek() == "{":
-                yield from _rows_of_object(text)
+                yield from _rows_of_object(text, columns)
         else:
             text.fail("expected a list of rows, or an object with one", end=not opening)
         if text.peek():
             text.fail("text behind the end of the data")
 
 
-def _rows_of_object(text: _Json) -> Numbered:
+def _rows_of_object(text: _Json, columns: Columns | None) -> Numbered:
     """Rows from the one list of rows that is in an object; if there is none, the object is a row itself."""
     line = text.line
     seen: dict[str, Any] = {}
@@ -192,7 +193,7 @@ def _rows_of_object(text: _Json) -> Numbered:
         if text.peek() == "[":
             elements = text.elements()
             start = next(elements, None)
-            if start is not None and detect_form(start[1]) is not None:
+            if start is not None and detect_form(start[1], columns) is not None:
                 if found:
                     text.fail(f"two lists of rows, {found!r} and {key!r}; keep each in a file of its own")
                 found = key
@@ -207,12 +208,10 @@ def _rows_of_object(text: _Json) -> Numbered:
         yield line, seen
 
 
-def _list_of_rows(row: Mapping[str, Any]) -> str | None:
-    """The key of an object that holds rows; None if it is a row itself."""
-    for key, value in row.items():
-        if isinstance(value, list) and value and detect_form(value[0]) is not None:
-            return key
-    return None
+def _holds_rows(row: Mapping[str, Any], columns: Columns | None) -> bool:
+    """Whether an object has a list of rows in it, and is none itself."""
+    lists = (value for value in row.values() if isinstance(value, list) and value)
+    return any(detect_form(value[0], columns) is not None for value in lists)
 
 
 _CHUNK = 1 << 20
@@ -321,7 +320,7 @@ def _refuse_utf16(file: Path, head: bytes) -> None:
         raise InputError(f"{file}:1: this is UTF-16; save the file as UTF-8")
 
 
-_READERS: dict[str, Callable[[Path], Numbered]] = {".json": _read_json, ".jsonl": _read_lines}
+_READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {".json": _read_json, ".jsonl": _read_lines}
 
 # Rows
 
@@ -412,7 +411,8 @@ def _dialogue(row: Any, where: str, columns: Columns | None) -> Dialogue:
 def _of_chatglm3(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
     messages: list[Message] = []
     for number, entry in enumerate(_list(row, "conversations")):
-        if isinstance(entry, Mapping) and entry.get("role") == "tool" and "name" in entry:
+        # OpenAI's message of that role has `content`, what the tool returned.
+        if isinstance(entry, Mapping) and entry.get("role") == "tool" and entry.get("content") is None:
             messages += _call_and_observation(entry, f"conversations[{number}]")
         else:
             messages.append(_message(entry, number, "conversations"))
@@ -421,6 +421,8 @@ def _of_chatglm3(row: Mapping[str, Any], columns: Columns | None) -> list[Messag
 
 def _call_and_observation(entry: Mapping[str, Any], field: str) -> list[Message]:
     """ChatGLM3's `tool` entry: a call, which is learned, and what it returned, which is not."""
+    if not isinstance(entry.get("name"), str):
+        raise InputError(f"{field}.name: expected the tool's name, got {entry.get('name')!r:.80}")
     name, parameters = entry["name"], entry.get("parameters", {})
     if name == INTERPRETER and isinstance(parameters, str):
         parameters = {"code": parameters}
@@ -446,6 +448,8 @@ def _message(entry: Any, number: int, key: str) -> Message:
         message = Message.from_dict(entry, number)
     except InputError as error:
         raise InputError(str(error).replace("messages[", f"{key}[", 1)) from None
+    if message.role in ("user", "observation") and entry.get("content") is None:
+        raise InputError(f"{key}[{number}].content: missing; a {message.role} message is nothing without it")
     weight = entry.get("weight")  # OpenAI's name for the same, 0 or 1
     if weight is not None and message.loss is None:
         if weight not in (0, 1):

@@ -15,6 +15,7 @@ The folder of a run:
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import zlib
@@ -40,7 +41,7 @@ from chatglm.training.settings import Settings
 from chatglm.training.store import Rows, Store, build_store
 from chatglm.training.trainer import FamilyTrainer, arguments_of, check_checkpoint, last_checkpoint, precision
 
-__all__ = ["Result", "Say", "finetune", "open_output", "to_stderr", "train"]
+__all__ = ["Result", "Say", "finetune", "open_output", "refuse", "to_stderr", "train"]
 
 SETTINGS, LOG, PICTURE, DATA = "settings.yaml", "train_log.jsonl", "loss.png", "data"
 
@@ -101,9 +102,12 @@ def finetune(
     """
     if settings.data_config.train_file is None:
         raise InputError("data_config.train_file: no data is given")
+    refuse(settings, ("config", "tokenizer", "texts", "infill"), "fine-tuning")
     args = arguments_of(settings)
     say = say or to_stderr(args)
     start = open_output(settings, resume, overwrite)
+    if resume and start is None:
+        say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
     base = settings.base
     check_folder(base)
     form = chat_format(fitting_tokenizer(base, base))
@@ -129,6 +133,7 @@ def finetune(
             max_new_tokens=settings.max_new_tokens,
             batch_size=args.per_device_eval_batch_size,
             seed=args.seed,
+            skip_bad_rows=settings.skip_bad_rows,
         )
     return train(
         settings,
@@ -176,24 +181,42 @@ def to_stderr(args: TrainingArguments) -> Say:
 # What fine-tuning and pre-training share
 
 
+def refuse(settings: Settings, names: Sequence[str], what: str) -> None:
+    """Raise `InputError` if one of the settings, which mean nothing there, is not at its default."""
+    plain = Settings()
+    for name in names:
+        if getattr(settings, name) != getattr(plain, name):
+            raise InputError(f"{name}: means nothing in {what}; remove it")
+
+
 def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) -> Path | None:
     """Check the folder of a run before anything is done; the checkpoint to resume from, None to begin.
 
     Raises:
-        InputError: it holds something already; or it is to be resumed with other settings.
+        InputError: it holds something already, or cannot be made; or it is to be resumed with other settings.
         CheckpointError: the checkpoint is not there, or not whole.
     """
     output = settings.output
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the result")
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"{output}: cannot be written to; choose another folder for the result")
+    for source in (settings.model, settings.config):
+        if source is not None and Path(source).expanduser().resolve().is_relative_to(output.resolve()):
+            raise InputError(f"{output}: the model itself lies there ({source}); choose another folder for the result")
     # Encoded data alone comes from a run that was refused later on.
     used = sorted(entry.name for entry in output.iterdir() if entry.name != DATA) if output.is_dir() else []
     if resume:
-        if resume is not True:
-            check_checkpoint(Path(resume))
-        if (output / SETTINGS).is_file():
-            _same_settings(Settings.load(output / SETTINGS), settings, output)
-        return last_checkpoint(output) if resume is True else Path(resume)
+        if used and SETTINGS not in used:
+            raise InputError(f"--resume: {output} is no folder of a run (no {SETTINGS}); choose another")
+        start = last_checkpoint(output) if resume is True else Path(resume).expanduser()
+        if start is not None:
+            check_checkpoint(start)
+        for run in {output, start.parent if start is not None else output}:
+            if (run / SETTINGS).is_file():
+                _same_settings(Settings.load(run / SETTINGS), settings, run)
+        return start
     if used and not overwrite:
         raise InputError(
             f"{output}: exists already, with {used[0]} in it; choose another folder, go on with --resume, or "
@@ -259,8 +282,12 @@ def train(
     output = settings.output
     if held_out is None and args.eval_strategy != "no":
         raise InputError("training_args.eval_strategy: there is no data to evaluate on")
-    if start is not None and (written := _note(output)) not in (None, data):
+    if start is not None and (written := _note(start.parent)) not in (None, data):
         raise InputError(f"--resume: the data was {written} and is {data} now; begin anew in another folder")
+    if args.dataloader_drop_last and args.world_size == 1 and len(rows) < args.train_batch_size:
+        raise InputError(
+            f"training_args.dataloader_drop_last: {len(rows)} rows do not fill one batch of {args.train_batch_size}"
+        )
     transformers.set_seed(args.seed)  # before new weights are drawn
     loaded = make()
     count, weights = trained(loaded.model)
@@ -276,6 +303,7 @@ def train(
         scores=scores,
         callbacks=watchers,
     )
+    trainer.try_optimizer()
     if args.process_index == 0:
         if overwrite:
             _clear(output)
@@ -297,7 +325,7 @@ def train(
     if args.process_index == 0:
         try:
             draw(records, output / PICTURE, f"{settings.method}, {base.name}")
-        except DependencyError as error:
+        except (DependencyError, InputError) as error:
             say(f"no {PICTURE}: {error}")
     evaluated = [record for record in records if "eval_loss" in record]
     return Result(output, trainer.state.global_step, records, count, weights, evaluated[-1] if evaluated else {})
@@ -310,7 +338,8 @@ def _note(output: Path) -> str | None:
 
 def _clear(output: Path) -> None:
     """Remove an earlier run's files, and nothing that no run writes."""
-    for pattern in ("checkpoint-*", "runs", "model*.safetensors*", "adapter_*", "pytorch_model*.bin*", LOG, PICTURE):
+    weights = ("model*.safetensors*", "adapter_model.safetensors", "adapter_config.json", "pytorch_model*.bin*")
+    for pattern in ("checkpoint-[0-9]*", "runs", *weights, LOG, PICTURE):
         for entry in output.glob(pattern):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     for name in ("config.json", "generation_config.json"):

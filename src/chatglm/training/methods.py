@@ -25,11 +25,13 @@ from chatglm.chat.messages import Message
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError, UnsupportedError
 from chatglm.loading import AutoConfig, AutoModel, AutoTokenizer, Loaded, load
+from chatglm.quantization.swap import is_quantized
 from chatglm.training.settings import Lora, Prefix, Settings
 
 __all__ = [
     "ALL_LAYERS",
     "Merged",
+    "check_device",
     "checkpoint_dtype",
     "fitting_tokenizer",
     "merge",
@@ -64,6 +66,7 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
         CheckpointError, TokenizerError: the model's folder.
         DependencyError: LoRA without the `peft` package.
         InputError: there is no such layer to adapt, or fewer blocks than are to be trained.
+        UnsupportedError: integer weights and a method that would train them; a model with a prefix already.
     """
     folder = settings.base
     adapted = settings.method in ("lora", "ptuning")
@@ -78,6 +81,11 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
         config.pre_seq_len = settings.peft_config.num_virtual_tokens
         config.prefix_projection = settings.peft_config.prefix_projection
     model = AutoModel.from_pretrained(folder, config=config, dtype=held)
+    if not adapted and is_quantized(model):
+        raise UnsupportedError(
+            f"{folder}: its weights are quantised, and integers are not trained; use --method lora or ptuning, or the "
+            "original weights"
+        )
     if isinstance(settings.peft_config, Lora):
         # An adapter names its base; a relative name would mean another folder elsewhere.
         model.name_or_path = str(folder.resolve())
@@ -139,6 +147,10 @@ def _with_lora(model: Any, lora: Lora) -> Any:
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
     )
+    if is_quantized(model):
+        from chatglm.quantization.lora import adapt
+
+        adapt(config)
     return get_peft_model(model, config)
 
 
@@ -214,12 +226,24 @@ def _written_whole(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A new folder to write to, which takes the place of `output` when the block ends well, and is removed if not.
 
     Raises:
-        InputError: `output` exists, has something in it, and is not to be overwritten.
+        InputError: `output` cannot be made; or it has something in it and is not to be overwritten, or has more in it
+            than a checkpoint.
     """
-    if output.exists() and not overwrite and (not output.is_dir() or any(output.iterdir())):
+    output = output.resolve()  # a link to a folder stays one
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the result")
+    held = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
+    if held and not overwrite:
         raise InputError(f"{output}: exists already; choose another folder, or say --overwrite")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    if others := [name for name in held if not _is_of_checkpoint(output / name)]:
+        raise InputError(f"{output}: has {others[0]} in it, which is no part of a checkpoint; choose another folder")
+    if held and "config.json" not in held:
+        raise InputError(f"{output}: is no checkpoint (no config.json), and is not overwritten; choose another folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    except OSError as error:
+        raise InputError(f"{output}: cannot be made ({error.strerror}); choose another folder") from None
     try:
         yield draft
         draft.chmod(0o755)
@@ -227,12 +251,17 @@ def _written_whole(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
             old = draft.with_suffix(".old")
             output.rename(old)
             draft.rename(output)
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            shutil.rmtree(old)
         else:
             draft.rename(output)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _is_of_checkpoint(entry: Path) -> bool:
+    """Whether this is a file that a merge may have written."""
+    return entry.suffix in (".json", ".safetensors", ".model", ".jinja") and entry.is_file()
 
 
 # Merging
@@ -285,8 +314,9 @@ def merge(
     Raises:
         CheckpointError: a folder cannot be read, or the merged model's scores are not those of base + adapter; nothing
             is written then.
-        UnsupportedError: the folder holds a P-tuning state, which is no part of any weight.
-        InputError: `output` exists.
+        UnsupportedError: the folder holds a P-tuning state, which is no part of any weight; or the base model is
+            quantised.
+        InputError: `output` exists, or is the adapter's folder or its base model's; or there is no such device.
     """
     adapter, output = Path(adapter).expanduser(), Path(output).expanduser()
     if not (adapter / "adapter_config.json").is_file():
@@ -300,13 +330,24 @@ def merge(
         raise UnsupportedError(f"{adapter}: only LoRA adapters can be merged")
     if dtype not in ("auto", "float32", "float16", "bfloat16"):
         raise InputError(f"dtype is {dtype!r}; must be auto, float32, float16 or bfloat16")
+    check_device(device)
+    _refuse_source(adapter, output)
     options: dict[str, Any] = {"dtype": torch.float32, "device": device}
     with _written_whole(output, overwrite=overwrite) as draft:
-        if model is None:
-            joint, tokenizer, form = load(adapter, **options)
-        else:
-            joint, tokenizer, form = load(model, adapter=adapter, **options)
+        try:
+            if model is None:
+                joint, tokenizer, form = load(adapter, **options)
+            else:
+                joint, tokenizer, form = load(model, adapter=adapter, **options)
+        except RuntimeError as error:
+            reason = str(error).partition("\n\t")[2].partition("\n")[0] or str(error)
+            raise CheckpointError(f"{adapter}: this adapter was made for another model ({reason})") from None
+        if is_quantized(joint):
+            from chatglm.quantization.lora import MERGE
+
+            raise UnsupportedError(f"{adapter}: {MERGE}")
         base = joint.get_base_model().name_or_path
+        _refuse_source(Path(base), output)
         saved = checkpoint_dtype(Path(base)) if dtype == "auto" else getattr(torch, dtype)
         probe = _probe(form, joint.device)
         wanted = _scores(joint, probe)
@@ -327,6 +368,19 @@ def merge(
                 "with --dtype float32, or keep the adapter apart"
             )
     return result
+
+
+def _refuse_source(source: Path, output: Path) -> None:
+    if source.resolve().is_relative_to(output.resolve()):
+        raise InputError(f"{output}: what is merged lies there ({source}); choose another folder for the result")
+
+
+def check_device(name: str) -> None:
+    """Raise `InputError` unless this machine and this torch have such a device."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
 
 
 def checkpoint_dtype(folder: Path) -> torch.dtype:

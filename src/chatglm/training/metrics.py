@@ -22,10 +22,10 @@ from accelerate.utils import gather_object
 
 from chatglm.chat.formats import ChatFormat
 from chatglm.chat.messages import Message
-from chatglm.errors import DependencyError, InputError, NumericalError
+from chatglm.errors import DependencyError, InputError, NumericalError, UnsupportedError
 from chatglm.loading import Loaded
 from chatglm.training.dialogues import Columns, Dialogue, Paths, read_dialogues
-from chatglm.training.examples import IGNORE, Collator, encode_files
+from chatglm.training.examples import IGNORE, Collator, Tally, encode_files
 
 __all__ = ["NAMES", "Answers", "check_installed", "compare", "evaluate"]
 
@@ -88,11 +88,12 @@ def evaluate(
     seed: int = 0,
     skip_bad_rows: bool = False,
     columns: Columns | None = None,
+    tally: Tally | None = None,
 ) -> dict[str, float]:
     """How well a model knows dialogues: loss per learned token, its perplexity, and the scores of generated answers.
 
     Args:
-        loss, max_length, skip_bad_rows, columns: see `examples.encode_files`.
+        loss, max_length, skip_bad_rows, columns, tally: see `examples.encode_files`.
         samples: how many answers are generated; 0: none.
 
     Raises:
@@ -100,10 +101,15 @@ def evaluate(
         NumericalError: the loss is no number.
         DependencyError: answers are to be scored, and the packages are not installed.
     """
+    for name, number, least in (("samples", samples, 0), ("batch_size", batch_size, 1)):
+        if number < least:
+            raise InputError(f"{name} is {number}; must be at least {least}")
     if samples:
         check_installed()
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {max_new_tokens}; must be at least 1")
     options: dict[str, Any] = {"loss": loss, "max_length": max_length, "columns": columns}
-    encoded = encode_files(data, loaded.format, skip_bad_rows=skip_bad_rows, **options)
+    encoded = encode_files(data, loaded.format, skip_bad_rows=skip_bad_rows, tally=tally, **options)
     examples = (example for _, made in encoded for example in made)
     total, learned = 0.0, 0
     collate = Collator(int(loaded.tokenizer.pad_token_id))
@@ -125,7 +131,8 @@ def evaluate(
     if samples:
         dialogues = read_dialogues(data, skipped=[] if skip_bad_rows else None, columns=columns)
         limits: dict[str, Any] = {"max_length": max_length, "max_new_tokens": max_new_tokens, "samples": samples}
-        numbers |= Answers(loaded.format, dialogues, batch_size=batch_size, seed=seed, **limits)(loaded.model)
+        limits |= {"batch_size": batch_size, "seed": seed, "skip_bad_rows": skip_bad_rows}
+        numbers |= Answers(loaded.format, dialogues, **limits)(loaded.model)
     return numbers
 
 
@@ -138,9 +145,11 @@ class Answers:
         samples: how many are drawn, by the seed alone.
         max_length: dialogues whose prompt is longer are left out.
         batch_size: how many are generated at a time.
+        skip_bad_rows: dialogues that the format has no place for are left out.
 
     Raises:
         InputError: no dialogue has a prompt that is short enough.
+        InputError, UnsupportedError: the format has no place for a dialogue.
         DependencyError: the packages are not installed.
     """
 
@@ -154,13 +163,19 @@ class Answers:
         max_new_tokens: int = 512,
         batch_size: int = 4,
         seed: int = 0,
+        skip_bad_rows: bool = False,
     ) -> None:
         check_installed()
         self._form, self._longest, self._batch = form, max_new_tokens, batch_size
         self._asked: list[tuple[list[int], str]] = []
         draw, seen = random.Random(seed), 0
         for dialogue in dialogues:
-            asked = _ask(form, dialogue)
+            try:
+                asked = _ask(form, dialogue)
+            except (InputError, UnsupportedError) as error:
+                if not skip_bad_rows:
+                    raise type(error)(f"{dialogue.where}: {error}" if dialogue.where else str(error)) from None
+                continue
             if asked is None or (max_length is not None and len(asked[0]) > max_length):
                 continue
             seen += 1

@@ -14,11 +14,12 @@ import torch
 from transformers import TrainerCallback
 
 from chatglm.chat.formats import chat_format
+from chatglm.chat.generations import read_json
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, InputError
 from chatglm.loading import AutoConfig, AutoModelForCausalLM, Loaded
 from chatglm.models.checkpoint import check_folder
-from chatglm.training.finetune import DATA, Result, Say, open_output, to_stderr, train
+from chatglm.training.finetune import DATA, Result, Say, open_output, refuse, to_stderr, train
 from chatglm.training.infill import Infiller
 from chatglm.training.methods import fitting_tokenizer, prepare
 from chatglm.training.settings import Settings
@@ -45,9 +46,12 @@ def pretrain(
     """
     if settings.data_config.train_file is None:
         raise InputError("data_config.train_file: no texts are given")
+    refuse(settings, ("loss", "one_pass", "packing", "skip_bad_rows", "predict_with_generate"), "pre-training")
     args = arguments_of(settings)
     say = say or to_stderr(args)
     start = open_output(settings, resume, overwrite)
+    if resume and start is None:
+        say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
     base, tokenizer = _base(settings)
 
     def documents(part: str) -> Documents:
@@ -102,6 +106,8 @@ def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
     base = file if file.is_dir() else file.parent
     if not (base / "config.json").is_file() or (file.is_file() and file.name != "config.json"):
         raise CheckpointError(f"{file}: no config.json; give the file, or its folder")
+    if (kind := read_json(base / "config.json").get("model_type")) != "chatglm":
+        raise CheckpointError(f"{base / 'config.json'}: model_type is {kind!r}, not 'chatglm'")
     return base, fitting_tokenizer(base if settings.tokenizer is None else Path(settings.tokenizer).expanduser(), base)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -252,11 +253,17 @@ class Settings:
         data["training_args"] = {name: _plain(value) for name, value in sorted(self.training_args.items())}
         return data
 
+    def to_yaml(self) -> str:
+        """`to_dict` as YAML, for people to read."""
+        data = self.to_dict()
+        text = yaml.safe_dump(data, allow_unicode=True, sort_keys=False)
+        # PyYAML leaves some line ends of Unicode as they are, and reads them as blanks.
+        return text if yaml.safe_load(text) == data else yaml.safe_dump(data, sort_keys=False)
+
     def save(self, file: Path) -> None:
-        """Write `to_dict` as YAML."""
-        text = yaml.safe_dump(self.to_dict(), allow_unicode=True, sort_keys=False)
+        """Write `to_yaml`."""
         draft = file.with_name(f".{file.name}.partial")
-        draft.write_text(text, "utf-8")
+        draft.write_text(self.to_yaml(), "utf-8")
         draft.replace(file)
 
 
@@ -396,7 +403,7 @@ def _to_float(value: Any, where: str) -> float:
 
 def _to_int(value: Any, where: str) -> int:
     number = _to_float(value, where)
-    if isinstance(value, bool) or number != int(number):
+    if isinstance(value, bool) or not number.is_integer():
         raise InputError(f"{where}: expected a whole number, got {value!r:.80}")
     return int(number)
 
@@ -430,6 +437,8 @@ def _arguments(data: Any, presets: Mapping[str, Any], where: str) -> dict[str, A
         here = f"{where}.{key}"
         if value is None:
             continue
+        if value is False and name.endswith("_strategy"):
+            value = "no"  # which YAML takes for false
         if name in values:
             raise InputError(f"{here}: says the same as {name}; give one of them")
         if name == "generation_config":
@@ -487,6 +496,21 @@ def _check(settings: Settings, where: str) -> None:
     for name, value in positive.items():
         if value < 1:
             raise InputError(f"{where}: {name} is {value}; must be at least 1")
+    arguments = settings.training_args
+    if arguments.get("max_steps") == 0:
+        raise InputError(f"{where}: training_args.max_steps is 0; say how many, or -1 to go by num_train_epochs")
+    if not arguments.get("num_train_epochs", 1) > 0:
+        raise InputError(f"{where}: training_args.num_train_epochs is {arguments['num_train_epochs']}; must be above 0")
+    if not 0 <= arguments["learning_rate"] < math.inf:
+        raise InputError(f"{where}: training_args.learning_rate is {arguments['learning_rate']}; must be 0 or more")
+    for name in ("seed", "data_seed"):
+        if not 0 <= (arguments.get(name) or 0) < 1 << 32:
+            raise InputError(f"{where}: training_args.{name} is {arguments[name]}; must be from 0 to {(1 << 32) - 1}")
+    if settings.predict_with_generate and not settings.data_config.val_file:
+        raise InputError(
+            f"{where}: predict_with_generate (--generate) scores answers to data_config.val_file (--val-file), and "
+            "there is none"
+        )
     if settings.max_length < 2:
         raise InputError(f"{where}: max_length is {settings.max_length}; one token leaves nothing to learn")
     if settings.method == "full" and settings.dtype == "float16":

@@ -141,7 +141,7 @@ class _Writer:
             "files": list(self._numbers),
             "tally": dataclasses.asdict(tally),
         }
-        (self._folder / "store.json").write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        (self._folder / "store.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
     def _write(self, name: str, values: Sequence[int], kind: Any) -> None:
         self._opened[name].write(np.asarray(values, dtype=kind).tobytes())

@@ -302,7 +302,7 @@ def _write(
     if progress is not None:
         progress(documents, tokens)
     meta = {"documents": documents, "tokens": tokens, "files": list(map(str, files)), "key": key}
-    (folder / _META).write_text(json.dumps(meta, ensure_ascii=False, indent=1), "utf-8")
+    (folder / _META).write_text(json.dumps(meta, indent=1), "utf-8")
 
 
 # Rows

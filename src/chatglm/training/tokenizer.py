@@ -21,7 +21,7 @@ from chatglm.errors import InputError
 __all__ = ["train_tokenizer"]
 
 _LONGEST = 4096
-"""Bytes of a line that SentencePiece learns from; longer ones are cut here, for it would leave them out."""
+"""Characters of a line that SentencePiece learns from; longer ones are cut here, for it would leave them out."""
 
 
 def train_tokenizer(
@@ -59,7 +59,13 @@ def train_tokenizer(
         raise InputError(f"generation {generation}: a tokenizer can be trained in the layout of chatglm2 or chatglm3")
     if size < 300:
         raise InputError(f"size={size}: the bytes alone take 259 pieces; give at least 300")
-    folder = Path(folder)
+    if not 0.98 <= coverage <= 1:
+        raise InputError(f"coverage={coverage}: SentencePiece takes shares from 0.98 to 1")
+    if not 1 <= longest_piece <= 512:
+        raise InputError(f"longest_piece={longest_piece}: SentencePiece takes 1 to 512 characters")
+    if wrong := [text for text in symbols if text in ("", "<unk>", "<s>", "</s>")]:
+        raise InputError(f"symbols: {wrong[0]!r} cannot be one; it is {'empty' if not wrong[0] else 'a control piece'}")
+    folder = Path(folder).expanduser()
     if (folder / "tokenizer.model").exists() and not overwrite:
         raise InputError(f"{folder / 'tokenizer.model'} is there already; choose another folder, or overwrite it")
     written = io.BytesIO()
@@ -92,7 +98,10 @@ def train_tokenizer(
             f"size={size}: SentencePiece cannot make that from {counted.seen} lines ({error}); more text allows for "
             "more pieces, and every character that is to have one takes one"
         ) from None
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         file = Path(made) / "tokenizer.model"
         file.write_bytes(written.getvalue())

@@ -30,7 +30,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from chatglm.errors import CheckpointError, InputError, NumericalError
+from chatglm.errors import CheckpointError, DependencyError, InputError, NumericalError
 from chatglm.training.examples import IGNORE, Collator, Example
 from chatglm.training.methods import read_weights, write_weights
 from chatglm.training.settings import Settings
@@ -135,7 +135,8 @@ def _sources(row: Row) -> str:
 
 
 class _Flow(TrainerCallback):  # type: ignore[misc]
-    """Tells order and rows which epoch it is; logs whenever it saves, so that no sum of losses spans a checkpoint."""
+    """Tells order and rows which epoch it is; logs whenever it saves, so that no sum of losses spans a checkpoint, and
+    at the end, so that no run is without a loss."""
 
     def __init__(self, order: _Order, rows: Any) -> None:
         self._order, self._rows = order, rows
@@ -147,7 +148,7 @@ class _Flow(TrainerCallback):  # type: ignore[misc]
             self._rows.set_epoch(epoch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_log = control.should_log or control.should_save
+        control.should_log = control.should_log or control.should_save or state.global_step >= state.max_steps
 
     on_epoch_end = on_step_end
 
@@ -197,6 +198,22 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         self._counted = torch.zeros(2, dtype=torch.long)  # tokens, learned ones, of all processes, since the last log
         self._evaluated: list[Tensor] = []
         self._clock = time.perf_counter()
+
+    def try_optimizer(self) -> None:
+        """Make the optimizer that the arguments ask for, before anything on disk is changed.
+
+        Raises:
+            DependencyError: it needs a package that is not installed.
+            InputError: it refuses a value.
+        """
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return  # which make it of what they wrap
+        try:
+            self.create_optimizer()
+        except ImportError as error:
+            raise DependencyError(f"training_args.optim: {' '.join(str(error).split())}") from None
+        except (ValueError, TypeError) as error:
+            raise InputError(f"training_args: {' '.join(str(error).split())}") from None
 
     # The loss
 
@@ -371,7 +388,15 @@ def _listed(rows: Sequence[str], most: int = 8) -> str:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise `CheckpointError` unless a checkpoint of a run is there, was finished, and is as it was written."""
+    """Raise `CheckpointError` unless a checkpoint of a run can be resumed from."""
+    _check_whole(folder)
+    # The Trainer would go on without, and not as the run would have.
+    if not [*folder.glob("optimizer*"), *folder.glob("global_step*")]:  # the latter is DeepSpeed's
+        raise CheckpointError(f"{folder}: was saved without the optimizer (save_only_model); it cannot be resumed from")
+
+
+def _check_whole(folder: Path) -> None:
+    """Raise `CheckpointError` unless a checkpoint is there, was finished, and is as it was written."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint")
     try:
@@ -395,7 +420,7 @@ def last_checkpoint(output: Path) -> Path | None:
     }
     for _, folder in sorted(found.items(), reverse=True):
         try:
-            check_checkpoint(folder)
+            _check_whole(folder)
         except CheckpointError:
             continue
         return folder
