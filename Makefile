@@ -7,7 +7,7 @@ MODEL  ?=
 .PHONY: chat test check lint clean
 
 # The stamp is newer than what it was made from, so that a changed requirement is installed and nothing else is.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/chatglm/kernels/cpu/*)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

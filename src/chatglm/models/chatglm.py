@@ -26,6 +26,7 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatglm.chat.generations import Generation
+from chatglm.kernels.decoder import Shape
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import eager_attention, show_everything_to_padding
 from chatglm.models.configuration import ChatGLMConfig
@@ -333,6 +334,35 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
             **kwargs,
         )
         return inputs
+
+    def _native_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
+        config = self.config
+        shape = Shape(
+            heads=config.num_attention_heads,
+            groups=config.multi_query_group_num if config.multi_query_attention else config.num_attention_heads,
+            channels=config.kv_channels,
+            inner=config.ffn_hidden_size,
+            eps=config.layernorm_epsilon,
+            pairs=tuple((2 * i, 2 * i + 1) for i in range(config.kv_channels // 4)),
+            interleaved=not config.multi_query_attention,
+        )
+        layers: Any = self.transformer.encoder.layers
+        blocks = [
+            (
+                block.input_layernorm,
+                block.self_attention.query_key_value,
+                block.self_attention.dense,
+                block.post_attention_layernorm,
+                block.mlp.dense_h_to_4h,
+                block.mlp.dense_4h_to_h,
+            )
+            for block in layers
+        ]
+        return shape, blocks, self.transformer.encoder.final_layernorm, self.transformer.output_layer
+
+    def _native_tables(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        cosines, sines = rotary_tables(position_ids, self.config, torch.float32)
+        return cosines[:, 0], sines[:, 0]
 
 
 class ChatGLMForSequenceClassification(ChatGLMPreTrainedModel):

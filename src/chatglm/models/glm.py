@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatglm.errors import InputError, UnsupportedError
+from chatglm.kernels.decoder import Shape
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import MaskFunction, eager_attention
 from chatglm.models.configuration import GLMConfig
@@ -395,3 +396,45 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
         positions = two_row_positions(input_ids, self.config, padding)
         inputs["position_ids"] = positions[..., -inputs["input_ids"].shape[1] :]
         return inputs
+
+    def _native_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
+        config, width = self.config, self.config.hidden_size // self.config.num_attention_heads
+        half, quarter = width // 2, width // 4
+        shape = Shape(
+            heads=config.num_attention_heads,
+            groups=config.num_attention_heads,
+            channels=width,
+            inner=config.inner_hidden_size,
+            eps=config.layernorm_epsilon,
+            pairs=tuple((start + i, start + quarter + i) for start in (0, half) for i in range(quarter)),
+            gated=False,
+            interleaved=True,
+            alpha=GLMBlock.ALPHA,
+        )
+        layers: Any = self.transformer.layers
+        blocks = [
+            (
+                block.input_layernorm,
+                block.attention.query_key_value,
+                block.attention.dense,
+                block.post_attention_layernorm,
+                block.mlp.dense_h_to_4h,
+                block.mlp.dense_4h_to_h,
+            )
+            for block in layers
+        ]
+        return shape, blocks, self.transformer.final_layernorm, self.lm_head
+
+    def _native_tables(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        cosines, sines = rotary_tables(position_ids, self.config, torch.float32)
+        return cosines[:, 0].flatten(-2), sines[:, 0].flatten(-2)
+
+    def _native_positions(
+        self, input_ids: Tensor | None, seen: int, columns: int, attention_mask: Tensor | None
+    ) -> Tensor:
+        if input_ids is None or seen:
+            raise InputError(
+                "position_ids of shape (batch, 2, tokens) are needed for embeddings and for tokens that continue a "
+                "cache: ChatGLM-6B's positions depend on where the prompt ends"
+            )
+        return two_row_positions(input_ids, self.config, attention_mask)

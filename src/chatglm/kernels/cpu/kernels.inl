@@ -1,0 +1,466 @@
+// The kernels, written once over the sixteen lanes of a simd_*.h. Each instruction set compiles this in a namespace of
+// its own, with flags of its own, so nothing here may come from a header that other files share (a linker keeps one copy
+// of an inline function, and it might be the one that this CPU cannot run).
+#include "kernels.h"
+
+namespace chatglm {
+namespace {
+using namespace CHATGLM_ISA;
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+inline F exponential(F x) {  // e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor to r^6, off by less than 2e-7 of the result
+  x = min(max(x, set(-87.0f)), set(88.0f));
+  const F n = round(x * set(1.44269504089f));
+  const F r = fma(n, set(2.12194440e-4f), fma(n, set(-0.693359375f), x));  // ln 2 in two parts, the first one exact
+  F p = set(1.0f / 720);
+  p = fma(p, r, set(1.0f / 120));
+  p = fma(p, r, set(1.0f / 24));
+  p = fma(p, r, set(1.0f / 6));
+  p = fma(p, r, set(0.5f));
+  p = fma(p, r, set(1.0f));
+  p = fma(p, r, set(1.0f));
+  return p * power_of_two(n);
+}
+
+// Inputs to bytes
+
+void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64_t columns, int64_t padded, int block) {
+  float tail[128];
+  for (int64_t start = 0; start < padded; start += block) {
+    const float* from = x + start;
+    if (start + block > columns) {
+      for (int i = 0; i < block; ++i) tail[i] = start + i < columns ? from[i] : 0.0f;
+      from = tail;
+    }
+    const float most = magnitude(from, block);
+    float inverse = most > 0 ? 127.0f / most : 0.0f;
+    if (!(most <= 3.4028234e38f) || !(inverse <= 3.4028234e38f)) inverse = 0.0f;
+    *scales++ = most / 127.0f;  // NaN and infinity go on through the scale
+    if (inverse == 0.0f) {
+      for (int i = 0; i < block; ++i) bytes[start + i] = 0;
+      *sums++ = 0;
+    } else {
+      *sums++ = to_bytes(bytes + start, from, inverse, block);
+    }
+  }
+}
+
+// Linear layers over integers
+
+constexpr int kAhead = 1024;  // bytes to prefetch ahead in each tile
+
+template <int M, int T, int BITS>
+inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s, int64_t tile_scales, int64_t group_step,
+                         const int8_t* x, int64_t stride, const float* xs, const int32_t* sums, int64_t blocks, int block,
+                         F (&f)[M][T]) {
+  constexpr int offset = BITS == 4 ? 8 : 128;
+  constexpr bool two_chains = M * T < 8;  // a product takes several cycles: there must be enough sums to fill them
+  for (int m = 0; m < M; ++m)
+    for (int t = 0; t < T; ++t) f[m][t] = zero();
+  for (int64_t b = 0; b < blocks; ++b) {
+    I a[M][T], c[M][T];
+    for (int m = 0; m < M; ++m)
+      for (int t = 0; t < T; ++t) {
+        a[m][t] = iset(-offset * sums[m * blocks + b]);
+        if (two_chains) c[m][t] = izero();
+      }
+    for (int k = 0; k < block; k += 8) {
+      if (BITS == 4) {
+        U low[T], high[T];
+        for (int t = 0; t < T; ++t) {
+          load_nibbles(w + t * tile_bytes, low[t], high[t]);
+          prefetch(w + t * tile_bytes + kAhead);
+        }
+        w += 64;
+        for (int m = 0; m < M; ++m)
+          for (int t = 0; t < T; ++t) a[m][t] = dot4(a[m][t], low[t], x + m * stride + k);
+        for (int m = 0; m < M; ++m)
+          for (int t = 0; t < T; ++t) {
+            I& sum = two_chains ? c[m][t] : a[m][t];
+            sum = dot4(sum, high[t], x + m * stride + k + 4);
+          }
+      } else {
+        for (int half = 0; half < 2; ++half, w += 64) {
+          U bytes[T];
+          for (int t = 0; t < T; ++t) {
+            bytes[t] = load_bytes(w + t * tile_bytes);
+            prefetch(w + t * tile_bytes + kAhead);
+          }
+          for (int m = 0; m < M; ++m)
+            for (int t = 0; t < T; ++t) {
+              I& sum = two_chains && half ? c[m][t] : a[m][t];
+              sum = dot8(sum, bytes[t], x + m * stride + k + 4 * half);
+            }
+        }
+      }
+    }
+    for (int t = 0; t < T; ++t) {
+      const F scale = load_half(s + t * tile_scales);
+      for (int m = 0; m < M; ++m) {
+        const I total = two_chains ? a[m][t] + c[m][t] : a[m][t];
+        f[m][t] = fma(to_float(total), scale * set(xs[m * blocks + b]), f[m][t]);
+      }
+    }
+    s += group_step;
+    x += block;
+  }
+}
+
+template <int M, int T, int BITS>
+void products(const Weight& weight, const Inputs& in, int64_t row, int64_t tile, float* out, int64_t stride, bool add) {
+  const int64_t blocks = weight.padded / weight.block;
+  const int64_t tile_bytes = weight.padded * 16 * BITS / 8;
+  const int64_t tile_scales = 16 * (weight.group ? blocks : 1);
+  F f[M][T];
+  tile_product<M, T, BITS>(static_cast<const uint8_t*>(weight.data) + tile * tile_bytes, tile_bytes,
+                           weight.scales + tile * tile_scales, tile_scales, weight.group ? 16 : 0,
+                           in.bytes + row * weight.padded, weight.padded, in.scales + row * blocks,
+                           in.sums + row * blocks, blocks, weight.block, f);
+  for (int t = 0; t < T; ++t) {
+    const int64_t lanes = smaller(16, weight.rows - 16 * (tile + t));
+    for (int m = 0; m < M; ++m) {
+      float* to = out + (row + m) * stride + 16 * t;
+      if (lanes == 16) {
+        store(to, add ? load(to) + f[m][t] : f[m][t]);
+      } else {
+        float last[16];
+        store(last, f[m][t]);
+        for (int64_t i = 0; i < lanes; ++i) to[i] = add ? to[i] + last[i] : last[i];
+      }
+    }
+  }
+}
+
+template <int M, int BITS>
+void products_of(int rows, const Weight& weight, const Inputs& in, int64_t row, int64_t tile, int tiles, float* out,
+                 int64_t stride, bool add) {
+  if (rows != M) {
+    if constexpr (M > 1) products_of<M - 1, BITS>(rows, weight, in, row, tile, tiles, out, stride, add);
+    return;
+  }
+  if constexpr (kTiles > 1)
+    if (tiles == kTiles) return products<M, kTiles, BITS>(weight, in, row, tile, out, stride, add);
+  products<M, 1, BITS>(weight, in, row, tile, out, stride, add);
+}
+
+template <int BITS>
+void integer_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
+  const int64_t parts = (in.rows + kRows - 1) / kRows;
+  // So many tiles stay in the second-level cache while all rows pass by.
+  const int64_t tile_bytes = weight.padded * 16 * BITS / 8;
+  int64_t resident = (384 << 10) / tile_bytes / kTiles * kTiles;
+  if (resident < kTiles) resident = kTiles;
+  if (parts == 1) resident = last - first;
+  for (int64_t start = first; start < last; start += resident) {
+    const int64_t end = smaller(start + resident, last);
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t row = in.rows * part / parts, rows = in.rows * (part + 1) / parts - row;
+      for (int64_t tile = start; tile < end;) {
+        const int tiles = end - tile >= kTiles ? kTiles : 1;
+        products_of<kRows, BITS>(static_cast<int>(rows), weight, in, row, tile, tiles, out + 16 * (tile - first), stride, add);
+        tile += tiles;
+      }
+    }
+  }
+}
+
+// Linear layers over plain rows
+
+struct Half { using type = uint16_t; static F get(const uint16_t* p) { return load_half(p); } };
+struct Brain { using type = uint16_t; static F get(const uint16_t* p) { return load_brain(p); } };
+struct Single { using type = float; static F get(const float* p) { return load(p); } };
+
+inline float plain(const uint16_t* p, Half) { float x[16]; uint16_t h[16] = {*p}; store(x, load_half(h)); return x[0]; }
+inline float plain(const uint16_t* p, Brain) { float x[16]; uint16_t h[16] = {*p}; store(x, load_brain(h)); return x[0]; }
+inline float plain(const float* p, Single) { return *p; }
+
+template <class Of, int R>  // R rows of the weight against one of the inputs
+void rows_product(const typename Of::type* w, int64_t columns, const float* x, float* out, bool add) {
+  F sums[R], more[R];
+  for (int r = 0; r < R; ++r) sums[r] = more[r] = zero();
+  int64_t k = 0;
+  for (; k + 32 <= columns; k += 32)
+    for (int r = 0; r < R; ++r) {
+      sums[r] = fma(Of::get(w + r * columns + k), load(x + k), sums[r]);
+      more[r] = fma(Of::get(w + r * columns + k + 16), load(x + k + 16), more[r]);
+    }
+  for (; k + 16 <= columns; k += 16)
+    for (int r = 0; r < R; ++r) sums[r] = fma(Of::get(w + r * columns + k), load(x + k), sums[r]);
+  for (int r = 0; r < R; ++r) {
+    float total = sum(sums[r] + more[r]);
+    for (int64_t i = k; i < columns; ++i) total += plain(w + r * columns + i, Of()) * x[i];
+    out[r] = add ? out[r] + total : total;
+  }
+}
+
+template <class Of>
+void plain_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
+  const auto* data = static_cast<const typename Of::type*>(weight.data);
+  const int64_t end = smaller(16 * last, weight.rows);
+  for (int64_t row = 16 * first; row < end;) {
+    const int count = end - row >= 4 ? 4 : 1;
+    for (int64_t m = 0; m < in.rows; ++m) {
+      float* to = out + m * stride + row - 16 * first;
+      const float* x = in.floats + m * in.stride;
+      if (count == 4) rows_product<Of, 4>(data + row * weight.columns, weight.columns, x, to, add);
+      else rows_product<Of, 1>(data + row * weight.columns, weight.columns, x, to, add);
+    }
+    row += count;
+  }
+}
+
+void linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
+  switch (weight.kind) {
+    case Kind::int4: return integer_linear<4>(weight, in, first, last, out, stride, add);
+    case Kind::int8: return integer_linear<8>(weight, in, first, last, out, stride, add);
+    case Kind::half: return plain_linear<Half>(weight, in, first, last, out, stride, add);
+    case Kind::brain: return plain_linear<Brain>(weight, in, first, last, out, stride, add);
+    case Kind::single: return plain_linear<Single>(weight, in, first, last, out, stride, add);
+  }
+}
+
+// Between linear layers. Counts need not be multiples of 16.
+
+template <class Function>
+inline void each(float* out, const float* x, int64_t count, Function f) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) store(out + i, f(load(x + i), i, false));
+  if (i < count) {
+    float part[16] = {};
+    for (int64_t j = i; j < count; ++j) part[j - i] = x[j];
+    store(part, f(load(part), i, true));
+    for (int64_t j = i; j < count; ++j) out[j] = part[j - i];
+  }
+}
+
+struct Tail {  // 16 floats from `p` on, of which there may be fewer
+  const float* p;
+  int64_t count;
+  F operator()(int64_t i, bool last) const {
+    if (!last) return load(p + i);
+    float part[16] = {};
+    for (int64_t j = i; j < count; ++j) part[j - i] = p[j];
+    return load(part);
+  }
+};
+
+inline float square_root(float x) { return __builtin_sqrtf(x); }
+
+void rms_norm(float* out, const float* x, const float* weight, float eps, int64_t count) {
+  F squares = zero();
+  float rest = 0;
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) squares = fma(load(x + i), load(x + i), squares);
+  for (; i < count; ++i) rest += x[i] * x[i];
+  const F by = set(1.0f / square_root((sum(squares) + rest) / static_cast<float>(count) + eps));
+  const Tail scale{weight, count};
+  each(out, x, count, [&](F v, int64_t at, bool last) { return v * by * scale(at, last); });
+}
+
+void layer_norm(float* out, const float* x, const float* weight, const float* bias, float eps, int64_t count) {
+  F sums = zero();
+  float rest = 0;
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) sums = sums + load(x + i);
+  for (; i < count; ++i) rest += x[i];
+  const float mean = (sum(sums) + rest) / static_cast<float>(count);
+  F squares = zero();
+  rest = 0;
+  for (i = 0; i + 16 <= count; i += 16) {
+    const F d = load(x + i) - set(mean);
+    squares = fma(d, d, squares);
+  }
+  for (; i < count; ++i) rest += (x[i] - mean) * (x[i] - mean);
+  const F by = set(1.0f / square_root((sum(squares) + rest) / static_cast<float>(count) + eps));
+  const Tail scale{weight, count}, shift{bias, count};
+  each(out, x, count, [&](F v, int64_t at, bool last) { return fma((v - set(mean)) * by, scale(at, last), shift(at, last)); });
+}
+
+void swiglu(float* out, const float* gate, const float* up, int64_t count) {
+  const Tail other{up, count};
+  each(out, gate, count, [&](F g, int64_t at, bool last) {
+    return g / (set(1.0f) + exponential(zero() - g)) * other(at, last);
+  });
+}
+
+void gelu(float* x, int64_t count) {  // 0.5 x (1 + tanh(u)) = x / (1 + e^(-2u))
+  each(x, x, count, [](F v, int64_t, bool) {
+    const F u = v * set(0.7978845608f) * fma(v * v, set(0.044715f), set(1.0f));
+    return v / (set(1.0f) + exponential(set(-2.0f) * u));
+  });
+}
+
+void rotate(float* head, const int32_t* pairs, const float* cosines, const float* sines, int count) {
+  for (int i = 0; i < count; ++i) {
+    float &a = head[pairs[2 * i]], &b = head[pairs[2 * i + 1]];
+    const float x = a * cosines[i] - b * sines[i], y = b * cosines[i] + a * sines[i];
+    a = x;
+    b = y;
+  }
+}
+
+// Attention
+
+template <class Of>
+struct PageOf {
+  using type = typename Of::type;
+  const Pages& pages;
+  int64_t size() const { return static_cast<int64_t>(pages.tokens) * pages.channels; }  // of a group's keys or values
+  type* keys(int64_t position, int group) const {  // of the 16 tokens that `position` is among: [channels][16]
+    const int64_t inside = position % pages.tokens / 16 * 16 * pages.channels;
+    return base(position) + group * size() + inside;
+  }
+  type* values(int64_t position, int group) const {  // [channels]
+    return base(position) + (pages.groups + group) * size() + position % pages.tokens * pages.channels;
+  }
+  type* base(int64_t position) const {
+    return reinterpret_cast<type*>(static_cast<uintptr_t>(pages.addresses[position / pages.tokens] + pages.offset));
+  }
+};
+
+template <class Of>
+void remember_as(const Pages& pages, int64_t position, int group, const float* key, const float* value) {
+  const PageOf<Of> page{pages};
+  auto* keys = page.keys(position, group) + position % 16;
+  auto* values = page.values(position, group);
+  for (int i = 0; i < pages.channels; i += 16) {
+    if constexpr (sizeof(typename Of::type) == 2) {
+      uint16_t halves[16];
+      store_half(halves, load(key + i));
+      for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = halves[j];
+      store_half(values + i, load(value + i));
+    } else {
+      for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = key[i + j];
+      store(values + i, load(value + i));
+    }
+  }
+}
+
+void remember(const Pages& pages, int64_t position, int group, const float* key, const float* value) {
+  if (pages.store == Store::half) remember_as<Half>(pages, position, group, key, value);
+  else remember_as<Single>(pages, position, group, key, value);
+}
+
+constexpr int kChunk = 128;  // tokens whose scores are held at once
+
+// Softmax over one chunk after another: when a larger score comes, what was summed before shrinks (Milakov and
+// Gimelshein 2018, "Online normalizer calculation for softmax").
+template <class Of, int Q>
+void attend_as(const Pages& pages, int group, const float* const* queries, const int32_t* visible, float* const* out) {
+  const PageOf<Of> page{pages};
+  const int width = pages.channels;
+  alignas(64) float scores[Q][kChunk];
+  alignas(64) float context[Q][kWidest];
+  float highest[Q], total[Q];
+  int32_t end = 0;
+  for (int q = 0; q < Q; ++q) {
+    highest[q] = -3.0e38f;
+    total[q] = 0;
+    for (int i = 0; i < width; i += 16) store(context[q] + i, zero());
+    end = visible[q] > end ? visible[q] : end;
+  }
+  for (int32_t start = 0; start < end; start += kChunk) {
+    const int32_t stop = static_cast<int32_t>(smaller(start + kChunk, end));
+    for (int32_t token = start; token < stop; token += 16) {
+      const auto* keys = page.keys(token, group);
+      F sums[Q];
+      for (int q = 0; q < Q; ++q) sums[q] = zero();
+      for (int i = 0; i < width; ++i) {
+        const F key = Of::get(keys + 16 * i);
+        for (int q = 0; q < Q; ++q) sums[q] = fma(key, set(queries[q][i]), sums[q]);
+      }
+      for (int q = 0; q < Q; ++q) store(scores[q] + token - start, sums[q]);
+    }
+    const int32_t held = (stop - start + 15) / 16 * 16;
+    for (int q = 0; q < Q; ++q) {
+      for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = -3.0e38f;
+      F most = load(scores[q]);
+      for (int32_t i = 16; i < held; i += 16) most = max(most, load(scores[q] + i));
+      float peak = largest(most);
+      if (peak < highest[q]) peak = highest[q];
+      for (int32_t i = 0; i < held; i += 16) store(scores[q] + i, exponential(load(scores[q] + i) - set(peak)));
+      for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = 0;
+      F sums = zero();  // of zeros too, so that a query's sum does not depend on whom it attends with
+      for (int32_t i = 0; i < held; i += 16) sums = sums + load(scores[q] + i);
+      const float part = sum(sums);
+      if (peak != highest[q]) {
+        float shrink[16];
+        store(shrink, exponential(set(highest[q] - peak)));
+        total[q] *= shrink[0];
+        for (int i = 0; i < width; i += 16) store(context[q] + i, load(context[q] + i) * set(shrink[0]));
+        highest[q] = peak;
+      }
+      total[q] += part;
+    }
+    for (int i = 0; i < width; i += 32) {
+      constexpr int P = Q < 4 ? Q : 4;
+      for (int q = 0; q < Q; q += P) {
+        F sums[P][2];
+        const bool both = i + 16 < width;
+        for (int p = 0; p < P; ++p)
+          if (q + p < Q) {
+            sums[p][0] = load(context[q + p] + i);
+            sums[p][1] = both ? load(context[q + p] + i + 16) : zero();
+          } else {
+            sums[p][0] = sums[p][1] = zero();
+          }
+        for (int32_t token = start; token < stop; ++token) {
+          const auto* values = page.values(token, group) + i;
+          const F left = Of::get(values), right = both ? Of::get(values + 16) : left;
+          for (int p = 0; p < P; ++p) {
+            const F weight = set(q + p < Q ? scores[q + p][token - start] : 0.0f);
+            sums[p][0] = fma(left, weight, sums[p][0]);
+            sums[p][1] = fma(right, weight, sums[p][1]);
+          }
+        }
+        for (int p = 0; p < P && q + p < Q; ++p) {
+          store(context[q + p] + i, sums[p][0]);
+          if (both) store(context[q + p] + i + 16, sums[p][1]);
+        }
+      }
+    }
+  }
+  for (int q = 0; q < Q; ++q) {
+    const F by = set(total[q] > 0 ? 1.0f / total[q] : total[q] == total[q] ? 0.0f : total[q]);
+    for (int i = 0; i < width; i += 16) store(out[q] + i, load(context[q] + i) * by);
+  }
+}
+
+template <class Of, int Q>
+void attend_count(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
+  if (count == Q) attend_as<Of, Q>(pages, group, queries, visible, out);
+  else if constexpr (Q > 1) attend_count<Of, Q - 1>(pages, group, queries, visible, count, out);
+}
+
+void attend(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
+  if (pages.store == Store::half) attend_count<Half, kQueries>(pages, group, queries, visible, count, out);
+  else attend_count<Single, kQueries>(pages, group, queries, visible, count, out);
+}
+
+void to_half(uint16_t* out, const float* x, int64_t count) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) store_half(out + i, load(x + i));
+  if (i < count) {
+    float part[16] = {};
+    uint16_t halves[16];
+    for (int64_t j = i; j < count; ++j) part[j - i] = x[j];
+    store_half(halves, load(part));
+    for (int64_t j = i; j < count; ++j) out[j] = halves[j - i];
+  }
+}
+template <class Of>
+void from(float* out, const uint16_t* x, int64_t count) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) store(out + i, Of::get(x + i));
+  for (; i < count; ++i) out[i] = plain(x + i, Of());
+}
+void from_half(float* out, const uint16_t* x, int64_t count) { from<Half>(out, x, count); }
+void from_brain(float* out, const uint16_t* x, int64_t count) { from<Brain>(out, x, count); }
+
+}  // namespace
+
+const Kernels CHATGLM_TABLE = {CHATGLM_NAME, quantize,  linear,   rms_norm, layer_norm, swiglu,    gelu,
+                             rotate,       remember, attend, to_half,  from_half,  from_brain};
+
+}  // namespace chatglm

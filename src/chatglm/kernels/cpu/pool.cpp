@@ -1,0 +1,123 @@
+#include "pool.h"
+
+#include <chrono>
+#if defined(_WIN32)
+#include <process.h>
+#else
+#include <pthread.h>
+#include <unistd.h>
+#endif
+
+namespace chatglm {
+namespace {
+
+inline void relax() {
+#if defined(__x86_64__) || defined(_M_X64)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins for as long as the next phase is likely to come, then lets others run.
+template <class Condition>
+void wait_busily(Condition done) {
+  for (int i = 0; !done(); ++i) {
+    if (i < 4000) relax();
+    else std::this_thread::yield();
+  }
+}
+
+long process() {
+#if defined(_WIN32)
+  return _getpid();
+#else
+  return getpid();
+#endif
+}
+
+constexpr auto kAwake = std::chrono::microseconds(150);  // how long workers look out for the next job before they sleep
+
+}  // namespace
+
+Pool& Pool::get() {
+  static Pool* pool = new Pool;  // never destroyed: threads may be in it when the process ends
+  return *pool;
+}
+
+void Pool::resize(int threads) {
+  std::lock_guard<std::mutex> guard(one_job_);
+  if (process_ == process()) stop();
+  threads_ = threads < 1 ? 1 : threads;
+}
+
+void Pool::start() {
+  if (process_ == process()) return;
+  // After a fork: the parent's handles are of threads that are not here.
+  for (auto& worker : workers_) worker.detach();
+  workers_.clear();
+  process_ = process();
+  ending_ = false;
+  arrived_ = 0;
+  running_ = 0;
+  const uint64_t seen = begun_.load();
+  for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i, seen] { work(i, seen); });
+}
+
+void Pool::stop() {
+  {
+    std::lock_guard<std::mutex> guard(sleep_);
+    ending_ = true;
+    begun_.fetch_add(1);
+  }
+  wake_.notify_all();
+  for (auto& worker : workers_) worker.join();
+  workers_.clear();
+  process_ = 0;
+}
+
+void Pool::run(const std::function<void(int)>& job) {
+  std::lock_guard<std::mutex> guard(one_job_);
+  if (threads_ == 1) return job(0);
+  start();
+  job_ = &job;
+  running_.store(threads_ - 1, std::memory_order_relaxed);
+  {
+    std::lock_guard<std::mutex> awake(sleep_);
+    begun_.fetch_add(1, std::memory_order_release);
+  }
+  wake_.notify_all();
+  job(0);
+  wait_busily([this] { return running_.load(std::memory_order_acquire) == 0; });
+  job_ = nullptr;
+}
+
+void Pool::work(int thread, uint64_t seen) {
+  for (;;) {
+    const auto give_up = std::chrono::steady_clock::now() + kAwake;
+    for (int i = 0; begun_.load(std::memory_order_acquire) == seen; ++i) {
+      relax();
+      if (i % 64 == 63 && std::chrono::steady_clock::now() > give_up) {
+        std::unique_lock<std::mutex> guard(sleep_);
+        wake_.wait(guard, [&] { return begun_.load(std::memory_order_acquire) != seen; });
+      }
+    }
+    if (ending_) return;
+    ++seen;
+    (*job_)(thread);
+    running_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+void Pool::barrier() {
+  if (threads_ == 1) return;
+  const uint32_t turn = passed_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    passed_.fetch_add(1, std::memory_order_release);
+  } else {
+    wait_busily([&] { return passed_.load(std::memory_order_acquire) != turn; });
+  }
+}
+
+}  // namespace chatglm

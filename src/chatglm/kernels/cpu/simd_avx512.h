@@ -1,0 +1,83 @@
+// Sixteen lanes on AVX-512 (F, BW, DQ, VL, VNNI).
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace CHATGLM_ISA {
+
+constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in registers
+constexpr int kTiles = 2;  // tiles of weights beside them
+
+struct F { __m512 v; };
+struct I { __m512i v; };
+struct U { __m512i v; };  // 16 x 4 unsigned bytes
+
+inline F zero() { return {_mm512_setzero_ps()}; }
+inline F set(float x) { return {_mm512_set1_ps(x)}; }
+inline F load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
+inline F operator+(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F operator-(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F round(F a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline float sum(F a) { return _mm512_reduce_add_ps(a.v); }
+inline float largest(F a) { return _mm512_reduce_max_ps(a.v); }
+// 2^n for whole n from -126 to 127
+inline F power_of_two(F n) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
+}
+
+inline F load_half(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+inline void store_half(uint16_t* p, F a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline F load_brain(const uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+}
+
+inline I izero() { return {_mm512_setzero_si512()}; }
+inline I iset(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I operator+(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline F to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+
+inline U load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void load_nibbles(const uint8_t* p, U& low, U& high) {
+  const __m512i both = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
+  low.v = _mm512_and_si512(both, mask);
+  high.v = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+}
+inline int32_t four(const int8_t* p) { int32_t x; std::memcpy(&x, p, 4); return x; }
+// a + sum over 4 bytes of w * x: w 4 bits wide, or 8
+inline I dot4(I a, U w, const int8_t* x) { return {_mm512_dpbusd_epi32(a.v, w.v, _mm512_set1_epi32(four(x)))}; }
+inline I dot8(I a, U w, const int8_t* x) { return dot4(a, w, x); }
+
+// The largest of |p[0]|, ..., NaN counting as larger than all; whole registers only.
+inline float magnitude(const float* p, int count) {
+  __m512i most = _mm512_setzero_si512();
+  const __m512i sign = _mm512_set1_epi32(0x7fffffff);
+  for (int i = 0; i < count; i += 16) most = _mm512_max_epi32(most, _mm512_and_si512(_mm512_loadu_si512(p + i), sign));
+  const int32_t bits = _mm512_reduce_max_epi32(most);
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+// Rounds p * scale to bytes; their sum.
+inline int32_t to_bytes(int8_t* out, const float* p, float scale, int count) {
+  __m512i total = _mm512_setzero_si512();
+  const __m512 by = _mm512_set1_ps(scale);
+  for (int i = 0; i < count; i += 16) {
+    const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(p + i), by));
+    total = _mm512_add_epi32(total, q);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm512_cvtsepi32_epi8(q));
+  }
+  return _mm512_reduce_add_epi32(total);
+}
+inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace CHATGLM_ISA

@@ -1,0 +1,245 @@
+"""A whole decoder in one call: all layers over a batch of tokens, keys and values in pages.
+
+Between two linear layers of a small batch there is less work than Python needs to say so. So the native library runs
+the layers itself, with one pool of threads from the embedding's output to the logits. Tokens of a batch may belong to
+several sequences, at any positions; each says how many tokens it sees, which covers prompts in pieces, batched decoding
+and ChatGLM-6B's prompts that are read in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import byref
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatglm.errors import UnsupportedError
+from chatglm.kernels import native
+from chatglm.kernels.packing import PackedWeight
+
+__all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape"]
+
+PAGE_TOKENS = 64
+"""Tokens that a page of keys and values holds."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A weight, packed or a matrix (rows, columns) of float16, bfloat16 or float32, and perhaps a bias."""
+
+    weight: PackedWeight | Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer. Norms are (weight, bias), the bias None for RMSNorm.
+
+    Args:
+        norm1, norm2: before attention, and before the feed-forward part.
+        qkv: rows of queries, keys, values, in the order that `Shape.interleaved` says.
+        dense: after attention.
+        up: rows of gate, then up, where `Shape.gated`.
+        down: back to the hidden size.
+    """
+
+    norm1: tuple[Tensor, Tensor | None]
+    qkv: Linear
+    dense: Linear
+    norm2: tuple[Tensor, Tensor | None]
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the weights do not say of themselves.
+
+    Args:
+        heads, groups: of queries; of keys and values.
+        channels: of a head, a multiple of 16.
+        inner: size inside the feed-forward part.
+        eps: of the norms.
+        pairs: channels of a head that turn together by one angle each.
+        gated: SwiGLU, not GELU (tanh form).
+        interleaved: rows of qkv are query, key and value of one head after the other; else all queries, keys, values.
+        alpha: 0 for x + f(norm(x)), else alpha · norm(x) + f(norm(x)).
+    """
+
+    heads: int
+    groups: int
+    channels: int
+    inner: int
+    eps: float
+    pairs: tuple[tuple[int, int], ...]
+    gated: bool = True
+    interleaved: bool = False
+    alpha: float = 0.0
+
+
+@dataclass
+class Pages:
+    """Memory for keys and values of one sequence: pages of `PAGE_TOKENS` tokens, all layers together in each."""
+
+    page_bytes: int
+    memory: list[Tensor] = field(default_factory=list)
+
+    def reserve(self, tokens: int) -> None:
+        """Have room for so many tokens."""
+        while len(self.memory) * PAGE_TOKENS < tokens:
+            self.memory.append(torch.zeros(self.page_bytes, dtype=torch.uint8))
+
+    def drop(self, tokens: int) -> None:
+        """Free what lies behind so many tokens."""
+        del self.memory[-(-tokens // PAGE_TOKENS) :]
+
+    def copy(self) -> Pages:
+        return Pages(self.page_bytes, [page.clone() for page in self.memory])
+
+    @property
+    def addresses(self) -> list[int]:
+        return [page.data_ptr() for page in self.memory]
+
+
+class Decoder:
+    """Layers, final norm and output head of one model, as the native library runs them.
+
+    Args:
+        store: of keys and values: float16 or float32.
+
+    Raises:
+        UnsupportedError: there is no native library, or a shape is not supported by it.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        blocks: Sequence[Block],
+        final_norm: tuple[Tensor, Tensor | None],
+        head: Linear,
+        store: torch.dtype = torch.float16,
+    ) -> None:
+        lib = native.library()
+        if lib is None:
+            raise UnsupportedError(f"native kernels are not in use: {native.info().reason}")
+        if store not in (torch.float16, torch.float32):
+            raise UnsupportedError(f"keys and values are stored as float16 or float32, not {store}")
+        self._library = lib
+        self._kept: list[Any] = []  # what the library has addresses of
+        self.shape, self.store = shape, store
+        self.vocabulary = _rows(head.weight)
+        layers = (native.Layer * len(blocks))()
+        for layer, block in zip(layers, blocks, strict=True):
+            layer.norm1, layer.norm1_bias = map(self._address, block.norm1)
+            layer.norm2, layer.norm2_bias = map(self._address, block.norm2)
+            for name in ("qkv", "dense", "up", "down"):
+                setattr(layer, name, self._weight(getattr(block, name)))
+        self.hidden = _rows(blocks[0].dense.weight)
+        pairs = torch.tensor(shape.pairs, dtype=torch.int32)
+        model = native.Model(
+            layer=layers,
+            final_norm=self._address(final_norm[0]),
+            final_norm_bias=self._address(final_norm[1]),
+            head=self._weight(head),
+            pairs=pairs.data_ptr(),
+            hidden=self.hidden,
+            inner=shape.inner,
+            layers=len(blocks),
+            heads=shape.heads,
+            groups=shape.groups,
+            channels=shape.channels,
+            angles=len(shape.pairs),
+            gated=shape.gated,
+            interleaved=shape.interleaved,
+            page_tokens=PAGE_TOKENS,
+            store=native.DTYPES[store],
+            eps=shape.eps,
+            alpha=shape.alpha,
+        )
+        self.page_bytes = int(lib.cg_page_bytes(byref(model)))
+        self._handle = lib.cg_decoder_new(byref(model))
+        if not self._handle:
+            raise UnsupportedError(
+                f"heads of {shape.channels} channels in layers of {self.hidden}: the native decoder takes heads of 16 "
+                "to 256 channels, in steps of 16"
+            )
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.cg_decoder_free(self._handle)
+            self._handle = None
+
+    def _address(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        kept = tensor.detach().to(torch.float32).contiguous()
+        self._kept.append(kept)
+        return kept.data_ptr()
+
+    def _weight(self, linear: Linear) -> native.Weight:
+        bias = None if linear.bias is None else linear.bias.detach().to(torch.float32).contiguous()
+        weight = linear.weight if isinstance(linear.weight, PackedWeight) else linear.weight.detach().contiguous()
+        self._kept += [weight, bias]
+        return native.weight_of(weight, bias)
+
+    def run(
+        self,
+        hidden: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        pages: Sequence[Pages],
+        sequence: Sequence[int],
+        position: Sequence[int],
+        visible: Sequence[int],
+        wanted: Sequence[int],
+        *,
+        states: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run R tokens through all layers; their keys and values are stored.
+
+        Args:
+            hidden: float32 (R, hidden), the embeddings; overwritten.
+            cosines, sines: float32 (R, angles).
+            pages: of every sequence, with room for each position that is written to.
+            sequence: (R,) which of `pages` a token belongs to.
+            position: (R,) where its key and value go.
+            visible: (R,) how many tokens of its sequence, from the first on, it sees.
+            wanted: the tokens whose scores are asked for.
+            states: also return what the head gets.
+
+        Returns:
+            logits, float32 (wanted, vocabulary), and the states after the final norm, (wanted, hidden), or None.
+        """
+        rows, most = hidden.shape[0], max(len(page.memory) for page in pages)
+        tables = torch.tensor([page.addresses + [0] * (most - len(page.memory)) for page in pages], dtype=torch.int64)
+        whose, where, sees, asked = (
+            torch.tensor(numbers, dtype=torch.int32) for numbers in (sequence, position, visible, wanted)
+        )
+        logits = torch.empty(len(wanted), self.vocabulary)
+        last = torch.empty(len(wanted), self.hidden) if states else None
+        cosines, sines = cosines.contiguous(), sines.contiguous()
+        batch = native.Batch(
+            hidden=hidden.data_ptr(),
+            cosines=cosines.data_ptr(),
+            sines=sines.data_ptr(),
+            tables=tables.data_ptr(),
+            sequence=whose.data_ptr(),
+            position=where.data_ptr(),
+            visible=sees.data_ptr(),
+            wanted=asked.data_ptr(),
+            logits=logits.data_ptr(),
+            states=None if last is None else last.data_ptr(),
+            rows=rows,
+            pages_per_table=most,
+            wanted_count=len(wanted),
+        )
+        if self._library.cg_decoder_run(self._handle, byref(batch)):
+            raise MemoryError(f"no memory for a batch of {rows} tokens")
+        return logits, last
+
+
+def _rows(weight: PackedWeight | Tensor) -> int:
+    return weight.rows if isinstance(weight, PackedWeight) else int(weight.shape[0])

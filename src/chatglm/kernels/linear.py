@@ -1,0 +1,46 @@
+"""A linear layer over packed weights, by the best means that this machine has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatglm.kernels import native, reference
+from chatglm.kernels.packing import PackedWeight
+
+__all__ = ["linear"]
+
+
+def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """inputs (…, columns) of any float type → (…, rows) of the same; differentiable in inputs and bias.
+
+    On a CPU with native kernels the inputs are quantised to int8 on the fly, each row in blocks of `weight.block`
+    (`reference.linear_int8` says how, and how far that may be off); elsewhere they are multiplied as they are.
+    """
+    if torch.is_grad_enabled() and (inputs.requires_grad or (bias is not None and bias.requires_grad)):
+        outputs: Tensor = _Linear.apply(inputs, weight)
+        return outputs if bias is None else outputs + bias.to(outputs.dtype)
+    return _forward(inputs, weight, bias)
+
+
+def _forward(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    fits = inputs.device.type == weight.data.device.type == "cpu" and inputs.dtype in native.DTYPES
+    if fits and not torch.compiler.is_compiling() and (lib := native.library()) is not None:
+        return native.linear(lib, inputs, weight, bias)
+    return reference.linear(inputs, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    """The weight is fixed; the gradient passes through as if inputs had not been rounded."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: PackedWeight) -> Tensor:
+        ctx.weight = weight
+        return _forward(inputs, weight, None)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return gradient @ reference.dequantize(ctx.weight, gradient.dtype), None

@@ -1,0 +1,339 @@
+"""The C++ library: finding it, choosing the variant for this CPU, and calling it.
+
+Plain C functions on raw pointers, through ctypes: the library knows neither torch nor Python, is built in seconds and
+serves every version of both. Two environment variables choose:
+
+    CHATGLM_KERNELS       auto (default), reference (torch only), or a variant: avx512, avx-vnni, avx2, neon, portable
+    CHATGLM_NUM_THREADS   threads; default: the physical cores that this process may use
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import math
+import os
+import threading
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatglm.errors import InputError
+from chatglm.kernels.packing import PackedWeight
+
+__all__ = [
+    "DTYPES",
+    "Batch",
+    "Info",
+    "Layer",
+    "Model",
+    "Weight",
+    "info",
+    "library",
+    "linear",
+    "set_threads",
+    "weight_of",
+]
+
+_INTERFACE = 1
+_NAME = "libchatglm_kernels"
+
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+"""Element types, by the numbers that the library knows them by."""
+
+_PLAIN = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 32}
+
+
+class Weight(Structure):
+    """cg_weight of cpu/api.h; so are the others here."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("scales", c_void_p),
+        ("bias", c_void_p),
+        ("rows", c_int64),
+        ("columns", c_int64),
+        ("group", c_int32),
+        ("kind", c_int32),
+    )
+
+
+class Layer(Structure):
+    _fields_ = (
+        ("norm1", c_void_p),
+        ("norm1_bias", c_void_p),
+        ("norm2", c_void_p),
+        ("norm2_bias", c_void_p),
+        ("qkv", Weight),
+        ("dense", Weight),
+        ("up", Weight),
+        ("down", Weight),
+    )
+
+
+class Model(Structure):
+    _fields_ = (
+        ("layer", POINTER(Layer)),
+        ("final_norm", c_void_p),
+        ("final_norm_bias", c_void_p),
+        ("head", Weight),
+        ("pairs", c_void_p),
+        ("hidden", c_int64),
+        ("inner", c_int64),
+        ("layers", c_int32),
+        ("heads", c_int32),
+        ("groups", c_int32),
+        ("channels", c_int32),
+        ("angles", c_int32),
+        ("gated", c_int32),
+        ("interleaved", c_int32),
+        ("page_tokens", c_int32),
+        ("store", c_int32),
+        ("eps", c_float),
+        ("alpha", c_float),
+    )
+
+
+class Batch(Structure):
+    _fields_ = (
+        ("hidden", c_void_p),
+        ("cosines", c_void_p),
+        ("sines", c_void_p),
+        ("tables", c_void_p),
+        ("sequence", c_void_p),
+        ("position", c_void_p),
+        ("visible", c_void_p),
+        ("wanted", c_void_p),
+        ("logits", c_void_p),
+        ("states", c_void_p),
+        ("rows", c_int64),
+        ("pages_per_table", c_int64),
+        ("wanted_count", c_int64),
+    )
+
+
+@dataclass(frozen=True)
+class Info:
+    """Which kernels are in use, and why.
+
+    Args:
+        variant: of the native library, or "reference": torch alone.
+        reason: why this one.
+        variants: those that this CPU can run, the best first; empty without the library.
+        threads: that native kernels use.
+        path: of the library.
+    """
+
+    variant: str
+    reason: str
+    variants: tuple[str, ...]
+    threads: int
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    library: Any
+    info: Info
+
+
+def library() -> Any | None:
+    """The library, or None where torch does the work.
+
+    Raises:
+        InputError: an environment variable asks for what is not there.
+    """
+    return _load(os.environ.get("CHATGLM_KERNELS", "auto"), os.environ.get("CHATGLM_NUM_THREADS", "")).library
+
+
+def info() -> Info:
+    """Which kernels are in use, and why.
+
+    Raises:
+        InputError: an environment variable asks for what is not there.
+    """
+    loaded = _load(os.environ.get("CHATGLM_KERNELS", "auto"), os.environ.get("CHATGLM_NUM_THREADS", ""))
+    if loaded.library is None:
+        return loaded.info
+    return Info(**{**vars(loaded.info), "threads": loaded.library.cg_threads()})
+
+
+def set_threads(count: int) -> None:
+    """How many threads native kernels use.
+
+    Raises:
+        InputError: not at least one.
+    """
+    if count < 1:
+        raise InputError(f"{count} threads: at least 1 is needed")
+    if (lib := library()) is not None:
+        lib.cg_set_threads(count)
+
+
+_lock = threading.Lock()
+
+
+def _load(wanted: str, threads: str) -> _Loaded:
+    with _lock:
+        return _load_once(wanted, threads)
+
+
+@functools.cache
+def _load_once(wanted: str, threads: str) -> _Loaded:
+    count = _thread_count(threads)
+    if wanted == "reference":
+        return _Loaded(None, Info("reference", "CHATGLM_KERNELS=reference", (), count, None))
+    path = _find()
+    problem, lib = "", None
+    if path is None:
+        problem = "this installation has no native library (it was built without a C++ compiler)"
+    else:
+        try:
+            lib = _declare(ctypes.CDLL(str(path)))
+        except (OSError, AttributeError) as error:
+            problem = f"{path} cannot be used ({error})"
+        if lib is not None and lib.cg_interface() != _INTERFACE:
+            problem, lib = f"{path} is of another version; install chatglm again", None
+    if lib is None:
+        if wanted != "auto":
+            raise InputError(f"CHATGLM_KERNELS={wanted}: {problem}")
+        return _Loaded(None, Info("reference", problem, (), count, None))
+    variants = tuple(lib.cg_variants().decode().split())
+    if wanted == "auto":
+        reason = "the best for this CPU"
+        lib.cg_use(variants[0].encode())
+    else:
+        reason = f"CHATGLM_KERNELS={wanted}"
+        if lib.cg_use(wanted.encode()):
+            raise InputError(f"{reason}: this CPU has {', '.join(variants)}, and there is reference (torch)")
+    lib.cg_set_threads(count)
+    return _Loaded(lib, Info(lib.cg_variant().decode(), reason, variants, count, path))
+
+
+def _find() -> Path | None:
+    """The library's file: beside this one, or where an editable installation put it."""
+    names = (f"{_NAME}.so", f"{_NAME}.dylib", f"{_NAME}.dll")
+    for name in names:
+        if (path := Path(__file__).with_name(name)).is_file():
+            return path
+    try:
+        files = importlib.metadata.files("chatglm") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name in names and (path := Path(str(file.locate()))).is_file():
+            return path
+    return None
+
+
+def _declare(lib: Any) -> Any:
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "cg_interface": (c_int, []),
+        "cg_variants": (c_char_p, []),
+        "cg_variant": (c_char_p, []),
+        "cg_use": (c_int, [c_char_p]),
+        "cg_set_threads": (None, [c_int]),
+        "cg_threads": (c_int, []),
+        "cg_linear": (c_int, [POINTER(Weight), c_void_p, c_int, c_int64, c_int64, c_void_p, c_int, c_int64]),
+        "cg_quantize": (None, [c_void_p, c_int64, c_int64, c_int, c_void_p, c_void_p, c_void_p]),
+        "cg_page_bytes": (c_int64, [POINTER(Model)]),
+        "cg_decoder_new": (c_void_p, [POINTER(Model)]),
+        "cg_decoder_free": (None, [c_void_p]),
+        "cg_decoder_run": (c_int, [c_void_p, POINTER(Batch)]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+# Threads
+
+
+def _thread_count(text: str) -> int:
+    if not text:
+        return _usable_cores()
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"CHATGLM_NUM_THREADS={text}: expected a number of threads, at least 1")
+    return int(text)
+
+
+def _usable_cores() -> int:
+    """Physical cores among the CPUs that this process may run on, and no more than its cgroup's share of time."""
+    if not hasattr(os, "sched_getaffinity"):
+        return max(1, (os.cpu_count() or 2) // 2)
+    allowed = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in allowed:
+        siblings = _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings or str(cpu))
+    quota = _quota()
+    return max(1, len(cores) if quota is None else min(len(cores), math.ceil(quota)))
+
+
+def _quota() -> float | None:
+    """CPUs' worth of time that the cgroup (v2, then v1) grants; None where there is no limit."""
+    limit = _read("/sys/fs/cgroup/cpu.max").split()
+    if len(limit) != 2:
+        limit = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
+    try:
+        quota, period = (int(number) for number in limit)
+    except ValueError:
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+# Calls
+
+
+def weight_of(weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Weight:
+    """What the library reads of a weight; it keeps nothing alive.
+
+    Args:
+        weight: packed, or a contiguous matrix (rows, columns) of float16, bfloat16 or float32, on the CPU.
+        bias: contiguous float32 (rows,).
+    """
+    address = bias.data_ptr() if bias is not None else None
+    if isinstance(weight, PackedWeight):
+        return Weight(
+            weight.data.data_ptr(),
+            weight.scales.data_ptr(),
+            address,
+            weight.rows,
+            weight.columns,
+            weight.group_size,
+            weight.bits,
+        )
+    return Weight(weight.data_ptr(), None, address, *weight.shape, 0, _PLAIN[weight.dtype])
+
+
+def linear(lib: Any, inputs: Tensor, weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Tensor:
+    """inputs (…, columns) of float32, float16 or bfloat16 on the CPU → (…, rows) of the same."""
+    columns = weight.columns if isinstance(weight, PackedWeight) else weight.shape[1]
+    outputs = weight.rows if isinstance(weight, PackedWeight) else weight.shape[0]
+    if inputs.shape[-1] != columns:
+        raise InputError(f"a weight of {outputs}x{columns} takes {columns} inputs, got {inputs.shape[-1]}")
+    rows = inputs.reshape(-1, columns)
+    if rows.stride(-1) != 1:
+        rows = rows.contiguous()
+    if bias is not None:
+        bias = bias.detach().to(torch.float32).contiguous()
+    out = torch.empty((*inputs.shape[:-1], outputs), dtype=inputs.dtype)
+    kind = DTYPES[inputs.dtype]
+    described = weight_of(weight, bias)
+    count, stride = rows.shape[0], rows.stride(0) if rows.shape[0] > 1 else columns
+    if lib.cg_linear(described, rows.data_ptr(), kind, count, stride, out.data_ptr(), kind, outputs):
+        raise MemoryError("no memory for a linear layer's inputs")
+    return out

@@ -1,0 +1,59 @@
+"""Every operation in plain torch: slow, runs anywhere, and defines what is correct."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chatglm.kernels.packing import PackedWeight, unpack
+
+__all__ = ["dequantize", "linear", "linear_int8", "quantize_inputs"]
+
+
+def dequantize(weight: PackedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(rows, columns) in `dtype`: integer times scale, rounded once."""
+    integers, scales = unpack(weight)
+    size = weight.group_size or weight.columns
+    spread = scales.float().repeat_interleave(size, dim=1)[:, : weight.columns]
+    return (integers.float() * spread).to(dtype)
+
+
+def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """inputs (…, columns) → (…, rows), multiplied in the inputs' precision, as the official code does."""
+    return F.linear(inputs, dequantize(weight, inputs.dtype), None if bias is None else bias.to(inputs.dtype))
+
+
+def quantize_inputs(inputs: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Symmetric int8 for every row and block of inputs: scale = max|x| / 127, q = round_half_even(x / scale).
+
+    Args:
+        inputs: float32 (rows, columns), columns a multiple of `block`.
+
+    Returns:
+        q, int8 (rows, columns), and scales, float32 (rows, blocks); a block of zeros has scale 0.
+    """
+    blocks = inputs.unflatten(-1, (-1, block))
+    largest = blocks.abs().amax(dim=-1)
+    # Not 127 / largest: torch makes that 127 · (1 / largest), which is rounded twice.
+    inverse = torch.where(largest > 0, torch.full_like(largest, 127.0) / largest, torch.zeros_like(largest))
+    inverse = torch.where(inverse.isfinite(), inverse, torch.zeros_like(inverse))  # max|x| was denormal: as good as 0
+    integers = (blocks * inverse[..., None]).round().to(torch.int8)
+    return integers.flatten(-2), largest / 127.0
+
+
+def linear_int8(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """What the native kernels compute: integer products inside a block, float32 sums over blocks.
+
+    Of `linear` it is off by at most Σ_blocks (input scale / 2) · Σ_columns |weight|, and rounding.
+    """
+    rows = inputs.reshape(-1, weight.columns).float()
+    padding = weight.padded_columns - weight.columns
+    integers, input_scales = quantize_inputs(F.pad(rows, (0, padding)), weight.block)
+    weights, scales = unpack(weight)
+    weights = F.pad(weights, (0, padding)).double().unflatten(1, (-1, weight.block))
+    products = torch.einsum("mbk,rbk->mrb", integers.double().unflatten(1, (-1, weight.block)), weights)  # exact
+    outputs = (products * input_scales[:, None].double() * scales.double()).sum(dim=-1)
+    if bias is not None:
+        outputs = outputs + bias.double()
+    return outputs.to(inputs.dtype).reshape(*inputs.shape[:-1], weight.rows)

@@ -1,0 +1,229 @@
+"""Generation on a CPU through the native decoder: every layer of a step in one call, keys and values in pages.
+
+`generate` asks for a cache; where the native decoder can run the model it gets a `NativeCache`, and a forward pass with
+that goes through `kernels.Decoder` instead of the blocks. Everything else of `generate` stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from chatglm.errors import UnsupportedError
+from chatglm.kernels import native
+from chatglm.kernels.decoder import Block, Decoder, Linear, Pages, Shape
+from chatglm.kernels.packing import PackedWeight
+
+__all__ = ["NativeCache", "decoder_for", "step"]
+
+_ROWS = 512
+"""Tokens that go through the layers together: what one layer makes of them stays in the CPU's caches."""
+
+
+class NativeCache(Cache):  # type: ignore[misc]
+    """Keys and values of a batch of sequences, where the native decoder wants them.
+
+    Args:
+        decoder: of the model.
+        batch_size: sequences.
+    """
+
+    def __init__(self, decoder: Decoder, batch_size: int) -> None:
+        super().__init__(layers=[])
+        self.decoder = decoder
+        self.pages = [Pages(decoder.page_bytes) for _ in range(batch_size)]
+        self.held: list[Tensor] = []
+        """For every forward pass so far, which of its columns are real tokens: (batch, tokens) of booleans."""
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return sum(columns.shape[1] for columns in self.held)
+
+    def lengths(self) -> list[int]:
+        """Real tokens of each sequence."""
+        if not self.held:
+            return [0] * len(self.pages)
+        counts: list[int] = torch.cat(self.held, dim=1).sum(dim=1).tolist()
+        return counts
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last columns, which a negative number counts; or keep so many of them."""
+        total = self.get_seq_length()
+        keep = total + tokens_to_remove if tokens_to_remove < 0 else min(tokens_to_remove, total)
+        if self.held:
+            self.held = [torch.cat(self.held, dim=1)[:, : max(keep, 0)]]
+        for pages, length in zip(self.pages, self.lengths(), strict=True):
+            pages.drop(length)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        chosen = indices.tolist()
+        self.held = [columns[indices] for columns in self.held]
+        self.pages = [
+            self.pages[row].copy() if row in chosen[:number] else self.pages[row] for number, row in enumerate(chosen)
+        ]
+
+    reorder_cache = batch_select_indices
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.batch_select_indices(torch.arange(len(self.pages)).repeat_interleave(repeats))
+
+    def reset(self) -> None:
+        self.held = []
+        for pages in self.pages:
+            pages.drop(0)
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.pages)
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    @property
+    def is_croppable(self) -> bool:
+        return True
+
+
+def decoder_for(
+    model: Any, shape: Shape, blocks: Sequence[Any], final_norm: nn.Module, head: nn.Module
+) -> Decoder | None:
+    """The decoder of a model whose blocks' linear layers hold packed weights, made when first asked for.
+
+    Args:
+        model: keeps the decoder until one of its weights is another.
+        blocks: with norms and linear layers as (norm1, qkv, dense, norm2, up, down) modules.
+
+    Returns:
+        None where torch has to do the work: no native library, weights elsewhere than on the CPU or not packed, an
+        adapter on a layer, a shape that is not supported.
+    """
+    if native.library() is None:
+        return None
+    linears = [(block[1], block[2], block[4], block[5]) for block in blocks]
+    if not all(_packed(layer) for block in linears for layer in block):
+        return None
+    if not isinstance(_weight(head), PackedWeight | Tensor) or _device(head) != "cpu":
+        return None
+    key = (*(_identity(layer) for block in linears for layer in block), _identity(head))
+    kept = model.__dict__.get("_native_decoder")
+    if kept is not None and kept[0] == key:
+        found: Decoder | None = kept[1]
+        return found
+    try:
+        decoder = Decoder(
+            shape,
+            [
+                Block(_norm(norm1), _linear(qkv), _linear(dense), _norm(norm2), _linear(up), _linear(down))
+                for norm1, qkv, dense, norm2, up, down in blocks
+            ],
+            _norm(final_norm),
+            _linear(head),
+        )
+    except UnsupportedError:
+        decoder = None
+    model.__dict__["_native_decoder"] = (key, decoder)
+    return decoder
+
+
+def _weight(layer: nn.Module) -> PackedWeight | Tensor | None:
+    """What a linear layer multiplies with; None if it is more than a linear layer (an adapter's, say)."""
+    packed = getattr(layer, "packed", None)
+    if callable(packed) and isinstance(weight := packed(), PackedWeight):
+        return weight
+    return layer.weight if type(layer) is nn.Linear else None
+
+
+def _packed(layer: nn.Module) -> bool:
+    return isinstance(_weight(layer), PackedWeight) and _device(layer) == "cpu"
+
+
+def _device(layer: nn.Module) -> str:
+    weight = _weight(layer)
+    return str((weight.data if isinstance(weight, PackedWeight) else layer.weight).device.type)
+
+
+def _identity(layer: nn.Module) -> tuple[int, int]:
+    weight = _weight(layer)
+    tensor: Any = weight.data if isinstance(weight, PackedWeight) else weight
+    return id(layer), tensor.data_ptr()
+
+
+def _norm(norm: Any) -> tuple[Tensor, Tensor | None]:
+    return norm.weight, getattr(norm, "bias", None)
+
+
+def _linear(layer: Any) -> Linear:
+    weight = _weight(layer)
+    assert weight is not None
+    return Linear(weight, layer.bias)
+
+
+def step(
+    cache: NativeCache,
+    embeddings: Tensor,
+    tables: tuple[Tensor, Tensor],
+    attention_mask: Tensor | None,
+    prompt: Tensor | None,
+    wanted: Sequence[int],
+) -> Tensor:
+    """One forward pass of B sequences over S new columns; the cache grows by them.
+
+    Args:
+        embeddings: (B, S, hidden).
+        tables: cosines and sines, float32 (B, S, angles).
+        attention_mask: (B, T) with zero for padding, the new columns last; None: there is none.
+        prompt: (B, S) of booleans: tokens that see one another in both directions; None: each sees those before it.
+        wanted: columns of the S whose scores are asked for.
+
+    Returns:
+        logits, float32 (B, wanted, vocabulary); of padding, zeros.
+    """
+    batch, columns, width = embeddings.shape
+    real = torch.ones(batch, columns, dtype=torch.bool)
+    if attention_mask is not None:
+        real = attention_mask[:, -columns:] != 0
+    before = torch.tensor(cache.lengths())[:, None]
+    places = before + real.cumsum(dim=1) - 1  # (B, S) of each token in its sequence
+    sees = places + 1
+    if prompt is not None:
+        inside = (prompt & real).sum(dim=1, keepdim=True) + before
+        sees = torch.where(prompt, torch.maximum(sees, inside), sees)
+    for pages, count in zip(cache.pages, (places[:, -1] + 1).tolist(), strict=True):
+        pages.reserve(count)
+    asked = torch.zeros(columns, dtype=torch.bool)
+    asked[list(wanted)] = True
+    index = real.reshape(-1).nonzero().flatten()
+    scored = (asked.expand(batch, -1) & real).reshape(-1)[index]
+    cosines, sines = (table.reshape(batch * columns, -1)[index] for table in tables)
+    hidden = embeddings.reshape(-1, width)[index].float()
+    sequence, position, visible = index // columns, places.reshape(-1)[index], sees.reshape(-1)[index]
+    out = []
+    # Whole prompts in both directions must be stored before any of their tokens attends.
+    size = len(index) if prompt is not None and bool(prompt.any()) else _ROWS
+    for start in range(0, len(index), size):
+        part = slice(start, start + size)
+        logits, _ = cache.decoder.run(
+            hidden[part].contiguous(),
+            cosines[part],
+            sines[part],
+            cache.pages,
+            sequence[part].tolist(),
+            position[part].tolist(),
+            visible[part].tolist(),
+            scored[part].nonzero().flatten().tolist(),
+        )
+        out.append(logits)
+    cache.held.append(real)
+    scores = torch.cat(out) if len(out) > 1 else out[0]
+    if batch * len(wanted) == len(scores):
+        return scores.view(batch, len(wanted), -1)
+    whole = scores.new_zeros(batch * columns, scores.shape[-1])
+    whole[index[scored]] = scores
+    return whole.view(batch, columns, -1)[:, list(wanted)]
