@@ -15,10 +15,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "chatglm"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "chat": set(),
-    "models": {"chat"},
-    "loading": {"chat", "models"},
-    "training": {"chat", "models", "loading"},
-    "cli": {"chat", "models", "loading", "training"},
+    "kernels": set(),
+    "models": {"chat", "kernels"},
+    "quantization": {"kernels", "models"},
+    "loading": {"chat", "models", "quantization"},
+    "training": {"chat", "models", "quantization", "loading"},
+    "cli": {"chat", "kernels", "models", "quantization", "loading", "training"},
 }
 # The package's front door: it names things by string and imports the registration of the Auto classes.
 FRONT = "__init__"

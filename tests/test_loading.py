@@ -214,12 +214,16 @@ def test_weights_that_are_code_are_not_run(copied, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_quantised_folders_are_refused_by_name(copied) -> None:
+def test_folders_that_only_say_they_are_quantised(copied) -> None:
     folder = copied("chatglm2")
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_bit": 4}), "utf-8")
-    with pytest.raises(ChatGLMError, match="quantization_bit"):
-        load(folder)
+    for changes, match in (
+        ({"quantization_bit": 4}, "is not quantised .* though config.json says so"),
+        ({"quantization_config": {"quant_method": "awq"}}, "'awq', which is not supported"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **changes}), "utf-8")
+        with pytest.raises(ChatGLMError, match=match):
+            load(folder)
 
 
 def test_device_argument(checkpoint) -> None:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from chatglm.models.registration import install
+from chatglm.models.registration import install as _register_models
+from chatglm.quantization.registration import install as _register_quantizer
 
 if TYPE_CHECKING:
     from chatglm.chat.messages import Message
@@ -70,4 +71,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-install()
+_register_models()
+_register_quantizer()

@@ -27,6 +27,7 @@ from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError
 from chatglm.models.checkpoint import check_folder, weight_files
 from chatglm.models.registration import register_all
+from chatglm.quantization.swap import is_quantized
 
 __all__ = [
     "AutoConfig",
@@ -170,9 +171,14 @@ def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
 
 def _with_adapter(model: Any, folder: Path) -> Any:
     try:
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
     except ImportError:
         raise DependencyError("adapters need the peft package: pip install 'chatglm[peft]'") from None
     if not (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"{folder}: no adapter_config.json; give the folder that PEFT saved")
-    return PeftModel.from_pretrained(model, str(folder))
+    config = PeftConfig.from_pretrained(str(folder))
+    if is_quantized(model):
+        from chatglm.quantization.lora import adapt
+
+        adapt(config)
+    return PeftModel.from_pretrained(model, str(folder), config=config)

@@ -104,6 +104,38 @@ def test_a_method_over_the_file_s(data: Path, checkpoint, tmp_path: Path, capsys
     assert saved["peft_config"]["r"] == 4
 
 
+def test_flags_go_before_what_the_file_says_otherwise(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    """--epochs over a file's max_steps, --save-every over its strategy; a method in the file keeps its peft_config."""
+    file = tmp_path / "run.yaml"
+    file.write_text("method: lora\npeft_config: {r: 4}\ntraining_args: {max_steps: 3000, save_strategy: no}\n")
+    here(
+        capsys,
+        *("finetune", data, "--model", checkpoint("chatglm3"), "--settings", file, "--output", tmp_path / "a b", *FEW),
+        *("--epochs", 2, "--save-every", 1, "--method", "lora", "--target-modules", "dense, query_key_value"),
+    )
+    saved = yaml.safe_load((tmp_path / "a b" / "settings.yaml").read_text("utf-8"))
+    assert (saved["peft_config"]["r"], saved["training_args"]["save_strategy"]) == (4, "steps")
+    assert saved["peft_config"]["target_modules"] == ["dense", "query_key_value"]
+    assert sorted(folder.name for folder in (tmp_path / "a b").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+    file.write_text("peft_config: {peft_type: lora, r: 4}\n")
+    out, _ = here(
+        capsys,
+        *("finetune", data, "--model", checkpoint("chatglm3"), "--settings", file, "--output", tmp_path / "c d", *FEW),
+        *("--steps", 1, "--method", "lora"),
+    )
+    assert yaml.safe_load((tmp_path / "c d" / "settings.yaml").read_text("utf-8"))["peft_config"]["r"] == 4
+    assert f"--adapter '{tmp_path / 'c d'}'" in out
+
+
+def test_evaluate_lists_the_rows_that_it_skips(data: Path, checkpoint, capsys) -> None:
+    data.write_text(data.read_text("utf-8") + '{"messages": 3}\n', "utf-8")
+    out, err = here(
+        capsys, "evaluate", data, "--model", checkpoint("chatglm3"), "--samples", 0, "--skip-bad-rows", "--json"
+    )
+    assert json.loads(out)["learned_tokens"]
+    assert f"{data}:2: messages: expected a list" in err
+
+
 def test_preview_trains_nothing(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
     out, _ = here(capsys, "finetune", "preview", data, "--model", checkpoint("chatglm3"), "--loss", "last")
     assert "我是小智" in out
@@ -127,7 +159,6 @@ def test_resume_and_overwrite(data: Path, checkpoint, tmp_path: Path, capsys) ->
     ("arguments", "said"),
     [
         (["finetune", "nowhere.jsonl", "--output", "OUT", "--model", "MODEL"], "nowhere.jsonl: no such file"),
-        (["finetune", "DATA", "--output", "OUT"], "--model: give the checkpoint's folder"),
         (["finetune", "DATA", "--model", "MODEL"], "say where the result goes with --output"),
         (["finetune", "--model", "MODEL", "--output", "OUT"], "no data is given"),
         (["finetune", "DATA", "DATA", "--model", "MODEL"], "one DATA, please"),
@@ -137,8 +168,19 @@ def test_resume_and_overwrite(data: Path, checkpoint, tmp_path: Path, capsys) ->
         (["finetune", "DATA", "--model", "MODEL", "--output", "OUT", "--layers", "0"], "trainable_layers is 0"),
         (["finetune", "DATA", "--model", "MODEL", "--set", "data_config=3"], "data_config: expected a mapping"),
         (["merge", "MODEL", "--output", "OUT"], "no adapter_config.json"),
-        (["evaluate", "DATA"], "--model: give the checkpoint's folder"),
-        (["pretrain", "DATA", "--output", "OUT"], "model: give a checkpoint's folder (--model), or "),
+        (["evaluate", "DATA", "--model", "MODEL", "--device", "abacus"], "--device abacus: "),
+        (["merge", "MODEL", "--output", "OUT", "--device", "abacus"], "no adapter_config.json"),
+        (["finetune", "DATA", "--model", "MODEL", "--layers", "2"], "--layers is for --method freeze, and the method"),
+        (
+            ["finetune", "DATA", "--model", "MODEL", "--prefix-tokens", "2", "--method", "full"],
+            "is for --method ptuning",
+        ),
+        (["finetune", "DATA", "--model", "MODEL", "--generate", "--output", "OUT"], "--val-file), and there is none"),
+        (
+            ["pretrain", "DATA", "--model", "MODEL", "--lora-rank", "2"],
+            "--lora-rank is for --method lora, and the method",
+        ),
+        (["pretrain", "DATA", "--output", "OUT", "--config", "DATA"], "data.jsonl: no config.json"),
         (["pretrain", "DATA", "--output", "OUT", "--config", "nowhere"], "nowhere: no config.json"),
     ],
 )

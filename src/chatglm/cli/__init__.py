@@ -16,6 +16,8 @@ COMMANDS = {
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),
     "evaluate": ("chatglm.cli.evaluate", "loss and scores of generated answers on dialogues; accuracy by cloze"),
     "pretrain": ("chatglm.cli.pretrain", "pre-train on plain texts by blank infilling"),
+    "quantize": ("chatglm.cli.quantize", "weights of 4 or 8 bits: less memory, more speed"),
+    "info": ("chatglm.cli.info", "this machine and installation: versions, kernels in use and why"),
     "tokenizer": ("chatglm.cli.tokenizer", "learn a SentencePiece vocabulary in the official layout"),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from chatglm.chat.generations import read_json
 from chatglm.errors import CheckpointError
 
-__all__ = ["check_folder", "check_missing", "weight_files"]
+__all__ = ["check_folder", "check_missing", "read_json", "weight_files"]
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")

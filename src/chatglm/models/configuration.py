@@ -16,7 +16,33 @@ from chatglm.chat.generations import CONFIG_KEY, Generation, detect_generation, 
 from chatglm.errors import ConfigError, UnsupportedError
 from chatglm.models.registration import register_all
 
-__all__ = ["ChatGLMConfig", "GLMConfig"]
+__all__ = ["ChatGLMConfig", "GLMConfig", "check_quantizer"]
+
+QUANTIZER = "chatglm"
+"""The quantiser's name with `transformers`, which finds it by that."""
+
+
+def check_quantizer(given: Any, where: str) -> None:
+    """Raise `UnsupportedError` unless a `quantization_config` is our own quantiser's."""
+    method = given.get("quant_method") if isinstance(given, dict) else getattr(given, "quant_method", None)
+    if str(getattr(method, "value", method)) != QUANTIZER:
+        raise UnsupportedError(
+            f"{where}: quantization_config is of {getattr(method, 'value', method)!r}, which is not supported for this "
+            "family; load the original weights, with model.quantize(4) or `chatglm quantize` for fewer bits"
+        )
+
+
+def _as_official(fields: dict[str, Any]) -> dict[str, Any]:
+    """A folder in the official layout says what official ones say, and no more."""
+    about = fields.get("quantization_config")
+    if isinstance(about, dict) and about.get("scheme") == "official":
+        plain = not (about.get("modules_to_not_convert") or about.get("head") != about.get("embedding"))
+        if plain:
+            del fields["quantization_config"]
+            fields["quantization_bit"] = about["bits"]
+            if about.get("embedding"):
+                fields["quantization_embeddings"] = True
+    return fields
 
 
 class _FamilyConfig(PreTrainedConfig):
@@ -44,13 +70,10 @@ class _FamilyConfig(PreTrainedConfig):
         kwargs.setdefault(
             "tokenizer_class", "ChatGLM4Tokenizer" if self.generation == Generation.GLM4 else "ChatGLMTokenizer"
         )
+        if (quantized := self._quantization(kwargs)) is not None:
+            kwargs["quantization_config"] = quantized
         super().__post_init__(**kwargs)
         register_all()
-        if self.quantization_bit:
-            raise UnsupportedError(
-                f"config.json: quantization_bit is {self.quantization_bit}; checkpoints that are already quantised "
-                "cannot be loaded yet; load the fp16 folder instead"
-            )
         if self.pre_seq_len is not None and self.pre_seq_len < 1:
             raise ConfigError(f"pre_seq_len is {self.pre_seq_len}; it must be a positive number of virtual tokens")
 
@@ -58,6 +81,40 @@ class _FamilyConfig(PreTrainedConfig):
     def generation(self) -> Generation:
         """The generation whose prompts the checkpoint was trained on."""
         return Generation(self.chatglm_generation)
+
+    def _quantization(self, fields: dict[str, Any]) -> Any:
+        """`quantization_config` for the quantiser `chatglm`, from whatever a config.json says of integer weights.
+
+        Raises:
+            ConfigError: `quantization_bit` is neither 0, 4 nor 8.
+            UnsupportedError: another quantiser's folder.
+        """
+        given = fields.get("quantization_config")
+        if given is None:
+            if not self.quantization_bit:
+                return None
+            if self.quantization_bit not in (4, 8):
+                raise ConfigError(f"config.json: quantization_bit is {self.quantization_bit!r}; it must be 4 or 8")
+            both = bool(fields.get("quantization_embeddings"))  # ChatGLM-6B-int4-qe: embedding and head, one weight
+            about = {
+                "scheme": "official",
+                "bits": self.quantization_bit,
+                "group_size": 0,
+                "head": both,
+                "embedding": both,
+            }
+            return {"quant_method": QUANTIZER, "version": 1, **about}
+        method = given.get("quant_method") if isinstance(given, dict) else getattr(given, "quant_method", None)
+        if method == "gptq" and isinstance(given, dict):
+            return {**given, "quant_method": QUANTIZER, "scheme": "gptq"}
+        check_quantizer(given, "config.json")
+        return given
+
+    def to_dict(self) -> dict[str, Any]:
+        return _as_official(super().to_dict())
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        return _as_official(super().to_diff_dict())
 
     def _require(self, **positive: int) -> None:
         for name, value in positive.items():

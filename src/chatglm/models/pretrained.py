@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
+from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chatglm.errors import InputError, UnsupportedError
+from chatglm.kernels.decoder import Shape
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing
+from chatglm.models.configuration import QUANTIZER, check_quantizer
+from chatglm.models.native import NativeCache, decoder_for, step
 from chatglm.models.prefix import PrefixEncoder
 
 __all__ = [
@@ -65,8 +69,11 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
             if kwargs.get("device_map") is not None:
                 raise InputError("device= and device_map= say the same thing twice; give one of them")
             kwargs["device_map"] = device
-        if kwargs.get("quantization_config") is not None or kwargs.get("load_in_8bit") or kwargs.get("load_in_4bit"):
-            raise UnsupportedError("loading with quantization_config is not supported yet; load the fp16 weights")
+        if (given := kwargs.get("quantization_config")) is not None:
+            check_quantizer(given, "from_pretrained")
+        for name in ("load_in_8bit", "load_in_4bit"):
+            if kwargs.get(name):
+                raise UnsupportedError(f"{name}: bitsandbytes is not supported for this family; use model.quantize(4)")
         folder = Path(os.fspath(pretrained_model_name_or_path or "")).joinpath(kwargs.get("subfolder") or "")
         # An adapter's folder names its base model, which transformers fetches and this method then sees.
         only_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
@@ -86,6 +93,45 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         if self.config.pre_seq_len:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_("prefix_encoder." in name)
+
+    def quantize(
+        self,
+        bits: int,
+        empty_init: bool = False,
+        device: Any = None,
+        *,
+        group_size: int = 0,
+        head: bool = False,
+        embedding: bool = False,
+        **others: Any,
+    ) -> Any:
+        """Round the weights of the linear layers to `bits`, in place: the official one-liner. Returns the model.
+
+        Args:
+            bits: 4 or 8; 0 changes nothing.
+            empty_init: the official argument; accepted, and never needed.
+            device: where to; default: where the model is. No GPU is needed.
+            group_size: columns that share a scale: 32, 64, 128; default: 0, the official scheme, a scale per row.
+            head, embedding: the output head and the input embedding too (officially: neither).
+            others: the official `quantize_embeddings` (both of these) and `use_quantization_cache`.
+
+        Raises:
+            InputError: the model is quantised already, or there is no such argument, number of bits or group size.
+        """
+        from transformers.quantizers.auto import AutoHfQuantizer
+
+        others.pop("use_quantization_cache", None)
+        if others.pop("quantize_embeddings", False):
+            head = embedding = True
+        if others:
+            raise InputError(f"quantize has no argument {sorted(others)[0]!r}")
+        if bits:
+            # The quantiser is looked up where transformers looks it up: models know nothing of how it works.
+            about = {"bits": bits, "group_size": group_size, "head": head, "embedding": embedding}
+            AutoHfQuantizer.from_config({"quant_method": QUANTIZER, **about}, pre_quantized=False).quantize_(
+                self, device
+            )
+        return self if device is None else self.to(device)
 
     # The backbone's forward pass, as far as both architectures share it
 
@@ -212,6 +258,21 @@ class LanguageModel(FamilyModel):
         Returns:
             logits (B, S or n, vocabulary) in the weights' dtype, loss, the cache, hidden states (L + 1 of them).
         """
+        if isinstance(past_key_values, NativeCache):
+            asked: dict[str, Any] = {"labels": labels, "shift_labels": shift_labels}
+            asked |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            if given := [name for name, value in asked.items() if value is not None and value is not False]:
+                raise UnsupportedError(f"{given[0]}: not with a cache of the native decoder; use a DynamicCache")
+            scores = self._native_step(
+                past_key_values,
+                self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds,
+                input_ids,
+                position_ids,
+                attention_mask,
+                1 if return_last_logit else logits_to_keep,
+            )
+            native = CausalLMOutputWithPast(logits=scores, past_key_values=past_key_values)
+            return native if return_dict in (None, True) and self.config.return_dict else native.to_tuple()
         if shift_labels is not None and past_key_values is None and use_cache is None:
             use_cache = False  # nothing is generated after a loss
         outputs = self.transformer(
@@ -249,6 +310,71 @@ class LanguageModel(FamilyModel):
             attentions=outputs.attentions,
         )
         return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
+
+    # Generation by the native decoder
+
+    def _native_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
+        """What `decoder_for` makes a decoder of: shape, blocks, final norm, head."""
+        raise NotImplementedError
+
+    def _native_tables(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, float32 (B, S, angles)."""
+        raise NotImplementedError
+
+    def _native_positions(
+        self, input_ids: Tensor | None, seen: int, columns: int, attention_mask: Tensor | None
+    ) -> Tensor:
+        """Positions where the caller gave none."""
+        return torch.arange(seen, seen + columns)[None]
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], generation_mode: Any, batch_size: int, *rest: Any
+    ) -> Any:
+        """Called by `generate` for a cache: the native decoder's, where that can do all that is asked for."""
+        options = generation_config
+        plain = (
+            model_kwargs.get("past_key_values") is None
+            and options.use_cache is not False
+            and options.cache_implementation is None
+            and generation_mode in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+            and not (options.output_attentions or options.output_hidden_states)
+            and not (self.config.output_attentions or self.config.output_hidden_states)
+            and not (self.training or self.config.pre_seq_len)
+            and getattr(model_kwargs.get("attention_mask"), "ndim", 2) == 2
+        )
+        decoder = decoder_for(self, *self._native_parts()) if plain else None
+        if decoder is None:
+            return super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, generation_mode, batch_size, *rest
+            )
+        model_kwargs["past_key_values"] = NativeCache(decoder, batch_size * (options.num_return_sequences or 1))
+        return None
+
+    def _native_step(
+        self,
+        cache: NativeCache,
+        embeddings: Tensor,
+        input_ids: Tensor | None,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        keep: int | Tensor,
+    ) -> Tensor:
+        columns, seen = embeddings.shape[1], cache.get_seq_length()
+        if position_ids is None:
+            position_ids = self._native_positions(input_ids, seen, columns, attention_mask)
+        if position_ids.shape[0] == 1:
+            position_ids = position_ids.expand(embeddings.shape[0], *position_ids.shape[1:])
+        places = torch.arange(columns)
+        wanted = places[keep] if isinstance(keep, Tensor) else places[-keep:]
+        prompt = position_ids[:, 1] == 0 if position_ids.ndim == 3 else None
+        return step(
+            cache,
+            embeddings.detach(),
+            self._native_tables(position_ids),
+            attention_mask,
+            None if prompt is None or seen else prompt,
+            wanted.tolist(),
+        )
 
     def _loss_of_learned(self, states: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
         """Cross entropy in float32 at the positions of (B, S, H) whose target (B, S) is not −100, some at a time.

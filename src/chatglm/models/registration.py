@@ -17,23 +17,25 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-__all__ = ["install", "register_all"]
+__all__ = ["after_import", "install", "register_all"]
 
 MODEL_TYPE = "chatglm"
 
 
 def install() -> None:
     """Register with `transformers` now if its Auto classes are loaded, otherwise as soon as they are."""
-    for name, register in (
-        ("transformers.models.auto.configuration_auto", _register_config),
-        ("transformers.models.auto.tokenization_auto", _register_tokenizers),
-    ):
-        # A module whose import is still going on is in sys.modules too; its hook runs when it is done.
-        spec = getattr(sys.modules.get(name), "__spec__", None)
-        if spec is not None and not getattr(spec, "_initializing", False):
-            register()
-        elif not any(isinstance(finder, _AfterImport) and finder.name == name for finder in sys.meta_path):
-            sys.meta_path.insert(0, _AfterImport(name, register))
+    after_import("transformers.models.auto.configuration_auto", _register_config)
+    after_import("transformers.models.auto.tokenization_auto", _register_tokenizers)
+
+
+def after_import(name: str, callback: Callable[[], None]) -> None:
+    """Call back when the module of that name has been imported: now if it is loaded, otherwise as soon as it is."""
+    # A module whose import is still going on is in sys.modules too; its hook runs when it is done.
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    if spec is not None and not getattr(spec, "_initializing", False):
+        callback()
+    elif not any(isinstance(finder, _AfterImport) and finder.name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(name, callback))
 
 
 @functools.cache

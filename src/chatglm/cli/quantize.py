@@ -1,0 +1,181 @@
+"""`chatglm quantize`: a checkpoint with weights of 4 or 8 bits from one with 16, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from chatglm.cli.finetune import quieten
+from chatglm.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="checkpoint folder (default: the bundled demo model)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the quantised checkpoint")
+    parser.add_argument("--bits", type=int, choices=(4, 8), default=4, help="of a weight (default: 4)")
+    parser.add_argument(
+        "--group-size",
+        type=int,
+        choices=(32, 64, 128),
+        metavar="N",
+        help="weights of a row that share a scale: 32, 64 or 128 (default: 128)",
+    )
+    parser.add_argument(
+        "--scheme",
+        choices=("groups", "official"),
+        default="groups",
+        help="official: a scale per row, in the layout of the official int4 and int8 checkpoints",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("rtn", "gptq"),
+        default="rtn",
+        help="rtn: round to nearest (default); gptq: let the layer's outputs on calibration data decide",
+    )
+    parser.add_argument("--calibration", metavar="DATA", help="gptq: .txt, .jsonl with texts, or dialogues")
+    parser.add_argument("--samples", type=int, default=128, metavar="N", help="gptq: passages (default: 128)")
+    parser.add_argument("--length", type=int, default=512, metavar="N", help="longest passage in tokens (default: 512)")
+    parser.add_argument("--no-act-order", action="store_true", help="gptq: columns in their own order")
+    parser.add_argument("--head", action="store_true", help="quantise the output head too")
+    parser.add_argument("--embedding", action="store_true", help="quantise the input embedding too")
+    parser.add_argument(
+        "--layout",
+        choices=("chatglm", "gptq"),
+        default="chatglm",
+        help="gptq: write AutoGPTQ's checkpoint format (4 bits, groups)",
+    )
+    parser.add_argument("--perplexity", metavar="DATA", help="measure it on this, before and after; loads both models")
+    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the checkpoint in the output folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    quieten()
+    from pathlib import Path
+
+    from chatglm.loading import demo_folder
+    from chatglm.quantization.folder import Job, quantize_folder
+    from chatglm.quantization.schemes import Scheme
+    from chatglm.training.methods import check_device
+
+    official = arguments.scheme == "official"
+    if official and arguments.group_size is not None:
+        raise InputError("--group-size: the official scheme has a scale per row; leave it out, or --scheme official")
+    for name, needed in (("calibration", "gptq"), ("no_act_order", "gptq")):
+        if getattr(arguments, name) and arguments.method != needed:
+            raise InputError(f"--{name.replace('_', '-')}: means nothing with --method {arguments.method}")
+    if arguments.method == "gptq" and not arguments.calibration:
+        raise InputError("--method gptq: give --calibration DATA, texts or dialogues like those the model is for")
+    check_device(arguments.device)
+    job = Job(
+        Scheme(arguments.bits, 0 if official else arguments.group_size or 128),
+        method=arguments.method,
+        head=arguments.head,
+        embedding=arguments.embedding,
+        act_order=not arguments.no_act_order,
+        layout=arguments.layout,
+    )
+    source = demo_folder() if arguments.model is None else Path(arguments.model).expanduser()
+    measured = _read(source, arguments.perplexity, arguments.length, None) if arguments.perplexity else None
+    calibration = []
+    if arguments.method == "gptq":
+        calibration = [p.ids for p in _read(source, arguments.calibration, arguments.length, arguments.samples)]
+    report = quantize_folder(
+        source,
+        arguments.output,
+        job,
+        calibration=calibration,
+        device=arguments.device,
+        overwrite=arguments.overwrite,
+        progress=_progress(),
+    )
+    if measured is not None:
+        report.perplexity = {"text": arguments.perplexity, **_perplexities(source, arguments, measured)}
+        report.write(Path(arguments.output).expanduser())
+    print(*report.lines(), sep="\n")
+    print(f"checkpoint in {report.output}\nTry it: chatglm chat --model {report.output}")
+    return 0
+
+
+def _progress() -> Any:
+    if not sys.stderr.isatty():
+        return lambda name, done, total: None
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def show(name: str, done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, initial=done - 1, unit="layer")
+        bar.set_postfix_str(name.removeprefix("transformer."), refresh=False)
+        bar.update(1)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def _read(source: Any, data: str, length: int, limit: int | None) -> list[Any]:
+    """Passages of a file of texts or of dialogues, for the model in `source`."""
+    import json
+    from itertools import islice
+    from pathlib import Path
+
+    import torch
+
+    from chatglm.loading import AutoTokenizer
+    from chatglm.quantization.perplexity import Passage, passages
+
+    if length < 8:
+        raise InputError(f"--length {length}: too short; give 8 or more")
+    if limit is not None and limit < 1:
+        raise InputError(f"--samples {limit}: give 1 or more")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    file = Path(data).expanduser()
+    texts = file.is_dir() or file.suffix == ".txt"
+    if file.suffix == ".jsonl" and file.is_file():
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            first = next((line for line in lines if line.strip()), "{}")
+        try:
+            texts = isinstance(json.loads(first).get("text"), str)
+        except (ValueError, AttributeError):
+            texts = False
+    if texts:
+        from chatglm.training.texts import read_texts
+
+        return passages(tokenizer, (f"{document.text}\n" for document in read_texts(file)), length=length, limit=limit)
+    if not hasattr(tokenizer, "generation"):
+        raise InputError(f"{data}: dialogues are read for models of the ChatGLM family; give texts (.txt, .jsonl)")
+    from chatglm.chat.formats import chat_format
+    from chatglm.training.examples import encode_files
+
+    made = (
+        Passage(torch.tensor(example.ids), torch.tensor(example.targets))
+        for _, examples in encode_files(file, chat_format(tokenizer), max_length=length)
+        for example in examples
+    )
+    found = list(islice(made, limit))
+    if not found:
+        raise InputError(f"{data}: has no dialogue that fits into {length} tokens; raise --length")
+    return found
+
+
+def _perplexities(source: Any, arguments: argparse.Namespace, measured: list[Any]) -> dict[str, Any]:
+    """Of the model before and after, one after the other, both in the same precision."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    from chatglm.quantization.perplexity import perplexity
+
+    auto = AutoModel if AutoConfig.from_pretrained(source).model_type == "chatglm" else AutoModelForCausalLM
+    # float32 where that is affordable: rounding the activations would blur what is measured.
+    small = sum(f.stat().st_size for f in source.iterdir() if f.suffix in (".safetensors", ".bin")) < 4e9
+    dtype = torch.float32 if small else torch.bfloat16
+    found = {}
+    for name, folder in (("before", source), ("after", arguments.output)):
+        model = auto.from_pretrained(folder, dtype=dtype, device_map=arguments.device).eval()
+        found[name], count = perplexity(model, measured)
+        del model
+    return {**found, "tokens": count}

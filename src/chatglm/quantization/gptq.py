@@ -1,0 +1,302 @@
+"""GPTQ: integers that a layer's outputs on real inputs decide, not each weight by itself (Frantar et al. 2022).
+
+Columns are rounded one after the other; the error of each is made good in the columns that are left, by the inverse of
+H = XᵀX, X being inputs that the layer sees in calibration. The implementation is our own, from the paper's algorithm 1;
+with `act_order` the columns with the largest inputs come first, while groups stay as they lie, so that the layout is
+the usual one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chatglm.errors import InputError, NumericalError, UnsupportedError
+from chatglm.kernels.packing import PackedWeight, pack
+from chatglm.quantization.linear import QuantizedLinear
+from chatglm.quantization.schemes import Scheme, group_scales, integers_of
+
+__all__ = ["Blocks", "Hessian", "find_blocks", "gptq"]
+
+_BLOCK = 128
+"""Columns whose corrections are gathered before they are spread over the rest: the paper's lazy batch updates."""
+
+
+class Hessian:
+    """XᵀX over the inputs (…, columns) that a layer is given, in float32."""
+
+    def __init__(self, columns: int, device: Any = None) -> None:
+        self.matrix = torch.zeros(columns, columns, device=device)
+        self.count = 0
+
+    def add(self, inputs: Tensor) -> None:
+        rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
+        self.matrix.addmm_(rows.T, rows)
+        self.count += rows.shape[0]
+
+
+def gptq(
+    weight: Tensor, hessian: Tensor, scheme: Scheme, *, act_order: bool = True, damping: float = 0.01
+) -> PackedWeight:
+    """Integers for a weight (rows, columns), given H = XᵀX (columns, columns) of its inputs.
+
+    Args:
+        act_order: columns with the largest inputs first.
+        damping: share of H's mean diagonal that is added to it: what has not been seen is not moved without bound.
+
+    Raises:
+        NumericalError: H holds NaN or infinity.
+        InputError: the weight does.
+    """
+    bits = scheme.bits
+    rows, columns = weight.shape
+    size = scheme.group_size or columns
+    work = weight.detach().to(hessian.device, torch.float32, copy=True)
+    if not bool(work.isfinite().all()):
+        raise InputError("the weight holds NaN or infinity; it is damaged")
+    importance = hessian.diagonal().clone()
+    importance[importance == 0] = 1  # inputs that were never used
+    order = _order(importance, act_order)
+    upper = _inverse_factor(hessian, importance, damping, order)
+
+    groups = -(-columns // size)
+    padded = nn.functional.pad(work, (0, groups * size - columns)).unflatten(1, (groups, size))
+    weigh = nn.functional.pad(importance, (0, groups * size - columns)).unflatten(0, (groups, size))
+    if scheme.official:
+        scales = (work.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)).half()
+    else:
+        scales = group_scales(padded, bits, weigh)
+    if not bool(scales.isfinite().all()):
+        raise InputError("the weight holds numbers too large for float16 scales; it is damaged")
+    integers = torch.empty(rows, columns, dtype=torch.int8, device=work.device)
+    limit = -(2 ** (bits - 1) - 1) if scheme.official else -(2 ** (bits - 1))
+
+    # Work on columns as rows: each step then reads and writes memory in order.
+    work = work.T[order].contiguous()
+    group_of = order // size
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        part = work[start:stop]
+        errors = torch.empty_like(part)
+        for i in range(stop - start):
+            at = start + i
+            group = int(group_of[at])
+            if not act_order and not scheme.official and at % size == 0:
+                # Groups in order: their scale can know the corrections so far. No group is larger than a block.
+                piece = part[i : i + size]
+                inside = nn.functional.pad(piece.T, (0, size - piece.shape[0]))
+                scales[:, group] = group_scales(inside, bits, weigh[group])
+            scale = scales[:, group]
+            steps = integers_of(part[i], scale, bits).clamp_(min=limit)
+            integers[:, int(order[at])] = steps
+            off = (part[i] - steps * scale.float()) / upper[at, at]
+            errors[i] = off
+            if i + 1 < stop - start:
+                part[i + 1 :].addr_(upper[at, at + 1 : stop], off, alpha=-1)
+        if stop < columns:
+            work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+    return pack(integers, scales, bits=bits, group_size=scheme.group_size)
+
+
+def _order(diagonal: Tensor, act_order: bool) -> Tensor:
+    if act_order:
+        return diagonal.argsort(descending=True, stable=True)
+    return torch.arange(len(diagonal), device=diagonal.device)
+
+
+def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Tensor) -> Tensor:
+    """The upper Cholesky factor of the inverse of H, damped, in the order of the columns.
+
+    At most three matrices of H's size are held at a time beside it.
+    """
+    if not bool(hessian.isfinite().all()):
+        raise NumericalError("the inputs of this layer in calibration are not finite; its model overflows")
+    mean = float(diagonal.mean())
+    for _ in range(8):
+        matrix = hessian[order]
+        matrix = matrix[:, order]
+        matrix.diagonal().copy_(diagonal[order] + damping * mean)
+        matrix, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed:
+            matrix = torch.cholesky_inverse(matrix)
+            matrix, failed = torch.linalg.cholesky_ex(matrix, upper=True)
+        if not failed and bool(matrix.isfinite().all()):
+            return matrix
+        damping *= 10  # inputs that hardly differ: rounding alone makes H indefinite
+    raise NumericalError("the inputs of this layer in calibration are degenerate; give more varied data")
+
+
+# A whole model, block by block
+
+
+class _Reached(Exception):  # noqa: N818 — not an error
+    """The first block was called: what for is known, and the rest of the model is not needed."""
+
+
+def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of a model's blocks: the longest `nn.ModuleList`.
+
+    Raises:
+        UnsupportedError: it has none.
+    """
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise UnsupportedError(f"{type(model).__name__}: has no list of blocks, which calibration goes through")
+    return max(lists, key=lambda pair: len(pair[1]))
+
+
+class Blocks:
+    """Calibration, one block in memory at a time.
+
+    Args:
+        model: on the meta device but for buffers.
+        load: `load(name)` is the weight of that name.
+        linears: names of the layers to quantise.
+        samples: ids of calibration texts, each (tokens,).
+        known: integers of a layer that an earlier, interrupted run found; None where it did not.
+        device: where to compute, in float32.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        load: Callable[[str], Tensor],
+        linears: Sequence[str],
+        scheme: Scheme,
+        samples: Sequence[Tensor],
+        *,
+        act_order: bool = True,
+        known: Callable[[str], PackedWeight | None] = lambda name: None,
+        device: Any = "cpu",
+    ) -> None:
+        if getattr(model.config, "pre_seq_len", None):
+            raise UnsupportedError("calibration of a model with a P-tuning prefix; quantise the model without it")
+        self._model, self._load, self._scheme, self._act_order = model, load, scheme, act_order
+        self._known, self._device = known, device
+        self._prefix, self._blocks = find_blocks(model)
+        self._inside: list[list[str]] = [
+            [name for name in linears if name.startswith(f"{self._prefix}.{number}.")]
+            for number in range(len(self._blocks))
+        ]
+        self._block_of = {name: number for number, names in enumerate(self._inside) for name in names}
+        self._samples: Sequence[Tensor] = samples
+        self._states: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] | None = None
+        self._next = 0
+        self._found: dict[str, tuple[PackedWeight, float]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._block_of
+
+    def take(self, name: str) -> tuple[PackedWeight, float]:
+        """Integers of a layer, and the relative error of its outputs on the calibration inputs."""
+        while name not in self._found:
+            self._advance()
+        return self._found.pop(name)
+
+    @torch.no_grad()
+    def _advance(self) -> None:
+        if self._states is None:
+            self._states = self._first_inputs()
+        number, names = self._next, self._inside[self._next]
+        block = self._blocks[number]
+        at = f"{self._prefix}.{number}."
+        self._materialise(block, at)
+        block.eval()
+        known = {name: packed for name in names if (packed := self._known(name)) is not None}
+        if len(known) < len(names):
+            self._solve(block, at, names)
+        for name in names:
+            packed = known.get(name) or self._found[name][0]
+            layer = block.get_submodule(name.removeprefix(at))
+            assert isinstance(layer, nn.Linear)
+            # Plain numbers: calibration must not depend on how a machine's kernels round activations.
+            made = QuantizedLinear.from_linear(layer, self._scheme, packed=packed).to_linear(torch.float32)
+            block.set_submodule(name.removeprefix(at), made.to(self._device))
+        if number + 1 < len(self._blocks):
+            self._states = [(_states_of(block(s, *args, **kw)), args, kw) for s, args, kw in self._states]
+        block.to("meta")
+        self._next += 1
+
+    def _solve(self, block: nn.Module, at: str, names: list[str]) -> None:
+        layers = {name: block.get_submodule(name.removeprefix(at)) for name in names}
+        hessians = {name: Hessian(layer.in_features, self._device) for name, layer in layers.items()}  # type: ignore[arg-type]
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, inputs, held=hessians[name]: held.add(inputs[0]))
+            for name, layer in layers.items()
+        ]
+        assert self._states is not None
+        for states, args, kwargs in self._states:
+            block(states, *args, **kwargs)
+        for hook in hooks:
+            hook.remove()
+        for name, layer in layers.items():
+            hessian = hessians.pop(name)
+            matrix = hessian.matrix.div_(max(hessian.count, 1))
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            try:
+                packed = gptq(weight, matrix, self._scheme, act_order=self._act_order)
+            except (InputError, NumericalError) as error:
+                raise type(error)(f"{name}: {error}") from None
+            self._found[name] = packed, _output_error(weight, packed, matrix)
+
+    def _first_inputs(self) -> list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]]:
+        """What the first block is called with, for every sample."""
+        model, blocks = self._model, self._blocks
+        table = model.get_input_embeddings()
+        name = next(name for name, module in model.named_modules() if module is table)
+        self._materialise(table, f"{name}.")
+        caught: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] = []
+
+        class Catcher(nn.Module):
+            def __init__(self, inner: nn.Module) -> None:
+                super().__init__()
+                self.inner = inner
+
+            def __getattr__(self, wanted: str) -> Any:  # some models look at their blocks' attributes
+                try:
+                    return super().__getattr__(wanted)
+                except AttributeError:
+                    return getattr(super().__getattr__("inner"), wanted)
+
+            def forward(self, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+                caught.append((states, args, kwargs))
+                raise _Reached
+
+        first = blocks[0]
+        blocks[0] = Catcher(first)
+        try:
+            for ids in self._samples:
+                with contextlib.suppress(_Reached):
+                    model(input_ids=ids[None].to(self._device), use_cache=False)
+        finally:
+            blocks[0] = first
+            table.to("meta")
+        return caught
+
+    def _materialise(self, module: nn.Module, at: str) -> None:
+        for name, _ in list(module.named_parameters()):
+            owner, _, last = name.rpartition(".")
+            weight = self._load(at + name).to(self._device, torch.float32)
+            setattr(module.get_submodule(owner), last, nn.Parameter(weight, requires_grad=False))
+        for name, buffer in list(module.named_buffers()):
+            owner, _, last = name.rpartition(".")
+            setattr(module.get_submodule(owner), last, buffer.to(self._device))
+
+
+def _states_of(output: Any) -> Tensor:
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
+
+
+def _output_error(weight: Tensor, packed: PackedWeight, matrix: Tensor) -> float:
+    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖, from H = XᵀX alone."""
+    exact = weight.to(matrix.device, torch.float32)
+    layer = QuantizedLinear(packed.columns, packed.rows, Scheme(packed.bits, packed.group_size), packed=packed)
+    off = exact - layer.dequantized()
+    total = float(((exact @ matrix) * exact).sum())
+    return (max(float(((off @ matrix) * off).sum()), 0.0) / total) ** 0.5 if total > 0 else 0.0

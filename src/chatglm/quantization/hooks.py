@@ -1,0 +1,279 @@
+"""`transformers`' hooks: a quantised folder loads through the Auto classes, and any folder is quantised while it loads.
+
+config.json says `"quantization_config": {"quant_method": "chatglm", "version": 1, "scheme": "groups", "bits": 4,
+"group_size": 128, "head": false, "embedding": false, "modules_to_not_convert": null}`. Folders in the official layout
+have the official `quantization_bit` (and ChatGLM-6B's `quantization_embeddings`) instead, read and written as such, and
+so have folders of AutoGPTQ and GPTQModel their own `quantization_config`; the models' configuration hands both on in
+this form, as schemes `official` and `gptq`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from chatglm.errors import CheckpointError, InputError, UnsupportedError
+from chatglm.quantization.gptq_format import GPTQTensors, check_gptq
+from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
+from chatglm.quantization.schemes import Scheme, quantize
+from chatglm.quantization.store import tensors_of
+from chatglm.quantization.swap import Chosen, choose, dequantize_module, quantize_module, share, swap
+
+__all__ = ["METHOD", "VERSION", "QuantizationConfig", "Quantizer", "attach"]
+
+METHOD = "chatglm"
+"""What this quantiser is called in `quantization_config`."""
+
+VERSION = 1
+"""Of the packed layout (`kernels/packing.py`); a folder of another one is refused."""
+
+_SCHEMES = ("groups", "official", "gptq")
+
+
+@register_quantization_config(METHOD)
+class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """What config.json says of a quantised folder, and what `from_pretrained(…, quantization_config=…)` takes.
+
+    Args:
+        bits, group_size: see `Scheme`; group size 0 is the official scheme.
+        scheme: how the folder's tensors lie: `groups` packed, `official`, `gptq` (only read). Default: by group size.
+        head, embedding: whether the output head and the input embedding are quantised too.
+        modules_to_not_convert: names of modules, or their ends, that are left as they are.
+        version: of the packed layout.
+        others: a GPTQ folder's own fields; otherwise refused.
+
+    Raises:
+        CheckpointError: a folder of another version, or of a scheme that this release does not know.
+        InputError: bits or group sizes that there are not; a field of no meaning.
+        UnsupportedError: a GPTQ folder of a kind that is not read (`check_gptq`).
+    """
+
+    def __init__(
+        self,
+        bits: int = 4,
+        group_size: int | None = None,
+        *,
+        scheme: str | None = None,
+        head: bool = False,
+        embedding: bool = False,
+        modules_to_not_convert: Iterable[str] | None = None,
+        version: int = VERSION,
+        quant_method: str = METHOD,
+        **others: Any,
+    ) -> None:
+        if quant_method != METHOD:
+            raise InputError(f"quant_method is {quant_method!r}; this is the configuration of {METHOD!r}")
+        if version != VERSION:
+            raise CheckpointError(
+                f"config.json: the weights are packed in layout version {version!r}, and this chatglm reads version "
+                f"{VERSION}; quantise the original weights again with this release, or use the one that wrote them"
+            )
+        if scheme is None:
+            scheme = "official" if group_size == 0 else "groups"
+        if scheme not in _SCHEMES:
+            raise CheckpointError(
+                f"config.json: the weights are quantised in scheme {scheme!r}, which this chatglm does not know "
+                f"({', '.join(_SCHEMES)}); use the release that wrote them"
+            )
+        if scheme == "gptq":
+            check_gptq(bits, group_size, others)
+            head = bool(others.get("lm_head", head))
+        elif others:
+            raise InputError(f"quantization_config: unknown field {sorted(others)[0]!r}")
+        if group_size is None:
+            group_size = 0 if scheme == "official" else 128
+        if (scheme == "official") != (group_size == 0):
+            raise InputError(f"scheme {scheme!r} does not go with group_size {group_size}; the official one is 0")
+        Scheme(bits, group_size)  # judges both
+        self.quant_method = METHOD
+        self.version = version
+        self.scheme = scheme
+        self.bits = bits
+        self.group_size = group_size
+        self.head = bool(head)
+        self.embedding = bool(embedding)
+        self.modules_to_not_convert = list(modules_to_not_convert) if modules_to_not_convert is not None else None
+        self.checkpoint_format = str(others.get("checkpoint_format") or "gptq") if scheme == "gptq" else None
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {name: value for name, value in vars(self).items() if name != "checkpoint_format"}
+        if self.scheme == "gptq":  # only between reading config.json and reading the weights
+            fields["checkpoint_format"] = self.checkpoint_format
+        return fields
+
+    def made(self) -> Scheme:
+        return Scheme(self.bits, self.group_size)
+
+
+@register_quantizer(METHOD)
+class Quantizer(HfQuantizer):  # type: ignore[misc]
+    """Puts quantised layers into a model before its weights are loaded, and brings these into the kernels' layout."""
+
+    quantization_config: QuantizationConfig
+    chosen: Chosen
+
+    def quantize_(self, model: nn.Module, device: Any = None) -> nn.Module:
+        """Quantise a model that is loaded (`model.quantize(4)`)."""
+        config = self.quantization_config
+        return quantize_module(
+            model,
+            config.bits,
+            config.group_size,
+            head=config.head,
+            embedding=config.embedding,
+            skip=config.modules_to_not_convert or (),
+            device=device,
+        )
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        if self.quantization_config.scheme == "gptq":
+            if not self.pre_quantized:
+                raise UnsupportedError(
+                    "GPTQ needs calibration data: use `chatglm quantize MODEL --method gptq --calibration DATA`"
+                )
+            if isinstance(device_map, dict) and "disk" in device_map.values():
+                raise UnsupportedError("a GPTQ folder cannot be left on disk: its weights are repacked when loaded")
+
+    def _process_model_before_weight_loading(
+        self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        config = self.quantization_config
+        self.chosen = choose(
+            model, head=config.head, embedding=config.embedding, skip=config.modules_to_not_convert or ()
+        )
+        if config.scheme == "gptq":
+            for name in self.chosen.linears:
+                model.set_submodule(name, GPTQTensors(model.get_submodule(name), name, config.group_size))
+            # Where every input is in its own group anyway, g_idx may be left out.
+            held = {name for file in checkpoint_files or () for name in tensors_of(file)}
+            for name in self.chosen.linears:
+                if f"{name}.g_idx" not in held:
+                    model.get_submodule(name).g_idx = None
+        else:
+            swap(model, self.chosen, config.made())
+        if self.pre_quantized and checkpoint_files:
+            _check_tensors(model, self.chosen, checkpoint_files)
+
+    def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
+        if self.pre_quantized:
+            return False
+        module, _, kind = param_name.rpartition(".")
+        return kind in ("weight", "weight_scale") and isinstance(
+            model.get_submodule(module), (QuantizedLinear, QuantizedEmbedding)
+        )
+
+    def get_quantize_ops(self) -> ConversionOps:
+        return _Quantize(self.quantization_config.made(), self.chosen)
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        config = self.quantization_config
+        with torch.no_grad():
+            for name in (*self.chosen.linears, *self.chosen.embeddings):
+                layer = model.get_submodule(name)
+                if isinstance(layer, GPTQTensors):
+                    model.set_submodule(name, layer.to_quantized(config.checkpoint_format or "gptq"))
+                else:
+                    layer.pack_()
+            share(model, self.chosen)
+        if config.scheme == "gptq":
+            config.scheme = "groups"  # what they are now, and how they are saved
+        attach(model, config, self)
+
+    def _dequantize(self, model: Any, dtype: Any = None) -> Any:
+        return dequantize_module(model, dtype)
+
+    def remove_quantization_config(self, model: Any) -> None:
+        super().remove_quantization_config(model)
+        if hasattr(model.config, "quantization_bit"):
+            model.config.quantization_bit = 0
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return True
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        return True  # what is added to the model (a P-tuning prefix, an adapter), not the integers
+
+
+def attach(model: Any, config: QuantizationConfig, quantizer: Quantizer | None = None) -> None:
+    """Let a `PreTrainedModel` know what it is, so that `save_pretrained` writes a folder that loads again."""
+    if quantizer is None:
+        quantizer = Quantizer(config, pre_quantized=True)
+    model.hf_quantizer = quantizer
+    model.quantization_method = METHOD
+    # For transformers `is_quantized` means: must not be converted by .half() and .float(). Ours may.
+    model.is_quantized = False
+    for module in model.modules():
+        own: Any = getattr(module, "config", None)
+        if hasattr(own, "save_pretrained"):
+            own.quantization_config = config
+            if hasattr(own, "quantization_bit"):
+                own.quantization_bit = config.bits if config.scheme == "official" else 0
+                if config.scheme == "official" and config.embedding:
+                    own.quantization_embeddings = True
+                elif hasattr(own, "quantization_embeddings"):
+                    del own.quantization_embeddings
+
+
+class _Quantize(ConversionOps):  # type: ignore[misc]
+    """One weight of a checkpoint, on its way into the model."""
+
+    def __init__(self, scheme: Scheme, chosen: Chosen) -> None:
+        self.scheme, self.chosen = scheme, chosen
+
+    def convert(
+        self, input_dict: dict[str, Any], full_layer_name: str, missing_keys: set[str] | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        ((_, value),) = input_dict.items()
+        packed = quantize(value[0] if isinstance(value, list) else value, self.scheme)
+        if missing_keys is not None:
+            module = full_layer_name.removesuffix(".weight")
+            tied = self.chosen.tied or ()
+            # Of one weight under two names a file may have one; `share` then gives the other its scales.
+            missing_keys -= {f"{name}.weight_scale" for name in (module, *(tied if module in tied else ()))}
+        return {full_layer_name: packed.data, f"{full_layer_name}_scale": packed.scales}
+
+
+def _check_tensors(model: Any, chosen: Chosen, files: list[str]) -> None:
+    """Raise `CheckpointError` unless the quantised tensors in the files are those that our model needs."""
+    from chatglm.models.pretrained import FamilyModel
+
+    if not isinstance(model, FamilyModel):
+        return  # transformers renames what it loads
+    found = {name: (file, about) for file in files for name, about in tensors_of(file).items()}
+    tied = set(chosen.tied or ())
+    for module in (*chosen.linears, *chosen.embeddings):
+        for kind, wanted in model.get_submodule(module).state_dict().items():
+            name = f"{module}.{kind}"
+            if kind == "bias":
+                continue
+            file, (_, plain) = found.get(f"{module}.weight", (files[0], ((), None)))
+            if plain is not None and plain.is_floating_point:
+                raise CheckpointError(
+                    f"{file}: {module}.weight is not quantised ({plain}), though config.json says so; remove "
+                    "quantization_bit or quantization_config from it, or use the folder that it belongs to"
+                )
+            if name not in found:
+                if module in tied and any(f"{other}.{kind}" in found for other in tied):
+                    continue
+                raise CheckpointError(
+                    f"{file}: {name} is not there; the folder is incomplete, or was made for another model"
+                )
+            file, (shape, dtype) = found[name]
+            alike = dtype == wanted.dtype or (dtype.is_floating_point and wanted.is_floating_point())
+            if shape != tuple(wanted.shape) or not alike:
+                raise CheckpointError(
+                    f"{file}: {name} is {shape} of {dtype}, and config.json describes a model that has "
+                    f"{tuple(wanted.shape)} of {wanted.dtype} there; the folder was made for another model or scheme"
+                )

@@ -1,0 +1,40 @@
+"""LoRA over integer weights (QLoRA, Dettmers et al. 2023): the adapter is trained, the integers stay.
+
+PEFT takes a `QuantizedLinear` for the `nn.Linear` that it derives from, and adapts it as one. What it cannot do is add
+an adapter to integers, which `adapt` makes it say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft.tuners.lora import Linear
+
+from chatglm.errors import UnsupportedError
+from chatglm.quantization.linear import QuantizedLinear
+
+__all__ = ["MERGE", "adapt"]
+
+MERGE = (
+    "an adapter cannot be merged into quantised weights; merge it into the original ones (chatglm merge ADAPTER "
+    "--model ORIGINAL --output DIR) and quantise the result, or keep it apart (--adapter)"
+)
+
+
+class QuantizedLoraLinear(Linear):  # type: ignore[misc]
+    """PEFT's LoRA layer around a `QuantizedLinear`."""
+
+    def merge(self, *args: Any, **kwargs: Any) -> None:
+        raise UnsupportedError(MERGE)
+
+
+def adapt(config: Any) -> None:
+    """Let a `LoraConfig` wrap quantised layers in a class that knows what they are; other configurations stay as is.
+
+    Raises:
+        UnsupportedError: DoRA, which needs the norms of floating-point weights.
+    """
+    if hasattr(config, "_register_custom_module"):
+        if getattr(config, "use_dora", False):
+            raise UnsupportedError("DoRA needs floating-point weights, and these are quantised; use plain LoRA")
+        config._register_custom_module({QuantizedLinear: QuantizedLoraLinear})

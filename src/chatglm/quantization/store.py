@@ -1,0 +1,141 @@
+"""Tensors in files: looking into them without reading them, and writing safetensors as the work goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from chatglm.errors import CheckpointError
+
+__all__ = ["Source", "StreamWriter", "tensors_of"]
+
+About = tuple[tuple[int, ...], torch.dtype]
+"""Shape and type of a tensor."""
+
+_NAMES: dict[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+ALIGNMENT = 64
+"""Bytes: a register of AVX-512, a line of the cache."""
+
+
+def tensors_of(file: str | os.PathLike[str]) -> dict[str, About]:
+    """Shapes and types of what a safetensors or .bin file holds."""
+    if os.fspath(file).endswith(".safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 — not a mapping
+            return {
+                name: (tuple(part.get_shape()), _TYPES.get(part.get_dtype(), torch.float64))
+                for name, part in slices.items()
+            }
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _load_bin(file).items()}
+
+
+def _load_bin(file: str | os.PathLike[str]) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, ValueError):  # files from before torch 1.6 cannot be mapped
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+
+
+class Source:
+    """The tensors of a checkpoint's files, read one at a time."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.about: dict[str, About] = {}
+        self._file: dict[str, Path] = {}
+        self._bins: dict[Path, dict[str, Tensor]] = {}
+        for file in files:
+            for name, about in tensors_of(file).items():
+                self.about[name], self._file[name] = about, file
+
+    def get(self, name: str) -> Tensor:
+        """A tensor, mapped into memory where the file allows it.
+
+        Raises:
+            CheckpointError: the file cannot be read any more.
+        """
+        file = self._file[name]
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt") as opened:
+                    tensor: Tensor = opened.get_tensor(name)
+                return tensor
+            if file not in self._bins:
+                self._bins = {file: _load_bin(file)}  # one file at a time
+            return self._bins[file][name]
+        except (OSError, RuntimeError, KeyError) as error:
+            raise CheckpointError(f"{file}: cannot be read ({error})") from error
+
+
+class StreamWriter:
+    """A safetensors file whose tensors are written one by one, in any order; it has its name when it is whole.
+
+    Sizes are known before the first byte of data, so the header can stand where the format wants it
+    (github.com/huggingface/safetensors, "Format"). The data begins at a multiple of 64 bytes, and tensors whose size is
+    one come first: packed weights then lie aligned in memory when the file is mapped.
+    """
+
+    def __init__(self, file: Path, tensors: Mapping[str, About]) -> None:
+        self.file = file
+        self._part = file.with_name(file.name + ".part")
+        sizes = {n: torch.empty(s, dtype=d, device="meta").nbytes for n, (s, d) in tensors.items()}
+        order = sorted(tensors, key=lambda name: (sizes[name] % ALIGNMENT != 0, -tensors[name][1].itemsize))
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        self._places: dict[str, tuple[int, int]] = {}
+        at = 0
+        for name in order:
+            shape, dtype = tensors[name]
+            self._places[name] = (at, sizes[name])
+            header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [at, at + sizes[name]]}
+            at += sizes[name]
+        self._about = dict(tensors)
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-(8 + len(text)) % ALIGNMENT)
+        self._start, self.size = 8 + len(text), 8 + len(text) + at
+        self._stream = self._part.open("wb")
+        self._stream.write(len(text).to_bytes(8, "little") + text)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor; its shape and type must be those that were announced."""
+        shape, dtype = self._about.pop(name)
+        assert tuple(tensor.shape) == shape, name
+        assert tensor.dtype == dtype, name
+        place, size = self._places[name]
+        self._stream.seek(self._start + place)
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if size:
+            self._stream.write(flat.view(torch.uint8).numpy().data)
+
+    def close(self) -> None:
+        """Everything is there: let the file have its name, on the disk and not only in memory."""
+        assert not self._about, f"not written: {sorted(self._about)[:3]}"
+        self._stream.truncate(self.size)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        self._part.rename(self.file)
+
+    def drop(self) -> None:
+        """Something went wrong: leave nothing behind."""
+        self._stream.close()
+        self._part.unlink(missing_ok=True)
