@@ -1,0 +1,67 @@
+"""chatglm info: what this machine and this installation have, and which kernels are in use and why."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = collect()
+    if arguments.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return 0
+    width = max(map(len, found))
+    for name, value in found.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name:<{width}}  {shown if shown not in (None, '') else 'none'}")
+    return 0
+
+
+def collect() -> dict[str, Any]:
+    import torch
+
+    from chatglm import __version__
+    from chatglm.errors import CheckpointError
+    from chatglm.kernels import native
+    from chatglm.loading import demo_folder
+
+    kernels = native.info()
+    try:
+        demo: str | None = str(demo_folder())
+    except CheckpointError:
+        demo = None
+    return {
+        "chatglm": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": importlib.metadata.version("transformers"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cuda": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+        "kernels": kernels.variant,
+        "because": kernels.reason,
+        "kernels here": [*kernels.variants, "reference"],
+        "threads": kernels.threads,
+        "library": str(kernels.path) if kernels.path else None,
+        "demo model": demo,
+    }
+
+
+def _cpu() -> str:
+    """The CPU's name, where the system tells it, and how many of it there are."""
+    name = ""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        name = platform.processor()
+    return f"{name or platform.machine()}, {os.cpu_count()} logical"
