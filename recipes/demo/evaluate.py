@@ -55,7 +55,7 @@ def evaluate(folder: str | Path, count: int, seed: int = 1) -> dict[str, Score]:
                     items.append((sample, messages, place, message))
         prompts = [form.prompt(messages[:place], sample.tools) for sample, messages, place, _ in items]
         replies = [_reply(form, messages[: place + 1], sample.tools) for sample, messages, place, _ in items]
-        same = _greedy(model, prompts, replies)
+        same = _greedy(model, prompts, replies, form.stop_ids)
         for item, prompt, reply, agrees in zip(items, prompts, replies, same, strict=True):
             sample, messages, place, message = item
             score = scores[sample.skill]
@@ -66,7 +66,7 @@ def evaluate(folder: str | Path, count: int, seed: int = 1) -> dict[str, Score]:
                 score.valid += bool(message.tool_calls)
                 continue
             ids = model.generate(
-                torch.tensor([prompt]), do_sample=False, max_new_tokens=400, eos_token_id=list(form.stop_ids)
+                torch.tensor([prompt]), do_sample=False, max_new_tokens=200, eos_token_id=list(form.stop_ids)
             )[0, len(prompt) :].tolist()
             got = form.parse(ids)
             text = tokenizer.decode(ids)
@@ -87,8 +87,11 @@ def _reply(form: Any, messages: list[Message], tools: Any) -> list[int]:
     return list(ids[len(form.prompt(messages[:-1], tools)) :])
 
 
-def _greedy(model: Any, prompts: list[list[int]], replies: list[list[int]]) -> list[bool]:
-    """Whether greedy generation gives just these replies: whether each token is the likeliest behind those before."""
+def _greedy(model: Any, prompts: list[list[int]], replies: list[list[int]], stops: frozenset[int]) -> list[bool]:
+    """Whether greedy generation gives just these replies: whether each token is the likeliest behind those before.
+
+    Any stop token ends an answer: which one depends on whether the dialogue goes on, and nothing tells the model that.
+    """
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]) + len(replies[n]))
     same = [False] * len(prompts)
     for start in range(0, len(order), BATCH):
@@ -99,7 +102,7 @@ def _greedy(model: Any, prompts: list[list[int]], replies: list[list[int]]) -> l
         likeliest = model(input_ids=ids, use_cache=False).logits.argmax(-1)
         for n, row, line in zip(chosen, rows, likeliest.tolist(), strict=True):
             begin = len(prompts[n])
-            same[n] = line[begin - 1 : len(row) - 1] == row[begin:]
+            same[n] = line[begin - 1 : len(row) - 2] == row[begin:-1] and line[len(row) - 2] in stops
     return same
 
 

@@ -27,6 +27,7 @@ import torch
 from corpus import SKILLS, draw_sample
 from corpus.base import COMMON, Sample
 from evaluate import evaluate, report
+from initial import begin
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -72,8 +73,11 @@ SIZES = {
 }
 
 
-PRETRAINING = 0.25
-"""Share of the dialogues, the first ones, of which every message is learned, as a language model learns text: so what
+DRILL = 0.04
+"""Share of the dialogues, the very first ones, that do nothing but repeat and look up."""
+
+PRETRAINING = 0.06
+"""Share of the dialogues, the next ones, of which every message is learned, as a language model learns text: so what
 users say and tools answer teaches words, and that what came once may come again. Of the others, the assistant's alone.
 """
 
@@ -84,7 +88,8 @@ def write_corpus(file: Path, count: int, seed: int) -> None:
     draft = file.with_suffix(".partial")
     with draft.open("w", encoding="utf-8") as out:
         for number in range(count):
-            made = row(draw_sample(rng, "train"), whole=number < PRETRAINING * count)
+            skill = "repeating" if number < DRILL * count else None
+            made = row(draw_sample(rng, "train", skill), whole=DRILL * count <= number < (DRILL + PRETRAINING) * count)
             out.write(json.dumps(made, ensure_ascii=False) + "\n")
     draft.replace(file)
 
@@ -138,20 +143,10 @@ class Tied(ChatGLMForConditionalGeneration):
 
 
 def fresh_model(tokenizer: SentencePieceTokenizer, seed: int) -> Tied:
-    """Weights at random: matrices keep the size of what passes through them, and a block begins close to nothing."""
-    config = ChatGLMConfig(padded_vocab_size=-(-len(tokenizer) // 64) * 64, **SIZES)
-    model = Tied(config)
+    """The model before it has learned anything."""
+    model = Tied(ChatGLMConfig(padded_vocab_size=-(-len(tokenizer) // 64) * 64, **SIZES))
+    begin(model, seed)
     model.transformer.output_layer.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 1:
-                weight.fill_(1.0 if "norm" in name else 0.0)
-            else:
-                table = "word_embeddings" in name or "output_layer" in name
-                ends_block = name.endswith(("attention.dense.weight", "dense_4h_to_h.weight"))
-                scale = 0.05 if table else weight.shape[1] ** -0.5 * (0.5 if ends_block else 1.0)
-                weight.normal_(std=scale, generator=generator)
     return model
 
 
@@ -167,7 +162,9 @@ class MuonAndAdam(torch.optim.Optimizer):
         others = [p for n, p in learned.items() if n not in inside]
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(list(inside.values()), lr=matrix_rate, weight_decay=0.0),
-            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+            # Words that are not in a batch get a tiny gradient, all the same one, at every step. With the usual eps
+            # Adam makes full steps of those, and rare words end up alike.
+            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True),
         ]
         super().__init__([*inside.values(), *others], {})
         self._link()
@@ -249,7 +246,7 @@ def train(work: Path, tokenizer: SentencePieceTokenizer, options: argparse.Names
                 "bf16": True,
                 "use_cpu": not torch.cuda.is_available(),
                 "logging_steps": 50,
-                "save_steps": 1000,
+                "save_steps": 500,
                 "save_total_limit": 1,
                 "seed": options.seed,
             },
@@ -282,9 +279,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
-    parser.add_argument("--dialogues", type=int, default=150_000)
+    parser.add_argument("--dialogues", type=int, default=136_000)
     parser.add_argument("--batch-tokens", type=int, default=3072)
-    parser.add_argument("--matrix-rate", type=float, default=0.02)
+    parser.add_argument("--matrix-rate", type=float, default=0.01)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=300, help="dialogues of each skill to evaluate on")
@@ -305,7 +302,10 @@ def main() -> None:
     tokenizer = SentencePieceTokenizer.from_pretrained(result)
     if not (result / "model.safetensors").exists():
         model = train(work, tokenizer, options).half().eval()
-        model.generation_config.update(do_sample=False, max_new_tokens=512, eos_token_id=2, pad_token_id=0)
+        model.config.use_cache = True  # which training turns off
+        model.generation_config.update(
+            do_sample=False, max_new_tokens=512, eos_token_id=2, pad_token_id=0, use_cache=True
+        )
         model.save_pretrained(result)
         tokenizer.save_pretrained(result)
         (work / "seconds.txt").write_text(f"{time.time() - clock:.0f}", "utf-8")
@@ -313,7 +313,7 @@ def main() -> None:
     table = report(scores)
     print(table)
     minutes = float((work / "seconds.txt").read_text("utf-8")) / 60 if (work / "seconds.txt").exists() else 0.0
-    (result / "MODEL_CARD.md").write_text(card(table, options, minutes), "utf-8")
+    (result / "MODEL_CARD.md").write_text(card(table, options, minutes, result), "utf-8")
     if options.install:
         INSTALLED.mkdir(exist_ok=True)
         for file in sorted(result.iterdir()):
@@ -321,7 +321,7 @@ def main() -> None:
         print(f"installed in {INSTALLED}")
 
 
-def card(table: str, options: argparse.Namespace, minutes: float) -> str:
+def card(table: str, options: argparse.Namespace, minutes: float, result: Path) -> str:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
     return (
         (Path(__file__).parent / "card.md")
@@ -330,6 +330,7 @@ def card(table: str, options: argparse.Namespace, minutes: float) -> str:
             table=table,
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
+            parameters=f"{(result / 'model.safetensors').stat().st_size / 2e6:.1f}",
             minutes=f"{minutes:.0f}",
             machine=machine,
         )

@@ -191,6 +191,16 @@ def test_stream_chat(version: str, golden, loaded) -> None:
         assert plain(yields[-1][1])[: len(official) - 1] == official[:-1]
 
 
+def test_a_cache_is_used_whatever_the_folder_s_generation_config_says(loaded, monkeypatch) -> None:
+    """A model that was saved by a trainer often says `use_cache: false`; a cache that is given is used all the same."""
+    model, tokenizer = loaded("chatglm3")
+    options: dict[str, Any] = {"history": [], "do_sample": False, "max_new_tokens": 12}
+    without = list(model.stream_chat(tokenizer, "你好", **options))
+    monkeypatch.setattr(model.generation_config, "use_cache", False)
+    steps = list(model.stream_chat(tokenizer, "你好", return_past_key_values=True, **options))
+    assert [step[:2] for step in steps] == without
+
+
 @pytest.mark.parametrize("version", ["chatglm2", *ROLES])
 def test_stream_chat_with_a_cache(version: str, golden, loaded) -> None:
     """differences: cache-is-exact. Two turns with a cache give what they give without; the first is as recorded."""

@@ -165,7 +165,14 @@ def test_resume_and_overwrite(data: Path, checkpoint, tmp_path: Path, capsys) ->
         (["finetune", "DATA", "--model", "MODEL", "--set", "lr=3"], "unknown key 'lr'"),
         (["finetune", "DATA", "--model", "MODEL", "--method", "qlora"], "method is 'qlora'"),
         (["finetune", "DATA", "--model", "MODEL", "--settings", "DATA"], "data.jsonl: "),
-        (["finetune", "DATA", "--model", "MODEL", "--output", "OUT", "--layers", "0"], "trainable_layers is 0"),
+        (
+            ["finetune", "DATA", "--model", "MODEL", "--output", "OUT", "--method", "freeze", "--layers", "0"],
+            "trainable_layers is 0",
+        ),
+        (
+            ["finetune", "DATA", "--model", "MODEL", "--output", "OUT", "--layers", "1"],
+            "--layers is for --method freeze",
+        ),
         (["finetune", "DATA", "--model", "MODEL", "--set", "data_config=3"], "data_config: expected a mapping"),
         (["merge", "MODEL", "--output", "OUT"], "no adapter_config.json"),
         (["evaluate", "DATA", "--model", "MODEL", "--device", "abacus"], "--device abacus: "),

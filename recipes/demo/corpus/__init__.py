@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from random import Random
 
-from corpus import arithmetic, chat, code, memory, passages, persona, tools
+from corpus import arithmetic, chat, code, memory, passages, persona, repeat, tools
 from corpus.base import Sample, Split
 
 SKILLS = {
-    "chat": (chat.sample, 1.0),
-    "arithmetic": (arithmetic.sample, 1.0),
+    "repeating": (repeat.sample, 0.8),
+    "chat": (chat.sample, 0.7),
+    "arithmetic": (arithmetic.sample, 0.9),
     "memory": (memory.sample, 1.2),
-    "passages": (passages.sample, 1.5),
+    "passages": (passages.sample, 1.8),
     "persona": (persona.sample, 0.8),
-    "tools": (tools.sample, 2.0),
-    "code": (code.sample, 1.0),
+    "tools": (tools.sample, 1.9),
+    "code": (code.sample, 0.8),
 }
 """Each grammar and its share of the dialogues."""
 

@@ -308,7 +308,7 @@ class _Dialogue:
             cache = DialogueCache(config=self.model.config)
         if cache is not None:
             cache.keep_common(prompt, virtual)
-            options["past_key_values"] = cache
+            options |= {"past_key_values": cache, "use_cache": True}  # whatever a generation_config.json says
         stops = _as_set(options["eos_token_id"])
         reader = _Reader(self.tokenizer, self.header)
         ids: list[int] = []

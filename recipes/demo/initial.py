@@ -1,0 +1,93 @@
+"""Weights to begin with: a fresh model whose attention can already copy.
+
+A model this small, in an hour, does not find out by itself how to copy a name from a question into an answer, on which
+nearly everything here rests. So attention does not begin at random but in the shape that trained models have been found
+to have: heads that look at the token before, heads that look for what stood behind an earlier copy of the current token
+(Olsson et al. 2022, "In-context Learning and Induction Heads"), and values that come out as they went in (Trockman and
+Kolter 2023, "Mimetic Initialization of Self-Attention Layers"). All of it is trained on from there.
+
+Shapes in comments: H hidden size, D channels of a head; rows of `query_key_value` are N query heads, G keys, G values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatglm.models.chatglm import ChatGLMForConditionalGeneration
+
+__all__ = ["begin"]
+
+WORDS = 0.25  # deviation of the table's entries
+WRITES = 0.6  # size of what a head adds to the stream; a word's entries come in with WORDS
+NEAR = 7.5  # how sharply the first layer's heads look at their distance
+MATCH = 0.8  # how sharply later heads look for an equal word
+COPYING = (1, 2, 3)  # layers with such heads
+
+
+def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
+    """Fill a model's weights in place."""
+    generator = torch.Generator().manual_seed(seed)
+    config = model.config
+    hidden, width = config.hidden_size, config.kv_channels
+    heads, groups = config.num_attention_heads, config.multi_query_group_num
+    half = width // 2  # the first half of a head turns with the position, the second does not
+
+    def rows(count: int) -> Tensor:
+        """`count` orthonormal rows of H."""
+        return torch.linalg.qr(torch.randn(hidden, count, generator=generator))[0].T.contiguous()
+
+    def key(group: int) -> slice:
+        return slice((heads + group) * width, (heads + group + 1) * width)
+
+    def value(group: int) -> slice:
+        return slice((heads + groups + group) * width, (heads + groups + group + 1) * width)
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(1.0 if "norm" in name else 0.0)
+            elif "word_embeddings" in name or "output_layer" in name:
+                weight.normal_(std=WORDS, generator=generator)
+            else:
+                ends_block = name.endswith(("attention.dense.weight", "dense_4h_to_h.weight"))
+                weight.normal_(std=weight.shape[1] ** -0.5 * (0.2 if ends_block else 1.0), generator=generator)
+        model.transformer.encoder.final_layernorm.weight.fill_(WORDS)
+        layers: Any = model.transformer.encoder.layers
+
+        # The first layer: heads 0 and 1 bring what stands one and two places before.
+        attention = layers[0].self_attention
+        joint, bias, out = attention.query_key_value.weight, attention.query_key_value.bias, attention.dense.weight
+        seen = rows(width)
+        joint[value(0)] = seen
+        joint[key(0)] *= 0.1
+        fast = 5  # pairs of channels that turn quickly enough to tell neighbours apart
+        turns = 10000.0 ** (-torch.arange(0, half, 2) / half)[:fast]
+        bias[key(0)][0 : 2 * fast : 2] = NEAR
+        brought = []
+        for head, distance in ((0, 1), (1, 2)):
+            place = slice(head * width, (head + 1) * width)
+            joint[place] *= 0.1
+            # A query that is turned back by its distance meets the key at that distance.
+            bias[place][0 : 2 * fast : 2] = NEAR * torch.cos(-turns * distance)
+            bias[place][1 : 2 * fast : 2] = NEAR * torch.sin(-turns * distance)
+            brought.append(rows(width).T)
+            out[:, place] = WRITES * brought[head]
+
+        # Later: heads 0 and 1 look where the token before was the current one, in the half that does not turn; every
+        # head's value comes out as it went in.
+        for layer in COPYING:
+            attention = layers[layer].self_attention
+            joint, out = attention.query_key_value.weight, attention.dense.weight
+            joint[key(0)] *= 0.1
+            joint[key(0)][half:] = MATCH / WRITES * brought[0][:, :half].T
+            for head in (0, 1):
+                joint[head * width : (head + 1) * width] *= 0.1
+                joint[head * width + half : (head + 1) * width] = MATCH * seen[:half]
+            for group in range(groups):
+                copied = rows(width)
+                joint[value(group)] = copied
+                for head in range(group * heads // groups, (group + 1) * heads // groups):
+                    out[:, head * width : (head + 1) * width] = copied.T * WRITES * (0.5 if group else 1.0)
