@@ -48,7 +48,7 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
 
 // Linear layers over integers
 
-constexpr int kAhead = 1024;  // bytes to prefetch ahead in each tile
+constexpr int kAhead = 3072;  // bytes to prefetch ahead in each tile
 
 template <int M, int T, int BITS>
 inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s, int64_t tile_scales, int64_t group_step,

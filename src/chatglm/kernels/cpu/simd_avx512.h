@@ -48,7 +48,9 @@ inline F to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
 inline U load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void load_nibbles(const uint8_t* p, U& low, U& high) {
-  const __m512i both = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
+  __m512i both = _mm512_loadu_si512(p);
+  asm("" : "+v"(both));  // or the compiler loads twice
+  const __m512i mask = _mm512_set1_epi8(15);
   low.v = _mm512_and_si512(both, mask);
   high.v = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
 }
