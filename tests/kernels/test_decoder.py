@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import chatglm_config, glm_config
 from transformers import DynamicCache
 
 from chatglm.errors import UnsupportedError
 from chatglm.kernels import native
 from chatglm.kernels.decoder import PAGE_TOKENS, Block, Decoder, Linear, Pages, Shape
 from chatglm.models.chatglm import ChatGLMForConditionalGeneration, rotary_tables
-from chatglm.models.configuration import ChatGLMConfig, GLMConfig
 from chatglm.models.glm import GLMForConditionalGeneration
 from chatglm.models.native import NativeCache
 
@@ -31,33 +31,16 @@ def chatglm(hidden: int = 64, width: int = 16, heads: int = 4, groups: int = 2, 
         "ffn_hidden_size": ffn,
         "kv_channels": width,
         "num_attention_heads": heads,
-        "multi_query_attention": True,
         "multi_query_group_num": groups,
-        "add_qkv_bias": True,
         "seq_length": 512,
-        "chatglm_generation": "chatglm3",
     }
-    return filled(ChatGLMForConditionalGeneration(ChatGLMConfig(**{**options, **more})))
+    return filled(ChatGLMForConditionalGeneration(chatglm_config(**{**options, **more})))
 
 
 def glm() -> Any:
-    return filled(
-        GLMForConditionalGeneration(
-            GLMConfig(
-                hidden_size=64,
-                num_attention_heads=4,
-                num_layers=3,
-                inner_hidden_size=256,
-                vocab_size=300,
-                max_sequence_length=256,
-                gmask_token_id=290,
-                mask_token_id=289,
-                bos_token_id=291,
-                eos_token_id=292,
-                pad_token_id=0,
-            )
-        )
-    )
+    options = {"hidden_size": 64, "num_attention_heads": 4, "num_layers": 3, "inner_hidden_size": 256}
+    ids = {"gmask_token_id": 290, "mask_token_id": 289, "bos_token_id": 291, "eos_token_id": 292, "pad_token_id": 0}
+    return filled(GLMForConditionalGeneration(glm_config(vocab_size=300, max_sequence_length=256, **options, **ids)))
 
 
 def filled(model: Any) -> Any:

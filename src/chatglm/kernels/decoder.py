@@ -191,10 +191,10 @@ class Decoder:
         cosines: Tensor,
         sines: Tensor,
         pages: Sequence[Pages],
-        sequence: Sequence[int],
-        position: Sequence[int],
-        visible: Sequence[int],
-        wanted: Sequence[int],
+        sequence: Tensor | Sequence[int],
+        position: Tensor | Sequence[int],
+        visible: Tensor | Sequence[int],
+        wanted: Tensor | Sequence[int],
         *,
         states: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
@@ -216,7 +216,8 @@ class Decoder:
         rows, most = hidden.shape[0], max(len(page.memory) for page in pages)
         tables = torch.tensor([page.addresses + [0] * (most - len(page.memory)) for page in pages], dtype=torch.int64)
         whose, where, sees, asked = (
-            torch.tensor(numbers, dtype=torch.int32) for numbers in (sequence, position, visible, wanted)
+            torch.as_tensor(numbers, dtype=torch.int32).contiguous()
+            for numbers in (sequence, position, visible, wanted)
         )
         logits = torch.empty(len(wanted), self.vocabulary)
         last = torch.empty(len(wanted), self.hidden) if states else None

@@ -36,18 +36,15 @@ class NativeCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[])
         self.decoder = decoder
         self.pages = [Pages(decoder.page_bytes) for _ in range(batch_size)]
-        self.held: list[Tensor] = []
-        """For every forward pass so far, which of its columns are real tokens: (batch, tokens) of booleans."""
+        self.held = torch.zeros(batch_size, 0, dtype=torch.bool)
+        """Which of the columns so far are real tokens: (batch, columns)."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return sum(columns.shape[1] for columns in self.held)
+        return self.held.shape[1]
 
-    def lengths(self) -> list[int]:
-        """Real tokens of each sequence."""
-        if not self.held:
-            return [0] * len(self.pages)
-        counts: list[int] = torch.cat(self.held, dim=1).sum(dim=1).tolist()
-        return counts
+    def lengths(self) -> Tensor:
+        """Real tokens of each sequence, (batch,)."""
+        return self.held.sum(dim=1)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
@@ -56,14 +53,13 @@ class NativeCache(Cache):  # type: ignore[misc]
         """Forget the last columns, which a negative number counts; or keep so many of them."""
         total = self.get_seq_length()
         keep = total + tokens_to_remove if tokens_to_remove < 0 else min(tokens_to_remove, total)
-        if self.held:
-            self.held = [torch.cat(self.held, dim=1)[:, : max(keep, 0)]]
-        for pages, length in zip(self.pages, self.lengths(), strict=True):
+        self.held = self.held[:, : max(keep, 0)]
+        for pages, length in zip(self.pages, self.lengths().tolist(), strict=True):
             pages.drop(length)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         chosen = indices.tolist()
-        self.held = [columns[indices] for columns in self.held]
+        self.held = self.held[indices]
         self.pages = [
             self.pages[row].copy() if row in chosen[:number] else self.pages[row] for number, row in enumerate(chosen)
         ]
@@ -74,7 +70,7 @@ class NativeCache(Cache):  # type: ignore[misc]
         self.batch_select_indices(torch.arange(len(self.pages)).repeat_interleave(repeats))
 
     def reset(self) -> None:
-        self.held = []
+        self.held = self.held[:, :0]
         for pages in self.pages:
             pages.drop(0)
 
@@ -189,7 +185,7 @@ def step(
     real = torch.ones(batch, columns, dtype=torch.bool)
     if attention_mask is not None:
         real = attention_mask[:, -columns:] != 0
-    before = torch.tensor(cache.lengths())[:, None]
+    before = cache.lengths()[:, None]
     places = before + real.cumsum(dim=1) - 1  # (B, S) of each token in its sequence
     sees = places + 1
     if prompt is not None:
@@ -214,13 +210,13 @@ def step(
             cosines[part],
             sines[part],
             cache.pages,
-            sequence[part].tolist(),
-            position[part].tolist(),
-            visible[part].tolist(),
-            scored[part].nonzero().flatten().tolist(),
+            sequence[part],
+            position[part],
+            visible[part],
+            scored[part].nonzero().flatten(),
         )
         out.append(logits)
-    cache.held.append(real)
+    cache.held = torch.cat((cache.held, real), dim=1)
     scores = torch.cat(out) if len(out) > 1 else out[0]
     if batch * len(wanted) == len(scores):
         return scores.view(batch, len(wanted), -1)

@@ -20,7 +20,7 @@ import codecs
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -29,7 +29,7 @@ from chatglm.chat.formats import Persona
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.errors import InputError
 
-__all__ = ["BadRow", "Columns", "Dialogue", "Paths", "data_files", "detect_form", "read_dialogues"]
+__all__ = ["BadRow", "Columns", "Dialogue", "Paths", "data_files", "detect_form", "named_files", "read_dialogues"]
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Columns: TypeAlias = Mapping[str, str]
@@ -65,8 +65,13 @@ class BadRow(NamedTuple):
 # Files
 
 
-def data_files(paths: Paths) -> list[Path]:
-    """The files that paths name: themselves, and of a folder every .json and .jsonl in it, by name.
+def named_files(paths: Paths, endings: Collection[str], what: str, hint: str) -> list[Path]:
+    """The files that paths name: themselves, and of a folder every one with such an ending, by name.
+
+    Args:
+        endings: those that are read, such as ".jsonl".
+        what: what the files are to hold, for messages.
+        hint: what to do with a file that has another ending.
 
     Raises:
         InputError: one is missing, has another ending, or is a folder without such files.
@@ -75,19 +80,26 @@ def data_files(paths: Paths) -> list[Path]:
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         path = Path(path).expanduser()
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*.json*") if file.suffix in _READERS and file.is_file())
+            found = sorted(file for file in path.rglob("*") if file.suffix in endings and file.is_file())
             if not found:
-                raise InputError(f"{path}: a folder without .json or .jsonl files; give the files with the dialogues")
+                raise InputError(
+                    f"{path}: a folder without {' or '.join(endings)} files; give the files with the {what}"
+                )
             files += found
         elif not path.exists():
             raise InputError(f"{path}: no such file")
-        elif path.suffix not in _READERS:
-            raise InputError(f"{path}: read are .json and .jsonl; convert it, or rename it if it is one of these")
+        elif path.suffix not in endings:
+            raise InputError(f"{path}: read are {' and '.join(endings)}{hint}")
         else:
             files.append(path)
     if not files:
-        raise InputError("no files with dialogues were given")
+        raise InputError(f"no files with {what} were given")
     return files
+
+
+def data_files(paths: Paths) -> list[Path]:
+    """The .json and .jsonl files that paths name; see `named_files`."""
+    return named_files(paths, _READERS, "dialogues", "; convert it, or rename it if it is one of these")
 
 
 def read_dialogues(

@@ -24,12 +24,12 @@ from torch.utils.data import Dataset
 
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError
+from chatglm.training.dialogues import Paths, named_files
 from chatglm.training.examples import Example, pack
 from chatglm.training.infill import Ids, Infiller, Places, Symbols
 
 __all__ = ["Documents", "InfillRows", "Split", "Text", "read_texts", "text_files"]
 
-Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Split: TypeAlias = Literal["file", "blank", "line"]
 """Where a .txt file's documents end: with the file, at an empty line, or with every line."""
 
@@ -49,28 +49,8 @@ class Text(NamedTuple):
 
 
 def text_files(paths: Paths) -> list[Path]:
-    """The files that paths name: themselves, and of a folder every .txt and .jsonl in it, by name.
-
-    Raises:
-        InputError: one is missing, has another ending, or is a folder without such files.
-    """
-    files: list[Path] = []
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        path = Path(path).expanduser()
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".jsonl") and file.is_file())
-            if not found:
-                raise InputError(f"{path}: a folder without .txt or .jsonl files; give the files with the texts")
-            files += found
-        elif not path.exists():
-            raise InputError(f"{path}: no such file")
-        elif path.suffix not in (".txt", ".jsonl"):
-            raise InputError(f'{path}: read are .txt and .jsonl (rows with "text"); convert it, or rename it')
-        else:
-            files.append(path)
-    if not files:
-        raise InputError("no files with texts were given")
-    return files
+    """The .txt and .jsonl files that paths name; see `named_files`."""
+    return named_files(paths, (".txt", ".jsonl"), "texts", ' (rows with "text"); convert it, or rename it')
 
 
 def read_texts(paths: Paths, *, split: Split = "file", field: str = "text") -> Iterator[Text]:

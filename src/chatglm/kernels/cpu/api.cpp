@@ -111,6 +111,18 @@ void prepare_row(const Kernels& k, const Weight& weight, const Inputs& in, int64
              const_cast<int32_t*>(in.sums) + row * blocks, x, weight.columns, weight.padded, weight.block);
 }
 
+// Adds bias[first] ... to `count` outputs of every row; null: there is none.
+void add_bias(float* out, int64_t stride, int64_t rows, const float* bias, int64_t first, int64_t count) {
+  if (!bias) return;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < count; ++i) out[row * stride + i] += bias[first + i];
+}
+
+// The outputs that tiles `first` to `last` hold.
+int64_t outputs_of(const Weight& weight, int64_t first, int64_t last) {
+  return (16 * last < weight.rows ? 16 * last : weight.rows) - 16 * first;
+}
+
 // How many tiles a thread takes at a time.
 int64_t piece(const Weight& weight, int64_t rows, int threads) {
   const int64_t tile_bytes = weight.integer() ? weight.padded * 16 * static_cast<int>(weight.kind) / 8
@@ -191,14 +203,13 @@ void linear(const cg_weight& given, const void* x, int x_type, int64_t rows, int
     }
     pool.barrier();
     call.share.run(thread, weight.tiles(), size, [&](int64_t first, int64_t last) {
-      const int64_t begin = 16 * first, end = 16 * last < weight.rows ? 16 * last : weight.rows;
+      const int64_t begin = 16 * first, count = outputs_of(weight, first, last);
       float* part = direct ? static_cast<float*>(out) + begin : parts + thread * size * 16 * rows;
       const int64_t stride = direct ? out_stride : size * 16;
       k.linear(weight, in, first, last, part, stride, false);
-      for (int64_t row = 0; row < rows; ++row) {
-        if (given.bias) for (int64_t i = begin; i < end; ++i) part[row * stride + i - begin] += given.bias[i];
-        if (!direct) write_row(k, out, out_type, row * out_stride + begin, part + row * stride, end - begin);
-      }
+      add_bias(part, stride, rows, given.bias, begin, count);
+      for (int64_t row = 0; !direct && row < rows; ++row)
+        write_row(k, out, out_type, row * out_stride + begin, part + row * stride, count);
     });
   });
 }
@@ -324,11 +335,7 @@ class Decoder {
                 bool add) {
       d.shares_[phase].run(thread, weight.tiles(), piece(weight, b.rows, threads), [&](int64_t first, int64_t last) {
         k.linear(weight, in, first, last, out + 16 * first, stride, add);
-        if (bias) {
-          const int64_t end = 16 * last < weight.rows ? 16 * last : weight.rows;
-          for (int64_t row = 0; row < b.rows; ++row)
-            for (int64_t i = 16 * first; i < end; ++i) out[row * stride + i] += bias[i];
-        }
+        add_bias(out + 16 * first, stride, b.rows, bias, 16 * first, outputs_of(weight, first, last));
       });
       pool.barrier();
     }
@@ -410,12 +417,9 @@ class Decoder {
       if (!m.gated) {
         d.shares_[phase].run(thread, l.up.tiles(), piece(l.up, b.rows, threads), [&](int64_t first, int64_t last) {
           k.linear(l.up, in, first, last, inner + 16 * first, m.inner, false);
-          const int64_t end = 16 * last < m.inner ? 16 * last : m.inner;
-          for (int64_t row = 0; row < b.rows; ++row) {
-            float* part = inner + row * m.inner;
-            if (l.up_bias) for (int64_t i = 16 * first; i < end; ++i) part[i] += l.up_bias[i];
-            k.gelu(part + 16 * first, end - 16 * first);
-          }
+          const int64_t count = outputs_of(l.up, first, last);
+          add_bias(inner + 16 * first, m.inner, b.rows, l.up_bias, 16 * first, count);
+          for (int64_t row = 0; row < b.rows; ++row) k.gelu(inner + row * m.inner + 16 * first, count);
         });
         pool.barrier();
         return;
@@ -428,15 +432,10 @@ class Decoder {
         const int64_t stride = size * 16, count = 16 * (last - first);
         k.linear(l.up, in, first, last, gate, stride, false);
         k.linear(l.up, in, tiles + first, tiles + last, up, stride, false);
-        for (int64_t row = 0; row < b.rows; ++row) {
-          float *g = gate + row * stride, *u = up + row * stride;
-          if (l.up_bias)
-            for (int64_t i = 0; i < count; ++i) {
-              g[i] += l.up_bias[16 * first + i];
-              u[i] += l.up_bias[m.inner + 16 * first + i];
-            }
-          k.swiglu(inner + row * m.inner + 16 * first, g, u, count);
-        }
+        add_bias(gate, stride, b.rows, l.up_bias, 16 * first, count);
+        add_bias(up, stride, b.rows, l.up_bias, m.inner + 16 * first, count);
+        for (int64_t row = 0; row < b.rows; ++row)
+          k.swiglu(inner + row * m.inner + 16 * first, gate + row * stride, up + row * stride, count);
       });
       pool.barrier();
     }
@@ -487,11 +486,8 @@ class Decoder {
       const int64_t vocabulary = d.head_.rows;
       d.shares_[phase + 1].run(thread, d.head_.tiles(), piece(d.head_, b.wanted_count, threads), [&](int64_t first, int64_t last) {
         k.linear(d.head_, in, first, last, b.logits + 16 * first, vocabulary, false);
-        if (m.head.bias) {
-          const int64_t end = 16 * last < vocabulary ? 16 * last : vocabulary;
-          for (int64_t i = 0; i < b.wanted_count; ++i)
-            for (int64_t j = 16 * first; j < end; ++j) b.logits[i * vocabulary + j] += m.head.bias[j];
-        }
+        add_bias(b.logits + 16 * first, vocabulary, b.wanted_count, m.head.bias, 16 * first,
+                 outputs_of(d.head_, first, last));
       });
     }
 
