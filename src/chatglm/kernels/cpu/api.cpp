@@ -94,12 +94,12 @@ Weight weight_of(const cg_weight& w) {
 struct Prepared {
   Buffer bytes, scales, sums;
 
-  Inputs reserve(const Weight& weight, int64_t rows) {
-    Inputs in{nullptr, nullptr, nullptr, nullptr, rows, 0};
+  Inputs reserve(const Kernels& k, const Weight& weight, int64_t rows) {
+    Inputs in{nullptr, nullptr, nullptr, nullptr, rows, 0, k.rows, k.few};
     if (weight.integer()) {
       in.bytes = bytes.get<int8_t>(rows * weight.padded);
       in.scales = scales.get<float>(rows * (weight.padded / weight.block));
-      in.sums = sums.get<int32_t>(rows * (weight.padded / weight.block));
+      in.offsets = sums.get<int32_t>(rows * (weight.padded / weight.block));
     }
     return in;
   }
@@ -107,8 +107,27 @@ struct Prepared {
 
 void prepare_row(const Kernels& k, const Weight& weight, const Inputs& in, int64_t row, const float* x) {
   const int64_t blocks = weight.padded / weight.block;
-  k.quantize(const_cast<int8_t*>(in.bytes) + row * weight.padded, const_cast<float*>(in.scales) + row * blocks,
-             const_cast<int32_t*>(in.sums) + row * blocks, x, weight.columns, weight.padded, weight.block);
+  const int64_t part = in.part_of(row), first = in.first(part), together = in.first(part + 1) - first;
+  auto* bytes = const_cast<int8_t*>(in.bytes) + first * weight.padded;
+  auto* scales = const_cast<float*>(in.scales) + first * blocks;
+  auto* offsets = const_cast<int32_t*>(in.offsets) + first * blocks;
+  const int32_t by = weight.kind == Kind::int4 ? -8 : -128;
+  if (together == 1) {
+    k.quantize(bytes, scales, offsets, x, weight.columns, weight.padded, weight.block);
+    for (int64_t i = 0; i < blocks; ++i) offsets[i] *= by;
+    return;
+  }
+  thread_local Prepared alone;
+  int8_t* own = alone.bytes.get<int8_t>(weight.padded);
+  float* own_scales = alone.scales.get<float>(blocks);
+  int32_t* own_sums = alone.sums.get<int32_t>(blocks);
+  k.quantize(own, own_scales, own_sums, x, weight.columns, weight.padded, weight.block);
+  const int64_t place = row - first;
+  for (int64_t i = 0; i < weight.padded / 4; ++i) std::memcpy(bytes + 4 * (i * together + place), own + 4 * i, 4);
+  for (int64_t i = 0; i < blocks; ++i) {
+    scales[i * together + place] = own_scales[i];
+    offsets[i * together + place] = by * own_sums[i];
+  }
 }
 
 // Adds bias[first] ... to `count` outputs of every row; null: there is none.
@@ -128,25 +147,35 @@ int64_t piece(const Weight& weight, int64_t rows, int threads) {
   const int64_t tile_bytes = weight.integer() ? weight.padded * 16 * static_cast<int>(weight.kind) / 8
                                               : weight.columns * 16 * (weight.kind == Kind::single ? 4 : 2);
   // Few rows: small pieces, so that no thread waits long for the last one. Many: as much as stays in cache.
-  int64_t tiles = (rows <= 8 ? (64 << 10) : (384 << 10)) / tile_bytes;
+  int64_t tiles = (rows <= 8 ? (64 << 10) : (768 << 10)) / tile_bytes;
   const int64_t most = weight.tiles() / (threads * 4);
   if (tiles > most) tiles = most;
   tiles -= tiles % 2;
   return tiles < 2 ? 2 : tiles;
 }
 
-// Pieces of a range, handed out to whoever is free; the first to each thread in order.
-struct Share {
-  alignas(64) std::atomic<int64_t> next;
-  void reset(int threads) { next.store(threads, std::memory_order_relaxed); }
+// Pieces of a range. Each thread goes through a stretch of its own, in order, as memory is read fastest; who is done
+// first takes pieces of the others' stretches.
+class Share {
+ public:
+  void reset(int threads) {
+    if (static_cast<int>(next_.size()) < threads) next_ = std::vector<Next>(threads);
+    for (auto& next : next_) next.value.store(0, std::memory_order_relaxed);
+  }
   template <class Function>
-  void run(int thread, int64_t count, int64_t size, Function f) {
+  void run(int thread, int threads, int64_t count, int64_t size, Function f) {
     const int64_t pieces = (count + size - 1) / size;
-    for (int64_t i = thread; i < pieces; i = next.fetch_add(1, std::memory_order_relaxed)) {
-      const int64_t first = i * size;
-      f(first, first + size < count ? first + size : count);
+    for (int i = 0; i < threads; ++i) {
+      const int whose = (thread + i) % threads;
+      const int64_t begin = pieces * whose / threads, end = pieces * (whose + 1) / threads;
+      for (int64_t n; (n = begin + next_[whose].value.fetch_add(1, std::memory_order_relaxed)) < end;)
+        f(n * size, n * size + size < count ? n * size + size : count);
     }
   }
+
+ private:
+  struct Next { alignas(64) std::atomic<int64_t> value{0}; };
+  std::vector<Next> next_;
 };
 
 // One call of a linear layer
@@ -187,7 +216,7 @@ void linear(const cg_weight& given, const void* x, int x_type, int64_t rows, int
   Pool& pool = Pool::get();
   const Weight weight = weight_of(given);
   const int threads = pool.threads();
-  Inputs in = call.inputs.reserve(weight, rows);
+  Inputs in = call.inputs.reserve(k, weight, rows);
   const bool convert = x_type != CG_FLOAT32;
   float* floats = convert ? call.floats.get<float>(rows * weight.columns) : nullptr;
   in.floats = convert ? floats : static_cast<const float*>(x);
@@ -202,7 +231,7 @@ void linear(const cg_weight& given, const void* x, int x_type, int64_t rows, int
       if (weight.integer()) prepare_row(k, weight, in, row, in.floats + row * in.stride);
     }
     pool.barrier();
-    call.share.run(thread, weight.tiles(), size, [&](int64_t first, int64_t last) {
+    call.share.run(thread, threads, weight.tiles(), size, [&](int64_t first, int64_t last) {
       const int64_t begin = 16 * first, count = outputs_of(weight, first, last);
       float* part = direct ? static_cast<float*>(out) + begin : parts + thread * size * 16 * rows;
       const int64_t stride = direct ? out_stride : size * 16;
@@ -315,13 +344,13 @@ class Decoder {
       Own& own = d.own_[thread];
       float* scratch = own.row.get<float>(weight.columns > d.m_.hidden ? weight.columns : d.m_.hidden);
       if (b.rows <= kFew && weight.integer()) {
-        Inputs in = own.inputs.reserve(weight, b.rows);
+        Inputs in = own.inputs.reserve(k, weight, b.rows);
         for (int64_t row = 0; row < b.rows; ++row)
           prepare_row(k, weight, in, row, make(row, scratch, row % threads == thread));
         return in;
       }
-      const Inputs in{bytes_, scales_, sums_, floats_, b.rows, weight.columns};
-      d.shares_[phase].run(thread, b.rows, 1, [&](int64_t row, int64_t) {
+      const Inputs in{bytes_, scales_, sums_, floats_, b.rows, weight.columns, k.rows, k.few};
+      d.shares_[phase].run(thread, threads, b.rows, 1, [&](int64_t row, int64_t) {
         if (weight.integer()) return prepare_row(k, weight, in, row, make(row, scratch, true));
         float* place = floats_ + row * weight.columns;
         const float* made = make(row, place, true);
@@ -333,7 +362,7 @@ class Decoder {
 
     void linear(int thread, int phase, const Weight& weight, const float* bias, const Inputs& in, float* out, int64_t stride,
                 bool add) {
-      d.shares_[phase].run(thread, weight.tiles(), piece(weight, b.rows, threads), [&](int64_t first, int64_t last) {
+      d.shares_[phase].run(thread, threads, weight.tiles(), piece(weight, b.rows, threads), [&](int64_t first, int64_t last) {
         k.linear(weight, in, first, last, out + 16 * first, stride, add);
         add_bias(out + 16 * first, stride, b.rows, bias, 16 * first, outputs_of(weight, first, last));
       });
@@ -356,7 +385,7 @@ class Decoder {
     void turn(int thread, int phase, int layer) {
       const cg_model& m = d.m_;
       const float scale = 1.0f / std::sqrt(static_cast<float>(m.channels));
-      d.shares_[phase].run(thread, b.rows, 1, [&](int64_t row, int64_t) {
+      d.shares_[phase].run(thread, threads, b.rows, 1, [&](int64_t row, int64_t) {
         float* of = mixed + row * outputs;
         const float *cosines = b.cosines + row * m.angles, *sines = b.sines + row * m.angles;
         for (int head = 0; head < m.heads; ++head) {
@@ -379,18 +408,19 @@ class Decoder {
       const cg_model& m = d.m_;
       const int per_group = m.heads / m.groups;
       // Rows of a unit: of a few heads only one's; of one head each, several neighbours'.
-      const int heads_in = per_group < kQueries ? per_group : kQueries;
-      const int64_t rows_in = kQueries / heads_in;
+      int heads_in = per_group < k.queries ? per_group : k.queries;
+      const int64_t rows_in = k.queries / heads_in;
+      while (heads_in > 1 && b.rows * m.groups * ((per_group + heads_in - 1) / heads_in) < threads) heads_in = (heads_in + 1) / 2;
       const int64_t splits = (per_group + heads_in - 1) / heads_in;
       const int64_t row_blocks = (b.rows + rows_in - 1) / rows_in;
-      d.shares_[phase].run(thread, row_blocks * m.groups * splits, 1, [&](int64_t unit, int64_t) {
+      d.shares_[phase].run(thread, threads, row_blocks * m.groups * splits, 1, [&](int64_t unit, int64_t) {
         const int64_t split = unit % splits;
         const int group = static_cast<int>(unit / splits % m.groups);
         // The last rows see the most: they come first, so that no thread is left with a long one at the end.
         const int64_t block = row_blocks - 1 - unit / splits / m.groups;
-        const float* queries[kQueries];
-        float* out[kQueries];
-        int32_t visible[kQueries];
+        const float* queries[kMostQueries];
+        float* out[kMostQueries];
+        int32_t visible[kMostQueries];
         int count = 0;
         int64_t of = -1;
         for (int64_t row = block * rows_in; row < (block + 1) * rows_in && row < b.rows; ++row) {
@@ -415,7 +445,7 @@ class Decoder {
     void feed_forward(int thread, int phase, const Layer& l, const Inputs& in) {
       const cg_model& m = d.m_;
       if (!m.gated) {
-        d.shares_[phase].run(thread, l.up.tiles(), piece(l.up, b.rows, threads), [&](int64_t first, int64_t last) {
+        d.shares_[phase].run(thread, threads, l.up.tiles(), piece(l.up, b.rows, threads), [&](int64_t first, int64_t last) {
           k.linear(l.up, in, first, last, inner + 16 * first, m.inner, false);
           const int64_t count = outputs_of(l.up, first, last);
           add_bias(inner + 16 * first, m.inner, b.rows, l.up_bias, 16 * first, count);
@@ -428,7 +458,7 @@ class Decoder {
       const int64_t tiles = m.inner / 16, size = piece(l.up, b.rows, threads);
       Own& own = d.own_[thread];
       float *gate = own.gate.get<float>(size * 16 * b.rows), *up = own.up.get<float>(size * 16 * b.rows);
-      d.shares_[phase].run(thread, tiles, size, [&](int64_t first, int64_t last) {
+      d.shares_[phase].run(thread, threads, tiles, size, [&](int64_t first, int64_t last) {
         const int64_t stride = size * 16, count = 16 * (last - first);
         k.linear(l.up, in, first, last, gate, stride, false);
         k.linear(l.up, in, tiles + first, tiles + last, up, stride, false);
@@ -474,17 +504,17 @@ class Decoder {
 
     void finish(int thread, int phase, const float* from) {
       const cg_model& m = d.m_;
-      d.shares_[phase].run(thread, b.wanted_count, 1, [&](int64_t i, int64_t) {
+      d.shares_[phase].run(thread, threads, b.wanted_count, 1, [&](int64_t i, int64_t) {
         float* state = last_ + i * m.hidden;
         norm(state, from + b.wanted[i] * m.hidden, m.final_norm, m.final_norm_bias);
         if (b.states) std::memcpy(b.states + i * m.hidden, state, m.hidden * sizeof(float));
-        if (d.head_.integer()) prepare_row(k, d.head_, Inputs{bytes_, scales_, sums_, nullptr, 0, 0}, i, state);
+        if (d.head_.integer()) prepare_row(k, d.head_, Inputs{bytes_, scales_, sums_, nullptr, b.wanted_count, 0, k.rows, k.few}, i, state);
       });
       pool.barrier();
       if (!b.logits || !b.wanted_count) return;
-      const Inputs in{bytes_, scales_, sums_, last_, b.wanted_count, m.hidden};
+      const Inputs in{bytes_, scales_, sums_, last_, b.wanted_count, m.hidden, k.rows, k.few};
       const int64_t vocabulary = d.head_.rows;
-      d.shares_[phase + 1].run(thread, d.head_.tiles(), piece(d.head_, b.wanted_count, threads), [&](int64_t first, int64_t last) {
+      d.shares_[phase + 1].run(thread, threads, d.head_.tiles(), piece(d.head_, b.wanted_count, threads), [&](int64_t first, int64_t last) {
         k.linear(d.head_, in, first, last, b.logits + 16 * first, vocabulary, false);
         add_bias(b.logits + 16 * first, vocabulary, b.wanted_count, m.head.bias, 16 * first,
                  outputs_of(d.head_, first, last));

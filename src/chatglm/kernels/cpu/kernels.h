@@ -21,12 +21,24 @@ struct Weight {
 };
 
 // Inputs of a linear layer: bytes with a scale and a sum for each row and block; or floats, for plain weights.
+//
+// Weights are stored as q + 8 or q + 128, so a product is off by 8 or 128 times the sum of the inputs of a block: `offsets`
+// has what makes up for it.
+//
+// The kernels go through the bytes of a few rows at once, so these lie side by side: rows are cut into `parts`, and the M
+// rows of a part that begins at row r are [padded / 4][M][4] bytes from bytes + r * padded on, with scales and
+// offsets [blocks][M] from scales + r * blocks and offsets + r * blocks on.
 struct Inputs {
-  const int8_t* bytes;    // [rows][padded]
-  const float* scales;    // [rows][blocks]
-  const int32_t* sums;    // [rows][blocks]
-  const float* floats;    // [rows][stride]
+  const int8_t* bytes;
+  const float* scales;
+  const int32_t* offsets;
+  const float* floats;  // [rows][stride]
   int64_t rows, stride;
+  int most, few;  // rows of a part; up to `few` they are one part
+
+  int64_t parts() const { return rows <= few ? 1 : (rows + most - 1) / most; }
+  int64_t first(int64_t part) const { return rows * part / parts(); }
+  int64_t part_of(int64_t row) const { return ((row + 1) * parts() - 1) / rows; }
 };
 
 enum class Store : int32_t { single, half };  // of keys and values
@@ -40,11 +52,13 @@ struct Pages {
   Store store;
 };
 
-constexpr int kQueries = 8;  // queries that attend together
+constexpr int kMostQueries = 16;  // that attend together, on any CPU
 constexpr int kWidest = 256;  // channels of a head, at most
 
 struct Kernels {
   const char* name;
+  int queries;  // that attend together
+  int rows, few;  // of a part of `Inputs`
   // One row of floats to bytes. `columns` floats are there, up to `padded` is filled.
   void (*quantize)(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64_t columns, int64_t padded, int block);
   // Tiles `first` to `last` of inputs times weight: out[row * stride + 16 * (tile - first) + lane], which gets set or added to.

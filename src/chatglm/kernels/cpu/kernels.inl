@@ -7,6 +7,12 @@ namespace chatglm {
 namespace {
 using namespace CHATGLM_ISA;
 
+#if defined(__clang__)
+#define CHATGLM_UNROLL _Pragma("unroll 4")
+#else
+#define CHATGLM_UNROLL _Pragma("GCC unroll 4")
+#endif
+
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 inline F exponential(F x) {  // e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor to r^6, off by less than 2e-7 of the result
@@ -48,13 +54,18 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
 
 // Linear layers over integers
 
-constexpr int kAhead = 3072;  // bytes to prefetch ahead in each tile
+constexpr int kAhead = 1536;  // bytes to prefetch in each of several tiles; of one, the CPU sees by itself what comes next
 
-template <int M, int T, int BITS>
+template <int T>
+inline auto input_for(const int8_t* x) {
+  if constexpr (T > 1) return for_tiles(x);
+  else return x;
+}
+
+template <int M, int T, int BITS, int BLOCK>
 inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s, int64_t tile_scales, int64_t group_step,
-                         const int8_t* x, int64_t stride, const float* xs, const int32_t* sums, int64_t blocks, int block,
-                         F (&f)[M][T]) {
-  constexpr int offset = BITS == 4 ? 8 : 128;
+                         const int8_t* x, const float* xs, const int32_t* offsets, int64_t blocks, float* result) {
+  F f[M][T];
   constexpr bool two_chains = M * T < 8;  // a product takes several cycles: there must be enough sums to fill them
   for (int m = 0; m < M; ++m)
     for (int t = 0; t < T; ++t) f[m][t] = zero();
@@ -62,105 +73,121 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
     I a[M][T], c[M][T];
     for (int m = 0; m < M; ++m)
       for (int t = 0; t < T; ++t) {
-        a[m][t] = iset(-offset * sums[m * blocks + b]);
+        a[m][t] = iset(offsets[m]);
         if (two_chains) c[m][t] = izero();
       }
-    for (int k = 0; k < block; k += 8) {
+    CHATGLM_UNROLL
+    for (int k = 0; k < BLOCK; k += 8) {
       if (BITS == 4) {
         U low[T], high[T];
         for (int t = 0; t < T; ++t) {
           load_nibbles(w + t * tile_bytes, low[t], high[t]);
-          prefetch(w + t * tile_bytes + kAhead);
+          if (T > 1) __builtin_prefetch(w + t * tile_bytes + kAhead);
         }
         w += 64;
-        for (int m = 0; m < M; ++m)
-          for (int t = 0; t < T; ++t) a[m][t] = dot4(a[m][t], low[t], x + m * stride + k);
-        for (int m = 0; m < M; ++m)
+        for (int m = 0; m < M; ++m) {
+          const auto input = input_for<T>(x + 4 * m);
+          for (int t = 0; t < T; ++t) a[m][t] = dot4(a[m][t], low[t], input);
+        }
+        for (int m = 0; m < M; ++m) {
+          const auto input = input_for<T>(x + 4 * (M + m));
           for (int t = 0; t < T; ++t) {
             I& sum = two_chains ? c[m][t] : a[m][t];
-            sum = dot4(sum, high[t], x + m * stride + k + 4);
+            sum = dot4(sum, high[t], input);
           }
+        }
       } else {
         for (int half = 0; half < 2; ++half, w += 64) {
           U bytes[T];
           for (int t = 0; t < T; ++t) {
             bytes[t] = load_bytes(w + t * tile_bytes);
-            prefetch(w + t * tile_bytes + kAhead);
+            if (T > 1) __builtin_prefetch(w + t * tile_bytes + kAhead);
           }
-          for (int m = 0; m < M; ++m)
+          for (int m = 0; m < M; ++m) {
+            const auto input = input_for<T>(x + 4 * (half * M + m));
             for (int t = 0; t < T; ++t) {
               I& sum = two_chains && half ? c[m][t] : a[m][t];
-              sum = dot8(sum, bytes[t], x + m * stride + k + 4 * half);
+              sum = dot8(sum, bytes[t], input);
             }
+          }
         }
       }
+      x += 8 * M;
     }
     for (int t = 0; t < T; ++t) {
       const F scale = load_half(s + t * tile_scales);
       for (int m = 0; m < M; ++m) {
         const I total = two_chains ? a[m][t] + c[m][t] : a[m][t];
-        f[m][t] = fma(to_float(total), scale * set(xs[m * blocks + b]), f[m][t]);
+        f[m][t] = fma(to_float(total), times(scale, xs + m), f[m][t]);
       }
     }
     s += group_step;
-    x += block;
+    xs += M;
+    offsets += M;
   }
+  for (int m = 0; m < M; ++m)
+    for (int t = 0; t < T; ++t) store(result + 16 * (T * m + t), f[m][t]);
 }
 
-template <int M, int T, int BITS>
+template <int M, int T, int BITS, int BLOCK>
 void products(const Weight& weight, const Inputs& in, int64_t row, int64_t tile, float* out, int64_t stride, bool add) {
-  const int64_t blocks = weight.padded / weight.block;
+  const int64_t blocks = weight.padded / BLOCK;
   const int64_t tile_bytes = weight.padded * 16 * BITS / 8;
   const int64_t tile_scales = 16 * (weight.group ? blocks : 1);
-  F f[M][T];
-  tile_product<M, T, BITS>(static_cast<const uint8_t*>(weight.data) + tile * tile_bytes, tile_bytes,
-                           weight.scales + tile * tile_scales, tile_scales, weight.group ? 16 : 0,
-                           in.bytes + row * weight.padded, weight.padded, in.scales + row * blocks,
-                           in.sums + row * blocks, blocks, weight.block, f);
+  alignas(64) float result[M][T][16];
+  tile_product<M, T, BITS, BLOCK>(static_cast<const uint8_t*>(weight.data) + tile * tile_bytes, tile_bytes,
+                                  weight.scales + tile * tile_scales, tile_scales, weight.group ? 16 : 0,
+                                  in.bytes + row * weight.padded, in.scales + row * blocks,
+                                  in.offsets + row * blocks, blocks, result[0][0]);
   for (int t = 0; t < T; ++t) {
     const int64_t lanes = smaller(16, weight.rows - 16 * (tile + t));
     for (int m = 0; m < M; ++m) {
       float* to = out + (row + m) * stride + 16 * t;
       if (lanes == 16) {
-        store(to, add ? load(to) + f[m][t] : f[m][t]);
+        const F made = load(result[m][t]);
+        store(to, add ? load(to) + made : made);
       } else {
-        float last[16];
-        store(last, f[m][t]);
-        for (int64_t i = 0; i < lanes; ++i) to[i] = add ? to[i] + last[i] : last[i];
+        for (int64_t i = 0; i < lanes; ++i) to[i] = add ? to[i] + result[m][t][i] : result[m][t][i];
       }
     }
   }
 }
 
-template <int M, int BITS>
-void products_of(int rows, const Weight& weight, const Inputs& in, int64_t row, int64_t tile, int tiles, float* out,
-                 int64_t stride, bool add) {
-  if (rows != M) {
-    if constexpr (M > 1) products_of<M - 1, BITS>(rows, weight, in, row, tile, tiles, out, stride, add);
-    return;
-  }
-  if constexpr (kTiles > 1)
-    if (tiles == kTiles) return products<M, kTiles, BITS>(weight, in, row, tile, out, stride, add);
-  products<M, 1, BITS>(weight, in, row, tile, out, stride, add);
+using Products = void (*)(const Weight&, const Inputs&, int64_t row, int64_t tile, float* out, int64_t stride, bool add);
+
+template <int M, int T, int BITS>
+Products products_of(int rows, int block) {  // for so many rows, M at most
+  if constexpr (M > 1)
+    if (rows < M) return products_of<M - 1, T, BITS>(rows, block);
+  return block == 32 ? products<M, T, BITS, 32> : block == 64 ? products<M, T, BITS, 64> : products<M, T, BITS, 128>;
 }
 
 template <int BITS>
 void integer_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
-  const int64_t parts = (in.rows + kRows - 1) / kRows;
+  if (in.parts() == 1) {  // what limits is memory, which is read fastest as one stream: tile by tile, once
+    const Products run = products_of<(kFewRows > kRows ? kFewRows : kRows), 1, BITS>(static_cast<int>(in.rows), weight.block);
+    for (int64_t tile = first; tile < last; ++tile) run(weight, in, 0, tile, out + 16 * (tile - first), stride, add);
+    return;
+  }
+  const int64_t parts = in.parts();
+  const int least = static_cast<int>(in.rows / parts);  // a part has so many rows, or one more
+  Products side[2], single[2];
+  for (int more = 0; more < 2; ++more) {
+    side[more] = products_of<kRows, kTiles, BITS>(least + more, weight.block);
+    single[more] = products_of<kRows, 1, BITS>(least + more, weight.block);
+  }
   // So many tiles stay in the second-level cache while all rows pass by.
   const int64_t tile_bytes = weight.padded * 16 * BITS / 8;
-  int64_t resident = (384 << 10) / tile_bytes / kTiles * kTiles;
+  int64_t resident = (768 << 10) / tile_bytes / kTiles * kTiles;
   if (resident < kTiles) resident = kTiles;
-  if (parts == 1) resident = last - first;
   for (int64_t start = first; start < last; start += resident) {
     const int64_t end = smaller(start + resident, last);
     for (int64_t part = 0; part < parts; ++part) {
-      const int64_t row = in.rows * part / parts, rows = in.rows * (part + 1) / parts - row;
-      for (int64_t tile = start; tile < end;) {
-        const int tiles = end - tile >= kTiles ? kTiles : 1;
-        products_of<kRows, BITS>(static_cast<int>(rows), weight, in, row, tile, tiles, out + 16 * (tile - first), stride, add);
-        tile += tiles;
-      }
+      const int64_t row = in.first(part);
+      const int more = static_cast<int>(in.first(part + 1) - row - least);
+      int64_t tile = start;
+      for (; tile + kTiles <= end; tile += kTiles) side[more](weight, in, row, tile, out + 16 * (tile - first), stride, add);
+      for (; tile < end; ++tile) single[more](weight, in, row, tile, out + 16 * (tile - first), stride, add);
     }
   }
 }
@@ -344,35 +371,60 @@ void remember(const Pages& pages, int64_t position, int group, const float* key,
 
 constexpr int kChunk = 128;  // tokens whose scores are held at once
 
+template <class Of, int Q, int C>  // 16 C channels of the contexts, from `channel` on
+inline void add_values(float (&context)[Q][kWidest], const float (&scores)[Q][kChunk], const typename Of::type* const* values,
+                       int32_t tokens, int channel) {
+  F sums[Q][C];
+  for (int q = 0; q < Q; ++q)
+    for (int n = 0; n < C; ++n) sums[q][n] = load(context[q] + channel + 16 * n);
+  for (int32_t token = 0; token < tokens; ++token)
+    for (int n = 0; n < C; ++n) {
+      const F value = Of::get(values[token] + channel + 16 * n);
+      for (int q = 0; q < Q; ++q) sums[q][n] = fma(value, set(scores[q][token]), sums[q][n]);
+    }
+  for (int q = 0; q < Q; ++q)
+    for (int n = 0; n < C; ++n) store(context[q] + channel + 16 * n, sums[q][n]);
+}
+
 // Softmax over one chunk after another: when a larger score comes, what was summed before shrinks (Milakov and
 // Gimelshein 2018, "Online normalizer calculation for softmax").
 template <class Of, int Q>
-void attend_as(const Pages& pages, int group, const float* const* queries, const int32_t* visible, float* const* out) {
+void attend_as(const Pages& pages, int group, const float* const* given, const int32_t* visible, float* const* out) {
+  using Stored = typename Of::type;
   const PageOf<Of> page{pages};
   const int width = pages.channels;
-  alignas(64) float scores[Q][kChunk];
-  alignas(64) float context[Q][kWidest];
+  alignas(64) float queries[Q][kWidest], scores[Q][kChunk], context[Q][kWidest];
   float highest[Q], total[Q];
   int32_t end = 0;
   for (int q = 0; q < Q; ++q) {
     highest[q] = -3.0e38f;
     total[q] = 0;
-    for (int i = 0; i < width; i += 16) store(context[q] + i, zero());
+    for (int i = 0; i < width; i += 16) {
+      store(queries[q] + i, load(given[q] + i));
+      store(context[q] + i, zero());
+    }
     end = visible[q] > end ? visible[q] : end;
   }
+  const Stored* values[kChunk];
   for (int32_t start = 0; start < end; start += kChunk) {
     const int32_t stop = static_cast<int32_t>(smaller(start + kChunk, end));
-    for (int32_t token = start; token < stop; token += 16) {
-      const auto* keys = page.keys(token, group);
-      F sums[Q];
-      for (int q = 0; q < Q; ++q) sums[q] = zero();
-      for (int i = 0; i < width; ++i) {
-        const F key = Of::get(keys + 16 * i);
-        for (int q = 0; q < Q; ++q) sums[q] = fma(key, set(queries[q][i]), sums[q]);
-      }
-      for (int q = 0; q < Q; ++q) store(scores[q] + token - start, sums[q]);
-    }
     const int32_t held = (stop - start + 15) / 16 * 16;
+    constexpr int B = Q >= 4 ? 1 : 4 / Q;  // of few queries, several blocks of tokens at once: sums that do not wait
+    for (int32_t token = 0; token < held; token += 16 * B) {
+      const Stored* keys[B];
+      F sums[B][Q];
+      for (int n = 0; n < B; ++n) {
+        keys[n] = page.keys(start + (token + 16 * n < held ? token + 16 * n : token), group);
+        for (int q = 0; q < Q; ++q) sums[n][q] = zero();
+      }
+      for (int i = 0; i < width; ++i)
+        for (int n = 0; n < B; ++n) {
+          const F key = Of::get(keys[n] + 16 * i);
+          for (int q = 0; q < Q; ++q) sums[n][q] = fma(key, set(queries[q][i]), sums[n][q]);
+        }
+      for (int n = 0; n < B && token + 16 * n < held; ++n)
+        for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, sums[n][q]);
+    }
     for (int q = 0; q < Q; ++q) {
       for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = -3.0e38f;
       F most = load(scores[q]);
@@ -393,33 +445,11 @@ void attend_as(const Pages& pages, int group, const float* const* queries, const
       }
       total[q] += part;
     }
-    for (int i = 0; i < width; i += 32) {
-      constexpr int P = Q < 4 ? Q : 4;
-      for (int q = 0; q < Q; q += P) {
-        F sums[P][2];
-        const bool both = i + 16 < width;
-        for (int p = 0; p < P; ++p)
-          if (q + p < Q) {
-            sums[p][0] = load(context[q + p] + i);
-            sums[p][1] = both ? load(context[q + p] + i + 16) : zero();
-          } else {
-            sums[p][0] = sums[p][1] = zero();
-          }
-        for (int32_t token = start; token < stop; ++token) {
-          const auto* values = page.values(token, group) + i;
-          const F left = Of::get(values), right = both ? Of::get(values + 16) : left;
-          for (int p = 0; p < P; ++p) {
-            const F weight = set(q + p < Q ? scores[q + p][token - start] : 0.0f);
-            sums[p][0] = fma(left, weight, sums[p][0]);
-            sums[p][1] = fma(right, weight, sums[p][1]);
-          }
-        }
-        for (int p = 0; p < P && q + p < Q; ++p) {
-          store(context[q + p] + i, sums[p][0]);
-          if (both) store(context[q + p] + i + 16, sums[p][1]);
-        }
-      }
-    }
+    for (int32_t token = start; token < stop; ++token) values[token - start] = page.values(token, group);
+    constexpr int C = Q >= 8 ? 1 : Q >= 4 ? 2 : Q >= 2 ? 4 : 8;
+    int channel = 0;
+    for (; channel + 16 * C <= width; channel += 16 * C) add_values<Of, Q, C>(context, scores, values, stop - start, channel);
+    for (; channel < width; channel += 16) add_values<Of, Q, 1>(context, scores, values, stop - start, channel);
   }
   for (int q = 0; q < Q; ++q) {
     const F by = set(total[q] > 0 ? 1.0f / total[q] : total[q] == total[q] ? 0.0f : total[q]);
@@ -460,7 +490,7 @@ void from_brain(float* out, const uint16_t* x, int64_t count) { from<Brain>(out,
 
 }  // namespace
 
-const Kernels CHATGLM_TABLE = {CHATGLM_NAME, quantize,  linear,   rms_norm, layer_norm, swiglu,    gelu,
+const Kernels CHATGLM_TABLE = {CHATGLM_NAME, kQueries, kRows, kFewRows, quantize,  linear,   rms_norm, layer_norm, swiglu,    gelu,
                              rotate,       remember, attend, to_half,  from_half,  from_brain};
 
 }  // namespace chatglm

@@ -9,6 +9,8 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
+constexpr int kFewRows = 4;
+constexpr int kQueries = 4;
 
 struct F { __m256 a, b; };
 struct I { __m256i a, b; };
@@ -23,6 +25,7 @@ inline F operator-(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.
 inline F operator*(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
 inline F operator/(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 inline F fma(F x, F y, F z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+inline F times(F x, const float* p) { return x * set(*p); }
 inline F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 inline F round(F x) {
@@ -64,6 +67,7 @@ inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b
 
 inline __m256i register_at(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline U load_bytes(const uint8_t* p) { return {register_at(p), register_at(p + 32)}; }
+inline const int8_t* for_tiles(const int8_t* p) { return p; }
 inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   const __m256i mask = _mm256_set1_epi8(15);
   const U both = load_bytes(p);
@@ -125,6 +129,5 @@ inline int32_t to_bytes(int8_t* out, const float* p, float scale, int count) {
   for (int32_t lane : lanes) s += lane;
   return s;
 }
-inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace CHATGLM_ISA

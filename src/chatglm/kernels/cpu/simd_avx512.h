@@ -9,6 +9,8 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in registers
 constexpr int kTiles = 2;  // tiles of weights beside them
+constexpr int kFewRows = 3;   // rows for which each tile is read once
+constexpr int kQueries = 16;  // queries that attend together
 
 struct F { __m512 v; };
 struct I { __m512i v; };
@@ -23,6 +25,12 @@ inline F operator-(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// a * *p; in assembly, or compilers load *p once for several uses and run out of registers
+inline F times(F a, const float* p) {
+  F product;
+  asm("vmulps %2%{1to16%}, %1, %0" : "=v"(product.v) : "v"(a.v), "m"(*p));
+  return product;
+}
 inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F round(F a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
@@ -54,10 +62,25 @@ inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   low.v = _mm512_and_si512(both, mask);
   high.v = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
 }
-inline int32_t four(const int8_t* p) { int32_t x; std::memcpy(&x, p, 4); return x; }
-// a + sum over 4 bytes of w * x: w 4 bits wide, or 8
-inline I dot4(I a, U w, const int8_t* x) { return {_mm512_dpbusd_epi32(a.v, w.v, _mm512_set1_epi32(four(x)))}; }
-inline I dot8(I a, U w, const int8_t* x) { return dot4(a, w, x); }
+struct X { __m512i v; };  // four bytes of an input, in every lane
+inline X for_tiles(const int8_t* p) {
+  int32_t x;
+  std::memcpy(&x, p, 4);
+  return {_mm512_set1_epi32(x)};
+}
+// a + sum over 4 bytes of w * x: w 4 bits wide, or 8. In assembly, or compilers copy the sums about. What serves one tile
+// only comes straight from memory.
+inline I dot4(I a, U w, X x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(a.v) : "v"(w.v), "v"(x.v));
+  return a;
+}
+struct Four { int8_t x[4]; };
+inline I dot4(I a, U w, const int8_t* x) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(a.v) : "v"(w.v), "m"(*reinterpret_cast<const Four*>(x)));
+  return a;
+}
+template <class Input>
+inline I dot8(I a, U w, Input x) { return dot4(a, w, x); }
 
 // The largest of |p[0]|, ..., NaN counting as larger than all; whole registers only.
 inline float magnitude(const float* p, int count) {
@@ -80,6 +103,5 @@ inline int32_t to_bytes(int8_t* out, const float* p, float scale, int count) {
   }
   return _mm512_reduce_add_epi32(total);
 }
-inline void prefetch(const void* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace CHATGLM_ISA

@@ -10,6 +10,8 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
+constexpr int kFewRows = 4;
+constexpr int kQueries = 4;
 
 struct F { float32x4_t v[4]; };
 struct I { int32x4_t v[4]; };
@@ -29,6 +31,7 @@ inline F operator-(F a, F b) { CHATGLM_EACH(F, vsubq_f32(a.v[i], b.v[i])); }
 inline F operator*(F a, F b) { CHATGLM_EACH(F, vmulq_f32(a.v[i], b.v[i])); }
 inline F operator/(F a, F b) { CHATGLM_EACH(F, vdivq_f32(a.v[i], b.v[i])); }
 inline F fma(F a, F b, F c) { CHATGLM_EACH(F, vfmaq_f32(c.v[i], a.v[i], b.v[i])); }
+inline F times(F x, const float* p) { return x * set(*p); }
 inline F max(F a, F b) { CHATGLM_EACH(F, vmaxq_f32(a.v[i], b.v[i])); }
 inline F min(F a, F b) { CHATGLM_EACH(F, vminq_f32(a.v[i], b.v[i])); }
 inline F round(F a) { CHATGLM_EACH(F, vrndnq_f32(a.v[i])); }
@@ -48,6 +51,7 @@ inline I izero() { return iset(0); }
 inline I operator+(I a, I b) { CHATGLM_EACH(I, vaddq_s32(a.v[i], b.v[i])); }
 inline F to_float(I a) { CHATGLM_EACH(F, vcvtq_f32_s32(a.v[i])); }
 inline U load_bytes(const uint8_t* p) { CHATGLM_EACH(U, vld1q_u8(p + 16 * i)); }
+inline const int8_t* for_tiles(const int8_t* p) { return p; }
 inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   for (int i = 0; i < 4; ++i) {
     const uint8x16_t both = vld1q_u8(p + 16 * i);
@@ -88,6 +92,5 @@ inline int32_t to_bytes(int8_t* out, const float* p, float scale, int count) {
   }
   return vaddvq_s32(total);
 }
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
 
 }  // namespace CHATGLM_ISA

@@ -8,6 +8,8 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 2;
 constexpr int kTiles = 1;
+constexpr int kFewRows = 4;
+constexpr int kQueries = 4;
 
 struct F { float v[16]; };
 struct I { int32_t v[16]; };
@@ -27,6 +29,7 @@ inline F operator-(F a, F b) { CHATGLM_EACH(F, a.v[i] - b.v[i]); }
 inline F operator*(F a, F b) { CHATGLM_EACH(F, a.v[i] * b.v[i]); }
 inline F operator/(F a, F b) { CHATGLM_EACH(F, a.v[i] / b.v[i]); }
 inline F fma(F a, F b, F c) { CHATGLM_EACH(F, a.v[i] * b.v[i] + c.v[i]); }
+inline F times(F x, const float* p) { return x * set(*p); }
 inline F max(F a, F b) { CHATGLM_EACH(F, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 inline F min(F a, F b) { CHATGLM_EACH(F, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 inline F round(F a) { CHATGLM_EACH(F, std::nearbyint(a.v[i])); }
@@ -65,6 +68,7 @@ inline I izero() { return iset(0); }
 inline I operator+(I a, I b) { CHATGLM_EACH(I, a.v[i] + b.v[i]); }
 inline F to_float(I a) { CHATGLM_EACH(F, static_cast<float>(a.v[i])); }
 inline U load_bytes(const uint8_t* p) { U r; std::memcpy(r.v, p, 64); return r; }
+inline const int8_t* for_tiles(const int8_t* p) { return p; }
 inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   for (int i = 0; i < 64; ++i) { low.v[i] = p[i] & 15; high.v[i] = p[i] >> 4; }
 }
@@ -93,6 +97,5 @@ inline int32_t to_bytes(int8_t* out, const float* p, float scale, int count) {
   }
   return total;
 }
-inline void prefetch(const void*) {}
 
 }  // namespace CHATGLM_ISA
