@@ -76,8 +76,9 @@ def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
             brought.append(rows(width).T)
             out[:, place] = WRITES * brought[head]
 
-        # Later: heads 0 and 1 look where the token before was the current one, in the half that does not turn; every
-        # head's value comes out as it went in.
+        # Later: heads 0 and 1 look where the token before was the current one, in the half that does not turn; head 2
+        # where the token two before was the one before the current one. So what stood behind the same two tokens gets
+        # the votes of all three. Every head's value comes out as it went in.
         for layer in COPYING:
             attention = layers[layer].self_attention
             joint, out = attention.query_key_value.weight, attention.dense.weight
@@ -86,6 +87,10 @@ def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
             for head in (0, 1):
                 joint[head * width : (head + 1) * width] *= 0.1
                 joint[head * width + half : (head + 1) * width] = MATCH * seen[:half]
+            joint[key(1)] *= 0.1
+            joint[key(1)][half:] = MATCH / WRITES * brought[1][:, :half].T
+            joint[2 * width : 3 * width] *= 0.1
+            joint[2 * width + half : 3 * width] = MATCH / WRITES * brought[0][:, :half].T
             for group in range(groups):
                 copied = rows(width)
                 joint[value(group)] = copied

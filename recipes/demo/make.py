@@ -295,10 +295,9 @@ def main() -> None:
         write_corpus(work / "corpus.jsonl", options.dialogues, options.seed)
     result = work / "model"
     if not (result / "tokenizer.model").exists():
-        characters = "".join(COMMON)
-        train_tokenizer(
-            tokenizer_texts(options.seed), result, size=PIECES, longest_piece=4, characters=characters, symbols=SYMBOLS
-        )
+        texts = list(tokenizer_texts(options.seed))
+        characters = "".join(sorted({*COMMON, *re.findall("[\u4e00-\u9fff]", "".join(texts))}))
+        train_tokenizer(texts, result, size=PIECES, longest_piece=4, characters=characters, symbols=SYMBOLS)
     tokenizer = SentencePieceTokenizer.from_pretrained(result)
     if not (result / "model.safetensors").exists():
         model = train(work, tokenizer, options).half().eval()

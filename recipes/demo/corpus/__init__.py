@@ -8,14 +8,14 @@ from corpus import arithmetic, chat, code, memory, passages, persona, repeat, to
 from corpus.base import Sample, Split
 
 SKILLS = {
-    "repeating": (repeat.sample, 0.8),
+    "repeating": (repeat.sample, 0.6),
     "chat": (chat.sample, 0.7),
     "arithmetic": (arithmetic.sample, 0.9),
-    "memory": (memory.sample, 1.2),
-    "passages": (passages.sample, 1.8),
-    "persona": (persona.sample, 0.8),
-    "tools": (tools.sample, 1.9),
-    "code": (code.sample, 0.8),
+    "memory": (memory.sample, 1.1),
+    "passages": (passages.sample, 1.6),
+    "persona": (persona.sample, 0.9),
+    "tools": (tools.sample, 1.7),
+    "code": (code.sample, 0.9),
 }
 """Each grammar and its share of the dialogues."""
 

@@ -105,9 +105,9 @@ def pick(rng: Random, values: Sequence[T], split: Split) -> T:
     return draw(rng, split, lambda: rng.choice(values))
 
 
-def nonsense(rng: Random, length: int | None = None) -> str:
+def nonsense(rng: Random, length: int = 2) -> str:
     """Common characters at random: what no pattern helps with must be copied."""
-    return "".join(rng.choices(COMMON, k=length or rng.randint(2, 4)))
+    return "".join(rng.choices(COMMON, k=length))
 
 
 def word(rng: Random, syllables: int | None = None) -> str:

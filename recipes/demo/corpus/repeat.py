@@ -2,86 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
-from .base import Sample, Split, assistant, draw, nonsense, user
-from .vocabulary import word
+from .base import CITIES, FIRST, GIVEN, SURNAMES, Sample, Split, assistant, draw, nonsense, user
+from .vocabulary import ANIMALS, ANIMALS_EN, FOODS, FOODS_EN, HOBBIES, JOBS, NOUNS_EN, THINGS, THINGS_EN, word
 
-_REPEAT = (
-    "请重复：{}",
-    "重复一遍：{}",
-    "跟我念：{}",
-    "请照着说：{}",
-    "复述：{}",
-    "Repeat after me: {}",
-    "Say this: {}",
-    "Repeat: {}",
-)
-_WHAT = ("{}是什么？", "{}后面写的是什么？", "告诉我{}对应的内容。", "What is {}?", "What does it say for {}?", "Tell me the entry for {}.")  # fmt: skip
-_WHICH = ("哪一条提到了{}？", "{}在第几条？", "Which one mentions {}?", "Where is {}?")
-_NONE = "没有这一条。"
-_NONE_EN = "There is no such entry."
+_REPEAT = ("请重复：{}", "重复一遍：{}", "跟我念：{}", "复述：{}")
+_REPEAT_EN = ("Repeat: {}", "Repeat after me: {}", "Say: {}")
+_WHAT = ("{}是什么？", "{}后面写的是什么？", "{}？", "查一下{}。")
+_WHAT_EN = ("What is {}?", "What does it say for {}?", "{}?", "Look up {}.")
+_THEN = ("{}呢？", "那{}呢？", "{}？")
+_THEN_EN = ("And {}?", "{}?", "What about {}?")
+_WORDS = [*FOODS, *HOBBIES, *JOBS, *THINGS, *ANIMALS, *CITIES]
+_KEYS_EN = [*ANIMALS_EN, *NOUNS_EN]  # "What is …?" needs the singular
+_WORDS_EN = [*_KEYS_EN, *FOODS_EN, *THINGS_EN]
 
 
-def _piece(rng: Random) -> str:
+def _name(rng: Random) -> str:
+    return rng.choice(SURNAMES) + "".join(rng.choices(GIVEN, k=rng.choice((1, 2))))
+
+
+def _number(rng: Random) -> str:
+    return str(rng.randint(1, 10 ** rng.choice((2, 2, 3, 4))))
+
+
+def _word(rng: Random) -> str:
+    return rng.choice(_WORDS)
+
+
+def _line(rng: Random, split: Split, chinese: bool) -> str:
+    """What is to be repeated: in Chinese mostly of any characters."""
+
+    def several(most: int, mark: str, make: Callable[[Random], str]) -> str:
+        return mark.join(draw(rng, split, lambda: make(rng)) for _ in range(rng.randint(1, most)))
+
     kind = rng.random()
-    if kind < 0.6:
-        return nonsense(rng, rng.choice((1, 2, 2, 3)))
-    if kind < 0.8:
-        return word(rng, rng.randint(1, 2))
-    return str(rng.randint(0, 10 ** rng.randint(1, 5)))
+    if kind < 0.1:
+        return several(3, " ", _number)
+    if not chinese:
+        if kind < 0.55:
+            return several(3, " ", lambda rng: word(rng, rng.randint(1, 2)))
+        return several(3, rng.choice((" ", ", ")), lambda rng: rng.choice(_WORDS_EN))
+    if kind < 0.75:
+        return draw(rng, split, lambda: nonsense(rng, rng.choice((2, 3, 3, 4, 4, 5, 6, 8))))
+    return several(3, rng.choice(("", "，", "、")), rng.choice((_word, _word, _name)))
 
 
-def _line(rng: Random) -> str:
-    """Characters, words and numbers in a row."""
-    if rng.random() < 0.5:
-        return nonsense(rng, rng.randint(3, 16))
-    parts = [_piece(rng) for _ in range(rng.randint(2, 8))]
-    return rng.choice(("", "，", " ", "、")).join(parts)
+def _repeat(rng: Random, split: Split) -> list[tuple[str, str]]:
+    """One or two things to repeat."""
+    chinese = rng.random() < 0.65
+    turns = []
+    for _ in range(rng.choice((1, 1, 2))):
+        line = _line(rng, split, chinese)
+        turns.append((rng.choice(_REPEAT if chinese else _REPEAT_EN).format(line), line))
+    return turns
 
 
-def _repeat(rng: Random) -> tuple[str, str]:
-    line = _line(rng)
-    return rng.choice(_REPEAT).format(line), line
+def _key(rng: Random, chinese: bool) -> str:
+    kind = rng.random()
+    if not chinese:
+        return rng.choice(FIRST) if kind < 0.4 else rng.choice(_KEYS_EN) if kind < 0.75 else word(rng, 2)
+    return _name(rng) if kind < 0.3 else _word(rng) if kind < 0.65 else nonsense(rng, 2)
 
 
-def _entries(rng: Random, count: int) -> list[tuple[str, str]]:
+def _value(rng: Random, chinese: bool) -> str:
+    kind = rng.random()
+    return _number(rng) if kind < 0.4 else _key(rng, chinese) if chinese or kind < 0.7 else rng.choice(_WORDS_EN)
+
+
+def _look_up(rng: Random, split: Split) -> list[tuple[str, str]]:
+    """A list of keys and values and one or two questions for a key. The answer is the line of the list."""
+    chinese = rng.random() < 0.65
+    colon, none = ("：", "没有。") if chinese else (": ", "not there.")
     keys: list[str] = []
-    while len(keys) < count:
-        key = _piece(rng)
+    count = rng.choice((2, 3, 3, 4, 5))
+    while len(keys) <= count:  # the last one is not in the list
+        key = draw(rng, split, lambda: _key(rng, chinese))
         if not any(key in other or other in key for other in keys):
             keys.append(key)
-    return [(key, _piece(rng)) for key in keys]
-
-
-def _look_up(rng: Random) -> tuple[str, str]:
-    entries = _entries(rng, rng.randint(2, 6))
-    colon = rng.choice(("：", "=", "是", ": ", " - "))
-    text = rng.choice(("\n", "；", "，", "; ")).join(f"{key}{colon}{value}" for key, value in entries)
-    asks = rng.choice(_WHAT)
-    key, answer = rng.choice(entries)
-    if rng.random() < 0.15:
-        key = _entries(rng, 1)[0][0]
-        if key not in text:
-            answer = _NONE_EN if asks.isascii() else _NONE
-        else:
-            key, answer = entries[0]
-    return f"{text}\n{asks.format(key)}", answer
-
-
-def _find(rng: Random) -> tuple[str, str]:
-    entries = _entries(rng, rng.randint(2, 5))
-    lines = [f"[{number}] {key}{value}" for number, (key, value) in enumerate(entries, 1)]
-    place = rng.randrange(len(lines))
-    text = "\n".join(lines)
-    return f"{text}\n{rng.choice(_WHICH).format(entries[place][0])}", lines[place]
+    entries: dict[str, str] = {}
+    for key in keys[:-1]:
+        while (made := draw(rng, split, lambda: _value(rng, chinese))) in keys:
+            pass
+        entries[key] = made
+    mark = rng.choice(("\n", "\n", "；" if chinese else "; "))
+    text = mark.join(f"{key}{colon}{made}" for key, made in entries.items())
+    turns = []
+    for number, key in enumerate(rng.sample(keys[:-1], rng.choice((1, 1, 2)))):
+        if rng.random() < 0.15:
+            key = keys[-1]
+        ask = rng.choice((_THEN if number else _WHAT) if chinese else (_THEN_EN if number else _WHAT_EN)).format(key)
+        turns.append((ask if number else f"{text}\n{ask}", f"{key}{colon}{entries.get(key, none)}"))
+        if key not in entries:
+            break
+    return turns
 
 
 def sample(rng: Random, split: Split) -> Sample:
-    """One or two such things to do."""
-    messages = []
-    for _ in range(rng.choice((1, 1, 2))):
-        kind = rng.choice((_repeat, _repeat, _look_up, _look_up, _find))
-        question, answer = draw(rng, split, lambda kind=kind: kind(rng), lambda made: made[0])  # type: ignore[misc]
-        messages += [user(question), assistant(answer)]
+    """Something to repeat, or a list to look up in."""
+    turns = draw(rng, split, lambda: rng.choice((_repeat, _look_up))(rng, split), lambda made: made[0][0])
+    messages = [message for question, answer in turns for message in (user(question), assistant(answer))]
     return Sample("repeating", messages)
