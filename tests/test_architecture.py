@@ -16,11 +16,27 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "chat": set(),
     "kernels": set(),
+    "params": set(),
     "models": {"chat", "kernels"},
     "quantization": {"kernels", "models"},
+    "engine": {"params", "kernels", "models"},
     "loading": {"chat", "models", "quantization"},
+    "tools": {"chat"},
+    "assistant": {"params", "chat", "tools", "engine", "loading"},
+    "serving": {"params", "chat", "tools", "assistant"},
     "training": {"chat", "models", "quantization", "loading"},
-    "cli": {"chat", "kernels", "models", "quantization", "loading", "training"},
+    "cli": {
+        "chat",
+        "kernels",
+        "models",
+        "quantization",
+        "loading",
+        "training",
+        "params",
+        "engine",
+        "assistant",
+        "serving",
+    },
 }
 # The package's front door: it names things by string and imports the registration of the Auto classes.
 FRONT = "__init__"

@@ -19,6 +19,7 @@ from chatglm.models.registration import install as _register_models
 from chatglm.quantization.registration import install as _register_quantizer
 
 if TYPE_CHECKING:
+    from chatglm.assistant import Assistant, RemoteAssistant
     from chatglm.chat.messages import Message
     from chatglm.errors import ChatGLMError
     from chatglm.loading import (
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
         AutoTokenizer,
         load,
     )
+    from chatglm.params import SamplingParams
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Assistant": "chatglm.assistant",
     "AutoConfig": "chatglm.loading",
     "AutoModel": "chatglm.loading",
     "AutoModelForCausalLM": "chatglm.loading",
@@ -42,10 +45,13 @@ _HOMES = {
     "AutoTokenizer": "chatglm.loading",
     "ChatGLMError": "chatglm.errors",
     "Message": "chatglm.chat.messages",
+    "RemoteAssistant": "chatglm.assistant",
+    "SamplingParams": "chatglm.params",
     "load": "chatglm.loading",
 }
 
 __all__ = [
+    "Assistant",
     "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
@@ -54,6 +60,8 @@ __all__ = [
     "AutoTokenizer",
     "ChatGLMError",
     "Message",
+    "RemoteAssistant",
+    "SamplingParams",
     "__version__",
     "load",
 ]

@@ -5,8 +5,12 @@
     │   └── TokenizerError     its tokenizer file is missing, damaged or does not fit the model
     ├── ConfigError            a config.json asks for an architecture that no official checkpoint has
     ├── InputError             an argument of a call is wrong: a role, a history, ids without [gMASK] …
+    │   └── ContextError       a prompt is longer than the model's context, or than the caller allows
     ├── UnsupportedError       an option that exists elsewhere and is not honoured here
     ├── NumericalError         a model returned NaN or infinity
+    ├── QueueFullError         the engine has as many requests waiting as it may have; try again later
+    ├── EngineError            the engine's books contradict themselves: a fault of chatglm's, not of the caller's
+    ├── ServiceError           another server, which was asked for an answer, failed or cannot be reached
     └── DependencyError        an optional package that the call needs is not installed
 
 A message says what was wrong, where, and what to do. The classes also derive from the built-in error that code
@@ -19,9 +23,13 @@ __all__ = [
     "ChatGLMError",
     "CheckpointError",
     "ConfigError",
+    "ContextError",
     "DependencyError",
+    "EngineError",
     "InputError",
     "NumericalError",
+    "QueueFullError",
+    "ServiceError",
     "TokenizerError",
     "UnsupportedError",
 ]
@@ -47,12 +55,28 @@ class InputError(ChatGLMError, ValueError):
     """An argument is wrong; nothing was changed."""
 
 
+class ContextError(InputError):
+    """A prompt leaves no room for an answer; the message says how long it is, and how long it may be."""
+
+
 class UnsupportedError(ChatGLMError, ValueError):
     """An option is recognised and refused by name, rather than ignored."""
 
 
 class NumericalError(ChatGLMError, ArithmeticError):
     """A model's scores hold NaN or infinity: weights or precision are at fault, and no token is drawn from them."""
+
+
+class QueueFullError(ChatGLMError, RuntimeError):
+    """Too many requests are waiting; nothing is wrong with this one, and it may be sent again later."""
+
+
+class EngineError(ChatGLMError, RuntimeError):
+    """The engine found its own books wrong, or was called out of order: a bug, which the message helps to find."""
+
+
+class ServiceError(ChatGLMError, ConnectionError):
+    """Another server failed: the message has its address and what it said."""
 
 
 class DependencyError(ChatGLMError, ImportError):

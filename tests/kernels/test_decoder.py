@@ -55,7 +55,7 @@ def filled(model: Any) -> Any:
 
 def decoder_of(model: Any, store: torch.dtype) -> Decoder:
     """With the model's own weights, which nothing rounds."""
-    shape, blocks, final, head = model._native_parts()
+    shape, blocks, final, head = model.decoder_parts()
 
     def of(layer: Any) -> Linear:
         return Linear(layer.weight, layer.bias)
@@ -92,7 +92,7 @@ def test_scores_are_the_model_s(shape: tuple[int, ...], store: torch.dtype, most
             hidden,
             cosines,
             sines,
-            pages,
+            Pages.tables(pages),
             [0] * count + [1] * count,
             columns.tolist() * 2,
             (columns + 1).tolist() * 2,
@@ -225,6 +225,6 @@ def test_a_changed_weight_is_noticed() -> None:
 
 
 def test_shape_is_told_by_the_model() -> None:
-    shape, blocks, _, _ = chatglm()._native_parts()
+    shape, blocks, _, _ = chatglm().decoder_parts()
     assert shape == Shape(4, 2, 16, 96, 1e-5, tuple((2 * i, 2 * i + 1) for i in range(4)))
     assert len(blocks) == 3

@@ -14,7 +14,8 @@ from transformers import DynamicCache, LogitsProcessor
 
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, NumericalError, TokenizerError, UnsupportedError
-from chatglm.models.api import DialogueCache, FiniteScores
+from chatglm.kernels import native
+from chatglm.models.api import DialogueCache, FiniteScores, NativeDialogueCache
 from conftest import VERSIONS, Golden
 
 ROLES = ("chatglm3", "glm4")
@@ -234,6 +235,23 @@ def test_stream_chat_with_a_cache(version: str, golden, loaded) -> None:
                 ] or response.startswith(official[-1])
             assert isinstance(cache, DialogueCache)
             assert cache.get_seq_length() == len(cache.token_ids)
+
+
+@pytest.mark.skipif(native.library() is None, reason="no native library on this machine")
+@pytest.mark.parametrize("version", ["chatglm2", *ROLES])
+def test_a_quantised_dialogue_stays_in_the_native_decoder(version: str, loaded) -> None:
+    """What a second turn finds in the cache gives the answer that all of it anew gives."""
+    model, tokenizer = loaded(version)
+    model = copy.deepcopy(model).quantize(8)
+    history: list[Any] = []
+    cache = None
+    for query in ("你好", "晚上睡不着应该怎么办"):
+        options = {"history": history, "do_sample": False, "max_length": 200}
+        steps = list(model.stream_chat(tokenizer, query, past_key_values=cache, return_past_key_values=True, **options))
+        assert [step[:2] for step in steps] == list(model.stream_chat(tokenizer, query, **options))
+        _, history, cache = steps[-1]
+        assert isinstance(cache, NativeDialogueCache)
+        assert cache.get_seq_length() == len(cache.token_ids) > 0
 
 
 def model_stops(tokenizer: Any) -> frozenset[int]:

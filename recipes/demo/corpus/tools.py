@@ -37,7 +37,6 @@ _TEXTS_EN = "I will be late;I am home;see you tomorrow;happy birthday;dinner is 
 _COLOURS = ("Silver", "Blue", "Quiet", "Lost", "Golden", "Hidden", "Winter", "Old", "Green", "Wild", "Red", "Little")
 
 
-
 # Values. Open ones obey the split; a closed vocabulary (currencies, the weather …) does not, it is too small for that.
 
 

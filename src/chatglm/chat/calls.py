@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FENCES", "fenced", "parse_json_arguments", "parse_python_call", "render_python_call"]
+__all__ = ["FENCES", "fenced", "is_keyword", "parse_json_arguments", "parse_python_call", "render_python_call"]
 
 FENCES = ("```", "```python", "```py")
 """What may open a block of code."""
@@ -122,14 +122,15 @@ def render_python_call(arguments: Mapping[str, Any]) -> str:
 
     Values are JSON values. Numbers that JSON does not have (NaN, infinity) are written as large literals or None.
     """
-    words = [f"{name}={_source(value)}" for name, value in arguments.items() if _is_keyword(name)]
-    rest = {name: value for name, value in arguments.items() if not _is_keyword(name)}
+    words = [f"{name}={_source(value)}" for name, value in arguments.items() if is_keyword(name)]
+    rest = {name: value for name, value in arguments.items() if not is_keyword(name)}
     if rest:
         words.append(f"**{_source(rest)}")
     return f"```python\ntool_call({', '.join(words)})\n```"
 
 
-def _is_keyword(name: str) -> bool:
+def is_keyword(name: str) -> bool:
+    """Whether an argument of that name can be written as `name=value`."""
     # Python folds identifiers to NFKC, which could change the name; and a few have signs that `_CHAINED` refuses.
     plain = re.fullmatch(r"\w+", name) is not None and unicodedata.is_normalized("NFKC", name)
     return plain and name.isidentifier() and name not in _RESERVED

@@ -20,6 +20,7 @@ from typing import Any
 
 from chatglm.chat.calls import FENCES, fenced, parse_json_arguments, parse_python_call, render_python_call
 from chatglm.chat.generations import Generation
+from chatglm.chat.grammars import call_grammar
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.chat.streaming import StreamDecoder, held_suffix
 from chatglm.chat.tokenizers import ChatGLMTokenizer
@@ -175,6 +176,22 @@ class ChatFormat:
     def header_id(self) -> int | None:
         """The id that begins a further message inside one reply; None where there is none."""
         return None
+
+    def opening(self, metadata: str = "") -> list[int]:
+        """The ids of a reply's line of metadata: put behind a prompt, they make the reply text, or a call of the tool
+        that they name. Empty where a reply has no such line."""
+        return []
+
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:
+        """The grammar (EBNF) of a reply that calls one of the tools with arguments that fit its schema.
+
+        Args:
+            named: the line that names the one tool is already there (`opening`).
+
+        Raises:
+            UnsupportedError: this generation's prompts have no place for tools, or no grammar says what a schema asks.
+        """
+        raise UnsupportedError(f"{self.generation} knows no tools; use ChatGLM3 or GLM-4 for them")
 
     def read_call(self, text: str) -> ToolCall | None:
         """One message of a reply, whole, as a call; None if it is text."""
@@ -532,6 +549,9 @@ class _RolesFormat(ChatFormat):
     def splits_lines(self) -> bool:
         return True
 
+    def opening(self, metadata: str = "") -> list[int]:
+        return self.tokenizer.encode_text(f"{metadata}\n")
+
     def read_call(self, text: str) -> ToolCall | None:
         metadata, newline, content = text.partition("\n")
         name = metadata.strip()
@@ -577,6 +597,9 @@ class _ChatGLM3Format(_RolesFormat):
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
             return INTERPRETER, f"```python\n{code}\n```"
         return call.name, render_python_call(call.arguments)
+
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:
+        return call_grammar(tools, python=True, named=named)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
         if name == INTERPRETER and (code := fenced(content)) is not None:
@@ -669,6 +692,9 @@ class _GLM4Format(_RolesFormat):
             # The model writes bare code; code that would read as a fence around code gets one around it.
             return "python", code if fenced(code) is None else f"```python\n{code}\n```"
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
+
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:
+        return call_grammar(tools, python=False, named=named)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
         if name == "python":

@@ -10,7 +10,37 @@ from chatglm.errors import InputError
 if TYPE_CHECKING:
     from chatglm.chat.tokenizers import ChatGLMTokenizer
 
-__all__ = ["StreamDecoder", "held_suffix"]
+__all__ = ["StopStrings", "StreamDecoder", "held_suffix"]
+
+
+class StopStrings:
+    """Passes text on until one of some strings is complete; an end that may become one is held back.
+
+    Args:
+        stop: the strings; they may come in pieces, and are not part of the text.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        if isinstance(stop, str) or not all(isinstance(word, str) and word for word in stop):
+            raise InputError(f"stop: expected a list of non-empty strings, got {stop!r:.80}")
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+        """Whether one was met; what is fed afterwards is ignored."""
+
+    def feed(self, text: str, final: bool = False) -> str:
+        """Take in more text (`final`: the last); returns what is certain not to be part of a stop string."""
+        if self.stopped:
+            return ""
+        text = self._held + text
+        found = [(place + len(word), place) for word in self._stop if (place := text.find(word)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)[1]]
+        keep = 0 if final else max((held_suffix(text, word) for word in self._stop), default=0)
+        cut = len(text) - keep
+        self._held = text[cut:]
+        return text[:cut]
 
 
 class StreamDecoder:
@@ -27,15 +57,15 @@ class StreamDecoder:
     def __init__(
         self, tokenizer: ChatGLMTokenizer, *, skip_special_tokens: bool = True, stop: Sequence[str] = ()
     ) -> None:
-        if isinstance(stop, str) or not all(isinstance(word, str) and word for word in stop):
-            raise InputError(f"stop: expected a list of non-empty strings, got {stop!r:.80}")
+        self._ends = StopStrings(stop)
         self._decoder = tokenizer.detokenizer()
         self._skipped = tokenizer.control_ids if skip_special_tokens else frozenset()
-        self._stop = tuple(stop)
-        self._held = ""
         self._pieces: list[str] = []
-        self.stopped = False
+
+    @property
+    def stopped(self) -> bool:
         """Whether a stop string was met; what is fed afterwards is ignored."""
+        return self._ends.stopped
 
     def feed(self, token_id: int) -> str:
         """Take in one id; returns the text that became certain, often "" and never a part of a character."""
@@ -53,14 +83,7 @@ class StreamDecoder:
         return "".join(self._pieces)
 
     def _release(self, text: str, final: bool) -> str:
-        text = self._held + text
-        found = [(place + len(word), place) for word in self._stop if (place := text.find(word)) >= 0]
-        if found:
-            self.stopped, self._held, text = True, "", text[: min(found)[1]]
-        else:
-            keep = 0 if final else max((held_suffix(text, word) for word in self._stop), default=0)
-            cut = len(text) - keep
-            self._held, text = text[cut:], text[:cut]
+        text = self._ends.feed(text, final)
         if text:
             self._pieces.append(text)
         return text

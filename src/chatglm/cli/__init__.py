@@ -12,6 +12,7 @@ __all__ = ["main"]
 # name: (module, one line of help). The module has add_arguments(parser) and run(arguments) -> exit status.
 COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
+    "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
     "finetune": ("chatglm.cli.finetune", "teach a model your dialogues: full, LoRA, P-tuning v2 or freeze"),
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),
     "evaluate": ("chatglm.cli.evaluate", "loss and scores of generated answers on dialogues; accuracy by cloze"),

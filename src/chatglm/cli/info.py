@@ -31,10 +31,10 @@ def collect() -> dict[str, Any]:
 
     from chatglm import __version__
     from chatglm.errors import CheckpointError
-    from chatglm.kernels import native
+    from chatglm.kernels import cuda, native
     from chatglm.loading import demo_folder
 
-    kernels = native.info()
+    kernels, on_cuda = native.info(), cuda.info()
     try:
         demo: str | None = str(demo_folder())
     except CheckpointError:
@@ -51,6 +51,8 @@ def collect() -> dict[str, Any]:
         "because": kernels.reason,
         "kernels here": [*kernels.variants, "reference"],
         "threads": kernels.threads,
+        "cuda kernels": on_cuda.variant,
+        "cuda because": on_cuda.reason,
         "library": str(kernels.path) if kernels.path else None,
         "demo model": demo,
     }

@@ -99,9 +99,14 @@ class Pages:
     def copy(self) -> Pages:
         return Pages(self.page_bytes, [page.clone() for page in self.memory])
 
-    @property
-    def addresses(self) -> list[int]:
-        return [page.data_ptr() for page in self.memory]
+    @staticmethod
+    def tables(sequences: Sequence[Pages]) -> Tensor:
+        """Addresses of the pages of several sequences, int64 (sequences, most pages)."""
+        most = max(len(pages.memory) for pages in sequences)
+        return torch.tensor(
+            [[page.data_ptr() for page in pages.memory] + [0] * (most - len(pages.memory)) for pages in sequences],
+            dtype=torch.int64,
+        )
 
 
 class Decoder:
@@ -190,7 +195,7 @@ class Decoder:
         hidden: Tensor,
         cosines: Tensor,
         sines: Tensor,
-        pages: Sequence[Pages],
+        tables: Tensor,
         sequence: Tensor | Sequence[int],
         position: Tensor | Sequence[int],
         visible: Tensor | Sequence[int],
@@ -203,8 +208,9 @@ class Decoder:
         Args:
             hidden: float32 (R, hidden), the embeddings; overwritten.
             cosines, sines: float32 (R, angles).
-            pages: of every sequence, with room for each position that is written to.
-            sequence: (R,) which of `pages` a token belongs to.
+            tables: int64 (sequences, most pages), the addresses of every sequence's pages, with room for each position
+                that is written to; what is behind a sequence's last page does not matter.
+            sequence: (R,) which sequence a token belongs to.
             position: (R,) where its key and value go.
             visible: (R,) how many tokens of its sequence, from the first on, it sees.
             wanted: the tokens whose scores are asked for.
@@ -213,15 +219,14 @@ class Decoder:
         Returns:
             logits, float32 (wanted, vocabulary), and the states after the final norm, (wanted, hidden), or None.
         """
-        rows, most = hidden.shape[0], max(len(page.memory) for page in pages)
-        tables = torch.tensor([page.addresses + [0] * (most - len(page.memory)) for page in pages], dtype=torch.int64)
+        rows = hidden.shape[0]
         whose, where, sees, asked = (
             torch.as_tensor(numbers, dtype=torch.int32).contiguous()
             for numbers in (sequence, position, visible, wanted)
         )
         logits = torch.empty(len(wanted), self.vocabulary)
         last = torch.empty(len(wanted), self.hidden) if states else None
-        cosines, sines = cosines.contiguous(), sines.contiguous()
+        cosines, sines, tables = cosines.contiguous(), sines.contiguous(), tables.contiguous()
         batch = native.Batch(
             hidden=hidden.data_ptr(),
             cosines=cosines.data_ptr(),
@@ -234,12 +239,28 @@ class Decoder:
             logits=logits.data_ptr(),
             states=None if last is None else last.data_ptr(),
             rows=rows,
-            pages_per_table=most,
+            pages_per_table=tables.shape[1],
             wanted_count=len(wanted),
         )
         if self._library.cg_decoder_run(self._handle, byref(batch)):
             raise MemoryError(f"no memory for a batch of {rows} tokens")
         return logits, last
+
+    def write(self, pages: Sequence[Tensor], layer: int, key: Tensor, value: Tensor) -> None:
+        """Put keys and values, each (groups, tokens, channels), at the front of a sequence's pages, for one layer.
+
+        Args:
+            pages: uint8 (page_bytes,) each, with room for the tokens.
+        """
+        groups, channels = self.shape.groups, self.shape.channels
+        size = groups * PAGE_TOKENS * channels
+        for number, start in enumerate(range(0, key.shape[1], PAGE_TOKENS)):
+            stop = min(start + PAGE_TOKENS, key.shape[1])
+            held = pages[number].view(self.store)[2 * layer * size : 2 * (layer + 1) * size]
+            keys = held[:size].view(groups, PAGE_TOKENS // 16, channels, 16).transpose(2, 3)
+            places = torch.arange(stop - start)
+            keys[:, places // 16, places % 16] = key[:, start:stop].to(self.store)
+            held[size:].view(groups, PAGE_TOKENS, channels)[:, : stop - start] = value[:, start:stop].to(self.store)
 
 
 def _rows(weight: PackedWeight | Tensor) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chatglm.kernels import native, reference
+from chatglm.kernels import cuda, native, reference
 from chatglm.kernels.packing import PackedWeight
 
 __all__ = ["linear"]
@@ -17,7 +17,8 @@ def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> 
     """inputs (…, columns) of any float type → (…, rows) of the same; differentiable in inputs and bias.
 
     On a CPU with native kernels the inputs are quantised to int8 on the fly, each row in blocks of `weight.block`
-    (`reference.linear_int8` says how, and how far that may be off); elsewhere they are multiplied as they are.
+    (`reference.linear_int8` says how, and how far that may be off); elsewhere they are multiplied as they are: on a
+    CUDA device that Triton supports by its kernels, which read the packed bytes, else by torch, which unpacks them all.
     """
     if torch.is_grad_enabled() and (inputs.requires_grad or (bias is not None and bias.requires_grad)):
         outputs: Tensor = _Linear.apply(inputs, weight)
@@ -26,6 +27,9 @@ def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> 
 
 
 def _forward(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    device = inputs.device
+    if device == weight.data.device and cuda.takes(device.type, device.index, inputs.dtype):
+        return cuda.linear(inputs, weight, bias)
     fits = inputs.device.type == weight.data.device.type == "cpu" and inputs.dtype in native.DTYPES
     if fits and not torch.compiler.is_compiling() and (lib := native.library()) is not None:
         return native.linear(lib, inputs, weight, bias)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import Cache, DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from chatglm.chat.calls import parse_json_arguments, parse_python_call
 from chatglm.chat.formats import Persona, chat_format, postprocess, postprocess_v1
@@ -21,9 +21,10 @@ from chatglm.chat.generations import Generation
 from chatglm.chat.messages import messages_from_pairs
 from chatglm.chat.streaming import StreamDecoder
 from chatglm.errors import InputError, NumericalError, TokenizerError, UnsupportedError
+from chatglm.models.native import NativeCache, decoder_of
 from chatglm.models.stepping import step_through
 
-__all__ = ["ChatMixin", "DialogueCache", "FiniteScores"]
+__all__ = ["ChatMixin", "DialogueCache", "FiniteScores", "NativeDialogueCache"]
 
 Pair = tuple[str, str]
 Turn = dict[str, Any]
@@ -49,7 +50,7 @@ class FiniteScores(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-class DialogueCache(DynamicCache):  # type: ignore[misc]
+class _KnowsIds(Cache):  # type: ignore[misc]
     """The keys and values of a dialogue, and the ids that they belong to.
 
     Knowing the ids makes reuse exact: the next turn keeps what its own prompt has in common with them and computes the
@@ -79,6 +80,14 @@ class DialogueCache(DynamicCache):  # type: ignore[misc]
             self.crop(-surplus)
         self.token_ids = list(ids[:common])
         return common
+
+
+class DialogueCache(_KnowsIds, DynamicCache):  # type: ignore[misc]
+    """A dialogue's keys and values as tensors."""
+
+
+class NativeDialogueCache(_KnowsIds, NativeCache):
+    """A dialogue's keys and values in the native decoder's pages."""
 
 
 class ChatMixin:
@@ -298,14 +307,15 @@ class _Dialogue:
         self, prompt: Sequence[int], cache: Any, keep_cache: bool, **options: Any
     ) -> Iterator[tuple[list[str], Any]]:
         """Steps of an answer: its texts so far, and the cache if one is in use."""
-        if cache is not None and not isinstance(cache, DialogueCache):
+        if cache is not None and not isinstance(cache, _KnowsIds):
             raise InputError(
                 f"past_key_values is a {type(cache).__name__}; pass what stream_chat(…, return_past_key_values=True) "
                 "yielded, or None"
             )
         virtual = self.model.config.pre_seq_len or 0
         if cache is None and keep_cache:
-            cache = DialogueCache(config=self.model.config)
+            decoder = None if virtual else decoder_of(self.model, torch.float16, packed=True)
+            cache = DialogueCache(config=self.model.config) if decoder is None else NativeDialogueCache(decoder, 1)
         if cache is not None:
             cache.keep_common(prompt, virtual)
             options |= {"past_key_values": cache, "use_cache": True}  # whatever a generation_config.json says

@@ -335,7 +335,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
         )
         return inputs
 
-    def _native_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
+    def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
         config = self.config
         shape = Shape(
             heads=config.num_attention_heads,
@@ -360,7 +360,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
         ]
         return shape, blocks, self.transformer.encoder.final_layernorm, self.transformer.output_layer
 
-    def _native_tables(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         cosines, sines = rotary_tables(position_ids, self.config, torch.float32)
         return cosines[:, 0], sines[:, 0]
 

@@ -397,7 +397,13 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
         inputs["position_ids"] = positions[..., -inputs["input_ids"].shape[1] :]
         return inputs
 
-    def _native_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
+    is_causal_decoder = False
+
+    def positions_of(self, input_ids: Tensor) -> Tensor:
+        """Both positions of every token of (B, S), (B, 2, S); see `two_row_positions`."""
+        return two_row_positions(input_ids, self.config)
+
+    def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
         config, width = self.config, self.config.hidden_size // self.config.num_attention_heads
         half, quarter = width // 2, width // 4
         shape = Shape(
@@ -425,7 +431,7 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
         ]
         return shape, blocks, self.transformer.final_layernorm, self.lm_head
 
-    def _native_tables(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         cosines, sines = rotary_tables(position_ids, self.config, torch.float32)
         return cosines[:, 0].flatten(-2), sines[:, 0].flatten(-2)
 

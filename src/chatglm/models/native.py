@@ -15,10 +15,10 @@ from transformers import Cache
 
 from chatglm.errors import UnsupportedError
 from chatglm.kernels import native
-from chatglm.kernels.decoder import Block, Decoder, Linear, Pages, Shape
+from chatglm.kernels.decoder import Block, Decoder, Linear, Pages
 from chatglm.kernels.packing import PackedWeight
 
-__all__ = ["NativeCache", "decoder_for", "step"]
+__all__ = ["NativeCache", "decoder_of", "step"]
 
 _ROWS = 512
 """Tokens that go through the layers together: what one layer makes of them stays in the CPU's caches."""
@@ -87,27 +87,30 @@ class NativeCache(Cache):  # type: ignore[misc]
         return True
 
 
-def decoder_for(
-    model: Any, shape: Shape, blocks: Sequence[Any], final_norm: nn.Module, head: nn.Module
-) -> Decoder | None:
-    """The decoder of a model whose blocks' linear layers hold packed weights, made when first asked for.
+def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = False) -> Decoder | None:
+    """The native decoder of a model of this package, made when first asked for and kept until a weight is another.
 
     Args:
-        model: keeps the decoder until one of its weights is another.
-        blocks: with norms and linear layers as (norm1, qkv, dense, norm2, up, down) modules.
+        store: of keys and values: float16 or float32; default: float32 for float32 weights, else float16.
+        packed: only for a model whose blocks' linear layers all hold packed integers.
 
     Returns:
-        None where torch has to do the work: no native library, weights elsewhere than on the CPU or not packed, an
-        adapter on a layer, a shape that is not supported.
+        None where torch has to do the work: no native library, another kind of model, weights elsewhere than on the
+        CPU, an adapter on a layer, a shape that is not supported.
     """
-    if native.library() is None:
+    if native.library() is None or not hasattr(model, "decoder_parts"):
         return None
-    linears = [(block[1], block[2], block[4], block[5]) for block in blocks]
-    if not all(_packed(layer) for block in linears for layer in block):
+    shape, blocks, final_norm, head = model.decoder_parts()
+    linears = [layer for block in blocks for layer in (block[1], block[2], block[4], block[5])]
+    weights = [_weight(layer) for layer in (*linears, head)]
+    if any(weight is None or _device(weight) != "cpu" for weight in weights):
         return None
-    if not isinstance(_weight(head), PackedWeight | Tensor) or _device(head) != "cpu":
+    if packed and not all(isinstance(weight, PackedWeight) for weight in weights[:-1]):
         return None
-    key = (*(_identity(layer) for block in linears for layer in block), _identity(head))
+    if store is None:
+        plain = [weight.dtype for weight in weights if isinstance(weight, Tensor)]
+        store = torch.float32 if len(plain) == len(weights) and torch.float32 in plain else torch.float16
+    key = (store, *(_identity(layer) for layer in (*linears, head)))
     kept = model.__dict__.get("_native_decoder")
     if kept is not None and kept[0] == key:
         found: Decoder | None = kept[1]
@@ -121,6 +124,7 @@ def decoder_for(
             ],
             _norm(final_norm),
             _linear(head),
+            store,
         )
     except UnsupportedError:
         decoder = None
@@ -136,13 +140,8 @@ def _weight(layer: nn.Module) -> PackedWeight | Tensor | None:
     return layer.weight if type(layer) is nn.Linear else None
 
 
-def _packed(layer: nn.Module) -> bool:
-    return isinstance(_weight(layer), PackedWeight) and _device(layer) == "cpu"
-
-
-def _device(layer: nn.Module) -> str:
-    weight = _weight(layer)
-    return str((weight.data if isinstance(weight, PackedWeight) else layer.weight).device.type)
+def _device(weight: PackedWeight | Tensor) -> str:
+    return str((weight.data if isinstance(weight, PackedWeight) else weight).device.type)
 
 
 def _identity(layer: nn.Module) -> tuple[int, int]:
@@ -164,7 +163,7 @@ def _linear(layer: Any) -> Linear:
 def step(
     cache: NativeCache,
     embeddings: Tensor,
-    tables: tuple[Tensor, Tensor],
+    angles: tuple[Tensor, Tensor],
     attention_mask: Tensor | None,
     prompt: Tensor | None,
     wanted: Sequence[int],
@@ -173,7 +172,7 @@ def step(
 
     Args:
         embeddings: (B, S, hidden).
-        tables: cosines and sines, float32 (B, S, angles).
+        angles: cosines and sines, float32 (B, S, angles).
         attention_mask: (B, T) with zero for padding, the new columns last; None: there is none.
         prompt: (B, S) of booleans: tokens that see one another in both directions; None: each sees those before it.
         wanted: columns of the S whose scores are asked for.
@@ -193,11 +192,12 @@ def step(
         sees = torch.where(prompt, torch.maximum(sees, inside), sees)
     for pages, count in zip(cache.pages, (places[:, -1] + 1).tolist(), strict=True):
         pages.reserve(count)
+    tables = Pages.tables(cache.pages)
     asked = torch.zeros(columns, dtype=torch.bool)
     asked[list(wanted)] = True
     index = real.reshape(-1).nonzero().flatten()
     scored = (asked.expand(batch, -1) & real).reshape(-1)[index]
-    cosines, sines = (table.reshape(batch * columns, -1)[index] for table in tables)
+    cosines, sines = (table.reshape(batch * columns, -1)[index] for table in angles)
     hidden = embeddings.reshape(-1, width)[index].float()
     sequence, position, visible = index // columns, places.reshape(-1)[index], sees.reshape(-1)[index]
     out = []
@@ -209,7 +209,7 @@ def step(
             hidden[part].contiguous(),
             cosines[part],
             sines[part],
-            cache.pages,
+            tables,
             sequence[part],
             position[part],
             visible[part],

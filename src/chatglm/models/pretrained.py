@@ -20,7 +20,7 @@ from chatglm.kernels.decoder import Shape
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing
 from chatglm.models.configuration import QUANTIZER, check_quantizer
-from chatglm.models.native import NativeCache, decoder_for, step
+from chatglm.models.native import NativeCache, decoder_of, step
 from chatglm.models.prefix import PrefixEncoder
 
 __all__ = [
@@ -313,11 +313,14 @@ class LanguageModel(FamilyModel):
 
     # Generation by the native decoder
 
-    def _native_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
-        """What `decoder_for` makes a decoder of: shape, blocks, final norm, head."""
+    is_causal_decoder = True
+    """Whether every token sees only those before it, in prompts too."""
+
+    def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
+        """What the native decoder is made of: its shape, blocks as (norm1, qkv, dense, norm2, up, down), norm, head."""
         raise NotImplementedError
 
-    def _native_tables(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines, float32 (B, S, angles)."""
         raise NotImplementedError
 
@@ -342,7 +345,7 @@ class LanguageModel(FamilyModel):
             and not (self.training or self.config.pre_seq_len)
             and getattr(model_kwargs.get("attention_mask"), "ndim", 2) == 2
         )
-        decoder = decoder_for(self, *self._native_parts()) if plain else None
+        decoder = decoder_of(self, torch.float16, packed=True) if plain else None
         if decoder is None:
             return super()._prepare_cache_for_generation(
                 generation_config, model_kwargs, generation_mode, batch_size, *rest
@@ -370,7 +373,7 @@ class LanguageModel(FamilyModel):
         return step(
             cache,
             embeddings.detach(),
-            self._native_tables(position_ids),
+            self.rotary_angles(position_ids),
             attention_mask,
             None if prompt is None or seen else prompt,
             wanted.tolist(),

@@ -154,6 +154,16 @@ int64_t piece(const Weight& weight, int64_t rows, int threads) {
   return tiles < 2 ? 2 : tiles;
 }
 
+// The same for one or a few rows and two stretches in turn.
+int64_t longer(const Weight& weight, int64_t tiles, int threads) {
+  const int64_t tile_bytes = weight.integer() ? weight.padded * 16 * static_cast<int>(weight.kind) / 8
+                                              : weight.columns * 16 * (weight.kind == Kind::single ? 4 : 2);
+  int64_t size = (512 << 10) / tile_bytes;
+  const int64_t most = tiles / (threads * 16);
+  if (size > most) size = most;
+  return size < 1 ? 1 : size;
+}
+
 // Pieces of a range. Each thread goes through a stretch of its own, in order, as memory is read fastest; who is done
 // first takes pieces of the others' stretches.
 class Share {
@@ -209,6 +219,7 @@ void write_row(const Kernels& k, void* out, int type, int64_t start, const float
 
 void linear(const cg_weight& given, const void* x, int x_type, int64_t rows, int64_t x_stride, void* out, int out_type,
             int64_t out_stride) {
+  if (!rows) return;
   static std::mutex one;
   static Call& call = *new Call;
   const std::lock_guard<std::mutex> guard(one);
@@ -455,7 +466,10 @@ class Decoder {
         return;
       }
       // The same rows of gate and up by the same thread, which multiplies them at once.
-      const int64_t tiles = m.inner / 16, size = piece(l.up, b.rows, threads);
+      const int64_t tiles = m.inner / 16;
+      int64_t size = piece(l.up, b.rows, threads);
+      // Two stretches of memory in turn: long ones, as the CPU takes a while to see where it goes on.
+      if (b.rows <= k.few) size = longer(l.up, tiles, threads);
       Own& own = d.own_[thread];
       float *gate = own.gate.get<float>(size * 16 * b.rows), *up = own.up.get<float>(size * 16 * b.rows);
       d.shares_[phase].run(thread, threads, tiles, size, [&](int64_t first, int64_t last) {

@@ -8,9 +8,11 @@ namespace {
 using namespace CHATGLM_ISA;
 
 #if defined(__clang__)
-#define CHATGLM_UNROLL _Pragma("unroll 4")
+#define CHATGLM_PRAGMA(text) _Pragma(#text)
+#define CHATGLM_UNROLL(times) CHATGLM_PRAGMA(unroll times)
 #else
-#define CHATGLM_UNROLL _Pragma("GCC unroll 4")
+#define CHATGLM_PRAGMA(text) _Pragma(#text)
+#define CHATGLM_UNROLL(times) CHATGLM_PRAGMA(GCC unroll times)
 #endif
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -76,7 +78,7 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
         a[m][t] = iset(offsets[m]);
         if (two_chains) c[m][t] = izero();
       }
-    CHATGLM_UNROLL
+    CHATGLM_UNROLL(4)
     for (int k = 0; k < BLOCK; k += 8) {
       if (BITS == 4) {
         U low[T], high[T];
@@ -129,16 +131,47 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
     for (int t = 0; t < T; ++t) store(result + 16 * (T * m + t), f[m][t]);
 }
 
+// One row against one tile of 4 bits: as little work per byte as can be, so that reading them is what takes the time.
+template <int BLOCK>
+inline void row_product(const uint8_t* w, const uint16_t* s, int64_t group_step, const int8_t* x, const float* xs,
+                        const int32_t* offsets, int64_t blocks, float* result) {
+  F f = zero();
+  for (int64_t b = 0; b < blocks; ++b) {
+    I low = iset(offsets[b]), more_low = izero(), high = izero(), more_high = izero();
+    CHATGLM_UNROLL(4)
+    for (int k = 0; k < BLOCK; k += 16, w += 128) {
+      U even, odd;
+      load_unshifted(w, even, odd);
+      low = dot4(low, even, x + k);
+      high = dot4(high, odd, x + k + 4);
+      load_unshifted(w + 64, even, odd);
+      more_low = dot4(more_low, even, x + k + 8);
+      more_high = dot4(more_high, odd, x + k + 12);
+    }
+    const I total = low + more_low + unshifted(high + more_high);
+    f = fma(to_float(total), times(load_half(s), xs + b), f);
+    s += group_step;
+    x += BLOCK;
+  }
+  store(result, f);
+}
+
 template <int M, int T, int BITS, int BLOCK>
 void products(const Weight& weight, const Inputs& in, int64_t row, int64_t tile, float* out, int64_t stride, bool add) {
   const int64_t blocks = weight.padded / BLOCK;
   const int64_t tile_bytes = weight.padded * 16 * BITS / 8;
   const int64_t tile_scales = 16 * (weight.group ? blocks : 1);
   alignas(64) float result[M][T][16];
-  tile_product<M, T, BITS, BLOCK>(static_cast<const uint8_t*>(weight.data) + tile * tile_bytes, tile_bytes,
-                                  weight.scales + tile * tile_scales, tile_scales, weight.group ? 16 : 0,
-                                  in.bytes + row * weight.padded, in.scales + row * blocks,
-                                  in.offsets + row * blocks, blocks, result[0][0]);
+  const auto* data = static_cast<const uint8_t*>(weight.data) + tile * tile_bytes;
+  const uint16_t* scales = weight.scales + tile * tile_scales;
+  const int64_t group_step = weight.group ? 16 : 0;
+  const int8_t* x = in.bytes + row * weight.padded;
+  const float* xs = in.scales + row * blocks;
+  const int32_t* offsets = in.offsets + row * blocks;
+  if constexpr (M == 1 && T == 1 && BITS == 4)
+    row_product<BLOCK>(data, scales, group_step, x, xs, offsets, blocks, result[0][0]);
+  else
+    tile_product<M, T, BITS, BLOCK>(data, tile_bytes, scales, tile_scales, group_step, x, xs, offsets, blocks, result[0][0]);
   for (int t = 0; t < T; ++t) {
     const int64_t lanes = smaller(16, weight.rows - 16 * (tile + t));
     for (int m = 0; m < M; ++m) {
@@ -202,38 +235,54 @@ inline float plain(const uint16_t* p, Half) { float x[16]; uint16_t h[16] = {*p}
 inline float plain(const uint16_t* p, Brain) { float x[16]; uint16_t h[16] = {*p}; store(x, load_brain(h)); return x[0]; }
 inline float plain(const float* p, Single) { return *p; }
 
-template <class Of, int R>  // R rows of the weight against one of the inputs
-void rows_product(const typename Of::type* w, int64_t columns, const float* x, float* out, bool add) {
-  F sums[R], more[R];
-  for (int r = 0; r < R; ++r) sums[r] = more[r] = zero();
+// R rows of the weight against M of the inputs. The order of a sum is the same for any R and M: what an input gives does
+// not depend on what else is in the batch.
+template <class Of, int R, int M>
+void rows_product(const typename Of::type* w, int64_t columns, const float* x, int64_t x_stride, float* out, int64_t stride, bool add) {
+  F sums[R][M];
+  for (int r = 0; r < R; ++r)
+    for (int m = 0; m < M; ++m) sums[r][m] = zero();
   int64_t k = 0;
-  for (; k + 32 <= columns; k += 32)
-    for (int r = 0; r < R; ++r) {
-      sums[r] = fma(Of::get(w + r * columns + k), load(x + k), sums[r]);
-      more[r] = fma(Of::get(w + r * columns + k + 16), load(x + k + 16), more[r]);
+  for (; k + 16 <= columns; k += 16) {
+    F row[R];
+    for (int r = 0; r < R; ++r) row[r] = Of::get(w + r * columns + k);
+    for (int m = 0; m < M; ++m) {
+      const F input = load(x + m * x_stride + k);
+      for (int r = 0; r < R; ++r) sums[r][m] = fma(row[r], input, sums[r][m]);
     }
-  for (; k + 16 <= columns; k += 16)
-    for (int r = 0; r < R; ++r) sums[r] = fma(Of::get(w + r * columns + k), load(x + k), sums[r]);
-  for (int r = 0; r < R; ++r) {
-    float total = sum(sums[r] + more[r]);
-    for (int64_t i = k; i < columns; ++i) total += plain(w + r * columns + i, Of()) * x[i];
-    out[r] = add ? out[r] + total : total;
   }
+  for (int r = 0; r < R; ++r)
+    for (int m = 0; m < M; ++m) {
+      float total = sum(sums[r][m]);
+      for (int64_t i = k; i < columns; ++i) total += plain(w + r * columns + i, Of()) * x[m * x_stride + i];
+      float& to = out[m * stride + r];
+      to = add ? to + total : total;
+    }
+}
+
+template <class Of, int M>
+void rows_products(const typename Of::type* w, int64_t columns, int64_t rows, const float* x, int64_t x_stride, float* out,
+                   int64_t stride, bool add) {
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) rows_product<Of, 4, M>(w + row * columns, columns, x, x_stride, out + row, stride, add);
+  for (; row < rows; ++row) rows_product<Of, 1, M>(w + row * columns, columns, x, x_stride, out + row, stride, add);
 }
 
 template <class Of>
 void plain_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
   const auto* data = static_cast<const typename Of::type*>(weight.data);
-  const int64_t end = smaller(16 * last, weight.rows);
-  for (int64_t row = 16 * first; row < end;) {
-    const int count = end - row >= 4 ? 4 : 1;
-    for (int64_t m = 0; m < in.rows; ++m) {
-      float* to = out + m * stride + row - 16 * first;
-      const float* x = in.floats + m * in.stride;
-      if (count == 4) rows_product<Of, 4>(data + row * weight.columns, weight.columns, x, to, add);
-      else rows_product<Of, 1>(data + row * weight.columns, weight.columns, x, to, add);
-    }
-    row += count;
+  const int64_t begin = 16 * first, end = smaller(16 * last, weight.rows);
+  // So many rows stay in the second-level cache while all inputs pass by.
+  int64_t resident = (384 << 10) / (weight.columns * static_cast<int64_t>(sizeof(typename Of::type))) / 4 * 4;
+  if (resident < 4) resident = 4;
+  for (int64_t row = begin; row < end; row += resident) {
+    const int64_t rows = smaller(resident, end - row);
+    const auto* w = data + row * weight.columns;
+    int64_t m = 0;
+    for (; m + kPlainRows <= in.rows; m += kPlainRows)
+      rows_products<Of, kPlainRows>(w, weight.columns, rows, in.floats + m * in.stride, in.stride, out + m * stride + row - begin, stride, add);
+    for (; m < in.rows; ++m)
+      rows_products<Of, 1>(w, weight.columns, rows, in.floats + m * in.stride, in.stride, out + m * stride + row - begin, stride, add);
   }
 }
 

@@ -9,6 +9,7 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
+constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
 
@@ -74,6 +75,8 @@ inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   low = {_mm256_and_si256(both.a, mask), _mm256_and_si256(both.b, mask)};
   high = {_mm256_and_si256(_mm256_srli_epi16(both.a, 4), mask), _mm256_and_si256(_mm256_srli_epi16(both.b, 4), mask)};
 }
+inline void load_unshifted(const uint8_t* p, U& low, U& high) { load_nibbles(p, low, high); }
+inline I unshifted(I a) { return a; }
 inline int32_t four(const int8_t* p) { int32_t x; std::memcpy(&x, p, 4); return x; }
 
 #ifdef __AVXVNNI__

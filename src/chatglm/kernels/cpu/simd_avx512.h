@@ -9,6 +9,7 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in registers
 constexpr int kTiles = 2;  // tiles of weights beside them
+constexpr int kPlainRows = 4;  // of inputs, beside four rows of plain weights
 constexpr int kFewRows = 3;   // rows for which each tile is read once
 constexpr int kQueries = 16;  // queries that attend together
 
@@ -62,6 +63,14 @@ inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   low.v = _mm512_and_si512(both, mask);
   high.v = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
 }
+// The same with the high halves sixteen times too large; a sum of products with those comes right by `unshifted`.
+inline void load_unshifted(const uint8_t* p, U& low, U& high) {
+  __m512i both = _mm512_loadu_si512(p);
+  asm("" : "+v"(both));
+  low.v = _mm512_and_si512(both, _mm512_set1_epi8(15));
+  high.v = _mm512_andnot_si512(_mm512_set1_epi8(15), both);
+}
+inline I unshifted(I a) { return {_mm512_srai_epi32(a.v, 4)}; }
 struct X { __m512i v; };  // four bytes of an input, in every lane
 inline X for_tiles(const int8_t* p) {
   int32_t x;

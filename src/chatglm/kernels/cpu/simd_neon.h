@@ -10,6 +10,7 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
+constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
 
@@ -59,6 +60,8 @@ inline void load_nibbles(const uint8_t* p, U& low, U& high) {
     high.v[i] = vshrq_n_u8(both, 4);
   }
 }
+inline void load_unshifted(const uint8_t* p, U& low, U& high) { load_nibbles(p, low, high); }
+inline I unshifted(I a) { return a; }
 inline int32_t four(const int8_t* p) { int32_t x; std::memcpy(&x, p, 4); return x; }
 // sdot takes signed bytes: 4-bit values are the same either way, of 8-bit ones the offset of 128 is taken off here and
 // put back as 128 times the sum of x, so that callers need not know.

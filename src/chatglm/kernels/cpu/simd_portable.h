@@ -8,6 +8,7 @@ namespace CHATGLM_ISA {
 
 constexpr int kRows = 2;
 constexpr int kTiles = 1;
+constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
 
@@ -72,6 +73,8 @@ inline const int8_t* for_tiles(const int8_t* p) { return p; }
 inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   for (int i = 0; i < 64; ++i) { low.v[i] = p[i] & 15; high.v[i] = p[i] >> 4; }
 }
+inline void load_unshifted(const uint8_t* p, U& low, U& high) { load_nibbles(p, low, high); }
+inline I unshifted(I a) { return a; }
 inline I dot4(I a, U w, const int8_t* x) {
   CHATGLM_EACH(I, a.v[i] + w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3]);
 }

@@ -1,0 +1,42 @@
+"""Messages in, typed deltas out, for any number of callers at once.
+
+from chatglm import Assistant
+
+with Assistant.load() as assistant:
+    for delta in assistant.stream("你好"):
+        ...
+"""
+
+from chatglm.assistant.base import (
+    Answer,
+    Ask,
+    BaseAssistant,
+    CallDelta,
+    Delta,
+    Finish,
+    Messages,
+    Options,
+    TextDelta,
+    TokenLogprob,
+    Transcript,
+    Usage,
+)
+from chatglm.assistant.local import Assistant
+from chatglm.assistant.remote import RemoteAssistant
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "Assistant",
+    "BaseAssistant",
+    "CallDelta",
+    "Delta",
+    "Finish",
+    "Messages",
+    "Options",
+    "RemoteAssistant",
+    "TextDelta",
+    "TokenLogprob",
+    "Transcript",
+    "Usage",
+]

@@ -1,0 +1,454 @@
+"""What an assistant is: how it is asked, what it answers, and all that follows from its streams alone.
+
+Whatever stands on `BaseAssistant` stands on a model of this process and on any OpenAI-compatible endpoint alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from chatglm.chat.messages import Message, ToolCall, ToolSpec
+from chatglm.errors import InputError
+from chatglm.params import SamplingParams
+from chatglm.tools.functions import Function, as_text, call, failure, functions_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from chatglm.engine.engine import EngineStats
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "BaseAssistant",
+    "CallDelta",
+    "Delta",
+    "Finish",
+    "Messages",
+    "Options",
+    "TextDelta",
+    "TokenLogprob",
+    "Transcript",
+    "Usage",
+    "params_of",
+]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens: of the prompt, of them those that were not computed again, and of the answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token of an answer, and how likely it was.
+
+    Attributes:
+        data: its text as bytes, which need not be whole characters.
+        alternatives: the likeliest tokens at its place, (bytes, logprob), the likeliest first.
+    """
+
+    data: bytes
+    logprob: float
+    alternatives: tuple[tuple[bytes, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """More text; with `params.logprobs`, the tokens since the last text."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0
+
+
+@dataclass(frozen=True)
+class CallDelta:
+    """A piece of tool call number `index`: its id and name come first, then its arguments' JSON, in pieces."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    choice: int = 0
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The end of one answer (of `params.n`).
+
+    Attributes:
+        note: what the caller should know: how much of the history was left out. "" if nothing.
+    """
+
+    reason: Literal["stop", "length", "tool_calls"]
+    usage: Usage
+    note: str = ""
+    choice: int = 0
+
+
+Delta = TextDelta | CallDelta | Finish
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer."""
+
+    message: Message
+    finish: Finish
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Transcript:
+    """Deltas put together again."""
+
+    def __init__(self) -> None:
+        self._deltas: dict[int, list[Delta]] = {}
+
+    def add(self, delta: Delta) -> None:
+        self._deltas.setdefault(delta.choice, []).append(delta)
+
+    def answers(self) -> tuple[Answer, ...]:
+        """Those that are finished, in their order."""
+        return tuple(
+            self._answer(deltas, deltas[-1])
+            for _, deltas in sorted(self._deltas.items())
+            if isinstance(deltas[-1], Finish)
+        )
+
+    @staticmethod
+    def _answer(deltas: Sequence[Delta], finish: Finish) -> Answer:
+        texts = [delta for delta in deltas if isinstance(delta, TextDelta)]
+        calls: dict[int, dict[str, str]] = {}
+        for delta in deltas:
+            if isinstance(delta, CallDelta):
+                parts = calls.setdefault(delta.index, {"id": "", "name": "", "arguments": ""})
+                for name in parts:
+                    parts[name] += getattr(delta, name)
+        message = Message(
+            "assistant",
+            "".join(delta.text for delta in texts),
+            tuple(ToolCall.from_dict(parts, "tool_calls") for _, parts in sorted(calls.items())),
+        )
+        return Answer(message, finish, tuple(token for delta in texts for token in delta.logprobs))
+
+
+# What a caller asks
+
+Messages = str | Sequence[Message | Mapping[str, Any]]
+"""A question; or a dialogue, of messages or their OpenAI form."""
+
+
+class Options(TypedDict, total=False):
+    """What may be said with messages; `Ask` says what it means."""
+
+    tools: Any
+    tool_choice: str
+    parallel_calls: bool
+    response_format: Mapping[str, Any] | None
+    params: SamplingParams | Mapping[str, Any] | None
+    adapter: str | None
+    trim: bool
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A dialogue that waits for the assistant's next message, and how that is to be.
+
+    Attributes:
+        tools: on offer.
+        tool_choice: `auto`; `none` (text only); `required` (a call of any tool); or the name of the tool to call.
+        parallel_calls: whether one answer may have several calls; else it ends with the first.
+        response_format: what the text must be: `{"type": "text"}`, `"json_object"`, `"json_schema"` with OpenAI's
+            `json_schema: {"schema": …}`, `"regex"` with `pattern`, or `"grammar"` with `grammar` (EBNF).
+        params: how tokens are chosen; a mapping says what differs from the assistant's defaults.
+        adapter: the LoRA adapter to answer with.
+        trim: whether the oldest turns may be left out where the context is too short for all; else that is an error.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
+    parallel_calls: bool = True
+    response_format: Mapping[str, Any] | None = None
+    params: SamplingParams = field(default_factory=SamplingParams)
+    adapter: str | None = None
+    trim: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        messages: Messages,
+        options: Options,
+        defaults: SamplingParams | None = None,
+    ) -> Ask:
+        """
+        Args:
+            defaults: of `params`.
+
+        Raises:
+            InputError: a message or an option is wrong.
+        """
+        if unknown := options.keys() - Options.__annotations__.keys():
+            raise InputError(
+                f"{', '.join(sorted(unknown))}: no such option; known: {', '.join(Options.__annotations__)}"
+            )
+        if isinstance(messages, str):
+            messages = [Message("user", messages)]
+        if not messages:
+            raise InputError("messages: empty; there is nothing to answer")
+        read = tuple(m if isinstance(m, Message) else Message.from_dict(m, n) for n, m in enumerate(messages))
+        changes: dict[str, Any] = dict(options)
+        changes["tools"] = ToolSpec.list_from(options.get("tools") or ())
+        changes["params"] = params_of(options.get("params"), defaults)
+        asked = cls(read, **changes)
+        names = [tool.name for tool in asked.tools]
+        if asked.tool_choice not in ("auto", "none", "required", *names):
+            raise InputError(f"tool_choice: {asked.tool_choice!r} is none of the tools ({', '.join(names) or 'none'})")
+        if asked.tool_choice == "required" and not names:
+            raise InputError("tool_choice: a call is required, and no tools are given")
+        return asked
+
+
+def params_of(given: SamplingParams | Mapping[str, Any] | None, defaults: SamplingParams | None) -> SamplingParams:
+    """What was given, over the defaults where it does not say everything."""
+    return given if isinstance(given, SamplingParams) else SamplingParams.from_dict(given or {}, defaults)
+
+
+Watch = Callable[["Delta | Message"], None]
+
+
+class BaseAssistant(ABC):
+    """What an assistant does once it can stream."""
+
+    adapters: tuple[str, ...] = ()
+    """Names that `adapter` may be."""
+    defaults: SamplingParams
+    """What holds where the caller does not say."""
+
+    @abstractmethod
+    def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
+        """The answer as it comes. Closing the iterator ends the request and frees what it held.
+
+        Args:
+            options: `Ask` says what they mean.
+
+        Raises:
+            InputError: a message or an option is wrong; `ContextError`: the prompt is too long.
+            UnsupportedError: the model's prompts have no place for something.
+            QueueFullError: too many requests are waiting.
+            EngineError: the engine has stopped; the message says why.
+        """
+
+    @abstractmethod
+    def astream(self, messages: Messages, **options: Unpack[Options]) -> AsyncGenerator[Delta]:
+        """`stream` for coroutines."""
+
+    @abstractmethod
+    def stream_text(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+    ) -> Generator[Delta]:
+        """What follows a text (or ids), without any format of a dialogue."""
+
+    @abstractmethod
+    def astream_text(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+    ) -> AsyncGenerator[Delta]:
+        """`stream_text` for coroutines."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End every request; afterwards there is no answer any more."""
+
+    def stats(self) -> EngineStats | None:
+        """The engine's figures; None where there is no engine."""
+        return None
+
+    def problem(self) -> str:
+        """Why there is no answer any more; "" while there is."""
+        return ""
+
+    def answers(self, messages: Messages, **options: Unpack[Options]) -> tuple[Answer, ...]:
+        """All `params.n` answers, whole, with reason, usage and note."""
+        transcript = Transcript()
+        for delta in self.stream(messages, **options):
+            transcript.add(delta)
+        return transcript.answers()
+
+    async def aanswers(self, messages: Messages, **options: Unpack[Options]) -> tuple[Answer, ...]:
+        """`answers` for coroutines."""
+        transcript = Transcript()
+        async with aclosing(self.astream(messages, **options)) as deltas:
+            async for delta in deltas:
+                transcript.add(delta)
+        return transcript.answers()
+
+    def reply(self, messages: Messages, **options: Unpack[Options]) -> Message:
+        """The answer as a message. A note, if there is one, comes as a UserWarning; `answers` tells more."""
+        return _only(self.answers(messages, **_single(options)))
+
+    async def areply(self, messages: Messages, **options: Unpack[Options]) -> Message:
+        """`reply` for coroutines."""
+        return _only(await self.aanswers(messages, **_single(options)))
+
+    def run(
+        self,
+        messages: Messages,
+        functions: Sequence[Callable[..., Any] | Function],
+        *,
+        max_rounds: int = 8,
+        watch: Watch | None = None,
+        **options: Unpack[Options],
+    ) -> list[Message]:
+        """Answer with the help of functions: the model's calls are carried out and it goes on, until it says something
+        without a call.
+
+        Args:
+            functions: typed Python functions; what they return or raise is told to the model.
+            max_rounds: so many times its calls are carried out; then it must answer in words.
+            watch: is told every delta as it comes, and every new message when it is whole.
+
+        Returns:
+            The new messages: calls, observations, and last the answer.
+
+        Raises:
+            InputError: a function cannot be a tool. And what `stream` raises.
+        """
+        known = functions_of(functions)
+        if waiting := [name for name, one in known.items() if inspect.iscoroutinefunction(one.function)]:
+            raise InputError(f"functions: {', '.join(waiting)}: coroutine functions need `await assistant.arun(…)`")
+        dialogue = _Dialogue(messages, known, max_rounds, watch, _single(options))
+        while dialogue.goes_on:
+            with closing(self.stream(dialogue.messages, **dialogue.options)) as deltas:
+                for delta in deltas:
+                    dialogue.hear(delta)
+            for asked in dialogue.calls():
+                dialogue.observe(asked, call(known, asked))
+        return dialogue.new
+
+    async def arun(
+        self,
+        messages: Messages,
+        functions: Sequence[Callable[..., Any] | Function],
+        *,
+        max_rounds: int = 8,
+        watch: Watch | None = None,
+        **options: Unpack[Options],
+    ) -> list[Message]:
+        """`run` for coroutines; coroutine functions are awaited, others run in a thread, the calls of one answer at the
+        same time."""
+        known = functions_of(functions)
+        dialogue = _Dialogue(messages, known, max_rounds, watch, _single(options))
+        while dialogue.goes_on:
+            async with aclosing(self.astream(dialogue.messages, **dialogue.options)) as deltas:
+                async for delta in deltas:
+                    dialogue.hear(delta)
+            calls = dialogue.calls()
+            values = await asyncio.gather(*(_acall(known, asked) for asked in calls))
+            for asked, value in zip(calls, values, strict=True):
+                dialogue.observe(asked, value)
+        return dialogue.new
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _single(options: Options) -> Options:
+    wanted = params_of(options.get("params"), None).n
+    if wanted != 1:
+        raise InputError(f"n: {wanted} answers make no single message; `answers` gives them all")
+    return options
+
+
+def _only(answers: tuple[Answer, ...]) -> Message:
+    if answers[0].finish.note:
+        warnings.warn(answers[0].finish.note, stacklevel=3)
+    return answers[0].message
+
+
+async def _acall(known: Mapping[str, Function], asked: ToolCall) -> Any:
+    function = known.get(asked.name)
+    if function is None or not inspect.iscoroutinefunction(function.function):
+        return await asyncio.to_thread(call, known, asked)
+    value = call(known, asked)
+    try:
+        return await value if inspect.isawaitable(value) else value
+    except Exception as error:
+        return failure(error)
+
+
+class _Dialogue:
+    """The tool loop, apart from who waits for what."""
+
+    def __init__(
+        self, messages: Any, known: Mapping[str, Function], max_rounds: int, watch: Watch | None, options: Options
+    ) -> None:
+        if max_rounds < 1:
+            raise InputError(f"max_rounds: {max_rounds}; the model's calls must be carried out at least once")
+        if "tools" in options:
+            raise InputError("tools: the functions are the tools; leave this option out")
+        self._known, self._left, self._watch, self._options = known, max_rounds, watch, options
+        self._given = Ask.of(messages, {}).messages
+        self._transcript = Transcript()
+        self.new: list[Message] = []
+        self.goes_on = True
+
+    @property
+    def messages(self) -> list[Message]:
+        return [*self._given, *self.new]
+
+    @property
+    def options(self) -> Options:
+        made: Options = {**self._options, "tools": [function.spec for function in self._known.values()]}
+        if not self._left:
+            made["tool_choice"] = "none"
+        elif self.new and made.get("tool_choice") != "none":
+            made["tool_choice"] = "auto"  # a forced call is forced once, or it would never end
+        return made
+
+    def hear(self, delta: Delta) -> None:
+        self._transcript.add(delta)
+        if self._watch is not None:
+            self._watch(delta)
+
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Of the message that is whole now; none ends the dialogue."""
+        (answer,) = self._transcript.answers()
+        self._transcript = Transcript()
+        self._say(answer.message)
+        self.goes_on = bool(answer.message.tool_calls) and self._left > 0
+        self._left -= 1
+        return answer.message.tool_calls if self.goes_on else ()
+
+    def observe(self, asked: ToolCall, value: Any) -> None:
+        self._say(Message("observation", as_text(value), tool_call_id=asked.id))
+
+    def _say(self, message: Message) -> None:
+        self.new.append(message)
+        if self._watch is not None:
+            self._watch(message)

@@ -1,0 +1,171 @@
+"""The one thread that steps an engine; callers hand it requests and wait for news, each at a queue of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from chatglm.errors import EngineError
+
+if TYPE_CHECKING:
+    from chatglm.engine.engine import Engine, Event
+    from chatglm.params import SamplingParams
+
+__all__ = ["Driver", "Ticket"]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request on its way through the engine, and where its news goes: a queue of this thread or of an event loop."""
+
+    answers: int
+    begin: Callable[[], Any]
+    loop: asyncio.AbstractEventLoop | None
+    inbox: Any
+    request: Any = None
+    open: int = 0  # answers that are not finished
+
+
+class Driver:
+    """Owns the one thread that touches the engine. Whatever it raises goes to everyone who waits."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._tickets: dict[int, Ticket] = {}
+        self._lock = threading.Lock()  # between "is it still running?" and an order to it
+        self._ended = ""
+        self._cause: BaseException | None = None
+        self.stats = engine.stats()
+        self._thread = threading.Thread(target=self._work, name="chatglm engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def problem(self) -> str:
+        return self._ended
+
+    def submit(
+        self, ids: Sequence[int], params: SamplingParams, loop: asyncio.AbstractEventLoop | None, **options: Any
+    ) -> Ticket:
+        """
+        Args:
+            loop: whose coroutine reads the news; None: a thread does.
+            options: what `Engine.submit` takes besides.
+
+        Raises:
+            EngineError: the thread has ended; the message says why.
+        """
+        begin = partial(self._engine.submit, ids, params, **options)
+        ticket = Ticket(params.n, begin, loop, queue.SimpleQueue() if loop is None else asyncio.Queue())
+        self._order(partial(self._begin, ticket))
+        return ticket
+
+    def release(self, ticket: Ticket) -> None:
+        """Nobody reads this ticket's news any more."""
+        if ticket.open or ticket.request is None:
+            with self._lock:
+                if not self._ended:
+                    self._orders.put(partial(self._abort, ticket))
+
+    def stop(self) -> None:
+        with self._lock:
+            self._orders.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _order(self, order: Callable[[], None]) -> None:
+        with self._lock:
+            if self._ended:
+                raise EngineError(self._ended) from self._cause
+            self._orders.put(order)
+
+    # In the thread
+
+    def _work(self) -> None:
+        try:
+            while self._obey():
+                if not self._engine.idle:
+                    self._pass_on(self._engine.step())
+            self._end("the assistant is closed", None)
+        except BaseException as error:
+            self._end(f"the engine stopped: {type(error).__name__}: {error}", error)
+
+    def _obey(self) -> bool:
+        """Carry out what was ordered, and wait for an order if there is nothing else to do; False: stop."""
+        while True:
+            self.stats = self._engine.stats()
+            try:
+                order = self._orders.get(block=self._engine.idle)
+            except queue.Empty:
+                return True
+            if order is None:
+                return False
+            order()
+
+    def _begin(self, ticket: Ticket) -> None:
+        try:
+            ticket.request = ticket.begin()
+        except Exception as error:  # of this request, not of the engine
+            self._deliver([(ticket, error)])
+            return
+        ticket.open = ticket.answers
+        self._tickets[id(ticket.request)] = ticket
+
+    def _abort(self, ticket: Ticket) -> None:
+        if self._tickets.pop(id(ticket.request), None) is not None:
+            self._engine.abort(ticket.request)
+
+    def _pass_on(self, events: Sequence[Event]) -> None:
+        news: list[tuple[Ticket, Any]] = []
+        for event in events:
+            ticket = self._tickets.get(id(event.request))
+            if ticket is None:
+                continue  # aborted
+            if event.finish is not None:
+                ticket.open -= 1
+                if not ticket.open:
+                    del self._tickets[id(event.request)]
+            news.append((ticket, event.error or event))
+        self._deliver(news)
+
+    def _deliver(self, news: Sequence[tuple[Ticket, Any]]) -> None:
+        # An event loop is woken once for all its readers.
+        late: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Any]]] = {}
+        for ticket, item in news:
+            if ticket.loop is None:
+                ticket.inbox.put(item)
+            else:
+                late.setdefault(ticket.loop, []).append((ticket, item))
+        for loop, items in late.items():
+            try:
+                loop.call_soon_threadsafe(_put_all, items)
+            except RuntimeError:  # the loop was closed with its readers
+                for ticket, _ in items:
+                    self._abort(ticket)
+
+    def _end(self, why: str, error: BaseException | None) -> None:
+        with self._lock:
+            self._ended, self._cause = why, error
+        left = list(self._tickets.values())
+        self._tickets.clear()
+        if error is None:
+            for ticket in left:
+                self._engine.abort(ticket.request)
+        while not self._orders.empty():  # submitted before the end, never begun
+            order = self._orders.get()
+            if isinstance(order, partial) and order.func == self._begin:
+                left.append(order.args[0])
+        for ticket in left:
+            news = EngineError(why)
+            news.__cause__ = error
+            self._deliver([(ticket, news)])
+
+
+def _put_all(items: Sequence[tuple[Ticket, Any]]) -> None:
+    for ticket, item in items:
+        ticket.inbox.put_nowait(item)

@@ -1,0 +1,406 @@
+"""`Assistant`: a model of this process. The only place where text, ids and tools meet: a `ChatFormat` makes the prompt
+and reads the reply, the engine turns ids into ids."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import secrets
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from chatglm.assistant.base import (
+    Ask,
+    BaseAssistant,
+    CallDelta,
+    Delta,
+    Finish,
+    Messages,
+    Options,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+    params_of,
+)
+from chatglm.assistant.driver import Driver
+from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
+from chatglm.chat.messages import Message, ToolCall
+from chatglm.chat.streaming import StopStrings, StreamDecoder
+from chatglm.errors import ChatGLMError, ContextError, EngineError, InputError, UnsupportedError
+from chatglm.params import SamplingParams
+
+if TYPE_CHECKING:
+    import os
+
+    from typing_extensions import Unpack
+
+    from chatglm.engine.constraint import Constraint, Grammars
+    from chatglm.engine.engine import Engine, EngineStats, Event
+    from chatglm.engine.sampling import Draw
+
+__all__ = ["Assistant"]
+
+_LEAD = " ?"
+"""SentencePiece begins every text with a blank."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A prompt ready for the engine, and how to read what comes."""
+
+    ids: list[int]
+    params: SamplingParams
+    parser: Callable[[], Parser | _PlainText]
+    stop_ids: frozenset[int] = frozenset()
+    opening: tuple[int, ...] = ()  # the end of the prompt that belongs to the reply
+    constraint: Constraint | None = None
+    adapter: str | None = None
+    parallel_calls: bool = True
+    note: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of `Engine.submit`."""
+        return {"stop_ids": self.stop_ids, "constraint": self.constraint, "adapter": self.adapter}
+
+
+class _PlainText:
+    """Reads a reply that is text and nothing else; as `Parser` does."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._decoder = StreamDecoder(tokenizer)
+        self.last: list[TextPiece | CallPiece] = []
+
+    def feed(self, token_id: int) -> list[TextPiece | CallPiece]:
+        text = self._decoder.feed(token_id)
+        return [TextPiece(text)] if text else []
+
+    def close(self) -> Any:
+        text = self._decoder.close()
+        self.last = [TextPiece(text)] if text else []
+
+
+class _Choice:
+    """One answer: tokens in, deltas out."""
+
+    def __init__(self, plan: _Plan, number: int, token_bytes: Callable[[int], bytes]) -> None:
+        self._plan, self._number, self._token_bytes = plan, number, token_bytes
+        self._parser = plan.parser()
+        for token in plan.opening:
+            self._parser.feed(token)
+        self._ends = StopStrings(plan.params.stop)
+        self._calls = 0
+        self._tokens = 0
+        self._said: list[TokenLogprob] = []  # tokens whose text was not passed on
+        self._spoken = False
+        self.finished = False
+
+    def take(self, event: Event) -> Iterator[Delta]:
+        if self.finished:
+            return
+        for place, token in enumerate(event.tokens):
+            self._tokens += 1
+            if event.logprobs and token not in self._plan.stop_ids:
+                self._note(token, event.logprobs[place])
+            yield from self._pass_on(self._parser.feed(token), event)
+            if self.finished:
+                return
+        if event.error is not None:
+            raise event.error
+        if event.finish is not None:
+            self._parser.close()
+            yield from self._pass_on(self._parser.last, event)
+            if not self.finished:
+                yield from self._text("", final=True)
+                yield self._finish("length" if event.finish == "length" and not self._ends.stopped else "stop", event)
+
+    def _pass_on(self, pieces: Sequence[TextPiece | CallPiece], event: Event) -> Iterator[Delta]:
+        for piece in pieces:
+            if isinstance(piece, CallPiece):
+                yield from self._text("", final=True)
+                yield from self._call(piece.call)
+                if not self._plan.parallel_calls:
+                    yield self._finish("stop", event)
+                    return
+            else:
+                yield from self._text(piece.text)
+                if self._ends.stopped:
+                    yield self._finish("stop", event)
+                    return
+
+    def _text(self, text: str, final: bool = False) -> Iterator[Delta]:
+        text = self._ends.feed(text, final)
+        if not text:
+            return
+        said, self._said = self._said, []
+        if not self._spoken:  # blanks in front are no part of the text
+            while said and not said[0].data.strip():
+                del said[0]
+        if self._ends.stopped:  # nor is the stop string
+            size = len(text.encode())
+            while said and sum(len(token.data) for token in said[:-1]) >= size:
+                del said[-1]
+        self._spoken = True
+        yield TextDelta(text, tuple(said), self._number)
+
+    def _call(self, asked: ToolCall) -> Iterator[Delta]:
+        self._said = []
+        asked = dataclasses.replace(asked, id=f"call_{secrets.token_hex(12)}")
+        yield CallDelta(self._calls, asked.id, asked.name, choice=self._number)
+        yield CallDelta(self._calls, arguments=asked.to_dict()["function"]["arguments"], choice=self._number)
+        self._calls += 1
+
+    def _note(self, token: int, entry: Draw) -> None:
+        likeliest = tuple((self._token_bytes(other), value) for other, value in entry.alternatives)
+        assert entry.logprob is not None  # they were asked for
+        self._said.append(TokenLogprob(self._token_bytes(token), entry.logprob, likeliest))
+
+    def _finish(self, reason: Literal["stop", "length"], event: Event) -> Finish:
+        self.finished = True
+        usage = Usage(len(self._plan.ids), self._tokens, event.cached_tokens)
+        ended = "tool_calls" if self._calls and reason == "stop" else reason
+        return Finish(ended, usage, self._plan.note, self._number)
+
+
+class _Reading:
+    """A request's news in, deltas out."""
+
+    def __init__(self, plan: _Plan, token_bytes: Callable[[int], bytes]) -> None:
+        self._choices = [_Choice(plan, number, token_bytes) for number in range(plan.params.n)]
+
+    @property
+    def done(self) -> bool:
+        return all(choice.finished for choice in self._choices)
+
+    def take(self, news: Any) -> Iterator[Delta]:
+        if isinstance(news, ChatGLMError):
+            raise news
+        if isinstance(news, BaseException):
+            raise EngineError(f"the engine could not begin: {type(news).__name__}: {news}") from news
+        yield from self._choices[news.index].take(news)
+
+
+class Assistant(BaseAssistant):
+    """A model of this process, for any number of callers and threads.
+
+    Args:
+        form: makes the prompts and reads the replies.
+        engine: turns ids into ids. Afterwards nobody else may touch it.
+        defaults: what holds where the caller does not say.
+    """
+
+    def __init__(self, form: ChatFormat, engine: Engine, defaults: SamplingParams | None = None) -> None:
+        self.defaults = defaults or SamplingParams()
+        self.format = form
+        self._tokenizer = form.tokenizer
+        self._context = min(engine.context, engine.capacity)
+        self.adapters = tuple(engine.adapters)
+        self._driver = Driver(engine)
+        self._grammars: Grammars | None = None
+        self._compiling = threading.Lock()
+        self._closer = weakref.finalize(self, self._driver.stop)  # also when it is forgotten, or Python ends
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Assistant:
+        """An assistant for a checkpoint folder.
+
+        Args:
+            path: default: the bundled demo model.
+            options: what `chatglm.load` and `Engine` take.
+        """
+        from chatglm.engine.engine import Engine
+        from chatglm.loading import load
+
+        names = inspect.signature(Engine).parameters
+        loaded = load(path, **{name: value for name, value in options.items() if name not in names})
+        engine = Engine(loaded.model, **{name: value for name, value in options.items() if name in names})
+        config = getattr(loaded.model, "generation_config", None)
+        defaults = SamplingParams.from_generation_config({} if config is None else config.to_diff_dict())
+        return cls(loaded.format, engine, dataclasses.replace(defaults, stop_ids=()))
+
+    def close(self) -> None:
+        self._closer()
+
+    def stats(self) -> EngineStats:
+        return self._driver.stats
+
+    def problem(self) -> str:
+        return self._driver.problem
+
+    def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
+        return self._read(self._plan(Ask.of(messages, options, self.defaults)))
+
+    def astream(self, messages: Messages, **options: Unpack[Options]) -> AsyncGenerator[Delta]:
+        return self._aread(partial(self._plan, Ask.of(messages, options, self.defaults)))
+
+    def stream_text(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+    ) -> Generator[Delta]:
+        return self._read(self._plan_text(prompt, params_of(params, self.defaults), adapter))
+
+    def astream_text(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+    ) -> AsyncGenerator[Delta]:
+        return self._aread(partial(self._plan_text, prompt, params_of(params, self.defaults), adapter))
+
+    def _read(self, plan: _Plan) -> Generator[Delta]:
+        reading = _Reading(plan, self._tokenizer.token_bytes)
+        ticket = self._driver.submit(plan.ids, plan.params, None, **plan.options)
+        try:
+            while not reading.done:
+                yield from reading.take(ticket.inbox.get())
+        finally:
+            self._driver.release(ticket)
+
+    async def _aread(self, make: Callable[[], _Plan]) -> AsyncGenerator[Delta]:
+        # A long history takes a while to tokenise, a schema to compile: not in the event loop.
+        plan = await asyncio.to_thread(make)
+        reading = _Reading(plan, self._tokenizer.token_bytes)
+        ticket = self._driver.submit(plan.ids, plan.params, asyncio.get_running_loop(), **plan.options)
+        try:
+            while not reading.done:
+                for delta in reading.take(await ticket.inbox.get()):
+                    yield delta
+        finally:
+            self._driver.release(ticket)
+
+    # Prompts
+
+    def _plan(self, ask: Ask) -> _Plan:
+        opening, constraint = self._forced(ask)
+        limit = min(self._context, ask.params.max_length or self._context)
+        ids, note = self._fitting(ask, limit, len(opening))
+        return _Plan(
+            [*ids, *opening],
+            _within(ask.params, limit - len(ids) - len(opening)),
+            self.format.parser,
+            self.format.stop_ids | set(ask.params.stop_ids),
+            tuple(opening),
+            constraint,
+            ask.adapter,
+            ask.parallel_calls,
+            note,
+        )
+
+    def _plan_text(self, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None) -> _Plan:
+        if isinstance(prompt, str):
+            ids = self._tokenizer.build_inputs_with_special_tokens(self._tokenizer.encode_text(prompt))
+        else:
+            ids = list(prompt)
+        size = len(self._tokenizer)
+        if not ids or not all(0 <= token < size for token in ids):
+            raise InputError(f"prompt: expected ids from 0 to {size - 1}, at least one of them, got {ids!r:.80}")
+        limit = min(self._context, params.max_length or self._context)
+        if len(ids) >= limit:
+            raise ContextError(f"prompt: {len(ids)} tokens leave no room for an answer; at most {limit - 1} do")
+        stops = self.format.stop_ids | set(params.stop_ids)
+        parser = partial(_PlainText, self._tokenizer)
+        return _Plan(ids, _within(params, limit - len(ids)), parser, stops, adapter=adapter)
+
+    def _forced(self, ask: Ask) -> tuple[list[int], Constraint | None]:
+        """How the reply begins whatever the model would say, and what it may be then."""
+        shape = ask.response_format or {"type": "text"}
+        kind = shape.get("type")
+        if ask.tool_choice not in ("auto", "none"):
+            if kind != "text":
+                raise InputError("response_format: cannot be given with a tool_choice that forces a call")
+            tools = [tool for tool in ask.tools if ask.tool_choice in ("required", tool.name)]
+            named = len(tools) == 1
+            grammar = self.format.call_grammar(tools, named)
+            return self.format.opening(tools[0].name) if named else [], self._compile("grammar", grammar)
+        if kind != "text" and ask.tools and ask.tool_choice == "auto":
+            raise UnsupportedError(
+                "response_format: with tools, the model may either call or write in a format; "
+                "set tool_choice to none, or leave one of them out"
+            )
+        constraint = None
+        match kind:
+            case "text":
+                if not ask.tools or ask.tool_choice == "auto":
+                    return [], None
+            case "json_object":
+                constraint = self._compile("json", {"type": "object"})
+            case "json_schema":
+                inner = shape.get("json_schema")
+                schema = inner.get("schema") if isinstance(inner, Mapping) else None
+                if not isinstance(schema, Mapping | bool):
+                    raise InputError("response_format.json_schema.schema: expected a JSON schema")
+                constraint = self._compile("json", schema)
+            case "regex" | "grammar":
+                source = shape.get("pattern" if kind == "regex" else "grammar")
+                if not isinstance(source, str):
+                    raise InputError(f"response_format: type {kind} needs a string in its other field, got {source!r}")
+                constraint = self._compile(kind, source)
+            case _:
+                raise InputError(
+                    f"response_format.type: {kind!r}; known: text, json_object, json_schema, regex, grammar"
+                )
+        return self.format.opening(), constraint
+
+    def _compile(self, kind: Literal["json", "regex", "grammar"], source: Any) -> Constraint:
+        """A constraint; what the vocabulary needs for them is made with the first."""
+        with self._compiling:
+            if self._grammars is None:
+                from chatglm.engine.constraint import Grammars
+
+                size = max(len(self._tokenizer), *(stop + 1 for stop in self.format.stop_ids))
+                tokens = [self._tokenizer.token_bytes(token) for token in range(size)]
+                self._grammars = Grammars(tokens, self.format.stop_ids)
+        match kind:
+            case "json":
+                return self._grammars.json_schema(source, _LEAD)
+            case "regex":
+                return self._grammars.regex(source, _LEAD)
+            case "grammar":
+                return self._grammars.grammar(source, _LEAD)
+
+    def _fitting(self, ask: Ask, limit: int, more: int) -> tuple[list[int], str]:
+        """The prompt's ids with as many of the latest turns as fit, and a note if that is not all."""
+        prompt = partial(self.format.prompt, tools=ask.tools)
+        ids = prompt(ask.messages)
+        # An answer may need this much; where fewer tokens are asked for, no more.
+        room = min(ask.params.max_new_tokens or limit, limit // 4)
+        if len(ids) + more + (room if ask.trim else 1) <= limit:
+            return ids, ""
+        lead, turns = _turns(ask.messages)
+        low, high = 0, len(turns) - 1  # of the oldest turns, how many are left out
+        if ask.trim:
+            while low < high:
+                middle = (low + high) // 2
+                ids = prompt([*lead, *(m for turn in turns[middle:] for m in turn)])
+                low, high = (middle + 1, high) if len(ids) + more + room > limit else (low, middle)
+            ids = prompt([*lead, *(m for turn in turns[low:] for m in turn)])
+        if len(ids) + more >= limit:
+            which = "the last turn alone is" if low else "the prompt is"
+            raise ContextError(
+                f"messages: {which} {len(ids) + more} tokens, of at most {limit - 1} that leave room for an answer"
+            )
+        return ids, f"the {low} oldest of {len(turns)} turns were left out, for want of context" if low else ""
+
+
+def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """Leading system messages, which always stay, and turns: what a user said, and all until the next."""
+    start = next((n for n, message in enumerate(messages) if message.role != "system"), len(messages))
+    turns: list[list[Message]] = []
+    for before, message in zip([None, *messages[start:]], messages[start:], strict=False):
+        begins = before is None or (message.role == "user" and before.role != "user")
+        turns.append([message]) if begins else turns[-1].append(message)
+    return list(messages[:start]), turns or [[]]
+
+
+def _within(params: SamplingParams, room: int) -> SamplingParams:
+    most = room if params.max_new_tokens is None else min(room, params.max_new_tokens)
+    return dataclasses.replace(params, max_new_tokens=most, max_length=None)

@@ -1,0 +1,412 @@
+"""Ids in, ids out: many requests at once on one model.
+
+    engine = Engine(model)
+    request = engine.submit(ids, SamplingParams(temperature=0), stop_ids={2})
+    while not engine.idle:
+        for event in engine.step():
+            ...
+
+One thread calls it; `Assistant` has that thread. A step plans (`scheduler`), runs the model once (`runners`) and
+chooses tokens (`sampling`). What a request gets does not depend on what else runs: not its numbers on the native
+kernels, where a row's sums are the same in any batch, and not its randomness, which is its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from chatglm.engine.constraint import Constraint
+from chatglm.engine.pages import PAGE_TOKENS, PageTable
+from chatglm.engine.runners import Chunk, Runner, runner_for
+from chatglm.engine.sampling import Answer, Draw, draw
+from chatglm.engine.scheduler import Scheduler, Span, Task
+from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
+from chatglm.errors import ChatGLMError, EngineError, InputError
+from chatglm.params import SamplingParams
+
+__all__ = ["Engine", "EngineStats", "Event", "Request"]
+
+_DIALOGUES = 16
+"""Without a memory limit, there is room for so many dialogues that fill the model's context, if the machine has it."""
+_SHARE = 0.25
+"""Of the memory that is available, the most that is taken for keys and values without being asked."""
+
+
+class Request:
+    """What was submitted; a handle.
+
+    Attributes:
+        prompt: its ids.
+        cached_tokens: tokens of the prompt that did not have to be computed.
+    """
+
+    def __init__(self, prompt: list[int], params: SamplingParams, adapter: str | None) -> None:
+        self.prompt, self.params, self.adapter = prompt, params, adapter
+        self.cached_tokens = 0
+        self._answers: list[_Answering] = []
+
+
+@dataclass(eq=False)
+class _Answering:
+    """One of a request's n answers under way."""
+
+    request: Request
+    answer: Answer
+    task: Task | None = None  # the first answer's reads the prompt; the others fork from it
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a step gave one answer.
+
+    Attributes:
+        index: which of the request's n answers.
+        tokens: new ones, in order; the stop id that ended the answer is the last of them.
+        logprobs: of each token, where they were asked for; else empty.
+        finish: why it ended: "stop" (a stop id), "length", "error"; None: it goes on.
+        error: what went wrong with this answer.
+        cached_tokens: see `Request`.
+    """
+
+    request: Request
+    index: int
+    tokens: list[int]
+    logprobs: list[Draw]
+    finish: Literal["stop", "length", "error"] | None = None
+    error: ChatGLMError | None = None
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Figures since the engine began, and of now.
+
+    Attributes:
+        waiting, running: answers.
+        pages_used, pages_total: of key/value memory, `PAGE_TOKENS` tokens each; used: somebody refers to them.
+        prompt_tokens, cached_tokens: of all prompts; of those, found in memory.
+        generated_tokens: of all answers.
+        preemptions: how often an answer lost its pages and was computed again.
+        proposed_tokens, accepted_tokens: of speculation.
+        steps: of the model.
+    """
+
+    waiting: int = 0
+    running: int = 0
+    pages_used: int = 0
+    pages_total: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
+    steps: int = 0
+
+
+class Engine:
+    """Continuous batching over paged keys and values.
+
+    Args:
+        model: a causal language model: this package's, or any of `transformers` (Llama, native GLM …).
+        memory: bytes for keys and values; default: room for 16 full contexts, if a quarter of what is free has it.
+        store: dtype of keys and values; default: float32 for a float32 model, else two bytes.
+        budget: tokens of a step; a longer prompt is read in pieces.
+        max_running, max_waiting: answers at a time; requests in the queue, of which the next one is refused.
+        context: longest prompt and answer; default: the model's.
+        speculate: guess tokens and check several in one step, where that pays; no text depends on it. True: look them
+            up in prompt and answer; or a proposer of your own (a draft model).
+
+    Raises:
+        InputError: the memory does not hold one page.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        memory: int | None = None,
+        store: torch.dtype | None = None,
+        budget: int = 512,
+        max_running: int = 64,
+        max_waiting: int = 256,
+        context: int | None = None,
+        speculate: bool | Proposer = True,
+    ) -> None:
+        self.runner: Runner = runner_for(model, store)
+        self.context = context or self.runner.context or 2048
+        wanted = _DIALOGUES * (-(-self.context // PAGE_TOKENS) + 1)
+        if memory is None:
+            pages = max(1, min(wanted, int(_SHARE * _available(model)) // self.runner.page_bytes))
+        else:
+            pages = memory // self.runner.page_bytes
+            if pages < 1:
+                raise InputError(
+                    f"memory of {memory} bytes: one page of keys and values ({PAGE_TOKENS} tokens) takes "
+                    f"{self.runner.page_bytes}"
+                )
+            pages = min(pages, (max_running + 1) * (-(-self.context // PAGE_TOKENS) + 1))
+        self.runner.allocate(pages)
+        self._table = PageTable(pages)
+        self._scheduler = Scheduler(
+            self._table, budget=max(budget, max_running + 1), max_running=max_running, max_waiting=max_waiting
+        )
+        for adapter in (None, *self.runner.adapters) if self.runner.prefix else ():
+            self.runner.write_prefix(self._scheduler.add_prefix(_salt(adapter), self.runner.prefix))
+        self._times = _StepTimes()
+        self._speculator: Speculator | None = None
+        if speculate is not False:
+            self._speculator = Speculator(PromptLookup() if speculate is True else speculate, self._times)
+        self._prompt_tokens = self._cached_tokens = self._generated = self._steps = 0
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the LoRA adapters that a request may ask for."""
+        return self.runner.adapters
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self._scheduler.running or self._scheduler.waiting)
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens that one answer and its prompt can have in this memory."""
+        return self._table.total * PAGE_TOKENS - (-(-self.runner.prefix // PAGE_TOKENS) + 1) * PAGE_TOKENS * bool(
+            self.runner.prefix
+        )
+
+    def submit(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        stop_ids: Collection[int] = (),
+        constraint: Constraint | None = None,
+        adapter: str | None = None,
+    ) -> Request:
+        """Take a request on; `step` works on it.
+
+        Args:
+            ids: the prompt.
+            stop_ids: end an answer, besides those of `params`.
+            constraint: the grammar of the answers.
+            adapter: name of a LoRA adapter.
+
+        Raises:
+            InputError: the prompt is empty, too long, or has ids that the model does not know; an unknown adapter.
+            QueueFullError: too many requests wait.
+        """
+        params = params or SamplingParams()
+        prompt = list(ids)
+        if not prompt:
+            raise InputError("the prompt has no tokens")
+        for token in prompt:
+            if not 0 <= token < self.runner.vocabulary:
+                raise InputError(f"the prompt has token {token}, and the model knows 0 to {self.runner.vocabulary - 1}")
+        self.runner.check_adapter(adapter)
+        most = min(self.context, self.capacity)
+        if len(prompt) >= most:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens; at most {most - 1} leave room for an answer (the model's "
+                f"context is {self.context}, key/value memory holds {self.capacity})"
+            )
+        room = params.room(len(prompt))
+        limit = most if room is None else min(len(prompt) + room, most)
+        request = Request(prompt, params, adapter)
+        for index in range(params.n):
+            own = constraint.fork() if constraint is not None and index else constraint
+            answer = Answer(
+                params, prompt, vocabulary=self.runner.vocabulary, index=index, stop_ids=stop_ids, constraint=own
+            )
+            request._answers.append(_Answering(request, answer))
+        task = Task(prompt[:], limit, _salt(adapter), self.runner.block_of(prompt), request._answers[0])
+        self._scheduler.submit(task)
+        request._answers[0].task = task
+        self._prompt_tokens += len(prompt)
+        return request
+
+    def abort(self, request: Request) -> None:
+        """Stop working on a request, whatever it has come to; everything that it holds is free."""
+        for answering in request._answers:
+            if answering.task is not None:
+                self._end(answering.task)
+        request._answers.clear()
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Run the model once. Returns what the answers got; empty where only prompts were read."""
+        self._propose()
+        begin = time.perf_counter()
+        plan = self._scheduler.plan()
+        for source, target in plan.copies:
+            self.runner.copy(source, target)
+        if not plan.spans:
+            return []
+        self._steps += 1
+        scores = self.runner.run(
+            [Chunk(span.ids, span.start, span.task.pages, span.wanted, _adapter(span.task)) for span in plan.spans]
+        )
+        # A prompt's last scores are all its answers' first ones.
+        rows: list[int] = []
+        drawing: list[tuple[Span, _Answering]] = []
+        proposals: list[Sequence[int]] = []
+        first = 0
+        for span in plan.spans:
+            answering: _Answering = span.task.owner
+            if not span.wanted:
+                self._scheduler.advance(span)
+                continue
+            new = [a for a in answering.request._answers if a.task is None] if not answering.answer.tokens else []
+            for each in (answering, *new):
+                rows += range(first, first + span.wanted)
+                drawing.append((span, each))
+                proposals.append(span.proposal)
+            first += span.wanted
+        if len(rows) > len(scores):
+            scores = scores[rows]
+        if first == sum(span.count for span in plan.spans):  # no prompt was read
+            self._times.note(first, time.perf_counter() - begin)
+        drawn = draw(scores, [each.answer for _, each in drawing], proposals) if drawing else []
+        return list(self._take(drawing, drawn))
+
+    def _take(
+        self, drawing: Sequence[tuple[Span, _Answering]], drawn: Sequence[list[Draw] | ChatGLMError]
+    ) -> Iterator[Event]:
+        finished = []
+        for (span, answering), draws in zip(drawing, drawn, strict=True):
+            request, answer = answering.request, answering.answer
+            if span.task is answering.task and not request.cached_tokens:
+                request.cached_tokens = span.task.reused
+                self._cached_tokens += span.task.reused
+            if isinstance(draws, ChatGLMError):
+                if answering.task is not None:
+                    self._scheduler.advance(span)  # the others of its prompt go on from there
+                    finished.append(answering.task)
+                else:
+                    request._answers.remove(answering)
+                yield Event(request, answer.index, [], [], "error", draws, request.cached_tokens)
+                continue
+            tokens = [each.token for each in draws]
+            self._generated += len(tokens)
+            if self._speculator is not None:
+                self._speculator.observe(answering, tokens)
+            if answering.task is None:
+                answering.task = self._scheduler.fork(span.task, len(request.prompt), tokens, answering)
+            else:
+                self._scheduler.advance(span, tokens)
+            finish: Literal["stop", "length"] | None = None
+            if answer.stopped:
+                finish = "stop"
+            elif len(answering.task.ids) >= answering.task.limit:
+                finish = "length"
+            if finish:
+                finished.append(answering.task)
+            logprobs = draws if request.params.logprobs is not None else []
+            yield Event(request, answer.index, tokens, logprobs, finish, None, request.cached_tokens)
+        # At the end only: the others of a prompt fork from the first, even if that is finished.
+        for task in finished:
+            self._end(task)
+
+    def _propose(self) -> None:
+        """Guesses for those whose next token is due."""
+        if self._speculator is None:
+            return
+        due = [task for task in self._scheduler.running if task.remaining == 1]
+        reading = sum(task.remaining for task in self._scheduler.running if task.remaining > 1)
+        asked = [(task.owner, task.ids, task.limit - len(task.ids) - 1) for task in due]
+        for task, guess in zip(due, self._speculator.propose(asked, min(reading, self._scheduler.budget)), strict=True):
+            task.proposal = guess
+
+    def _end(self, task: Task) -> None:
+        self._scheduler.finish(task)
+        if self._speculator is not None:
+            self._speculator.forget(task.owner)
+
+    def stats(self) -> EngineStats:
+        """Figures for those who watch."""
+        return EngineStats(
+            waiting=len(self._scheduler.waiting),
+            running=len(self._scheduler.running),
+            pages_used=self._table.used,
+            pages_total=self._table.total,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            generated_tokens=self._generated,
+            preemptions=self._scheduler.preemptions,
+            proposed_tokens=self._speculator.proposed if self._speculator is not None else 0,
+            accepted_tokens=self._speculator.accepted if self._speculator is not None else 0,
+            steps=self._steps,
+        )
+
+    def check(self) -> None:
+        """
+        Raises:
+            EngineError: an invariant is broken.
+        """
+        self._scheduler.check()
+        for task in (*self._scheduler.running, *self._scheduler.waiting):
+            answering: _Answering = task.owner
+            if answering.task is not task or task.ids != answering.request.prompt + answering.answer.tokens:
+                raise EngineError(f"a task's {len(task.ids)} ids are not its prompt and its answer")
+
+
+class _StepTimes:
+    """How long a step of so many rows takes: measured, and in between and beyond as memory-bound models grow."""
+
+    _ROW = 0.08  # of a step of one row, for each further row, until something is known
+    _NEW = 0.1  # share of the newest measurement
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def note(self, rows: int, seconds: float) -> None:
+        old = self._seconds.get(rows)
+        # One that was held up by something else says little.
+        self._seconds[rows] = seconds if old is None else old + self._NEW * (min(seconds, 2 * old) - old)
+
+    def __call__(self, rows: int) -> float:
+        guess = 1 + self._ROW * (rows - 1)
+        if not self._seconds:
+            return guess
+        near = min(self._seconds, key=lambda known: abs(known - rows))
+        return self._seconds[near] * guess / (1 + self._ROW * (near - 1))
+
+
+def _salt(adapter: str | None) -> str:
+    return "" if adapter is None else f"adapter {adapter}"
+
+
+def _adapter(task: Task) -> str | None:
+    answering: _Answering = task.owner
+    return answering.request.adapter
+
+
+def _available(model: Any) -> int:
+    """Bytes of memory that are free where the model is."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            with open(limit, encoding="ascii") as most, open(used, encoding="ascii") as now:
+                free = min(free, int(most.read()) - int(now.read()))
+        except (OSError, ValueError):  # no such group, or no limit ("max")
+            continue
+    return max(free, 0)

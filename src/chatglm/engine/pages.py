@@ -1,0 +1,244 @@
+"""Pages of key/value memory: who reads them, which are free, and which hold text that may come again.
+
+A page has room for `page_tokens` tokens, all layers together. Touches no tensor: it deals in numbers of pages, the
+runner has the memory. Every page is in one of three states:
+
+    used    one or more sequences refer to it (several: they share it, and none may write to it)
+    kept    nobody refers to it, but its text is in the index; the longest unused is given away when pages run short
+    free
+
+A key or value depends on every token before it, so a page is found by its whole text: the index is a tree whose nodes
+are named by a hash chained from the first token on, each with its pages in order of their tokens. Full pages are shared
+as they are; one that agrees only at its front, or was never filled, is copied and written on.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, pairwise
+
+from chatglm.errors import EngineError, InputError
+
+__all__ = ["PAGE_TOKENS", "Match", "PageTable", "root_key"]
+
+PAGE_TOKENS = 64
+"""Tokens of a page, as the native decoder has them (`kernels.decoder.PAGE_TOKENS`, not to be had without torch)."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What the index has of a text.
+
+    Attributes:
+        pages: full ones, from the first token on.
+        keys: of the text before each of them and, as the last, behind them all: there the index goes on.
+        source: a page that goes on with the next `common` tokens, and differs or ends then; None: there is none.
+        common: tokens.
+    """
+
+    pages: list[int]
+    keys: list[bytes]
+    source: int | None = None
+    common: int = 0
+
+
+class PageTable:
+    """The books of `total` pages.
+
+    Args:
+        total: pages that the memory holds.
+        page_tokens: tokens of a page.
+
+    Raises:
+        InputError: one of them is not positive.
+    """
+
+    def __init__(self, total: int, page_tokens: int = PAGE_TOKENS) -> None:
+        if total < 1 or page_tokens < 1:
+            raise InputError(f"key/value memory: {total} pages of {page_tokens} tokens; both have to be at least 1")
+        self.total, self.page_tokens = total, page_tokens
+        self._references = [0] * total
+        self._free = list(range(total - 1, -1, -1))
+        self._kept: OrderedDict[int, None] = OrderedDict()  # the longest unused first
+        self._entries: dict[int, tuple[bytes, tuple[int, ...]]] = {}  # page: key of the text before it, its tokens
+        self._index: dict[bytes, list[tuple[tuple[int, ...], int]]] = {}  # key: what comes next, sorted by tokens
+
+    @property
+    def available(self) -> int:
+        """Pages that `allocate` can give."""
+        return len(self._free) + len(self._kept)
+
+    @property
+    def used(self) -> int:
+        """Pages that somebody refers to."""
+        return self.total - self.available
+
+    @property
+    def kept(self) -> int:
+        """Pages that nobody refers to and that are kept for their text."""
+        return len(self._kept)
+
+    def allocate(self, count: int) -> list[int]:
+        """Pages for one reader who may write to them; kept ones are given away when no free ones are left.
+
+        Raises:
+            EngineError: fewer are available; nothing was changed.
+        """
+        if count > self.available:
+            raise EngineError(f"{count} pages asked for, {self.available} of {self.total} available")
+        taken = []
+        for _ in range(count):
+            if self._free:
+                page = self._free.pop()
+            else:
+                page, _ = self._kept.popitem(last=False)
+                self._forget(page)
+            self._references[page] = 1
+            taken.append(page)
+        return taken
+
+    def share(self, pages: Iterable[int]) -> None:
+        """One more reader for each, who must not write to them."""
+        for page in pages:
+            self._references[page] += 1
+            self._kept.pop(page, None)
+
+    def release(self, pages: Sequence[int]) -> None:
+        """One reader fewer for each.
+
+        Raises:
+            EngineError: a page has none.
+        """
+        # Backwards: a page is of no use without those before it, so those have to outlive it.
+        for page in reversed(pages):
+            if self._references[page] < 1:
+                raise EngineError(f"page {page} was released more often than it was taken")
+            self._references[page] -= 1
+            if not self._references[page]:
+                if page in self._entries:
+                    self._kept[page] = None
+                else:
+                    self._free.append(page)
+
+    def match(self, key: bytes, ids: Sequence[int], room: int) -> Match:
+        """The longest beginning of a text that is in the index. No page gets a reader by that.
+
+        Args:
+            key: of what stands before it.
+            ids: the text.
+            room: how many of its tokens the first page takes.
+        """
+        pages: list[int] = []
+        keys = [key]
+        start = 0
+        while True:
+            wanted = tuple(ids[start : start + room])
+            siblings = self._index.get(keys[-1], [])
+            place = bisect_left(siblings, (wanted,))
+            if len(wanted) == room and place < len(siblings) and siblings[place][0] == wanted:
+                pages.append(siblings[place][1])
+                keys.append(_next_key(keys[-1], wanted))
+                start, room = start + room, self.page_tokens
+                continue
+            # In order of their tokens, the neighbours are those that agree longest.
+            near = [(_common(tokens, wanted), page) for tokens, page in siblings[max(place - 1, 0) : place + 1]]
+            common, source = max(near, default=(0, -1))
+            # A copy moves a whole page of memory: not for the few control tokens that every prompt begins with.
+            if common < max(1, self.page_tokens // 8):
+                return Match(pages, keys)
+            if source in self._kept:
+                self._kept.move_to_end(source)
+            return Match(pages, keys, source, common)
+
+    def put(self, key: bytes, tokens: Sequence[int], page: int) -> bytes:
+        """Index a page that has a reader. One that says no more than another page is left out.
+
+        Args:
+            key: of the text before it.
+            tokens: its text; nothing of it may be written again.
+
+        Returns:
+            The key of the text up to its end.
+        """
+        text = tuple(tokens)
+        siblings = self._index.setdefault(key, [])
+        place = bisect_left(siblings, (text,))
+        if place == len(siblings) or siblings[place][0][: len(text)] != text:
+            if place and text[: len(siblings[place - 1][0])] == siblings[place - 1][0]:
+                # That one was not full, and so nobody refers to it: now it says nothing new.
+                place -= 1
+                old = siblings[place][1]
+                self._forget(old)
+                del self._kept[old]
+                self._free.append(old)
+                siblings = self._index.setdefault(key, [])
+            siblings.insert(place, (text, page))
+            self._entries[page] = (key, text)
+        return _next_key(key, text)
+
+    def _forget(self, page: int) -> None:
+        key, tokens = self._entries.pop(page)
+        siblings = self._index[key]
+        del siblings[bisect_left(siblings, (tokens,))]
+        if not siblings:
+            del self._index[key]
+
+    def check(self, readers: Iterable[Sequence[int]], writable: Iterable[int] = ()) -> None:
+        """
+        Args:
+            readers: the pages of every reader there is.
+            writable: pages that somebody is going to write to.
+
+        Raises:
+            EngineError: these books are not theirs, or contradict themselves.
+        """
+        counts = Counter(chain.from_iterable(readers))
+        for page, references in enumerate(self._references):
+            if references != counts[page]:
+                raise EngineError(f"page {page} has {counts[page]} readers, and {references} are on record")
+        for page in writable:
+            if counts[page] != 1 or page in self._entries:
+                raise EngineError(f"page {page} is written to, with {counts[page]} readers, {self._entries.get(page)}")
+        unread = {page for page, references in enumerate(self._references) if not references}
+        if set(self._kept) != unread & set(self._entries) or set(self._free) != unread - set(self._entries):
+            raise EngineError(f"pages {unread} have no reader: kept {list(self._kept)}, free {self._free}")
+        if len(self._free) != len(set(self._free)):
+            raise EngineError(f"a page is free twice: {self._free}")
+        listed = {page: (key, tokens) for key, siblings in self._index.items() for tokens, page in siblings}
+        if (
+            listed != self._entries
+            or len(listed) != sum(map(len, self._index.values()))
+            or not all(self._index.values())
+        ):
+            raise EngineError("the index and the pages in it do not agree")
+        for siblings in self._index.values():
+            for (first, _), (second, _) in pairwise(siblings):
+                if first >= second or first == second[: len(first)]:
+                    raise EngineError(f"the index holds {first} beside {second}")
+
+
+def root_key(salt: str, block: Sequence[int] = ()) -> bytes:
+    """Where the index of texts begins.
+
+    Args:
+        salt: what else the keys and values depend on: the adapter, the learned prefix, a tenant.
+        block: tokens that see one another in both directions, so that no part of them can be had by itself.
+    """
+    name = salt.encode("utf-8", "surrogatepass")
+    return blake2b(len(name).to_bytes(8, "little") + name + array("q", block).tobytes(), digest_size=32).digest()
+
+
+def _next_key(key: bytes, tokens: Sequence[int]) -> bytes:
+    return blake2b(key + array("q", tokens).tobytes(), digest_size=32).digest()
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens at the front of both."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )

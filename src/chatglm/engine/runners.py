@@ -1,0 +1,324 @@
+"""What a step of the engine runs on: a model that reads and writes keys and values in pages.
+
+`NativeRunner` calls the native decoder, `TorchRunner` any causal language model of `transformers` (this package's own,
+native GLM, Llama …) on any device. Both take the same chunks and give the same scores.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from chatglm.engine.pages import PAGE_TOKENS
+from chatglm.errors import InputError, UnsupportedError
+from chatglm.kernels.decoder import Decoder
+from chatglm.models.native import decoder_of
+
+__all__ = ["Chunk", "NativeRunner", "Runner", "TorchRunner", "runner_for"]
+
+_DECODING = 32
+"""Chunks of at most so many tokens run together on torch, padded to the longest; longer ones each by itself."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some tokens of one sequence that go through the model together.
+
+    Args:
+        ids: of the sequence, up to the last token of the chunk.
+        start: the first token of the chunk: those before have their keys and values in the pages.
+        pages: numbers of the sequence's pages, with room for all of `ids` (and the learned prefix in front).
+        wanted: of how many of the last tokens the scores are asked for.
+        adapter: name of the LoRA adapter that it runs with; None: the base model.
+    """
+
+    ids: Sequence[int]
+    start: int
+    pages: Sequence[int]
+    wanted: int
+    adapter: str | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.ids) - self.start
+
+
+class Runner(ABC):
+    """A model over pages.
+
+    Attributes:
+        model: the model.
+        causal: whether a token sees those before it only. ChatGLM-6B reads its prompt in both directions: the whole
+            prompt has to be in one chunk.
+        prefix: virtual tokens (P-tuning v2) at the front of every sequence's pages, before its first token.
+        page_bytes: memory of one page, of all layers.
+    """
+
+    causal: bool
+    page_bytes: int
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._base = model.get_base_model() if hasattr(model, "peft_config") else model
+        config = self._base.config
+        self.vocabulary = int(config.vocab_size)
+        self.causal = getattr(self._base, "is_causal_decoder", True)
+        encoder: Any = getattr(getattr(self._base, "transformer", None), "prefix_encoder", None)
+        self._prefix_encoder: Any = encoder
+        self.prefix = 0 if encoder is None else int(encoder.length)
+        self.context = int(getattr(config, "seq_length", 0) or getattr(config, "max_position_embeddings", 0) or 0)
+        self.adapters = tuple(model.peft_config) if hasattr(model, "peft_config") else ()
+
+    @abstractmethod
+    def allocate(self, pages: int) -> None:
+        """Get memory for so many pages; what was there is lost."""
+
+    @abstractmethod
+    def copy(self, source: int, target: int) -> None:
+        """Copy one page."""
+
+    @abstractmethod
+    def write_prefix(self, pages: Sequence[int]) -> None:
+        """Put the keys and values of the virtual tokens at the front of a sequence's pages."""
+
+    @abstractmethod
+    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Scores of the wanted tokens, float32 (wanted of all chunks in their order, vocabulary)."""
+
+    def positions(self, chunk: Chunk) -> Tensor:
+        """Of the chunk's tokens: (count,), or (2, count) for ChatGLM-6B."""
+        if self.causal:
+            return torch.arange(chunk.start, len(chunk.ids))
+        positions: Tensor = self._base.positions_of(torch.tensor([list(chunk.ids)]))[0, :, chunk.start :]
+        return positions
+
+    def visible(self, chunk: Chunk, positions: Tensor) -> Tensor:
+        """How many of the sequence's keys, the prefix among them, each token of the chunk sees: (count,)."""
+        sees = torch.arange(chunk.start, len(chunk.ids)) + 1
+        if not self.causal:
+            inside = positions[1] == 0  # the prompt
+            if bool(inside.any()):
+                sees[inside] = chunk.start + int(inside.sum())
+        return sees + self.prefix
+
+    def block_of(self, prompt: Sequence[int]) -> int:
+        """How many first tokens of a prompt have to go through the model together: ChatGLM-6B's context, whose tokens
+        see one another in both directions, and the <sop> behind it, without which no position is known.
+        """
+        if self.causal:
+            return 0
+        return int((self._base.positions_of(torch.tensor([list(prompt)]))[0, 1] == 0).sum()) + 1
+
+    def check_adapter(self, name: str | None) -> None:
+        """
+        Raises:
+            InputError: there is no such adapter on the model.
+        """
+        if name is not None and name not in self.adapters:
+            has = f"it has {', '.join(self.adapters)}" if self.adapters else "it has none"
+            raise InputError(f"adapter {name!r} is not on this model ({has})")
+
+
+class NativeRunner(Runner):
+    """The native decoder on a CPU.
+
+    Args:
+        store: of keys and values, torch.float16 or torch.float32.
+    """
+
+    def __init__(self, model: Any, decoder: Decoder) -> None:
+        super().__init__(model)
+        if self.adapters:
+            raise UnsupportedError("the native decoder runs no adapters")
+        self.decoder = decoder
+        self.page_bytes = decoder.page_bytes
+        self._memory = torch.empty(0, 0, dtype=torch.uint8)
+        self._embed = self._base.get_input_embeddings()
+
+    def allocate(self, pages: int) -> None:
+        # Not touched, so the system gives it page by page as sequences need it.
+        self._memory = torch.empty(pages, self.page_bytes, dtype=torch.uint8)
+
+    def copy(self, source: int, target: int) -> None:
+        self._memory[target].copy_(self._memory[source])
+
+    def write_prefix(self, pages: Sequence[int]) -> None:
+        for layer, (key, value) in enumerate(self._prefix_encoder(1, torch.float32)):
+            self.decoder.write([self._memory[page] for page in pages], layer, key[0], value[0])
+
+    @torch.inference_mode()
+    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        most = max(len(chunk.pages) for chunk in chunks)
+        numbers = torch.tensor([[*chunk.pages, *[0] * (most - len(chunk.pages))] for chunk in chunks])
+        tables = self._memory.data_ptr() + numbers * self.page_bytes
+        placed = [self.positions(chunk) for chunk in chunks]
+        sees = torch.cat([self.visible(chunk, where) for chunk, where in zip(chunks, placed, strict=True)])
+        cosines, sines = self._base.rotary_angles(torch.cat(placed, dim=-1)[None])
+        ids = torch.tensor([token for chunk in chunks for token in chunk.ids[chunk.start :]])
+        counts = torch.tensor([chunk.count for chunk in chunks])
+        place = torch.cat([torch.arange(chunk.start, len(chunk.ids)) for chunk in chunks]) + self.prefix
+        ends = counts.cumsum(0).tolist()
+        wanted = [row for end, chunk in zip(ends, chunks, strict=True) for row in range(end - chunk.wanted, end)]
+        logits, _ = self.decoder.run(
+            self._embed(ids).float(),
+            cosines[0],
+            sines[0],
+            tables,
+            torch.arange(len(chunks)).repeat_interleave(counts),
+            place,
+            sees,
+            wanted,
+        )
+        return logits
+
+
+class TorchRunner(Runner):
+    """Any model of `transformers` that takes a cache and a 4-d mask.
+
+    Args:
+        store: dtype of keys and values; default: the model's.
+    """
+
+    def __init__(self, model: Any, store: torch.dtype | None = None) -> None:
+        super().__init__(model)
+        config = self._base.config.get_text_config()
+        self.device, self.dtype = self._base.device, self._base.dtype
+        self._store = store or self.dtype
+        heads = config.num_attention_heads
+        groups = getattr(config, "num_key_value_heads", None) or getattr(config, "multi_query_group_num", None)
+        if getattr(config, "multi_query_attention", True) is False:
+            groups = None
+        width = getattr(config, "head_dim", None) or getattr(config, "kv_channels", None)
+        self._layers = int(config.num_hidden_layers)
+        self._shape = (int(groups or heads), int(width or config.hidden_size // heads))
+        self.page_bytes = 2 * self._layers * PAGE_TOKENS * self._shape[0] * self._shape[1] * self._store.itemsize
+        self._slots = torch.empty(0)
+
+    def allocate(self, pages: int) -> None:
+        # One page more: padding writes there, and nobody reads it.
+        self._slots = torch.zeros(
+            self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape, dtype=self._store, device=self.device
+        )
+
+    def copy(self, source: int, target: int) -> None:
+        pages = self._slots.unflatten(2, (-1, PAGE_TOKENS))
+        pages[:, :, target] = pages[:, :, source]
+
+    def write_prefix(self, pages: Sequence[int]) -> None:
+        slots = _slots(pages, 0, self.prefix)
+        for layer, pair in enumerate(self._prefix_encoder(1, self.dtype)):
+            for which, states in enumerate(pair):
+                self._slots[layer, which, slots] = states[0].transpose(0, 1).to(self._slots)
+
+    @torch.inference_mode()
+    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        scores: dict[int, Tensor] = {}
+        # Each adapter's chunks by themselves; few tokens together, a long chunk alone.
+        batches: dict[Any, list[int]] = {}
+        for number, chunk in enumerate(chunks):
+            alone = None if chunk.count <= _DECODING else number
+            batches.setdefault((chunk.adapter, alone), []).append(number)
+        for (adapter, _), numbers in batches.items():
+            with self._with(adapter):
+                for number, found in zip(numbers, self._batch([chunks[n] for n in numbers]), strict=True):
+                    scores[number] = found
+        return torch.cat([scores[number] for number in range(len(chunks))]).float()
+
+    def _with(self, adapter: str | None) -> Any:
+        if not self.adapters:
+            return nullcontext()
+        if adapter is None:
+            return self.model.disable_adapter()
+        self.model.set_adapter(adapter)
+        return nullcontext()
+
+    def _batch(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        columns = max(chunk.count for chunk in chunks)
+        total = max(len(chunk.ids) for chunk in chunks) + self.prefix
+        ids = torch.zeros(len(chunks), columns, dtype=torch.long)
+        placed = [self.positions(chunk) for chunk in chunks]
+        positions = torch.zeros(len(chunks), *placed[0].shape[:-1], columns, dtype=torch.long)
+        write = torch.full((len(chunks), columns), self._slots.shape[2] - PAGE_TOKENS)
+        read = torch.zeros(len(chunks), total, dtype=torch.long)
+        sees = torch.ones(len(chunks), columns, dtype=torch.long)
+        for row, (chunk, where) in enumerate(zip(chunks, placed, strict=True)):
+            count = chunk.count
+            ids[row, :count] = torch.tensor(list(chunk.ids[chunk.start :]))
+            positions[row, ..., :count] = where
+            end = self.prefix + len(chunk.ids)
+            slots = _slots(chunk.pages, 0, end)
+            write[row, :count] = slots[end - count :]
+            read[row, :end] = slots
+            sees[row, :count] = self.visible(chunk, where)
+        hidden = torch.arange(total) >= sees[..., None]
+        mask = torch.zeros(hidden.shape, dtype=self.dtype).masked_fill_(hidden, torch.finfo(self.dtype).min)
+        cache = _PagedCache(self._slots, write.to(self.device), read.to(self.device))
+        keep = max(chunk.wanted for chunk in chunks) if len(chunks) == 1 else 0
+        logits = self.model(
+            input_ids=ids.to(self.device),
+            position_ids=positions.to(self.device),
+            attention_mask=mask[:, None].to(self.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep or (1 if len(chunks) == 1 else 0),
+        ).logits
+        found = []
+        for row, chunk in enumerate(chunks):
+            end = logits.shape[1] if len(chunks) == 1 else chunk.count
+            found.append(logits[row, end - chunk.wanted : end])
+        return found
+
+
+class _PagedCache(Cache):  # type: ignore[misc]
+    """Keys and values of one forward pass: new ones are written to their slots, and all that are seen are read.
+
+    Args:
+        slots: (layers, 2, slots, groups, channels).
+        write: (B, S) slot of every new token.
+        read: (B, T) slots of every token of a sequence, in order; what is behind its end is masked.
+    """
+
+    def __init__(self, slots: Tensor, write: Tensor, read: Tensor) -> None:
+        super().__init__(layers=[])
+        self._slots, self._write, self._read = slots, write, read
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        held = self._slots[layer_idx]
+        for which, states in enumerate((key, value)):
+            held[which, self._write] = states.transpose(1, 2).to(held)
+        seen = held[:, self._read].transpose(2, 3).to(key)
+        return seen[0], seen[1]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._read.shape[1] - self._write.shape[1]
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self._read.shape[1], 0
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+
+def _slots(pages: Sequence[int], start: int, end: int) -> Tensor:
+    """Where the tokens from `start` to `end` of a sequence lie."""
+    places = torch.arange(start, end)
+    return torch.tensor(list(pages))[places // PAGE_TOKENS] * PAGE_TOKENS + places % PAGE_TOKENS
+
+
+def runner_for(model: Any, store: torch.dtype | None = None) -> Runner:
+    """The fastest runner that can run a model.
+
+    Args:
+        store: of keys and values: torch.float16, torch.float32 (or, on torch, any other); default: float32 for a
+            float32 model, else two bytes.
+    """
+    decoder = decoder_of(model, store)
+    return TorchRunner(model, store) if decoder is None else NativeRunner(model, decoder)

@@ -1,0 +1,416 @@
+"""From scores to tokens: several answers at once, each by its own parameters and its own randomness.
+
+Scores pass in this order, each step as `transformers` has it: repetition, presence and frequency penalties, logit_bias,
+bad words, the constraint; then temperature, top_k, top_p, min_p. Tokens of equal score count as ordered by their ids,
+so that what is kept does not depend on how it was sorted; only top_k keeps all those that tie for its last place.
+
+A draw is decided by one number between 0 and 1, which is computed from the seed, the number of the answer (of n) and
+the place in it. So an answer is the same alone and in any batch, after preemption, and with speculation: there, a
+proposed token is accepted if it is the one that would have been drawn in its place. The text is then not only
+distributed as without speculation; it is the same text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from chatglm.engine.constraint import Constraint
+from chatglm.errors import ChatGLMError, InputError, NumericalError
+from chatglm.params import SamplingParams
+
+__all__ = ["Answer", "Draw", "draw"]
+
+_LIKELIEST, _LIKELY = 256, 4096
+"""Without top_k, so many candidates are sorted first, then so many; all of them only if these do not decide."""
+_ALTERNATIVES = 20
+"""The most that `logprobs` may ask for."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A token that was chosen.
+
+    Attributes:
+        token: its id.
+        logprob: natural logarithm of its probability; None unless `logprobs` was asked for. Probabilities are the
+            model's own: of its scores as they are, before penalties, constraint and temperature.
+        alternatives: the likeliest tokens in its place and their log-probabilities, likeliest first.
+    """
+
+    token: int
+    logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+class Answer:
+    """One answer as it grows: what the choice of its next token depends on, besides the scores.
+
+    Args:
+        params: its options; `stop`, `n` and the limits of length are not looked at.
+        prompt: ids in front of the answer.
+        vocabulary: how many scores there are for a token.
+        index: which of the n answers to its prompt it is.
+        stop_ids: that end it, besides `params.stop_ids`.
+        constraint: the grammar of its text, for this answer alone (`fork` it for each of n).
+
+    Raises:
+        InputError: logit_bias, bad_words_ids or stop_ids name a token that is not in the vocabulary.
+
+    Attributes:
+        tokens: the answer so far.
+        stop_ids: all of them.
+        stopped: whether the last token is one of them.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: Sequence[int],
+        *,
+        vocabulary: int,
+        index: int = 0,
+        stop_ids: Collection[int] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
+        named = {
+            "logit_bias": params.logit_bias,
+            "bad_words_ids": [token for word in params.bad_words_ids for token in word],
+            "stop_ids": params.stop_ids,
+        }
+        for name, ids in named.items():
+            if beyond := [token for token in ids if token >= vocabulary]:
+                raise InputError(f"{name} has token {beyond[0]}; the model's vocabulary ends at {vocabulary - 1}")
+        self.params, self.index, self.constraint = params, index, constraint
+        self.tokens: list[int] = []
+        self.stop_ids = frozenset(stop_ids) | frozenset(params.stop_ids)
+        self.stopped = False
+        self._seed = secrets.randbits(63) if params.seed is None else params.seed
+        self._penalised = params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._counts = _Counts()  # of the answer's tokens
+        self._seen = _Counts()  # of the prompt's too
+        if params.repetition_penalty != 1:
+            self._seen.add(prompt)
+        longest = max((len(word) for word in params.bad_words_ids), default=1)
+        self._tail = list(prompt)[-longest:] if longest > 1 else []
+        self._longest = longest
+        self._bias = (list(params.logit_bias), list(params.logit_bias.values()))
+        self._banned = [word[0] for word in params.bad_words_ids if len(word) == 1]
+        self._sequences = [word for word in params.bad_words_ids if len(word) > 1]
+        self.plain = not (
+            self._penalised
+            or params.repetition_penalty != 1
+            or self._bias[0]
+            or params.bad_words_ids
+            or params.min_new_tokens
+            or constraint is not None
+        )
+        """Whether the scores are taken as they are."""
+
+    def number(self, ahead: int) -> float:
+        """The one that decides the draw so many tokens ahead of the next, above 0 and below 1."""
+        place = f"{self._seed} {self.index} {len(self.tokens) + ahead}".encode()
+        bits = int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 12
+        return (bits + 0.5) / 2**52
+
+    def adjust(self, scores: Tensor, ahead: Sequence[int], constraint: Constraint | None) -> None:
+        """Apply all but temperature, top_k, top_p and min_p to the scores, (vocabulary,), in place.
+
+        Args:
+            ahead: tokens that are assumed to have come.
+            constraint: where the grammar is after them.
+        """
+        params = self.params
+        if params.repetition_penalty != 1:
+            seen, _ = self._seen.plus(ahead)
+            places = torch.from_numpy(seen).to(scores.device)
+            found = scores[places]
+            factor = params.repetition_penalty
+            scores[places] = torch.where(found < 0, found * factor, found / factor)
+        if self._penalised:
+            ids, counts = self._counts.plus(ahead)
+            loss = params.presence_penalty + params.frequency_penalty * counts
+            places = torch.from_numpy(ids).to(scores.device)
+            scores[places] -= torch.from_numpy(loss).to(scores)
+        if self._bias[0]:
+            scores[self._bias[0]] += torch.tensor(self._bias[1], device=scores.device)
+        banned = list(self._banned)
+        if self._sequences:
+            tail = (*self._tail, *ahead)
+            banned += [word[-1] for word in self._sequences if tail[-len(word) + 1 :] == word[:-1]]
+        if len(self.tokens) + len(ahead) < params.min_new_tokens:
+            banned += self.stop_ids
+        if banned:
+            scores[banned] = -math.inf
+        if constraint is not None:
+            constraint.allow(scores)
+
+    def accept(self, token: int) -> None:
+        """The next token."""
+        self.tokens.append(token)
+        self.stopped = token in self.stop_ids
+        if self.params.repetition_penalty != 1:
+            self._seen.add((token,))
+        if self._penalised:
+            self._counts.add((token,))
+        if self._sequences:
+            self._tail = [*self._tail, token][-self._longest :]
+        if self.constraint is not None:
+            self.constraint.accept(token)
+
+
+class _Counts:
+    """How often each token has come, as arrays that grow: a step costs what is new."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, int] = {}
+        self._ids = np.zeros(64, dtype=np.int64)
+        self._counts = np.zeros(64, dtype=np.float64)
+
+    def add(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            slot = self._slots.setdefault(token, len(self._slots))
+            if slot == len(self._ids):
+                self._ids = np.concatenate((self._ids, np.zeros_like(self._ids)))
+                self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
+            self._ids[slot] = token
+            self._counts[slot] += 1
+
+    def plus(self, tokens: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Ids and counts as they were if these came too."""
+        ids, counts = self._ids[: len(self._slots)], self._counts[: len(self._slots)]
+        for token in tokens:
+            slot = self._slots.get(token)
+            if slot is None:
+                (new,) = np.nonzero(ids == token)
+                if not len(new):
+                    ids, counts = np.append(ids, token), np.append(counts, 0.0)
+                    new = np.array([len(ids) - 1])
+                slot = int(new[0])
+            counts = counts.copy()
+            counts[slot] += 1
+        return ids, counts
+
+
+@torch.inference_mode()
+def draw(
+    scores: Tensor, answers: Sequence[Answer], proposals: Sequence[Sequence[int]] | None = None
+) -> list[list[Draw] | ChatGLMError]:
+    """Choose the next tokens of several answers, and add them to the answers.
+
+    An answer with k proposed tokens has 1 + k rows of scores: after what it has, and after each of the proposed. Its
+    tokens are drawn row by row, up to the first that is not the proposed one (that one included) or ends the answer.
+
+    Args:
+        scores: float32 (rows, vocabulary), the answers' rows one after the other; overwritten.
+        answers: none of them stopped.
+        proposals: of each answer; None: there are none.
+
+    Returns:
+        For each answer its new tokens, at least one; or, where none can be drawn, the error: NumericalError if the
+        model's scores are not finite, InputError if the parameters together forbid every token, UnsupportedError if
+        the constraint gives up. Such an answer is as it was; the others are not touched by it.
+    """
+    if proposals is None:
+        proposals = [()] * len(answers)
+    rows = [(answer, done) for answer, ahead in zip(answers, proposals, strict=True) for done in range(len(ahead) + 1)]
+    if len(rows) != len(scores):
+        raise InputError(f"{len(scores)} rows of scores for {len(rows)} places of {len(answers)} answers")
+    finite = torch.isfinite(scores.amax(dim=-1)).tolist()
+    asked = [row for row, (answer, _) in enumerate(rows) if answer.params.logprobs is not None]
+    table = scores[asked].log_softmax(dim=-1) if asked else None
+    errors: dict[int, ChatGLMError] = {}
+    changed = False
+    first = 0
+    for answer, ahead in zip(answers, proposals, strict=True):
+        if not answer.plain:
+            changed = True
+            _adjust(scores, first, answer, ahead, finite, errors)
+        first += len(ahead) + 1
+    best = scores.amax(dim=-1).tolist() if changed else None
+    draws = _choose(scores, rows)
+    if table is not None:
+        _report(table, asked, rows, draws)
+
+    results: list[list[Draw] | ChatGLMError] = []
+    first = 0
+    for answer, ahead in zip(answers, proposals, strict=True):
+        taken: list[Draw] = []
+        failure: ChatGLMError | None = None
+        for row in range(first, first + len(ahead) + 1):
+            failure = errors.get(row)
+            if not finite[row]:
+                failure = NumericalError(
+                    f"the model's scores are not finite after {len(answer.tokens)} tokens of the answer: the weights "
+                    "are damaged, or their precision is too low for them (try .float() or bfloat16)"
+                )
+            elif failure is None and best is not None and best[row] == -math.inf:
+                failure = InputError(
+                    f"after {len(answer.tokens)} tokens of the answer its options (bad_words_ids, min_new_tokens) and "
+                    "its constraint together forbid every token"
+                )
+            if failure is not None:
+                break
+            taken.append(draws[row])
+            answer.accept(draws[row].token)
+            if answer.stopped or row == first + len(ahead) or draws[row].token != ahead[row - first]:
+                break
+        # Tokens that were drawn before a row failed stand; their successor fails in the next step.
+        results.append(failure if failure is not None and not taken else taken)
+        first += len(ahead) + 1
+    return results
+
+
+def _adjust(
+    scores: Tensor,
+    first: int,
+    answer: Answer,
+    ahead: Sequence[int],
+    finite: Sequence[bool],
+    errors: dict[int, ChatGLMError],
+) -> None:
+    """Adjust an answer's rows, as far as they can be reached."""
+    constraint = answer.constraint
+    for done in range(len(ahead) + 1):
+        row = first + done
+        if not finite[row]:
+            return
+        try:
+            answer.adjust(scores[row], ahead[:done], constraint)
+        except ChatGLMError as error:
+            errors[row] = error
+            return
+        if constraint is not None and done < len(ahead):
+            if ahead[done] in answer.stop_ids or scores[row, ahead[done]] == -math.inf:
+                return
+            constraint = constraint.fork() if done == 0 else constraint
+            constraint.accept(ahead[done])
+
+
+def _choose(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[Draw]:
+    """The token of every row; of rows whose scores are of no use, any."""
+    chosen = [0] * len(rows)
+    greedy, whole, cut = [], [], []
+    for row, (answer, _) in enumerate(rows):
+        params = answer.params
+        if params.greedy:
+            greedy.append(row)
+        elif params.top_k or params.top_p < 1 or params.min_p:
+            cut.append(row)
+        else:
+            whole.append(row)
+    # On a GPU all together; on a CPU one by one, as memory for several rows at once costs more than they do.
+    few = 1 if scores.device.type == "cpu" else len(rows)
+    for some, of, size in ((greedy, _likeliest, len(rows)), (whole, _from_all, few), (cut, _from_few, few)):
+        for start in range(0, len(some), size):
+            part = some[start : start + size]
+            theirs = scores if len(part) == len(rows) else scores[part] if size > 1 else scores[part[0]][None]
+            for row, token in zip(part, of(theirs, [rows[row] for row in part]), strict=True):
+                chosen[row] = token
+    return [Draw(token) for token in chosen]
+
+
+def _likeliest(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
+    tokens: list[int] = scores.argmax(dim=-1).tolist()
+    return tokens
+
+
+def _cooled(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> Tensor:
+    """Scores at each row's temperature, the best of a row 0; in place."""
+    heat = torch.tensor([max(answer.params.temperature, 1e-30) for answer, _ in rows], device=scores.device)
+    return scores.sub_(scores.amax(dim=-1, keepdim=True)).div_(heat[:, None])
+
+
+def _from_all(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
+    """Draw from all tokens, in the order of their ids."""
+    numbers = torch.tensor([answer.number(ahead) for answer, ahead in rows], dtype=torch.float64, device=scores.device)
+    sums = _cooled(scores, rows).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    total = sums[:, -1]
+    # Below the total whatever is rounded, and right of equal sums: what has no probability is never drawn.
+    place = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
+    found = torch.searchsorted(sums, place[:, None], right=True)[:, 0]
+    tokens: list[int] = found.clamp(max=scores.shape[1] - 1).tolist()
+    return tokens
+
+
+def _from_few(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
+    """Draw from what top_k, top_p and min_p leave, in the order of scores, then ids."""
+    x = _cooled(scores, rows)
+    size = x.shape[1]
+    # One more than may be kept: whether the last one ties with those beyond must be seen.
+    first = _best(x, min(size, 1 + max(answer.params.top_k or _LIKELIEST for answer, _ in rows)))
+    masses = [0.0] * len(rows)
+    if any(answer.params.top_p < 1 and not answer.params.top_k for answer, _ in rows):
+        masses = x.softmax(dim=-1).amax(dim=-1).double().reciprocal().tolist()
+    tokens = []
+    for row, (answer, ahead) in enumerate(rows):
+        best, ids = first[row]
+        weights = _kept(best, answer.params, masses[row], len(best) == size)
+        for count in (min(size, _LIKELY), size):
+            if weights is None:
+                best, ids = _best(x[row : row + 1], count)[0]
+                weights = _kept(best, answer.params, masses[row], count == size)
+        assert weights is not None
+        sums = weights.cumsum()
+        place = min(answer.number(ahead) * sums[-1], np.nextafter(sums[-1], 0))
+        tokens.append(int(ids[min(int(np.searchsorted(sums, place, side="right")), len(sums) - 1)]))
+    return tokens
+
+
+def _best(x: Tensor, count: int) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Of every row the highest scores and their ids; equal ones in the order of their ids."""
+    values, ids = (part.cpu().numpy() for part in x.topk(count, dim=-1))
+    found = []
+    for best, places in zip(values, ids, strict=True):
+        if (best[1:] == best[:-1]).any():
+            order = np.lexsort((places, -best))
+            best, places = best[order], places[order]
+        found.append((best, places))
+    return found
+
+
+def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complete: bool) -> npt.NDArray[Any] | None:
+    """Relative probabilities of the tokens that are kept, which are the first ones.
+
+    Args:
+        scores: the best ones, falling from 0 on.
+        mass: sum of exp(score) over all tokens, also those that are not here; needed without top_k.
+        complete: whether these are all there are.
+
+    Returns:
+        None if `scores` ends too early to decide it.
+    """
+    kept = len(scores)
+    if 0 < params.top_k < kept:
+        kept = int(np.count_nonzero(scores >= scores[params.top_k - 1]))
+    weights = np.exp(scores[:kept].astype(np.float64))
+    if params.top_k or complete:
+        mass = float(weights.sum())
+    if params.top_p < 1:
+        kept = min(kept, int(np.searchsorted(weights.cumsum(), params.top_p * mass)) + 1)
+    if params.min_p:
+        kept = min(kept, int(np.count_nonzero(weights >= params.min_p)))
+    kept = max(kept, 1)
+    # What follows may have the same score, and then a smaller id.
+    return weights[:kept] if complete or scores[kept - 1] > scores[-1] else None
+
+
+def _report(table: Tensor, asked: Sequence[int], rows: Sequence[tuple[Answer, int]], draws: list[Draw]) -> None:
+    """Put log-probabilities on the draws of the rows that ask for them."""
+    tokens = torch.tensor([draws[row].token for row in asked], device=table.device)
+    own = table.gather(1, tokens[:, None])[:, 0].tolist()
+    # Always as many, so that the order of equals does not depend on what others ask for.
+    values, ids = (part.tolist() for part in table.topk(min(_ALTERNATIVES, table.shape[1]), dim=-1))
+    for n, row in enumerate(asked):
+        count = rows[row][0].params.logprobs or 0
+        likeliest = tuple(zip(ids[n][:count], values[n][:count], strict=True))
+        draws[row] = Draw(draws[row].token, own[n], likeliest)

@@ -1,0 +1,433 @@
+"""Which tokens of which sequences go through the model in the next step. Touches no tensor.
+
+A task is one sequence in the making. It waits, then runs with pages of its own, and may be preempted: it loses its
+pages, keeps its ids, and waits again at its old place. A step takes, within a budget of tokens,
+
+1. the last token of every running task whose other tokens are computed, so that no prompt holds up an answer;
+2. prompts, in pieces: half of what is left for the oldest, the rest for the one that needs least, so that a long prompt
+   gets on and short ones need not wait for it;
+3. tokens that a proposer bets on (speculation), from what nobody else wants: they preempt nobody.
+
+Admission is in order of arrival, preemption takes the newest. So the oldest running task gets on with every step and is
+never preempted: every task finishes.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Literal
+
+from chatglm.engine.pages import PageTable, root_key
+from chatglm.errors import EngineError, InputError, QueueFullError
+
+__all__ = ["Plan", "Scheduler", "Span", "Task"]
+
+_SIDE_BY_SIDE = 4
+"""Prompts that are read at the same time: more only while they fit in the step, since each holds all its pages."""
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """One sequence: a prompt, and what was generated.
+
+    Args:
+        ids: all tokens so far. The scheduler appends those that `Scheduler.advance` is told; nobody else changes them.
+        limit: most tokens that it will ever have.
+        salt: what else its keys and values depend on (adapter, learned prefix): tasks of another share nothing with it.
+        block: so many first tokens see one another in both directions: they go through the model together, and share
+            pages only with an equal block. 0: a token sees those before it only.
+        owner: the caller's own.
+
+    Attributes:
+        proposal: tokens that may come next; the caller sets them before a plan, the plan takes as many as fit.
+        computed: so many first tokens have their keys and values in `pages`.
+        pages: its pages, in order; a learned prefix lies in front of the first token.
+        reused: tokens of the prompt that did not have to be computed.
+        state: where it is. What a preempted task has in pages is forgotten, and computed again.
+    """
+
+    ids: list[int]
+    limit: int
+    salt: str = ""
+    block: int = 0
+    owner: Any = None
+    proposal: list[int] = field(default_factory=list, init=False)
+    computed: int = field(default=0, init=False)
+    pages: list[int] = field(default_factory=list, init=False)
+    reused: int = field(default=0, init=False)
+    state: Literal["new", "waiting", "running", "finished"] = field(default="new", init=False)
+    rank: tuple[int, int] = field(default=(0, 0), init=False)  # order of arrival; forks arrived with their origin
+    _keys: list[bytes] = field(default_factory=list, init=False)  # of the text before each full page, and behind them
+    _admitted: bool = field(default=False, init=False)  # once at least
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that have to be computed before the next one is known."""
+        return len(self.ids) - self.computed
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens of one task that go through the model.
+
+    Attributes:
+        start: the first of them.
+        count: how many, the proposal among them.
+        proposal: tokens behind the task's last one.
+        wanted: of how many of the last tokens the scores are needed: none inside a prompt, else 1 + the proposal's.
+    """
+
+    task: Task
+    start: int
+    count: int
+    proposal: tuple[int, ...]
+    wanted: int
+
+    @property
+    def ids(self) -> list[int]:
+        """Of the task, up to the last token of the span."""
+        return [*self.task.ids[: self.start + self.count - len(self.proposal)], *self.proposal]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step.
+
+    Attributes:
+        copies: (source, target) of pages to copy, one after the other, before anything else.
+        spans: what goes through the model; at most one of each task.
+    """
+
+    copies: list[tuple[int, int]]
+    spans: list[Span]
+
+
+class Scheduler:
+    """Tasks over a table of pages.
+
+    Args:
+        table: the pages; nobody else takes any.
+        budget: most tokens of a step. Only a block that is longer goes through in a step of more.
+        max_running: most tasks that run at a time.
+        max_waiting: most tasks that wait to be admitted.
+
+    Attributes:
+        preemptions, reused: how often a task lost its pages, and tokens that did not have to be computed, so far.
+
+    Raises:
+        InputError: the budget leaves nothing for prompts when all run, or a number is not positive.
+    """
+
+    def __init__(self, table: PageTable, *, budget: int = 512, max_running: int = 64, max_waiting: int = 256) -> None:
+        if min(max_running, max_waiting) < 1:
+            raise InputError(f"max_running {max_running}, max_waiting {max_waiting}: both have to be at least 1")
+        if budget <= max_running:
+            raise InputError(
+                f"budget {budget}: it has to be greater than max_running ({max_running}), or no prompt is read"
+            )
+        self.table, self.budget, self.max_running, self.max_waiting = table, budget, max_running, max_waiting
+        self.preemptions = self.reused = 0
+        self._waiting: list[Task] = []  # both by rank
+        self._running: list[Task] = []
+        self._numbers = count()
+        self._copies: list[tuple[int, int]] = []
+        self._prefixes: dict[str, tuple[int, list[int]]] = {}
+        self._refused: tuple[Task, int] | None = None
+
+    @property
+    def waiting(self) -> Sequence[Task]:
+        """In the order in which they will be admitted."""
+        return self._waiting
+
+    @property
+    def running(self) -> Sequence[Task]:
+        """The oldest first."""
+        return self._running
+
+    def add_prefix(self, salt: str, tokens: int) -> list[int]:
+        """Pin pages for a learned prefix (P-tuning v2), in front of every task with this salt.
+
+        Args:
+            tokens: virtual ones.
+
+        Returns:
+            Its pages, to be written before the next step.
+
+        Raises:
+            InputError: the salt has a prefix, tasks are under way, or the memory is too small.
+        """
+        if salt in self._prefixes or self._running or self._waiting:
+            raise InputError(f"prefix of {salt!r}: it has one already, or tasks are under way; add it before the first")
+        pages = -(-tokens // self.table.page_tokens)
+        if tokens < 1 or pages >= self.table.available:
+            raise InputError(
+                f"prefix of {tokens} tokens: {self.table.available} pages are available, one has to be left"
+            )
+        self._prefixes[salt] = (tokens, self.table.allocate(pages))
+        return list(self._prefixes[salt][1])
+
+    def submit(self, task: Task) -> None:
+        """Take a new task on.
+
+        Raises:
+            InputError: it has no tokens or more than its limit, or could not be finished in this memory even alone.
+            QueueFullError: too many wait.
+        """
+        if task.state != "new":
+            raise EngineError(f"a task was submitted that is {task.state}")
+        if not 0 < len(task.ids) <= task.limit or not 0 <= task.block <= len(task.ids):
+            raise InputError(f"{len(task.ids)} tokens, {task.block} of them a block, with a limit of {task.limit}")
+        own = self._pages_for(task, task.limit) - self._prefix(task)[0] // self.table.page_tokens
+        pinned = sum(len(pages) for _, pages in self._prefixes.values())
+        if own > self.table.total - pinned:
+            raise InputError(
+                f"{task.limit} tokens take {own} pages of key/value memory, and there are {self.table.total - pinned}; "
+                "shorten the prompt, ask for fewer new tokens, or give the engine more memory"
+            )
+        if len(self._waiting) >= self.max_waiting:
+            raise QueueFullError(f"{len(self._waiting)} requests are waiting, and no more may; try again later")
+        task.rank = (next(self._numbers), 0)
+        self._wait(task)
+
+    def fork(self, task: Task, start: int, tokens: Sequence[int], owner: Any = None) -> Task:
+        """Another task: the first `start` tokens of a running one, computed there, and then other tokens.
+
+        It shares the full pages and gets a copy of the last one. Where it cannot run at once it waits, with the rank of
+        the first, and finds the full pages in the index.
+
+        Raises:
+            EngineError: the task does not run or has not computed so many, or there are no tokens, or too many.
+        """
+        twin = Task([*task.ids[:start], *tokens], task.limit, task.salt, task.block, owner)
+        possible = task.state == "running" and task.block <= start <= task.computed
+        if not possible or not start < len(twin.ids) <= twin.limit:
+            raise EngineError(f"fork of a task that is {task.state} at {task.computed}: {start} + {len(tokens)} tokens")
+        twin.rank, twin._admitted = (task.rank[0], next(self._numbers)), True
+        full, rest = divmod(self._prefix(task)[0] + start, self.table.page_tokens)
+        missing = self._pages_for(twin, len(twin.ids)) - full
+        if len(self._running) >= self.max_running or self.table.available < missing:
+            self._wait(twin)
+            return twin
+        self.table.share(task.pages[:full])
+        twin.pages = task.pages[:full] + self.table.allocate(missing)
+        if rest:
+            self._copies.append((task.pages[full], twin.pages[full]))
+        twin.computed, twin._keys = start, task._keys[: full + 1]
+        self._run(twin)
+        return twin
+
+    def plan(self) -> Plan:
+        """What the next step computes; its tasks have the pages for that. Empty only when there is no task.
+
+        Every span has to be told to `advance`, unless its task is finished first.
+
+        Raises:
+            EngineError: all tokens of a running task are computed, and it was told no new one.
+        """
+        if any(not task.remaining for task in self._running):
+            raise EngineError("a task runs whose next token nobody told; advance it with one, or finish it")
+        decodes = []
+        for task in list(self._running):  # the oldest first: who is preempted for one comes behind it
+            if task.state == "running" and task.remaining == 1 and self._grow(task):
+                decodes.append(task)
+        left = self.budget - len(decodes)
+        prompts = [task for task in self._running if task.remaining > 1]
+        while self._waiting and len(self._running) < self.max_running:
+            if len(prompts) >= _SIDE_BY_SIDE and sum(task.remaining for task in prompts) >= left:
+                break
+            task = self._waiting[0]
+            if not self._admit(task):
+                break
+            if task.remaining > 1:
+                insort(prompts, task, key=_rank)
+            else:
+                decodes.append(task)
+                left -= 1
+        shares = self._divide(prompts, left)
+        left -= sum(shares.values())
+        spans = []
+        for task in decodes:
+            proposal = self._bet(task, left)
+            left -= len(proposal)
+            spans.append(Span(task, task.computed, 1 + len(proposal), proposal, 1 + len(proposal)))
+        for task, share in shares.items():
+            spans.append(Span(task, task.computed, share, (), int(share == task.remaining)))
+        copies, self._copies = self._copies, []
+        return Plan(copies, spans)
+
+    def advance(self, span: Span, tokens: Sequence[int] = ()) -> None:
+        """Take down that a span was computed.
+
+        Args:
+            tokens: what came of its scores: as much of its proposal as was accepted, and one more; fewer where the text
+                ends before. None inside a prompt, and where the task is finished before the next plan.
+
+        Raises:
+            EngineError: the span is not the task's next, or these tokens cannot have come of it.
+        """
+        task = span.task
+        if task.state != "running" or span.start != task.computed:
+            raise EngineError(f"a span from {span.start} on, of a task that is {task.state} at {task.computed}")
+        if len(tokens) > span.wanted or tuple(tokens[:-1]) != span.proposal[: max(len(tokens) - 1, 0)]:
+            raise EngineError(f"{list(tokens)} of {span.wanted} scores, with {span.proposal} proposed")
+        if len(task.ids) + len(tokens) > task.limit:
+            raise EngineError(f"{len(tokens)} more tokens for a task of {len(task.ids)}, with a limit of {task.limit}")
+        # The keys and values of rejected tokens stay behind and are written over.
+        task.ids += tokens
+        task.computed = len(task.ids) - 1 if tokens else span.start + span.count - len(span.proposal)
+        task.proposal = []
+        self._index(task)
+
+    def finish(self, task: Task) -> None:
+        """Let a task go, done or given up; what it computed stays to be found. Once more does nothing.
+
+        `advance` first, with the stop token too: else what the last step computed is lost to others.
+        """
+        if task.state == "running":
+            self._running.remove(task)
+            self._release(task)
+        elif task.state == "waiting":
+            self._waiting.remove(task)
+        task.state = "finished"
+
+    def check(self) -> None:
+        """
+        Raises:
+            EngineError: the books are wrong.
+        """
+        size = self.table.page_tokens
+        writable = []
+        for task in self._running:
+            virtual = self._prefix(task)[0]
+            if not 0 <= task.computed <= len(task.ids) <= task.limit:
+                raise EngineError(f"{task.computed} tokens computed of {len(task.ids)}, with a limit of {task.limit}")
+            full = (virtual + task.computed) // size
+            if len(task._keys) != full + 1:
+                raise EngineError(f"{len(task._keys)} keys of {full} full pages")
+            if len(task.pages) < self._pages_for(task, task.computed) or len(set(task.pages)) < len(task.pages):
+                raise EngineError(f"pages {task.pages} for {virtual} + {task.computed} tokens")
+            writable += task.pages[full:]
+        for task in self._waiting:
+            if task.pages or task.computed:
+                raise EngineError(f"a waiting task holds {task.pages} and {task.computed} tokens")
+        for tasks, state in ((self._waiting, "waiting"), (self._running, "running")):
+            if any(task.state != state for task in tasks) or tasks != sorted(tasks, key=_rank):
+                raise EngineError(f"tasks that are {state}: {[(task.state, task.rank) for task in tasks]}")
+        if len(self._running) > self.max_running:
+            raise EngineError(f"{len(self._running)} tasks run, of {self.max_running} that may")
+        pinned = [pages for _, pages in self._prefixes.values()]
+        self.table.check([*pinned, *(task.pages for task in self._running)], writable)
+
+    def _prefix(self, task: Task) -> tuple[int, list[int]]:
+        return self._prefixes.get(task.salt, (0, []))
+
+    def _pages_for(self, task: Task, tokens: int) -> int:
+        return -(-(self._prefix(task)[0] + tokens) // self.table.page_tokens)
+
+    def _wait(self, task: Task) -> None:
+        task.state = "waiting"
+        insort(self._waiting, task, key=_rank)
+
+    def _run(self, task: Task) -> None:
+        task.state = "running"
+        insort(self._running, task, key=_rank)
+
+    def _admit(self, task: Task) -> bool:
+        """Give a waiting task pages for all its tokens, those of others where they hold the same; or leave it."""
+        table = self.table
+        # A page for each that runs already: else what is admitted now would soon be preempted again.
+        room = table.available - len(self._running)
+        # What was refused is refused again until there is more room: no need to look the whole prompt up.
+        if self._running and self._refused and self._refused[0] is task and room <= self._refused[1]:
+            return False
+        virtual, pinned = self._prefix(task)
+        full, rest = divmod(virtual, table.page_tokens)
+        # The scores of the last token are needed, so that one has to be computed whatever the index has.
+        found = table.match(root_key(task.salt, task.ids[: task.block]), task.ids[:-1], table.page_tokens - rest)
+        shared = pinned[:full] + found.pages
+        table.share(shared)
+        missing = self._pages_for(task, len(task.ids)) - len(shared)
+        if missing > table.available - len(self._running):
+            table.release(shared)
+            self._refused = (task, room)
+            return False
+        own = table.allocate(missing)
+        source = pinned[full] if found.source is None and rest and not found.pages else found.source
+        # A page that was kept may have been given away to the one that wants its copy.
+        if source is not None and source != own[0]:
+            self._copies.append((source, own[0]))
+        task.pages, task._keys = shared + own, [b""] * full + found.keys
+        task.computed = max(len(shared) * table.page_tokens - virtual, 0) + found.common
+        self.reused += task.computed
+        if not task._admitted:
+            task.reused, task._admitted = task.computed, True
+        del self._waiting[0]
+        self._run(task)
+        return True
+
+    def _grow(self, task: Task) -> bool:
+        """Have pages for all tokens of a running task; False: it was preempted itself."""
+        missing = self._pages_for(task, len(task.ids)) - len(task.pages)
+        while missing > self.table.available:
+            newest = self._running.pop()
+            self._release(newest)
+            self._wait(newest)
+            self.preemptions += 1
+            if newest is task:
+                return False
+        task.pages += self.table.allocate(max(missing, 0))
+        return True
+
+    def _divide(self, prompts: Sequence[Task], left: int) -> dict[Task, int]:
+        """How many tokens of each prompt to compute; `prompts` are in order of arrival."""
+        shares: dict[Task, int] = {}
+        if not prompts:
+            return shares
+        oldest, *others = prompts
+        half = -(-left // 2) if others else left
+        # A block goes at once. A long one may be more than the budget, and then goes when it is the oldest.
+        shares[oldest] = max(min(oldest.remaining, half), oldest.block - oldest.computed)
+        left -= shares[oldest]
+        for task in sorted(others, key=lambda task: task.remaining):
+            share = min(task.remaining, left)
+            if share > 0 and share >= task.block - task.computed:
+                shares[task] = share
+                left -= share
+        shares[oldest] += max(min(oldest.remaining - shares[oldest], left), 0)
+        return shares
+
+    def _bet(self, task: Task, left: int) -> tuple[int, ...]:
+        """As much of a task's proposal as there is room for, in the step and in memory."""
+        most = max(min(len(task.proposal), left, task.limit - len(task.ids) - 1), 0)
+        missing = self._pages_for(task, len(task.ids) + most) - len(task.pages)
+        if missing > 0 and missing + len(self._running) > self.table.available:
+            most = len(task.pages) * self.table.page_tokens - self._prefix(task)[0] - len(task.ids)
+        elif missing > 0:
+            task.pages += self.table.allocate(missing)
+        return tuple(task.proposal[:most])
+
+    def _text(self, task: Task, page: int) -> list[int]:
+        """What is computed of the tokens on one of a task's pages."""
+        size, virtual = self.table.page_tokens, self._prefix(task)[0]
+        return task.ids[max(page * size - virtual, 0) : min((page + 1) * size - virtual, task.computed)]
+
+    def _index(self, task: Task) -> None:
+        """Let others find the pages that have become full."""
+        full = (self._prefix(task)[0] + task.computed) // self.table.page_tokens
+        for page in range(len(task._keys) - 1, full):
+            task._keys.append(self.table.put(task._keys[-1], self._text(task, page), task.pages[page]))
+
+    def _release(self, task: Task) -> None:
+        """Give a task's pages back; what was computed can be found."""
+        last = len(task._keys) - 1
+        if rest := self._text(task, last):
+            self.table.put(task._keys[-1], rest, task.pages[last])
+        self.table.release(task.pages)
+        task.pages, task.computed, task._keys, task.proposal = [], 0, [], []
+
+
+def _rank(task: Task) -> tuple[int, int]:
+    return task.rank

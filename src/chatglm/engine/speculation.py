@@ -1,0 +1,260 @@
+"""Speculation: tokens are guessed, and checked by the model all at once, in one step instead of one each.
+
+What is guessed changes no text: `sampling.draw` accepts a guess only if it is the token that would have been drawn
+anyway. It costs, though: every guess is one more row in the step. `Speculator` weighs the two against each other, and
+does without where it does not pay.
+
+`PromptLookup` guesses that what followed the last few tokens when they stood earlier in prompt or answer follows again.
+A draft model can stand in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = ["Guess", "PromptLookup", "Proposer", "Speculator"]
+
+Key = Hashable
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Tokens that may come next.
+
+    Attributes:
+        tokens: in their order; none: no idea.
+        kind: guesses of the same kind are right about equally often; that is what is learned.
+    """
+
+    tokens: tuple[int, ...] = ()
+    kind: int = 0
+
+
+class Proposer(Protocol):
+    """Something that guesses, for several sequences at a time.
+
+    Attributes:
+        cost: of one guessed token, in steps of one row of the model that is sped up.
+    """
+
+    cost: float
+
+    def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]]) -> list[Guess]:
+        """One guess for each (key, ids, count), with at most `count` tokens.
+
+        Args:
+            asked: `ids` are prompt and answer so far; for one key they only ever grow.
+        """
+
+    def forget(self, key: Key) -> None:
+        """The sequence is over; free what is kept of it. An unknown key is none of it."""
+
+
+class PromptLookup:
+    """Guesses from the text itself: the longest of its last few tokens that stood there before, and what followed.
+
+    A sequence's table grows with it: a step costs the same however long the text is.
+
+    Args:
+        longest, shortest: how many of the last tokens are looked up.
+    """
+
+    cost = 0.0
+    _RUN = 32  # a match is followed back so far, to know how sure it is
+
+    def __init__(self, longest: int = 4, shortest: int = 2) -> None:
+        if not 1 <= shortest <= longest:
+            raise ValueError(f"prompt lookup of {shortest} to {longest} tokens: must be at least 1, shortest first")
+        self._sizes = tuple(range(longest, shortest - 1, -1))
+        self._tables: dict[Key, _Table] = {}
+
+    def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]]) -> list[Guess]:
+        return [self._guess(key, ids, count) for key, ids, count in asked]
+
+    def forget(self, key: Key) -> None:
+        self._tables.pop(key, None)
+
+    def _guess(self, key: Key, ids: Sequence[int], count: int) -> Guess:
+        table = self._tables.setdefault(key, _Table())
+        follows = table.follows
+        # A run of tokens is entered once another stands behind it, so that no text finds itself at its end.
+        for end in range(table.known, len(ids)):
+            for size in self._sizes:
+                if size <= end:
+                    follows[tuple(ids[end - size : end])] = end
+        table.known = len(ids)
+        for size in self._sizes:
+            if size > len(ids):
+                continue
+            start = follows.get(tuple(ids[len(ids) - size :]))
+            if start is not None:
+                run, most = size, min(self._RUN, start)
+                while run < most and ids[start - run - 1] == ids[len(ids) - run - 1]:
+                    run += 1
+                # Where the guess runs into its own beginning, it repeats: so a period of any length is continued.
+                period = len(ids) - start
+                tokens = tuple(ids[start + n % period] for n in range(count))
+                return Guess(tokens, run if run <= 4 else 2 + run.bit_length())
+        return Guess()
+
+
+@dataclass
+class _Table:
+    follows: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """Where the token behind a run of tokens stands, where they stood last."""
+    known: int = 1
+
+
+@dataclass
+class _Record:
+    """How often guessed tokens were right, of those that were reached; what is long ago counts less."""
+
+    right: float = 0.0
+    tried: float = 0.0
+
+    def note(self, right: int, wrong: int, keep: float) -> None:
+        kept = keep ** (right + wrong)
+        self.right = self.right * kept + right
+        self.tried = self.tried * kept + right + wrong
+
+
+@dataclass
+class _Watched:
+    """What is kept of a sequence between two steps."""
+
+    guess: Guess
+    used: int
+    records: dict[int, _Record]
+    since: int = 0
+    """Steps without a guess, with a proposer that costs."""
+
+
+class Speculator:
+    """Decides how many tokens of whose guesses go into a step.
+
+    A guess of k tokens, each right with probability a, brings a + a² + … + aᵏ tokens more and takes k rows more. How
+    long a step of so many rows takes, the runner says; how often guesses are right is counted, for each sequence and
+    kind of guess, starting from what the others of the kind show. Guesses that are free are compared with the text even
+    when they are not used, so that nothing need be tried in order to be known.
+
+    Args:
+        cost: time of a step with so many rows, in any unit; only ratios count.
+        longest: tokens of a guess.
+
+    Attributes:
+        proposed, accepted: guessed tokens that went into steps, and those of them that were right.
+    """
+
+    _FIRST = _Record(1.0, 2.0)  # what is believed of a new kind
+    _PROBE = 32  # steps after which a proposer that costs is tried again
+    _GAIN = 1.03  # a guess must promise so much more speed
+
+    def __init__(self, proposer: Proposer, cost: Callable[[int], float], *, longest: int = 16) -> None:
+        if longest < 1:
+            raise ValueError(f"guesses of {longest} tokens: must be at least 1")
+        self.proposed = self.accepted = 0
+        self._proposer, self._cost, self._longest = proposer, cost, longest
+        self._watched: dict[Key, _Watched] = {}
+        self._kinds: dict[int, _Record] = {}
+
+    def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]], other_rows: int = 0) -> list[list[int]]:
+        """Tokens to check in the next step, for each sequence that decodes in it; [] where it does not pay.
+
+        Args:
+            asked: key, ids of prompt and answer, and how many tokens at most: what memory and the request's limit of
+                length leave (one less than the tokens that may still come, as each step brings one by itself).
+            other_rows: of the same step, prompts being read.
+        """
+        free = self._proposer.cost == 0
+        wanted = []
+        for key, ids, room in asked:
+            count = min(self._longest, max(room, 0))
+            if not free and count:
+                count = self._affordable(key, count, len(asked) + other_rows)
+            if count:
+                wanted.append((key, ids, count))
+        guesses = (
+            dict(zip((key for key, _, _ in wanted), self._proposer.propose(wanted), strict=True)) if wanted else {}
+        )
+        for key, _, _ in asked:
+            guess = guesses.get(key, Guess())
+            watched = self._watched.setdefault(key, _Watched(guess, 0, {}))
+            watched.guess, watched.used = guess, 0
+            watched.since = 0 if guess.tokens else watched.since + 1
+        if free:
+            self._share([key for key, _, _ in asked], other_rows)
+        else:  # they are paid for
+            for key, _, _ in wanted:
+                self._watched[key].used = len(self._watched[key].guess.tokens)
+        proposals = []
+        for key, _, _ in asked:
+            watched = self._watched[key]
+            self.proposed += watched.used
+            proposals.append(list(watched.guess.tokens[: watched.used]))
+        return proposals
+
+    def observe(self, key: Key, tokens: Sequence[int]) -> None:
+        """What a step brought for a sequence, after `propose`."""
+        watched = self._watched.get(key)
+        if watched is None or not tokens:
+            return
+        guess = watched.guess
+        right = 0
+        while right < min(len(tokens), len(guess.tokens)) and guess.tokens[right] == tokens[right]:
+            right += 1
+        self.accepted += min(right, watched.used)
+        if guess.tokens:
+            wrong = int(right < min(len(tokens), len(guess.tokens)))
+            watched.records.setdefault(guess.kind, _Record()).note(right, wrong, 0.9)
+            self._kinds.setdefault(guess.kind, _Record(self._FIRST.right, self._FIRST.tried)).note(right, wrong, 0.995)
+        watched.guess, watched.used = Guess(), 0
+
+    def forget(self, key: Key) -> None:
+        """The sequence is over."""
+        self._watched.pop(key, None)
+        self._proposer.forget(key)
+
+    def _rate(self, key: Key, kind: int) -> float:
+        """How probably the next token of such a guess is right."""
+        of_kind = self._kinds.get(kind, self._FIRST)
+        watched = self._watched.get(key)
+        own = watched.records.get(kind, _Record()) if watched is not None else _Record()
+        return (own.right + 2 * of_kind.right / of_kind.tried) / (own.tried + 2)
+
+    def _share(self, keys: Sequence[Key], other_rows: int) -> None:
+        """Take guessed tokens, the surest first, up to where the step brings most tokens in a unit of time."""
+        chances = []
+        for key in keys:
+            watched = self._watched[key]
+            rate = self._rate(key, watched.guess.kind)
+            chances += [(rate ** (n + 1), key) for n in range(len(watched.guess.tokens))]
+        chances.sort(key=lambda chance: -chance[0])
+        rows = len(keys) + other_rows
+        tokens = float(len(keys))
+        best, taken = tokens / self._cost(rows) * self._GAIN if keys else 0.0, 0
+        for n, (chance, _) in enumerate(chances, 1):
+            tokens += chance
+            speed = tokens / self._cost(rows + n)
+            if speed > best:
+                best, taken = speed, n
+        for _, key in chances[:taken]:
+            self._watched[key].used += 1
+
+    def _affordable(self, key: Key, count: int, rows: int) -> int:
+        """How many tokens of a proposer that costs are worth it; now and then a few, to see."""
+        watched = self._watched.get(key)
+        if watched is None or watched.since >= self._PROBE:
+            return min(count, 4)
+        rate = max((self._rate(key, kind) for kind in watched.records), default=self._FIRST.right / self._FIRST.tried)
+        unit = self._cost(1)
+        step = self._cost(rows)
+        best, taken = self._GAIN / step, 0
+        tokens = 1.0
+        for n in range(1, count + 1):
+            tokens += rate**n
+            speed = tokens / (step + self._cost(rows + n) - self._cost(rows) + n * self._proposer.cost * unit)
+            if speed > best:
+                best, taken = speed, n
+        return taken

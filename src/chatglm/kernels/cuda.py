@@ -1,0 +1,259 @@
+"""Linear layers over packed weights on a CUDA device, by Triton: whether that works here, and the launching.
+
+One row of inputs (decoding) goes to a kernel that reads the weights once and has little else to do; more go to the
+card's matrix units (`cuda_kernels.py`). Block sizes follow from the shapes alone: nothing is timed, nothing waits
+for the device, so a step can be captured in a CUDA graph once it has run. Under `torch.compile` the layer is the one
+operator `chatglm::packed_linear`.
+
+`CHATGLM_KERNELS=reference` turns this off; names of CPU variants leave it on.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chatglm.errors import InputError
+from chatglm.kernels.packing import TILE, PackedWeight
+
+__all__ = ["DTYPES", "Info", "in_planes", "info", "linear", "takes"]
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""Element types of inputs and outputs."""
+
+_OLDEST = (8, 0)
+"""Compute capability that Triton supports, and the first with bfloat16 matrix units."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Whether Triton's kernels are in use for CUDA devices.
+
+    Args:
+        variant: "triton", or "reference": torch alone.
+        reason: why.
+    """
+
+    variant: str
+    reason: str
+
+
+def info() -> Info:
+    """Whether Triton's kernels are in use for CUDA devices, and why; never raises."""
+    if os.environ.get("CHATGLM_KERNELS") == "reference":
+        return Info("reference", "CHATGLM_KERNELS=reference")
+    kernels = _load()
+    if isinstance(kernels, str):
+        return Info("reference", kernels)
+    reasons = [_fits(index) for index in range(torch.cuda.device_count())]
+    if not reasons:
+        return Info("reference", "no CUDA device")
+    if all(reasons):
+        return Info("reference", reasons[0])
+    return Info("triton", f"triton {kernels.triton.__version__}")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def takes(kind: str, index: int | None, dtype: torch.dtype) -> bool:
+    """Can `linear` do it, for inputs of this type on this device (`device.type`, `device.index`)?"""
+    if kind != "cuda" or dtype not in DTYPES or os.environ.get("CHATGLM_KERNELS") == "reference":
+        return False
+    return not isinstance(_load(), str) and not _fits(index or 0)
+
+
+@functools.cache
+def _load() -> Any:
+    """The module of kernels, or one line that says why it cannot be used."""
+    try:
+        from chatglm.kernels import cuda_kernels
+    except Exception as error:  # a Triton that does not fit torch or the system fails in many ways
+        return f"triton cannot be imported ({type(error).__name__}: {error})".splitlines()[0]
+    return cuda_kernels
+
+
+@functools.cache
+def _fits(index: int) -> str:
+    """Why Triton cannot use this device; empty if it can."""
+    if torch.version.cuda is None:
+        return "these kernels were written for NVIDIA's devices"
+    if torch.cuda.get_device_capability(index) < _OLDEST:
+        found = ".".join(map(str, torch.cuda.get_device_capability(index)))
+        return f"{torch.cuda.get_device_name(index)} has compute capability {found}; Triton needs 8.0"
+    try:
+        import triton
+
+        # Makes Triton's driver, for which it compiles a little C: without a compiler that fails here, not in a layer.
+        triton.runtime.driver.active.get_current_target()
+    except Exception as error:
+        return f"triton does not work here ({type(error).__name__}: {error})".splitlines()[0]
+    return ""
+
+
+# The layer
+
+
+def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """inputs (…, columns) of one of `DTYPES`, on the weight's device → (…, rows) of the same; products are summed in
+    float32, and the bias (rows,), of any float type, is added before the one rounding at the end.
+
+    Of `reference.linear` in exact arithmetic it is off by the rounding of the result, of float32 sums, and, for more
+    than one row and weights in groups, of each weight to the inputs' type.
+
+    Raises:
+        InputError: the inputs have another width.
+    """
+    if inputs.shape[-1] != weight.columns:
+        raise InputError(
+            f"a weight of {weight.rows}x{weight.columns} takes {weight.columns} inputs, got {inputs.shape[-1]}"
+        )
+    # Outside of a graph the operator's machinery would cost more than the launch.
+    run = torch.ops.chatglm.packed_linear if torch.compiler.is_compiling() else _run
+    outputs: Tensor = run(
+        inputs, weight.data, weight.scales, bias, weight.rows, weight.columns, weight.bits, weight.group_size
+    )
+    return outputs
+
+
+def _run(
+    inputs: Tensor,
+    data: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    rows: int,
+    columns: int,
+    bits: int,
+    group_size: int,
+) -> Tensor:
+    outputs = inputs.new_empty(*inputs.shape[:-1], rows)
+    given = inputs.detach().reshape(-1, columns)
+    if not given.numel():
+        return outputs
+    if data.storage_offset() % 4:  # cannot be read as words where it lies
+        data = data.clone()
+    shape = _Shape(rows, columns, bits, group_size, scales.shape[1], data.numel() // scales.shape[0])
+    words, scales = data.detach().view(torch.int32), scales.detach().contiguous()
+    bias = None if bias is None else bias.detach().contiguous()
+    with torch.cuda.device_of(inputs):
+        (_one if given.shape[0] == 1 else _many)(given, words, scales, bias, outputs, shape)
+    return outputs
+
+
+torch.library.custom_op("chatglm::packed_linear", _run, mutates_args=())
+
+
+@torch.library.register_fake("chatglm::packed_linear")  # type: ignore[untyped-decorator]
+def _like(inputs: Tensor, data: Tensor, scales: Tensor, bias: Tensor | None, rows: int, *_: int) -> Tensor:
+    return inputs.new_empty(*inputs.shape[:-1], rows)
+
+
+class _Shape(NamedTuple):
+    rows: int
+    columns: int
+    bits: int
+    group_size: int
+    groups: int
+    tile_bytes: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.rows // TILE)
+
+    @property
+    def steps(self) -> int:
+        """Words of a row."""
+        return self.tile_bytes // (4 * TILE)
+
+    @property
+    def group_steps(self) -> int:
+        """Words that share a scale; 0 if all of the row do."""
+        return self.group_size * self.bits // 32
+
+
+def _one(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outputs: Tensor, shape: _Shape) -> None:
+    """given (1, columns)."""
+    # A thread has 8 words in flight. Where there are few tiles, more threads share each, so that every multiprocessor
+    # has enough bytes to wait for. More steps than half the threads, and Triton fetches inputs through shared memory,
+    # with a barrier for each plane; up to there every thread loads what it needs.
+    warps = 16 if shape.tiles <= 512 else 8 if shape.tiles <= 1024 else 4
+    _load().one_row[(shape.tiles,)](
+        given if given.stride(1) == 1 else given.contiguous(),
+        words,
+        scales,
+        scales if bias is None else bias,
+        outputs,
+        shape.rows,
+        shape.columns,
+        shape.steps,
+        shape.groups,
+        BITS=shape.bits,
+        GROUP_STEPS=shape.group_steps,
+        STEPS=16 * warps,
+        BIASED=bias is not None,
+        num_warps=warps,
+        enable_fp_fusion=True,
+    )
+
+
+def _many(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outputs: Tensor, shape: _Shape) -> None:
+    """given (count, columns)."""
+    count = given.shape[0]
+    block = _block(count, given.dtype)
+    _load().many_rows[(-(-count // block.rows), -(-shape.rows // block.outputs))](
+        in_planes(given, shape.bits, shape.steps),
+        words,
+        scales,
+        scales if bias is None else bias,
+        outputs,
+        count,
+        shape.rows,
+        shape.steps,
+        shape.groups,
+        BITS=shape.bits,
+        GROUP_STEPS=shape.group_steps,
+        ROWS=block.rows,
+        OUTPUTS=block.outputs,
+        STEPS=block.steps,
+        BIASED=bias is not None,
+        num_warps=block.warps,
+        num_stages=block.stages,
+        enable_fp_fusion=True,
+    )
+
+
+class _Block(NamedTuple):
+    rows: int
+    outputs: int
+    steps: int
+    warps: int
+    stages: int
+
+
+def _block(count: int, dtype: torch.dtype) -> _Block:
+    """Sizes that leave the matrix units fed and fit into the shared memory of every card from 8.0 on (99 KiB)."""
+    if dtype == torch.float32:  # no matrix units: plain multiplications
+        return _Block(16 if count <= 16 else 32, 32, 16, 4, 2)
+    if count <= 16:  # weights still cost more than products: many blocks, several steps ahead
+        return _Block(16, 16, 64, 4, 3)
+    if count <= 32:
+        return _Block(32, 32, 32, 4, 3)
+    if count <= 128:
+        return _Block(64, 64, 16, 4, 3)
+    return _Block(128, 64, 16, 4, 2)
+
+
+def in_planes(given: Tensor, bits: int, steps: int) -> Tensor:
+    """(count, columns) → (count, planes, steps): column of plane i and step s is the i-th number, from the lowest bit
+    on, of a row's word s; zeros where there is no such column.
+    """
+    planes = 32 // bits
+    padded = F.pad(given, (0, planes * steps - given.shape[1]))
+    if bits == 8:
+        return padded.unflatten(1, (steps, 4)).transpose(1, 2).contiguous()
+    # Of 8 columns the first 4 are low halves of bytes, the others high halves.
+    return padded.unflatten(1, (steps, 2, 4)).permute(0, 3, 2, 1).flatten(1, 2).contiguous()

@@ -1,0 +1,408 @@
+"""Every option of generation, declared once: command line, YAML, HTTP fields and documentation derive from it.
+
+    params = SamplingParams(temperature=0.8, top_p=0.8, seed=1)
+    params = SamplingParams.from_dict({"temperature": 0.2}, defaults=SamplingParams.from_generation_config(saved))
+
+The defaults change nothing of the model's own distribution. What a model's generation_config.json says is for the
+caller to put underneath, as above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from chatglm.errors import InputError, UnsupportedError
+
+__all__ = ["Option", "SamplingParams"]
+
+Number: TypeAlias = int | float
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of one option.
+
+    Attributes:
+        name: of the field, which is also the key in YAML and HTTP.
+        kind: `number`, `integer`, `strings`, `ids`, `biases` (id to number) or `words` (lists of ids).
+        default: where nothing is said; None: the option is off.
+        help: one line for people.
+        low, high: what a number (each number of `biases`, each id) may be, both included.
+        above: `low` itself is excluded.
+        optional: None is a value.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    low: Number | None = None
+    high: Number | None = None
+    above: bool = False
+    optional: bool = False
+
+    @property
+    def flag(self) -> str:
+        """On the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def range(self) -> str:
+        """In words; "" where anything goes."""
+        if self.low is None:
+            return ""
+        least = f"above {self.low}" if self.above else f"at least {self.low}"
+        if self.high is None:
+            return least
+        return f"above {self.low}, at most {self.high}" if self.above else f"from {self.low} to {self.high}"
+
+    def schema(self) -> dict[str, Any]:
+        """As JSON schema, for HTTP."""
+        number: dict[str, Any] = {"type": "integer" if self.kind in ("integer", "ids", "words") else "number"}
+        if self.low is not None:
+            number["exclusiveMinimum" if self.above else "minimum"] = self.low
+        if self.high is not None:
+            number["maximum"] = self.high
+        ids = {"type": "array", "items": number}
+        text = {"type": "string", "minLength": 1}
+        whole: dict[str, dict[str, Any]] = {
+            "number": number,
+            "integer": number,
+            "strings": {"anyOf": [text, {"type": "array", "items": text}]},
+            "ids": ids,
+            "biases": {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": number},
+            "words": {"type": "array", "items": {**ids, "minItems": 1}},
+        }
+        found = whole[self.kind]
+        if self.optional:
+            found = {"anyOf": [found, {"type": "null"}]}
+        return {**found, "default": _plain(self.default), "description": self.help}
+
+    def read(self, value: Any) -> Any:
+        """A value as the field holds it, from what Python, YAML or JSON have for it.
+
+        Raises:
+            InputError: it is of another type or out of range; names the option, the value and what may be.
+        """
+        if value is None and self.optional:
+            return None
+        match self.kind:
+            case "number" | "integer":
+                return self._number(value, self.kind == "integer")
+            case "strings":
+                words = [value] if isinstance(value, str) else self._list(value)
+                if not all(isinstance(word, str) and word for word in words):
+                    raise self._wrong(value, "a string or a list of strings, none of them empty")
+                return tuple(words)
+            case "ids":
+                return tuple(self._number(item, True) for item in self._list(value))
+            case "words":
+                lists = tuple(
+                    tuple(self._number(item, True) for item in self._list(word)) for word in self._list(value)
+                )
+                if not all(lists):
+                    raise self._wrong(value, "lists of token ids, none of them empty")
+                return lists
+            case _:
+                if not isinstance(value, Mapping):
+                    raise self._wrong(value, "a mapping of token ids to numbers")
+                return _Frozen({self._token(key, value): self._number(bias, False) for key, bias in value.items()})
+
+    def _number(self, value: Any, whole: bool) -> Number:
+        right = isinstance(value, int) if whole else isinstance(value, int | float)
+        if isinstance(value, bool) or not right:
+            raise self._wrong(value, "an integer" if whole else "a number")
+        low = self.low if self.low is not None else -math.inf
+        high = self.high if self.high is not None else math.inf
+        if not whole:
+            try:
+                value = float(value)
+            except OverflowError:
+                value = math.inf
+            if not math.isfinite(value):
+                raise self._wrong(value, "a finite number")
+        if not low <= value <= high or (self.above and value == low):
+            raise self._wrong(value, self.range)
+        number: Number = value
+        return number
+
+    def _list(self, value: Any) -> list[Any]:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            raise self._wrong(value, "a list")
+        return list(value)
+
+    def _token(self, key: Any, value: Any) -> int:
+        # JSON has only strings for keys.
+        if isinstance(key, str) and key.isascii() and key.isdigit():
+            key = int(key)
+        if isinstance(key, bool) or not isinstance(key, int) or key < 0:
+            raise self._wrong(value, f"a mapping of token ids to numbers ({key!r:.40} is no token id)")
+        return key
+
+    def _wrong(self, value: Any, wanted: str) -> InputError:
+        return InputError(f"{self.name} is {value!r:.80}; it must be {wanted}{' or null' if self.optional else ''}")
+
+
+class _Frozen(dict[int, float]):
+    """A dict that can be hashed, so that parameters can be."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("parameters do not change; make new ones with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> Any:
+        return _Frozen, (dict(self),)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON and YAML have it."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _option(kind: str, default: Any, line: str, **known: Any) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": line, **known})
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How tokens are chosen and when it ends. The help and the range of each field are in `options()`.
+
+    Scores pass, in this order: penalties, logit_bias, bad words, the constraint of the output, temperature, top_k,
+    top_p, min_p. Values are checked when an object is made.
+
+    Raises:
+        InputError: a value is of the wrong type or out of range; names field, value and range.
+    """
+
+    temperature: float = _option(
+        "number", 1.0, "scores are divided by it before a token is drawn; 0 takes the likeliest token", low=0
+    )
+    top_k: int = _option("integer", 0, "draw from so many likeliest tokens only; 0: from all", low=0)
+    top_p: float = _option(
+        "number",
+        1.0,
+        "draw from the likeliest tokens (of those that top_k leaves) that together have this probability",
+        low=0,
+        high=1,
+        above=True,
+    )
+    min_p: float = _option(
+        "number",
+        0.0,
+        "leave out tokens less probable than this share of the likeliest one's probability",
+        low=0,
+        high=1,
+    )
+    repetition_penalty: float = _option(
+        "number", 1.0, "above 1: tokens of prompt and answer become less likely to come again", low=0, above=True
+    )
+    presence_penalty: float = _option(
+        "number", 0.0, "taken off the score of every token that the answer already has", low=-2, high=2
+    )
+    frequency_penalty: float = _option(
+        "number", 0.0, "taken off a token's score for each time that the answer already has it", low=-2, high=2
+    )
+    logit_bias: Mapping[int, float] = _option(
+        "biases", _Frozen(), "added to the scores of single tokens, by id", low=-100, high=100
+    )
+    bad_words_ids: tuple[tuple[int, ...], ...] = _option(
+        "words", (), "sequences of token ids that never come, each as one list", low=0
+    )
+    seed: int | None = _option(
+        "integer",
+        None,
+        "same seed, same answer, whatever else runs; null: another one each time",
+        low=-(2**63),
+        high=2**63 - 1,
+        optional=True,
+    )
+    stop: tuple[str, ...] = _option("strings", (), "strings that end the answer and are not part of it")
+    stop_ids: tuple[int, ...] = _option("ids", (), "token ids that end the answer, besides the model's own", low=0)
+    max_new_tokens: int | None = _option("integer", None, "longest answer in tokens", low=1, optional=True)
+    max_length: int | None = _option("integer", None, "longest prompt and answer together", low=1, optional=True)
+    min_new_tokens: int = _option("integer", 0, "no stop id comes before so many tokens", low=0)
+    n: int = _option("integer", 1, "how many answers to one prompt", low=1, high=128)
+    logprobs: int | None = _option(
+        "integer",
+        None,
+        "give the log-probability of every token, and of so many likeliest ones in its place",
+        low=0,
+        high=20,
+        optional=True,
+    )
+
+    def __post_init__(self) -> None:
+        for option in self.options():
+            object.__setattr__(self, option.name, option.read(getattr(self, option.name)))
+
+    @classmethod
+    def options(cls) -> tuple[Option, ...]:
+        """Every option, in the order of the fields."""
+        return _OPTIONS
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], defaults: SamplingParams | None = None) -> SamplingParams:
+        """From YAML or JSON.
+
+        Args:
+            defaults: what is not in `values`.
+
+        Raises:
+            InputError: a key is unknown (names it, and the nearest one there is) or a value does not fit.
+        """
+        if not isinstance(values, Mapping):
+            raise InputError(f"options of generation: expected a mapping of names to values, got {values!r:.80}")
+        for name in values:
+            if name not in _BY_NAME:
+                near = difflib.get_close_matches(str(name), _BY_NAME, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_BY_NAME)}"
+                raise InputError(f"{name!r:.80} is no option of generation; {hint}")
+        return dataclasses.replace(defaults or cls(), **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON and YAML can write it; `from_dict` reads it."""
+        values = {option: getattr(self, option.name) for option in _OPTIONS}
+        return {option.name: _plain(value) for option, value in values.items() if value != option.default}
+
+    @classmethod
+    def from_generation_config(cls, config: Mapping[str, Any]) -> SamplingParams:
+        """From a generation_config.json, with the meaning that `transformers`' generate gives it.
+
+        That is greedy unless do_sample is true, with top_k 50 where sampling says nothing of it. max_length is taken
+        where the file has it.
+
+        Raises:
+            InputError: a value does not fit.
+            UnsupportedError: the file asks for something that would change the text and is not done here (beams, say).
+        """
+        given = {name: value for name, value in config.items() if value is not None}
+        for name, neutral in _NEUTRAL.items():
+            if name in given and given[name] not in neutral:
+                raise UnsupportedError(
+                    f"generation_config.json: {name} is {given[name]!r:.60}, which this engine does not do; use "
+                    "model.generate, or take it out of the file"
+                )
+        values = {name: given[name] for name in _OF_GENERATE if name in given}
+        if "eos_token_id" in given:
+            ids = given["eos_token_id"]
+            values["stop_ids"] = ids if isinstance(ids, list | tuple) else [ids]
+        if "stop_strings" in given:
+            values["stop"] = given["stop_strings"]
+        if "num_return_sequences" in given:
+            values["n"] = given["num_return_sequences"]
+        if given.get("do_sample", False):
+            values.setdefault("top_k", 50)
+        else:  # generate ignores these when it is greedy
+            values = {name: value for name, value in values.items() if name not in ("top_k", "top_p", "min_p")}
+            values["temperature"] = 0
+        return cls.from_dict(values)
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+        """Give a command line these options; `from_arguments` reads them.
+
+        Args:
+            names: which; `logit_bias` and the lists of ids, which nobody types, are left out anyway.
+        """
+        typed = ("number", "integer", "strings")
+        for option in _OPTIONS:
+            if option.kind in typed and (names is None or option.name in names):
+                text = option.help + (f" ({option.range})" if option.kind != "strings" and option.range else "")
+                if option.kind == "strings":  # one each time, so that what follows is not taken for more
+                    parser.add_argument(option.flag, action="append", metavar="TEXT", help=text)
+                elif option.kind == "integer":
+                    parser.add_argument(option.flag, type=int, metavar="N", help=text)
+                else:
+                    parser.add_argument(option.flag, type=float, metavar="X", help=text)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace, defaults: SamplingParams | None = None) -> SamplingParams:
+        """What was said on a command line with `add_arguments`.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        given = {name: value for name in _BY_NAME if (value := getattr(arguments, name, None)) is not None}
+        return cls.from_dict(given, defaults)
+
+    def room(self, prompt: int) -> int | None:
+        """How many tokens may follow a prompt of so many; None: these parameters do not say.
+
+        Both limits hold where both are set.
+
+        Raises:
+            InputError: max_length leaves none.
+        """
+        if self.max_length is None:
+            return self.max_new_tokens
+        if prompt >= self.max_length:
+            raise InputError(
+                f"the prompt has {prompt} tokens and max_length, which counts them, is {self.max_length}: shorten the "
+                "prompt, or raise max_length"
+            )
+        left = self.max_length - prompt
+        return left if self.max_new_tokens is None else min(left, self.max_new_tokens)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return self.temperature == 0
+
+
+_OPTIONS = tuple(
+    Option(item.name, default=item.default, **item.metadata) for item in dataclasses.fields(SamplingParams)
+)
+_BY_NAME = {option.name: option for option in _OPTIONS}
+
+# Keys of a generation_config.json that mean here what they mean there.
+_OF_GENERATE: Sequence[str] = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "bad_words_ids",
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+)
+# Those that would change the text, and the values with which they do not. Others (cache, ids of padding, versions) do
+# not touch it.
+_NEUTRAL: Mapping[str, Sequence[Any]] = {
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0,),
+    "dola_layers": (),
+    "min_length": (0,),
+    "typical_p": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "top_h": (),
+    "no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "diversity_penalty": (0,),
+    "exponential_decay_length_penalty": (),
+    "sequence_bias": (),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "guidance_scale": (1,),
+    "watermarking_config": (),
+    "max_time": (),
+    "token_healing": (False,),
+}

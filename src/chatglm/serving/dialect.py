@@ -1,0 +1,308 @@
+"""What every dialect has in common: which model is meant, errors in the dialect's shape, streams that end with their
+reader.
+
+A dialect is a module with a function that takes a `Service` and returns a router whose `route_class` is
+`dialect_route(name, service, render)`: `render` writes an error as the dialect's clients expect it. `app.create_app`
+lists the dialects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, model_validator
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from chatglm.assistant import BaseAssistant
+from chatglm.errors import (
+    ChatGLMError,
+    ContextError,
+    InputError,
+    QueueFullError,
+    ServiceError,
+    UnsupportedError,
+)
+from chatglm.serving.metrics import Metrics
+
+__all__ = [
+    "EventStream",
+    "Failure",
+    "Served",
+    "Service",
+    "Strict",
+    "dialect_route",
+    "failure_of",
+    "first_of",
+    "until_gone",
+]
+
+log = logging.getLogger("chatglm.serving")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, before a dialect puts it into its own shape.
+
+    Attributes:
+        kind: `invalid_request_error`, `rate_limit_error` or `server_error`, as OpenAI names them.
+        param: the field of the request at fault, if one is.
+        code: a word for programs.
+    """
+
+    status: int
+    message: str
+    kind: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "1"} if self.status == 429 else {}
+
+
+class Strict(BaseModel):
+    """A part of a request: no unknown fields, no values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_kind_of_number(cls, given: Any) -> Any:
+        """JSON has one: 4.0 is 4."""
+        return {name: _whole(value) for name, value in given.items()} if isinstance(given, dict) else given
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class UnknownModelError(InputError):
+    """No model of that name is served."""
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model on offer."""
+
+    name: str
+    assistant: BaseAssistant
+    adapter: str | None = None
+
+
+class Service:
+    """The models on offer, and the figures about their use.
+
+    Args:
+        assistants: by the name that requests give. Their adapters are models of their own names, too.
+    """
+
+    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
+        if not assistants:
+            raise InputError("create_app: no models given")
+        self.models = {name: Served(name, assistant) for name, assistant in assistants.items()}
+        for assistant in assistants.values():
+            for adapter in assistant.adapters:
+                self.models.setdefault(adapter, Served(adapter, assistant, adapter))
+        self.metrics = Metrics(assistants)
+
+    def find(self, name: str | None) -> Served:
+        """
+        Args:
+            name: None: the first.
+
+        Raises:
+            UnknownModelError: there is none of that name.
+        """
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise UnknownModelError(f"model: {name!r} is not served here; there is {', '.join(self.models)}")
+        return self.models[name]
+
+    def problem(self) -> str:
+        """Why some model does not answer any more; "" if all do."""
+        return "; ".join(
+            f"{name}: {problem}" for name, served in self.models.items() if (problem := served.assistant.problem())
+        )
+
+
+def failure_of(error: Exception) -> Failure:
+    """Every error that a route may raise, as its status and words."""
+    match error:
+        case RequestValidationError():
+            return _invalid(error.errors()[0])
+        case HTTPException():
+            return Failure(error.status_code, str(error.detail), code=_word(error.status_code))
+        case UnknownModelError():
+            return Failure(404, str(error), param="model", code="model_not_found")
+        case ContextError():
+            return Failure(400, str(error), param=_field(str(error)), code="context_length_exceeded")
+        case UnsupportedError():
+            return Failure(400, str(error), param=_field(str(error)), code="unsupported")
+        case InputError():
+            return Failure(400, str(error), param=_field(str(error)), code="invalid_value")
+        case QueueFullError():
+            return Failure(429, str(error), "rate_limit_error", code="queue_full")
+        case ServiceError():
+            return Failure(502, str(error), "server_error", code="upstream")
+        case ChatGLMError():
+            return Failure(500, str(error), "server_error", code="engine")
+    return Failure(500, "an error within the server; its log has more", "server_error", code="internal")
+
+
+def _word(status: int) -> str:
+    return {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status, "bad_request")
+
+
+def _field(message: str) -> str | None:
+    """Messages of this package begin with the field that they are about."""
+    found = re.match(r"'?([a-z_]+[\w.\[\]]*)'?(?=:| is | has )", message)
+    return found[1] if found else None
+
+
+def _invalid(error: Mapping[str, Any]) -> Failure:
+    """The first thing that does not fit, in words that name the field."""
+    kind = error["type"]
+    place = [part for part in error["loc"][1:] if not (isinstance(part, str) and part.startswith(("function-", "lax")))]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    match kind:
+        case "json_invalid":
+            return Failure(400, f"the body is not JSON: {error['ctx']['error']} at {place[0]}", code="bad_json")
+        case "missing" if not field:
+            return Failure(400, "the body is empty; a JSON object is expected", code="bad_json")
+        case "model_attributes_type" if not field:
+            text = "the body must be a JSON object, sent with Content-Type: application/json"
+            return Failure(400, text, code="bad_json")
+        case "extra_forbidden":
+            return Failure(400, f"{field}: unknown field; it would not be obeyed", param=field, code="unknown_field")
+        case "unsupported":
+            return Failure(400, f"{field}: {error['msg']}", param=field, code="unsupported")
+        case "missing":
+            return Failure(400, f"{field}: required", param=field, code="missing")
+    given = f", got {error['input']!r:.80}" if not isinstance(error["input"], dict) else ""
+    said = error["msg"][:1].lower() + error["msg"][1:]
+    return Failure(400, f"{field}: {said}{given}", param=field, code="invalid_value")
+
+
+def dialect_route(name: str, service: Service, render: Callable[[Failure], Response]) -> type[APIRoute]:
+    """A class of routes whose errors have the dialect's shape, and whose requests are counted."""
+
+    class DialectRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                try:
+                    _check_text(await request.body())
+                    response = await handle(request)
+                except ClientGoneError:
+                    response = Response(status_code=499)
+                except Exception as error:
+                    failure = failure_of(error)
+                    if failure.status == 500:
+                        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+                    response = render(failure)
+                    response.headers.update(failure.headers)
+                service.metrics.requests.labels(name, self.path_format, str(response.status_code)).inc()
+                return response
+
+            return answer
+
+    return DialectRoute
+
+
+def _check_text(body: bytes) -> None:
+    """JSON can say half a surrogate pair, which no tokenizer takes and no answer could repeat.
+
+    Raises:
+        InputError: it does.
+    """
+    if re.search(rb"\\u[dD][89a-fA-F]", body):
+        try:
+            json.dumps(json.loads(body), ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"the body has text that is no Unicode ({error.object[error.start]!a})") from None
+        except (ValueError, RecursionError):
+            return  # is told by those who parse it for good
+
+
+async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
+    """What the work gives. It is cancelled when the client goes away.
+
+    Raises:
+        ClientGoneError: it went.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return working.result()
+    finally:
+        await _cancel(working, leaving)
+
+
+async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGenerator[Result]:
+    """A stream, once it has begun: what goes wrong before is raised here, while there is a status to say it with."""
+    first = await until_gone(request, anext(deltas))
+
+    async def whole() -> AsyncGenerator[Result]:
+        async with contextlib.aclosing(deltas):
+            yield first
+            async for delta in deltas:
+                yield delta
+
+    return whole()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. When the client goes away, or all is sent, the iterator is closed at once."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[str]) -> None:
+        self._events = events
+        # A proxy that buffers (nginx) would make a lump of the stream.
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.ensure_future(self.stream_response(send))
+        leaving = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            await _cancel(sending, leaving)
+            await self._events.aclose()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

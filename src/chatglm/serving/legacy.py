@@ -1,0 +1,107 @@
+"""`POST /` as `api.py` of ChatGLM-6B and ChatGLM2-6B had it: a prompt and a history in, a response and a history out.
+
+Where the official server takes 0 for "not given" (`temperature or 0.95`), 0 is 0 here.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from chatglm.assistant import Transcript
+from chatglm.chat.messages import Message, messages_from_pairs
+from chatglm.errors import InputError
+from chatglm.serving.dialect import Failure, Service, Strict, dialect_route, until_gone
+
+__all__ = ["router"]
+
+Turn = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class _Entry(Strict):
+    """One message, as ChatGLM3's history has it."""
+
+    role: str = Field(pattern="^(system|user|assistant|observation|tool)$")
+    content: str
+    metadata: str = Field("", pattern=r"^[^\n]*$")
+
+
+class _Question(Strict):
+    prompt: str
+    history: list[Turn] | list[_Entry] | None = Field(None, description="pairs, or ChatGLM3's entries; said so far")
+    max_length: int | None = Field(None, ge=1, description="prompt and answer together, in tokens; default 2048")
+    top_p: float | None = Field(None, gt=0, le=1, description="default 0.7")
+    temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="default 0.95; 0 is greedy")
+
+
+class _Reply(BaseModel):
+    response: str
+    history: list[list[str]] | list[dict[str, Any]]
+    status: int
+    time: str
+
+
+class _Refusal(BaseModel):
+    status: int
+    error: str
+    time: str
+
+
+def _now() -> str:
+    return datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def render(failure: Failure) -> Response:
+    return JSONResponse({"status": failure.status, "error": failure.message, "time": _now()}, failure.status)
+
+
+def router(service: Service) -> APIRouter:
+    """Answers with the first model."""
+    routes = APIRouter(tags=["api.py"], route_class=dialect_route("legacy", service, render), strict_content_type=False)
+
+    refusals: dict[int | str, dict[str, Any]] = {status: {"model": _Refusal} for status in (400, 429, 500, 502)}
+
+    @routes.post("/", response_model=_Reply, responses=refusals)
+    async def answer(question: _Question, request: Request) -> Response:
+        served = service.find(None)
+        history: list[Any] = [
+            turn.model_dump(exclude_defaults=True) if isinstance(turn, _Entry) else turn
+            for turn in question.history or ()
+        ]
+        by_role = any(isinstance(turn, dict) for turn in history)
+        asked = Message("user", question.prompt)
+        messages = (
+            [*(Message.from_dict(turn, number) for number, turn in enumerate(history)), asked]
+            if by_role
+            else messages_from_pairs(history, question.prompt)
+        )
+        params = {
+            "max_new_tokens": None,
+            "max_length": 2048 if question.max_length is None else question.max_length,
+            "top_p": 0.7 if question.top_p is None else question.top_p,
+            "temperature": 0.95 if question.temperature is None else question.temperature,
+        }
+        transcript = Transcript()
+
+        async def read() -> None:
+            deltas = served.assistant.astream(messages, params=params, adapter=served.adapter)
+            async for delta in service.metrics.watch(served.name, deltas):
+                transcript.add(delta)
+
+        await until_gone(request, read())
+        message = transcript.answers()[0].message
+        if message.tool_calls:
+            raise InputError("history: the model asks for a tool, which this dialect has no answer for; use /v1")
+        response = message.content
+        new = (
+            [{"role": "user", "content": question.prompt}, {"role": "assistant", "content": response}]
+            if by_role
+            else [[question.prompt, response]]
+        )
+        return JSONResponse({"response": response, "history": [*history, *new], "status": 200, "time": _now()})
+
+    return routes

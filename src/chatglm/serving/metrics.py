@@ -1,0 +1,107 @@
+"""Figures for Prometheus: what clients experience, measured here, and what the engines say of themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from chatglm.assistant import BaseAssistant, Delta, Finish
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
+
+# What the engine's figures mean; the others are momentary.
+_TOTALS = ("_tokens", "preemptions", "steps")
+
+
+class Metrics:
+    """One registry for each app.
+
+    Args:
+        assistants: by name; those with an engine are asked for its figures at every scrape.
+    """
+
+    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
+        registry = self._registry = CollectorRegistry()
+        by_model = ("model",)
+        self.requests = Counter(
+            "chatglm_requests", "Requests; 429: no room", ("dialect", "route", "status"), registry=registry
+        )
+        self._open = Gauge("chatglm_answers_running", "Requests under way", by_model, registry=registry)
+        self._first = Histogram(
+            "chatglm_time_to_first_token_seconds",
+            "From a request to its first delta",
+            by_model,
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._each = Histogram(
+            "chatglm_time_per_token_seconds",
+            "Of a whole answer, from its first delta on, for each token",
+            by_model,
+            buckets=tuple(seconds / 10 for seconds in _SECONDS),
+            registry=registry,
+        )
+        self._ends = Counter("chatglm_answers", "By how they ended", ("model", "reason"), registry=registry)
+        self._prompt = Counter("chatglm_prompt_tokens", "Of prompts", by_model, registry=registry)
+        self._cached = Counter("chatglm_cached_tokens", "Of prompts, not computed again", by_model, registry=registry)
+        self._made = Counter("chatglm_completion_tokens", "Of answers", by_model, registry=registry)
+        registry.register(_Engines(assistants))
+
+    async def watch(self, model: str, deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
+        """The same deltas, measured."""
+        start, first, finished, tokens = time.perf_counter(), 0.0, 0, 0
+        self._open.labels(model).inc()
+        try:
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    if not first:
+                        first = time.perf_counter()
+                        self._first.labels(model).observe(first - start)
+                    if isinstance(delta, Finish):
+                        self._ends.labels(model, delta.reason).inc()
+                        self._made.labels(model).inc(delta.usage.completion_tokens)
+                        if not finished:
+                            self._prompt.labels(model).inc(delta.usage.prompt_tokens)
+                            self._cached.labels(model).inc(delta.usage.cached_tokens)
+                        finished, tokens = finished + 1, tokens + delta.usage.completion_tokens
+                    yield delta
+            if tokens > finished:
+                self._each.labels(model).observe((time.perf_counter() - first) / (tokens - finished) * finished)
+        finally:
+            self._open.labels(model).dec()
+            if not finished:
+                self._ends.labels(model, "broken off").inc()
+
+    def text(self) -> bytes:
+        """What a scrape gets."""
+        return generate_latest(self._registry)
+
+
+class _Engines(Collector):
+    """Asks the engines at every scrape."""
+
+    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
+        self._assistants: dict[str, BaseAssistant] = {}
+        for model, assistant in assistants.items():
+            if assistant not in self._assistants.values():  # of several names, the first
+                self._assistants[model] = assistant
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for model, assistant in self._assistants.items():
+            stats = assistant.stats()
+            for name, value in [] if stats is None else dataclasses.asdict(stats).items():
+                kind = CounterMetricFamily if name.endswith(_TOTALS) else GaugeMetricFamily
+                label = f"chatglm_engine_{name}"
+                family = families.setdefault(label, kind(label, f"The engine's {name}", labels=["model"]))
+                family.add_metric([model], value)
+        yield from families.values()

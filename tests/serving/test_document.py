@@ -1,0 +1,53 @@
+"""What the OpenAPI document promises, held against the server by schemathesis."""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from chatglm.assistant import Assistant
+from chatglm.serving.app import create_app
+from scripted import ScriptedEngine, Writer
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_it_is_kept(write: Writer, mode: GenerationMode) -> None:
+    """Requests that fit the document are answered, others refused, and every answer fits it."""
+    engine = ScriptedEngine(write.say("a short answer"), pace=100, context=1 << 20)
+    with Assistant(write.form, engine) as assistant:  # type: ignore[arg-type]
+        document = schemathesis.openapi.from_asgi("/openapi.json", create_app({"demo": assistant}))
+        seen = set()
+        for found in document.get_all_operations():
+            operation = found.ok()
+
+            @given(case=operation.as_strategy(generation_mode=mode))
+            @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+            def check(case: schemathesis.Case) -> None:
+                if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+                    case.body["model"] = "demo"  # else every request would end at an unknown model
+                seen.add((case.method, case.path))
+                # Fields that fit, each by itself, may still contradict each other.
+                answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
+                if mode is GenerationMode.POSITIVE:
+                    assert "input should" not in answer.text
+
+            try:
+                check()
+            except Unsatisfiable:  # nothing can be wrong with a request that has no parts
+                assert mode is GenerationMode.NEGATIVE
+        assert {path for _, path in seen} >= {"/", "/v1/chat/completions", "/v1/completions"}
+
+
+def test_it_says_what_is_refused(write: Writer) -> None:
+    with Assistant(write.form, ScriptedEngine([write.end])) as assistant:  # type: ignore[arg-type]
+        document = create_app({"demo": assistant}).openapi()
+    chat = document["paths"]["/v1/chat/completions"]["post"]
+    assert chat["responses"].keys() == {"200", "400", "404", "429", "500", "502"}
+    request = document["components"]["schemas"]["ChatRequest"]
+    assert request["additionalProperties"] is False
+    assert request["properties"]["audio"]["type"] == "null"
+    assert "HTTPValidationError" not in document["components"]["schemas"]

@@ -1,0 +1,81 @@
+"""`POST /` of api.py."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from chatglm.chat.messages import Message, messages_from_pairs
+from scripted import Writer
+
+
+def test_pairs(over: Any, write: Writer) -> None:
+    url, engine = over(write.say("好的"))
+    answer = httpx.post(url, json={"prompt": "问", "history": [["a", "b"]]})
+    body = answer.json()
+    assert body["response"] == "好的"
+    assert body["history"] == [["a", "b"], ["问", "好的"]]
+    assert body["status"] == 200
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", body["time"])
+    asked = engine.asked[0]
+    assert asked.ids == write.form.prompt(messages_from_pairs([("a", "b")], "问"))
+    assert (asked.params.temperature, asked.params.top_p) == (0.95, 0.7)
+    again = httpx.post(url, json={"prompt": "又", "history": body["history"]}).json()
+    assert again["history"] == [*body["history"], ["又", "好的"]]
+
+
+def test_options_are_obeyed(over: Any, write: Writer) -> None:
+    url, engine = over(write.say("好的"))
+    options = {"temperature": 0, "top_p": 0.5, "max_length": 100, "history": None}
+    assert httpx.post(url, json={"prompt": "问", **options}).status_code == 200
+    params = engine.asked[0].params
+    assert (params.temperature, params.top_p) == (0, 0.5)
+    assert len(engine.asked[0].ids) + params.max_new_tokens == 100
+
+
+def test_roles(over: Any, write: Writer) -> None:
+    url, engine = over(write.say("好的"))
+    history = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}]
+    history.append({"role": "assistant", "content": "b", "metadata": ""})
+    body = httpx.post(url, json={"prompt": "问", "history": history}).json()
+    assert body["history"][-2:] == [{"role": "user", "content": "问"}, {"role": "assistant", "content": "好的"}]
+    said = [Message("system", "Be brief."), Message("user", "a"), Message("assistant", "b"), Message("user", "问")]
+    assert engine.asked[0].ids == write.form.prompt(said)
+    assert httpx.post(url, json={"prompt": "又", "history": body["history"]}).status_code == 200
+
+
+def test_long_histories_are_cut(over: Any, write: Writer) -> None:
+    url, engine = over(write.say("好的"))
+    body = httpx.post(url, json={"prompt": "问", "history": [["word " * 20, "word " * 20]] * 30}).json()
+    assert len(body["history"]) == 31
+    assert len(engine.asked[0].ids) < 512
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": 3},
+        {},
+        {"prompt": "x", "top_k": 3},
+        {"prompt": "x", "history": [["a"]]},
+        {"prompt": "x", "temperature": -1},
+        {"prompt": "x", "max_length": 2},
+        {"prompt": "word " * 900},
+    ],
+)
+def test_errors_have_its_shape(over: Any, write: Writer, body: Any) -> None:
+    url, engine = over(write.say("好的"))
+    answer = httpx.post(url, json=body)
+    assert answer.status_code == answer.json()["status"] == 400
+    assert answer.json().keys() == {"status", "error", "time"}
+    assert engine.asked == []
+
+
+def test_full_queue(over: Any, write: Writer) -> None:
+    url, _ = over(write.say("好的"), room=0)
+    answer = httpx.post(url, json={"prompt": "x"})
+    assert answer.status_code == answer.json()["status"] == 429
+    assert answer.headers["retry-after"]

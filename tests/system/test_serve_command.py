@@ -1,0 +1,94 @@
+"""`chatglm serve`, run as users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+COMMAND = shutil.which("chatglm", path=str(Path(sys.executable).parent)) or "chatglm"
+
+
+@contextmanager
+def serve(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and the address that it says it listens at."""
+    process = subprocess.Popen(
+        [COMMAND, "serve", "--port", "0", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    try:
+        said = ""
+        while not (found := re.search(r"running on (http://\S+)", said)):
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+def ask(**more: object) -> dict[str, object]:
+    return {"model": "chatglm3-6b", "messages": [{"role": "user", "content": "你好"}], **more}
+
+
+def test_sigterm_lets_answers_finish() -> None:
+    with serve("--name", "chatglm3-6b", "--name", "other", "--drain", "60") as (process, url):
+        assert [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]] == ["chatglm3-6b", "other"]
+        assert "演示模型" in httpx.post(url, json={"prompt": "你好", "temperature": 0}, timeout=60).json()["response"]
+        # Long enough that it is still being written when the signal comes.
+        options = {"stream": True, "min_tokens": 300, "max_tokens": 300}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=ask(**options), timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert json.loads(rest[-2][6:])["choices"][0]["finish_reason"] == "length"
+        assert process.wait(60) in (0, -signal.SIGTERM)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/health")
+
+
+def test_in_front_of_another() -> None:
+    with (
+        serve("--name", "chatglm3-6b") as (_, inner),
+        serve("--remote", f"{inner}/v1", "--name", "front") as (_, outer),
+    ):
+        answers = [
+            httpx.post(f"{url}/v1/chat/completions", json=ask(model=name), timeout=60).json()["choices"]
+            for url, name in ((inner, "chatglm3-6b"), (outer, "front"))
+        ]
+        assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "99999"], "--port"),
+        (["--drain", "-1"], "--drain"),
+        (["--remote", "http://x", "--model", "y"], "--model"),
+        (["--model", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_wrong_arguments_are_said_in_a_line(arguments: list[str], words: str) -> None:
+    done = subprocess.run([COMMAND, "serve", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,619 @@
+"""The assistant over an engine that says what it is told, and over the real one with the demo model."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from chatglm.assistant import Answer, Assistant, CallDelta, Finish, TextDelta, Transcript
+from chatglm.chat.formats import chat_format
+from chatglm.chat.messages import Message, ToolCall, ToolSpec
+from chatglm.errors import ContextError, EngineError, InputError, NumericalError, QueueFullError, UnsupportedError
+from chatglm.loading import AutoTokenizer, demo_folder
+from chatglm.params import SamplingParams
+from chatglm.tools.functions import Function
+from scripted import ScriptedEngine, Writer
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "the weather of a city",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"],
+    },
+}
+NOW = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+OPTIONS: list[dict[str, Any]] = [WEATHER, NOW]
+
+
+@pytest.fixture(scope="module")
+def write() -> Writer:
+    return Writer(chat_format(AutoTokenizer.from_pretrained(demo_folder())))
+
+
+@pytest.fixture
+def over(write: Writer) -> Iterator[Callable[..., tuple[Assistant, ScriptedEngine]]]:
+    made: list[Assistant] = []
+
+    def get(*replies: Any, **options: Any) -> tuple[Assistant, ScriptedEngine]:
+        engine = ScriptedEngine(*replies, **options)
+        made.append(Assistant(write.form, engine))  # type: ignore[arg-type]
+        return made[-1], engine
+
+    yield get
+    for assistant in made:
+        assistant.close()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end, "it does not come to hold"
+        time.sleep(0.005)
+
+
+def the(assistant: Assistant, *args: Any, **options: Any) -> Answer:
+    (answer,) = assistant.answers(*args, **options)
+    return answer
+
+
+# Text
+
+
+@pytest.mark.parametrize("pace", [1, 3, 100])
+def test_text_comes_in_whole_characters_with_the_usage_last(over: Any, write: Writer, pace: int) -> None:
+    reply = write.say("你好，𠮷野家 in 東京 🙂!")
+    assistant, engine = over(reply, pace=pace)
+    *texts, finish = assistant.stream("天气")
+    assert all(isinstance(delta, TextDelta) and "�" not in delta.text for delta in texts)
+    assert "".join(delta.text for delta in texts) == "你好，𠮷野家 in 東京 🙂!"
+    assert pace > 1 or len(texts) > 5
+    prompt = write.form.prompt([Message("user", "天气")])
+    assert finish == Finish("stop", finish.usage)
+    assert (finish.usage.prompt_tokens, finish.usage.completion_tokens) == (len(prompt), len(reply))
+    assert engine.asked[0].ids == prompt
+    assert engine.asked[0].stop_ids == write.form.stop_ids
+
+
+def test_forms_of_messages_and_of_parameters(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("好"))
+    for messages in ("问", [{"role": "user", "content": "问"}], [Message("user", "问")]):
+        assert assistant.reply(messages, params={"temperature": 0.5}) == Message("assistant", "好")
+    assert len({tuple(asked.ids) for asked in engine.asked}) == 1
+    assert {asked.params.temperature for asked in engine.asked} == {0.5}
+    with pytest.raises(InputError, match=r"temprature.*temperature"):
+        assistant.reply("问", params={"temprature": 1})
+    with pytest.raises(InputError, match="top_p: no such option"):
+        assistant.reply("问", top_p=1)
+    with pytest.raises(InputError, match="nothing to answer"):
+        assistant.reply([])
+
+
+def test_defaults_hold_where_nothing_is_said(write: Writer) -> None:
+    engine = ScriptedEngine(write.say("好"))
+    with Assistant(write.form, engine, SamplingParams(temperature=0.3, top_k=7)) as assistant:  # type: ignore[arg-type]
+        assistant.reply("问", params={"top_k": 9})
+        assistant.reply("问", params=SamplingParams(top_k=9))
+    first, second = (asked.params for asked in engine.asked)
+    assert (first.temperature, first.top_k) == (0.3, 9)
+    assert (second.temperature, second.top_k) == (1.0, 9)
+
+
+def test_stop_string_over_tokens_ends_and_frees(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("first line then STOP and much more that nobody reads " * 20), delay=0.002)
+    answer = the(assistant, "q", params={"stop": ["then STOP", "nobody"]})
+    assert answer.message.content == "first line "
+    assert answer.finish.reason == "stop"
+    eventually(lambda: engine.aborted == engine.asked)
+    assert answer.finish.usage.completion_tokens < 40
+
+
+def test_what_could_have_become_a_stop_string_is_not_lost(over: Any, write: Writer) -> None:
+    assistant, _ = over(write.say("it ends with the"))
+    assert assistant.reply("q", params={"stop": ["the end"]}).content == "it ends with the"
+
+
+def test_length(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("one two three four five six"))
+    answer = the(assistant, "q", params={"max_new_tokens": 3})
+    assert answer.finish.reason == "length"
+    assert answer.finish.usage.completion_tokens == 3
+    room = the(assistant, "q", params={"max_length": 500}).finish.usage.prompt_tokens
+    assert engine.asked[-1].params.max_new_tokens == 500 - room
+    assert engine.asked[-1].params.max_length is None
+
+
+def test_logprobs_are_those_of_the_text(over: Any, write: Writer) -> None:
+    assistant, _ = over(write.say("你好 there"))
+    answer = the(assistant, "q", params={"logprobs": 2})
+    assert b"".join(token.data for token in answer.logprobs).decode().strip() == answer.message.content
+    assert all(token.logprob == -0.5 and len(token.alternatives) == 2 for token in answer.logprobs)
+    answer = the(assistant, "q", params={"logprobs": 0, "stop": ["there"]})
+    assert answer.message.content == "你好 "
+    # The token in which the stop string begins may have text in front of it; those behind it are gone.
+    told = b"".join(token.data for token in answer.logprobs).decode().strip()
+    assert "你好 there".startswith(told)
+    assert "你好" in told != "你好 there"
+    assert the(assistant, "q").logprobs == ()
+
+
+def test_several_answers(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("one STOP two"), write.say("a longer answer"))
+    answers = assistant.answers("q", params={"n": 2, "stop": ["STOP"]})
+    assert [answer.message.content for answer in answers] == ["one ", "a longer answer"]
+    assert [answer.finish.choice for answer in answers] == [0, 1]
+    assert len(engine.asked) == 1
+    with pytest.raises(InputError, match="n: 2 answers"):
+        assistant.reply("q", params={"n": 2})
+
+
+def test_text_without_a_dialogue(over: Any, write: Writer) -> None:
+    ids = [*write.form.tokenizer.encode_text("and so on"), write.end]
+    assistant, engine = over(ids)
+    *texts, finish = assistant.stream_text("一二三")
+    assert "".join(delta.text for delta in texts) == "and so on"
+    assert finish.reason == "stop"
+    tokenizer = write.form.tokenizer
+    assert engine.asked[0].ids == [*tokenizer.get_prefix_tokens(), *tokenizer.encode_text("一二三")]
+    list(assistant.stream_text([5, 6]))
+    assert engine.asked[1].ids == [5, 6]
+    for wrong in ([], [10**9], [-1]):
+        with pytest.raises(InputError, match="prompt"):
+            list(assistant.stream_text(wrong))
+    with pytest.raises(ContextError):
+        list(assistant.stream_text([5] * 600))
+
+
+# Calls
+
+
+def test_calls_stream_with_ids(over: Any, write: Writer) -> None:
+    asked = [("get_weather", {"city": "北京", "days": 2}), ("now", {})]
+    assistant, _ = over(write.call(*asked, text="我看看。"))
+    deltas = list(assistant.stream("q", tools=OPTIONS))
+    assert deltas[0] == TextDelta("我看看") or deltas[0].text
+    heads = [delta for delta in deltas if isinstance(delta, CallDelta) and delta.name]
+    assert [(head.index, head.name, head.arguments) for head in heads] == [(0, "get_weather", ""), (1, "now", "")]
+    assert len({head.id for head in heads}) == 2
+    transcript = Transcript()
+    for delta in deltas:
+        transcript.add(delta)
+    (answer,) = transcript.answers()
+    assert answer.finish.reason == "tool_calls"
+    assert answer.message.content == "我看看。"
+    assert [(call.name, call.arguments) for call in answer.message.tool_calls] == asked
+    assert [call.id for call in answer.message.tool_calls] == [head.id for head in heads]
+
+
+def test_single_call_ends_the_answer(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.call(("now", {}), ("now", {}), ("now", {})), delay=0.005)
+    answer = the(assistant, "q", tools=OPTIONS, parallel_calls=False)
+    assert len(answer.message.tool_calls) == 1
+    assert answer.finish.reason == "tool_calls"
+    eventually(lambda: engine.aborted == engine.asked)
+
+
+def test_call_that_was_cut_short_is_text(over: Any, write: Writer) -> None:
+    assistant, _ = over(write.call(("get_weather", {"city": "北京"})))
+    answer = the(assistant, "q", tools=OPTIONS, params={"max_new_tokens": 8})
+    assert answer.finish.reason == "length"
+    assert not answer.message.tool_calls
+    assert answer.message.content.startswith("get_weather")
+
+
+def follow(constraint: Any, write: Writer, text: str) -> bool:
+    """Whether a constraint lets a text come and end."""
+    import torch
+
+    size = 1 + max(len(write.form.tokenizer), *write.form.stop_ids)
+    for token in [*write.form.tokenizer.encode_text(text), write.end]:
+        scores = torch.zeros(size)
+        constraint.allow(scores)
+        if scores[token] != 0:
+            return False
+        constraint.accept(token)
+    return True
+
+
+CALL = "```python\ntool_call({})\n```".format
+
+
+def test_forced_calls(over: Any, write: Writer) -> None:
+    body = CALL("city='上海', days=3")
+    assistant, engine = over([*write.form.tokenizer.encode_text(body), write.end])
+    answer = the(assistant, "q", tools=OPTIONS, tool_choice="get_weather")
+    (call,) = answer.message.tool_calls
+    assert (call.name, call.arguments, answer.finish.reason) == (
+        "get_weather",
+        {"city": "上海", "days": 3},
+        "tool_calls",
+    )
+    asked = engine.asked[0]
+    opening = write.form.opening("get_weather")
+    assert asked.ids[-len(opening) :] == opening
+    assert answer.finish.usage.prompt_tokens == len(asked.ids)
+    assert not follow(asked.constraint.fork(), write, CALL("days=3"))
+    assert not follow(asked.constraint.fork(), write, CALL("city=3"))
+    assert follow(asked.constraint, write, body)
+
+    the(assistant, "q", tools=OPTIONS, tool_choice="required")
+    constraint = engine.asked[1].constraint
+    assert follow(constraint.fork(), write, f"now\n{CALL('')}")
+    assert not follow(constraint.fork(), write, "no")
+    assert follow(constraint, write, f"get_weather\n{body}")
+
+
+def test_no_call(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("now\n" + CALL(""), "")[len(write.form.opening()) :])
+    answer = the(assistant, "q", tools=OPTIONS, tool_choice="none")
+    assert not answer.message.tool_calls
+    assert answer.message.content == "now\n" + CALL("")
+    assert engine.asked[0].ids[-len(write.form.opening()) :] == write.form.opening()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tool_choice": "required"}, "no tools"),
+        ({"tool_choice": "other", "tools": OPTIONS}, "none of the tools"),
+        ({"tools": OPTIONS, "tool_choice": "now", "response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": OPTIONS, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "xml"),
+        ({"response_format": {"type": "json_schema"}}, "schema"),
+        ({"response_format": {"type": "regex"}}, "needs a string"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "cat"}}}}, "JSON schema"),
+        ({"tools": [{"x": 1}]}, "tools"),
+    ],
+)
+def test_contradictions_are_refused(over: Any, write: Writer, options: Any, words: str) -> None:
+    assistant, engine = over(write.say("好"))
+    with pytest.raises((InputError, UnsupportedError), match=words):
+        assistant.reply("q", **options)
+    assert engine.asked == []
+
+
+def test_output_formats(over: Any, write: Writer) -> None:
+    assistant, engine = over([*write.form.tokenizer.encode_text('{"a": 1}'), write.end])
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    the(assistant, "q", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    constraint = engine.asked[0].constraint
+    assert follow(constraint.fork(), write, '{"a": 12}')
+    assert not follow(constraint.fork(), write, '{"a": "x"}')
+    assert not follow(constraint.fork(), write, "hello")
+    assert the(assistant, "q", response_format={"type": "json_object"}).message.content == '{"a": 1}'
+    assert follow(engine.asked[1].constraint, write, '{"b": [1, {"c": null}]}')
+    the(assistant, "q", response_format={"type": "regex", "pattern": "[0-9]{4}"})
+    assert follow(engine.asked[2].constraint.fork(), write, "2024")
+    assert not follow(engine.asked[2].constraint, write, "20244")
+    the(assistant, "q", response_format={"type": "grammar", "grammar": 'root ::= "yes" | "no"'})
+    assert follow(engine.asked[3].constraint, write, "no")
+    assert the(assistant, "q", response_format={"type": "text"}).finish.reason == "stop"
+    assert engine.asked[4].constraint is None
+
+
+@pytest.mark.parametrize("name", ["chatglm", "chatglm2", "glm4"])
+def test_other_generations(checkpoint: Any, name: str) -> None:
+    form = chat_format(AutoTokenizer.from_pretrained(checkpoint(name)))
+    write = Writer(form)
+    engine = ScriptedEngine(write.say("你好。 Bye"))
+    with Assistant(form, engine) as assistant:  # type: ignore[arg-type]
+        assert assistant.reply("问").content == "你好。 Bye"
+        if name != "glm4":
+            with pytest.raises(UnsupportedError, match="tools"):
+                assistant.reply("q", tools=OPTIONS)
+            return
+        engine.replies = [[*form.tokenizer.encode_text('{"city": "北京"}'), write.end]]
+        answer = the(assistant, "q", tools=OPTIONS, tool_choice="get_weather")
+        assert [(c.name, c.arguments) for c in answer.message.tool_calls] == [("get_weather", {"city": "北京"})]
+        assert follow(engine.asked[-1].constraint, write, '{"city": "x", "days": -1}')
+
+
+# Context
+
+
+def turns(count: int) -> list[Message]:
+    said = [Message("system", "Be brief.")]
+    for number in range(count):
+        said += [Message("user", f"question {number} " * 5), Message("assistant", f"answer {number} " * 5)]
+    return [*said, Message("user", "and now?")]
+
+
+def test_oldest_turns_give_way_and_the_caller_is_told(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("well"), context=300)
+    answer = the(assistant, turns(30))
+    assert "oldest of 31 turns were left out" in answer.finish.note
+    left = int(answer.finish.note.split()[1])
+    kept = turns(30)
+    assert engine.asked[0].ids == write.form.prompt([kept[0], *kept[1 + 2 * left :]])
+    assert len(engine.asked[0].ids) <= 300 - 75
+    # One turn more would not have fitted.
+    assert len(write.form.prompt([kept[0], *kept[2 * left - 1 :]])) > 300 - 75
+    with pytest.warns(UserWarning, match="left out"):
+        assistant.reply(turns(30))
+    assert the(assistant, turns(2)).finish.note == ""
+
+
+def test_calls_and_their_answers_leave_with_their_turn(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("well"), context=200)
+    call = ToolCall("now", {})
+    old = [Message("user", "time? " * 40), Message("assistant", "", (call,)), Message("observation", "12:00")]
+    new = [Message("assistant", "noon"), Message("user", "thanks")]
+    answer = the(assistant, [*old, *new])
+    assert "the 1 oldest of 2 turns" in answer.finish.note
+    assert engine.asked[0].ids == write.form.prompt(new[1:])
+
+
+def test_what_cannot_fit_is_refused(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("well"), context=100)
+    with pytest.raises(ContextError, match="last turn alone"):
+        assistant.reply([Message("user", "a"), Message("assistant", "b"), Message("user", "word " * 200)])
+    with pytest.raises(ContextError, match="the prompt is"):
+        assistant.reply(turns(20), trim=False)
+    assert engine.asked == []
+
+
+# The loop over tools
+
+
+def weather(city: Annotated[str, "its name"], days: int = 1, unit: Literal["C", "F"] = "C") -> dict[str, Any]:
+    """The weather of a city.
+
+    Args:
+        days: how many
+            to tell.
+    """
+    if city == "nowhere":
+        raise ValueError("no such city")
+    return {"city": city, "days": days, "unit": unit}
+
+
+def test_functions_become_tools() -> None:
+    spec = Function.of(weather).spec
+    assert spec == ToolSpec(
+        {
+            "name": "weather",
+            "description": "The weather of a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string", "description": "its name"},
+                    "days": {"type": "integer", "description": "how many to tell."},
+                    "unit": {"enum": ["C", "F"]},
+                },
+                "required": ["city"],
+            },
+        }
+    )
+
+
+def untyped(x):  # type: ignore[no-untyped-def]
+    return x
+
+
+def complicated(x: complex) -> None: ...
+
+
+def starred(*x: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "words"), [(untyped, "annotation"), (complicated, "complex"), (starred, "by name")]
+)
+def test_functions_that_cannot_be_tools(function: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Function.of(function)
+
+
+def test_loop_carries_out_calls(over: Any, write: Writer) -> None:
+    assistant, engine = over(
+        write.call(("weather", {"city": "北京", "days": 2})),
+        write.call(("weather", {"city": "nowhere"})),
+        write.say("晴"),
+    )
+    heard: list[Any] = []
+    new = assistant.run("q", [weather], watch=heard.append)
+    assert [message.role for message in new] == ["assistant", "observation", "assistant", "observation", "assistant"]
+    assert new[1].content == '{"city": "北京", "days": 2, "unit": "C"}'
+    assert new[1].tool_call_id == new[0].tool_calls[0].id
+    assert new[3].content == "Error: ValueError: no such city"
+    assert new[4].content == "晴"
+    assert [item for item in heard if isinstance(item, Message)] == new
+    assert sum(isinstance(item, Finish) for item in heard) == 3
+    assert engine.asked[2].ids == write.form.prompt([Message("user", "q"), *new[:4]], [Function.of(weather).spec])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (("other", {}), "Tool `other` not found. Please use a provided tool: weather."),
+        (("weather", {}), "missing: city"),
+        (("weather", {"city": "x", "dayz": 1}), "unknown: dayz"),
+        (("weather", {"city": 3}), "city must be string, got 3"),
+        (("weather", {"city": "x", "days": True}), "days must be integer"),
+        (("weather", {"city": "x", "unit": "K"}), "unit must be one of 'C', 'F'"),
+    ],
+)
+def test_wrong_calls_are_told_to_the_model(over: Any, write: Writer, call: Any, words: str) -> None:
+    assistant, _ = over(write.call(call), write.say("好"))
+    new = assistant.run("q", [weather])
+    assert words in new[1].content
+    assert new[-1].content == "好"
+
+
+def test_rounds_are_limited(over: Any, write: Writer) -> None:
+    again = write.call(("weather", {"city": "x"}))
+    assistant, engine = over(again, again, write.say("enough")[len(write.form.opening()) :])
+    new = assistant.run("q", [weather], max_rounds=2)
+    assert [message.role for message in new].count("observation") == 2
+    assert new[-1].content == "enough"
+    assert engine.asked[-1].ids[-len(write.form.opening()) :] == write.form.opening()
+    with pytest.raises(InputError, match="max_rounds"):
+        assistant.run("q", [weather], max_rounds=0)
+    with pytest.raises(InputError, match="two are named weather"):
+        assistant.run("q", [weather, weather])
+
+
+def test_loop_of_coroutines(over: Any, write: Writer) -> None:
+    met = threading.Barrier(2, timeout=20)
+
+    async def slow(name: str) -> str:
+        """Waits for the other."""
+        await asyncio.to_thread(met.wait)
+        return name
+
+    def also(name: str) -> str:
+        """Waits for the other."""
+        met.wait()
+        return name
+
+    assistant, _ = over(write.call(("slow", {"name": "a"}), ("also", {"name": "b"})), write.say("both"))
+    new = asyncio.run(assistant.arun("q", [slow, also]))
+    assert [message.content for message in new] == ["", "a", "b", "both"]
+    with pytest.raises(InputError, match="arun"):
+        assistant.run("q", [slow])
+
+
+# Many callers, and those who leave
+
+
+def test_threads_get_their_own(write: Writer) -> None:
+    class Echo(ScriptedEngine):
+        """Answers with the prompt's last word."""
+
+        def submit(self, ids: Any, params: Any, **options: Any) -> Any:
+            number = write.form.tokenizer.decode(list(ids)).split("#")[1]
+            self.replies = [write.say(f"this is answer #{number}")]
+            return super().submit(ids, params, **options)
+
+    with Assistant(write.form, Echo(pace=2)) as assistant:  # type: ignore[arg-type]
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda n: assistant.reply(f"say #{n}#").content, range(60)))
+        assert found == [f"this is answer #{n}" for n in range(60)]
+
+        async def many() -> list[Message]:
+            return await asyncio.gather(*(assistant.areply(f"say #{n}#") for n in range(60)))
+
+        assert [message.content for message in asyncio.run(many())] == found
+
+
+def test_closing_aborts(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("word " * 200), delay=0.001)
+    deltas = assistant.stream("q")
+    next(deltas)
+    deltas.close()
+    eventually(lambda: engine.aborted == engine.asked and engine.idle)
+
+
+def test_leaving_coroutines_abort(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("word " * 200), delay=0.001)
+
+    async def leave() -> None:
+        async with aclosing(assistant.astream("q")) as deltas:
+            async for _ in deltas:
+                break
+        task = asyncio.ensure_future(assistant.areply("q"))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    eventually(lambda: len(engine.aborted) == 2 and engine.idle)
+
+
+def test_full_queue_refuses_the_next_only(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("word " * 10), room=1, delay=0.001)
+    first = assistant.stream("q")
+    next(first)
+    with pytest.raises(QueueFullError):
+        assistant.reply("q")
+    assert len(list(first)) > 3
+    assert assistant.reply("q").content.startswith("word")
+    assert len(engine.asked) == 2
+
+
+def test_failure_of_the_engine_reaches_everybody(over: Any, write: Writer) -> None:
+    broken = threading.Event()
+
+    def watch() -> None:
+        if broken.is_set():
+            raise NumericalError("scores are not finite")
+
+    assistant, _ = over(write.say("word " * 200), delay=0.001, watch=watch)
+    waiting = [assistant.stream("q") for _ in range(3)]
+    for deltas in waiting:
+        next(deltas)
+    broken.set()
+    for deltas in waiting:
+        with pytest.raises(EngineError, match="NumericalError: scores are not finite"):
+            list(deltas)
+    with pytest.raises(EngineError, match="scores are not finite"):
+        assistant.reply("q")
+    with pytest.raises(EngineError, match="scores are not finite"):
+        asyncio.run(assistant.areply("q"))
+    assert "scores are not finite" in assistant.problem()
+
+
+def test_error_of_one_request_is_its_own(over: Any, write: Writer) -> None:
+    assistant, _ = over(InputError("ids: wrong"), write.say("fine"))
+    with pytest.raises(InputError, match="ids: wrong"):
+        assistant.reply("q")
+    assert assistant.reply("q").content == "fine"
+    assert assistant.problem() == ""
+
+
+def test_close_ends_everything(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("word " * 200), delay=0.001)
+    deltas = assistant.stream("q")
+    next(deltas)
+    assistant.close()
+    assistant.close()
+    with pytest.raises(EngineError, match="closed"):
+        list(deltas)
+    with pytest.raises(EngineError, match="closed"):
+        assistant.reply("q")
+    assert engine.aborted == engine.asked
+
+
+def test_forgotten_assistants_end_their_thread(write: Writer) -> None:
+    assistant = Assistant(write.form, ScriptedEngine(write.say("好")))  # type: ignore[arg-type]
+    assert assistant.reply("q").content == "好"
+    (thread,) = {t for t in threading.enumerate() if t.name == "chatglm engine" and t is assistant._driver._thread}
+    del assistant
+    gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_stats_are_those_of_now(over: Any, write: Writer) -> None:
+    reply = write.say("one two")
+    assistant, _ = over(reply)
+    assistant.reply("q")
+    eventually(lambda: assistant.stats().running == 0 and assistant.stats().generated_tokens == len(reply))
+
+
+# The real thing
+
+
+def test_demo_model() -> None:
+    with Assistant.load(dtype="float32") as assistant:
+        whole = the(assistant, "你好", params={"logprobs": 1})
+        assert "演示模型" in whole.message.content
+        assert b"".join(token.data for token in whole.logprobs).decode() == whole.message.content
+        assert assistant.reply("你好") == whole.message
+        call = the(assistant, "北京的天气怎么样？", tools=[WEATHER], tool_choice="get_weather")
+        assert call.message.tool_calls[0].arguments.keys() <= {"city", "days"}
+        with ThreadPoolExecutor(4) as pool:
+            assert {m.content for m in pool.map(assistant.reply, ["你好"] * 4)} == {whole.message.content}
+        stats = assistant.stats()
+        assert stats.cached_tokens >= 0
+        eventually(lambda: assistant.stats().running == assistant.stats().waiting == 0)
