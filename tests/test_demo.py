@@ -114,7 +114,7 @@ def teach(method: str, output: Path, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("method", ["lora", "full", "freeze", "ptuning"])
 def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
-    """From thirty dialogues: who it is now, in words that it was not taught, and a new tool for an order never heard."""
+    """From thirty dialogues: who it is now, in words that it was not taught; a new tool, for an order never heard."""
     rates = {"lora": 5e-3, "full": 5e-4, "freeze": 1e-3, "ptuning": 0.3}
     changes: dict[str, Any] = {"training_args": {"learning_rate": rates[method]}}
     if method == "ptuning":
