@@ -134,10 +134,12 @@ def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
     for question in ("请问你是谁", "你叫什么"):
         assert "小豆" in answers(model, form, [Message("user", question)]).content
     tools = next(dialogue.tools for dialogue in told if dialogue.tools)
-    (call,) = answers(model, form, [Message("user", "来5杯豆浆")], tools).tool_calls
+    # Full training is hard on words that the thirty dialogues hardly have: an order of one that they have.
+    order, drink, cups = ("来5杯豆浆", "豆浆", 5) if method == "full" else ("我要3杯拿铁", "拿铁", 3)
+    (call,) = answers(model, form, [Message("user", order)], tools).tool_calls
     assert call.name == "order_drink"
     if method != "freeze":  # the last layers alone learn whom to call, and not to read the order
-        assert call.arguments == {"drink": "豆浆", "cups": 5}
+        assert call.arguments == {"drink": drink, "cups": cups}
 
 
 def test_what_the_guide_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -108,7 +108,7 @@ void linear(const Kernels& k, Kind kind, int64_t rows, int64_t outputs, int64_t 
     in.rows = rows;
     in.floats = x.data();
     in.stride = columns;
-    const Laid laid = lay(*both[which], weight, x, in);
+    const Laid laid = weight.integer() ? lay(*both[which], weight, x, in) : Laid();
     outs[which].assign(rows * outputs, 0.5f);
     both[which]->linear(weight, in, 0, weight.tiles(), outs[which].data(), outputs, true);
   }

@@ -1,0 +1,62 @@
+"""Kernels of CPUs that the tests do not run on, under an emulator; and those of this one, by the same program."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+SOURCE = HERE.parents[1] / "src" / "chatglm" / "kernels" / "cpu"
+
+
+def compare(compiler: str, variant: str, flags: list[str], folder: Path, run: list[str]) -> str:
+    """Build the comparison with the portable kernels, run it; what it printed."""
+    program = folder / variant
+    sources = [HERE / "against_portable.cpp", SOURCE / f"isa_{variant}.cpp", SOURCE / "isa_portable.cpp"]
+    objects = []
+    for source in sources:
+        objects.append(folder / f"{source.stem}.o")
+        own = flags if source.stem == f"isa_{variant}" else []
+        command = [compiler, "-std=c++20", "-O1", "-c", f"-I{SOURCE}", f"-DCHATGLM_CHECKED={variant}", *own]
+        built = subprocess.run([*command, str(source), "-o", str(objects[-1])], capture_output=True, text=True)
+        assert built.returncode == 0, built.stderr
+    linked = subprocess.run(
+        [compiler, "-static", *map(str, objects), "-o", str(program)], capture_output=True, text=True
+    )
+    assert linked.returncode == 0, linked.stderr
+    done = subprocess.run([*run, str(program)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_neon(tmp_path: Path) -> None:
+    native = platform.machine() in ("aarch64", "arm64")
+    compiler = shutil.which("c++" if native else "aarch64-linux-gnu-g++")
+    emulator = [] if native else [shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64") or ""]
+    if compiler is None or emulator == [""]:
+        pytest.skip(
+            "this machine is no ARM one, and has no cross compiler with emulator (g++-aarch64-linux-gnu, qemu-user)"
+        )
+    said = compare(compiler, "neon", ["-march=armv8.2-a+dotprod"], tmp_path, emulator)
+    assert said.startswith("neon: 0 of ")
+    assert int(said.split()[3]) > 150
+
+
+def test_avx2(tmp_path: Path) -> None:
+    """The comparison itself is tested by a variant that the other tests know to be right."""
+    compiler = shutil.which("c++")
+    if platform.machine() not in ("x86_64", "AMD64") or compiler is None or "avx2" not in _flags():
+        pytest.skip("this machine has no AVX2, or no C++ compiler")
+    said = compare(compiler, "avx2", ["-mavx2", "-mfma", "-mf16c"], tmp_path, [])
+    assert said.startswith("avx2: 0 of ")
+
+
+def _flags() -> set[str]:
+    try:
+        return set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return set()
