@@ -178,9 +178,8 @@ class Engine:
     @property
     def capacity(self) -> int:
         """The most tokens that one answer and its prompt can have in this memory."""
-        return self._table.total * PAGE_TOKENS - (-(-self.runner.prefix // PAGE_TOKENS) + 1) * PAGE_TOKENS * bool(
-            self.runner.prefix
-        )
+        pinned = -(-self.runner.prefix // PAGE_TOKENS)
+        return (self._table.total - (pinned + 1 if pinned else 0)) * PAGE_TOKENS
 
     def submit(
         self,

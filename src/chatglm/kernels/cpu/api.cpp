@@ -144,10 +144,8 @@ int64_t outputs_of(const Weight& weight, int64_t first, int64_t last) {
 
 // How many tiles a thread takes at a time.
 int64_t piece(const Weight& weight, int64_t rows, int threads) {
-  const int64_t tile_bytes = weight.integer() ? weight.padded * 16 * static_cast<int>(weight.kind) / 8
-                                              : weight.columns * 16 * (weight.kind == Kind::single ? 4 : 2);
   // Few rows: small pieces, so that no thread waits long for the last one. Many: as much as stays in cache.
-  int64_t tiles = (rows <= 8 ? (64 << 10) : (768 << 10)) / tile_bytes;
+  int64_t tiles = (rows <= 8 ? (64 << 10) : (384 << 10)) / weight.tile_bytes();
   const int64_t most = weight.tiles() / (threads * 4);
   if (tiles > most) tiles = most;
   tiles -= tiles % 2;
@@ -156,9 +154,7 @@ int64_t piece(const Weight& weight, int64_t rows, int threads) {
 
 // The same for one or a few rows and two stretches in turn.
 int64_t longer(const Weight& weight, int64_t tiles, int threads) {
-  const int64_t tile_bytes = weight.integer() ? weight.padded * 16 * static_cast<int>(weight.kind) / 8
-                                              : weight.columns * 16 * (weight.kind == Kind::single ? 4 : 2);
-  int64_t size = (512 << 10) / tile_bytes;
+  int64_t size = (512 << 10) / weight.tile_bytes();
   const int64_t most = tiles / (threads * 16);
   if (size > most) size = most;
   return size < 1 ? 1 : size;

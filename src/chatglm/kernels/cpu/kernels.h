@@ -2,6 +2,10 @@
 #pragma once
 #include <cstdint>
 
+// Always inlined: every instruction set compiles this header with flags of its own, and a linker keeps one copy of a
+// function, which might be one that this CPU cannot run.
+#define CHATGLM_INLINE [[gnu::always_inline]] inline
+
 namespace chatglm {
 
 // A weight: packed integers of 4 or 8 bits (chatglm/kernels/packing.py has the layout), or plain rows of 16 or 32.
@@ -16,8 +20,11 @@ struct Weight {
   int32_t block;   // inputs that share a scale
   Kind kind;
 
-  bool integer() const { return kind == Kind::int4 || kind == Kind::int8; }
-  int64_t tiles() const { return (rows + 15) / 16; }
+  CHATGLM_INLINE bool integer() const { return kind == Kind::int4 || kind == Kind::int8; }
+  CHATGLM_INLINE int64_t tiles() const { return (rows + 15) / 16; }
+  CHATGLM_INLINE int64_t tile_bytes() const {  // of 16 rows
+    return integer() ? padded * 16 * static_cast<int>(kind) / 8 : columns * 16 * (kind == Kind::single ? 4 : 2);
+  }
 };
 
 // Inputs of a linear layer: bytes with a scale and a sum for each row and block; or floats, for plain weights.
@@ -36,9 +43,9 @@ struct Inputs {
   int64_t rows, stride;
   int most, few;  // rows of a part; up to `few` they are one part
 
-  int64_t parts() const { return rows <= few ? 1 : (rows + most - 1) / most; }
-  int64_t first(int64_t part) const { return rows * part / parts(); }
-  int64_t part_of(int64_t row) const { return ((row + 1) * parts() - 1) / rows; }
+  CHATGLM_INLINE int64_t parts() const { return rows <= few ? 1 : (rows + most - 1) / most; }
+  CHATGLM_INLINE int64_t first(int64_t part) const { return rows * part / parts(); }
+  CHATGLM_INLINE int64_t part_of(int64_t row) const { return ((row + 1) * parts() - 1) / rows; }
 };
 
 enum class Store : int32_t { single, half };  // of keys and values

@@ -210,8 +210,7 @@ void integer_linear(const Weight& weight, const Inputs& in, int64_t first, int64
     single[more] = products_of<kRows, 1, BITS>(least + more, weight.block);
   }
   // So many tiles stay in the second-level cache while all rows pass by.
-  const int64_t tile_bytes = weight.padded * 16 * BITS / 8;
-  int64_t resident = (768 << 10) / tile_bytes / kTiles * kTiles;
+  int64_t resident = (384 << 10) / weight.tile_bytes() / kTiles * kTiles;
   if (resident < kTiles) resident = kTiles;
   for (int64_t start = first; start < last; start += resident) {
     const int64_t end = smaller(start + resident, last);
