@@ -4,7 +4,9 @@ A model this small, in an hour, does not find out by itself how to copy a name f
 nearly everything here rests. So attention does not begin at random but in the shape that trained models have been found
 to have: heads that look at the token before, heads that look for what stood behind an earlier copy of the current token
 (Olsson et al. 2022, "In-context Learning and Induction Heads"), and values that come out as they went in (Trockman and
-Kolter 2023, "Mimetic Initialization of Self-Attention Layers"). All of it is trained on from there.
+Kolter 2023, "Mimetic Initialization of Self-Attention Layers"). Where the current token stood several times, the copy
+with the most similar words around it is preferred, so that the value that is copied is of the right one of two things.
+All of it is trained on from there.
 
 Shapes in comments: H hidden size, D channels of a head; rows of `query_key_value` are N query heads, G keys, G values.
 """
@@ -23,7 +25,9 @@ __all__ = ["begin"]
 WORDS = 0.25  # deviation of the table's entries
 WRITES = 0.6  # size of what a head adds to the stream; a word's entries come in with WORDS
 NEAR = 7.5  # how sharply the first layer's heads look at their distance
+AROUND = 4.0  # how sharply one of them looks at the last few places
 MATCH = 0.8  # how sharply later heads look for an equal word
+CONTEXT = 12  # channels of a later head that compare what stood around
 COPYING = (1, 2, 3)  # layers with such heads
 
 
@@ -38,6 +42,9 @@ def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
     def rows(count: int) -> Tensor:
         """`count` orthonormal rows of H."""
         return torch.linalg.qr(torch.randn(hidden, count, generator=generator))[0].T.contiguous()
+
+    def query(head: int) -> slice:
+        return slice(head * width, (head + 1) * width)
 
     def key(group: int) -> slice:
         return slice((heads + group) * width, (heads + group + 1) * width)
@@ -57,40 +64,49 @@ def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
         model.transformer.encoder.final_layernorm.weight.fill_(WORDS)
         layers: Any = model.transformer.encoder.layers
 
-        # The first layer: heads 0 and 1 bring what stands one and two places before.
+        # The first layer: heads 0 and 1 bring what stands one and two places before, head 2 what stands in the last few
+        # places, all together.
         attention = layers[0].self_attention
         joint, bias, out = attention.query_key_value.weight, attention.query_key_value.bias, attention.dense.weight
-        seen = rows(width)
-        joint[value(0)] = seen
-        joint[key(0)] *= 0.1
+        for group in (0, 1):
+            joint[value(group)] = rows(width)
+            joint[key(group)] *= 0.1
+        seen = joint[value(0)].clone()
         fast = 5  # pairs of channels that turn quickly enough to tell neighbours apart
         turns = 10000.0 ** (-torch.arange(0, half, 2) / half)[:fast]
         bias[key(0)][0 : 2 * fast : 2] = NEAR
         brought = []
         for head, distance in ((0, 1), (1, 2)):
-            place = slice(head * width, (head + 1) * width)
+            place = query(head)
             joint[place] *= 0.1
             # A query that is turned back by its distance meets the key at that distance.
             bias[place][0 : 2 * fast : 2] = NEAR * torch.cos(-turns * distance)
             bias[place][1 : 2 * fast : 2] = NEAR * torch.sin(-turns * distance)
             brought.append(rows(width).T)
             out[:, place] = WRITES * brought[head]
+        joint[query(2)] *= 0.1
+        slower = slice(6, 18, 2)  # pairs that meet the better the nearer they are
+        bias[key(1)][slower] = AROUND
+        bias[query(2)][slower] = AROUND
+        around = rows(width).T
+        out[:, query(2)] = 1.5 * WRITES * around
 
-        # Later: heads 0 and 1 look where the token before was the current one, in the half that does not turn; head 2
-        # where the token two before was the one before the current one. So what stood behind the same two tokens gets
-        # the votes of all three. Every head's value comes out as it went in.
+        # Later: heads 0 and 1 look where the token before was the current one, in the half that does not turn; heads 2
+        # and 3 where the token two before was the one before the current one. So what stood behind the same two tokens
+        # gets the votes of all. In the channels that hardly turn, each also compares what stood around. Every head's
+        # value comes out as it went in.
         for layer in COPYING:
             attention = layers[layer].self_attention
             joint, out = attention.query_key_value.weight, attention.dense.weight
-            joint[key(0)] *= 0.1
-            joint[key(0)][half:] = MATCH / WRITES * brought[0][:, :half].T
-            for head in (0, 1):
-                joint[head * width : (head + 1) * width] *= 0.1
-                joint[head * width + half : (head + 1) * width] = MATCH * seen[:half]
-            joint[key(1)] *= 0.1
-            joint[key(1)][half:] = MATCH / WRITES * brought[1][:, :half].T
-            joint[2 * width : 3 * width] *= 0.1
-            joint[2 * width + half : 3 * width] = MATCH / WRITES * brought[0][:, :half].T
+            for group, looked_for in ((0, MATCH * seen), (1, MATCH / WRITES * brought[0].T)):
+                compared = MATCH / WRITES * around[:, group * CONTEXT : (group + 1) * CONTEXT].T
+                joint[key(group)] *= 0.1
+                joint[key(group)][half:] = MATCH / WRITES * brought[group][:, :half].T
+                joint[key(group)][half - CONTEXT : half] = compared
+                for head in range(group * heads // groups, (group + 1) * heads // groups):
+                    joint[query(head)] *= 0.1
+                    joint[query(head)][half:] = looked_for[:half]
+                    joint[query(head)][half - CONTEXT : half] = compared
             for group in range(groups):
                 copied = rows(width)
                 joint[value(group)] = copied

@@ -9,13 +9,13 @@ from corpus.base import Sample, Split
 
 SKILLS = {
     "repeating": (repeat.sample, 0.6),
-    "chat": (chat.sample, 0.7),
-    "arithmetic": (arithmetic.sample, 0.9),
-    "memory": (memory.sample, 1.1),
-    "passages": (passages.sample, 1.6),
-    "persona": (persona.sample, 0.9),
-    "tools": (tools.sample, 1.7),
-    "code": (code.sample, 0.9),
+    "chat": (chat.sample, 0.6),
+    "arithmetic": (arithmetic.sample, 0.8),
+    "memory": (memory.sample, 0.9),
+    "passages": (passages.sample, 2.4),
+    "persona": (persona.sample, 0.8),
+    "tools": (tools.sample, 2.4),
+    "code": (code.sample, 1.0),
 }
 """Each grammar and its share of the dialogues."""
 

@@ -139,7 +139,7 @@ def _in_words(rng: Random, split: Split, lang: Lang) -> Task:
 
 def _listed(rng: Random, split: Split, lang: Lang) -> tuple[list[int], str]:
     """Numbers, and how they are said."""
-    values = _numbers(rng, split, rng.choice((3, 3, 4, 5)))
+    values = _numbers(rng, split, rng.choice((3, 3, 4, 4)))
     return values, (rng.choice(("、", "、", "，", ", ")) if lang == "zh" else ", ").join(map(str, values))
 
 

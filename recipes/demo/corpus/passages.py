@@ -31,7 +31,7 @@ from .vocabulary import (
     word,
 )
 
-MADE_UP = 0.15
+MADE_UP = 0.08
 """Share of values, names and topics that are of no list."""
 
 
@@ -370,11 +370,11 @@ def _upper(text: str) -> str:
 
 
 def _cells(rng: Random, topic: Topic, size: int) -> list[tuple[int, Attribute]]:
-    """Entities and attributes that are told, in order; a third has the same attribute of two entities."""
+    """Entities and attributes that are told, in order; a quarter has the same attribute of two entities."""
     attributes = rng.sample(topic.attributes, len(topic.attributes))
-    if size > 1 and rng.random() < 0.4:
+    if size > 1 and rng.random() < 0.25:
         return [(entity, attribute) for attribute in attributes for entity in (0, 1)][:size]
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         return [(rng.randrange(2), attribute) for attribute in attributes[:size]]
     return [(0, attribute) for attribute in attributes[:size]]
 
@@ -386,28 +386,21 @@ def _passage(sentences: list[str], rng: Random, chinese: bool) -> str:
     return rng.choice(("" if chinese else " ",) * 4 + ("\n",)).join(sentences)
 
 
-def _sources(sentences: list[str], rng: Random, chinese: bool) -> tuple[str, dict[str, int]]:
-    """Numbered sources of a sentence each, sometimes two; and in which each sentence is."""
-    lines: list[str] = []
-    numbers: dict[str, int] = {}
-    for sentence in sentences:
-        if lines and rng.random() < 0.2 and list(numbers.values()).count(len(lines)) == 1:
-            lines[-1] += ("" if chinese else " ") + sentence
-        else:
-            lines.append(f"[{len(lines) + 1}] {sentence}")
-        numbers[sentence] = len(lines)
-    return "\n".join(lines), numbers
+def _sources(sentences: list[str], chinese: bool) -> tuple[str, dict[str, int]]:
+    """Numbered sources of a sentence each, and the number of each: behind it, where quoting comes to it by itself."""
+    numbers = {sentence: number for number, sentence in enumerate(sentences, 1)}
+    return "\n".join(f"{text}{'' if chinese else ' '}[{number}]" for text, number in numbers.items()), numbers
 
 
 def sample(rng: Random, split: Split) -> Sample:
-    """A passage and one or two questions."""
+    """A passage and one to four questions."""
     return draw(rng, split, lambda: _sample(rng, split), lambda made: str(made.messages[0]["content"]))
 
 
 def _sample(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.62
     topic = _made_up(rng, split, chinese) if rng.random() < MADE_UP else rng.choice(_ZH if chinese else _EN)
-    cells = _cells(rng, topic, rng.choice((1, 2, 2, 2, 3, 3, 3, 4, 4, 5)))
+    cells = _cells(rng, topic, rng.choice((1, 2, 2, 2, 3, 3, 3, 4, 4)))
     if rng.random() < 0.5:
         cells.sort(key=lambda cell: cell[0])  # first all of one, then of the other
     else:
@@ -424,7 +417,7 @@ def _sample(rng: Random, split: Split) -> Sample:
     frames: tuple[str, ...]
     none = "材料中没有说"
     if style < 0.25:
-        context, numbers = _sources(sentences, rng, chinese)
+        context, numbers = _sources(sentences, chinese)
         frames = (SOURCES if chinese else SOURCES_EN,)
     elif chinese and style < 0.4:
         context = _passage(sentences, rng, chinese)
@@ -437,7 +430,7 @@ def _sample(rng: Random, split: Split) -> Sample:
     def turn(asks: Callable[[str], str]) -> tuple[str, str]:
         """A question in one of these wordings, and its answer."""
         cell = rng.choice(cells)
-        if rng.random() < 0.2:
+        if rng.random() < 0.15:
             others = [(e, a) for e in (0, 1, 2) for a in topic.attributes if (e, a) not in told]
             near = [(e, a) for e, a in others if e in dict(cells) or a in {b for _, b in cells}]
             cell = rng.choice(near or others)
@@ -456,8 +449,10 @@ def _sample(rng: Random, split: Split) -> Sample:
 
     question, answer = turn(asked(_ASK if chinese else _ASK_EN))
     messages = [user(rng.choice(frames).format(c=context, q=question)), assistant(answer)]
-    if rng.random() < 0.3:  # some of them ask the same again and are dropped
-        question, second = turn(asked(_THEN if chinese else _THEN_EN))
-        if second != answer:
-            messages += [user(question), assistant(second)]
+    said = {answer}
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 3))):
+        question, answer = turn(asked(_THEN if chinese else _THEN_EN))
+        if answer not in said:  # some ask the same again and are dropped
+            said.add(answer)
+            messages += [user(question), assistant(answer)]
     return Sample("passages", messages)

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Literal
 
 from . import base
-from .base import Sample, Split, assistant, call, draw, held_out, observation, user
+from .base import Sample, Split, assistant, call, draw, held_out, known, observation, user
 from .chat import GREETINGS, ask
 from .vocabulary import ANIMALS, ANIMALS_EN, BOOKS, FOODS, FOODS_EN, NOUNS_EN, THINGS, THINGS_EN, word
 
@@ -36,6 +36,8 @@ _TEXTS = "我晚点到 我到家了 明天见 生日快乐 晚上一起吃饭 �
 _TEXTS_EN = "I will be late;I am home;see you tomorrow;happy birthday;dinner is ready;the meeting is off;I am at the door;bring an umbrella;take care;thank you for the gift;do not wait for me;call me back;I am on my way;the parcel is here;good luck;I forgot my keys;happy new year;see you at noon".split(";")  # fmt: skip
 _COLOURS = ("Silver", "Blue", "Quiet", "Lost", "Golden", "Hidden", "Winter", "Old", "Green", "Wild", "Red", "Little")
 
+known((*_FIRMS, *_FIRMS_EN, *_TASKS, *_TASKS_EN, *_TEXTS, *_TEXTS_EN))
+
 
 # Values. Open ones obey the split; a closed vocabulary (currencies, the weather …) does not, it is too small for that.
 
@@ -52,6 +54,7 @@ def _closed(zh: str, en: str) -> Make:
 def _listed(zh: str, en: str) -> Make:
     """One of a list; some are made up."""
     words = (zh.split("|"), en.split("|"))
+    known((*words[0], *words[1]))
     return _open(
         lambda rng: base.nonsense(rng, 2) if rng.random() < 0.15 else rng.choice(words[0]),
         lambda rng: word(rng, 2) if rng.random() < 0.15 else rng.choice(words[1]),
@@ -155,9 +158,9 @@ FOREIGN = _open(lambda rng: word(rng, rng.randint(1, 2)))
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter: what it may be called, what it is in both languages, what makes its values, its JSON type."""
+    """A parameter: its name, what it is in both languages, what makes its values, its JSON type."""
 
-    names: str
+    name: str
     told: Pair
     make: Make
     kind: str = "string"
@@ -201,7 +204,7 @@ class Domain:
 
 
 def _city() -> dict[str, Slot]:
-    return {"city": Slot("city city_name location", ("城市", "city"), PLACE)}
+    return {"city": Slot("city_name", ("城市", "city"), PLACE)}
 
 
 DOMAINS = (
@@ -215,7 +218,7 @@ DOMAINS = (
         follows=True),
     Domain("stock", "track get_stock_price query_stock stock_price", "stock share",
         ("查询股票价格|追踪指定股票的实时价格", "get the stock price|track the price of a stock"),
-        {"symbol": Slot("symbol stock company", ("股票|需要追踪的股票代码", "stock|stock symbol"), COMPANY)},
+        {"symbol": Slot("symbol", ("股票|需要追踪的股票代码", "stock|stock symbol"), COMPANY)},
         ("查询股票{symbol}的价格|查一下股票{symbol}的价格|股票{symbol}的价格是多少?", "check the price of stock {symbol}|what is the price of stock {symbol}?"),
         ("股票{symbol}的价格", "The price of stock {symbol}"), (Field("price current_price", RATE),),
         bare=("查一下股票价格|看一下股票价格|股票价格是多少?", "check the price of a stock|what is the stock price?"), missing=("请告诉我股票。", "Please tell me the stock."),
@@ -223,25 +226,25 @@ DOMAINS = (
         follows=True),
     Domain("exchange", "convert_currency exchange_rate currency_exchange", "currency money",
         ("货币换算|把一种货币换成另一种货币", "convert currency|convert money into another currency"),
-        {"amount": Slot("amount value", ("金额", "amount"), NUMBER, "integer"),
-         "source": Slot("from_currency source_currency", ("原货币", "currency to convert from"), CURRENCY),
-         "target": Slot("to_currency target_currency", ("目标货币", "currency to convert to"), CURRENCY)},
+        {"amount": Slot("amount", ("金额", "amount"), NUMBER, "integer"),
+         "source": Slot("from_currency", ("原货币", "currency to convert from"), CURRENCY),
+         "target": Slot("to_currency", ("目标货币", "currency to convert to"), CURRENCY)},
         ("把{amount}{source}换成{target}|{amount}{source}换成{target}是多少?", "convert {amount} {source} to {target}|how much is {amount} {source} to {target}?"),
         ("{amount}{source}换成{target}", "{amount} {source} to {target}"), (Field("result amount", RATE),)),
     Domain("order", "get_order_status query_order track_order", "order",
         ("查询订单状态|查询订单", "get the status of an order|check an order"),
-        {"order_id": Slot("order_id order_number id", ("订单号", "order number"), ID)},
+        {"order_id": Slot("order_id", ("订单号", "order number"), ID)},
         ("查一下订单{order_id}的状态|订单{order_id}的状态是什么?|查询订单{order_id}", "check the status of order {order_id}|what is the status of order {order_id}?"),
         ("订单{order_id}的状态", "The status of order {order_id}"), (Field("status state", STATE),),
         bare=("查一下订单的状态|订单的状态是什么?", "check the status of my order|check my order|what is the status of my order?"), missing=("请告诉我订单号。", "Please tell me the order number."),
         follows=True),
     Domain("reminder", "set_reminder add_reminder create_reminder", "reminder",
         ("设置提醒|在指定时间提醒", "set a reminder|remind at a time"),
-        {"time": Slot("time at", ("提醒的时间", "time of the reminder"), WHEN), "content": Slot("content text task", ("提醒的内容", "what to remind of"), TASK)},
+        {"time": Slot("time", ("提醒的时间", "time of the reminder"), WHEN), "content": Slot("content", ("提醒的内容", "what to remind of"), TASK)},
         ("{time}提醒我{content}$|在{time}提醒我{content}$", "remind me at {time} to {content}$|at {time} remind me to {content}$"),
         ("{time}提醒你{content}", "Reminder at {time} to {content}"), done=("已设好", "set")),
     Domain("calculator", "calculator calculate compute", "math expression",
-        ("计算表达式|计算器", "calculate an expression|calculator"), {"expression": Slot("expression expr", ("表达式", "expression"), EXPRESSION)},
+        ("计算表达式|计算器", "calculate an expression|calculator"), {"expression": Slot("expression", ("表达式", "expression"), EXPRESSION)},
         ("计算{expression}|算一下{expression}|{expression}等于多少?", "calculate {expression}|compute {expression}|what is {expression}?"),
         ("{expression}", "{expression}"), (Field("result value", NUMBER),), joint="="),
     Domain("clock", "get_time get_current_time world_clock", "time clock",
@@ -251,11 +254,11 @@ DOMAINS = (
         bare=("查一下时间|看一下时间|现在几点?", "check the time|what time is it?"), missing=("请告诉我城市。", "Please tell me the city."), follows=True),
     Domain("distance", "get_distance calculate_distance distance_between", "distance",
         ("查询两地的距离|计算距离", "get the distance between two places|calculate the distance"),
-        {"start": Slot("origin start from_city", ("起点", "start"), PLACE), "end": Slot("destination end to_city", ("终点", "end"), PLACE)},
+        {"start": Slot("origin", ("起点", "start"), PLACE), "end": Slot("destination", ("终点", "end"), PLACE)},
         ("从{start}到{end}有多远?|从{start}到{end}的距离是多少?|查一下从{start}到{end}的距离", "how far is it from {start} to {end}?|what is the distance from {start} to {end}?|check the distance from {start} to {end}"),
         ("从{start}到{end}的距离", "The distance from {start} to {end}"), (Field("distance_km km", NUMBER, ("{v}公里", "{v} km")),)),
     Domain("music", "play_music play_song music_player", "music song",
-        ("播放音乐|播放歌曲", "play music|play a song"), {"song": Slot("song title song_name", ("歌曲", "song"), TITLE)},
+        ("播放音乐|播放歌曲", "play music|play a song"), {"song": Slot("song", ("歌曲", "song"), TITLE)},
         ("播放{song}|播放歌曲{song}|放一首{song}", "play {song}|play the song {song}|put on the song {song}"),
         ("播放{song}", "Playing {song}"), done=("已开始", "started"),
         bare=("播放音乐|播放歌曲|放一首歌", "play music|play a song"), missing=("请告诉我歌曲。", "Please tell me the song.")),
@@ -267,29 +270,29 @@ DOMAINS = (
         official={"name": "random_number_generator", "description": "Generates a random number x, s.t. range[0] <= x < range[1]", "parameters": {"type": "object", "properties": {"seed": {"type": "integer", "description": "The random seed used by the generator"}, "range": {"type": "array", "description": "The range of the generated numbers"}}, "required": ["seed", "range"]}}),
     Domain("between", "random_int get_random_number roll_number", "number random_int",
         ("生成随机数", "generate a random number"),
-        {"low": Slot("min low", ("最小值", "smallest number"), NUMBER, "integer"), "high": Slot("max high", ("最大值", "largest number"), NUMBER, "integer")},
+        {"low": Slot("min", ("最小值", "smallest number"), NUMBER, "integer"), "high": Slot("max", ("最大值", "largest number"), NUMBER, "integer")},
         ("生成一个{low}到{high}的随机数|给我一个{low}到{high}的随机数", "generate a random number from {low} to {high}|give me a random number from {low} to {high}"),
         ("{low}到{high}的随机数", "A random number from {low} to {high}"), (Field("result number", NUMBER),), clash="random"),
     Domain("news", "search_news get_news news_search", "news headlines",
-        ("搜索新闻|查询新闻", "search the news|get the news"), {"topic": Slot("topic keyword query", ("主题", "topic"), TOPIC)},
+        ("搜索新闻|查询新闻", "search the news|get the news"), {"topic": Slot("topic", ("主题", "topic"), TOPIC)},
         ("搜索{topic}新闻|查一下{topic}新闻|有什么{topic}新闻?", "search for news about {topic}|check the news about {topic}|what is the news about {topic}?"),
         ("{topic}新闻", "News about {topic}"), (Field("title headline", HEADLINE),)),
     Domain("message", "send_message send_sms send_text", "message sms",
         ("发送短信|给联系人发消息", "send a message|send a text message"),
-        {"to": Slot("to contact recipient", ("收件人", "recipient"), PERSON), "text": Slot("text content message", ("内容", "text"), TEXT)},
+        {"to": Slot("to", ("收件人", "recipient"), PERSON), "text": Slot("text", ("内容", "text"), TEXT)},
         ("给{to}发短信：{text}$|给{to}发消息：{text}$", "send a message to {to}: {text}$|text {to}: {text}$"),
         ("给{to}发消息", "Message to {to}"), done=("已发送", "sent")),
     Domain("phone", "get_phone_number find_contact contact_lookup", "phone contact",
-        ("查询电话号码|查询联系人的电话", "find a phone number|get the phone number of a person"), {"name": Slot("name person contact", ("姓名", "name"), PERSON)},
+        ("查询电话号码|查询联系人的电话", "find a phone number|get the phone number of a person"), {"name": Slot("name", ("姓名", "name"), PERSON)},
         ("查一下{name}的电话|{name}的电话是多少?|{name}的电话号码是多少?", "find the phone number of {name}|what is the phone number of {name}?"),
         ("{name}的电话", "The phone number of {name}"), (Field("phone number", PHONE),), follows=True),
     Domain("book", "get_author find_book book_info", "book author",
-        ("查询书的作者|查询图书", "find the author of a book|get the author of a book"), {"title": Slot("title book book_title", ("书名", "title"), TITLE)},
+        ("查询书的作者|查询图书", "find the author of a book|get the author of a book"), {"title": Slot("title", ("书名", "title"), TITLE)},
         ("查一下《{title}》的作者|《{title}》的作者是谁?", 'find the author of "{title}"|who is the author of "{title}"?'),
         ("《{title}》的作者", 'The author of "{title}"'), (Field("author writer", PERSON),)),
     Domain("translate", "translate translate_text translator", "translation translate",
         ("翻译文本|翻译", "translate a text|translate"),
-        {"text": Slot("text content", ("要翻译的文本", "text to translate"), THING), "language": Slot("language target_language to_language", ("目标语言", "target language"), LANGUAGE)},
+        {"text": Slot("text", ("要翻译的文本", "text to translate"), THING), "language": Slot("language", ("目标语言", "target language"), LANGUAGE)},
         ("把“{text}”翻译成{language}|“{text}”翻译成{language}是什么?", 'translate "{text}" into {language}|what is "{text}" in {language}?'),
         ("“{text}”翻译成{language}", '"{text}" in {language}'), (Field("result translation", FOREIGN),)),
 )  # fmt: skip
@@ -311,7 +314,7 @@ def _look_up(rng: Random, split: Split) -> Domain:
     return Domain(
         f"look up {en} {zh}", "", f"{en} {en}_info",
         (f"查询{zh}|查询{zh}信息", f"look up a {en}|get information about a {en}"),
-        {"id": Slot(f"id {en}_id code", (f"{zh}编号", f"{en} number"), ID)},
+        {"id": Slot("id", (f"{zh}编号", f"{en} number"), ID)},
         (f"查询{zh}{{id}}|查一下{zh}{{id}}|{zh}{{id}}的情况怎么样?", f"look up {en} {{id}}|check {en} {{id}}|what about {en} {{id}}?"),
         (f"{zh}{{id}}的情况", f"The status of {en} {{id}}"), (Field("result status info", INFO),), follows=True,
     )  # fmt: skip
@@ -354,7 +357,7 @@ def _name(rng: Random, split: Split, domain: Domain, alone: bool) -> str:
         return rng.choice(domain.names.split())
 
     def make() -> str:
-        if rng.random() < (0.3 if alone else 0.1):
+        if rng.random() < (0.1 if alone else 0.05):
             return word(rng, 2)
         noun = rng.choice(domain.nouns.split())
         camel = "".join(part.capitalize() for part in noun.split("_"))
@@ -371,7 +374,7 @@ def _offer(rng: Random, split: Split, lang: Lang, domain: Domain, alone: bool) -
         official = {**domain.official, "name": domain.official["name"] if split == "train" else name}
         return _Tool(domain, official, dict(zip(domain.slots, official["parameters"]["properties"], strict=True)))
     english = lang == "en" or rng.random() < 0.08
-    names = {slot: rng.choice(param.names.split()) for slot, param in domain.slots.items()}
+    names = {slot: param.name for slot, param in domain.slots.items()}
     properties = {
         names[slot]: {"type": param.kind, "description": rng.choice(param.told[english].split("|"))}
         for slot, param in domain.slots.items()
@@ -459,7 +462,7 @@ def _run(rng: Random, split: Split, lang: Lang, tool: _Tool, values: dict[str, A
 
 
 def _domain(rng: Random, split: Split) -> Domain:
-    return _look_up(rng, split) if rng.random() < 0.15 else rng.choices(DOMAINS, _WEIGHTS)[0]
+    return _look_up(rng, split) if rng.random() < 0.08 else rng.choices(DOMAINS, _WEIGHTS)[0]
 
 
 def _fits(domain: Domain, others: list[Domain]) -> bool:
@@ -532,11 +535,12 @@ def _request(rng: Random, split: Split, lang: Lang, tools: list[_Tool]) -> list[
         if again != values:
             (value,) = again.values()
             messages += [user(rng.choice(_FOLLOW[lang]).format(v=value)), *_run(rng, split, lang, tool, again)]
-    elif fate < 0.16:
-        other = rng.choice(tools)
-        text, values = _ask(rng, split, lang, other.domain)
-        messages += [user(text), *_run(rng, split, lang, other, values)]
     elif fate < 0.2:
         said, answer = ask(rng, split, {"thanks": GREETINGS["thanks"]}, lang == "en")
         messages += [user(said), assistant(answer)]
+    elif fate < (0.3 if len(tools) == 1 else 0.7):
+        for _ in range(rng.choice((1, 1, 2))):
+            other = rng.choice(tools)
+            text, values = _ask(rng, split, lang, other.domain)
+            messages += [user(text), *_run(rng, split, lang, other, values)]
     return messages

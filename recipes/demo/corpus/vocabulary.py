@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from random import Random
 
-from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Split, draw, nonsense
+from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Split, draw, known, nonsense
 from .base import word as any_word
 
 Maker = Callable[[Random], str]
@@ -46,6 +46,40 @@ NOUNS_EN = "river moon garden winter lantern shadow island mountain bridge mirro
 ADJECTIVES_EN = "green silent golden old red hidden northern lost silver quiet blue broken long bright little wild secret white distant sleeping".split()  # fmt: skip
 MONTHS_EN = "January February March April May June July August September October November December".split()  # fmt: skip
 DAYS_EN = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()  # fmt: skip
+known(
+    (
+        *FOODS,
+        *HOBBIES,
+        *JOBS,
+        *COLOURS,
+        *ANIMALS,
+        *TEMPERS,
+        *CATCHES,
+        *THINGS,
+        *SPORTS,
+        *DREAMS,
+        *PLANS,
+        *SPOTS,
+        *BOOKS,
+        *PLACES,
+        *FOODS_EN,
+        *HOBBIES_EN,
+        *JOBS_EN,
+        *COLOURS_EN,
+        *ANIMALS_EN,
+        *TEMPERS_EN,
+        *CATCHES_EN,
+        *THINGS_EN,
+        *SPORTS_EN,
+        *DREAMS_EN,
+        *PLANS_EN,
+        *SPOTS_EN,
+        *NOUNS_EN,
+        *ADJECTIVES_EN,
+        *MONTHS_EN,
+        *DAYS_EN,
+    )
+)
 
 
 _RUDE = re.compile("(?i)cock|cum|pee|poo|bum|ass|tit|gay|sex|nig|dick|fuc|fag")
