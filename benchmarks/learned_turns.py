@@ -100,10 +100,10 @@ def measure(loss: str, folder: str, seconds: int) -> dict[str, Any]:
 
 
 def evaluate(model: str, data: str) -> float:
-    from chatglm import load
+    from chatglm.loading import load_parts
     from chatglm.training.metrics import evaluate as measured
 
-    loaded = load(model, dtype=torch.float32)
+    loaded = load_parts(model, dtype=torch.float32)
     return float(measured(loaded, data, loss="all", max_length=512, samples=0, batch_size=8)["loss"])
 
 

@@ -1,8 +1,9 @@
-"""Sets up the engines that bench_cpu.py compares with, from PyPI, each in a virtual environment of its own.
+"""Sets up the engines that bench_cpu.py and bench_serving.py compare with, from PyPI, in virtual environments.
 
     python benchmarks/peers.py --folder PEERS [--layers 28] [--peers llama.cpp,openvino,ftllm]
 
-- llama.cpp: llama-cpp-python, compiled for this CPU; a random ChatGLM in Q4_0, output and embedding as well.
+- llama.cpp: llama-cpp-python, compiled for this CPU, and `llama-server` out of the same source; a random ChatGLM in
+  Q4_0, output and embedding as well.
 - openvino: OpenVINO GenAI; a random model of the same sizes, exported by optimum-intel with symmetric int4 weights in
   all layers, once per channel and once in groups of 128.
 - ftllm: fastllm without its CUDA libraries; it reads the bf16 folder that the export starts from.
@@ -18,12 +19,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 WORKERS = Path(__file__).resolve().parent / "workers"
 TRANSFORMERS = "transformers==5.5.4"
+LLAMA_CPP = "llama-cpp-python==0.3.36"
 FASTLLM_NEEDS = "requirements-fastllm.txt"
 
 
@@ -38,12 +41,32 @@ class Setup:
     def llama_cpp(self) -> None:
         with Environment(self.folder / "venvs" / "llama.cpp") as environment:
             environment.install(
-                "llama-cpp-python==0.3.36",
+                LLAMA_CPP,
                 "--no-binary=llama-cpp-python",
                 CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release",
             )
             environment.install("gguf==0.19.0")
+        made(environment.program("llama-server"), partial(self._llama_server, environment))
         self._random(environment, "gguf", self.models / "q4_0.gguf")
+
+    def _llama_server(self, environment: Environment, target: Path) -> None:
+        """llama.cpp's own server, out of the same source; bench_serving.py runs it."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as work:
+            download = ("download", "--no-deps", "--no-binary=llama-cpp-python", "--quiet", "--dest", work)
+            run(environment.program("pip"), *download, LLAMA_CPP)
+            (archive,) = Path(work).glob("llama_cpp_python-*.tar.gz")
+            shutil.unpack_archive(archive, work, filter="data")
+            (source,) = Path(work).glob("llama_cpp_python-*/vendor/llama.cpp")
+            build = Path(work) / "build"
+            switches = [
+                *("-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF"),
+                # No page in the browser, and nothing that would be fetched for it.
+                *(f"-DLLAMA_{name}=OFF" for name in ("OPENSSL", "BUILD_UI", "USE_PREBUILT_UI")),
+                *(f"-DLLAMA_BUILD_{name}=OFF" for name in ("APP", "EXAMPLES", "TESTS")),
+            ]
+            run("cmake", "-S", source, "-B", build, *switches)
+            run("cmake", "--build", build, "--target", "llama-server", "--parallel", os.cpu_count())
+            shutil.copy2(build / "bin" / "llama-server", target)
 
     def openvino(self) -> None:
         with Environment(self.folder / "venvs" / "openvino") as environment:

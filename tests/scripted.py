@@ -26,6 +26,7 @@ class Asked:
     adapter: str | None
     replies: list[list[int]] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
 
 
 class ScriptedEngine:
@@ -34,7 +35,7 @@ class ScriptedEngine:
     Args:
         replies: ids, the stop id included; or an error to raise from `step`.
         delay: seconds that a step takes.
-        room: requests at a time; the next one is refused.
+        room: requests at a time; the next one is refused, and told to come again after `retry_after` seconds.
     """
 
     adapters: tuple[str, ...] = ()
@@ -45,17 +46,21 @@ class ScriptedEngine:
         pace: int = 1,
         delay: float = 0.0,
         room: int = 1000,
+        retry_after: float = 1.0,
         context: int = 512,
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.replies = list(replies)
-        self.pace, self.delay, self.room = pace, delay, room
+        self.pace, self.delay, self.room, self.retry_after = pace, delay, room, retry_after
         self.context = self.capacity = context
         self.asked: list[Asked] = []
         self.running: list[Asked] = []
         self.aborted: list[Asked] = []
         self.made = 0
         self.watch = watch
+
+    def settle(self) -> None:
+        pass
 
     @property
     def idle(self) -> bool:
@@ -71,7 +76,9 @@ class ScriptedEngine:
         adapter: str | None = None,
     ) -> Asked:
         if len(self.running) >= self.room:
-            raise QueueFullError(f"{self.room} requests are waiting; try again later")
+            full = QueueFullError(f"{self.room} requests are waiting; try again later")
+            full.retry_after = self.retry_after
+            raise full
         if not ids:
             raise InputError("the prompt has no tokens")
         asked = Asked(list(ids), params, constraint, stop_ids, adapter)
@@ -85,7 +92,12 @@ class ScriptedEngine:
         self.running.append(asked)
         return asked
 
-    def abort(self, asked: Asked) -> None:
+    def abort(self, asked: Asked, index: int | None = None) -> None:
+        if index is not None:
+            asked.ended.append(index)
+            asked.replies[index] = asked.replies[index][: asked.places[index]]
+            if any(place < len(reply) for place, reply in zip(asked.places, asked.replies, strict=True)):
+                return
         self.aborted.append(asked)
         self.running = [one for one in self.running if one is not asked]
 

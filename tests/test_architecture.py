@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "tools": {"chat"},
     "assistant": {"params", "chat", "tools", "engine", "loading"},
     "serving": {"params", "chat", "tools", "assistant"},
+    "measure": {"assistant"},
     "training": {"chat", "models", "quantization", "loading"},
     "cli": {
         "chat",
@@ -36,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         "engine",
         "assistant",
         "serving",
+        "measure",
     },
 }
 # The package's front door: it names things by string and imports the registration of the Auto classes.

@@ -156,6 +156,25 @@ def test_several_answers(over: Any, write: Writer) -> None:
         assistant.reply("q", params={"n": 2})
 
 
+@pytest.mark.parametrize("ending", ["stop", "call"])
+def test_an_answer_that_is_over_is_not_computed_on(over: Any, write: Writer, ending: str) -> None:
+    """While another of the same request is."""
+    first = write.say("one STOP " + "more " * 300)
+    options: dict[str, Any] = {}
+    if ending == "call":
+        first = write.call(*[("get_weather", {"city": "北京"})] * 40)
+        options = {"tools": OPTIONS, "parallel_calls": False}
+    long = write.say("a long answer " * 30)
+    assistant, engine = over(first, long, delay=0.002)
+    answers = assistant.answers("q", params={"n": 2, "stop": ["STOP"]}, **options)
+    assert [answer.finish.reason for answer in answers] == ["stop" if ending == "stop" else "tool_calls", "stop"]
+    assert answers[1].finish.usage.completion_tokens == len(long)
+    (asked,) = engine.asked
+    assert asked.ended == [0]
+    assert asked.places[0] < len(first) / 2
+    assert engine.aborted == []  # it ended by itself
+
+
 def test_text_without_a_dialogue(over: Any, write: Writer) -> None:
     ids = [*write.form.tokenizer.encode_text("and so on"), write.end]
     assistant, engine = over(ids)

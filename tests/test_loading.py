@@ -1,7 +1,8 @@
-"""load(): what is wrong with a folder is one clear line that names the file."""
+"""load_parts() and load(): what is wrong with a folder is one clear line that names the file."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import pytest
 import torch
 
 import chatglm
-from chatglm import AutoModel, load
+from chatglm import AutoModel
+from chatglm.chat.generations import OFFICIAL_SAMPLING, Generation
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, TokenizerError
+from chatglm.loading import load_parts
+from chatglm.models import api
 from conftest import VERSIONS
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_load(version: str, checkpoint) -> None:
-    model, tokenizer, form = load(checkpoint(version), dtype=torch.float32)
+    model, tokenizer, form = load_parts(checkpoint(version), dtype=torch.float32)
     assert not model.training
     assert model.dtype == torch.float32
     assert model.config.generation == tokenizer.generation == form.generation == version
@@ -26,11 +30,11 @@ def test_load(version: str, checkpoint) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_saved_folder_loads_by_itself(version: str, checkpoint, tmp_path: Path) -> None:
     """save_pretrained of model and tokenizer makes a folder that needs no guessing, whatever it is called."""
-    model, tokenizer, _ = load(checkpoint(version), dtype=torch.float32)
+    model, tokenizer, _ = load_parts(checkpoint(version), dtype=torch.float32)
     target = tmp_path / "chatglm2-looks-like"
     model.save_pretrained(target, max_shard_size="5MB")
     tokenizer.save_pretrained(target)
-    again, other, _ = load(target)
+    again, other, _ = load_parts(target)
     assert again.config.generation == other.generation == version
     options = {"do_sample": False, "max_new_tokens": 5}
     assert again.chat(other, "你好", **options) == model.chat(tokenizer, "你好", **options)
@@ -69,8 +73,11 @@ def test_damaged_folders(version: str, damage: str, copied) -> None:
     folder = copied(version)
     harm, said = DAMAGE[damage]
     harm(folder)
-    for attempt in (load, AutoModel.from_pretrained) if "folder" not in damage and damage != "other model" else (load,):
-        if damage in ("config cut", "config a list", "native glm") and attempt is not load:
+    attempts = [load_parts]
+    if "folder" not in damage and damage != "other model":
+        attempts.append(AutoModel.from_pretrained)
+    for attempt in attempts:
+        if damage in ("config cut", "config a list", "native glm") and attempt is not load_parts:
             continue  # transformers reads config.json before any class of ours is known
         with pytest.raises(CheckpointError, match=said) as caught:
             attempt(folder)
@@ -81,30 +88,30 @@ def test_damaged_folders(version: str, damage: str, copied) -> None:
 
 def test_a_path_that_is_a_file(checkpoint) -> None:
     with pytest.raises(CheckpointError, match="is a file"):
-        load(checkpoint("chatglm3") / "config.json")
+        load_parts(checkpoint("chatglm3") / "config.json")
 
 
 def test_tokenizer_that_does_not_fit(copied, checkpoint) -> None:
     folder = copied("chatglm3")
     (folder / "tokenizer.model").write_bytes((checkpoint("glm4") / "tokenizer.model").read_bytes())
     with pytest.raises(TokenizerError, match=r"tokenizer\.model"):
-        load(folder)
+        load_parts(folder)
     folder = copied("glm4")
     (folder / "tokenizer.model").write_bytes((checkpoint("chatglm3") / "tokenizer.model").read_bytes())
     with pytest.raises(TokenizerError, match=r"tokenizer\.model"):
-        load(folder)
+        load_parts(folder)
     folder = copied("chatglm2")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "padded_vocab_size": 30000}), "utf-8")
     with pytest.raises(TokenizerError, match="30000"):
-        load(folder)
+        load_parts(folder)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_adapters(version: str, checkpoint, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    base, tokenizer, _ = load(checkpoint(version), dtype=torch.float32)
+    base, tokenizer, _ = load_parts(checkpoint(version), dtype=torch.float32)
     torch.manual_seed(0)
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=2, lora_alpha=64, target_modules=["query_key_value"], init_lora_weights=False
@@ -114,21 +121,21 @@ def test_adapters(version: str, checkpoint, tmp_path: Path) -> None:
     options = {"do_sample": False, "max_new_tokens": 5}
     expected = adapted.chat(tokenizer, "你好", **options)
     assert (
-        load(checkpoint(version), adapter=tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options)
+        load_parts(checkpoint(version), adapter=tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options)
         == expected
     )
     # The adapter's own folder names its base.
     settings = json.loads((tmp_path / "adapter_config.json").read_text("utf-8"))
     settings["base_model_name_or_path"] = str(checkpoint(version))
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings), "utf-8")
-    assert load(tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options) == expected
+    assert load_parts(tmp_path, dtype=torch.float32).model.chat(tokenizer, "你好", **options) == expected
     # transformers' own way to load an adapter folder
     direct = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     assert direct.chat(tokenizer, "你好", **options) == expected
     with pytest.raises(InputError, match="adapter itself"):
-        load(tmp_path, adapter=tmp_path)
+        load_parts(tmp_path, adapter=tmp_path)
     with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
-        load(checkpoint(version), adapter=checkpoint(version))
+        load_parts(checkpoint(version), adapter=checkpoint(version))
 
 
 @pytest.mark.parametrize("projection", [False, True])
@@ -154,7 +161,7 @@ def test_official_prefix_states(version: str, projection: bool, checkpoint, tmp_
     options = {"do_sample": False, "max_new_tokens": 5}
     expected = model.chat(tokenizer, "你好", **options)
     for where in (tmp_path, tmp_path / "pytorch_model.bin"):
-        again = load(checkpoint(version), prefix=where, dtype=torch.float32).model
+        again = load_parts(checkpoint(version), prefix=where, dtype=torch.float32).model
         assert again.chat(tokenizer, "你好", **options) == expected
     # The lines of the official README
     fresh = AutoModel.from_pretrained(checkpoint(version), config=config, trust_remote_code=True)
@@ -170,16 +177,16 @@ def test_official_prefix_states(version: str, projection: bool, checkpoint, tmp_
 def test_bad_prefix_states(checkpoint, tmp_path: Path) -> None:
     folder = checkpoint("chatglm2")
     with pytest.raises(CheckpointError, match="no such file"):
-        load(folder, prefix=tmp_path / "nothing.bin")
+        load_parts(folder, prefix=tmp_path / "nothing.bin")
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.bin")
     with pytest.raises(CheckpointError, match="no P-tuning state"):
-        load(folder, prefix=tmp_path / "other.bin")
+        load_parts(folder, prefix=tmp_path / "other.bin")
     torch.save({"transformer.prefix_encoder.embedding.weight": torch.zeros(3, 5)}, tmp_path / "small.bin")
     with pytest.raises(CheckpointError, match="another model"):
-        load(folder, prefix=tmp_path / "small.bin")
+        load_parts(folder, prefix=tmp_path / "small.bin")
     (tmp_path / "cut.bin").write_bytes(b"PK\x03\x04")
     with pytest.raises(CheckpointError, match=r"cut\.bin"):
-        load(folder, prefix=tmp_path / "cut.bin")
+        load_parts(folder, prefix=tmp_path / "cut.bin")
 
 
 def test_pickles_are_not_opened(checkpoint, tmp_path: Path) -> None:
@@ -194,7 +201,7 @@ def test_pickles_are_not_opened(checkpoint, tmp_path: Path) -> None:
 
     (tmp_path / "bomb.bin").write_bytes(pickle.dumps({"transformer.prefix_encoder.embedding.weight": Bomb()}))
     with pytest.raises(ChatGLMError):
-        load(checkpoint("chatglm2"), prefix=tmp_path / "bomb.bin")
+        load_parts(checkpoint("chatglm2"), prefix=tmp_path / "bomb.bin")
     assert not mark.exists()
 
 
@@ -208,7 +215,7 @@ def test_weights_that_are_code_are_not_run(copied, tmp_path: Path) -> None:
 
     folder = copied("chatglm3")
     torch.save({"transformer.output_layer.weight": Bomb()}, shard(folder))
-    for attempt in (load, AutoModel.from_pretrained):
+    for attempt in (load_parts, AutoModel.from_pretrained):
         with pytest.raises(Exception, match=r"(?i)weights.only|unpickl|unsupported"):
             attempt(folder)
     assert not mark.exists()
@@ -223,7 +230,7 @@ def test_folders_that_only_say_they_are_quantised(copied) -> None:
     ):
         (folder / "config.json").write_text(json.dumps({**config, **changes}), "utf-8")
         with pytest.raises(ChatGLMError, match=match):
-            load(folder)
+            load_parts(folder)
 
 
 def test_device_argument(checkpoint) -> None:
@@ -232,3 +239,62 @@ def test_device_argument(checkpoint) -> None:
     assert AutoModel.from_pretrained(checkpoint("chatglm3"), device_map="auto").dtype == torch.float16
     with pytest.raises(InputError, match="twice"):
         AutoModel.from_pretrained(checkpoint("chatglm3"), device="cpu", device_map="auto")
+
+
+# load(): an assistant of the parts
+
+
+def test_load_gives_an_assistant(checkpoint) -> None:
+    with chatglm.load(checkpoint("chatglm3"), dtype=torch.float32, max_running=3) as assistant:
+        assert isinstance(assistant, chatglm.Assistant)
+        assert assistant.format.tokenizer is assistant.tokenizer
+        wanted, _ = assistant.model.chat(assistant.tokenizer, "你好", temperature=0, max_new_tokens=6)
+        assert assistant.reply("你好", params={"temperature": 0, "max_new_tokens": 6}).content == wanted
+
+
+def test_an_adapter_that_was_asked_for_answers(checkpoint, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    folder = checkpoint("chatglm3")
+    torch.manual_seed(1)
+    options = {"r": 4, "task_type": "CAUSAL_LM", "target_modules": ["query_key_value"], "init_lora_weights": False}
+    get_peft_model(load_parts(folder, dtype=torch.float32).model, LoraConfig(**options)).save_pretrained(tmp_path)
+    answers = []
+    for given in ({}, {"adapter": tmp_path}):
+        model, tokenizer, _ = load_parts(folder, dtype=torch.float32, **given)
+        wanted, _ = model.chat(tokenizer, "你好", temperature=0, max_new_tokens=6)
+        with chatglm.load(folder, dtype=torch.float32, **given) as assistant:
+            answers.append(assistant.reply("你好", params={"temperature": 0, "max_new_tokens": 6}).content)
+            assert answers[-1] == wanted
+            (*text, _) = assistant.stream_text("你好", params={"temperature": 0, "max_new_tokens": 6})
+            answers.append("".join(delta.text for delta in text))
+    assert answers[0] != answers[2]
+    assert answers[1] != answers[3]
+
+
+@pytest.mark.parametrize(
+    ("version", "config", "wanted"),
+    [
+        ("chatglm", None, {"temperature": 0.95, "top_p": 0.7, "top_k": 50}),
+        ("chatglm2", None, {"temperature": 0.8, "top_p": 0.8, "top_k": 50}),
+        ("chatglm3", {"top_k": 7, "max_new_tokens": 9}, {"temperature": 0.8, "top_p": 0.8, "top_k": 7}),
+        ("chatglm3", {"do_sample": False, "top_p": 0.5}, {"temperature": 0, "top_p": 1, "top_k": 0}),
+        ("glm4", {"do_sample": True, "temperature": 0.3, "eos_token_id": 5}, {"temperature": 0.3, "top_k": 50}),
+    ],
+)
+def test_what_holds_where_nothing_is_said(version: str, config: object, wanted: dict, copied) -> None:
+    """generation_config.json, and where it does not say whether to sample, the official chat."""
+    folder = copied(version)
+    if config is not None:
+        (folder / "generation_config.json").write_text(json.dumps(config))
+    with chatglm.load(folder) as assistant:
+        assert {name: getattr(assistant.defaults, name) for name in wanted} == wanted
+        assert assistant.defaults.stop_ids == ()
+
+
+@pytest.mark.parametrize("generation", ["chatglm3", "glm4", "characterglm"])
+def test_official_sampling_is_that_of_the_official_methods(generation: str) -> None:
+    methods = api._Character if generation == "characterglm" else api._Roles
+    for method in (methods.chat, methods.stream_chat):
+        for name, value in OFFICIAL_SAMPLING[Generation(generation)].items():
+            assert inspect.signature(method).parameters[name].default == value

@@ -1,4 +1,4 @@
-"""This package, as a user runs it: `chatglm.load(folder)` and `model.generate`, greedy.
+"""This package, as a user runs it: `load_parts(folder)` and `model.generate`, greedy.
 
 `generate` runs on in a thread of its own and is held between the driver's commands by its streamer, which sees every
 token; what is timed is therefore the whole loop, from one token handed out to another.
@@ -19,9 +19,9 @@ session = Session()
 import torch  # noqa: E402
 from transformers.generation.streamers import BaseStreamer  # noqa: E402
 
-import chatglm  # noqa: E402
+from chatglm import __version__  # noqa: E402
+from chatglm.loading import load_parts  # noqa: E402
 
-chatglm.load  # noqa: B018 (imports what loading needs)
 session.imported()
 
 
@@ -64,7 +64,7 @@ class Paced(BaseStreamer):
 
 class ChatGLM:
     def __init__(self, folder: str) -> None:
-        self._model = chatglm.load(folder).model
+        self._model = load_parts(folder).model
         self._model.generation_config.eos_token_id = None  # random weights would stop at random
         self._streamer = Paced()
         self._thread: threading.Thread | None = None
@@ -113,7 +113,7 @@ class ChatGLM:
         weights = [*layers, head.packed()]
         config, info = model.config, native.info()
         return {
-            "version": chatglm.__version__,
+            "version": __version__,
             "kernels": info.variant,
             "threads": info.threads,
             "bits": sorted({weight.bits for weight in weights}),

@@ -22,8 +22,8 @@ import torch
 from corpus import SKILLS, draw_sample
 from corpus.base import Sample
 
-from chatglm import load
 from chatglm.chat.messages import Message
+from chatglm.loading import load_parts
 
 BATCH = 32
 
@@ -42,7 +42,7 @@ class Score:
 @torch.no_grad()
 def evaluate(folder: str | Path, count: int, seed: int = 1) -> dict[str, Score]:
     """Scores by skill, from `count` dialogues of each grammar."""
-    model, tokenizer, form = load(folder, dtype=torch.float32)
+    model, tokenizer, form = load_parts(folder, dtype=torch.float32)
     scores: dict[str, Score] = defaultdict(Score)
     for name in SKILLS:
         rng = Random(f"{seed} {name} held out")

@@ -6,6 +6,11 @@
     model = AutoModel.from_pretrained(path).half().cuda().eval()
     response, history = model.chat(tokenizer, "你好", history=[])
 
+or, with an engine that answers many at once:
+
+    with chatglm.load(path) as assistant:
+        print(assistant.reply("你好").content)
+
 `import chatglm` costs nothing: names are loaded when they are first used. It also makes `transformers`' own Auto
 classes know the family, so that existing code works as it is.
 """
@@ -19,7 +24,7 @@ from chatglm.models.registration import install as _register_models
 from chatglm.quantization.registration import install as _register_quantizer
 
 if TYPE_CHECKING:
-    from chatglm.assistant import Assistant, RemoteAssistant
+    from chatglm.assistant import Assistant, RemoteAssistant, load
     from chatglm.chat.messages import Message
     from chatglm.errors import ChatGLMError
     from chatglm.loading import (
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
         AutoModelForSeq2SeqLM,
         AutoModelForSequenceClassification,
         AutoTokenizer,
-        load,
     )
     from chatglm.params import SamplingParams
 
@@ -47,7 +51,7 @@ _HOMES = {
     "Message": "chatglm.chat.messages",
     "RemoteAssistant": "chatglm.assistant",
     "SamplingParams": "chatglm.params",
-    "load": "chatglm.loading",
+    "load": "chatglm.assistant",
 }
 
 __all__ = [

@@ -68,7 +68,13 @@ class NumericalError(ChatGLMError, ArithmeticError):
 
 
 class QueueFullError(ChatGLMError, RuntimeError):
-    """Too many requests are waiting; nothing is wrong with this one, and it may be sent again later."""
+    """Too many requests are waiting; nothing is wrong with this one, and it may be sent again later.
+
+    Attributes:
+        retry_after: seconds until those that wait now will probably have begun.
+    """
+
+    retry_after: float = 1.0
 
 
 class EngineError(ChatGLMError, RuntimeError):

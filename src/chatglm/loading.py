@@ -1,5 +1,7 @@
 """A folder, and out comes a model, its tokenizer and its chat format. Never runs code from the folder.
 
+`chatglm.load` makes an assistant of these parts; `load_parts` is for those who want the model to themselves.
+
 The Auto classes are `transformers`' own, with this family registered; only `AutoTokenizer` looks first whether the
 folder is one of ours, because some people's copies lack the line that names the tokenizer class.
 """
@@ -37,8 +39,9 @@ __all__ = [
     "AutoModelForSequenceClassification",
     "AutoTokenizer",
     "Loaded",
+    "check_device",
     "demo_folder",
-    "load",
+    "load_parts",
 ]
 
 register_all()
@@ -65,7 +68,7 @@ class AutoTokenizer:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `load` returns; unpacks as `model, tokenizer, format = load(path)`."""
+    """What `load_parts` returns; unpacks as `model, tokenizer, format = load_parts(path)`."""
 
     model: Any
     tokenizer: ChatGLMTokenizer
@@ -90,14 +93,14 @@ def demo_folder() -> Path:
     return folder
 
 
-def load(
+def load_parts(
     path: str | os.PathLike[str] | None = None,
     *,
     adapter: str | os.PathLike[str] | None = None,
     prefix: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> Loaded:
-    """Load a checkpoint folder for chatting: evaluated, not trained.
+    """Load the parts of a checkpoint folder: a model in evaluation mode, its tokenizer and its format.
 
     Args:
         path: a folder in an official layout; or a PEFT adapter's folder, whose base model is then loaded under it;
@@ -144,6 +147,17 @@ def load(
     if adapter is not None:
         model = _with_adapter(model, Path(adapter).expanduser())
     return Loaded(model.eval(), tokenizer, chat_format(tokenizer))
+
+
+def check_device(name: str) -> None:
+    """
+    Raises:
+        InputError: this machine or this torch has no such device.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
 
 
 def _read_prefix(path: Path) -> dict[str, torch.Tensor]:

@@ -311,8 +311,8 @@ class SamplingParams:
         return cls.from_dict(values)
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
-        """Give a command line these options; `from_arguments` reads them.
+    def add_arguments(cls, parser: argparse._ActionsContainer, names: Iterable[str] | None = None) -> None:
+        """Give a command line, or a group of it, these options; `from_arguments` reads them.
 
         Args:
             names: which; `logit_bias` and the lists of ids, which nobody types, are left out anyway.

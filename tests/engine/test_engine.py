@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ def test_speculation_changes_no_text(name: str, temperature: float) -> None:
     class Oracle:
         """Knows what will be said, and errs now and then."""
 
-        cost = 0.0
+        free, vocabulary = True, None
 
         def propose(self, asked: Any) -> list[Guess]:
             made = []
@@ -238,6 +239,33 @@ def _events(engine: Engine) -> list[Event]:
     return events
 
 
+def test_torch_s_threads_are_kept_out_of_the_native_ones_way() -> None:
+    """In the thread that steps, and nowhere else."""
+    engine = Engine(MODELS["chatglm"]())
+    found: dict[str, int] = {}
+
+    def look(name: str, first: Any = lambda: None) -> None:
+        def work() -> None:
+            first()
+            found[name] = torch.get_num_threads()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        look("steps", engine.settle)
+        look("other")
+        look("on torch", Engine(llama()).settle)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    native_runs = isinstance(engine.runner, NativeRunner)
+    assert found == {"steps": 1 if native_runs else 2, "other": 2, "on torch": 2}
+
+
 def test_abort_frees_everything() -> None:
     model = MODELS["chatglm"]()
     engine = Engine(model, max_waiting=3, max_running=2)
@@ -256,6 +284,66 @@ def test_abort_frees_everything() -> None:
     assert not {id(event.request) for event in events} & {id(request) for request in others}
     assert [token for event in events if event.request is kept for token in event.tokens][-1:]
     assert engine.stats().pages_used == 0
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("steps", [0, 1, 2, 4])
+def test_one_answer_of_several_can_be_ended(index: int, steps: int) -> None:
+    """Also the one that reads the prompt for all of them, in the middle of that."""
+    model = MODELS["chatglm"]()
+    (prompt,) = prompts("chatglm", 1, seed=5)
+    params = SamplingParams(temperature=1.5, seed=7, n=3, max_new_tokens=20)
+    whole = Engine(model)
+    wanted: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    request = whole.submit(prompt, params)
+    for event in _events(whole):
+        wanted[event.index] += event.tokens
+    engine = Engine(model, budget=len(prompt) // 2, max_running=8)  # so the prompt takes two steps
+    request = engine.submit(prompt, params)
+    said: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for _ in range(steps):
+        for event in engine.step():
+            said[event.index] += event.tokens
+    engine.abort(request, index)
+    engine.abort(request, index)  # a second time does nothing
+    engine.check()
+    before = len(said[index])
+    for event in _events(engine):
+        said[event.index] += event.tokens
+    assert said[index] == wanted[index][:before]
+    assert before < 20
+    del said[index], wanted[index]
+    assert said == wanted
+    assert engine.stats().pages_used == 0
+
+
+def test_equal_prompts_that_come_together_are_read_once() -> None:
+    model = MODELS["chatglm"]()
+    prompt = [(n * 37) % 130 + 5 for n in range(200)]
+    engine = Engine(model)
+    requests = [engine.submit(prompt, GREEDY) for _ in range(5)]
+    said = run(engine, requests)
+    assert set(map(tuple, said.values())) == {tuple(generated(model, prompt, 12))}
+    assert [request.cached_tokens for request in requests] == [0] + [3 * PAGE] * 4
+
+
+def test_who_is_refused_is_told_when_to_come_again() -> None:
+    engine = Engine(MODELS["chatglm"](), max_waiting=4, max_running=2)
+    engine._duration = 3.0  # seconds that an answer took of late
+
+    def refused(prompt: list[int]) -> float:
+        with pytest.raises(QueueFullError) as caught:
+            engine.submit(prompt, GREEDY)
+        return caught.value.retry_after
+
+    asked = prompts("chatglm", 8)
+    requests = [engine.submit(prompt, GREEDY) for prompt in asked[:4]]
+    assert refused(asked[4]) == 12  # four to begin, one after the other as far as one can tell
+    engine.step()
+    requests += [engine.submit(prompt, GREEDY) for prompt in asked[4:6]]
+    assert refused(asked[6]) == 6  # four to begin, and two run at a time
+    run(engine, requests)
+    assert 0 < engine._duration < 3
 
 
 def test_what_is_refused() -> None:

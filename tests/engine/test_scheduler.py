@@ -175,6 +175,36 @@ def test_the_oldest_prompt_gets_half_and_the_shortest_the_rest() -> None:
     assert shares(m.step(m.plain)) == [(short, 12, 1), (first, 16, 8), (long, 4, 7)]
 
 
+def test_who_begins_as_another_does_that_is_being_read_waits_and_shares() -> None:
+    m = machine(pages=64, size=4, budget=20)
+    first, same, longer, other = (submit(m, ids) for ids in (range(30), range(30), range(50), range(100, 110)))
+    assert shares(m.step(m.plain)) == [(first, 0, 10), (other, 0, 10)]  # which was behind them
+    assert [task.state for task in (same, longer)] == ["waiting"] * 2
+    m.step(m.plain)
+    finish_all(m)
+    assert (first.reused, same.reused) == (0, 28)  # its full pages
+    assert longer.reused == 28
+    assert m.scheduler.reused == 56
+
+
+def test_nobody_waits_for_what_is_of_no_use() -> None:
+    """Another salt, another block, less than a page in common."""
+    m = machine(pages=64, size=4, budget=100)
+    tasks = [submit(m, range(20)), submit(m, range(20), salt="s"), submit(m, range(20), block=8)]
+    tasks.append(submit(m, [0, 1, 2, 99, *range(20)]))
+    m.step(m.plain)
+    assert [task.state for task in tasks] == ["running"] * 4
+    finish_all(m)
+
+
+def test_equal_blocks_are_read_once() -> None:
+    m = machine(pages=64, size=4, budget=40)
+    tasks = [submit(m, range(20), block=18) for _ in range(3)]
+    assert shares(m.step(m.plain)) == [(tasks[0], 0, 20)]
+    assert [count for _, _, count in shares(m.step(m.plain))] == [1, 1, 1]
+    finish_all(m)
+
+
 def test_few_long_prompts_hold_pages_at_a_time() -> None:
     m = machine(pages=64)
     tasks = [submit(m, range(start, start + 20)) for start in range(0, 600, 100)]

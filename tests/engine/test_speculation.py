@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatglm.engine.speculation import Guess, PromptLookup, Speculator
+from chatglm.engine.speculation import Guess, PromptLookup, Speculator, _Record
 
 TEXTS = st.lists(st.integers(0, 3), max_size=40)
 
@@ -128,7 +128,7 @@ def test_what_was_given_up_comes_back_when_it_is_right_again() -> None:
 
 def test_the_surest_come_first_in_a_batch() -> None:
     speculator = Speculator(PromptLookup(), lambda rows: 1.0 if rows <= 6 else 100.0)
-    for n in range(20, 40):  # "a" quotes, "b" does not
+    for n in range(33, 40):  # "a" quotes, "b" does not
         speculator.propose([("a", PASSAGE + PASSAGE[10:n], 3), ("b", [1, 2, n, 1, 2], 3)])
         speculator.observe("a", [PASSAGE[n]])
         speculator.observe("b", [1000 + n])
@@ -143,13 +143,27 @@ def test_the_surest_come_first_in_a_batch() -> None:
 
 
 class Draft:
-    """A draft model that knows the text, or thinks it does."""
+    """A draft model that knows the text, or thinks it does.
 
-    def __init__(self, text: Sequence[int], cost: float, wrong: bool = False) -> None:
+    Args:
+        cost: of a guessed token.
+        reading: of a token that it has not read.
+    """
+
+    free, vocabulary = False, None
+
+    def __init__(self, text: Sequence[int], cost: float, wrong: bool = False, reading: float = 0.0) -> None:
         self.text, self.cost, self.wrong, self.asked = text, cost, wrong, 0
+        self.reading, self.read, self.spent = reading, 0, 0.0
+
+    def price(self, key: object, ids: Sequence[int], count: int) -> float:
+        return (len(ids) - self.read) * self.reading + count * self.cost
 
     def propose(self, asked: Sequence[tuple[object, Sequence[int], int]]) -> list[Guess]:
         self.asked += sum(count for _, _, count in asked)
+        for key, ids, count in asked:
+            self.spent += self.price(key, ids, count)
+            self.read = len(ids)
         return [
             Guess(tuple(-1 if self.wrong else t for t in self.text[len(ids) : len(ids) + count]))
             for _, ids, count in asked
@@ -171,3 +185,47 @@ def test_a_draft_model_is_used_where_it_pays_and_tried_again() -> None:
     slow = Draft(text, cost=2.0)
     write([], text, Speculator(slow, cheap), cheap)
     assert slow.asked <= 40
+
+
+@pytest.mark.parametrize("cost", [0.02, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("reading", [0.0, 0.01])
+def test_a_useless_draft_model_costs_next_to_nothing(cost: float, reading: float) -> None:
+    """However many sequences there are, and however long their prompts: what is learned of one holds for the next."""
+    prompt = list(range(200))
+    draft = Draft([*prompt, *PASSAGE], cost=cost, wrong=True, reading=reading)
+    speculator = Speculator(draft, cheap)
+    plain, time = 0.0, 0.0
+    for n in range(12):
+        draft.read = 0
+        spent, _ = write(prompt, PASSAGE[:100], speculator, cheap)
+        if n >= 2:  # by then it is known
+            time, plain = time + spent, plain + 100 * cheap(1)
+        elif n == 1:
+            draft.spent = 0.0
+    assert time + draft.spent < 1.05 * plain
+
+
+def test_a_draft_model_reads_a_long_prompt_only_where_the_answer_may_be_long() -> None:
+    prompt = list(range(1000))
+
+    def asked(room: int) -> int:
+        draft = Draft([*prompt, *PASSAGE], cost=0.1, reading=0.01)  # ten steps
+        speculator = Speculator(draft, cheap)
+        speculator._kinds[0] = _Record(90.0, 100.0)
+        speculator.propose([("a", prompt, room)])
+        return draft.asked
+
+    assert asked(2) == 0
+    assert asked(100) > 0
+
+
+def test_in_a_batch_a_draft_model_has_to_bring_more() -> None:
+    """Its time holds up the others, too."""
+
+    def longest(sequences: int) -> int:
+        draft = Draft(PASSAGE, cost=0.3)
+        speculator = Speculator(draft, lambda rows: 1 + 0.01 * rows)
+        speculator._kinds[0] = _Record(80.0, 100.0)
+        return max(map(len, speculator.propose([(n, PASSAGE[: 20 + n], 50) for n in range(sequences)])))
+
+    assert longest(1) > longest(4)

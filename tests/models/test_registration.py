@@ -93,7 +93,7 @@ for auto in (AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM):
 if {version != "chatglm"}:
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=3, **options)
     assert type(model).__module__.startswith("chatglm."), type(model)
-chatglm.load(path)
+chatglm.load(path).close()
 """)
     assert not mark.exists()
 

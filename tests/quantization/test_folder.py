@@ -19,6 +19,7 @@ from small import FAMILY, logits, small
 
 import chatglm
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, UnsupportedError
+from chatglm.loading import load_parts
 from chatglm.quantization.folder import Job, quantize_folder
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
 from chatglm.quantization.schemes import Scheme
@@ -67,7 +68,7 @@ def test_official_folders(version: str, checkpoint, tmp_path: Path) -> None:
     for job in (Job(Scheme(8, 0)), Job(Scheme(8, 32), head=True, embedding=True)):
         out = tmp_path / str(job.scheme.group_size)
         quantize_folder(checkpoint(version), out, job)
-        model, tokenizer, _ = chatglm.load(out, dtype=torch.float32)
+        model, tokenizer, _ = load_parts(out, dtype=torch.float32)
         response, _ = model.chat(tokenizer, "你好", history=[], do_sample=False, max_new_tokens=4)
         assert response is not None
         about = json.loads((out / "config.json").read_text("utf-8"))
@@ -124,7 +125,7 @@ def test_killed_and_resumed(method: str, tmp_path: Path) -> None:
     with pytest.raises((ChatGLMError, OSError, ValueError)):
         chatglm.AutoModel.from_pretrained(draft)
     with pytest.raises(ChatGLMError):
-        chatglm.load(draft)
+        load_parts(draft)
 
     resumed = work(tmp_path / "plain", tmp_path / "q", method, die=-1)
     assert resumed.returncode == 0, resumed.stderr

@@ -12,6 +12,7 @@ from small import FAMILY, ids_for, logits, small
 
 import chatglm
 from chatglm.errors import InputError, UnsupportedError
+from chatglm.loading import load_parts
 from chatglm.quantization.linear import QuantizedLinear
 from chatglm.quantization.swap import quantize_module
 
@@ -86,8 +87,8 @@ def test_through_the_training_room(checkpoint, tmp_path: Path, settings: dict[st
         model.merge_and_unload()
     model.save_pretrained(tmp_path / "adapter")
     wanted = logits(model.eval(), "chatglm3")
-    assert torch.equal(logits(chatglm.load(tmp_path / "adapter", dtype=torch.float32).model, "chatglm3"), wanted)
-    loaded = chatglm.load(tmp_path / "base", adapter=tmp_path / "adapter", dtype=torch.float32)
+    assert torch.equal(logits(load_parts(tmp_path / "adapter", dtype=torch.float32).model, "chatglm3"), wanted)
+    loaded = load_parts(tmp_path / "base", adapter=tmp_path / "adapter", dtype=torch.float32)
     assert torch.equal(logits(loaded.model, "chatglm3"), wanted)
     with pytest.raises(UnsupportedError, match="cannot be merged into quantised weights"):
         loaded.model.merge_and_unload()

@@ -29,6 +29,7 @@ def test_pairs(over: Any, write: Writer) -> None:
 
 def test_options_are_obeyed(over: Any, write: Writer) -> None:
     url, engine = over(write.say("好的"))
+    # differences: legacy-zero. Officially a temperature of 0 is taken for none given.
     options = {"temperature": 0, "top_p": 0.5, "max_length": 100, "history": None}
     assert httpx.post(url, json={"prompt": "问", **options}).status_code == 200
     params = engine.asked[0].params

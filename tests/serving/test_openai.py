@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from chatglm.assistant import Assistant
-from chatglm.errors import NumericalError
+from chatglm.assistant import Assistant, RemoteAssistant
+from chatglm.errors import NumericalError, QueueFullError
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -338,6 +339,36 @@ def test_engine_that_fails(over: Any, write: Writer) -> None:
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert httpx.get(f"{url}/health").status_code == 503
+
+
+def test_retry_after_is_the_engine_s_estimate(over: Any, write: Writer) -> None:
+    url, _ = over(write.say("one"), room=0, retry_after=7.2)
+    for path, body in (("/v1/chat/completions", ASK), ("/", {"prompt": "x"})):
+        answer = httpx.post(f"{url}{path}", json=body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "8")
+    with RemoteAssistant(f"{url}/v1", "demo") as remote, pytest.raises(QueueFullError) as caught:
+        remote.reply("q")
+    assert caught.value.retry_after == 8
+
+
+def test_every_answer_is_counted_once(over: Any, write: Writer) -> None:
+    """By how it ended; what was refused is no answer."""
+    url, engine = over(write.say("one"), write.say("two " * 300), delay=0.01)
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=ASK | {"stream": True, "n": 2}) as answer:
+        for line in answer.iter_lines():
+            if '"finish_reason":"stop"' in line:
+                break  # the first is whole, the other is left
+    eventually(lambda: not engine.running)
+    engine.room = 0
+    post(url)
+    post(url, ASK | {"messages": [{"role": "user", "content": "word " * 900}]})
+
+    def reasons() -> dict[str, float]:
+        text = httpx.get(f"{url}/metrics").text
+        found = re.findall(r'chatglm_answers_total{model="demo",reason="(.+)"} (.+)', text)
+        return {reason: float(count) for reason, count in found}
+
+    eventually(lambda: reasons() == {"stop": 1, "broken off": 1})
 
 
 def test_metrics_add_up(over: Any, write: Writer) -> None:

@@ -16,20 +16,19 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_snippet(number: int, checkpoint, tmp_path: Path) -> None:
+def test_snippet(number: int, copied, tmp_path: Path) -> None:
     """As printed, but for the device, the path, and answers kept short."""
+    folder, adapter = copied("chatglm3"), tmp_path / "adapter"
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 4}')
     code = SNIPPETS[number].replace(".half().cuda()", ".float()").replace('"path/to/chatglm3-6b"', "path")
     code = code.replace('"path/to/adapter"', "adapter")
-    before = f"path = {str(checkpoint('chatglm3'))!r}\nadapter = {str(tmp_path)!r}\n"
-    before += "import chatglm.models.api as api\nlimit = api._Dialogue._options\n"
-    before += "def short(self, prompt, max_length, *rest):\n    return limit(self, prompt, len(prompt) + 4, *rest)\n"
-    before += "api._Dialogue._options = short\n"
+    before = f"path, adapter = {str(folder)!r}, {str(adapter)!r}\n"
     if "adapter" in code:
-        before = (
-            f"import chatglm, peft\nbase = chatglm.load({str(checkpoint('chatglm3'))!r}).model\n"
-            "peft.get_peft_model(base, peft.LoraConfig(task_type='CAUSAL_LM', target_modules=['query_key_value']))"
-            f".save_pretrained({str(tmp_path)!r})\n"
-        ) + before
+        before += (
+            "import peft\nfrom chatglm import AutoModel\n"
+            "config = peft.LoraConfig(task_type='CAUSAL_LM', target_modules=['query_key_value'])\n"
+            "peft.get_peft_model(AutoModel.from_pretrained(path), config).save_pretrained(adapter)\n"
+        )
     done = subprocess.run([sys.executable, "-c", before + code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
 

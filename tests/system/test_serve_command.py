@@ -83,6 +83,7 @@ def test_in_front_of_another() -> None:
     [
         (["--port", "99999"], "--port"),
         (["--drain", "-1"], "--drain"),
+        (["--threads", "0"], "--threads"),
         (["--remote", "http://x", "--model", "y"], "--model"),
         (["--model", "/nowhere"], "/nowhere"),
     ],

@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from chatglm import load
 from chatglm.chat.messages import Message
 from chatglm.errors import (
     ChatGLMError,
@@ -22,6 +21,7 @@ from chatglm.errors import (
     NumericalError,
     UnsupportedError,
 )
+from chatglm.loading import load_parts
 from chatglm.training.finetune import Result, finetune
 from chatglm.training.logs import read_log
 from chatglm.training.methods import merge
@@ -95,7 +95,7 @@ def taught(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
 def test_every_generation_learns_a_dialogue_and_says_every_turn(version: str, taught) -> None:
     result = taught(version)
     assert result.losses[-1] < 0.1 < result.losses[0]
-    model, tokenizer, _ = load(result.output, dtype=torch.float32)
+    model, tokenizer, _ = load_parts(result.output, dtype=torch.float32)
     says_every_turn(model, tokenizer)
 
 
@@ -106,13 +106,13 @@ def test_lora_learns_a_dialogue_and_merges(version: str, checkpoint, tmp_path: P
     steps = {"max_steps": 70, "lr_scheduler_type": "linear"}
     result = tune(checkpoint(version), data, tmp_path / "out", "lora", peft_config=lora, training_args=steps)
     assert result.trained < result.weights / 50
-    model, tokenizer, _ = load(result.output, dtype=torch.float32)  # names its base
+    model, tokenizer, _ = load_parts(result.output, dtype=torch.float32)  # names its base
     says_every_turn(model, tokenizer)
     merged = merge(result.output, tmp_path / "merged", dtype="float32")
     assert merged.agreement == 1
     assert merged.effect > 1
     assert merged.difference < 1e-3
-    model, tokenizer, _ = load(merged.output, dtype=torch.float32)
+    model, tokenizer, _ = load_parts(merged.output, dtype=torch.float32)
     says_every_turn(model, tokenizer)
 
 
@@ -133,9 +133,9 @@ def test_a_prefix_learns_what_its_model_does_not_say(taught, tmp_path: Path) -> 
     assert list(state) == ["transformer.prefix_encoder.embedding.weight"]
     assert result.trained == state["transformer.prefix_encoder.embedding.weight"].numel()
     assert not (result.output / "config.json").exists()
-    model, tokenizer, _ = load(base, prefix=result.output, dtype=torch.float32)
+    model, tokenizer, _ = load_parts(base, prefix=result.output, dtype=torch.float32)
     says_every_turn(model, tokenizer, other)
-    says_every_turn(*list(load(base, dtype=torch.float32))[:2])
+    says_every_turn(*list(load_parts(base, dtype=torch.float32))[:2])
 
 
 @pytest.mark.parametrize(("version", "projection"), list(zip(VERSIONS, (True, False, True, False), strict=True)))
@@ -153,7 +153,7 @@ def test_prefixes_of_every_generation_load_as_they_were(version: str, projection
         checkpoint(version), data, tmp_path / "out", "ptuning", peft_config=prefix, training_args=few
     )
     finetune(settings, say=quiet, callbacks=[Keep()])
-    model, _, form = load(checkpoint(version), prefix=tmp_path / "out", dtype=torch.float32)
+    model, _, form = load_parts(checkpoint(version), prefix=tmp_path / "out", dtype=torch.float32)
     ids = torch.tensor([form.prompt([Message("user", "你好")])])
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, caught[0].eval()(input_ids=ids).logits)
@@ -163,8 +163,8 @@ def test_freeze_trains_the_last_blocks_alone(checkpoint, tmp_path: Path) -> None
     data = written(tmp_path, [dialogue(TURNS)])
     options = {"trainable_layers": 1, "save_dtype": "float32", "training_args": {"max_steps": 3}}
     tune(checkpoint("chatglm3"), data, tmp_path / "out", "freeze", **options)
-    before = load(checkpoint("chatglm3"), dtype=torch.float32).model.state_dict()
-    after = load(tmp_path / "out", dtype=torch.float32).model.state_dict()
+    before = load_parts(checkpoint("chatglm3"), dtype=torch.float32).model.state_dict()
+    after = load_parts(tmp_path / "out", dtype=torch.float32).model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("encoder.layers.2." in name for name in changed)
@@ -173,7 +173,7 @@ def test_freeze_trains_the_last_blocks_alone(checkpoint, tmp_path: Path) -> None
 def test_what_is_saved_has_the_checkpoint_s_precision(checkpoint, tmp_path: Path) -> None:
     data = written(tmp_path, [dialogue(TURNS)])
     tune(checkpoint("chatglm"), data, tmp_path / "out", training_args={"max_steps": 1})
-    model = load(tmp_path / "out", dtype="auto").model
+    model = load_parts(tmp_path / "out", dtype="auto").model
     assert model.dtype == torch.float16
     assert model.config.use_cache
     # Embedding and head are one weight, and written once.
@@ -418,7 +418,7 @@ def test_nothing_to_learn_is_refused(checkpoint, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_names_file_and_line(copied, tmp_path: Path) -> None:
     """A weight that is NaN, for one character only."""
     folder = copied("chatglm3")
-    model, tokenizer, _ = load(folder, dtype=torch.float32)
+    model, tokenizer, _ = load_parts(folder, dtype=torch.float32)
     with torch.no_grad():
         model.get_input_embeddings().weight[tokenizer.encode_text("龙")[-1]] = float("nan")
     model.save_pretrained(folder)
@@ -463,7 +463,7 @@ def test_pretraining_learns_and_resumes(version: str, checkpoint, tmp_path: Path
     shutil.rmtree(tmp_path / "out" / "checkpoint-12")
     shutil.rmtree(tmp_path / "out" / "checkpoint-10")
     assert pretrain(settings, resume=True, say=quiet).losses == result.losses
-    load(tmp_path / "out")
+    load_parts(tmp_path / "out")
 
 
 def test_a_fresh_model_from_a_configuration(checkpoint, tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_a_fresh_model_from_a_configuration(checkpoint, tmp_path: Path) -> None:
         training_args={"max_steps": 2},
     )
     pretrain(settings, say=quiet)
-    model, tokenizer, _ = load(tmp_path / "out")
+    model, tokenizer, _ = load_parts(tmp_path / "out")
     assert model.config.num_layers == 1
     assert model.dtype == torch.float16  # as config.json says
     assert tokenizer.generation == "chatglm3"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chatglm import load
 from chatglm.chat.messages import Message
 from chatglm.errors import CheckpointError, InputError, TokenizerError, UnsupportedError
+from chatglm.loading import load_parts
 from chatglm.training.methods import ALL_LAYERS, checkpoint_dtype, fitting_tokenizer, merge, prepare, trained
 from chatglm.training.settings import Settings
 
@@ -55,7 +55,7 @@ def test_full_trains_all_and_ptuning_the_prefix_alone(version: str, checkpoint) 
 
 
 def test_an_untrained_adapter_changes_nothing(checkpoint) -> None:
-    plain, _, form = load(checkpoint("glm4"), dtype=torch.float32)
+    plain, _, form = load_parts(checkpoint("glm4"), dtype=torch.float32)
     ids = torch.tensor([form.prompt([Message("user", "你好")])])
     with torch.no_grad():
         adapted = prepared(checkpoint("glm4"), "lora").model.eval()(input_ids=ids).logits
@@ -90,8 +90,8 @@ def test_merged_answers_as_base_and_adapter_do(version: str, dtype: str, checkpo
     assert merged.difference < rounding * merged.scale
     assert merged.agreement > 0.9
     assert f"{merged.difference:.2e}" in str(merged)
-    both, _, form = load(made, dtype=torch.float32)
-    alone = load(tmp_path / "merged", dtype=torch.float32).model
+    both, _, form = load_parts(made, dtype=torch.float32)
+    alone = load_parts(tmp_path / "merged", dtype=torch.float32).model
     ids = torch.tensor([form.prompt([Message("user", "一个探针没有的问题")])])
     with torch.no_grad():
         wanted, got = both(input_ids=ids).logits, alone(input_ids=ids).logits
@@ -159,7 +159,7 @@ def test_a_merge_never_removes_what_it_is_made_from_nor_what_is_no_checkpoint(co
             merge(made, output, overwrite=True)
     assert held() == before
     # A base that looks like what a merge writes.
-    weights = load(base).model
+    weights = load_parts(base).model
     for file in base.glob("*.bin*"):
         file.unlink()
     weights.save_pretrained(base)

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatglm import load
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.errors import DependencyError, InputError, UnsupportedError
+from chatglm.loading import load_parts
 from chatglm.training.dialogues import Dialogue, read_dialogues
 from chatglm.training.examples import Tally
 from chatglm.training.metrics import NAMES, Answers, compare, evaluate
@@ -89,7 +89,7 @@ def asked(question: str, answer: str, **changes: Any) -> Dialogue:
 @pytest.mark.parametrize("version", ["chatglm", "chatglm2", "chatglm3", "glm4"])
 def test_answers_are_those_of_greedy_generation_whatever_the_batch(version: str, checkpoint) -> None:
     """Prompts of different lengths, padded on the left, against one prompt after another."""
-    model, _, form = load(checkpoint(version), dtype=torch.float32)
+    model, _, form = load_parts(checkpoint(version), dtype=torch.float32)
     dialogues = [asked("你好", "好"), asked("今天晚上睡不着，应该怎么办呢？", "数羊"), asked("hi", "hello there")]
     expected = []
     for dialogue in dialogues:
@@ -104,7 +104,7 @@ def test_answers_are_those_of_greedy_generation_whatever_the_batch(version: str,
 
 
 def test_which_turns_are_asked(checkpoint) -> None:
-    _, _, form = load(checkpoint("chatglm3"), dtype=torch.float32)
+    _, _, form = load_parts(checkpoint("chatglm3"), dtype=torch.float32)
     call = Message("assistant", "", (ToolCall("weather", {"city": "北京"}),))
     several = Dialogue((Message("user", "a"), Message("assistant", "b"), Message("user", "c"), call))
     silent = asked("q", "a", loss=False)
@@ -120,7 +120,7 @@ def test_which_turns_are_asked(checkpoint) -> None:
 
 def test_rows_that_the_format_has_no_place_for_are_left_out_and_listed(checkpoint, tmp_path: Path) -> None:
     """ChatGLM-6B knows no tools: neither the loss nor the generated answers may stumble over such a row."""
-    loaded = load(checkpoint("chatglm"), dtype=torch.float32)
+    loaded = load_parts(checkpoint("chatglm"), dtype=torch.float32)
     tools = [{"name": "weather", "description": "d", "parameters": {}}]
     rows = [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "b", "tools": tools}]
     data = tmp_path / "data.jsonl"
@@ -138,7 +138,7 @@ def test_rows_that_the_format_has_no_place_for_are_left_out_and_listed(checkpoin
 
 
 def test_evaluate_counts_every_learned_token_once(checkpoint, tmp_path: Path) -> None:
-    loaded = load(checkpoint("glm4"), dtype=torch.float32)
+    loaded = load_parts(checkpoint("glm4"), dtype=torch.float32)
     texts = [("user", "你"), ("assistant", "好")]
     rows = [{"messages": [{"role": role, "content": text * n} for role, text in texts]} for n in (1, 9, 4)]
     data = tmp_path / "data.jsonl"

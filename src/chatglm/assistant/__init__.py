@@ -1,8 +1,8 @@
 """Messages in, typed deltas out, for any number of callers at once.
 
-from chatglm import Assistant
+from chatglm import load
 
-with Assistant.load() as assistant:
+with load() as assistant:
     for delta in assistant.stream("你好"):
         ...
 """
@@ -39,4 +39,7 @@ __all__ = [
     "TokenLogprob",
     "Transcript",
     "Usage",
+    "load",
 ]
+
+load = Assistant.load

@@ -91,12 +91,15 @@ class Finish:
 
     Attributes:
         note: what the caller should know: how much of the history was left out. "" if nothing.
+        first_seconds, seconds: from asking to the first token, and to the end.
     """
 
     reason: Literal["stop", "length", "tool_calls"]
     usage: Usage
     note: str = ""
     choice: int = 0
+    first_seconds: float = field(default=0.0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
 
 
 Delta = TextDelta | CallDelta | Finish
@@ -234,7 +237,7 @@ class BaseAssistant(ABC):
     """What an assistant does once it can stream."""
 
     adapters: tuple[str, ...] = ()
-    """Names that `adapter` may be."""
+    """Names that `adapter` may be, besides the one that answers where none is named."""
     defaults: SamplingParams
     """What holds where the caller does not say."""
 

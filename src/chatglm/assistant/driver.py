@@ -6,14 +6,14 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chatglm.errors import EngineError
 
 if TYPE_CHECKING:
-    from chatglm.engine.engine import Engine, Event
+    from chatglm.engine.engine import Engine, EngineStats, Event
     from chatglm.params import SamplingParams
 
 __all__ = ["Driver", "Ticket"]
@@ -28,7 +28,7 @@ class Ticket:
     loop: asyncio.AbstractEventLoop | None
     inbox: Any
     request: Any = None
-    open: int = 0  # answers that are not finished
+    open: set[int] = field(default_factory=set)  # answers that are not finished
 
 
 class Driver:
@@ -41,13 +41,15 @@ class Driver:
         self._lock = threading.Lock()  # between "is it still running?" and an order to it
         self._ended = ""
         self._cause: BaseException | None = None
-        self.stats = engine.stats()
         self._thread = threading.Thread(target=self._work, name="chatglm engine", daemon=True)
         self._thread.start()
 
     @property
     def problem(self) -> str:
         return self._ended
+
+    def stats(self) -> EngineStats:
+        return self._engine.stats()  # counters and lengths, which the thread may be changing: each is right by itself
 
     def submit(
         self, ids: Sequence[int], params: SamplingParams, loop: asyncio.AbstractEventLoop | None, **options: Any
@@ -65,12 +67,12 @@ class Driver:
         self._order(partial(self._begin, ticket))
         return ticket
 
-    def release(self, ticket: Ticket) -> None:
-        """Nobody reads this ticket's news any more."""
+    def release(self, ticket: Ticket, index: int | None = None) -> None:
+        """Nobody reads this ticket's news any more; or that of one answer."""
         if ticket.open or ticket.request is None:
             with self._lock:
                 if not self._ended:
-                    self._orders.put(partial(self._abort, ticket))
+                    self._orders.put(partial(self._abort, ticket, index))
 
     def stop(self) -> None:
         with self._lock:
@@ -88,6 +90,7 @@ class Driver:
 
     def _work(self) -> None:
         try:
+            self._engine.settle()
             while self._obey():
                 if not self._engine.idle:
                     self._pass_on(self._engine.step())
@@ -98,7 +101,6 @@ class Driver:
     def _obey(self) -> bool:
         """Carry out what was ordered, and wait for an order if there is nothing else to do; False: stop."""
         while True:
-            self.stats = self._engine.stats()
             try:
                 order = self._orders.get(block=self._engine.idle)
             except queue.Empty:
@@ -113,12 +115,19 @@ class Driver:
         except Exception as error:  # of this request, not of the engine
             self._deliver([(ticket, error)])
             return
-        ticket.open = ticket.answers
+        ticket.open = set(range(ticket.answers))
         self._tickets[id(ticket.request)] = ticket
 
-    def _abort(self, ticket: Ticket) -> None:
-        if self._tickets.pop(id(ticket.request), None) is not None:
-            self._engine.abort(ticket.request)
+    def _abort(self, ticket: Ticket, index: int | None = None) -> None:
+        if id(ticket.request) not in self._tickets or index not in (None, *ticket.open):
+            return  # it is over
+        self._engine.abort(ticket.request, index)
+        ticket.open -= ticket.open if index is None else {index}
+        self._forget_if_over(ticket)
+
+    def _forget_if_over(self, ticket: Ticket) -> None:
+        if not ticket.open:
+            del self._tickets[id(ticket.request)]
 
     def _pass_on(self, events: Sequence[Event]) -> None:
         news: list[tuple[Ticket, Any]] = []
@@ -127,9 +136,8 @@ class Driver:
             if ticket is None:
                 continue  # aborted
             if event.finish is not None:
-                ticket.open -= 1
-                if not ticket.open:
-                    del self._tickets[id(event.request)]
+                ticket.open.remove(event.index)
+                self._forget_if_over(ticket)
             news.append((ticket, event.error or event))
         self._deliver(news)
 

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from chatglm.assistant.base import (
 )
 from chatglm.assistant.driver import Driver
 from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
+from chatglm.chat.generations import OFFICIAL_SAMPLING
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.chat.streaming import StopStrings, StreamDecoder
 from chatglm.errors import ChatGLMError, ContextError, EngineError, InputError, UnsupportedError
@@ -98,11 +100,11 @@ class _Choice:
         self._tokens = 0
         self._said: list[TokenLogprob] = []  # tokens whose text was not passed on
         self._spoken = False
+        self._asked, self._first = time.perf_counter(), 0.0  # when it was asked; seconds to the first token
         self.finished = False
 
     def take(self, event: Event) -> Iterator[Delta]:
-        if self.finished:
-            return
+        self._first = self._first or time.perf_counter() - self._asked
         for place, token in enumerate(event.tokens):
             self._tokens += 1
             if event.logprobs and token not in self._plan.stop_ids:
@@ -164,14 +166,20 @@ class _Choice:
         self.finished = True
         usage = Usage(len(self._plan.ids), self._tokens, event.cached_tokens)
         ended = "tool_calls" if self._calls and reason == "stop" else reason
-        return Finish(ended, usage, self._plan.note, self._number)
+        seconds = time.perf_counter() - self._asked
+        return Finish(ended, usage, self._plan.note, self._number, self._first, seconds)
 
 
 class _Reading:
-    """A request's news in, deltas out."""
+    """A request's news in, deltas out.
 
-    def __init__(self, plan: _Plan, token_bytes: Callable[[int], bytes]) -> None:
+    Args:
+        end: is told the number of an answer that needs no more tokens, while others do.
+    """
+
+    def __init__(self, plan: _Plan, token_bytes: Callable[[int], bytes], end: Callable[[int], None]) -> None:
         self._choices = [_Choice(plan, number, token_bytes) for number in range(plan.params.n)]
+        self._end = end
 
     @property
     def done(self) -> bool:
@@ -182,7 +190,12 @@ class _Reading:
             raise news
         if isinstance(news, BaseException):
             raise EngineError(f"the engine could not begin: {type(news).__name__}: {news}") from news
-        yield from self._choices[news.index].take(news)
+        choice = self._choices[news.index]
+        if choice.finished:
+            return
+        yield from choice.take(news)
+        if choice.finished and news.finish is None and not self.done:
+            self._end(news.index)
 
 
 class Assistant(BaseAssistant):
@@ -192,42 +205,85 @@ class Assistant(BaseAssistant):
         form: makes the prompts and reads the replies.
         engine: turns ids into ids. Afterwards nobody else may touch it.
         defaults: what holds where the caller does not say.
+        adapter: of `engine.adapters`, the one that answers where the caller names none; None: the base model does.
     """
 
-    def __init__(self, form: ChatFormat, engine: Engine, defaults: SamplingParams | None = None) -> None:
+    def __init__(
+        self,
+        form: ChatFormat,
+        engine: Engine,
+        defaults: SamplingParams | None = None,
+        adapter: str | None = None,
+    ) -> None:
         self.defaults = defaults or SamplingParams()
         self.format = form
-        self._tokenizer = form.tokenizer
+        self.tokenizer = form.tokenizer
+        self._engine, self._adapter = engine, adapter
         self._context = min(engine.context, engine.capacity)
-        self.adapters = tuple(engine.adapters)
+        self.adapters = tuple(name for name in engine.adapters if name != adapter)
         self._driver = Driver(engine)
         self._grammars: Grammars | None = None
         self._compiling = threading.Lock()
         self._closer = weakref.finalize(self, self._driver.stop)  # also when it is forgotten, or Python ends
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Assistant:
-        """An assistant for a checkpoint folder.
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        draft: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Assistant:
+        """An assistant for a checkpoint folder: `chatglm.load`.
+
+        Where the caller does not say how tokens are chosen, generation_config.json does, and where that is silent on
+        whether they are drawn at all, they are, as in the official `chat`.
 
         Args:
             path: default: the bundled demo model.
-            options: what `chatglm.load` and `Engine` take.
+            draft: folder of a smaller model of the same vocabulary, which guesses tokens where that is faster; no text
+                depends on it.
+            options: what `loading.load_parts` (`adapter`, `prefix`, `device`, `dtype` …) and `Engine` take. An adapter
+                answers everything, unless a request names another.
+
+        Raises:
+            CheckpointError, TokenizerError, DependencyError: see `loading.load_parts`.
+            InputError: see `Engine`; the draft model has another vocabulary, or `speculate` is given with it.
         """
         from chatglm.engine.engine import Engine
-        from chatglm.loading import load
+        from chatglm.loading import load_parts
 
         names = inspect.signature(Engine).parameters
-        loaded = load(path, **{name: value for name, value in options.items() if name not in names})
-        engine = Engine(loaded.model, **{name: value for name, value in options.items() if name in names})
-        config = getattr(loaded.model, "generation_config", None)
-        defaults = SamplingParams.from_generation_config({} if config is None else config.to_diff_dict())
-        return cls(loaded.format, engine, dataclasses.replace(defaults, stop_ids=()))
+        given = {name: value for name, value in options.items() if name in names}
+        loading = {name: value for name, value in options.items() if name not in names}
+        parts = load_parts(path, **loading)
+        if draft is not None:
+            from chatglm.engine.draft import DraftModel
+
+            if "speculate" in given:
+                raise InputError("speculate: cannot be given with a draft model, which is what speculates")
+            own = {name: value for name, value in loading.items() if name not in ("adapter", "prefix")}
+            smaller = load_parts(draft, **own)
+            if smaller.tokenizer.get_vocab() != parts.tokenizer.get_vocab():
+                raise InputError(f"draft: {draft} has another vocabulary than the model that it is to guess for")
+            given["speculate"] = DraftModel(smaller.model)
+        engine = Engine(parts.model, **given)
+        config = parts.model.generation_config.to_diff_dict()
+        if "do_sample" not in config:
+            config = {"do_sample": True, **OFFICIAL_SAMPLING[parts.format.generation], **config}
+        defaults = dataclasses.replace(SamplingParams.from_generation_config(config), stop_ids=())
+        return cls(parts.format, engine, defaults, next(iter(engine.adapters), None))
+
+    @property
+    def model(self) -> Any:
+        """The model, a torch module. The engine's thread runs it whenever there is something to answer."""
+        return self._engine.runner.model
 
     def close(self) -> None:
         self._closer()
 
     def stats(self) -> EngineStats:
-        return self._driver.stats
+        return self._driver.stats()
 
     def problem(self) -> str:
         return self._driver.problem
@@ -257,9 +313,9 @@ class Assistant(BaseAssistant):
         return self._aread(partial(self._plan_text, prompt, params_of(params, self.defaults), adapter))
 
     def _read(self, plan: _Plan) -> Generator[Delta]:
-        reading = _Reading(plan, self._tokenizer.token_bytes)
         ticket = self._driver.submit(plan.ids, plan.params, None, **plan.options)
         try:
+            reading = _Reading(plan, self.tokenizer.token_bytes, partial(self._driver.release, ticket))
             while not reading.done:
                 yield from reading.take(ticket.inbox.get())
         finally:
@@ -268,9 +324,9 @@ class Assistant(BaseAssistant):
     async def _aread(self, make: Callable[[], _Plan]) -> AsyncGenerator[Delta]:
         # A long history takes a while to tokenise, a schema to compile: not in the event loop.
         plan = await asyncio.to_thread(make)
-        reading = _Reading(plan, self._tokenizer.token_bytes)
         ticket = self._driver.submit(plan.ids, plan.params, asyncio.get_running_loop(), **plan.options)
         try:
+            reading = _Reading(plan, self.tokenizer.token_bytes, partial(self._driver.release, ticket))
             while not reading.done:
                 for delta in reading.take(await ticket.inbox.get()):
                     yield delta
@@ -290,25 +346,25 @@ class Assistant(BaseAssistant):
             self.format.stop_ids | set(ask.params.stop_ids),
             tuple(opening),
             constraint,
-            ask.adapter,
+            ask.adapter or self._adapter,
             ask.parallel_calls,
             note,
         )
 
     def _plan_text(self, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None) -> _Plan:
         if isinstance(prompt, str):
-            ids = self._tokenizer.build_inputs_with_special_tokens(self._tokenizer.encode_text(prompt))
+            ids = self.tokenizer.build_inputs_with_special_tokens(self.tokenizer.encode_text(prompt))
         else:
             ids = list(prompt)
-        size = len(self._tokenizer)
+        size = len(self.tokenizer)
         if not ids or not all(0 <= token < size for token in ids):
             raise InputError(f"prompt: expected ids from 0 to {size - 1}, at least one of them, got {ids!r:.80}")
         limit = min(self._context, params.max_length or self._context)
         if len(ids) >= limit:
             raise ContextError(f"prompt: {len(ids)} tokens leave no room for an answer; at most {limit - 1} do")
         stops = self.format.stop_ids | set(params.stop_ids)
-        parser = partial(_PlainText, self._tokenizer)
-        return _Plan(ids, _within(params, limit - len(ids)), parser, stops, adapter=adapter)
+        parser = partial(_PlainText, self.tokenizer)
+        return _Plan(ids, _within(params, limit - len(ids)), parser, stops, adapter=adapter or self._adapter)
 
     def _forced(self, ask: Ask) -> tuple[list[int], Constraint | None]:
         """How the reply begins whatever the model would say, and what it may be then."""
@@ -356,8 +412,8 @@ class Assistant(BaseAssistant):
             if self._grammars is None:
                 from chatglm.engine.constraint import Grammars
 
-                size = max(len(self._tokenizer), *(stop + 1 for stop in self.format.stop_ids))
-                tokens = [self._tokenizer.token_bytes(token) for token in range(size)]
+                size = max(len(self.tokenizer), *(stop + 1 for stop in self.format.stop_ids))
+                tokens = [self.tokenizer.token_bytes(token) for token in range(size)]
                 self._grammars = Grammars(tokens, self.format.stop_ids)
         match kind:
             case "json":

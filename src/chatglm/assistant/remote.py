@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +205,10 @@ def _refusal(answer: httpx.Response) -> ChatGLMError:
         case 400 | 422:
             return InputError(text)
         case 429:
-            return QueueFullError(f"{answer.url}: {text}")
+            full = QueueFullError(f"{answer.url}: {text}")
+            if (seconds := answer.headers.get("Retry-After", "")).isdigit():
+                full.retry_after = int(seconds)
+            return full
     return ServiceError(f"{answer.url}: status {answer.status_code}: {text}")
 
 
@@ -216,6 +220,8 @@ class _Reading:
         self._reasons: dict[int, Any] = {}
         self._usage: Mapping[str, Any] = {}
         self._tokens: dict[int, int] = {}
+        self._asked = time.perf_counter()
+        self._first: dict[int, float] = {}  # seconds to the first token
 
     def take(self, line: str) -> Iterator[Delta]:
         if not line.startswith("data:") or line[5:].strip() == "[DONE]":
@@ -238,9 +244,12 @@ class _Reading:
         text = delta.get("content") or choice.get("text") or ""
         logprobs = tuple(_logprobs(choice.get("logprobs")))
         self._tokens[number] = self._tokens.get(number, 0) + 1
+        calls = delta.get("tool_calls") or ()
+        if text or calls:
+            self._first.setdefault(number, time.perf_counter() - self._asked)
         if text or logprobs:
             yield TextDelta(text, logprobs, number)
-        for piece in delta.get("tool_calls") or ():
+        for piece in calls:
             function = piece.get("function") or {}
             yield CallDelta(
                 int(piece.get("index", 0)),
@@ -264,7 +273,14 @@ class _Reading:
                 round(int(self._usage.get("completion_tokens", 0)) * share),
                 int(details.get("cached_tokens") or 0),
             )
-            yield Finish(reason if reason in ("length", "tool_calls") else "stop", usage, choice=number)
+            seconds = time.perf_counter() - self._asked
+            yield Finish(
+                reason if reason in ("length", "tool_calls") else "stop",
+                usage,
+                choice=number,
+                first_seconds=self._first.get(number, seconds),
+                seconds=seconds,
+            )
 
 
 def _logprobs(given: Any) -> Iterator[TokenLogprob]:

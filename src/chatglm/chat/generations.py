@@ -15,7 +15,7 @@ from typing import Any
 
 from chatglm.errors import CheckpointError, ConfigError
 
-__all__ = ["CONFIG_KEY", "Generation", "detect_generation", "read_generation", "read_json"]
+__all__ = ["CONFIG_KEY", "OFFICIAL_SAMPLING", "Generation", "detect_generation", "read_generation", "read_json"]
 
 CONFIG_KEY = "chatglm_generation"
 """The key that `save_pretrained` writes into config.json, so that a saved folder needs no guessing."""
@@ -31,6 +31,16 @@ class Generation(str, enum.Enum):
     CHARACTERGLM = "characterglm"
 
     __str__ = str.__str__
+
+
+OFFICIAL_SAMPLING: Mapping[Generation, Mapping[str, float]] = {
+    Generation.CHATGLM: {"temperature": 0.95, "top_p": 0.7},
+    Generation.CHATGLM2: {"temperature": 0.8, "top_p": 0.8},
+    Generation.CHATGLM3: {"temperature": 0.8, "top_p": 0.8},
+    Generation.GLM4: {"temperature": 0.8, "top_p": 0.8},
+    Generation.CHARACTERGLM: {"temperature": 0.9, "top_p": 0.9, "repetition_penalty": 1.6},
+}
+"""With what the official `chat` methods draw tokens where the caller does not say."""
 
 
 # Searched in this order in the names that a checkpoint carries; CodeGeeX2 is prompted like ChatGLM2.

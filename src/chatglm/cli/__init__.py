@@ -13,6 +13,7 @@ __all__ = ["main"]
 COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
     "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
+    "bench": ("chatglm.cli.bench", "how fast a model or a server answers: first token, tokens/s, many clients at once"),
     "finetune": ("chatglm.cli.finetune", "teach a model your dialogues: full, LoRA, P-tuning v2 or freeze"),
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),
     "evaluate": ("chatglm.cli.evaluate", "loss and scores of generated answers on dialogues; accuracy by cloze"),

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import closing
+from typing import TYPE_CHECKING
 
-from chatglm.errors import InputError
+from chatglm.cli.models import add_engine_arguments, add_model_arguments, add_remote_arguments, open_assistant
+from chatglm.errors import ContextError, InputError
+from chatglm.params import SamplingParams
+
+if TYPE_CHECKING:
+    from chatglm.assistant import Answer, BaseAssistant
+    from chatglm.chat.messages import Message
 
 CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
+_NOT_HERE = ("n", "logprobs")  # options of generation that one text has no place for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,112 +27,125 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="one question; without it, a dialogue: `clear` forgets what was said, `stop` ends it",
     )
-    parser.add_argument(
-        "--model", metavar="FOLDER", help="checkpoint folder in an official layout (default: the bundled demo model)"
-    )
-    parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
-    parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state: the folder or file that training wrote")
+    add_model_arguments(parser)
+    add_engine_arguments(parser)
+    add_remote_arguments(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message (ChatGLM3, GLM-4)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one, else the CPU")
     parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "float16", "bfloat16"),
-        default="auto",
-        help="precision of the weights; auto: the checkpoint's on a GPU, bfloat16 on a CPU",
+        "--verbose", action="store_true", help="after each answer: time to its first token, tokens/s, tokens of prompt"
     )
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer in tokens")
-    parser.add_argument("--temperature", type=float, metavar="T", help="0: always the likeliest token")
-    parser.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest tokens that make up P")
-    parser.add_argument("--seed", type=int, help="same seed, same answer")
+    generation = parser.add_argument_group(
+        "generation", "Where nothing is said, the checkpoint decides, and else the official `chat`."
+    )
+    SamplingParams.add_arguments(
+        generation, [option.name for option in SamplingParams.options() if option.name not in _NOT_HERE]
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch
-    import transformers
+    SamplingParams.from_arguments(arguments)  # refuses what is out of range, before a model is loaded
+    with open_assistant(arguments) as assistant:
+        dialogue = _Dialogue(
+            assistant,
+            SamplingParams.from_arguments(arguments, dataclasses.replace(assistant.defaults, n=1)),
+            _start(assistant, arguments.system),
+            arguments.verbose,
+        )
+        if arguments.question is not None:
+            dialogue.ask(arguments.question)
+        else:
+            _converse(dialogue)
+    return 0
 
+
+def _start(assistant: BaseAssistant, system: str | None) -> tuple[Message, ...]:
+    """What a dialogue begins with."""
+    from chatglm.assistant import Assistant
     from chatglm.chat.generations import Generation
-    from chatglm.loading import load
+    from chatglm.chat.messages import Message
 
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = arguments.dtype
-    if dtype == "auto" and torch.device(device).type == "cpu":
-        # fp16 arithmetic is slow and coarse on CPUs; the small model can afford the best.
-        dtype = "float32" if arguments.model is None else "bfloat16"
-    model, tokenizer, _ = load(
-        arguments.model, adapter=arguments.adapter, prefix=arguments.prefix, device=device, dtype=dtype
-    )
-    if tokenizer.generation == Generation.CHARACTERGLM:
+    # A remote model's prompts are its endpoint's business.
+    generation = assistant.format.generation if isinstance(assistant, Assistant) else None
+    if generation == Generation.CHARACTERGLM:
         raise InputError(
             "CharacterGLM plays a role and needs its description; use model.chat(tokenizer, session_meta, "
             "query) from Python"
         )
-    options: dict[str, Any] = {
-        name: value
-        for name in ("max_new_tokens", "temperature", "top_p")
-        if (value := getattr(arguments, name)) is not None
-    }
-    if arguments.model is None:
-        options.setdefault("temperature", 0)  # a model that small is best at its surest
-    start: list[Any] = []
-    if arguments.system is not None:
-        if tokenizer.generation not in (Generation.CHATGLM3, Generation.GLM4):
-            raise InputError(f"--system: {tokenizer.generation} has no system message in its prompt")
-        start = [{"role": "system", "content": arguments.system}]
-    if arguments.seed is not None:
-        torch.manual_seed(arguments.seed)
-
-    def answer(question: str, history: list[Any], cache: Any) -> Iterator[tuple[Any, list[Any], Any]]:
-        if tokenizer.generation == Generation.CHATGLM:
-            for response, turns in model.stream_chat(tokenizer, question, history, **options):
-                yield response, turns, None
-            return
-        yield from model.stream_chat(
-            tokenizer, question, history, past_key_values=cache, return_past_key_values=True, **options
-        )
-
-    if arguments.question is not None:
-        _print(answer(arguments.question, start, None))
-        return 0
-    return _dialogue(answer, start)
+    if system is None:
+        return ()
+    if generation not in (Generation.CHATGLM3, Generation.GLM4, None):
+        raise InputError(f"--system: {generation} has no system message in its prompt")
+    return (Message("system", system),)
 
 
-def _dialogue(answer: Callable[..., Iterator[tuple[Any, list[Any], Any]]], start: list[Any]) -> int:
+@dataclasses.dataclass
+class _Dialogue:
+    """Questions and answers so far, and how they are shown."""
+
+    assistant: BaseAssistant
+    params: SamplingParams
+    start: tuple[Message, ...]
+    verbose: bool
+    turns: list[Message] = dataclasses.field(default_factory=list)
+
+    def ask(self, question: str) -> None:
+        """Write the answer as it grows. A turn that does not come to its end leaves nothing behind."""
+        from chatglm.assistant import TextDelta, Transcript
+        from chatglm.chat.messages import Message
+
+        asked = Message("user", question)
+        transcript = Transcript()
+        with closing(self.assistant.stream([*self.start, *self.turns, asked], params=self.params)) as deltas:
+            for delta in deltas:
+                transcript.add(delta)
+                if isinstance(delta, TextDelta):
+                    print(delta.text, end="", flush=True)
+        (answer,) = transcript.answers()
+        lines = [
+            json.dumps({"name": c.name, "parameters": c.arguments}, ensure_ascii=False)
+            for c in answer.message.tool_calls
+        ]
+        if lines and answer.message.content:
+            lines.insert(0, "")
+        print(*lines, sep="\n", flush=True)
+        self.turns += [asked, answer.message]
+        if answer.finish.note:
+            print(f"[{answer.finish.note}]", file=sys.stderr)
+        if self.verbose:
+            print(_figures(answer), file=sys.stderr)
+
+
+def _figures(answer: Answer) -> str:
+    usage, first, seconds = answer.finish.usage, answer.finish.first_seconds, answer.finish.seconds
+    more = usage.completion_tokens - 1
+    rate = f"{more / (seconds - first):.1f} tokens/s, " if more > 0 and seconds > first else ""
+    return (
+        f"[first token {first:.2f} s, {rate}{usage.completion_tokens} tokens; "
+        f"prompt {usage.prompt_tokens} tokens, {usage.cached_tokens} of them from the cache]"
+    )
+
+
+def _converse(dialogue: _Dialogue) -> None:
     terminal = sys.stdin.isatty()
     if terminal:
         print("Ask away. `clear` forgets what was said, `stop` ends.  输入 clear 清空对话历史，stop 终止程序")
-    history, cache = list(start), None
     while True:
         try:
             question = input("\n> " if terminal else "").strip()
         except EOFError:
-            return 0
+            return
         except UnicodeDecodeError as error:
             raise InputError(f"the input is not UTF-8 ({error})") from None
         if question in STOP:
-            return 0
+            return
         if question in CLEAR:
-            history, cache = list(start), None
-            continue
-        if question:
+            dialogue.turns.clear()
+        elif question:
             try:
-                history, cache = _print(answer(question, history, cache), history, cache)
-            except KeyboardInterrupt:  # ends the answer, not the dialogue; the broken turn is forgotten
+                dialogue.ask(question)
+            except KeyboardInterrupt:  # ends the answer, not the dialogue
                 print("\n[stopped]" if terminal else "")
-                cache = None
-
-
-def _print(steps: Iterator[tuple[Any, list[Any], Any]], history: Any = None, cache: Any = None) -> tuple[Any, Any]:
-    """Write an answer as it grows; text that a later token may rewrite (punctuation, a call) once it is settled."""
-    shown, response = "", None
-    for response, history, cache in steps:  # noqa: B007
-        if isinstance(response, str) and response.startswith(shown):
-            settled = response[:-1]  # the last character may still turn into its full-width form
-            sys.stdout.write(settled[len(shown) :])
-            shown = max(shown, settled, key=len)
-            sys.stdout.flush()
-    text = response if isinstance(response, str) else json.dumps(response, ensure_ascii=False)
-    print(text[len(shown) :] if text.startswith(shown) else f"\n{text}", flush=True)
-    return history, cache
+            except ContextError as error:  # of this question; the next may be shorter
+                if not terminal:
+                    raise
+                print(f"chatglm: {error}", file=sys.stderr)

@@ -6,14 +6,12 @@ import argparse
 import json
 import sys
 
-from chatglm.cli.finetune import quieten
+from chatglm.cli.models import add_model_arguments, loading_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=".json or .jsonl with dialogues; with --cloze: with questions")
-    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder (default: the bundled demo model)")
-    parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
-    parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state")
+    add_model_arguments(parser, on_cpu="float32")  # what is measured is compared
     parser.add_argument(
         "--cloze",
         action="store_true",
@@ -27,24 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=4, metavar="N")
     parser.add_argument("--seed", type=int, default=42, help="decides which answers are generated")
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave bad rows out and list them")
-    parser.add_argument("--device", help="cpu, cuda, …; default: a GPU if there is one, else the CPU")
-    parser.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    quieten()
-    import torch
+    from chatglm.loading import load_parts
 
-    from chatglm.loading import load
-    from chatglm.training.methods import check_device
-
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
-    dtype = arguments.dtype
-    if dtype == "auto" and torch.device(device).type == "cpu":
-        dtype = "float32"  # what is measured is compared; fp16 arithmetic is slow and coarse on CPUs
-    loaded = load(arguments.model, adapter=arguments.adapter, prefix=arguments.prefix, device=device, dtype=dtype)
+    loaded = load_parts(arguments.model, **loading_options(arguments))
     if arguments.cloze:
         from chatglm.training.cloze import evaluate_cloze, read_questions
 

@@ -54,10 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     quieten()
     from pathlib import Path
 
-    from chatglm.loading import demo_folder
+    from chatglm.loading import check_device, demo_folder
     from chatglm.quantization.folder import Job, quantize_folder
     from chatglm.quantization.schemes import Scheme
-    from chatglm.training.methods import check_device
 
     official = arguments.scheme == "official"
     if official and arguments.group_size is not None:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+from chatglm.cli.models import (
+    add_engine_arguments,
+    add_model_arguments,
+    add_remote_arguments,
+    model_name,
+    open_assistant,
+)
 from chatglm.errors import DependencyError, InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", metavar="FOLDER", help="checkpoint folder in an official layout (default: the bundled demo model)"
-    )
-    parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
-    parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state: the folder or file that training wrote")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one, else the CPU")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "float16", "bfloat16"),
-        default="auto",
-        help="precision of the weights; auto: the checkpoint's on a GPU, bfloat16 on a CPU",
-    )
-    parser.add_argument(
-        "--remote", metavar="URL", help="stand in front of an OpenAI-compatible endpoint (http://host:8000/v1) instead"
-    )
-    parser.add_argument("--remote-model", metavar="NAME", help="the model's name there (default: the first it lists)")
+    add_model_arguments(parser)
+    add_engine_arguments(parser)
+    add_remote_arguments(parser)
     parser.add_argument(
         "--name",
         action="append",
@@ -53,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--port {arguments.port}: must be from 0 to 65535")
     if arguments.drain < 0:
         raise InputError(f"--drain {arguments.drain:g}: must not be negative")
-    with _assistant(arguments) as assistant:
-        names = arguments.name or [_name(arguments)]
+    with open_assistant(arguments) as assistant:
+        names = arguments.name or [model_name(arguments)]
         app = create_app(dict.fromkeys(names, assistant))
         # uvicorn stops at SIGTERM and SIGINT: no new connections, running answers go on until the limit.
         uvicorn.run(
@@ -65,33 +58,3 @@ def run(arguments: argparse.Namespace) -> int:
             server_header=False,
         )
     return 0
-
-
-def _name(arguments: argparse.Namespace) -> str:
-    from pathlib import Path
-
-    if arguments.remote:
-        return str(arguments.remote_model or "remote")
-    return Path(arguments.model).resolve().name if arguments.model else "demo"
-
-
-def _assistant(arguments: argparse.Namespace) -> Any:
-    if arguments.remote:
-        from chatglm.assistant import RemoteAssistant
-
-        for name in ("model", "adapter", "prefix", "device"):
-            if getattr(arguments, name) is not None:
-                raise InputError(f"--{name}: not with --remote, whose endpoint has a model of its own")
-        return RemoteAssistant(arguments.remote, arguments.remote_model)
-    import torch
-
-    from chatglm.assistant import Assistant
-
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = arguments.dtype
-    if dtype == "auto" and torch.device(device).type == "cpu":
-        # fp16 arithmetic is slow and coarse on CPUs; the small model can afford the best.
-        dtype = "float32" if arguments.model is None else "bfloat16"
-    return Assistant.load(
-        arguments.model, adapter=arguments.adapter, prefix=arguments.prefix, device=device, dtype=dtype
-    )

@@ -14,7 +14,9 @@ kernels, where a row's sums are the same in any batch, and not its randomness, w
 from __future__ import annotations
 
 import os
+import threading
 import time
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,11 +25,11 @@ import torch
 
 from chatglm.engine.constraint import Constraint
 from chatglm.engine.pages import PAGE_TOKENS, PageTable
-from chatglm.engine.runners import Chunk, Runner, runner_for
+from chatglm.engine.runners import Chunk, NativeRunner, Runner, runner_for
 from chatglm.engine.sampling import Answer, Draw, draw
 from chatglm.engine.scheduler import Scheduler, Span, Task
 from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
-from chatglm.errors import ChatGLMError, EngineError, InputError
+from chatglm.errors import ChatGLMError, EngineError, InputError, QueueFullError
 from chatglm.params import SamplingParams
 
 __all__ = ["Engine", "EngineStats", "Event", "Request"]
@@ -59,6 +61,7 @@ class _Answering:
     request: Request
     answer: Answer
     task: Task | None = None  # the first answer's reads the prompt; the others fork from it
+    began: float = 0.0  # when it first had a part in a step
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,10 @@ class Engine:
         max_running, max_waiting: answers at a time; requests in the queue, of which the next one is refused.
         context: longest prompt and answer; default: the model's.
         speculate: guess tokens and check several in one step, where that pays; no text depends on it. True: look them
-            up in prompt and answer; or a proposer of your own (a draft model).
+            up in prompt and answer; or by another proposer (`draft.DraftModel`).
 
     Raises:
-        InputError: the memory does not hold one page.
+        InputError: the memory does not hold one page, or the proposer has another vocabulary.
     """
 
     def __init__(
@@ -162,8 +165,29 @@ class Engine:
         self._times = _StepTimes()
         self._speculator: Speculator | None = None
         if speculate is not False:
-            self._speculator = Speculator(PromptLookup() if speculate is True else speculate, self._times)
+            proposer = PromptLookup() if speculate is True else speculate
+            if proposer.vocabulary not in (None, self.runner.vocabulary):
+                raise InputError(
+                    f"draft model: has {proposer.vocabulary} tokens, and the model {self.runner.vocabulary}; it can "
+                    "guess only for a model of its own vocabulary"
+                )
+            self._speculator = Speculator(proposer, self._times)
         self._prompt_tokens = self._cached_tokens = self._generated = self._steps = 0
+        self._duration = 1.0  # seconds that an answer runs, those of late counting most
+
+    def settle(self) -> None:
+        """To be called, once, by a thread that does nothing but `step`.
+
+        There, torch's operations are small ones between those of the native decoder, which has threads of its own:
+        torch's would get in their way.
+        """
+        if isinstance(self.runner, NativeRunner):
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            # It holds for this thread, and for those that begin later. There it was not meant.
+            later = threading.Thread(target=torch.set_num_threads, args=(threads,))
+            later.start()
+            later.join()
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -206,7 +230,7 @@ class Engine:
         prompt = list(ids)
         if not prompt:
             raise InputError("the prompt has no tokens")
-        for token in prompt:
+        for token in (min(prompt), max(prompt)):
             if not 0 <= token < self.runner.vocabulary:
                 raise InputError(f"the prompt has token {token}, and the model knows 0 to {self.runner.vocabulary - 1}")
         self.runner.check_adapter(adapter)
@@ -226,17 +250,32 @@ class Engine:
             )
             request._answers.append(_Answering(request, answer))
         task = Task(prompt[:], limit, _salt(adapter), self.runner.block_of(prompt), request._answers[0])
-        self._scheduler.submit(task)
+        try:
+            self._scheduler.submit(task)
+        except QueueFullError as error:
+            # Little's law: as many leave in the time that an answer takes as run at a time.
+            stats = self.stats()
+            error.retry_after = stats.waiting * self._duration / max(stats.running, 1)
+            raise
         request._answers[0].task = task
         self._prompt_tokens += len(prompt)
         return request
 
-    def abort(self, request: Request) -> None:
-        """Stop working on a request, whatever it has come to; everything that it holds is free."""
-        for answering in request._answers:
-            if answering.task is not None:
-                self._end(answering.task)
-        request._answers.clear()
+    def abort(self, request: Request, index: int | None = None) -> None:
+        """Stop working on a request, whatever it has come to; everything that it holds is free.
+
+        Args:
+            index: of its answers the one to stop; default: all.
+        """
+        for answering in [each for each in request._answers if index in (None, each.answer.index)]:
+            request._answers.remove(answering)
+            task, heir = answering.task, next((each for each in request._answers if each.task is None), None)
+            if task is not None and heir is not None:  # it reads the prompt for the others
+                if self._speculator is not None:
+                    self._speculator.forget(answering)
+                heir.task, task.owner = task, heir
+            elif task is not None:
+                self._end(task)
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
@@ -259,6 +298,7 @@ class Engine:
         first = 0
         for span in plan.spans:
             answering: _Answering = span.task.owner
+            answering.began = answering.began or begin
             if not span.wanted:
                 self._scheduler.advance(span)
                 continue
@@ -324,6 +364,8 @@ class Engine:
             task.proposal = guess
 
     def _end(self, task: Task) -> None:
+        if (began := task.owner.began) and task.state != "finished":
+            self._duration += 0.1 * (time.perf_counter() - began - self._duration)
         self._scheduler.finish(task)
         if self._speculator is not None:
             self._speculator.forget(task.owner)
@@ -364,9 +406,12 @@ class _StepTimes:
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._known: list[int] = []  # its keys, in order
 
     def note(self, rows: int, seconds: float) -> None:
         old = self._seconds.get(rows)
+        if old is None:
+            insort(self._known, rows)
         # One that was held up by something else says little.
         self._seconds[rows] = seconds if old is None else old + self._NEW * (min(seconds, 2 * old) - old)
 
@@ -374,7 +419,8 @@ class _StepTimes:
         guess = 1 + self._ROW * (rows - 1)
         if not self._seconds:
             return guess
-        near = min(self._seconds, key=lambda known: abs(known - rows))
+        place = bisect_left(self._known, rows)
+        near = min(self._known[max(place - 1, 0) : place + 1], key=lambda known: abs(known - rows))
         return self._seconds[near] * guess / (1 + self._ROW * (near - 1))
 
 

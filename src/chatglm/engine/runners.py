@@ -18,7 +18,7 @@ from transformers import Cache
 
 from chatglm.engine.pages import PAGE_TOKENS
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.kernels.decoder import Decoder
+from chatglm.kernels.decoder import Decoder, quantized
 from chatglm.models.native import decoder_of
 
 __all__ = ["Chunk", "NativeRunner", "Runner", "TorchRunner", "runner_for"]
@@ -130,7 +130,7 @@ class NativeRunner(Runner):
     """The native decoder on a CPU.
 
     Args:
-        store: of keys and values, torch.float16 or torch.float32.
+        store: of keys and values, torch.float16, torch.float32 or torch.int8.
     """
 
     def __init__(self, model: Any, decoder: Decoder) -> None:
@@ -155,23 +155,32 @@ class NativeRunner(Runner):
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        # Lists, and one tensor of them: of a few tokens, every operation of torch is a part of the step.
         most = max(len(chunk.pages) for chunk in chunks)
         numbers = torch.tensor([[*chunk.pages, *[0] * (most - len(chunk.pages))] for chunk in chunks])
-        tables = self._memory.data_ptr() + numbers * self.page_bytes
-        placed = [self.positions(chunk) for chunk in chunks]
-        sees = torch.cat([self.visible(chunk, where) for chunk, where in zip(chunks, placed, strict=True)])
-        cosines, sines = self._base.rotary_angles(torch.cat(placed, dim=-1)[None])
-        ids = torch.tensor([token for chunk in chunks for token in chunk.ids[chunk.start :]])
-        counts = torch.tensor([chunk.count for chunk in chunks])
-        place = torch.cat([torch.arange(chunk.start, len(chunk.ids)) for chunk in chunks]) + self.prefix
-        ends = counts.cumsum(0).tolist()
-        wanted = [row for end, chunk in zip(ends, chunks, strict=True) for row in range(end - chunk.wanted, end)]
+        ids: list[int] = []
+        places: list[int] = []
+        whose: list[int] = []
+        wanted: list[int] = []
+        for number, chunk in enumerate(chunks):
+            ids += chunk.ids[chunk.start :]
+            places += range(chunk.start, len(chunk.ids))
+            whose += [number] * chunk.count
+            wanted += range(len(ids) - chunk.wanted, len(ids))
+        tokens, positions, sequence = torch.tensor([ids, places, whose], dtype=torch.int32)
+        place = positions + self.prefix if self.prefix else positions
+        sees = place + 1
+        if not self.causal:
+            placed = [self.positions(chunk) for chunk in chunks]
+            positions = torch.cat(placed, dim=-1)
+            sees = torch.cat([self.visible(chunk, where) for chunk, where in zip(chunks, placed, strict=True)])
+        cosines, sines = self._base.rotary_angles(positions[None])
         logits, _ = self.decoder.run(
-            self._embed(ids).float(),
+            self._embed(tokens).float(),
             cosines[0],
             sines[0],
-            tables,
-            torch.arange(len(chunks)).repeat_interleave(counts),
+            self._memory.data_ptr() + numbers * self.page_bytes,
+            sequence,
             place,
             sees,
             wanted,
@@ -183,7 +192,7 @@ class TorchRunner(Runner):
     """Any model of `transformers` that takes a cache and a 4-d mask.
 
     Args:
-        store: dtype of keys and values; default: the model's.
+        store: dtype of keys and values; default: the model's; int8 with a scale for each token of each group.
     """
 
     def __init__(self, model: Any, store: torch.dtype | None = None) -> None:
@@ -198,24 +207,28 @@ class TorchRunner(Runner):
         width = getattr(config, "head_dim", None) or getattr(config, "kv_channels", None)
         self._layers = int(config.num_hidden_layers)
         self._shape = (int(groups or heads), int(width or config.hidden_size // heads))
-        self.page_bytes = 2 * self._layers * PAGE_TOKENS * self._shape[0] * self._shape[1] * self._store.itemsize
-        self._slots = torch.empty(0)
+        scale_bytes = torch.float32.itemsize if self._store == torch.int8 else 0
+        self.page_bytes = (
+            2 * self._layers * PAGE_TOKENS * self._shape[0] * (self._shape[1] * self._store.itemsize + scale_bytes)
+        )
+        self._slots = _Slots(torch.empty(0))
 
     def allocate(self, pages: int) -> None:
         # One page more: padding writes there, and nobody reads it.
-        self._slots = torch.zeros(
-            self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape, dtype=self._store, device=self.device
+        shape = (self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape)
+        self._slots = _Slots(
+            torch.zeros(shape, dtype=self._store, device=self.device),
+            torch.zeros(shape[:-1], device=self.device) if self._store == torch.int8 else None,
         )
 
     def copy(self, source: int, target: int) -> None:
-        pages = self._slots.unflatten(2, (-1, PAGE_TOKENS))
-        pages[:, :, target] = pages[:, :, source]
+        self._slots.copy(source, target)
 
     def write_prefix(self, pages: Sequence[int]) -> None:
         slots = _slots(pages, 0, self.prefix)
         for layer, pair in enumerate(self._prefix_encoder(1, self.dtype)):
             for which, states in enumerate(pair):
-                self._slots[layer, which, slots] = states[0].transpose(0, 1).to(self._slots)
+                self._slots.write(layer, which, slots, states[0].transpose(0, 1))
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
@@ -245,7 +258,7 @@ class TorchRunner(Runner):
         ids = torch.zeros(len(chunks), columns, dtype=torch.long)
         placed = [self.positions(chunk) for chunk in chunks]
         positions = torch.zeros(len(chunks), *placed[0].shape[:-1], columns, dtype=torch.long)
-        write = torch.full((len(chunks), columns), self._slots.shape[2] - PAGE_TOKENS)
+        write = torch.full((len(chunks), columns), self._slots.count - PAGE_TOKENS)
         read = torch.zeros(len(chunks), total, dtype=torch.long)
         sees = torch.ones(len(chunks), columns, dtype=torch.long)
         for row, (chunk, where) in enumerate(zip(chunks, placed, strict=True)):
@@ -276,24 +289,60 @@ class TorchRunner(Runner):
         return found
 
 
+@dataclass
+class _Slots:
+    """Memory for keys and values.
+
+    Args:
+        states: (layers, 2, slots, groups, channels).
+        scales: of int8 states, float32 (layers, 2, slots, groups).
+    """
+
+    states: Tensor
+    scales: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        return int(self.states.shape[2])
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy one page."""
+        for held in (self.states, self.scales):
+            if held is not None:
+                pages = held.unflatten(2, (-1, PAGE_TOKENS))
+                pages[:, :, target] = pages[:, :, source]
+
+    def write(self, layer: int, which: int, slots: Tensor, states: Tensor) -> None:
+        """Keys (0) or values (1), (..., groups, channels), to slots (...)."""
+        if self.scales is not None:
+            states, self.scales[layer, which, slots] = quantized(states)
+        self.states[layer, which, slots] = states.to(self.states)
+
+    def read(self, layer: int, slots: Tensor, dtype: torch.dtype) -> Tensor:
+        """(2, ..., groups, channels) of slots (...)."""
+        seen = self.states[layer][:, slots].to(dtype)
+        if self.scales is not None:
+            seen = seen * self.scales[layer][:, slots][..., None].to(dtype)
+        return seen
+
+
 class _PagedCache(Cache):  # type: ignore[misc]
     """Keys and values of one forward pass: new ones are written to their slots, and all that are seen are read.
 
     Args:
-        slots: (layers, 2, slots, groups, channels).
+        slots: of the engine.
         write: (B, S) slot of every new token.
         read: (B, T) slots of every token of a sequence, in order; what is behind its end is masked.
     """
 
-    def __init__(self, slots: Tensor, write: Tensor, read: Tensor) -> None:
+    def __init__(self, slots: _Slots, write: Tensor, read: Tensor) -> None:
         super().__init__(layers=[])
         self._slots, self._write, self._read = slots, write, read
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        held = self._slots[layer_idx]
         for which, states in enumerate((key, value)):
-            held[which, self._write] = states.transpose(1, 2).to(held)
-        seen = held[:, self._read].transpose(2, 3).to(key)
+            self._slots.write(layer_idx, which, self._write, states.transpose(1, 2))
+        seen = self._slots.read(layer_idx, self._read, key.dtype).transpose(2, 3)
         return seen[0], seen[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -317,8 +366,8 @@ def runner_for(model: Any, store: torch.dtype | None = None) -> Runner:
     """The fastest runner that can run a model.
 
     Args:
-        store: of keys and values: torch.float16, torch.float32 (or, on torch, any other); default: float32 for a
-            float32 model, else two bytes.
+        store: of keys and values: torch.float16, torch.float32, torch.int8 (or, on torch, any other); default: float32
+            for a float32 model, else two bytes.
     """
     decoder = decoder_of(model, store)
     return TorchRunner(model, store) if decoder is None else NativeRunner(model, decoder)

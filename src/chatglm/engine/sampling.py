@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,8 @@ from chatglm.params import SamplingParams
 
 __all__ = ["Answer", "Draw", "draw"]
 
-_LIKELIEST, _LIKELY = 256, 4096
-"""Without top_k, so many candidates are sorted first, then so many; all of them only if these do not decide."""
+_LIKELIEST = 256
+"""Without top_k, so many candidates are sorted first; all of them only if these do not decide."""
 _ALTERNATIVES = 20
 """The most that `logprobs` may ask for."""
 
@@ -201,7 +202,6 @@ class _Counts:
         return ids, counts
 
 
-@torch.inference_mode()
 def draw(
     scores: Tensor, answers: Sequence[Answer], proposals: Sequence[Sequence[int]] | None = None
 ) -> list[list[Draw] | ChatGLMError]:
@@ -222,6 +222,29 @@ def draw(
     """
     if proposals is None:
         proposals = [()] * len(answers)
+    with torch.inference_mode(), _on_one_thread(scores.device):
+        return _draw(scores, answers, proposals)
+
+
+@contextmanager
+def _on_one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, let torch work in this thread alone: waking others up for a row of scores takes longer than the row,
+    the more so as threads of the native kernels stay awake for the next step.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _draw(
+    scores: Tensor, answers: Sequence[Answer], proposals: Sequence[Sequence[int]]
+) -> list[list[Draw] | ChatGLMError]:
     rows = [(answer, done) for answer, ahead in zip(answers, proposals, strict=True) for done in range(len(ahead) + 1)]
     if len(rows) != len(scores):
         raise InputError(f"{len(scores)} rows of scores for {len(rows)} places of {len(answers)} answers")
@@ -355,10 +378,9 @@ def _from_few(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
     for row, (answer, ahead) in enumerate(rows):
         best, ids = first[row]
         weights = _kept(best, answer.params, masses[row], len(best) == size)
-        for count in (min(size, _LIKELY), size):
-            if weights is None:
-                best, ids = _best(x[row : row + 1], count)[0]
-                weights = _kept(best, answer.params, masses[row], count == size)
+        if weights is None:
+            best, ids = _sorted(x[row])
+            weights = _kept(best, answer.params, masses[row], True)
         assert weights is not None
         sums = weights.cumsum()
         place = min(answer.number(ahead) * sums[-1], np.nextafter(sums[-1], 0))
@@ -376,6 +398,16 @@ def _best(x: Tensor, count: int) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any
             best, places = best[order], places[order]
         found.append((best, places))
     return found
+
+
+def _sorted(x: Tensor) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """All of a row's scores, none above 0, the highest first, and their ids; equal ones in the order of their ids."""
+    scores = x.cpu().numpy()
+    # The bits of negative floats, read as a number, grow as they fall. Numbers are sorted many times faster than pairs.
+    keys = scores.view(np.uint32).astype(np.uint64) << np.uint64(32) | np.arange(len(scores), dtype=np.uint64)
+    keys.sort()
+    ids = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    return scores[ids], ids
 
 
 def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complete: bool) -> npt.NDArray[Any] | None:

@@ -8,7 +8,8 @@ pages, keeps its ids, and waits again at its old place. A step takes, within a b
    gets on and short ones need not wait for it;
 3. tokens that a proposer bets on (speculation), from what nobody else wants: they preempt nobody.
 
-Admission is in order of arrival, preemption takes the newest. So the oldest running task gets on with every step and is
+Admission is in order of arrival; only who begins like a prompt that is being read waits until those pages can be
+shared, and lets others pass. Preemption takes the newest. So the oldest running task gets on with every step and is
 never preempted: every task finishes.
 """
 
@@ -27,6 +28,8 @@ __all__ = ["Plan", "Scheduler", "Span", "Task"]
 
 _SIDE_BY_SIDE = 4
 """Prompts that are read at the same time: more only while they fit in the step, since each holds all its pages."""
+_ASIDE = 16
+"""Of those that wait for what another reads, so many are passed by, at most."""
 
 
 @dataclass(eq=False, slots=True)
@@ -88,7 +91,9 @@ class Span:
 
     @property
     def ids(self) -> list[int]:
-        """Of the task, up to the last token of the span."""
+        """Of the task, up to the last token of the span. Not a copy where that is all of them."""
+        if self.start + self.count == len(self.task.ids):
+            return self.task.ids
         return [*self.task.ids[: self.start + self.count - len(self.proposal)], *self.proposal]
 
 
@@ -235,10 +240,14 @@ class Scheduler:
                 decodes.append(task)
         left = self.budget - len(decodes)
         prompts = [task for task in self._running if task.remaining > 1]
-        while self._waiting and len(self._running) < self.max_running:
+        place = 0
+        while place < min(len(self._waiting), _ASIDE) and len(self._running) < self.max_running:
             if len(prompts) >= _SIDE_BY_SIDE and sum(task.remaining for task in prompts) >= left:
                 break
-            task = self._waiting[0]
+            task = self._waiting[place]
+            if any(self._reads_for(other, task) for other in prompts):
+                place += 1
+                continue
             if not self._admit(task):
                 break
             if task.remaining > 1:
@@ -364,9 +373,20 @@ class Scheduler:
         self.reused += task.computed
         if not task._admitted:
             task.reused, task._admitted = task.computed, True
-        del self._waiting[0]
+        self._waiting.remove(task)
         self._run(task)
         return True
+
+    def _reads_for(self, other: Task, task: Task) -> bool:
+        """Whether the next page that a running task reads will be of use to a waiting one."""
+        virtual, size = self._prefix(other)[0], self.table.page_tokens
+        end = ((virtual + other.computed) // size + 1) * size - virtual
+        return (
+            end <= len(other.ids)
+            and end < len(task.ids)
+            and (other.salt, other.block) == (task.salt, task.block)
+            and other.ids[: max(end, task.block)] == task.ids[: max(end, task.block)]
+        )
 
     def _grow(self, task: Task) -> bool:
         """Have pages for all tokens of a running task; False: it was preempted itself."""

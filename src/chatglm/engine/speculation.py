@@ -5,7 +5,7 @@ anyway. It costs, though: every guess is one more row in the step. `Speculator` 
 does without where it does not pay.
 
 `PromptLookup` guesses that what followed the last few tokens when they stood earlier in prompt or answer follows again.
-A draft model can stand in its place.
+A smaller model (`draft.DraftModel`) can stand in its place.
 """
 
 from __future__ import annotations
@@ -36,10 +36,18 @@ class Proposer(Protocol):
     """Something that guesses, for several sequences at a time.
 
     Attributes:
-        cost: of one guessed token, in steps of one row of the model that is sped up.
+        free: whether a guess takes next to no time. Then guesses are always made, and compared with the text even when
+            they are not used.
+        vocabulary: ids that it takes and gives are below; None: it takes any, and gives what it was given.
     """
 
-    cost: float
+    free: bool
+    vocabulary: int | None
+
+    def price(self, key: Key, ids: Sequence[int], count: int) -> float:
+        """Time that a guess of so many tokens takes, in the unit of `Speculator`'s `cost`; of 0 tokens: that which it
+        takes to read what is new of the sequence. Not asked of those that are free.
+        """
 
     def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]]) -> list[Guess]:
         """One guess for each (key, ids, count), with at most `count` tokens.
@@ -61,7 +69,8 @@ class PromptLookup:
         longest, shortest: how many of the last tokens are looked up.
     """
 
-    cost = 0.0
+    free = True
+    vocabulary: int | None = None
     _RUN = 32  # a match is followed back so far, to know how sure it is
 
     def __init__(self, longest: int = 4, shortest: int = 2) -> None:
@@ -69,6 +78,9 @@ class PromptLookup:
             raise ValueError(f"prompt lookup of {shortest} to {longest} tokens: must be at least 1, shortest first")
         self._sizes = tuple(range(longest, shortest - 1, -1))
         self._tables: dict[Key, _Table] = {}
+
+    def price(self, key: Key, ids: Sequence[int], count: int) -> float:
+        return 0.0
 
     def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]]) -> list[Guess]:
         return [self._guess(key, ids, count) for key, ids, count in asked]
@@ -124,11 +136,11 @@ class _Record:
 class _Watched:
     """What is kept of a sequence between two steps."""
 
-    guess: Guess
-    used: int
-    records: dict[int, _Record]
-    since: int = 0
-    """Steps without a guess, with a proposer that costs."""
+    guess: Guess = field(default_factory=Guess)
+    used: int = 0
+    records: dict[int, _Record] = field(default_factory=dict)
+    without: float = 0.0
+    """Its share of the time of steps since the last guess, with a proposer that is not free."""
 
 
 class Speculator:
@@ -137,7 +149,8 @@ class Speculator:
     A guess of k tokens, each right with probability a, brings a + a² + … + aᵏ tokens more and takes k rows more. How
     long a step of so many rows takes, the runner says; how often guesses are right is counted, for each sequence and
     kind of guess, starting from what the others of the kind show. Guesses that are free are compared with the text even
-    when they are not used, so that nothing need be tried in order to be known.
+    when they are not used, so that nothing need be tried in order to be known. Others are made where they promise to
+    pay, and elsewhere as seldom as costs next to nothing, to see whether that has changed.
 
     Args:
         cost: time of a step with so many rows, in any unit; only ratios count.
@@ -148,8 +161,9 @@ class Speculator:
     """
 
     _FIRST = _Record(1.0, 2.0)  # what is believed of a new kind
-    _PROBE = 32  # steps after which a proposer that costs is tried again
-    _GAIN = 1.03  # a guess must promise so much more speed
+    _GAIN = 1.03  # a guess must promise so much more speed; what is tried may cost as much
+    _HOPELESS = 0.02  # a token that is so improbable is not worth a thought
+    _SOON = 32  # steps within which it must pay that a proposer reads a sequence
 
     def __init__(self, proposer: Proposer, cost: Callable[[int], float], *, longest: int = 16) -> None:
         if longest < 1:
@@ -167,27 +181,21 @@ class Speculator:
                 length leave (one less than the tokens that may still come, as each step brings one by itself).
             other_rows: of the same step, prompts being read.
         """
-        free = self._proposer.cost == 0
         wanted = []
         for key, ids, room in asked:
+            watched = self._watched.setdefault(key, _Watched())
+            watched.guess, watched.used = Guess(), 0
             count = min(self._longest, max(room, 0))
-            if not free and count:
-                count = self._affordable(key, count, len(asked) + other_rows)
+            if count and not self._proposer.free:
+                count = self._worth(key, ids, count, room, len(asked), len(asked) + other_rows)
             if count:
                 wanted.append((key, ids, count))
-        guesses = (
-            dict(zip((key for key, _, _ in wanted), self._proposer.propose(wanted), strict=True)) if wanted else {}
-        )
-        for key, _, _ in asked:
-            guess = guesses.get(key, Guess())
-            watched = self._watched.setdefault(key, _Watched(guess, 0, {}))
-            watched.guess, watched.used = guess, 0
-            watched.since = 0 if guess.tokens else watched.since + 1
-        if free:
+        for (key, _, _), guess in zip(wanted, self._proposer.propose(wanted) if wanted else (), strict=True):
+            self._watched[key].guess = guess
+            self._watched[key].used = len(guess.tokens)
+            self._watched[key].without = 0.0
+        if self._proposer.free:
             self._share([key for key, _, _ in asked], other_rows)
-        else:  # they are paid for
-            for key, _, _ in wanted:
-                self._watched[key].used = len(self._watched[key].guess.tokens)
         proposals = []
         for key, _, _ in asked:
             watched = self._watched[key]
@@ -228,8 +236,13 @@ class Speculator:
         chances = []
         for key in keys:
             watched = self._watched[key]
-            rate = self._rate(key, watched.guess.kind)
-            chances += [(rate ** (n + 1), key) for n in range(len(watched.guess.tokens))]
+            watched.used = 0
+            rate = chance = self._rate(key, watched.guess.kind)
+            for _ in watched.guess.tokens:
+                if chance < self._HOPELESS:
+                    break
+                chances.append((chance, key))
+                chance *= rate
         chances.sort(key=lambda chance: -chance[0])
         rows = len(keys) + other_rows
         tokens = float(len(keys))
@@ -242,19 +255,23 @@ class Speculator:
         for _, key in chances[:taken]:
             self._watched[key].used += 1
 
-    def _affordable(self, key: Key, count: int, rows: int) -> int:
-        """How many tokens of a proposer that costs are worth it; now and then a few, to see."""
-        watched = self._watched.get(key)
-        if watched is None or watched.since >= self._PROBE:
-            return min(count, 4)
-        rate = max((self._rate(key, kind) for kind in watched.records), default=self._FIRST.right / self._FIRST.tried)
-        unit = self._cost(1)
-        step = self._cost(rows)
-        best, taken = self._GAIN / step, 0
-        tokens = 1.0
-        for n in range(1, count + 1):
+    def _worth(self, key: Key, ids: Sequence[int], most: int, room: int, sequences: int, rows: int) -> int:
+        """How many tokens of a proposer that is not free are worth it, for one of the sequences in a step; where none
+        are, now and then a few, to see.
+        """
+        watched, price = self._watched[key], self._proposer.price
+        rate = max((self._rate(key, kind) for kind in self._kinds), default=self._FIRST.right / self._FIRST.tried)
+        reading, step = price(key, ids, 0), self._cost(rows)
+        best, taken = sequences / step * self._GAIN, 0
+        tokens = float(sequences)
+        for n in range(1, most + 1):
             tokens += rate**n
-            speed = tokens / (step + self._cost(rows + n) - self._cost(rows) + n * self._proposer.cost * unit)
+            speed = tokens / (self._cost(rows + n) + price(key, ids, n) - reading + reading / min(room + 1, self._SOON))
             if speed > best:
                 best, taken = speed, n
+        few = min(most, 4)
+        if not taken:
+            watched.without += step / sequences
+            if self._cost(rows + few) - step + price(key, ids, few) <= watched.without * (self._GAIN - 1):
+                return few
         return taken

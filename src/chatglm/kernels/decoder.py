@@ -20,7 +20,7 @@ from chatglm.errors import UnsupportedError
 from chatglm.kernels import native
 from chatglm.kernels.packing import PackedWeight
 
-__all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape"]
+__all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape", "quantized"]
 
 PAGE_TOKENS = 64
 """Tokens that a page of keys and values holds."""
@@ -113,7 +113,7 @@ class Decoder:
     """Layers, final norm and output head of one model, as the native library runs them.
 
     Args:
-        store: of keys and values: float16 or float32.
+        store: of keys and values: float32, float16, or int8 with a scale for each token of each group.
 
     Raises:
         UnsupportedError: there is no native library, or a shape is not supported by it.
@@ -130,11 +130,11 @@ class Decoder:
         lib = native.library()
         if lib is None:
             raise UnsupportedError(f"native kernels are not in use: {native.info().reason}")
-        if store not in (torch.float16, torch.float32):
-            raise UnsupportedError(f"keys and values are stored as float16 or float32, not {store}")
+        if store not in native.STORES:
+            raise UnsupportedError(f"keys and values are stored as float32, float16 or int8, not {store}")
         self._library = lib
         self._kept: list[Any] = []  # what the library has addresses of
-        self.shape, self.store = shape, store
+        self.shape, self.store, self.layers = shape, store, len(blocks)
         self.vocabulary = _rows(head.weight)
         layers = (native.Layer * len(blocks))()
         for layer, block in zip(layers, blocks, strict=True):
@@ -160,7 +160,7 @@ class Decoder:
             gated=shape.gated,
             interleaved=shape.interleaved,
             page_tokens=PAGE_TOKENS,
-            store=native.DTYPES[store],
+            store=native.STORES[store],
             eps=shape.eps,
             alpha=shape.alpha,
         )
@@ -253,14 +253,27 @@ class Decoder:
             pages: uint8 (page_bytes,) each, with room for the tokens.
         """
         groups, channels = self.shape.groups, self.shape.channels
-        size = groups * PAGE_TOKENS * channels
+        size = groups * PAGE_TOKENS * channels * self.store.itemsize
+        start_of_layer = layer * (self.page_bytes // self.layers)
         for number, start in enumerate(range(0, key.shape[1], PAGE_TOKENS)):
             stop = min(start + PAGE_TOKENS, key.shape[1])
-            held = pages[number].view(self.store)[2 * layer * size : 2 * (layer + 1) * size]
-            keys = held[:size].view(groups, PAGE_TOKENS // 16, channels, 16).transpose(2, 3)
+            held = pages[number][start_of_layer:]
             places = torch.arange(stop - start)
-            keys[:, places // 16, places % 16] = key[:, start:stop].to(self.store)
-            held[size:].view(groups, PAGE_TOKENS, channels)[:, : stop - start] = value[:, start:stop].to(self.store)
+            keys = held[:size].view(self.store).view(groups, PAGE_TOKENS // 16, channels, 16).transpose(2, 3)
+            values = held[size : 2 * size].view(self.store).view(groups, PAGE_TOKENS, channels)
+            new_keys, new_values = key[:, start:stop], value[:, start:stop]
+            if self.store == torch.int8:
+                scales = held[2 * size : 2 * size + 8 * groups * PAGE_TOKENS].view(torch.float32).view(2, groups, -1)
+                new_keys, scales[0, :, : stop - start] = quantized(new_keys)
+                new_values, scales[1, :, : stop - start] = quantized(new_values)
+            keys[:, places // 16, places % 16] = new_keys.to(self.store)
+            values[:, : stop - start] = new_values.to(self.store)
+
+
+def quantized(states: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys or values (..., channels) as int8, and their scales, float32 (...)."""
+    scale = states.float().abs().amax(dim=-1) / 127
+    return (states.float() / scale.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round().to(torch.int8), scale
 
 
 def _rows(weight: PackedWeight | Tensor) -> int:

@@ -28,6 +28,7 @@ from chatglm.kernels.packing import PackedWeight
 
 __all__ = [
     "DTYPES",
+    "STORES",
     "Batch",
     "Info",
     "Layer",
@@ -40,11 +41,14 @@ __all__ = [
     "weight_of",
 ]
 
-_INTERFACE = 1
+_INTERFACE = 2
 _NAME = "libchatglm_kernels"
 
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Element types, by the numbers that the library knows them by."""
+
+STORES = {torch.float32: 0, torch.float16: 1, torch.int8: 3}
+"""Those that keys and values may be stored as; int8 with a scale for each token of each group."""
 
 _PLAIN = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 32}
 

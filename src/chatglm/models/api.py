@@ -17,7 +17,7 @@ from transformers import Cache, DynamicCache, LogitsProcessor, LogitsProcessorLi
 
 from chatglm.chat.calls import parse_json_arguments, parse_python_call
 from chatglm.chat.formats import Persona, chat_format, postprocess, postprocess_v1
-from chatglm.chat.generations import Generation
+from chatglm.chat.generations import OFFICIAL_SAMPLING, Generation
 from chatglm.chat.messages import messages_from_pairs
 from chatglm.chat.streaming import StreamDecoder
 from chatglm.errors import InputError, NumericalError, TokenizerError, UnsupportedError
@@ -381,8 +381,6 @@ class _PairHistory(_Dialogue):
 class _Pairs(_PairHistory):
     """ChatGLM-6B and ChatGLM2-6B: history is a list of (query, response)."""
 
-    DEFAULTS = {Generation.CHATGLM: (2048, 0.7, 0.95), Generation.CHATGLM2: (8192, 0.8, 0.8)}  # noqa: RUF012
-
     def chat(
         self,
         query: str,
@@ -435,14 +433,14 @@ class _Pairs(_PairHistory):
     def _defaults(
         self, max_length: int | None, do_sample: bool, temperature: float | None, top_p: float | None
     ) -> tuple[int, bool, float, float]:
-        length, nucleus, heat = self.DEFAULTS[self.generation]
+        length, official = 2048 if self.generation == Generation.CHATGLM else 8192, OFFICIAL_SAMPLING[self.generation]
         if self.model.config.generation == Generation.CHATGLM2 and self.model.config.rope_ratio != 1:
             length = self.model.config.seq_length  # ChatGLM2-6B-32k
         return (
             length if max_length is None else max_length,
             do_sample,
-            heat if temperature is None else temperature,
-            nucleus if top_p is None else top_p,
+            official["temperature"] if temperature is None else temperature,
+            official["top_p"] if top_p is None else top_p,
         )
 
 

@@ -91,7 +91,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
     """The native decoder of a model of this package, made when first asked for and kept until a weight is another.
 
     Args:
-        store: of keys and values: float16 or float32; default: float32 for float32 weights, else float16.
+        store: of keys and values: float32, float16 or int8; default: float32 for float32 weights, else float16.
         packed: only for a model whose blocks' linear layers all hold packed integers.
 
     Returns:

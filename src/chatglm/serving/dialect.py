@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from chatglm.assistant import BaseAssistant
@@ -60,6 +62,7 @@ class Failure:
         kind: `invalid_request_error`, `rate_limit_error` or `server_error`, as OpenAI names them.
         param: the field of the request at fault, if one is.
         code: a word for programs.
+        retry_after: seconds after which to come again, if there was no room.
     """
 
     status: int
@@ -67,10 +70,11 @@ class Failure:
     kind: str = "invalid_request_error"
     param: str | None = None
     code: str | None = None
+    retry_after: float | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Retry-After": "1"} if self.status == 429 else {}
+        return {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
 
 
 class Strict(BaseModel):
@@ -161,7 +165,7 @@ def failure_of(error: Exception) -> Failure:
         case InputError():
             return Failure(400, str(error), param=_field(str(error)), code="invalid_value")
         case QueueFullError():
-            return Failure(429, str(error), "rate_limit_error", code="queue_full")
+            return Failure(429, str(error), "rate_limit_error", code="queue_full", retry_after=error.retry_after)
         case ServiceError():
             return Failure(502, str(error), "server_error", code="upstream")
         case ChatGLMError():
@@ -214,7 +218,7 @@ def dialect_route(name: str, service: Service, render: Callable[[Failure], Respo
                 try:
                     _check_text(await request.body())
                     response = await handle(request)
-                except ClientGoneError:
+                except (ClientGoneError, ClientDisconnect):
                     response = Response(status_code=499)
                 except Exception as error:
                     failure = failure_of(error)

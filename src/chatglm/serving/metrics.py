@@ -56,9 +56,15 @@ class Metrics:
         self._made = Counter("chatglm_completion_tokens", "Of answers", by_model, registry=registry)
         registry.register(_Engines(assistants))
 
-    async def watch(self, model: str, deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
-        """The same deltas, measured."""
+    async def watch(self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1) -> AsyncGenerator[Delta]:
+        """The same deltas, measured.
+
+        Args:
+            answers: that were asked for. Each is counted once, by how it ended: a reason of its own, "broken off" (its
+                reader left) or "failed". What is refused before it says anything has a status, and is no answer.
+        """
         start, first, finished, tokens = time.perf_counter(), 0.0, 0, 0
+        ended = "broken off"
         self._open.labels(model).inc()
         try:
             async with aclosing(deltas):
@@ -76,10 +82,13 @@ class Metrics:
                     yield delta
             if tokens > finished:
                 self._each.labels(model).observe((time.perf_counter() - first) / (tokens - finished) * finished)
+        except Exception:
+            ended = "failed" if first else ""
+            raise
         finally:
             self._open.labels(model).dec()
-            if not finished:
-                self._ends.labels(model, "broken off").inc()
+            if ended and finished < answers:
+                self._ends.labels(model, ended).inc(answers - finished)
 
     def text(self) -> bytes:
         """What a scrape gets."""

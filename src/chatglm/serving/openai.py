@@ -475,25 +475,28 @@ class _Head:
     """What all chunks of an answer begin with."""
 
     def __init__(self, prefix: str, kind: str, model: str) -> None:
-        self._fields = {
+        self._fields: dict[str, Any] = {
             "id": f"{prefix}-{secrets.token_hex(12)}",
             "object": kind,
             "created": int(time.time()),
             "model": model,
         }
+        self._begin = _encode(self._fields).removesuffix("}")  # once for all chunks
 
     def whole(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**self._fields, "choices": list(choices), "usage": usage}
 
     def event(self, choice: Mapping[str, Any] | None, usage: Mapping[str, Any] | None, with_usage: bool) -> str:
-        chunk: dict[str, Any] = {**self._fields, "choices": [] if choice is None else [choice]}
-        if with_usage:
-            chunk["usage"] = usage
-        return _event(chunk)
+        choices = "" if choice is None else _encode(choice)
+        end = f',"usage":{_encode(usage)}' if with_usage else ""
+        return f'data: {self._begin},"choices":[{choices}]{end}}}\n\n'
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _event(data: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {_encode(data)}\n\n"
 
 
 async def _chat_events(head: _Head, deltas: AsyncGenerator[Delta], with_usage: bool) -> AsyncGenerator[str]:
@@ -596,7 +599,7 @@ def router(service: Service) -> APIRouter:
         served, with_usage = service.find(body.model), body.usage_wanted()
         messages, options = body.asked()
         options["adapter"] = served.adapter
-        deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options))
+        deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options), body.n or 1)
         head = _Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         if body.stream:
             return EventStream(_chat_events(head, await first_of(request, deltas), with_usage))
@@ -662,4 +665,4 @@ def router(service: Service) -> APIRouter:
 
 def _follow(service: Service, served: Served, prompt: str | list[int], values: dict[str, Any]) -> AsyncGenerator[Delta]:
     deltas = served.assistant.astream_text(prompt, params=values, adapter=served.adapter)
-    return service.metrics.watch(served.name, deltas)
+    return service.metrics.watch(served.name, deltas, values["n"])

@@ -24,14 +24,13 @@ from chatglm.chat.generations import read_generation, read_json
 from chatglm.chat.messages import Message
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError, UnsupportedError
-from chatglm.loading import AutoConfig, AutoModel, AutoTokenizer, Loaded, load
+from chatglm.loading import AutoConfig, AutoModel, AutoTokenizer, Loaded, check_device, load_parts
 from chatglm.quantization.swap import is_quantized
 from chatglm.training.settings import Lora, Prefix, Settings
 
 __all__ = [
     "ALL_LAYERS",
     "Merged",
-    "check_device",
     "checkpoint_dtype",
     "fitting_tokenizer",
     "merge",
@@ -336,9 +335,9 @@ def merge(
     with _written_whole(output, overwrite=overwrite) as draft:
         try:
             if model is None:
-                joint, tokenizer, form = load(adapter, **options)
+                joint, tokenizer, form = load_parts(adapter, **options)
             else:
-                joint, tokenizer, form = load(model, adapter=adapter, **options)
+                joint, tokenizer, form = load_parts(model, adapter=adapter, **options)
         except RuntimeError as error:
             reason = str(error).partition("\n\t")[2].partition("\n")[0] or str(error)
             raise CheckpointError(f"{adapter}: this adapter was made for another model ({reason})") from None
@@ -357,7 +356,7 @@ def merge(
         write_weights(plain, draft, dtype=saved)
         write_rest(tokenizer, Path(base), draft)
         del joint, plain
-        got = _scores(load(draft, **options).model, probe)
+        got = _scores(load_parts(draft, **options).model, probe)
         difference = max(float((a - b).abs().max()) for a, b in zip(wanted, got, strict=True))
         scale = max(float(a.abs().max()) for a in wanted)
         same = torch.cat([a.argmax(-1).flatten() == b.argmax(-1).flatten() for a, b in zip(wanted, got, strict=True)])
@@ -373,14 +372,6 @@ def merge(
 def _refuse_source(source: Path, output: Path) -> None:
     if source.resolve().is_relative_to(output.resolve()):
         raise InputError(f"{output}: what is merged lies there ({source}); choose another folder for the result")
-
-
-def check_device(name: str) -> None:
-    """Raise `InputError` unless this machine and this torch have such a device."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
 
 
 def checkpoint_dtype(folder: Path) -> torch.dtype:

@@ -161,7 +161,8 @@ int64_t longer(const Weight& weight, int64_t tiles, int threads) {
 }
 
 // Pieces of a range. Each thread goes through a stretch of its own, in order, as memory is read fastest; who is done
-// first takes pieces of the others' stretches.
+// first takes pieces of the others' stretches. Where reading memory is what takes the time, not of their first three
+// quarters: there nobody asks whose turn it is, as asking lets no read start before the answer.
 class Share {
  public:
   void reset(int threads) {
@@ -169,13 +170,15 @@ class Share {
     for (auto& next : next_) next.value.store(0, std::memory_order_relaxed);
   }
   template <class Function>
-  void run(int thread, int threads, int64_t count, int64_t size, Function f) {
+  void run(int thread, int threads, int64_t count, int64_t size, Function f, bool reading = false) {
     const int64_t pieces = (count + size - 1) / size;
+    const auto run_piece = [&](int64_t n) { f(n * size, n * size + size < count ? n * size + size : count); };
     for (int i = 0; i < threads; ++i) {
       const int whose = (thread + i) % threads;
       const int64_t begin = pieces * whose / threads, end = pieces * (whose + 1) / threads;
-      for (int64_t n; (n = begin + next_[whose].value.fetch_add(1, std::memory_order_relaxed)) < end;)
-        f(n * size, n * size + size < count ? n * size + size : count);
+      const int64_t shared = begin + (reading ? (end - begin) * 3 / 4 : 0);
+      for (int64_t n = begin; i == 0 && n < shared; ++n) run_piece(n);
+      for (int64_t n; (n = shared + next_[whose].value.fetch_add(1, std::memory_order_relaxed)) < end;) run_piece(n);
     }
   }
 
@@ -288,8 +291,17 @@ class Decoder {
   enum { kNorm1, kQkv, kKeys, kAttend, kContext, kDense, kNorm2, kUp, kInner, kDown, kPhases };
   static constexpr int64_t kFew = 4;  // so few rows are prepared by every thread for itself, which saves a barrier
 
+  static Store store_of(const cg_model& m) {
+    return m.store == CG_FLOAT16 ? Store::half : m.store == CG_INT8 ? Store::byte : Store::single;
+  }
+
   static int64_t layer_bytes(const cg_model& m) {
-    return int64_t{2} * m.groups * m.page_tokens * m.channels * (m.store == CG_FLOAT16 ? 2 : 4);
+    const int64_t tokens = int64_t{2} * m.groups * m.page_tokens;
+    switch (store_of(m)) {
+      case Store::single: return tokens * m.channels * 4;
+      case Store::half: return tokens * m.channels * 2;
+      default: return tokens * (m.channels + 4);
+    }
   }
 
   struct Own {  // of one thread
@@ -372,7 +384,7 @@ class Decoder {
       d.shares_[phase].run(thread, threads, weight.tiles(), piece(weight, b.rows, threads), [&](int64_t first, int64_t last) {
         k.linear(weight, in, first, last, out + 16 * first, stride, add);
         add_bias(out + 16 * first, stride, b.rows, bias, 16 * first, outputs_of(weight, first, last));
-      });
+      }, b.rows <= k.few);
       pool.barrier();
     }
 
@@ -386,7 +398,7 @@ class Decoder {
     Pages pages(int64_t row, int layer) const {
       const cg_model& m = d.m_;
       return {b.tables + b.sequence[row] * b.pages_per_table, layer * layer_bytes(m), m.page_tokens, m.groups, m.channels,
-              m.store == CG_FLOAT16 ? Store::half : Store::single};
+              store_of(m)};
     }
 
     void turn(int thread, int phase, int layer) {
@@ -476,7 +488,7 @@ class Decoder {
         add_bias(up, stride, b.rows, l.up_bias, m.inner + 16 * first, count);
         for (int64_t row = 0; row < b.rows; ++row)
           k.swiglu(inner + row * m.inner + 16 * first, gate + row * stride, up + row * stride, count);
-      });
+      }, b.rows <= k.few);
       pool.barrier();
     }
 
@@ -528,7 +540,7 @@ class Decoder {
         k.linear(d.head_, in, first, last, b.logits + 16 * first, vocabulary, false);
         add_bias(b.logits + 16 * first, vocabulary, b.wanted_count, m.head.bias, 16 * first,
                  outputs_of(d.head_, first, last));
-      });
+      }, b.wanted_count <= k.few);
     }
 
     int8_t* bytes_ = nullptr;

@@ -48,10 +48,11 @@ struct Inputs {
   CHATGLM_INLINE int64_t part_of(int64_t row) const { return ((row + 1) * parts() - 1) / rows; }
 };
 
-enum class Store : int32_t { single, half };  // of keys and values
+enum class Store : int32_t { single, half, byte };  // of keys and values
 
 // Keys and values of one sequence in one layer: pages of `tokens` tokens each. A page holds, for each group, keys as
-// [tokens / 16][channels][16], then, for each group, values as [tokens][channels].
+// [tokens / 16][channels][16], then, for each group, values as [tokens][channels]; and where these are bytes, float
+// scales of the keys, [groups][tokens], and of the values, the same.
 struct Pages {
   const int64_t* addresses;  // of the sequence's pages
   int64_t offset;            // of this layer in a page, in bytes

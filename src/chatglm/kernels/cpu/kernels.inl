@@ -56,7 +56,15 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
 
 // Linear layers over integers
 
-constexpr int kAhead = 1536;  // bytes to prefetch in each of several tiles; of one, the CPU sees by itself what comes next
+// Bytes to prefetch in each of several tiles, which are in the second-level cache; and of one, which comes from memory:
+// with work for several rows between two reads, the CPU looks ahead too little by itself. For one row it does not.
+constexpr int kAhead = 1536, kFarAhead = 16384;
+
+template <int M, int T>
+inline void prefetch(const uint8_t* w) {
+  if constexpr (T > 1) __builtin_prefetch(w + kAhead);
+  else if constexpr (M > 1) __builtin_prefetch(w + kFarAhead);
+}
 
 template <int T>
 inline auto input_for(const int8_t* x) {
@@ -84,7 +92,7 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
         U low[T], high[T];
         for (int t = 0; t < T; ++t) {
           load_nibbles(w + t * tile_bytes, low[t], high[t]);
-          if (T > 1) __builtin_prefetch(w + t * tile_bytes + kAhead);
+          prefetch<M, T>(w + t * tile_bytes);
         }
         w += 64;
         for (int m = 0; m < M; ++m) {
@@ -103,7 +111,7 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
           U bytes[T];
           for (int t = 0; t < T; ++t) {
             bytes[t] = load_bytes(w + t * tile_bytes);
-            if (T > 1) __builtin_prefetch(w + t * tile_bytes + kAhead);
+            prefetch<M, T>(w + t * tile_bytes);
           }
           for (int m = 0; m < M; ++m) {
             const auto input = input_for<T>(x + 4 * (half * M + m));
@@ -227,6 +235,7 @@ void integer_linear(const Weight& weight, const Inputs& in, int64_t first, int64
 // Linear layers over plain rows
 
 struct Half { using type = uint16_t; static F get(const uint16_t* p) { return load_half(p); } };
+struct Byte { using type = int8_t; static F get(const int8_t* p) { return load_signed(p); } };  // of keys and values only
 struct Brain { using type = uint16_t; static F get(const uint16_t* p) { return load_brain(p); } };
 struct Single { using type = float; static F get(const float* p) { return load(p); } };
 
@@ -380,6 +389,7 @@ void rotate(float* head, const int32_t* pairs, const float* cosines, const float
 template <class Of>
 struct PageOf {
   using type = typename Of::type;
+  static constexpr bool scaled = sizeof(type) == 1;
   const Pages& pages;
   int64_t size() const { return static_cast<int64_t>(pages.tokens) * pages.channels; }  // of a group's keys or values
   type* keys(int64_t position, int group) const {  // of the 16 tokens that `position` is among: [channels][16]
@@ -389,6 +399,11 @@ struct PageOf {
   type* values(int64_t position, int group) const {  // [channels]
     return base(position) + (pages.groups + group) * size() + position % pages.tokens * pages.channels;
   }
+  float* key_scales(int64_t position, int group) const {  // from that token on
+    auto* scales = reinterpret_cast<float*>(base(position) + 2 * pages.groups * size());
+    return scales + static_cast<int64_t>(group) * pages.tokens + position % pages.tokens;
+  }
+  float* value_scales(int64_t position, int group) const { return key_scales(position, pages.groups + group); }
   type* base(int64_t position) const {
     return reinterpret_cast<type*>(static_cast<uintptr_t>(pages.addresses[position / pages.tokens] + pages.offset));
   }
@@ -399,21 +414,30 @@ void remember_as(const Pages& pages, int64_t position, int group, const float* k
   const PageOf<Of> page{pages};
   auto* keys = page.keys(position, group) + position % 16;
   auto* values = page.values(position, group);
-  for (int i = 0; i < pages.channels; i += 16) {
-    if constexpr (sizeof(typename Of::type) == 2) {
-      uint16_t halves[16];
-      store_half(halves, load(key + i));
-      for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = halves[j];
-      store_half(values + i, load(value + i));
-    } else {
-      for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = key[i + j];
-      store(values + i, load(value + i));
+  if constexpr (PageOf<Of>::scaled) {
+    int8_t bytes[kWidest];
+    int32_t sum;  // which is not asked for
+    quantize(bytes, page.key_scales(position, group), &sum, key, pages.channels, pages.channels, pages.channels);
+    for (int i = 0; i < pages.channels; ++i) keys[i * 16] = bytes[i];
+    quantize(values, page.value_scales(position, group), &sum, value, pages.channels, pages.channels, pages.channels);
+  } else {
+    for (int i = 0; i < pages.channels; i += 16) {
+      if constexpr (sizeof(typename Of::type) == 2) {
+        uint16_t halves[16];
+        store_half(halves, load(key + i));
+        for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = halves[j];
+        store_half(values + i, load(value + i));
+      } else {
+        for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = key[i + j];
+        store(values + i, load(value + i));
+      }
     }
   }
 }
 
 void remember(const Pages& pages, int64_t position, int group, const float* key, const float* value) {
   if (pages.store == Store::half) remember_as<Half>(pages, position, group, key, value);
+  else if (pages.store == Store::byte) remember_as<Byte>(pages, position, group, key, value);
   else remember_as<Single>(pages, position, group, key, value);
 }
 
@@ -459,19 +483,34 @@ void attend_as(const Pages& pages, int group, const float* const* given, const i
     const int32_t held = (stop - start + 15) / 16 * 16;
     constexpr int B = Q >= 4 ? 1 : 4 / Q;  // of few queries, several blocks of tokens at once: sums that do not wait
     for (int32_t token = 0; token < held; token += 16 * B) {
-      const Stored* keys[B];
+      const Stored *keys[B], *later[B], *worth[B];
       F sums[B][Q];
       for (int n = 0; n < B; ++n) {
-        keys[n] = page.keys(start + (token + 16 * n < held ? token + 16 * n : token), group);
+        const int32_t first = token + 16 * n < held ? token + 16 * n : token, next = start + first + 16 * B;
+        keys[n] = page.keys(start + first, group);
+        // Blocks lie on other pages of memory than those before them: the CPU does not see them coming.
+        later[n] = next < end ? page.keys(next, group) : keys[n];
+        worth[n] = page.values(start + first, group);
         for (int q = 0; q < Q; ++q) sums[n][q] = zero();
       }
+      constexpr int line = 4 / sizeof(Stored);  // channels of a block in a line of the cache
+      CHATGLM_UNROLL(4)
       for (int i = 0; i < width; ++i)
         for (int n = 0; n < B; ++n) {
+          if (i % line == 0) {
+            __builtin_prefetch(later[n] + 16 * i);
+            __builtin_prefetch(worth[n] + 16 * i);
+          }
           const F key = Of::get(keys[n] + 16 * i);
           for (int q = 0; q < Q; ++q) sums[n][q] = fma(key, set(queries[q][i]), sums[n][q]);
         }
-      for (int n = 0; n < B && token + 16 * n < held; ++n)
+      for (int n = 0; n < B && token + 16 * n < held; ++n) {
+        if constexpr (PageOf<Of>::scaled) {
+          const F scale = load(page.key_scales(start + token + 16 * n, group));
+          for (int q = 0; q < Q; ++q) sums[n][q] = sums[n][q] * scale;
+        }
         for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, sums[n][q]);
+      }
     }
     for (int q = 0; q < Q; ++q) {
       for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = -3.0e38f;
@@ -494,6 +533,11 @@ void attend_as(const Pages& pages, int group, const float* const* given, const i
       total[q] += part;
     }
     for (int32_t token = start; token < stop; ++token) values[token - start] = page.values(token, group);
+    if constexpr (PageOf<Of>::scaled)
+      for (int32_t i = 0; i < held; i += 16) {
+        const F scale = load(page.value_scales(start + i, group));
+        for (int q = 0; q < Q; ++q) store(scores[q] + i, load(scores[q] + i) * scale);
+      }
     constexpr int C = Q >= 8 ? 1 : Q >= 4 ? 2 : Q >= 2 ? 4 : 8;
     int channel = 0;
     for (; channel + 16 * C <= width; channel += 16 * C) add_values<Of, Q, C>(context, scores, values, stop - start, channel);
@@ -513,6 +557,7 @@ void attend_count(const Pages& pages, int group, const float* const* queries, co
 
 void attend(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
   if (pages.store == Store::half) attend_count<Half, kQueries>(pages, group, queries, visible, count, out);
+  else if (pages.store == Store::byte) attend_count<Byte, kQueries>(pages, group, queries, visible, count, out);
   else attend_count<Single, kQueries>(pages, group, queries, visible, count, out);
 }
 

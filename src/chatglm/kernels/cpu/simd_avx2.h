@@ -61,6 +61,11 @@ inline __m256 brain(const uint16_t* p) {
 }
 inline F load_brain(const uint16_t* p) { return {brain(p), brain(p + 8)}; }
 
+inline __m256 eight_signed(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline F load_signed(const int8_t* p) { return {eight_signed(p), eight_signed(p + 8)}; }
+
 inline I izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline I iset(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline I operator+(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }

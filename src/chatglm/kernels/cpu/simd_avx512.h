@@ -10,7 +10,7 @@ namespace CHATGLM_ISA {
 constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in registers
 constexpr int kTiles = 2;  // tiles of weights beside them
 constexpr int kPlainRows = 4;  // of inputs, beside four rows of plain weights
-constexpr int kFewRows = 3;   // rows for which each tile is read once
+constexpr int kFewRows = 8;   // rows for which each tile is read once
 constexpr int kQueries = 16;  // queries that attend together
 
 struct F { __m512 v; };
@@ -48,6 +48,10 @@ inline void store_half(uint16_t* p, F a) {
 }
 inline F load_brain(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+}
+
+inline F load_signed(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
 inline I izero() { return {_mm512_setzero_si512()}; }

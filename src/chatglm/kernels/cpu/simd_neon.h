@@ -46,6 +46,10 @@ inline void store_half(uint16_t* p, F a) {
   for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
 inline F load_brain(const uint16_t* p) { CHATGLM_EACH(F, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))); }
+inline F load_signed(const int8_t* p) {
+  const int16x8_t words[2] = {vmovl_s8(vld1_s8(p)), vmovl_s8(vld1_s8(p + 8))};
+  CHATGLM_EACH(F, vcvtq_f32_s32(vmovl_s16(i % 2 ? vget_high_s16(words[i / 2]) : vget_low_s16(words[i / 2]))));
+}
 
 inline I iset(int32_t x) { CHATGLM_EACH(I, vdupq_n_s32(x)); }
 inline I izero() { return iset(0); }

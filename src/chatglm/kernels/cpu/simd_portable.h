@@ -63,6 +63,7 @@ inline uint16_t float_to_half(float x) {
 inline F load_half(const uint16_t* p) { CHATGLM_EACH(F, half_to_float(p[i])); }
 inline void store_half(uint16_t* p, F a) { for (int i = 0; i < 16; ++i) p[i] = float_to_half(a.v[i]); }
 inline F load_brain(const uint16_t* p) { CHATGLM_EACH(F, from_bits(static_cast<uint32_t>(p[i]) << 16)); }
+inline F load_signed(const int8_t* p) { CHATGLM_EACH(F, static_cast<float>(p[i])); }
 
 inline I iset(int32_t x) { CHATGLM_EACH(I, x); }
 inline I izero() { return iset(0); }
