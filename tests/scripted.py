@@ -59,9 +59,6 @@ class ScriptedEngine:
         self.made = 0
         self.watch = watch
 
-    def settle(self) -> None:
-        pass
-
     @property
     def idle(self) -> bool:
         return not self.running

@@ -1,6 +1,11 @@
 """Greedy text of a request alone = in a full batch = in pieces = after preemption = found in memory = with speculation
 = through `generate`: for the demo model and for the tiny official models, on the native decoder and on torch, with and
 without quantisation.
+
+On the native decoder that is so to the bit. Torch sums in an order that depends on the shapes: there it is so as long
+as no two scores are equal but for the last bits, and where inputs are not rounded to int8 in between, which makes a
+step out of the last bit; so the native linear layers are left out, too (under torch's attention they are met with
+adapters only).
 """
 
 from __future__ import annotations
@@ -14,20 +19,18 @@ import pytest
 import torch
 from test_parity import RECORDS, model_of
 from tiny import draw
-from transformers import DynamicCache
 
 from chatglm.chat.messages import Message
-from chatglm.engine import engine as module
 from chatglm.engine.draft import DraftModel
 from chatglm.engine.engine import Engine, Request
-from chatglm.engine.runners import NativeRunner, TorchRunner, runner_for
+from chatglm.engine.runners import NativeRunner, TorchRunner
 from chatglm.kernels import native
 from chatglm.loading import load_parts
 from chatglm.models.chatglm import ChatGLMForConditionalGeneration
 from chatglm.models.configuration import ChatGLMConfig
 from chatglm.params import SamplingParams
 
-NEW = 12
+NEW = 8
 GREEDY = SamplingParams(temperature=0, max_new_tokens=NEW)
 PAGE = 64
 
@@ -64,11 +67,11 @@ MODELS["glm4, wider"] = wide
 CASES = [(name, runner) for name in MODELS for runner in ("native", "torch") if (name, runner) != ("glm4", "native")]
 
 
-def generated(model: Any, prompt: list[int], on_torch: bool) -> list[int]:
+def generated(model: Any, prompt: list[int]) -> list[int]:
     ids = torch.tensor([prompt])
     out = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW,
-        eos_token_id=None, pad_token_id=0, past_key_values=DynamicCache(config=model.config) if on_torch else None,
+        eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return out[0, len(prompt) :].tolist()
 
@@ -89,18 +92,17 @@ def said(engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
 def test_greedy_text_is_one_and_the_same(
     name: str, runner: str, bits: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if runner == "torch":
+        monkeypatch.setenv("CHATGLM_KERNELS", "reference")
+    elif native.library() is None:
+        pytest.skip(f"no native kernels: {native.info().reason}")
     model, prompts = MODELS[name]()
     if bits:
         model = model.quantize(bits)
-    if runner == "torch":
-        monkeypatch.setattr(module, "runner_for", TorchRunner)
-    elif native.library() is None:
-        pytest.skip(f"no native kernels: {native.info().reason}")
-    else:
-        assert isinstance(runner_for(model), NativeRunner)
-    wanted = [generated(model, prompt, runner == "torch") for prompt in prompts]
+    wanted = [generated(model, prompt) for prompt in prompts]
 
     plain = Engine(model, speculate=False)
+    assert type(plain.runner) is (TorchRunner if runner == "torch" else NativeRunner)
     for prompt, text in zip(prompts, wanted, strict=True):
         assert said(plain, [prompt]) == [text]
     assert said(plain, prompts) == wanted  # again: what was read is found
@@ -115,7 +117,7 @@ def test_greedy_text_is_one_and_the_same(
     # Both fill their page, and there is but one more.
     short = Engine(model, speculate=False, memory=3 * page)
     nearly = [[*prompt[: PAGE - 6], *prompt[-2:]] for prompt in sorted(prompts, key=len)[-2:]]
-    assert said(short, nearly) == [generated(model, prompt, runner == "torch") for prompt in nearly]
+    assert said(short, nearly) == [generated(model, prompt) for prompt in nearly]
     assert short.stats().preemptions > 0
 
     guesses = Engine(model, speculate=DraftModel(model))

@@ -90,7 +90,6 @@ class Driver:
 
     def _work(self) -> None:
         try:
-            self._engine.settle()
             while self._obey():
                 if not self._engine.idle:
                     self._pass_on(self._engine.step())

@@ -14,10 +14,10 @@ kernels, where a row's sums are the same in any batch, and not its randomness, w
 from __future__ import annotations
 
 import os
-import threading
 import time
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from chatglm.engine.sampling import Answer, Draw, draw
 from chatglm.engine.scheduler import Scheduler, Span, Task
 from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
 from chatglm.errors import ChatGLMError, EngineError, InputError, QueueFullError
+from chatglm.kernels.native import torch_on_one_thread
 from chatglm.params import SamplingParams
 
 __all__ = ["Engine", "EngineStats", "Event", "Request"]
@@ -175,20 +176,6 @@ class Engine:
         self._prompt_tokens = self._cached_tokens = self._generated = self._steps = 0
         self._duration = 1.0  # seconds that an answer runs, those of late counting most
 
-    def settle(self) -> None:
-        """To be called, once, by a thread that does nothing but `step`.
-
-        There, torch's operations are small ones between those of the native decoder, which has threads of its own:
-        torch's would get in their way.
-        """
-        if isinstance(self.runner, NativeRunner):
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            # It holds for this thread, and for those that begin later. There it was not meant.
-            later = threading.Thread(target=torch.set_num_threads, args=(threads,))
-            later.start()
-            later.join()
-
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the LoRA adapters that a request may ask for."""
@@ -280,6 +267,10 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run the model once. Returns what the answers got; empty where only prompts were read."""
+        with torch_on_one_thread() if isinstance(self.runner, NativeRunner) else nullcontext():
+            return self._step()
+
+    def _step(self) -> list[Event]:
         self._propose()
         begin = time.perf_counter()
         plan = self._scheduler.plan()

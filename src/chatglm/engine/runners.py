@@ -18,6 +18,7 @@ from transformers import Cache
 
 from chatglm.engine.pages import PAGE_TOKENS
 from chatglm.errors import InputError, UnsupportedError
+from chatglm.kernels import native
 from chatglm.kernels.decoder import Decoder, quantized
 from chatglm.models.native import decoder_of
 
@@ -154,6 +155,7 @@ class NativeRunner(Runner):
             self.decoder.write([self._memory[page] for page in pages], layer, key[0], value[0])
 
     @torch.inference_mode()
+    @native.torch_on_one_thread()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
         # Lists, and one tensor of them: of a few tokens, every operation of torch is a part of the step.
         most = max(len(chunk.pages) for chunk in chunks)

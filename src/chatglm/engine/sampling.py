@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from chatglm.engine.constraint import Constraint
 from chatglm.errors import ChatGLMError, InputError, NumericalError
+from chatglm.kernels.native import torch_on_one_thread
 from chatglm.params import SamplingParams
 
 __all__ = ["Answer", "Draw", "draw"]
@@ -222,24 +223,9 @@ def draw(
     """
     if proposals is None:
         proposals = [()] * len(answers)
-    with torch.inference_mode(), _on_one_thread(scores.device):
+    alone = torch_on_one_thread() if scores.device.type == "cpu" else nullcontext()
+    with torch.inference_mode(), alone:
         return _draw(scores, answers, proposals)
-
-
-@contextmanager
-def _on_one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, let torch work in this thread alone: waking others up for a row of scores takes longer than the row,
-    the more so as threads of the native kernels stay awake for the next step.
-    """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _draw(

@@ -15,6 +15,8 @@ import importlib.metadata
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ __all__ = [
     "library",
     "linear",
     "set_threads",
+    "torch_on_one_thread",
     "weight_of",
 ]
 
@@ -177,6 +180,22 @@ def set_threads(count: int) -> None:
         raise InputError(f"{count} threads: at least 1 is needed")
     if (lib := library()) is not None:
         lib.cg_set_threads(count)
+
+
+@contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Let torch work in this thread alone, between steps of the native kernels. Waking its other threads up for a row
+    of scores takes longer than the row; and they stay awake for milliseconds, on the cores that the next step needs.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 _lock = threading.Lock()

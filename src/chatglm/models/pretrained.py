@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -17,6 +18,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.kernels.decoder import Shape
+from chatglm.kernels.native import torch_on_one_thread
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing
 from chatglm.models.configuration import QUANTIZER, check_quantizer
@@ -352,6 +354,11 @@ class LanguageModel(FamilyModel):
             )
         model_kwargs["past_key_values"] = NativeCache(decoder, batch_size * (options.num_return_sequences or 1))
         return None
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        """Called by `generate` for greedy and sampled text."""
+        with torch_on_one_thread() if isinstance(kwargs.get("past_key_values"), NativeCache) else nullcontext():
+            return super()._sample(*args, **kwargs)
 
     def _native_step(
         self,
