@@ -211,7 +211,7 @@ def test_a_draft_model_reads_a_long_prompt_only_where_the_answer_may_be_long() -
     def asked(room: int) -> int:
         draft = Draft([*prompt, *PASSAGE], cost=0.1, reading=0.01)  # ten steps
         speculator = Speculator(draft, cheap)
-        speculator._kinds[0] = _Record(90.0, 100.0)
+        speculator._kinds = {(0, first): _Record(90.0, 100.0) for first in (True, False)}
         speculator.propose([("a", prompt, room)])
         return draft.asked
 
@@ -225,7 +225,7 @@ def test_in_a_batch_a_draft_model_has_to_bring_more() -> None:
     def longest(sequences: int) -> int:
         draft = Draft(PASSAGE, cost=0.3)
         speculator = Speculator(draft, lambda rows: 1 + 0.01 * rows)
-        speculator._kinds[0] = _Record(80.0, 100.0)
+        speculator._kinds = {(0, first): _Record(80.0, 100.0) for first in (True, False)}
         return max(map(len, speculator.propose([(n, PASSAGE[: 20 + n], 50) for n in range(sequences)])))
 
     assert longest(1) > longest(4)

@@ -17,7 +17,6 @@ import os
 import time
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,12 +24,11 @@ import torch
 
 from chatglm.engine.constraint import Constraint
 from chatglm.engine.pages import PAGE_TOKENS, PageTable
-from chatglm.engine.runners import Chunk, NativeRunner, Runner, runner_for
+from chatglm.engine.runners import Chunk, Runner, runner_for
 from chatglm.engine.sampling import Answer, Draw, draw
 from chatglm.engine.scheduler import Scheduler, Span, Task
 from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
 from chatglm.errors import ChatGLMError, EngineError, InputError, QueueFullError
-from chatglm.kernels.native import torch_on_one_thread
 from chatglm.params import SamplingParams
 
 __all__ = ["Engine", "EngineStats", "Event", "Request"]
@@ -267,10 +265,6 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run the model once. Returns what the answers got; empty where only prompts were read."""
-        with torch_on_one_thread() if isinstance(self.runner, NativeRunner) else nullcontext():
-            return self._step()
-
-    def _step(self) -> list[Event]:
         self._propose()
         begin = time.perf_counter()
         plan = self._scheduler.plan()
@@ -394,17 +388,23 @@ class _StepTimes:
 
     _ROW = 0.08  # of a step of one row, for each further row, until something is known
     _NEW = 0.1  # share of the newest measurement
+    _FIRST = 4  # measurements of which the shortest counts
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
         self._known: list[int] = []  # its keys, in order
+        self._noted: dict[int, int] = {}
 
     def note(self, rows: int, seconds: float) -> None:
-        old = self._seconds.get(rows)
+        old, times = self._seconds.get(rows), self._noted.get(rows, 0)
+        self._noted[rows] = times + 1
         if old is None:
             insort(self._known, rows)
-        # One that was held up by something else says little.
-        self._seconds[rows] = seconds if old is None else old + self._NEW * (min(seconds, 2 * old) - old)
+            self._seconds[rows] = seconds
+        elif times < self._FIRST:  # any of them may have been held up by something else
+            self._seconds[rows] = min(old, seconds)
+        else:
+            self._seconds[rows] = old + self._NEW * (min(seconds, 2 * old) - old)
 
     def __call__(self, rows: int) -> float:
         guess = 1 + self._ROW * (rows - 1)

@@ -132,13 +132,17 @@ class _Record:
         self.tried = self.tried * kept + right + wrong
 
 
+_Place = tuple[int, bool]
+"""Kind of guess, and whether a token is the first of one: that a guess has begun right says much of how it goes on."""
+
+
 @dataclass
 class _Watched:
     """What is kept of a sequence between two steps."""
 
     guess: Guess = field(default_factory=Guess)
     used: int = 0
-    records: dict[int, _Record] = field(default_factory=dict)
+    records: dict[_Place, _Record] = field(default_factory=dict)
     without: float = 0.0
     """Its share of the time of steps since the last guess, with a proposer that is not free."""
 
@@ -146,11 +150,12 @@ class _Watched:
 class Speculator:
     """Decides how many tokens of whose guesses go into a step.
 
-    A guess of k tokens, each right with probability a, brings a + a² + … + aᵏ tokens more and takes k rows more. How
-    long a step of so many rows takes, the runner says; how often guesses are right is counted, for each sequence and
-    kind of guess, starting from what the others of the kind show. Guesses that are free are compared with the text even
-    when they are not used, so that nothing need be tried in order to be known. Others are made where they promise to
-    pay, and elsewhere as seldom as costs next to nothing, to see whether that has changed.
+    A guess of k tokens, the first right with probability a and each further one with b, brings a (1 + b + … + bᵏ⁻¹)
+    tokens more and takes k rows more. How long a step of so many rows takes, the runner says; how often guesses are
+    right is counted, for each sequence and kind of guess, starting from what the others of the kind show. Guesses that
+    are free are compared with the text even when they are not used, so that nothing need be tried in order to be known.
+    Others are made where they promise to pay, and elsewhere as seldom as costs next to nothing, to see whether that has
+    changed.
 
     Args:
         cost: time of a step with so many rows, in any unit; only ratios count.
@@ -171,7 +176,7 @@ class Speculator:
         self.proposed = self.accepted = 0
         self._proposer, self._cost, self._longest = proposer, cost, longest
         self._watched: dict[Key, _Watched] = {}
-        self._kinds: dict[int, _Record] = {}
+        self._kinds: dict[_Place, _Record] = {}
 
     def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]], other_rows: int = 0) -> list[list[int]]:
         """Tokens to check in the next step, for each sequence that decodes in it; [] where it does not pay.
@@ -215,8 +220,9 @@ class Speculator:
         self.accepted += min(right, watched.used)
         if guess.tokens:
             wrong = int(right < min(len(tokens), len(guess.tokens)))
-            watched.records.setdefault(guess.kind, _Record()).note(right, wrong, 0.9)
-            self._kinds.setdefault(guess.kind, _Record(self._FIRST.right, self._FIRST.tried)).note(right, wrong, 0.995)
+            self._note(watched, (guess.kind, True), min(right, 1), wrong if not right else 0)
+            if right:
+                self._note(watched, (guess.kind, False), right - 1, wrong)
         watched.guess, watched.used = Guess(), 0
 
     def forget(self, key: Key) -> None:
@@ -224,11 +230,15 @@ class Speculator:
         self._watched.pop(key, None)
         self._proposer.forget(key)
 
-    def _rate(self, key: Key, kind: int) -> float:
-        """How probably the next token of such a guess is right."""
-        of_kind = self._kinds.get(kind, self._FIRST)
+    def _note(self, watched: _Watched, place: _Place, right: int, wrong: int) -> None:
+        watched.records.setdefault(place, _Record()).note(right, wrong, 0.9)
+        self._kinds.setdefault(place, _Record(self._FIRST.right, self._FIRST.tried)).note(right, wrong, 0.995)
+
+    def _rate(self, key: Key, place: _Place) -> float:
+        """How probably such a token is right, if those of the guess before it are."""
+        of_kind = self._kinds.get(place, self._FIRST)
         watched = self._watched.get(key)
-        own = watched.records.get(kind, _Record()) if watched is not None else _Record()
+        own = watched.records.get(place, _Record()) if watched is not None else _Record()
         return (own.right + 2 * of_kind.right / of_kind.tried) / (own.tried + 2)
 
     def _share(self, keys: Sequence[Key], other_rows: int) -> None:
@@ -237,7 +247,7 @@ class Speculator:
         for key in keys:
             watched = self._watched[key]
             watched.used = 0
-            rate = chance = self._rate(key, watched.guess.kind)
+            chance, rate = (self._rate(key, (watched.guess.kind, first)) for first in (True, False))
             for _ in watched.guess.tokens:
                 if chance < self._HOPELESS:
                     break
@@ -260,12 +270,13 @@ class Speculator:
         are, now and then a few, to see.
         """
         watched, price = self._watched[key], self._proposer.price
-        rate = max((self._rate(key, kind) for kind in self._kinds), default=self._FIRST.right / self._FIRST.tried)
+        kinds = {kind for kind, _ in self._kinds} or {0}
+        begins, rate = max(tuple(self._rate(key, (kind, first)) for first in (True, False)) for kind in kinds)
         reading, step = price(key, ids, 0), self._cost(rows)
         best, taken = sequences / step * self._GAIN, 0
         tokens = float(sequences)
         for n in range(1, most + 1):
-            tokens += rate**n
+            tokens += begins * rate ** (n - 1)
             speed = tokens / (self._cost(rows + n) + price(key, ids, n) - reading + reading / min(room + 1, self._SOON))
             if speed > best:
                 best, taken = speed, n
