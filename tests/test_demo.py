@@ -117,7 +117,8 @@ def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
     rates = {"lora": 5e-3, "full": 5e-4, "freeze": 1e-3, "ptuning": 0.3}
     changes: dict[str, Any] = {"training_args": {"learning_rate": rates[method]}}
     if method == "ptuning":
-        changes["peft_config"] = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 16}
+        changes["peft_config"] = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 48}
+        changes["training_args"]["num_train_epochs"] = 40
     result = teach(method, tmp_path / "out", **changes)
     assert result.losses[-1] < 0.1 < result.losses[0]
     option = {"lora": {"adapter": result.output}, "ptuning": {"prefix": result.output}}.get(method)

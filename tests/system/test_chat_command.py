@@ -272,9 +272,9 @@ def test_ctrl_c_ends_the_answer_not_the_dialogue() -> None:
         process.kill()
         process.wait()
     assert process.returncode == 0, err.decode()
-    broken, *answer = (begun + out).decode().splitlines()
-    assert broken.startswith("你好")
-    assert answer == ["我会"]
+    *broken, answer = (begun + out).decode().splitlines()
+    assert broken[0].startswith("你好")
+    assert answer == "我会"
     (figures,) = FIGURES.findall(err.decode())  # of the second answer alone
     form = chat_format(AutoTokenizer.from_pretrained(demo_folder()))
     assert int(figures[3]) == len(form.prompt([Message("user", "你会什么")]))
