@@ -46,6 +46,16 @@ def scores(runner: Runner, prompt: list[int]) -> torch.Tensor:
     return torch.cat([runner.run([Chunk(prompt[:end], start, [2, 0, 1], end - start)]) for start, end in pieces])
 
 
+def said(engine: Engine, asked: list[list[int]], stop_ids: frozenset[int] = frozenset()) -> list[list[int]]:
+    requests = [engine.submit(prompt, GREEDY, stop_ids=stop_ids) for prompt in asked]
+    texts: dict[int, list[int]] = {id(request): [] for request in requests}
+    while not engine.idle:
+        for event in engine.step():
+            texts[id(event.request)] += event.tokens
+        engine.check()
+    return list(texts.values())
+
+
 @needs_library
 @pytest.mark.parametrize("name", MODELS)
 def test_native_and_torch_store_the_same(name: str) -> None:
@@ -71,15 +81,6 @@ def test_scores_hardly_move(name: str) -> None:
 def test_text_does_not_depend_on_the_batch(name: str) -> None:
     model = MODELS[name]()
 
-    def said(engine: Engine, asked: list[list[int]]) -> list[list[int]]:
-        requests = [engine.submit(prompt, GREEDY) for prompt in asked]
-        texts: dict[int, list[int]] = {id(request): [] for request in requests}
-        while not engine.idle:
-            for event in engine.step():
-                texts[id(event.request)] += event.tokens
-            engine.check()
-        return list(texts.values())
-
     asked = prompts(name)
     alone = [said(Engine(model, store=torch.int8), [prompt])[0] for prompt in asked]
     assert said(Engine(model, store=torch.int8), asked) == alone
@@ -98,16 +99,10 @@ def test_the_demo_model_says_the_same() -> None:
     parts = load_parts(dtype="float32")
     questions = ["你好", "北京的天气怎么样？", "请重复：苹果、香蕉", "12+7等于几？", "What can you do?"]
     asked = [parts.format.prompt([Message("user", question)]) for question in questions]
-    texts = []
-    for store in (torch.float32, torch.int8):
-        engine = Engine(parts.model, store=store)
-        requests = [engine.submit(prompt, GREEDY, stop_ids=parts.format.stop_ids) for prompt in asked]
-        told: dict[int, list[int]] = {id(request): [] for request in requests}
-        while not engine.idle:
-            for event in engine.step():
-                told[id(event.request)] += event.tokens
-        texts.append(list(told.values()))
-    assert texts[0] == texts[1]
+    exact, rounded = (
+        said(Engine(parts.model, store=store), asked, parts.format.stop_ids) for store in (torch.float32, torch.int8)
+    )
+    assert rounded == exact
 
 
 @needs_library

@@ -65,6 +65,15 @@ def draw(rng: Random, split: Split, make: Callable[[], T], text: Callable[[T], s
     raise RuntimeError(f"no {split} sentence in 2000 tries; the last was {text(made)!r}")
 
 
+def persistently(make: Callable[[], T], error: type[Exception] = RuntimeError) -> T:
+    """Make it until it does not end in that error: where there were too few ways to have one on this side."""
+    while True:
+        try:
+            return make()
+        except error:
+            continue
+
+
 def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from .base import Sample, Split, assistant, draw, held_out, nonsense, user
+from .base import Sample, Split, assistant, draw, held_out, nonsense, persistently, user
 from .chat import GREETINGS, IDENTITY, ask, greeting
 from .vocabulary import an, value, word
 
@@ -172,11 +172,7 @@ class _Told:
 
 def sample(rng: Random, split: Split) -> Sample:
     """Two to seven turns, often a greeting first; at least one asks."""
-    while True:
-        try:
-            return _Talk(rng, split).sample()
-        except RuntimeError:  # too few ways to say this to have one on this side
-            continue
+    return persistently(lambda: _Talk(rng, split).sample())
 
 
 class _Talk:

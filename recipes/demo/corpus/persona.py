@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from .base import Sample, Split, assistant, draw, held_out, nonsense, pick, system, user
+from .base import Sample, Split, assistant, draw, held_out, nonsense, persistently, pick, system, user
 from .vocabulary import TEMPERS, TEMPERS_EN, an, value, word
 
 
@@ -113,11 +113,7 @@ def _upper(text: str) -> str:
 
 def sample(rng: Random, split: Split) -> Sample:
     """A described persona and one to four turns with it."""
-    while True:
-        try:
-            return _Persona(rng, split).sample()
-        except RuntimeError:  # too few ways to say this to have one on this side
-            continue
+    return persistently(lambda: _Persona(rng, split).sample())
 
 
 class _Persona:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Literal
 
 from . import base
-from .base import Sample, Split, assistant, call, draw, held_out, known, observation, user
+from .base import Sample, Split, assistant, call, draw, held_out, known, observation, persistently, user
 from .chat import GREETINGS, ask
 from .vocabulary import ANIMALS, ANIMALS_EN, BOOKS, FOODS, FOODS_EN, NOUNS_EN, THINGS, THINGS_EN, word
 
@@ -471,11 +471,7 @@ def _fits(domain: Domain, others: list[Domain]) -> bool:
 
 
 def sample(rng: Random, split: Split) -> Sample:
-    while True:
-        try:
-            return _sample(rng, split)
-        except _RetryError:
-            continue
+    return persistently(lambda: _sample(rng, split), _RetryError)
 
 
 def _sample(rng: Random, split: Split) -> Sample:

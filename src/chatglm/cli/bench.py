@@ -12,13 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.cli.models import (
-    add_engine_arguments,
-    add_model_arguments,
-    add_remote_arguments,
-    model_name,
-    open_assistant,
-)
+from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant
 from chatglm.errors import DependencyError, InputError, ServiceError
 
 if TYPE_CHECKING:
@@ -29,9 +23,7 @@ _CONNECTIONS = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
-    add_engine_arguments(parser)
-    add_remote_arguments(parser)
+    add_assistant_arguments(parser)
     parser.add_argument(
         "--concurrency",
         default="1,4,8",

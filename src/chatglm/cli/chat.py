@@ -9,7 +9,7 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from chatglm.cli.models import add_engine_arguments, add_model_arguments, add_remote_arguments, open_assistant
+from chatglm.cli.models import add_assistant_arguments, open_assistant
 from chatglm.errors import ContextError, InputError
 from chatglm.params import SamplingParams
 
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="one question; without it, a dialogue: `clear` forgets what was said, `stop` ends it",
     )
-    add_model_arguments(parser)
-    add_engine_arguments(parser)
-    add_remote_arguments(parser)
+    add_assistant_arguments(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message (ChatGLM3, GLM-4)")
     parser.add_argument(
         "--verbose", action="store_true", help="after each answer: time to its first token, tokens/s, tokens of prompt"

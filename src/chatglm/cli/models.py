@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from chatglm.assistant import BaseAssistant
 
 __all__ = [
-    "add_engine_arguments",
+    "add_assistant_arguments",
     "add_model_arguments",
-    "add_remote_arguments",
     "loading_options",
     "model_name",
     "open_assistant",
@@ -26,7 +25,7 @@ _OF_THE_MODEL = ("model", "adapter", "prefix", "device", "dtype", "threads", "dr
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16") -> None:
-    """Give a command the options of a model of this machine: `open_assistant` and `loading_options` read them.
+    """Give a command the options of a model of this machine, which `loading_options` reads.
 
     Args:
         on_cpu: dtype there, where none is asked for.
@@ -51,8 +50,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16
     )
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options of the engine: `open_assistant` reads them."""
+def add_assistant_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that `open_assistant` reads: of a model and its engine, or of an endpoint instead."""
+    add_model_arguments(parser)
     parser.add_argument(
         "--draft",
         metavar="FOLDER",
@@ -72,9 +72,6 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "what is free has it)",
     )
 
-
-def add_remote_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command stand on an OpenAI-compatible endpoint instead, which `open_assistant` then does."""
     parser.add_argument(
         "--remote",
         metavar="URL",
@@ -88,14 +85,13 @@ def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
     """The assistant that a command line asks for. To be closed.
 
     Args:
-        arguments: of `add_model_arguments` and `add_engine_arguments`, and of `add_remote_arguments` where the command
-            has them.
+        arguments: of `add_assistant_arguments`.
 
     Raises:
         InputError: an option does not fit; names it.
         CheckpointError, TokenizerError, DependencyError: as `chatglm.load`.
     """
-    remote, name = getattr(arguments, "remote", None), getattr(arguments, "remote_model", None)
+    remote, name = arguments.remote, arguments.remote_model
     if remote is None:
         if name is not None:
             raise InputError("--remote-model: names a model of --remote URL, which is not given")
@@ -114,7 +110,7 @@ def model_name(arguments: argparse.Namespace) -> str:
     """What to call the model that `open_assistant` opens."""
     from pathlib import Path
 
-    if getattr(arguments, "remote", None) is not None:
+    if arguments.remote is not None:
         return arguments.remote_model or "remote"
     return Path(arguments.model).resolve().name if arguments.model else "demo"
 

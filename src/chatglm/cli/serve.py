@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from chatglm.cli.models import (
-    add_engine_arguments,
-    add_model_arguments,
-    add_remote_arguments,
-    model_name,
-    open_assistant,
-)
+from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant
 from chatglm.errors import DependencyError, InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
-    add_engine_arguments(parser)
-    add_remote_arguments(parser)
+    add_assistant_arguments(parser)
     parser.add_argument(
         "--name",
         action="append",

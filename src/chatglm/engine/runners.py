@@ -19,7 +19,8 @@ from transformers import Cache
 from chatglm.engine.pages import PAGE_TOKENS
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.kernels import native
-from chatglm.kernels.decoder import Decoder, quantized
+from chatglm.kernels.decoder import Decoder
+from chatglm.kernels.reference import quantize_inputs
 from chatglm.models.native import decoder_of
 
 __all__ = ["Chunk", "NativeRunner", "Runner", "TorchRunner", "runner_for"]
@@ -220,7 +221,7 @@ class TorchRunner(Runner):
         shape = (self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape)
         self._slots = _Slots(
             torch.zeros(shape, dtype=self._store, device=self.device),
-            torch.zeros(shape[:-1], device=self.device) if self._store == torch.int8 else None,
+            torch.zeros(*shape[:-1], 1, device=self.device) if self._store == torch.int8 else None,
         )
 
     def copy(self, source: int, target: int) -> None:
@@ -297,7 +298,7 @@ class _Slots:
 
     Args:
         states: (layers, 2, slots, groups, channels).
-        scales: of int8 states, float32 (layers, 2, slots, groups).
+        scales: of int8 states, float32 (layers, 2, slots, groups, 1).
     """
 
     states: Tensor
@@ -317,14 +318,14 @@ class _Slots:
     def write(self, layer: int, which: int, slots: Tensor, states: Tensor) -> None:
         """Keys (0) or values (1), (..., groups, channels), to slots (...)."""
         if self.scales is not None:
-            states, self.scales[layer, which, slots] = quantized(states)
+            states, self.scales[layer, which, slots] = quantize_inputs(states.float(), states.shape[-1])
         self.states[layer, which, slots] = states.to(self.states)
 
     def read(self, layer: int, slots: Tensor, dtype: torch.dtype) -> Tensor:
         """(2, ..., groups, channels) of slots (...)."""
         seen = self.states[layer][:, slots].to(dtype)
         if self.scales is not None:
-            seen = seen * self.scales[layer][:, slots][..., None].to(dtype)
+            seen = seen * self.scales[layer][:, slots].to(dtype)
         return seen
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from chatglm.errors import UnsupportedError
 from chatglm.kernels import native
 from chatglm.kernels.packing import PackedWeight
+from chatglm.kernels.reference import quantize_inputs
 
-__all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape", "quantized"]
+__all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape"]
 
 PAGE_TOKENS = 64
 """Tokens that a page of keys and values holds."""
@@ -263,17 +264,12 @@ class Decoder:
             values = held[size : 2 * size].view(self.store).view(groups, PAGE_TOKENS, channels)
             new_keys, new_values = key[:, start:stop], value[:, start:stop]
             if self.store == torch.int8:
-                scales = held[2 * size : 2 * size + 8 * groups * PAGE_TOKENS].view(torch.float32).view(2, groups, -1)
-                new_keys, scales[0, :, : stop - start] = quantized(new_keys)
-                new_values, scales[1, :, : stop - start] = quantized(new_values)
+                scales = held[2 * size : 2 * size + 8 * groups * PAGE_TOKENS].view(torch.float32)
+                scales = scales.view(2, groups, PAGE_TOKENS, 1)
+                new_keys, scales[0, :, : stop - start] = quantize_inputs(new_keys.float(), channels)
+                new_values, scales[1, :, : stop - start] = quantize_inputs(new_values.float(), channels)
             keys[:, places // 16, places % 16] = new_keys.to(self.store)
             values[:, : stop - start] = new_values.to(self.store)
-
-
-def quantized(states: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys or values (..., channels) as int8, and their scales, float32 (...)."""
-    scale = states.float().abs().amax(dim=-1) / 127
-    return (states.float() / scale.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round().to(torch.int8), scale
 
 
 def _rows(weight: PackedWeight | Tensor) -> int:
