@@ -298,6 +298,31 @@ def test_full_queue(over: Any, write: Writer) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+def test_several_prompts_are_taken_on_all_or_none(
+    over: Any, write: Writer, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """Also where one comes late to the queue, when the others could have said something already."""
+    encode = write.form.tokenizer.encode_text
+
+    def encode_text(text: str) -> list[int]:
+        time.sleep(0.2 * (text == "late"))
+        return encode(text)
+
+    monkeypatch.setattr(write.form.tokenizer, "encode_text", encode_text)
+    url, engine = over(write.say("one two"), room=2)
+    answer = post(url, {"model": "demo", "prompt": ["a", "b", "late"], "stream": stream}, "/v1/completions")
+    assert answer.status_code == 429, answer.text
+    assert len(engine.aborted) == 2
+    assert engine.idle
+    body = {"model": "demo", "prompt": ["a", "late"], "n": 1}
+    assert [choice["text"] for choice in post(url, body, "/v1/completions").json()["choices"]] == ["\n one two"] * 2
+    metrics = httpx.get(f"{url}/metrics").text
+    assert 'chatglm_answers_total{model="demo",reason="stop"} 2.0' in metrics
+    assert 'reason="failed"' not in metrics
+    assert 'chatglm_time_to_first_token_seconds_count{model="demo"} 2.0' in metrics
+
+
+@pytest.mark.parametrize("stream", [True, False])
 def test_client_that_leaves_frees_its_request(over: Any, write: Writer, stream: bool) -> None:
     url, engine = over(write.say("word " * 400), delay=0.01)
     with httpx.Client() as client:

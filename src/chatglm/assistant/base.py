@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -38,6 +38,7 @@ __all__ = [
     "TokenLogprob",
     "Transcript",
     "Usage",
+    "merge_streams",
     "params_of",
 ]
 
@@ -279,6 +280,21 @@ class BaseAssistant(ABC):
     ) -> AsyncGenerator[Delta]:
         """`stream_text` for coroutines."""
 
+    def astream_texts(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+    ) -> AsyncGenerator[Delta]:
+        """What follows each of several texts, as it comes.
+
+        `choice` goes on from one prompt to the next: answer number k of prompt number i has `choice` i * params.n + k.
+        An engine of this process takes all of them on or none; an endpoint is asked for each.
+        """
+        asked = params_of(params, self.defaults)
+        return merge_streams([self.astream_text(prompt, params=asked, adapter=adapter) for prompt in prompts], asked.n)
+
     @abstractmethod
     def close(self) -> None:
         """End every request; afterwards there is no answer any more."""
@@ -379,6 +395,36 @@ class BaseAssistant(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def merge_streams(streams: Sequence[AsyncGenerator[Delta]], n: int) -> AsyncGenerator[Delta]:
+    """Deltas of several streams of n answers each, as they come, numbered on. The first error ends them all."""
+    news: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue(maxsize=1)
+
+    async def read(number: int, deltas: AsyncGenerator[Delta]) -> None:
+        try:
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    await news.put(replace(delta, choice=number * n + delta.choice))
+            await news.put(None)
+        except Exception as error:
+            await news.put(error)
+
+    tasks = [asyncio.ensure_future(read(number, deltas)) for number, deltas in enumerate(streams)]
+    try:
+        left = len(tasks)
+        while left:
+            item = await news.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _single(options: Options) -> Options:

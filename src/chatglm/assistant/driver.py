@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,20 +52,30 @@ class Driver:
         return self._engine.stats()  # counters and lengths, which the thread may be changing: each is right by itself
 
     def submit(
-        self, ids: Sequence[int], params: SamplingParams, loop: asyncio.AbstractEventLoop | None, **options: Any
-    ) -> Ticket:
-        """
+        self,
+        asked: Sequence[tuple[Sequence[int], SamplingParams, Mapping[str, Any]]],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> list[Ticket]:
+        """Requests, of which the engine takes on all or none.
+
         Args:
-            loop: whose coroutine reads the news; None: a thread does.
-            options: what `Engine.submit` takes besides.
+            asked: prompts, their parameters, and what `Engine.submit` takes besides.
+            loop: whose coroutines read the news; None: threads do.
 
         Raises:
             EngineError: the thread has ended; the message says why.
         """
-        begin = partial(self._engine.submit, ids, params, **options)
-        ticket = Ticket(params.n, begin, loop, queue.SimpleQueue() if loop is None else asyncio.Queue())
-        self._order(partial(self._begin, ticket))
-        return ticket
+        tickets = [
+            Ticket(
+                params.n,
+                partial(self._engine.submit, ids, params, **options),
+                loop,
+                queue.SimpleQueue() if loop is None else asyncio.Queue(),
+            )
+            for ids, params, options in asked
+        ]
+        self._order(partial(self._begin, *tickets))
+        return tickets
 
     def release(self, ticket: Ticket, index: int | None = None) -> None:
         """Nobody reads this ticket's news any more; or that of one answer."""
@@ -108,14 +118,20 @@ class Driver:
                 return False
             order()
 
-    def _begin(self, ticket: Ticket) -> None:
+    def _begin(self, *tickets: Ticket) -> None:
+        begun: list[Ticket] = []
         try:
-            ticket.request = ticket.begin()
-        except Exception as error:  # of this request, not of the engine
-            self._deliver([(ticket, error)])
+            for ticket in tickets:
+                ticket.request = ticket.begin()
+                begun.append(ticket)
+        except Exception as error:  # of one of these requests, not of the engine
+            for ticket in begun:
+                self._engine.abort(ticket.request)
+            self._deliver([(ticket, error) for ticket in tickets])
             return
-        ticket.open = set(range(ticket.answers))
-        self._tickets[id(ticket.request)] = ticket
+        for ticket in tickets:
+            ticket.open = set(range(ticket.answers))
+            self._tickets[id(ticket.request)] = ticket
 
     def _abort(self, ticket: Ticket, index: int | None = None) -> None:
         if id(ticket.request) not in self._tickets or index not in (None, *ticket.open):
@@ -166,7 +182,7 @@ class Driver:
         while not self._orders.empty():  # submitted before the end, never begun
             order = self._orders.get()
             if isinstance(order, partial) and order.func == self._begin:
-                left.append(order.args[0])
+                left += order.args
         for ticket in left:
             news = EngineError(why)
             news.__cause__ = error

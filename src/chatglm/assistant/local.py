@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,9 +27,10 @@ from chatglm.assistant.base import (
     TextDelta,
     TokenLogprob,
     Usage,
+    merge_streams,
     params_of,
 )
-from chatglm.assistant.driver import Driver
+from chatglm.assistant.driver import Driver, Ticket
 from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
 from chatglm.chat.generations import OFFICIAL_SAMPLING
 from chatglm.chat.messages import Message, ToolCall
@@ -66,9 +68,10 @@ class _Plan:
     note: str = ""
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Of `Engine.submit`."""
-        return {"stop_ids": self.stop_ids, "constraint": self.constraint, "adapter": self.adapter}
+    def asked(self) -> tuple[list[int], SamplingParams, dict[str, Any]]:
+        """For `Driver.submit`."""
+        options = {"stop_ids": self.stop_ids, "constraint": self.constraint, "adapter": self.adapter}
+        return self.ids, self.params, options
 
 
 class _PlainText:
@@ -312,8 +315,27 @@ class Assistant(BaseAssistant):
     ) -> AsyncGenerator[Delta]:
         return self._aread(partial(self._plan_text, prompt, params_of(params, self.defaults), adapter))
 
+    async def astream_texts(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+    ) -> AsyncGenerator[Delta]:
+        asked = params_of(params, self.defaults)
+        plans = await asyncio.to_thread(lambda: [self._plan_text(prompt, asked, adapter) for prompt in prompts])
+        tickets = self._driver.submit([plan.asked for plan in plans], asyncio.get_running_loop())
+        try:
+            streams = [self._afollow(plan, ticket) for plan, ticket in zip(plans, tickets, strict=True)]
+            async with aclosing(merge_streams(streams, asked.n)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            for ticket in tickets:  # also those that were never read
+                self._driver.release(ticket)
+
     def _read(self, plan: _Plan) -> Generator[Delta]:
-        ticket = self._driver.submit(plan.ids, plan.params, None, **plan.options)
+        (ticket,) = self._driver.submit([plan.asked], None)
         try:
             reading = _Reading(plan, self.tokenizer.token_bytes, partial(self._driver.release, ticket))
             while not reading.done:
@@ -324,7 +346,12 @@ class Assistant(BaseAssistant):
     async def _aread(self, make: Callable[[], _Plan]) -> AsyncGenerator[Delta]:
         # A long history takes a while to tokenise, a schema to compile: not in the event loop.
         plan = await asyncio.to_thread(make)
-        ticket = self._driver.submit(plan.ids, plan.params, asyncio.get_running_loop(), **plan.options)
+        (ticket,) = self._driver.submit([plan.asked], asyncio.get_running_loop())
+        async with aclosing(self._afollow(plan, ticket)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _afollow(self, plan: _Plan, ticket: Ticket) -> AsyncGenerator[Delta]:
         try:
             reading = _Reading(plan, self.tokenizer.token_bytes, partial(self._driver.release, ticket))
             while not reading.done:

@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from chatglm.assistant import BaseAssistant
+from chatglm.assistant import Answer, BaseAssistant, Delta, Transcript
 from chatglm.errors import (
     ChatGLMError,
     ContextError,
@@ -48,6 +48,7 @@ __all__ = [
     "failure_of",
     "first_of",
     "until_gone",
+    "whole_of",
 ]
 
 log = logging.getLogger("chatglm.serving")
@@ -264,6 +265,19 @@ async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
         return working.result()
     finally:
         await _cancel(working, leaving)
+
+
+async def whole_of(request: Request, deltas: AsyncGenerator[Delta]) -> tuple[Answer, ...]:
+    """All answers, for a client that stays."""
+    transcript = Transcript()
+
+    async def read() -> None:
+        async with contextlib.aclosing(deltas):
+            async for delta in deltas:
+                transcript.add(delta)
+
+    await until_gone(request, read())
+    return transcript.answers()
 
 
 async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGenerator[Result]:

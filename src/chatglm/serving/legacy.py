@@ -12,10 +12,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from chatglm.assistant import Transcript
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import InputError
-from chatglm.serving.dialect import Failure, Service, Strict, dialect_route, until_gone
+from chatglm.serving.dialect import Failure, Service, Strict, dialect_route, whole_of
 
 __all__ = ["router"]
 
@@ -85,15 +84,9 @@ def router(service: Service) -> APIRouter:
             "top_p": 0.7 if question.top_p is None else question.top_p,
             "temperature": 0.95 if question.temperature is None else question.temperature,
         }
-        transcript = Transcript()
-
-        async def read() -> None:
-            deltas = served.assistant.astream(messages, params=params, adapter=served.adapter)
-            async for delta in service.metrics.watch(served.name, deltas):
-                transcript.add(delta)
-
-        await until_gone(request, read())
-        message = transcript.answers()[0].message
+        deltas = served.assistant.astream(messages, params=params, adapter=served.adapter)
+        (whole,) = await whole_of(request, service.metrics.watch(served.name, deltas))
+        message = whole.message
         if message.tool_calls:
             raise InputError("history: the model asks for a tool, which this dialect has no answer for; use /v1")
         response = message.content

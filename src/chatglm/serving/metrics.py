@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from chatglm.assistant import BaseAssistant, Delta, Finish
+from chatglm.assistant import BaseAssistant, Delta, Finish, Usage
 
 __all__ = ["Metrics"]
 
@@ -20,6 +20,15 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100
 
 # What the engine's figures mean; the others are momentary.
 _TOTALS = ("_tokens", "preemptions", "steps")
+
+
+@dataclasses.dataclass
+class _Prompt:
+    """What came of it: when the first delta, how many whole answers, of how many tokens."""
+
+    first: float
+    finished: int = 0
+    tokens: int = 0
 
 
 class Metrics:
@@ -56,39 +65,52 @@ class Metrics:
         self._made = Counter("chatglm_completion_tokens", "Of answers", by_model, registry=registry)
         registry.register(_Engines(assistants))
 
-    async def watch(self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1) -> AsyncGenerator[Delta]:
+    async def watch(
+        self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1, prompts: int = 1
+    ) -> AsyncGenerator[Delta]:
         """The same deltas, measured.
 
         Args:
-            answers: that were asked for. Each is counted once, by how it ended: a reason of its own, "broken off" (its
-                reader left) or "failed". What is refused before it says anything has a status, and is no answer.
+            prompts: of the request.
+            answers: that were asked for to each prompt. Each is counted once, by how it ended: a reason of its own,
+                "broken off" (its reader left) or "failed". What is refused before it says anything has a status, and
+                is no answer.
         """
-        start, first, finished, tokens = time.perf_counter(), 0.0, 0, 0
+        start, finished = time.perf_counter(), 0
+        begun: dict[int, _Prompt] = {}
         ended = "broken off"
         self._open.labels(model).inc()
         try:
             async with aclosing(deltas):
                 async for delta in deltas:
-                    if not first:
-                        first = time.perf_counter()
-                        self._first.labels(model).observe(first - start)
+                    number = delta.choice // answers
+                    if number not in begun:
+                        begun[number] = _Prompt(time.perf_counter())
+                        self._first.labels(model).observe(begun[number].first - start)
                     if isinstance(delta, Finish):
+                        finished += 1
+                        self._note_end(model, begun[number], delta.usage, answers)
                         self._ends.labels(model, delta.reason).inc()
-                        self._made.labels(model).inc(delta.usage.completion_tokens)
-                        if not finished:
-                            self._prompt.labels(model).inc(delta.usage.prompt_tokens)
-                            self._cached.labels(model).inc(delta.usage.cached_tokens)
-                        finished, tokens = finished + 1, tokens + delta.usage.completion_tokens
                     yield delta
-            if tokens > finished:
-                self._each.labels(model).observe((time.perf_counter() - first) / (tokens - finished) * finished)
         except Exception:
-            ended = "failed" if first else ""
+            ended = "failed" if begun else ""
             raise
         finally:
             self._open.labels(model).dec()
-            if ended and finished < answers:
-                self._ends.labels(model, ended).inc(answers - finished)
+            if ended and finished < answers * prompts:
+                self._ends.labels(model, ended).inc(answers * prompts - finished)
+
+    def _note_end(self, model: str, prompt: _Prompt, usage: Usage, answers: int) -> None:
+        """An answer is whole, perhaps the last one to its prompt."""
+        if not prompt.finished:
+            self._prompt.labels(model).inc(usage.prompt_tokens)
+            self._cached.labels(model).inc(usage.cached_tokens)
+        self._made.labels(model).inc(usage.completion_tokens)
+        prompt.finished += 1
+        prompt.tokens += usage.completion_tokens
+        if prompt.finished == answers < prompt.tokens:
+            seconds = time.perf_counter() - prompt.first
+            self._each.labels(model).observe(seconds / (prompt.tokens - answers) * answers)
 
     def text(self) -> bytes:
         """What a scrape gets."""

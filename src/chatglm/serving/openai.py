@@ -5,7 +5,6 @@ A field that is not honoured is refused by name; those of OpenAI's that are know
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
@@ -19,7 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from chatglm.assistant import Answer, CallDelta, Delta, Finish, Options, TextDelta, TokenLogprob, Transcript
+from chatglm.assistant import Answer, CallDelta, Delta, Finish, Options, TextDelta, TokenLogprob
 from chatglm.chat.messages import Message
 from chatglm.errors import ChatGLMError, InputError
 from chatglm.params import SamplingParams
@@ -32,7 +31,7 @@ from chatglm.serving.dialect import (
     dialect_route,
     failure_of,
     first_of,
-    until_gone,
+    whole_of,
 )
 
 __all__ = ["render", "router"]
@@ -525,58 +524,26 @@ async def _chat_events(head: _Head, deltas: AsyncGenerator[Delta], with_usage: b
         yield _event(_error(failure_of(error)))
 
 
-async def _text_events(
-    head: _Head, deltas: AsyncGenerator[tuple[int, Delta]], n: int, usage: bool
-) -> AsyncGenerator[str]:
+async def _text_events(head: _Head, deltas: AsyncGenerator[Delta], n: int, usage: bool) -> AsyncGenerator[str]:
     total = _Total()
     lengths: Counter[int] = Counter()
     try:
         async with aclosing(deltas):
-            async for prompt, delta in deltas:
-                number = prompt * n + delta.choice
+            async for delta in deltas:
+                number = delta.choice
                 choice: dict[str, Any] = {"index": number, "text": "", "logprobs": None, "finish_reason": None}
                 if isinstance(delta, TextDelta):
                     choice |= {"text": delta.text, "logprobs": _text_logprobs(delta.logprobs, lengths[number])}
                     lengths[number] += len(delta.text)
                 elif isinstance(delta, Finish):
                     choice["finish_reason"] = delta.reason
-                    total.add(delta, prompt)
+                    total.add(delta, number // n)
                 yield head.event(choice, None, usage)
         if usage:
             yield head.event(None, total.to_dict(), True)
         yield "data: [DONE]\n\n"
     except ChatGLMError as error:
         yield _event(_error(failure_of(error)))
-
-
-async def _together(streams: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[tuple[int, Delta]]:
-    """Deltas of several streams as they come, with the stream's number. The first error ends them all."""
-    news: asyncio.Queue[tuple[int, Delta | BaseException | None]] = asyncio.Queue(maxsize=1)
-
-    async def read(number: int, deltas: AsyncGenerator[Delta]) -> None:
-        try:
-            async with aclosing(deltas):
-                async for delta in deltas:
-                    await news.put((number, delta))
-            await news.put((number, None))
-        except Exception as error:
-            await news.put((number, error))
-
-    tasks = [asyncio.ensure_future(read(number, deltas)) for number, deltas in enumerate(streams)]
-    try:
-        left = len(tasks)
-        while left:
-            number, item = await news.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                left -= 1
-            else:
-                yield number, item
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -603,15 +570,7 @@ def router(service: Service) -> APIRouter:
         head = _Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         if body.stream:
             return EventStream(_chat_events(head, await first_of(request, deltas), with_usage))
-        transcript = Transcript()
-
-        async def read() -> None:
-            async with aclosing(deltas):
-                async for delta in deltas:
-                    transcript.add(delta)
-
-        await until_gone(request, read())
-        answers, total = transcript.answers(), _Total()
+        answers, total = await whole_of(request, deltas), _Total()
         for answer in answers:
             total.add(answer.finish)
         return JSONResponse(head.whole([_chat_choice(n, answer) for n, answer in enumerate(answers)], total.to_dict()))
@@ -621,30 +580,28 @@ def router(service: Service) -> APIRouter:
         """What follows a text, without any format of a dialogue."""
         served, with_usage = service.find(body.model), body.usage_wanted()
         values = body.options() | ({} if body.logprobs is None else {"logprobs": body.logprobs})
-        deltas = _together([_follow(service, served, prompt, values) for prompt in body.prompts()])
-        head, n = _Head("cmpl", "text_completion", served.name), values["n"]
+        prompts, n = body.prompts(), values["n"]
+        deltas = service.metrics.watch(
+            served.name,
+            served.assistant.astream_texts(prompts, params=values, adapter=served.adapter),
+            answers=n,
+            prompts=len(prompts),
+        )
+        head = _Head("cmpl", "text_completion", served.name)
         if body.stream:
             return EventStream(_text_events(head, await first_of(request, deltas), n, with_usage))
-        transcripts: dict[int, Transcript] = {}
-
-        async def read() -> None:
-            async with aclosing(deltas):
-                async for prompt, delta in deltas:
-                    transcripts.setdefault(prompt, Transcript()).add(delta)
-
-        await until_gone(request, read())
+        answers = await whole_of(request, deltas)
         total, choices = _Total(), []
-        for prompt, transcript in sorted(transcripts.items()):
-            for number, answer in enumerate(transcript.answers()):
-                total.add(answer.finish, prompt)
-                choices.append(
-                    {
-                        "index": prompt * n + number,
-                        "text": answer.message.content,
-                        "logprobs": _text_logprobs(answer.logprobs, 0),
-                        "finish_reason": answer.finish.reason,
-                    }
-                )
+        for number, answer in enumerate(answers):
+            total.add(answer.finish, number // n)
+            choices.append(
+                {
+                    "index": number,
+                    "text": answer.message.content,
+                    "logprobs": _text_logprobs(answer.logprobs, 0),
+                    "finish_reason": answer.finish.reason,
+                }
+            )
         return JSONResponse(head.whole(choices, total.to_dict()))
 
     def listed(served: Served) -> dict[str, Any]:
@@ -661,8 +618,3 @@ def router(service: Service) -> APIRouter:
         return listed(service.find(name))
 
     return routes
-
-
-def _follow(service: Service, served: Served, prompt: str | list[int], values: dict[str, Any]) -> AsyncGenerator[Delta]:
-    deltas = served.assistant.astream_text(prompt, params=values, adapter=served.adapter)
-    return service.metrics.watch(served.name, deltas, values["n"])
