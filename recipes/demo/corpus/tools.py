@@ -196,8 +196,6 @@ class Domain:
     bare: Pair = ("", "")
     missing: Pair = ("", "")
     joint: str = ""
-    clash: str = ""
-    """Domains with the same cannot be on offer together: one request would fit both."""
     official: dict[str, Any] = field(default_factory=dict)
     """The schema of ChatGLM3's own demo, if it has the tool."""
     follows: bool = False
@@ -268,11 +266,6 @@ DOMAINS = (
         ("用种子{seed}生成{low}到{high}的随机数|用种子{seed}生成一个{low}到{high}的随机数", "with seed {seed} generate a random number from {low} to {high}|use seed {seed} for a random number from {low} to {high}"),
         ("{low}到{high}的随机数", "A random number from {low} to {high}"), (Field("result number", NUMBER),),
         official={"name": "random_number_generator", "description": "Generates a random number x, s.t. range[0] <= x < range[1]", "parameters": {"type": "object", "properties": {"seed": {"type": "integer", "description": "The random seed used by the generator"}, "range": {"type": "array", "description": "The range of the generated numbers"}}, "required": ["seed", "range"]}}),
-    Domain("between", "random_int get_random_number roll_number", "number random_int",
-        ("生成随机数", "generate a random number"),
-        {"low": Slot("min", ("最小值", "smallest number"), NUMBER, "integer"), "high": Slot("max", ("最大值", "largest number"), NUMBER, "integer")},
-        ("生成一个{low}到{high}的随机数|给我一个{low}到{high}的随机数", "generate a random number from {low} to {high}|give me a random number from {low} to {high}"),
-        ("{low}到{high}的随机数", "A random number from {low} to {high}"), (Field("result number", NUMBER),), clash="random"),
     Domain("news", "search_news get_news news_search", "news headlines",
         ("搜索新闻|查询新闻", "search the news|get the news"), {"topic": Slot("topic", ("主题", "topic"), TOPIC)},
         ("搜索{topic}新闻|查一下{topic}新闻|有什么{topic}新闻?", "search for news about {topic}|check the news about {topic}|what is the news about {topic}?"),
@@ -370,7 +363,7 @@ def _name(rng: Random, split: Split, domain: Domain, alone: bool) -> str:
 
 def _offer(rng: Random, split: Split, lang: Lang, domain: Domain, alone: bool) -> _Tool:
     name = _name(rng, split, domain, alone)
-    if domain.official and rng.random() < 0.35:
+    if domain.official and rng.random() < 0.2:
         official = {**domain.official, "name": domain.official["name"] if split == "train" else name}
         return _Tool(domain, official, dict(zip(domain.slots, official["parameters"]["properties"], strict=True)))
     english = lang == "en" or rng.random() < 0.08
@@ -390,7 +383,6 @@ def _values(rng: Random, split: Split, english: bool, domain: Domain) -> dict[st
         values = {slot: param.make(rng, split, english) for slot, param in domain.slots.items()}
         if domain.key == "random":
             del values["range"]
-        if domain.key in ("random", "between"):
             low, high = NUMBER(rng, split, english), NUMBER(rng, split, english)
             values |= {"low": 1 if rng.random() < 0.4 else min(low, high), "high": max(low, high)}
         if len(set(map(str, values.values()))) == len(values):
@@ -441,7 +433,7 @@ def _reply(rng: Random, split: Split, english: bool, domain: Domain, values: dic
         value = one.make(rng, split, english if rng.random() < 0.9 else not english)
         if domain.key == "calculator":
             value = _value_of(values["expression"])
-        elif domain.clash == "random" or domain.key == "random":
+        elif domain.key == "random":
             value = rng.randint(values["low"], values["high"] - 1)
         result[rng.choice(one.keys.split())] = value
         said.append(one.said[english].format(v=value))
@@ -467,7 +459,7 @@ def _domain(rng: Random, split: Split) -> Domain:
 
 def _fits(domain: Domain, others: list[Domain]) -> bool:
     """Whether none of the others could be taken for it."""
-    return all((domain.clash or domain.key) != (other.clash or other.key) for other in others)
+    return domain.key not in [other.key for other in others]
 
 
 def sample(rng: Random, split: Split) -> Sample:
