@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 import threading
 from typing import Any
 
@@ -256,6 +257,19 @@ def test_a_quantised_dialogue_stays_in_the_native_decoder(version: str, loaded) 
         _, history, cache = steps[-1]
         assert isinstance(cache, kind)
         assert cache.get_seq_length() == len(cache.token_ids) > 0
+
+
+@pytest.mark.skipif(native.library() is None, reason="no native library on this machine")
+def test_a_model_that_ran_natively_can_be_copied(loaded) -> None:
+    model, tokenizer = loaded("chatglm2")
+    model = copy.deepcopy(model).quantize(8)
+    options = {"do_sample": False, "max_new_tokens": 8}
+    answer = model.chat(tokenizer, "你好", **options)
+    for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert decoder_of(same, torch.float16, packed=True) is not decoder_of(model, torch.float16, packed=True)
+        assert same.chat(tokenizer, "你好", **options) == answer
+    same.transformer.embedding.word_embeddings.weight.data.zero_()  # a copy shares nothing
+    assert model.chat(tokenizer, "你好", **options) == answer
 
 
 def model_stops(tokenizer: Any) -> frozenset[int]:

@@ -18,7 +18,10 @@ from chatglm.kernels import native
 from chatglm.kernels.decoder import Block, Decoder, Linear, Pages
 from chatglm.kernels.packing import PackedWeight
 
-__all__ = ["NativeCache", "decoder_of", "step"]
+__all__ = ["DECODER", "NativeCache", "decoder_of", "step"]
+
+DECODER = "_native_decoder"
+"""Where a model keeps what `decoder_of` made."""
 
 _ROWS = 512
 """Tokens that go through the layers together: what one layer makes of them stays in the CPU's caches."""
@@ -111,7 +114,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
         plain = [weight.dtype for weight in weights if isinstance(weight, Tensor)]
         store = torch.float32 if len(plain) == len(weights) and torch.float32 in plain else torch.float16
     key = (store, *(_identity(layer) for layer in (*linears, head)))
-    kept = model.__dict__.get("_native_decoder")
+    kept = model.__dict__.get(DECODER)
     if kept is not None and kept[0] == key:
         found: Decoder | None = kept[1]
         return found
@@ -128,7 +131,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
         )
     except UnsupportedError:
         decoder = None
-    model.__dict__["_native_decoder"] = (key, decoder)
+    model.__dict__[DECODER] = (key, decoder)
     return decoder
 
 

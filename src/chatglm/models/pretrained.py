@@ -22,7 +22,7 @@ from chatglm.kernels.native import torch_on_one_thread
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing
 from chatglm.models.configuration import QUANTIZER, check_quantizer
-from chatglm.models.native import NativeCache, decoder_of, step
+from chatglm.models.native import DECODER, NativeCache, decoder_of, step
 from chatglm.models.prefix import PrefixEncoder
 
 __all__ = [
@@ -314,6 +314,10 @@ class LanguageModel(FamilyModel):
         return result if return_dict in (None, True) and self.config.return_dict else result.to_tuple()
 
     # Generation by the native decoder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: without the native decoder, which has addresses of this model's weights. It makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != DECODER}
 
     is_causal_decoder = True
     """Whether every token sees only those before it, in prompts too."""
