@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Sample, Split, assistant, draw, nonsense, user
+from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Sample, Split, assistant, draw, nonsense, one_piece, user
 from .vocabulary import (
     ADJECTIVES_EN,
     BOOKS,
@@ -81,6 +81,7 @@ def _place(rng: Random) -> str:
 
 
 def _suffixed(endings: str) -> Maker:
+    one_piece(endings.split())
     return lambda rng: _place(rng) + rng.choice(endings.split())
 
 
@@ -155,6 +156,7 @@ def _attributes(lines: str) -> tuple[Attribute, ...]:
     made = []
     for line in lines.split():
         phrase, asks, kind = line.split("|")
+        one_piece((phrase, *asks.split("/")))
         made.append(
             Attribute(f"{{e}}{phrase}{{v}}。", tuple(f"{{e}}{phrase}{ask}" for ask in asks.split("/")), _KINDS[kind])
         )
@@ -336,6 +338,7 @@ SOURCES = "参考资料：\n{c}\n\n请根据参考资料回答问题，并标出
 SOURCES_EN = "References:\n{c}\n\nAnswer the question from the references and give the number of the one you quote.\nQuestion: {q}"
 
 _FILLERS = ("消息是昨天公布的。", "更多情况以后再说。", "以上内容仅供参考。", "详细介绍如下。")
+one_piece(("材料中没有说", "根据已知信息无法回答该问题", "初级班", "高级班", "周末班", "暑期班", "公开课", "次列车"))
 _FILLERS_EN = ("The news came out yesterday.", "More will be told later.", "All of this is public.")
 
 

@@ -36,6 +36,7 @@ _TEXTS = "我晚点到 我到家了 明天见 生日快乐 晚上一起吃饭 �
 _TEXTS_EN = "I will be late;I am home;see you tomorrow;happy birthday;dinner is ready;the meeting is off;I am at the door;bring an umbrella;take care;thank you for the gift;do not wait for me;call me back;I am on my way;the parcel is here;good luck;I forgot my keys;happy new year;see you at noon".split(";")  # fmt: skip
 _COLOURS = ("Silver", "Blue", "Quiet", "Lost", "Golden", "Hidden", "Winter", "Old", "Green", "Wild", "Red", "Little")
 
+base.one_piece("查询 天气 城市 股票 代码 价格 货币 换成 订单 订单号 状态 设置 提醒 计算 表达式 时间 距离 两地 播放 音乐 歌曲 随机数 随机 种子 生成 范围 搜索 新闻 发送 短信 消息 电话 电话号码 联系人 作者 图书 翻译 文本 起点 终点 内容 收件人 主题 姓名 书名 金额 目标 语言 编号 信息 情况 怎么样 是多少 是什么 有多远 没有合适的工具来完成这件事 出错了 请告诉我".split())  # fmt: skip
 known((*_FIRMS, *_FIRMS_EN, *_TASKS, *_TASKS_EN, *_TEXTS, *_TEXTS_EN))
 
 
@@ -47,6 +48,7 @@ def _open(zh: Callable[[Random], Any], en: Callable[[Random], Any] | None = None
 
 
 def _closed(zh: str, en: str) -> Make:
+    base.one_piece((*zh.split("|"), *en.split("|")))
     words = (zh.split("|"), en.split("|"))
     return lambda rng, split, english: rng.choice(words[english])
 
@@ -297,6 +299,7 @@ _NOUNS = (
     ("合同", "contract"), ("课程", "course"), ("房间", "room"), ("车辆", "vehicle"), ("病人", "patient"), ("项目", "project"), ("药品", "medicine"), ("邮件", "email"),
     ("设备", "device"), ("账单", "bill"), ("比赛", "match"), ("活动", "event"), ("仓库", "warehouse"), ("客户", "customer"), ("任务", "task"), ("餐桌", "table"),
 )  # fmt: skip
+base.one_piece(zh for zh, _ in _NOUNS)
 
 
 def _look_up(rng: Random, split: Split) -> Domain:
