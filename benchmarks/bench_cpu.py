@@ -5,7 +5,8 @@
 
 Ours is a folder in the official ChatGLM3-6B layout, random weights, that `chatglm quantize --head --embedding` made
 into 4 bits in groups of 128 (kept in --folder; made from --source, or from a random fp16 checkpoint of 12.5 GB that is
-then removed), loaded with `load_parts` and run with `model.generate`, greedy. Others have the same matrices, all of
+then removed), loaded with `load_parts` and run by the `Engine` that chat and serve stand on, greedy, without guessing
+ahead; once as it is by default, its file mapped, and once with `huge_pages=True`. Others have the same matrices, all of
 them 4 bits (workers/random_models.py), and are run the way that is fast with them (workers/with_*.py); every engine
 picks its tokens itself, greedily. What is not set up is named and left out.
 
@@ -50,7 +51,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ from full_size import make
 
 HERE = Path(__file__).resolve().parent
 OURS = "chatglm"
+IN_HUGE_PAGES = "chatglm, huge pages"
 GIB = 1 << 30
 TICKS = os.sysconf("SC_CLK_TCK")
 SLOW_START_S = 60.0
@@ -296,7 +298,7 @@ def summary(bench: Bench, names: Sequence[str], limits: Callable[[Slice], float 
             continue
         ours = {s.turn: s.rate for s in there if s.engine == OURS}
         pairs = [ours[s.turn] / s.rate for s in mine if s.turn in ours] if name != OURS else []
-        shares = [share for s in mine if name == OURS and (share := limits(s)) is not None]
+        shares = [share for s in mine if name in (OURS, IN_HUGE_PAGES) and (share := limits(s)) is not None]
         yield {
             "mode": mode,
             "metric": metric,
@@ -387,6 +389,7 @@ def main() -> None:
         peers = list(find_peers(filter(None, options.peers.split(",")), options.peer_folder, options.layers))
         folder = make_ours(options.folder or work, options.source, options.tokenizer, options.layers)
         ours = Peer(OURS, sys.executable, "with_chatglm.py", str(folder))
+        peers.insert(0, replace(ours, name=IN_HUGE_PAGES, options=("--huge-pages",)))
         starts, well = start_and_memory([ours, *peers], options.threads, options.starts, work)
         if ours not in well:
             raise SystemExit("ours did not start")

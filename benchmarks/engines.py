@@ -24,16 +24,17 @@ PATIENCE_S = 900
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine: the interpreter and script that run it, and its model."""
+    """An engine: the interpreter and script that run it, its model, and options of the script."""
 
     name: str
     python: str
     script: str
     model: str
+    options: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
-        return [self.python, str(WORKERS / self.script), self.model]
+        return [self.python, str(WORKERS / self.script), self.model, *self.options]
 
 
 @dataclass(frozen=True)

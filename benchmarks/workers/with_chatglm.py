@@ -24,8 +24,8 @@ session.imported()
 
 
 class ChatGLM:
-    def __init__(self, folder: str) -> None:
-        self._model = load_parts(folder).model
+    def __init__(self, folder: str, huge_pages: bool) -> None:
+        self._model = load_parts(folder, huge_pages=huge_pages).model
         self._engine = Engine(self._model, context=MOST_CONTEXT, speculate=False)
         self._requests: list[Request] = []
 
@@ -79,4 +79,4 @@ class ChatGLM:
 
 
 torch.set_num_threads(threads())
-session.serve(lambda: ChatGLM(sys.argv[1]))
+session.serve(lambda: ChatGLM(sys.argv[1], "--huge-pages" in sys.argv))

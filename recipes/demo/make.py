@@ -140,12 +140,10 @@ def words(texts: Sequence[str]) -> list[str]:
     """
     text = "\n".join(texts)
     english = Counter(re.findall("(?<![A-Za-z_])[A-Za-z]{3,}(?![A-Za-z_])", text))
-    inside = Counter(
-        re.findall("(?<![ A-Za-z])[a-z]{4,}|(?<![ A-Z])[A-Z][a-z]{3,}", text)
-    )  # of get_weather, getWeather
+    inside = Counter(re.findall("(?<![ A-Za-z])[a-z]{4,}|(?<![ A-Z])[A-Z][a-z]{3,}", text))  # of getWeather
     ours = {part for phrase in LISTED | PHRASES for part in phrase.split() if re.fullmatch("[A-Za-z]{3,}", part)}
     often = ours | {word for word, count in english.items() if count >= COMMON_WORD}
-    # As they stand behind a blank; and at the beginning of a line or in quotes, but short ones are parts of other words.
+    # As they stand behind a blank; and at the beginning of a line or in quotes: short ones are parts of other words.
     bare = {word for word in often if len(word) > 3 and (word in ours or word[0].isupper())}
     bare |= {word for word, count in inside.items() if count >= COMMON_WORD}
     chinese = {phrase for phrase in LISTED | PHRASES if len(phrase) > 1 and not phrase.isascii()}

@@ -27,6 +27,7 @@ from chatglm.chat.formats import ChatFormat, chat_format
 from chatglm.chat.generations import read_generation, read_json
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError
+from chatglm.kernels.memory import to_huge_pages
 from chatglm.models.checkpoint import check_folder, weight_files
 from chatglm.models.registration import register_all
 from chatglm.quantization.swap import is_quantized
@@ -98,6 +99,7 @@ def load_parts(
     *,
     adapter: str | os.PathLike[str] | None = None,
     prefix: str | os.PathLike[str] | None = None,
+    huge_pages: bool = False,
     **kwargs: Any,
 ) -> Loaded:
     """Load the parts of a checkpoint folder: a model in evaluation mode, its tokenizer and its format.
@@ -107,12 +109,15 @@ def load_parts(
             default: the bundled demo model.
         adapter: a PEFT adapter's folder (LoRA …), put on the model of `path`.
         prefix: a folder or file with an official P-tuning v2 state (`transformer.prefix_encoder.*`).
+        huge_pages: copy the weights into huge pages of this process's memory: more tokens a second on a CPU, a longer
+            start, and no memory shared with other processes.
         kwargs: what `from_pretrained` takes: `dtype`, `device`, `device_map`, `attn_implementation` …
 
     Raises:
         CheckpointError: the folder is missing, incomplete, cut short or of an unknown kind; names the file.
         TokenizerError: its tokenizer does not fit its model.
         DependencyError: an adapter is given and `peft` is not installed.
+        InputError, UnsupportedError: no huge pages for this model, or on this system.
     """
     folder = demo_folder() if path is None else Path(path).expanduser()
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
@@ -146,6 +151,8 @@ def load_parts(
             raise CheckpointError(f"{prefix}: this P-tuning state was made for another model ({error})") from None
     if adapter is not None:
         model = _with_adapter(model, Path(adapter).expanduser())
+    if huge_pages:
+        to_huge_pages(model)
     return Loaded(model.eval(), tokenizer, chat_format(tokenizer))
 
 

@@ -265,7 +265,7 @@ def test_a_model_that_ran_natively_can_be_copied(loaded) -> None:
     model = copy.deepcopy(model).quantize(8)
     options = {"do_sample": False, "max_new_tokens": 8}
     answer = model.chat(tokenizer, "你好", **options)
-    for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+    for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301 - our own
         assert decoder_of(same, torch.float16, packed=True) is not decoder_of(model, torch.float16, packed=True)
         assert same.chat(tokenizer, "你好", **options) == answer
     same.transformer.embedding.word_embeddings.weight.data.zero_()  # a copy shares nothing

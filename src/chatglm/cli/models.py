@@ -21,7 +21,18 @@ __all__ = [
 
 REMOTE_KEY = "CHATGLM_REMOTE_KEY"
 """Environment variable with an endpoint's key: a command line is for everybody to read."""
-_OF_THE_MODEL = ("model", "adapter", "prefix", "device", "dtype", "threads", "draft", "kv_cache", "kv_memory")
+_OF_THE_MODEL = (
+    "model",
+    "adapter",
+    "prefix",
+    "device",
+    "dtype",
+    "threads",
+    "huge_pages",
+    "draft",
+    "kv_cache",
+    "kv_memory",
+)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16") -> None:
@@ -47,6 +58,14 @@ def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16
         type=int,
         metavar="N",
         help="of the CPU (default: CHATGLM_NUM_THREADS, else the physical cores that this process may use)",
+    )
+
+    parser.add_argument(
+        "--huge-pages",
+        action="store_true",
+        default=None,
+        help="copy the weights into huge pages of memory: more tokens a second on a CPU, a start that takes a second "
+        "longer, and no memory shared with other processes",
     )
 
 
@@ -136,7 +155,13 @@ def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if dtype == "auto" and torch.device(device).type == "cpu":
         # fp16 arithmetic is slow and coarse on CPUs; the small model can afford the best.
         dtype = "float32" if arguments.model is None else arguments.dtype_on_cpu
-    return {"adapter": arguments.adapter, "prefix": arguments.prefix, "device": device, "dtype": dtype}
+    return {
+        "adapter": arguments.adapter,
+        "prefix": arguments.prefix,
+        "huge_pages": bool(arguments.huge_pages),
+        "device": device,
+        "dtype": dtype,
+    }
 
 
 def _engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
