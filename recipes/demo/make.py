@@ -362,6 +362,7 @@ def card(table: str, options: argparse.Namespace, minutes: float, result: Path) 
             table=table,
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
+            pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{(result / 'model.safetensors').stat().st_size / 2e6:.1f}",
             minutes=f"{minutes:.0f}",
             machine=machine,
