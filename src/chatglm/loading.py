@@ -27,8 +27,8 @@ from chatglm.chat.formats import ChatFormat, chat_format
 from chatglm.chat.generations import read_generation, read_json
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError
-from chatglm.kernels.memory import to_huge_pages
 from chatglm.models.checkpoint import check_folder, weight_files
+from chatglm.models.memory import to_huge_pages
 from chatglm.models.registration import register_all
 from chatglm.quantization.swap import is_quantized
 

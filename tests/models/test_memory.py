@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.kernels.memory import to_huge_pages
 from chatglm.loading import load_parts
+from chatglm.models.memory import to_huge_pages
 
 HUGE = 2 << 20
 needs_huge_pages = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system has no huge pages")
