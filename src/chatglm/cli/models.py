@@ -64,7 +64,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16
         "--huge-pages",
         action="store_true",
         default=None,
-        help="copy the weights into huge pages of memory: more tokens a second on a CPU, a start that takes a second "
+        help="copy the weights into huge pages of memory: more tokens a second on a CPU, a start that takes seconds "
         "longer, and no memory shared with other processes",
     )
 

@@ -46,7 +46,8 @@ def to_huge_pages(model: nn.Module) -> int:
 
 
 def _copy(tensor: Tensor, advice: int) -> Tensor:
-    memory = mmap.mmap(-1, tensor.nbytes + _HUGE)  # older systems do not begin it on a huge page
+    size = tensor.nbytes + _HUGE  # older systems do not begin it on a huge page
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory, the default, has none
     memory.madvise(advice)
     start = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % _HUGE
     made = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start).view(tensor.shape)
