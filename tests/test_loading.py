@@ -252,6 +252,20 @@ def test_load_gives_an_assistant(checkpoint) -> None:
         assert assistant.reply("你好", params={"temperature": 0, "max_new_tokens": 6}).content == wanted
 
 
+def test_off_a_terminal_it_is_quiet(checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        load_parts(checkpoint("chatglm3"))
+        assert capfd.readouterr().err == ""
+        assert logging.is_progress_bar_enabled()
+    finally:
+        if not enabled:
+            logging.disable_progress_bar()
+
+
 def test_an_adapter_that_was_asked_for_answers(checkpoint, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -9,6 +9,9 @@ folder is one of ours, because some people's copies lack the line that names the
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +146,8 @@ def load_parts(
     if state is not None:
         config.pre_seq_len = state["embedding.weight"].shape[0]
         config.prefix_projection = "trans.0.weight" in state
-    model = AutoModel.from_pretrained(folder, config=config, **kwargs)
+    with _quiet_off_terminal():
+        model = AutoModel.from_pretrained(folder, config=config, **kwargs)
     if state is not None:
         try:
             model.transformer.prefix_encoder.load_state_dict(state)
@@ -154,6 +158,20 @@ def load_parts(
     if huge_pages:
         to_huge_pages(model)
     return Loaded(model.eval(), tokenizer, chat_format(tokenizer))
+
+
+@contextmanager
+def _quiet_off_terminal() -> Iterator[None]:
+    """No progress bars where nobody sees them: they would fill a log."""
+    log = transformers.utils.logging
+    showed = log.is_progress_bar_enabled()
+    if showed and not sys.stderr.isatty():
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if showed:
+            log.enable_progress_bar()
 
 
 def check_device(name: str) -> None:
