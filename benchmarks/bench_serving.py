@@ -18,7 +18,8 @@ Parts:
   first token of the second, as a share of that of the first, which nobody has seen before. Ours alone.
 - lookup: the demo model answers held-out questions of its corpus, with prompt lookup and without, by turns; the texts
   are compared. Ratio of the seconds for a whole answer (prompt read, then written), and from the first token on.
-  Quoting: repeating a text, and answering with a sentence of a passage. Elsewhere: all other skills.
+  Quoting: repeating three or four sentences, or a few words, and answering with a sentence of a passage. Elsewhere: all
+  other skills.
 - overhead: a step of the decoder alone, the same step through `Engine.step`, and as a client of the server sees it
   (from token to token, the client being on the same cores), with 1 and with 8 sequences: time beyond the decoder's.
 
@@ -59,7 +60,7 @@ from chatglm.measure import Clients, Level, Sample, Workload
 HERE = Path(__file__).resolve().parent
 LLAMA = "llama.cpp server"
 PROMPT, LATER, FIRST_ANSWER = 32, 32, 16
-QUOTING = ("repeating", "passages")
+QUOTING = ("quotes", "repeating", "passages")
 PARTS = ("throughput", "second-turn", "lookup", "overhead")
 
 
@@ -331,9 +332,14 @@ def second_turn(server: Server, options: argparse.Namespace) -> dict[str, Any]:
 
 def lookup(options: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(HERE.parent / "recipes" / "demo"))
-    from corpus import SKILLS, draw_sample
+    from corpus import SKILLS, draw_sample, passages
 
-    tasks: dict[str, list[tuple[list[Message], Any]]] = {}
+    tasks: dict[str, list[tuple[list[Message], Any]]] = {"quotes": []}
+    rng = Random("1 quotes held out")
+    for number in range(options.tasks):
+        chinese = number % 3 > 0
+        quoted = passages.text(rng, "test", chinese, rng.randint(3, 4))
+        tasks["quotes"].append(([Message("user", f"{'请重复：' if chinese else 'Repeat after me: '}{quoted}")], []))
     for name in SKILLS:
         rng, asked = Random(f"1 {name} held out"), tasks.setdefault(name, [])
         while len(asked) < options.tasks:

@@ -4,12 +4,14 @@ What is guessed changes no text: `sampling.draw` accepts a guess only if it is t
 anyway. It costs, though: every guess is one more row in the step. `Speculator` weighs the two against each other, and
 does without where it does not pay.
 
-`PromptLookup` guesses that what followed the last few tokens when they stood earlier in prompt or answer follows again.
+`PromptLookup` guesses that what followed the last tokens when they stood earlier in prompt or answer follows again.
 A smaller model (`draft.DraftModel`) can stand in its place.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,8 +63,7 @@ class Proposer(Protocol):
 
 
 class PromptLookup:
-    """Guesses from the text itself: the longest of its last few tokens that stood there before, and what followed.
-
+    """Guesses from the text: its longest end that stood there before, the last time that it did, and what followed.
     A sequence's table grows with it: a step costs the same however long the text is.
 
     Args:
@@ -71,12 +72,12 @@ class PromptLookup:
 
     free = True
     vocabulary: int | None = None
-    _RUN = 32  # a match is followed back so far, to know how sure it is
+    _PLACES = 64  # of the last two tokens, so many are looked at, the latest first
 
-    def __init__(self, longest: int = 4, shortest: int = 2) -> None:
+    def __init__(self, longest: int = 32, shortest: int = 1) -> None:
         if not 1 <= shortest <= longest:
             raise ValueError(f"prompt lookup of {shortest} to {longest} tokens: must be at least 1, shortest first")
-        self._sizes = tuple(range(longest, shortest - 1, -1))
+        self._longest, self._shortest = longest, shortest
         self._tables: dict[Key, _Table] = {}
 
     def price(self, key: Key, ids: Sequence[int], count: int) -> float:
@@ -90,33 +91,48 @@ class PromptLookup:
 
     def _guess(self, key: Key, ids: Sequence[int], count: int) -> Guess:
         table = self._tables.setdefault(key, _Table())
-        follows = table.follows
-        # A run of tokens is entered once another stands behind it, so that no text finds itself at its end.
-        for end in range(table.known, len(ids)):
-            for size in self._sizes:
-                if size <= end:
-                    follows[tuple(ids[end - size : end])] = end
-        table.known = len(ids)
-        for size in self._sizes:
-            if size > len(ids):
-                continue
-            start = follows.get(tuple(ids[len(ids) - size :]))
-            if start is not None:
-                run, most = size, min(self._RUN, start)
-                while run < most and ids[start - run - 1] == ids[len(ids) - run - 1]:
-                    run += 1
-                # Where the guess runs into its own beginning, it repeats: so a period of any length is continued.
-                period = len(ids) - start
-                tokens = tuple(ids[start + n % period] for n in range(count))
-                return Guess(tokens, run if run <= 4 else 2 + run.bit_length())
-        return Guess()
+        table.read(ids)
+        if not ids:
+            return Guess()
+        last = len(ids)
+        start, run = table.singles.get(ids[-1], 0), 1
+        places = table.pairs.get((ids[-2], ids[-1]), ()) if last > 1 and self._longest > 1 else ()
+        for place in reversed(places[-self._PLACES :]):
+            same, most = 2, min(self._longest, place)
+            while same < most and ids[place - same - 1] == ids[last - same - 1]:
+                same += 1
+            if same > run:
+                start, run = place, same
+                if run == self._longest:
+                    break
+        if not start or run < self._shortest:
+            return Guess()
+        tokens = tuple(ids[start : start + count])
+        if len(tokens) < count:
+            # Where the guess runs into its own beginning, it repeats: so a period of any length is continued.
+            tokens = (tokens * (count // len(tokens) + 1))[:count]
+        return Guess(tokens, run if run <= 4 else 2 + run.bit_length())
 
 
 @dataclass
 class _Table:
-    follows: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """Where the token behind a run of tokens stands, where they stood last."""
+    """Where the token behind one or two others stands: behind one where it did last, behind two everywhere."""
+
+    singles: dict[int, int] = field(default_factory=dict)
+    pairs: defaultdict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(list))
     known: int = 1
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Enter what is new. A token is entered once another stands behind it: no text finds itself at its end."""
+        known, end = self.known, len(ids)
+        if end <= known:
+            return
+        new = ids[known - 1 : end - 1]
+        self.singles.update(zip(new, range(known, end), strict=True))
+        before = max(known - 2, 0)
+        for place, pair in enumerate(itertools.pairwise(ids[before : end - 1]), before + 2):
+            self.pairs[pair].append(place)
+        self.known = end
 
 
 @dataclass
@@ -247,16 +263,20 @@ class Speculator:
         for key in keys:
             watched = self._watched[key]
             watched.used = 0
+            if not watched.guess.tokens:
+                continue
             chance, rate = (self._rate(key, (watched.guess.kind, first)) for first in (True, False))
             for _ in watched.guess.tokens:
                 if chance < self._HOPELESS:
                     break
                 chances.append((chance, key))
                 chance *= rate
+        if not chances:
+            return
         chances.sort(key=lambda chance: -chance[0])
         rows = len(keys) + other_rows
         tokens = float(len(keys))
-        best, taken = tokens / self._cost(rows) * self._GAIN if keys else 0.0, 0
+        best, taken = tokens / self._cost(rows) * self._GAIN, 0
         for n, (chance, _) in enumerate(chances, 1):
             tokens += chance
             speed = tokens / self._cost(rows + n)
