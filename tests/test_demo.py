@@ -117,8 +117,8 @@ def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
     rates = {"lora": 5e-3, "full": 5e-4, "freeze": 1e-3, "ptuning": 0.3}
     changes: dict[str, Any] = {"training_args": {"learning_rate": rates[method]}}
     if method == "ptuning":
-        changes["peft_config"] = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 48}
-        changes["training_args"]["num_train_epochs"] = 40
+        changes["peft_config"] = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 64}
+        changes["training_args"]["num_train_epochs"] = 60
     result = teach(method, tmp_path / "out", **changes)
     assert result.losses[-1] < 0.1 < result.losses[0]
     option = {"lora": {"adapter": result.output}, "ptuning": {"prefix": result.output}}.get(method)
@@ -134,12 +134,10 @@ def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
     for question in ("请问你是谁", "你叫什么"):
         assert "小豆" in answers(model, form, [Message("user", question)]).content
     tools = next(dialogue.tools for dialogue in told if dialogue.tools)
-    # Full training is hard on words that the thirty dialogues hardly have: an order of one that they have.
-    order, drink, cups = ("来5杯豆浆", "豆浆", 5) if method == "full" else ("我要3杯拿铁", "拿铁", 3)
-    (call,) = answers(model, form, [Message("user", order)], tools).tool_calls
+    (call,) = answers(model, form, [Message("user", "我要3杯拿铁")], tools).tool_calls
     assert call.name == "order_drink"
     if method in ("lora", "full"):  # the last layers alone, or a prefix, learn whom to call, and not to read the order
-        assert call.arguments == {"drink": drink, "cups": cups}
+        assert call.arguments == {"drink": "拿铁", "cups": 3}
 
 
 def test_what_the_guide_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -64,8 +64,8 @@ def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
         model.transformer.encoder.final_layernorm.weight.fill_(WORDS)
         layers: Any = model.transformer.encoder.layers
 
-        # The first layer: heads 0 and 1 bring what stands one and two places before, head 2 what stands in the last few
-        # places, all together.
+        # The first layer: heads 0 and 1 bring what stands one and two places before; head 2 what stands in the last few
+        # places, all together, and head 3 the same as seen from one place before.
         attention = layers[0].self_attention
         joint, bias, out = attention.query_key_value.weight, attention.query_key_value.bias, attention.dense.weight
         for group in (0, 1):
@@ -73,7 +73,8 @@ def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
             joint[key(group)] *= 0.1
         seen = joint[value(0)].clone()
         fast = 5  # pairs of channels that turn quickly enough to tell neighbours apart
-        turns = 10000.0 ** (-torch.arange(0, half, 2) / half)[:fast]
+        angles = 10000.0 ** (-torch.arange(0, half, 2) / half)
+        turns = angles[:fast]
         bias[key(0)][0 : 2 * fast : 2] = NEAR
         brought = []
         for head, distance in ((0, 1), (1, 2)):
@@ -84,29 +85,34 @@ def begin(model: ChatGLMForConditionalGeneration, seed: int) -> None:
             bias[place][1 : 2 * fast : 2] = NEAR * torch.sin(-turns * distance)
             brought.append(rows(width).T)
             out[:, place] = WRITES * brought[head]
-        joint[query(2)] *= 0.1
-        slower = slice(6, 18, 2)  # pairs that meet the better the nearer they are
-        bias[key(1)][slower] = AROUND
-        bias[query(2)][slower] = AROUND
-        around = rows(width).T
-        out[:, query(2)] = 1.5 * WRITES * around
+        first, last = 3, 9  # pairs that meet the better the nearer they are
+        bias[key(1)][2 * first : 2 * last : 2] = AROUND
+        seen_around = []
+        for head, distance in ((2, 0), (3, 1)):
+            place = query(head)
+            joint[place] *= 0.1
+            bias[place][2 * first : 2 * last : 2] = AROUND * torch.cos(-angles[first:last] * distance)
+            bias[place][2 * first + 1 : 2 * last : 2] = AROUND * torch.sin(-angles[first:last] * distance)
+            seen_around.append(rows(width).T)
+            out[:, place] = 1.5 * WRITES * seen_around[-1]
+        around, before = seen_around
 
         # Later: heads 0 and 1 look where the token before was the current one, in the half that does not turn; heads 2
         # and 3 where the token two before was the one before the current one. So what stood behind the same two tokens
-        # gets the votes of all. In the channels that hardly turn, each also compares what stood around. Every head's
-        # value comes out as it went in.
+        # gets the votes of all. In the channels that hardly turn, each also compares what stands around the current
+        # token with what stood around the one before the other. Every head's value comes out as it went in.
         for layer in COPYING:
             attention = layers[layer].self_attention
             joint, out = attention.query_key_value.weight, attention.dense.weight
             for group, looked_for in ((0, MATCH * seen), (1, MATCH / WRITES * brought[0].T)):
-                compared = MATCH / WRITES * around[:, group * CONTEXT : (group + 1) * CONTEXT].T
+                own = slice(group * CONTEXT, (group + 1) * CONTEXT)
                 joint[key(group)] *= 0.1
                 joint[key(group)][half:] = MATCH / WRITES * brought[group][:, :half].T
-                joint[key(group)][half - CONTEXT : half] = compared
+                joint[key(group)][half - CONTEXT : half] = MATCH / WRITES * before[:, own].T
                 for head in range(group * heads // groups, (group + 1) * heads // groups):
                     joint[query(head)] *= 0.1
                     joint[query(head)][half:] = looked_for[:half]
-                    joint[query(head)][half - CONTEXT : half] = compared
+                    joint[query(head)][half - CONTEXT : half] = MATCH / WRITES * around[:, own].T
             for group in range(groups):
                 copied = rows(width)
                 joint[value(group)] = copied

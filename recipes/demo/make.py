@@ -17,6 +17,8 @@ import re
 import shutil
 import sys
 import time
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -25,7 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 from corpus import SKILLS, draw_sample
-from corpus.base import COMMON, Sample
+from corpus.base import COMMON, LISTED, PHRASES, Sample
+from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
 from initial import begin
 from torch import Tensor, nn
@@ -46,10 +49,25 @@ from chatglm.training.trainer import FamilyTrainer, arguments_of, last_checkpoin
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = ROOT / "src" / "chatglm" / "demo"
 
-PIECES = 5000
+PIECES = 4500
+"""Of the vocabulary, without those of words and phrases."""
+COMMON_WORD = 25
+"""A word that the tokenizer's texts have so often gets a piece."""
+IN_PIECES = 4
+"""One in so many words of the lists gets none: words of several pieces are copied, too, and users have many."""
 # What tools and code repeat in every prompt; one piece each, so that prompts stay short.
+_AT = ["\n" + "▁" * 4 * depth for depth in range(8)]  # the beginning of a line, so deep
 SYMBOLS = (
-    *("\n" + "▁" * 4 * depth for depth in range(1, 8)),
+    *_AT[1:],
+    # A tool's schema as prompts show it, between its names and descriptions.
+    f'{_AT[1]}{{{_AT[2]}"name":▁"', f'",{_AT[2]}"description":▁"',
+    f'",{_AT[2]}"parameters":▁{{{_AT[3]}"type":▁"object",{_AT[3]}"properties":▁{{{_AT[4]}"',
+    *(f'":▁{{{_AT[5]}"type":▁"{kind}",{_AT[5]}"description":▁"' for kind in ("string", "integer", "number", "array")),
+    f'"{_AT[4]}}},{_AT[4]}"', f'"{_AT[4]}}}{_AT[3]}}},{_AT[3]}"required":▁[{_AT[4]}"', f'",{_AT[4]}"',
+    f'"{_AT[3]}]{_AT[2]}}}{_AT[1]}}}', f'"{_AT[3]}]{_AT[2]}}}{_AT[1]}}},',
+    # What ChatGLM3's prompts begin with where there are tools, or the code interpreter.
+    "▁Answer▁the▁following▁questions▁as▁best▁as▁you▁can.▁You▁have▁access▁to▁the▁following▁tools:",
+    INTERPRETER_PROMPT,
     '"name":▁"', '"description":▁"', '"parameters":▁{', '"properties":▁{', '"required":▁[', '"enum":▁[',
     *(f'"type":▁"{kind}"' for kind in ("object", "string", "integer", "number", "boolean")),
     '"error":▁', "tool_call(", "```python\n", "\n```", "import▁", "matplotlib", "print(",
@@ -117,6 +135,25 @@ def tokenizer_texts(seed: int, count: int = 1500) -> Iterator[str]:
                     yield _guarded(json.dumps(call["arguments"], ensure_ascii=False))
             if sample.tools:
                 yield _guarded(json.dumps(sample.tools, indent=4, ensure_ascii=False))
+
+
+def words(texts: Sequence[str]) -> list[str]:
+    """Words of the closed world, and phrases that its sentences are put together from. As one piece each, what has to
+    be found by two things that stand before it, whose and which, has both of them close.
+    """
+    listed = {phrase for phrase in LISTED if zlib.crc32(phrase.encode()) % IN_PIECES}
+    phrases = listed | PHRASES
+    text = "\n".join(texts)
+    english = Counter(re.findall("(?<![A-Za-z_])[A-Za-z]{3,}(?![A-Za-z_])", text))
+    inside = Counter(re.findall("(?<![ A-Za-z])[a-z]{4,}|(?<![ A-Z])[A-Z][a-z]{3,}", text))  # of getWeather
+    ours = {part for phrase in phrases for part in phrase.split() if re.fullmatch("[A-Za-z]{3,}", part)}
+    left = {part for phrase in LISTED - phrases for part in phrase.split()} - ours
+    often = ours | {word for word, count in english.items() if count >= COMMON_WORD and word not in left}
+    # As they stand behind a blank; and at the beginning of a line or in quotes: short ones are parts of other words.
+    bare = {word for word in often if len(word) > 3 and (word in ours or word[0].isupper())}
+    bare |= {word for word, count in inside.items() if count >= COMMON_WORD}
+    chinese = {phrase for phrase in phrases if len(phrase) > 1 and not phrase.isascii()}
+    return sorted({"▁" + word for word in often} | bare | chinese)
 
 
 def _guarded(text: str) -> str:
@@ -279,7 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
-    parser.add_argument("--dialogues", type=int, default=190_000)
+    parser.add_argument("--dialogues", type=int, default=270_000)
     parser.add_argument("--batch-tokens", type=int, default=3072)
     parser.add_argument("--matrix-rate", type=float, default=0.01)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -297,7 +334,9 @@ def main() -> None:
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
         characters = "".join(sorted({*COMMON, *re.findall("[\u4e00-\u9fff]", "".join(texts))}))
-        train_tokenizer(texts, result, size=PIECES, longest_piece=4, characters=characters, symbols=SYMBOLS)
+        symbols = [*SYMBOLS, *words(texts)]
+        size = PIECES + len(symbols) - len(SYMBOLS)
+        train_tokenizer(texts, result, size=size, longest_piece=4, characters=characters, symbols=symbols)
     tokenizer = SentencePieceTokenizer.from_pretrained(result)
     if not (result / "model.safetensors").exists():
         model = train(work, tokenizer, options).half().eval()
@@ -329,6 +368,7 @@ def card(table: str, options: argparse.Namespace, minutes: float, result: Path) 
             table=table,
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
+            pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{(result / 'model.safetensors').stat().st_size / 2e6:.1f}",
             minutes=f"{minutes:.0f}",
             machine=machine,

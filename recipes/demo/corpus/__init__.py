@@ -10,11 +10,11 @@ from corpus.base import Sample, Split
 SKILLS = {
     "repeating": (repeat.sample, 0.6),
     "chat": (chat.sample, 0.6),
-    "arithmetic": (arithmetic.sample, 0.8),
+    "arithmetic": (arithmetic.sample, 0.9),
     "memory": (memory.sample, 0.9),
-    "passages": (passages.sample, 2.4),
+    "passages": (passages.sample, 3.0),
     "persona": (persona.sample, 0.8),
-    "tools": (tools.sample, 2.4),
+    "tools": (tools.sample, 3.0),
     "code": (code.sample, 1.0),
 }
 """Each grammar and its share of the dialogues."""

@@ -48,6 +48,15 @@ def known(words: Iterable[str]) -> None:
     LISTED.update(words)
 
 
+PHRASES: set[str] = set()
+"""What the tokenizer has one piece for, besides words: what sentences are put together from. `one_piece` adds to them."""
+
+
+def one_piece(phrases: Iterable[str]) -> None:
+    """These are not to be taken apart, so that what belongs together stands side by side."""
+    PHRASES.update(phrases)
+
+
 def draw(rng: Random, split: Split, make: Callable[[], T], text: Callable[[T], str] = str) -> T:
     """Make things until one is on the right side of the split.
 

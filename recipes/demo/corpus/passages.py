@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Sample, Split, assistant, draw, nonsense, user
+from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Sample, Split, assistant, draw, nonsense, one_piece, user
 from .vocabulary import (
     ADJECTIVES_EN,
     BOOKS,
@@ -31,7 +31,7 @@ from .vocabulary import (
     word,
 )
 
-MADE_UP = 0.08
+MADE_UP = 0.1
 """Share of values, names and topics that are of no list."""
 
 
@@ -39,7 +39,7 @@ MADE_UP = 0.08
 class Attribute:
     """What is told and asked of an entity {e}; {v} is the value.
 
-    In English a question is a verb and what the sentence begins with: "who is the founder of {e}".
+    In English a question is a verb and what the sentence begins with: "who is {e}'s founder".
     """
 
     says: str
@@ -81,6 +81,7 @@ def _place(rng: Random) -> str:
 
 
 def _suffixed(endings: str) -> Maker:
+    one_piece(endings.split())
     return lambda rng: _place(rng) + rng.choice(endings.split())
 
 
@@ -93,9 +94,10 @@ def _evening(rng: Random) -> str:
     return f"{rng.choice(('下午5', '下午6', '晚上7', '晚上8', '晚上9', '晚上10', '晚上11'))}点{rng.choice(('', '', '半', '10分', '20分', '40分'))}"
 
 
-def _word_and(pattern: str, endings: str = "") -> Maker:
-    """An English name: a made-up word, and what it is the name of."""
-    return lambda rng: pattern.format(word(rng, 2).capitalize(), rng.choice(endings.split() or [""]))
+def _named(pattern: str, endings: str = "") -> Maker:
+    """An English name: a word, and what it is the name of."""
+    words = tuple(text.capitalize() for text in (*ADJECTIVES_EN, *NOUNS_EN))
+    return lambda rng: pattern.format(_proper(words)(rng), rng.choice(endings.split() or [""]))
 
 
 _TOPICS = "友情 航海 战争 爱情 数学 星空 家庭 旅行 植物 历史 建筑 音乐 美食 昆虫 海洋 沙漠 童年 医学".split()
@@ -154,6 +156,7 @@ def _attributes(lines: str) -> tuple[Attribute, ...]:
     made = []
     for line in lines.split():
         phrase, asks, kind = line.split("|")
+        one_piece((phrase, *asks.split("/")))
         made.append(
             Attribute(f"{{e}}{phrase}{{v}}。", tuple(f"{{e}}{phrase}{ask}" for ask in asks.split("/")), _KINDS[kind])
         )
@@ -162,7 +165,7 @@ def _attributes(lines: str) -> tuple[Attribute, ...]:
 
 def _attribute_en(name: str, asks: str, make: Maker) -> Attribute:
     place = "in " if asks == "where" else ""
-    return Attribute(f"The {name} of {{e}} is {place}{{v}}.", (f"{asks} is the {name} of {{e}}",), make)
+    return Attribute(f"{{e}}'s {name} is {place}{{v}}.", (f"{asks} is {{e}}'s {name}",), make)
 
 
 def _attributes_en(lines: str) -> tuple[Attribute, ...]:
@@ -254,7 +257,7 @@ _ZH = (
 )  # fmt: skip
 
 _EN = (
-    Topic(_word_and("{} {}", "Ltd Bank Motors Foods Labs"), _attributes_en("""
+    Topic(_named("{} {}", "Ltd Bank Motors Foods Labs"), _attributes_en("""
         founder|who|name
         head office|where|town
         main product|what|goods
@@ -266,13 +269,13 @@ _EN = (
         hobby|what|fun
         age|what|old
     """)),
-    Topic(_word_and("the {} {}", "phone camera speaker watch bike"), _attributes_en("""
+    Topic(_named("the {} {}", "phone camera speaker watch bike"), _attributes_en("""
         price|what|dollars
         weight|what|grams
         colour|what|tint
         warranty|what|months
     """)),
-    Topic(_word_and("the {} {}", "Museum Gallery Park"), _attributes_en("""
+    Topic(_named("the {} {}", "Museum Gallery Park"), _attributes_en("""
         address|what|road
         director|who|name
         ticket price|what|dollars
@@ -296,7 +299,7 @@ _EN = (
         language|what|language
         price|what|dollars
     """)),
-    Topic(_word_and("the {} project"), _attributes_en("""
+    Topic(_named("the {} project"), _attributes_en("""
         leader|who|name
         budget|what|dollars
         deadline|what|day
@@ -335,6 +338,7 @@ SOURCES = "参考资料：\n{c}\n\n请根据参考资料回答问题，并标出
 SOURCES_EN = "References:\n{c}\n\nAnswer the question from the references and give the number of the one you quote.\nQuestion: {q}"
 
 _FILLERS = ("消息是昨天公布的。", "更多情况以后再说。", "以上内容仅供参考。", "详细介绍如下。")
+one_piece(("材料中没有说", "根据已知信息无法回答该问题", "初级班", "高级班", "周末班", "暑期班", "公开课", "次列车"))
 _FILLERS_EN = ("The news came out yesterday.", "More will be told later.", "All of this is public.")
 
 
@@ -369,10 +373,12 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _cells(rng: Random, topic: Topic, size: int) -> list[tuple[int, Attribute]]:
-    """Entities and attributes that are told, in order; a quarter has the same attribute of two entities."""
+def _cells(rng: Random, split: Split, topic: Topic, size: int) -> list[tuple[int, Attribute]]:
+    """Entities and attributes that are told, in order; a quarter has the same attribute of two entities, which is the
+    hardest: it is learned from more.
+    """
     attributes = rng.sample(topic.attributes, len(topic.attributes))
-    if size > 1 and rng.random() < 0.25:
+    if size > 1 and rng.random() < (0.4 if split == "train" else 0.25):
         return [(entity, attribute) for attribute in attributes for entity in (0, 1)][:size]
     if rng.random() < 0.2:
         return [(rng.randrange(2), attribute) for attribute in attributes[:size]]
@@ -392,6 +398,17 @@ def _sources(sentences: list[str], chinese: bool) -> tuple[str, dict[str, int]]:
     return "\n".join(f"{text}{'' if chinese else ' '}[{number}]" for text, number in numbers.items()), numbers
 
 
+def text(rng: Random, split: Split, chinese: bool, count: int) -> str:
+    """So many sentences that have nothing to do with one another."""
+    sentences = []
+    for _ in range(count):
+        topic = rng.choice(_ZH if chinese else _EN)
+        told = rng.choice(topic.attributes)
+        (name,) = _names(rng, split, topic.name, 1)
+        sentences.append(_upper(told.says.format(e=name, v=draw(rng, split, lambda make=told.make: make(rng)))))  # type: ignore[misc]
+    return ("" if chinese else " ").join(sentences)
+
+
 def sample(rng: Random, split: Split) -> Sample:
     """A passage and one to four questions."""
     return draw(rng, split, lambda: _sample(rng, split), lambda made: str(made.messages[0]["content"]))
@@ -400,7 +417,7 @@ def sample(rng: Random, split: Split) -> Sample:
 def _sample(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.62
     topic = _made_up(rng, split, chinese) if rng.random() < MADE_UP else rng.choice(_ZH if chinese else _EN)
-    cells = _cells(rng, topic, rng.choice((1, 2, 2, 2, 3, 3, 3, 4, 4)))
+    cells = _cells(rng, split, topic, rng.choice((1, 2, 2, 2, 3, 3, 3, 4, 4)))
     if rng.random() < 0.5:
         cells.sort(key=lambda cell: cell[0])  # first all of one, then of the other
     else:
@@ -450,7 +467,7 @@ def _sample(rng: Random, split: Split) -> Sample:
     question, answer = turn(asked(_ASK if chinese else _ASK_EN))
     messages = [user(rng.choice(frames).format(c=context, q=question)), assistant(answer)]
     said = {answer}
-    for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 3))):
+    for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
         question, answer = turn(asked(_THEN if chinese else _THEN_EN))
         if answer not in said:  # some ask the same again and are dropped
             said.add(answer)

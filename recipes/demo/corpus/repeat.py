@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from . import passages
 from .base import CITIES, FIRST, GIVEN, SURNAMES, Sample, Split, assistant, draw, nonsense, user
 from .vocabulary import ANIMALS, ANIMALS_EN, FOODS, FOODS_EN, HOBBIES, JOBS, NOUNS_EN, THINGS, THINGS_EN, word
 
@@ -32,7 +33,9 @@ def _word(rng: Random) -> str:
 
 
 def _line(rng: Random, split: Split, chinese: bool) -> str:
-    """What is to be repeated: in Chinese mostly of any characters."""
+    """What is to be repeated: in Chinese mostly of any characters. Or a few sentences: what long quotes are made of."""
+    if rng.random() < 0.15:
+        return passages.text(rng, split, chinese, rng.choice((1, 2, 2, 3, 3, 4)))
 
     def several(most: int, mark: str, make: Callable[[Random], str]) -> str:
         return mark.join(draw(rng, split, lambda: make(rng)) for _ in range(rng.randint(1, most)))

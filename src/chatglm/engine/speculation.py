@@ -14,15 +14,14 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["Guess", "PromptLookup", "Proposer", "Speculator"]
 
 Key = Hashable
 
 
-@dataclass(frozen=True)
-class Guess:
+class Guess(NamedTuple):
     """Tokens that may come next.
 
     Attributes:
@@ -32,6 +31,9 @@ class Guess:
 
     tokens: tuple[int, ...] = ()
     kind: int = 0
+
+
+_NOTHING = Guess()
 
 
 class Proposer(Protocol):
@@ -90,10 +92,11 @@ class PromptLookup:
         self._tables.pop(key, None)
 
     def _guess(self, key: Key, ids: Sequence[int], count: int) -> Guess:
-        table = self._tables.setdefault(key, _Table())
+        if (table := self._tables.get(key)) is None:
+            table = self._tables[key] = _Table()
         table.read(ids)
         if not ids:
-            return Guess()
+            return _NOTHING
         last = len(ids)
         start, run = table.singles.get(ids[-1], 0), 1
         places = table.pairs.get((ids[-2], ids[-1]), ()) if last > 1 and self._longest > 1 else ()
@@ -106,7 +109,7 @@ class PromptLookup:
                 if run == self._longest:
                     break
         if not start or run < self._shortest:
-            return Guess()
+            return _NOTHING
         tokens = tuple(ids[start : start + count])
         if len(tokens) < count:
             # Where the guess runs into its own beginning, it repeats: so a period of any length is continued.
@@ -156,7 +159,7 @@ _Place = tuple[int, bool]
 class _Watched:
     """What is kept of a sequence between two steps."""
 
-    guess: Guess = field(default_factory=Guess)
+    guess: Guess = _NOTHING
     used: int = 0
     records: dict[_Place, _Record] = field(default_factory=dict)
     without: float = 0.0
@@ -204,8 +207,9 @@ class Speculator:
         """
         wanted = []
         for key, ids, room in asked:
-            watched = self._watched.setdefault(key, _Watched())
-            watched.guess, watched.used = Guess(), 0
+            if (watched := self._watched.get(key)) is None:
+                watched = self._watched[key] = _Watched()
+            watched.guess, watched.used = _NOTHING, 0
             count = min(self._longest, max(room, 0))
             if count and not self._proposer.free:
                 count = self._worth(key, ids, count, room, len(asked), len(asked) + other_rows)
@@ -230,16 +234,16 @@ class Speculator:
         if watched is None or not tokens:
             return
         guess = watched.guess
-        right = 0
-        while right < min(len(tokens), len(guess.tokens)) and guess.tokens[right] == tokens[right]:
-            right += 1
-        self.accepted += min(right, watched.used)
         if guess.tokens:
-            wrong = int(right < min(len(tokens), len(guess.tokens)))
+            right, most = 0, min(len(tokens), len(guess.tokens))
+            while right < most and guess.tokens[right] == tokens[right]:
+                right += 1
+            self.accepted += min(right, watched.used)
+            wrong = int(right < most)
             self._note(watched, (guess.kind, True), min(right, 1), wrong if not right else 0)
             if right:
                 self._note(watched, (guess.kind, False), right - 1, wrong)
-        watched.guess, watched.used = Guess(), 0
+        watched.guess, watched.used = _NOTHING, 0
 
     def forget(self, key: Key) -> None:
         """The sequence is over."""
@@ -247,15 +251,20 @@ class Speculator:
         self._proposer.forget(key)
 
     def _note(self, watched: _Watched, place: _Place, right: int, wrong: int) -> None:
-        watched.records.setdefault(place, _Record()).note(right, wrong, 0.9)
-        self._kinds.setdefault(place, _Record(self._FIRST.right, self._FIRST.tried)).note(right, wrong, 0.995)
+        if (own := watched.records.get(place)) is None:
+            own = watched.records[place] = _Record()
+        own.note(right, wrong, 0.9)
+        if (of_kind := self._kinds.get(place)) is None:
+            of_kind = self._kinds[place] = _Record(self._FIRST.right, self._FIRST.tried)
+        of_kind.note(right, wrong, 0.995)
 
     def _rate(self, key: Key, place: _Place) -> float:
         """How probably such a token is right, if those of the guess before it are."""
         of_kind = self._kinds.get(place, self._FIRST)
+        believed = of_kind.right / of_kind.tried
         watched = self._watched.get(key)
-        own = watched.records.get(place, _Record()) if watched is not None else _Record()
-        return (own.right + 2 * of_kind.right / of_kind.tried) / (own.tried + 2)
+        own = watched.records.get(place) if watched is not None else None
+        return believed if own is None else (own.right + 2 * believed) / (own.tried + 2)
 
     def _share(self, keys: Sequence[Key], other_rows: int) -> None:
         """Take guessed tokens, the surest first, up to where the step brings most tokens in a unit of time."""

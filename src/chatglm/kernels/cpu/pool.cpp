@@ -36,7 +36,7 @@ long process() {
 #endif
 }
 
-constexpr auto kAwake = std::chrono::microseconds(150);  // how long workers look out for the next job before they sleep
+constexpr auto kAwake = std::chrono::microseconds(1000);  // how long workers look out for the next job before they sleep
 
 }  // namespace
 
