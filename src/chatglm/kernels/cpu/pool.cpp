@@ -36,7 +36,9 @@ long process() {
 #endif
 }
 
-constexpr auto kAwake = std::chrono::microseconds(1000);  // how long workers look out for the next job before they sleep
+// Workers look out for the next job before they sleep: for so long busily, and after that they let others run. Between
+// steps of a small model there is half a millisecond of Python, and to be woken takes as long as half of its step.
+constexpr auto kBusy = std::chrono::microseconds(150), kAwake = std::chrono::microseconds(1000);
 
 }  // namespace
 
@@ -94,12 +96,16 @@ void Pool::run(const std::function<void(int)>& job) {
 
 void Pool::work(int thread, uint64_t seen) {
   for (;;) {
-    const auto give_up = std::chrono::steady_clock::now() + kAwake;
+    const auto begin = std::chrono::steady_clock::now();
     for (int i = 0; begun_.load(std::memory_order_acquire) == seen; ++i) {
       relax();
-      if (i % 64 == 63 && std::chrono::steady_clock::now() > give_up) {
+      if (i % 64 != 63) continue;
+      const auto waited = std::chrono::steady_clock::now() - begin;
+      if (waited > kAwake) {
         std::unique_lock<std::mutex> guard(sleep_);
         wake_.wait(guard, [&] { return begun_.load(std::memory_order_acquire) != seen; });
+      } else if (waited > kBusy) {
+        std::this_thread::yield();
       }
     }
     if (ending_) return;
