@@ -201,8 +201,11 @@ class Pieces(io.StringIO):
         self.pieces.append(text)
         if self._interrupt_at and self._interrupt_at in self.getvalue() + text and not self.interrupted.is_set():
             self.interrupted.set()
-            raise KeyboardInterrupt
+            self.interrupt()
         return super().write(text)
+
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
 
 
 def test_text_streams_in_whole_characters_as_it_stays(over, chat, checkpoint, monkeypatch) -> None:
@@ -241,6 +244,35 @@ def test_an_answer_that_is_interrupted_is_forgotten(over, chat, monkeypatch) -> 
     assert engine.aborted == engine.asked[:1]
     asked = [Message("user", "second"), Message("assistant", "好"), Message("user", "third")]
     assert [one.ids for one in engine.asked[1:]] == [write.form.prompt(asked[:1]), write.form.prompt(asked)]
+
+
+class Dropping(Pieces):
+    """Where Ctrl-C comes in a finalizer, whose exceptions Python drops."""
+
+    def interrupt(self) -> None:
+        class Last:
+            def __del__(self) -> None:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000):  # here Python notices
+                    pass
+
+        Last()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_in_a_finalizer_is_not_lost(over, chat, monkeypatch) -> None:
+    stdout = Dropping("two")
+
+    def wait() -> None:
+        if engine.made > 20:
+            assert stdout.interrupted.wait(60)
+
+    _, engine = over(lambda write: [write.say("one two three " * 50), write.say("好")], watch=wait)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    chat(lines=("first", "second"))
+    assert stdout.getvalue().splitlines()[1:] == ["好"]
+    assert engine.aborted == engine.asked[:1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from chatglm.cli.models import add_assistant_arguments, open_assistant
@@ -93,8 +97,13 @@ class _Dialogue:
 
         asked = Message("user", question)
         transcript = Transcript()
-        with closing(self.assistant.stream([*self.start, *self.turns, asked], params=self.params)) as deltas:
+        with (
+            _interrupts() as noted,
+            closing(self.assistant.stream([*self.start, *self.turns, asked], params=self.params)) as deltas,
+        ):
             for delta in deltas:
+                if noted:
+                    raise KeyboardInterrupt
                 transcript.add(delta)
                 if isinstance(delta, TextDelta):
                     print(delta.text, end="", flush=True)
@@ -111,6 +120,28 @@ class _Dialogue:
             print(f"[{answer.finish.note}]", file=sys.stderr)
         if self.verbose:
             print(_figures(answer), file=sys.stderr)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C is noted, too: Python drops the exception if it comes up inside a finalizer, and the key was pressed for
+    nothing.
+    """
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _figures(answer: Answer) -> str:
