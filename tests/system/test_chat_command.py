@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,14 @@ def test_an_answer_that_is_interrupted_is_forgotten(over, chat, monkeypatch) -> 
     assert [one.ids for one in engine.asked[1:]] == [write.form.prompt(asked[:1]), write.form.prompt(asked)]
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C works, even where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Dropping(Pieces):
     """Where Ctrl-C comes in a finalizer, whose exceptions Python drops."""
 
@@ -261,7 +269,7 @@ class Dropping(Pieces):
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_in_a_finalizer_is_not_lost(over, chat, monkeypatch) -> None:
+def test_ctrl_c_in_a_finalizer_is_not_lost(over, chat, monkeypatch, ctrl_c) -> None:
     stdout = Dropping("two")
 
     def wait() -> None:
@@ -276,7 +284,7 @@ def test_ctrl_c_in_a_finalizer_is_not_lost(over, chat, monkeypatch) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-def test_ctrl_c_ends_the_answer_not_the_dialogue() -> None:
+def test_ctrl_c_ends_the_answer_not_the_dialogue(ctrl_c) -> None:
     long = [
         "--min-new-tokens",
         "1500",
