@@ -229,3 +229,34 @@ def test_in_a_batch_a_draft_model_has_to_bring_more() -> None:
         return max(map(len, speculator.propose([(n, PASSAGE[: 20 + n], 50) for n in range(sequences)])))
 
     assert longest(1) > longest(4)
+
+
+class Looked(PromptLookup):
+    """Counts how often it is asked, and takes its time."""
+
+    asked = 0
+    now = 0.0
+
+    def propose(self, asked: Sequence[tuple[object, Sequence[int], int]]) -> list[Guess]:
+        self.asked += 1
+        self.now += 20e-6
+        return super().propose(asked)
+
+
+@pytest.mark.parametrize(("step", "most"), [(300e-6, 0.25), (50e-3, 1.0)])
+def test_where_steps_are_short_looking_in_vain_is_seldom(step: float, most: float) -> None:
+    lookup = Looked()
+    text = [1000 + n for n in range(200)]
+    speculator = Speculator(lookup, lambda rows: step, clock=lambda: lookup.now)
+    _, steps = write(text[:2], text[2:], speculator, cheap)
+    assert (most == 1.0) == (lookup.asked == steps - 1)  # nothing comes after the last token
+    assert lookup.asked <= most * steps
+
+
+def test_after_a_rest_what_is_quoted_is_found() -> None:
+    lookup = Looked()
+    speculator = Speculator(lookup, lambda rows: 300e-6 * cheap(rows), clock=lambda: lookup.now)
+    new = [1000 + n for n in range(100)]
+    _, before = write(PASSAGE, new, speculator, cheap)
+    _, steps = write(PASSAGE, new + PASSAGE[20:80], speculator, cheap)
+    assert steps - before < 30

@@ -11,6 +11,7 @@ A smaller model (`draft.DraftModel`) can stand in its place.
 from __future__ import annotations
 
 import itertools
+import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -161,6 +162,11 @@ class _Watched:
 
     guess: Guess = _NOTHING
     used: int = 0
+    vain: int = 0
+    """Guesses in a row that brought nothing, of a proposer that is free."""
+    rest: int = 0
+    """Steps to come in which none is made."""
+    asked: bool = False
     records: dict[_Place, _Record] = field(default_factory=dict)
     without: float = 0.0
     """Its share of the time of steps since the last guess, with a proposer that is not free."""
@@ -172,13 +178,15 @@ class Speculator:
     A guess of k tokens, the first right with probability a and each further one with b, brings a (1 + b + … + bᵏ⁻¹)
     tokens more and takes k rows more. How long a step of so many rows takes, the runner says; how often guesses are
     right is counted, for each sequence and kind of guess, starting from what the others of the kind show. Guesses that
-    are free are compared with the text even when they are not used, so that nothing need be tried in order to be known.
+    are free are compared with the text even when they are not used, so that nothing need be tried in order to be known;
+    but where steps are so short that looking is felt, and it brings nothing, it is done every few steps only.
     Others are made where they promise to pay, and elsewhere as seldom as costs next to nothing, to see whether that has
     changed.
 
     Args:
-        cost: time of a step with so many rows, in any unit; only ratios count.
+        cost: seconds that a step with so many rows takes.
         longest: tokens of a guess.
+        clock: tells the time, in seconds.
 
     Attributes:
         proposed, accepted: guessed tokens that went into steps, and those of them that were right.
@@ -188,12 +196,23 @@ class Speculator:
     _GAIN = 1.03  # a guess must promise so much more speed; what is tried may cost as much
     _HOPELESS = 0.02  # a token that is so improbable is not worth a thought
     _SOON = 32  # steps within which it must pay that a proposer reads a sequence
+    _PATIENCE = 4  # so many free guesses in vain, and they are made less often:
+    _FELT = 0.01  # so that they take this share of a step's time,
+    _PAUSE = 7  # but this many steps apart at most, as what follows may be a quotation
 
-    def __init__(self, proposer: Proposer, cost: Callable[[int], float], *, longest: int = 16) -> None:
+    def __init__(
+        self,
+        proposer: Proposer,
+        cost: Callable[[int], float],
+        *,
+        longest: int = 16,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         if longest < 1:
             raise ValueError(f"guesses of {longest} tokens: must be at least 1")
         self.proposed = self.accepted = 0
-        self._proposer, self._cost, self._longest = proposer, cost, longest
+        self._proposer, self._cost, self._longest, self._clock = proposer, cost, longest, clock
+        self._takes = 0.0  # seconds that a free guess takes
         self._watched: dict[Key, _Watched] = {}
         self._kinds: dict[_Place, _Record] = {}
 
@@ -205,22 +224,37 @@ class Speculator:
                 length leave (one less than the tokens that may still come, as each step brings one by itself).
             other_rows: of the same step, prompts being read.
         """
+        free = self._proposer.free
         wanted = []
         for key, ids, room in asked:
             if (watched := self._watched.get(key)) is None:
                 watched = self._watched[key] = _Watched()
-            watched.guess, watched.used = _NOTHING, 0
+            watched.guess, watched.used, watched.asked = _NOTHING, 0, False
+            if watched.rest:
+                watched.rest -= 1
+                continue
             count = min(self._longest, max(room, 0))
-            if count and not self._proposer.free:
+            if count and not free:
                 count = self._worth(key, ids, count, room, len(asked), len(asked) + other_rows)
             if count:
                 wanted.append((key, ids, count))
-        for (key, _, _), guess in zip(wanted, self._proposer.propose(wanted) if wanted else (), strict=True):
-            self._watched[key].guess = guess
-            self._watched[key].used = len(guess.tokens)
-            self._watched[key].without = 0.0
-        if self._proposer.free:
+        if not wanted:
+            return [[] for _ in asked]
+        began = self._clock()
+        for (key, _, _), guess in zip(wanted, self._proposer.propose(wanted), strict=True):
+            watched = self._watched[key]
+            watched.guess, watched.used, watched.asked = guess, len(guess.tokens), free
+            watched.without = 0.0
+        if free:
             self._share([key for key, _, _ in asked], other_rows)
+            took = (self._clock() - began) / len(wanted)
+            # Slowly upwards: a prompt is read once, and that is not what a guess takes.
+            self._takes += (took - self._takes) * (0.1 if took > self._takes else 0.3)
+            share = self._takes * len(asked) / (self._FELT * self._cost(len(asked) + other_rows))
+            pause = min(int(share), self._PAUSE)
+            for key, _, _ in wanted:
+                if (watched := self._watched[key]).vain >= self._PATIENCE:
+                    watched.rest = pause
         proposals = []
         for key, _, _ in asked:
             watched = self._watched[key]
@@ -233,9 +267,9 @@ class Speculator:
         watched = self._watched.get(key)
         if watched is None or not tokens:
             return
-        guess = watched.guess
+        guess, right = watched.guess, 0
         if guess.tokens:
-            right, most = 0, min(len(tokens), len(guess.tokens))
+            most = min(len(tokens), len(guess.tokens))
             while right < most and guess.tokens[right] == tokens[right]:
                 right += 1
             self.accepted += min(right, watched.used)
@@ -243,6 +277,8 @@ class Speculator:
             self._note(watched, (guess.kind, True), min(right, 1), wrong if not right else 0)
             if right:
                 self._note(watched, (guess.kind, False), right - 1, wrong)
+        if watched.asked:
+            watched.vain = 0 if right and (watched.used or right > 1) else watched.vain + 1
         watched.guess, watched.used = _NOTHING, 0
 
     def forget(self, key: Key) -> None:
