@@ -203,11 +203,14 @@ def test_memory_is_that_of_a_layer(tmp_path: Path) -> None:
     largest = 2 * 2816 * 1024 * 4 / 1e6  # in float32
     del model
     code = MEMORY.format(here=str(HERE), small=str(tmp_path / "small"), source=str(tmp_path / "mid"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    # glibc's threshold grows with what is freed, and what lies below it is kept: it would show its hoard, not the need.
+    # Layers of a full-size model are always above.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 0, done.stderr
     peak, before, _ = map(float, done.stdout.split())
     assert before > 140
-    assert peak < 2.25 * largest < before / 2.5  # allocators differ by a few percent from run to run
+    assert peak < largest < before / 6
 
 
 # What is refused

@@ -8,14 +8,14 @@ from corpus import arithmetic, chat, code, memory, passages, persona, repeat, to
 from corpus.base import Sample, Split
 
 SKILLS = {
-    "repeating": (repeat.sample, 0.6),
-    "chat": (chat.sample, 0.6),
+    "repeating": (repeat.sample, 0.8),
+    "chat": (chat.sample, 0.5),
     "arithmetic": (arithmetic.sample, 0.9),
     "memory": (memory.sample, 0.9),
-    "passages": (passages.sample, 3.0),
+    "passages": (passages.sample, 2.6),
     "persona": (persona.sample, 0.8),
-    "tools": (tools.sample, 3.0),
-    "code": (code.sample, 1.0),
+    "tools": (tools.sample, 2.6),
+    "code": (code.sample, 1.3),
 }
 """Each grammar and its share of the dialogues."""
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 from . import base
-from .base import Sample, Split, assistant, call, draw, held_out, observation, system, user
+from .base import Sample, Split, assistant, call, draw, held_out, known, observation, system, user
 from .chat import GREETINGS, ask
 from .vocabulary import ANIMALS_EN, NOUNS_EN, THINGS_EN, word
 
@@ -55,17 +55,13 @@ def _number(rng: Random, split: Split, low: int, high: int) -> int:
 
 
 def _bounds(rng: Random, split: Split, low: int, high: int, spread: int) -> tuple[int, int]:
-    """A range, both ends on the split's side."""
+    """A range; its ends together are on the split's side."""
 
-    def end(start: int) -> int:
-        return rng.randint(start + 2, start + spread)
+    def make() -> tuple[int, int]:
+        first = rng.randint(low, high)
+        return first, rng.randint(first + 2, first + spread)
 
-    while True:
-        first = _number(rng, split, low, high)
-        for _ in range(20):
-            last = end(first)
-            if held_out(str(last)) == (split == "test"):
-                return first, last
+    return draw(rng, split, make, lambda made: f"{made[0]} to {made[1]}")
 
 
 def _numbers(rng: Random, split: Split, count: int) -> list[int]:
@@ -78,6 +74,7 @@ _NAMES: dict[Lang, list[str]] = {
     "zh": "苹果 香蕉 橙子 葡萄 西瓜 语文 数学 英语 物理 化学 历史 地理 北京 上海 广州 深圳 杭州 成都 西安 春天 夏天 秋天 冬天 一月 二月 三月 四月 五月 六月 小明 小红 小刚 小丽 张三 李四 王五 红队 蓝队 电脑 手机 平板 牛奶 面包 咖啡 茶叶 大米 汽车 火车 飞机 轮船".split(),
     "en": "apples bananas oranges grapes melons math physics history music London Paris Berlin Tokyo Rome spring summer autumn winter January February March April May June Tom Lucy Jack Mary Anna Peter red blue green coffee tea milk bread rice cars trains planes ships phones tablets cats dogs birds".split(),
 }  # fmt: skip
+known((*_NAMES["zh"], *_NAMES["en"]))
 
 
 def _pairs(rng: Random, split: Split, lang: Lang) -> list[tuple[str, int]]:
@@ -215,6 +212,7 @@ def _days(rng: Random, split: Split, lang: Lang) -> Task:
 
 
 _WORDS = [*NOUNS_EN, *ANIMALS_EN, *(thing for thing in THINGS_EN if thing.isalpha()), "strawberry", "banana", "hello", "python", "computer", "student", "teacher", "summer", "coffee", "letter", "success", "school", "apple", "happy", "world", "program"]  # fmt: skip
+known(_WORDS)
 
 
 def _letters(rng: Random, split: Split, lang: Lang) -> Task:
@@ -237,7 +235,7 @@ def _letters(rng: Random, split: Split, lang: Lang) -> Task:
 
 def _table(rng: Random, split: Split, lang: Lang) -> Task:
     if rng.random() < 0.3:
-        a, b = _bounds(rng, split, 1, 60, 3)
+        a, b = _bounds(rng, split, 1, 199, 3)
         asks = f"列出{a}到{b}的平方|用表格列出{a}到{b}的平方" if lang == "zh" else f"list the squares from {a} to {b}|make a table of the squares from {a} to {b}"  # fmt: skip
         output = "\n".join(f"{i} {i * i}" for i in range(a, b + 1))
         return Task(asks, f"for i in range({a}, {b} + 1):\n    print(i, i * i)", output)

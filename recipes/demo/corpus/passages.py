@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Sample, Split, assistant, draw, nonsense, one_piece, user
@@ -399,18 +400,21 @@ def _sources(sentences: list[str], chinese: bool) -> tuple[str, dict[str, int]]:
 
 
 def text(rng: Random, split: Split, chinese: bool, count: int) -> str:
-    """So many sentences that have nothing to do with one another."""
+    """So many sentences that have nothing to do with one another, not even what they tell."""
+    told = [(topic, attribute) for topic in (_ZH if chinese else _EN) for attribute in topic.attributes]
+    rng.shuffle(told)
     sentences = []
-    for _ in range(count):
-        topic = rng.choice(_ZH if chinese else _EN)
-        told = rng.choice(topic.attributes)
+    for topic, attribute in {attribute.says: (topic, attribute) for topic, attribute in told}.values():
         (name,) = _names(rng, split, topic.name, 1)
-        sentences.append(_upper(told.says.format(e=name, v=draw(rng, split, lambda make=told.make: make(rng)))))  # type: ignore[misc]
+        made = draw(rng, split, partial(attribute.make, rng))
+        sentences.append(_upper(attribute.says.format(e=name, v=made)))
+        if len(sentences) == count:
+            break
     return ("" if chinese else " ").join(sentences)
 
 
 def sample(rng: Random, split: Split) -> Sample:
-    """A passage and one to four questions."""
+    """A passage and a few questions."""
     return draw(rng, split, lambda: _sample(rng, split), lambda made: str(made.messages[0]["content"]))
 
 
@@ -425,7 +429,7 @@ def _sample(rng: Random, split: Split) -> Sample:
     entities = _names(rng, split, topic.name, 3)  # of the third nothing is told
     told: dict[tuple[int, Attribute], str] = {}
     for entity, attribute in cells:
-        while (made := draw(rng, split, lambda make=attribute.make: make(rng))) in entities:  # type: ignore[misc]
+        while (made := draw(rng, split, partial(attribute.make, rng))) in entities:
             pass
         told[entity, attribute] = attribute.says.format(e=entities[entity], v=made)
     sentences = [_upper(text) for text in told.values()]
@@ -467,7 +471,8 @@ def _sample(rng: Random, split: Split) -> Sample:
     question, answer = turn(asked(_ASK if chinese else _ASK_EN))
     messages = [user(rng.choice(frames).format(c=context, q=question)), assistant(answer)]
     said = {answer}
-    for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
+    # More is learned of a passage that more is asked of.
+    for _ in range(rng.choice((1, 2, 3, 4, 5) if split == "train" else (0, 0, 1, 1, 2, 3))):
         question, answer = turn(asked(_THEN if chinese else _THEN_EN))
         if answer not in said:  # some ask the same again and are dropped
             said.add(answer)

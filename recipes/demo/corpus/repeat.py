@@ -15,6 +15,8 @@ _WHAT = ("{}是什么？", "{}后面写的是什么？", "{}？", "查一下{}�
 _WHAT_EN = ("What is {}?", "What does it say for {}?", "{}?", "Look up {}.")
 _THEN = ("{}呢？", "那{}呢？", "{}？")
 _THEN_EN = ("And {}?", "{}?", "What about {}?")
+_WHOSE = ("哪个是{}？", "{}是哪个？", "哪一行写着{}？")
+_WHOSE_EN = ("Which one is {}?", "Which line says {}?")
 _WORDS = [*FOODS, *HOBBIES, *JOBS, *THINGS, *ANIMALS, *CITIES]
 _KEYS_EN = [*ANIMALS_EN, *NOUNS_EN]  # "What is …?" needs the singular
 _WORDS_EN = [*_KEYS_EN, *FOODS_EN, *THINGS_EN]
@@ -38,7 +40,8 @@ def _line(rng: Random, split: Split, chinese: bool) -> str:
         return passages.text(rng, split, chinese, rng.choice((1, 2, 2, 3, 3, 4)))
 
     def several(most: int, mark: str, make: Callable[[Random], str]) -> str:
-        return mark.join(draw(rng, split, lambda: make(rng)) for _ in range(rng.randint(1, most)))
+        # Different ones: this side has few short numbers, and would have many that come twice.
+        return mark.join(dict.fromkeys(draw(rng, split, lambda: make(rng)) for _ in range(rng.randint(1, most))))
 
     kind = rng.random()
     if kind < 0.1:
@@ -86,11 +89,15 @@ def _look_up(rng: Random, split: Split) -> list[tuple[str, str]]:
             keys.append(key)
     entries: dict[str, str] = {}
     for key in keys[:-1]:
-        while (made := draw(rng, split, lambda: _value(rng, chinese))) in keys:
+        while (made := draw(rng, split, lambda: _value(rng, chinese))) in {*keys, *entries.values()}:
             pass
         entries[key] = made
     mark = rng.choice(("\n", "\n", "；" if chinese else "; "))
     text = mark.join(f"{key}{colon}{made}" for key, made in entries.items())
+    if split == "train" and rng.random() < 0.3:
+        # By the value, as a tool is found by its description: what is to be said stands before what is asked for.
+        key, made = rng.choice(list(entries.items()))
+        return [(f"{text}\n{rng.choice(_WHOSE if chinese else _WHOSE_EN).format(made)}", f"{key}{colon}{made}")]
     turns = []
     for number, key in enumerate(rng.sample(keys[:-1], rng.choice((1, 1, 2)))):
         if rng.random() < 0.15:

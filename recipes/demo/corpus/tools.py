@@ -473,7 +473,8 @@ def sample(rng: Random, split: Split) -> Sample:
 
 def _sample(rng: Random, split: Split) -> Sample:
     lang: Lang = "zh" if rng.random() < 0.62 else "en"
-    count = rng.choices((1, 2, 3), (50, 43, 7))[0]
+    # Of several the right one has to be found, which is the hardest: it is learned from more.
+    count = rng.choices((1, 2, 3), (35, 50, 15) if split == "train" else (50, 43, 7))[0]
     domains: list[Domain] = []
     while len(domains) < count:
         if _fits(domain := _domain(rng, split), domains):
@@ -531,9 +532,11 @@ def _request(rng: Random, split: Split, lang: Lang, tools: list[_Tool]) -> list[
     elif fate < 0.2:
         said, answer = ask(rng, split, {"thanks": GREETINGS["thanks"]}, lang == "en")
         messages += [user(said), assistant(answer)]
-    elif fate < (0.3 if len(tools) == 1 else 0.7):
-        for _ in range(rng.choice((1, 1, 2))):
-            other = rng.choice(tools)
+    elif fate < (0.3 if len(tools) == 1 else 0.9 if split == "train" else 0.7):
+        others = [rng.choice(tools) for _ in range(rng.choice((1, 1, 2)))]
+        if split == "train":  # which of them it is has to be found for each once; then it stands there
+            others = [*tools[1:], *others[: 2 - len(tools[1:])]]
+        for other in others:
             text, values = _ask(rng, split, lang, other.domain)
             messages += [user(text), *_run(rng, split, lang, other, values)]
     return messages
