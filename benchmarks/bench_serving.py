@@ -516,7 +516,7 @@ def main() -> None:
     report = {
         "machine": about,
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+        "options": {key: value for key, value in vars(options).items() if not isinstance(value, Path)},
         "bandwidth": readings,
         "parts": found,
         "slices": [asdict(s) for s in slices],

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from typing import Any
 
@@ -94,7 +95,7 @@ def measure(side: str, layers: int, hidden: int, steps: int, batch: int, longest
     examples = [Example(ids, wanted, (range(len(ids)),)) for ids, wanted in data]
     clock = Clock()
     arguments = TrainingArguments(
-        output_dir="/tmp/chatglm-training-speed",
+        output_dir=tempfile.gettempdir(),  # nothing is saved
         per_device_train_batch_size=batch,
         num_train_epochs=1,
         learning_rate=1e-4,
