@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from running import said
 from tiny import chatglm_model, glm_model, glm_prompt
 
 from chatglm.assistant import Assistant
@@ -22,17 +23,6 @@ QUESTIONS = ("你好", "给我讲一个故事。", "北京的天气怎么样？"
 @pytest.fixture(scope="module")
 def demo() -> Loaded:
     return load_parts(dtype="float32")
-
-
-def said(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> list[list[int]]:
-    requests = [engine.submit(prompt, params) for prompt in prompts]
-    texts: dict[int, list[int]] = {id(request): [] for request in requests}
-    while not engine.idle:
-        for event in engine.step():
-            texts[id(event.request)] += event.tokens
-        engine.check()
-    assert engine.stats().pages_used == 0
-    return list(texts.values())
 
 
 def steps_are_slow(engine: Engine, seconds: float = 10.0) -> None:

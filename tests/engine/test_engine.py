@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from running import events, generated
 from tiny import chatglm_model, glm_model, glm_prompt
 from transformers import GlmConfig, GlmForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from chatglm.engine.engine import Engine, Event, Request
+from chatglm.engine.engine import Engine, Request
 from chatglm.engine.runners import NativeRunner, TorchRunner, runner_for
 from chatglm.engine.speculation import Guess
 from chatglm.errors import InputError, QueueFullError
@@ -56,26 +57,12 @@ def prompts(name: str, count: int, seed: int = 0, most: int = 150) -> list[list[
     return [glm_prompt(ids) for ids in made] if name == "glm" else made
 
 
-def generated(model: Any, prompt: list[int], count: int) -> list[int]:
-    ids = torch.tensor([prompt])
-    out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, min_new_tokens=count,
-        eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    return out[0, len(prompt) :].tolist()
-
-
 def run(engine: Engine, requests: list[Request]) -> dict[int, list[int]]:
     """Step until all is done, checking after each; tokens by request."""
     numbers = {id(request): number for number, request in enumerate(requests)}
     said: dict[int, list[int]] = {number: [] for number in range(len(requests))}
-    steps = 0
-    while not engine.idle:
-        for event in engine.step():
-            said[numbers[id(event.request)]] += event.tokens
-        engine.check()
-        steps += 1
-        assert steps < 10_000
+    for event in events(engine):
+        said[numbers[id(event.request)]] += event.tokens
     assert engine.stats().pages_used == sum(len(pages) for _, pages in engine._scheduler._prefixes.values())
     return said
 
@@ -186,11 +173,9 @@ def test_samples_of_one_prompt(name: str) -> None:
         for other in beside:
             engine.submit(other, GREEDY)
         said: dict[int, list[int]] = {0: [], 1: [], 2: []}
-        while not engine.idle:
-            for event in engine.step():
-                if event.request is request:
-                    said[event.index] += event.tokens
-            engine.check()
+        for event in events(engine):
+            if event.request is request:
+                said[event.index] += event.tokens
         return list(said.values())
 
     alone = answers(Engine(model), [])
@@ -213,29 +198,21 @@ def test_stop_ids_length_and_logprobs() -> None:
             GREEDY if stop else SamplingParams(temperature=0, max_new_tokens=12, stop_ids=(text[place],), logprobs=3)
         )
         request = engine.submit(prompt, params, **stop)
-        events = _events(engine)
-        assert [token for event in events for token in event.tokens] == text[: place + 1]
-        assert events[-1].finish == "stop"
-        assert not any(event.finish for event in events[:-1])
+        seen = list(events(engine))
+        assert [token for event in seen for token in event.tokens] == text[: place + 1]
+        assert seen[-1].finish == "stop"
+        assert not any(event.finish for event in seen[:-1])
     with torch.no_grad():
         scores = model(torch.tensor([[*prompt, *text]])).logits[0].log_softmax(-1)
-    draws = [draw for event in events for draw in event.logprobs]
+    draws = [draw for event in seen for draw in event.logprobs]
     for row, draw in zip(scores[len(prompt) - 1 :], draws, strict=False):
         assert draw.logprob == pytest.approx(float(row[draw.token]), abs=1e-4)
         assert [token for token, _ in draw.alternatives] == row.topk(3).indices.tolist()
     request = engine.submit(prompt, SamplingParams(temperature=0, max_length=len(prompt) + 5))
     assert request.prompt == prompt
-    events = _events(engine)
-    assert [token for event in events for token in event.tokens] == text[:5]
-    assert events[-1].finish == "length"
-
-
-def _events(engine: Engine) -> list[Event]:
-    events = []
-    while not engine.idle:
-        events += engine.step()
-        engine.check()
-    return events
+    seen = list(events(engine))
+    assert [token for event in seen for token in event.tokens] == text[:5]
+    assert seen[-1].finish == "length"
 
 
 @pytest.mark.skipif(native.library() is None, reason="no native library on this machine")
@@ -275,9 +252,9 @@ def test_abort_frees_everything() -> None:
         engine.abort(request)
         engine.abort(request)  # a second time does nothing
     engine.check()
-    events = _events(engine)
-    assert not {id(event.request) for event in events} & {id(request) for request in others}
-    assert [token for event in events if event.request is kept for token in event.tokens][-1:]
+    seen = list(events(engine))
+    assert not {id(event.request) for event in seen} & {id(request) for request in others}
+    assert [token for event in seen if event.request is kept for token in event.tokens][-1:]
     assert engine.stats().pages_used == 0
 
 
@@ -291,7 +268,7 @@ def test_one_answer_of_several_can_be_ended(index: int, steps: int) -> None:
     whole = Engine(model)
     wanted: dict[int, list[int]] = {0: [], 1: [], 2: []}
     request = whole.submit(prompt, params)
-    for event in _events(whole):
+    for event in events(whole):
         wanted[event.index] += event.tokens
     engine = Engine(model, budget=len(prompt) // 2, max_running=8)  # so the prompt takes two steps
     request = engine.submit(prompt, params)
@@ -303,7 +280,7 @@ def test_one_answer_of_several_can_be_ended(index: int, steps: int) -> None:
     engine.abort(request, index)  # a second time does nothing
     engine.check()
     before = len(said[index])
-    for event in _events(engine):
+    for event in events(engine):
         said[event.index] += event.tokens
     assert said[index] == wanted[index][:before]
     assert before < 20
@@ -360,11 +337,11 @@ def test_scores_that_are_not_finite_end_one_request_only() -> None:
         model.get_input_embeddings().weight[77] = torch.nan
     engine = Engine(model)
     bad, good = engine.submit([5, 77, 6], GREEDY), engine.submit([5, 6, 7], GREEDY)
-    events = _events(engine)
-    failed = [event for event in events if event.request is bad]
+    seen = list(events(engine))
+    failed = [event for event in seen if event.request is bad]
     assert [event.finish for event in failed] == ["error"]
     assert "finite" in str(failed[0].error)
-    assert sum(len(event.tokens) for event in events if event.request is good) == 12
+    assert sum(len(event.tokens) for event in seen if event.request is good) == 12
 
 
 @pytest.mark.parametrize("kind", ["chatglm", "glm", "chatglm on torch"])

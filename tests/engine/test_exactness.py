@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
+from running import generated, said
 from test_parity import RECORDS, model_of
 from tiny import draw
 
 from chatglm.chat.messages import Message
 from chatglm.engine.draft import DraftModel
-from chatglm.engine.engine import Engine, Request
+from chatglm.engine.engine import Engine
 from chatglm.engine.runners import NativeRunner, TorchRunner
 from chatglm.kernels import native
 from chatglm.loading import load_parts
@@ -67,26 +67,6 @@ MODELS["glm4, wider"] = wide
 CASES = [(name, runner) for name in MODELS for runner in ("native", "torch") if (name, runner) != ("glm4", "native")]
 
 
-def generated(model: Any, prompt: list[int]) -> list[int]:
-    ids = torch.tensor([prompt])
-    out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW,
-        eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    return out[0, len(prompt) :].tolist()
-
-
-def said(engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
-    requests = [engine.submit(prompt, GREEDY) for prompt in prompts]
-    texts: dict[Request, list[int]] = {request: [] for request in requests}
-    while not engine.idle:
-        for event in engine.step():
-            texts[event.request] += event.tokens
-        engine.check()
-    assert engine.stats().pages_used == 0
-    return list(texts.values())
-
-
 @pytest.mark.parametrize("bits", [None, 8, 4])
 @pytest.mark.parametrize(("name", "runner"), CASES)
 def test_greedy_text_is_one_and_the_same(
@@ -99,29 +79,29 @@ def test_greedy_text_is_one_and_the_same(
     model, prompts = MODELS[name]()
     if bits:
         model = model.quantize(bits)
-    wanted = [generated(model, prompt) for prompt in prompts]
+    wanted = [generated(model, prompt, NEW) for prompt in prompts]
 
     plain = Engine(model, speculate=False)
     assert type(plain.runner) is (TorchRunner if runner == "torch" else NativeRunner)
     for prompt, text in zip(prompts, wanted, strict=True):
-        assert said(plain, [prompt]) == [text]
-    assert said(plain, prompts) == wanted  # again: what was read is found
+        assert said(plain, [prompt], GREEDY) == [text]
+    assert said(plain, prompts, GREEDY) == wanted  # again: what was read is found
     assert plain.stats().cached_tokens > 2 * PAGE
     page = plain.runner.page_bytes
     del plain
 
     batch = Engine(model, speculate=False)
-    assert said(batch, prompts) == wanted
+    assert said(batch, prompts, GREEDY) == wanted
     pieces = Engine(model, speculate=False, budget=9, max_running=8)
-    assert said(pieces, prompts) == wanted
+    assert said(pieces, prompts, GREEDY) == wanted
     # Both fill their page, and there is but one more.
     short = Engine(model, speculate=False, memory=3 * page)
     nearly = [[*prompt[: PAGE - 6], *prompt[-2:]] for prompt in sorted(prompts, key=len)[-2:]]
-    assert said(short, nearly) == [generated(model, prompt) for prompt in nearly]
+    assert said(short, nearly, GREEDY) == [generated(model, prompt, NEW) for prompt in nearly]
     assert short.stats().preemptions > 0
 
     guesses = Engine(model, speculate=DraftModel(model))
     assert guesses._speculator is not None
     guesses._speculator._cost = lambda rows: 1e3 + rows  # steps are slow: whether it pays is not the question here
-    assert said(guesses, prompts) == wanted
+    assert said(guesses, prompts, GREEDY) == wanted
     assert guesses.stats().accepted_tokens > NEW

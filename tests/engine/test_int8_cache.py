@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from running import said
 from tiny import chatglm_model, glm_model, glm_prompt
 
 from chatglm.chat.messages import Message
@@ -46,16 +47,6 @@ def scores(runner: Runner, prompt: list[int]) -> torch.Tensor:
     return torch.cat([runner.run([Chunk(prompt[:end], start, [2, 0, 1], end - start)]) for start, end in pieces])
 
 
-def said(engine: Engine, asked: list[list[int]], stop_ids: frozenset[int] = frozenset()) -> list[list[int]]:
-    requests = [engine.submit(prompt, GREEDY, stop_ids=stop_ids) for prompt in asked]
-    texts: dict[int, list[int]] = {id(request): [] for request in requests}
-    while not engine.idle:
-        for event in engine.step():
-            texts[id(event.request)] += event.tokens
-        engine.check()
-    return list(texts.values())
-
-
 @needs_library
 @pytest.mark.parametrize("name", MODELS)
 def test_native_and_torch_store_the_same(name: str) -> None:
@@ -82,11 +73,11 @@ def test_text_does_not_depend_on_the_batch(name: str) -> None:
     model = MODELS[name]()
 
     asked = prompts(name)
-    alone = [said(Engine(model, store=torch.int8), [prompt])[0] for prompt in asked]
-    assert said(Engine(model, store=torch.int8), asked) == alone
-    assert said(Engine(model, store=torch.int8, budget=9), asked) == alone
+    alone = [said(Engine(model, store=torch.int8), [prompt], GREEDY)[0] for prompt in asked]
+    assert said(Engine(model, store=torch.int8), asked, GREEDY) == alone
+    assert said(Engine(model, store=torch.int8, budget=9), asked, GREEDY) == alone
     short = Engine(model, store=torch.int8)
-    assert said(Engine(model, store=torch.int8, memory=5 * short.runner.page_bytes), asked) == alone
+    assert said(Engine(model, store=torch.int8, memory=5 * short.runner.page_bytes), asked, GREEDY) == alone
 
 
 def test_pages_are_small() -> None:
@@ -100,7 +91,8 @@ def test_the_demo_model_says_the_same() -> None:
     questions = ["你好", "北京的天气怎么样？", "请重复：苹果、香蕉", "12+7等于几？", "What can you do?"]
     asked = [parts.format.prompt([Message("user", question)]) for question in questions]
     exact, rounded = (
-        said(Engine(parts.model, store=store), asked, parts.format.stop_ids) for store in (torch.float32, torch.int8)
+        said(Engine(parts.model, store=store), asked, GREEDY, stop_ids=parts.format.stop_ids)
+        for store in (torch.float32, torch.int8)
     )
     assert rounded == exact
 
