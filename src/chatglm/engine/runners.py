@@ -143,6 +143,7 @@ class NativeRunner(Runner):
         self.page_bytes = decoder.page_bytes
         self._memory = torch.empty(0, 0, dtype=torch.uint8)
         self._embed = self._base.get_input_embeddings()
+        self._angles: tuple[Tensor, Tensor] | None = None  # of positions from 0 on
 
     def allocate(self, pages: int) -> None:
         # Not touched, so the system gives it page by page as sequences need it.
@@ -177,11 +178,13 @@ class NativeRunner(Runner):
             placed = [self.positions(chunk) for chunk in chunks]
             positions = torch.cat(placed, dim=-1)
             sees = torch.cat([self.visible(chunk, where) for chunk, where in zip(chunks, placed, strict=True)])
-        cosines, sines = self._base.rotary_angles(positions[None])
+            cosines, sines = (table[0] for table in self._base.rotary_angles(positions[None]))
+        else:
+            cosines, sines = self._turned(positions, max(places) + 1)
         logits, _ = self.decoder.run(
             self._embed(tokens).float(),
-            cosines[0],
-            sines[0],
+            cosines,
+            sines,
             self._memory.data_ptr() + numbers * self.page_bytes,
             sequence,
             place,
@@ -189,6 +192,13 @@ class NativeRunner(Runner):
             wanted,
         )
         return logits
+
+    def _turned(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of positions below `end`, (count, pairs) each, from a table that is made once."""
+        if self._angles is None or end > self._angles[0].shape[1]:
+            self._angles = self._base.rotary_angles(torch.arange(max(1024, 1 << (end - 1).bit_length()))[None])
+        cosines, sines = self._angles
+        return cosines[0, positions], sines[0, positions]
 
 
 class TorchRunner(Runner):
