@@ -57,7 +57,9 @@ def test_card_tells_what_it_measures(evaluation: ModuleType) -> None:
     card = (demo_folder() / "MODEL_CARD.md").read_text("utf-8")
     told = {name: float(share) for name, share in re.findall(r"^\| (\w+) \| \d+ \| ([\d.]+)% \|", card, re.MULTILINE)}
     scores = evaluation.evaluate(demo_folder(), 20, seed=7)
+    told_of_all = told.pop("all")
     assert set(told) == set(scores)
+    assert min(told.values()) >= 95 <= told_of_all
     asked = sum(score.asked for score in scores.values())
     right = sum(score.right for score in scores.values())
     expected = sum(told[name] / 100 * score.asked for name, score in scores.items())
@@ -117,8 +119,8 @@ def test_it_learns_a_persona_and_a_tool(method: str, tmp_path: Path) -> None:
     rates = {"lora": 5e-3, "full": 5e-4, "freeze": 1e-3, "ptuning": 0.3}
     changes: dict[str, Any] = {"training_args": {"learning_rate": rates[method]}}
     if method == "ptuning":
-        changes["peft_config"] = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 64}
-        changes["training_args"]["num_train_epochs"] = 60
+        changes["peft_config"] = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 48}
+        changes["training_args"]["num_train_epochs"] = 40
     result = teach(method, tmp_path / "out", **changes)
     assert result.losses[-1] < 0.1 < result.losses[0]
     option = {"lora": {"adapter": result.output}, "ptuning": {"prefix": result.output}}.get(method)

@@ -70,7 +70,7 @@ def evaluate(folder: str | Path, count: int, seed: int = 1) -> dict[str, Score]:
             )[0, len(prompt) :].tolist()
             got = form.parse(ids)
             text = tokenizer.decode(ids)
-            if message.tool_calls or got.tool_calls:
+            if got.tool_calls or not text.startswith("\n"):  # a name in its first line makes an answer a call
                 score.calls += 1
                 score.valid += bool(got.tool_calls) and bool(ids) and ids[-1] in form.stop_ids
             if _right(sample, messages, place, got):
@@ -124,6 +124,10 @@ def report(scores: dict[str, Score]) -> str:
     for name, score in scores.items():
         calls = f"{score.valid / score.calls:.1%} of {score.calls}" if score.calls else ""
         lines.append(f"| {name} | {score.asked} | {score.right / score.asked:.1%} | {calls} |")
+    asked, right, made, valid = (
+        sum(getattr(score, what) for score in scores.values()) for what in ("asked", "right", "calls", "valid")
+    )
+    lines.append(f"| all | {asked} | {right / asked:.1%} | {f'{valid / made:.1%} of {made}' if made else ''} |")
     return "\n".join(lines)
 
 
