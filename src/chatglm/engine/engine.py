@@ -295,9 +295,9 @@ class Engine:
             first += span.wanted
         if len(rows) > len(scores):
             scores = scores[rows]
+        drawn = draw(scores, [each.answer for _, each in drawing], proposals) if drawing else []
         if first == sum(span.count for span in plan.spans):  # no prompt was read
             self._times.note(first, time.perf_counter() - begin)
-        drawn = draw(scores, [each.answer for _, each in drawing], proposals) if drawing else []
         return list(self._take(drawing, drawn))
 
     def _take(
