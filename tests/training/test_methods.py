@@ -69,9 +69,9 @@ def test_a_tokenizer_of_another_model(copied, checkpoint) -> None:
 
 
 def adapter(folder: Path, output: Path, size: float = 0.3) -> Path:
-    """A LoRA adapter with weights that matter."""
-    model = prepared(folder, "lora").model
+    """A LoRA adapter with weights that matter, the same every time: one that is too large for a dtype is refused."""
     torch.manual_seed(1)
+    model = prepared(folder, "lora").model
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
