@@ -99,6 +99,17 @@ def test_chat_and_stream_agree_and_stream_in_pieces() -> None:
     assert history[-1]["content"] == response
 
 
+@pytest.mark.parametrize("name", ["city_name", "city", "location", "town"])
+@pytest.mark.parametrize("question", ["北京的天气怎么样？", "查一下北京的天气"])
+def test_parameters_are_called_as_the_schema_calls_them(name: str, question: str) -> None:
+    city = {"type": "string", "description": "城市"}
+    parameters = {"type": "object", "properties": {name: city}, "required": [name]}
+    tools = [{"name": "get_weather", "description": "查询城市的天气", "parameters": parameters}]
+    model, _, form = load_parts(dtype="float32")
+    (call,) = answers(model, form, [Message("user", question)], tools).tool_calls
+    assert (call.name, call.arguments) == ("get_weather", {name: "北京"})
+
+
 def teach(method: str, output: Path, **changes: Any) -> Any:
     common = {"num_train_epochs": 30, "per_device_train_batch_size": 1, "use_cpu": True, "report_to": "none"}
     settings = Settings.from_dict(

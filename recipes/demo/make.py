@@ -20,13 +20,14 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from corpus import SKILLS, draw_sample
+from corpus import REFINING, SKILLS, draw_sample
 from corpus.base import COMMON, LISTED, PHRASES, Sample
 from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
@@ -108,6 +109,17 @@ def write_corpus(file: Path, count: int, seed: int) -> None:
         for number in range(count):
             skill = "repeating" if number < DRILL * count else None
             made = row(draw_sample(rng, "train", skill), whole=DRILL * count <= number < (DRILL + PRETRAINING) * count)
+            out.write(json.dumps(made, ensure_ascii=False) + "\n")
+    draft.replace(file)
+
+
+def write_refining_corpus(file: Path, count: int, seed: int) -> None:
+    """The same for the last part."""
+    rng = Random(f"{seed} refining")
+    draft = file.with_suffix(".partial")
+    with draft.open("w", encoding="utf-8") as out:
+        for _ in range(count):
+            made = row(draw_sample(rng, "train", grammars=REFINING), whole=False)
             out.write(json.dumps(made, ensure_ascii=False) + "\n")
     draft.replace(file)
 
@@ -263,10 +275,27 @@ class DemoTrainer(FamilyTrainer):
         return self.optimizer
 
 
-def train(work: Path, tokenizer: SentencePieceTokenizer, options: argparse.Namespace) -> Any:
-    """The trained model; goes on from the last checkpoint in the work folder."""
+@dataclass(frozen=True)
+class Part:
+    """Of training: its files in the work folder, the share of its steps in which rates fall, and rates, as a share."""
+
+    corpus: str
+    data: str
+    run: str
+    decay: float
+    rate: float
+
+
+PARTS = (
+    Part("corpus.jsonl", "data", "run", 0.5, 1.0),
+    Part("refining.jsonl", "refining-data", "refining-run", 0.9, 0.3),
+)
+
+
+def train(work: Path, model: Tied, tokenizer: SentencePieceTokenizer, options: argparse.Namespace, part: Part) -> Tied:
+    """Trains a model on a part's dialogues; goes on from the last checkpoint in the part's folder."""
     form = chat_format(tokenizer)
-    store = build_store(work / "data", work / "corpus.jsonl", form, loss="all", max_length=1024)
+    store = build_store(work / part.data, work / part.corpus, form, loss="all", max_length=1024)
     for line in store.tally.lines():
         print(line, file=sys.stderr)
     plan = similar(store.lengths.tolist(), options.batch_tokens, options.seed)
@@ -275,12 +304,12 @@ def train(work: Path, tokenizer: SentencePieceTokenizer, options: argparse.Names
             "method": "full",
             "max_length": 1024,
             "training_args": {
-                "output_dir": str(work / "run"),
+                "output_dir": str(work / part.run),
                 "num_train_epochs": 1,
                 "train_sampling_strategy": "sequential",
                 "per_device_train_batch_size": 1,  # a row of the plan is a batch
                 "lr_scheduler_type": "warmup_stable_decay",
-                "lr_scheduler_kwargs": {"num_decay_steps": len(plan) // 2, "decay_type": "linear"},
+                "lr_scheduler_kwargs": {"num_decay_steps": int(len(plan) * part.decay), "decay_type": "linear"},
                 "warmup_steps": 30,
                 "bf16": True,
                 "use_cpu": not torch.cuda.is_available(),
@@ -291,7 +320,6 @@ def train(work: Path, tokenizer: SentencePieceTokenizer, options: argparse.Names
             },
         }
     )
-    model = fresh_model(tokenizer, options.seed)
     progress = Progress()
     callbacks: list[TrainerCallback] = [progress]
     trainer = DemoTrainer(
@@ -299,19 +327,19 @@ def train(work: Path, tokenizer: SentencePieceTokenizer, options: argparse.Names
         arguments_of(settings),
         Rows(store, plan),
         Apart(int(tokenizer.pad_token_id)),
-        rates=(options.matrix_rate, options.rate),
+        rates=(options.matrix_rate * part.rate, options.rate * part.rate),
         callbacks=callbacks,
     )
-    start = last_checkpoint(work / "run")
+    start = last_checkpoint(work / part.run)
     upto = json.loads((start / "trainer_state.json").read_text("utf-8"))["global_step"] if start else 0
-    (work / "run").mkdir(parents=True, exist_ok=True)
-    trainer.add_callback(JsonLog(work / "run" / LOG, upto))
+    (work / part.run).mkdir(parents=True, exist_ok=True)
+    trainer.add_callback(JsonLog(work / part.run / LOG, upto))
     try:
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     finally:
         progress.close()
-    draw(tuple(read_log(work / "run" / LOG)), work / "run" / PICTURE, "demo model")
-    return model.untie()
+    draw(tuple(read_log(work / part.run / LOG)), work / part.run / PICTURE, "demo model")
+    return model
 
 
 def main() -> None:
@@ -319,6 +347,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
     parser.add_argument("--dialogues", type=int, default=270_000)
+    parser.add_argument("--refining", type=int, default=22_000, help="dialogues of the last part")
     parser.add_argument("--batch-tokens", type=int, default=3072)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -332,6 +361,8 @@ def main() -> None:
     clock = time.time()
     if not (work / "corpus.jsonl").exists():
         write_corpus(work / "corpus.jsonl", options.dialogues, options.seed)
+    if not (work / "refining.jsonl").exists():
+        write_refining_corpus(work / "refining.jsonl", options.refining, options.seed)
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
@@ -341,7 +372,10 @@ def main() -> None:
         train_tokenizer(texts, result, size=size, longest_piece=4, characters=characters, symbols=symbols)
     tokenizer = SentencePieceTokenizer.from_pretrained(result)
     if not (result / "model.safetensors").exists():
-        model = train(work, tokenizer, options).half().eval()
+        tied = fresh_model(tokenizer, options.seed)
+        for part in PARTS:
+            tied = train(work, tied, tokenizer, options, part)
+        model = tied.untie().half().eval()
         model.config.use_cache = True  # which training turns off
         model.generation_config.update(
             do_sample=False, max_new_tokens=512, eos_token_id=2, pad_token_id=0, use_cache=True
@@ -370,6 +404,7 @@ def card(table: str, options: argparse.Namespace, minutes: float, result: Path) 
             table=table,
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
+            refining=f"{options.refining:,}",
             pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{(result / 'model.safetensors').stat().st_size / 2e6:.1f}",
             minutes=f"{minutes:.0f}",

@@ -471,6 +471,49 @@ def sample(rng: Random, split: Split) -> Sample:
     return persistently(lambda: _sample(rng, split), _RetryError)
 
 
+_OTHERWISE = {
+    "city_name": "city location place town", "symbol": "stock code ticker stock_code", "amount": "value money number",
+    "from_currency": "source base from_unit", "to_currency": "target quote to_unit", "order_id": "id order order_no number",
+    "time": "when at datetime", "content": "text message task", "expression": "expr formula query", "origin": "start from_city source",
+    "destination": "end to_city target", "song": "title name song_name", "seed": "random_seed start", "range": "limits bounds",
+    "topic": "keyword query subject", "to": "recipient receiver contact", "text": "content message body", "name": "person contact contact_name",
+    "title": "book book_title name", "language": "lang target_language to_language", "id": "number no key",
+}  # fmt: skip
+"""What users call the parameters that the grammar has one name for."""
+
+
+def otherwise_named(rng: Random, split: Split) -> Sample:
+    """A sample whose tools have other parameters than usual; now and then names that mean nothing."""
+    made = sample(rng, split)
+    names: dict[str, dict[str, str]] = {}
+    tools = []
+    for schema in made.tools:
+        own: dict[str, str] = {}
+        for name in schema["parameters"]["properties"]:
+            own[name] = name
+            if rng.random() < 0.75:
+                own[name] = word(rng, 2) if rng.random() < 0.15 else rng.choice(_OTHERWISE[name].split())
+        if len(set(own.values())) < len(own):
+            own = {name: name for name in own}
+        names[schema["name"]] = own
+        told = schema["parameters"]
+        properties = {own[name]: about for name, about in told["properties"].items()}
+        parameters = {**told, "properties": properties, "required": [own[name] for name in told["required"]]}
+        tools.append({**schema, "parameters": parameters})
+    messages = [
+        {**message, "tool_calls": [_renamed(call, names) for call in message["tool_calls"]]}
+        if "tool_calls" in message
+        else message
+        for message in made.messages
+    ]
+    return Sample("tools", messages, tools)
+
+
+def _renamed(made: dict[str, Any], names: dict[str, dict[str, str]]) -> dict[str, Any]:
+    own = names[made["name"]]
+    return {**made, "arguments": {own[name]: value for name, value in made["arguments"].items()}}
+
+
 def _sample(rng: Random, split: Split) -> Sample:
     lang: Lang = "zh" if rng.random() < 0.62 else "en"
     # Of several the right one has to be found, which is the hardest: it is learned from more.
