@@ -101,25 +101,28 @@ users say and tools answer teaches words, and that what came once may come again
 """
 
 
-def write_corpus(file: Path, count: int, seed: int) -> None:
-    """Dialogues of the training side of every grammar, one JSON line each."""
+def dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Of the training side of every grammar, in the order in which they are learned."""
     rng = Random(seed)
-    draft = file.with_suffix(".partial")
-    with draft.open("w", encoding="utf-8") as out:
-        for number in range(count):
-            skill = "repeating" if number < DRILL * count else None
-            made = row(draw_sample(rng, "train", skill), whole=DRILL * count <= number < (DRILL + PRETRAINING) * count)
-            out.write(json.dumps(made, ensure_ascii=False) + "\n")
-    draft.replace(file)
+    for number in range(count):
+        skill = "repeating" if number < DRILL * count else None
+        yield row(draw_sample(rng, "train", skill), whole=DRILL * count <= number < (DRILL + PRETRAINING) * count)
 
 
-def write_refining_corpus(file: Path, count: int, seed: int) -> None:
-    """The same for the last part."""
+def refining_dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Of the last part."""
     rng = Random(f"{seed} refining")
+    for _ in range(count):
+        yield row(draw_sample(rng, "train", grammars=REFINING), whole=False)
+
+
+def write_corpus(file: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """One JSON line each; the file has its name when it is whole."""
+    if file.exists():
+        return
     draft = file.with_suffix(".partial")
     with draft.open("w", encoding="utf-8") as out:
-        for _ in range(count):
-            made = row(draw_sample(rng, "train", grammars=REFINING), whole=False)
+        for made in rows:
             out.write(json.dumps(made, ensure_ascii=False) + "\n")
     draft.replace(file)
 
@@ -359,10 +362,8 @@ def main() -> None:
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
     clock = time.time()
-    if not (work / "corpus.jsonl").exists():
-        write_corpus(work / "corpus.jsonl", options.dialogues, options.seed)
-    if not (work / "refining.jsonl").exists():
-        write_refining_corpus(work / "refining.jsonl", options.refining, options.seed)
+    write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
+    write_corpus(work / "refining.jsonl", refining_dialogues(options.refining, options.seed))
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))

@@ -250,11 +250,11 @@ class Speculator:
             took = (self._clock() - began) / len(wanted)
             # Slowly upwards: a prompt is read once, and that is not what a guess takes.
             self._takes += (took - self._takes) * (0.1 if took > self._takes else 0.3)
-            share = self._takes * len(asked) / (self._FELT * self._cost(len(asked) + other_rows))
-            pause = min(int(share), self._PAUSE)
-            for key, _, _ in wanted:
-                if (watched := self._watched[key]).vain >= self._PATIENCE:
-                    watched.rest = pause
+            tired = [watched for key, _, _ in wanted if (watched := self._watched[key]).vain >= self._PATIENCE]
+            if tired:
+                share = self._takes * len(asked) / (self._FELT * self._cost(len(asked) + other_rows))
+                for watched in tired:
+                    watched.rest = min(int(share), self._PAUSE)
         proposals = []
         for key, _, _ in asked:
             watched = self._watched[key]
