@@ -71,7 +71,9 @@ SHAPES = [(64, 16, 4, 2, 96), (128, 32, 4, 1, 208), (160, 16, 10, 5, 64), (96, 4
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("store", "most"), [(torch.float32, 5e-6), (torch.float16, 5e-3), (torch.int8, 5e-2)])
+@pytest.mark.parametrize(
+    ("store", "most"), [(torch.float32, 5e-6), (torch.float16, 5e-3), (torch.int16, 2e-3), (torch.int8, 5e-2)]
+)
 def test_scores_are_the_model_s(shape: tuple[int, ...], store: torch.dtype, most: float) -> None:
     """Two sequences of other lengths, in pieces that end inside of pages and at their ends."""
     model = chatglm(*shape)
@@ -210,7 +212,7 @@ def test_shapes_that_it_does_not_take() -> None:
     assert not isinstance(generated(narrow, ids, torch.ones_like(ids)).past_key_values, NativeCache)
     with pytest.raises(UnsupportedError, match="heads of 8 channels"):
         decoder_of(chatglm(hidden=32, width=8, heads=4, groups=2), torch.float32)
-    with pytest.raises(UnsupportedError, match="float32, float16 or int8"):
+    with pytest.raises(UnsupportedError, match="float32, float16, int16 or int8"):
         decoder_of(chatglm(), torch.bfloat16)
 
 

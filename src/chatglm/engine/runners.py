@@ -132,7 +132,7 @@ class NativeRunner(Runner):
     """The native decoder on a CPU.
 
     Args:
-        store: of keys and values, torch.float16, torch.float32 or torch.int8.
+        store: of keys and values, torch.float32, torch.float16, torch.int16 or torch.int8.
     """
 
     def __init__(self, model: Any, decoder: Decoder) -> None:
@@ -205,7 +205,7 @@ class TorchRunner(Runner):
     """Any model of `transformers` that takes a cache and a 4-d mask.
 
     Args:
-        store: dtype of keys and values; default: the model's; int8 with a scale for each token of each group.
+        store: dtype of keys and values; default: the model's; int16 and int8 with a scale for each token of each group.
     """
 
     def __init__(self, model: Any, store: torch.dtype | None = None) -> None:
@@ -220,7 +220,7 @@ class TorchRunner(Runner):
         width = getattr(config, "head_dim", None) or getattr(config, "kv_channels", None)
         self._layers = int(config.num_hidden_layers)
         self._shape = (int(groups or heads), int(width or config.hidden_size // heads))
-        scale_bytes = torch.float32.itemsize if self._store == torch.int8 else 0
+        scale_bytes = 0 if self._store.is_floating_point else torch.float32.itemsize
         self.page_bytes = (
             2 * self._layers * PAGE_TOKENS * self._shape[0] * (self._shape[1] * self._store.itemsize + scale_bytes)
         )
@@ -231,7 +231,7 @@ class TorchRunner(Runner):
         shape = (self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape)
         self._slots = _Slots(
             torch.zeros(shape, dtype=self._store, device=self.device),
-            torch.zeros(*shape[:-1], 1, device=self.device) if self._store == torch.int8 else None,
+            None if self._store.is_floating_point else torch.zeros(*shape[:-1], 1, device=self.device),
         )
 
     def copy(self, source: int, target: int) -> None:
@@ -308,7 +308,7 @@ class _Slots:
 
     Args:
         states: (layers, 2, slots, groups, channels).
-        scales: of int8 states, float32 (layers, 2, slots, groups, 1).
+        scales: of integers, float32 (layers, 2, slots, groups, 1).
     """
 
     states: Tensor
@@ -328,7 +328,8 @@ class _Slots:
     def write(self, layer: int, which: int, slots: Tensor, states: Tensor) -> None:
         """Keys (0) or values (1), (..., groups, channels), to slots (...)."""
         if self.scales is not None:
-            states, self.scales[layer, which, slots] = quantize_inputs(states.float(), states.shape[-1])
+            width, kept = states.shape[-1], self.states.dtype
+            states, self.scales[layer, which, slots] = quantize_inputs(states.float(), width, kept)
         self.states[layer, which, slots] = states.to(self.states)
 
     def read(self, layer: int, slots: Tensor, dtype: torch.dtype) -> Tensor:
@@ -379,7 +380,7 @@ def runner_for(model: Any, store: torch.dtype | None = None) -> Runner:
     """The fastest runner that can run a model.
 
     Args:
-        store: of keys and values: torch.float16, torch.float32, torch.int8 (or, on torch, any other); default: float32
+        store: of keys and values: torch.float32, float16, int16, int8 (or, on torch, any other float); default: float32
             for a float32 model, else two bytes.
     """
     decoder = decoder_of(model, store)

@@ -114,7 +114,7 @@ class Decoder:
     """Layers, final norm and output head of one model, as the native library runs them.
 
     Args:
-        store: of keys and values: float32, float16, or int8 with a scale for each token of each group.
+        store: of keys and values: float32, float16, or int16 or int8 with a scale for each token of each group.
 
     Raises:
         UnsupportedError: there is no native library, or a shape is not supported by it.
@@ -132,7 +132,7 @@ class Decoder:
         if lib is None:
             raise UnsupportedError(f"native kernels are not in use: {native.info().reason}")
         if store not in native.STORES:
-            raise UnsupportedError(f"keys and values are stored as float32, float16 or int8, not {store}")
+            raise UnsupportedError(f"keys and values are stored as float32, float16, int16 or int8, not {store}")
         self._library = lib
         self._kept: list[Any] = []  # what the library has addresses of
         self.shape, self.store, self.layers = shape, store, len(blocks)
@@ -260,16 +260,21 @@ class Decoder:
             stop = min(start + PAGE_TOKENS, key.shape[1])
             held = pages[number][start_of_layer:]
             places = torch.arange(stop - start)
-            keys = held[:size].view(self.store).view(groups, PAGE_TOKENS // 16, channels, 16).transpose(2, 3)
-            values = held[size : 2 * size].view(self.store).view(groups, PAGE_TOKENS, channels)
+            keys, values = held[:size].view(self.store), held[size : 2 * size].view(self.store)
             new_keys, new_values = key[:, start:stop], value[:, start:stop]
-            if self.store == torch.int8:
+            if not self.store.is_floating_point:  # in pairs, with scales behind them
                 scales = held[2 * size : 2 * size + 8 * groups * PAGE_TOKENS].view(torch.float32)
                 scales = scales.view(2, groups, PAGE_TOKENS, 1)
-                new_keys, scales[0, :, : stop - start] = quantize_inputs(new_keys.float(), channels)
-                new_values, scales[1, :, : stop - start] = quantize_inputs(new_values.float(), channels)
-            keys[:, places // 16, places % 16] = new_keys.to(self.store)
-            values[:, : stop - start] = new_values.to(self.store)
+                new_keys, scales[0, :, : stop - start] = quantize_inputs(new_keys.float(), channels, self.store)
+                new_values, scales[1, :, : stop - start] = quantize_inputs(new_values.float(), channels, self.store)
+                keys = keys.view(groups, PAGE_TOKENS // 16, channels // 2, 16, 2)
+                keys[:, places // 16, :, places % 16] = new_keys.transpose(0, 1).unflatten(-1, (-1, 2))
+                values = values.view(groups, PAGE_TOKENS // 2, channels, 2)
+                values[:, places // 2, :, places % 2] = new_values.transpose(0, 1)
+            else:
+                keys = keys.view(groups, PAGE_TOKENS // 16, channels, 16).transpose(2, 3)
+                keys[:, places // 16, places % 16] = new_keys.to(self.store)
+                values.view(groups, PAGE_TOKENS, channels)[:, : stop - start] = new_values.to(self.store)
 
 
 def _rows(weight: PackedWeight | Tensor) -> int:

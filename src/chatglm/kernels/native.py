@@ -40,18 +40,19 @@ __all__ = [
     "library",
     "linear",
     "set_threads",
+    "store_of_two_bytes",
     "torch_on_one_thread",
     "weight_of",
 ]
 
-_INTERFACE = 2
+_INTERFACE = 3
 _NAME = "libchatglm_kernels"
 
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Element types, by the numbers that the library knows them by."""
 
-STORES = {torch.float32: 0, torch.float16: 1, torch.int8: 3}
-"""Those that keys and values may be stored as; int8 with a scale for each token of each group."""
+STORES = {torch.float32: 0, torch.float16: 1, torch.int8: 3, torch.int16: 4}
+"""Those that keys and values may be stored as; integers with a scale for each token of each group."""
 
 _PLAIN = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 32}
 
@@ -182,6 +183,14 @@ def set_threads(count: int) -> None:
         lib.cg_set_threads(count)
 
 
+def store_of_two_bytes() -> torch.dtype:
+    """What keys and values are stored as where two bytes a number are enough: int16 where the CPU multiplies and adds
+    two at once, else float16. Of the largest number of a token and group, int16 has a finer step.
+    """
+    lib = library()
+    return torch.int16 if lib is not None and lib.cg_store() == STORES[torch.int16] else torch.float16
+
+
 @contextmanager
 def torch_on_one_thread() -> Iterator[None]:
     """Let torch work in this thread alone, between steps of the native kernels. Waking its other threads up for a row
@@ -262,6 +271,7 @@ def _declare(lib: Any) -> Any:
         "cg_use": (c_int, [c_char_p]),
         "cg_set_threads": (None, [c_int]),
         "cg_threads": (c_int, []),
+        "cg_store": (c_int, []),
         "cg_linear": (c_int, [POINTER(Weight), c_void_p, c_int, c_int64, c_int64, c_void_p, c_int, c_int64]),
         "cg_quantize": (None, [c_void_p, c_int64, c_int64, c_int, c_void_p, c_void_p, c_void_p]),
         "cg_page_bytes": (c_int64, [POINTER(Model)]),

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from chatglm.kernels.packing import PackedWeight, unpack
 
-__all__ = ["dequantize", "linear", "linear_int8", "quantize_inputs"]
+__all__ = ["LEVELS", "dequantize", "linear", "linear_int8", "quantize_inputs"]
+
+LEVELS = {torch.int8: 127, torch.int16: 8191}
+"""The largest integer of each kind; of int16, products with as large sums of others stay within 32 bits."""
 
 
 def dequantize(weight: PackedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -24,22 +27,24 @@ def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> 
     return F.linear(inputs, dequantize(weight, inputs.dtype), None if bias is None else bias.to(inputs.dtype))
 
 
-def quantize_inputs(inputs: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 for every row and block of inputs: scale = max|x| / 127, q = round_half_even(x / scale).
+def quantize_inputs(inputs: Tensor, block: int, dtype: torch.dtype = torch.int8) -> tuple[Tensor, Tensor]:
+    """Symmetric integers for every row and block of inputs: scale = max|x| / levels, q = round_half_even(x / scale).
 
     Args:
         inputs: float32 (rows, columns), columns a multiple of `block`.
+        dtype: int8 or int16, of which `LEVELS` tells the levels.
 
     Returns:
-        q, int8 (rows, columns), and scales, float32 (rows, blocks); a block of zeros has scale 0.
+        q (rows, columns), and scales, float32 (rows, blocks); a block of zeros has scale 0.
     """
     blocks = inputs.unflatten(-1, (-1, block))
     largest = blocks.abs().amax(dim=-1)
+    levels = float(LEVELS[dtype])
     # Not 127 / largest: torch makes that 127 · (1 / largest), which is rounded twice.
-    inverse = torch.where(largest > 0, torch.full_like(largest, 127.0) / largest, torch.zeros_like(largest))
+    inverse = torch.where(largest > 0, torch.full_like(largest, levels) / largest, torch.zeros_like(largest))
     inverse = torch.where(inverse.isfinite(), inverse, torch.zeros_like(inverse))  # max|x| was denormal: as good as 0
-    integers = (blocks * inverse[..., None]).round().to(torch.int8)
-    return integers.flatten(-2), largest / 127.0
+    integers = (blocks * inverse[..., None]).round().to(dtype)
+    return integers.flatten(-2), largest / levels
 
 
 def linear_int8(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:

@@ -314,7 +314,7 @@ class _Dialogue:
             )
         virtual = self.model.config.pre_seq_len or 0
         if cache is None and keep_cache:
-            decoder = None if virtual else decoder_of(self.model, torch.float16, packed=True)
+            decoder = None if virtual else decoder_of(self.model, packed=True)
             cache = DialogueCache(config=self.model.config) if decoder is None else NativeDialogueCache(decoder, 1)
         if cache is not None:
             cache.keep_common(prompt, virtual)

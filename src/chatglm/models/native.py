@@ -94,7 +94,8 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
     """The native decoder of a model of this package, made when first asked for and kept until a weight is another.
 
     Args:
-        store: of keys and values: float32, float16 or int8; default: float32 for float32 weights, else float16.
+        store: of keys and values: float32, float16, int16 or int8; default: float32 for float32 weights, else what is
+            fastest of two bytes.
         packed: only for a model whose blocks' linear layers all hold packed integers.
 
     Returns:
@@ -112,7 +113,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
         return None
     if store is None:
         plain = [weight.dtype for weight in weights if isinstance(weight, Tensor)]
-        store = torch.float32 if len(plain) == len(weights) and torch.float32 in plain else torch.float16
+        store = torch.float32 if len(plain) == len(weights) and torch.float32 in plain else native.store_of_two_bytes()
     key = (store, *(_identity(layer) for layer in (*linears, head)))
     kept = model.__dict__.get(DECODER)
     if kept is not None and kept[0] == key:

@@ -351,7 +351,7 @@ class LanguageModel(FamilyModel):
             and not (self.training or self.config.pre_seq_len)
             and getattr(model_kwargs.get("attention_mask"), "ndim", 2) == 2
         )
-        decoder = decoder_of(self, torch.float16, packed=True) if plain else None
+        decoder = decoder_of(self, packed=True) if plain else None
         if decoder is None:
             return super()._prepare_cache_for_generation(
                 generation_config, model_kwargs, generation_mode, batch_size, *rest

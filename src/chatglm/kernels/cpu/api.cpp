@@ -292,7 +292,7 @@ class Decoder {
   static constexpr int64_t kFew = 4;  // so few rows are prepared by every thread for itself, which saves a barrier
 
   static Store store_of(const cg_model& m) {
-    return m.store == CG_FLOAT16 ? Store::half : m.store == CG_INT8 ? Store::byte : Store::single;
+    return m.store == CG_FLOAT16 ? Store::half : m.store == CG_INT16 ? Store::word : m.store == CG_INT8 ? Store::byte : Store::single;
   }
 
   static int64_t layer_bytes(const cg_model& m) {
@@ -300,6 +300,7 @@ class Decoder {
     switch (store_of(m)) {
       case Store::single: return tokens * m.channels * 4;
       case Store::half: return tokens * m.channels * 2;
+      case Store::word: return tokens * (m.channels * 2 + 4);
       default: return tokens * (m.channels + 4);
     }
   }
@@ -600,6 +601,8 @@ const char* cg_variants(void) {
 }
 
 const char* cg_variant(void) { return current()->name; }
+
+int cg_store(void) { return current()->store == Store::word ? CG_INT16 : CG_FLOAT16; }
 
 int cg_use(const char* variant) {
   for (const Kernels* k : variants())

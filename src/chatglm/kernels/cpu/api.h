@@ -13,10 +13,10 @@
 extern "C" {
 #endif
 
-enum { CG_INTERFACE = 2 };
+enum { CG_INTERFACE = 3 };
 
 /* element types */
-enum { CG_FLOAT32 = 0, CG_FLOAT16 = 1, CG_BFLOAT16 = 2, CG_INT8 = 3 };
+enum { CG_FLOAT32 = 0, CG_FLOAT16 = 1, CG_BFLOAT16 = 2, CG_INT8 = 3, CG_INT16 = 4 };
 
 typedef struct {
   const void* data;
@@ -42,7 +42,7 @@ typedef struct {
   int32_t gated;       /* 1: up holds gate and up, SwiGLU; 0: GELU (tanh) */
   int32_t interleaved; /* 1: rows of qkv are query, key, value of one head after the other; 0: all queries, keys, values */
   int32_t page_tokens; /* a multiple of 16 */
-  int32_t store;       /* of keys and values: CG_FLOAT32, CG_FLOAT16, or CG_INT8 (each token of each group has a scale) */
+  int32_t store;       /* of keys and values: CG_FLOAT32, CG_FLOAT16, CG_INT16 or CG_INT8 (each token of each group has a scale) */
   float eps;
   float alpha; /* 0: x + f(norm(x)); else alpha * norm(x) + f(norm(x)) */
 } cg_model;
@@ -62,6 +62,7 @@ CG_EXPORT int cg_interface(void);
 CG_EXPORT const char* cg_variants(void); /* those that this CPU can run, the best first, separated by spaces */
 CG_EXPORT const char* cg_variant(void);
 CG_EXPORT int cg_use(const char* variant); /* 0, or -1: no such variant here */
+CG_EXPORT int cg_store(void); /* of two bytes, what the variant attends to faster: CG_FLOAT16 or CG_INT16 */
 CG_EXPORT void cg_set_threads(int threads);
 CG_EXPORT int cg_threads(void);
 

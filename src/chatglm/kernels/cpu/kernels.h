@@ -48,11 +48,12 @@ struct Inputs {
   CHATGLM_INLINE int64_t part_of(int64_t row) const { return ((row + 1) * parts() - 1) / rows; }
 };
 
-enum class Store : int32_t { single, half, byte };  // of keys and values
+enum class Store : int32_t { single, half, byte, word };  // of keys and values
 
 // Keys and values of one sequence in one layer: pages of `tokens` tokens each. A page holds, for each group, keys as
-// [tokens / 16][channels][16], then, for each group, values as [tokens][channels]; and where these are bytes, float
-// scales of the keys, [groups][tokens], and of the values, the same.
+// [tokens / 16][channels][16], then, for each group, values as [tokens][channels]. Bytes and words stand in pairs, as an
+// instruction multiplies and adds them, keys as [tokens / 16][channels / 2][16][2] and values as [tokens / 2][channels][2];
+// float scales of the keys, [groups][tokens], and of the values, the same, follow.
 struct Pages {
   const int64_t* addresses;  // of the sequence's pages
   int64_t offset;            // of this layer in a page, in bytes
@@ -62,11 +63,13 @@ struct Pages {
 
 constexpr int kMostQueries = 16;  // that attend together, on any CPU
 constexpr int kWidest = 256;  // channels of a head, at most
+constexpr int kWord = 8191;  // the largest of the words: what they are multiplied with has the rest of 32 bits
 
 struct Kernels {
   const char* name;
   int queries;  // that attend together
   int rows, few;  // of a part of `Inputs`
+  Store store;  // of two bytes, what it attends to faster: halves or words
   // One row of floats to bytes. `columns` floats are there, up to `padded` is filled.
   void (*quantize)(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64_t columns, int64_t padded, int block);
   // Tiles `first` to `last` of inputs times weight: out[row * stride + 16 * (tile - first) + lane], which gets set or added to.

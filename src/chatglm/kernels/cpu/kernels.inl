@@ -33,6 +33,12 @@ inline F exponential(F x) {  // e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor to r^
 
 // Inputs to bytes
 
+// What makes integers up to `levels` of numbers up to `most`; 0 where that is none.
+inline float steps(float levels, float most) {
+  const float by = most > 0 ? levels / most : 0.0f;
+  return most <= 3.4028234e38f && by <= 3.4028234e38f ? by : 0.0f;
+}
+
 void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64_t columns, int64_t padded, int block) {
   float tail[128];
   for (int64_t start = 0; start < padded; start += block) {
@@ -41,9 +47,7 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
       for (int i = 0; i < block; ++i) tail[i] = start + i < columns ? from[i] : 0.0f;
       from = tail;
     }
-    const float most = magnitude(from, block);
-    float inverse = most > 0 ? 127.0f / most : 0.0f;
-    if (!(most <= 3.4028234e38f) || !(inverse <= 3.4028234e38f)) inverse = 0.0f;
+    const float most = magnitude(from, block), inverse = steps(127, most);
     *scales++ = most / 127.0f;  // NaN and infinity go on through the scale
     if (inverse == 0.0f) {
       for (int i = 0; i < block; ++i) bytes[start + i] = 0;
@@ -235,7 +239,6 @@ void integer_linear(const Weight& weight, const Inputs& in, int64_t first, int64
 // Linear layers over plain rows
 
 struct Half { using type = uint16_t; static F get(const uint16_t* p) { return load_half(p); } };
-struct Byte { using type = int8_t; static F get(const int8_t* p) { return load_signed(p); } };  // of keys and values only
 struct Brain { using type = uint16_t; static F get(const uint16_t* p) { return load_brain(p); } };
 struct Single { using type = float; static F get(const float* p) { return load(p); } };
 
@@ -386,10 +389,9 @@ void rotate(float* head, const int32_t* pairs, const float* cosines, const float
 
 // Attention
 
-template <class Of>
+template <class T>
 struct PageOf {
-  using type = typename Of::type;
-  static constexpr bool scaled = sizeof(type) == 1;
+  using type = T;
   const Pages& pages;
   int64_t size() const { return static_cast<int64_t>(pages.tokens) * pages.channels; }  // of a group's keys or values
   type* keys(int64_t position, int group) const {  // of the 16 tokens that `position` is among: [channels][16]
@@ -411,34 +413,50 @@ struct PageOf {
 
 template <class Of>
 void remember_as(const Pages& pages, int64_t position, int group, const float* key, const float* value) {
-  const PageOf<Of> page{pages};
+  const PageOf<typename Of::type> page{pages};
   auto* keys = page.keys(position, group) + position % 16;
   auto* values = page.values(position, group);
-  if constexpr (PageOf<Of>::scaled) {
-    int8_t bytes[kWidest];
-    int32_t sum;  // which is not asked for
-    quantize(bytes, page.key_scales(position, group), &sum, key, pages.channels, pages.channels, pages.channels);
-    for (int i = 0; i < pages.channels; ++i) keys[i * 16] = bytes[i];
-    quantize(values, page.value_scales(position, group), &sum, value, pages.channels, pages.channels, pages.channels);
-  } else {
-    for (int i = 0; i < pages.channels; i += 16) {
-      if constexpr (sizeof(typename Of::type) == 2) {
-        uint16_t halves[16];
-        store_half(halves, load(key + i));
-        for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = halves[j];
-        store_half(values + i, load(value + i));
-      } else {
-        for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = key[i + j];
-        store(values + i, load(value + i));
-      }
+  for (int i = 0; i < pages.channels; i += 16) {
+    if constexpr (sizeof(typename Of::type) == 2) {
+      uint16_t halves[16];
+      store_half(halves, load(key + i));
+      for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = halves[j];
+      store_half(values + i, load(value + i));
+    } else {
+      for (int j = 0; j < 16; ++j) keys[(i + j) * 16] = key[i + j];
+      store(values + i, load(value + i));
     }
   }
 }
 
+template <class T>
+constexpr int kLevels = sizeof(T) == 1 ? 127 : kWord;
+
+template <class T>
+void remember_pairs(const Pages& pages, int64_t position, int group, const float* key, const float* value) {
+  const PageOf<T> page{pages};
+  const int width = pages.channels;
+  int16_t words[kWidest];
+  const auto round = [&](const float* x) {
+    const float most = magnitude(x, width), by = steps(kLevels<T>, most);
+    for (int i = 0; i < width; i += 16) store_words(words + i, by > 0 ? load(x + i) * set(by) : zero());
+    return most / kLevels<T>;  // NaN and infinity go on through the scale
+  };
+  *page.key_scales(position, group) = round(key);
+  T* keys = page.keys(position, group) + position % 16 * 2;
+  for (int i = 0; i < width; ++i) keys[i / 2 * 32 + i % 2] = static_cast<T>(words[i]);
+  *page.value_scales(position, group) = round(value);
+  T* values = page.values(position / 2 * 2, group) + position % 2;
+  for (int i = 0; i < width; ++i) values[2 * i] = static_cast<T>(words[i]);
+}
+
 void remember(const Pages& pages, int64_t position, int group, const float* key, const float* value) {
-  if (pages.store == Store::half) remember_as<Half>(pages, position, group, key, value);
-  else if (pages.store == Store::byte) remember_as<Byte>(pages, position, group, key, value);
-  else remember_as<Single>(pages, position, group, key, value);
+  switch (pages.store) {
+    case Store::single: return remember_as<Single>(pages, position, group, key, value);
+    case Store::half: return remember_as<Half>(pages, position, group, key, value);
+    case Store::byte: return remember_pairs<int8_t>(pages, position, group, key, value);
+    case Store::word: return remember_pairs<int16_t>(pages, position, group, key, value);
+  }
 }
 
 constexpr int kChunk = 128;  // tokens whose scores are held at once
@@ -459,11 +477,44 @@ inline void add_values(float (&context)[Q][kWidest], const float (&scores)[Q][kC
 }
 
 // Softmax over one chunk after another: when a larger score comes, what was summed before shrinks (Milakov and
-// Gimelshein 2018, "Online normalizer calculation for softmax").
+// Gimelshein 2018, "Online normalizer calculation for softmax"). `scores` of a chunk become its weights.
+template <int Q>
+inline void weigh(float (&scores)[Q][kChunk], float (&context)[Q][kWidest], float (&highest)[Q], float (&total)[Q],
+                  const int32_t* visible, int32_t start, int32_t held, int width) {
+  for (int q = 0; q < Q; ++q) {
+    for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = -3.0e38f;
+    F most = load(scores[q]);
+    for (int32_t i = 16; i < held; i += 16) most = max(most, load(scores[q] + i));
+    float peak = largest(most);
+    if (peak < highest[q]) peak = highest[q];
+    for (int32_t i = 0; i < held; i += 16) store(scores[q] + i, exponential(load(scores[q] + i) - set(peak)));
+    for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = 0;
+    F sums = zero();  // of zeros too, so that a query's sum does not depend on whom it attends with
+    for (int32_t i = 0; i < held; i += 16) sums = sums + load(scores[q] + i);
+    const float part = sum(sums);
+    if (peak != highest[q]) {
+      float shrink[16];
+      store(shrink, exponential(set(highest[q] - peak)));
+      total[q] *= shrink[0];
+      for (int i = 0; i < width; i += 16) store(context[q] + i, load(context[q] + i) * set(shrink[0]));
+      highest[q] = peak;
+    }
+    total[q] += part;
+  }
+}
+
+template <int Q>
+inline void divide(float* const* out, const float (&context)[Q][kWidest], const float (&total)[Q], int width) {
+  for (int q = 0; q < Q; ++q) {
+    const F by = set(total[q] > 0 ? 1.0f / total[q] : total[q] == total[q] ? 0.0f : total[q]);
+    for (int i = 0; i < width; i += 16) store(out[q] + i, load(context[q] + i) * by);
+  }
+}
+
 template <class Of, int Q>
-void attend_as(const Pages& pages, int group, const float* const* given, const int32_t* visible, float* const* out) {
+void attend_floats(const Pages& pages, int group, const float* const* given, const int32_t* visible, float* const* out) {
   using Stored = typename Of::type;
-  const PageOf<Of> page{pages};
+  const PageOf<Stored> page{pages};
   const int width = pages.channels;
   alignas(64) float queries[Q][kWidest], scores[Q][kChunk], context[Q][kWidest];
   float highest[Q], total[Q];
@@ -504,61 +555,137 @@ void attend_as(const Pages& pages, int group, const float* const* given, const i
           const F key = Of::get(keys[n] + 16 * i);
           for (int q = 0; q < Q; ++q) sums[n][q] = fma(key, set(queries[q][i]), sums[n][q]);
         }
-      for (int n = 0; n < B && token + 16 * n < held; ++n) {
-        if constexpr (PageOf<Of>::scaled) {
-          const F scale = load(page.key_scales(start + token + 16 * n, group));
-          for (int q = 0; q < Q; ++q) sums[n][q] = sums[n][q] * scale;
-        }
+      for (int n = 0; n < B && token + 16 * n < held; ++n)
         for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, sums[n][q]);
-      }
     }
-    for (int q = 0; q < Q; ++q) {
-      for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = -3.0e38f;
-      F most = load(scores[q]);
-      for (int32_t i = 16; i < held; i += 16) most = max(most, load(scores[q] + i));
-      float peak = largest(most);
-      if (peak < highest[q]) peak = highest[q];
-      for (int32_t i = 0; i < held; i += 16) store(scores[q] + i, exponential(load(scores[q] + i) - set(peak)));
-      for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = 0;
-      F sums = zero();  // of zeros too, so that a query's sum does not depend on whom it attends with
-      for (int32_t i = 0; i < held; i += 16) sums = sums + load(scores[q] + i);
-      const float part = sum(sums);
-      if (peak != highest[q]) {
-        float shrink[16];
-        store(shrink, exponential(set(highest[q] - peak)));
-        total[q] *= shrink[0];
-        for (int i = 0; i < width; i += 16) store(context[q] + i, load(context[q] + i) * set(shrink[0]));
-        highest[q] = peak;
-      }
-      total[q] += part;
-    }
+    weigh<Q>(scores, context, highest, total, visible, start, held, width);
     for (int32_t token = start; token < stop; ++token) values[token - start] = page.values(token, group);
-    if constexpr (PageOf<Of>::scaled)
-      for (int32_t i = 0; i < held; i += 16) {
-        const F scale = load(page.value_scales(start + i, group));
-        for (int q = 0; q < Q; ++q) store(scores[q] + i, load(scores[q] + i) * scale);
-      }
     constexpr int C = Q >= 8 ? 1 : Q >= 4 ? 2 : Q >= 2 ? 4 : 8;
     int channel = 0;
     for (; channel + 16 * C <= width; channel += 16 * C) add_values<Of, Q, C>(context, scores, values, stop - start, channel);
     for (; channel < width; channel += 16) add_values<Of, Q, 1>(context, scores, values, stop - start, channel);
   }
-  for (int q = 0; q < Q; ++q) {
-    const F by = set(total[q] > 0 ? 1.0f / total[q] : total[q] == total[q] ? 0.0f : total[q]);
-    for (int i = 0; i < width; i += 16) store(out[q] + i, load(context[q] + i) * by);
-  }
+  divide<Q>(out, context, total, width);
 }
 
-template <class Of, int Q>
-void attend_count(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
-  if (count == Q) attend_as<Of, Q>(pages, group, queries, visible, out);
-  else if constexpr (Q > 1) attend_count<Of, Q - 1>(pages, group, queries, visible, count, out);
+// The same over integers, in integers. What multiplies keys and values (queries, weights) becomes words: a row with a
+// peak has 15 bits, one that is even has fewer, as sums of products have to stay within 32.
+
+// x (count, a multiple of 16, up to kWidest) as words, which are multiplied with T; what one step of them is worth.
+template <class T>
+inline float to_words(int16_t* words, const float* x, int count) {
+  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // of words; rounding may add half to each
+  F sums = zero(), most = zero();
+  for (int i = 0; i < count; i += 16) {
+    const F v = load(x + i), size = max(v, zero() - v);
+    most = max(most, size);
+    sums = sums + size;
+  }
+  const float peak = largest(most), whole = sum(sums);
+  const float by_peak = steps(32767, peak), by_whole = steps(highest_sum, whole), by = by_peak < by_whole ? by_peak : by_whole;
+  for (int i = 0; i < count; i += 16) store_words(words + i, by > 0 ? load(x + i) * set(by) : zero());
+  return by > 0 ? 1 / by : whole;  // NaN and infinity go on through it
 }
+
+template <class T, int Q, int C>  // 16 C channels of the contexts, from `channel` on
+inline void add_pairs(float (&context)[Q][kWidest], const int16_t (&weights)[Q][kChunk], const float (&worth)[Q],
+                      const T* const* values, int32_t pairs, int channel) {
+  I sums[Q][C];
+  for (int q = 0; q < Q; ++q)
+    for (int n = 0; n < C; ++n) sums[q][n] = izero();
+  for (int32_t pair = 0; pair < pairs; ++pair)
+    for (int n = 0; n < C; ++n) {
+      const auto value = load_pairs(values[pair] + 2 * (channel + 16 * n));
+      for (int q = 0; q < Q; ++q) sums[q][n] = dot2(sums[q][n], value, weights[q] + 2 * pair);
+    }
+  for (int q = 0; q < Q; ++q)
+    for (int n = 0; n < C; ++n) {
+      float* to = context[q] + channel + 16 * n;
+      store(to, fma(to_float(sums[q][n]), set(worth[q]), load(to)));
+    }
+}
+
+template <class T, int Q>
+void attend_pairs(const Pages& pages, int group, const float* const* given, const int32_t* visible, float* const* out) {
+  const PageOf<T> page{pages};
+  const int width = pages.channels;
+  alignas(64) int16_t queries[Q][kWidest], weights[Q][kChunk];
+  alignas(64) float scores[Q][kChunk], context[Q][kWidest];
+  float step[Q], worth[Q], highest[Q], total[Q];
+  int32_t end = 0;
+  for (int q = 0; q < Q; ++q) {
+    step[q] = to_words<T>(queries[q], given[q], width);
+    highest[q] = -3.0e38f;
+    total[q] = 0;
+    for (int i = 0; i < width; i += 16) store(context[q] + i, zero());
+    end = visible[q] > end ? visible[q] : end;
+  }
+  const T* values[kChunk / 2];
+  for (int32_t start = 0; start < end; start += kChunk) {
+    const int32_t stop = static_cast<int32_t>(smaller(start + kChunk, end));
+    const int32_t held = (stop - start + 15) / 16 * 16;
+    constexpr int B = Q >= 8 ? 1 : 8 / Q;
+    for (int32_t token = 0; token < held; token += 16 * B) {
+      const T *keys[B], *later[B], *behind[B];
+      I sums[B][Q];
+      for (int n = 0; n < B; ++n) {
+        const int32_t first = token + 16 * n < held ? token + 16 * n : token, next = start + first + 16 * B;
+        keys[n] = page.keys(start + first, group);
+        later[n] = next < end ? page.keys(next, group) : keys[n];
+        behind[n] = page.values(start + first, group);
+        for (int q = 0; q < Q; ++q) sums[n][q] = izero();
+      }
+      CHATGLM_UNROLL(4)
+      for (int i = 0; i < width / 2; ++i)
+        for (int n = 0; n < B; ++n) {
+          if (i % (2 / static_cast<int>(sizeof(T))) == 0) {
+            __builtin_prefetch(later[n] + 32 * i);
+            __builtin_prefetch(behind[n] + 32 * i);
+          }
+          const auto key = load_pairs(keys[n] + 32 * i);
+          for (int q = 0; q < Q; ++q) sums[n][q] = dot2(sums[n][q], key, queries[q] + 2 * i);
+        }
+      for (int n = 0; n < B && token + 16 * n < held; ++n) {
+        const F scale = load(page.key_scales(start + token + 16 * n, group));
+        for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, to_float(sums[n][q]) * (scale * set(step[q])));
+      }
+    }
+    weigh<Q>(scores, context, highest, total, visible, start, held, width);
+    for (int q = 0; q < Q; ++q) {
+      for (int32_t i = 0; i < held; i += 16)
+        store(scores[q] + i, load(scores[q] + i) * load(page.value_scales(start + i, group)));
+      for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = 0;
+      worth[q] = to_words<T>(weights[q], scores[q], held);
+    }
+    const int32_t pairs = (stop - start + 1) / 2;
+    for (int32_t pair = 0; pair < pairs; ++pair) values[pair] = page.values(start + 2 * pair, group);
+    constexpr int C = Q >= 8 ? 1 : Q >= 4 ? 2 : Q >= 2 ? 4 : 8;
+    int channel = 0;
+    for (; channel + 16 * C <= width; channel += 16 * C) add_pairs<T, Q, C>(context, weights, worth, values, pairs, channel);
+    for (; channel < width; channel += 16) add_pairs<T, Q, 1>(context, weights, worth, values, pairs, channel);
+  }
+  divide<Q>(out, context, total, width);
+}
+
+template <template <int> class Attend, int Q = kQueries>
+void attend_count(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
+  if constexpr (Q > 1)
+    if (count < Q) return attend_count<Attend, Q - 1>(pages, group, queries, visible, count, out);
+  Attend<Q>::run(pages, group, queries, visible, out);
+}
+
+template <int Q> struct OverSingles { static constexpr auto run = attend_floats<Single, Q>; };
+template <int Q> struct OverHalves { static constexpr auto run = attend_floats<Half, Q>; };
+template <int Q> struct OverBytes { static constexpr auto run = attend_pairs<int8_t, Q>; };
+template <int Q> struct OverWords { static constexpr auto run = attend_pairs<int16_t, Q>; };
 
 void attend(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
-  if (pages.store == Store::half) attend_count<Half, kQueries>(pages, group, queries, visible, count, out);
-  else if (pages.store == Store::byte) attend_count<Byte, kQueries>(pages, group, queries, visible, count, out);
-  else attend_count<Single, kQueries>(pages, group, queries, visible, count, out);
+  switch (pages.store) {
+    case Store::single: return attend_count<OverSingles>(pages, group, queries, visible, count, out);
+    case Store::half: return attend_count<OverHalves>(pages, group, queries, visible, count, out);
+    case Store::byte: return attend_count<OverBytes>(pages, group, queries, visible, count, out);
+    case Store::word: return attend_count<OverWords>(pages, group, queries, visible, count, out);
+  }
 }
 
 void to_half(uint16_t* out, const float* x, int64_t count) {
@@ -583,7 +710,7 @@ void from_brain(float* out, const uint16_t* x, int64_t count) { from<Brain>(out,
 
 }  // namespace
 
-const Kernels CHATGLM_TABLE = {CHATGLM_NAME, kQueries, kRows, kFewRows, quantize,  linear,   rms_norm, layer_norm, swiglu,    gelu,
+const Kernels CHATGLM_TABLE = {CHATGLM_NAME, kQueries, kRows, kFewRows, kStore, quantize,  linear,   rms_norm, layer_norm, swiglu,    gelu,
                              rotate,       remember, attend, to_half,  from_half,  from_brain};
 
 }  // namespace chatglm

@@ -5,13 +5,17 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels.h"
+
 namespace CHATGLM_ISA {
+using chatglm::Store;
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
 constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
+constexpr Store kStore = Store::word;
 
 struct F { __m256 a, b; };
 struct I { __m256i a, b; };
@@ -61,11 +65,6 @@ inline __m256 brain(const uint16_t* p) {
 }
 inline F load_brain(const uint16_t* p) { return {brain(p), brain(p + 8)}; }
 
-inline __m256 eight_signed(const int8_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-}
-inline F load_signed(const int8_t* p) { return {eight_signed(p), eight_signed(p + 8)}; }
-
 inline I izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline I iset(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline I operator+(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
@@ -106,6 +105,26 @@ inline I dot8(I s, U w, const int8_t* x) {
   return {wide(s.a, w.a, even, odd), wide(s.b, w.b, even, odd)};
 }
 #endif
+
+inline I load_pairs(const int16_t* p) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(p);
+  return {register_at(bytes), register_at(bytes + 32)};
+}
+inline I load_pairs(const int8_t* p) { return {_mm256_cvtepi8_epi16(eight(p)), _mm256_cvtepi8_epi16(eight(p + 16))}; }
+inline void store_words(int16_t* p, F x) {
+  const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(words, 0xD8));
+}
+inline I dot2(I s, I w, const int16_t* x) {
+  int32_t two;
+  std::memcpy(&two, x, 4);
+  const __m256i y = _mm256_set1_epi32(two);
+#ifdef __AVXVNNI__
+  return {_mm256_dpwssd_avx_epi32(s.a, w.a, y), _mm256_dpwssd_avx_epi32(s.b, w.b, y)};
+#else
+  return {_mm256_add_epi32(s.a, _mm256_madd_epi16(w.a, y)), _mm256_add_epi32(s.b, _mm256_madd_epi16(w.b, y))};
+#endif
+}
 
 inline float magnitude(const float* p, int count) {
   __m256i most = _mm256_setzero_si256();

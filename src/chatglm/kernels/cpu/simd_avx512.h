@@ -5,13 +5,17 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels.h"
+
 namespace CHATGLM_ISA {
+using chatglm::Store;
 
 constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in registers
 constexpr int kTiles = 2;  // tiles of weights beside them
 constexpr int kPlainRows = 4;  // of inputs, beside four rows of plain weights
 constexpr int kFewRows = 8;   // rows for which each tile is read once
 constexpr int kQueries = 16;  // queries that attend together
+constexpr Store kStore = Store::word;
 
 struct F { __m512 v; };
 struct I { __m512i v; };
@@ -48,10 +52,6 @@ inline void store_half(uint16_t* p, F a) {
 }
 inline F load_brain(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
-}
-
-inline F load_signed(const int8_t* p) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
 inline I izero() { return {_mm512_setzero_si512()}; }
@@ -94,6 +94,19 @@ inline I dot4(I a, U w, const int8_t* x) {
 }
 template <class Input>
 inline I dot8(I a, U w, Input x) { return dot4(a, w, x); }
+
+inline I load_pairs(const int16_t* p) { return {_mm512_loadu_si512(p)}; }
+inline I load_pairs(const int8_t* p) {
+  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline void store_words(int16_t* p, F a) {  // rounded
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
+struct Two { int16_t x[2]; };
+inline I dot2(I a, I w, const int16_t* x) {  // a + sum over 2 words of w * x
+  asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(a.v) : "v"(w.v), "m"(*reinterpret_cast<const Two*>(x)));
+  return a;
+}
 
 // The largest of |p[0]|, ..., NaN counting as larger than all; whole registers only.
 inline float magnitude(const float* p, int count) {

@@ -6,13 +6,17 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels.h"
+
 namespace CHATGLM_ISA {
+using chatglm::Store;
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
 constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
+constexpr Store kStore = Store::half;  // of words, only single products are added
 
 struct F { float32x4_t v[4]; };
 struct I { int32x4_t v[4]; };
@@ -46,10 +50,6 @@ inline void store_half(uint16_t* p, F a) {
   for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
 inline F load_brain(const uint16_t* p) { CHATGLM_EACH(F, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))); }
-inline F load_signed(const int8_t* p) {
-  const int16x8_t words[2] = {vmovl_s8(vld1_s8(p)), vmovl_s8(vld1_s8(p + 8))};
-  CHATGLM_EACH(F, vcvtq_f32_s32(vmovl_s16(i % 2 ? vget_high_s16(words[i / 2]) : vget_low_s16(words[i / 2]))));
-}
 
 inline I iset(int32_t x) { CHATGLM_EACH(I, vdupq_n_s32(x)); }
 inline I izero() { return iset(0); }
@@ -77,6 +77,18 @@ inline I dot8(I a, U w, const int8_t* x) {
   const int8x16_t y = vreinterpretq_s8_s32(vdupq_n_s32(four(x)));
   const int32x4_t back = vshlq_n_s32(vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(1), y), 7);
   CHATGLM_EACH(I, vaddq_s32(back, vdotq_s32(a.v[i], vreinterpretq_s8_u8(veorq_u8(w.v[i], vdupq_n_u8(128))), y)));
+}
+struct Pairs { int16x8_t v[4]; };
+inline Pairs load_pairs(const int16_t* p) { CHATGLM_EACH(Pairs, vld1q_s16(p + 8 * i)); }
+inline Pairs load_pairs(const int8_t* p) { CHATGLM_EACH(Pairs, vmovl_s8(vld1_s8(p + 8 * i))); }
+inline void store_words(int16_t* p, F a) {
+  for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vqmovn_s32(vcvtnq_s32_f32(a.v[i])));
+}
+inline I dot2(I a, Pairs w, const int16_t* x) {
+  int32_t two;
+  std::memcpy(&two, x, 4);
+  const int16x4_t y = vreinterpret_s16_s32(vdup_n_s32(two));
+  CHATGLM_EACH(I, vaddq_s32(a.v[i], vpaddq_s32(vmull_s16(vget_low_s16(w.v[i]), y), vmull_s16(vget_high_s16(w.v[i]), y))));
 }
 #undef CHATGLM_EACH
 

@@ -4,13 +4,17 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels.h"
+
 namespace CHATGLM_ISA {
+using chatglm::Store;
 
 constexpr int kRows = 2;
 constexpr int kTiles = 1;
 constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
+constexpr Store kStore = Store::word;
 
 struct F { float v[16]; };
 struct I { int32_t v[16]; };
@@ -63,7 +67,6 @@ inline uint16_t float_to_half(float x) {
 inline F load_half(const uint16_t* p) { CHATGLM_EACH(F, half_to_float(p[i])); }
 inline void store_half(uint16_t* p, F a) { for (int i = 0; i < 16; ++i) p[i] = float_to_half(a.v[i]); }
 inline F load_brain(const uint16_t* p) { CHATGLM_EACH(F, from_bits(static_cast<uint32_t>(p[i]) << 16)); }
-inline F load_signed(const int8_t* p) { CHATGLM_EACH(F, static_cast<float>(p[i])); }
 
 inline I iset(int32_t x) { CHATGLM_EACH(I, x); }
 inline I izero() { return iset(0); }
@@ -80,6 +83,20 @@ inline I dot4(I a, U w, const int8_t* x) {
   CHATGLM_EACH(I, a.v[i] + w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3]);
 }
 inline I dot8(I a, U w, const int8_t* x) { return dot4(a, w, x); }
+struct Pairs { int16_t v[32]; };
+inline Pairs load_pairs(const int16_t* p) { Pairs r; std::memcpy(r.v, p, 64); return r; }
+inline Pairs load_pairs(const int8_t* p) { Pairs r; for (int i = 0; i < 32; ++i) r.v[i] = p[i]; return r; }
+inline void store_words(int16_t* p, F a) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(std::nearbyint(a.v[i]));
+}
+inline I dot2(const I& a, const Pairs& w, const int16_t* x) {
+  int32_t products[32];
+  for (int i = 0; i < 32; i += 2) {
+    products[i] = w.v[i] * x[0];
+    products[i + 1] = w.v[i + 1] * x[1];
+  }
+  CHATGLM_EACH(I, a.v[i] + products[2 * i] + products[2 * i + 1]);
+}
 #undef CHATGLM_EACH
 
 inline float magnitude(const float* p, int count) {
