@@ -52,6 +52,7 @@ class ChatGLM:
     def about(self) -> dict[str, Any]:
         from chatglm.engine.runners import NativeRunner
         from chatglm.kernels import native
+        from chatglm.kernels.decoder import PAGE_TOKENS
 
         runner = self._engine.runner
         if not isinstance(runner, NativeRunner):
@@ -60,7 +61,7 @@ class ChatGLM:
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         layers = [m.packed() for m in model.modules() if hasattr(m, "packed") and m not in (embedding, head)]
         weights = [*layers, head.packed()]
-        config, info = model.config, native.info()
+        info = native.info()
         return {
             "version": __version__,
             "kernels": info.variant,
@@ -69,12 +70,7 @@ class ChatGLM:
             "group_size": sorted({weight.group_size for weight in weights}),
             "weight_bytes": sum(weight.data.nbytes + weight.scales.nbytes for weight in weights),
             "layer_weights": sum(weight.rows * weight.columns for weight in layers),
-            # keys and values
-            "cache_bytes_per_token": 2
-            * runner.decoder.store.itemsize
-            * config.multi_query_group_num
-            * config.kv_channels
-            * config.num_layers,
+            "cache_bytes_per_token": runner.page_bytes // PAGE_TOKENS,  # keys and values
         }
 
 

@@ -153,6 +153,33 @@ void attention(const Kernels& k, Store store, int channels, int queries, int tok
   close(what, outs[0], outs[1], integers ? 1e-4f : 2e-5f);
 }
 
+// Rows without a peak, whose sums of products are as large as can be: half of the tokens score c, the others -c, so a
+// context is e^c of e^c + e^-c where the values of these are 1 and of those 0.
+void even_attention(const Kernels& k, Store store, float size) {
+  constexpr int page = 64, channels = kWidest, tokens = 2 * page;
+  std::vector<uint8_t> memory[2];
+  std::vector<int64_t> addresses;
+  for (auto& one : memory) {
+    one.resize(size_t(2) * page * (channels * sizeof(float) + sizeof(float)));
+    addresses.push_back(static_cast<int64_t>(reinterpret_cast<uintptr_t>(one.data())));
+  }
+  const Pages pages{addresses.data(), 0, page, 1, channels, store};
+  for (int token = 0; token < tokens; ++token) {
+    const std::vector<float> key(channels, token % 2 ? size : -size), value(channels, token % 2 ? size : 0.0f);
+    k.remember(pages, token, 0, key.data(), value.data());
+  }
+  const float c = 0.7f, half = std::exp(c) / (std::exp(c) + std::exp(-c));
+  const std::vector<float> query(channels, c / size / channels);
+  std::vector<float> got(channels);
+  const float* of = query.data();
+  float* out = got.data();
+  const int32_t visible = tokens;
+  k.attend(pages, 0, &of, &visible, 1, &out);
+  char what[99];
+  std::snprintf(what, sizeof what, "even attention, store %d, size %g", static_cast<int>(store), size);
+  close(what, got, std::vector<float>(channels, half * size), 1e-3f);
+}
+
 void elementwise(const Kernels& k, int count) {
   const auto x = normal(count, 3.0f), w = normal(count), b = normal(count);
   std::vector<float> got(count), wanted(count);
@@ -214,6 +241,8 @@ int main() {
     for (const int channels : {16, 48, 128})
       for (const int queries : {1, 2, 3, 5, 16})
         for (const int tokens : {7, 64, 200}) attention(k, store, channels, queries, tokens);
+  for (const Store store : {Store::single, Store::half, Store::byte, Store::word})
+    for (const float size : {1e-3f, 1.0f, 1e3f}) even_attention(k, store, size);
   for (const int count : {1, 16, 77}) elementwise(k, count);
   std::printf("%s: %d of %d comparisons differ\n", k.name, wrong, compared);
   return wrong != 0;

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chatglm.kernels import native
+
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "src" / "chatglm" / "kernels" / "cpu"
 
@@ -46,17 +48,20 @@ def test_neon(tmp_path: Path) -> None:
     assert int(said.split()[3]) > 150
 
 
-def test_avx2(tmp_path: Path) -> None:
-    """The comparison itself is tested by a variant that the other tests know to be right."""
+X86 = {
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx_vnni": ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],
+}
+
+
+@pytest.mark.parametrize("variant", X86)
+def test_x86(variant: str, tmp_path: Path) -> None:
+    """The comparison itself is tested by variants that the other tests know to be right."""
     compiler = shutil.which("c++")
-    if platform.machine() not in ("x86_64", "AMD64") or compiler is None or "avx2" not in _flags():
-        pytest.skip("this machine has no AVX2, or no C++ compiler")
-    said = compare(compiler, "avx2", ["-mavx2", "-mfma", "-mf16c"], tmp_path, [])
-    assert said.startswith("avx2: 0 of ")
-
-
-def _flags() -> set[str]:
-    try:
-        return set(Path("/proc/cpuinfo").read_text("utf-8").split())
-    except OSError:
-        return set()
+    if platform.machine() not in ("x86_64", "AMD64") or compiler is None:
+        pytest.skip("this machine is no x86-64 one, or has no C++ compiler")
+    if variant.replace("_", "-") not in (native.info().variants):
+        pytest.skip(f"this CPU, or its compiler, has no {variant}")
+    said = compare(compiler, variant, X86[variant], tmp_path, [])
+    assert said.startswith(f"{variant.replace('_', '-')}: 0 of ")

@@ -61,13 +61,14 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
 // Linear layers over integers
 
 // Bytes to prefetch in each of several tiles, which are in the second-level cache; and of one, which comes from memory:
-// with work for several rows between two reads, the CPU looks ahead too little by itself. For one row it does not.
-constexpr int kAhead = 1536, kFarAhead = 16384;
+// with work for several rows between two reads, the CPU looks ahead too little by itself. For one row it does not. What
+// comes from memory goes to the second-level cache, as the inputs of several rows fill the first.
+constexpr int kAhead = 1536, kFarAhead = 8192;
 
 template <int M, int T>
 inline void prefetch(const uint8_t* w) {
   if constexpr (T > 1) __builtin_prefetch(w + kAhead);
-  else if constexpr (M > 1) __builtin_prefetch(w + kFarAhead);
+  else if constexpr (M > 1) __builtin_prefetch(w + kFarAhead, 0, 2);
 }
 
 template <int T>
@@ -256,7 +257,10 @@ void rows_product(const typename Of::type* w, int64_t columns, const float* x, i
   int64_t k = 0;
   for (; k + 16 <= columns; k += 16) {
     F row[R];
-    for (int r = 0; r < R; ++r) row[r] = Of::get(w + r * columns + k);
+    for (int r = 0; r < R; ++r) {
+      __builtin_prefetch(w + (R + r) * columns + k, 0, 2);
+      row[r] = Of::get(w + r * columns + k);
+    }
     for (int m = 0; m < M; ++m) {
       const F input = load(x + m * x_stride + k);
       for (int r = 0; r < R; ++r) sums[r][m] = fma(row[r], input, sums[r][m]);
@@ -280,6 +284,16 @@ void rows_products(const typename Of::type* w, int64_t columns, int64_t rows, co
 }
 
 template <class Of>
+using RowsProducts = void (*)(const typename Of::type*, int64_t, int64_t, const float*, int64_t, float*, int64_t, bool);
+
+template <class Of, int M = kPlainRows>
+RowsProducts<Of> rows_products_of(int64_t rows) {  // for so many inputs, M at most
+  if constexpr (M > 1)
+    if (rows < M) return rows_products_of<Of, M - 1>(rows);
+  return rows_products<Of, M>;
+}
+
+template <class Of>
 void plain_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
   const auto* data = static_cast<const typename Of::type*>(weight.data);
   const int64_t begin = 16 * first, end = smaller(16 * last, weight.rows);
@@ -289,11 +303,10 @@ void plain_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t
   for (int64_t row = begin; row < end; row += resident) {
     const int64_t rows = smaller(resident, end - row);
     const auto* w = data + row * weight.columns;
-    int64_t m = 0;
-    for (; m + kPlainRows <= in.rows; m += kPlainRows)
-      rows_products<Of, kPlainRows>(w, weight.columns, rows, in.floats + m * in.stride, in.stride, out + m * stride + row - begin, stride, add);
-    for (; m < in.rows; ++m)
-      rows_products<Of, 1>(w, weight.columns, rows, in.floats + m * in.stride, in.stride, out + m * stride + row - begin, stride, add);
+    for (int64_t m = 0; m < in.rows; m += kPlainRows) {
+      const auto run = rows_products_of<Of>(in.rows - m);
+      run(w, weight.columns, rows, in.floats + m * in.stride, in.stride, out + m * stride + row - begin, stride, add);
+    }
   }
 }
 
