@@ -61,14 +61,22 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
 // Linear layers over integers
 
 // Bytes to prefetch in each of several tiles, which are in the second-level cache; and of one, which comes from memory:
-// with work for several rows between two reads, the CPU looks ahead too little by itself. For one row it does not. What
-// comes from memory goes to the second-level cache, as the inputs of several rows fill the first.
-constexpr int kAhead = 1536, kFarAhead = 8192;
+// with work for several rows between two reads, the CPU looks ahead too little by itself. What comes from memory goes to
+// the second-level cache, as the inputs of several rows fill the first. For one row the CPU looks ahead well, but to the
+// end of a page only: a line of each page is asked for before it gets there, which also brings the page's address.
+constexpr int kAhead = 1536, kFarAhead = 8192, kPage = 4096, kPagesAhead = 4 * kPage;
 
 template <int M, int T>
 inline void prefetch(const uint8_t* w) {
   if constexpr (T > 1) __builtin_prefetch(w + kAhead);
   else if constexpr (M > 1) __builtin_prefetch(w + kFarAhead, 0, 2);
+}
+
+template <int M, int T>
+inline void prefetch_page(const uint8_t* w, uintptr_t bytes) {  // of which w is the start
+  const auto inside = reinterpret_cast<uintptr_t>(w) % kPage;
+  if constexpr (M == 1 && T == 1)
+    if (inside < bytes) __builtin_prefetch(w - inside + kPagesAhead, 0, 2);
 }
 
 template <int T>
@@ -85,6 +93,7 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
   for (int m = 0; m < M; ++m)
     for (int t = 0; t < T; ++t) f[m][t] = zero();
   for (int64_t b = 0; b < blocks; ++b) {
+    prefetch_page<M, T>(w, BLOCK * 2 * BITS);
     I a[M][T], c[M][T];
     for (int m = 0; m < M; ++m)
       for (int t = 0; t < T; ++t) {
@@ -150,6 +159,7 @@ inline void row_product(const uint8_t* w, const uint16_t* s, int64_t group_step,
                         const int32_t* offsets, int64_t blocks, float* result) {
   F f = zero();
   for (int64_t b = 0; b < blocks; ++b) {
+    prefetch_page<1, 1>(w, BLOCK * 8);
     I low = iset(offsets[b]), more_low = izero(), high = izero(), more_high = izero();
     CHATGLM_UNROLL(4)
     for (int k = 0; k < BLOCK; k += 16, w += 128) {
