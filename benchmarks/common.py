@@ -108,14 +108,13 @@ def machine() -> dict[str, Any]:
     """The machine and the versions that a figure belongs to."""
     import transformers
 
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+    about = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        about.setdefault(name.strip(), value.strip())
+    model = about.get("model name", platform.processor())
+    if "cpu family" in about:  # a virtual machine may say no more than the maker's name
+        model += f" (family {about['cpu family']}, model {about['model']})"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": model,

@@ -292,7 +292,12 @@ class Decoder {
   static constexpr int64_t kFew = 4;  // so few rows are prepared by every thread for itself, which saves a barrier
 
   static Store store_of(const cg_model& m) {
-    return m.store == CG_FLOAT16 ? Store::half : m.store == CG_INT16 ? Store::word : m.store == CG_INT8 ? Store::byte : Store::single;
+    switch (m.store) {
+      case CG_FLOAT16: return Store::half;
+      case CG_INT16: return Store::word;
+      case CG_INT8: return Store::byte;
+      default: return Store::single;
+    }
   }
 
   static int64_t layer_bytes(const cg_model& m) {
