@@ -84,6 +84,21 @@ def test_text_does_not_depend_on_the_batch(name: str, store: torch.dtype) -> Non
     assert said(Engine(model, store=store, memory=5 * short.runner.page_bytes), asked, GREEDY) == alone
 
 
+@needs_library
+def test_what_is_stored_by_default() -> None:
+    """differences: integer-cache. The engine and `generate` store the same, so that their texts are."""
+    model = MODELS["chatglm"]()
+    assert decoder_of(model).store == torch.float32
+    half = MODELS["chatglm"]().to(torch.bfloat16)
+    assert decoder_of(half).store == native.store_of_two_bytes()
+    packed = model.quantize(8)
+    cache = packed.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=2, return_dict_in_generate=True).past_key_values
+    assert cache.decoder is runner_for(packed).decoder
+    assert cache.decoder.store == native.store_of_two_bytes()
+    if native.info().variant.startswith("avx"):
+        assert cache.decoder.store == torch.int16
+
+
 def test_pages_are_small() -> None:
     model = chatglm_model(kv_channels=64, hidden_size=64, num_attention_heads=2)
     for exact, rounded in zip(runners(model, torch.float32), runners(model, torch.int8), strict=True):
