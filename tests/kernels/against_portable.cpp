@@ -150,7 +150,7 @@ void attention(const Kernels& k, Store store, int channels, int queries, int tok
   char what[99];
   std::snprintf(what, sizeof what, "attention of %d channels, %d queries, %d tokens, store %d", channels, queries, tokens, static_cast<int>(store));
   // A query between two of its 15 bits' steps may go either way.
-  close(what, outs[0], outs[1], integers ? 1e-4f : 2e-5f);
+  close(what, outs[0], outs[1], store == Store::word ? 1e-4f : 2e-5f);
 }
 
 // Rows without a peak, whose sums of products are as large as can be: half of the tokens score c, the others -c, so a

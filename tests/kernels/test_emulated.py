@@ -61,7 +61,7 @@ def test_x86(variant: str, tmp_path: Path) -> None:
     compiler = shutil.which("c++")
     if platform.machine() not in ("x86_64", "AMD64") or compiler is None:
         pytest.skip("this machine is no x86-64 one, or has no C++ compiler")
-    if variant.replace("_", "-") not in (native.info().variants):
+    if variant.replace("_", "-") not in native.info().variants:
         pytest.skip(f"this CPU, or its compiler, has no {variant}")
     said = compare(compiler, variant, X86[variant], tmp_path, [])
     assert said.startswith(f"{variant.replace('_', '-')}: 0 of ")

@@ -184,9 +184,7 @@ def set_threads(count: int) -> None:
 
 
 def store_of_two_bytes() -> torch.dtype:
-    """What keys and values are stored as where two bytes a number are enough: int16 where the CPU multiplies and adds
-    two at once, else float16. Of the largest number of a token and group, int16 has a finer step.
-    """
+    """What keys and values are stored as where two bytes a number are enough: what the variant attends to faster."""
     lib = library()
     return torch.int16 if lib is not None and lib.cg_store() == STORES[torch.int16] else torch.float16
 

@@ -74,9 +74,10 @@ inline void prefetch(const uint8_t* w) {
 
 template <int M, int T>
 inline void prefetch_page(const uint8_t* w, uintptr_t bytes) {  // of which w is the start
-  const auto inside = reinterpret_cast<uintptr_t>(w) % kPage;
-  if constexpr (M == 1 && T == 1)
+  if constexpr (M == 1 && T == 1) {
+    const auto inside = reinterpret_cast<uintptr_t>(w) % kPage;
     if (inside < bytes) __builtin_prefetch(w - inside + kPagesAhead, 0, 2);
+  }
 }
 
 template <int T>
@@ -414,14 +415,13 @@ void rotate(float* head, const int32_t* pairs, const float* cosines, const float
 
 template <class T>
 struct PageOf {
-  using type = T;
   const Pages& pages;
   int64_t size() const { return static_cast<int64_t>(pages.tokens) * pages.channels; }  // of a group's keys or values
-  type* keys(int64_t position, int group) const {  // of the 16 tokens that `position` is among: [channels][16]
+  T* keys(int64_t position, int group) const {  // of the 16 tokens that `position` is among: [channels][16]
     const int64_t inside = position % pages.tokens / 16 * 16 * pages.channels;
     return base(position) + group * size() + inside;
   }
-  type* values(int64_t position, int group) const {  // [channels]
+  T* values(int64_t position, int group) const {  // [channels]
     return base(position) + (pages.groups + group) * size() + position % pages.tokens * pages.channels;
   }
   float* key_scales(int64_t position, int group) const {  // from that token on
@@ -429,8 +429,8 @@ struct PageOf {
     return scales + static_cast<int64_t>(group) * pages.tokens + position % pages.tokens;
   }
   float* value_scales(int64_t position, int group) const { return key_scales(position, pages.groups + group); }
-  type* base(int64_t position) const {
-    return reinterpret_cast<type*>(static_cast<uintptr_t>(pages.addresses[position / pages.tokens] + pages.offset));
+  T* base(int64_t position) const {
+    return reinterpret_cast<T*>(static_cast<uintptr_t>(pages.addresses[position / pages.tokens] + pages.offset));
   }
 };
 
@@ -484,19 +484,74 @@ void remember(const Pages& pages, int64_t position, int group, const float* key,
 
 constexpr int kChunk = 128;  // tokens whose scores are held at once
 
-template <class Of, int Q, int C>  // 16 C channels of the contexts, from `channel` on
-inline void add_values(float (&context)[Q][kWidest], const float (&scores)[Q][kChunk], const typename Of::type* const* values,
-                       int32_t tokens, int channel) {
-  F sums[Q][C];
+// x (count, a multiple of 16, up to kWidest) as words, which are multiplied with T; what one step of them is worth. A row
+// with a peak has 15 bits, one that is even has fewer, as sums of products have to stay within 32.
+template <class T>
+inline float to_words(int16_t* words, const float* x, int count) {
+  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // of words; rounding may add half to each
+  F sums = zero(), most = zero();
+  for (int i = 0; i < count; i += 16) {
+    const F v = load(x + i), size = max(v, zero() - v);
+    most = max(most, size);
+    sums = sums + size;
+  }
+  const float peak = largest(most), whole = sum(sums);
+  const float by_peak = steps(32767, peak), by_whole = steps(highest_sum, whole), by = by_peak < by_whole ? by_peak : by_whole;
+  for (int i = 0; i < count; i += 16) store_words(words + i, by > 0 ? load(x + i) * set(by) : zero());
+  return by > 0 ? 1 / by : whole;  // NaN and infinity go on through it
+}
+
+// How keys and values are multiplied: `together` neighbouring channels of keys, or tokens of values, with as many factors
+// (of a query, or weights).
+
+template <class Of>
+struct Floats {
+  using Stored = typename Of::type;
+  using Factor = float;
+  using Sum = F;
+  static constexpr int together = 1, chains = 4;  // sums that there must be, or they wait for one another
+  static constexpr bool scaled = false;
+  static float factors(float* out, const float* x, int count) {  // what one step of them is worth
+    for (int i = 0; i < count; i += 16) store(out + i, load(x + i));
+    return 1;
+  }
+  static Sum none() { return zero(); }
+  static Sum begin(const float* context) { return load(context); }
+  static void end(float* context, Sum sum, float) { store(context, sum); }
+  static F read(const Stored* p) { return Of::get(p); }
+  static Sum dot(Sum sum, F stored, const float* factor) { return fma(stored, set(*factor), sum); }
+};
+
+template <class T>
+struct Integers {
+  using Stored = T;
+  using Factor = int16_t;
+  using Sum = I;
+  static constexpr int together = 2, chains = 8;
+  static constexpr bool scaled = true;
+  static float factors(int16_t* out, const float* x, int count) { return to_words<T>(out, x, count); }
+  static Sum none() { return izero(); }
+  static Sum begin(const float*) { return izero(); }
+  static void end(float* context, Sum sum, float worth) { store(context, fma(to_float(sum), set(worth), load(context))); }
+  static auto read(const T* p) { return load_pairs(p); }
+  template <class Pairs>
+  static Sum dot(Sum sum, const Pairs& stored, const int16_t* factor) { return dot2(sum, stored, factor); }
+};
+
+template <class How, int Q, int C>  // 16 C channels of the contexts, from `channel` on
+inline void add_values(float (&context)[Q][kWidest], const typename How::Factor (*weights)[kChunk], const float (&worth)[Q],
+                       const typename How::Stored* const* values, int32_t steps, int channel) {
+  constexpr int together = How::together;
+  typename How::Sum sums[Q][C];
   for (int q = 0; q < Q; ++q)
-    for (int n = 0; n < C; ++n) sums[q][n] = load(context[q] + channel + 16 * n);
-  for (int32_t token = 0; token < tokens; ++token)
+    for (int n = 0; n < C; ++n) sums[q][n] = How::begin(context[q] + channel + 16 * n);
+  for (int32_t step = 0; step < steps; ++step)
     for (int n = 0; n < C; ++n) {
-      const F value = Of::get(values[token] + channel + 16 * n);
-      for (int q = 0; q < Q; ++q) sums[q][n] = fma(value, set(scores[q][token]), sums[q][n]);
+      const auto value = How::read(values[step] + together * (channel + 16 * n));
+      for (int q = 0; q < Q; ++q) sums[q][n] = How::dot(sums[q][n], value, weights[q] + together * step);
     }
   for (int q = 0; q < Q; ++q)
-    for (int n = 0; n < C; ++n) store(context[q] + channel + 16 * n, sums[q][n]);
+    for (int n = 0; n < C; ++n) How::end(context[q] + channel + 16 * n, sums[q][n], worth[q]);
 }
 
 // Softmax over one chunk after another: when a larger score comes, what was summed before shrinks (Milakov and
@@ -534,180 +589,95 @@ inline void divide(float* const* out, const float (&context)[Q][kWidest], const 
   }
 }
 
-template <class Of, int Q>
-void attend_floats(const Pages& pages, int group, const float* const* given, const int32_t* visible, float* const* out) {
-  using Stored = typename Of::type;
+template <class How, int Q>
+void attend_together(const Pages& pages, int group, const float* const* given, const int32_t* visible, float* const* out) {
+  using Stored = typename How::Stored;
+  constexpr int together = How::together;
   const PageOf<Stored> page{pages};
   const int width = pages.channels;
-  alignas(64) float queries[Q][kWidest], scores[Q][kChunk], context[Q][kWidest];
-  float highest[Q], total[Q];
-  int32_t end = 0;
-  for (int q = 0; q < Q; ++q) {
-    highest[q] = -3.0e38f;
-    total[q] = 0;
-    for (int i = 0; i < width; i += 16) {
-      store(queries[q] + i, load(given[q] + i));
-      store(context[q] + i, zero());
-    }
-    end = visible[q] > end ? visible[q] : end;
-  }
-  const Stored* values[kChunk];
-  for (int32_t start = 0; start < end; start += kChunk) {
-    const int32_t stop = static_cast<int32_t>(smaller(start + kChunk, end));
-    const int32_t held = (stop - start + 15) / 16 * 16;
-    constexpr int B = Q >= 4 ? 1 : 4 / Q;  // of few queries, several blocks of tokens at once: sums that do not wait
-    for (int32_t token = 0; token < held; token += 16 * B) {
-      const Stored *keys[B], *later[B], *worth[B];
-      F sums[B][Q];
-      for (int n = 0; n < B; ++n) {
-        const int32_t first = token + 16 * n < held ? token + 16 * n : token, next = start + first + 16 * B;
-        keys[n] = page.keys(start + first, group);
-        // Blocks lie on other pages of memory than those before them: the CPU does not see them coming.
-        later[n] = next < end ? page.keys(next, group) : keys[n];
-        worth[n] = page.values(start + first, group);
-        for (int q = 0; q < Q; ++q) sums[n][q] = zero();
-      }
-      constexpr int line = 4 / sizeof(Stored);  // channels of a block in a line of the cache
-      CHATGLM_UNROLL(4)
-      for (int i = 0; i < width; ++i)
-        for (int n = 0; n < B; ++n) {
-          if (i % line == 0) {
-            __builtin_prefetch(later[n] + 16 * i);
-            __builtin_prefetch(worth[n] + 16 * i);
-          }
-          const F key = Of::get(keys[n] + 16 * i);
-          for (int q = 0; q < Q; ++q) sums[n][q] = fma(key, set(queries[q][i]), sums[n][q]);
-        }
-      for (int n = 0; n < B && token + 16 * n < held; ++n)
-        for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, sums[n][q]);
-    }
-    weigh<Q>(scores, context, highest, total, visible, start, held, width);
-    for (int32_t token = start; token < stop; ++token) values[token - start] = page.values(token, group);
-    constexpr int C = Q >= 8 ? 1 : Q >= 4 ? 2 : Q >= 2 ? 4 : 8;
-    int channel = 0;
-    for (; channel + 16 * C <= width; channel += 16 * C) add_values<Of, Q, C>(context, scores, values, stop - start, channel);
-    for (; channel < width; channel += 16) add_values<Of, Q, 1>(context, scores, values, stop - start, channel);
-  }
-  divide<Q>(out, context, total, width);
-}
-
-// The same over integers, in integers. What multiplies keys and values (queries, weights) becomes words: a row with a
-// peak has 15 bits, one that is even has fewer, as sums of products have to stay within 32.
-
-// x (count, a multiple of 16, up to kWidest) as words, which are multiplied with T; what one step of them is worth.
-template <class T>
-inline float to_words(int16_t* words, const float* x, int count) {
-  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // of words; rounding may add half to each
-  F sums = zero(), most = zero();
-  for (int i = 0; i < count; i += 16) {
-    const F v = load(x + i), size = max(v, zero() - v);
-    most = max(most, size);
-    sums = sums + size;
-  }
-  const float peak = largest(most), whole = sum(sums);
-  const float by_peak = steps(32767, peak), by_whole = steps(highest_sum, whole), by = by_peak < by_whole ? by_peak : by_whole;
-  for (int i = 0; i < count; i += 16) store_words(words + i, by > 0 ? load(x + i) * set(by) : zero());
-  return by > 0 ? 1 / by : whole;  // NaN and infinity go on through it
-}
-
-template <class T, int Q, int C>  // 16 C channels of the contexts, from `channel` on
-inline void add_pairs(float (&context)[Q][kWidest], const int16_t (&weights)[Q][kChunk], const float (&worth)[Q],
-                      const T* const* values, int32_t pairs, int channel) {
-  I sums[Q][C];
-  for (int q = 0; q < Q; ++q)
-    for (int n = 0; n < C; ++n) sums[q][n] = izero();
-  for (int32_t pair = 0; pair < pairs; ++pair)
-    for (int n = 0; n < C; ++n) {
-      const auto value = load_pairs(values[pair] + 2 * (channel + 16 * n));
-      for (int q = 0; q < Q; ++q) sums[q][n] = dot2(sums[q][n], value, weights[q] + 2 * pair);
-    }
-  for (int q = 0; q < Q; ++q)
-    for (int n = 0; n < C; ++n) {
-      float* to = context[q] + channel + 16 * n;
-      store(to, fma(to_float(sums[q][n]), set(worth[q]), load(to)));
-    }
-}
-
-template <class T, int Q>
-void attend_pairs(const Pages& pages, int group, const float* const* given, const int32_t* visible, float* const* out) {
-  const PageOf<T> page{pages};
-  const int width = pages.channels;
-  alignas(64) int16_t queries[Q][kWidest], weights[Q][kChunk];
+  alignas(64) typename How::Factor queries[Q][kWidest], rounded[Q][kChunk];
   alignas(64) float scores[Q][kChunk], context[Q][kWidest];
-  float step[Q], worth[Q], highest[Q], total[Q];
+  float step[Q], worth[Q] = {}, highest[Q], total[Q];
   int32_t end = 0;
   for (int q = 0; q < Q; ++q) {
-    step[q] = to_words<T>(queries[q], given[q], width);
+    step[q] = How::factors(queries[q], given[q], width);
     highest[q] = -3.0e38f;
     total[q] = 0;
     for (int i = 0; i < width; i += 16) store(context[q] + i, zero());
     end = visible[q] > end ? visible[q] : end;
   }
-  const T* values[kChunk / 2];
+  const Stored* values[kChunk / together];
   for (int32_t start = 0; start < end; start += kChunk) {
     const int32_t stop = static_cast<int32_t>(smaller(start + kChunk, end));
     const int32_t held = (stop - start + 15) / 16 * 16;
-    constexpr int B = Q >= 8 ? 1 : 8 / Q;
+    constexpr int B = Q >= How::chains ? 1 : How::chains / Q;  // of few queries, several blocks of tokens at once
     for (int32_t token = 0; token < held; token += 16 * B) {
-      const T *keys[B], *later[B], *behind[B];
-      I sums[B][Q];
+      const Stored *keys[B], *later[B], *behind[B];
+      typename How::Sum sums[B][Q];
       for (int n = 0; n < B; ++n) {
         const int32_t first = token + 16 * n < held ? token + 16 * n : token, next = start + first + 16 * B;
         keys[n] = page.keys(start + first, group);
+        // Blocks lie on other pages of memory than those before them: the CPU does not see them coming.
         later[n] = next < end ? page.keys(next, group) : keys[n];
         behind[n] = page.values(start + first, group);
-        for (int q = 0; q < Q; ++q) sums[n][q] = izero();
+        for (int q = 0; q < Q; ++q) sums[n][q] = How::none();
       }
+      constexpr int line = 4 / together / static_cast<int>(sizeof(Stored));  // steps in a line of the cache
       CHATGLM_UNROLL(4)
-      for (int i = 0; i < width / 2; ++i)
+      for (int i = 0; i < width / together; ++i)
         for (int n = 0; n < B; ++n) {
-          if (i % (2 / static_cast<int>(sizeof(T))) == 0) {
-            __builtin_prefetch(later[n] + 32 * i);
-            __builtin_prefetch(behind[n] + 32 * i);
+          if (i % line == 0) {
+            __builtin_prefetch(later[n] + 16 * together * i);
+            __builtin_prefetch(behind[n] + 16 * together * i);
           }
-          const auto key = load_pairs(keys[n] + 32 * i);
-          for (int q = 0; q < Q; ++q) sums[n][q] = dot2(sums[n][q], key, queries[q] + 2 * i);
+          const auto key = How::read(keys[n] + 16 * together * i);
+          for (int q = 0; q < Q; ++q) sums[n][q] = How::dot(sums[n][q], key, queries[q] + together * i);
         }
       for (int n = 0; n < B && token + 16 * n < held; ++n) {
-        const F scale = load(page.key_scales(start + token + 16 * n, group));
-        for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, to_float(sums[n][q]) * (scale * set(step[q])));
+        if constexpr (How::scaled) {
+          const F scale = load(page.key_scales(start + token + 16 * n, group));
+          for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, to_float(sums[n][q]) * (scale * set(step[q])));
+        } else {
+          for (int q = 0; q < Q; ++q) store(scores[q] + token + 16 * n, sums[n][q]);
+        }
       }
     }
     weigh<Q>(scores, context, highest, total, visible, start, held, width);
-    for (int q = 0; q < Q; ++q) {
-      for (int32_t i = 0; i < held; i += 16)
-        store(scores[q] + i, load(scores[q] + i) * load(page.value_scales(start + i, group)));
-      for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = 0;
-      worth[q] = to_words<T>(weights[q], scores[q], held);
+    const typename How::Factor (*weights)[kChunk];
+    if constexpr (How::scaled) {
+      for (int q = 0; q < Q; ++q) {
+        for (int32_t i = 0; i < held; i += 16)
+          store(scores[q] + i, load(scores[q] + i) * load(page.value_scales(start + i, group)));
+        for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = 0;
+        worth[q] = How::factors(rounded[q], scores[q], held);
+      }
+      weights = rounded;
+    } else {
+      weights = scores;
     }
-    const int32_t pairs = (stop - start + 1) / 2;
-    for (int32_t pair = 0; pair < pairs; ++pair) values[pair] = page.values(start + 2 * pair, group);
+    const int32_t steps = (stop - start + together - 1) / together;
+    for (int32_t i = 0; i < steps; ++i) values[i] = page.values(start + together * i, group);
     constexpr int C = Q >= 8 ? 1 : Q >= 4 ? 2 : Q >= 2 ? 4 : 8;
     int channel = 0;
-    for (; channel + 16 * C <= width; channel += 16 * C) add_pairs<T, Q, C>(context, weights, worth, values, pairs, channel);
-    for (; channel < width; channel += 16) add_pairs<T, Q, 1>(context, weights, worth, values, pairs, channel);
+    for (; channel + 16 * C <= width; channel += 16 * C) add_values<How, Q, C>(context, weights, worth, values, steps, channel);
+    for (; channel < width; channel += 16) add_values<How, Q, 1>(context, weights, worth, values, steps, channel);
   }
   divide<Q>(out, context, total, width);
 }
 
-template <template <int> class Attend, int Q = kQueries>
+template <class How, int Q = kQueries>
 void attend_count(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
   if constexpr (Q > 1)
-    if (count < Q) return attend_count<Attend, Q - 1>(pages, group, queries, visible, count, out);
-  Attend<Q>::run(pages, group, queries, visible, out);
+    if (count < Q) return attend_count<How, Q - 1>(pages, group, queries, visible, count, out);
+  attend_together<How, Q>(pages, group, queries, visible, out);
 }
-
-template <int Q> struct OverSingles { static constexpr auto run = attend_floats<Single, Q>; };
-template <int Q> struct OverHalves { static constexpr auto run = attend_floats<Half, Q>; };
-template <int Q> struct OverBytes { static constexpr auto run = attend_pairs<int8_t, Q>; };
-template <int Q> struct OverWords { static constexpr auto run = attend_pairs<int16_t, Q>; };
 
 void attend(const Pages& pages, int group, const float* const* queries, const int32_t* visible, int count, float* const* out) {
   switch (pages.store) {
-    case Store::single: return attend_count<OverSingles>(pages, group, queries, visible, count, out);
-    case Store::half: return attend_count<OverHalves>(pages, group, queries, visible, count, out);
-    case Store::byte: return attend_count<OverBytes>(pages, group, queries, visible, count, out);
-    case Store::word: return attend_count<OverWords>(pages, group, queries, visible, count, out);
+    case Store::single: return attend_count<Floats<Single>>(pages, group, queries, visible, count, out);
+    case Store::half: return attend_count<Floats<Half>>(pages, group, queries, visible, count, out);
+    case Store::byte: return attend_count<Integers<int8_t>>(pages, group, queries, visible, count, out);
+    case Store::word: return attend_count<Integers<int16_t>>(pages, group, queries, visible, count, out);
   }
 }
 

@@ -8,14 +8,13 @@
 #include "kernels.h"
 
 namespace CHATGLM_ISA {
-using chatglm::Store;
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
 constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
-constexpr Store kStore = Store::word;
+constexpr auto kStore = chatglm::Store::word;
 
 struct F { __m256 a, b; };
 struct I { __m256i a, b; };

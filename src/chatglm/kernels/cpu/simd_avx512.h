@@ -8,14 +8,13 @@
 #include "kernels.h"
 
 namespace CHATGLM_ISA {
-using chatglm::Store;
 
 constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in registers
 constexpr int kTiles = 2;  // tiles of weights beside them
 constexpr int kPlainRows = 4;  // of inputs, beside four rows of plain weights
 constexpr int kFewRows = 8;   // rows for which each tile is read once
 constexpr int kQueries = 16;  // queries that attend together
-constexpr Store kStore = Store::word;
+constexpr auto kStore = chatglm::Store::word;
 
 struct F { __m512 v; };
 struct I { __m512i v; };

@@ -9,14 +9,13 @@
 #include "kernels.h"
 
 namespace CHATGLM_ISA {
-using chatglm::Store;
 
 constexpr int kRows = 3;
 constexpr int kTiles = 1;
 constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
-constexpr Store kStore = Store::half;  // of words, only single products are added
+constexpr auto kStore = chatglm::Store::half;  // of words, only single products are added
 
 struct F { float32x4_t v[4]; };
 struct I { int32x4_t v[4]; };

@@ -7,14 +7,13 @@
 #include "kernels.h"
 
 namespace CHATGLM_ISA {
-using chatglm::Store;
 
 constexpr int kRows = 2;
 constexpr int kTiles = 1;
 constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
 constexpr int kQueries = 4;
-constexpr Store kStore = Store::word;
+constexpr auto kStore = chatglm::Store::word;
 
 struct F { float v[16]; };
 struct I { int32_t v[16]; };
