@@ -5,7 +5,7 @@
 
 Ours is a folder in the official ChatGLM3-6B layout, random weights, that `chatglm quantize --head --embedding` made
 into 4 bits in groups of 128 (kept in --folder; made from --source, or from a random fp16 checkpoint of 12.5 GB that is
-then removed), loaded with `load_parts` and run by the `Engine` that chat and serve stand on, greedy, without guessing
+then removed), loaded with `load_to_answer` and run by the `Engine` that chat and serve stand on, greedy, without guessing
 ahead; once as it is by default, its file mapped, and once with `huge_pages=True`. Others have the same matrices, all of
 them 4 bits (workers/random_models.py), and are run the way that is fast with them (workers/with_*.py); every engine
 picks its tokens itself, greedily. What is not set up is named and left out.

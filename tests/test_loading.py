@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import chatglm
-from chatglm import AutoModel
+from chatglm import AutoConfig, AutoModel
 from chatglm.chat.generations import OFFICIAL_SAMPLING, Generation
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, TokenizerError
-from chatglm.loading import load_parts
+from chatglm.kernels import native
+from chatglm.loading import load_parts, load_to_answer
 from chatglm.models import api
+from chatglm.models.bare import BareModel
+from chatglm.quantization.swap import quantize_module
 from conftest import VERSIONS
 
 
@@ -248,8 +256,116 @@ def test_load_gives_an_assistant(checkpoint) -> None:
     with chatglm.load(checkpoint("chatglm3"), dtype=torch.float32, max_running=3) as assistant:
         assert isinstance(assistant, chatglm.Assistant)
         assert assistant.format.tokenizer is assistant.tokenizer
-        wanted, _ = assistant.model.chat(assistant.tokenizer, "你好", temperature=0, max_new_tokens=6)
+        wanted, _ = load_parts(checkpoint("chatglm3"), dtype=torch.float32).model.chat(
+            assistant.tokenizer, "你好", temperature=0, max_new_tokens=6
+        )
         assert assistant.reply("你好", params={"temperature": 0, "max_new_tokens": 6}).content == wanted
+
+
+needs_native = pytest.mark.skipif(native.library() is None, reason=f"native kernels: {native.info().reason}")
+
+
+@pytest.fixture
+def runnable(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A folder whose heads the native decoder takes: those of the tiny GLM-4 are narrower."""
+
+    def get(version: str) -> Path:
+        folder = checkpoint(version)
+        if version != "glm4":
+            return folder
+        config = AutoConfig.from_pretrained(folder, kv_channels=16)
+        AutoModel.from_config(config).save_pretrained(tmp_path / "wide")
+        for name in ("tokenizer.model", "tokenizer_config.json"):
+            shutil.copy(folder / name, tmp_path / "wide")
+        return tmp_path / "wide"
+
+    return get
+
+
+def assert_same_weights(folder: Path, **options: Any) -> None:
+    """Names, bytes and defaults, so whatever is computed of them is the same too."""
+    bare, whole = load_to_answer(folder, **options).model, load_parts(folder, **options).model
+    assert isinstance(bare, BareModel)
+    wanted = {name: tensor for name, tensor in whole.state_dict().items() if "prefix_encoder" not in name}
+    made = bare.state_dict()
+    assert made.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert made[name].dtype == tensor.dtype, name
+        assert torch.equal(made[name], tensor), name
+    said, same_said = (
+        {name: value for name, value in model.generation_config.to_diff_dict().items() if value not in (None, False)}
+        for model in (bare, whole)
+    )
+    assert said == same_said
+    shape, blocks, norm, head = bare.decoder_parts()
+    names = {module: name for name, module in bare.named_modules()}
+    same = whole.decoder_parts()
+    places = {module: name for name, module in whole.named_modules()}
+    assert shape == same[0]
+    assert [[names[part] for part in block] for block in blocks] == [[places[part] for part in b] for b in same[1]]
+    assert (names[norm], names[head]) == (places[same[2]], places[same[3]])
+    tokens = torch.arange(20)
+    table, other = bare.get_input_embeddings(), whole.get_input_embeddings()
+    assert torch.equal(table(tokens), other(tokens))
+    assert table(tokens).dtype == other(tokens).dtype
+
+
+@needs_native
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_to_answer_are_loaded_the_same_weights(version: str, dtype: str, runnable) -> None:
+    assert_same_weights(runnable(version), dtype=dtype)
+
+
+@needs_native
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bits": 4, "group_size": 32, "head": True, "embedding": True},
+        {"bits": 8, "group_size": 0},
+        {"bits": 4, "group_size": 32, "skip": ("mlp",)},
+    ],
+    ids=str,
+)
+def test_to_answer_are_loaded_the_same_integers(
+    version: str, options: dict[str, Any], runnable, tmp_path: Path
+) -> None:
+    model, tokenizer, _ = load_parts(runnable(version))
+    for part in (quantize_module(model, **options), tokenizer):
+        part.save_pretrained(tmp_path / "integers")
+    assert_same_weights(tmp_path / "integers")
+
+
+@needs_native
+def test_what_the_native_decoder_cannot_run_is_a_whole_model(checkpoint) -> None:
+    folder = checkpoint("chatglm3")
+    assert isinstance(load_to_answer(folder, store=torch.int8).model, BareModel)
+    for options in ({"store": torch.bfloat16}, {"attn_implementation": "eager"}, {"device_map": "cpu"}):
+        model = load_to_answer(folder, **options).model
+        assert model.chat(load_parts(folder).tokenizer, "你好", max_new_tokens=2)
+    model = load_to_answer(folder).model
+    with chatglm.load(folder) as assistant:
+        assert isinstance(assistant.model, BareModel)
+        assert [name for name, _ in assistant.model.named_parameters()] == [
+            name for name, _ in model.named_parameters()
+        ]
+
+
+@needs_native
+def test_to_answer_no_compiler_is_imported(checkpoint) -> None:
+    """`transformers`' model classes and torch's compiler take longer to import than a model to load."""
+    program = """
+import sys, chatglm
+with chatglm.load(sys.argv[1]) as assistant:
+    assistant.reply("你好", params={"max_new_tokens": 2})
+print(sorted({"transformers.modeling_utils", "torch._dynamo", "chatglm.models.chatglm"} & sys.modules.keys()))
+from transformers import AutoModel
+print(type(AutoModel.from_pretrained(sys.argv[1])).__name__)
+"""
+    folder = str(checkpoint("chatglm3"))
+    done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "ChatGLMForConditionalGeneration"]
 
 
 def test_off_a_terminal_it_is_quiet(checkpoint, capfd: pytest.CaptureFixture[str]) -> None:

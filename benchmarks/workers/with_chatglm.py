@@ -1,4 +1,4 @@
-"""This package, as `chatglm chat` and `chatglm serve` run it: `load_parts(folder)` and its `Engine`, greedy.
+"""This package, as `chatglm chat` and `chatglm serve` run it: `load_to_answer(folder)` and its `Engine`, greedy.
 
 No speculation: random weights say nothing that could be guessed, and it is the model that is measured.
 """
@@ -17,7 +17,7 @@ import torch  # noqa: E402
 
 from chatglm import __version__  # noqa: E402
 from chatglm.engine.engine import Engine, Request  # noqa: E402
-from chatglm.loading import load_parts  # noqa: E402
+from chatglm.loading import load_to_answer  # noqa: E402
 from chatglm.params import SamplingParams  # noqa: E402
 
 session.imported()
@@ -25,7 +25,7 @@ session.imported()
 
 class ChatGLM:
     def __init__(self, folder: str, huge_pages: bool) -> None:
-        self._model = load_parts(folder, huge_pages=huge_pages).model
+        self._model = load_to_answer(folder, huge_pages=huge_pages).model
         self._engine = Engine(self._model, context=MOST_CONTEXT, speculate=False)
         self._requests: list[Request] = []
 

@@ -22,7 +22,7 @@ import chatglm  # noqa: E402
 from chatglm.engine.engine import Engine  # noqa: E402
 from chatglm.engine.runners import NativeRunner  # noqa: E402
 from chatglm.kernels import native  # noqa: E402
-from chatglm.loading import load_parts  # noqa: E402
+from chatglm.loading import load_to_answer  # noqa: E402
 from chatglm.params import SamplingParams  # noqa: E402
 
 session.imported()
@@ -47,7 +47,7 @@ class Latest:
 class Steps:
     def __init__(self, folder: str) -> None:
         # Guesses would make steps of several tokens.
-        self._engine = Engine(load_parts(folder).model, context=MOST_CONTEXT, speculate=False)
+        self._engine = Engine(load_to_answer(folder).model, context=MOST_CONTEXT, speculate=False)
         if not isinstance(self._engine.runner, NativeRunner):
             raise RuntimeError("the engine does not use the native decoder")
         self._latest = Latest(self._engine.runner.decoder.run)

@@ -14,7 +14,7 @@ from weights import digest, state
 
 from chatglm import AutoModel
 from chatglm.models.configuration import ChatGLMConfig
-from chatglm.models.glm import two_row_positions
+from chatglm.models.positions import two_row_positions
 
 HERE = Path(__file__).parent
 RECORDS = json.loads((HERE / "goldens.json").read_text("utf-8"))

@@ -12,9 +12,10 @@ from transformers import DynamicCache
 from chatglm.errors import UnsupportedError
 from chatglm.kernels import native
 from chatglm.kernels.decoder import PAGE_TOKENS, Block, Decoder, Linear, Pages, Shape
-from chatglm.models.chatglm import ChatGLMForConditionalGeneration, rotary_tables
+from chatglm.models.chatglm import ChatGLMForConditionalGeneration
 from chatglm.models.glm import GLMForConditionalGeneration
 from chatglm.models.native import NativeCache
+from chatglm.models.positions import rotary_tables
 
 
 @pytest.fixture(autouse=True)

@@ -215,7 +215,7 @@ def test_batch(version: str, golden, loaded) -> None:
 @pytest.mark.parametrize("case", range(8))
 @torch.no_grad()
 def test_masks_and_positions_of_chatglm(case: int, golden, loaded) -> None:
-    from chatglm.models.glm import two_row_positions
+    from chatglm.models.positions import two_row_positions
 
     g: Golden = golden("chatglm")
     record = g["model"]["v1_masks_positions"][case]
@@ -383,7 +383,7 @@ def test_rotary_tables(version: str, shared) -> None:
     positions = recorded["positions"].long()
     if version == "chatglm":
         from chatglm.models.configuration import GLMConfig
-        from chatglm.models.glm import rotary_tables as tables_of_chatglm
+        from chatglm.models.positions import two_row_tables as tables_of_chatglm
 
         config = GLMConfig(hidden_size=128, num_attention_heads=1)
         both = torch.stack([positions, positions])[None]
@@ -394,8 +394,8 @@ def test_rotary_tables(version: str, shared) -> None:
                 expected = recorded[f"{name}.{kind}"].to(dtype)
                 assert torch.equal(torch.cat([table, table], dim=-1), expected)
         return
-    from chatglm.models.chatglm import rotary_tables
     from chatglm.models.configuration import ChatGLMConfig
+    from chatglm.models.positions import rotary_tables
 
     config = ChatGLMConfig(kv_channels=128, chatglm_generation=version)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):

@@ -199,7 +199,7 @@ def test_cached_equals_uncached(kind: str, attention: str) -> None:
     expected = model(input_ids=whole, use_cache=False).logits
     positions = None
     if kind == "glm":
-        from chatglm.models.glm import two_row_positions
+        from chatglm.models.positions import two_row_positions
 
         positions = two_row_positions(whole, model.config)
     for sizes in ([8, 1, 1, 1, 1, 1], [8, 5], [8, 2, 3]):
@@ -450,7 +450,7 @@ def test_prefix_is_keys_and_values_in_front(kind: str, projection: bool) -> None
     cache = DynamicCache(config=bare.config)
     model.transformer.prefix_encoder.fill(cache, 1, torch.float32, ids.device)
     if kind == "glm":
-        from chatglm.models.glm import two_row_positions
+        from chatglm.models.positions import two_row_positions
 
         positions = two_row_positions(ids, bare.config)
     else:

@@ -17,8 +17,8 @@ from torch import nn
 
 import chatglm
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, UnsupportedError
-from chatglm.quantization.hooks import QuantizationConfig
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
+from chatglm.quantization.settings import QuantizationConfig
 from chatglm.quantization.swap import dequantize_module, is_quantized, quantize_module
 
 VERSIONS = ("chatglm", "chatglm2", "chatglm3")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from chatglm.errors import InputError, NumericalError
-from chatglm.models.glm import two_row_positions
+from chatglm.models.positions import two_row_positions
 from chatglm.training.cloze import Question, cloze_examples, evaluate_cloze, read_questions, score_choices
 from chatglm.training.examples import IGNORE
 

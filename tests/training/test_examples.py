@@ -18,7 +18,7 @@ from chatglm.chat.formats import Persona, chat_format
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.models.glm import two_row_positions
+from chatglm.models.positions import two_row_positions
 from chatglm.training.dialogues import Dialogue
 from chatglm.training.examples import IGNORE, Collator, Example, Tally, encode, encode_files, pack
 from conftest import VERSIONS

@@ -20,7 +20,8 @@ from numpy.random import default_rng
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.models.configuration import GLMConfig
-from chatglm.models.glm import GLMForConditionalGeneration, two_row_positions
+from chatglm.models.glm import GLMForConditionalGeneration
+from chatglm.models.positions import two_row_positions
 from chatglm.training.examples import IGNORE, Collator, Example
 from chatglm.training.infill import Infiller, InfillSettings, Symbols, sentence_ends
 

@@ -254,19 +254,19 @@ class Assistant(BaseAssistant):
             InputError: see `Engine`; the draft model has another vocabulary, or `speculate` is given with it.
         """
         from chatglm.engine.engine import Engine
-        from chatglm.loading import load_parts
+        from chatglm.loading import load_to_answer
 
         names = inspect.signature(Engine).parameters
         given = {name: value for name, value in options.items() if name in names}
         loading = {name: value for name, value in options.items() if name not in names}
-        parts = load_parts(path, **loading)
+        parts = load_to_answer(path, store=given.get("store"), **loading)
         if draft is not None:
             from chatglm.engine.draft import DraftModel
 
             if "speculate" in given:
                 raise InputError("speculate: cannot be given with a draft model, which is what speculates")
             own = {name: value for name, value in loading.items() if name not in ("adapter", "prefix")}
-            smaller = load_parts(draft, **own)
+            smaller = load_to_answer(draft, **own)
             if smaller.tokenizer.get_vocab() != parts.tokenizer.get_vocab():
                 raise InputError(f"draft: {draft} has another vocabulary than the model that it is to guess for")
             given["speculate"] = DraftModel(smaller.model)
@@ -279,7 +279,9 @@ class Assistant(BaseAssistant):
 
     @property
     def model(self) -> Any:
-        """The model, a torch module. The engine's thread runs it whenever there is something to answer."""
+        """What the engine's thread runs whenever there is something to answer, a torch module: on the native decoder a
+        `BareModel`, which has the weights and no forward pass. `load_parts` gives a model of `transformers`.
+        """
         return self._engine.runner.model
 
     def close(self) -> None:

@@ -59,12 +59,16 @@ def info() -> Info:
     return Info("triton", f"triton {kernels.triton.__version__}")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def takes(kind: str, index: int | None, dtype: torch.dtype) -> bool:
     """Can `linear` do it, for inputs of this type on this device (`device.type`, `device.index`)?"""
     if kind != "cuda" or dtype not in DTYPES or os.environ.get("CHATGLM_KERNELS") == "reference":
         return False
     return not isinstance(_load(), str) and not _fits(index or 0)
+
+
+if torch.cuda.is_available():
+    # torch.compile must not look into it. Saying so imports the compiler, a second's work, so only where it matters.
+    takes = torch.compiler.assume_constant_result(takes)
 
 
 @functools.cache

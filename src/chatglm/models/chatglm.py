@@ -25,11 +25,10 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from chatglm.chat.generations import Generation
-from chatglm.kernels.decoder import Shape
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import eager_attention, show_everything_to_padding
 from chatglm.models.configuration import ChatGLMConfig
+from chatglm.models.positions import rotary_tables
 from chatglm.models.pretrained import (
     FamilyModel,
     LanguageModel,
@@ -45,34 +44,10 @@ __all__ = [
     "ChatGLMForSequenceClassification",
     "ChatGLMModel",
     "ChatGLMPreTrainedModel",
-    "rotary_tables",
 ]
 
 Tables = tuple[Tensor, Tensor] | Tensor
 """Cosines and sines, or both as one complex tensor."""
-
-
-def rotary_tables(position_ids: Tensor, config: ChatGLMConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, each (batch, 1, tokens, kv_channels / 4), in `dtype`.
-
-    Angle i of position p is p · base^(−2i/d) over the d = kv_channels / 2 channels that are rotated. `rope_ratio`
-    stretches the context: ChatGLM2-6B-32k divides positions by it, later models multiply the base of 10000 with it.
-
-    They are computed in float32 from the integer positions, for any number of positions, and rounded once. The official
-    ChatGLM2 code computes them in the weights' precision, where fp16 cannot tell neighbours apart from position 2049
-    on; `config.official_half_rope` brings that back.
-    """
-    dim = config.kv_channels // 2
-    ratio = config.rope_ratio
-    interpolate = config.chatglm_generation == Generation.CHATGLM2
-    work = dtype if config.official_half_rope and interpolate else torch.float32
-    exponents = torch.arange(0, dim, 2, device=position_ids.device, dtype=work) / dim
-    frequencies = 1.0 / (10000 * (1.0 if interpolate else ratio)) ** exponents
-    positions = position_ids.to(work)
-    if interpolate and ratio != 1:
-        positions = positions / ratio
-    angles = (positions[:, None, :, None] * frequencies).float()
-    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(states: Tensor, tables: Tables) -> Tensor:
@@ -334,35 +309,6 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
             **kwargs,
         )
         return inputs
-
-    def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
-        config = self.config
-        shape = Shape(
-            heads=config.num_attention_heads,
-            groups=config.multi_query_group_num if config.multi_query_attention else config.num_attention_heads,
-            channels=config.kv_channels,
-            inner=config.ffn_hidden_size,
-            eps=config.layernorm_epsilon,
-            pairs=tuple((2 * i, 2 * i + 1) for i in range(config.kv_channels // 4)),
-            interleaved=not config.multi_query_attention,
-        )
-        layers: Any = self.transformer.encoder.layers
-        blocks = [
-            (
-                block.input_layernorm,
-                block.self_attention.query_key_value,
-                block.self_attention.dense,
-                block.post_attention_layernorm,
-                block.mlp.dense_h_to_4h,
-                block.mlp.dense_4h_to_h,
-            )
-            for block in layers
-        ]
-        return shape, blocks, self.transformer.encoder.final_layernorm, self.transformer.output_layer
-
-    def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        cosines, sines = rotary_tables(position_ids, self.config, torch.float32)
-        return cosines[:, 0], sines[:, 0]
 
 
 class ChatGLMForSequenceClassification(ChatGLMPreTrainedModel):

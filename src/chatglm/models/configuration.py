@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from chatglm.chat.generations import CONFIG_KEY, Generation, detect_generation, read_generation
 from chatglm.errors import ConfigError, UnsupportedError
-from chatglm.models.registration import register_all
+from chatglm.models.registration import register_models
 
 __all__ = ["ChatGLMConfig", "GLMConfig", "check_quantizer"]
 
@@ -73,7 +73,7 @@ class _FamilyConfig(PreTrainedConfig):
         if (quantized := self._quantization(kwargs)) is not None:
             kwargs["quantization_config"] = quantized
         super().__post_init__(**kwargs)
-        register_all()
+        register_models()
         if self.pre_seq_len is not None and self.pre_seq_len < 1:
             raise ConfigError(f"pre_seq_len is {self.pre_seq_len}; it must be a positive number of virtual tokens")
 

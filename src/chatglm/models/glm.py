@@ -10,7 +10,6 @@ Shapes in comments: B batch, S new tokens, T all tokens in the cache, H hidden s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +23,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.kernels.decoder import Shape
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import MaskFunction, eager_attention
 from chatglm.models.configuration import GLMConfig
+from chatglm.models.layout import ALPHA
+from chatglm.models.positions import two_row_positions, two_row_tables
 from chatglm.models.pretrained import (
     FamilyModel,
     LanguageModel,
@@ -38,61 +38,9 @@ from chatglm.models.pretrained import (
     with_prefix,
 )
 
-__all__ = ["GLMForConditionalGeneration", "GLMModel", "GLMPreTrainedModel", "rotary_tables", "two_row_positions"]
+__all__ = ["GLMForConditionalGeneration", "GLMModel", "GLMPreTrainedModel"]
 
 Tables = tuple[Tensor, Tensor]
-
-
-def two_row_positions(input_ids: Tensor, config: GLMConfig, attention_mask: Tensor | None = None) -> Tensor:
-    """Both positions of every token, (B, 2, S), from the ids alone.
-
-    Args:
-        input_ids: (B, S), each row with a `[gMASK]` or `[MASK]` and a `<sop>`; the first `[gMASK]` counts, else the
-            first `[MASK]`.
-        attention_mask: (B, S) with zero for padding on the left, which has position 0.
-
-    Raises:
-        InputError: a row has no mask token, or no `<sop>`.
-    """
-    places = torch.arange(input_ids.shape[1], device=input_ids.device)
-    start = torch.zeros_like(input_ids[:, :1])
-    if attention_mask is not None:
-        start = (attention_mask == 0).sum(dim=-1, keepdim=True)
-    is_gmask: Tensor = torch.eq(input_ids, config.gmask_token_id or 0)
-    is_mask: Tensor = torch.eq(input_ids, config.mask_token_id or 0)
-    is_blank = torch.where(is_gmask.any(dim=-1, keepdim=True), is_gmask, is_mask)
-    is_sop: Tensor = torch.eq(input_ids, config.bos_token_id or 0)
-    for found, name in (
-        (is_blank, f"[gMASK] ({config.gmask_token_id}) or [MASK] ({config.mask_token_id})"),
-        (is_sop, f"<sop> ({config.bos_token_id})"),
-    ):
-        rows = (~found.any(dim=-1)).nonzero().flatten().tolist()
-        if rows:
-            raise InputError(
-                f"input_ids: row {rows[0]} has no {name}; encode prompts with this model's tokenizer, which appends "
-                "[gMASK] <sop>, or give position_ids of shape (batch, 2, tokens)"
-            )
-    blank = is_blank.int().argmax(dim=-1, keepdim=True)
-    sop = is_sop.int().argmax(dim=-1, keepdim=True)
-    row0 = torch.where(places >= sop, blank - start, (places - start).clamp(min=0))
-    row1 = (places - sop + 1).clamp(min=0)
-    return torch.stack((row0, row1), dim=1)
-
-
-def rotary_tables(position_ids: Tensor, config: GLMConfig, dtype: torch.dtype) -> Tables:
-    """Cosines and sines, each (B, 1, S, 2, D / 4): one angle table per position row, in `dtype`.
-
-    The official code rounds the inverse frequencies to fp16 when it builds the model, in whatever precision it then
-    runs, and the weights were trained with that; so does this. Angles and their cosines are computed in float32;
-    official fp16 models compute those in fp16 too, which `config.official_half_rope` brings back.
-    """
-    dim = config.hidden_size // config.num_attention_heads // 2
-    device = position_ids.device
-    exponents = torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim
-    frequencies = (1.0 / (10000**exponents)).half()
-    work = dtype if config.official_half_rope and dtype == torch.float16 else torch.float32
-    angles = position_ids.transpose(1, 2)[:, None, :, :, None].to(work) * frequencies.to(work)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(states: Tensor, tables: Tables) -> Tensor:
@@ -151,8 +99,6 @@ class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
     α is √56 whatever the number of layers: the official model never passes its own to the block, whose default is 28.
     """
 
-    ALPHA = math.sqrt(2 * 28)
-
     def __init__(self, config: GLMConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
@@ -165,8 +111,8 @@ class GLMBlock(GradientCheckpointingLayer):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor | None]:
         normed = self.input_layernorm(states)
         attended, weights = self.attention(normed, mask, tables, past, **kwargs)
-        normed = self.post_attention_layernorm(normed * self.ALPHA + attended)
-        return normed * self.ALPHA + self.mlp(normed), weights
+        normed = self.post_attention_layernorm(normed * ALPHA + attended)
+        return normed * ALPHA + self.mlp(normed), weights
 
 
 class GLMPreTrainedModel(FamilyModel):
@@ -247,7 +193,7 @@ class GLMModel(GLMPreTrainedModel):
             raise InputError(f"position_ids has shape {tuple(position_ids.shape)}; expected (batch, 2, tokens)")
         packed = self._packed(position_ids, attention_mask, past_key_values)
         mask = self._mask(states, position_ids, with_prefix(attention_mask, self.prefix_encoder), cache, packed)
-        tables = rotary_tables(position_ids, config, states.dtype)
+        tables = two_row_tables(position_ids, config, states.dtype)
 
         states, hidden, attentions = self._run_blocks(
             self.layers, states, mask, tables, cache, use_cache, output_hidden_states, output_attentions, **kwargs
@@ -396,44 +342,6 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
         positions = two_row_positions(input_ids, self.config, padding)
         inputs["position_ids"] = positions[..., -inputs["input_ids"].shape[1] :]
         return inputs
-
-    is_causal_decoder = False
-
-    def positions_of(self, input_ids: Tensor) -> Tensor:
-        """Both positions of every token of (B, S), (B, 2, S); see `two_row_positions`."""
-        return two_row_positions(input_ids, self.config)
-
-    def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
-        config, width = self.config, self.config.hidden_size // self.config.num_attention_heads
-        half, quarter = width // 2, width // 4
-        shape = Shape(
-            heads=config.num_attention_heads,
-            groups=config.num_attention_heads,
-            channels=width,
-            inner=config.inner_hidden_size,
-            eps=config.layernorm_epsilon,
-            pairs=tuple((start + i, start + quarter + i) for start in (0, half) for i in range(quarter)),
-            gated=False,
-            interleaved=True,
-            alpha=GLMBlock.ALPHA,
-        )
-        layers: Any = self.transformer.layers
-        blocks = [
-            (
-                block.input_layernorm,
-                block.attention.query_key_value,
-                block.attention.dense,
-                block.post_attention_layernorm,
-                block.mlp.dense_h_to_4h,
-                block.mlp.dense_4h_to_h,
-            )
-            for block in layers
-        ]
-        return shape, blocks, self.transformer.final_layernorm, self.lm_head
-
-    def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        cosines, sines = rotary_tables(position_ids, self.config, torch.float32)
-        return cosines[:, 0].flatten(-2), sines[:, 0].flatten(-2)
 
     def _native_positions(
         self, input_ids: Tensor | None, seen: int, columns: int, attention_mask: Tensor | None

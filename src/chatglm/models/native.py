@@ -18,7 +18,7 @@ from chatglm.kernels import native
 from chatglm.kernels.decoder import Block, Decoder, Linear, Pages
 from chatglm.kernels.packing import PackedWeight
 
-__all__ = ["DECODER", "NativeCache", "decoder_of", "step"]
+__all__ = ["DECODER", "NativeCache", "decoder_of", "in_use", "step"]
 
 DECODER = "_native_decoder"
 """Where a model keeps what `decoder_of` made."""
@@ -90,6 +90,11 @@ class NativeCache(Cache):  # type: ignore[misc]
         return True
 
 
+def in_use() -> bool:
+    """Whether there is a native decoder here at all."""
+    return native.library() is not None
+
+
 def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = False) -> Decoder | None:
     """The native decoder of a model of this package, made when first asked for and kept until a weight is another.
 
@@ -102,7 +107,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
         None where torch has to do the work: no native library, another kind of model, weights elsewhere than on the
         CPU, an adapter on a layer, a shape that is not supported.
     """
-    if native.library() is None or not hasattr(model, "decoder_parts"):
+    if not in_use() or not hasattr(model, "decoder_parts"):
         return None
     shape, blocks, final_norm, head = model.decoder_parts()
     linears = [layer for block in blocks for layer in (block[1], block[2], block[4], block[5])]

@@ -17,11 +17,11 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.kernels.decoder import Shape
 from chatglm.kernels.native import torch_on_one_thread
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing
 from chatglm.models.configuration import QUANTIZER, check_quantizer
+from chatglm.models.layout import DecoderMixin
 from chatglm.models.native import DECODER, NativeCache, decoder_of, step
 from chatglm.models.prefix import PrefixEncoder
 
@@ -225,7 +225,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         )
 
 
-class LanguageModel(FamilyModel):
+class LanguageModel(FamilyModel, DecoderMixin):
     """Scores of the next token: the forward pass of both conditional-generation models."""
 
     def forward(
@@ -318,17 +318,6 @@ class LanguageModel(FamilyModel):
     def __getstate__(self) -> dict[str, Any]:
         """Of a copy: without the native decoder, which has addresses of this model's weights. It makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != DECODER}
-
-    is_causal_decoder = True
-    """Whether every token sees only those before it, in prompts too."""
-
-    def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
-        """What the native decoder is made of: its shape, blocks as (norm1, qkv, dense, norm2, up, down), norm, head."""
-        raise NotImplementedError
-
-    def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, float32 (B, S, angles)."""
-        raise NotImplementedError
 
     def _native_positions(
         self, input_ids: Tensor | None, seen: int, columns: int, attention_mask: Tensor | None

@@ -1,8 +1,8 @@
 """Makes `transformers`' Auto classes know this family, without importing `transformers` before its user does.
 
-`AutoConfig` must know the configuration before a folder is opened; the models and tokenizers only once a configuration
-of the family exists. So the first is registered when `transformers.models.auto` is imported, through an import hook,
-and the rest by `register_all`, which the configuration calls. Explicitly registered local code wins over
+`AutoConfig` must know the configuration before a folder is opened; the models only once a configuration of the family
+exists. So the first is registered when `transformers.models.auto` is imported, through an import hook, and the models
+by `register_models`, which the configuration calls. Explicitly registered local code wins over
 `trust_remote_code=True` (transformers, `auto_factory.py`): the Python files that an official folder's `auto_map`
 names are never looked for.
 """
@@ -14,10 +14,12 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 
-__all__ = ["after_import", "install", "register_all"]
+__all__ = ["after_import", "install", "register_models", "without_models"]
 
 MODEL_TYPE = "chatglm"
 
@@ -38,9 +40,29 @@ def after_import(name: str, callback: Callable[[], None]) -> None:
         sys.meta_path.insert(0, _AfterImport(name, callback))
 
 
+_wanted: ContextVar[bool] = ContextVar("wanted", default=True)
+
+
+@contextmanager
+def without_models() -> Iterator[None]:
+    """Configurations that are made in here register no models, whose imports take longer than to load one: for those
+    who need none.
+    """
+    before = _wanted.set(False)
+    try:
+        yield
+    finally:
+        _wanted.reset(before)
+
+
+def register_models() -> None:
+    """Register the models; called when a configuration of the family is made."""
+    if _wanted.get():
+        _register_models()
+
+
 @functools.cache
-def register_all() -> None:
-    """Register models and tokenizers; called when the first configuration of the family is made."""
+def _register_models() -> None:
     from transformers import (
         AutoModel,
         AutoModelForCausalLM,
@@ -52,7 +74,6 @@ def register_all() -> None:
     from chatglm.models.configuration import ChatGLMConfig, GLMConfig
     from chatglm.models.glm import GLMForConditionalGeneration
 
-    _register_tokenizers()
     for auto in (AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM):
         auto.register(ChatGLMConfig, ChatGLMForConditionalGeneration, exist_ok=True)
         auto.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)

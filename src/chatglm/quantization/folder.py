@@ -26,7 +26,6 @@ from chatglm.kernels.packing import PackedWeight, shapes
 from chatglm.models.checkpoint import check_folder, read_json, weight_files
 from chatglm.quantization.gptq import Blocks
 from chatglm.quantization.gptq_format import from_gptq, gptq_config, to_gptq
-from chatglm.quantization.hooks import QuantizationConfig
 from chatglm.quantization.schemes import (
     Scheme,
     from_official,
@@ -35,6 +34,7 @@ from chatglm.quantization.schemes import (
     relative_error,
     to_official,
 )
+from chatglm.quantization.settings import QuantizationConfig
 from chatglm.quantization.store import About, Source, StreamWriter
 from chatglm.quantization.swap import Chosen, choose
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chatglm.errors import CheckpointError
 
-__all__ = ["Source", "StreamWriter", "tensors_of"]
+__all__ = ["Source", "StreamWriter", "mapped", "tensors_of"]
 
 About = tuple[tuple[int, ...], torch.dtype]
 """Shape and type of a tensor."""
@@ -47,6 +47,25 @@ def tensors_of(file: str | os.PathLike[str]) -> dict[str, About]:
                 for name, part in slices.items()
             }
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _load_bin(file).items()}
+
+
+def mapped(files: Iterable[Path]) -> dict[str, Tensor]:
+    """All tensors of a checkpoint's files, mapped into memory where the files allow it, each file once.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    found: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt") as opened:
+                    found.update((name, opened.get_tensor(name)) for name in opened.keys())  # noqa: SIM118 — no mapping
+            else:
+                found |= _load_bin(file)
+        except Exception as error:  # of safetensors, of zip files, of what torch refuses to unpickle
+            raise CheckpointError(f"{file}: cannot be read ({error}); download it again") from error
+    return found
 
 
 def _load_bin(file: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -191,7 +191,8 @@ def quantize_module(
     skip = tuple(skip)
     swap(model, choose(model, head=head, embedding=embedding, skip=skip), scheme, device=device, progress=progress)
     if hasattr(model, "save_pretrained"):
-        from chatglm.quantization.hooks import QuantizationConfig, attach  # which import this module
+        from chatglm.quantization.hooks import attach  # which imports this module
+        from chatglm.quantization.settings import QuantizationConfig
 
         names = list(skip) or None
         attach(

@@ -285,7 +285,7 @@ class _Encoding:
         return Example(ids[:length], targets, self._positions(ids[:length]), self._dialogue.where)
 
     def _positions(self, ids: list[int]) -> tuple[Sequence[int], ...]:
-        """One row that counts; for ChatGLM-6B the two of `models.glm.two_row_positions`."""
+        """One row that counts; for ChatGLM-6B the two of `models.positions.two_row_positions`."""
         if self._form.generation != Generation.CHATGLM:
             return (range(len(ids)),)
         command = self._form.tokenizer.get_command

@@ -12,7 +12,9 @@ What is changed of it, and why:
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -153,6 +156,19 @@ class _Flow(TrainerCallback):  # type: ignore[misc]
     on_epoch_end = on_step_end
 
 
+@functools.cache
+def _leave_group_at_exit() -> None:
+    """Leave the group of processes before Python ends. Nobody else does, and of threads that still serve the group then
+    the C++ library aborts the process ("terminate called without an active exception"), now and then.
+    """
+
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
+
+
 class FamilyTrainer(Trainer):  # type: ignore[misc]
     """Trains a model of the family on rows of examples.
 
@@ -198,6 +214,8 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         self._counted = torch.zeros(2, dtype=torch.long)  # tokens, learned ones, of all processes, since the last log
         self._evaluated: list[Tensor] = []
         self._clock = time.perf_counter()
+        if args.world_size > 1:
+            _leave_group_at_exit()
 
     def try_optimizer(self) -> None:
         """Make the optimizer that the arguments ask for, before anything on disk is changed.

@@ -1,0 +1,173 @@
+"""Where official checkpoints keep the parts of a decoder, and how large they are: from the configuration alone.
+
+A model's own modules have these names and sizes; `BareModel` is made of nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chatglm.kernels.decoder import Shape
+from chatglm.models.configuration import ChatGLMConfig, GLMConfig
+from chatglm.models.positions import rotary_angles, two_row_positions
+
+__all__ = ["ALPHA", "BlockNames", "DecoderMixin", "Layout", "Matrix", "layout_of"]
+
+ALPHA = math.sqrt(2 * 28)
+"""ChatGLM-6B's residual branches are scaled by it, whatever the number of layers."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A linear layer, or a table: its module's name, and what it holds."""
+
+    name: str
+    rows: int
+    columns: int
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """One layer, in the order of `kernels.decoder.Block`; norms by the names of their modules."""
+
+    norm1: str
+    qkv: Matrix
+    dense: Matrix
+    norm2: str
+    up: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A decoder.
+
+    Attributes:
+        shape: what its weights do not say of themselves.
+        embedding: the input embedding.
+        head: the output head; one weight with the embedding where the configuration ties them.
+        norm_bias: norms have a bias (LayerNorm), or none (RMSNorm).
+    """
+
+    shape: Shape
+    embedding: Matrix
+    blocks: tuple[BlockNames, ...]
+    final_norm: str
+    head: Matrix
+    norm_bias: bool
+
+
+def layout_of(config: ChatGLMConfig | GLMConfig) -> Layout:
+    return _of_chatglm_6b(config) if isinstance(config, GLMConfig) else _of_the_others(config)
+
+
+class DecoderMixin:
+    """What the native decoder and the engine ask of a model whose parts lie as its configuration says."""
+
+    config: Any
+    get_submodule: Any
+
+    @property
+    def is_causal_decoder(self) -> bool:
+        """Whether every token sees only those before it, in prompts too."""
+        return not isinstance(self.config, GLMConfig)
+
+    def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
+        """What the native decoder is made of: its shape, blocks as (norm1, qkv, dense, norm2, up, down), norm, head."""
+        layout, get = layout_of(self.config), self.get_submodule
+        blocks = [
+            (get(b.norm1), get(b.qkv.name), get(b.dense.name), get(b.norm2), get(b.up.name), get(b.down.name))
+            for b in layout.blocks
+        ]
+        return layout.shape, blocks, get(layout.final_norm), get(layout.head.name)
+
+    def rotary_angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, float32 (B, S, angles)."""
+        return rotary_angles(position_ids, self.config)
+
+    def positions_of(self, input_ids: Tensor) -> Tensor:
+        """Of every token of (B, S) in a new sequence: (B, S), or ChatGLM-6B's both, (B, 2, S)."""
+        if isinstance(self.config, GLMConfig):
+            return two_row_positions(input_ids, self.config)
+        return torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
+
+
+def _of_the_others(config: ChatGLMConfig) -> Layout:
+    hidden, inner, width = config.hidden_size, config.ffn_hidden_size, config.kv_channels
+    heads, bias = config.num_attention_heads, config.add_bias_linear
+    groups = config.multi_query_group_num if config.multi_query_attention else heads
+
+    def block(number: int) -> BlockNames:
+        at = f"transformer.encoder.layers.{number}"
+        return BlockNames(
+            f"{at}.input_layernorm",
+            Matrix(
+                f"{at}.self_attention.query_key_value",
+                (heads + 2 * groups) * width,
+                hidden,
+                bias or config.add_qkv_bias,
+            ),
+            Matrix(f"{at}.self_attention.dense", hidden, heads * width, bias),
+            f"{at}.post_attention_layernorm",
+            Matrix(f"{at}.mlp.dense_h_to_4h", 2 * inner, hidden, bias),
+            Matrix(f"{at}.mlp.dense_4h_to_h", hidden, inner, bias),
+        )
+
+    return Layout(
+        Shape(
+            heads=heads,
+            groups=groups,
+            channels=width,
+            inner=inner,
+            eps=config.layernorm_epsilon,
+            pairs=tuple((2 * i, 2 * i + 1) for i in range(width // 4)),
+            interleaved=not config.multi_query_attention,
+        ),
+        Matrix("transformer.embedding.word_embeddings", config.padded_vocab_size, hidden),
+        tuple(map(block, range(config.num_layers))),
+        "transformer.encoder.final_layernorm",
+        Matrix("transformer.output_layer", config.padded_vocab_size, hidden, bias),
+        norm_bias=False,
+    )
+
+
+def _of_chatglm_6b(config: GLMConfig) -> Layout:
+    hidden, inner, heads = config.hidden_size, config.inner_hidden_size, config.num_attention_heads
+    width = hidden // heads
+    half, quarter = width // 2, width // 4
+
+    def block(number: int) -> BlockNames:
+        at = f"transformer.layers.{number}"
+        return BlockNames(
+            f"{at}.input_layernorm",
+            Matrix(f"{at}.attention.query_key_value", 3 * hidden, hidden, bias=True),
+            Matrix(f"{at}.attention.dense", hidden, hidden, bias=True),
+            f"{at}.post_attention_layernorm",
+            Matrix(f"{at}.mlp.dense_h_to_4h", inner, hidden, bias=True),
+            Matrix(f"{at}.mlp.dense_4h_to_h", hidden, inner, bias=True),
+        )
+
+    return Layout(
+        Shape(
+            heads=heads,
+            groups=heads,
+            channels=width,
+            inner=inner,
+            eps=config.layernorm_epsilon,
+            pairs=tuple((start + i, start + quarter + i) for start in (0, half) for i in range(quarter)),
+            gated=False,
+            interleaved=True,
+            alpha=ALPHA,
+        ),
+        Matrix("transformer.word_embeddings", config.vocab_size, hidden),
+        tuple(map(block, range(config.num_layers))),
+        "transformer.final_layernorm",
+        Matrix("lm_head", config.vocab_size, hidden),
+        norm_bias=True,
+    )
