@@ -5,7 +5,7 @@
 
 Ours is a folder in the official ChatGLM3-6B layout, random weights, that `chatglm quantize --head --embedding` made
 into 4 bits in groups of 128 (kept in --folder; made from --source, or from a random fp16 checkpoint of 12.5 GB that is
-then removed), loaded with `load_to_answer` and run by the `Engine` that chat and serve stand on, greedy, without guessing
+then removed), loaded with `load_to_answer` and run by the `Engine`, as chat and serve do, greedy, without guessing
 ahead; once as it is by default, its file mapped, and once with `huge_pages=True`. Others have the same matrices, all of
 them 4 bits (workers/random_models.py), and are run the way that is fast with them (workers/with_*.py); every engine
 picks its tokens itself, greedily. What is not set up is named and left out.
@@ -29,7 +29,8 @@ How it is measured:
   interpreter and imports apart. Memory: peak resident memory of that process after it also read 2,048 tokens,
   anonymous and file-backed pages apart.
 - Limits, for ours: decode against the bytes that a step must read (weights and scales of layers and head, keys and
-  values) at the best bandwidth read around the slice; prefill against the highest peak of int8 multiply-add
+  values) at the bandwidth read around the slice: at the best of the probe's passes of 10 to 20 ms, and at their median,
+  which is what nothing but reading gets over as long as a slice; prefill against the highest peak of int8 multiply-add
   instructions (VNNI) that the probe measured between rounds, counting two operations a weight of the layers and token,
   and no attention.
 
@@ -289,7 +290,7 @@ class Spread:
         return cls(len(values), parts[1], parts[0], parts[2])
 
 
-def summary(bench: Bench, names: Sequence[str], limits: Callable[[Slice], float | None]) -> Iterator[dict[str, Any]]:
+def summary(bench: Bench, names: Sequence[str], limits: Limits) -> Iterator[dict[str, Any]]:
     """A line for each mode, metric and engine that was measured; mode `any`: all slices that were not disturbed."""
     for mode, metric, name in itertools.product(("fast", "slow", "any"), METRICS, names):
         there = [s for s in bench.slices if s.metric == metric and s.mode != "disturbed" and mode in (s.mode, "any")]
@@ -299,6 +300,7 @@ def summary(bench: Bench, names: Sequence[str], limits: Callable[[Slice], float 
         ours = {s.turn: s.rate for s in there if s.engine == OURS}
         pairs = [ours[s.turn] / s.rate for s in mine if s.turn in ours] if name != OURS else []
         shares = [share for s in mine if name in (OURS, IN_HUGE_PAGES) and (share := limits(s)) is not None]
+        of_best, of_median = zip(*shares, strict=True) if shares else ((), ())
         yield {
             "mode": mode,
             "metric": metric,
@@ -306,20 +308,26 @@ def summary(bench: Bench, names: Sequence[str], limits: Callable[[Slice], float 
             "rate": Spread.of([s.rate for s in mine]),
             "bandwidth": statistics.median((s.before.best + s.after.best) / 2 for s in mine),
             "ratio": Spread.of(pairs),
-            "of_limit": Spread.of(shares),
+            "of_limit": Spread.of(of_best),
+            "of_median": Spread.of(of_median),
         }
 
 
-def limits_of(about: dict[str, Any], peak: float) -> Callable[[Slice], float | None]:
-    """What a slice of ours reached, as a share of what the machine can do."""
+Limits = Callable[[Slice], tuple[float, float] | None]
 
-    def share(s: Slice) -> float | None:
+
+def limits_of(about: dict[str, Any], peak: float) -> Limits:
+    """What a slice of ours reached, as a share of what the machine can do: at best, and at the median reading."""
+
+    def share(s: Slice) -> tuple[float, float] | None:
         if s.metric.startswith("prefill"):
-            return s.rate * 2 * float(about["layer_weights"]) / 1e9 / peak if peak else None
+            reached = s.rate * 2 * float(about["layer_weights"]) / 1e9
+            return (reached / peak, reached / peak) if peak else None
         cell = CONTEXTS[s.metric]
         # The context grows by a slice's steps; the little that is added is not counted.
         size: float = about["weight_bytes"] + cell.batch * cell.context * about["cache_bytes_per_token"]
-        return s.rate / cell.batch * size / 1e9 / ((s.before.best + s.after.best) / 2)
+        reached = s.rate / cell.batch * size / 1e9
+        return 2 * reached / (s.before.best + s.after.best), 2 * reached / (s.before.median + s.after.median)
 
     return share
 
@@ -329,7 +337,7 @@ def show(lines: Sequence[dict[str, Any]]) -> None:
         print(f"\n{'all slices' if mode == 'any' else f'{mode} mode'}")
         print(
             f"{'':14}{'engine':28}{'slices':>6}{'tokens/s':>10}{'quartiles':>16}{'GB/s':>7}"
-            f"{'ours ÷ it':>11}{'quartiles':>13}{'pairs':>6}{'of limit':>10}"
+            f"{'ours ÷ it':>11}{'quartiles':>13}{'pairs':>6}{'of best':>10}{'of median':>11}"
         )
         before = None
         for line in of_mode:
@@ -338,8 +346,8 @@ def show(lines: Sequence[dict[str, Any]]) -> None:
             text += f"{rate.median:10.1f}{f'{rate.low:.1f}–{rate.high:.1f}':>16}{line['bandwidth']:7.0f}"
             if ratio:
                 text += f"{ratio.median:10.2f}×{f'{ratio.low:.2f}–{ratio.high:.2f}':>13}{ratio.count:6}"
-            elif limit:
-                text += f"{limit.median:40.0%}"
+            if limit:
+                text += f"{limit.median:{10 if ratio else 40}.0%}{line['of_median'].median:11.0%}"
             print(text)
             before = line["metric"]
 

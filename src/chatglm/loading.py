@@ -262,22 +262,24 @@ def _fill(model: BareModel, tensors: dict[str, torch.Tensor], dtype: torch.dtype
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = bool(model.config.tie_word_embeddings)
     for path, module in model.named_modules():
+        if tied and module is table:
+            continue
         integers = isinstance(module, (QuantizedLinear, QuantizedEmbedding))
-        for kind, held in (*module._parameters.items(), *module._buffers.items()):
-            if held is None or (tied and module is table):
-                continue
+        buffers = dict(module.named_buffers(recurse=False))
+        for kind, held in (*module.named_parameters(recurse=False), *buffers.items()):
             tensor = tensors.get(f"{path}.{kind}")
-            if tensor is None or tensor.shape != held.shape or tensor.is_floating_point() != held.is_floating_point():
+            if tensor is None or tensor.shape != held.shape:
                 return False
-            if not tensor.is_floating_point() and tensor.dtype != held.dtype:
+            both_float = tensor.is_floating_point() and held.is_floating_point()
+            if not both_float and tensor.dtype != held.dtype:
                 return False
-            if kind in module._buffers:
-                module._buffers[kind] = tensor
+            if kind in buffers:  # scales, which no conversion touches
+                setattr(module, kind, tensor)
             else:
                 kept = tensor if integers and kind == "weight" else tensor.to(dtype)
-                module._parameters[kind] = torch.nn.Parameter(kept, requires_grad=False)
-        if isinstance(module, QuantizedEmbedding):
-            module.dtype = dtype
+                setattr(module, kind, torch.nn.Parameter(kept, requires_grad=False))
+    if isinstance(table, QuantizedEmbedding):
+        table.dtype = dtype
     if tied:  # where a file has both, the head's wins, as in the official code
         for kind in ("weight", "weight_scale"):
             if hasattr(head, kind):
