@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from chatglm.errors import InputError, UnsupportedError
@@ -66,3 +68,34 @@ def test_a_system_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
     with pytest.raises(UnsupportedError, match="huge_pages"):
         to_huge_pages(nn.Linear(1024, 1024))
+
+
+def resident(file: Path) -> int:
+    """KiB of a mapped file that count as this process's memory."""
+    total, of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split()[0].endswith(":"):
+            of_file = line.endswith(str(file))
+        elif of_file and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
+
+
+@needs_huge_pages
+def test_what_was_moved_out_of_a_file_is_let_go(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    wanted = torch.arange(3 << 20, dtype=torch.float32)
+    save_file({"first": torch.zeros(100), "weight": wanted, "last": torch.ones(100)}, file)
+    tensors = load_file(file)
+    kept = tensors["weight"].detach()
+    module = nn.Module()
+    for name, tensor in tensors.items():
+        module.register_buffer(name, tensor)
+    assert torch.equal(module.weight, wanted)
+    assert resident(file) > 12 << 10
+    assert to_huge_pages(module) == wanted.nbytes
+    assert resident(file) < 1 << 10
+    assert torch.equal(module.weight, wanted)
+    assert module.weight.data_ptr() != kept.data_ptr()
+    assert torch.equal(kept, wanted)  # who still reads there gets the file's bytes
+    assert torch.equal(module.last, torch.ones(100))
