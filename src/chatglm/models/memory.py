@@ -64,7 +64,7 @@ def _copy(tensor: Tensor, advice: int) -> Tensor:
 
 def _mapped_files() -> Iterator[range]:
     """Addresses at which files are mapped."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
         if fields[4] != "0":  # the file's inode
             yield range(*(int(part, 16) for part in fields[0].split("-")))
