@@ -34,7 +34,7 @@ from chatglm.models.registration import register_models, without_models
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
 from chatglm.quantization.settings import QuantizationConfig
 from chatglm.quantization.store import mapped
-from chatglm.quantization.swap import choose, is_quantized, share, swap
+from chatglm.quantization.swap import is_quantized, pack, swap
 
 if TYPE_CHECKING:
     from transformers import (
@@ -138,7 +138,8 @@ def load_parts(
         DependencyError: an adapter is given and `peft` is not installed.
         InputError, UnsupportedError: no huge pages for this model, or on this system.
     """
-    return _whole(_open(path, adapter), prefix, huge_pages, **kwargs)
+    opened = _open(path, adapter)
+    return _loaded(opened, _whole_model(opened, prefix, **kwargs), huge_pages)
 
 
 def load_to_answer(
@@ -159,15 +160,14 @@ def load_to_answer(
         A `BareModel` where the native decoder can run it as it is asked for: on the CPU, without an adapter or
         a prefix. Else what `load_parts` returns.
     """
+    model: Any = None
     with without_models():
         opened = _open(path, adapter)
         if opened.adapter is None and prefix is None and not kwargs.keys() - {"device", "dtype"}:
             model = _bare_model(opened, store, **kwargs)
-            if model is not None:
-                if huge_pages:
-                    to_huge_pages(model)
-                return Loaded(model.eval(), opened.tokenizer, chat_format(opened.tokenizer))
-    return _whole(opened, prefix, huge_pages, **kwargs)
+    if model is None:
+        model = _whole_model(opened, prefix, **kwargs)
+    return _loaded(opened, model, huge_pages)
 
 
 @dataclass
@@ -204,7 +204,13 @@ def _open(path: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] |
     return _Opened(folder, None if adapter is None else Path(adapter).expanduser(), tokenizer, config)
 
 
-def _whole(opened: _Opened, prefix: str | os.PathLike[str] | None, huge_pages: bool, **kwargs: Any) -> Loaded:
+def _loaded(opened: _Opened, model: Any, huge_pages: bool) -> Loaded:
+    if huge_pages:
+        to_huge_pages(model)
+    return Loaded(model.eval(), opened.tokenizer, chat_format(opened.tokenizer))
+
+
+def _whole_model(opened: _Opened, prefix: str | os.PathLike[str] | None, **kwargs: Any) -> Any:
     from transformers import AutoModel
 
     register_models()
@@ -222,9 +228,7 @@ def _whole(opened: _Opened, prefix: str | os.PathLike[str] | None, huge_pages: b
             raise CheckpointError(f"{prefix}: this P-tuning state was made for another model ({error})") from None
     if opened.adapter is not None:
         model = _with_adapter(model, opened.adapter)
-    if huge_pages:
-        to_huge_pages(model)
-    return Loaded(model.eval(), opened.tokenizer, chat_format(opened.tokenizer))
+    return model
 
 
 def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, dtype: Any = None) -> BareModel | None:
@@ -239,20 +243,16 @@ def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, 
     model, about = BareModel(config), getattr(config, "quantization_config", None)
     chosen = None
     if about is not None:
-        settings = about if isinstance(about, QuantizationConfig) else QuantizationConfig(**about)
+        settings = QuantizationConfig(**about)
         if settings.scheme == "gptq":
             return None  # is repacked by module, not by tensor
-        skip = settings.modules_to_not_convert or ()
-        chosen = choose(model, head=settings.head, embedding=settings.embedding, skip=skip)
+        chosen = settings.choose(model)
         swap(model, chosen, settings.made())
     if not _fill(model, mapped(weight_files(opened.folder)), dtype):
         return None
     config.dtype = dtype
     if chosen is not None:
-        for module in model.modules():
-            if isinstance(module, (QuantizedLinear, QuantizedEmbedding)):
-                module.pack_()
-        share(model, chosen)
+        pack(model, chosen)
     model.generation_config = _generation_config(opened)
     return model if native.decoder_of(model, store) is not None else None
 
@@ -325,20 +325,10 @@ def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
     """The `prefix_encoder` part of a saved state, without its official name in front."""
     path = path.expanduser()
     files = weight_files(path) if path.is_dir() else [path]
-    state: dict[str, torch.Tensor] = {}
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"{file}: no such file; give the folder that the P-tuning run wrote")
-        try:
-            if file.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                tensors = load_file(file)
-            else:
-                tensors = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"{file}: cannot be read ({error}); copy it again") from error
-        state |= {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    state = {name.removeprefix(_PREFIX): held for name, held in mapped(files).items() if name.startswith(_PREFIX)}
     if "embedding.weight" not in state:
         raise CheckpointError(f"{path}: holds no P-tuning state (no {_PREFIX}embedding.weight)")
     return state

@@ -98,39 +98,50 @@ class DecoderMixin:
         return torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
 
 
-def _of_the_others(config: ChatGLMConfig) -> Layout:
-    hidden, inner, width = config.hidden_size, config.ffn_hidden_size, config.kv_channels
-    heads, bias = config.num_attention_heads, config.add_bias_linear
-    groups = config.multi_query_group_num if config.multi_query_attention else heads
+def _blocks(
+    shape: Shape, hidden: int, count: int, layers: str, attention: str, *, bias: bool, qkv_bias: bool
+) -> tuple[BlockNames, ...]:
+    """Layers of a shape.
+
+    Args:
+        layers: the module that holds them.
+        attention: what each calls its attention.
+        bias, qkv_bias: of all linear layers but qkv; of qkv.
+    """
+    width, gates = shape.heads * shape.channels, 2 if shape.gated else 1
 
     def block(number: int) -> BlockNames:
-        at = f"transformer.encoder.layers.{number}"
+        at = f"{layers}.{number}"
+        qkv_rows = width + 2 * shape.groups * shape.channels
         return BlockNames(
             f"{at}.input_layernorm",
-            Matrix(
-                f"{at}.self_attention.query_key_value",
-                (heads + 2 * groups) * width,
-                hidden,
-                bias or config.add_qkv_bias,
-            ),
-            Matrix(f"{at}.self_attention.dense", hidden, heads * width, bias),
+            Matrix(f"{at}.{attention}.query_key_value", qkv_rows, hidden, qkv_bias),
+            Matrix(f"{at}.{attention}.dense", hidden, width, bias),
             f"{at}.post_attention_layernorm",
-            Matrix(f"{at}.mlp.dense_h_to_4h", 2 * inner, hidden, bias),
-            Matrix(f"{at}.mlp.dense_4h_to_h", hidden, inner, bias),
+            Matrix(f"{at}.mlp.dense_h_to_4h", gates * shape.inner, hidden, bias),
+            Matrix(f"{at}.mlp.dense_4h_to_h", hidden, shape.inner, bias),
         )
 
+    return tuple(map(block, range(count)))
+
+
+def _of_the_others(config: ChatGLMConfig) -> Layout:
+    hidden, width, bias = config.hidden_size, config.kv_channels, config.add_bias_linear
+    heads, layers = config.num_attention_heads, "transformer.encoder.layers"
+    shape = Shape(
+        heads=heads,
+        groups=config.multi_query_group_num if config.multi_query_attention else heads,
+        channels=width,
+        inner=config.ffn_hidden_size,
+        eps=config.layernorm_epsilon,
+        pairs=tuple((2 * i, 2 * i + 1) for i in range(width // 4)),
+        interleaved=not config.multi_query_attention,
+    )
+    qkv_bias = bias or config.add_qkv_bias
     return Layout(
-        Shape(
-            heads=heads,
-            groups=groups,
-            channels=width,
-            inner=inner,
-            eps=config.layernorm_epsilon,
-            pairs=tuple((2 * i, 2 * i + 1) for i in range(width // 4)),
-            interleaved=not config.multi_query_attention,
-        ),
+        shape,
         Matrix("transformer.embedding.word_embeddings", config.padded_vocab_size, hidden),
-        tuple(map(block, range(config.num_layers))),
+        _blocks(shape, hidden, config.num_layers, layers, "self_attention", bias=bias, qkv_bias=qkv_bias),
         "transformer.encoder.final_layernorm",
         Matrix("transformer.output_layer", config.padded_vocab_size, hidden, bias),
         norm_bias=False,
@@ -138,35 +149,24 @@ def _of_the_others(config: ChatGLMConfig) -> Layout:
 
 
 def _of_chatglm_6b(config: GLMConfig) -> Layout:
-    hidden, inner, heads = config.hidden_size, config.inner_hidden_size, config.num_attention_heads
+    hidden, heads, layers = config.hidden_size, config.num_attention_heads, "transformer.layers"
     width = hidden // heads
     half, quarter = width // 2, width // 4
-
-    def block(number: int) -> BlockNames:
-        at = f"transformer.layers.{number}"
-        return BlockNames(
-            f"{at}.input_layernorm",
-            Matrix(f"{at}.attention.query_key_value", 3 * hidden, hidden, bias=True),
-            Matrix(f"{at}.attention.dense", hidden, hidden, bias=True),
-            f"{at}.post_attention_layernorm",
-            Matrix(f"{at}.mlp.dense_h_to_4h", inner, hidden, bias=True),
-            Matrix(f"{at}.mlp.dense_4h_to_h", hidden, inner, bias=True),
-        )
-
+    shape = Shape(
+        heads=heads,
+        groups=heads,
+        channels=width,
+        inner=config.inner_hidden_size,
+        eps=config.layernorm_epsilon,
+        pairs=tuple((start + i, start + quarter + i) for start in (0, half) for i in range(quarter)),
+        gated=False,
+        interleaved=True,
+        alpha=ALPHA,
+    )
     return Layout(
-        Shape(
-            heads=heads,
-            groups=heads,
-            channels=width,
-            inner=inner,
-            eps=config.layernorm_epsilon,
-            pairs=tuple((start + i, start + quarter + i) for start in (0, half) for i in range(quarter)),
-            gated=False,
-            interleaved=True,
-            alpha=ALPHA,
-        ),
+        shape,
         Matrix("transformer.word_embeddings", config.vocab_size, hidden),
-        tuple(map(block, range(config.num_layers))),
+        _blocks(shape, hidden, config.num_layers, layers, "attention", bias=True, qkv_bias=True),
         "transformer.final_layernorm",
         Matrix("lm_head", config.vocab_size, hidden),
         norm_bias=True,

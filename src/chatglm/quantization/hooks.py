@@ -16,7 +16,7 @@ from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
 from chatglm.quantization.schemes import Scheme, quantize
 from chatglm.quantization.settings import METHOD, QuantizationConfig
 from chatglm.quantization.store import tensors_of
-from chatglm.quantization.swap import Chosen, choose, dequantize_module, quantize_module, share, swap
+from chatglm.quantization.swap import Chosen, dequantize_module, pack, quantize_module, swap
 
 __all__ = ["Quantizer", "attach"]
 
@@ -56,9 +56,7 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
         config = self.quantization_config
-        self.chosen = choose(
-            model, head=config.head, embedding=config.embedding, skip=config.modules_to_not_convert or ()
-        )
+        self.chosen = config.choose(model)
         if config.scheme == "gptq":
             for name in self.chosen.linears:
                 model.set_submodule(name, GPTQTensors(model.get_submodule(name), name, config.group_size))
@@ -86,13 +84,10 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         config = self.quantization_config
         with torch.no_grad():
-            for name in (*self.chosen.linears, *self.chosen.embeddings):
-                layer = model.get_submodule(name)
-                if isinstance(layer, GPTQTensors):
+            for name in self.chosen.linears:
+                if isinstance(layer := model.get_submodule(name), GPTQTensors):
                     model.set_submodule(name, layer.to_quantized(config.checkpoint_format or "gptq"))
-                else:
-                    layer.pack_()
-            share(model, self.chosen)
+            pack(model, self.chosen)
         if config.scheme == "gptq":
             config.scheme = "groups"  # what they are now, and how they are saved
         attach(model, config, self)

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch import nn
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from chatglm.errors import CheckpointError, InputError
 from chatglm.quantization.gptq_format import check_gptq
 from chatglm.quantization.schemes import Scheme
+from chatglm.quantization.swap import Chosen, choose
 
 __all__ = ["METHOD", "VERSION", "QuantizationConfig"]
 
@@ -101,3 +103,7 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
     def made(self) -> Scheme:
         return Scheme(self.bits, self.group_size)
+
+    def choose(self, model: nn.Module) -> Chosen:
+        """The layers of a model that this says are quantised."""
+        return choose(model, head=self.head, embedding=self.embedding, skip=self.modules_to_not_convert or ())

@@ -64,7 +64,7 @@ def mapped(files: Iterable[Path]) -> dict[str, Tensor]:
             else:
                 found |= _load_bin(file)
         except Exception as error:  # of safetensors, of zip files, of what torch refuses to unpickle
-            raise CheckpointError(f"{file}: cannot be read ({error}); download it again") from error
+            raise CheckpointError(f"{file}: cannot be read ({error}); copy it again") from error
     return found
 
 

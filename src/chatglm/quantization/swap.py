@@ -13,7 +13,7 @@ from chatglm.errors import InputError
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
 from chatglm.quantization.schemes import Scheme
 
-__all__ = ["Chosen", "choose", "dequantize_module", "is_quantized", "quantize_module", "share", "swap"]
+__all__ = ["Chosen", "choose", "dequantize_module", "is_quantized", "pack", "quantize_module", "share", "swap"]
 
 _HEADS = ("output_layer", "lm_head", "embed_out")
 """What output heads are called, where a model does not say which of its layers it is."""
@@ -144,6 +144,13 @@ def swap(
         del layer
         if progress is not None:
             progress(name)
+    share(model, chosen)
+
+
+def pack(model: nn.Module, chosen: Chosen) -> None:
+    """Bring the chosen layers, as a checkpoint has filled them, into the kernels' layout."""
+    for name in (*chosen.linears, *chosen.embeddings):
+        model.get_submodule(name).pack_()  # type: ignore[operator]
     share(model, chosen)
 
 
