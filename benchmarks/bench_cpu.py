@@ -6,9 +6,12 @@
 Ours is a folder in the official ChatGLM3-6B layout, random weights, that `chatglm quantize --head --embedding` made
 into 4 bits in groups of 128 (kept in --folder; made from --source, or from a random fp16 checkpoint of 12.5 GB that is
 then removed), loaded with `load_to_answer` and run by the `Engine`, as chat and serve do, greedy, without guessing
-ahead; once as it is by default, its file mapped, and once with `huge_pages=True`. Others have the same matrices, all of
-them 4 bits (workers/random_models.py), and are run the way that is fast with them (workers/with_*.py); every engine
-picks its tokens itself, greedily. What is not set up is named and left out.
+ahead. Others have the same matrices, all of them 4 bits (workers/random_models.py), and are run the way that is fast
+with them (workers/with_*.py); every engine picks its tokens itself, greedily. What is not set up is named and left out.
+
+Files are in the page cache, read there as `load_to_answer` has them read: in pages of 2 MiB where the file system can.
+--small-pages adds ours from a copy that the page cache holds in pages of 4 KiB, as file systems without large folios
+do, once as it is and once with `huge_pages=True`.
 
 How it is measured:
 
@@ -27,7 +30,7 @@ How it is measured:
   32, all their tokens counted; prefill: a prompt's tokens, up to the first new token.
 - Start: a fresh process, files in the page cache, from its start to the first new token of a prompt of 8 tokens;
   interpreter and imports apart. Memory: peak resident memory of that process after it also read 2,048 tokens,
-  anonymous and file-backed pages apart.
+  anonymous and file-backed pages apart, and how much of it was in huge pages then.
 - Limits, for ours: decode against the bytes that a step must read (weights and scales of layers and head, keys and
   values) at the bandwidth read around the slice: at the best of the probe's passes of 10 to 20 ms, and at their median,
   which is what nothing but reading gets over as long as a slice; prefill against the highest peak of int8 multiply-add
@@ -57,12 +60,13 @@ from pathlib import Path
 from typing import Any
 
 from common import machine
-from engines import Peer, Probe, Reading, Worker, WorkerError, available, cpu_times, running, touch
+from engines import Peer, Probe, Reading, Worker, WorkerError, available, cpu_times, drop, running, touch
 from full_size import make
 
 HERE = Path(__file__).resolve().parent
 OURS = "chatglm"
-IN_HUGE_PAGES = "chatglm, huge pages"
+IN_SMALL_PAGES = "chatglm, small pages"
+COPIED = "chatglm, --huge-pages"
 GIB = 1 << 30
 TICKS = os.sysconf("SC_CLK_TCK")
 SLOW_START_S = 60.0
@@ -198,7 +202,7 @@ def start_and_memory(peers: Sequence[Peer], threads: int, loads: int, logs: Path
     for number, peer in itertools.product(range(loads + 1), peers):
         if peer not in well:
             continue
-        touch(Path(peer.model))
+        touch(Path(peer.model), peer.small_pages)
         try:
             worker = Worker(peer, threads, logs / f"{peer.name}.log", watch=number == 0)
             try:
@@ -206,7 +210,7 @@ def start_and_memory(peers: Sequence[Peer], threads: int, loads: int, logs: Path
                     found[peer.name]["starts"].append(worker.start_seconds)
                 else:  # the first start warms up, and has its memory watched
                     worker.ask("start 1 2048")
-                    found[peer.name]["memory"] = dict(worker.memory.peak)
+                    found[peer.name]["memory"] = {**worker.memory.peak, "huge": worker.in_huge_pages()}
                     found[peer.name]["about"] = worker.ask("about")
             finally:
                 worker.close()
@@ -299,7 +303,7 @@ def summary(bench: Bench, names: Sequence[str], limits: Limits) -> Iterator[dict
             continue
         ours = {s.turn: s.rate for s in there if s.engine == OURS}
         pairs = [ours[s.turn] / s.rate for s in mine if s.turn in ours] if name != OURS else []
-        shares = [share for s in mine if name in (OURS, IN_HUGE_PAGES) and (share := limits(s)) is not None]
+        shares = [share for s in mine if name in (OURS, IN_SMALL_PAGES, COPIED) and (share := limits(s)) is not None]
         of_best, of_median = zip(*shares, strict=True) if shares else ((), ())
         yield {
             "mode": mode,
@@ -357,13 +361,16 @@ def show_starts(starts: dict[str, Any]) -> None:
     names = ("imports", "load and first token", "whole")
     print(
         f"{'engine':28}{'imports':>9}{'load, first token':>19}{'whole':>8}{'resident':>10}{'anonymous':>11}{'files':>7}"
+        f"{'huge':>7}"
     )
     for name, found in starts.items():
         if not found["starts"] or "memory" not in found:
             continue
         imports, first, whole = (statistics.median(start[key] for start in found["starts"]) for key in names)
-        resident, anonymous, files = (value / GIB for value in found["memory"].values())
-        print(f"{name:28}{imports:9.2f}{first:19.2f}{whole:8.2f}{resident:10.2f}{anonymous:11.2f}{files:7.2f}")
+        resident, anonymous, files, huge = (value / GIB for value in found["memory"].values())
+        print(
+            f"{name:28}{imports:9.2f}{first:19.2f}{whole:8.2f}{resident:10.2f}{anonymous:11.2f}{files:7.2f}{huge:7.2f}"
+        )
 
 
 def tell(text: str) -> None:
@@ -382,6 +389,9 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3, help="timed fresh processes of each engine (default: 3)")
     parser.add_argument("--peers", default=",".join(KINDS), help=f"of {', '.join(KINDS)} (default: all; '' for none)")
     parser.add_argument("--peer-folder", type=Path, help="that benchmarks/peers.py filled")
+    parser.add_argument(
+        "--small-pages", action="store_true", help="ours from a copy in small pages, too (3 GB of disk)"
+    )
     parser.add_argument("--fast", type=float, default=70.0, help="GB/s from which the mode is fast (default: 70)")
     parser.add_argument("--slow", type=float, default=60.0, help="GB/s below which it is slow (default: 60)")
     options = parser.parse_args()
@@ -397,7 +407,12 @@ def main() -> None:
         peers = list(find_peers(filter(None, options.peers.split(",")), options.peer_folder, options.layers))
         folder = make_ours(options.folder or work, options.source, options.tokenizer, options.layers)
         ours = Peer(OURS, sys.executable, "with_chatglm.py", str(folder))
-        peers.insert(0, replace(ours, name=IN_HUGE_PAGES, options=("--huge-pages",)))
+        if options.small_pages:
+            copy = work / "small"
+            shutil.copytree(folder, copy)
+            drop(copy)
+            small = replace(ours, name=IN_SMALL_PAGES, model=str(copy), small_pages=True)
+            peers[:0] = [small, replace(small, name=COPIED, options=("--huge-pages",))]
         starts, well = start_and_memory([ours, *peers], options.threads, options.starts, work)
         if ours not in well:
             raise SystemExit("ours did not start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import select
 import signal
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Peer", "Probe", "Reading", "Worker", "WorkerError", "available", "cpu_times", "running", "touch"]
+from chatglm.models.memory import read_in
+
+__all__ = ["Peer", "Probe", "Reading", "Worker", "WorkerError", "available", "cpu_times", "drop", "running", "touch"]
 
 WORKERS = Path(__file__).resolve().parent / "workers"
 PROBE_MS = 150
@@ -24,13 +27,18 @@ PATIENCE_S = 900
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine: the interpreter and script that run it, its model, and options of the script."""
+    """An engine: the interpreter and script that run it, its model, and options of the script.
+
+    Args:
+        small_pages: the page cache is to hold the model in pages of 4 KiB.
+    """
 
     name: str
     python: str
     script: str
     model: str
     options: tuple[str, ...] = ()
+    small_pages: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -133,6 +141,12 @@ class Worker:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
+    def in_huge_pages(self) -> int:
+        """Bytes of its memory, its own and files', that it sees by pages of 2 MiB."""
+        lines = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines()
+        kinds = "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:"
+        return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) * 1024
+
     def close(self) -> None:
         if self.memory is not None:
             self.memory.stop()
@@ -196,7 +210,7 @@ def running(peers: Sequence[Peer], threads: int, logs: Path) -> Iterator[list[Wo
     with ExitStack() as stack:
         workers = []
         for peer in peers:
-            touch(Path(peer.model))
+            touch(Path(peer.model), peer.small_pages)
             try:
                 worker = Worker(peer, threads, logs / f"{peer.name}.log")
             except WorkerError as error:
@@ -210,13 +224,28 @@ def running(peers: Sequence[Peer], threads: int, logs: Path) -> Iterator[list[Wo
         yield workers
 
 
-def touch(path: Path) -> None:
+def touch(path: Path, small_pages: bool = False) -> None:
     """Have a file, or a folder's files, in the page cache."""
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        with file.open("rb", buffering=0) as stream:
-            buffer = bytearray(1 << 22)
-            while stream.readinto(buffer):
-                pass
+    files = _files(path)
+    if not small_pages:
+        read_in(files)
+        return
+    for file in files:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            mapped.madvise(mmap.MADV_RANDOM)  # each page by itself
+            mapped[:: mmap.PAGESIZE]
+
+
+def drop(path: Path) -> None:
+    """Have nothing of a folder's files in the page cache."""
+    for file in _files(path):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def available() -> int:

@@ -6,6 +6,7 @@ No speculation: random weights say nothing that could be guessed, and it is the 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Any
 
@@ -30,6 +31,9 @@ class ChatGLM:
         self._requests: list[Request] = []
 
     def start(self, batch: int, context: int) -> float:
+        for thread in threading.enumerate():
+            if thread.name == "huge pages" and self._requests:  # after the first token, which comes while they are made
+                thread.join()
         for request in self._requests:
             self._engine.abort(request)
         asked = prompts(batch, context)

@@ -64,8 +64,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16
         "--huge-pages",
         action="store_true",
         default=None,
-        help="copy the weights into huge pages of memory: more tokens a second on a CPU, a start that takes seconds "
-        "longer, and no memory shared with other processes",
+        help="have the weights in memory pages of 2 MiB, for more tokens a second on a CPU; where the file system has "
+        "none, they are copied into memory that is not shared with other processes",
     )
 
 

@@ -1,65 +1,201 @@
 """Where weights lie.
 
 A checkpoint's file is mapped and used where it lies, which costs nothing at the start and is shared between processes.
-But the system maps a file in pages of 4 KiB, and a core that streams through gigabytes of weights then waits for the
-tables of those pages. Memory of the process itself can have pages of 2 MiB.
+But a core that streams through gigabytes in pages of 4 KiB waits for the tables of those pages. Pages of 2 MiB spare it
+that, and there are two ways to have them: the system may hold the file itself in them (`read_in`), or the weights are
+copied into memory of this process (`to_huge_pages`). Addresses stay what they are either way.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator
+import os
+import platform
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
+from tqdm import tqdm
 
 from chatglm.errors import InputError, UnsupportedError
 
-__all__ = ["to_huge_pages"]
+__all__ = ["read_in", "to_huge_pages", "to_huge_pages_behind"]
 
 _HUGE = 2 << 20
+_PIECE = 64 << 20
+"""Bytes that are copied at once: so much more memory than the weights is needed."""
+_READERS = 4
+"""Reads that are under way together, or each would wait for the one before."""
+
+# linux/mman.h; Python's mmap has no names for these.
+_MADV_POPULATE_READ = 22  # Linux 5.14
+_MADV_COLLAPSE = 25  # Linux 6.1
+_MREMAP_TO = 1 | 2  # MAYMOVE | FIXED
+
+
+def read_in(files: Iterable[Path]) -> int:
+    """Have the system read what it does not hold yet of files that are about to be mapped, by pages of 2 MiB.
+
+    Touched where it is mapped, a file is read a few KiB at a time, into pages of 4 KiB, which then stay. Read in this
+    way, file systems that have huge pages (XFS from Linux 5.18, ext4 from 6.16) hold it in such, for every process that
+    maps it from then on; the others at least read large pieces. With a bar on a terminal. What cannot be read, or not
+    so, is left for whoever touches it.
+
+    Returns:
+        bytes that were read.
+    """
+    if _linux() < (5, 18):  # before, the system would read every page by itself
+        return 0
+    missing: list[tuple[_Mapping, int, int]] = []
+    for file in files:
+        try:
+            mapping = _Mapping(file)
+        except (OSError, ValueError):  # no such file, or an empty one, or it cannot be mapped
+            continue
+        missing += ((mapping, start, size) for start, size in mapping.missing())
+    total = sum(size for _, _, size in missing)
+    shown = tqdm(total=total, desc="reading weights", unit="B", unit_scale=True, leave=False, disable=None, delay=1)
+    with shown as bar, ThreadPoolExecutor(_READERS) as pool:
+        for size in pool.map(lambda block: block[0].read(block[1], block[2]), missing):
+            bar.update(size)
+    return total
 
 
 def to_huge_pages(model: nn.Module) -> int:
-    """Move a model's large tensors into memory of this process that the system maps by huge pages, where it can.
+    """Have a model's large weights in memory of this process that the system maps by huge pages, where it can.
 
-    One after the other: what has been moved out of a mapped file is no longer this process's memory, and stays in the
-    system's cache.
+    What lies in a mapped file that the system does not hold in such pages is copied, piece by piece, and the copy takes
+    the piece's place in the address space at once: who reads it meanwhile, in whatever thread, notices nothing; what is
+    written to it meanwhile may be lost.
 
     Returns:
-        bytes that were moved.
+        bytes of the model that this may have changed.
 
     Raises:
         InputError: the model is not on the CPU.
         UnsupportedError: this system has no such pages that a program can ask for.
     """
-    advice: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
-    if advice is None:
+    spans = _spans(model)
+    for span in spans:
+        span.collapse()
+    return sum(span.size for span in spans)
+
+
+def to_huge_pages_behind(model: nn.Module) -> threading.Thread:
+    """`to_huge_pages` in a thread that gives way to others, for a model that is only read: it can answer meanwhile.
+
+    Raises:
+        InputError, UnsupportedError: as `to_huge_pages` does, before anything is done.
+    """
+    spans = _spans(model)
+
+    def work(_: nn.Module) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread
+        for span in spans:
+            span.collapse()
+
+    # The thread holds on to the model, so that nothing is unmapped under it.
+    thread = threading.Thread(target=work, args=(model,), name="huge pages", daemon=True)
+    thread.start()
+    return thread
+
+
+class _Mapping:
+    """A file, mapped to be read in."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("rb") as stream:
+            self._map = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+            self._file = os.dup(stream.fileno())
+        self._start = int(np.frombuffer(self._map, dtype=np.uint8).ctypes.data)
+        for advice in (
+            mmap.MADV_HUGEPAGE,
+            mmap.MADV_RANDOM,
+        ):  # one huge page at a time, or most would be of other sizes
+            _libc().madvise(self._start, len(self._map), advice)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def missing(self) -> Iterator[tuple[int, int]]:
+        """Places and sizes of the 2 MiB of which some is not in memory, by what some of their pages say."""
+        held = ctypes.c_uint8(1)
+        for start in range(0, len(self._map), _HUGE):
+            size = min(_HUGE, len(self._map) - start)
+            for place in range(self._start + start, self._start + start + size, _HUGE // 4):
+                _libc().mincore(place, 1, ctypes.byref(held))
+                if not held.value & 1:
+                    yield start, size
+                    break
+
+    def read(self, start: int, size: int) -> int:
+        os.posix_fadvise(self._file, start, size, os.POSIX_FADV_DONTNEED)  # small pages that there are of it
+        _libc().madvise(self._start + start, size, _MADV_POPULATE_READ)
+        return size
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Whole huge pages of the address space, in bytes, and whether a file is mapped there."""
+
+    start: int
+    size: int
+    mapped: bool
+
+    def collapse(self) -> None:
+        """Make it huge pages."""
+        _libc().madvise(self.start, self.size, mmap.MADV_HUGEPAGE)
+        # Newer systems do it at once, some with files too. Older ones do it in time, if it is no file.
+        if _libc().madvise(self.start, self.size, _MADV_COLLAPSE) != 0 and self.mapped and not self._huge_in_file():
+            for start in range(self.start, self.start + self.size, _PIECE):
+                _replace(start, min(_PIECE, self.start + self.size - start))
+
+    def _huge_in_file(self) -> bool:
+        """Whether most of it is in huge pages of the file, as `read_in` asks for them."""
+        for place in range(self.start, self.start + self.size, _HUGE):
+            ctypes.string_at(place, 1)  # only what was touched is counted
+        inside, held = False, 0
+        for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
+            key, _, value = line.partition(" ")
+            if not key.endswith(":"):
+                inside = self.start in _addresses(key)
+            elif inside and key == "FilePmdMapped:":
+                held += int(value.split()[0]) << 10
+        return held > 0.9 * self.size
+
+
+def _spans(model: nn.Module) -> list[_Span]:
+    """Where a model's large tensors lie, and of files also what lies between them."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
         raise UnsupportedError("huge_pages: this system has none that a program can ask for (Linux has); leave it out")
-    moved: dict[tuple[int, torch.Size, torch.dtype], Tensor] = {}
     files = list(_mapped_files())
+    ends: dict[range | int, tuple[int, int]] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type != "cpu":
             raise InputError(f"huge_pages: for a model on the CPU, not on {tensor.device}")
-        if tensor.nbytes < _HUGE or not tensor.is_contiguous():
+        if not tensor.is_contiguous():
             continue
-        key = tensor.data_ptr(), tensor.shape, tensor.dtype
-        if key not in moved:
-            moved[key] = _copy(tensor.detach(), advice)
-            _release(tensor, files)
-        tensor.data = moved[key]
-    return sum(tensor.nbytes for tensor in moved.values())
-
-
-def _copy(tensor: Tensor, advice: int) -> Tensor:
-    size = tensor.nbytes + _HUGE  # older systems do not begin it on a huge page
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory, the default, has none
-    memory.madvise(advice)
-    start = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % _HUGE
-    made = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start).view(tensor.shape)
-    return made.copy_(tensor)
+        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        file = next((file for file in files if start in file and end - 1 in file), None)
+        key = start if file is None else file
+        first, last = ends.get(key, (start, end))
+        ends[key] = min(first, start), max(last, end)
+    spans = []
+    for key, (start, end) in ends.items():
+        start, end = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
+        if end > start:
+            spans.append(_Span(start, end - start, isinstance(key, range)))
+    return spans
 
 
 def _mapped_files() -> Iterator[range]:
@@ -67,13 +203,51 @@ def _mapped_files() -> Iterator[range]:
     for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
         if fields[4] != "0":  # the file's inode
-            yield range(*(int(part, 16) for part in fields[0].split("-")))
+            yield _addresses(fields[0])
 
 
-def _release(tensor: Tensor, files: list[range]) -> None:
-    """Let go of the pages of a mapped file that a tensor fills. Who reads there again gets the file's bytes."""
-    page = mmap.PAGESIZE
-    start, end = -(-tensor.data_ptr() // page) * page, (tensor.data_ptr() + tensor.nbytes) // page * page
-    if any(start in file and end - 1 in file for file in files):
-        libc = ctypes.CDLL(None)
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), ctypes.c_int(mmap.MADV_DONTNEED))
+def _addresses(text: str) -> range:
+    start, _, end = text.partition("-")
+    return range(int(start, 16), int(end, 16))
+
+
+def _replace(start: int, size: int) -> None:
+    """Put a copy of what lies in memory in its place."""
+    room = size + _HUGE  # older systems do not begin it on a huge page
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    found = _libc().mmap(None, room, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    if found == _FAILED:
+        return  # no memory is left: it stays where it is
+    copy = -(-found // _HUGE) * _HUGE
+    _libc().madvise(copy, size, mmap.MADV_HUGEPAGE)
+    ctypes.memmove(copy, start, size)
+    moved = _libc().mremap(copy, size, size, _MREMAP_TO, start) == start
+    left = [(found, copy), (copy + size, found + room)] if moved else [(found, found + room)]
+    for first, last in left:
+        if last > first:
+            _libc().munmap(first, last - first)
+
+
+_FAILED = ctypes.c_void_p(-1).value
+
+
+@cache
+def _libc() -> Any:
+    """The system's calls on memory. They run without Python's lock."""
+    address, size, flag = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = address, size, flag
+    libc.mincore.argtypes = address, size, address
+    libc.munmap.argtypes = address, size
+    libc.mmap.argtypes = address, size, flag, flag, flag, ctypes.c_long
+    libc.mremap.argtypes = address, size, size, flag, address
+    libc.mmap.restype = libc.mremap.restype = address
+    return libc
+
+
+def _linux() -> tuple[int, int]:
+    """Its version, and (0, 0) of other systems."""
+    if sys.platform != "linux":
+        return 0, 0
+    found = re.match(r"(\d+)\.(\d+)", platform.release())
+    return (int(found[1]), int(found[2])) if found else (0, 0)
