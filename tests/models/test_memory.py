@@ -179,6 +179,19 @@ def test_who_reads_meanwhile_notices_nothing(
 
 
 @needs_huge_pages
+def test_a_model_may_go_meanwhile(tmp_path: Path, cannot_collapse: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_PIECE", HUGE)
+    _, module, _ = mapped_file(tmp_path, 64)
+    place = module.weight.data_ptr()
+    thread = memory.to_huge_pages_behind(module)
+    assert thread.is_alive()
+    module.weight = torch.zeros(1)
+    del module
+    thread.join()  # what was read was still there, or this process is not
+    assert in_memory(place, place + HUGE).get("Anonymous", 0) == 0
+
+
+@needs_huge_pages
 def test_without_memory_it_stays_where_it_is(
     tmp_path: Path, cannot_collapse: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +226,18 @@ def test_what_is_not_in_memory_is_read_in(tmp_path: Path) -> None:
         pytest.skip("this file system lives in memory")
     assert first == len(wanted)
     assert read_in([file]) == 0
+    assert file.read_bytes() == wanted
+
+
+@reads_in
+def test_others_files_of_which_the_system_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "weights"
+    wanted = os.urandom((9 << 20) + 12345)
+    file.write_bytes(wanted)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("what may be in memory is not let go of"))
+    assert read_in([file]) == len(wanted)
     assert file.read_bytes() == wanted
 
 

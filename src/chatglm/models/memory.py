@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from chatglm.errors import InputError, UnsupportedError
@@ -51,7 +51,7 @@ def read_in(files: Iterable[Path]) -> int:
     so, is left for whoever touches it.
 
     Returns:
-        bytes that were read.
+        bytes that were asked for.
     """
     if _linux() < (5, 18):  # before, the system would read every page by itself
         return 0
@@ -97,14 +97,14 @@ def to_huge_pages_behind(model: nn.Module) -> threading.Thread:
         InputError, UnsupportedError: as `to_huge_pages` does, before anything is done.
     """
     spans = _spans(model)
+    kept = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]  # nothing is unmapped meanwhile
 
-    def work(_: nn.Module) -> None:
+    def work(_: list[Tensor]) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread
         for span in spans:
             span.collapse()
 
-    # The thread holds on to the model, so that nothing is unmapped under it.
-    thread = threading.Thread(target=work, args=(model,), name="huge pages", daemon=True)
+    thread = threading.Thread(target=work, args=(kept,), name="huge pages", daemon=True)
     thread.start()
     return thread
 
@@ -116,11 +116,11 @@ class _Mapping:
         with file.open("rb") as stream:
             self._map = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
             self._file = os.dup(stream.fileno())
+            # Of others' files the system does not say what it holds (mincore(2)).
+            self._told = os.fstat(self._file).st_uid == os.geteuid() or os.access(file, os.W_OK)
         self._start = int(np.frombuffer(self._map, dtype=np.uint8).ctypes.data)
-        for advice in (
-            mmap.MADV_HUGEPAGE,
-            mmap.MADV_RANDOM,
-        ):  # one huge page at a time, or most would be of other sizes
+        # One huge page at a time, or most would be of other sizes.
+        for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_RANDOM):
             _libc().madvise(self._start, len(self._map), advice)
 
     def __del__(self) -> None:
@@ -128,18 +128,20 @@ class _Mapping:
             os.close(self._file)
 
     def missing(self) -> Iterator[tuple[int, int]]:
-        """Places and sizes of the 2 MiB of which some is not in memory, by what some of their pages say."""
-        held = ctypes.c_uint8(1)
+        """Places and sizes of the 2 MiB of which some is not in memory, or may not be."""
         for start in range(0, len(self._map), _HUGE):
             size = min(_HUGE, len(self._map) - start)
-            for place in range(self._start + start, self._start + start + size, _HUGE // 4):
-                _libc().mincore(place, 1, ctypes.byref(held))
-                if not held.value & 1:
-                    yield start, size
-                    break
+            if not self._told or not all(map(self._held, range(start, start + size, _HUGE // 4))):
+                yield start, size
+
+    def _held(self, place: int) -> bool:
+        found = ctypes.c_uint8(0)
+        _libc().mincore(self._start + place, 1, ctypes.byref(found))
+        return bool(found.value & 1)
 
     def read(self, start: int, size: int) -> int:
-        os.posix_fadvise(self._file, start, size, os.POSIX_FADV_DONTNEED)  # small pages that there are of it
+        if self._told:  # what there is of it, in small pages
+            os.posix_fadvise(self._file, start, size, os.POSIX_FADV_DONTNEED)
         _libc().madvise(self._start + start, size, _MADV_POPULATE_READ)
         return size
 
