@@ -29,7 +29,7 @@ from chatglm.errors import CheckpointError, DependencyError, InputError, Tokeniz
 from chatglm.models import native
 from chatglm.models.bare import BareModel
 from chatglm.models.checkpoint import check_folder, weight_files
-from chatglm.models.memory import read_in, to_huge_pages, to_huge_pages_behind
+from chatglm.models.memory import read_back, read_in, to_huge_pages, to_huge_pages_behind
 from chatglm.models.registration import register_models, without_models
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
 from chatglm.quantization.settings import QuantizationConfig
@@ -256,6 +256,7 @@ def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, 
     read_in(files)
     if not _fill(model, mapped(files), dtype):
         return None
+    read_back(model)
     config.dtype = dtype
     if chosen is not None:
         pack(model, chosen)

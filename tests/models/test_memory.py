@@ -256,8 +256,9 @@ def test_older_systems_are_left_to_themselves(tmp_path: Path, monkeypatch: pytes
     assert read_in([file]) == 0
 
 
-@reads_in
-def test_a_file_in_huge_pages_is_not_copied(tmp_path: Path) -> None:
+@pytest.fixture
+def in_huge_pages(tmp_path: Path) -> tuple[Path, nn.Module, torch.Tensor]:
+    """`mapped_file`, of which the page cache has huge pages; skips where it cannot."""
     file, _, wanted = mapped_file(tmp_path, 32)
     drop(file)
     read_in([file])
@@ -266,6 +267,27 @@ def test_a_file_in_huge_pages_is_not_copied(tmp_path: Path) -> None:
     assert torch.equal(module.weight, wanted)
     if of(module.weight).get("FilePmdMapped", 0) < 28 << 10:
         pytest.skip("this file system has no huge pages")
+    return file, module, wanted
+
+
+@reads_in
+def test_a_file_in_huge_pages_is_not_copied(in_huge_pages: tuple[Path, nn.Module, torch.Tensor]) -> None:
+    _, module, wanted = in_huge_pages
     to_huge_pages(module)
     assert of(module.weight)["Anonymous"] == 0
     assert torch.equal(module.weight, wanted)
+
+
+@reads_in
+def test_what_was_let_go_comes_back_in_huge_pages(in_huge_pages: tuple[Path, nn.Module, torch.Tensor]) -> None:
+    _, module, wanted = in_huge_pages
+    memory.read_back(module)
+    before = of(module.weight)
+    first = -(-module.weight.data_ptr() // HUGE) * HUGE
+    for start in range(first, first + 14 * HUGE, 2 * HUGE):  # every other one, as when memory is short
+        assert memory._libc().madvise(start, HUGE, 21) == 0  # MADV_PAGEOUT
+    assert of(module.weight)["Rss"] <= before["Rss"] - 14 * 1024
+    assert torch.equal(module.weight, wanted)
+    after = of(module.weight)
+    assert after["Rss"] >= before["Rss"] - 2048
+    assert after["FilePmdMapped"] >= before["FilePmdMapped"] - 2048

@@ -28,13 +28,16 @@ from tqdm import tqdm
 
 from chatglm.errors import InputError, UnsupportedError
 
-__all__ = ["read_in", "to_huge_pages", "to_huge_pages_behind"]
+__all__ = ["read_back", "read_in", "to_huge_pages", "to_huge_pages_behind"]
 
 _HUGE = 2 << 20
 _PIECE = 64 << 20
 """Bytes that are copied at once: so much more memory than the weights is needed."""
 _READERS = 4
 """Reads that are under way together, or each would wait for the one before."""
+
+_READS_HUGE_PAGES = (5, 18)
+"""Linux; advised in the same way, an older one reads every small page by itself."""
 
 # linux/mman.h; Python's mmap has no names for these.
 _MADV_POPULATE_READ = 22  # Linux 5.14
@@ -53,7 +56,7 @@ def read_in(files: Iterable[Path]) -> int:
     Returns:
         bytes that were asked for.
     """
-    if _linux() < (5, 18):  # before, the system would read every page by itself
+    if _linux() < _READS_HUGE_PAGES:
         return 0
     missing: list[tuple[_Mapping, int, int]] = []
     for file in files:
@@ -68,6 +71,14 @@ def read_in(files: Iterable[Path]) -> int:
         for size in pool.map(lambda block: block[0].read(block[1], block[2]), missing):
             bar.update(size)
     return total
+
+
+def read_back(model: nn.Module) -> None:
+    """Have the system read what it lets go of a mapped model, when memory is short, as `read_in` reads."""
+    if _linux() >= _READS_HUGE_PAGES:
+        for span in _spans(model):
+            if span.mapped:
+                _read_huge_pages(span.start, span.size)
 
 
 def to_huge_pages(model: nn.Module) -> int:
@@ -119,9 +130,7 @@ class _Mapping:
             # Of others' files the system does not say what it holds (mincore(2)).
             self._told = os.fstat(self._file).st_uid == os.geteuid() or os.access(file, os.W_OK)
         self._start = int(np.frombuffer(self._map, dtype=np.uint8).ctypes.data)
-        # One huge page at a time, or most would be of other sizes.
-        for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_RANDOM):
-            _libc().madvise(self._start, len(self._map), advice)
+        _read_huge_pages(self._start, len(self._map))
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -198,6 +207,12 @@ def _spans(model: nn.Module) -> list[_Span]:
         if end > start:
             spans.append(_Span(start, end - start, isinstance(key, range)))
     return spans
+
+
+def _read_huge_pages(start: int, size: int) -> None:
+    # One at a time, or most pages would be of other sizes.
+    for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_RANDOM):
+        _libc().madvise(start, size, advice)
 
 
 def _mapped_files() -> Iterator[range]:
