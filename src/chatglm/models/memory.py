@@ -68,8 +68,11 @@ def read_in(files: Iterable[Path]) -> int:
     total = sum(size for _, _, size in missing)
     shown = tqdm(total=total, desc="reading weights", unit="B", unit_scale=True, leave=False, disable=None, delay=1)
     with shown as bar, ThreadPoolExecutor(_READERS) as pool:
-        for size in pool.map(lambda block: block[0].read(block[1], block[2]), missing):
-            bar.update(size)
+        try:
+            for size in pool.map(lambda block: block[0].read(block[1], block[2]), missing):
+                bar.update(size)
+        finally:
+            pool.shutdown(cancel_futures=True)  # who interrupts does not wait for the rest
     return total
 
 
