@@ -159,9 +159,17 @@ def test_other_models(kind: str, tmp_path: Path) -> None:
     if kind == "chatglm":
         for number, ids in enumerate(calibration):
             ids[number : number + 2] = torch.tensor([151, 154])
+    seen: list[tuple[str, int, int]] = []
     report = quantize_folder(
-        tmp_path / "plain", tmp_path / "q", Job(Scheme(4, 32), method="gptq"), calibration=calibration
+        tmp_path / "plain",
+        tmp_path / "q",
+        Job(Scheme(4, 32), method="gptq"),
+        calibration=calibration,
+        watch=lambda *step: seen.append(step),
     )
+    first, *_, last = dict.fromkeys(name for name, _, _ in seen)
+    assert [step for step in seen if step[0] == first] == [(first, number, 8) for number in range(1, 9)]
+    assert [step for step in seen if step[0] == last] == [(last, number, 4) for number in range(1, 5)]  # for its inputs
     assert all(layer.output_error < 0.12 for layer in report.layers)  # type: ignore[operator]
 
 

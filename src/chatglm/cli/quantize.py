@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.finetune import quieten
 from chatglm.errors import InputError
+
+if TYPE_CHECKING:
+    from chatglm.quantization.folder import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     calibration = []
     if arguments.method == "gptq":
         calibration = [p.ids for p in _read(source, arguments.calibration, arguments.length, arguments.samples)]
+    progress, watch = _shown()
     report = quantize_folder(
         source,
         arguments.output,
@@ -87,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         calibration=calibration,
         device=arguments.device,
         overwrite=arguments.overwrite,
-        progress=_progress(),
+        progress=progress,
+        watch=watch,
     )
     if measured is not None:
         report.perplexity = {"text": arguments.perplexity, **_perplexities(source, arguments, measured)}
@@ -97,23 +103,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _progress() -> Any:
+def _shown() -> tuple[Progress, Progress]:
+    """A bar of layers on a terminal, and beside it what passes through a block of them."""
     if not sys.stderr.isatty():
-        return lambda name, done, total: None
+        return (lambda name, done, total: None), (lambda name, done, total: None)
     from tqdm import tqdm
 
-    bar: Any = None
+    @cache
+    def bar() -> Any:  # not before there is something to show
+        return tqdm(unit="layer")
 
-    def show(name: str, done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, initial=done - 1, unit="layer")
-        bar.set_postfix_str(name.removeprefix("transformer."), refresh=False)
-        bar.update(1)
+    def layer(name: str, done: int, total: int) -> None:
+        if bar().total is None:
+            bar().total = total
+            bar().initial = bar().n = done - 1  # an earlier run's
+        bar().set_postfix_str(name.removeprefix("transformer."), refresh=False)
+        bar().update(1)
         if done == total:
-            bar.close()
+            bar().close()
 
-    return show
+    def block(name: str, done: int, total: int) -> None:
+        bar().set_postfix_str(f"{name.removeprefix('transformer.')}: {done} of {total}")
+
+    return layer, block
 
 
 def _read(source: Any, data: str, length: int, limit: int | None) -> list[Any]:

@@ -160,6 +160,7 @@ def quantize_folder(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = lambda name, done, total: None,
+    watch: Progress = lambda name, done, total: None,
 ) -> Report:
     """Quantise the checkpoint in `source` and write a checkpoint to `output`.
 
@@ -170,6 +171,9 @@ def quantize_folder(
         calibration: ids of texts, each (tokens,), for GPTQ.
         device: where to compute.
         overwrite: replace the checkpoint that lies in `output`.
+        progress: called after each layer.
+        watch: called while GPTQ's texts go through a block of layers, which takes minutes: its name, how many passes of
+            a text through it are done, and of how many.
 
     Raises:
         CheckpointError: the source is incomplete, damaged or quantised already.
@@ -188,7 +192,7 @@ def quantize_folder(
     tensors = Source(files)
     plan = _Plan(model, chosen, job, tensors)
     with _draft(output, _fingerprint(source, files, job, calibration, shard_bytes)) as draft:
-        layers = _write_weights(draft, plan, tensors, model, job, calibration, device, shard_bytes, progress)
+        layers = _write_weights(draft, plan, tensors, model, job, calibration, device, shard_bytes, progress, watch)
         _write_rest(source, draft, config, job)
         weights = sorted(file for file in draft.iterdir() if file.suffix == ".safetensors")
         report = Report(
@@ -422,6 +426,7 @@ def _write_weights(
     device: str,
     shard_bytes: int,
     progress: Progress,
+    watch: Progress,
 ) -> list[Layer]:
     shards = plan.shards(shard_bytes)
     files = [
@@ -455,6 +460,7 @@ def _write_weights(
             calibration,
             act_order=job.act_order,
             known=known,
+            watch=watch,
             device=device,
         )
     total = sum(name in plan.modules for name, _ in plan.units)

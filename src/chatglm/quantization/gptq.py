@@ -9,7 +9,7 @@ the usual one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -158,6 +158,7 @@ class Blocks:
         linears: names of the layers to quantise.
         samples: ids of calibration texts, each (tokens,).
         known: integers of a layer that an earlier, interrupted run found; None where it did not.
+        watch: called with a block's name, how many passes of a sample through it are done, and of how many.
         device: where to compute, in float32.
     """
 
@@ -171,12 +172,13 @@ class Blocks:
         *,
         act_order: bool = True,
         known: Callable[[str], PackedWeight | None] = lambda name: None,
+        watch: Callable[[str, int, int], None] = lambda name, done, total: None,
         device: Any = "cpu",
     ) -> None:
         if getattr(model.config, "pre_seq_len", None):
             raise UnsupportedError("calibration of a model with a P-tuning prefix; quantise the model without it")
         self._model, self._load, self._scheme, self._act_order = model, load, scheme, act_order
-        self._known, self._device = known, device
+        self._known, self._watch, self._device = known, watch, device
         self._prefix, self._blocks = find_blocks(model)
         self._inside: list[list[str]] = [
             [name for name in linears if name.startswith(f"{self._prefix}.{number}.")]
@@ -217,7 +219,9 @@ class Blocks:
             made = QuantizedLinear.from_linear(layer, self._scheme, packed=packed).to_linear(torch.float32)
             block.set_submodule(name.removeprefix(at), made.to(self._device))
         if number + 1 < len(self._blocks):
-            self._states = [(_states_of(block(s, *args, **kw)), args, kw) for s, args, kw in self._states]
+            outputs = [_states_of(output) for output in self._outputs(block, at, second=True)]
+            kept = zip(outputs, self._states, strict=True)
+            self._states = [(states, args, kwargs) for states, (_, args, kwargs) in kept]
         block.to("meta")
         self._next += 1
 
@@ -228,9 +232,8 @@ class Blocks:
             layer.register_forward_pre_hook(lambda _, inputs, held=hessians[name]: held.add(inputs[0]))
             for name, layer in layers.items()
         ]
-        assert self._states is not None
-        for states, args, kwargs in self._states:
-            block(states, *args, **kwargs)
+        for _ in self._outputs(block, at):
+            pass
         for hook in hooks:
             hook.remove()
         for name, layer in layers.items():
@@ -243,6 +246,15 @@ class Blocks:
             except (InputError, NumericalError) as error:
                 raise type(error)(f"{name}: {error}") from None
             self._found[name] = packed, _output_error(weight, packed, matrix)
+
+    def _outputs(self, block: nn.Module, at: str, *, second: bool = False) -> Iterator[Any]:
+        """What a block makes of every sample."""
+        assert self._states is not None
+        samples = len(self._states)
+        total = samples if self._next + 1 == len(self._blocks) else 2 * samples
+        for number, (states, args, kwargs) in enumerate(self._states, 1 + second * samples):
+            yield block(states, *args, **kwargs)
+            self._watch(at.rstrip("."), number, total)
 
     def _first_inputs(self) -> list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]]:
         """What the first block is called with, for every sample."""
