@@ -219,11 +219,12 @@ def _read_huge_pages(start: int, size: int) -> None:
 
 
 def _mapped_files() -> Iterator[range]:
-    """Addresses at which files are mapped."""
+    """Addresses at which files are mapped that can hold a huge page: few, where small ones are many."""
     for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
-        if fields[4] != "0":  # the file's inode
-            yield _addresses(fields[0])
+        found = _addresses(fields[0])
+        if len(found) >= _HUGE and fields[4] != "0":  # the file's inode
+            yield found
 
 
 def _addresses(text: str) -> range:

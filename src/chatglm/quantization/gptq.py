@@ -219,9 +219,8 @@ class Blocks:
             made = QuantizedLinear.from_linear(layer, self._scheme, packed=packed).to_linear(torch.float32)
             block.set_submodule(name.removeprefix(at), made.to(self._device))
         if number + 1 < len(self._blocks):
-            outputs = [_states_of(output) for output in self._outputs(block, at, second=True)]
-            kept = zip(outputs, self._states, strict=True)
-            self._states = [(states, args, kwargs) for states, (_, args, kwargs) in kept]
+            again = zip(self._outputs(block, at, second=True), self._states, strict=True)
+            self._states = [(_states_of(output), args, kwargs) for output, (_, args, kwargs) in again]
         block.to("meta")
         self._next += 1
 
