@@ -19,7 +19,7 @@ from transformers import Cache
 from chatglm.engine.pages import PAGE_TOKENS
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.kernels import native
-from chatglm.kernels.decoder import Decoder
+from chatglm.kernels.decoder import Decoder, page_memory
 from chatglm.kernels.reference import quantize_inputs
 from chatglm.models.native import decoder_of
 
@@ -146,8 +146,7 @@ class NativeRunner(Runner):
         self._angles: tuple[Tensor, Tensor] | None = None  # of positions from 0 on
 
     def allocate(self, pages: int) -> None:
-        # Not touched, so the system gives it page by page as sequences need it.
-        self._memory = torch.empty(pages, self.page_bytes, dtype=torch.uint8)
+        self._memory = page_memory(pages, self.page_bytes)
 
     def copy(self, source: int, target: int) -> None:
         self._memory[target].copy_(self._memory[source])

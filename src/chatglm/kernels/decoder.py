@@ -8,7 +8,9 @@ and ChatGLM-6B's prompts that are read in both directions.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from ctypes import byref
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +23,12 @@ from chatglm.kernels import native
 from chatglm.kernels.packing import PackedWeight
 from chatglm.kernels.reference import quantize_inputs
 
-__all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape"]
+__all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape", "page_memory"]
 
 PAGE_TOKENS = 64
 """Tokens that a page of keys and values holds."""
+_RESERVED = 16
+"""Pages that `Pages` reserves at once."""
 
 
 @dataclass(frozen=True)
@@ -81,24 +85,44 @@ class Shape:
     alpha: float = 0.0
 
 
+def page_memory(pages: int, page_bytes: int) -> Tensor:
+    """Memory for keys and values, zeros, uint8 (pages, page_bytes).
+
+    The system gives it as it is touched; by pages of 2 MiB where it has such: a step reads a little of each of these
+    pages for every layer, and finding where a small page lies takes longer than reading what is wanted of it.
+    """
+    if pages and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # the system was built without such pages, or has no memory left
+            memory = mmap.mmap(-1, pages * page_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory.madvise(mmap.MADV_HUGEPAGE)
+            return torch.frombuffer(memory, dtype=torch.uint8).view(pages, page_bytes)
+    return torch.zeros(pages, page_bytes, dtype=torch.uint8)
+
+
 @dataclass
 class Pages:
     """Memory for keys and values of one sequence: pages of `PAGE_TOKENS` tokens, all layers together in each."""
 
     page_bytes: int
     memory: list[Tensor] = field(default_factory=list)
+    _spare: list[Tensor] = field(default_factory=list)  # not touched
 
     def reserve(self, tokens: int) -> None:
         """Have room for so many tokens."""
         while len(self.memory) * PAGE_TOKENS < tokens:
-            self.memory.append(torch.zeros(self.page_bytes, dtype=torch.uint8))
+            self._spare = self._spare or list(page_memory(_RESERVED, self.page_bytes))
+            self.memory.append(self._spare.pop(0))
 
     def drop(self, tokens: int) -> None:
         """Free what lies behind so many tokens."""
         del self.memory[-(-tokens // PAGE_TOKENS) :]
 
     def copy(self) -> Pages:
-        return Pages(self.page_bytes, [page.clone() for page in self.memory])
+        made = Pages(self.page_bytes)
+        made.reserve(len(self.memory) * PAGE_TOKENS)
+        for page, kept in zip(made.memory, self.memory, strict=True):
+            page.copy_(kept)
+        return made
 
     @staticmethod
     def tables(sequences: Sequence[Pages]) -> Tensor:

@@ -482,7 +482,9 @@ void remember(const Pages& pages, int64_t position, int group, const float* key,
   }
 }
 
-constexpr int kChunk = 128;  // tokens whose scores are held at once
+// Tokens whose scores are held at once. While their keys are read, their values are fetched, and while those are read, the
+// next ones' keys: blocks lie on other pages of memory than those before them, so that the CPU does not see them coming.
+constexpr int kChunk = 128;
 
 // x (count, a multiple of 16, up to kWidest) as words, which are multiplied with T; what one step of them is worth. A row
 // with a peak has 15 bits, one that is even has fewer, as sums of products have to stay within 32.
@@ -538,9 +540,11 @@ struct Integers {
   static Sum dot(Sum sum, const Pairs& stored, const int16_t* factor) { return dot2(sum, stored, factor); }
 };
 
-template <class How, int Q, int C>  // 16 C channels of the contexts, from `channel` on
+// 16 C channels of the contexts, from `channel` on. Meanwhile `next` is fetched, as much of it as is read here.
+template <class How, int Q, int C>
 inline void add_values(float (&context)[Q][kWidest], const typename How::Factor (*weights)[kChunk], const float (&worth)[Q],
-                       const typename How::Stored* const* values, int32_t steps, int channel) {
+                       const typename How::Stored* const* values, int32_t steps, int channel,
+                       const typename How::Stored* const* next) {
   constexpr int together = How::together;
   typename How::Sum sums[Q][C];
   for (int q = 0; q < Q; ++q)
@@ -548,6 +552,7 @@ inline void add_values(float (&context)[Q][kWidest], const typename How::Factor 
   for (int32_t step = 0; step < steps; ++step)
     for (int n = 0; n < C; ++n) {
       const auto value = How::read(values[step] + together * (channel + 16 * n));
+      __builtin_prefetch(next[n] + 16 * together * step, 0, 2);
       for (int q = 0; q < Q; ++q) sums[q][n] = How::dot(sums[q][n], value, weights[q] + together * step);
     }
   for (int q = 0; q < Q; ++q)
@@ -606,30 +611,29 @@ void attend_together(const Pages& pages, int group, const float* const* given, c
     for (int i = 0; i < width; i += 16) store(context[q] + i, zero());
     end = visible[q] > end ? visible[q] : end;
   }
-  const Stored* values[kChunk / together];
+  const Stored *values[kChunk / together], *next[kWidest / 16];
   for (int32_t start = 0; start < end; start += kChunk) {
     const int32_t stop = static_cast<int32_t>(smaller(start + kChunk, end));
     const int32_t held = (stop - start + 15) / 16 * 16;
     constexpr int B = Q >= How::chains ? 1 : How::chains / Q;  // of few queries, several blocks of tokens at once
     for (int32_t token = 0; token < held; token += 16 * B) {
-      const Stored *keys[B], *later[B], *behind[B];
+      const Stored *keys[B], *behind[B];
       typename How::Sum sums[B][Q];
       for (int n = 0; n < B; ++n) {
-        const int32_t first = token + 16 * n < held ? token + 16 * n : token, next = start + first + 16 * B;
-        keys[n] = page.keys(start + first, group);
-        // Blocks lie on other pages of memory than those before them: the CPU does not see them coming.
-        later[n] = next < end ? page.keys(next, group) : keys[n];
-        behind[n] = page.values(start + first, group);
+        const int32_t first = start + (token + 16 * n < held ? token + 16 * n : token);
+        keys[n] = page.keys(first, group);
+        behind[n] = page.values(first, group);
+        if constexpr (How::scaled) {
+          __builtin_prefetch(page.key_scales(first, group));
+          __builtin_prefetch(page.value_scales(first, group), 0, 2);
+        }
         for (int q = 0; q < Q; ++q) sums[n][q] = How::none();
       }
       constexpr int line = 4 / together / static_cast<int>(sizeof(Stored));  // steps in a line of the cache
       CHATGLM_UNROLL(4)
       for (int i = 0; i < width / together; ++i)
         for (int n = 0; n < B; ++n) {
-          if (i % line == 0) {
-            __builtin_prefetch(later[n] + 16 * together * i);
-            __builtin_prefetch(behind[n] + 16 * together * i);
-          }
+          if (i % line == 0) __builtin_prefetch(behind[n] + 16 * together * i, 0, 2);
           const auto key = How::read(keys[n] + 16 * together * i);
           for (int q = 0; q < Q; ++q) sums[n][q] = How::dot(sums[n][q], key, queries[q] + together * i);
         }
@@ -657,10 +661,11 @@ void attend_together(const Pages& pages, int group, const float* const* given, c
     }
     const int32_t steps = (stop - start + together - 1) / together;
     for (int32_t i = 0; i < steps; ++i) values[i] = page.values(start + together * i, group);
+    for (int32_t n = 0; n < width / 16; ++n) next[n] = stop + 16 * n < end ? page.keys(stop + 16 * n, group) : values[0];
     constexpr int C = Q >= 8 ? 1 : Q >= 4 ? 2 : Q >= 2 ? 4 : 8;
-    int channel = 0;
-    for (; channel + 16 * C <= width; channel += 16 * C) add_values<How, Q, C>(context, weights, worth, values, steps, channel);
-    for (; channel < width; channel += 16) add_values<How, Q, 1>(context, weights, worth, values, steps, channel);
+    int c = 0;
+    for (; c + C <= width / 16; c += C) add_values<How, Q, C>(context, weights, worth, values, steps, 16 * c, next + c);
+    for (; c < width / 16; ++c) add_values<How, Q, 1>(context, weights, worth, values, steps, 16 * c, next + c);
   }
   divide<Q>(out, context, total, width);
 }
