@@ -36,15 +36,19 @@ def output_error(weight: Tensor, packed: Any, inputs: Tensor) -> float:
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 @pytest.mark.parametrize("act_order", [False, True])
-def test_outputs_come_nearer_than_by_rounding(scheme: Scheme, act_order: bool) -> None:
+def test_outputs_come_nearer_than_by_rounding(scheme: Scheme, act_order: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.quantization.gptq._STRIP", 64)  # several, and a part of one
     columns = 200
     weight, inputs = torch.randn(48, columns, generator=torch.Generator().manual_seed(1)), inputs_of(columns)
     hessian = Hessian(columns)
     for part in inputs.split(400):
         hessian.add(part)
     assert hessian.count == 1500
-    torch.testing.assert_close(hessian.matrix, inputs.T @ inputs, rtol=1e-4, atol=1)
-    packed = gptq(weight, hessian.matrix, scheme, act_order=act_order)
+    torch.testing.assert_close(hessian.matrix(), inputs.T @ inputs, rtol=1e-4, atol=1)
+    packed, cost = gptq(weight, hessian.matrix(), scheme, act_order=act_order)
+    assert (cost**0.5 / float((inputs @ weight.T).norm())) == pytest.approx(
+        output_error(weight, packed, inputs), rel=0.01
+    )
     held_out = inputs_of(columns)[:500]
     assert output_error(weight, packed, held_out) < 0.85 * output_error(weight, quantize(weight, scheme), held_out)
     integers, _ = unpack(packed)
@@ -56,7 +60,7 @@ def test_without_correlation_it_is_rounding() -> None:
     """With H = identity there is nothing to make good in other columns."""
     weight = torch.randn(16, 128, generator=torch.Generator().manual_seed(1))
     for scheme in (Scheme(4, 32), Scheme(8, 0), Scheme(4, 0)):
-        packed = gptq(weight, torch.eye(128), scheme, act_order=False)
+        packed, _ = gptq(weight, torch.eye(128), scheme, act_order=False)
         integers, scales = unpack(packed)
         plain, plain_scales = unpack(quantize(weight, scheme))
         assert torch.equal(scales, plain_scales)
@@ -65,7 +69,7 @@ def test_without_correlation_it_is_rounding() -> None:
 
 def test_same_inputs_same_integers() -> None:
     weight, hessian = torch.randn(16, 96), inputs_of(96).T @ inputs_of(96)
-    assert torch.equal(gptq(weight, hessian, Scheme(4)).data, gptq(weight, hessian, Scheme(4)).data)
+    assert torch.equal(gptq(weight, hessian, Scheme(4))[0].data, gptq(weight, hessian, Scheme(4))[0].data)
 
 
 def test_degenerate_inputs() -> None:
@@ -74,8 +78,11 @@ def test_degenerate_inputs() -> None:
     dead = inputs_of(96)
     dead[:, ::3] = 0
     for inputs in (dead, dead[:1].expand(50, -1), dead[:7], torch.zeros(3, 96)):
-        packed = gptq(weight, inputs.T @ inputs, Scheme(4, 32))
+        packed, cost = gptq(weight, inputs.T @ inputs, Scheme(4, 32))
         assert unpack(packed)[1].isfinite().all()
+        layer = QuantizedLinear(96, 16, Scheme(4, 32), packed=packed)
+        real = float((inputs @ (weight - layer.dequantized()).T).square().sum())
+        assert cost == pytest.approx(real, rel=0.02, abs=1e-5 + 1e-4 * float((inputs @ weight.T).square().sum()))
     with pytest.raises(NumericalError, match="not finite"):
         gptq(weight, torch.full((96, 96), float("inf")), Scheme(4, 32))
     weight[0, 0] = float("nan")

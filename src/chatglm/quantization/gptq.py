@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,29 +25,43 @@ __all__ = ["Blocks", "Hessian", "find_blocks", "gptq"]
 
 _BLOCK = 128
 """Columns whose corrections are gathered before they are spread over the rest: the paper's lazy batch updates."""
+_STRIP = 2048
+"""Rows or columns of a symmetric or triangular matrix that are computed at once: of each, no more than is needed."""
 
 
 class Hessian:
     """XᵀX over the inputs (…, columns) that a layer is given, in float32."""
 
     def __init__(self, columns: int, device: Any = None) -> None:
-        self.matrix = torch.zeros(columns, columns, device=device)
+        self._sums = torch.zeros(columns, columns, device=device)
         self.count = 0
 
     def add(self, inputs: Tensor) -> None:
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
-        self.matrix.addmm_(rows.T, rows)
+        for start in range(0, rows.shape[1], _STRIP):
+            strip = slice(start, start + _STRIP)
+            self._sums[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
         self.count += rows.shape[0]
+
+    def matrix(self) -> Tensor:
+        """XᵀX, (columns, columns). It is held once: what is added later changes it."""
+        for stop in range(_STRIP, self._sums.shape[0], _STRIP):
+            strip = slice(stop - _STRIP, stop)
+            self._sums[stop:, strip] = self._sums[strip, stop:].T
+        return self._sums
 
 
 def gptq(
     weight: Tensor, hessian: Tensor, scheme: Scheme, *, act_order: bool = True, damping: float = 0.01
-) -> PackedWeight:
+) -> tuple[PackedWeight, float]:
     """Integers for a weight (rows, columns), given H = XᵀX (columns, columns) of its inputs.
 
     Args:
         act_order: columns with the largest inputs first.
         damping: share of H's mean diagonal that is added to it: what has not been seen is not moved without bound.
+
+    Returns:
+        the integers, and ‖X(W − Ŵ)ᵀ‖², what they cost.
 
     Raises:
         NumericalError: H holds NaN or infinity.
@@ -55,29 +70,30 @@ def gptq(
     bits = scheme.bits
     rows, columns = weight.shape
     size = scheme.group_size or columns
-    work = weight.detach().to(hessian.device, torch.float32, copy=True)
-    if not bool(work.isfinite().all()):
+    exact = weight.detach().to(hessian.device, torch.float32)
+    if not bool(exact.isfinite().all()):
         raise InputError("the weight holds NaN or infinity; it is damaged")
     importance = hessian.diagonal().clone()
     importance[importance == 0] = 1  # inputs that were never used
     order = _order(importance, act_order)
-    upper = _inverse_factor(hessian, importance, damping, order)
+    upper, damped = _inverse_factor(hessian, importance, damping, order)
 
     groups = -(-columns // size)
-    padded = nn.functional.pad(work, (0, groups * size - columns)).unflatten(1, (groups, size))
+    padded = nn.functional.pad(exact, (0, groups * size - columns)).unflatten(1, (groups, size))
     weigh = nn.functional.pad(importance, (0, groups * size - columns)).unflatten(0, (groups, size))
     if scheme.official:
-        scales = (work.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)).half()
+        scales = (exact.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)).half()
     else:
         scales = group_scales(padded, bits, weigh)
     if not bool(scales.isfinite().all()):
         raise InputError("the weight holds numbers too large for float16 scales; it is damaged")
-    integers = torch.empty(rows, columns, dtype=torch.int8, device=work.device)
     limit = -(2 ** (bits - 1) - 1) if scheme.official else -(2 ** (bits - 1))
 
-    # Work on columns as rows: each step then reads and writes memory in order.
-    work = work.T[order].contiguous()
+    # Columns as rows: each step then reads and writes memory in order.
+    integers = torch.empty(columns, rows, dtype=torch.int8, device=exact.device)
+    work = exact.T[order].contiguous()
     group_of = order // size
+    cost = 0.0
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
         part = work[start:stop]
@@ -92,14 +108,20 @@ def gptq(
                 scales[:, group] = group_scales(inside, bits, weigh[group])
             scale = scales[:, group]
             steps = integers_of(part[i], scale, bits).clamp_(min=limit)
-            integers[:, int(order[at])] = steps
+            integers[order[at]] = steps
             off = (part[i] - steps * scale.float()) / upper[at, at]
             errors[i] = off
             if i + 1 < stop - start:
                 part[i + 1 :].addr_(upper[at, at + 1 : stop], off, alpha=-1)
+        cost += float(errors.square().sum())
         if stop < columns:
             work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-    return pack(integers, scales, bits=bits, group_size=scheme.group_size)
+    del work, part, errors
+    packed = pack(integers.T, scales, bits=bits, group_size=scheme.group_size)
+    # That is with what was added to H's diagonal.
+    off = exact - QuantizedLinear(columns, rows, scheme, packed=packed).dequantized()
+    added = damped - hessian.diagonal()
+    return packed, max(cost - float(off.square_().sum(dim=0) @ added), 0.0)
 
 
 def _order(diagonal: Tensor, act_order: bool) -> Tensor:
@@ -108,26 +130,37 @@ def _order(diagonal: Tensor, act_order: bool) -> Tensor:
     return torch.arange(len(diagonal), device=diagonal.device)
 
 
-def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Tensor) -> Tensor:
-    """The upper Cholesky factor of the inverse of H, damped, in the order of the columns.
+def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper Cholesky factor R of H⁻¹ = RᵀR, H damped, in the order of the columns; and H's diagonal, damped.
 
+    There is no need for H⁻¹: with J for turning an order round and JHJ = LLᵀ, R is (JLJ)⁻¹.
     At most three matrices of H's size are held at a time beside it.
     """
     if not bool(hessian.isfinite().all()):
         raise NumericalError("the inputs of this layer in calibration are not finite; its model overflows")
-    mean = float(diagonal.mean())
+    mean, around = float(diagonal.mean()), order.flip(0)
     for _ in range(8):
-        matrix = hessian[order]
-        matrix = matrix[:, order]
-        matrix.diagonal().copy_(diagonal[order] + damping * mean)
+        damped = diagonal + damping * mean
+        matrix = hessian[around]
+        matrix = matrix[:, around]
+        matrix.diagonal().copy_(damped[around])
         matrix, failed = torch.linalg.cholesky_ex(matrix)
         if not failed:
-            matrix = torch.cholesky_inverse(matrix)
-            matrix, failed = torch.linalg.cholesky_ex(matrix, upper=True)
-        if not failed and bool(matrix.isfinite().all()):
-            return matrix
+            matrix = _inverse_of_upper(matrix.flip(0, 1))
+            if bool(matrix.isfinite().all()):
+                return matrix, damped
         damping *= 10  # inputs that hardly differ: rounding alone makes H indefinite
     raise NumericalError("the inputs of this layer in calibration are degenerate; give more varied data")
+
+
+def _inverse_of_upper(matrix: Tensor) -> Tensor:
+    inverse = torch.zeros_like(matrix)
+    for start in range(0, len(matrix), _STRIP):
+        stop = min(start + _STRIP, len(matrix))
+        unit = matrix.new_zeros(stop, stop - start)
+        unit[start:].fill_diagonal_(1)
+        inverse[:stop, start:stop] = torch.linalg.solve_triangular(matrix[:stop, :stop], unit, upper=True)
+    return inverse
 
 
 # A whole model, block by block
@@ -225,26 +258,28 @@ class Blocks:
         self._next += 1
 
     def _solve(self, block: nn.Module, at: str, names: list[str]) -> None:
-        layers = {name: block.get_submodule(name.removeprefix(at)) for name in names}
-        hessians = {name: Hessian(layer.in_features, self._device) for name, layer in layers.items()}  # type: ignore[arg-type]
-        hooks = [
-            layer.register_forward_pre_hook(lambda _, inputs, held=hessians[name]: held.add(inputs[0]))
-            for name, layer in layers.items()
-        ]
+        layers = {name: cast(nn.Linear, block.get_submodule(name.removeprefix(at))) for name in names}
+        hessians = {name: Hessian(layer.in_features, self._device) for name, layer in layers.items()}
+        sizes = dict.fromkeys(names, 0.0)  # ‖XWᵀ‖²
+
+        def see(name: str, layer: nn.Linear, inputs: tuple[Tensor], outputs: Tensor) -> None:
+            hessians[name].add(inputs[0])
+            made = outputs if layer.bias is None else outputs - layer.bias
+            sizes[name] += float(made.square().sum())
+
+        hooks = [layer.register_forward_hook(partial(see, name)) for name, layer in layers.items()]
         for _ in self._outputs(block, at):
             pass
         for hook in hooks:
             hook.remove()
         for name, layer in layers.items():
             hessian = hessians.pop(name)
-            matrix = hessian.matrix.div_(max(hessian.count, 1))
-            weight = layer.weight
-            assert isinstance(weight, Tensor)
+            matrix, size = hessian.matrix().div_(max(hessian.count, 1)), sizes[name] / max(hessian.count, 1)
             try:
-                packed = gptq(weight, matrix, self._scheme, act_order=self._act_order)
+                packed, cost = gptq(layer.weight, matrix, self._scheme, act_order=self._act_order)
             except (InputError, NumericalError) as error:
                 raise type(error)(f"{name}: {error}") from None
-            self._found[name] = packed, _output_error(weight, packed, matrix)
+            self._found[name] = packed, (cost / size) ** 0.5 if size > 0 else 0.0
 
     def _outputs(self, block: nn.Module, at: str, *, second: bool = False) -> Iterator[Any]:
         """What a block makes of every sample."""
@@ -302,12 +337,3 @@ class Blocks:
 def _states_of(output: Any) -> Tensor:
     states: Tensor = output[0] if isinstance(output, tuple) else output
     return states
-
-
-def _output_error(weight: Tensor, packed: PackedWeight, matrix: Tensor) -> float:
-    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖, from H = XᵀX alone."""
-    exact = weight.to(matrix.device, torch.float32)
-    layer = QuantizedLinear(packed.columns, packed.rows, Scheme(packed.bits, packed.group_size), packed=packed)
-    off = exact - layer.dequantized()
-    total = float(((exact @ matrix) * exact).sum())
-    return (max(float(((off @ matrix) * off).sum()), 0.0) / total) ** 0.5 if total > 0 else 0.0
