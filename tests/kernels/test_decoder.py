@@ -231,3 +231,21 @@ def test_shape_is_told_by_the_model() -> None:
     shape, blocks, _, _ = chatglm().decoder_parts()
     assert shape == Shape(4, 2, 16, 96, 1e-5, tuple((2 * i, 2 * i + 1) for i in range(4)))
     assert len(blocks) == 3
+
+
+def test_pages_are_kept_dropped_and_copied() -> None:
+    pages = Pages(100)
+    pages.reserve(20 * PAGE_TOKENS)  # more than are reserved at once
+    for number, page in enumerate(pages.memory):
+        page.fill_(number)
+    copied = pages.copy()
+    pages.drop(17 * PAGE_TOKENS - 1)
+    pages.reserve(40 * PAGE_TOKENS)
+    for page in pages.memory[17:]:
+        page.fill_(99)
+    assert [int(page[0]) for page in pages.memory] == [*range(17), *[99] * 23]
+    assert [page.unique().tolist() for page in copied.memory] == [[number] for number in range(20)]
+    tables = Pages.tables([pages, copied])
+    assert len(set(tables.flatten().tolist())) == 61  # sixty, and none
+    pages.drop(0)
+    assert not pages.memory

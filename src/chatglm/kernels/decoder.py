@@ -105,7 +105,7 @@ class Pages:
 
     page_bytes: int
     memory: list[Tensor] = field(default_factory=list)
-    _spare: list[Tensor] = field(default_factory=list)  # not touched
+    _spare: list[Tensor] = field(default_factory=list)
 
     def reserve(self, tokens: int) -> None:
         """Have room for so many tokens."""
@@ -114,8 +114,10 @@ class Pages:
             self.memory.append(self._spare.pop(0))
 
     def drop(self, tokens: int) -> None:
-        """Free what lies behind so many tokens."""
-        del self.memory[-(-tokens // PAGE_TOKENS) :]
+        """Keep so many tokens: the other pages are for those that come next. Of no tokens, no memory is kept."""
+        kept = -(-tokens // PAGE_TOKENS)
+        self._spare = [*self.memory[kept:], *self._spare] if kept else []
+        del self.memory[kept:]
 
     def copy(self) -> Pages:
         made = Pages(self.page_bytes)
