@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from chatglm.errors import InputError, NumericalError, UnsupportedError
 from chatglm.kernels.packing import PackedWeight, pack
 from chatglm.quantization.linear import QuantizedLinear
-from chatglm.quantization.schemes import Scheme, group_scales, integers_of
+from chatglm.quantization.schemes import Scheme, group_scales, integers_of, rows_at_once
 
 __all__ = ["Blocks", "Hessian", "find_blocks", "gptq"]
 
@@ -84,7 +84,7 @@ def gptq(
     if scheme.official:
         scales = (exact.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)).half()
     else:
-        scales = group_scales(padded, bits, weigh)
+        scales = torch.cat([group_scales(part, bits, weigh) for part in padded.split(rows_at_once(columns))])
     if not bool(scales.isfinite().all()):
         raise InputError("the weight holds numbers too large for float16 scales; it is damaged")
     limit = -(2 ** (bits - 1) - 1) if scheme.official else -(2 ** (bits - 1))
@@ -134,9 +134,9 @@ def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Te
     """The upper Cholesky factor R of H⁻¹ = RᵀR, H damped, in the order of the columns; and H's diagonal, damped.
 
     There is no need for H⁻¹: with J for turning an order round and JHJ = LLᵀ, R is (JLJ)⁻¹.
-    At most three matrices of H's size are held at a time beside it.
+    At most two matrices of H's size are held at a time beside it.
     """
-    if not bool(hessian.isfinite().all()):
+    if not bool(hessian.diagonal().isfinite().all()):  # nothing of XᵀX is larger
         raise NumericalError("the inputs of this layer in calibration are not finite; its model overflows")
     mean, around = float(diagonal.mean()), order.flip(0)
     for _ in range(8):
@@ -146,21 +146,24 @@ def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Te
         matrix.diagonal().copy_(damped[around])
         matrix, failed = torch.linalg.cholesky_ex(matrix)
         if not failed:
-            matrix = _inverse_of_upper(matrix.flip(0, 1))
-            if bool(matrix.isfinite().all()):
+            matrix = matrix.flip(0, 1)
+            _invert_upper(matrix)
+            if bool(matrix.sum().isfinite()):
                 return matrix, damped
         damping *= 10  # inputs that hardly differ: rounding alone makes H indefinite
     raise NumericalError("the inputs of this layer in calibration are degenerate; give more varied data")
 
 
-def _inverse_of_upper(matrix: Tensor) -> Tensor:
-    inverse = torch.zeros_like(matrix)
-    for start in range(0, len(matrix), _STRIP):
-        stop = min(start + _STRIP, len(matrix))
-        unit = matrix.new_zeros(stop, stop - start)
-        unit[start:].fill_diagonal_(1)
-        inverse[:stop, start:stop] = torch.linalg.solve_triangular(matrix[:stop, :stop], unit, upper=True)
-    return inverse
+def _invert_upper(matrix: Tensor) -> None:
+    """An upper triangular matrix becomes its inverse."""
+    strips = [slice(start, min(start + _STRIP, len(matrix))) for start in range(0, len(matrix), _STRIP)]
+    for number, strip in enumerate(strips):
+        unit = torch.eye(strip.stop - strip.start, device=matrix.device)
+        own = torch.linalg.solve_triangular(matrix[strip, strip], unit, upper=True)
+        above = matrix[: strip.start, strip] @ -own
+        matrix[strip, strip] = own
+        for rows in strips[:number]:
+            matrix[rows, strip] = matrix[rows, rows.start : strip.start] @ above[rows.start :]
 
 
 # A whole model, block by block

@@ -26,14 +26,14 @@ __all__ = [
     "quantize_groups",
     "quantize_rows",
     "relative_error",
+    "rows_at_once",
     "to_official",
 ]
 
 _SHRINK = (1.0, 0.92, 0.84, 0.76)
 """Scales that are tried for a group of 4 bits, relative to the one that just holds its largest weight."""
 
-_AT_ONCE = 1 << 18
-"""Weights worked on at a time: float32 copies of them stay in the processor's cache."""
+_AT_ONCE = 1 << 18  # weights
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
 
 def _pieces(weight: Tensor) -> Iterator[Tensor]:
     """A few rows at a time, whole tiles."""
-    yield from weight.split(_rows_at_once(weight.shape[1]))
+    yield from weight.split(rows_at_once(weight.shape[1]))
 
 
 def _tiles(packed: PackedWeight) -> Iterator[PackedWeight]:
     """The same rows of a packed weight, which lie together in it."""
     tiles = packed.scales.shape[0]
     bytes_of_tile = packed.data.numel() // tiles
-    count = _rows_at_once(packed.columns) // TILE
+    count = rows_at_once(packed.columns) // TILE
     for start in range(0, tiles, count):
         stop = min(start + count, tiles)
         yield PackedWeight(
@@ -114,7 +114,8 @@ def _tiles(packed: PackedWeight) -> Iterator[PackedWeight]:
         )
 
 
-def _rows_at_once(columns: int) -> int:
+def rows_at_once(columns: int) -> int:
+    """Rows of a weight that are worked on at a time: float32 copies of them stay in the processor's cache."""
     return max(1, _AT_ONCE // columns // TILE) * TILE
 
 
