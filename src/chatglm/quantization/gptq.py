@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from chatglm.errors import InputError, NumericalError, UnsupportedError
 from chatglm.kernels.packing import PackedWeight, pack
+from chatglm.kernels.reference import dequantize
 from chatglm.quantization.linear import QuantizedLinear
 from chatglm.quantization.schemes import Scheme, group_scales, integers_of, rows_at_once
 
@@ -71,7 +72,7 @@ def gptq(
     rows, columns = weight.shape
     size = scheme.group_size or columns
     exact = weight.detach().to(hessian.device, torch.float32)
-    if not bool(exact.isfinite().all()):
+    if not _all_finite(exact):
         raise InputError("the weight holds NaN or infinity; it is damaged")
     importance = hessian.diagonal().clone()
     importance[importance == 0] = 1  # inputs that were never used
@@ -119,7 +120,7 @@ def gptq(
     del work, part, errors
     packed = pack(integers.T, scales, bits=bits, group_size=scheme.group_size)
     # That is with what was added to H's diagonal.
-    off = exact - QuantizedLinear(columns, rows, scheme, packed=packed).dequantized()
+    off = exact - dequantize(packed)
     added = damped - hessian.diagonal()
     return packed, max(cost - float(off.square_().sum(dim=0) @ added), 0.0)
 
@@ -136,7 +137,7 @@ def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Te
     There is no need for H⁻¹: with J for turning an order round and JHJ = LLᵀ, R is (JLJ)⁻¹.
     At most two matrices of H's size are held at a time beside it.
     """
-    if not bool(hessian.diagonal().isfinite().all()):  # nothing of XᵀX is larger
+    if not _all_finite(hessian):
         raise NumericalError("the inputs of this layer in calibration are not finite; its model overflows")
     mean, around = float(diagonal.mean()), order.flip(0)
     for _ in range(8):
@@ -148,10 +149,16 @@ def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Te
         if not failed:
             matrix = matrix.flip(0, 1)
             _invert_upper(matrix)
-            if bool(matrix.sum().isfinite()):
+            if _all_finite(matrix):
                 return matrix, damped
         damping *= 10  # inputs that hardly differ: rounding alone makes H indefinite
     raise NumericalError("the inputs of this layer in calibration are degenerate; give more varied data")
+
+
+def _all_finite(matrix: Tensor) -> bool:
+    """Without a matrix of answers beside it."""
+    low, high = matrix.aminmax()  # NaN if one of them is
+    return bool(low.isfinite() & high.isfinite())
 
 
 def _invert_upper(matrix: Tensor) -> None:
