@@ -66,8 +66,11 @@ Laid lay(const Kernels& k, const Weight& weight, const std::vector<float>& x, In
       std::vector<float> scales(blocks);
       std::vector<int32_t> sums(blocks);
       k.quantize(own.data(), scales.data(), sums.data(), x.data() + (first + m) * weight.columns, weight.columns, weight.padded, weight.block);
-      for (int64_t i = 0; i < weight.padded / 4; ++i)
-        std::memcpy(&laid.bytes[first * weight.padded + 4 * (i * together + m)], &own[4 * i], 4);
+      const int64_t eights = weight.padded / 8;
+      for (int64_t i = 0; i < 2 * eights; ++i) {
+        const int64_t eight = together == 1 ? i / 2 : eights - 1 - i / 2;
+        std::memcpy(&laid.bytes[first * weight.padded + 4 * ((2 * eight + i % 2) * together + m)], &own[4 * i], 4);
+      }
       for (int64_t i = 0; i < blocks; ++i) {
         laid.scales[first * blocks + i * together + m] = scales[i];
         laid.offsets[first * blocks + i * together + m] = sums[i] * (weight.kind == Kind::int4 ? -8 : -128);

@@ -123,7 +123,11 @@ void prepare_row(const Kernels& k, const Weight& weight, const Inputs& in, int64
   int32_t* own_sums = alone.sums.get<int32_t>(blocks);
   k.quantize(own, own_scales, own_sums, x, weight.columns, weight.padded, weight.block);
   const int64_t place = row - first;
-  for (int64_t i = 0; i < weight.padded / 4; ++i) std::memcpy(bytes + 4 * (i * together + place), own + 4 * i, 4);
+  int8_t* to = bytes + (weight.padded - 8) * together + 4 * place;
+  for (int64_t i = 0; i < weight.padded; i += 8, to -= 8 * together) {
+    std::memcpy(to, own + i, 4);
+    std::memcpy(to + 4 * together, own + i + 4, 4);
+  }
   for (int64_t i = 0; i < blocks; ++i) {
     scales[i * together + place] = own_scales[i];
     offsets[i * together + place] = by * own_sums[i];

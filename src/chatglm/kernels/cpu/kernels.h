@@ -33,8 +33,10 @@ struct Weight {
 // has what makes up for it.
 //
 // The kernels go through the bytes of a few rows at once, so these lie side by side: rows are cut into `parts`, and the M
-// rows of a part that begins at row r are [padded / 4][M][4] bytes from bytes + r * padded on, with scales and
-// offsets [blocks][M] from scales + r * blocks and offsets + r * blocks on.
+// rows of a part that begins at row r are [padded / 8][2][M][4] bytes from bytes + r * padded on, with scales and
+// offsets [blocks][M] from scales + r * blocks and offsets + r * blocks on. The bytes of several rows, which do not stay in
+// the first-level cache beside the weights, lie from the last eight columns to the first: a second stream that ascends makes
+// CPUs prefetch less of the weights (on a Zen 4 they are read at 87 to 90 % of the memory's bandwidth instead of 99 %).
 struct Inputs {
   const int8_t* bytes;
   const float* scales;

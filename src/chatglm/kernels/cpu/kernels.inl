@@ -60,21 +60,25 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
 
 // Linear layers over integers
 
-// Bytes to prefetch in each of several tiles, which are in the second-level cache; and of one, which comes from memory:
-// with work for several rows between two reads, the CPU looks ahead too little by itself. What comes from memory goes to
-// the second-level cache, as the inputs of several rows fill the first. For one row the CPU looks ahead well, but to the
-// end of a page only: a line of each page is asked for before it gets there, which also brings the page's address.
-constexpr int kAhead = 1536, kFarAhead = 8192, kPage = 4096, kPagesAhead = 4 * kPage;
+// How the next bytes of a weight get to the caches in time. Of several tiles, which are in the second-level cache: a line
+// each, `kAhead` before it is needed. Of one tile, which comes from memory: with little work for each line the CPU's own
+// prefetching keeps up best, but only to the end of a page; so a line of each page is asked for before it gets there, which
+// also brings the page's address. With more work between two reads the CPU looks ahead too little by itself: each line is
+// asked for, into the second-level cache, as the inputs of several rows fill the first.
+constexpr int kAhead = 1536, kFarAhead = 6656, kPage = 4096, kPagesAhead = 4 * kPage;
 
-template <int M, int T>
+template <int M, int T, int BITS>
+constexpr bool reads_pages = T == 1 && M * 8 / BITS <= kProductsPerLine;  // a line takes 8 / BITS products a row
+
+template <int M, int T, int BITS>
 inline void prefetch(const uint8_t* w) {
   if constexpr (T > 1) __builtin_prefetch(w + kAhead);
-  else if constexpr (M > 1) __builtin_prefetch(w + kFarAhead, 0, 2);
+  else if constexpr (!reads_pages<M, T, BITS>) __builtin_prefetch(w + kFarAhead, 0, 2);
 }
 
-template <int M, int T>
+template <int M, int T, int BITS>
 inline void prefetch_page(const uint8_t* w, uintptr_t bytes) {  // of which w is the start
-  if constexpr (M == 1 && T == 1) {
+  if constexpr (reads_pages<M, T, BITS>) {
     const auto inside = reinterpret_cast<uintptr_t>(w) % kPage;
     if (inside < bytes) __builtin_prefetch(w - inside + kPagesAhead, 0, 2);
   }
@@ -90,11 +94,13 @@ template <int M, int T, int BITS, int BLOCK>
 inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s, int64_t tile_scales, int64_t group_step,
                          const int8_t* x, const float* xs, const int32_t* offsets, int64_t blocks, float* result) {
   F f[M][T];
+  constexpr int step = M > 1 ? -8 * M : 8;  // `Inputs` says why
+  if (M > 1) x += (blocks * BLOCK - 8) * M;
   constexpr bool two_chains = M * T < 8;  // a product takes several cycles: there must be enough sums to fill them
   for (int m = 0; m < M; ++m)
     for (int t = 0; t < T; ++t) f[m][t] = zero();
   for (int64_t b = 0; b < blocks; ++b) {
-    prefetch_page<M, T>(w, BLOCK * 2 * BITS);
+    prefetch_page<M, T, BITS>(w, BLOCK * 2 * BITS);
     I a[M][T], c[M][T];
     for (int m = 0; m < M; ++m)
       for (int t = 0; t < T; ++t) {
@@ -107,7 +113,7 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
         U low[T], high[T];
         for (int t = 0; t < T; ++t) {
           load_nibbles(w + t * tile_bytes, low[t], high[t]);
-          prefetch<M, T>(w + t * tile_bytes);
+          prefetch<M, T, BITS>(w + t * tile_bytes);
         }
         w += 64;
         for (int m = 0; m < M; ++m) {
@@ -122,11 +128,12 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
           }
         }
       } else {
+        CHATGLM_UNROLL(2)
         for (int half = 0; half < 2; ++half, w += 64) {
           U bytes[T];
           for (int t = 0; t < T; ++t) {
             bytes[t] = load_bytes(w + t * tile_bytes);
-            prefetch<M, T>(w + t * tile_bytes);
+            prefetch<M, T, BITS>(w + t * tile_bytes);
           }
           for (int m = 0; m < M; ++m) {
             const auto input = input_for<T>(x + 4 * (half * M + m));
@@ -137,7 +144,7 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
           }
         }
       }
-      x += 8 * M;
+      x += step;
     }
     for (int t = 0; t < T; ++t) {
       const F scale = load_half(s + t * tile_scales);
@@ -160,7 +167,7 @@ inline void row_product(const uint8_t* w, const uint16_t* s, int64_t group_step,
                         const int32_t* offsets, int64_t blocks, float* result) {
   F f = zero();
   for (int64_t b = 0; b < blocks; ++b) {
-    prefetch_page<1, 1>(w, BLOCK * 8);
+    prefetch_page<1, 1, 4>(w, BLOCK * 8);
     I low = iset(offsets[b]), more_low = izero(), high = izero(), more_high = izero();
     CHATGLM_UNROLL(4)
     for (int k = 0; k < BLOCK; k += 16, w += 128) {

@@ -13,6 +13,7 @@ constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in reg
 constexpr int kTiles = 2;  // tiles of weights beside them
 constexpr int kPlainRows = 4;  // of inputs, beside four rows of plain weights
 constexpr int kFewRows = 8;   // rows for which each tile is read once
+constexpr int kProductsPerLine = 4;  // of weights; with more, the CPU's own prefetching falls behind
 constexpr int kQueries = 16;  // queries that attend together
 constexpr auto kStore = chatglm::Store::word;
 

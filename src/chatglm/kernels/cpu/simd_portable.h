@@ -12,6 +12,7 @@ constexpr int kRows = 2;
 constexpr int kTiles = 1;
 constexpr int kPlainRows = 1;
 constexpr int kFewRows = 4;
+constexpr int kProductsPerLine = 2;
 constexpr int kQueries = 4;
 constexpr auto kStore = chatglm::Store::word;
 
