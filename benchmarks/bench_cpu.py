@@ -135,6 +135,7 @@ class Bench:
     probe: Probe
     fast: float
     slow: float
+    cells: Sequence[Cell] = CELLS
     slices: list[Slice] = field(default_factory=list)
     too_slow: set[tuple[str, int]] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
@@ -169,7 +170,7 @@ class Bench:
     def round(self, workers: Sequence[Worker], group: int, number: int) -> None:
         """Every cell once, engines taking turns."""
         order = [*workers[number % len(workers) :], *workers[: number % len(workers)]]
-        for place, cell in enumerate(CELLS):
+        for place, cell in enumerate(self.cells):
             there = [worker for worker in order if (worker.name, place) not in self.too_slow]
             begin, go_on = f"start {cell.batch} {cell.context}", f"decode {cell.steps}"
             for again, worker in itertools.product(range(cell.repeats), there):
@@ -388,6 +389,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--starts", type=int, default=3, help="timed fresh processes of each engine (default: 3)")
     parser.add_argument("--peers", default=",".join(KINDS), help=f"of {', '.join(KINDS)} (default: all; '' for none)")
+    parser.add_argument("--only", default=",".join(METRICS), help=f"of {', '.join(METRICS)} (default: all)")
     parser.add_argument("--peer-folder", type=Path, help="that benchmarks/peers.py filled")
     parser.add_argument(
         "--small-pages", action="store_true", help="ours from a copy in small pages, too (3 GB of disk)"
@@ -395,6 +397,10 @@ def main() -> None:
     parser.add_argument("--fast", type=float, default=70.0, help="GB/s from which the mode is fast (default: 70)")
     parser.add_argument("--slow", type=float, default=60.0, help="GB/s below which it is slow (default: 60)")
     options = parser.parse_args()
+    only = options.only.split(",")
+    if unknown := set(only) - set(METRICS):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: there are {', '.join(METRICS)}")
+    cells = [cell for cell in CELLS if {cell.prefill, cell.decode} & set(only)]
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the engines end too, and what was measured is shown
     with ExitStack() as stack:
@@ -418,7 +424,7 @@ def main() -> None:
             raise SystemExit("ours did not start")
         probe = Probe(program, options.threads)
         stack.callback(probe.close)
-        bench = Bench(probe, options.fast, options.slow)
+        bench = Bench(probe, options.fast, options.slow, cells)
         needs = {name: found.get("memory", {}).get("resident", UNKNOWN_NEED) for name, found in starts.items()}
         room = available() - needs[OURS] - SPARE
         groups = groups_of([peer for peer in well if peer != ours], needs, room)
