@@ -1,0 +1,173 @@
+"""Deltas of an assistant as OpenAI's JSON, whole or in chunks, and errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from chatglm.assistant import Answer, CallDelta, Delta, Finish, TextDelta, TokenLogprob
+from chatglm.chat.messages import Message
+from chatglm.errors import ChatGLMError
+from chatglm.serving.dialect import Failure, failure_of
+from chatglm.serving.sse import compact, event
+from chatglm.serving.usage import UsageTotal
+
+__all__ = ["Head", "chat_choice", "chat_events", "render", "text_choice", "text_events", "usage_of"]
+
+
+def render(failure: Failure) -> Response:
+    return JSONResponse(_error(failure), failure.status)
+
+
+def _error(failure: Failure) -> dict[str, Any]:
+    inner = {"message": failure.message, "type": failure.kind, "param": failure.param, "code": failure.code}
+    return {"error": inner}
+
+
+def usage_of(total: UsageTotal) -> dict[str, Any]:
+    return {
+        "prompt_tokens": total.prompt_tokens,
+        "completion_tokens": total.completion_tokens,
+        "total_tokens": total.prompt_tokens + total.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": total.cached_tokens},
+    }
+
+
+def _token(data: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, -9999.0), "bytes": list(data)}
+
+
+def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    content = [
+        {**_token(one.data, one.logprob), "top_logprobs": [_token(*other) for other in one.alternatives]}
+        for one in tokens
+    ]
+    return {"content": content, "refusal": None} if content else None
+
+
+def _text_logprobs(tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any] | None:
+    """
+    Args:
+        start: characters of the answer in front of these tokens.
+    """
+    if not tokens:
+        return None
+    texts = [one.data.decode("utf-8", "replace") for one in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [max(one.logprob, -9999.0) for one in tokens],
+        "top_logprobs": [
+            {data.decode("utf-8", "replace"): max(value, -9999.0) for data, value in one.alternatives} for one in tokens
+        ],
+        "text_offset": [start + sum(map(len, texts[:number])) for number in range(len(texts))],
+    }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": "assistant", "content": message.content}
+    if message.tool_calls:
+        made["content"] = message.content or None
+        made["tool_calls"] = [call.to_dict() for call in message.tool_calls]
+    return made
+
+
+def chat_choice(number: int, answer: Answer) -> dict[str, Any]:
+    return {
+        "index": number,
+        "message": _message(answer.message),
+        "logprobs": _chat_logprobs(answer.logprobs),
+        "finish_reason": answer.finish.reason,
+    }
+
+
+def text_choice(number: int, answer: Answer) -> dict[str, Any]:
+    return {
+        "index": number,
+        "text": answer.message.content,
+        "logprobs": _text_logprobs(answer.logprobs, 0),
+        "finish_reason": answer.finish.reason,
+    }
+
+
+def _call_piece(delta: CallDelta) -> dict[str, Any]:
+    piece: dict[str, Any] = {"index": delta.index, "function": {"arguments": delta.arguments}}
+    if delta.name:
+        piece |= {"id": delta.id, "type": "function"}
+        piece["function"] = {"name": delta.name, "arguments": delta.arguments}
+    return piece
+
+
+class Head:
+    """What all chunks of an answer begin with."""
+
+    def __init__(self, prefix: str, kind: str, model: str) -> None:
+        self._fields: dict[str, Any] = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._begin = compact(self._fields).removesuffix("}")  # once for all chunks
+
+    def whole(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self._fields, "choices": list(choices), "usage": usage}
+
+    def event(self, choice: Mapping[str, Any] | None, usage: Mapping[str, Any] | None, with_usage: bool) -> str:
+        choices = "" if choice is None else compact(choice)
+        end = f',"usage":{compact(usage)}' if with_usage else ""
+        return f'data: {self._begin},"choices":[{choices}]{end}}}\n\n'
+
+
+async def chat_events(head: Head, deltas: AsyncGenerator[Delta], with_usage: bool) -> AsyncGenerator[str]:
+    total = UsageTotal()
+    begun: set[int] = set()
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                choice: dict[str, Any] = {"index": delta.choice, "delta": {}, "logprobs": None, "finish_reason": None}
+                if delta.choice not in begun:
+                    begun.add(delta.choice)
+                    yield head.event({**choice, "delta": {"role": "assistant", "content": ""}}, None, with_usage)
+                match delta:
+                    case TextDelta():
+                        choice |= {"delta": {"content": delta.text}, "logprobs": _chat_logprobs(delta.logprobs)}
+                    case CallDelta():
+                        choice["delta"] = {"tool_calls": [_call_piece(delta)]}
+                    case Finish():
+                        choice["finish_reason"] = delta.reason
+                        total.add(delta)
+                yield head.event(choice, None, with_usage)
+        if with_usage:
+            yield head.event(None, usage_of(total), True)
+        yield event("[DONE]")
+    except ChatGLMError as error:  # the status is long sent
+        yield event(_error(failure_of(error)))
+
+
+async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: bool) -> AsyncGenerator[str]:
+    total = UsageTotal()
+    lengths: Counter[int] = Counter()
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                number = delta.choice
+                choice: dict[str, Any] = {"index": number, "text": "", "logprobs": None, "finish_reason": None}
+                if isinstance(delta, TextDelta):
+                    choice |= {"text": delta.text, "logprobs": _text_logprobs(delta.logprobs, lengths[number])}
+                    lengths[number] += len(delta.text)
+                elif isinstance(delta, Finish):
+                    choice["finish_reason"] = delta.reason
+                    total.add(delta, number // n)
+                yield head.event(choice, None, usage)
+        if usage:
+            yield head.event(None, usage_of(total), True)
+        yield event("[DONE]")
+    except ChatGLMError as error:
+        yield event(_error(failure_of(error)))

@@ -1,0 +1,83 @@
+"""What OpenAI's routes answer: models for the API document."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from chatglm.serving.openai.requests import Call
+
+__all__ = ["ChatResponse", "CompletionResponse", "ErrorResponse", "ModelResponse", "ModelsResponse"]
+
+
+class _Error(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    error: _Error
+
+
+class _CachedTokens(BaseModel):
+    cached_tokens: int
+
+
+class _UsageResponse(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: _CachedTokens
+
+
+class _ResponseMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str | None
+    tool_calls: list[Call] | None = None
+
+
+class _ChatChoice(BaseModel):
+    index: int
+    message: _ResponseMessage
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatResponse(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[_ChatChoice]
+    usage: _UsageResponse
+
+
+class _CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length"]
+
+
+class CompletionResponse(BaseModel):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[_CompletionChoice]
+    usage: _UsageResponse
+
+
+class ModelResponse(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelsResponse(BaseModel):
+    object: Literal["list"]
+    data: list[ModelResponse]

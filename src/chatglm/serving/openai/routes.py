@@ -1,0 +1,89 @@
+"""OpenAI's `/v1/chat/completions`, `/v1/completions` and `/v1/models`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from chatglm.serving.dialect import EventStream, Served, Service, dialect_route, first_of, whole_of
+from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
+from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
+from chatglm.serving.openai.responses import (
+    ChatResponse,
+    CompletionResponse,
+    ErrorResponse,
+    ModelResponse,
+    ModelsResponse,
+)
+from chatglm.serving.usage import UsageTotal
+
+__all__ = ["router"]
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "a field is wrong, or not supported; `param` names it"},
+    404: {"model": ErrorResponse, "description": "no such model"},
+    429: {"model": ErrorResponse, "description": "too many requests wait; `Retry-After` says when to come again"},
+    500: {"model": ErrorResponse, "description": "the engine has stopped"},
+    502: {"model": ErrorResponse, "description": "the server behind this one failed"},
+}
+_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=dialect_route("openai", service, render))
+    started = int(time.time())
+
+    @routes.post("/chat/completions", response_model=ChatResponse, responses={**_REFUSALS, 200: _STREAM})
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """The assistant's next message."""
+        served, with_usage = service.find(body.model), body.usage_wanted()
+        messages, options = body.asked()
+        options["adapter"] = served.adapter
+        deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options), body.n or 1)
+        head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
+        if body.stream:
+            return EventStream(chat_events(head, await first_of(request, deltas), with_usage))
+        answers, total = await whole_of(request, deltas), UsageTotal()
+        for answer in answers:
+            total.add(answer.finish)
+        return JSONResponse(head.whole([chat_choice(n, answer) for n, answer in enumerate(answers)], usage_of(total)))
+
+    @routes.post("/completions", response_model=CompletionResponse, responses={**_REFUSALS, 200: _STREAM})
+    async def complete(body: CompletionRequest, request: Request) -> Response:
+        """What follows a text, without any format of a dialogue."""
+        served, with_usage = service.find(body.model), body.usage_wanted()
+        values = body.options() | ({} if body.logprobs is None else {"logprobs": body.logprobs})
+        prompts, n = body.prompts(), values["n"]
+        deltas = service.metrics.watch(
+            served.name,
+            served.assistant.astream_texts(prompts, params=values, adapter=served.adapter),
+            answers=n,
+            prompts=len(prompts),
+        )
+        head = Head("cmpl", "text_completion", served.name)
+        if body.stream:
+            return EventStream(text_events(head, await first_of(request, deltas), n, with_usage))
+        answers = await whole_of(request, deltas)
+        total, choices = UsageTotal(), []
+        for number, answer in enumerate(answers):
+            total.add(answer.finish, number // n)
+            choices.append(text_choice(number, answer))
+        return JSONResponse(head.whole(choices, usage_of(total)))
+
+    def listed(served: Served) -> dict[str, Any]:
+        return {"id": served.name, "object": "model", "created": started, "owned_by": "chatglm"}
+
+    @routes.get("/models", response_model=ModelsResponse)
+    async def models() -> dict[str, Any]:
+        """The models on offer, and their adapters."""
+        return {"object": "list", "data": [listed(served) for served in service.models.values()]}
+
+    @routes.get("/models/{name:path}", response_model=ModelResponse, responses={404: _REFUSALS[404]})
+    async def model(name: str) -> dict[str, Any]:
+        """One of them."""
+        return listed(service.find(name))
+
+    return routes

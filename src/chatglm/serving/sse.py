@@ -1,0 +1,17 @@
+"""Server-sent events as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["compact", "event"]
+
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Encode as JSON without blanks."""
+
+
+def event(data: str | Mapping[str, Any]) -> str:
+    """Return one event. A mapping is encoded as JSON."""
+    return f"data: {data if isinstance(data, str) else compact(data)}\n\n"
