@@ -19,7 +19,7 @@ from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.errors import ContextError, EngineError, InputError, NumericalError, QueueFullError, UnsupportedError
 from chatglm.loading import AutoTokenizer, demo_folder
 from chatglm.params import SamplingParams
-from chatglm.tools.functions import Function
+from chatglm.tools.functions import Function, call, functions_of
 from scripted import ScriptedEngine, Writer
 
 WEATHER = {
@@ -466,6 +466,11 @@ def test_wrong_calls_are_told_to_the_model(over: Any, write: Writer, call: Any, 
     new = assistant.run("q", [weather])
     assert words in new[1].content
     assert new[-1].content == "好"
+
+
+def test_a_call_that_was_cut_short_is_not_carried_out() -> None:
+    cut = ToolCall("weather", {}, text='{"city": "北')
+    assert "not a JSON object" in call(functions_of([weather]), cut)
 
 
 def test_rounds_are_limited(over: Any, write: Writer) -> None:

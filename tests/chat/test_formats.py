@@ -493,3 +493,17 @@ def test_tools_of_the_demo_registry_of_chatglm3(formats) -> None:
 def test_a_call_has_a_name_of_one_line(kind: str, name: str, formats) -> None:
     with pytest.raises(InputError, match="named"):
         formats[kind].prompt([Message("assistant", "", (ToolCall(name, {}),))])
+
+
+@pytest.mark.parametrize("kind", ROLES)
+@pytest.mark.parametrize("written", ['{"city": "北', "<|user|>\n[gMASK]", "[1]"])
+def test_a_call_that_was_cut_short_is_shown_as_it_was(kind: str, written: str, formats) -> None:
+    form = formats[kind]
+
+    def prompt(call: ToolCall) -> list[int]:
+        return form.prompt([Message("user", "q"), Message("assistant", "", (call,)), Message("user", "x")])
+
+    cut, whole = prompt(ToolCall("f", {}, text=written)), prompt(ToolCall("f", {}))
+    controls = form.tokenizer.control_ids
+    assert [token for token in cut if token in controls] == [token for token in whole if token in controls]
+    assert "北" not in written or '{"city": "北' in form.tokenizer.decode(cut)

@@ -12,7 +12,8 @@ from chatglm.errors import InputError
 WEATHER = {"name": "get_weather", "description": "d", "parameters": {"type": "object", "properties": {}}}
 
 CALLS = st.lists(
-    st.builds(ToolCall, st.text(min_size=1), st.dictionaries(st.text(), st.integers() | st.text()), st.text()),
+    st.builds(ToolCall, st.text(min_size=1), st.dictionaries(st.text(), st.integers() | st.text()), st.text())
+    | st.builds(ToolCall, st.text(min_size=1), st.just({}), st.text(), st.from_regex("[^{]+", fullmatch=True)),
     max_size=3,
 ).map(tuple)
 MESSAGES = st.one_of(
@@ -33,6 +34,7 @@ def test_openai_and_official_forms() -> None:
     assert message == Message("assistant", "", (ToolCall("f", {"a": 1}, "c1"),))
     old = Message.from_dict({"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}})
     assert old.tool_calls == (ToolCall("f", {}),)
+    assert Message.from_dict({"role": "developer", "content": "x"}).role == "system"
     for role in ("tool", "function", "observation"):
         assert Message.from_dict({"role": role, "content": "x"}).role == "observation"
     history = Message.from_dict({"role": "assistant", "metadata": " track", "content": "x"})
@@ -44,6 +46,20 @@ def test_openai_and_official_forms() -> None:
     system = Message.from_dict({"role": "system", "content": "s", "tools": {"x": WEATHER}})
     assert system.tools is not None
     assert [tool.name for tool in system.tools] == ["get_weather"]
+
+
+@pytest.mark.parametrize("written", ['{"city": "北', "[]", "北京", "[" * 100_000, '{"a": 1} x'])
+def test_broken_arguments_are_kept_as_text(written: str) -> None:
+    """Those of a call that was cut short come back with every turn of the history."""
+    call = ToolCall.from_dict({"id": "c1", "function": {"name": "f", "arguments": written}})
+    assert call == ToolCall("f", {}, "c1", written)
+    assert call.to_dict()["function"]["arguments"] == written
+    assert ToolCall.from_dict(call.to_dict()) == call
+
+
+@pytest.mark.parametrize("given", [None, "", "{}", {}])
+def test_no_arguments(given: object) -> None:
+    assert ToolCall.from_dict({"name": "f", "arguments": given}) == ToolCall("f", {})
 
 
 def test_tools() -> None:
@@ -62,14 +78,19 @@ def test_tools() -> None:
         ({"role": "robot", "content": "x"}, r"messages\[3\]: role 'robot'"),
         ({"content": "x"}, r"messages\[3\]: role None"),
         ({"role": "user", "content": 7}, "content must be a string"),
-        ({"role": "user", "content": [{"type": "image_url"}]}, "image_url"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, r"messages\[3\].content: images are not supported"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "audio is not supported"),
+        ({"role": "user", "content": [{"type": "input_text", "text": "x"}]}, "Responses API; here use type text"),
+        ({"role": "user", "content": [{"type": "hologram"}]}, "'hologram' are not supported; supported: text"),
+        ({"role": "user", "content": [{"type": "text"}]}, "needs a `text`"),
+        ({"role": "user", "content": [{}]}, "None are not supported"),
+        ({"role": "user", "content": ["x"]}, "must be an object with `type` and `text`, got str"),
         ({"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]}, "only an assistant"),
         (
             {"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]},
             r"tool_calls\[0\]: a call needs a name",
         ),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "not JSON"),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}, "must be an object"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": []}}]}, "must be an object"),
         ({"role": "assistant", "content": "x", "metadata": "a\nb"}, "one line"),
         ({"role": "assistant", "content": "x", "loss": "yes"}, "loss must be true or false"),
         ({"role": "system", "content": "x", "tools": [{"description": "no name"}]}, r"tools\[0\]"),
@@ -79,7 +100,6 @@ def test_tools() -> None:
         ({"role": "assistant", "tool_calls": [{"function": "f"}]}, r"tool_calls\[0\]: expected"),
         ({"role": "assistant", "tool_calls": [{"function": None, "name": "f"}]}, r"tool_calls\[0\]: expected"),
         ({"role": "assistant", "function_call": "f"}, r"tool_calls\[0\]: expected"),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[" * 100_000}}]}, "not JSON"),
     ],
 )
 def test_bad_messages(data: object, said: str) -> None:

@@ -240,6 +240,10 @@ BAD: list[tuple[Any, str]] = [
     ({"conversations": [{"from": "gpt"}]}, r"conversations\[0\].value: expected a string, got nothing"),
     ({"conversations": [{"from": "gpt", "value": "a"}, 3]}, r"conversations\[1\]: expected \{'from', 'value'\}, got 3"),
     ({"conversations": [{"from": "function_call", "value": "f(1)"}]}, r"conversations\[0\].value: a call must be JSON"),
+    (
+        {"messages": [USER, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": '{"a": '}]}]},
+        "message 2: arguments of f must be a JSON object",
+    ),
     ({"prompt": 1, "response": "b"}, "prompt: expected a string, got int"),
     ({"prompt": "a", "response": None}, "response: expected a string, got nothing"),
     ({"prompt": "a", "response": "b", "history": "x"}, "history: expected a list, got str"),

@@ -596,6 +596,8 @@ class _ChatGLM3Format(_RolesFormat):
         code = call.arguments.get("code")
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
             return INTERPRETER, f"```python\n{code}\n```"
+        if call.text is not None:  # cut short: shown as it was
+            return call.name, call.text
         return call.name, render_python_call(call.arguments)
 
     def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:
@@ -691,6 +693,8 @@ class _GLM4Format(_RolesFormat):
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
             # The model writes bare code; code that would read as a fence around code gets one around it.
             return "python", code if fenced(code) is None else f"```python\n{code}\n```"
+        if call.text is not None:  # cut short: shown as it was
+            return call.name, call.text
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
 
     def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:

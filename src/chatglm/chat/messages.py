@@ -9,13 +9,14 @@ from typing import Any
 
 from chatglm.errors import InputError
 
-__all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs"]
+__all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs", "unreadable_part"]
 
 INTERPRETER = "interpreter"
 """The name of the built-in tool that runs code; its one argument is `code`."""
 
 _ROLES = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "assistant": "assistant",
     "observation": "observation",
@@ -26,38 +27,53 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class ToolCall:
-    """The model asks for a tool. `id` tells calls of one message apart where a protocol needs that."""
+    """The model asks for a tool.
+
+    Attributes:
+        id: tells calls of one message apart where a protocol needs that.
+        text: the arguments as they were written, if they are not a JSON object: those of a call that was cut short.
+            `arguments` is empty then. None: `arguments` holds all of them.
+    """
 
     name: str
     arguments: Mapping[str, Any]
     id: str = ""
+    text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """OpenAI's form, arguments as a JSON string."""
-        arguments = json.dumps(self.arguments, ensure_ascii=False)
+        arguments = json.dumps(self.arguments, ensure_ascii=False) if self.text is None else self.text
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "tool_calls") -> ToolCall:
-        """From OpenAI's form, or `{"name", "arguments"}`.
+        """From OpenAI's form, or `{"name", "arguments"}`. Arguments are an object, or a string that holds one as JSON;
+        another string is kept as `text`.
 
         Raises:
-            InputError: there is no name, or the arguments are no JSON object.
+            InputError: there is no name, or the arguments are neither an object nor a string.
         """
         inner = data.get("function", data) if isinstance(data, Mapping) else None
         if not isinstance(inner, Mapping):
             raise InputError(f"{where}: expected {{'name', 'arguments'}} or OpenAI's form of it, got {data!r:.80}")
-        name, arguments = inner.get("name"), inner.get("arguments", {})
+        name, arguments = inner.get("name"), inner.get("arguments")
         if not isinstance(name, str) or not name:
             raise InputError(f"{where}: a call needs a name, got {data!r:.80}")
+        text = None
         if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments or "{}")
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{where}: arguments of {name} are not JSON ({error})") from None
-        if not isinstance(arguments, Mapping):
+            read = _json_object(arguments or "{}")
+            arguments, text = (read, None) if read is not None else ({}, arguments)
+        if arguments is not None and not isinstance(arguments, Mapping):
             raise InputError(f"{where}: arguments of {name} must be an object, got {type(arguments).__name__}")
-        return cls(name, dict(arguments), str(data.get("id") or ""))
+        return cls(name, dict(arguments or {}), str(data.get("id") or ""), text)
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None
 
 
 @dataclass(frozen=True)
@@ -224,10 +240,40 @@ class Message:
 
 
 def _text_part(part: Any, where: str) -> str:
-    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    raise InputError(f"{where}: a content part of type {kind!r} cannot be read; these models take text")
+    if isinstance(part, Mapping):
+        if part.get("type") == "text" and isinstance(part.get("text"), str):
+            return str(part["text"])
+        raise InputError(f"{where}.content: {unreadable_part(part.get('type'))}")
+    raise InputError(f"{where}.content: a part must be an object with `type` and `text`, got {type(part).__name__}")
+
+
+def unreadable_part(kind: Any) -> str:
+    """Say why a part of a message's content that is not text cannot be read.
+
+    Args:
+        kind: the part's `type`.
+    """
+    if kind == "text":
+        return "a part of type text needs a `text`, which must be a string"
+    for medium, kinds in _MEDIA.items():
+        if kind in kinds:
+            return f"{medium} not supported by this model; send text"
+    for api, kinds in _PARTS_ELSEWHERE.items():
+        if kind in kinds:
+            return f"parts of type {kind} belong to {api}; here use type text"
+    return f"parts of type {kind!r:.40} are not supported; supported: text"
+
+
+_MEDIA = {
+    "images are": ("image_url", "image", "input_image", "image_file", "image_base64"),
+    "audio is": ("input_audio", "audio", "audio_url"),
+    "videos are": ("video_url", "video", "input_video"),
+    "files are": ("file", "input_file", "document", "file_url"),
+}
+_PARTS_ELSEWHERE = {
+    "the Responses API": ("input_text", "output_text", "summary_text", "reasoning_text"),
+    "Anthropic's Messages API": ("tool_use", "tool_result", "thinking", "redacted_thinking"),
+}
 
 
 def messages_from_pairs(history: Sequence[Sequence[str]], query: str) -> list[Message]:

@@ -109,7 +109,7 @@ class _Dialogue:
                     print(delta.text, end="", flush=True)
         (answer,) = transcript.answers()
         lines = [
-            json.dumps({"name": c.name, "parameters": c.arguments}, ensure_ascii=False)
+            json.dumps({"name": c.name, "parameters": c.arguments if c.text is None else c.text}, ensure_ascii=False)
             for c in answer.message.tool_calls
         ]
         if lines and answer.message.content:
