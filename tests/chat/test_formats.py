@@ -507,3 +507,37 @@ def test_a_call_that_was_cut_short_is_shown_as_it_was(kind: str, written: str, f
     controls = form.tokenizer.control_ids
     assert [token for token in cut if token in controls] == [token for token in whole if token in controls]
     assert "北" not in written or '{"city": "北' in form.tokenizer.decode(cut)
+
+
+UNTOLD = {
+    "chatglm3": [
+        "tool_call(a=0x" + "f" * 5000 + ")",
+        "tool_call(a={(1, 2): 3})",
+        "tool_call(a='\\ud800')",
+        "tool_call(**{'\\ud800': 1})",
+        "tool_call(a=[1e999, -1e999])",
+        "tool_call(a=[{'b': (1e999,)}])",
+        "tool_call(a=" + "[" * 5000 + "]" * 5000 + ")",
+        "tool_call(a=" + "-" * 100_000 + "1)",
+        "tool_call(a=" + "not " * 100_000 + "x)",
+        "tool_call(a=" + "{1:" * 100_000 + "1)",
+    ],
+    "glm4": [
+        '{"a": NaN}',
+        '{"a": Infinity}',
+        '{"a": -Infinity}',
+        '{"a": 1e999}',
+        '{"a": "\\ud800"}',
+        '{"\\udfff": 1}',
+        '{"a": ' + "9" * 5000 + "}",
+        '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"a":' * 100_000,
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [(kind, text) for kind in ROLES for text in UNTOLD[kind]], ids=lambda part: part[:20]
+)
+def test_a_call_that_json_cannot_say_stays_text(kind: str, content: str, formats) -> None:
+    assert formats[kind].read_call(f"f\n{content}") is None

@@ -96,16 +96,39 @@ def test_what_it_lets_through_is_a_call_that_fits(python: bool, name: str, data:
     ],
 )
 def test_examples(schema: Any, text: str, fits: bool) -> None:
-    state = BYTES.grammar(call_grammar([tool({"type": "object", **schema})], python=True, named=True))
-    for value in [*f"```python\n{text}\n```".encode(), 255]:
+    grammar = call_grammar([tool({"type": "object", **schema})], python=True, named=True)
+    assert follows(grammar, f"```python\n{text}\n```") == fits
+
+
+def follows(grammar: str, text: str) -> bool:
+    """Whether the grammar lets a text come and end."""
+    state = BYTES.grammar(grammar)
+    for value in [*text.encode(), 255]:
         scores = torch.zeros(256)
         state.allow(scores)
         if scores[value] != 0:
-            assert not fits
-            return
+            return False
         if value != 255:
             state.accept(value)
-    assert fits
+    return True
+
+
+@pytest.mark.parametrize("given", [{}, {"parameters": None}, {"parameters": {"type": "object", "properties": {}}}])
+def test_a_tool_without_parameters_takes_none(given: Any) -> None:
+    spec = ToolSpec({"name": "now", **given})
+    for python, empty, full in (
+        (True, "```python\ntool_call()\n```", "```python\ntool_call(**{'a': 1})\n```"),
+        (False, "{}", '{"a": 1}'),
+    ):
+        grammar = call_grammar([spec], python=python, named=True)
+        assert follows(grammar, empty)
+        assert not follows(grammar, full)
+
+
+def test_a_tool_whose_parameters_are_any_object_takes_anything() -> None:
+    spec = tool({"type": "object"})
+    assert follows(call_grammar([spec], python=True, named=True), "```python\ntool_call(**{'a': [1, None]})\n```")
+    assert follows(call_grammar([spec], python=False, named=True), '{"a": [1, null]}')
 
 
 def test_official_parameters_are_translated() -> None:

@@ -48,7 +48,9 @@ def test_openai_and_official_forms() -> None:
     assert [tool.name for tool in system.tools] == ["get_weather"]
 
 
-@pytest.mark.parametrize("written", ['{"city": "北', "[]", "北京", "[" * 100_000, '{"a": 1} x'])
+@pytest.mark.parametrize(
+    "written", ['{"city": "北', "[]", "北京", "[" * 100_000, '{"a": 1} x', '{"a": NaN}', '{"a": "\\ud800"}']
+)
 def test_broken_arguments_are_kept_as_text(written: str) -> None:
     """Those of a call that was cut short come back with every turn of the history."""
     call = ToolCall.from_dict({"id": "c1", "function": {"name": "f", "arguments": written}})

@@ -15,7 +15,15 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FENCES", "fenced", "is_keyword", "parse_json_arguments", "parse_python_call", "render_python_call"]
+__all__ = [
+    "FENCES",
+    "as_json",
+    "fenced",
+    "is_keyword",
+    "parse_json_arguments",
+    "parse_python_call",
+    "render_python_call",
+]
 
 FENCES = ("```", "```python", "```py")
 """What may open a block of code."""
@@ -31,6 +39,20 @@ def fenced(text: str) -> str | None:
         return None
     # Not a regular expression: those that say this take quadratic time on a model that repeats blanks.
     return rest[:-3].rstrip(" \t").removesuffix("\n")
+
+
+def as_json(arguments: Mapping[str, Any]) -> str | None:
+    """The arguments of a call as JSON text; None if JSON cannot say them.
+
+    JSON has no infinity, no NaN and no tuple as a key. Half a surrogate pair is no text. Python writes no integer of
+    more than 4,300 digits.
+    """
+    try:
+        text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return text
 
 
 def parse_python_call(text: str) -> dict[str, Any] | None:

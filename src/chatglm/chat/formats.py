@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatglm.chat.calls import FENCES, fenced, parse_json_arguments, parse_python_call, render_python_call
+from chatglm.chat.calls import FENCES, as_json, fenced, parse_json_arguments, parse_python_call, render_python_call
 from chatglm.chat.generations import Generation
 from chatglm.chat.grammars import call_grammar
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
@@ -607,7 +607,7 @@ class _ChatGLM3Format(_RolesFormat):
         if name == INTERPRETER and (code := fenced(content)) is not None:
             return ToolCall(INTERPRETER, {"code": code})
         arguments = parse_python_call(content)
-        return None if arguments is None else ToolCall(name, arguments)
+        return None if arguments is None or as_json(arguments) is None else ToolCall(name, arguments)
 
     def may_call(self, metadata: str, content: str) -> bool | None:
         if "```".startswith(content[:3]):
@@ -705,7 +705,7 @@ class _GLM4Format(_RolesFormat):
             code = fenced(content)
             return ToolCall(INTERPRETER, {"code": content if code is None else code})
         arguments = parse_json_arguments(content)
-        return None if arguments is None else ToolCall(name, arguments)
+        return None if arguments is None or as_json(arguments) is None else ToolCall(name, arguments)
 
     def may_call(self, metadata: str, content: str) -> bool | None:
         return True if metadata == "python" else content.startswith("{") if content else None

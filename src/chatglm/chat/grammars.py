@@ -70,8 +70,8 @@ def parameters_of(tool: ToolSpec) -> Mapping[str, Any]:
             "properties": {param["name"]: _official_type(param.get("type")) for param in names},
             "required": [param["name"] for param in names if param.get("required", True)],
         }
-    if schema is None:
-        return {"type": "object", "properties": {}, "additionalProperties": True}
+    if schema is None:  # "omitting parameters defines a function with an empty parameter list" (OpenAI)
+        return {"type": "object", "properties": {}}
     if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
         raise InputError(f"tools: parameters of {tool.name} must be a JSON schema of type object, got {schema!r:.80}")
     return schema
@@ -129,7 +129,7 @@ class _Schema:
         if not self._python:
             return self._value(self._whole)
         names = self._properties(self._whole)
-        if not names and self._whole.get("additionalProperties"):
+        if not names and self._whole.get("additionalProperties", "properties" not in self._whole):
             inside = '("**" object)?'
         elif all(map(is_keyword, names)):
             inside = self._members(self._whole, lambda name: _quoted(f"{name}="))
@@ -188,7 +188,7 @@ class _Schema:
                 return self._rule(f'"[" ({item} (", " {item})*)? "]"')
             case "object":
                 if not self._properties(schema):
-                    extra = schema.get("additionalProperties", True)
+                    extra = schema.get("additionalProperties", "properties" not in schema)
                     if extra is False:
                         return '"{}"'
                     value = self._value(extra)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chatglm.chat.calls import as_json
 from chatglm.errors import InputError
 
 __all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs", "unreadable_part"]
@@ -69,11 +70,12 @@ class ToolCall:
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
+    """The object that a text is; None if it is none, or one that JSON cannot say again (NaN, half a character)."""
     try:
         read = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return read if isinstance(read, dict) else None
+    return read if isinstance(read, dict) and as_json(read) is not None else None
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from chatglm.errors import DependencyError, InputError, UnsupportedError
 
 __all__ = ["Constraint", "Grammars"]
 
-_BLANKS = r"[\x20\x0A\x0D\x09]{1,40}"
-"""Between the parts of a JSON text; without a limit, a model that has lost the thread writes blanks for ever."""
+_BLANKS = r"[\x20\x0A\x0D\x09]{1,2}"
+"""Between the parts of a JSON text. With more than two, small models write blanks until their tokens run out."""
 _KEPT = 128
 """Compiled grammars that are kept."""
 
