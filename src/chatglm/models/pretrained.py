@@ -236,7 +236,6 @@ class LanguageModel(FamilyModel, DecoderMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -250,16 +249,19 @@ class LanguageModel(FamilyModel, DecoderMixin):
 
         Args:
             labels: (B, S); the loss is the mean cross entropy of each token given those before it, −100 is ignored.
-            shift_labels: (B, S), in place of `labels`: what each position must predict, −100 where nothing is learned.
-                Only positions that are learned go through the output head, and `logits` is None: with a vocabulary of
-                65024, the scores of the others would be most of a training step's memory.
             num_items_in_batch: divides the sum of the losses; default: the number of learned positions.
             logits_to_keep: only the last n positions (0: all), or positions as a tensor, go through the output head.
             return_last_logit: the official name of `logits_to_keep=1`.
+            kwargs: `shift_labels`, (B, S), in place of `labels`: what each position must predict, −100 where nothing is
+                learned. Only positions that are learned go through the output head, and `logits` is None: with a
+                vocabulary of 65024, the scores of the others would be most of a training step's memory. It is no named
+                parameter because `transformers.Trainer` requires every named one with "label" in it, and does not
+                evaluate without.
 
         Returns:
             logits (B, S or n, vocabulary) in the weights' dtype, loss, the cache, hidden states (L + 1 of them).
         """
+        shift_labels: Tensor | None = kwargs.pop("shift_labels", None)
         if isinstance(past_key_values, NativeCache):
             asked: dict[str, Any] = {"labels": labels, "shift_labels": shift_labels}
             asked |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
