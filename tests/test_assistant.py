@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from chatglm.assistant import Answer, Assistant, CallDelta, Finish, TextDelta, Transcript
+from chatglm.assistant import Answer, Assistant, CallDelta, Delta, Finish, PromptDelta, TextDelta, Transcript
 from chatglm.chat.formats import chat_format
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.errors import ContextError, EngineError, InputError, NumericalError, QueueFullError, UnsupportedError
@@ -641,3 +641,49 @@ def test_demo_model() -> None:
         stats = assistant.stats()
         assert stats.cached_tokens >= 0
         eventually(lambda: assistant.stats().running == assistant.stats().waiting == 0)
+
+
+def test_log_probabilities_of_a_prompt() -> None:
+    """First delta of every answer; what lm-eval's `local-completions` needs of `echo`, in text and in ids."""
+    with Assistant.load(dtype="float32") as assistant:
+        params = {"temperature": 0, "prompt_logprobs": 2, "logprobs": 2, "max_new_tokens": 1, "n": 2}
+        text = "你好，北京 and so on"
+        first, *rest = assistant.stream_text(text, params=params)
+        assert isinstance(first, PromptDelta)
+        assert first.text == text
+        assert b"".join(token.data for token in first.tokens).decode().strip() == text
+        ids = assistant.tokenizer.build_inputs_with_special_tokens(assistant.tokenizer.encode_text(text))
+        assert (len(first.tokens), first.tokens[0].logprob) == (len(ids), None)
+        assert all(token.logprob is not None and len(token.alternatives) == 2 for token in first.tokens[1:])
+        assert [type(delta) for delta in rest].count(PromptDelta) == 1
+        # One entry a token, also where the answer ends at once, whatever its token adds to the text.
+        assert [len(delta.logprobs) for delta in rest if isinstance(delta, TextDelta)] == [1, 1]
+        stop = assistant.format.stop_ids
+        ended = {"temperature": 0, "prompt_logprobs": 0, "logprobs": 1, "max_new_tokens": 1}
+        ended["logit_bias"] = {token: -100 for token in range(len(assistant.tokenizer)) if token not in stop}
+        _, said, finish = assistant.stream_text(ids, params=ended)
+        assert isinstance(said, TextDelta)
+        assert (said.text, len(said.logprobs), finish.reason) == ("", 1, "stop")  # type: ignore[union-attr]
+
+        # A continuation is as likely as the model finds its tokens one by one.
+        context, more = ids[:8], ids[8:]
+        alone = []
+        for place in range(len(more)):
+            chosen = {"temperature": 0, "max_new_tokens": 1, "logprobs": 0, "logit_bias": {more[place]: 100}}
+            answer = list(assistant.stream_text([*context, *more[:place]], params={**chosen, "prompt_logprobs": 0}))
+            alone += [token.logprob for delta in answer if isinstance(delta, TextDelta) for token in delta.logprobs]
+        only = {"max_new_tokens": 0, "prompt_logprobs": 0}
+        prompt, finish = assistant.stream_text(ids, params=only)
+        assert [token.logprob for token in prompt.tokens[8:]] == pytest.approx(alone, abs=1e-4)
+        assert (finish.reason, finish.usage.completion_tokens) == ("length", 0)
+
+        async def several() -> list[Delta]:
+            return [delta async for delta in assistant.astream_texts([text, ids[:5], ids], params=only)]
+
+        deltas = asyncio.run(several())
+        found = {delta.choice: delta for delta in deltas if isinstance(delta, PromptDelta)}
+        assert [len(found[n].tokens) for n in range(3)] == [len(ids), 5, len(ids)]
+        assert found[2].tokens == prompt.tokens
+        (answer,) = assistant.answers("你好", params={"prompt_logprobs": 1, "max_new_tokens": 3})
+        assert answer.prompt is not None
+        assert len(answer.prompt.tokens) == answer.finish.usage.prompt_tokens

@@ -32,7 +32,7 @@ from chatglm.params import SamplingParams
         ({"presence_penalty": 2.5}, r"presence_penalty is 2\.5; it must be from -2 to 2"),
         ({"n": True}, r"n is True; it must be an integer"),
         ({"seed": 2**63}, r"seed is 9223372036854775808; it must be from .* or null"),
-        ({"max_new_tokens": 0}, r"max_new_tokens is 0; it must be at least 1 or null"),
+        ({"max_new_tokens": 0}, r"max_new_tokens is 0; it must be at least 1 or null \(0 only with prompt_logprobs\)"),
         ({"logprobs": 21}, r"logprobs is 21; it must be from 0 to 20 or null"),
         ({"stop": ["a", ""]}, r"stop is \['a', ''\]"),
         ({"stop": 5}, r"stop is 5; it must be a list"),

@@ -231,7 +231,9 @@ class SamplingParams:
     )
     stop: tuple[str, ...] = _option("strings", (), "strings that end the answer and are not part of it")
     stop_ids: tuple[int, ...] = _option("ids", (), "token ids that end the answer, besides the model's own", low=0)
-    max_new_tokens: int | None = _option("integer", None, "longest answer in tokens", low=1, optional=True)
+    max_new_tokens: int | None = _option(
+        "integer", None, "longest answer in tokens; 0 only with prompt_logprobs", low=0, optional=True
+    )
     max_length: int | None = _option("integer", None, "longest prompt and answer together", low=1, optional=True)
     min_new_tokens: int = _option("integer", 0, "no stop id comes before so many tokens", low=0)
     n: int = _option("integer", 1, "how many answers to one prompt", low=1, high=128)
@@ -244,9 +246,20 @@ class SamplingParams:
         optional=True,
     )
 
+    prompt_logprobs: int | None = _option(
+        "integer",
+        None,
+        "give the log-probability of every token of the prompt, and of so many likeliest ones in its place",
+        low=0,
+        high=20,
+        optional=True,
+    )
+
     def __post_init__(self) -> None:
         for option in self.options():
             object.__setattr__(self, option.name, option.read(getattr(self, option.name)))
+        if self.max_new_tokens == 0 and self.prompt_logprobs is None:
+            raise InputError("max_new_tokens is 0; it must be at least 1 or null (0 only with prompt_logprobs)")
 
     @classmethod
     def options(cls) -> tuple[Option, ...]:

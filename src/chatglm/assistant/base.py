@@ -34,6 +34,8 @@ __all__ = [
     "Finish",
     "Messages",
     "Options",
+    "PromptDelta",
+    "PromptToken",
     "TextDelta",
     "TokenLogprob",
     "Transcript",
@@ -103,16 +105,51 @@ class Finish:
     seconds: float = field(default=0.0, compare=False)
 
 
-Delta = TextDelta | CallDelta | Finish
+@dataclass(frozen=True)
+class PromptToken:
+    """A token of the prompt, and how likely it was.
+
+    Attributes:
+        data: its text as bytes, which need not be whole characters; b"" for control tokens.
+        logprob: given the tokens before it; None for the first token, which has none before it.
+        alternatives: the likeliest tokens at its place, (bytes, logprob), the likeliest first.
+    """
+
+    data: bytes
+    logprob: float | None
+    alternatives: tuple[tuple[bytes, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class PromptDelta:
+    """The prompt's tokens: with `params.prompt_logprobs`, the first delta of every answer.
+
+    Attributes:
+        text: the prompt as it was given; of a prompt that was given as ids, their text.
+        tokens: of the whole prompt, the control tokens in front of a text among them.
+    """
+
+    text: str
+    tokens: tuple[PromptToken, ...]
+    choice: int = 0
+
+
+Delta = TextDelta | CallDelta | PromptDelta | Finish
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer.
+
+    Attributes:
+        logprobs: with `params.logprobs`, of its text's tokens.
+        prompt: with `params.prompt_logprobs`, the prompt's tokens.
+    """
 
     message: Message
     finish: Finish
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt: PromptDelta | None = None
 
 
 class Transcript:
@@ -146,7 +183,8 @@ class Transcript:
             "".join(delta.text for delta in texts),
             tuple(ToolCall.from_dict(parts, "tool_calls") for _, parts in sorted(calls.items())),
         )
-        return Answer(message, finish, tuple(token for delta in texts for token in delta.logprobs))
+        prompt = next((delta for delta in deltas if isinstance(delta, PromptDelta)), None)
+        return Answer(message, finish, tuple(token for delta in texts for token in delta.logprobs), prompt)
 
 
 # What a caller asks
@@ -268,7 +306,15 @@ class BaseAssistant(ABC):
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
     ) -> Generator[Delta]:
-        """What follows a text (or ids), without any format of a dialogue."""
+        """What follows a text (or ids), without any format of a dialogue.
+
+        A text gets the control tokens that the tokenizer puts in front of one; ids are taken as they are.
+
+        With `params.prompt_logprobs` = k, the first delta of each answer is a `PromptDelta`: the prompt's tokens with
+        their log-probabilities and k alternatives each. Then `params.max_new_tokens` may be 0: only the prompt is
+        scored, and the `Finish` follows at once. Then, too, with `params.logprobs`, every token of the answer has its
+        log-probability, also the stop token that ends it (as b""): prompt and answer together have one entry a token.
+        """
 
     @abstractmethod
     def astream_text(

@@ -24,6 +24,8 @@ from chatglm.assistant.base import (
     Finish,
     Messages,
     Options,
+    PromptDelta,
+    PromptToken,
     TextDelta,
     TokenLogprob,
     Usage,
@@ -66,6 +68,7 @@ class _Plan:
     adapter: str | None = None
     parallel_calls: bool = True
     note: str = ""
+    text: str | None = None  # the prompt as it was given; None: it was given as messages or ids
 
     @property
     def asked(self) -> tuple[list[int], SamplingParams, dict[str, Any]]:
@@ -102,15 +105,21 @@ class _Choice:
         self._calls = 0
         self._tokens = 0
         self._said: list[TokenLogprob] = []  # tokens whose text was not passed on
-        self._spoken = False
+        # A parser takes blanks in front of the text away. Plain text keeps them, and their tokens.
+        self._spoken = isinstance(self._parser, _PlainText)
+        self._whole = plan.params.prompt_logprobs is not None  # every token is told, also one that adds no text
+        self._begun = False
         self._asked, self._first = time.perf_counter(), 0.0  # when it was asked; seconds to the first token
         self.finished = False
 
     def take(self, event: Event) -> Iterator[Delta]:
         self._first = self._first or time.perf_counter() - self._asked
+        if self._whole and not self._begun and event.error is None:
+            yield self._prompt(event)
+        self._begun = True
         for place, token in enumerate(event.tokens):
             self._tokens += 1
-            if event.logprobs and token not in self._plan.stop_ids:
+            if event.logprobs and (self._whole or token not in self._plan.stop_ids):
                 self._note(token, event.logprobs[place])
             yield from self._pass_on(self._parser.feed(token), event)
             if self.finished:
@@ -122,7 +131,19 @@ class _Choice:
             yield from self._pass_on(self._parser.last, event)
             if not self.finished:
                 yield from self._text("", final=True)
+                if self._whole and self._said:
+                    yield TextDelta("", tuple(self._said), self._number)
                 yield self._finish("length" if event.finish == "length" and not self._ends.stopped else "stop", event)
+
+    def _prompt(self, event: Event) -> PromptDelta:
+        data = [self._token_bytes(token) for token in self._plan.ids]
+        tokens = [PromptToken(data[0], None)]
+        for own, entry in zip(data[1:], event.request.prompt_logprobs, strict=True):
+            tokens.append(PromptToken(own, entry.logprob, self._likeliest(entry)))
+        text = self._plan.text
+        if text is None:
+            text = b"".join(data).decode("utf-8", "replace")
+        return PromptDelta(text, tuple(tokens), self._number)
 
     def _pass_on(self, pieces: Sequence[TextPiece | CallPiece], event: Event) -> Iterator[Delta]:
         for piece in pieces:
@@ -161,9 +182,11 @@ class _Choice:
         self._calls += 1
 
     def _note(self, token: int, entry: Draw) -> None:
-        likeliest = tuple((self._token_bytes(other), value) for other, value in entry.alternatives)
         assert entry.logprob is not None  # they were asked for
-        self._said.append(TokenLogprob(self._token_bytes(token), entry.logprob, likeliest))
+        self._said.append(TokenLogprob(self._token_bytes(token), entry.logprob, self._likeliest(entry)))
+
+    def _likeliest(self, entry: Draw) -> tuple[tuple[bytes, float], ...]:
+        return tuple((self._token_bytes(token), value) for token, value in entry.alternatives)
 
     def _finish(self, reason: Literal["stop", "length"], event: Event) -> Finish:
         self.finished = True
@@ -389,11 +412,18 @@ class Assistant(BaseAssistant):
         if not ids or not all(0 <= token < size for token in ids):
             raise InputError(f"prompt: expected ids from 0 to {size - 1}, at least one of them, got {ids!r:.80}")
         limit = min(self._context, params.max_length or self._context)
-        if len(ids) >= limit:
+        if len(ids) + (params.max_new_tokens != 0) > limit:
             raise ContextError(f"prompt: {len(ids)} tokens leave no room for an answer; at most {limit - 1} do")
         stops = self.format.stop_ids | set(params.stop_ids)
         parser = partial(_PlainText, self.tokenizer)
-        return _Plan(ids, _within(params, limit - len(ids)), parser, stops, adapter=adapter or self._adapter)
+        return _Plan(
+            ids,
+            _within(params, limit - len(ids)),
+            parser,
+            stops,
+            adapter=adapter or self._adapter,
+            text=prompt if isinstance(prompt, str) else None,
+        )
 
     def _forced(self, ask: Ask) -> tuple[list[int], Constraint | None]:
         """How the reply begins whatever the model would say, and what it may be then."""

@@ -171,7 +171,7 @@ class RemoteAssistant(BaseAssistant):
             raise UnsupportedError("adapter: an endpoint has adapters under names of their own; give that as model")
         given = params.to_dict()
         given.pop("logprobs", None)
-        for name in ("max_length", "bad_words_ids"):
+        for name in ("max_length", "bad_words_ids", "prompt_logprobs"):
             if name in given:
                 raise UnsupportedError(f"{name}: OpenAI-compatible endpoints have no such option")
         if "logit_bias" in given:

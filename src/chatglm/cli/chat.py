@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chatglm.chat.messages import Message
 
 CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
-_NOT_HERE = ("n", "logprobs")  # options of generation that one text has no place for
+_NOT_HERE = ("n", "logprobs", "prompt_logprobs")  # options of generation that one text has no place for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

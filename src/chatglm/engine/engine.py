@@ -21,14 +21,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from chatglm.engine.constraint import Constraint
 from chatglm.engine.pages import PAGE_TOKENS, PageTable
 from chatglm.engine.runners import Chunk, Runner, runner_for
-from chatglm.engine.sampling import Answer, Draw, draw
+from chatglm.engine.sampling import Answer, Draw, draw, log_probabilities
 from chatglm.engine.scheduler import Scheduler, Span, Task
 from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
-from chatglm.errors import ChatGLMError, EngineError, InputError, QueueFullError
+from chatglm.errors import ChatGLMError, EngineError, InputError, NumericalError, QueueFullError
 from chatglm.params import SamplingParams
 
 __all__ = ["Engine", "EngineStats", "Event", "Request"]
@@ -45,12 +46,16 @@ class Request:
     Attributes:
         prompt: its ids.
         cached_tokens: tokens of the prompt that did not have to be computed.
+        prompt_logprobs: with `params.prompt_logprobs`, of every token of the prompt but the first; complete when the
+            first event comes. Else empty.
     """
 
     def __init__(self, prompt: list[int], params: SamplingParams, adapter: str | None) -> None:
         self.prompt, self.params, self.adapter = prompt, params, adapter
         self.cached_tokens = 0
+        self.prompt_logprobs: list[Draw] = []
         self._answers: list[_Answering] = []
+        self._failure: ChatGLMError | None = None  # of what all its answers stand on
 
 
 @dataclass(eq=False)
@@ -207,6 +212,9 @@ class Engine:
             constraint: the grammar of the answers.
             adapter: name of a LoRA adapter.
 
+        With `params.prompt_logprobs` the whole prompt is computed, whatever the prefix cache has of it. With
+        `params.max_new_tokens` 0 nothing follows: every answer is one event, without tokens, that ends it.
+
         Raises:
             InputError: the prompt is empty, too long, or has ids that the model does not know; an unknown adapter.
             QueueFullError: too many requests wait.
@@ -220,7 +228,7 @@ class Engine:
                 raise InputError(f"the prompt has token {token}, and the model knows 0 to {self.runner.vocabulary - 1}")
         self.runner.check_adapter(adapter)
         most = min(self.context, self.capacity)
-        if len(prompt) >= most:
+        if len(prompt) + (params.max_new_tokens != 0) > most:
             raise InputError(
                 f"the prompt has {len(prompt)} tokens; at most {most - 1} leave room for an answer (the model's "
                 f"context is {self.context}, key/value memory holds {self.capacity})"
@@ -234,7 +242,8 @@ class Engine:
                 params, prompt, vocabulary=self.runner.vocabulary, index=index, stop_ids=stop_ids, constraint=own
             )
             request._answers.append(_Answering(request, answer))
-        task = Task(prompt[:], limit, _salt(adapter), self.runner.block_of(prompt), request._answers[0])
+        score = 0 if params.prompt_logprobs is None else len(prompt)
+        task = Task(prompt[:], limit, _salt(adapter), self.runner.block_of(prompt), request._answers[0], score)
         try:
             self._scheduler.submit(task)
         except QueueFullError as error:
@@ -273,17 +282,20 @@ class Engine:
         if not plan.spans:
             return []
         self._steps += 1
-        scores = self.runner.run(
-            [Chunk(span.ids, span.start, span.task.pages, span.wanted, _adapter(span.task)) for span in plan.spans]
-        )
+        scores = self._run(plan.spans)
         # A prompt's last scores are all its answers' first ones.
         rows: list[int] = []
         drawing: list[tuple[Span, _Answering]] = []
         proposals: list[Sequence[int]] = []
+        over: list[Span] = []
         first = 0
         for span in plan.spans:
             answering: _Answering = span.task.owner
             answering.began = answering.began or begin
+            if answering.request._failure is not None or (span.wanted and len(span.task.ids) == span.task.limit):
+                over.append(span)
+                first += span.wanted
+                continue
             if not span.wanted:
                 self._scheduler.advance(span)
                 continue
@@ -293,12 +305,57 @@ class Engine:
                 drawing.append((span, each))
                 proposals.append(span.proposal)
             first += span.wanted
-        if len(rows) > len(scores):
+        if over or len(rows) > len(scores):
             scores = scores[rows]
         drawn = draw(scores, [each.answer for _, each in drawing], proposals) if drawing else []
         if first == sum(span.count for span in plan.spans):  # no prompt was read
             self._times.note(first, time.perf_counter() - begin)
-        return list(self._take(drawing, drawn))
+        return [*self._finish_read(over), *self._take(drawing, drawn)]
+
+    def _run(self, spans: Sequence[Span]) -> Tensor:
+        """Scores of the spans' wanted tokens, in their order."""
+        chunks = [Chunk(span.ids, span.start, span.task.pages, span.wanted, _adapter(span.task)) for span in spans]
+        scored = [number for number, span in enumerate(spans) if span.task.scoring]
+        if not scored:
+            return self.runner.run(chunks)
+        parts = {number: self._score(spans[number], chunks[number]) for number in scored}
+        if others := [number for number in range(len(spans)) if number not in parts]:
+            found = self.runner.run([chunks[number] for number in others])
+            parts |= zip(others, found.split([spans[number].wanted for number in others]), strict=True)
+        return torch.cat([parts[number] for number in range(len(spans))])
+
+    def _score(self, span: Span, chunk: Chunk) -> Tensor:
+        """Note the log-probabilities of a prompt's tokens. Returns the scores that are wanted besides."""
+        request: Request = span.task.owner.request
+        place, last = span.start, torch.empty(0)
+
+        def take(scores: Tensor) -> None:
+            nonlocal place, last
+            known = len(request.prompt_logprobs)  # those before a preemption are not noted again
+            asked = request.prompt[max(place, known) + 1 : place + len(scores) + 1]
+            start = max(known - place, 0)
+            count = request.params.prompt_logprobs or 0
+            place += len(scores)
+            if request._failure is None:
+                try:
+                    request.prompt_logprobs += log_probabilities(scores[start : start + len(asked)], asked, count)
+                except NumericalError as error:  # the rest is computed all the same: others may find it in the cache
+                    request._failure = error
+            last = scores[len(scores) - span.wanted :]
+
+        self.runner.score(chunk, take)
+        return last
+
+    def _finish_read(self, spans: Sequence[Span]) -> Iterator[Event]:
+        """End requests that are over with their prompt: it was all that was wanted, or its scores are not finite."""
+        for span in spans:
+            request: Request = span.task.owner.request
+            self._scheduler.advance(span)
+            self._end(span.task)
+            finish: Literal["length", "error"] = "length" if request._failure is None else "error"
+            for answering in request._answers:
+                yield Event(request, answering.answer.index, [], [], finish, request._failure, request.cached_tokens)
+            request._answers.clear()
 
     def _take(
         self, drawing: Sequence[tuple[Span, _Answering]], drawn: Sequence[list[Draw] | ChatGLMError]

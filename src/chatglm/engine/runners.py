@@ -7,9 +7,9 @@ native GLM, Llama …) on any device. Both take the same chunks and give the sam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from chatglm.models.native import decoder_of
 
 __all__ = ["Chunk", "NativeRunner", "Runner", "TorchRunner", "runner_for"]
 
+_SCORED = 64
+"""Rows of scores that exist at a time where a whole prompt's are wanted: 64 of GLM-4's take 39 MB."""
 _DECODING = 32
 """Chunks of at most so many tokens run together on torch, padded to the longest; longer ones each by itself."""
 
@@ -94,6 +96,12 @@ class Runner(ABC):
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
         """Scores of the wanted tokens, float32 (wanted of all chunks in their order, vocabulary)."""
 
+    @abstractmethod
+    def score(self, chunk: Chunk, take: Callable[[Tensor], None]) -> None:
+        """Run one chunk, and give `take` the scores of all its tokens in their order, in pieces of at most `_SCORED`
+        rows: float32 (rows, vocabulary).
+        """
+
     def positions(self, chunk: Chunk) -> Tensor:
         """Of the chunk's tokens: (count,), or (2, count) for ChatGLM-6B."""
         if self.causal:
@@ -158,6 +166,16 @@ class NativeRunner(Runner):
     @torch.inference_mode()
     @native.torch_on_one_thread()
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
+        return self._run(chunks, scores=True)
+
+    @torch.inference_mode()
+    @native.torch_on_one_thread()
+    def score(self, chunk: Chunk, take: Callable[[Tensor], None]) -> None:
+        for part in self._run([replace(chunk, wanted=chunk.count)], scores=False).split(_SCORED):
+            take(self.decoder.head(part))
+
+    def _run(self, chunks: Sequence[Chunk], scores: bool) -> Tensor:
+        """Scores of the wanted tokens; or what the head makes them of."""
         # Lists, and one tensor of them: of a few tokens, every operation of torch is a part of the step.
         most = max(len(chunk.pages) for chunk in chunks)
         numbers = torch.tensor([[*chunk.pages, *[0] * (most - len(chunk.pages))] for chunk in chunks])
@@ -180,7 +198,7 @@ class NativeRunner(Runner):
             cosines, sines = (table[0] for table in self._base.rotary_angles(positions[None]))
         else:
             cosines, sines = self._turned(positions, max(places) + 1)
-        logits, _ = self.decoder.run(
+        logits, states = self.decoder.run(
             self._embed(tokens).float(),
             cosines,
             sines,
@@ -189,8 +207,10 @@ class NativeRunner(Runner):
             place,
             sees,
             wanted,
+            states=not scores,
+            logits=scores,
         )
-        return logits
+        return logits if states is None else states
 
     def _turned(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of positions below `end`, (count, pairs) each, from a table that is made once."""
@@ -256,6 +276,19 @@ class TorchRunner(Runner):
                     scores[number] = found
         return torch.cat([scores[number] for number in range(len(chunks))]).float()
 
+    @torch.inference_mode()
+    def score(self, chunk: Chunk, take: Callable[[Tensor], None]) -> None:
+        with self._with(chunk.adapter):
+            if self.causal:
+                for start in range(chunk.start, len(chunk.ids), _SCORED):
+                    ids = chunk.ids[: start + _SCORED]
+                    take(self._batch([Chunk(ids, start, chunk.pages, len(ids) - start)])[0].float())
+                return
+            # ChatGLM-6B's prompt goes through the layers in one piece, and then through the head in pieces.
+            states = self._base.transformer(**self._inputs([chunk])).last_hidden_state[0]
+            for part in states.split(_SCORED):
+                take(self._base.get_output_embeddings()(part).float())
+
     def _with(self, adapter: str | None) -> Any:
         if not self.adapters:
             return nullcontext()
@@ -265,6 +298,16 @@ class TorchRunner(Runner):
         return nullcontext()
 
     def _batch(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        keep = max(chunk.wanted for chunk in chunks) if len(chunks) == 1 else 0
+        logits = self.model(**self._inputs(chunks), logits_to_keep=keep or (1 if len(chunks) == 1 else 0)).logits
+        found = []
+        for row, chunk in enumerate(chunks):
+            end = logits.shape[1] if len(chunks) == 1 else chunk.count
+            found.append(logits[row, end - chunk.wanted : end])
+        return found
+
+    def _inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
+        """What a model of `transformers` is called with: ids, positions, mask and cache."""
         columns = max(chunk.count for chunk in chunks)
         total = max(len(chunk.ids) for chunk in chunks) + self.prefix
         ids = torch.zeros(len(chunks), columns, dtype=torch.long)
@@ -285,20 +328,13 @@ class TorchRunner(Runner):
         hidden = torch.arange(total) >= sees[..., None]
         mask = torch.zeros(hidden.shape, dtype=self.dtype).masked_fill_(hidden, torch.finfo(self.dtype).min)
         cache = _PagedCache(self._slots, write.to(self.device), read.to(self.device))
-        keep = max(chunk.wanted for chunk in chunks) if len(chunks) == 1 else 0
-        logits = self.model(
-            input_ids=ids.to(self.device),
-            position_ids=positions.to(self.device),
-            attention_mask=mask[:, None].to(self.device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep or (1 if len(chunks) == 1 else 0),
-        ).logits
-        found = []
-        for row, chunk in enumerate(chunks):
-            end = logits.shape[1] if len(chunks) == 1 else chunk.count
-            found.append(logits[row, end - chunk.wanted : end])
-        return found
+        return {
+            "input_ids": ids.to(self.device),
+            "position_ids": positions.to(self.device),
+            "attention_mask": mask[:, None].to(self.device),
+            "past_key_values": cache,
+            "use_cache": True,
+        }
 
 
 @dataclass

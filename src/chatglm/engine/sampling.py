@@ -30,12 +30,13 @@ from chatglm.errors import ChatGLMError, InputError, NumericalError
 from chatglm.kernels.native import torch_on_one_thread
 from chatglm.params import SamplingParams
 
-__all__ = ["Answer", "Draw", "draw"]
+__all__ = ["Answer", "Draw", "draw", "log_probabilities"]
 
 _LIKELIEST = 256
 """Without top_k, so many candidates are sorted first; all of them only if these do not decide."""
 _ALTERNATIVES = 20
 """The most that `logprobs` may ask for."""
+_DAMAGED = "the weights are damaged, or their precision is too low for them (try .float() or bfloat16)"
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,9 @@ def _draw(
     best = scores.amax(dim=-1).tolist() if changed else None
     draws = _choose(scores, rows)
     if table is not None:
-        _report(table, asked, rows, draws)
+        counts = [rows[row][0].params.logprobs or 0 for row in asked]
+        for row, entry in zip(asked, _entries(table, [draws[row].token for row in asked], counts), strict=True):
+            draws[row] = entry
 
     results: list[list[Draw] | ChatGLMError] = []
     first = 0
@@ -259,8 +262,7 @@ def _draw(
             failure = errors.get(row)
             if not finite[row]:
                 failure = NumericalError(
-                    f"the model's scores are not finite after {len(answer.tokens)} tokens of the answer: the weights "
-                    "are damaged, or their precision is too low for them (try .float() or bfloat16)"
+                    f"the model's scores are not finite after {len(answer.tokens)} tokens of the answer: {_DAMAGED}"
                 )
             elif failure is None and best is not None and best[row] == -math.inf:
                 failure = InputError(
@@ -422,13 +424,29 @@ def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complet
     return weights[:kept] if complete or scores[kept - 1] > scores[-1] else None
 
 
-def _report(table: Tensor, asked: Sequence[int], rows: Sequence[tuple[Answer, int]], draws: list[Draw]) -> None:
-    """Put log-probabilities on the draws of the rows that ask for them."""
-    tokens = torch.tensor([draws[row].token for row in asked], device=table.device)
-    own = table.gather(1, tokens[:, None])[:, 0].tolist()
+def log_probabilities(scores: Tensor, tokens: Sequence[int], alternatives: int) -> list[Draw]:
+    """How likely given tokens are, one for each row of scores.
+
+    Args:
+        scores: float32 (rows, vocabulary).
+        alternatives: how many of the likeliest tokens to name, at most 20.
+
+    Raises:
+        NumericalError: a row of scores is not finite.
+    """
+    if not tokens:
+        return []
+    if not bool(torch.isfinite(scores.amax(dim=-1)).all()):
+        raise NumericalError(f"the model's scores of the prompt are not finite: {_DAMAGED}")
+    return _entries(scores.log_softmax(dim=-1), tokens, [alternatives] * len(tokens))
+
+
+def _entries(table: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Draw]:
+    """Tokens with their log-probabilities, from a table (rows, vocabulary) of all; a count of alternatives for each."""
+    own = table.gather(1, torch.tensor(tokens, device=table.device)[:, None])[:, 0].tolist()
     # Always as many, so that the order of equals does not depend on what others ask for.
     values, ids = (part.tolist() for part in table.topk(min(_ALTERNATIVES, table.shape[1]), dim=-1))
-    for n, row in enumerate(asked):
-        count = rows[row][0].params.logprobs or 0
-        likeliest = tuple(zip(ids[n][:count], values[n][:count], strict=True))
-        draws[row] = Draw(draws[row].token, own[n], likeliest)
+    return [
+        Draw(token, own[row], tuple(zip(ids[row][:count], values[row][:count], strict=True)))
+        for row, (token, count) in enumerate(zip(tokens, counts, strict=True))
+    ]

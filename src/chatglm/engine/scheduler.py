@@ -42,9 +42,11 @@ class Task:
         salt: what else its keys and values depend on (adapter, learned prefix): tasks of another share nothing with it.
         block: so many first tokens see one another in both directions: they go through the model together, and share
             pages only with an equal block. 0: a token sees those before it only.
+        score: the scores of so many first tokens are wanted: each is computed once, even where a page has it.
         owner: the caller's own.
 
     Attributes:
+        scored: of these, how many were computed.
         proposal: tokens that may come next; the caller sets them before a plan, the plan takes as many as fit.
         computed: so many first tokens have their keys and values in `pages`.
         pages: its pages, in order; a learned prefix lies in front of the first token.
@@ -57,6 +59,8 @@ class Task:
     salt: str = ""
     block: int = 0
     owner: Any = None
+    score: int = 0
+    scored: int = field(default=0, init=False)
     proposal: list[int] = field(default_factory=list, init=False)
     computed: int = field(default=0, init=False)
     pages: list[int] = field(default_factory=list, init=False)
@@ -70,6 +74,11 @@ class Task:
     def remaining(self) -> int:
         """Tokens that have to be computed before the next one is known."""
         return len(self.ids) - self.computed
+
+    @property
+    def scoring(self) -> bool:
+        """Whether the scores of further tokens are wanted."""
+        return self.scored < self.score
 
 
 @dataclass(frozen=True)
@@ -287,6 +296,8 @@ class Scheduler:
         # The keys and values of rejected tokens stay behind and are written over.
         task.ids += tokens
         task.computed = len(task.ids) - 1 if tokens else span.start + span.count - len(span.proposal)
+        if task.score:
+            task.scored = min(max(task.scored, task.computed), task.score)
         task.proposal = []
         self._index(task)
 
@@ -355,7 +366,8 @@ class Scheduler:
         virtual, pinned = self._prefix(task)
         full, rest = divmod(virtual, table.page_tokens)
         # The scores of the last token are needed, so that one has to be computed whatever the index has.
-        found = table.match(root_key(task.salt, task.ids[: task.block]), task.ids[:-1], table.page_tokens - rest)
+        known = task.ids[: task.scored] if task.scoring else task.ids[:-1]
+        found = table.match(root_key(task.salt, task.ids[: task.block]), known, table.page_tokens - rest)
         shared = pinned[:full] + found.pages
         table.share(shared)
         missing = self._pages_for(task, len(task.ids)) - len(shared)
@@ -382,7 +394,8 @@ class Scheduler:
         virtual, size = self._prefix(other)[0], self.table.page_tokens
         end = ((virtual + other.computed) // size + 1) * size - virtual
         return (
-            end <= len(other.ids)
+            not task.scoring
+            and end <= len(other.ids)
             and end < len(task.ids)
             and (other.salt, other.block) == (task.salt, task.block)
             and other.ids[: max(end, task.block)] == task.ids[: max(end, task.block)]

@@ -162,7 +162,7 @@ class Decoder:
         self._library = lib
         self._kept: list[Any] = []  # what the library has addresses of
         self.shape, self.store, self.layers = shape, store, len(blocks)
-        self.vocabulary = _rows(head.weight)
+        self.vocabulary, self._head = _rows(head.weight), head
         layers = (native.Layer * len(blocks))()
         for layer, block in zip(layers, blocks, strict=True):
             layer.norm1, layer.norm1_bias = map(self._address, block.norm1)
@@ -229,6 +229,7 @@ class Decoder:
         wanted: Tensor | Sequence[int],
         *,
         states: bool = False,
+        logits: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
         """Run R tokens through all layers; their keys and values are stored.
 
@@ -241,17 +242,19 @@ class Decoder:
             position: (R,) where its key and value go.
             visible: (R,) how many tokens of its sequence, from the first on, it sees.
             wanted: the tokens whose scores are asked for.
-            states: also return what the head gets.
+            states: also return what the head gets; `head` makes scores of them.
+            logits: False: compute no scores.
 
         Returns:
-            logits, float32 (wanted, vocabulary), and the states after the final norm, (wanted, hidden), or None.
+            logits, float32 (wanted, vocabulary), or (0, vocabulary) without scores; and the states after the final
+            norm, (wanted, hidden), or None.
         """
         rows = hidden.shape[0]
         whose, where, sees, asked = (
             torch.as_tensor(numbers, dtype=torch.int32).contiguous()
             for numbers in (sequence, position, visible, wanted)
         )
-        logits = torch.empty(len(wanted), self.vocabulary)
+        scores = torch.empty(len(wanted) if logits else 0, self.vocabulary)
         last = torch.empty(len(wanted), self.hidden) if states else None
         cosines, sines, tables = cosines.contiguous(), sines.contiguous(), tables.contiguous()
         batch = native.Batch(
@@ -263,7 +266,7 @@ class Decoder:
             position=where.data_ptr(),
             visible=sees.data_ptr(),
             wanted=asked.data_ptr(),
-            logits=logits.data_ptr(),
+            logits=scores.data_ptr() if logits else None,
             states=None if last is None else last.data_ptr(),
             rows=rows,
             pages_per_table=tables.shape[1],
@@ -271,7 +274,11 @@ class Decoder:
         )
         if self._library.cg_decoder_run(self._handle, byref(batch)):
             raise MemoryError(f"no memory for a batch of {rows} tokens")
-        return logits, last
+        return scores, last
+
+    def head(self, states: Tensor) -> Tensor:
+        """Scores, float32 (rows, vocabulary), of states (rows, hidden) that `run` returned."""
+        return native.linear(self._library, states, self._head.weight, self._head.bias)
 
     def write(self, pages: Sequence[Tensor], layer: int, key: Tensor, value: Tensor) -> None:
         """Put keys and values, each (groups, tokens, channels), at the front of a sequence's pages, for one layer.
