@@ -23,7 +23,7 @@ from chatglm.chat.generations import Generation
 from chatglm.chat.grammars import call_grammar
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.chat.streaming import StreamDecoder, held_suffix
-from chatglm.chat.tokenizers import ChatGLMTokenizer
+from chatglm.chat.vocabulary import Vocabulary
 from chatglm.errors import InputError, UnsupportedError
 
 __all__ = [
@@ -96,7 +96,7 @@ class ChatFormat:
     extends = False
     stop_ids: frozenset[int]
 
-    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+    def __init__(self, tokenizer: Vocabulary) -> None:
         self.tokenizer = tokenizer
 
     @property
@@ -346,7 +346,7 @@ class _ChatGLMFormat(_RoundsFormat):
     As the end moves, so do the control ids: a prompt never extends the one before.
     """
 
-    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+    def __init__(self, tokenizer: Vocabulary) -> None:
         super().__init__(tokenizer)
         self.stop_ids = frozenset({tokenizer.get_command("<eop>")})
 
@@ -385,7 +385,7 @@ class _ChatGLM2Format(_RoundsFormat):
     begins it with nor the stop id that ends it: so a prompt does not extend the one before.
     """
 
-    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+    def __init__(self, tokenizer: Vocabulary) -> None:
         super().__init__(tokenizer)
         self.stop_ids = frozenset({tokenizer.get_command("<eos>")})
 
@@ -414,7 +414,7 @@ class _ChatGLM2Format(_RoundsFormat):
 class _CharacterFormat(_ChatGLM2Format):
     """CharacterGLM: a script, one line per utterance, `[name]text`; the last line is the bot's name alone."""
 
-    def __init__(self, tokenizer: ChatGLMTokenizer, persona: Persona | None = None) -> None:
+    def __init__(self, tokenizer: Vocabulary, persona: Persona | None = None) -> None:
         super().__init__(tokenizer)
         self._persona = persona
 
@@ -476,7 +476,7 @@ class _RolesFormat(ChatFormat):
 
     extends = True
 
-    def __init__(self, tokenizer: ChatGLMTokenizer) -> None:
+    def __init__(self, tokenizer: Vocabulary) -> None:
         super().__init__(tokenizer)
         stops = (self.EOS, "<|user|>", "<|observation|>")
         self.stop_ids = frozenset(map(tokenizer.get_command, stops))
@@ -500,7 +500,7 @@ class _RolesFormat(ChatFormat):
         return [*ids, self.tokenizer.get_command("<|assistant|>")] if add_generation_prompt else ids
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
-        return self.tokenizer.decode(
+        return self.tokenizer.to_text(
             self.ids(messages, tools, add_generation_prompt), spaces_between_special_tokens=False
         )
 
@@ -720,6 +720,6 @@ _FORMATS: dict[Generation, type[ChatFormat]] = {
 }
 
 
-def chat_format(tokenizer: ChatGLMTokenizer) -> ChatFormat:
+def chat_format(tokenizer: Vocabulary) -> ChatFormat:
     """The format of a tokenizer's generation."""
     return _FORMATS[tokenizer.generation](tokenizer)

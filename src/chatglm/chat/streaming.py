@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from chatglm.chat.vocabulary import Vocabulary
 from chatglm.errors import InputError
-
-if TYPE_CHECKING:
-    from chatglm.chat.tokenizers import ChatGLMTokenizer
 
 __all__ = ["StopStrings", "StreamDecoder", "held_suffix"]
 
@@ -54,9 +51,7 @@ class StreamDecoder:
         stop: strings that end the text; they may span tokens, and are not part of it.
     """
 
-    def __init__(
-        self, tokenizer: ChatGLMTokenizer, *, skip_special_tokens: bool = True, stop: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, tokenizer: Vocabulary, *, skip_special_tokens: bool = True, stop: Sequence[str] = ()) -> None:
         self._ends = StopStrings(stop)
         self._decoder = tokenizer.detokenizer()
         self._skipped = tokenizer.control_ids if skip_special_tokens else frozenset()

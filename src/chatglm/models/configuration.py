@@ -7,6 +7,7 @@ that the Auto classes, which choose a model by the type of its configuration, ch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,6 @@ from transformers import PreTrainedConfig
 
 from chatglm.chat.generations import CONFIG_KEY, Generation, detect_generation, read_generation
 from chatglm.errors import ConfigError, UnsupportedError
-from chatglm.models.registration import register_models
 
 __all__ = ["ChatGLMConfig", "GLMConfig", "check_quantizer"]
 
@@ -51,6 +51,9 @@ class _FamilyConfig(PreTrainedConfig):
     model_type: ClassVar[str] = "chatglm"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
+    when_made: ClassVar[list[Callable[[], None]]] = []
+    """Called whenever a configuration is made (`registration.py` registers the models then)."""
+
     pre_seq_len: int | None = None
     prefix_projection: bool = False
     quantization_bit: int = 0
@@ -73,7 +76,8 @@ class _FamilyConfig(PreTrainedConfig):
         if (quantized := self._quantization(kwargs)) is not None:
             kwargs["quantization_config"] = quantized
         super().__post_init__(**kwargs)
-        register_models()
+        for callback in self.when_made:
+            callback()
         if self.pre_seq_len is not None and self.pre_seq_len < 1:
             raise ConfigError(f"pre_seq_len is {self.pre_seq_len}; it must be a positive number of virtual tokens")
 

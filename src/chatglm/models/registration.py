@@ -1,8 +1,8 @@
 """Makes `transformers`' Auto classes know this family, without importing `transformers` before its user does.
 
-`AutoConfig` must know the configuration before a folder is opened; the models only once a configuration of the family
-exists. So the first is registered when `transformers.models.auto` is imported, through an import hook, and the models
-by `register_models`, which the configuration calls. Explicitly registered local code wins over
+`AutoConfig` must know the configuration before a folder is opened; the models are needed once a configuration of the
+family exists. So an import hook registers the configuration when `transformers.models.auto` is imported, and the first
+configuration that is made registers the models (`when_made`). Explicitly registered local code wins over
 `trust_remote_code=True` (transformers, `auto_factory.py`): the Python files that an official folder's `auto_map`
 names are never looked for.
 """
@@ -26,6 +26,7 @@ MODEL_TYPE = "chatglm"
 
 def install() -> None:
     """Register with `transformers` now if its Auto classes are loaded, otherwise as soon as they are."""
+    after_import("chatglm.models.configuration", _register_with_first_configuration)
     after_import("transformers.models.auto.configuration_auto", _register_config)
     after_import("transformers.models.auto.tokenization_auto", _register_tokenizers)
 
@@ -45,9 +46,7 @@ _wanted: ContextVar[bool] = ContextVar("wanted", default=True)
 
 @contextmanager
 def without_models() -> Iterator[None]:
-    """Configurations that are made in here register no models, whose imports take longer than to load one: for those
-    who need none.
-    """
+    """Configurations that are made in here register no models: importing those takes longer than loading one."""
     before = _wanted.set(False)
     try:
         yield
@@ -56,7 +55,7 @@ def without_models() -> Iterator[None]:
 
 
 def register_models() -> None:
-    """Register the models; called when a configuration of the family is made."""
+    """Register the models, unless inside `without_models`."""
     if _wanted.get():
         _register_models()
 
@@ -78,6 +77,12 @@ def _register_models() -> None:
         auto.register(ChatGLMConfig, ChatGLMForConditionalGeneration, exist_ok=True)
         auto.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)
     AutoModelForSequenceClassification.register(ChatGLMConfig, ChatGLMForSequenceClassification, exist_ok=True)
+
+
+def _register_with_first_configuration() -> None:
+    from chatglm.models.configuration import ChatGLMConfig
+
+    ChatGLMConfig.when_made.append(register_models)
 
 
 @functools.cache

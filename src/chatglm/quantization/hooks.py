@@ -18,7 +18,7 @@ from chatglm.quantization.settings import METHOD, QuantizationConfig
 from chatglm.quantization.store import tensors_of
 from chatglm.quantization.swap import Chosen, dequantize_module, pack, quantize_module, swap
 
-__all__ = ["Quantizer", "attach"]
+__all__ = ["Quantizer"]
 
 register_quantization_config(METHOD)(QuantizationConfig)
 
@@ -90,7 +90,25 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
             pack(model, self.chosen)
         if config.scheme == "gptq":
             config.scheme = "groups"  # what they are now, and how they are saved
-        attach(model, config, self)
+        self.attach(model)
+
+    def attach(self, model: Any) -> None:
+        """Tell a `PreTrainedModel` that it is quantized, so that `save_pretrained` writes a folder that loads again."""
+        config = self.quantization_config
+        model.hf_quantizer = self
+        model.quantization_method = METHOD
+        # For transformers `is_quantized` means: must not be converted by .half() and .float(). Ours may.
+        model.is_quantized = False
+        for module in model.modules():
+            own: Any = getattr(module, "config", None)
+            if hasattr(own, "save_pretrained"):
+                own.quantization_config = config
+                if hasattr(own, "quantization_bit"):
+                    own.quantization_bit = config.bits if config.scheme == "official" else 0
+                    if config.scheme == "official" and config.embedding:
+                        own.quantization_embeddings = True
+                    elif hasattr(own, "quantization_embeddings"):
+                        del own.quantization_embeddings
 
     def _dequantize(self, model: Any, dtype: Any = None) -> Any:
         return dequantize_module(model, dtype)
@@ -110,26 +128,6 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
     @property
     def is_qat_trainable(self) -> bool:
         return True  # what is added to the model (a P-tuning prefix, an adapter), not the integers
-
-
-def attach(model: Any, config: QuantizationConfig, quantizer: Quantizer | None = None) -> None:
-    """Let a `PreTrainedModel` know what it is, so that `save_pretrained` writes a folder that loads again."""
-    if quantizer is None:
-        quantizer = Quantizer(config, pre_quantized=True)
-    model.hf_quantizer = quantizer
-    model.quantization_method = METHOD
-    # For transformers `is_quantized` means: must not be converted by .half() and .float(). Ours may.
-    model.is_quantized = False
-    for module in model.modules():
-        own: Any = getattr(module, "config", None)
-        if hasattr(own, "save_pretrained"):
-            own.quantization_config = config
-            if hasattr(own, "quantization_bit"):
-                own.quantization_bit = config.bits if config.scheme == "official" else 0
-                if config.scheme == "official" and config.embedding:
-                    own.quantization_embeddings = True
-                elif hasattr(own, "quantization_embeddings"):
-                    del own.quantization_embeddings
 
 
 class _Quantize(ConversionOps):  # type: ignore[misc]

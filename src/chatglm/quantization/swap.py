@@ -198,14 +198,14 @@ def quantize_module(
     skip = tuple(skip)
     swap(model, choose(model, head=head, embedding=embedding, skip=skip), scheme, device=device, progress=progress)
     if hasattr(model, "save_pretrained"):
-        from chatglm.quantization.hooks import attach  # which imports this module
-        from chatglm.quantization.settings import QuantizationConfig
+        # Our quantizer is found where transformers finds it: `hooks` is above this file.
+        from transformers.quantizers.auto import AutoHfQuantizer
 
-        names = list(skip) or None
-        attach(
-            model,
-            QuantizationConfig(bits, group_size, head=head, embedding=embedding, modules_to_not_convert=names),
-        )
+        from chatglm.models.configuration import QUANTIZER
+
+        about: dict[str, Any] = {"bits": bits, "group_size": group_size, "head": head, "embedding": embedding}
+        about |= {"quant_method": QUANTIZER, "modules_to_not_convert": list(skip) or None}
+        AutoHfQuantizer.from_config(about, pre_quantized=True).attach(model)
     return model
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from chatglm.chat.formats import ChatFormat
-from chatglm.chat.tokenizers import ChatGLMTokenizer
+from chatglm.chat.vocabulary import Vocabulary
 from chatglm.training.dialogues import Columns, Paths
 from chatglm.training.examples import IGNORE, Example, Tally, encode_files
 
@@ -66,7 +66,7 @@ def preview(
     yield from tally.lines()
 
 
-def show(example: Example, tokenizer: ChatGLMTokenizer, color: bool = True) -> str:
+def show(example: Example, tokenizer: Vocabulary, color: bool = True) -> str:
     """An example's text token by token: control tokens by their names, what is learned in colour or in ⟦…⟧.
 
     Each position shows the token that follows it: the next input, or where something is learned the target.

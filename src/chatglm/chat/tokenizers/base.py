@@ -1,0 +1,448 @@
+"""What the tokenizers of all generations share: loading and saving, encoding, padding, prompts."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers.utils import PaddingStrategy, cached_file
+
+from chatglm.chat.formats import chat_format
+from chatglm.chat.generations import CONFIG_KEY, Generation, read_generation, read_json
+from chatglm.chat.messages import Message, messages_from_pairs
+from chatglm.chat.vocabulary import Vocabulary
+from chatglm.errors import InputError, TokenizerError, UnsupportedError
+
+__all__ = ["ROLES", "ChatGLMTokenizer", "header"]
+
+# Noncharacters: valid in a Python string, never exchanged as text (Unicode, chapter 23.7).
+_SENTINELS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+"""The role tokens of ChatGLM3 and GLM-4."""
+
+
+class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
+    """What the three have in common, and the way in: `from_pretrained` returns the one that a folder needs.
+
+    Attributes:
+        generation: whose prompts `build_chat_input` and its like make.
+        allow_special_tokens: whether special strings in text become control ids, as in the official code.
+        control_ids: every id that is not text.
+    """
+
+    padding_side = "left"
+    model_input_names = ["input_ids", "attention_mask", "position_ids"]  # noqa: RUF012
+    saved_class = "ChatGLMTokenizer"
+    """The name in tokenizer_config.json, which is the official one."""
+
+    kinds: ClassVar[dict[Generation, type[ChatGLMTokenizer]]] = {}
+    """Which class reads the vocabulary of which generation; subclasses enter themselves."""
+
+    def __init_subclass__(cls, generations: Iterable[Generation] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ChatGLMTokenizer.kinds.update(dict.fromkeys(generations, cls))
+
+    def __init__(self, *, generation: str | Generation, allow_special_tokens: bool = False, **kwargs: Any) -> None:
+        self.generation = Generation(generation)
+        self.allow_special_tokens = bool(allow_special_tokens)
+        # Control tokens are ours to recognise; transformers' own lists of them would split user text.
+        for name in ("added_tokens_decoder", "auto_map", "extra_special_tokens", CONFIG_KEY):
+            kwargs.pop(name, None)
+        for name in ("model_specific_special_tokens", "special_tokens", "additional_special_tokens"):
+            kwargs.pop(name, None)
+        super().__init__(allow_special_tokens=allow_special_tokens, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load the tokenizer of a checkpoint folder.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name of a repository on the hub.
+            allow_special_tokens: let text become control ids, as the official tokenizers of ChatGLM-6B and GLM-4 do.
+            generation: overrides what the folder says of itself (`chatglm2`, `chatglm3`, …).
+
+        Raises:
+            TokenizerError: the vocabulary file is missing or damaged; names the file.
+        """
+        kwargs.pop("trust_remote_code", None)
+        folder = _local_folder(pretrained_model_name_or_path, kwargs)
+        tokenizer_file = folder / "tokenizer_config.json"
+        saved = read_json(tokenizer_file) if tokenizer_file.is_file() else {}
+        generation = Generation(kwargs.pop("generation", None) or saved.get(CONFIG_KEY) or read_generation(folder))
+        kind = cls.kinds[generation]
+        vocabulary = folder / kind.vocab_files_names["vocab_file"]
+        if not vocabulary.is_file():
+            raise TokenizerError(f"{vocabulary}: no such file; a {generation} checkpoint needs it, download it again")
+        kwargs |= kind._defaults(folder, {**saved, **kwargs})
+        load = PreTrainedTokenizer.from_pretrained.__func__
+        try:
+            return load(kind, str(folder), *args, generation=generation.value, **kwargs)
+        except OSError as error:
+            # transformers puts one sentence of its own in place of what went wrong with a vocabulary.
+            if isinstance(error.__context__, TokenizerError):
+                raise error.__context__ from None
+            raise
+
+    @classmethod
+    def _defaults(cls, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the class that follow from the folder's other files.
+
+        Args:
+            saved: what tokenizer_config.json and the caller say.
+        """
+        return {}
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Write tokenizer_config.json and the vocabulary under their official names."""
+        files = super().save_pretrained(save_directory, *args, **kwargs)
+        path = Path(save_directory) / "tokenizer_config.json"
+        config = read_json(path)
+        for name in ("auto_map", "generation", "backend", "is_local", "local_files_only", "extra_special_tokens"):
+            config.pop(name, None)
+        config |= {"tokenizer_class": self.saved_class, CONFIG_KEY: self.generation.value}
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
+        return files
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        target = Path(save_directory) / f"{filename_prefix or ''}{self.vocab_files_names['vocab_file']}"
+        if target.resolve() != Path(self.vocab_file).resolve():
+            shutil.copyfile(self.vocab_file, target)
+        return (str(target),)
+
+    # What a subclass provides besides a `Vocabulary`'s methods
+
+    def _pieces(self, text: str) -> list[Any]:
+        """Tokens of ordinary text as `tokenize` shows them."""
+        raise UnsupportedError("_pieces")  # pragma: no cover
+
+    def _special_names(self) -> Mapping[str, int]:
+        """The strings that `allow_special_tokens` recognises in text."""
+        raise UnsupportedError("_special_names")  # pragma: no cover
+
+    # Shared behaviour
+
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """Tokens of a text (str; bytes in GLM-4)."""
+        allow = kwargs.pop("allow_special_tokens", self.allow_special_tokens)
+        tokens: list[Any] = []
+        for part, is_special in self._split(text, self._special_names() if allow else {}):
+            tokens += [part] if is_special else self._pieces(part)
+        return tokens
+
+    def _split(self, text: str, names: Mapping[str, int]) -> Iterator[tuple[str, bool]]:
+        """The text cut at special strings, longest first; tells which parts are special."""
+        if not names:
+            if text:
+                yield text, False
+            return
+        pattern = "(" + "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) + ")"
+        for part in re.split(pattern, text):
+            if part:
+                yield part, part in names
+
+    def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
+        # Text is turned into ids here, so that it need not survive a detour through token strings.
+        allow = kwargs.pop("allow_special_tokens", self.allow_special_tokens)
+        names = self._special_names() if allow else {}
+
+        def encode(item: Any) -> Any:
+            if isinstance(item, str):
+                ids: list[int] = []
+                for part, is_special in self._split(item, names):
+                    ids += [names[part]] if is_special else self.encode_text(part)
+                return ids
+            return item
+
+        if kwargs.get("is_split_into_words"):
+            return super()._encode_plus(text, *args, **kwargs)
+        if kwargs.get("text_pair") is not None:
+            pair = kwargs["text_pair"]
+            kwargs["text_pair"] = encode(pair) if isinstance(pair, str) else [encode(item) for item in pair]
+        if isinstance(text, str):
+            ids = encode(text)
+            # An empty list would pass for an empty batch.
+            return self.prepare_for_model(ids, pair_ids=kwargs.pop("text_pair", None), **_model_arguments(kwargs))
+        if isinstance(text, list | tuple) and text and isinstance(text[0], str):
+            rows = [
+                self._encode_plus(
+                    item,
+                    **{
+                        **kwargs,
+                        "return_tensors": None,
+                        "text_pair": None,
+                        "padding_strategy": PaddingStrategy.DO_NOT_PAD,
+                        "return_attention_mask": False,
+                    },
+                )
+                for item in text
+            ]
+            if kwargs.get("text_pair") is not None:
+                return super()._encode_plus([encode(item) for item in text], *args, **kwargs)
+            columns = {name: [row[name] for row in rows] for name in rows[0]}
+            padded = self.pad(
+                columns,
+                padding=kwargs["padding_strategy"].value,
+                max_length=kwargs.get("max_length"),
+                pad_to_multiple_of=kwargs.get("pad_to_multiple_of"),
+                padding_side=kwargs.get("padding_side"),
+                return_attention_mask=kwargs.get("return_attention_mask"),
+            )
+            return BatchEncoding(padded, tensor_type=kwargs.get("return_tensors"))
+        return super()._encode_plus(text, *args, **kwargs)
+
+    def _pad(
+        self,
+        encoded_inputs: Any,
+        max_length: int | None = None,
+        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+    ) -> dict[str, Any]:
+        """Padding, and the positions that go with it: 0 where there is padding, then 0, 1, 2 …"""
+        ids = encoded_inputs["input_ids"]
+        if return_attention_mask is False:
+            return dict(
+                super()._pad(encoded_inputs, max_length, padding_strategy, pad_to_multiple_of, padding_side, False)
+            )
+        encoded_inputs.setdefault("attention_mask", [1] * len(ids))
+        encoded_inputs.setdefault("position_ids", list(range(len(ids))))
+        padded: dict[str, Any] = super()._pad(
+            encoded_inputs, max_length, padding_strategy, pad_to_multiple_of, padding_side, True
+        )
+        zeros = [0] * (len(padded["input_ids"]) - len(padded["position_ids"]))
+        if (padding_side or self.padding_side) == "left":
+            padded["position_ids"] = zeros + padded["position_ids"]
+        else:
+            padded["position_ids"] = padded["position_ids"] + zeros
+        return padded
+
+    def _decode(
+        self,
+        token_ids: int | Sequence[int],
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        spaces_between_special_tokens: bool = True,
+        **kwargs: Any,
+    ) -> str:
+        text = self.to_text(
+            [token_ids] if isinstance(token_ids, int) else [int(i) for i in token_ids],
+            skip_special_tokens=skip_special_tokens,
+            spaces_between_special_tokens=spaces_between_special_tokens,
+        )
+        return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
+
+    def convert_tokens_to_string(self, tokens: list[Any]) -> str:
+        return str(self._decode(self.convert_tokens_to_ids(tokens)))
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    @functools.cached_property
+    def _vocabulary(self) -> dict[Any, int]:
+        names = {self._convert_id_to_token(token_id): token_id for token_id in range(len(self))}
+        return {**names, **self._commands()}
+
+    def get_vocab(self) -> dict[Any, int]:
+        return dict(self._vocabulary)
+
+    def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        fresh = [
+            str(token)
+            for token in new_tokens or []
+            if str(token) and str(token) not in self._commands() and self._convert_token_to_id(str(token)) is None
+        ]
+        if fresh:
+            raise UnsupportedError(
+                f"cannot add {', '.join(map(repr, fresh[:3]))}: the vocabulary is the checkpoint's, and text is never "
+                "split at added tokens"
+            )
+        return 0
+
+    def _convert_token_to_id_with_added_voc(self, token: Any) -> int:
+        token_id = self._commands().get(token, None)
+        if token_id is None:
+            token_id = self._convert_token_to_id(token)
+        return self._unknown_id if token_id is None else int(token_id)
+
+    _unknown_id = 0
+
+    # Prompts: thin calls; the format knows them
+
+    def build_prompt(self, query: str, history: Sequence[tuple[str, str]] | None = None) -> str:
+        """The text of a prompt of ChatGLM-6B or ChatGLM2: rounds of question and answer."""
+        return chat_format(self).text(messages_from_pairs(history or [], query))
+
+    def build_chat_input(
+        self, query: str, history: Sequence[Mapping[str, Any]] | None = None, role: str = "user"
+    ) -> BatchEncoding:
+        """A prompt of ChatGLM3 or GLM-4 as tensors (1, tokens): `input_ids`, `attention_mask`, `position_ids`.
+
+        Args:
+            history: messages as the official code takes them, `{"role", "content"}`, and `"metadata"` or `"tools"`.
+            role: whose turn `query` is; an observation answers a tool call.
+
+        Raises:
+            InputError: a message is not of that form.
+        """
+        raise UnsupportedError(
+            f"build_chat_input: prompts of {self.generation} are not made of such messages; use build_prompt"
+        )
+
+    def _tensors(self, ids: list[int]) -> BatchEncoding:
+        return self.prepare_for_model(ids, add_special_tokens=False, return_tensors="pt", prepend_batch_axis=True)
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        tools: Any = None,
+        documents: Any = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        tokenize: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """`transformers`' method. Text of messages can never become a control token.
+
+        ChatGLM-6B, ChatGLM2 and ChatGLM3 are rendered by their `ChatFormat`, which gives the official
+        `build_chat_input` ids; GLM-4 by the template in its folder; any by a `chat_template` that is passed.
+        `tokenize=False` gives text, for reading.
+        """
+        template = chat_template or (self.chat_template if self._renders_template or not tokenize else None)
+        batched = bool(conversation) and not isinstance(conversation[0], Mapping)
+        dialogues = list(conversation) if batched else [conversation]
+        options = {
+            "tools": tools,
+            "documents": documents,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+        }
+        known = (
+            "sanitize_control_tokens",
+            "padding",
+            "truncation",
+            "max_length",
+            "return_tensors",
+            "return_dict",
+            "return_assistant_tokens_mask",
+            "tokenizer_kwargs",
+        )
+        settings = {name: kwargs.pop(name) for name in known if name in kwargs}
+        if settings.pop("return_assistant_tokens_mask", False):
+            raise UnsupportedError("return_assistant_tokens_mask: use ChatFormat.example, which gives ids and mask")
+        if template is None and (documents or kwargs or continue_final_message):
+            named = [
+                *kwargs,
+                *(["documents"] if documents else []),
+                *(["continue_final_message"] if continue_final_message else []),
+            ]
+            raise UnsupportedError(f"{', '.join(named)}: the prompt of {self.generation} has no place for it")
+        if not tokenize:
+            if template is not None:
+                return super().apply_chat_template(
+                    conversation, chat_template=template, tokenize=False, **options, **kwargs
+                )
+            texts = [chat_format(self).text(_messages(d), tools or (), add_generation_prompt) for d in dialogues]
+            return texts if batched else texts[0]
+
+        if template is None:
+            rows = [chat_format(self).ids(_messages(d), tools or (), add_generation_prompt) for d in dialogues]
+        else:
+            rows = [self._render(template, dialogue, options, kwargs) for dialogue in dialogues]
+        if settings.get("truncation") and (limit := settings.get("max_length")):
+            rows = [row[:limit] if self.truncation_side == "right" else row[-limit:] for row in rows]
+        tensors = settings.get("return_tensors")
+        padded = self.pad(
+            {"input_ids": rows},
+            padding=settings.get("padding", False),
+            max_length=settings.get("max_length"),
+        )
+        if not batched and tensors is None:
+            padded = BatchEncoding({name: value[0] for name, value in padded.items()})
+        result = BatchEncoding(dict(padded), tensor_type=tensors)
+        return result if settings.get("return_dict", True) else result["input_ids"]
+
+    _renders_template = False
+
+    def _render(self, template: str, dialogue: Any, options: dict[str, Any], kwargs: dict[str, Any]) -> list[int]:
+        """Ids of a rendered template, in which a special string counts only where the template itself wrote it.
+
+        Every special string in what the caller gave is broken with a character that occurs nowhere else; after
+        rendering, the text is split at the special strings that are whole, and the character is taken out again.
+        """
+        names = self._commands()
+        given = json.dumps([dialogue, options, kwargs], ensure_ascii=False, default=str)
+        sentinel = next((mark for mark in _SENTINELS if mark not in given and mark not in template), None)
+        if sentinel is None:
+            raise InputError("the messages use every noncharacter from U+FDD0 to U+FDEF; they cannot be told apart")
+        pattern = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name))
+
+        def shield(value: Any) -> Any:
+            if isinstance(value, str):
+                return pattern.sub(lambda found: found[0][0] + sentinel + found[0][1:], value)
+            if isinstance(value, Mapping):
+                return {key: shield(item) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [shield(item) for item in value]
+            return value
+
+        text = super().apply_chat_template(
+            shield(dialogue), chat_template=template, tokenize=False, **shield(options), **shield(kwargs)
+        )
+        ids: list[int] = []
+        for part, is_special in self._split(text, names):
+            ids += [names[part]] if is_special else self.encode_text(part.replace(sentinel, ""))
+        return ids
+
+
+def _messages(dialogue: Sequence[Any]) -> list[Any]:
+    return [
+        item if isinstance(item, Message) else Message.from_dict(item, index) for index, item in enumerate(dialogue)
+    ]
+
+
+def _model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """`_encode_plus`' arguments in the names of `prepare_for_model`."""
+    kwargs = dict(kwargs)
+    for name in ("is_split_into_words", "split_special_tokens", "sanitize_control_tokens"):
+        kwargs.pop(name, None)
+    return {
+        "padding": kwargs.pop("padding_strategy", PaddingStrategy.DO_NOT_PAD).value,
+        "truncation": kwargs.pop("truncation_strategy").value if "truncation_strategy" in kwargs else False,
+        "prepend_batch_axis": True,
+        **kwargs,
+    }
+
+
+def _local_folder(name: Any, kwargs: Mapping[str, Any]) -> Path:
+    """The folder that holds a checkpoint's small files: the one named, or the hub's copy of it."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder / kwargs.get("subfolder", "")
+    if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise TokenizerError(f"{name}: no such folder; give the path of a downloaded ChatGLM checkpoint")
+    options = {key: kwargs[key] for key in ("cache_dir", "revision", "token", "local_files_only") if key in kwargs}
+    for file in ("tokenizer_config.json", "ice_text.model", "tokenizer.model"):
+        cached_file(name, file, _raise_exceptions_for_missing_entries=False, **options)
+    return Path(cached_file(name, "config.json", **options)).parent
+
+
+def header(role: str) -> str:
+    """The role token of a message.
+
+    Raises:
+        InputError: there is no such role.
+    """
+    token = f"<|{role}|>"
+    if token not in ROLES:
+        raise InputError(f"role {role!r}: must be system, user, assistant or observation")
+    return token

@@ -1,0 +1,201 @@
+"""GLM-4's tokenizer: `tokenizer.model`, lines of a base64 token and its rank."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+from transformers import AddedToken, BatchEncoding
+
+from chatglm.chat.formats import chat_format
+from chatglm.chat.generations import Generation
+from chatglm.chat.messages import Message
+from chatglm.chat.tokenizers.base import ROLES, ChatGLMTokenizer, header
+from chatglm.chat.vocabulary import Detokenizer
+from chatglm.errors import InputError, TokenizerError, UnsupportedError
+
+__all__ = ["ChatGLM4Tokenizer"]
+
+
+class _ByteDetokenizer(Detokenizer):
+    """Bytes read as UTF-8 with Python's errors="replace"; control tokens as words between blanks."""
+
+    def __init__(self, tokenizer: ChatGLM4Tokenizer, spaces: bool) -> None:
+        self._of, self._blank = tokenizer, " " if spaces else ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._any_text = self._after_special = False
+
+    def feed(self, token_id: int) -> str:
+        name = self._of.special_text(token_id)
+        if name is None:
+            text = self._decoder.decode(self._of.token_bytes(token_id))
+            return self._with_blank(text)
+        text = self.flush()
+        blank = self._blank if self._any_text else ""
+        self._any_text = self._after_special = True
+        return text + blank + name
+
+    def flush(self) -> str:
+        text = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return self._with_blank(text)
+
+    def _with_blank(self, text: str) -> str:
+        if not text:
+            return ""
+        blank = self._blank if self._after_special else ""
+        self._any_text, self._after_special = True, False
+        return blank + text
+
+
+class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
+    """GLM-4: byte-pair encoding over bytes, lossless; prompts begin with `[gMASK]<sop>`."""
+
+    vocab_files_names = {"vocab_file": "tokenizer.model"}  # noqa: RUF012
+    saved_class = "ChatGLM4Tokenizer"
+    # How text is cut before merging; \p{N}{1,3} groups digits by three (official tokenization_chatglm.py).
+    PATTERN = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+        r"\s+(?!\S)|\s+"
+    )
+    SPECIAL = (
+        "<|endoftext|>",
+        "[MASK]",
+        "[gMASK]",
+        "[sMASK]",
+        "<sop>",
+        "<eop>",
+        *ROLES,
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+    )
+    _renders_template = True
+
+    def __init__(
+        self,
+        vocab_file: str,
+        generation: str | Generation = Generation.GLM4,
+        added_tokens_decoder: Mapping[int, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_file = str(vocab_file)
+        ranks = _read_ranks(self.vocab_file)
+        self._encoding = tiktoken.Encoding(name="glm4", pat_str=self.PATTERN, mergeable_ranks=ranks, special_tokens={})
+        self._ranks = len(ranks)
+        self._bytes = {rank: token for token, rank in ranks.items()}
+        named = {str(token): int(token_id) for token_id, token in (added_tokens_decoder or {}).items()}
+        self._by_name = named or {name: self._ranks + n for n, name in enumerate(self.SPECIAL)}
+        self._by_id = {token_id: name for name, token_id in self._by_name.items()}
+        self.control_ids = frozenset(self._by_id)
+        for name in ("do_lower_case", "remove_space"):
+            kwargs.pop(name, None)
+        kwargs = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", **kwargs}
+        super().__init__(generation=generation, **kwargs)
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, Any]:
+        """The control tokens, as tokenizer_config.json lists them."""
+        return {i: AddedToken(name, normalized=False, special=True) for i, name in sorted(self._by_id.items())}
+
+    @property
+    def vocab_size(self) -> int:
+        return self._ranks
+
+    def __len__(self) -> int:
+        return self._ranks + len(self._by_name)
+
+    def _commands(self) -> dict[str, int]:
+        return self._by_name
+
+    def _special_names(self) -> dict[str, int]:
+        return self._by_name
+
+    def special_text(self, token_id: int) -> str | None:
+        """The name of a control id; None for text."""
+        return self._by_id.get(token_id)
+
+    def encode_text(self, text: str) -> list[int]:
+        return list(self._encoding.encode_ordinary(text))
+
+    def _pieces(self, text: str) -> list[Any]:
+        return [self._bytes[i] for i in self._encoding.encode_ordinary(text)]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self._bytes.get(token_id, b"")
+
+    def detokenizer(self, *, spaces_between_special_tokens: bool = True) -> Detokenizer:
+        return _ByteDetokenizer(self, spaces_between_special_tokens)
+
+    def _convert_id_to_token(self, index: int) -> Any:
+        return self._by_id.get(index) or self._bytes.get(index, "")
+
+    def _convert_token_to_id(self, token: Any) -> int | None:
+        data = token.encode("utf-8") if isinstance(token, str) else token
+        try:
+            return int(self._encoding.encode_single_token(data))
+        except KeyError:
+            return None
+
+    def _convert_token_to_id_with_added_voc(self, token: Any) -> int:
+        token_id = self._by_name.get(token) if isinstance(token, str) else None
+        token_id = self._convert_token_to_id(token) if token_id is None else token_id
+        if token_id is None:
+            raise InputError(f"{token!r} is not a token of this vocabulary")
+        return token_id
+
+    def get_prefix_tokens(self) -> list[int]:
+        return [self._by_name["[gMASK]"], self._by_name["<sop>"]]
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        if token_ids_1 is not None:
+            raise UnsupportedError("text_pair: GLM-4 has no form for a pair of texts; join them yourself")
+        return [*self.get_prefix_tokens(), *token_ids_0]
+
+    def build_single_message(self, role: str, metadata: str, message: str, tokenize: bool = True) -> Any:
+        token = header(role)
+        if not tokenize:
+            return f"{token}{metadata}\n{message}"
+        return [self.get_command(token), *self.encode_text(f"{metadata}\n"), *self.encode_text(message)]
+
+    def build_chat_input(
+        self, query: str, history: Sequence[Mapping[str, Any]] | None = None, role: str = "user"
+    ) -> BatchEncoding:
+        header(role)
+        turns = [*(history or []), {"role": role, "content": query}]
+        return self._tensors(
+            chat_format(self).prompt([Message.from_dict(turn, index) for index, turn in enumerate(turns)])
+        )
+
+
+def _read_ranks(file: str) -> dict[bytes, int]:
+    """Lines of base64 token and rank (the format of tiktoken's .tiktoken files).
+
+    Raises:
+        TokenizerError: the file cannot be read as that; names file and line.
+    """
+    ranks: dict[bytes, int] = {}
+    try:
+        lines = Path(file).read_bytes().splitlines()
+    except OSError as error:
+        raise TokenizerError(f"{file}: cannot be read ({error})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError:
+            raise TokenizerError(
+                f"{file}, line {number}: expected a base64 token and its rank, found {line[:40]!r}; download it again"
+            ) from None
+    if not ranks or set(ranks.values()) != set(range(len(lines))) or len(ranks) != len(lines):
+        raise TokenizerError(f"{file}: ranks are missing or doubled; download it again")
+    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+        raise TokenizerError(f"{file}: has no token for byte {missing[0]}; download it again")
+    return ranks

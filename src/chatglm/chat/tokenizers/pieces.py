@@ -1,0 +1,160 @@
+"""What the two SentencePiece tokenizers share."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+from typing import Any
+
+import sentencepiece
+
+from chatglm.chat.tokenizers.base import ChatGLMTokenizer
+from chatglm.chat.vocabulary import Detokenizer
+from chatglm.errors import TokenizerError
+
+__all__ = ["PiecesTokenizer"]
+
+SPACE = "▁"  # SentencePiece's visible blank
+REPLACEMENT = "\ufffd"
+
+
+class _PiecesDetokenizer(Detokenizer):
+    """SentencePiece's own way to decode (its `Decode`), written as steps: blanks at the start of the text are dropped,
+    runs of byte pieces are read as UTF-8, and every byte that is none becomes U+FFFD by itself.
+    """
+
+    def __init__(self, tokenizer: PiecesTokenizer) -> None:
+        self._of = tokenizer
+        self._bytes = bytearray()
+        self._at_start, self._dropped_blank = True, False
+        self._any_text = False
+
+    def feed(self, token_id: int) -> str:
+        piece = self._of.piece_bytes(token_id)
+        if isinstance(piece, int):  # one byte of a character
+            self._bytes.append(piece)
+            return self._take(final=False)
+        text = self._take(final=True)
+        if self._dropped_blank or self._any_text:
+            self._at_start = False
+        word = piece
+        self._dropped_blank = False
+        if self._at_start and token_id not in self._of.literal_ids and word.startswith(SPACE):
+            word = word[len(SPACE) :]
+            self._dropped_blank = not self._of.drops_all_leading_blanks
+        word = word if token_id in self._of.literal_ids else word.replace(SPACE, " ")
+        self._any_text = self._any_text or bool(word)
+        return text + word
+
+    def flush(self) -> str:
+        return self._take(final=True)
+
+    def _take(self, final: bool) -> str:
+        out: list[str] = []
+        while self._bytes:
+            length = _character_length(self._bytes)
+            if length == 0 and not final:
+                break
+            if length > 0:
+                out.append(self._bytes[:length].decode("utf-8"))
+            else:
+                out.append(REPLACEMENT)
+            del self._bytes[: max(length, 1)]
+        text = "".join(out)
+        self._any_text = self._any_text or bool(text)
+        return text
+
+
+def _character_length(data: bytearray) -> int:
+    """Bytes of the UTF-8 character that `data` begins with; 0 if it may still become one, −1 if it cannot."""
+    try:
+        codecs.utf_8_decode(bytes(data[:4]), "strict", False)
+    except UnicodeDecodeError as error:
+        if error.start == 0:
+            return -1
+    text, used = codecs.utf_8_decode(bytes(data[:4]), "ignore", False)
+    if used == 0 or not text:
+        return 0
+    return len(text[0].encode("utf-8"))
+
+
+def _whole(text: str) -> str:
+    """Text as Unicode: a surrogate without its partner, which JSON can spell, becomes U+FFFD, as in GLM-4's encoder."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class PiecesTokenizer(ChatGLMTokenizer):
+    """The two SentencePiece tokenizers: pieces, and control tokens that are pieces or stand behind them."""
+
+    def __init__(self, vocab_file: str, *, offset: int, **kwargs: Any) -> None:
+        self.vocab_file = str(vocab_file)
+        self._processor = _read_sentencepiece(self.vocab_file)
+        self._offset = offset
+        blank = self._processor.decode([SPACE, SPACE, "a"])
+        self.drops_all_leading_blanks = blank == "a"
+        self.literal_ids = frozenset(self._literals())
+        self.control_ids = frozenset(self._commands().values())
+        super().__init__(**kwargs)
+
+    def _literals(self) -> dict[int, str]:
+        """Ids whose text is not their piece: control tokens that the official decode spells out, and whitespace."""
+        return {}
+
+    def encode_text(self, text: str) -> list[int]:
+        ids = self._processor.encode(self._prepare(_whole(text)))
+        return [i + self._offset for i in ids] if self._offset else list(ids)
+
+    def _pieces(self, text: str) -> list[Any]:
+        return list(self._processor.encode(self._prepare(_whole(text)), out_type=str))
+
+    def _prepare(self, text: str) -> str:
+        return text
+
+    def _known(self, token_id: int) -> bool:
+        return self._offset <= token_id < self._offset + self._processor.get_piece_size()
+
+    @functools.cached_property
+    def _literal_texts(self) -> dict[int, str]:
+        return self._literals()
+
+    def piece_bytes(self, token_id: int) -> int | str:
+        """A byte piece as its number; any other as the text that it stands for, with blanks still visible (▁)."""
+        if (literal := self._literal_texts.get(token_id)) is not None:
+            return literal
+        if token_id in self.control_ids or not self._known(token_id):
+            return ""
+        piece_id = token_id - self._offset
+        if self._processor.is_byte(piece_id):
+            return int(self._processor.id_to_piece(piece_id)[3:5], 16)
+        return str(self._processor.id_to_piece(piece_id))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        if token_id in self.control_ids:
+            return b""
+        piece = self.piece_bytes(token_id)
+        if isinstance(piece, int):
+            return bytes([piece])
+        return (piece if token_id in self.literal_ids else piece.replace(SPACE, " ")).encode("utf-8")
+
+    def detokenizer(self, *, spaces_between_special_tokens: bool = True) -> Detokenizer:
+        return _PiecesDetokenizer(self)
+
+    def _convert_token_to_id(self, token: str) -> int | None:
+        token_id = self._processor.piece_to_id(token)
+        known = token_id != self._processor.unk_id() or token == self._processor.id_to_piece(token_id)
+        return token_id + self._offset if known else None
+
+
+def _read_sentencepiece(file: str) -> Any:
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        loaded = processor.Load(file)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise TokenizerError(f"{file}: not a whole SentencePiece model ({error}); download it again") from None
+    if not loaded or processor.get_piece_size() == 0:
+        raise TokenizerError(f"{file}: not a whole SentencePiece model; download it again")
+    return processor

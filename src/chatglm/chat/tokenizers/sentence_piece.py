@@ -1,0 +1,139 @@
+"""The tokenizer of ChatGLM2, ChatGLM3, CharacterGLM and CodeGeeX2: SentencePiece's `tokenizer.model`."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from transformers import BatchEncoding
+
+from chatglm.chat.generations import Generation
+from chatglm.chat.tokenizers.base import ROLES, header
+from chatglm.chat.tokenizers.pieces import PiecesTokenizer
+from chatglm.errors import InputError
+
+__all__ = ["SentencePieceTokenizer"]
+
+
+class SentencePieceTokenizer(
+    PiecesTokenizer, generations=(Generation.CHATGLM2, Generation.CHATGLM3, Generation.CHARACTERGLM)
+):
+    """ChatGLM2, ChatGLM3, CharacterGLM and CodeGeeX2: control tokens stand behind the pieces, prompts begin with
+    `[gMASK] sop`. ChatGLM3 has role tokens besides.
+
+    Args:
+        encode_special_tokens: ChatGLM3's official option: role tokens in text become their ids.
+    """
+
+    vocab_files_names = {"vocab_file": "tokenizer.model"}  # noqa: RUF012
+    BEHIND = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")
+
+    def __init__(
+        self,
+        vocab_file: str,
+        generation: str | Generation = Generation.CHATGLM3,
+        encode_special_tokens: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self._has_roles = Generation(generation) == Generation.CHATGLM3
+        self.encode_special_tokens = bool(encode_special_tokens)
+        for name in ("do_lower_case", "remove_space", "eos_token", "pad_token", "unk_token", "bos_token"):
+            kwargs.pop(name, None)
+        super().__init__(
+            vocab_file,
+            offset=0,
+            generation=generation,
+            encode_special_tokens=encode_special_tokens,
+            eos_token="</s>",
+            pad_token="<unk>",
+            unk_token="<unk>",
+            **kwargs,
+        )
+
+    @functools.cached_property
+    def _behind(self) -> dict[str, int]:
+        size = self._processor.get_piece_size()
+        return {name: size + n for n, name in enumerate([*self.BEHIND, *(ROLES if self._has_roles else ())])}
+
+    def _commands(self) -> dict[str, int]:
+        # The model file calls id 0 <unk>, and the checkpoints pad with it.
+        processor = self._processor
+        pad = processor.pad_id() if processor.pad_id() >= 0 else processor.unk_id()
+        return {"<bos>": processor.bos_id(), "<eos>": processor.eos_id(), "<pad>": pad, **self._behind}
+
+    def _special_names(self) -> dict[str, int]:
+        if self.encode_special_tokens:
+            return {name: self._behind[name] for name in ROLES if name in self._behind}
+        return {}
+
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        kwargs.setdefault("allow_special_tokens", self.allow_special_tokens or self.encode_special_tokens)
+        return super().tokenize(text, pair, add_special_tokens, **kwargs)
+
+    def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
+        kwargs.setdefault("allow_special_tokens", self.allow_special_tokens or self.encode_special_tokens)
+        return super()._encode_plus(text, *args, **kwargs)
+
+    def _literals(self) -> dict[int, str]:
+        # ChatGLM3 spells its control tokens out when it decodes, ChatGLM2 shows nothing.
+        return {token_id: name for name, token_id in self._behind.items()} if self._has_roles else {}
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._processor.get_piece_size()) + len(self._behind)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        if index in self.control_ids:
+            return self._literal_texts.get(index, "")
+        return str(self._processor.id_to_piece(index)) if self._known(index) else ""
+
+    def _convert_token_to_id(self, token: str) -> int | None:
+        if token in ("</s>", "<s>", "<unk>"):
+            return int(self._processor.piece_to_id(token))
+        return super()._convert_token_to_id(token)
+
+    def get_prefix_tokens(self) -> list[int]:
+        return [self.get_command("[gMASK]"), self.get_command("sop")]
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        ids = [*self.get_prefix_tokens(), *token_ids_0]
+        return ids if token_ids_1 is None else [*ids, *token_ids_1, self.get_command("<eos>")]
+
+    def build_single_message(self, role: str, metadata: str, message: str, tokenize: bool = True) -> Any:
+        if not self._has_roles:
+            return super().build_single_message(role, metadata, message, tokenize)
+        token = header(role)
+        if not tokenize:
+            return f"{token}{metadata}\n{message}"
+        # Each part is encoded by itself, so each begins with SentencePiece's blank.
+        return [self.get_command(token), *self.encode_text(f"{metadata}\n"), *self.encode_text(message)]
+
+    def build_chat_input(
+        self, query: str, history: Sequence[Mapping[str, Any]] | None = None, role: str = "user"
+    ) -> BatchEncoding:
+        if not self._has_roles:
+            return super().build_chat_input(query, history, role)
+        ids = [i for message in _history_messages(history, query, role) for i in self.build_single_message(*message)]
+        return self._tensors([*self.get_prefix_tokens(), *ids, self.get_command("<|assistant|>")])
+
+
+def _history_messages(
+    history: Sequence[Mapping[str, Any]] | None, query: str, role: str
+) -> Iterable[tuple[str, str, str]]:
+    """Role, metadata and content of every message of an official history, and of the query."""
+    for number, item in enumerate(history or []):
+        if not isinstance(item, Mapping) or not isinstance(item.get("content"), str) or "role" not in item:
+            raise InputError(f"history[{number}]: expected a dict with `role` and a string `content`, got {item!r:.80}")
+        content = item["content"]
+        if item["role"] == "system" and "tools" in item:
+            content = content + "\n" + json.dumps(item["tools"], indent=4, ensure_ascii=False)
+        yield item["role"], item.get("metadata") or "", content
+    if not isinstance(query, str):
+        raise InputError(f"query: expected a string, got {type(query).__name__}")
+    yield role, "", query
