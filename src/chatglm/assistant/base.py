@@ -279,6 +279,8 @@ class BaseAssistant(ABC):
     """Names that `adapter` may be, besides the one that answers where none is named."""
     defaults: SamplingParams
     """What holds where the caller does not say."""
+    context: int | None = None
+    """Longest prompt and answer together, in tokens; None: unknown."""
 
     @abstractmethod
     def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:

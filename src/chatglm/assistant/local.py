@@ -245,7 +245,7 @@ class Assistant(BaseAssistant):
         self.format = form
         self.tokenizer = form.tokenizer
         self._engine, self._adapter = engine, adapter
-        self._context = min(engine.context, engine.capacity)
+        self.context: int = min(engine.context, engine.capacity)
         self.adapters = tuple(name for name in engine.adapters if name != adapter)
         self._driver = Driver(engine)
         self._grammars: Grammars | None = None
@@ -389,7 +389,7 @@ class Assistant(BaseAssistant):
 
     def _plan(self, ask: Ask) -> _Plan:
         opening, constraint = self._forced(ask)
-        limit = min(self._context, ask.params.max_length or self._context)
+        limit = min(self.context, ask.params.max_length or self.context)
         ids, note = self._fitting(ask, limit, len(opening))
         return _Plan(
             [*ids, *opening],
@@ -411,7 +411,7 @@ class Assistant(BaseAssistant):
         size = len(self.tokenizer)
         if not ids or not all(0 <= token < size for token in ids):
             raise InputError(f"prompt: expected ids from 0 to {size - 1}, at least one of them, got {ids!r:.80}")
-        limit = min(self._context, params.max_length or self._context)
+        limit = min(self.context, params.max_length or self.context)
         if len(ids) + (params.max_new_tokens != 0) > limit:
             raise ContextError(f"prompt: {len(ids)} tokens leave no room for an answer; at most {limit - 1} do")
         stops = self.format.stop_ids | set(params.stop_ids)

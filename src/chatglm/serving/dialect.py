@@ -1,5 +1,5 @@
-"""What every dialect has in common: which model is meant, errors in the dialect's shape, streams that end with their
-reader.
+"""What all dialects share: which model is meant, bodies and their limits, hints, errors in the dialect's shape, streams
+that end with their reader.
 
 A dialect is a module with a function that takes a `Service` and returns a router whose `route_class` is
 `dialect_route(name, service, render)`: `render` writes an error as the dialect's clients expect it. `app.create_app`
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -36,6 +35,9 @@ from chatglm.errors import (
     ServiceError,
     UnsupportedError,
 )
+from chatglm.serving import bodies
+from chatglm.serving.bodies import BodyError, Limits
+from chatglm.serving.hints import NOTHING, Hints, start_notes
 from chatglm.serving.metrics import Metrics
 
 __all__ = [
@@ -78,19 +80,39 @@ class Failure:
         return {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
 
 
-class Strict(BaseModel):
-    """A part of a request: no unknown fields, no values of another type."""
+def _document(schema: dict[str, Any], model: type[Any]) -> None:
+    """Say in the OpenAPI document what `Strict` accepts besides the fields of a model."""
+    schema["properties"] = {**model.hints.document(), **schema.get("properties", {})}
+    schema["additionalProperties"] = {"type": "null"}
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+
+class Strict(BaseModel):
+    """A part of a request: unknown fields are refused, and so are values of another type.
+
+    Accepted and ignored are unknown fields that are null, and those that `hints` lists. A model's own fields come
+    first: one that is listed there too is the model's.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_document)
+    hints: ClassVar[Hints] = NOTHING
 
     @model_validator(mode="before")
     @classmethod
-    def _one_kind_of_number(cls, given: Any) -> Any:
-        """JSON has one: 4.0 is 4."""
-        return {name: _whole(value) for name, value in given.items()} if isinstance(given, dict) else given
+    def _without_hints(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        own = {field.alias or name for name, field in cls.model_fields.items()}
+        kept = {}
+        for name, value in given.items():
+            if name in own:
+                kept[name] = _whole(value)
+            elif value is not None and not cls.hints.accept(name, value):
+                kept[name] = value  # to be refused
+        return kept
 
 
 def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 4.0 is 4. (How deep lists are nested, `bodies` has bounded.)"""
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -118,11 +140,15 @@ class Service:
 
     Args:
         assistants: by the name that requests give. Their adapters are models of their own names, too.
+        limits: of bodies; by default from the longest context of the models.
     """
 
-    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
+    def __init__(self, assistants: Mapping[str, BaseAssistant], limits: Limits | None = None) -> None:
         if not assistants:
             raise InputError("create_app: no models given")
+        contexts = [assistant.context for assistant in assistants.values()]
+        known = [context for context in contexts if context is not None]
+        self.limits = limits or (Limits.of_context(max(known)) if len(known) == len(contexts) else Limits())
         self.models = {name: Served(name, assistant) for name, assistant in assistants.items()}
         for assistant in assistants.values():
             for adapter in assistant.adapters:
@@ -155,6 +181,8 @@ def failure_of(error: Exception) -> Failure:
     match error:
         case RequestValidationError():
             return _invalid(error.errors()[0])
+        case BodyError():
+            return Failure(error.status, str(error), param=error.param, code=error.code)
         case HTTPException():
             return Failure(error.status_code, str(error.detail), code=_word(error.status_code))
         case UnknownModelError():
@@ -190,15 +218,8 @@ def _invalid(error: Mapping[str, Any]) -> Failure:
     place = [part for part in error["loc"][1:] if not (isinstance(part, str) and part.startswith(("function-", "lax")))]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
     match kind:
-        case "json_invalid":
-            return Failure(400, f"the body is not JSON: {error['ctx']['error']} at {place[0]}", code="bad_json")
-        case "missing" if not field:
-            return Failure(400, "the body is empty; a JSON object is expected", code="bad_json")
-        case "model_attributes_type" if not field:
-            text = "the body must be a JSON object, sent with Content-Type: application/json"
-            return Failure(400, text, code="bad_json")
         case "extra_forbidden":
-            return Failure(400, f"{field}: unknown field; it would not be obeyed", param=field, code="unknown_field")
+            return Failure(400, f"{field}: unknown field", param=field, code="unknown_field")
         case "unsupported":
             return Failure(400, f"{field}: {error['msg']}", param=field, code="unsupported")
         case "missing":
@@ -208,16 +229,27 @@ def _invalid(error: Mapping[str, Any]) -> Failure:
     return Failure(400, f"{field}: {said}{given}", param=field, code="invalid_value")
 
 
-def dialect_route(name: str, service: Service, render: Callable[[Failure], Response]) -> type[APIRoute]:
-    """A class of routes whose errors have the dialect's shape, and whose requests are counted."""
+def dialect_route(
+    name: str, service: Service, render: Callable[[Failure], Response], *, any_type: bool = False
+) -> type[APIRoute]:
+    """A class of routes whose errors have the dialect's shape, and whose requests are counted.
+
+    Args:
+        any_type: read bodies as JSON even if `Content-Type` is absent, or that of a form (what `curl -d` sends).
+    """
 
     class DialectRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
+                notes = start_notes()
                 try:
-                    _check_text(await request.body())
+                    if self.body_field is not None:
+                        _check_type(request.headers.get("content-type"), any_type)
+                        body = await bodies.read(request, service.limits)
+                        request = _ParsedRequest(request, await bodies.parse(body, service.limits))
+                        del body
                     response = await handle(request)
                 except (ClientGoneError, ClientDisconnect):
                     response = Response(status_code=499)
@@ -227,6 +259,7 @@ def dialect_route(name: str, service: Service, render: Callable[[Failure], Respo
                         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
                     response = render(failure)
                     response.headers.update(failure.headers)
+                response.headers.update(notes.headers())
                 service.metrics.requests.labels(name, self.path_format, str(response.status_code)).inc()
                 return response
 
@@ -235,19 +268,30 @@ def dialect_route(name: str, service: Service, render: Callable[[Failure], Respo
     return DialectRoute
 
 
-def _check_text(body: bytes) -> None:
-    """JSON can say half a surrogate pair, which no tokenizer takes and no answer could repeat.
+class _ParsedRequest(Request):
+    """A request whose body has been read, checked and parsed already."""
 
-    Raises:
-        InputError: it does.
-    """
-    if re.search(rb"\\u[dD][89a-fA-F]", body):
-        try:
-            json.dumps(json.loads(body), ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"the body has text that is no Unicode ({error.object[error.start]!a})") from None
-        except (ValueError, RecursionError):
-            return  # is told by those who parse it for good
+    def __init__(self, request: Request, value: dict[str, Any]) -> None:
+        headers = [(name, text) for name, text in request.scope["headers"] if name != b"content-type"]
+        scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
+        super().__init__(scope, request.receive)
+        self._value = value
+
+    async def body(self) -> bytes:
+        return b"{...}"  # FastAPI asks whether there is one
+
+    async def json(self) -> Any:
+        return self._value
+
+
+def _check_type(given: str | None, any_type: bool) -> None:
+    kind = (given or "").partition(";")[0].strip().lower()
+    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        return
+    if any_type and kind in ("", "application/x-www-form-urlencoded"):
+        return
+    said = f"Content-Type is {kind[:80]}" if kind else "there is no Content-Type"
+    raise BodyError(f"the body must be a JSON object, sent with Content-Type: application/json; {said}")
 
 
 async def until_gone(request: Request, work: Awaitable[Result]) -> Result:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Failure, Service, Strict, dialect_route, whole_of
+from chatglm.serving.hints import MESSAGE, REQUEST
 
 __all__ = ["router"]
 
@@ -24,12 +25,15 @@ Turn = Annotated[list[str], Field(min_length=2, max_length=2)]
 class _Entry(Strict):
     """One message, as ChatGLM3's history has it."""
 
+    hints = MESSAGE
     role: str = Field(pattern="^(system|user|assistant|observation|tool)$")
     content: str
     metadata: str = Field("", pattern=r"^[^\n]*$")
 
 
 class _Question(Strict):
+    hints = REQUEST
+
     prompt: str
     history: list[Turn] | list[_Entry] | None = Field(None, description="pairs, or ChatGLM3's entries; said so far")
     max_length: int | None = Field(None, ge=1, description="prompt and answer together, in tokens; default 2048")
@@ -60,7 +64,7 @@ def render(failure: Failure) -> Response:
 
 def router(service: Service) -> APIRouter:
     """Answers with the first model."""
-    routes = APIRouter(tags=["api.py"], route_class=dialect_route("legacy", service, render), strict_content_type=False)
+    routes = APIRouter(tags=["api.py"], route_class=dialect_route("legacy", service, render, any_type=True))
 
     refusals: dict[int | str, dict[str, Any]] = {status: {"model": _Refusal} for status in (400, 429, 500, 502)}
 

@@ -1,0 +1,225 @@
+"""Fields of requests that cannot change an answer: hints about caching, storage, tracing and the like, and neutral
+values of options that are not supported.
+
+This is the one list for all dialects. A request model (`dialect.Strict`) names the part that it reads; fields of that
+part are accepted and have no effect, and the header `X-Chatglm-Ignored` of the response lists them. A field that would
+change the text is not in this list: a dialect supports it, or refuses it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "CALL",
+    "CONTENT_PART",
+    "DROPPED_HEADER",
+    "IGNORED_HEADER",
+    "MESSAGE",
+    "NOTHING",
+    "REQUEST",
+    "STREAM_OPTIONS",
+    "TOOL",
+    "Hints",
+    "Notes",
+    "note_dropped",
+    "note_ignored",
+    "start_notes",
+]
+
+IGNORED_HEADER = "X-Chatglm-Ignored"
+DROPPED_HEADER = "X-Chatglm-Dropped"
+
+_MOST_CHARACTERS = 2000  # of a header's value; clients and proxies limit headers to 8 KiB or so
+
+
+@dataclass
+class Notes:
+    """What a response says about its request in headers.
+
+    Attributes:
+        ignored: names of fields that had no effect.
+        dropped: parts of schemas that cannot be enforced, such as `tools.f: uniqueItems`.
+    """
+
+    ignored: dict[str, None] = field(default_factory=dict)  # an ordered set
+    dropped: dict[str, None] = field(default_factory=dict)
+
+    def headers(self) -> dict[str, str]:
+        found = {IGNORED_HEADER: self.ignored, DROPPED_HEADER: self.dropped}
+        return {name: _header_value(notes) for name, notes in found.items() if notes}
+
+
+def _header_value(notes: Mapping[str, None]) -> str:
+    text = ", ".join(notes)
+    text = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 4]} ..."
+
+
+_notes: ContextVar[Notes | None] = ContextVar("chatglm.serving notes", default=None)
+
+
+def start_notes() -> Notes:
+    """Collect the notes of a request: those made from now on in this task, its subtasks and their threads."""
+    notes = Notes()
+    _notes.set(notes)
+    return notes
+
+
+def note_ignored(name: str) -> None:
+    """Say in the response that a field had no effect."""
+    if (notes := _notes.get()) is not None:
+        notes.ignored[name] = None
+
+
+def note_dropped(what: str) -> None:
+    """Say in the response that a part of a schema is not enforced."""
+    if (notes := _notes.get()) is not None:
+        notes.dropped[what] = None
+
+
+ANY: Any = object()
+"""A field whose value never matters."""
+
+
+class Hints:
+    """Fields of one part of a request that are accepted and ignored.
+
+    Args:
+        part: written before the names in `X-Chatglm-Ignored`; "" for the request itself.
+        fields: by name the values that are accepted: `ANY`, or a tuple of neutral values.
+    """
+
+    def __init__(self, part: str, fields: Mapping[str, Any]) -> None:
+        self.part, self.fields = part, dict(fields)
+
+    def accept(self, name: str, value: Any) -> bool:
+        """Whether the field can be ignored; if so, the response will say it."""
+        values = self.fields.get(name, ())
+        if values is not ANY and not any(_same(value, neutral) for neutral in values):
+            return False
+        note_ignored(f"{self.part}.{name}" if self.part else name)
+        return True
+
+    def document(self) -> dict[str, Any]:
+        """JSON schemas of the fields, for the OpenAPI document."""
+        return {name: _schema(values) for name, values in self.fields.items()}
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+
+
+def _schema(values: Any) -> dict[str, Any]:
+    if values is ANY:
+        return {"description": "accepted; has no effect"}
+    return {"enum": [*values, None], "description": "only this value is supported"}
+
+
+NOTHING = Hints("", {})
+
+REQUEST = Hints(
+    "",
+    {
+        # who asks, tracing, storage
+        "user": ANY,
+        "user_id": ANY,
+        "safety_identifier": ANY,
+        "metadata": ANY,
+        "store": ANY,
+        "request_id": ANY,
+        "session_id": ANY,
+        "trace_id": ANY,
+        "extra_body": ({},),
+        # caching, tier, routing
+        "service_tier": ANY,
+        "prompt_cache_key": ANY,
+        "prompt_cache_retention": ANY,
+        "prompt_cache_options": ANY,
+        "cache_prompt": ANY,
+        "cache_salt": ANY,
+        "cache_control": ANY,
+        "prediction": ANY,
+        "priority": ANY,
+        "provider": ANY,
+        "transforms": ANY,
+        "route": ANY,
+        "id_slot": ANY,
+        # reasoning, which these models do not do
+        "reasoning_effort": ANY,
+        "reasoning": ANY,
+        "verbosity": ANY,
+        "include_reasoning": ANY,
+        "separate_reasoning": ANY,
+        "stream_reasoning": ANY,
+        "thinking": ({"type": "disabled"},),
+        "enable_thinking": (False,),
+        "chat_template_kwargs": ({}, {"enable_thinking": False}, {"thinking": False}),
+        # neutral values of what is not supported
+        "functions": ([],),
+        "web_search_options": ({},),
+        "plugins": ([],),
+        "documents": ([],),
+        "best_of": (1,),
+        "echo": (False,),
+        "suffix": ("",),
+        "use_beam_search": (False,),
+        "length_penalty": (1,),
+        "early_stopping": (False,),
+        "ignore_eos": (False,),
+        "skip_special_tokens": (True,),
+        "spaces_between_special_tokens": (True,),
+        "include_stop_str_in_output": (False,),
+        "no_stop_trim": (False,),
+        "add_generation_prompt": (True,),
+        "add_special_tokens": (True, False),
+        "continue_final_message": (False,),
+        "return_hidden_states": (False,),
+        "return_token_ids": (False,),
+        "return_tokens_as_token_ids": (False,),
+        "timings_per_token": (False,),
+        "typical_p": (1,),
+        "tfs_z": (1,),
+        "top_a": (0,),
+        "mirostat": (0,),
+        "dynatemp_range": (0,),
+        "dry_multiplier": (0,),
+        "xtc_probability": (0,),
+    },
+)
+"""Of a request as a whole."""
+
+MESSAGE = Hints(
+    "messages",
+    {
+        "name": ANY,
+        "id": ANY,
+        "status": ANY,
+        "metadata": ANY,
+        "cache_control": ANY,
+        "reasoning": ANY,
+        "reasoning_content": ANY,
+        "reasoning_details": ANY,
+        "thinking_blocks": ANY,
+        "provider_specific_fields": ANY,
+        "extra_content": ANY,
+        "annotations": ANY,
+        "refusal": ("",),
+        "prefix": (False,),
+        "partial": (False,),
+    },
+)
+"""Of a message, whatever its role."""
+
+CONTENT_PART = Hints(
+    "messages.content", {"cache_control": ANY, "id": ANY, "annotations": ANY, "provider_specific_fields": ANY}
+)
+CALL = Hints(
+    "messages.tool_calls",
+    {"index": ANY, "cache_control": ANY, "provider_specific_fields": ANY, "extra_content": ANY},
+)
+TOOL = Hints("tools", {"cache_control": ANY, "defer_loading": (False,), "eager_input_streaming": ANY})
+STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
