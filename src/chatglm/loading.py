@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from transformers import AutoConfig
 
+from chatglm import hub
 from chatglm.chat.formats import ChatFormat, chat_format
 from chatglm.chat.generations import read_generation, read_json
 from chatglm.chat.tokenizers import ChatGLMTokenizer
@@ -52,6 +52,7 @@ __all__ = [
     "AutoModelForSequenceClassification",
     "AutoTokenizer",
     "Loaded",
+    "adapter_base",
     "check_device",
     "demo_folder",
     "load_parts",
@@ -66,7 +67,52 @@ def __getattr__(name: str) -> Any:
     if name not in __all__ or not name.startswith("AutoModel"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     register_models()
-    return getattr(transformers, name)
+    made = type(name, (_ById, getattr(transformers, name)), {"__module__": __name__})
+    globals()[name] = made
+    return made
+
+
+_HUB_OPTIONS = frozenset(("subfolder", "gguf_file", "cache_dir", "force_download", "proxies", "token", "code_revision"))
+
+
+def _local(name: Any, part: hub.Part, kwargs: dict[str, Any]) -> Any:
+    """The folder of a repository id of this family, as the hub room finds it; else the name as it is.
+
+    Args:
+        kwargs: of `from_pretrained`; `revision` and `local_files_only` are taken out where they are used up. With
+            options that ask for `transformers`' own way of downloading, that is taken.
+    """
+    if not isinstance(name, str | os.PathLike) or any(kwargs.get(option) for option in _HUB_OPTIONS):
+        return name
+    revision = kwargs.get("revision")
+    wanted = name if revision is None else f"{os.fspath(name)}@{revision}"
+    if hub.repository(name) is None or hub.repository(wanted) is None:
+        return name
+    offline = bool(kwargs.get("local_files_only"))
+    folder = hub.folder(wanted, "config", offline=offline)
+    if not (folder / "config.json").is_file() or read_json(folder / "config.json").get("model_type") != "chatglm":
+        return name
+    kwargs.pop("revision", None)
+    kwargs.pop("local_files_only", None)
+    return hub.folder(wanted, part, offline=offline)
+
+
+class _ById:
+    """A class of `transformers` whose `from_pretrained` finds repository ids of this family in every cache."""
+
+    part: hub.Part = "weights"
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in `transformers`."""
+        name = _local(pretrained_model_name_or_path, cls.part, kwargs)
+        return super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]
+
+
+class AutoConfig(_ById, transformers.AutoConfig):
+    """`transformers.AutoConfig` that finds repository ids of this family in every cache."""
+
+    part = "config"
 
 
 class AutoTokenizer:
@@ -79,6 +125,7 @@ class AutoTokenizer:
         Raises:
             TokenizerError: the tokenizer's file is missing, damaged or does not fit.
         """
+        pretrained_model_name_or_path = _local(pretrained_model_name_or_path, "tokenizer", kwargs)
         folder = Path(pretrained_model_name_or_path)
         if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "chatglm":
             kwargs.pop("trust_remote_code", None)
@@ -124,9 +171,10 @@ def load_parts(
     """Load the parts of a checkpoint folder: a model in evaluation mode, its tokenizer and its format.
 
     Args:
-        path: a folder in an official layout; or a PEFT adapter's folder, whose base model is then loaded under it;
-            default: the bundled demo model.
-        adapter: a PEFT adapter's folder (LoRA …), put on the model of `path`.
+        path: a folder in an official layout, or a repository id such as `THUDM/chatglm3-6b` (see `chatglm.hub`); or a
+            PEFT adapter, whose base model is then loaded under it. Default: the base model of `adapter`; without an
+            adapter the bundled demo model.
+        adapter: a PEFT adapter (LoRA …) to put on the model: its folder or repository id.
         prefix: a folder or file with an official P-tuning v2 state (`transformer.prefix_encoder.*`).
         huge_pages: have the weights in memory pages of 2 MiB, for more tokens a second on a CPU. Where the file system
             has none they are copied, which takes seconds, into memory that other processes do not share.
@@ -187,17 +235,15 @@ class _Opened:
 
 
 def _open(path: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] | None) -> _Opened:
-    folder = demo_folder() if path is None else Path(path).expanduser()
+    if path is None and adapter is not None:
+        path, adapter = adapter, None
+        if not (hub.folder(path) / "adapter_config.json").is_file():
+            raise CheckpointError(f"{path}: no adapter_config.json; give the folder that PEFT saved")
+    folder = demo_folder() if path is None else hub.folder(path)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         if adapter is not None:
             raise InputError(f"{folder} is an adapter itself; give the base model's folder as path")
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        if not base:
-            raise CheckpointError(
-                f"{folder / 'adapter_config.json'}: names no base model; give its folder as path and "
-                "this one as adapter"
-            )
-        adapter, folder = folder, Path(base).expanduser()
+        adapter, folder = folder, _base_of(folder)
     check_folder(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = AutoConfig.from_pretrained(folder)
@@ -207,7 +253,42 @@ def _open(path: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] |
             f"model has {config.vocab_size} of {config.generation}; copy the tokenizer's files from the model's own "
             "download"
         )
-    return _Opened(folder, None if adapter is None else Path(adapter).expanduser(), tokenizer, config)
+    return _Opened(folder, None if adapter is None else hub.folder(adapter), tokenizer, config)
+
+
+def adapter_base(adapter: str | os.PathLike[str]) -> str | None:
+    """The base model that an adapter names: a folder or a repository id; None: the bundled demo model.
+
+    Raises:
+        CheckpointError: `adapter` is not an adapter's folder, or names no base model.
+    """
+    file = hub.folder(adapter) / "adapter_config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{adapter}: no adapter_config.json; give the folder that PEFT saved")
+    config = read_json(file)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(f"{file}: names no base model; give the base model's folder (--model, or path=)")
+    if Path(base).parts[-2:] == ("chatglm", "demo"):  # wherever it was installed when the adapter was trained
+        return None
+    return f"{base}@{revision}" if isinstance(revision, str) and revision and hub.repository(base) else base
+
+
+def _base_of(adapter: Path) -> Path:
+    """The folder of the base model that an adapter names."""
+    file, base = adapter / "adapter_config.json", adapter_base(adapter)
+    if base is None:
+        return demo_folder()
+    try:
+        folder = hub.folder(base)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: the base model: {error}") from None
+    if not folder.exists():
+        raise CheckpointError(
+            f"{file}: names the base model {base}, which is not on this machine; give its folder or its repository id "
+            "(--model, or path=)"
+        )
+    return folder
 
 
 def _loaded(opened: _Opened, model: Any) -> Loaded:
@@ -219,7 +300,7 @@ def _whole_model(opened: _Opened, prefix: str | os.PathLike[str] | None, **kwarg
 
     register_models()
     config = opened.config
-    state = _read_prefix(Path(prefix)) if prefix is not None else None
+    state = _read_prefix(hub.folder(prefix, "state")) if prefix is not None else None
     if state is not None:
         config.pre_seq_len = state["embedding.weight"].shape[0]
         config.prefix_projection = "trans.0.weight" in state

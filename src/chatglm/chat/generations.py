@@ -15,7 +15,15 @@ from typing import Any
 
 from chatglm.errors import CheckpointError, ConfigError
 
-__all__ = ["CONFIG_KEY", "OFFICIAL_SAMPLING", "Generation", "detect_generation", "read_generation", "read_json"]
+__all__ = [
+    "CONFIG_KEY",
+    "OFFICIAL_SAMPLING",
+    "Generation",
+    "checkpoint_name",
+    "detect_generation",
+    "read_generation",
+    "read_json",
+]
 
 CONFIG_KEY = "chatglm_generation"
 """The key that `save_pretrained` writes into config.json, so that a saved folder needs no guessing."""
@@ -60,7 +68,7 @@ def detect_generation(
     Args:
         config: config.json as a mapping.
         tokenizer_config: tokenizer_config.json, if there is one.
-        folder: the folder's name, the last clue.
+        folder: the folder, whose name is the last clue.
 
     Raises:
         ConfigError: the `chatglm_generation` key has an unknown value.
@@ -79,7 +87,7 @@ def detect_generation(
     for name in (config.get("_name_or_path"), tokenizer_config.get("name_or_path"), folder):
         for pattern, generation in _NAMES:
             # A ChatGLM2-sized vocabulary is never GLM-4, whatever the folder is called.
-            if generation is not Generation.GLM4 and name and pattern.search(Path(str(name)).name):
+            if generation is not Generation.GLM4 and name and pattern.search(checkpoint_name(Path(str(name)))):
                 return generation
     if "<|user|>" in json.dumps(tokenizer_config, ensure_ascii=False):
         return Generation.CHATGLM3
@@ -122,4 +130,13 @@ def read_generation(folder: str | Path) -> Generation:
     tokenizer_config = read_json(tokenizer_file) if tokenizer_file.exists() else {}
     if not config and (folder / "ice_text.model").exists():
         return Generation.CHATGLM
-    return detect_generation(config, tokenizer_config, folder.resolve().name)
+    return detect_generation(config, tokenizer_config, str(folder.resolve()))
+
+
+def checkpoint_name(folder: Path) -> str:
+    """A folder's name; in the cache of `huggingface_hub`, where it is a hash, the name of the repository
+    (`models--OWNER--NAME/snapshots/HASH`).
+    """
+    if folder.parent.name == "snapshots" and (storage := folder.parents[1].name).startswith("models--"):
+        return storage.rsplit("--", 1)[1]
+    return folder.name

@@ -46,7 +46,9 @@ def weight_files(folder: Path) -> list[Path]:
 def check_folder(folder: Path) -> None:
     """Raise `CheckpointError` unless `folder` is a ChatGLM checkpoint whose weight files are all there and whole."""
     if not folder.exists():
-        raise CheckpointError(f"{folder}: no such folder; give the path of a downloaded ChatGLM checkpoint")
+        raise CheckpointError(
+            f"{folder}: no such folder; give a checkpoint's folder, or a repository id such as THUDM/chatglm3-6b"
+        )
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give the folder that holds it")
     config = read_json(folder / "config.json")

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chatglm import hub
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, UnsupportedError
 from chatglm.kernels.packing import PackedWeight, shapes
 from chatglm.models.checkpoint import check_folder, read_json, weight_files
@@ -180,7 +181,7 @@ def quantize_folder(
         InputError: `output` exists, or another process is at work on it; GPTQ without calibration texts.
         UnsupportedError: a model that calibration cannot go through.
     """
-    source, output = Path(source).expanduser(), Path(output).expanduser()
+    source, output = hub.folder(source, any_family=True), Path(output).expanduser()
     began = time.monotonic()
     if job.method == "gptq" and not calibration:
         raise InputError("gptq: needs calibration texts; give some, or round with method rtn")

@@ -28,6 +28,7 @@ import torch
 import transformers
 from transformers import TrainerCallback, TrainingArguments
 
+from chatglm import hub
 from chatglm.chat.formats import ChatFormat, chat_format
 from chatglm.errors import DependencyError, InputError
 from chatglm.loading import Loaded
@@ -203,7 +204,9 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise InputError(f"{output}: cannot be written to; choose another folder for the result")
     for source in (settings.model, settings.config):
-        if source is not None and Path(source).expanduser().resolve().is_relative_to(output.resolve()):
+        if source is None or hub.repository(source) is not None:
+            continue
+        if Path(source).expanduser().resolve().is_relative_to(output.resolve()):
             raise InputError(f"{output}: the model itself lies there ({source}); choose another folder for the result")
     # Encoded data alone comes from a run that was refused later on.
     used = sorted(entry.name for entry in output.iterdir() if entry.name != DATA) if output.is_dir() else []

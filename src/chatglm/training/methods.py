@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chatglm import hub
 from chatglm.chat.formats import ChatFormat, chat_format
 from chatglm.chat.generations import read_generation, read_json
 from chatglm.chat.messages import Message
@@ -86,9 +87,10 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
             "original weights"
         )
     if isinstance(settings.peft_config, Lora):
-        # An adapter names its base; a relative name would mean another folder elsewhere.
-        model.name_or_path = str(folder.resolve())
-        model = _with_lora(model, settings.peft_config)
+        # An adapter names its base: a repository id means the same everywhere, a relative path does not.
+        named = hub.repository(settings.model) if settings.model is not None else None
+        model.name_or_path = str(folder.resolve()) if named is None else named.id
+        model = _with_lora(model, settings.peft_config, None if named is None else named.revision)
     elif settings.method == "freeze":
         _freeze(model, settings.trainable_layers)
     elif settings.method == "full":
@@ -123,7 +125,7 @@ def trained(model: nn.Module) -> tuple[int, int]:
     return sum(size for size, grad in sizes if grad), sum(size for size, _ in sizes)
 
 
-def _with_lora(model: Any, lora: Lora) -> Any:
+def _with_lora(model: Any, lora: Lora, revision: str | None) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -145,6 +147,7 @@ def _with_lora(model: Any, lora: Lora) -> Any:
         target_modules=targets,
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
+        revision=None if revision == "main" else revision,  # of the base model
     )
     if is_quantized(model):
         from chatglm.quantization.lora import adapt
@@ -307,7 +310,7 @@ def merge(
     of base + adapter.
 
     Args:
-        model: the base model's folder; default: the one that the adapter names.
+        model: the base model's folder or repository id; default: the one that the adapter names.
         dtype: of the written weights; auto: the base checkpoint's.
 
     Raises:
@@ -317,7 +320,7 @@ def merge(
             quantised.
         InputError: `output` exists, or is the adapter's folder or its base model's; or there is no such device.
     """
-    adapter, output = Path(adapter).expanduser(), Path(output).expanduser()
+    adapter, output = hub.folder(adapter), Path(output).expanduser()
     if not (adapter / "adapter_config.json").is_file():
         if (adapter / _PREFIX_FILE).is_file() and not (adapter / "config.json").is_file():
             raise UnsupportedError(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from chatglm import hub
 from chatglm.chat.formats import chat_format
 from chatglm.chat.generations import read_json
 from chatglm.chat.tokenizers import ChatGLMTokenizer
@@ -108,7 +109,9 @@ def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
         raise CheckpointError(f"{file}: no config.json; give the file, or its folder")
     if (kind := read_json(base / "config.json").get("model_type")) != "chatglm":
         raise CheckpointError(f"{base / 'config.json'}: model_type is {kind!r}, not 'chatglm'")
-    return base, fitting_tokenizer(base if settings.tokenizer is None else Path(settings.tokenizer).expanduser(), base)
+    return base, fitting_tokenizer(
+        base if settings.tokenizer is None else hub.folder(settings.tokenizer, "tokenizer"), base
+    )
 
 
 def _fresh(settings: Settings, tokenizer: ChatGLMTokenizer) -> Loaded:

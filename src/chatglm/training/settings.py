@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import yaml
 
+from chatglm import hub
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.loading import demo_folder
 from chatglm.training.examples import Loss
@@ -137,9 +138,9 @@ class Settings:
     """All of it. Make one with `Settings.from_dict` or `Settings.load`, which check and fill in what is not said.
 
     Attributes:
-        model: the checkpoint's folder; default: the bundled demo model.
+        model: the checkpoint's folder or repository id; default: the bundled demo model.
         config: pre-training a fresh model: its config.json, in place of `model`.
-        tokenizer: pre-training a fresh model: a folder with its tokenizer.
+        tokenizer: pre-training a fresh model: a folder or repository id with its tokenizer.
         method: full, lora, ptuning or freeze.
         loss: `all` learns every assistant turn, in one pass where the format allows it; `last` only the last one;
             `split` every one in a pass of its own.
@@ -180,8 +181,8 @@ class Settings:
 
     @property
     def base(self) -> Path:
-        """The folder of `model`; where none is named, the bundled demo model."""
-        return demo_folder() if self.model is None else Path(self.model).expanduser()
+        """The folder of `model`, downloaded if need be; where none is named, the bundled demo model."""
+        return demo_folder() if self.model is None else hub.folder(self.model)
 
     @property
     def output(self) -> Path:

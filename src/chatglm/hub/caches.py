@@ -1,0 +1,176 @@
+"""Repository ids, and the folders on this machine that hold what they name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from chatglm.chat.generations import checkpoint_name, read_json
+from chatglm.errors import ChatGLMError, CheckpointError
+from chatglm.models.checkpoint import weight_files
+
+__all__ = ["Part", "Repository", "cached", "folder_name", "missing", "offline", "parse", "places", "repository", "root"]
+
+Part = Literal["config", "tokenizer", "weights", "state"]
+"""How much of a repository is needed: its configuration; with the tokenizer; all; or nothing but a P-tuning state."""
+
+_ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,199}))?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_OWNERS = ("THUDM", "zai-org", "ZhipuAI")
+"""One publisher: its old and its new name at the hub, and its name at ModelScope."""
+
+CONFIG = ("config.json", "adapter_config.json")
+TOKENIZER = ("tokenizer.model", "ice_text.model", "tokenizer.json", "vocab.json", "vocab.txt")
+BESIDE_TOKENIZER = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+)
+BESIDE_WEIGHTS = ("generation_config.json", "quantize_config.json")
+# As `models.checkpoint.weight_files` looks for them: the first that is there is read.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """`owner/name` and its revision: a branch, a tag or a commit."""
+
+    id: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return self.id if self.revision == "main" else f"{self.id}@{self.revision}"
+
+    def others(self) -> Iterator[str]:
+        """The same repository under the publisher's other names."""
+        owner, name = self.id.split("/")
+        if owner in _OWNERS:
+            yield from (f"{other}/{name}" for other in _OWNERS if other != owner)
+
+
+def parse(text: str) -> Repository | None:
+    """`owner/name` or `owner/name@revision`; None for anything else."""
+    match = _ID.fullmatch(text)
+    if match is None or ".." in text or "--" in match[1]:
+        return None
+    return Repository(match[1], match[2] or "main")
+
+
+def repository(name: str | os.PathLike[str]) -> Repository | None:
+    """The repository that a name means; None for a folder, whether it is there or not."""
+    text = os.fspath(name)
+    found = parse(text)
+    return None if found is None or os.path.lexists(text) else found
+
+
+def folder_name(path: str | os.PathLike[str]) -> str:
+    """What to call a model: the name of its repository, also where a cache keeps it under a hash; else its folder's."""
+    found = repository(path)
+    return checkpoint_name(Path(path).expanduser().resolve()) if found is None else found.id.split("/")[1]
+
+
+def cached() -> list[str]:
+    """The ids of this family's models that are whole in the caches of this machine."""
+    names = [place.name.removeprefix("models--").replace("--", "/") for place in root().glob("models--*--*")]
+    for base in _modelscope_roots():
+        names += [f"{place.parent.name}/{place.name.replace('___', '.')}" for place in base.glob("*/*")]
+    found = []
+    for repo in filter(None, map(parse, sorted({*names}))):
+        with contextlib.suppress(ChatGLMError, OSError):
+            if any((place / "config.json").is_file() and _is_whole(place) for place in _own_places(repo)):
+                found.append(repo.id)
+    return found
+
+
+def _is_whole(place: Path) -> bool:
+    return is_family(place) and not missing(place, "weights")
+
+
+def root() -> Path:
+    """The cache of `huggingface_hub`."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids requests."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _modelscope_roots() -> list[Path]:
+    """Where ModelScope's releases keep models: `hub`, and since 2024 `hub/models`."""
+    named = os.environ.get("MODELSCOPE_CACHE")
+    bases = [Path(named).expanduser()] if named else [Path("~/.cache/modelscope").expanduser()]
+    return [base / under for base in bases for under in ("models", "hub/models", "hub", "")]
+
+
+def places(repo: Repository) -> Iterator[Path]:
+    """The folders that may hold a repository, those of its own name first."""
+    for name in (repo.id, *repo.others()):
+        yield from _own_places(Repository(name, repo.revision))
+
+
+def _own_places(repo: Repository) -> Iterator[Path]:
+    storage = root() / storage_name(repo.id)
+    commit = repo.revision
+    if not COMMIT.fullmatch(commit):
+        try:
+            commit = (storage / "refs" / repo.revision).read_text("ascii").strip()
+        except (OSError, ValueError):
+            commit = ""
+    if COMMIT.fullmatch(commit) and (place := storage / "snapshots" / commit).is_dir():
+        yield place
+    owner, model = repo.id.split("/")
+    for base in _modelscope_roots() if repo.revision == "main" else ():
+        for spelled in dict.fromkeys((model.replace(".", "___"), model)):
+            if (place := base / owner / spelled).is_dir():
+                yield place
+
+
+def storage_name(name: str) -> str:
+    """The folder of a repository in the cache of `huggingface_hub`."""
+    return "models--" + name.replace("/", "--")
+
+
+def missing(place: Path, part: Part, any_family: bool = False) -> str:
+    """What a folder in a cache lacks, in words; "" if nothing."""
+    there = {file.name for file in place.iterdir() if file.is_file()}
+    if part == "state":
+        return "" if there & {*WEIGHTS} else "no weights"
+    if not there & {*CONFIG}:
+        return "no config.json"
+    if part == "config":
+        return ""
+    if "config.json" not in there:
+        return "" if there & {*ADAPTER_WEIGHTS} else "no adapter weights"
+    if not any_family and not is_family(place):
+        return ""  # whoever wanted it will refuse it
+    if not there & {*TOKENIZER}:
+        return "no tokenizer"
+    if part == "weights":
+        try:
+            weight_files(place)
+        except CheckpointError as error:
+            return str(error).removeprefix(f"{place}: ").split(";")[0]
+    return ""
+
+
+def is_family(place: Path) -> bool:
+    """Whether its config.json describes a model of this family."""
+    return read_json(place / "config.json").get("model_type") == "chatglm"
