@@ -92,6 +92,8 @@ class Option:
         """
         if value is None and self.optional:
             return None
+        if isinstance(value, _READ.get(self.kind, ())):
+            return value
         match self.kind:
             case "number" | "integer":
                 return self._number(value, self.kind == "integer")
@@ -101,9 +103,9 @@ class Option:
                     raise self._wrong(value, "a string or a list of strings, none of them empty")
                 return tuple(words)
             case "ids":
-                return tuple(self._number(item, True) for item in self._list(value))
+                return _Ids(self._number(item, True) for item in self._list(value))
             case "words":
-                lists = tuple(
+                lists = _Words(
                     tuple(self._number(item, True) for item in self._list(word)) for word in self._list(value)
                 )
                 if not all(lists):
@@ -139,7 +141,7 @@ class Option:
 
     def _token(self, key: Any, value: Any) -> int:
         # JSON has only strings for keys.
-        if isinstance(key, str) and key.isascii() and key.isdigit():
+        if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 20:
             key = int(key)
         if isinstance(key, bool) or not isinstance(key, int) or key < 0:
             raise self._wrong(value, f"a mapping of token ids to numbers ({key!r:.40} is no token id)")
@@ -163,6 +165,20 @@ class _Frozen(dict[int, float]):
 
     def __reduce__(self) -> Any:
         return _Frozen, (dict(self),)
+
+
+class _Ids(tuple[Number, ...]):
+    """A list that was read. It may be long, and is passed on from parameters to parameters."""
+
+    __slots__ = ()
+
+
+class _Words(tuple[tuple[Number, ...], ...]):
+    __slots__ = ()
+
+
+# What `Option.read` made of values of these kinds, and need not read again.
+_READ: Mapping[str, type] = {"ids": _Ids, "words": _Words, "biases": _Frozen}
 
 
 def _plain(value: Any) -> Any:

@@ -236,12 +236,9 @@ class Engine:
         room = params.room(len(prompt))
         limit = most if room is None else min(len(prompt) + room, most)
         request = Request(prompt, params, adapter)
-        for index in range(params.n):
-            own = constraint.fork() if constraint is not None and index else constraint
-            answer = Answer(
-                params, prompt, vocabulary=self.runner.vocabulary, index=index, stop_ids=stop_ids, constraint=own
-            )
-            request._answers.append(_Answering(request, answer))
+        first = Answer(params, prompt, vocabulary=self.runner.vocabulary, stop_ids=stop_ids, constraint=constraint)
+        others = [first.sibling(n, None if constraint is None else constraint.fork()) for n in range(1, params.n)]
+        request._answers = [_Answering(request, answer) for answer in (first, *others)]
         score = 0 if params.prompt_logprobs is None else len(prompt)
         task = Task(prompt[:], limit, _salt(adapter), self.runner.block_of(prompt), request._answers[0], score)
         try:

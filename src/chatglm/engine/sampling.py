@@ -12,10 +12,11 @@ distributed as without speculation; it is the same text.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from chatglm.engine.constraint import Constraint
-from chatglm.errors import ChatGLMError, InputError, NumericalError
+from chatglm.errors import ChatGLMError, EngineError, InputError, NumericalError
 from chatglm.kernels.native import torch_on_one_thread
 from chatglm.params import SamplingParams
 
@@ -36,6 +37,10 @@ _LIKELIEST = 256
 """Without top_k, so many candidates are sorted first; all of them only if these do not decide."""
 _ALTERNATIVES = 20
 """The most that `logprobs` may ask for."""
+_HOTTEST = 1e30
+"""Temperatures and penalties above count as this one, and those below 1 / 1e30 as that: their products fit float32."""
+_MOST = 1e38
+"""Penalised scores are kept within, so that no sum of them leaves float32."""
 _DAMAGED = "the weights are damaged, or their precision is too low for them (try .float() or bfloat16)"
 
 
@@ -73,6 +78,7 @@ class Answer:
         tokens: the answer so far.
         stop_ids: all of them.
         stopped: whether the last token is one of them.
+        failure: why no token can be added any more; None: one can.
     """
 
     def __init__(
@@ -97,27 +103,40 @@ class Answer:
         self.tokens: list[int] = []
         self.stop_ids = frozenset(stop_ids) | frozenset(params.stop_ids)
         self.stopped = False
+        self.failure: ChatGLMError | None = None
         self._seed = secrets.randbits(63) if params.seed is None else params.seed
         self._penalised = params.presence_penalty != 0 or params.frequency_penalty != 0
         self._counts = _Counts()  # of the answer's tokens
         self._seen = _Counts()  # of the prompt's too
         if params.repetition_penalty != 1:
             self._seen.add(prompt)
-        longest = max((len(word) for word in params.bad_words_ids), default=1)
-        self._tail = list(prompt)[-longest:] if longest > 1 else []
-        self._longest = longest
-        self._bias = (list(params.logit_bias), list(params.logit_bias.values()))
-        self._banned = [word[0] for word in params.bad_words_ids if len(word) == 1]
-        self._sequences = [word for word in params.bad_words_ids if len(word) > 1]
+        self._bias: tuple[Tensor, Tensor] | None = None
+        if params.logit_bias:
+            self._bias = torch.tensor(list(params.logit_bias)), torch.tensor(list(params.logit_bias.values()))
+        banned = {word[0] for word in params.bad_words_ids if len(word) == 1}
+        self._banned = torch.tensor(sorted(banned)) if banned else None
+        self._sequences = _Sequences(word for word in params.bad_words_ids if len(word) > 1)
+        self._tail = list(prompt)[-self._sequences.longest :] if self._sequences else []
+        self._stops = torch.tensor(sorted(stop for stop in self.stop_ids if stop < vocabulary), dtype=torch.long)
         self.plain = not (
             self._penalised
             or params.repetition_penalty != 1
-            or self._bias[0]
+            or params.logit_bias
             or params.bad_words_ids
             or params.min_new_tokens
             or constraint is not None
         )
         """Whether the scores are taken as they are."""
+
+    def sibling(self, index: int, constraint: Constraint | None) -> Answer:
+        """Another answer to the same prompt, which has no tokens yet either. What the options need is made once."""
+        made = copy.copy(self)
+        made.index, made.constraint = index, constraint
+        made.tokens, made._tail = [], list(self._tail)
+        made._counts, made._seen = self._counts.copy(), self._seen.copy()
+        if self.params.seed is None:
+            made._seed = secrets.randbits(63)
+        return made
 
     def number(self, ahead: int) -> float:
         """The one that decides the draw so many tokens ahead of the next, above 0 and below 1."""
@@ -137,28 +156,30 @@ class Answer:
             seen, _ = self._seen.plus(ahead)
             places = torch.from_numpy(seen).to(scores.device)
             found = scores[places]
-            factor = params.repetition_penalty
-            scores[places] = torch.where(found < 0, found * factor, found / factor)
+            factor = min(max(params.repetition_penalty, 1 / _HOTTEST), _HOTTEST)
+            scores[places] = torch.where(found < 0, found * factor, found / factor).clamp_(-_MOST, _MOST)
         if self._penalised:
             ids, counts = self._counts.plus(ahead)
             loss = params.presence_penalty + params.frequency_penalty * counts
             places = torch.from_numpy(ids).to(scores.device)
             scores[places] -= torch.from_numpy(loss).to(scores)
-        if self._bias[0]:
-            scores[self._bias[0]] += torch.tensor(self._bias[1], device=scores.device)
-        banned = list(self._banned)
-        if self._sequences:
-            tail = (*self._tail, *ahead)
-            banned += [word[-1] for word in self._sequences if tail[-len(word) + 1 :] == word[:-1]]
-        if len(self.tokens) + len(ahead) < params.min_new_tokens:
-            banned += self.stop_ids
+        if self._bias is not None:
+            places, biases = (part.to(scores.device) for part in self._bias)
+            scores[places] += biases
+        if self._banned is not None:
+            scores[self._banned.to(scores.device)] = -math.inf
+        banned = self._sequences.last_tokens([*self._tail, *ahead]) if self._sequences else []
         if banned:
             scores[banned] = -math.inf
+        if len(self.tokens) + len(ahead) < params.min_new_tokens:
+            scores[self._stops.to(scores.device)] = -math.inf
         if constraint is not None:
             constraint.allow(scores)
 
     def accept(self, token: int) -> None:
-        """The next token."""
+        """The next token. Where the constraint raises an error, the answer stays as it was."""
+        if self.constraint is not None:
+            self.constraint.accept(token)
         self.tokens.append(token)
         self.stopped = token in self.stop_ids
         if self.params.repetition_penalty != 1:
@@ -166,9 +187,37 @@ class Answer:
         if self._penalised:
             self._counts.add((token,))
         if self._sequences:
-            self._tail = [*self._tail, token][-self._longest :]
-        if self.constraint is not None:
-            self.constraint.accept(token)
+            self._tail = [*self._tail, token][-self._sequences.longest :]
+
+
+class _Sequences:
+    """Sequences of tokens that must not come. What a step takes depends on how much of them it meets, not on how many
+    there are.
+    """
+
+    def __init__(self, words: Iterable[Sequence[int]]) -> None:
+        self.longest = 0
+        # The tokens before each last one, backwards, as a tree; under None the last tokens of the words that end there.
+        self._tree: dict[Any, Any] = {}
+        for word in words:
+            self.longest = max(self.longest, len(word))
+            node = self._tree
+            for token in reversed(word[:-1]):
+                node = node.setdefault(token, {})
+            node.setdefault(None, []).append(word[-1])
+
+    def __bool__(self) -> bool:
+        return self.longest > 0
+
+    def last_tokens(self, tail: Sequence[int]) -> list[int]:
+        """Tokens that would complete a sequence behind this text."""
+        found: list[int] = []
+        node = self._tree
+        for token in reversed(tail):
+            if (node := node.get(token)) is None:  # type: ignore[assignment]
+                break
+            found += node.get(None, ())
+        return found
 
 
 class _Counts:
@@ -178,6 +227,11 @@ class _Counts:
         self._slots: dict[int, int] = {}
         self._ids = np.zeros(64, dtype=np.int64)
         self._counts = np.zeros(64, dtype=np.float64)
+
+    def copy(self) -> _Counts:
+        made = _Counts()
+        made._slots, made._ids, made._counts = dict(self._slots), self._ids.copy(), self._counts.copy()
+        return made
 
     def add(self, tokens: Sequence[int]) -> None:
         for token in tokens:
@@ -220,7 +274,8 @@ def draw(
     Returns:
         For each answer its new tokens, at least one; or, where none can be drawn, the error: NumericalError if the
         model's scores are not finite, InputError if the parameters together forbid every token, UnsupportedError if
-        the constraint gives up. Such an answer is as it was; the others are not touched by it.
+        the constraint gives up, EngineError if something else fails. Such an answer is as it was; the others are not
+        touched by it.
     """
     if proposals is None:
         proposals = [()] * len(answers)
@@ -247,7 +302,12 @@ def _draw(
             _adjust(scores, first, answer, ahead, finite, errors)
         first += len(ahead) + 1
     best = scores.amax(dim=-1).tolist() if changed else None
-    draws = _choose(scores, rows)
+    usable = [
+        row
+        for row, is_finite in enumerate(finite)
+        if is_finite and row not in errors and (best is None or best[row] != -math.inf)
+    ]
+    draws = _choose(scores, rows, usable, errors)
     if table is not None:
         counts = [rows[row][0].params.logprobs or 0 for row in asked]
         for row, entry in zip(asked, _entries(table, [draws[row].token for row in asked], counts), strict=True):
@@ -259,8 +319,8 @@ def _draw(
         taken: list[Draw] = []
         failure: ChatGLMError | None = None
         for row in range(first, first + len(ahead) + 1):
-            failure = errors.get(row)
-            if not finite[row]:
+            failure = answer.failure or errors.get(row)
+            if failure is None and not finite[row]:
                 failure = NumericalError(
                     f"the model's scores are not finite after {len(answer.tokens)} tokens of the answer: {_DAMAGED}"
                 )
@@ -271,8 +331,12 @@ def _draw(
                 )
             if failure is not None:
                 break
+            try:
+                answer.accept(draws[row].token)
+            except BaseException as error:
+                failure = answer.failure = failure_of(error)
+                break
             taken.append(draws[row])
-            answer.accept(draws[row].token)
             if answer.stopped or row == first + len(ahead) or draws[row].token != ahead[row - first]:
                 break
         # Tokens that were drawn before a row failed stand; their successor fails in the next step.
@@ -297,22 +361,45 @@ def _adjust(
             return
         try:
             answer.adjust(scores[row], ahead[:done], constraint)
-        except ChatGLMError as error:
-            errors[row] = error
+        except BaseException as error:
+            errors[row] = failure_of(error)
             return
         if constraint is not None and done < len(ahead):
             if ahead[done] in answer.stop_ids or scores[row, ahead[done]] == -math.inf:
                 return
-            constraint = constraint.fork() if done == 0 else constraint
-            constraint.accept(ahead[done])
+            try:
+                constraint = constraint.fork() if done == 0 else constraint
+                constraint.accept(ahead[done])
+            except BaseException as error:
+                errors[row + 1] = failure_of(error)
+                return
 
 
-def _choose(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[Draw]:
-    """The token of every row; of rows whose scores are of no use, any."""
+def failure_of(error: BaseException) -> ChatGLMError:
+    """What ends one answer, of whatever was raised while its token was chosen.
+
+    Libraries written in Rust raise `PanicException`, which is no `Exception`.
+
+    Raises:
+        KeyboardInterrupt, SystemExit, GeneratorExit: these are no failures, and go on.
+    """
+    if isinstance(error, ChatGLMError):
+        return error
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    made = EngineError(f"this answer failed: {type(error).__name__}: {str(error)[:400]}")
+    made.__cause__ = error
+    return made
+
+
+def _choose(
+    scores: Tensor, rows: Sequence[tuple[Answer, int]], usable: Sequence[int], errors: dict[int, ChatGLMError]
+) -> list[Draw]:
+    """The token of every usable row; of the others, 0. A row that fails is noted in `errors`."""
     chosen = [0] * len(rows)
     greedy, whole, cut = [], [], []
-    for row, (answer, _) in enumerate(rows):
-        params = answer.params
+    for row in usable:
+        params = rows[row][0].params
         if params.greedy:
             greedy.append(row)
         elif params.top_k or params.top_p < 1 or params.min_p:
@@ -325,8 +412,11 @@ def _choose(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[Draw]:
         for start in range(0, len(some), size):
             part = some[start : start + size]
             theirs = scores if len(part) == len(rows) else scores[part] if size > 1 else scores[part[0]][None]
-            for row, token in zip(part, of(theirs, [rows[row] for row in part]), strict=True):
-                chosen[row] = token
+            try:
+                for row, token in zip(part, of(theirs, [rows[row] for row in part]), strict=True):
+                    chosen[row] = token
+            except BaseException as error:
+                errors |= dict.fromkeys(part, failure_of(error))
     return [Draw(token) for token in chosen]
 
 
@@ -337,8 +427,8 @@ def _likeliest(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
 
 def _cooled(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> Tensor:
     """Scores at each row's temperature, the best of a row 0; in place."""
-    heat = torch.tensor([max(answer.params.temperature, 1e-30) for answer, _ in rows], device=scores.device)
-    return scores.sub_(scores.amax(dim=-1, keepdim=True)).div_(heat[:, None])
+    heat = [min(max(answer.params.temperature, 1 / _HOTTEST), _HOTTEST) for answer, _ in rows]
+    return scores.sub_(scores.amax(dim=-1, keepdim=True)).div_(torch.tensor(heat, device=scores.device)[:, None])
 
 
 def _from_all(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
@@ -409,7 +499,9 @@ def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complet
     Returns:
         None if `scores` ends too early to decide it.
     """
-    kept = len(scores)
+    kept = int(np.count_nonzero(scores > -np.inf))
+    if kept < len(scores):  # what is forbidden comes last
+        scores, complete = scores[:kept], True
     if 0 < params.top_k < kept:
         kept = int(np.count_nonzero(scores >= scores[params.top_k - 1]))
     weights = np.exp(scores[:kept].astype(np.float64))
