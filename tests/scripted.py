@@ -42,7 +42,7 @@ class ScriptedEngine:
 
     def __init__(
         self,
-        *replies: list[int] | Exception,
+        *replies: list[int] | BaseException,
         pace: int = 1,
         delay: float = 0.0,
         room: int = 1000,
@@ -57,6 +57,7 @@ class ScriptedEngine:
         self.running: list[Asked] = []
         self.aborted: list[Asked] = []
         self.made = 0
+        self.restarts = 0
         self.watch = watch
 
     @property
@@ -81,7 +82,7 @@ class ScriptedEngine:
         asked = Asked(list(ids), params, constraint, stop_ids, adapter)
         for _ in range(params.n):
             reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-            if isinstance(reply, Exception):
+            if isinstance(reply, BaseException):
                 raise reply
             asked.replies.append(reply)
         asked.places = [0] * params.n
@@ -122,8 +123,12 @@ class ScriptedEngine:
                 self.running.remove(asked)
         return events
 
+    def restart(self) -> None:
+        self.running.clear()
+        self.restarts += 1
+
     def stats(self) -> EngineStats:
-        return EngineStats(running=len(self.running), pages_total=8, generated_tokens=self.made)
+        return EngineStats(restarts=self.restarts, running=len(self.running), pages_total=8, generated_tokens=self.made)
 
 
 class Writer:

@@ -16,7 +16,7 @@ import pytest
 from chatglm.assistant import Answer, Assistant, CallDelta, Delta, Finish, PromptDelta, TextDelta, Transcript
 from chatglm.chat.formats import chat_format
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
-from chatglm.errors import ContextError, EngineError, InputError, NumericalError, QueueFullError, UnsupportedError
+from chatglm.errors import ContextError, EngineError, InputError, QueueFullError, UnsupportedError
 from chatglm.loading import AutoTokenizer, demo_folder
 from chatglm.params import SamplingParams
 from chatglm.tools.functions import Function, call, functions_of
@@ -565,26 +565,75 @@ def test_full_queue_refuses_the_next_only(over: Any, write: Writer) -> None:
     assert len(engine.asked) == 2
 
 
-def test_failure_of_the_engine_reaches_everybody(over: Any, write: Writer) -> None:
+def test_failure_of_the_engine_reaches_everybody(over: Any, write: Writer, caplog: pytest.LogCaptureFixture) -> None:
+    """It begins again, as often as may be; then it says why it does not."""
     broken = threading.Event()
 
     def watch() -> None:
         if broken.is_set():
-            raise NumericalError("scores are not finite")
+            raise MemoryError("no memory for a batch")
 
-    assistant, _ = over(write.say("word " * 200), delay=0.001, watch=watch)
+    assistant, engine = over(write.say("word " * 200), delay=0.001, watch=watch)
     waiting = [assistant.stream("q") for _ in range(3)]
     for deltas in waiting:
         next(deltas)
     broken.set()
     for deltas in waiting:
-        with pytest.raises(EngineError, match="NumericalError: scores are not finite"):
+        with pytest.raises(EngineError, match="MemoryError: no memory for a batch"):
             list(deltas)
-    with pytest.raises(EngineError, match="scores are not finite"):
+    eventually(lambda: engine.idle)
+    broken.clear()
+    assert assistant.reply("q").content.startswith("word word")
+    assert (assistant.problem(), assistant.stats().restarts) == ("", 1)
+    broken.set()
+    for _ in range(5):
+        assert assistant.problem() == ""
+        with pytest.raises(EngineError, match="no memory for a batch"):
+            asyncio.run(assistant.areply("q"))
+    eventually(lambda: "no memory for a batch" in assistant.problem())
+    broken.clear()
+    with pytest.raises(EngineError, match="no memory for a batch"):
         assistant.reply("q")
-    with pytest.raises(EngineError, match="scores are not finite"):
+    with pytest.raises(EngineError, match="no memory for a batch"):
         asyncio.run(assistant.areply("q"))
-    assert "scores are not finite" in assistant.problem()
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 5 + ["CRITICAL"]
+
+
+def test_an_answer_that_cannot_be_read_ends_alone(over: Any, write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicError(BaseException):
+        """As libraries in Rust raise it."""
+
+    for error in (ValueError("digits"), PanicError("rust")):
+        assistant, engine = over(write.say("word " * 200), delay=0.001)
+        beside = assistant.stream("q")
+        next(beside)
+
+        def parser(error: BaseException = error) -> Any:
+            class Broken:
+                def feed(self, token: int) -> Any:
+                    raise error
+
+            return Broken()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(assistant.format, "parser", parser)
+            with pytest.raises(EngineError, match=f"could not be read: {type(error).__name__}: {error}"):
+                assistant.reply("q")
+        assert len(list(beside)) > 100
+        eventually(lambda engine=engine: engine.aborted == [engine.asked[1]])
+        assert assistant.problem() == ""
+
+
+def test_a_request_that_cannot_begin_ends_alone(over: Any, write: Writer) -> None:
+    class PanicError(BaseException):
+        """As libraries in Rust raise it."""
+
+    for error in (RuntimeError("boom"), PanicError("rust"), MemoryError()):
+        assistant, engine = over(error, write.say("word " * 50), delay=0.001)
+        with pytest.raises(EngineError, match=f"could not begin: {type(error).__name__}"):
+            assistant.reply("q")
+        assert assistant.reply("q").content.startswith("word")
+        assert (assistant.problem(), engine.restarts) == ("", 0)
 
 
 def test_error_of_one_request_is_its_own(over: Any, write: Writer) -> None:

@@ -81,6 +81,26 @@ class EngineError(ChatGLMError, RuntimeError):
     """The engine found its own books wrong, or was called out of order: a bug, which the message helps to find."""
 
 
+def typed_error(error: BaseException, what: str) -> ChatGLMError:
+    """Whatever was raised, as an error of this tree, with its cause.
+
+    Libraries written in Rust raise `PanicException`, which is a `BaseException` and no `Exception`.
+
+    Args:
+        what: failed, for the message.
+
+    Raises:
+        KeyboardInterrupt, SystemExit, GeneratorExit: these are no failures, and go on.
+    """
+    if isinstance(error, ChatGLMError):
+        return error
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    made = EngineError(f"{what}: {type(error).__name__}: {str(error)[:400]}")
+    made.__cause__ = error
+    return made
+
+
 class ServiceError(ChatGLMError, ConnectionError):
     """Another server failed: the message has its address and what it said."""
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import queue
 import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from chatglm.errors import EngineError
+from chatglm.errors import EngineError, typed_error
 
 if TYPE_CHECKING:
     from chatglm.engine.engine import Engine, EngineStats, Event
@@ -31,18 +35,29 @@ class Ticket:
     open: set[int] = field(default_factory=set)  # answers that are not finished
 
 
+_log = logging.getLogger("chatglm.engine")
+_FAILURES, _WINDOW = 5, 60.0
+"""An engine that fails more than 5 times in 60 seconds is not started again."""
+_FORKED = "this assistant was made before a fork, and its threads are not in the child process; load it in the child"
+
+
 class Driver:
-    """Owns the one thread that touches the engine. Whatever it raises goes to everyone who waits."""
+    """Owns the one thread that touches the engine. An error of the engine ends the requests that it has; then it begins
+    again, unless it does nothing but fail.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets: dict[int, Ticket] = {}
-        self._lock = threading.Lock()  # between "is it still running?" and an order to it
+        # Between "is it still running?" and an order to it. A garbage collection may release tickets while it is held.
+        self._lock = threading.RLock()
         self._ended = ""
         self._cause: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="chatglm engine", daemon=True)
+        self._failures: list[float] = []  # when the engine failed
+        self._thread: threading.Thread | None = threading.Thread(target=self._work, name="chatglm engine", daemon=True)
         self._thread.start()
+        _drivers.add(self)
 
     @property
     def problem(self) -> str:
@@ -77,6 +92,14 @@ class Driver:
         self._order(partial(self._begin, *tickets))
         return tickets
 
+    def check(self) -> None:
+        """
+        Raises:
+            EngineError: the thread has ended; the message says why.
+        """
+        if self._ended:
+            raise EngineError(self._ended) from self._cause
+
     def release(self, ticket: Ticket, index: int | None = None) -> None:
         """Nobody reads this ticket's news any more; or that of one answer."""
         if ticket.open or ticket.request is None:
@@ -85,27 +108,61 @@ class Driver:
                     self._orders.put(partial(self._abort, ticket, index))
 
     def stop(self) -> None:
+        if self._thread is None:
+            return  # it is the parent process's
         with self._lock:
             self._orders.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    def disown(self) -> None:
+        """In the child process after a fork, where the thread is not: say so to all who wait or will ask. Locks and
+        queues may have been in use by it, so they are not touched.
+        """
+        self._thread, self._ended, self._cause = None, _FORKED, None
+        self._lock, self._orders = threading.RLock(), queue.SimpleQueue()
+        tickets, self._tickets = list(self._tickets.values()), {}
+        for ticket in tickets:
+            if ticket.loop is None:
+                ticket.inbox = queue.SimpleQueue()
+                ticket.inbox.put(EngineError(_FORKED))
+
     def _order(self, order: Callable[[], None]) -> None:
         with self._lock:
-            if self._ended:
-                raise EngineError(self._ended) from self._cause
+            self.check()
             self._orders.put(order)
 
     # In the thread
 
     def _work(self) -> None:
+        while not self._ended:
+            try:
+                while self._obey():
+                    if not self._engine.idle:
+                        self._pass_on(self._engine.step())
+                self._end("the assistant is closed", None)
+            except BaseException as error:
+                self._begin_again(error)
+
+    def _begin_again(self, error: BaseException) -> None:
+        """After an error that is not one answer's: fail what runs, and start the engine again, if that can help."""
+        why = f"the engine stopped: {type(error).__name__}: {error}"
+        now = time.monotonic()
+        self._failures = [then for then in self._failures if now - then < _WINDOW] + [now]
+        if len(self._failures) > _FAILURES or not isinstance(error, Exception):
+            _log.critical("%s; it is not started again", why, exc_info=error)
+            self._end(why, error)
+            return
+        _log.error("%s; its requests have failed, and it starts again", why, exc_info=error)
         try:
-            while self._obey():
-                if not self._engine.idle:
-                    self._pass_on(self._engine.step())
-            self._end("the assistant is closed", None)
-        except BaseException as error:
-            self._end(f"the engine stopped: {type(error).__name__}: {error}", error)
+            self._engine.restart()
+        except BaseException as another:
+            _log.critical("the engine cannot be started again", exc_info=another)
+            self._end(why, error)
+            return
+        left = list(self._tickets.values())
+        self._tickets.clear()
+        self._fail(left, why, error)
 
     def _obey(self) -> bool:
         """Carry out what was ordered, and wait for an order if there is nothing else to do; False: stop."""
@@ -124,10 +181,11 @@ class Driver:
             for ticket in tickets:
                 ticket.request = ticket.begin()
                 begun.append(ticket)
-        except Exception as error:  # of one of these requests, not of the engine
+        except BaseException as error:  # of one of these requests, not of the engine
+            failure = typed_error(error, "the request could not begin")
             for ticket in begun:
                 self._engine.abort(ticket.request)
-            self._deliver([(ticket, error) for ticket in tickets])
+            self._deliver([(ticket, failure) for ticket in tickets])
             return
         for ticket in tickets:
             ticket.open = set(range(ticket.answers))
@@ -183,10 +241,26 @@ class Driver:
             order = self._orders.get()
             if isinstance(order, partial) and order.func == self._begin:
                 left += order.args
-        for ticket in left:
+        self._fail(left, why, error)
+
+    def _fail(self, tickets: Sequence[Ticket], why: str, error: BaseException | None) -> None:
+        for ticket in tickets:
+            ticket.open.clear()
             news = EngineError(why)
             news.__cause__ = error
             self._deliver([(ticket, news)])
+
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for driver in list(_drivers):
+        driver.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _put_all(items: Sequence[tuple[Ticket, Any]]) -> None:

@@ -37,7 +37,7 @@ from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
 from chatglm.chat.generations import OFFICIAL_SAMPLING
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.chat.streaming import StopStrings, StreamDecoder
-from chatglm.errors import ChatGLMError, ContextError, EngineError, InputError, UnsupportedError
+from chatglm.errors import ChatGLMError, ContextError, InputError, UnsupportedError, typed_error
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -214,12 +214,18 @@ class _Reading:
     def take(self, news: Any) -> Iterator[Delta]:
         if isinstance(news, ChatGLMError):
             raise news
-        if isinstance(news, BaseException):
-            raise EngineError(f"the engine could not begin: {type(news).__name__}: {news}") from news
         choice = self._choices[news.index]
         if choice.finished:
             return
-        yield from choice.take(news)
+        deltas = choice.take(news)
+        while True:
+            try:
+                delta = next(deltas)
+            except StopIteration:
+                break
+            except BaseException as error:
+                raise typed_error(error, "the answer could not be read")  # noqa: B904  (it has its cause)
+            yield delta
         if choice.finished and news.finish is None and not self.done:
             self._end(news.index)
 
@@ -317,6 +323,7 @@ class Assistant(BaseAssistant):
         return self._driver.problem
 
     def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
+        self._driver.check()
         return self._read(self._plan(Ask.of(messages, options, self.defaults)))
 
     def astream(self, messages: Messages, **options: Unpack[Options]) -> AsyncGenerator[Delta]:
@@ -329,6 +336,7 @@ class Assistant(BaseAssistant):
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
     ) -> Generator[Delta]:
+        self._driver.check()
         return self._read(self._plan_text(prompt, params_of(params, self.defaults), adapter))
 
     def astream_text(
@@ -347,6 +355,7 @@ class Assistant(BaseAssistant):
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
     ) -> AsyncGenerator[Delta]:
+        self._driver.check()
         asked = params_of(params, self.defaults)
         plans = await asyncio.to_thread(lambda: [self._plan_text(prompt, asked, adapter) for prompt in prompts])
         tickets = self._driver.submit([plan.asked for plan in plans], asyncio.get_running_loop())
@@ -369,6 +378,7 @@ class Assistant(BaseAssistant):
             self._driver.release(ticket)
 
     async def _aread(self, make: Callable[[], _Plan]) -> AsyncGenerator[Delta]:
+        self._driver.check()
         # A long history takes a while to tokenise, a schema to compile: not in the event loop.
         plan = await asyncio.to_thread(make)
         (ticket,) = self._driver.submit([plan.asked], asyncio.get_running_loop())

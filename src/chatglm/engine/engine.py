@@ -13,6 +13,7 @@ kernels, where a row's sums are the same in any batch, and not its randomness, w
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from bisect import bisect_left, insort
@@ -29,11 +30,12 @@ from chatglm.engine.runners import Chunk, Runner, runner_for
 from chatglm.engine.sampling import Answer, Draw, draw, log_probabilities
 from chatglm.engine.scheduler import Scheduler, Span, Task
 from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
-from chatglm.errors import ChatGLMError, EngineError, InputError, NumericalError, QueueFullError
+from chatglm.errors import ChatGLMError, EngineError, InputError, NumericalError, QueueFullError, typed_error
 from chatglm.params import SamplingParams
 
 __all__ = ["Engine", "EngineStats", "Event", "Request"]
 
+_log = logging.getLogger("chatglm.engine")
 _DIALOGUES = 16
 """Without a memory limit, there is room for so many dialogues that fill the model's context, if the machine has it."""
 _SHARE = 0.25
@@ -102,6 +104,7 @@ class EngineStats:
         preemptions: how often an answer lost its pages and was computed again.
         proposed_tokens, accepted_tokens: of speculation.
         steps: of the model.
+        restarts: how often the engine failed and began again, without the requests that it had.
     """
 
     waiting: int = 0
@@ -115,6 +118,7 @@ class EngineStats:
     proposed_tokens: int = 0
     accepted_tokens: int = 0
     steps: int = 0
+    restarts: int = 0
 
 
 class Engine:
@@ -160,24 +164,40 @@ class Engine:
                 )
             pages = min(pages, (max_running + 1) * (-(-self.context // PAGE_TOKENS) + 1))
         self.runner.allocate(pages)
-        self._table = PageTable(pages)
-        self._scheduler = Scheduler(
-            self._table, budget=max(budget, max_running + 1), max_running=max_running, max_waiting=max_waiting
-        )
+        self._pages = pages
+        self._limits = {"budget": max(budget, max_running + 1), "max_running": max_running, "max_waiting": max_waiting}
+        self._proposer: Proposer | None = None
+        if speculate is not False:
+            self._proposer = PromptLookup() if speculate is True else speculate
+            if self._proposer.vocabulary not in (None, self.runner.vocabulary):
+                raise InputError(
+                    f"draft model: has {self._proposer.vocabulary} tokens, and the model {self.runner.vocabulary}; it "
+                    "can guess only for a model of its own vocabulary"
+                )
+        self._prompt_tokens = self._cached_tokens = self._generated = self._steps = 0
+        self._preemptions = self._proposed = self._accepted = self._restarts = 0  # of those that are gone
+        self._begin()
+        self._duration = 1.0  # seconds that an answer runs, those of late counting most
+
+    def _begin(self) -> None:
+        """Empty books."""
+        self._table = PageTable(self._pages)
+        self._scheduler = Scheduler(self._table, **self._limits)
         for adapter in (None, *self.runner.adapters) if self.runner.prefix else ():
             self.runner.write_prefix(self._scheduler.add_prefix(_salt(adapter), self.runner.prefix))
         self._times = _StepTimes()
-        self._speculator: Speculator | None = None
-        if speculate is not False:
-            proposer = PromptLookup() if speculate is True else speculate
-            if proposer.vocabulary not in (None, self.runner.vocabulary):
-                raise InputError(
-                    f"draft model: has {proposer.vocabulary} tokens, and the model {self.runner.vocabulary}; it can "
-                    "guess only for a model of its own vocabulary"
-                )
-            self._speculator = Speculator(proposer, self._times)
-        self._prompt_tokens = self._cached_tokens = self._generated = self._steps = 0
-        self._duration = 1.0  # seconds that an answer runs, those of late counting most
+        self._speculator = None if self._proposer is None else Speculator(self._proposer, self._times)
+
+    def restart(self) -> None:
+        """Drop every request, and the prefix cache, and go on with new ones. For when `step` has failed: what it left
+        of its books and of the pages cannot be trusted.
+        """
+        for task in (*self._scheduler.running, *self._scheduler.waiting):
+            self._forget(task.owner)
+        self._preemptions += self._scheduler.preemptions
+        self._count_guesses()
+        self._begin()
+        self._restarts += 1
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -262,8 +282,7 @@ class Engine:
             request._answers.remove(answering)
             task, heir = answering.task, next((each for each in request._answers if each.task is None), None)
             if task is not None and heir is not None:  # it reads the prompt for the others
-                if self._speculator is not None:
-                    self._speculator.forget(answering)
+                self._forget(answering)
                 heir.task, task.owner = task, heir
             elif task is not None:
                 self._end(task)
@@ -373,8 +392,7 @@ class Engine:
                 continue
             tokens = [each.token for each in draws]
             self._generated += len(tokens)
-            if self._speculator is not None:
-                self._speculator.observe(answering, tokens)
+            self._observe(answering, tokens)
             if answering.task is None:
                 answering.task = self._scheduler.fork(span.task, len(request.prompt), tokens, answering)
             else:
@@ -399,18 +417,54 @@ class Engine:
         due = [task for task in self._scheduler.running if task.remaining == 1]
         reading = sum(task.remaining for task in self._scheduler.running if task.remaining > 1)
         asked = [(task.owner, task.ids, task.limit - len(task.ids) - 1) for task in due]
-        for task, guess in zip(due, self._speculator.propose(asked, min(reading, self._scheduler.budget)), strict=True):
+        try:
+            guesses = self._speculator.propose(asked, min(reading, self._scheduler.budget))
+            for guess in guesses:
+                if guess and not 0 <= min(guess) <= max(guess) < self.runner.vocabulary:
+                    raise InputError(f"tokens {guess!r:.80} are not all of the model's {self.runner.vocabulary}")
+        except BaseException as error:
+            self._stop_guessing(error)
+            return
+        for task, guess in zip(due, guesses, strict=True):
             task.proposal = guess
+
+    def _observe(self, answering: _Answering, tokens: Sequence[int]) -> None:
+        """Tell the speculator what came."""
+        if self._speculator is not None:
+            try:
+                self._speculator.observe(answering, tokens)
+            except BaseException as error:
+                self._stop_guessing(error)
+
+    def _forget(self, answering: _Answering) -> None:
+        """Tell the speculator that an answer is over."""
+        if self._speculator is not None:
+            try:
+                self._speculator.forget(answering)
+            except BaseException as error:
+                self._stop_guessing(error)
+
+    def _stop_guessing(self, error: BaseException) -> None:
+        """No answer depends on guesses, so none ends with who makes them; its memory is free."""
+        failure = typed_error(error, "a proposer failed")
+        _log.warning("speculative decoding is off from now on: %s", failure, exc_info=error)
+        self._count_guesses()
+        self._proposer = self._speculator = None
+
+    def _count_guesses(self) -> None:
+        if self._speculator is not None:
+            self._proposed += self._speculator.proposed
+            self._accepted += self._speculator.accepted
 
     def _end(self, task: Task) -> None:
         if (began := task.owner.began) and task.state != "finished":
             self._duration += 0.1 * (time.perf_counter() - began - self._duration)
         self._scheduler.finish(task)
-        if self._speculator is not None:
-            self._speculator.forget(task.owner)
+        self._forget(task.owner)
 
     def stats(self) -> EngineStats:
         """Figures for those who watch."""
+        speculator = self._speculator  # one look at it: another thread may ask
         return EngineStats(
             waiting=len(self._scheduler.waiting),
             running=len(self._scheduler.running),
@@ -419,10 +473,11 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             generated_tokens=self._generated,
-            preemptions=self._scheduler.preemptions,
-            proposed_tokens=self._speculator.proposed if self._speculator is not None else 0,
-            accepted_tokens=self._speculator.accepted if self._speculator is not None else 0,
+            preemptions=self._preemptions + self._scheduler.preemptions,
+            proposed_tokens=self._proposed + (speculator.proposed if speculator is not None else 0),
+            accepted_tokens=self._accepted + (speculator.accepted if speculator is not None else 0),
             steps=self._steps,
+            restarts=self._restarts,
         )
 
     def check(self) -> None:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from chatglm.engine.constraint import Constraint
-from chatglm.errors import ChatGLMError, EngineError, InputError, NumericalError
+from chatglm.errors import ChatGLMError, InputError, NumericalError, typed_error
 from chatglm.kernels.native import torch_on_one_thread
 from chatglm.params import SamplingParams
 
@@ -41,6 +41,7 @@ _HOTTEST = 1e30
 """Temperatures and penalties above count as this one, and those below 1 / 1e30 as that: their products fit float32."""
 _MOST = 1e38
 """Penalised scores are kept within, so that no sum of them leaves float32."""
+_FAILED = "this answer failed"
 _DAMAGED = "the weights are damaged, or their precision is too low for them (try .float() or bfloat16)"
 
 
@@ -334,7 +335,7 @@ def _draw(
             try:
                 answer.accept(draws[row].token)
             except BaseException as error:
-                failure = answer.failure = failure_of(error)
+                failure = answer.failure = typed_error(error, _FAILED)
                 break
             taken.append(draws[row])
             if answer.stopped or row == first + len(ahead) or draws[row].token != ahead[row - first]:
@@ -362,7 +363,7 @@ def _adjust(
         try:
             answer.adjust(scores[row], ahead[:done], constraint)
         except BaseException as error:
-            errors[row] = failure_of(error)
+            errors[row] = typed_error(error, _FAILED)
             return
         if constraint is not None and done < len(ahead):
             if ahead[done] in answer.stop_ids or scores[row, ahead[done]] == -math.inf:
@@ -371,25 +372,8 @@ def _adjust(
                 constraint = constraint.fork() if done == 0 else constraint
                 constraint.accept(ahead[done])
             except BaseException as error:
-                errors[row + 1] = failure_of(error)
+                errors[row + 1] = typed_error(error, _FAILED)
                 return
-
-
-def failure_of(error: BaseException) -> ChatGLMError:
-    """What ends one answer, of whatever was raised while its token was chosen.
-
-    Libraries written in Rust raise `PanicException`, which is no `Exception`.
-
-    Raises:
-        KeyboardInterrupt, SystemExit, GeneratorExit: these are no failures, and go on.
-    """
-    if isinstance(error, ChatGLMError):
-        return error
-    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-        raise error
-    made = EngineError(f"this answer failed: {type(error).__name__}: {str(error)[:400]}")
-    made.__cause__ = error
-    return made
 
 
 def _choose(
@@ -416,7 +400,7 @@ def _choose(
                 for row, token in zip(part, of(theirs, [rows[row] for row in part]), strict=True):
                     chosen[row] = token
             except BaseException as error:
-                errors |= dict.fromkeys(part, failure_of(error))
+                errors |= dict.fromkeys(part, typed_error(error, _FAILED))
     return [Draw(token) for token in chosen]
 
 

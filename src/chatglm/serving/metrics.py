@@ -19,7 +19,7 @@ __all__ = ["Metrics"]
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
 # What the engine's figures mean; the others are momentary.
-_TOTALS = ("_tokens", "preemptions", "steps")
+_TOTALS = ("_tokens", "preemptions", "steps", "restarts")
 
 
 @dataclasses.dataclass
