@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["main"]
 
@@ -13,24 +18,54 @@ __all__ = ["main"]
 COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
     "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
-    "bench": ("chatglm.cli.bench", "how fast a model or a server answers: first token, tokens/s, many clients at once"),
-    "finetune": ("chatglm.cli.finetune", "teach a model your dialogues: full, LoRA, P-tuning v2 or freeze"),
+    "bench": ("chatglm.cli.bench", "measure a model or a server: time to first token, throughput, concurrent requests"),
+    "finetune": ("chatglm.cli.finetune", "train a model on your dialogues: full, LoRA, P-tuning v2 or freeze"),
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),
-    "evaluate": ("chatglm.cli.evaluate", "loss and scores of generated answers on dialogues; accuracy by cloze"),
+    "evaluate": (
+        "chatglm.cli.evaluate",
+        "measure the loss on dialogues, and score generated answers or choices",
+    ),
     "pretrain": ("chatglm.cli.pretrain", "pre-train on plain texts by blank infilling"),
-    "quantize": ("chatglm.cli.quantize", "weights of 4 or 8 bits: less memory, more speed"),
-    "info": ("chatglm.cli.info", "this machine and installation: versions, kernels in use and why"),
-    "tokenizer": ("chatglm.cli.tokenizer", "learn a SentencePiece vocabulary in the official layout"),
+    "quantize": ("chatglm.cli.quantize", "quantize a checkpoint to 4 or 8 bits: less memory, more speed"),
+    "info": ("chatglm.cli.info", "show versions, the kernels in use and the reason for them"),
+    "tokenizer": ("chatglm.cli.tokenizer", "train a SentencePiece tokenizer in the official layout"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 well, 1 a problem said in one line, 2 wrong usage)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    from chatglm import __version__
-    from chatglm.errors import ChatGLMError
+    """Run the command line; returns the exit status.
 
-    parser = argparse.ArgumentParser(prog="chatglm", description="Models of the ChatGLM family, from the command line.")
+    0: done. 1: a problem, said in one line on stderr. 2: wrong usage. 130: Ctrl-C. 141: the reader of the output left.
+    """
+    _prepare_streams()
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # a full disk is noticed now, not when Python ends
+    except KeyboardInterrupt:
+        status = _say("", 130)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        status = 141
+    except Exception as error:
+        if (line := _in_one_line(error)) is None:
+            raise
+        status = _say(f"chatglm: {line}\n", 1)
+    _give_up_broken_streams()
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser that notices when its help cannot be written; argparse itself says nothing then."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        stream = file or sys.stderr
+        stream.write(message or "")
+        stream.flush()
+
+
+def _run(argv: list[str]) -> int:
+    from chatglm import __version__
+
+    parser = _Parser(prog="chatglm", description="Models of the ChatGLM family, from the command line.")
     parser.add_argument("--version", action="version", version=f"chatglm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     # Only the chosen command's module is imported; the others show their line of help.
@@ -40,18 +75,112 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == chosen:
             importlib.import_module(module).add_arguments(command)
     arguments = parser.parse_args(argv)
+    if not _working_folder_exists():
+        raise FileNotFoundError("the working folder does not exist any more; change to another one")
+    status: int = importlib.import_module(COMMANDS[arguments.command][0]).run(arguments)
+    return status
+
+
+# Streams
+
+
+def _prepare_streams() -> None:
+    """Make sure that there are three streams, and that no character can end the program.
+
+    A closed stream (`>&-`) becomes the null device. A character that the output's encoding does not have is written as
+    an escape (`\\u4f60`). Bytes on stdin that are no text are errors of decoding, which the command reports.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so no file of ours does
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 — the program's own
+        elif not isinstance(stream, io.TextIOWrapper):
+            continue  # somebody else's, who called `main`
+        elif mode == "w":
+            stream.reconfigure(errors="backslashreplace")
+        else:
+            # The POSIX locale says ASCII and means "unknown"; every ASCII text is UTF-8.
+            ascii_only = stream.encoding.lower().replace("_", "-") in ("ascii", "us-ascii", "ansi-x3.4-1968", "646")
+            stream.reconfigure(encoding="utf-8" if ascii_only else stream.encoding, errors="strict")
+
+
+def _say(text: str, status: int) -> int:
+    """Write to stderr if that is possible, and return the exit status."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text or "\n")
+        sys.stderr.flush()
+    return status
+
+
+def _give_up_broken_streams() -> None:
+    """Let what cannot be written go, so that Python does not complain about it when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+        except ValueError:  # closed
+            pass
+
+
+# Errors
+
+
+def _in_one_line(error: Exception) -> str | None:
+    """What to say of an error that is the caller's or the machine's; None for one that is ours."""
+    from chatglm.errors import ChatGLMError
+
+    if isinstance(error, ChatGLMError):
+        return str(error)
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        reason = " ".join(str(error).split())
+        return (
+            "out of memory" + (f" ({reason:.200})" if reason else "") + "; free some, or use a smaller model or batch"
+        )
+    if isinstance(error, UnicodeError):
+        return f"text cannot be encoded or decoded: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package {error.name} is not installed; install chatglm again"
+    if isinstance(error, ImportError):
+        reason = " ".join(str(error).split())
+        return f"a library cannot be loaded ({reason}); too little memory, or a broken installation"
+    if isinstance(error, OSError):
+        return _of_system(error)
+    return None
+
+
+def _of_system(error: OSError) -> str:
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}: {reason}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
+        return f"the output cannot be written: {reason}"
+    return reason
+
+
+def _working_folder_exists() -> bool:
     try:
-        status: int = importlib.import_module(COMMANDS[arguments.command][0]).run(arguments)
-        return status
-    except ChatGLMError as error:
-        print(f"chatglm: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        sys.stderr.close()
-        return 141
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has a class of its own for CUDA; on a CPU it raises a plain RuntimeError.
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    signs = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "can't start new thread")
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in signs)
 
 
 if __name__ == "__main__":

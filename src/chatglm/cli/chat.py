@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, open_assistant
 from chatglm.errors import ContextError, InputError
@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    for name in ("question", "system", "stop"):
+        if hasattr(arguments, name):
+            setattr(arguments, name, _text(getattr(arguments, name)))
     SamplingParams.from_arguments(arguments)  # refuses what is out of range, before a model is loaded
     with open_assistant(arguments) as assistant:
         dialogue = _Dialogue(
@@ -58,6 +61,25 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _converse(dialogue)
     return 0
+
+
+def _text(given: Any) -> Any:
+    """Words of the command line as text. In the POSIX locale Python reads them as bytes; UTF-8 is what they are then.
+
+    Raises:
+        InputError: they are in another encoding.
+    """
+    if isinstance(given, list):
+        return [_text(word) for word in given]
+    if not isinstance(given, str) or given.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in given):
+        return given
+    try:
+        return given.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise InputError(
+            f"{given!a}: this text is not in the terminal's encoding ({sys.getfilesystemencoding()}); set the "
+            "terminal to UTF-8, or convert the text"
+        ) from None
 
 
 def _start(assistant: BaseAssistant, system: str | None) -> tuple[Message, ...]:
@@ -164,7 +186,10 @@ def _converse(dialogue: _Dialogue) -> None:
         except EOFError:
             return
         except UnicodeDecodeError as error:
-            raise InputError(f"the input is not UTF-8 ({error})") from None
+            raise InputError(
+                f"the input is not {sys.stdin.encoding} ({error.reason} at byte {error.start}); convert it, or "
+                "name its encoding: PYTHONIOENCODING=gbk"
+            ) from None
         if question in STOP:
             return
         if question in CLEAR:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import shlex
 import sys
 from typing import Any
@@ -187,8 +186,6 @@ def _preview(settings: Any, count: int) -> int:
     file = settings.data_config.path("train")
     if file is None:
         raise InputError("DATA: give the file with the dialogues")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # data may hold what a terminal has no signs for
     folder = settings.base
     for line in preview(
         file,

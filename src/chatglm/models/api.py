@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    Cache,
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from chatglm.chat.calls import parse_json_arguments, parse_python_call
 from chatglm.chat.formats import Persona, chat_format, postprocess, postprocess_v1
@@ -48,6 +55,28 @@ class FiniteScores(LogitsProcessor):  # type: ignore[misc]
                 "damaged, or their precision is too low for them (try .float() or bfloat16)"
             )
         return scores
+
+
+class _StopTexts(StoppingCriteria):  # type: ignore[misc]
+    """Ends an answer whose newest tokens complete one of some texts.
+
+    `transformers`' own criterion looks for the texts in single tokens' strings; it finds none that is spelled in tokens
+    of half a character, as byte-level vocabularies spell emoji, and takes seconds to prepare.
+
+    Args:
+        prompt: tokens in front of the answer.
+    """
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str], prompt: int) -> None:
+        self._tokenizer, self._texts, self._prompt = tokenizer, texts, prompt
+        # A token has a byte or more; some more tokens in front, because decoding may drop a leading blank.
+        self._tail = max(len(text.encode("utf-8", "surrogatepass")) for text in texts) + 4
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        rows = input_ids[:, self._prompt :][:, -self._tail :].tolist()
+        decoded = self._tokenizer.batch_decode(rows, skip_special_tokens=True)
+        ended = [any(text in row for text in self._texts) for row in decoded]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
 
 class _KnowsIds(Cache):  # type: ignore[misc]
@@ -111,8 +140,13 @@ class ChatMixin:
     config: Any
     device: torch.device
 
-    def chat(self, tokenizer: Any, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
+    def chat(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
         """Answer one query.
+
+        Args:
+            args: the tokenizer first; see above.
+            kwargs: see above. With `stop_strings` the answer ends with the first of these texts in it. `streamer` gets
+                the ids as they come. `tokenizer`, which `generate` needs for some options, need not be given again.
 
         Returns:
             The response and a new history that ends with it. The response is a string; for ChatGLM3 and GLM-4 it is a
@@ -124,9 +158,10 @@ class ChatMixin:
             TokenizerError: the tokenizer belongs to another model.
             NumericalError: the model returned NaN.
         """
+        tokenizer, args = _take_tokenizer(args, kwargs)
         return _dialogue(self, tokenizer).chat(*args, **kwargs)
 
-    def stream_chat(self, tokenizer: Any, *args: Any, **kwargs: Any) -> Iterator[tuple[Any, ...]]:
+    def stream_chat(self, *args: Any, **kwargs: Any) -> Iterator[tuple[Any, ...]]:
         """`chat`, token by token: yields (response so far, new history), and the cache with `return_past_key_values`.
 
         Text ends at whole characters, and the last yield equals `chat`'s result. A cache goes back in as
@@ -135,6 +170,7 @@ class ChatMixin:
         Raises:
             InputError, TokenizerError, NumericalError: as `chat`, before the first token or at the failing one.
         """
+        tokenizer, args = _take_tokenizer(args, kwargs)
         return _dialogue(self, tokenizer).stream_chat(*args, **kwargs)
 
     def build_inputs(self, tokenizer: Any, query: str, history: Sequence[Pair] | None = None) -> Any:
@@ -228,6 +264,18 @@ def _process_turns(parts: Sequence[str], history: Sequence[Turn], generation: Ge
     return response, turns
 
 
+def _take_tokenizer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """The tokenizer, first argument or keyword or both, and the other arguments."""
+    named = kwargs.pop("tokenizer", None)
+    if not args:
+        if named is None:
+            raise InputError("chat and stream_chat need the tokenizer as their first argument")
+        return named, args
+    if named is not None and named is not args[0]:
+        raise InputError("tokenizer: given twice, and not the same; leave the keyword out")
+    return args[0], args[1:]
+
+
 def _dialogue(model: Any, tokenizer: Any) -> _Pairs | _Roles | _Character:
     generation = getattr(tokenizer, "generation", None)
     if generation is None:
@@ -271,6 +319,14 @@ class _Dialogue:
         for name, single in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
             if options.get(name, single) != single:
                 raise InputError(f"{name}={options[name]}: a chat gives one answer, as text; use generate for more")
+        if texts := _stop_texts(options.pop("stop_strings", None)):
+            given = options.get("stopping_criteria") or []
+            several = given if isinstance(given, list | tuple) else [given]
+            ours = _StopTexts(self.tokenizer, texts, len(prompt))
+            options["stopping_criteria"] = StoppingCriteriaList([*several, ours])
+        for config in (options.get("generation_config"), self.model.generation_config):
+            if getattr(config, "stop_strings", None) or getattr(config, "token_healing", None):
+                options["tokenizer"] = self.tokenizer
         options["do_sample"] = bool(do_sample and temperature > 0)
         if options["do_sample"]:
             options |= {"temperature": temperature, "top_p": top_p}
@@ -335,6 +391,18 @@ class _Dialogue:
                 yield reader.parts, cache
         if reader.close() or not yielded:  # an answer of nothing is still an answer
             yield reader.parts, cache
+
+
+def _stop_texts(given: Any) -> list[str]:
+    """`stop_strings` as a list.
+
+    Raises:
+        InputError: something else than texts, or an empty one.
+    """
+    texts = [given] if isinstance(given, str) else list(given or [])
+    if not all(isinstance(text, str) and text for text in texts):
+        raise InputError(f"stop_strings: expected texts that are not empty, got {given!r:.80}")
+    return texts
 
 
 def _as_set(ids: int | Sequence[int] | None) -> set[int]:

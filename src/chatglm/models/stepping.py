@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from chatglm.errors import UnsupportedError
+
 __all__ = ["step_through"]
 
 
@@ -24,9 +26,14 @@ class _Abandoned(BaseException):
 
 
 class _LockStep(BaseStreamer):  # type: ignore[misc]
-    """Hands tokens from the generating thread to the reading one, one at a time."""
+    """Hands tokens from the generating thread to the reading one, one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        streamer: the caller's own, which gets everything too.
+    """
+
+    def __init__(self, streamer: BaseStreamer | None = None) -> None:
+        self._streamer = streamer
         self.token: Tensor | None = None
         self.error: BaseException | None = None
         self.abandoned = False
@@ -37,6 +44,8 @@ class _LockStep(BaseStreamer):  # type: ignore[misc]
     # Generating thread
 
     def put(self, value: Tensor) -> None:
+        if self._streamer is not None:
+            self._streamer.put(value)
         if not self._seen_prompt:  # the first call brings the prompt
             self._seen_prompt = True
             return
@@ -47,7 +56,9 @@ class _LockStep(BaseStreamer):  # type: ignore[misc]
             self.wait()
 
     def end(self) -> None:
-        """Called by generate after its last token; the thread's own end says the same."""
+        """Called by generate after its last token; to the reader the thread's own end says the same."""
+        if self._streamer is not None:
+            self._streamer.end()
 
     def wait(self) -> None:
         self._wanted.acquire()
@@ -75,9 +86,17 @@ class _LockStep(BaseStreamer):  # type: ignore[misc]
 def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
     """Iterate over the new tokens, each (batch,), of `model.generate(*args, **kwargs)`; an error in it is raised here.
 
-    Closing the iterator early ends the generation. Beam search cannot be stepped through: generate refuses it.
+    Closing the iterator early ends the generation, and the caller's `streamer`.
+
+    Raises:
+        UnsupportedError: beam search, whose answer is not known before its end.
     """
-    link = _LockStep()
+    if (kwargs.get("num_beams") or 1) > 1:
+        raise UnsupportedError(
+            f"num_beams={kwargs['num_beams']}: beam search cannot be streamed, because its answer is known only at the "
+            "end; use chat or generate, or leave num_beams out"
+        )
+    link = _LockStep(kwargs.pop("streamer", None))
     settings = _ThreadSettings()
 
     def run() -> None:
@@ -87,6 +106,7 @@ def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
             with settings.apply():
                 model.generate(*args, streamer=link, **kwargs)
         except _Abandoned:
+            link.end()  # nobody must wait for more
             return
         except BaseException as caught:
             error = caught
