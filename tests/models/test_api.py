@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny import chatglm_model
 from transformers import DynamicCache, LogitsProcessor
+from transformers.generation.streamers import BaseStreamer
 
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, NumericalError, TokenizerError, UnsupportedError
@@ -520,6 +521,74 @@ def test_assisted_decoding_streams_the_same(version: str, loaded) -> None:
         tokenizer, "再见", history, past_key_values=cache, return_past_key_values=True, **options
     )
     assert tuple(step) == model.chat(tokenizer, "再见", history, **options)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_stop_strings(version: str, loaded) -> None:
+    """Also a text that takes several tokens, of which none has a whole character."""
+    model, tokenizer = loaded(version)
+    for stop in ("。", "😀", "a. b"):
+        reply = tokenizer.encode_text(f"好{stop}你好你好")
+        forced = {"logits_processor": Force(prompt_length(tokenizer, version, "你好", []), reply)}
+        options: dict[str, Any] = {**forced, "stop_strings": [stop, "never"], "max_new_tokens": len(reply)}
+        text, history = model.chat(tokenizer, "你好", do_sample=False, **options)
+        *_, last = model.stream_chat(tokenizer, "你好", do_sample=False, **options)
+        assert last == (text, history)
+        whole = model.chat(tokenizer, "你好", do_sample=False, **forced, max_new_tokens=len(reply))[0]
+        assert whole.startswith(text)
+        assert len(text) < len(whole)
+        assert model.process_response(f"好{stop}", *([[]] * (version in ROLES))) in (text, (text, history[1:]))
+        # The tokenizer may be given once more, as generate wants it; one text needs no list; beams stop too.
+        assert model.chat(tokenizer, "你好", do_sample=False, tokenizer=tokenizer, **{**options, "stop_strings": stop})[
+            0
+        ] == (text)
+        assert model.chat(tokenizer=tokenizer, query="你好", do_sample=False, num_beams=2, **options)[0] == text
+
+
+def test_stop_strings_and_tokenizers_that_are_none(loaded) -> None:
+    model, tokenizer = loaded("chatglm3")
+    for wrong in ("", [""], [3]):
+        if wrong:
+            with pytest.raises(InputError, match="stop_strings"):
+                model.chat(tokenizer, "你好", stop_strings=wrong)
+    with pytest.raises(InputError, match="first argument"):
+        model.chat()
+    with pytest.raises(InputError, match="given twice"):
+        model.chat(tokenizer, "你好", tokenizer=copy.copy(tokenizer))
+    for version in VERSIONS:
+        model, tokenizer = loaded(version)
+        with pytest.raises(InputError, match="query: expected a string, got NoneType"):
+            model.chat(tokenizer, None)
+
+
+class Noted(BaseStreamer):
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.ended = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        self.ids += value.flatten().tolist()
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_streamer_in_a_stream(version: str, loaded) -> None:
+    """It gets prompt and tokens as generate gives them, and its end also where the reader leaves early."""
+    model, tokenizer = loaded(version)
+    streamer = Noted()
+    model.chat(tokenizer, "你好", do_sample=False, max_new_tokens=4, streamer=streamer)
+    again = Noted()
+    list(model.stream_chat(tokenizer, "你好", do_sample=False, max_new_tokens=4, streamer=again))
+    assert (again.ids, again.ended) == (streamer.ids, 1)
+    left = Noted()
+    stream = model.stream_generate(torch.tensor([streamer.ids[:-4]]), do_sample=False, max_new_tokens=4, streamer=left)
+    next(stream)
+    stream.close()
+    assert (left.ids, left.ended) == (streamer.ids[:-3], 1)
+    with pytest.raises(UnsupportedError, match="num_beams=2: beam search cannot be streamed"):
+        next(model.stream_chat(tokenizer, "你好", do_sample=False, num_beams=2))
 
 
 def test_no_stop_id_at_all(loaded) -> None:

@@ -566,6 +566,8 @@ class _Roles(_Dialogue):
             yield (*step, cache) if with_cache else step
 
     def _prompt(self, query: str, history: Sequence[Turn] | None, role: str) -> list[int]:
+        if not isinstance(query, str):
+            raise InputError(f"query: expected a string, got {type(query).__name__}")
         inputs = self.tokenizer.build_chat_input(query, history=list(history or []), role=role)
         return list(inputs["input_ids"][0].tolist())
 
