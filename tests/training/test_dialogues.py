@@ -207,7 +207,7 @@ def test_columns(tmp_path: Path) -> None:
     columns = {"prompt": "问", "response": "答", "history": "before"}
     (dialogue,) = read_dialogues(file, columns=columns)
     assert dialogue.messages == (Message("user", "a"), Message("assistant", "b"), *PAIR)
-    with pytest.raises(InputError, match=r"is of no known form; .*`columns`"):
+    with pytest.raises(InputError, match=r"is of no known form; .*data_config.columns.prompt="):
         list(read_dialogues(file))
     with pytest.raises(InputError, match="columns: 'question' is none of prompt, response, history"):
         list(read_dialogues(file, columns={"question": "问"}))
@@ -417,8 +417,8 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, reason in (
         (tmp_path / "nothing.json", r"nothing\.json: no such file"),
-        (tmp_path / "notes.txt", "read are .json and .jsonl"),
-        (tmp_path / "empty", "a folder without .json or .jsonl files"),
+        (tmp_path / "notes.txt", "the ending must be one of .json, .jsonl, .csv"),
+        (tmp_path / "empty", "a folder without .json, .jsonl, .csv, .tsv, .parquet files"),
         ([], "no files"),
     ):
         with pytest.raises(InputError, match=reason):

@@ -465,3 +465,28 @@ def test_encode_files(formats, tmp_path: Path) -> None:
     lines = tally.lines(most=1)
     assert lines[0].startswith("2 dialogues (2 pairs): 2 examples, ")
     assert lines[1:] == ["skipped: 2 bad rows", f"  {file}:2: {tally.skipped[0].reason}", "  … and 1 more"]
+
+
+class PanicException(BaseException):
+    """Named as what tiktoken raises, which is no Exception."""
+
+
+@pytest.mark.parametrize("error", [PanicException("explicit"), RecursionError("too deep"), ValueError("surrogates")])
+def test_a_text_that_cannot_be_tokenized_is_a_bad_row(error: BaseException, checkpoint, tmp_path, monkeypatch) -> None:
+    form = chat_format(AutoTokenizer.from_pretrained(checkpoint("chatglm3")))
+    file = tmp_path / "data.jsonl"
+    rows = [{"prompt": question, "response": "a"} for question in ("one", "bad", "two")]
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    encode_text = type(form.tokenizer).encode_text
+
+    def breaking(self: Any, text: str) -> list[int]:
+        if "bad" in text:
+            raise error
+        return encode_text(self, text)
+
+    monkeypatch.setattr(type(form.tokenizer), "encode_text", breaking)
+    tally = Tally()
+    assert len(list(encode_files(file, form, skip_bad_rows=True, tally=tally))) == 2
+    assert [bad.where for bad in tally.skipped] == [f"{file}:2"]
+    with pytest.raises(InputError, match=r"data\.jsonl:2: its text cannot become tokens"):
+        list(encode_files(file, form))

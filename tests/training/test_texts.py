@@ -78,8 +78,8 @@ class TestReading:
             ("a.jsonl", b'{"text": "\\ud83d"}', r"a.jsonl:1: text: half of a surrogate pair"),
             ("a.txt", b"x\n\xff", r"a.txt:2: not UTF-8 .*save the file as UTF-8"),
             ("a.txt", "x".encode("utf-16"), r"a.txt: is UTF-16; save it as UTF-8"),
-            ("a.csv", b"x", r"a.csv: read are .txt and .jsonl"),
-            ("", b"", r"a folder without .txt or .jsonl files"),
+            ("a.csv", b"x", r"a.csv: the ending must be one of .txt, .jsonl"),
+            ("", b"", r"a folder without .txt, .jsonl files"),
             ("none.txt", None, r"none.txt: no such file"),
         ],
     )

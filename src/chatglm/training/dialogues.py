@@ -4,14 +4,14 @@
 |----------------|-----------------------------------------------------------------------------------------------------|
 | `chatglm3`     | `{"conversations": [{"role", "content"} or {"role": "tool", "name", "parameters", "observation"}]}` |
 | `messages`     | `{"messages": [{"role", "content", "tool_calls"?}]}`, as GLM-4 and OpenAI have them                 |
-| `pairs`        | `{"prompt", "response", "history"?: [[question, answer]]}`, or the columns that `columns` names     |
+| `pairs`        | `{"prompt", "response", "history"?: [[question, answer]]}`; other common names, or `columns`        |
 | `firefly`      | `{"conversation": [{"human", "assistant"}]}`                                                        |
 | `alpaca`       | `{"instruction", "input"?, "output", "history"?}`                                                   |
 | `sharegpt`     | `{"conversations": [{"from", "value"}]}`                                                            |
 | `characterglm` | any of these with `"session_meta"` or `"meta"`: `{bot_name, bot_info, user_name, user_info}`        |
 
 Any row may have `"system"` and `"tools"`, any message `"loss": true | false`. Each row is told by itself, so forms may
-be mixed.
+be mixed. Files are .json, .jsonl, or tables (.csv, .tsv, .parquet) with these names as columns.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 from chatglm.chat.formats import Persona
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.errors import InputError
+from chatglm.training.tables import Unreadable, open_data, read_csv, read_parquet
 
 __all__ = ["BadRow", "Columns", "Dialogue", "Paths", "data_files", "detect_form", "named_files", "read_dialogues"]
 
@@ -82,14 +83,12 @@ def named_files(paths: Paths, endings: Collection[str], what: str, hint: str) ->
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if file.suffix in endings and file.is_file())
             if not found:
-                raise InputError(
-                    f"{path}: a folder without {' or '.join(endings)} files; give the files with the {what}"
-                )
+                raise InputError(f"{path}: a folder without {', '.join(endings)} files; give the files with the {what}")
             files += found
         elif not path.exists():
             raise InputError(f"{path}: no such file")
         elif path.suffix not in endings:
-            raise InputError(f"{path}: read are {' and '.join(endings)}{hint}")
+            raise InputError(f"{path}: the ending must be one of {', '.join(endings)}{hint}")
         else:
             files.append(path)
     if not files:
@@ -98,7 +97,7 @@ def named_files(paths: Paths, endings: Collection[str], what: str, hint: str) ->
 
 
 def data_files(paths: Paths) -> list[Path]:
-    """The .json and .jsonl files that paths name; see `named_files`."""
+    """The files of dialogues that paths name: .json, .jsonl, .csv, .tsv, .parquet; see `named_files`."""
     return named_files(paths, _READERS, "dialogues", "; convert it, or rename it if it is one of these")
 
 
@@ -108,7 +107,8 @@ def read_dialogues(
     """Dialogues one by one, however large the files are.
 
     Args:
-        paths: .json (a list, an object with a list in it, or JSON lines after all) or .jsonl; or folders of them.
+        paths: .json (a list, an object with a list in it, or JSON lines after all), .jsonl, .csv, .tsv or .parquet; or
+            folders of them.
         skipped: bad rows are added to it and left out; without it they are errors. What is behind a place where a
             .json file is no JSON cannot be read, and is an error in any case.
         columns: {"prompt": …, "response": …, "history": …}, what these columns are called in the data.
@@ -121,22 +121,17 @@ def read_dialogues(
         for line, row in _READERS[file.suffix](file, names):
             where = f"{file}:{line}"
             try:
-                if isinstance(row, _BadJson):
+                if isinstance(row, Unreadable):
                     raise InputError(row.reason)
                 dialogue = _dialogue(row, where, names)
-            except InputError as error:
-                reason = str(error).encode("utf-8", "backslashreplace").decode()  # it quotes what may be no text
+            except (InputError, RecursionError) as error:
+                said = str(error) if isinstance(error, InputError) else "nested too deep to be a dialogue"
+                reason = said.encode("utf-8", "backslashreplace").decode()  # it quotes what may be no text
                 if skipped is None:
                     raise InputError(f"{where}: {reason}") from None
                 skipped.append(BadRow(where, reason))
             else:
                 yield dialogue
-
-
-class _BadJson(NamedTuple):
-    """In place of a row that is no JSON."""
-
-    reason: str
 
 
 Numbered: TypeAlias = Iterator[tuple[int, Any]]
@@ -145,7 +140,7 @@ Numbered: TypeAlias = Iterator[tuple[int, Any]]
 
 def _read_lines(file: Path, columns: Columns | None = None) -> Numbered:
     """JSON lines: a broken one harms no other."""
-    with _open(file) as opened:
+    with open_data(file) as opened:
         for number, raw in enumerate(opened, 1):
             if number == 1:
                 _refuse_utf16(file, raw)
@@ -158,16 +153,18 @@ def _parse(raw: bytes) -> Any:
     try:
         return json.loads(raw.rstrip().decode("utf-8"))
     except UnicodeDecodeError as error:
-        return _BadJson(f"not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8")
+        return Unreadable(f"not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8")
     except json.JSONDecodeError as error:
-        return _BadJson(f"not JSON: {error.msg} at column {error.colno}; in a .jsonl file each line is one row")
+        return Unreadable(f"not JSON: {error.msg} at column {error.colno}; in a .jsonl file each line is one row")
     except RecursionError:
-        return _BadJson("nested too deep to be a dialogue")
+        return Unreadable("nested too deep to be a dialogue")
+    except ValueError as error:  # Python reads no number of more than 4,300 digits
+        return Unreadable(f"a number in it cannot be read ({str(error).partition(';')[0]})")
 
 
 def _read_json(file: Path, columns: Columns | None = None) -> Numbered:
     """A list of rows, an object with one in it, or JSON lines under the name .json."""
-    with _open(file) as opened:
+    with open_data(file) as opened:
         head = opened.read(_CHUNK)
         _refuse_utf16(file, head)
         head = head.removeprefix(codecs.BOM_UTF8).lstrip()
@@ -175,7 +172,7 @@ def _read_json(file: Path, columns: Columns | None = None) -> Numbered:
     if head[:1] == b"{" and newline and isinstance(row := _parse(first), dict) and not _holds_rows(row, columns):
         yield from _read_lines(file)
         return
-    with _open(file) as opened:
+    with open_data(file) as opened:
         text = _Json(file, opened)
         opening = text.peek()
         if opening == "[":
@@ -272,6 +269,8 @@ class _Json:
                     self.fail(error.msg, end=open_string or error.pos >= len(self._text.rstrip()))
             except RecursionError:
                 self.fail("nested too deep to be a dialogue")
+            except ValueError as error:
+                self.fail(f"a number in it cannot be read ({str(error).partition(';')[0]})")
             else:
                 if end <= len(self._text) - _LONGEST_SIGN or self._end:
                     self.line += self._text.count("\n", self._place, end)
@@ -320,24 +319,45 @@ _LONGEST_SIGN = 16
 nothing longer in JSON that means something else by halves, besides strings. (An escaped surrogate pair has 12.)"""
 
 
-def _open(file: Path) -> Any:
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-
-
 def _refuse_utf16(file: Path, head: bytes) -> None:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(f"{file}:1: this is UTF-16; save the file as UTF-8")
 
 
-_READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {".json": _read_json, ".jsonl": _read_lines}
+_READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {
+    ".json": _read_json,
+    ".jsonl": _read_lines,
+    ".csv": lambda file, columns: read_csv(file),
+    ".tsv": lambda file, columns: read_csv(file),
+    ".parquet": lambda file, columns: read_parquet(file),
+}
 
 # Rows
 
 _PAIRS = {"prompt": "prompt", "response": "response", "history": "history"}
-_PAIRS_OF_ADGEN = {"prompt": "content", "response": "summary", "history": "history"}
+# What people call the two columns, the surest first. `content` and `summary` are the official AdGen data's.
+_ALIASES = (
+    ("prompt", "response"),
+    ("content", "summary"),
+    ("prompt", "completion"),
+    ("query", "response"),
+    ("question", "answer"),
+    ("question", "response"),
+    ("query", "answer"),
+    ("prompt", "answer"),
+    ("input", "output"),
+    ("input", "target"),
+    ("context", "target"),
+    ("source", "target"),
+    ("instruction", "response"),
+    ("instruction", "answer"),
+    ("instruction", "target"),
+)
+
+
+def _alias(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The columns of a row that are a question and its answer."""
+    return next((pair for pair in _ALIASES if pair[0] in row and pair[1] in row), None)
 
 
 def _check_columns(columns: Columns | None) -> Columns | None:
@@ -362,18 +382,27 @@ def detect_form(row: Any, columns: Columns | None = None) -> str | None:
         return "characterglm" if "session_meta" in row or "bot_name" in meta else detect_form(inner, columns)
     if columns is not None and columns.get("prompt", "prompt") in row and columns.get("response", "response") in row:
         return "pairs"
-    if isinstance(entries := row.get("conversations"), list):
+    for key, form in (("conversations", "chatglm3"), ("messages", "messages"), ("conversation", "firefly")):
+        if key not in row:
+            continue
+        entries = row[key] if isinstance(row[key], list) else []
         first = next((entry for entry in entries if isinstance(entry, Mapping)), {})
-        return "sharegpt" if "from" in first else "chatglm3"
-    if "messages" in row:
-        return "messages"
-    if "conversation" in row:
-        return "firefly"
+        if "from" in first:
+            return "sharegpt"
+        if "role" in first:
+            return "messages" if form == "firefly" else form
+        if "human" in first:
+            return "firefly"
+        if key != "conversations" or isinstance(row[key], list):
+            return form
     if "instruction" in row and "output" in row:
         return "alpaca"
-    if {"prompt", "response"} <= row.keys() or {"content", "summary"} <= row.keys():
-        return "pairs"
-    return None
+    return "pairs" if _alias(row) else None
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    """The field with the messages."""
+    return next(key for key in ("conversations", "messages", "conversation") if key in row)
 
 
 def _dialogue(row: Any, where: str, columns: Columns | None) -> Dialogue:
@@ -386,10 +415,12 @@ def _dialogue(row: Any, where: str, columns: Columns | None) -> Dialogue:
         raise InputError(f"a row must be an object, got {type(row).__name__}")
     form = detect_form(row, columns)
     if form is None:
+        names = [str(name) for name in row]
         raise InputError(
-            f"a row with the fields {', '.join(row) or '(none)':.200} is of no known form; known are "
-            "conversations, messages, conversation, instruction and output, prompt and response; other names of the "
-            "last two go into `columns`"
+            f"a row with the fields {', '.join(names) or '(none)':.200} is of no known form; known are "
+            "conversations, messages, conversation, instruction and output, prompt and response; say which fields are "
+            f"the last two with --set data_config.columns.prompt={(names or ['NAME'])[0]:.40} --set "
+            f"data_config.columns.response={(names or ['NAME'])[-1]:.40} (in Python: columns)"
         )
     persona, reader = None, form
     if form == "characterglm":
@@ -420,6 +451,9 @@ def _dialogue(row: Any, where: str, columns: Columns | None) -> Dialogue:
     tools = _tools(row.get("tools"))
     if tools and any(message.tools for message in messages):
         raise InputError("tools: a message has tools too; keep them in one place")
+    if form == "pairs" and (columns is None or columns["prompt"] not in row):
+        alias = _alias(row)
+        form = "pairs" if alias is None or alias in _ALIASES[:2] else "/".join(alias)
     return Dialogue(tuple(messages), tools, where, form, persona)
 
 
@@ -455,10 +489,13 @@ def _call_and_observation(entry: Mapping[str, Any], field: str) -> list[Message]
 
 
 def _of_messages(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
-    return [_message(entry, number, "messages") for number, entry in enumerate(_list(row, "messages"))]
+    key = _key(row)
+    return [_message(entry, number, key) for number, entry in enumerate(_list(row, key))]
 
 
 def _message(entry: Any, number: int, key: str) -> Message:
+    if isinstance(entry, Mapping) and (speaker := _SPEAKERS.get(str(entry.get("role")))) in ("user", "assistant"):
+        entry = {**entry, "role": speaker}  # human, gpt, bot
     try:
         message = Message.from_dict(entry, number)
     except InputError as error:
@@ -475,7 +512,8 @@ def _message(entry: Any, number: int, key: str) -> Message:
 
 def _of_pairs(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
     if columns is None or columns["prompt"] not in row:
-        columns = _PAIRS if "prompt" in row else _PAIRS_OF_ADGEN
+        prompt, response = _alias(row) or _ALIASES[0]
+        columns = {**_PAIRS, "prompt": prompt, "response": response}
     messages = _history(row, columns["history"])
     for role, key in (("user", columns["prompt"]), ("assistant", columns["response"])):
         messages.append(Message(role, _text(row.get(key), key)))
@@ -495,8 +533,9 @@ def _history(row: Mapping[str, Any], key: str) -> list[Message]:
 
 def _of_firefly(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
     messages: list[Message] = []
-    for number, entry in enumerate(_list(row, "conversation")):
-        field = f"conversation[{number}]"
+    key = _key(row)
+    for number, entry in enumerate(_list(row, key)):
+        field = f"{key}[{number}]"
         if not isinstance(entry, Mapping):
             raise InputError(f"{field}: expected {{'human', 'assistant'}}, got {entry!r:.80}")
         messages.append(Message("user", _text(entry.get("human"), f"{field}.human")))
@@ -532,8 +571,9 @@ _SPEAKERS = {
 
 def _of_sharegpt(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
     messages: list[Message] = []
-    for number, entry in enumerate(_list(row, "conversations")):
-        field = f"conversations[{number}]"
+    key = _key(row)
+    for number, entry in enumerate(_list(row, key)):
+        field = f"{key}[{number}]"
         if not isinstance(entry, Mapping):
             raise InputError(f"{field}: expected {{'from', 'value'}}, got {entry!r:.80}")
         role = _SPEAKERS.get(str(entry.get("from")))

@@ -141,6 +141,13 @@ def encode(
         made, cut, lost = _Encoding(form, dialogue, max_length, in_one_pass).run(loss)
     except (InputError, UnsupportedError) as error:
         raise type(error)(f"{dialogue.where}: {error}" if dialogue.where else str(error)) from None
+    except BaseException as error:
+        # tiktoken's panics are no Exceptions; some of a row's values cannot be written as text.
+        if type(error).__name__ != "PanicException" and not isinstance(error, ValueError | RecursionError):
+            raise
+        where = f"{dialogue.where}: " if dialogue.where else ""
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}its text cannot become tokens ({type(error).__name__}: {reason:.120})") from None
     if tally is not None:
         tally.dialogues += 1
         tally.examples += len(made)

@@ -30,7 +30,7 @@ from chatglm.chat import calls, formats, messages, tokenizers
 from chatglm.chat.formats import ChatFormat
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError
-from chatglm.training import dialogues, examples
+from chatglm.training import dialogues, examples, tables
 from chatglm.training.dialogues import BadRow, Columns, Paths, data_files
 from chatglm.training.examples import Example, Tally, encode_files
 
@@ -243,8 +243,10 @@ def _fingerprint(files: Sequence[Path], form: ChatFormat, options: dict[str, Any
     tokenizer = form.tokenizer
     made = hashlib.sha256(json.dumps([_LAYOUT, options, type(tokenizer).__name__], sort_keys=True).encode())
     made.update(repr(form.prompt([Message("user", "?")])).encode())  # generation and persona
-    for code in (calls, formats, messages, tokenizers, dialogues, examples):
-        made.update(Path(str(code.__file__)).read_bytes())
+    for code in (calls, formats, messages, tokenizers, dialogues, examples, tables):
+        file = Path(str(code.__file__))
+        for source in sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]:
+            made.update(source.read_bytes())
     made.update(Path(tokenizer.vocab_file).read_bytes())
     for file in files:
         about = file.stat()
