@@ -39,6 +39,7 @@ class ScriptedEngine:
     """
 
     adapters: tuple[str, ...] = ()
+    max_waiting = 256
 
     def __init__(
         self,

@@ -375,8 +375,12 @@ def test_what_cannot_fit_is_refused(over: Any, write: Writer) -> None:
     assistant, engine = over(write.say("well"), context=100)
     with pytest.raises(ContextError, match="last turn alone"):
         assistant.reply([Message("user", "a"), Message("assistant", "b"), Message("user", "word " * 200)])
-    with pytest.raises(ContextError, match="the prompt is"):
+    with pytest.raises(ContextError, match="maximum context length is 100 tokens; your messages resulted in"):
         assistant.reply(turns(20), trim=False)
+    with pytest.raises(ContextError, match="maximum context length is 100 tokens; the prompt has 202 tokens"):
+        list(assistant.stream_text([5] * 202))
+    with pytest.raises(ContextError, match=r"^max_length is 50 tokens; the prompt has 60 tokens"):
+        list(assistant.stream_text([5] * 60, params={"max_length": 50}))
     assert engine.asked == []
 
 

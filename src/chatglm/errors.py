@@ -56,7 +56,15 @@ class InputError(ChatGLMError, ValueError):
 
 
 class ContextError(InputError):
-    """A prompt leaves no room for an answer; the message says how long it is, and how long it may be."""
+    """A prompt leaves no room for an answer; the message says how long it is, and how long it may be.
+
+    Attributes:
+        field: what is too long: `messages` or `prompt`; "" if it is not known.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class UnsupportedError(ChatGLMError, ValueError):

@@ -178,10 +178,15 @@ def test_hints_are_ignored_and_listed(over: Any, write: Writer) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-chatglm-ignored"] == "store, metadata, ignore_eos"
     assert "x-chatglm-ignored" not in httpx.post(url, json={"prompt": "x"}).headers
-    for wrong in ({"ignore_eos": True}, {"best_of": 2}, {"best_of": True}, {"colour": "red"}):
+    for wrong, words in (
+        ({"ignore_eos": True}, "only false is supported"),
+        ({"best_of": 2}, "only 1 is supported"),
+        ({"best_of": True}, "only 1 is supported"),
+        ({"colour": "red"}, "unknown field"),
+    ):
         answer = httpx.post(url, json={"prompt": "x", **wrong})
         assert answer.status_code == 400
-        assert f"{next(iter(wrong))}: unknown field" in answer.json()["error"]
+        assert f"{next(iter(wrong))}: {words}" in answer.json()["error"]
     history = [{"role": "user", "content": "a", "name": "bob"}, {"role": "assistant", "content": "b", "id": "m1"}]
     answer = httpx.post(url, json={"prompt": "x", "history": history})
     assert answer.status_code == 200, answer.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -140,12 +141,14 @@ def test_openai_structured_output(client: openai.OpenAI) -> None:
 def test_openai_errors(client: openai.OpenAI, over: Any, write: Writer) -> None:
     with pytest.raises(openai.NotFoundError, match="gpt-9"):
         client.chat.completions.create(model="gpt-9", messages=HELLO)
-    with pytest.raises(openai.BadRequestError, match="reasoning_effort") as caught:
-        client.chat.completions.create(model="demo", messages=HELLO, reasoning_effort="low")
-    assert caught.value.param == "reasoning_effort"
+    picture: Any = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    with pytest.raises(openai.BadRequestError, match="images are not supported") as caught:
+        client.chat.completions.create(model="demo", messages=[{"role": "user", "content": [picture]}])
+    assert caught.value.param == "messages[0].content[0]"
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "word " * 5000}])
     assert caught.value.code == "context_length_exceeded"
+    assert re.search(r"This model's maximum context length is \d+ tokens; .* \d+ tokens", caught.value.message)
     url, _ = over(write.say("好"), room=0)
     busy = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     with busy, pytest.raises(openai.RateLimitError):

@@ -131,7 +131,7 @@ class _Choice:
             yield from self._pass_on(self._parser.last, event)
             if not self.finished:
                 yield from self._text("", final=True)
-                if self._whole and self._said:
+                if self._said and (self._whole or isinstance(self._parser, _PlainText)):
                     yield TextDelta("", tuple(self._said), self._number)
                 yield self._finish("length" if event.finish == "length" and not self._ends.stopped else "stop", event)
 
@@ -357,6 +357,12 @@ class Assistant(BaseAssistant):
     ) -> AsyncGenerator[Delta]:
         self._driver.check()
         asked = params_of(params, self.defaults)
+        answers, most = len(prompts) * asked.n, self._engine.max_waiting
+        if answers > most:  # nor would they fit later
+            raise InputError(
+                f"prompt: {len(prompts)} prompts with n = {asked.n} make {answers} answers; one request may ask for "
+                f"at most {most}"
+            )
         plans = await asyncio.to_thread(lambda: [self._plan_text(prompt, asked, adapter) for prompt in prompts])
         tickets = self._driver.submit([plan.asked for plan in plans], asyncio.get_running_loop())
         try:
@@ -423,7 +429,7 @@ class Assistant(BaseAssistant):
             raise InputError(f"prompt: expected ids from 0 to {size - 1}, at least one of them, got {ids!r:.80}")
         limit = min(self.context, params.max_length or self.context)
         if len(ids) + (params.max_new_tokens != 0) > limit:
-            raise ContextError(f"prompt: {len(ids)} tokens leave no room for an answer; at most {limit - 1} do")
+            raise self._too_long("prompt", "the prompt has", len(ids), limit)
         stops = self.format.stop_ids | set(params.stop_ids)
         parser = partial(_PlainText, self.tokenizer)
         return _Plan(
@@ -509,11 +515,18 @@ class Assistant(BaseAssistant):
                 low, high = (middle + 1, high) if len(ids) + more + room > limit else (low, middle)
             ids = prompt([*lead, *(m for turn in turns[low:] for m in turn)])
         if len(ids) + more >= limit:
-            which = "the last turn alone is" if low else "the prompt is"
-            raise ContextError(
-                f"messages: {which} {len(ids) + more} tokens, of at most {limit - 1} that leave room for an answer"
-            )
+            which = "the last turn alone resulted in" if low else "your messages resulted in"
+            raise self._too_long("messages", which, len(ids) + more, limit)
         return ids, f"the {low} oldest of {len(turns)} turns were left out, for want of context" if low else ""
+
+    def _too_long(self, field: str, which: str, tokens: int, limit: int) -> ContextError:
+        # Clients recognise the error by the words "This model's maximum context length is".
+        whole = "This model's maximum context length" if limit == self.context else "max_length"
+        return ContextError(
+            f"{whole} is {limit} tokens; {which} {tokens} tokens, which leaves no room for an answer. "
+            f"Shorten the {field}.",
+            field,
+        )
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:

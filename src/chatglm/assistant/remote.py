@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,15 @@ from chatglm.assistant.base import (
     params_of,
 )
 from chatglm.chat.messages import Message
-from chatglm.errors import ChatGLMError, DependencyError, InputError, QueueFullError, ServiceError, UnsupportedError
+from chatglm.errors import (
+    ChatGLMError,
+    ContextError,
+    DependencyError,
+    InputError,
+    QueueFullError,
+    ServiceError,
+    UnsupportedError,
+)
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -112,7 +121,7 @@ class RemoteAssistant(BaseAssistant):
         return self._aread("completions", self._text_body(prompt, params_of(params, self.defaults), adapter))
 
     def _read(self, route: str, body: dict[str, Any]) -> Generator[Delta]:
-        reading = _Reading(self.url, body.get("n", 1))
+        reading = _Reading(self.url, body.get("n", 1), route == "chat/completions")
         try:
             with self._client.stream("POST", f"{self.url}/{route}", json={"model": self.model, **body}) as answer:
                 if answer.status_code != 200:
@@ -127,7 +136,7 @@ class RemoteAssistant(BaseAssistant):
     async def _aread(self, route: str, body: dict[str, Any]) -> AsyncGenerator[Delta]:
         import httpx
 
-        reading = _Reading(self.url, body.get("n", 1))
+        reading = _Reading(self.url, body.get("n", 1), route == "chat/completions")
         try:
             # A client belongs to one event loop, an assistant to none.
             async with (
@@ -197,13 +206,12 @@ def _without_extras(message: Message) -> dict[str, Any]:
 def _refusal(answer: httpx.Response) -> ChatGLMError:
     try:
         said = answer.json()
-        inner = said.get("error", said)
-        text = str(inner.get("message") if isinstance(inner, Mapping) else inner)
-    except (ValueError, AttributeError):
-        text = answer.text[:200]
+    except ValueError:
+        said = answer.text[:200]
+    text, code = _error_of(said)
     match answer.status_code:
-        case 400 | 422:
-            return InputError(text)
+        case 400 | 413 | 422:
+            return _is_context(text, code) or InputError(text)
         case 429:
             full = QueueFullError(f"{answer.url}: {text}")
             if (seconds := answer.headers.get("Retry-After", "")).isdigit():
@@ -212,70 +220,128 @@ def _refusal(answer: httpx.Response) -> ChatGLMError:
     return ServiceError(f"{answer.url}: status {answer.status_code}: {text}")
 
 
-class _Reading:
-    """Lines of a stream in, deltas out. The finish waits for the usage, which comes last."""
+def _error_of(said: Any) -> tuple[str, str]:
+    """Words and code of an error, in OpenAI's shape or another."""
+    inner = said.get("error") or said if isinstance(said, Mapping) else said
+    if not isinstance(inner, Mapping):
+        return str(inner)[:1000], ""
+    text = inner.get("message") or inner.get("detail") or inner
+    return str(text)[:1000], str(inner.get("code") or inner.get("type") or "")
 
-    def __init__(self, url: str, choices: int) -> None:
-        self._url, self._choices = url, choices
+
+def _is_context(text: str, code: str) -> ContextError | None:
+    if code == "context_length_exceeded" or "maximum context length" in text:
+        return ContextError(text)
+    return None
+
+
+class _Reading:
+    """Lines of a stream in, deltas out. The finish waits for the usage, which comes last.
+
+    Servers differ in what they leave out or send as null; what is not needed may be missing.
+
+    Args:
+        chat: the answer is a message: blanks in front of its text are left out. (ChatGLM3's replies begin with a line
+            end and a blank, which other servers send on.)
+    """
+
+    def __init__(self, url: str, choices: int, chat: bool) -> None:
+        self._url, self._choices, self._chat = url, choices, chat
         self._reasons: dict[int, Any] = {}
+        self._done = False
         self._usage: Mapping[str, Any] = {}
         self._tokens: dict[int, int] = {}
         self._asked = time.perf_counter()
         self._first: dict[int, float] = {}  # seconds to the first token
+        self._spoken: set[int] = set()  # choices whose text has begun
+        self._held: dict[int, list[TokenLogprob]] = {}  # tokens of blanks in front
+        self._calls: dict[int, list[tuple[int, str]]] = {}  # of each choice, the server's index and id of each call
 
     def take(self, line: str) -> Iterator[Delta]:
-        if not line.startswith("data:") or line[5:].strip() == "[DONE]":
+        if not line.startswith("data:"):
+            return
+        data = line[5:].strip()
+        if data == "[DONE]":
+            self._done = True
+        if not data or data == "[DONE]":
             return
         try:
-            chunk = json.loads(line[5:])
-            if "error" in chunk:
-                inner = chunk["error"]
-                said = inner.get("message") if isinstance(inner, Mapping) else inner
-                raise ServiceError(f"{self._url}: failed within an answer: {said}")
+            chunk = json.loads(data)
+            if chunk.get("error"):
+                text, code = _error_of(chunk)
+                raise _is_context(text, code) or ServiceError(f"{self._url}: failed within an answer: {text}")
             self._usage = chunk.get("usage") or self._usage
             for choice in chunk.get("choices") or ():
                 yield from self._choice(choice)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ServiceError(f"{self._url}: sent what is no OpenAI stream ({line:.80!r}: {error})") from error
+            if isinstance(error, ChatGLMError):
+                raise
+            raise ServiceError(f"{self._url}: sent what is no OpenAI stream ({line!r:.80}: {error})") from error
 
     def _choice(self, choice: Mapping[str, Any]) -> Iterator[Delta]:
-        number = int(choice.get("index", 0))
+        number = int(choice.get("index") or 0)
         delta = choice.get("delta") or {}
-        text = delta.get("content") or choice.get("text") or ""
-        logprobs = tuple(_logprobs(choice.get("logprobs")))
+        text = str(delta.get("content") or choice.get("text") or "")
+        logprobs = _logprobs(choice.get("logprobs"))
         self._tokens[number] = self._tokens.get(number, 0) + 1
-        calls = delta.get("tool_calls") or ()
+        calls = list(delta.get("tool_calls") or ())
+        if old := delta.get("function_call"):
+            calls.append({"function": old})
         if text or calls:
             self._first.setdefault(number, time.perf_counter() - self._asked)
-        if text or logprobs:
-            yield TextDelta(text, logprobs, number)
+        yield from self._text(number, text, logprobs)
         for piece in calls:
-            function = piece.get("function") or {}
-            yield CallDelta(
-                int(piece.get("index", 0)),
-                piece.get("id") or "",
-                function.get("name") or "",
-                function.get("arguments") or "",
-                number,
-            )
+            yield self._call(number, piece)
         if choice.get("finish_reason"):
             self._reasons[number] = choice["finish_reason"]
 
+    def _text(self, number: int, text: str, logprobs: list[TokenLogprob]) -> Iterator[Delta]:
+        if self._chat and number not in self._spoken:
+            text = text.lstrip()
+            held = [*self._held.pop(number, []), *logprobs]
+            if not text:
+                self._held[number] = held
+                return
+            self._spoken.add(number)
+            while held and not held[0].data.strip():
+                del held[0]
+            logprobs = held
+        if text or logprobs:
+            yield TextDelta(text, tuple(logprobs), number)
+
+    def _call(self, number: int, piece: Mapping[str, Any]) -> CallDelta:
+        function = piece.get("function") or {}
+        index, name, given = int(piece.get("index") or 0), str(function.get("name") or ""), str(piece.get("id") or "")
+        known = self._calls.setdefault(number, [])
+        place = next((n for n in reversed(range(len(known))) if known[n][0] == index), None)
+        # Some servers give every call the index 0, or repeat a call's id and name with each piece of it.
+        begins = place is None or bool(name and given and given != known[place][1])
+        if place is None or begins:
+            place = len(known)
+            known.append((index, given or f"call_{secrets.token_hex(12)}"))
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        return CallDelta(place, known[place][1] if begins else "", name if begins else "", arguments, number)
+
     def end(self) -> Iterator[Delta]:
+        if self._done:  # it is over, even if the server does not say why
+            for number in range(self._choices):
+                self._reasons.setdefault(number, "stop")
         if len(self._reasons) < self._choices:
             raise ServiceError(f"{self._url}: the stream ended in the middle of an answer")
         details = self._usage.get("prompt_tokens_details") or {}
         for number, reason in sorted(self._reasons.items()):
             # The endpoint counts all answers together; each gets its share of what came.
-            share = self._tokens[number] / sum(self._tokens.values())
+            share = self._tokens.get(number, 0) / max(1, sum(self._tokens.values()))
             usage = Usage(
-                int(self._usage.get("prompt_tokens", 0)),
-                round(int(self._usage.get("completion_tokens", 0)) * share),
+                int(self._usage.get("prompt_tokens") or 0),
+                round(int(self._usage.get("completion_tokens") or 0) * share),
                 int(details.get("cached_tokens") or 0),
             )
             seconds = time.perf_counter() - self._asked
             yield Finish(
-                reason if reason in ("length", "tool_calls") else "stop",
+                "length" if reason == "length" else "tool_calls" if self._calls.get(number) else "stop",
                 usage,
                 choice=number,
                 first_seconds=self._first.get(number, seconds),
@@ -283,18 +349,30 @@ class _Reading:
             )
 
 
-def _logprobs(given: Any) -> Iterator[TokenLogprob]:
+def _logprobs(given: Any) -> list[TokenLogprob]:
     if not given:
-        return
+        return []
     if "content" in given:
-        for entry in given["content"] or ():
-            top = tuple((_data(other), float(other["logprob"])) for other in entry.get("top_logprobs") or ())
-            yield TokenLogprob(_data(entry), float(entry["logprob"]), top)
-        return
-    tops = given.get("top_logprobs") or [{}] * len(given["tokens"])
-    for token, value, top in zip(given["tokens"], given["token_logprobs"], tops, strict=True):
-        likeliest = tuple((str(other).encode(), float(its)) for other, its in (top or {}).items())
-        yield TokenLogprob(str(token).encode(), float(value), likeliest)
+        return [
+            TokenLogprob(_data(entry), float(entry["logprob"]), _alternatives(entry.get("top_logprobs")))
+            for entry in given["content"] or ()
+            if entry.get("logprob") is not None
+        ]
+    tokens = given.get("tokens") or []
+    tops = given.get("top_logprobs") or [{}] * len(tokens)
+    return [
+        TokenLogprob(
+            str(token).encode(),
+            float(value),
+            tuple((str(other).encode(), float(its)) for other, its in (top or {}).items() if its is not None),
+        )
+        for token, value, top in zip(tokens, given.get("token_logprobs") or (), tops, strict=True)
+        if value is not None
+    ]
+
+
+def _alternatives(given: Any) -> tuple[tuple[bytes, float], ...]:
+    return tuple((_data(other), float(other["logprob"])) for other in given or () if other.get("logprob") is not None)
 
 
 def _data(entry: Mapping[str, Any]) -> bytes:

@@ -210,6 +210,11 @@ class Engine:
         return not (self._scheduler.running or self._scheduler.waiting)
 
     @property
+    def max_waiting(self) -> int:
+        """The most requests in the queue."""
+        return self._scheduler.max_waiting
+
+    @property
     def capacity(self) -> int:
         """The most tokens that one answer and its prompt can have in this memory."""
         pinned = -(-self.runner.prefix // PAGE_TOKENS)

@@ -39,6 +39,7 @@ from chatglm.serving import bodies
 from chatglm.serving.bodies import BodyError, Limits
 from chatglm.serving.hints import NOTHING, Hints, start_notes
 from chatglm.serving.metrics import Metrics
+from chatglm.serving.validation import problem_of
 
 __all__ = [
     "EventStream",
@@ -83,7 +84,8 @@ class Failure:
 def _document(schema: dict[str, Any], model: type[Any]) -> None:
     """Say in the OpenAPI document what `Strict` accepts besides the fields of a model."""
     schema["properties"] = {**model.hints.document(), **schema.get("properties", {})}
-    schema["additionalProperties"] = {"type": "null"}
+    if model.model_config.get("extra") == "forbid":
+        schema["additionalProperties"] = {"type": "null"}
 
 
 class Strict(BaseModel):
@@ -104,9 +106,11 @@ class Strict(BaseModel):
         own = {field.alias or name for name, field in cls.model_fields.items()}
         kept = {}
         for name, value in given.items():
+            if value is None:  # left out
+                continue
             if name in own:
                 kept[name] = _whole(value)
-            elif value is not None and not cls.hints.accept(name, value):
+            elif not cls.hints.accept(name, value):
                 kept[name] = value  # to be refused
         return kept
 
@@ -180,7 +184,8 @@ def failure_of(error: Exception) -> Failure:
     """Every error that a route may raise, as its status and words."""
     match error:
         case RequestValidationError():
-            return _invalid(error.errors()[0])
+            problem = problem_of(error.errors()[0])
+            return Failure(400, problem.message, param=problem.field or None, code=problem.code)
         case BodyError():
             return Failure(error.status, str(error), param=error.param, code=error.code)
         case HTTPException():
@@ -188,7 +193,7 @@ def failure_of(error: Exception) -> Failure:
         case UnknownModelError():
             return Failure(404, str(error), param="model", code="model_not_found")
         case ContextError():
-            return Failure(400, str(error), param=_field(str(error)), code="context_length_exceeded")
+            return Failure(400, str(error), param=error.field or None, code="context_length_exceeded")
         case UnsupportedError():
             return Failure(400, str(error), param=_field(str(error)), code="unsupported")
         case InputError():
@@ -210,23 +215,6 @@ def _field(message: str) -> str | None:
     """Messages of this package begin with the field that they are about."""
     found = re.match(r"'?([a-z_]+[\w.\[\]]*)'?(?=:| is | has )", message)
     return found[1] if found else None
-
-
-def _invalid(error: Mapping[str, Any]) -> Failure:
-    """The first thing that does not fit, in words that name the field."""
-    kind = error["type"]
-    place = [part for part in error["loc"][1:] if not (isinstance(part, str) and part.startswith(("function-", "lax")))]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    match kind:
-        case "extra_forbidden":
-            return Failure(400, f"{field}: unknown field", param=field, code="unknown_field")
-        case "unsupported":
-            return Failure(400, f"{field}: {error['msg']}", param=field, code="unsupported")
-        case "missing":
-            return Failure(400, f"{field}: required", param=field, code="missing")
-    given = f", got {error['input']!r:.80}" if not isinstance(error["input"], dict) else ""
-    said = error["msg"][:1].lower() + error["msg"][1:]
-    return Failure(400, f"{field}: {said}{given}", param=field, code="invalid_value")
 
 
 def dialect_route(

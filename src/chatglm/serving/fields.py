@@ -1,33 +1,31 @@
-"""Parts of request bodies that dialects share: sampling options, text, functions, fields that may not be set."""
+"""Parts of request bodies that dialects share: sampling options, text content, unions, fields that may not be set."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, TypeAdapter, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from chatglm.chat.messages import unreadable_part
 from chatglm.params import SamplingParams
 from chatglm.serving.dialect import Strict
+from chatglm.serving.hints import CONTENT_PART
 
-__all__ = ["OPTIONS", "Content", "Function", "Never", "TextPart", "Unsupported", "sampling_option"]
+__all__ = ["OPTIONS", "Content", "OneOf", "Strings", "TextPart", "Unsupported", "by_tag", "sampling_option", "wrong"]
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """An error about a value, to be raised in a validator. It is shown as it is, after the name of the field."""
+    return PydanticCustomError("plain", "{message}", {"message": message})
 
 
 def _refuse(value: Any) -> None:
     if value is not None:
-        raise PydanticCustomError("unsupported", "not supported here; leave it out")
+        raise PydanticCustomError("unsupported", "not supported; leave it out")
 
-
-def _refuse_true(value: Any) -> Any:
-    if value is True:
-        raise PydanticCustomError("unsupported", "true is not supported here; leave it out")
-    if value is not False and value is not None:
-        raise PydanticCustomError("bool_type", "input should be a valid boolean")
-    return value
-
-
-Never = Annotated[Literal[False], BeforeValidator(_refuse_true)]
-"""A switch that can only be off. (`Literal[False]` alone takes 0 for it.)"""
 
 Unsupported = Annotated[None, BeforeValidator(_refuse), Field(description="not supported: null, or left out")]
 
@@ -51,18 +49,99 @@ def sampling_option(name: str) -> Any:
     return Field(None, description=option.help, **bounds)
 
 
+class OneOf:
+    """Marks a union whose branch is chosen by looking at the value: `Annotated[A | B, OneOf(choose)]`.
+
+    Errors then name the fields of the request. Those of a plain union name its branches.
+
+    Args:
+        choose: returns the type that the value must have; may raise `wrong(…)`.
+    """
+
+    def __init__(self, choose: Callable[[Any], Any]) -> None:
+        self._choose = choose
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._validate, handler(source))
+
+    def _validate(self, value: Any, whole: Any) -> Any:
+        return _adapter(self._choose(value)).validate_python(value, strict=True)
+
+
+@lru_cache(maxsize=256)
+def _adapter(branch: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(branch)
+
+
+def by_tag(tag: str, branches: Mapping[str, type[Strict]], default: str | None = None) -> OneOf:
+    """Choose among models by one of their fields, `type` or `role`.
+
+    Args:
+        default: what the tag is if it is left out; None: it is required.
+    """
+    known = ", ".join(branches)
+
+    def choose(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise wrong("must be an object")
+        given = default if value.get(tag) is None else value[tag]
+        if isinstance(given, str) and given in branches:
+            return branches[given]
+        # A model of the tag alone, so that the error names the tag.
+        return _tag_model(tag, f"must be one of: {known}")
+
+    return OneOf(choose)
+
+
+@lru_cache(maxsize=64)
+def _tag_model(tag: str, message: str) -> Any:
+    def refuse(value: Any) -> Any:
+        raise wrong(message)
+
+    field: Any = (Annotated[str, BeforeValidator(refuse)], ...)
+    return create_model("Tagged", __base__=Strict, **{tag: field})
+
+
 class TextPart(Strict):
+    hints = CONTENT_PART
+
     type: Literal["text"]
     text: str
 
 
-Content = str | list[TextPart]
+def _part(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise wrong("must be an object with `type` and `text`")
+    if value.get("type") != "text":
+        raise PydanticCustomError("unsupported", "{message}", {"message": unreadable_part(value.get("type"))})
+    return TextPart
 
 
-class Function(Strict):
-    """A function that the model may call."""
+_Parts = list[Annotated[TextPart, OneOf(_part)]]
 
-    name: str = Field(pattern=r"^[\w.-]+$", max_length=64)
-    description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
-    strict: bool | None = None
+
+def _content(value: Any) -> Any:
+    if isinstance(value, str):
+        return str
+    if isinstance(value, list):
+        return _Parts
+    raise wrong("must be a string or a list of text parts")
+
+
+Content = Annotated[str | _Parts, OneOf(_content)]
+"""The content of a message."""
+
+
+_NotEmpty = Annotated[str, Field(min_length=1)]
+
+
+def _strings(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NotEmpty
+    if isinstance(value, list):
+        return list[_NotEmpty]
+    raise wrong("must be a string or a list of strings")
+
+
+Strings = Annotated[_NotEmpty | list[_NotEmpty], OneOf(_strings)]
+"""One string or several, none of them empty."""

@@ -25,6 +25,7 @@ __all__ = [
     "TOOL",
     "Hints",
     "Notes",
+    "neutral_values",
     "note_dropped",
     "note_ignored",
     "start_notes",
@@ -133,6 +134,22 @@ REQUEST = Hints(
         "request_id": ANY,
         "session_id": ANY,
         "trace_id": ANY,
+        "rid": ANY,
+        "tags": ANY,
+        "client_metadata": ANY,
+        "litellm_metadata": ANY,
+        "litellm_call_id": ANY,
+        "litellm_session_id": ANY,
+        "litellm_trace_id": ANY,
+        "usage": ANY,
+        # what clients do with the connection
+        "timeout": ANY,
+        "request_timeout": ANY,
+        "max_retries": ANY,
+        "num_retries": ANY,
+        "keep_alive": ANY,
+        "extra_headers": ANY,
+        "extra_query": ANY,
         "extra_body": ({},),
         # caching, tier, routing
         "service_tier": ANY,
@@ -147,6 +164,10 @@ REQUEST = Hints(
         "provider": ANY,
         "transforms": ANY,
         "route": ANY,
+        "models": ANY,
+        "data_parallel_rank": ANY,
+        "guided_decoding_backend": ANY,
+        "tool_stream": ANY,
         "id_slot": ANY,
         # reasoning, which these models do not do
         "reasoning_effort": ANY,
@@ -155,11 +176,33 @@ REQUEST = Hints(
         "include_reasoning": ANY,
         "separate_reasoning": ANY,
         "stream_reasoning": ANY,
-        "thinking": ({"type": "disabled"},),
+        "reasoning_format": ANY,
+        "thinking": (
+            {"type": "disabled"},
+            {"type": "disabled", "clear_thinking": True},
+            {"type": "disabled", "clear_thinking": False},
+            False,
+        ),
+        "think": (False,),
         "enable_thinking": (False,),
         "chat_template_kwargs": ({}, {"enable_thinking": False}, {"thinking": False}),
         # neutral values of what is not supported
-        "functions": ([],),
+        "functions": ([], {}),
+        "tools": ([],),
+        "top_logprobs": (0,),
+        "response_format": ({"type": "text"},),
+        "bad_words": ([],),
+        "logits_processors": ([],),
+        "mm_processor_kwargs": ({},),
+        "do_sample": (True,),
+        "num_beams": (1,),
+        "min_length": (0,),
+        "no_repeat_ngram_size": (0,),
+        "repeat_penalty": (1,),
+        "detokenize": (True,),
+        "enable_search": (False,),
+        "safe_prompt": (False,),
+        "deferred": (False,),
         "web_search_options": ({},),
         "plugins": ([],),
         "documents": ([],),
@@ -175,19 +218,34 @@ REQUEST = Hints(
         "include_stop_str_in_output": (False,),
         "no_stop_trim": (False,),
         "add_generation_prompt": (True,),
-        "add_special_tokens": (True, False),
+        "add_special_tokens": (False,),
         "continue_final_message": (False,),
         "return_hidden_states": (False,),
         "return_token_ids": (False,),
         "return_tokens_as_token_ids": (False,),
+        "return_progress": (False,),
         "timings_per_token": (False,),
+        "n_probs": (0,),
         "typical_p": (1,),
+        "typ_p": (1,),
         "tfs_z": (1,),
         "top_a": (0,),
+        "epsilon_cutoff": (0,),
+        "eta_cutoff": (0,),
+        "top_n_sigma": (-1,),
         "mirostat": (0,),
+        "mirostat_mode": (0,),
+        "mirostat_tau": ANY,  # these shape a sampler that is off
+        "mirostat_eta": ANY,
         "dynatemp_range": (0,),
+        "dynatemp_exponent": ANY,
         "dry_multiplier": (0,),
+        "dry_base": ANY,
+        "dry_allowed_length": ANY,
+        "dry_penalty_last_n": ANY,
+        "dry_sequence_breakers": ANY,
         "xtc_probability": (0,),
+        "xtc_threshold": ANY,
     },
 )
 """Of a request as a whole."""
@@ -207,6 +265,34 @@ MESSAGE = Hints(
         "provider_specific_fields": ANY,
         "extra_content": ANY,
         "annotations": ANY,
+        "tool_name": ANY,
+        "parsed": ANY,
+        "phase": ANY,
+        "thinking": ANY,
+        "signature": ANY,
+        "created": ANY,
+        "created_at": ANY,
+        "createdAt": ANY,
+        "timestamp": ANY,
+        "model": ANY,
+        "index": ANY,
+        "finish_reason": ANY,
+        "stop_reason": ANY,
+        "usage": ANY,
+        "usage_metadata": ANY,
+        "response_metadata": ANY,
+        "additional_kwargs": ANY,
+        "artifact": ANY,
+        "providerOptions": ANY,
+        "providerMetadata": ANY,
+        "provider_options": ANY,
+        "tool_call_id": ANY,  # of other roles than tool
+        "tool_calls": ([],),  # of other roles than assistant
+        "invalid_tool_calls": ([],),
+        "images": ([],),
+        "type": ("message",),
+        "is_error": (False,),
+        "example": (False,),
         "refusal": ("",),
         "prefix": (False,),
         "partial": (False,),
@@ -215,11 +301,57 @@ MESSAGE = Hints(
 """Of a message, whatever its role."""
 
 CONTENT_PART = Hints(
-    "messages.content", {"cache_control": ANY, "id": ANY, "annotations": ANY, "provider_specific_fields": ANY}
+    "messages.content",
+    {
+        "cache_control": ANY,
+        "prompt_cache_breakpoint": ANY,
+        "id": ANY,
+        "index": ANY,
+        "annotations": ANY,
+        "citations": ANY,
+        "provider_specific_fields": ANY,
+        "providerOptions": ANY,
+        "providerMetadata": ANY,
+        "provider_options": ANY,
+    },
 )
 CALL = Hints(
     "messages.tool_calls",
-    {"index": ANY, "cache_control": ANY, "provider_specific_fields": ANY, "extra_content": ANY},
+    {
+        "index": ANY,
+        "cache_control": ANY,
+        "caller": ANY,
+        "parsed_arguments": ANY,
+        "thought_signature": ANY,
+        "provider_specific_fields": ANY,
+        "providerOptions": ANY,
+        "providerMetadata": ANY,
+        "extra_content": ANY,
+    },
 )
-TOOL = Hints("tools", {"cache_control": ANY, "defer_loading": (False,), "eager_input_streaming": ANY})
+TOOL = Hints(
+    "tools",
+    {
+        "cache_control": ANY,
+        "eager_input_streaming": ANY,
+        "allowed_callers": ANY,
+        "metadata": ANY,
+        "annotations": ANY,
+        "providerOptions": ANY,
+        "provider_options": ANY,
+        "defer_loading": (False,),
+        "type": ("function",),  # within `function`
+    },
+)
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
+
+_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS)
+
+
+def neutral_values(name: str) -> tuple[Any, ...]:
+    """The only values that a field may have; () if it is not one of those that are accepted with some values only."""
+    for hints in _ALL:
+        values = hints.fields.get(name)
+        if values is not None and values is not ANY:
+            return tuple(values)
+    return ()

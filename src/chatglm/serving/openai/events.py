@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
-from chatglm.assistant import Answer, CallDelta, Delta, Finish, TextDelta, TokenLogprob
+from chatglm.assistant import Answer, CallDelta, Delta, Finish, PromptDelta, PromptToken, TextDelta, TokenLogprob
 from chatglm.chat.messages import Message
 from chatglm.errors import ChatGLMError
 from chatglm.serving.dialect import Failure, failure_of
@@ -52,56 +53,103 @@ def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
     return {"content": content, "refusal": None} if content else None
 
 
-def _text_logprobs(tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any] | None:
+def _text_logprobs(tokens: Sequence[TokenLogprob | PromptToken], start: int) -> dict[str, Any] | None:
     """
     Args:
-        start: characters of the answer in front of these tokens.
+        start: characters of the text in front of these tokens.
     """
     if not tokens:
         return None
-    texts = [one.data.decode("utf-8", "replace") for one in tokens]
     return {
-        "tokens": texts,
-        "token_logprobs": [max(one.logprob, -9999.0) for one in tokens],
-        "top_logprobs": [
-            {data.decode("utf-8", "replace"): max(value, -9999.0) for data, value in one.alternatives} for one in tokens
-        ],
-        "text_offset": [start + sum(map(len, texts[:number])) for number in range(len(texts))],
+        "tokens": [one.data.decode("utf-8", "replace") for one in tokens],
+        "token_logprobs": [None if one.logprob is None else max(one.logprob, -9999.0) for one in tokens],
+        "top_logprobs": [None if one.logprob is None else _likeliest(one.alternatives) for one in tokens],
+        "text_offset": _offsets([one.data for one in tokens], start),
     }
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _likeliest(alternatives: Sequence[tuple[bytes, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for data, value in alternatives:  # the likeliest comes first; parts of characters may look the same
+        found.setdefault(data.decode("utf-8", "replace"), max(value, -9999.0))
+    return found
+
+
+def _offsets(pieces: Sequence[bytes], start: int) -> list[int]:
+    """Where each token begins: the characters that are complete before it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    found = []
+    for piece in pieces:
+        found.append(start)
+        start += len(decoder.decode(piece))
+    return found
+
+
+def _message(message: Message, old_calls: bool) -> dict[str, Any]:
     made: dict[str, Any] = {"role": "assistant", "content": message.content}
     if message.tool_calls:
         made["content"] = message.content or None
-        made["tool_calls"] = [call.to_dict() for call in message.tool_calls]
+        calls = [call.to_dict() for call in message.tool_calls]
+        if old_calls:
+            made["function_call"] = calls[0]["function"]
+        else:
+            made["tool_calls"] = calls
     return made
 
 
-def chat_choice(number: int, answer: Answer) -> dict[str, Any]:
+def _reason(finish: Finish, old_calls: bool) -> str:
+    return "function_call" if old_calls and finish.reason == "tool_calls" else finish.reason
+
+
+def chat_choice(number: int, answer: Answer, old_calls: bool) -> dict[str, Any]:
+    """
+    Args:
+        old_calls: whether the client reads `function_call` instead of `tool_calls`.
+    """
     return {
         "index": number,
-        "message": _message(answer.message),
+        "message": _message(answer.message, old_calls),
         "logprobs": _chat_logprobs(answer.logprobs),
-        "finish_reason": answer.finish.reason,
+        "finish_reason": _reason(answer.finish, old_calls),
     }
 
 
 def text_choice(number: int, answer: Answer) -> dict[str, Any]:
+    text, logprobs = "", None
+    if answer.prompt is not None:
+        text, logprobs = answer.prompt.text, _prompt_logprobs(answer.prompt)
+    own = _text_logprobs(answer.logprobs, len(text))
+    if logprobs is not None and own is not None:
+        own = {name: [*values, *own[name]] for name, values in logprobs.items()}
     return {
         "index": number,
-        "text": answer.message.content,
-        "logprobs": _text_logprobs(answer.logprobs, 0),
+        "text": text + answer.message.content,
+        "logprobs": own or logprobs,
         "finish_reason": answer.finish.reason,
     }
 
 
-def _call_piece(delta: CallDelta) -> dict[str, Any]:
+def _prompt_logprobs(prompt: PromptDelta) -> dict[str, Any] | None:
+    found = _text_logprobs(prompt.tokens, 0)
+    if found is not None:
+        # SentencePiece puts a blank in front of a text, which is in the tokens and not in the text.
+        more = max(
+            0, len(b"".join(token.data for token in prompt.tokens).decode("utf-8", "replace")) - len(prompt.text)
+        )
+        found["text_offset"] = [max(0, offset - more) for offset in found["text_offset"]]
+    return found
+
+
+def _call_piece(delta: CallDelta, old_calls: bool) -> dict[str, Any]:
+    """The `delta` of a chunk."""
+    if old_calls:
+        named = {"name": delta.name} if delta.name else {}
+        return {"function_call": {**named, "arguments": delta.arguments}}
     piece: dict[str, Any] = {"index": delta.index, "function": {"arguments": delta.arguments}}
     if delta.name:
         piece |= {"id": delta.id, "type": "function"}
         piece["function"] = {"name": delta.name, "arguments": delta.arguments}
-    return piece
+    return {"tool_calls": [piece]}
 
 
 class Head:
@@ -125,7 +173,9 @@ class Head:
         return f'data: {self._begin},"choices":[{choices}]{end}}}\n\n'
 
 
-async def chat_events(head: Head, deltas: AsyncGenerator[Delta], with_usage: bool) -> AsyncGenerator[str]:
+async def chat_events(
+    head: Head, deltas: AsyncGenerator[Delta], with_usage: bool, old_calls: bool
+) -> AsyncGenerator[str]:
     total = UsageTotal()
     begun: set[int] = set()
     try:
@@ -139,9 +189,9 @@ async def chat_events(head: Head, deltas: AsyncGenerator[Delta], with_usage: boo
                     case TextDelta():
                         choice |= {"delta": {"content": delta.text}, "logprobs": _chat_logprobs(delta.logprobs)}
                     case CallDelta():
-                        choice["delta"] = {"tool_calls": [_call_piece(delta)]}
+                        choice["delta"] = _call_piece(delta, old_calls)
                     case Finish():
-                        choice["finish_reason"] = delta.reason
+                        choice["finish_reason"] = _reason(delta, old_calls)
                         total.add(delta)
                 yield head.event(choice, None, with_usage)
         if with_usage:
@@ -161,6 +211,9 @@ async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: 
                 choice: dict[str, Any] = {"index": number, "text": "", "logprobs": None, "finish_reason": None}
                 if isinstance(delta, TextDelta):
                     choice |= {"text": delta.text, "logprobs": _text_logprobs(delta.logprobs, lengths[number])}
+                    lengths[number] += len(delta.text)
+                elif isinstance(delta, PromptDelta):
+                    choice |= {"text": delta.text, "logprobs": _prompt_logprobs(delta)}
                     lengths[number] += len(delta.text)
                 elif isinstance(delta, Finish):
                     choice["finish_reason"] = delta.reason

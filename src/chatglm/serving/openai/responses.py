@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from chatglm.serving.openai.requests import Call
-
 __all__ = ["ChatResponse", "CompletionResponse", "ErrorResponse", "ModelResponse", "ModelsResponse"]
 
 
@@ -33,17 +31,29 @@ class _UsageResponse(BaseModel):
     prompt_tokens_details: _CachedTokens
 
 
+class _CalledFunction(BaseModel):
+    name: str
+    arguments: str
+
+
+class _Call(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: _CalledFunction
+
+
 class _ResponseMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
-    tool_calls: list[Call] | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _CalledFunction | None = None
 
 
 class _ChatChoice(BaseModel):
     index: int
     message: _ResponseMessage
     logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class ChatResponse(BaseModel):

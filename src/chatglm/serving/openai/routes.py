@@ -45,24 +45,25 @@ def router(service: Service) -> APIRouter:
         deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options), body.n or 1)
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         if body.stream:
-            return EventStream(chat_events(head, await first_of(request, deltas), with_usage))
+            return EventStream(chat_events(head, await first_of(request, deltas), with_usage, body.old_calls))
         answers, total = await whole_of(request, deltas), UsageTotal()
         for answer in answers:
             total.add(answer.finish)
-        return JSONResponse(head.whole([chat_choice(n, answer) for n, answer in enumerate(answers)], usage_of(total)))
+        choices = [chat_choice(number, answer, body.old_calls) for number, answer in enumerate(answers)]
+        return JSONResponse(head.whole(choices, usage_of(total)))
 
     @routes.post("/completions", response_model=CompletionResponse, responses={**_REFUSALS, 200: _STREAM})
     async def complete(body: CompletionRequest, request: Request) -> Response:
         """What follows a text, without any format of a dialogue."""
         served, with_usage = service.find(body.model), body.usage_wanted()
-        values = body.options() | ({} if body.logprobs is None else {"logprobs": body.logprobs})
-        prompts, n = body.prompts(), values["n"]
+        values, prompts, n = body.params(), body.prompts(), body.n or 1
         deltas = service.metrics.watch(
             served.name,
             served.assistant.astream_texts(prompts, params=values, adapter=served.adapter),
             answers=n,
             prompts=len(prompts),
         )
+        deltas = body.shown(deltas)
         head = Head("cmpl", "text_completion", served.name)
         if body.stream:
             return EventStream(text_events(head, await first_of(request, deltas), n, with_usage))

@@ -1,0 +1,159 @@
+"""What the text of an answer must be: OpenAI's `response_format`, and vLLM's fields for the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from chatglm.errors import InputError
+from chatglm.serving.dialect import Strict
+from chatglm.serving.fields import OneOf, by_tag, wrong
+
+__all__ = ["Guided", "ResponseFormat"]
+
+
+class _Text(Strict):
+    type: Literal["text"]
+
+
+class _JsonObject(Strict):
+    type: Literal["json_object"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON schema, as llama.cpp has it")
+
+
+class _Schema(Strict):
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = Field(None, description="whether every keyword of the schema must be enforced")
+
+
+class _JsonSchema(Strict):
+    type: Literal["json_schema"]
+    json_schema: _Schema
+
+
+class _Regex(Strict):
+    type: Literal["regex"]
+    pattern: str
+
+
+class _Grammar(Strict):
+    type: Literal["grammar"]
+    grammar: str = Field(description="EBNF, as in llama.cpp")
+
+
+ResponseFormat = Annotated[
+    _Text | _JsonObject | _JsonSchema | _Regex | _Grammar,
+    by_tag(
+        "type",
+        {
+            "text": _Text,
+            "json_object": _JsonObject,
+            "json_schema": _JsonSchema,
+            "regex": _Regex,
+            "grammar": _Grammar,
+        },
+    ),
+]
+
+
+def _schema(value: Any) -> Any:
+    if isinstance(value, str):
+        return str
+    if isinstance(value, dict):
+        return dict[str, Any]
+    raise wrong("must be a JSON schema: an object, or a string that holds one")
+
+
+_AnySchema = Annotated[dict[str, Any] | str, OneOf(_schema)]
+_Choices = Annotated[list[str], Field(min_length=1)]
+
+
+class _StructuredOutputs(Strict):
+    """vLLM's `structured_outputs`: one of these."""
+
+    json_: _AnySchema | None = Field(None, alias="json")
+    regex: str | None = None
+    choice: _Choices | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class Guided(Strict):
+    """Every field that says what the text must be. A request may set one of them."""
+
+    response_format: ResponseFormat | None = None
+    guided_json: _AnySchema | None = Field(None, description="JSON schema, as vLLM has it")
+    guided_regex: str | None = None
+    guided_choice: _Choices | None = Field(None, description="the text is one of these")
+    guided_grammar: str | None = Field(None, description="EBNF")
+    structured_outputs: _StructuredOutputs | None = None
+
+    def format(self) -> dict[str, Any] | None:
+        """Return the response format as the assistant takes it; None if there is none.
+
+        Raises:
+            InputError: there are several, or a schema in a string is not JSON.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        given = self.response_format
+        if given is not None and not isinstance(given, _Text):
+            found["response_format"] = _plain(given)
+        more: dict[str, tuple[str, Any]] = {
+            f"guided_{kind}": (kind, getattr(self, f"guided_{kind}")) for kind in ("json", "regex", "choice", "grammar")
+        }
+        if self.structured_outputs is not None:
+            inner = self.structured_outputs
+            for kind, value in (
+                ("json", inner.json_),
+                ("regex", inner.regex),
+                ("choice", inner.choice),
+                ("grammar", inner.grammar),
+                ("json_object", inner.json_object or None),
+            ):
+                more[f"structured_outputs.{kind}"] = kind, value
+        for name, (kind, value) in more.items():
+            if value is not None:
+                found[name] = _of_guided(name, kind, value)
+        if len(found) > 1:
+            first, second, *_ = found
+            raise InputError(f"{second}: cannot be given together with {first}")
+        if found:
+            return next(iter(found.values()))
+        return None if given is None else {"type": "text"}
+
+
+def _plain(given: Any) -> dict[str, Any]:
+    if isinstance(given, _JsonObject) and given.schema_ is not None:
+        return {"type": "json_schema", "json_schema": {"schema": given.schema_}}
+    made: dict[str, Any] = given.model_dump(by_alias=True, exclude_none=True)
+    if isinstance(given, _JsonSchema):  # nulls within a schema have a meaning
+        made["json_schema"]["schema"] = given.json_schema.schema_
+    return made
+
+
+_META = re.compile(r"[\\.^$|?*+()\[\]{}]")
+
+
+def _of_guided(name: str, kind: str, value: Any) -> dict[str, Any]:
+    match kind:
+        case "json":
+            if isinstance(value, str):
+                try:
+                    value = json.loads(value)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{name}: the string is not JSON ({error})") from None
+                if not isinstance(value, dict):
+                    raise InputError(f"{name}: the string must hold a JSON object")
+            return {"type": "json_schema", "json_schema": {"schema": value}}
+        case "json_object":
+            return {"type": "json_object"}
+        case "choice":
+            return {"type": "regex", "pattern": "|".join(_META.sub(r"\\\g<0>", choice) for choice in value)}
+        case "regex":
+            return {"type": "regex", "pattern": value}
+    return {"type": "grammar", "grammar": value}

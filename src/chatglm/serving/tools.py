@@ -1,0 +1,174 @@
+"""Tools of requests as OpenAI has them, as ChatGLM3's demos have them, and the choice among them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from chatglm.serving.dialect import Strict
+from chatglm.serving.fields import OneOf, wrong
+from chatglm.serving.hints import TOOL
+
+__all__ = ["FunctionCallChoice", "Functions", "ToolChoice", "Tools", "chosen_tool", "is_flat", "tools_of"]
+
+_LONGEST_NAME = 64
+
+
+def _name(value: str) -> str:
+    if not value or not all(character.isalnum() or character in "_.-" for character in value):
+        raise wrong("may have only letters, digits, `_`, `-` and `.`, and at least one of them")
+    if len(value) > _LONGEST_NAME:
+        raise wrong(f"must have at most {_LONGEST_NAME} characters")
+    return value
+
+
+_Name = Annotated[
+    str,
+    AfterValidator(_name),
+    Field(json_schema_extra={"pattern": r"^[\w.-]+$", "minLength": 1, "maxLength": _LONGEST_NAME}),
+]
+
+
+class Function(Strict):
+    """A function that the model may call. Fields that are not known here are shown to the model."""
+
+    model_config = ConfigDict(extra="allow")
+    hints = TOOL
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
+    strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _no_slips(self) -> Function:
+        for name in self.model_extra or {}:
+            near = difflib.get_close_matches(name, Function.model_fields, n=1, cutoff=0.8)
+            if near and name != "params":  # that is ChatGLM3's own form of parameters
+                raise wrong(f"unknown field {name!r:.40}; did you mean {near[0]!r}?")
+        return self
+
+
+class _FunctionTool(Strict):
+    hints = TOOL
+
+    type: Literal["function"] | None = None
+    function: Function
+    strict: bool | None = Field(None, description="as in `function`, where OpenAI has it")
+
+
+class _FlatTool(Function):
+    """A function without the object around it, as ChatGLM3's demos and the Responses API have it."""
+
+    type: Literal["function"] | None = None
+
+
+def _tool(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise wrong("must be an object with `type` and `function`")
+    kind = value.get("type")
+    if kind not in (None, "function"):
+        raise wrong(f"tools of type {kind!r:.40} are not supported; supported: function")
+    return _FunctionTool if "function" in value or "name" not in value else _FlatTool
+
+
+_Tool = Annotated[_FunctionTool | _FlatTool, OneOf(_tool)]
+
+
+def _list_or_dict(branch: Any) -> OneOf:
+    def choose(value: Any) -> Any:
+        if isinstance(value, list):
+            return list[branch]
+        if isinstance(value, dict):
+            return dict[str, branch]
+        raise wrong("must be a list of functions, or an object of them by name")
+
+    return OneOf(choose)
+
+
+Tools = Annotated[list[_Tool] | dict[str, _Tool], _list_or_dict(_Tool)]
+"""`tools`: a list, or a dict by name as `get_tools()` of ChatGLM3's demos gives it."""
+
+Functions = Annotated[list[_FlatTool] | dict[str, _FlatTool], _list_or_dict(_FlatTool)]
+"""`functions`, which came before `tools`."""
+
+
+def tools_of(given: Any) -> list[Any] | dict[str, Any]:
+    """`Tools` or `Functions` as `ToolSpec.list_from` reads them."""
+    if isinstance(given, dict):
+        return {name: _plain(tool) for name, tool in given.items()}
+    return [_plain(tool) for tool in given]
+
+
+def _plain(tool: _FunctionTool | _FlatTool) -> dict[str, Any]:
+    if isinstance(tool, _FlatTool):
+        return tool.model_dump(exclude_none=True, exclude={"type"})
+    function = tool.function.model_dump(exclude_none=True)
+    if tool.strict is not None:
+        function.setdefault("strict", tool.strict)
+    return {"type": "function", "function": function}
+
+
+def is_flat(given: Any) -> bool:
+    """Whether all tools are as in ChatGLM3's demos, whose clients read `function_call` and not `tool_calls`."""
+    tools = list(given.values() if isinstance(given, dict) else given)
+    return bool(tools) and all(isinstance(tool, _FlatTool) and tool.type is None for tool in tools)
+
+
+class _NamedFunction(Strict):
+    name: str
+
+
+class _FunctionChoice(Strict):
+    type: Literal["function"] | None = None
+    function: _NamedFunction
+
+
+class _FlatChoice(Strict):
+    type: Literal["function", "tool"] | None = None
+    name: str
+
+
+class _ModeChoice(Strict):
+    type: Literal["none", "auto", "required", "any"]
+
+
+_Mode = Literal["none", "auto", "required", "any"]
+
+
+def _choice(value: Any) -> Any:
+    if isinstance(value, str) and value in ("none", "auto", "required", "any"):
+        return _Mode
+    if not isinstance(value, dict):
+        raise wrong("must be one of: none, auto, required; or an object that names a function")
+    if "function" in value or (value.get("type") == "function" and "name" not in value):
+        return _FunctionChoice
+    return _FlatChoice if "name" in value else _ModeChoice
+
+
+ToolChoice = Annotated[_Mode | _FunctionChoice | _FlatChoice | _ModeChoice, OneOf(_choice)]
+"""`tool_choice`: OpenAI's forms, and those of clients that also speak to Anthropic."""
+
+
+def _call_choice(value: Any) -> Any:
+    if isinstance(value, str) and value in ("none", "auto"):
+        return Literal["none", "auto"]
+    if not isinstance(value, dict):
+        raise wrong("must be one of: none, auto; or an object with the function's name")
+    return _NamedFunction
+
+
+FunctionCallChoice = Annotated[Literal["none", "auto"] | _NamedFunction, OneOf(_call_choice)]
+"""`function_call`, which came before `tool_choice`."""
+
+
+def chosen_tool(choice: Any) -> str:
+    """A choice as the assistant takes it: `none`, `auto`, `required`, or the name of a tool."""
+    if isinstance(choice, _FunctionChoice):
+        return choice.function.name
+    if isinstance(choice, _FlatChoice | _NamedFunction):
+        return choice.name
+    mode: str = choice.type if isinstance(choice, _ModeChoice) else choice
+    return "required" if mode == "any" else mode

@@ -1,0 +1,195 @@
+"""`RemoteAssistant` over servers that send what is odd, in their own words."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from chatglm.assistant import Answer, RemoteAssistant, TextDelta
+from chatglm.chat.messages import ToolCall
+from chatglm.errors import ContextError, InputError, ServiceError
+
+
+class Scripted:
+    """A server that answers every request with the same lines."""
+
+    def __init__(self) -> None:
+        self.status, self.lines = 200, [""]
+        scripted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                body = "".join(f"{line}\n\n" for line in scripted.lines).encode()
+                self.send_response(scripted.status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def say(self, *chunks: Any, done: bool = True) -> None:
+        self.status = 200
+        self.lines = [f"data: {json.dumps(chunk)}" for chunk in chunks] + ["data: [DONE]"] * done
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Scripted]:
+    scripted = Scripted()
+    thread = threading.Thread(target=scripted.server.serve_forever, daemon=True)
+    thread.start()
+    yield scripted
+    scripted.server.shutdown()
+    scripted.server.server_close()
+    thread.join(10)
+
+
+@pytest.fixture
+def remote(server: Scripted) -> Iterator[RemoteAssistant]:
+    with RemoteAssistant(server.url, "m") as assistant:
+        yield assistant
+
+
+def chunk(reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+
+def answer_of(remote: RemoteAssistant, **params: Any) -> Answer:
+    (answer,) = remote.answers("q", params=params)
+    return answer
+
+
+def test_the_blanks_in_front_of_chatglm3s_replies_are_left_out(server: Scripted, remote: RemoteAssistant) -> None:
+    def token(text: str) -> dict[str, Any]:
+        return {"token": text, "logprob": -1.0, "bytes": list(text.encode()), "top_logprobs": []}
+
+    pieces = ["\n", " ", "你好", "\n\n", "再见"]
+    chunks = [chunk(content=piece) for piece in pieces]
+    for one, piece in zip(chunks, pieces, strict=True):
+        one["choices"][0]["logprobs"] = {"content": [token(piece)]}
+    server.say(chunk(role="assistant", content=""), *chunks, chunk("stop"))
+    answer = answer_of(remote, logprobs=0)
+    assert answer.message.content == "你好\n\n再见"
+    assert b"".join(entry.data for entry in answer.logprobs).decode() == "你好\n\n再见"
+    assert [delta.text for delta in remote.stream("q") if isinstance(delta, TextDelta)] == ["你好", "\n\n", "再见"]
+    server.say(chunk(content="\n 你好"), chunk("stop"))
+    assert answer_of(remote).message.content == "你好"
+    # A text that goes on keeps its blanks.
+    server.say({"choices": [{"index": 0, "text": "\n x", "finish_reason": "stop"}]})
+    first, _ = remote.stream_text("p")
+    assert isinstance(first, TextDelta)
+    assert first.text == "\n x"
+
+
+ODD: list[tuple[list[Any], str, str]] = [
+    ([{"choices": [], "prompt_filter_results": []}, chunk(content="a"), chunk("stop")], "a", "stop"),
+    ([chunk(content="a"), {"choices": None, "usage": None}, chunk("stop")], "a", "stop"),
+    ([{"choices": [{"index": None, "delta": None, "finish_reason": None}]}, chunk("stop", content="a")], "a", "stop"),
+    ([chunk(content="a", reasoning_content="b", role=None, tool_calls=None), chunk("length")], "a", "length"),
+    ([{**chunk(content="a"), "error": None}, chunk("eos_token")], "a", "stop"),
+    ([chunk(content="a")], "a", "stop"),  # no reason is given, and [DONE] ends it
+    (
+        [chunk("stop", content="a"), {"usage": {"prompt_tokens": None, "prompt_tokens_details": None}, "choices": []}],
+        "a",
+        "stop",
+    ),
+]
+
+
+@pytest.mark.parametrize(("chunks", "text", "reason"), ODD)
+def test_what_is_not_needed_may_be_missing(
+    server: Scripted, remote: RemoteAssistant, chunks: list[Any], text: str, reason: str
+) -> None:
+    server.say(*chunks)
+    answer = answer_of(remote)
+    assert (answer.message.content, answer.finish.reason) == (text, reason)
+
+
+def test_log_probabilities_that_are_null(server: Scripted, remote: RemoteAssistant) -> None:
+    entries = [{"token": "a", "logprob": None}, {"token": "b", "logprob": -1, "bytes": None, "top_logprobs": None}]
+    server.say({"choices": [{"delta": {"content": "ab"}, "logprobs": {"content": entries}}]}, chunk("stop"))
+    assert [entry.data for entry in answer_of(remote, logprobs=1).logprobs] == [b"b"]
+    old = {"tokens": ["a", "b"], "token_logprobs": [None, -1.0], "top_logprobs": None, "text_offset": None}
+    server.say({"choices": [{"text": "ab", "logprobs": old, "finish_reason": "stop"}]})
+    first, _ = remote.stream_text("p", params={"logprobs": 0})
+    assert isinstance(first, TextDelta)
+    assert [entry.data for entry in first.logprobs] == [b"b"]
+
+
+def call(index: Any, given: Any, name: Any, arguments: Any) -> dict[str, Any]:
+    return {"index": index, "id": given, "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [call(0, "a", "f", '{"x": 1}'), call(1, "b", "g", "{}")],
+        [call(0, "a", "f", ""), call(0, None, None, '{"x": '), call(0, "", "", "1}"), call(1, "b", "g", None)],
+        [call(0, "a", "f", '{"x": '), call(0, "a", "f", "1}"), call(0, "b", "g", "{}")],  # all of index 0
+        [call(None, "a", "f", {"x": 1}), call(None, "b", "g", {})],
+    ],
+)
+def test_calls_as_servers_send_them(server: Scripted, remote: RemoteAssistant, pieces: list[Any]) -> None:
+    server.say(*(chunk(tool_calls=[piece]) for piece in pieces), chunk("stop"))
+    answer = answer_of(remote)
+    assert answer.message.tool_calls == (ToolCall("f", {"x": 1}, "a"), ToolCall("g", {}, "b"))
+    assert answer.finish.reason == "tool_calls"
+
+
+def test_old_calls_get_ids(server: Scripted, remote: RemoteAssistant) -> None:
+    server.say(
+        chunk(function_call={"name": "f", "arguments": ""}),
+        chunk(function_call={"arguments": '{"x": 1}'}),
+        chunk("function_call"),
+    )
+    (made,) = answer_of(remote).message.tool_calls
+    assert (made.name, made.arguments) == ("f", {"x": 1})
+    assert made.id
+
+
+TOO_LONG = "This model's maximum context length is 2048 tokens; your messages resulted in 5007 tokens."
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        ({"error": {"message": TOO_LONG, "code": 400}}, ContextError, "5007"),
+        ({"error": {"message": "long", "code": "context_length_exceeded"}}, ContextError, "long"),
+        ({"error": {"message": "bad"}}, InputError, "bad"),
+        ({"error": "bad"}, InputError, "bad"),
+        ({"message": "bad", "error": None}, InputError, "bad"),
+        ({"detail": "bad"}, InputError, "bad"),
+        (["bad"], InputError, "bad"),
+        (None, InputError, "None"),
+    ],
+)
+def test_errors(server: Scripted, remote: RemoteAssistant, error: Any, kind: type[Exception], words: str) -> None:
+    server.status, server.lines = 400, [json.dumps(error)]
+    with pytest.raises(kind, match=words):
+        remote.reply("q")
+    if isinstance(error, dict) and error.get("error"):
+        server.say(chunk(content="a"), error, done=False)
+        with pytest.raises(ContextError if kind is ContextError else ServiceError, match=words):
+            remote.reply("q")
+
+
+@pytest.mark.parametrize("line", ["data: {", "data: []", "data: 5", 'data: {"choices": 5}', 'data: {"choices": [5]}'])
+def test_what_is_no_stream_is_told(server: Scripted, remote: RemoteAssistant, line: str) -> None:
+    server.status, server.lines = 200, [line]
+    with pytest.raises(ServiceError, match="no OpenAI stream"):
+        remote.reply("q")
+
+
+def test_a_stream_that_breaks_off_is_told(server: Scripted, remote: RemoteAssistant) -> None:
+    server.say(chunk(content="a"), done=False)
+    with pytest.raises(ServiceError, match="in the middle of an answer"):
+        remote.reply("q")
