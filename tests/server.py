@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
-
-import uvicorn
+from typing import Any
 
 from chatglm.assistant import BaseAssistant
 from chatglm.serving.app import create_app
+from chatglm.serving.bodies import Limits
+from chatglm.serving.connections import ConnectionLimits, Server, bind
 
 
 @contextlib.contextmanager
-def serving(assistants: dict[str, BaseAssistant]) -> Iterator[str]:
-    """The address of a server that has these models."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(assistants), log_level="warning", timeout_graceful_shutdown=5, ws="none")
-    server = uvicorn.Server(config)
+def serving(
+    assistants: dict[str, BaseAssistant],
+    *,
+    drain: float = 5,
+    limits: ConnectionLimits | None = None,
+    body: Limits | None = None,
+    servers: list[Server] | None = None,
+    **options: Any,
+) -> Iterator[str]:
+    """The address of a server that has these models.
+
+    Args:
+        body: limits of request bodies.
+        servers: gets the server.
+        options: of `create_app`.
+    """
+    (listening,) = bind("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    server = Server(create_app(assistants, limits=body, **options), drain=drain, limits=limits, log_level="warning")
+    if servers is not None:
+        servers.append(server)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     end = time.monotonic() + 60
@@ -29,7 +45,7 @@ def serving(assistants: dict[str, BaseAssistant]) -> Iterator[str]:
         assert time.monotonic() < end
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(30)

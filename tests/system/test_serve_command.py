@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,9 +62,38 @@ def test_sigterm_lets_answers_finish() -> None:
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert json.loads(rest[-2][6:])["choices"][0]["finish_reason"] == "length"
-        assert process.wait(60) in (0, -signal.SIGTERM)
+        assert process.wait(60) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health")
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_drain_that_runs_out_and_a_second_ctrl_c(second: bool) -> None:
+    with serve("--name", "chatglm3-6b", "--drain", "600" if second else "0.2") as (process, url):
+        options = {"stream": True, "min_tokens": 1900, "max_tokens": 1900, "temperature": 1, "n": 8}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=ask(**options), timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGINT)
+            if second:
+                time.sleep(0.5)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(60) == 130
+                return
+            last = [line for line in lines if line][-1]
+        assert json.loads(last[6:])["error"]["code"] == "shutting_down"
+        assert process.wait(60) == 0
+
+
+def test_a_port_in_use_is_noticed_before_the_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        arguments = ["--port", str(port), "--model", "/nowhere"]
+        done = subprocess.run([COMMAND, "serve", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"chatglm: --port {port}: in use at 127.0.0.1 already; stop that server or choose another port\n"
+    )
 
 
 def test_in_front_of_another() -> None:
@@ -83,6 +113,10 @@ def test_in_front_of_another() -> None:
     [
         (["--port", "99999"], "--port"),
         (["--drain", "-1"], "--drain"),
+        (["--cors", "chat.example"], "--cors"),
+        (["--max-body", "0"], "--max-body"),
+        (["--max-connections", "0"], "--max-connections"),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1"),
         (["--threads", "0"], "--threads"),
         (["--remote", "http://x", "--model", "y"], "--model"),
         (["--model", "/nowhere"], "/nowhere"),

@@ -1,11 +1,15 @@
-"""`chatglm serve`: a model behind OpenAI's HTTP dialect and `api.py`'s."""
+"""`chatglm serve`: a model behind OpenAI's HTTP interface and `api.py`'s."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant
 from chatglm.errors import DependencyError, InputError
+
+if TYPE_CHECKING:
+    from chatglm.serving.bodies import Limits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,39 +18,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name",
         action="append",
         metavar="NAME",
-        help="what requests call it; may be repeated (default: the folder's name)",
+        help="model name in the API; repeat for aliases (default: the name of the model's folder)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: %(default)s)")
     parser.add_argument(
         "--drain",
         type=float,
         default=30,
         metavar="SECONDS",
-        help="after SIGTERM, so long may running answers take to finish (default: %(default)g)",
+        help="seconds to wait for running requests after SIGTERM or Ctrl-C (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="allow web pages of this origin (https://chat.example, or * for all) to use the server; may be repeated "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--max-body",
+        type=float,
+        metavar="MIB",
+        help="largest request body (default: 1 MiB plus 16 bytes per token of the model's context)",
+    )
+    parser.add_argument(
+        "--max-connections",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="connections at a time; more get status 503 (default: %(default)s)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        import uvicorn
-
+        from chatglm.serving import connections
         from chatglm.serving.app import create_app
     except ImportError as error:
         raise DependencyError(f"{error.name} is needed to serve: pip install 'chatglm[serve]'") from None
     if not 0 <= arguments.port < 65536:
         raise InputError(f"--port {arguments.port}: must be from 0 to 65535")
-    if arguments.drain < 0:
-        raise InputError(f"--drain {arguments.drain:g}: must not be negative")
-    with open_assistant(arguments) as assistant:
-        names = arguments.name or [model_name(arguments)]
-        app = create_app(dict.fromkeys(names, assistant))
-        # uvicorn stops at SIGTERM and SIGINT: no new connections, running answers go on until the limit.
-        uvicorn.run(
-            app,
-            host=arguments.host,
-            port=arguments.port,
-            timeout_graceful_shutdown=max(1, round(arguments.drain)),
-            server_header=False,
-        )
+    if not 0 <= arguments.drain < 1e6:
+        raise InputError(f"--drain {arguments.drain:g}: must be from 0 to 1000000")
+    if arguments.max_connections < 1:
+        raise InputError(f"--max-connections {arguments.max_connections}: must be at least 1")
+    for origin in arguments.cors:
+        if origin != "*" and ("://" not in origin or origin.endswith("/")):
+            raise InputError(f"--cors {origin}: expected an origin such as https://chat.example, without a path, or *")
+    limits = _body_limits(arguments.max_body)
+    sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
+    try:
+        with open_assistant(arguments) as assistant:
+            names = arguments.name or [model_name(arguments)]
+            app = create_app(dict.fromkeys(names, assistant), origins=arguments.cors, limits=limits)
+            server = connections.Server(
+                app,
+                drain=arguments.drain,
+                limits=connections.ConnectionLimits(connections=arguments.max_connections),
+            )
+            connections.run(server, sockets)
+    finally:
+        for one in sockets:
+            one.close()
     return 0
+
+
+def _body_limits(mebibytes: float | None) -> Limits | None:
+    from chatglm.serving.bodies import Limits
+
+    if mebibytes is None:
+        return None
+    if not 0 < mebibytes <= 4096:
+        raise InputError(f"--max-body {mebibytes:g}: must be more than 0 and at most 4096 MiB")
+    return Limits(body=int(mebibytes * (1 << 20)))

@@ -1,20 +1,26 @@
-"""The server: dialects over assistants, `/health` and `/metrics`."""
+"""The app: dialects over assistants, `/health`, `/metrics` and pages for people."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from chatglm.assistant import BaseAssistant
 from chatglm.serving import legacy, openai
-from chatglm.serving.dialect import Service, failure_of
+from chatglm.serving.bodies import Limits
+from chatglm.serving.dialect import Failure, Service, failure_of
+from chatglm.serving.front import Front, hint
+from chatglm.serving.hints import DROPPED_HEADER, IGNORED_HEADER
+from chatglm.serving.pages import docs_page, start_page
 
 __all__ = ["create_app"]
 
@@ -22,23 +28,51 @@ DIALECTS = (openai.router, legacy.router)
 """A dialect is a line here: a function from the `Service` to its router."""
 
 
-def create_app(assistants: Mapping[str, BaseAssistant]) -> FastAPI:
+def create_app(
+    assistants: Mapping[str, BaseAssistant], *, origins: Sequence[str] = (), limits: Limits | None = None
+) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
     Args:
         assistants: by the model names that requests give; a request that names none gets the first.
+        origins: web pages that may use the server from a browser (CORS), such as `https://chat.example`; `*`: all.
+        limits: of request bodies; by default from the longest context of the models.
     """
-    service = Service(assistants)
-    app = FastAPI(title="chatglm", version=importlib.metadata.version("chatglm"), description=__doc__)
+    service = Service(assistants, limits)
+    version = importlib.metadata.version("chatglm")
+    app = FastAPI(title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None)
+    app.state.service = service
     for dialect in DIALECTS:
         app.include_router(dialect(service))
+    app.add_middleware(Front, service=service, render=_render)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST", "OPTIONS"),
+            allow_headers=("*",),
+            expose_headers=(IGNORED_HEADER, DROPPED_HEADER, "Retry-After"),
+        )
 
-    @app.get("/health", tags=["server"], responses={503: {"description": "a model does not answer any more"}})
-    async def health() -> dict[str, str]:
+    @app.get("/", include_in_schema=False)
+    async def start(request: Request) -> Response:
+        return start_page(version, service.models, str(request.base_url).rstrip("/"))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return docs_page(app.openapi())
+
+    @app.get(
+        "/health", tags=["server"], responses={503: {"description": "a model does not answer, or the server ends"}}
+    )
+    async def health() -> Response:
         """Whether every model answers."""
         if problem := service.problem():
-            return JSONResponse({"status": "failed", "problem": problem}, 503)  # type: ignore[return-value]
-        return {"status": "ok"}
+            return JSONResponse({"status": "failed", "problem": problem}, 503)
+        if service.drain.begun:
+            return JSONResponse({"status": "draining"}, 503)
+        restarts = service.restarts()
+        return JSONResponse({"status": "ok", **({"restarts": restarts} if restarts else {})})
 
     @app.get(
         "/metrics", tags=["server"], response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}}
@@ -52,14 +86,43 @@ def create_app(assistants: Mapping[str, BaseAssistant]) -> FastAPI:
         failure = failure_of(error)
         if failure.status == 500:
             logging.getLogger("chatglm.serving").error("%s failed", request.url.path, exc_info=error)
-        response = openai.render(failure)
-        response.headers.update(getattr(error, "headers", None) or {})
+        headers = getattr(error, "headers", None) or {}
+        if failure.status == 404:
+            failure = _said(
+                failure, f"{request.url.path[:200]}: not found; {hint(request.method, request.url.path, known)}"
+            )
+        elif failure.status == 405:
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={**headers, "Allow": f"{headers.get('Allow', '')}, OPTIONS"})
+            failure = _said(
+                failure, f"{request.method} is not allowed for {request.url.path[:200]}; use {headers.get('Allow')}"
+            )
+        response = _render(request.method, request.url.path, failure)
+        response.headers.update(headers)
         return response
 
     app.add_exception_handler(HTTPException, refuse)
     app.add_exception_handler(Exception, refuse)
     _without_422(app)
+    known = _paths(app)
     return app
+
+
+def _render(method: str, path: str, failure: Failure) -> Response:
+    """In the shape of the dialect that the request belongs to."""
+    return (legacy if (method, path) == ("POST", "/") else openai).render(failure)
+
+
+def _said(failure: Failure, message: str) -> Failure:
+    return dataclasses.replace(failure, message=message)
+
+
+def _paths(app: FastAPI) -> dict[str, list[str]]:
+    """The documented routes: methods of each path."""
+    found: dict[str, list[str]] = {}
+    for path, operations in app.openapi()["paths"].items():
+        found[path] = [method.upper() for method in operations]
+    return found
 
 
 def _without_422(app: FastAPI) -> None:

@@ -42,10 +42,14 @@ from chatglm.serving.metrics import Metrics
 from chatglm.serving.validation import problem_of
 
 __all__ = [
+    "OVERLOADED",
+    "Drain",
     "EventStream",
     "Failure",
+    "OverloadedError",
     "Served",
     "Service",
+    "ShuttingDownError",
     "Strict",
     "dialect_route",
     "failure_of",
@@ -67,6 +71,7 @@ class Failure:
         param: the field of the request at fault, if one is.
         code: a word for programs.
         retry_after: seconds after which to come again, if there was no room.
+        close: whether the connection ends, because the rest of the request is not read or the server ends.
     """
 
     status: int
@@ -75,10 +80,12 @@ class Failure:
     param: str | None = None
     code: str | None = None
     retry_after: float | None = None
+    close: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+        made = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+        return {**made, "Connection": "close"} if self.close else made
 
 
 def _document(schema: dict[str, Any], model: type[Any]) -> None:
@@ -122,8 +129,26 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+OVERLOADED = "chatglm.overloaded"
+"""Key of `scope["state"]`: set by the server for requests beyond its limit of connections, which are refused."""
+
+
 class UnknownModelError(InputError):
     """No model of that name is served."""
+
+
+class ShuttingDownError(ChatGLMError):
+    """The server ends, and this request with it."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; send the request again in a moment")
+
+
+class OverloadedError(ChatGLMError):
+    """There are as many connections as the server takes."""
+
+    def __init__(self) -> None:
+        super().__init__("the server has too many connections; send the request again in a moment")
 
 
 class ClientGoneError(Exception):
@@ -137,6 +162,35 @@ class Served:
     name: str
     assistant: BaseAssistant
     adapter: str | None = None
+
+
+class Drain:
+    """How a server ends: it takes no new requests, waits for those that run, and at last ends them."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.over = False
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def begin(self) -> None:
+        self.begun = True
+
+    def end(self) -> None:
+        """End what still runs."""
+        self.begun = self.over = True
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def wait(self) -> None:
+        """Return at the end."""
+        if not self.over:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                await future
+            finally:
+                self._waiting.discard(future)
 
 
 class Service:
@@ -158,6 +212,7 @@ class Service:
             for adapter in assistant.adapters:
                 self.models.setdefault(adapter, Served(adapter, assistant, adapter))
         self.metrics = Metrics(assistants)
+        self.drain = Drain()
 
     def find(self, name: str | None) -> Served:
         """
@@ -173,6 +228,11 @@ class Service:
             raise UnknownModelError(f"model: {name!r} is not served here; there is {', '.join(self.models)}")
         return self.models[name]
 
+    def restarts(self) -> int:
+        """How often an engine failed and was started again."""
+        stats = {id(served.assistant): served.assistant.stats() for served in self.models.values()}
+        return sum(getattr(one, "restarts", 0) for one in stats.values())
+
     def problem(self) -> str:
         """Why some model does not answer any more; "" if all do."""
         return "; ".join(
@@ -187,7 +247,12 @@ def failure_of(error: Exception) -> Failure:
             problem = problem_of(error.errors()[0])
             return Failure(400, problem.message, param=problem.field or None, code=problem.code)
         case BodyError():
-            return Failure(error.status, str(error), param=error.param, code=error.code)
+            unread = error.status != 400
+            return Failure(error.status, str(error), param=error.param, code=error.code, close=unread)
+        case ShuttingDownError():
+            return Failure(503, str(error), "server_error", code="shutting_down", retry_after=5, close=True)
+        case OverloadedError():
+            return Failure(503, str(error), "server_error", code="overloaded", retry_after=1, close=True)
         case HTTPException():
             return Failure(error.status_code, str(error.detail), code=_word(error.status_code))
         case UnknownModelError():
@@ -282,21 +347,28 @@ def _check_type(given: str | None, any_type: bool) -> None:
     raise BodyError(f"the body must be a JSON object, sent with Content-Type: application/json; {said}")
 
 
+def _drain_of(scope: Scope) -> Drain:
+    service: Service = scope["app"].state.service
+    return service.drain
+
+
 async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """What the work gives. It is cancelled when the client goes away.
+    """What the work gives. It is cancelled when the client goes away, or the server ends.
 
     Raises:
-        ClientGoneError: it went.
+        ClientGoneError: the client went.
+        ShuttingDownError: the server ends.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(request.receive))
+    ending = asyncio.ensure_future(_drain_of(request.scope).wait())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGoneError
+            raise ClientGoneError if leaving.done() else ShuttingDownError()
         return working.result()
     finally:
-        await _cancel(working, leaving)
+        await _cancel(working, leaving, ending)
 
 
 async def whole_of(request: Request, deltas: AsyncGenerator[Delta]) -> tuple[Answer, ...]:
@@ -319,8 +391,13 @@ async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGen
     async def whole() -> AsyncGenerator[Result]:
         async with contextlib.aclosing(deltas):
             yield first
-            async for delta in deltas:
-                yield delta
+            try:
+                async for delta in deltas:
+                    yield delta
+            except asyncio.CancelledError:
+                if not _drain_of(request.scope).over:
+                    raise
+                raise ShuttingDownError from None  # the dialect tells the client
 
     return whole()
 
@@ -338,12 +415,16 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self.stream_response(send))
         leaving = asyncio.ensure_future(_gone(receive))
+        ending = asyncio.ensure_future(_drain_of(scope).wait())
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
+            await asyncio.wait({sending, leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done() and not sending.done() and not leaving.done():
+                sending.cancel()  # `first_of` makes an error of it, which is the last event
+                await asyncio.wait({sending, leaving}, timeout=2, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and not sending.cancelled():
                 sending.result()
         finally:
-            await _cancel(sending, leaving)
+            await _cancel(sending, leaving, ending)
             await self._events.aclose()
 
 

@@ -1,0 +1,104 @@
+"""What happens to a request before a dialect sees it: limits on its head, a server that is full or ending, HEAD and
+OPTIONS, paths that people get slightly wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatglm.errors import ChatGLMError
+from chatglm.serving.bodies import BodyError
+from chatglm.serving.dialect import OVERLOADED, Failure, OverloadedError, Service, ShuttingDownError, failure_of
+
+__all__ = ["Front", "hint"]
+
+_URL_BYTES = 8 << 10
+_HEAD_BYTES = 32 << 10
+_ALWAYS = ("/health", "/metrics")
+"""Paths that are answered also when the server is full or ends."""
+
+_OPENAI = r"(chat/completions|completions|models)"
+
+
+class Front:
+    """Middleware around all dialects.
+
+    Args:
+        render: an error in the shape of the dialect that a request (its method and path) belongs to.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, render: Callable[[str, str, Failure], Response]) -> None:
+        self._app, self._service, self._render = app, service, render
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if error := self._refusal(scope):
+            failure = failure_of(error)
+            response = self._render(scope["method"], scope["path"], failure)
+            response.headers.update(failure.headers)
+            await response(scope, receive, send)
+            return
+        path = _usual(scope["path"])
+        if path != scope["path"]:
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+            send = _without_body(send)
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ChatGLMError | None:
+        if scope["http_version"] not in ("1.0", "1.1"):
+            return BodyError(f"HTTP/{scope['http_version']} is not supported; use HTTP/1.1", "bad_request", 505)
+        url = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        if url > _URL_BYTES:
+            return BodyError(f"the URL has {url:,} bytes; at most {_URL_BYTES:,} are supported", "too_large", 414)
+        head = sum(len(name) + len(value) for name, value in scope["headers"])
+        if head > _HEAD_BYTES:
+            return BodyError(
+                f"the headers have {head:,} bytes; at most {_HEAD_BYTES:,} are supported", "too_large", 431
+            )
+        if scope["path"] in _ALWAYS:
+            return None
+        if self._service.drain.begun:
+            return ShuttingDownError()
+        return OverloadedError() if scope.get("state", {}).get(OVERLOADED) else None
+
+
+def _usual(path: str) -> str:
+    """The path that is meant where a base URL was put together wrongly: `//v1/models`, `/v1/v1/models`, `/models`."""
+    path = re.sub(r"/{2,}", "/", path)
+    path = re.sub(r"^(/v1)+(?=/v1(/|$))", "", path)
+    return f"/v1{path}" if re.fullmatch(rf"/{_OPENAI}", path) else path
+
+
+def _without_body(send: Send) -> Send:
+    async def head_only(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return head_only
+
+
+def hint(method: str, path: str, routes: Mapping[str, list[str]]) -> str:
+    """What to do about a path that does not exist.
+
+    Args:
+        routes: methods of each path that does.
+    """
+    listed = ", ".join(f"{' and '.join(methods)} {known}" for known, methods in routes.items())
+    if path.rstrip("/") == "/v1":
+        return f"this is the base URL of the OpenAI interface; this server has {listed}"
+    if azure := re.fullmatch(rf"/openai/(?:deployments/([^/]+)/|v1/)?{_OPENAI}", path):
+        model = f' and "model": "{azure[1]}" in the body' if azure[1] else ""
+        return f"Azure's paths are not supported; use {method} /v1/{azure[2]}{model} (base URL: http://HOST:PORT/v1)"
+    if known := re.search(rf"/{_OPENAI}/?$", path):
+        return f"use {method} /v1/{known[1]} (base URL: http://HOST:PORT/v1)"
+    if path in ("/redoc", "/swagger", "/doc", "/api", "/openapi", "/v1/docs"):
+        return "the documentation is at /docs, the OpenAPI document at /openapi.json"
+    return f"this server has {listed}"

@@ -1,0 +1,133 @@
+"""What is there besides the dialects: pages, health, HEAD, OPTIONS, CORS, and hints where a path is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from chatglm.assistant import Assistant
+from scripted import ScriptedEngine, Writer
+from server import serving
+
+CHAT = {"model": "demo", "messages": [{"role": "user", "content": "x"}]}
+
+
+@contextlib.contextmanager
+def client(write: Writer, **options: Any) -> Iterator[httpx.Client]:
+    engine = ScriptedEngine(write.say("好"))
+    with (
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant, "alias": assistant}, **options) as url,
+        httpx.Client(base_url=url) as made,
+    ):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def plain(write: Writer) -> Iterator[httpx.Client]:
+    with client(write) as made:
+        yield made
+
+
+def test_pages_need_nothing_else(plain: httpx.Client) -> None:
+    for path in ("/", "/docs"):
+        page = plain.get(path)
+        assert page.status_code == 200
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert not re.findall(r"""<script|(?:src|href)=["'](?!/|data:)|url\(|@import""", page.text)
+        for target in re.findall(r'href="(/[^"]*)"', page.text):
+            assert plain.get(target).status_code == 200, target
+    start = plain.get("/").text
+    for part in ("demo", "alias", "/v1/models", "/docs", "/health", f"{plain.base_url}/v1/chat/completions", "ChatGLM"):
+        assert part in start
+    assert 'lang="zh"' in start
+    docs = plain.get("/docs").text
+    for part in ("/v1/chat/completions", "temperature", "messages", "max_tokens", "required", "POST", "429"):
+        assert part in docs
+    assert plain.get("/redoc").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/health", "/metrics", "/v1/models", "/v1/models/demo", "/openapi.json"]
+)
+def test_head_is_get_without_a_body(plain: httpx.Client, path: str) -> None:
+    head, whole = plain.head(path), plain.get(path)
+    assert head.status_code == whole.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    if path != "/metrics":  # whose text changes
+        assert head.headers["content-length"] == whole.headers["content-length"]
+    assert plain.head("/v1/chat/completions").status_code == 405
+    assert plain.head("/v1/models/other").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["//v1/chat/completions", "/v1/v1/chat/completions", "/chat/completions", "/v1//chat/completions"]
+)
+def test_paths_that_are_nearly_right_are_answered(plain: httpx.Client, path: str) -> None:
+    answer = plain.post(f"{str(plain.base_url).rstrip('/')}{path}", json=CHAT)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["object"] == "chat.completion"
+
+
+def test_models_without_their_prefix(plain: httpx.Client) -> None:
+    assert plain.get("/models").json() == plain.get("/v1/models").json()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("GET", "/v1", "this is the base URL"),
+        ("GET", "/v1/", "this is the base URL"),
+        ("POST", "/openai/deployments/gpt-4/chat/completions", 'use POST /v1/chat/completions and "model": "gpt-4" in'),
+        ("POST", "/openai/v1/chat/completions", "use POST /v1/chat/completions"),
+        ("POST", "/api/chat/completions", "use POST /v1/chat/completions"),
+        ("POST", "/v1/embeddings", "this server has POST /v1/chat/completions"),
+        ("GET", "/redoc", "/docs"),
+        ("POST", "/nothing", "/v1/completions"),
+    ],
+)
+def test_wrong_paths_get_a_hint(plain: httpx.Client, method: str, path: str, words: str) -> None:
+    answer = plain.request(method, path)
+    assert answer.status_code == 404
+    error = answer.json()["error"]
+    assert error["code"] == "not_found"
+    assert error["message"].startswith(f"{path}: not found; ")
+    assert words in error["message"]
+
+
+def test_wrong_methods_are_told_the_right_one(plain: httpx.Client) -> None:
+    answer = plain.get("/v1/chat/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["message"] == "GET is not allowed for /v1/chat/completions; use POST"
+    options = plain.options("/v1/chat/completions")
+    assert (options.status_code, options.headers["allow"]) == (204, "POST, OPTIONS")
+
+
+ORIGIN = "https://chat.example"
+
+
+def test_browsers_are_allowed_only_on_request(write: Writer, plain: httpx.Client) -> None:
+    asking = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    asking["Access-Control-Request-Headers"] = "authorization,content-type"
+    assert "access-control-allow-origin" not in plain.options("/v1/chat/completions", headers=asking).headers
+    assert "access-control-allow-origin" not in plain.get("/v1/models", headers={"Origin": ORIGIN}).headers
+    for origins in ([ORIGIN], ["*"]):
+        with client(write, origins=origins) as browser:
+            answer = browser.options("/v1/chat/completions", headers=asking)
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == origins[0]
+            assert "content-type" in answer.headers["access-control-allow-headers"].lower()
+            answer = browser.post("/v1/chat/completions", json={**CHAT, "store": None}, headers={"Origin": ORIGIN})
+            assert answer.headers["access-control-allow-origin"] == origins[0]
+            assert "X-Chatglm-Ignored" in answer.headers["access-control-expose-headers"]
+            wrong = browser.post("/v1/chat/completions", content=b"{", headers={"Origin": ORIGIN})
+            assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (400, origins[0])
+            other = browser.get("/v1/models", headers={"Origin": "https://other.example"})
+            assert ("access-control-allow-origin" in other.headers) == (origins == ["*"])
