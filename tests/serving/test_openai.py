@@ -419,10 +419,14 @@ def test_engine_that_fails(over: Any, write: Writer) -> None:
         broken.set()
         last = [line for line in lines if line][-1]
     assert "scores are not finite" in json.loads(last[6:])["error"]["message"]
-    answer = post(url)
-    assert answer.status_code == 500
-    assert answer.json()["error"]["type"] == "server_error"
-    assert httpx.get(f"{url}/health").status_code == 503
+    assert httpx.get(f"{url}/health").json() == {"status": "ok", "restarts": 1}
+    for _ in range(5):  # it fails again and again, until it is not started any more
+        answer = post(url)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["type"] == "server_error"
+    health = httpx.get(f"{url}/health")
+    assert (health.status_code, health.json()["status"]) == (503, "failed")
+    assert "scores are not finite" in health.json()["problem"]
 
 
 def test_retry_after_is_the_engine_s_estimate(over: Any, write: Writer) -> None:

@@ -231,7 +231,7 @@ class Service:
     def restarts(self) -> int:
         """How often an engine failed and was started again."""
         stats = {id(served.assistant): served.assistant.stats() for served in self.models.values()}
-        return sum(getattr(one, "restarts", 0) for one in stats.values())
+        return sum(one.restarts for one in stats.values() if one is not None)
 
     def problem(self) -> str:
         """Why some model does not answer any more; "" if all do."""
