@@ -371,6 +371,54 @@ def test_messages_never_become_control_ids(version: str, tokenizers) -> None:
     law()
 
 
+LONG_RUNS = {
+    "letter": "a",
+    "letters": "abcdefgh",
+    "digit": "7",
+    "blank": " ",
+    "tab": "\t",
+    "ideographic blank": "\u3000",
+    "next line": "\x85",
+    "newline": "\n",
+    "blanks": " \t\u3000",
+    "chinese": "你好中国人民",
+    "emoji": "😀",
+    "combining mark": "\u0301",
+    "punctuation": "!",
+    "mixed": " \n\ta1你😀\u0301!",
+}
+
+
+@pytest.mark.parametrize("kind", LONG_RUNS)
+@pytest.mark.parametrize("version", ["chatglm", "chatglm3", "glm4"])
+def test_long_runs(version: str, kind: str, tokenizers) -> None:
+    """C7: a million characters of one kind. tiktoken panics, with a BaseException, at a million blanks."""
+    tokenizer, unit = tokenizers[version], LONG_RUNS[kind]
+    text = (unit * (1_000_001 // len(unit) + 1))[:1_000_001] + "x"
+    ids = tokenizer.encode_text(text)
+    assert 0 < len(ids) < 3_000_002
+    if version == "glm4":
+        assert b"".join(map(tokenizer.token_bytes, ids)).decode() == text
+
+
+def test_runs_that_are_cut_have_the_ids_of_the_whole(checkpoint) -> None:
+    """C7: runs of blanks are encoded apart where they are long; here from two on."""
+    tokenizer = ChatGLMTokenizer.from_pretrained(checkpoint("glm4"))
+    tokenizer.LONG_RUN = 2
+    blanks = " \t\v\f\x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000"
+    others = ["\r", "\n", "\r\n", "a", "'s", "1", "!", "你", "😀", "\u0301", "\x1c", "\u200b", "\ufeff", "\ud800"]
+
+    @settings(max_examples=400, deadline=None)
+    @given(st.lists(st.one_of(st.sampled_from(blanks), st.sampled_from(others)), max_size=16).map("".join))
+    def law(text: str) -> None:
+        assert tokenizer.encode_text(text) == tokenizer._encoding.encode_ordinary(text)
+
+    law()
+    for count in (99_999, 300_001):  # whole, by tiktoken alone
+        for text in (" " * count, " " * count + "x", "x" + "\t" * count + "\n ", "!\n" + "\u3000" * count + "!"):
+            assert tokenizer.encode_text(text) == tokenizer._encoding.encode_ordinary(text)
+
+
 def test_glm4_gives_any_text_back(tokenizers) -> None:
     tokenizer = tokenizers["glm4"]
 
@@ -535,8 +583,12 @@ def test_wrong_requests(tokenizers) -> None:
         tokenizers["chatglm3"].add_tokens(["<new>"])
     with pytest.raises(UnsupportedError, match="build_chat_input"):
         tokenizers["chatglm2"].build_chat_input("x")
-    with pytest.raises(InputError, match=r"history\[0\]"):
-        tokenizers["chatglm3"].build_chat_input("x", [("q", "a")])
+    for version in ("chatglm3", "glm4"):
+        for history in ([("q", "a")], [{"role": "user"}], [{"role": "user", "content": None}]):
+            with pytest.raises(InputError, match=r"history\[0\]"):
+                tokenizers[version].build_chat_input("x", history)
+        with pytest.raises(InputError, match="query"):
+            tokenizers[version].build_chat_input(None)
     with pytest.raises(TokenizerError, match="no such folder"):
         ChatGLMTokenizer.from_pretrained("/no/such/folder")
 

@@ -173,6 +173,10 @@ class ChatFormat:
             parser.feed(token_id)
         return parser.close()
 
+    def entries(self, message: Message) -> list[dict[str, Any]]:
+        """A message as entries of an official history (`role`, `metadata`, `content`, `tools`), calls written out."""
+        raise UnsupportedError(f"{self.generation} knows no such messages")
+
     def header_id(self) -> int | None:
         """The id that begins a further message inside one reply; None where there is none."""
         return None
@@ -567,6 +571,17 @@ class _RolesFormat(ChatFormat):
             if not call.name.strip() or "\n" in call.name:
                 raise InputError(f"a tool call is named {call.name!r:.80}; a prompt needs one line that is not blank")
             yield message, "assistant", *self._write_call(call)
+
+    def entries(self, message: Message) -> list[dict[str, Any]]:
+        parts = [(message, message.role, message.metadata, message.content)]
+        if message.role == "assistant":
+            parts = list(self._assistant_parts(message))
+        made: list[dict[str, Any]] = [
+            {"role": role, "metadata": metadata, "content": text} for _, role, metadata, text in parts
+        ]
+        if message.tools is not None:
+            made[0]["tools"] = [dict(tool.wrapped()) for tool in message.tools]
+        return made
 
     def _write_call(self, call: ToolCall) -> tuple[str, str]:
         """Metadata and content of a call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,20 +12,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import BatchEncoding, PreTrainedTokenizer
-from transformers.utils import PaddingStrategy, cached_file
+from transformers.utils import PaddingStrategy, cached_file, get_json_schema
+from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException
 
 from chatglm.chat.formats import chat_format
 from chatglm.chat.generations import CONFIG_KEY, Generation, read_generation, read_json
-from chatglm.chat.messages import Message, messages_from_pairs
+from chatglm.chat.messages import Message, ToolSpec, messages_from_pairs
+from chatglm.chat.tokenizers.templates import LONGEST, RenderedPrompt, control_parts, shows
 from chatglm.chat.vocabulary import Vocabulary
 from chatglm.errors import InputError, TokenizerError, UnsupportedError
 
-__all__ = ["ROLES", "ChatGLMTokenizer", "header"]
+__all__ = ["ROLES", "ChatGLMTokenizer", "official_turns"]
 
-# Noncharacters: valid in a Python string, never exchanged as text (Unicode, chapter 23.7).
-_SENTINELS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """The role tokens of ChatGLM3 and GLM-4."""
+_PROMPT_STARTS = ("[gMASK]<sop>", "[gMASK]sop")
 
 
 class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
@@ -131,6 +133,8 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
     ) -> list[Any]:
         """Tokens of a text (str; bytes in GLM-4)."""
+        if isinstance(text, RenderedPrompt):
+            return list(self.convert_ids_to_tokens(list(text.ids)))
         allow = kwargs.pop("allow_special_tokens", self.allow_special_tokens)
         tokens: list[Any] = []
         for part, is_special in self._split(text, self._special_names() if allow else {}):
@@ -150,11 +154,17 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
 
     def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
         # Text is turned into ids here, so that it need not survive a detour through token strings.
+        if isinstance(text, RenderedPrompt):
+            kwargs["add_special_tokens"] = False  # they are in its ids
         allow = kwargs.pop("allow_special_tokens", self.allow_special_tokens)
         names = self._special_names() if allow else {}
 
         def encode(item: Any) -> Any:
+            if isinstance(item, RenderedPrompt):
+                return list(item.ids)
             if isinstance(item, str):
+                if not names and item.startswith(_PROMPT_STARTS):
+                    _warn_of_lost_ids()
                 ids: list[int] = []
                 for part, is_special in self._split(item, names):
                     ids += [names[part]] if is_special else self.encode_text(part)
@@ -176,6 +186,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
                     item,
                     **{
                         **kwargs,
+                        "allow_special_tokens": allow,
                         "return_tensors": None,
                         "text_pair": None,
                         "padding_strategy": PaddingStrategy.DO_NOT_PAD,
@@ -281,6 +292,18 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         """The text of a prompt of ChatGLM-6B or ChatGLM2: rounds of question and answer."""
         return chat_format(self).text(messages_from_pairs(history or [], query))
 
+    _has_roles = False
+    """Whether prompts are made of messages with a role token, a line of metadata and content."""
+
+    def build_single_message(self, role: str, metadata: str, message: str, tokenize: bool = True) -> Any:
+        if not self._has_roles:
+            return super().build_single_message(role, metadata, message, tokenize)
+        token = _role_token(role)
+        if not tokenize:
+            return f"{token}{metadata}\n{message}"
+        # Each part is encoded by itself, so each begins with SentencePiece's blank.
+        return [self.get_command(token), *self.encode_text(f"{metadata}\n"), *self.encode_text(message)]
+
     def build_chat_input(
         self, query: str, history: Sequence[Mapping[str, Any]] | None = None, role: str = "user"
     ) -> BatchEncoding:
@@ -313,19 +336,21 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
     ) -> Any:
         """`transformers`' method. Text of messages can never become a control token.
 
-        ChatGLM-6B, ChatGLM2 and ChatGLM3 are rendered by their `ChatFormat`, which gives the official
-        `build_chat_input` ids; GLM-4 by the template in its folder; any by a `chat_template` that is passed.
-        `tokenize=False` gives text, for reading.
+        ChatGLM-6B, ChatGLM2 and ChatGLM3 are rendered by their `ChatFormat`, which gives the ids of the official
+        `build_chat_input`; GLM-4 by the template in its folder; any of them by a `chat_template` that is passed.
+
+        Args:
+            tools: dicts (`{"name", "parameters"}` or OpenAI's form of it), or typed Python functions with a docstring
+                in Google's style. A template that does not take tools gets them in a system message, as the official
+                GLM-4 code does.
+            tokenize: False returns the text: a `RenderedPrompt`, which the tokenizer turns into the right ids again.
+
+        Raises:
+            InputError: a message or a tool is not valid; the template fails.
+            UnsupportedError: an argument for which this prompt has no place.
         """
-        template = chat_template or (self.chat_template if self._renders_template or not tokenize else None)
-        batched = bool(conversation) and not isinstance(conversation[0], Mapping)
+        batched = bool(conversation) and not isinstance(conversation[0], Mapping | Message)
         dialogues = list(conversation) if batched else [conversation]
-        options = {
-            "tools": tools,
-            "documents": documents,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": continue_final_message,
-        }
         known = (
             "sanitize_control_tokens",
             "padding",
@@ -339,25 +364,25 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         settings = {name: kwargs.pop(name) for name in known if name in kwargs}
         if settings.pop("return_assistant_tokens_mask", False):
             raise UnsupportedError("return_assistant_tokens_mask: use ChatFormat.example, which gives ids and mask")
-        if template is None and (documents or kwargs or continue_final_message):
-            named = [
-                *kwargs,
-                *(["documents"] if documents else []),
-                *(["continue_final_message"] if continue_final_message else []),
-            ]
-            raise UnsupportedError(f"{', '.join(named)}: the prompt of {self.generation} has no place for it")
-        if not tokenize:
-            if template is not None:
-                return super().apply_chat_template(
-                    conversation, chat_template=template, tokenize=False, **options, **kwargs
-                )
-            texts = [chat_format(self).text(_messages(d), tools or (), add_generation_prompt) for d in dialogues]
-            return texts if batched else texts[0]
-
+        specs = _tool_specs(tools)
+        template = self._template(chat_template)
         if template is None:
-            rows = [chat_format(self).ids(_messages(d), tools or (), add_generation_prompt) for d in dialogues]
+            given = {**kwargs, "documents": documents, "continue_final_message": continue_final_message}
+            if named := [name for name, value in given.items() if value or name in kwargs]:
+                raise UnsupportedError(f"{', '.join(named)}: the prompt of {self.generation} has no place for it")
+            prompts = [self._format_prompt(dialogue, specs, add_generation_prompt) for dialogue in dialogues]
         else:
-            rows = [self._render(template, dialogue, options, kwargs) for dialogue in dialogues]
+            options = {
+                **kwargs,
+                "documents": documents,
+                "add_generation_prompt": add_generation_prompt,
+                "continue_final_message": continue_final_message,
+            }
+            own = chat_template is None
+            prompts = [self._template_prompt(template, own, dialogue, specs, options) for dialogue in dialogues]
+        if not tokenize:
+            return prompts if batched else prompts[0]
+        rows = [list(prompt.ids) for prompt in prompts]
         if settings.get("truncation") and (limit := settings.get("max_length")):
             rows = [row[:limit] if self.truncation_side == "right" else row[-limit:] for row in rows]
         tensors = settings.get("return_tensors")
@@ -372,39 +397,80 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         return result if settings.get("return_dict", True) else result["input_ids"]
 
     _renders_template = False
+    """Whether the template in the folder makes the prompts, and not the `ChatFormat`."""
 
-    def _render(self, template: str, dialogue: Any, options: dict[str, Any], kwargs: dict[str, Any]) -> list[int]:
-        """Ids of a rendered template, in which a special string counts only where the template itself wrote it.
+    def _template(self, given: str | None) -> str | None:
+        if given is None and not (self._renders_template and self.chat_template):
+            return None
+        template = self.get_chat_template(given)
+        if not isinstance(template, str) or len(template) > LONGEST:
+            raise InputError(f"chat_template: expected a text of at most {LONGEST} characters")
+        return template
 
-        Every special string in what the caller gave is broken with a character that occurs nowhere else; after
-        rendering, the text is split at the special strings that are whole, and the character is taken out again.
+    def _format_prompt(self, dialogue: Any, tools: Sequence[ToolSpec], prompt: bool) -> RenderedPrompt:
+        messages, form = _messages(dialogue), chat_format(self)
+        return RenderedPrompt(form.text(messages, tools, prompt), form.ids(messages, tools, prompt))
+
+    def _template_prompt(
+        self, template: str, own: bool, dialogue: Any, tools: Sequence[ToolSpec], options: dict[str, Any]
+    ) -> RenderedPrompt:
+        """Render a template.
+
+        Args:
+            own: it is the checkpoint's own template, written for the official form of messages.
         """
+
+        def render(given: Mapping[str, Any]) -> str:
+            text: str = super(ChatGLMTokenizer, self).apply_chat_template(
+                chat_template=template, tokenize=False, **given
+            )
+            return text
+
+        messages = _messages(dialogue)
+        shown: list[Any] = [m.to_dict() if isinstance(m, Message) else m for m in dialogue]
+        if own and "tool_calls" not in template:
+            shown = [entry for message in messages for entry in chat_format(self).entries(message)]
+        offered = [dict(tool.wrapped()) for tool in tools] or None
+        given = {"conversation": shown, "tools": offered, **options}
+        if offered and not shows(render, given, "tools"):
+            if not own:
+                raise UnsupportedError("tools: this chat template has no place for them")
+            # As the official GLM-4 code has them: in a system message. `ChatFormat` does the same.
+            if shown and "tools" in shown[0]:
+                shown[0] = {name: value for name, value in shown[0].items() if name != "tools"}
+            given |= {"conversation": [{"role": "system", "content": "", "tools": offered}, *shown], "tools": None}
+        if options["documents"] and not shows(render, given, "documents"):
+            raise UnsupportedError(f"documents: the chat template of {self.generation} has no place for them")
         names = self._commands()
-        given = json.dumps([dialogue, options, kwargs], ensure_ascii=False, default=str)
-        sentinel = next((mark for mark in _SENTINELS if mark not in given and mark not in template), None)
-        if sentinel is None:
-            raise InputError("the messages use every noncharacter from U+FDD0 to U+FDEF; they cannot be told apart")
-        pattern = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name))
-
-        def shield(value: Any) -> Any:
-            if isinstance(value, str):
-                return pattern.sub(lambda found: found[0][0] + sentinel + found[0][1:], value)
-            if isinstance(value, Mapping):
-                return {key: shield(item) for key, item in value.items()}
-            if isinstance(value, list | tuple):
-                return [shield(item) for item in value]
-            return value
-
-        text = super().apply_chat_template(
-            shield(dialogue), chat_template=template, tokenize=False, **shield(options), **shield(kwargs)
-        )
+        parts = control_parts(render, given, names)
         ids: list[int] = []
-        for part, is_special in self._split(text, names):
-            ids += [names[part]] if is_special else self.encode_text(part.replace(sentinel, ""))
-        return ids
+        for part, is_control in parts:
+            ids += [names[part]] if is_control else self.encode_text(part)
+        return RenderedPrompt("".join(part for part, _ in parts), ids)
 
 
-def _messages(dialogue: Sequence[Any]) -> list[Any]:
+def _tool_specs(tools: Any) -> tuple[ToolSpec, ...]:
+    """Tools as they were given; Python functions by their signature and docstring.
+
+    Raises:
+        InputError: one of them is no tool, or a function says too little of itself.
+    """
+    if tools is None:
+        return ()
+    listed = list(tools) if isinstance(tools, list | tuple) else [tools] if callable(tools) else tools
+    if not isinstance(listed, list):
+        return ToolSpec.list_from(listed)
+    return ToolSpec.list_from([_schema(tool, number) if callable(tool) else tool for number, tool in enumerate(listed)])
+
+
+def _schema(function: Any, number: int) -> Any:
+    try:
+        return get_json_schema(function)
+    except (DocstringParsingException, TypeHintParsingException, TypeError, ValueError) as error:
+        raise InputError(f"tools[{number}]: no tool can be made of {function!r:.80}: {error}") from None
+
+
+def _messages(dialogue: Sequence[Any]) -> list[Message]:
     return [
         item if isinstance(item, Message) else Message.from_dict(item, index) for index, item in enumerate(dialogue)
     ]
@@ -436,13 +502,35 @@ def _local_folder(name: Any, kwargs: Mapping[str, Any]) -> Path:
     return Path(cached_file(name, "config.json", **options)).parent
 
 
-def header(role: str) -> str:
-    """The role token of a message.
+@functools.cache
+def _warn_of_lost_ids() -> None:
+    """Once: a prompt is read as plain text."""
+    logging.getLogger("chatglm").warning(
+        "A text that begins with %s was encoded as plain text: its control tokens became letters. If it comes from "
+        "apply_chat_template, call that with tokenize=True; or load the tokenizer with allow_special_tokens=True and "
+        "encode with add_special_tokens=False, if you trust all of the text.",
+        " or ".join(_PROMPT_STARTS),
+    )
 
-    Raises:
-        InputError: there is no such role.
-    """
+
+def _role_token(role: str) -> str:
     token = f"<|{role}|>"
     if token not in ROLES:
         raise InputError(f"role {role!r}: must be system, user, assistant or observation")
     return token
+
+
+def official_turns(history: Sequence[Mapping[str, Any]] | None, query: str, role: str) -> list[Mapping[str, Any]]:
+    """The messages of an official history, and the query as the last one.
+
+    Raises:
+        InputError: an entry or the query has no text, or there is no such role.
+    """
+    turns = list(history or [])
+    for number, item in enumerate(turns):
+        if not isinstance(item, Mapping) or not isinstance(item.get("content"), str) or "role" not in item:
+            raise InputError(f"history[{number}]: expected a dict with `role` and a string `content`, got {item!r:.80}")
+    if not isinstance(query, str):
+        raise InputError(f"query: expected a string, got {type(query).__name__}")
+    _role_token(role)
+    return [*turns, {"role": role, "content": query}]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import codecs
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from transformers import AddedToken, BatchEncoding
 from chatglm.chat.formats import chat_format
 from chatglm.chat.generations import Generation
 from chatglm.chat.messages import Message
-from chatglm.chat.tokenizers.base import ROLES, ChatGLMTokenizer, header
+from chatglm.chat.tokenizers.base import ROLES, ChatGLMTokenizer, official_turns
 from chatglm.chat.vocabulary import Detokenizer
 from chatglm.errors import InputError, TokenizerError, UnsupportedError
 
@@ -75,7 +77,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         "<|begin_of_video|>",
         "<|end_of_video|>",
     )
-    _renders_template = True
+    _has_roles = _renders_template = True
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
     ) -> None:
         self.vocab_file = str(vocab_file)
         ranks = _read_ranks(self.vocab_file)
-        self._encoding = tiktoken.Encoding(name="glm4", pat_str=self.PATTERN, mergeable_ranks=ranks, special_tokens={})
+        self._encoding = _encoding(self.PATTERN, ranks)
         self._ranks = len(ranks)
         self._bytes = {rank: token for token, rank in ranks.items()}
         named = {str(token): int(token_id) for token_id, token in (added_tokens_decoder or {}).items()}
@@ -120,11 +122,36 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         """The name of a control id; None for text."""
         return self._by_id.get(token_id)
 
+    LONG_RUN = 100_000
+    """Blanks in a row that are encoded apart from the rest: tiktoken's pattern panics at 1,000,000 of them."""
+
     def encode_text(self, text: str) -> list[int]:
-        return list(self._encoding.encode_ordinary(text))
+        if len(text) < self.LONG_RUN:
+            return list(self._encoding.encode_ordinary(text))
+        ids: list[int] = []
+        start = 0
+        for run in self._long_run.finditer(text):
+            begin, end = run.span()
+            if text[end : end + 1] in ("\r", "\n"):
+                continue  # one piece with its line breaks; that alternative of the pattern needs no backtracking
+            # `\s+(?!\S)` makes all blanks one piece, but for the last one where text follows.
+            end -= end < len(text)
+            ids += self._encoding.encode_ordinary(text[start:begin])
+            ids += self._one_piece.encode_ordinary(text[begin:end])
+            start = end
+        return [*ids, *self._encoding.encode_ordinary(text[start:])]
+
+    @functools.cached_property
+    def _long_run(self) -> re.Pattern[str]:
+        return re.compile(f"[{_BLANKS}]{{{self.LONG_RUN},}}")
+
+    @functools.cached_property
+    def _one_piece(self) -> tiktoken.Encoding:
+        """The same merges, over a text that is not cut into pieces first."""
+        return _encoding(r"[\s\S]+", {token: rank for rank, token in self._bytes.items()})
 
     def _pieces(self, text: str) -> list[Any]:
-        return [self._bytes[i] for i in self._encoding.encode_ordinary(text)]
+        return [self._bytes[i] for i in self.encode_text(text)]
 
     def token_bytes(self, token_id: int) -> bytes:
         return self._bytes.get(token_id, b"")
@@ -159,20 +186,21 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
             raise UnsupportedError("text_pair: GLM-4 has no form for a pair of texts; join them yourself")
         return [*self.get_prefix_tokens(), *token_ids_0]
 
-    def build_single_message(self, role: str, metadata: str, message: str, tokenize: bool = True) -> Any:
-        token = header(role)
-        if not tokenize:
-            return f"{token}{metadata}\n{message}"
-        return [self.get_command(token), *self.encode_text(f"{metadata}\n"), *self.encode_text(message)]
-
     def build_chat_input(
         self, query: str, history: Sequence[Mapping[str, Any]] | None = None, role: str = "user"
     ) -> BatchEncoding:
-        header(role)
-        turns = [*(history or []), {"role": role, "content": query}]
+        turns = official_turns(history, query, role)
         return self._tensors(
             chat_format(self).prompt([Message.from_dict(turn, index) for index, turn in enumerate(turns)])
         )
+
+
+_BLANKS = "\t\v\f \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What `\\s` is to tiktoken (Unicode's White_Space), without line breaks."""
+
+
+def _encoding(pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
+    return tiktoken.Encoding(name="glm4", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
 
 def _read_ranks(file: str) -> dict[bytes, int]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import BatchEncoding
 
 from chatglm.chat.generations import Generation
-from chatglm.chat.tokenizers.base import ROLES, header
+from chatglm.chat.tokenizers.base import ROLES, official_turns
 from chatglm.chat.tokenizers.pieces import PiecesTokenizer
-from chatglm.errors import InputError
 
 __all__ = ["SentencePieceTokenizer"]
 
@@ -105,35 +104,19 @@ class SentencePieceTokenizer(
         ids = [*self.get_prefix_tokens(), *token_ids_0]
         return ids if token_ids_1 is None else [*ids, *token_ids_1, self.get_command("<eos>")]
 
-    def build_single_message(self, role: str, metadata: str, message: str, tokenize: bool = True) -> Any:
-        if not self._has_roles:
-            return super().build_single_message(role, metadata, message, tokenize)
-        token = header(role)
-        if not tokenize:
-            return f"{token}{metadata}\n{message}"
-        # Each part is encoded by itself, so each begins with SentencePiece's blank.
-        return [self.get_command(token), *self.encode_text(f"{metadata}\n"), *self.encode_text(message)]
-
     def build_chat_input(
         self, query: str, history: Sequence[Mapping[str, Any]] | None = None, role: str = "user"
     ) -> BatchEncoding:
         if not self._has_roles:
             return super().build_chat_input(query, history, role)
-        ids = [i for message in _history_messages(history, query, role) for i in self.build_single_message(*message)]
+        turns = official_turns(history, query, role)
+        ids = [i for message in turns for i in self.build_single_message(*_parts(message))]
         return self._tensors([*self.get_prefix_tokens(), *ids, self.get_command("<|assistant|>")])
 
 
-def _history_messages(
-    history: Sequence[Mapping[str, Any]] | None, query: str, role: str
-) -> Iterable[tuple[str, str, str]]:
-    """Role, metadata and content of every message of an official history, and of the query."""
-    for number, item in enumerate(history or []):
-        if not isinstance(item, Mapping) or not isinstance(item.get("content"), str) or "role" not in item:
-            raise InputError(f"history[{number}]: expected a dict with `role` and a string `content`, got {item!r:.80}")
-        content = item["content"]
-        if item["role"] == "system" and "tools" in item:
-            content = content + "\n" + json.dumps(item["tools"], indent=4, ensure_ascii=False)
-        yield item["role"], item.get("metadata") or "", content
-    if not isinstance(query, str):
-        raise InputError(f"query: expected a string, got {type(query).__name__}")
-    yield role, "", query
+def _parts(message: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Role, metadata and content of an entry of an official history; tools as the official code shows them."""
+    content = message["content"]
+    if message["role"] == "system" and "tools" in message:
+        content += "\n" + json.dumps(message["tools"], indent=4, ensure_ascii=False)
+    return message["role"], message.get("metadata") or "", content

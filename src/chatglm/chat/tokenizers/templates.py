@@ -1,0 +1,186 @@
+"""Chat templates: rendering one, and telling what the template wrote from what the caller gave.
+
+Control ids may come from the template only. So the caller's text is rendered a second time with stand-ins for the
+characters of control tokens: a control token counts where no character of it is a stand-in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any
+
+from chatglm.errors import ChatGLMError, InputError
+
+__all__ = ["LONGEST", "RenderedPrompt", "control_parts", "shows"]
+
+SECONDS = 10.0
+"""How long one template may run. Templates of a folder are foreign programs; real ones take milliseconds."""
+
+LONGEST = 1 << 18
+"""Characters of a template that is rendered at all; official ones have 2,000 to 10,000."""
+
+_PRIVATE = range(0xF0000, 0x10FFFE)
+"""Private-use code points (planes 15 and 16): where the stand-ins are taken from."""
+
+
+Render = Callable[[Mapping[str, Any]], str]
+"""A template: values to text."""
+
+
+class RenderedPrompt(str):
+    """The text of `apply_chat_template(tokenize=False)`. It remembers its ids.
+
+    The tokenizer that is given one returns these ids, with or without `add_special_tokens`. Text that is cut out of it
+    or joined to it is an ordinary string again, in which control tokens are letters.
+
+    Attributes:
+        ids: the ids of the prompt, its control tokens included.
+    """
+
+    ids: tuple[int, ...]
+
+    def __new__(cls, text: str, ids: Iterable[int]) -> RenderedPrompt:
+        made = super().__new__(cls, text)
+        made.ids = tuple(ids)
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:  # for copy and pickle
+        return str(self), self.ids
+
+
+def shows(render: Render, given: Mapping[str, Any], name: str) -> bool:
+    """Whether the template does anything with one of the values.
+
+    Raises:
+        InputError: the template fails with it, or takes too long.
+    """
+    text = _run(render, given)
+    try:
+        return text != _run(render, {**given, name: None})
+    except InputError:
+        return True
+
+
+def control_parts(render: Render, given: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str, bool]]:
+    """The rendered text in pieces, and which of them are control tokens that the template itself wrote.
+
+    Args:
+        render: renders the template with these values.
+        given: `conversation`, `tools` and whatever else the caller gave. Roles are taken as they are, so they must have
+            been checked.
+        names: the control tokens.
+
+    Raises:
+        InputError: the template fails, or takes too long, or a value is no JSON.
+    """
+    names = [name for name in names if name]
+    text = _run(render, given)
+    stand_ins = _StandIns(names, {*text, *_characters(given)})
+    shown, source = text, ""
+    for everything in (True, False):
+        try:
+            source = _run(render, stand_ins.put(given, everything))
+        except InputError:
+            if not everything:
+                raise
+            continue  # a condition of the template depends on the caller's text
+        shown = stand_ins.undo(source)
+        if len(shown) == len(text) and (shown == text or shown.casefold() == text.casefold()):
+            shown = text  # character for character the same; only case may have been changed by the template
+            break
+    pattern = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
+    parts: list[tuple[str, bool]] = []
+    end = 0
+    for found in pattern.finditer(source) if names else ():
+        parts += [(shown[end : found.start()], False), (shown[found.start() : found.end()], True)]
+        end = found.end()
+    return [(part, control) for part, control in [*parts, (shown[end:], False)] if part]
+
+
+class _StandIns:
+    """Characters of control tokens, each with a private-use character that stands for it."""
+
+    def __init__(self, names: Iterable[str], used: set[str]) -> None:
+        letters = {form for name in names for c in name for form in (c, c.lower(), c.upper()) if len(form) == 1}
+        # Quotes and backslashes would change what `tojson` does with them, blanks what `trim` does.
+        chars = sorted(c for c in letters if c.isprintable() and not c.isspace() and c not in "\"'\\")
+        taken = {ord(c) for c in used if ord(c) >= _PRIVATE.start}
+        places = (start for start in _PRIVATE if not taken.intersection(range(start, start + len(chars))))
+        start = next(iter(places), None)
+        if start is None or start + len(chars) > _PRIVATE.stop:
+            raise InputError("the messages use nearly all private-use characters, which templates are rendered with")
+        self._all = {ord(c): chr(start + n) for n, c in enumerate(chars)}
+        self._marks = {code: to for code, to in self._all.items() if not (chr(code).isalnum() or chr(code) == "_")}
+        self._undo = {ord(to): chr(code) for code, to in self._all.items()}
+        words = {word for name in names for word in re.findall(r"\w+", name)}
+        short = sorted(word for word in words if len(word) < 3)
+        long = sorted((word for word in words if len(word) >= 3), key=len, reverse=True)
+        choices = [*map(re.escape, long), *(rf"\A\W*{re.escape(word)}\W*\Z" for word in short)]
+        self._words = re.compile("|".join(choices) or r"(?!)", re.I)
+
+    def put(self, given: Mapping[str, Any], everything: bool) -> dict[str, Any]:
+        """The values with stand-ins, for all characters of control tokens, or only for marks and whole names."""
+
+        def break_up(text: str) -> str:
+            return self._words.sub(lambda found: found[0].translate(self._all), text).translate(self._marks)
+
+        def put(value: Any) -> Any:
+            if isinstance(value, str):
+                return value.translate(self._all) if everything else break_up(value)
+            if isinstance(value, Mapping):
+                return {break_up(key) if isinstance(key, str) else key: put(item) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [put(item) for item in value]
+            return value
+
+        def put_message(message: Any) -> Any:
+            if not isinstance(message, Mapping):
+                return put(message)
+            return {
+                str(key).translate(self._marks): item if key == "role" else put(item) for key, item in message.items()
+            }
+
+        return {
+            name: [put_message(message) for message in value] if name == "conversation" else put(value)
+            for name, value in given.items()
+        }
+
+    def undo(self, text: str) -> str:
+        return text.translate(self._undo)
+
+
+def _characters(given: Mapping[str, Any]) -> set[str]:
+    try:
+        return set(json.dumps(given, ensure_ascii=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the values for the chat template must be JSON ({error})") from None
+
+
+def _run(render: Render, given: Mapping[str, Any]) -> str:
+    """Render within `SECONDS`: a tracer of this thread looks at the clock at every line of the template."""
+    deadline = time.monotonic() + SECONDS
+
+    def watch(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != "<template>":
+            return None  # no lines of other files are traced
+        if time.monotonic() > deadline:
+            raise InputError(f"chat_template: still running after {SECONDS:g} seconds; it was stopped")
+        return watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        return render(given)
+    except ChatGLMError:
+        raise
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise InputError(f"chat_template: it failed with {type(error).__name__}: {str(error)[:300]}") from error
+    finally:
+        sys.settrace(before)
