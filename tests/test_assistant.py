@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
+import jsonschema
 import pytest
 
 from chatglm.assistant import Answer, Assistant, CallDelta, Delta, Finish, PromptDelta, TextDelta, Transcript
@@ -284,11 +286,9 @@ def test_no_call(over: Any, write: Writer) -> None:
     [
         ({"tool_choice": "required"}, "no tools"),
         ({"tool_choice": "other", "tools": OPTIONS}, "none of the tools"),
-        ({"tools": OPTIONS, "tool_choice": "now", "response_format": {"type": "json_object"}}, "response_format"),
-        ({"tools": OPTIONS, "response_format": {"type": "json_object"}}, "response_format"),
         ({"response_format": {"type": "xml"}}, "xml"),
         ({"response_format": {"type": "json_schema"}}, "schema"),
-        ({"response_format": {"type": "regex"}}, "needs a string"),
+        ({"response_format": {"type": "regex"}}, "pattern: expected a string"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "cat"}}}}, "JSON schema"),
         ({"tools": [{"x": 1}]}, "tools"),
     ],
@@ -319,6 +319,54 @@ def test_output_formats(over: Any, write: Writer) -> None:
     assert engine.asked[4].constraint is None
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": "json_schema", "json_schema": {"schema": SCHEMA}},
+        {"type": "json_schema", "json_schema": {"schema": {**SCHEMA, "not": {}}, "strict": False}},
+        {"type": "json_schema", "schema": SCHEMA},
+        {"type": "json_object", "schema": SCHEMA},
+    ],
+)
+def test_ways_to_give_a_schema(over: Any, write: Writer, given: Any) -> None:
+    assistant, engine = over([*write.form.tokenizer.encode_text('{"a": 1}'), write.end])
+    answer = the(assistant, "q", response_format=given)
+    assert follow(engine.asked[0].constraint.fork(), write, '{"a": 12}')
+    assert not follow(engine.asked[0].constraint, write, '{"b": 12}')
+    dropped = ("response_format: not",) if "not" in str(given) else ()
+    assert assistant.dropped(response_format=given) == dropped
+    assert answer.finish.note == ("not enforced: response_format: not" if dropped else "")
+
+
+def test_what_a_strict_schema_has_is_held_or_refused(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("好"))
+    given = {"type": "json_schema", "json_schema": {"strict": True, "schema": {"type": "array", "uniqueItems": True}}}
+    for ask in (assistant.reply, lambda _, **options: assistant.dropped(**options)):
+        with pytest.raises(UnsupportedError, match=r"response_format\.json_schema\.schema: .*`uniqueItems`"):
+            ask("q", response_format=given)
+    assert engine.asked == []
+
+
+def test_a_format_beside_tools(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say('{"a": 1}'))
+    given = {"type": "json_object", "schema": SCHEMA}
+    assert the(assistant, "q", tools=OPTIONS, response_format=given).message.content == '{"a": 1}'
+    constraint = engine.asked[0].constraint
+    assert follow(constraint.fork(), write, '\n{"a": 12}')
+    assert not follow(constraint.fork(), write, "\nhello")
+    assert follow(constraint.fork(), write, f"now\n{CALL('')}")
+    assert not follow(constraint.fork(), write, f"other\n{CALL('')}")
+    # A call that is forced is no text; text that is forced is no call.
+    the(assistant, "q", tools=OPTIONS, response_format=given, tool_choice="required")
+    assert follow(engine.asked[1].constraint.fork(), write, f"now\n{CALL('')}")
+    assert not follow(engine.asked[1].constraint, write, '\n{"a": 12}')
+    the(assistant, "q", tools=OPTIONS, response_format=given, tool_choice="none")
+    assert follow(engine.asked[2].constraint, write, '{"a": 12}')
+
+
 @pytest.mark.parametrize("name", ["chatglm", "chatglm2", "glm4"])
 def test_other_generations(checkpoint: Any, name: str) -> None:
     form = chat_format(AutoTokenizer.from_pretrained(checkpoint(name)))
@@ -334,6 +382,11 @@ def test_other_generations(checkpoint: Any, name: str) -> None:
         answer = the(assistant, "q", tools=OPTIONS, tool_choice="get_weather")
         assert [(c.name, c.arguments) for c in answer.message.tool_calls] == [("get_weather", {"city": "北京"})]
         assert follow(engine.asked[-1].constraint, write, '{"city": "x", "days": -1}')
+        engine.replies = [write.say('{"a": 1}')]
+        the(assistant, "q", tools=OPTIONS, response_format={"type": "json_object", "schema": SCHEMA})
+        assert follow(engine.asked[-1].constraint.fork(), write, '\n{"a": 12}')
+        assert not follow(engine.asked[-1].constraint.fork(), write, '\n{"b": 12}')
+        assert follow(engine.asked[-1].constraint, write, 'get_weather\n{"city": "x"}')
 
 
 # Context
@@ -740,3 +793,29 @@ def test_log_probabilities_of_a_prompt() -> None:
         (answer,) = assistant.answers("你好", params={"prompt_logprobs": 1, "max_new_tokens": 3})
         assert answer.prompt is not None
         assert len(answer.prompt.tokens) == answer.finish.usage.prompt_tokens
+
+
+# Output that comes to its end
+
+
+def test_structured_output_of_the_demo_model_ends() -> None:
+    """Two objects inside each other and a list: 20 of 20 answers."""
+
+    def closed(**properties: Any) -> dict[str, Any]:
+        return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+    text = {"type": "string", "maxLength": 12}
+    home = closed(city=text, zip={"type": "integer", "minimum": 0, "maximum": 99999})
+    tags = {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 3}
+    schema = closed(
+        person=closed(name=text, age={"type": "integer", "minimum": 0, "maximum": 150}, home=home), tags=tags
+    )
+    with Assistant.load() as assistant:
+        answers = assistant.answers(
+            "介绍一个人",
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+            params={"n": 20, "seed": 0, "temperature": 1.0, "max_new_tokens": 256},
+        )
+    assert [answer.finish.reason for answer in answers] == ["stop"] * 20
+    for answer in answers:
+        jsonschema.validate(json.loads(answer.message.content), schema)

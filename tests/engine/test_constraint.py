@@ -175,7 +175,6 @@ def test_states(demo: Writer) -> None:
     assert {t for t in (scores == 0).nonzero()[:, 0].tolist() if not demo.tokens[t]} == demo.stop_ids
     first.accept(min(demo.stop_ids))
     assert first.finished()
-    assert demo.grammars._compiled.cache_info().hits >= 1
 
 
 def test_blanks_have_an_end(demo: Writer) -> None:
@@ -197,7 +196,7 @@ def test_blanks_have_an_end(demo: Writer) -> None:
     ("schema", "error", "message"),
     [
         ({"type": "array", "uniqueItems": True}, UnsupportedError, "uniqueItems"),
-        ({"not": {"type": "string"}}, UnsupportedError, "not"),
+        ({"not": {"type": "string"}}, UnsupportedError, "`not`"),
         ({"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}, UnsupportedError, "uniqueItems"),
         (
             {"properties": {"a": {"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}}},
@@ -217,8 +216,10 @@ def test_schemas_that_are_refused(demo: Writer, schema: Any, error: type[Excepti
 
 
 def test_text_that_is_no_grammar(demo: Writer) -> None:
-    for pattern in ("(a", "a(?=b)"):
-        with pytest.raises(InputError, match="regular expression: "):
+    with pytest.raises(InputError, match="regular expression: "):
+        demo.grammars.regex("(a")
+    for pattern, what in (("a(?=b)", "look-ahead"), (r"(a)\1", "references"), (r"\bword", "word boundaries")):
+        with pytest.raises(UnsupportedError, match=f"regular expression: .*{what}"):
             demo.grammars.regex(pattern)
     for text in ("root ::= nope", "start: nope", "!!", ""):
         with pytest.raises(InputError, match="grammar: "):

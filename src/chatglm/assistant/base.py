@@ -93,7 +93,8 @@ class Finish:
     """The end of one answer (of `params.n`).
 
     Attributes:
-        note: what the caller should know: how much of the history was left out. "" if nothing.
+        note: what the caller should know: how much of the history was left out, and which keywords of a schema were not
+            enforced. "" if nothing.
         first_seconds, seconds: from asking to the first token, and to the end.
     """
 
@@ -213,8 +214,10 @@ class Ask:
         tools: on offer.
         tool_choice: `auto`; `none` (text only); `required` (a call of any tool); or the name of the tool to call.
         parallel_calls: whether one answer may have several calls; else it ends with the first.
-        response_format: what the text must be: `{"type": "text"}`, `"json_object"`, `"json_schema"` with OpenAI's
-            `json_schema: {"schema": …}`, `"regex"` with `pattern`, or `"grammar"` with `grammar` (EBNF).
+        response_format: what the text must be: `{"type": "text"}`, `"json_object"` (with or without `schema`),
+            `"json_schema"` with OpenAI's `json_schema: {"schema": …, "strict": …}`, `"regex"` with `pattern`, or
+            `"grammar"` with `grammar` (EBNF). Keywords of a schema that cannot be held are dropped (`dropped`), or
+            refused where it is `strict`. Beside tools, the answer is a call or such a text.
         params: how tokens are chosen; a mapping says what differs from the assistant's defaults.
         adapter: the LoRA adapter to answer with.
         trim: whether the oldest turns may be left out where the context is too short for all; else that is an error.
@@ -342,6 +345,18 @@ class BaseAssistant(ABC):
         """
         asked = params_of(params, self.defaults)
         return merge_streams([self.astream_text(prompt, params=asked, adapter=adapter) for prompt in prompts], asked.n)
+
+    def dropped(self, **options: Unpack[Options]) -> tuple[str, ...]:
+        """The keywords in the schemas of `response_format` and `tools` that an answer is not held to, each with its
+        field: `response_format: uniqueItems`, `tools.f: not`. Schemas that are strict have none: they are refused.
+
+        It can be asked before the answer begins. `Finish.note` says it too.
+
+        Raises:
+            InputError: a schema is none.
+            UnsupportedError: a schema is too large, or a strict one has keywords that cannot be held.
+        """
+        return ()
 
     @abstractmethod
     def close(self) -> None:

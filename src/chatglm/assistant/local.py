@@ -33,11 +33,12 @@ from chatglm.assistant.base import (
     params_of,
 )
 from chatglm.assistant.driver import Driver, Ticket
+from chatglm.assistant.output import Output, output_of
 from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
 from chatglm.chat.generations import OFFICIAL_SAMPLING
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.chat.streaming import StopStrings, StreamDecoder
-from chatglm.errors import ChatGLMError, ContextError, InputError, UnsupportedError, typed_error
+from chatglm.errors import ChatGLMError, ContextError, InputError, typed_error
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from chatglm.engine.constraint import Constraint, Grammars
+    from chatglm.engine.constraint import Constraint, Form, Grammars
     from chatglm.engine.engine import Engine, EngineStats, Event
     from chatglm.engine.sampling import Draw
 
@@ -313,6 +314,9 @@ class Assistant(BaseAssistant):
         """
         return self._engine.runner.model
 
+    def dropped(self, **options: Unpack[Options]) -> tuple[str, ...]:
+        return tuple(f"response_format: {name}" for name in output_of(options.get("response_format")).dropped)
+
     def close(self) -> None:
         self._closer()
 
@@ -407,6 +411,8 @@ class Assistant(BaseAssistant):
         opening, constraint = self._forced(ask)
         limit = min(self.context, ask.params.max_length or self.context)
         ids, note = self._fitting(ask, limit, len(opening))
+        if dropped := self.dropped(tools=ask.tools, tool_choice=ask.tool_choice, response_format=ask.response_format):
+            note = "; ".join([*filter(None, [note]), f"not enforced: {', '.join(dropped)}"])
         return _Plan(
             [*ids, *opening],
             _within(ask.params, limit - len(ids) - len(opening)),
@@ -443,46 +449,25 @@ class Assistant(BaseAssistant):
 
     def _forced(self, ask: Ask) -> tuple[list[int], Constraint | None]:
         """How the reply begins whatever the model would say, and what it may be then."""
-        shape = ask.response_format or {"type": "text"}
-        kind = shape.get("type")
-        if ask.tool_choice not in ("auto", "none"):
-            if kind != "text":
-                raise InputError("response_format: cannot be given with a tool_choice that forces a call")
+        output = output_of(ask.response_format)
+        if ask.tool_choice not in ("auto", "none"):  # a call, and so no text
             tools = [tool for tool in ask.tools if ask.tool_choice in ("required", tool.name)]
             named = len(tools) == 1
             grammar = self.format.call_grammar(tools, named)
-            return self.format.opening(tools[0].name) if named else [], self._compile("grammar", grammar)
-        if kind != "text" and ask.tools and ask.tool_choice == "auto":
-            raise UnsupportedError(
-                "response_format: with tools, the model may either call or write in a format; "
-                "set tool_choice to none, or leave one of them out"
-            )
-        constraint = None
-        match kind:
-            case "text":
-                if not ask.tools or ask.tool_choice == "auto":
-                    return [], None
-            case "json_object":
-                constraint = self._compile("json", {"type": "object"})
-            case "json_schema":
-                inner = shape.get("json_schema")
-                schema = inner.get("schema") if isinstance(inner, Mapping) else None
-                if not isinstance(schema, Mapping | bool):
-                    raise InputError("response_format.json_schema.schema: expected a JSON schema")
-                constraint = self._compile("json", schema)
-            case "regex" | "grammar":
-                source = shape.get("pattern" if kind == "regex" else "grammar")
-                if not isinstance(source, str):
-                    raise InputError(f"response_format: type {kind} needs a string in its other field, got {source!r}")
-                constraint = self._compile(kind, source)
-            case _:
-                raise InputError(
-                    f"response_format.type: {kind!r}; known: text, json_object, json_schema, regex, grammar"
-                )
-        return self.format.opening(), constraint
+            opening = self.format.opening(tools[0].name) if named else []
+            return opening, self._constraint(lambda make: [make.grammar_form(grammar, _LEAD)])
+        choice = bool(ask.tools) and ask.tool_choice == "auto"
+        if output.kind == "text":
+            return self.format.opening() if ask.tools and not choice else [], None
+        if not choice:
+            return self.format.opening(), self._constraint(lambda make: [_form(make, output, _LEAD)])
+        calls = self.format.call_grammar(ask.tools)
+        return [], self._constraint(
+            lambda make: [make.grammar_form(calls, _LEAD), _form(make, output, f"{_LEAD}\\n{_LEAD}")]
+        )
 
-    def _compile(self, kind: Literal["json", "regex", "grammar"], source: Any) -> Constraint:
-        """A constraint; what the vocabulary needs for them is made with the first."""
+    def _constraint(self, forms: Callable[[Grammars], Sequence[Form]]) -> Constraint:
+        """Text of one of these forms; what the vocabulary needs for them is made with the first."""
         with self._compiling:
             if self._grammars is None:
                 from chatglm.engine.constraint import Grammars
@@ -490,13 +475,7 @@ class Assistant(BaseAssistant):
                 size = max(len(self.tokenizer), *(stop + 1 for stop in self.format.stop_ids))
                 tokens = [self.tokenizer.token_bytes(token) for token in range(size)]
                 self._grammars = Grammars(tokens, self.format.stop_ids)
-        match kind:
-            case "json":
-                return self._grammars.json_schema(source, _LEAD)
-            case "regex":
-                return self._grammars.regex(source, _LEAD)
-            case "grammar":
-                return self._grammars.grammar(source, _LEAD)
+        return self._grammars.constraint(*forms(self._grammars))
 
     def _fitting(self, ask: Ask, limit: int, more: int) -> tuple[list[int], str]:
         """The prompt's ids with as many of the latest turns as fit, and a note if that is not all."""
@@ -527,6 +506,15 @@ class Assistant(BaseAssistant):
             f"Shorten the {field}.",
             field,
         )
+
+
+def _form(grammars: Grammars, output: Output, lead: str) -> Form:
+    match output.kind:
+        case "json":
+            return grammars.json_form(output.schema, lead)
+        case "regex":
+            return grammars.regex_form(output.source, lead)
+    return grammars.grammar_form(output.source, lead)
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:

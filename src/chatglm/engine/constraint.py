@@ -1,28 +1,39 @@
 """Output that follows a JSON schema, a regular expression or a grammar, whatever the model would rather say.
 
 `llguidance` keeps the parser; it computes which tokens may come next over the bytes of a vocabulary in tens of
-microseconds, and refuses by name what it does not honour of a schema. Any way to cut the text into tokens is allowed.
+microseconds. Any way to cut the text into tokens is allowed. Grammars come from callers: they are bounded (`schemas`,
+`lark`), tried in another process (`compiling`), and the work for each token is limited.
 """
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from chatglm.errors import DependencyError, InputError, UnsupportedError
+from chatglm.engine.compiling import Prover, limits_of, problem_of, vocabulary_of
+from chatglm.engine.lark import BLANKS, check_gbnf, check_lark, is_lark
+from chatglm.errors import ChatGLMError, DependencyError, InputError, QueueFullError, UnsupportedError
+from chatglm.schemas import Held, check_pattern, held
 
-__all__ = ["Constraint", "Grammars"]
+__all__ = ["Constraint", "Form", "Grammars"]
 
-_BLANKS = r"[\x20\x0A\x0D\x09]{1,2}"
-"""Between the parts of a JSON text. With more than two, small models write blanks until their tokens run out."""
-_KEPT = 128
-"""Compiled grammars that are kept."""
+_KEPT = 256
+"""Compiled grammars that are kept, and refusals of others."""
+_REFUSED = 300.0
+"""Seconds that a refusal is kept."""
+_CREDIT, _EARNED = 0.5, 0.01
+"""Seconds of CPU time that a grammar may take at once, and that it earns with each token."""
 
 
 class Constraint(Protocol):
@@ -40,6 +51,7 @@ class Constraint(Protocol):
 
         Raises:
             InputError: it was not.
+            UnsupportedError: the grammar needs more work or memory than it may have.
         """
 
     def finished(self) -> bool:
@@ -49,11 +61,26 @@ class Constraint(Protocol):
         """A copy that goes its own way from here."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """A form that a text may have; `Grammars` makes it.
+
+    Attributes:
+        kind: what errors call it.
+        body: its grammar, as llguidance has it.
+        lead: a regular expression of what comes in front: blanks and line ends that belong to a generation's reply and
+            not to its content.
+    """
+
+    kind: str
+    body: str
+    lead: str = ""
+
+
 class Grammars:
     """Makes constraints over one vocabulary; what was compiled is kept for the next request with the same grammar.
 
-    `lead`, wherever it stands, is a regular expression of what comes in front of the constrained text: blanks and line
-    ends that belong to a generation's reply and not to its content. May be called from several threads.
+    May be called from several threads. `lead`, wherever it stands, is that of `Form`.
 
     Args:
         tokens: what each id adds to the text, as UTF-8 bytes; b"" for control ids, which are never allowed. Ids beyond
@@ -73,37 +100,35 @@ class Grammars:
         if not stop_ids or not all(0 <= stop < len(tokens) for stop in stop_ids):
             raise InputError(f"stop_ids is {sorted(stop_ids)}; a constraint needs one, and all among {len(tokens)} ids")
         self._library = llguidance
-        self._tokenizer = llguidance.LLTokenizer(_wrapped(llguidance, tokens, stop_ids), eos_token=sorted(stop_ids))
-        self._compiled = functools.lru_cache(_KEPT)(self._compile)
+        self._tokenizer = vocabulary_of(llguidance, tokens, stop_ids)
+        self._prover = Prover(tokens, stop_ids)
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[bytes, tuple[float, Future[Any]]] = OrderedDict()
 
-    def json_schema(self, schema: Mapping[str, Any] | bool, lead: str = "") -> Constraint:
+    def json_schema(self, schema: Mapping[str, Any] | bool | Held, lead: str = "") -> Constraint:
         """JSON that a schema describes; `{"type": "object"}` is any JSON object.
 
         Properties come in the order of the schema.
 
+        Args:
+            schema: of a `Held` one, what is held.
+
         Raises:
             InputError: it is no JSON schema, or nothing satisfies it.
-            UnsupportedError: it has keywords that cannot be honoured; names them.
+            UnsupportedError: it is too large, or has keywords that cannot be honoured; names them.
+            QueueFullError: too many grammars are being compiled.
         """
-        if schema is True:
-            schema = {}
-        if not isinstance(schema, Mapping):
-            raise InputError(f"JSON schema: expected an object, got {schema!r:.80}")
-        # Ours alone: a caller's could switch the honouring of keywords off.
-        ruled = {**schema, "x-guidance": {"whitespace_pattern": _BLANKS}}
-        try:
-            text = json.dumps({"json_schema": ruled}, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"JSON schema: {error}") from None
-        return self._new("JSON schema", text, lead)
+        return self.constraint(self.json_form(schema, lead))
 
     def regex(self, pattern: str, lead: str = "") -> Constraint:
         """Text that a regular expression matches from end to end (Rust's syntax: no look-around, no references).
 
         Raises:
             InputError: it is not well-formed.
+            UnsupportedError: it is too large, or uses what is not supported.
+            QueueFullError: too many grammars are being compiled.
         """
-        return self._new("regular expression", json.dumps({"lark_grammar": self._rule(pattern)}), lead)
+        return self.constraint(self.regex_form(pattern, lead))
 
     def grammar(self, text: str, lead: str = "") -> Constraint:
         """Text of a context-free grammar.
@@ -114,74 +139,156 @@ class Grammars:
 
         Raises:
             InputError: it is not well-formed.
-            UnsupportedError: it has a schema with keywords that cannot be honoured.
+            UnsupportedError: it is too large, names special tokens, or has a schema with keywords that cannot be
+                honoured.
+            QueueFullError: too many grammars are being compiled.
         """
-        try:
-            lark = self._library.grammar_from("grammar", text)
-        except ValueError as error:
-            raise InputError(f"grammar: {error}") from None
-        return self._new("grammar", json.dumps({"lark_grammar": lark}), lead)
+        return self.constraint(self.grammar_form(text, lead))
+
+    def json_form(self, schema: Mapping[str, Any] | bool | Held, lead: str = "") -> Form:
+        """`json_schema`, not compiled yet."""
+        ready = schema.schema if isinstance(schema, Held) else held(schema, strict=True).schema
+        # Ours alone: a caller's could switch the honouring of keywords off.
+        ruled = {**ready, "x-guidance": {"whitespace_pattern": BLANKS}}
+        return Form("JSON schema", json.dumps({"json_schema": ruled}, ensure_ascii=False), lead)
+
+    def regex_form(self, pattern: str, lead: str = "") -> Form:
+        """`regex`, not compiled yet."""
+        if why := check_pattern(pattern):
+            raise UnsupportedError(f"regular expression: {why}")
+        return Form("regular expression", json.dumps({"lark_grammar": self._rule(pattern)}), lead)
+
+    def grammar_form(self, text: str, lead: str = "") -> Form:
+        """`grammar`, not compiled yet."""
+        if not is_lark(text):
+            check_gbnf(text)
+            try:
+                text = self._prover.to_lark(text)
+            except ChatGLMError as error:
+                raise type(error)(f"grammar: {error}") from None
+        return Form("grammar", json.dumps({"lark_grammar": check_lark(text)}, ensure_ascii=False), lead)
+
+    def call_form(self, lark: str, lead: str = "") -> Form:
+        """A grammar in Lark's notation that this package wrote."""
+        return Form("tools", json.dumps({"lark_grammar": lark}, ensure_ascii=False), lead)
+
+    def constraint(self, *forms: Form) -> Constraint:
+        """Text of one of several forms.
+
+        Raises:
+            As `json_schema`, `regex` and `grammar`.
+        """
+        # Forcing would leave only one way to cut a text into tokens, and that not the model's own.
+        rules = ['%llguidance {"no_forcing": true}', f"start: {' | '.join(f'form{n}' for n in range(len(forms)))}"]
+        grammars = [{"name": "answer", "lark_grammar": ""}]
+        for number, form in enumerate(forms):
+            rules.append(f"form{number}: {f'lead{number} ' if form.lead else ''}@body{number}")
+            if form.lead:
+                rules.append(self._rule(form.lead).replace("start:", f"lead{number}:", 1))
+            grammars.append({"name": f"body{number}", **json.loads(form.body)})
+        grammars[0]["lark_grammar"] = "\n".join(rules)
+        whole = json.dumps({"grammars": grammars}, ensure_ascii=False)
+        return _Matched(self._matcher(whole, forms[0].kind).deep_copy())
 
     def _rule(self, pattern: str) -> str:
         """`start: /pattern/`, with what Lark needs escaped."""
-        compiled = json.loads(self._library.LLMatcher.grammar_from_regex(pattern))
+        try:
+            compiled = json.loads(self._library.LLMatcher.grammar_from_regex(pattern))
+        except UnicodeEncodeError:
+            raise InputError("regular expression: has text that is not Unicode (half of a surrogate pair)") from None
         return str(compiled["grammars"][0]["lark_grammar"])
 
-    def _new(self, kind: str, body: str, lead: str) -> Constraint:
-        return _Matched(self._compiled(kind, body, lead).deep_copy())
+    def _matcher(self, grammar: str, kind: str) -> Any:
+        """Compiled, or refused, once for all who ask."""
+        digest = hashlib.sha256(grammar.encode()).digest()
+        with self._lock:
+            until, made = self._compiled.get(digest, (0.0, Future()))
+            mine = time.monotonic() >= until
+            if mine:
+                made = Future()
+                self._compiled[digest] = (float("inf"), made)
+            self._compiled.move_to_end(digest)
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        if mine:
+            try:
+                made.set_result(self._compile(grammar, kind))
+            except BaseException as error:
+                kept = _REFUSED if isinstance(error, InputError | UnsupportedError) else 0.0
+                with self._lock:
+                    if digest in self._compiled:
+                        self._compiled[digest] = (time.monotonic() + kept, made)
+                made.set_exception(error)
+                raise
+        try:
+            return made.result()
+        except (InputError, UnsupportedError, QueueFullError) as error:
+            raise type(error)(str(error)) from None  # an exception of its own for each who asked
 
-    def _compile(self, kind: str, body: str, lead: str) -> Any:
-        # Forcing would leave only one way to cut a text into tokens, and that not the model's own.
-        rule = '%llguidance {"no_forcing": true}\nstart: ' + ("lead " if lead else "") + "@body\n"
-        if lead:
-            rule += self._rule(lead).replace("start:", "lead:", 1)
-        grammar = {"grammars": [{"name": "answer", "lark_grammar": rule}, {"name": "body", **json.loads(body)}]}
-        matcher = self._library.LLMatcher(self._tokenizer, json.dumps(grammar, ensure_ascii=False), log_level=0)
-        if matcher.is_error():
-            problem = " ".join(matcher.get_error().split())
-            wrong = UnsupportedError if "nimplemented" in problem or "too " in problem else InputError
-            raise wrong(f"{kind}: {problem[:400]}")
+    def _compile(self, grammar: str, kind: str) -> Any:
+        try:
+            self._prover.prove(grammar)
+        except ChatGLMError as error:
+            raise type(error)(f"{kind}: {error}") from None
+        matcher = _guarded(
+            lambda: self._library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits_of(self._library))
+        )
+        if problem := problem_of(matcher):
+            raise InputError(f"{kind}: {problem}")
         return matcher
 
 
 class _Matched:
     """A constraint that llguidance keeps the state of."""
 
-    def __init__(self, matcher: Any) -> None:
+    def __init__(self, matcher: Any, credit: float = _CREDIT) -> None:
         self._matcher = matcher
+        self._credit = credit
 
     def allow(self, scores: Tensor) -> None:
-        mask = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        begin = time.thread_time()
+        mask = np.frombuffer(_guarded(self._matcher.compute_bitmask), dtype=np.uint8)
         if self._matcher.is_error():
-            raise UnsupportedError(f"the output's grammar: {' '.join(self._matcher.get_error().split())[:400]}")
+            raise self._given_up()
         forbidden = np.unpackbits(mask, bitorder="little", count=min(len(mask) * 8, len(scores))) == 0
         known = scores[: len(forbidden)]
         known.masked_fill_(torch.from_numpy(forbidden).to(scores.device), -torch.inf)
         scores[len(forbidden) :] = -torch.inf
+        self._credit = min(_CREDIT, self._credit + _EARNED)
+        self._pay(begin)
 
     def accept(self, token: int) -> None:
-        if not self._matcher.consume_token(token):
-            raise InputError(f"token {token} is not allowed by the output's grammar at this place")
+        begin = time.thread_time()
+        if not _guarded(lambda: self._matcher.consume_token(token)):
+            if "satisfy the grammar" in self._matcher.get_error():
+                raise InputError(f"token {token} is not allowed by the output's grammar at this place")
+            raise self._given_up()
+        self._pay(begin)
+
+    def _pay(self, begin: float) -> None:
+        self._credit -= time.thread_time() - begin
+        if self._credit < 0:
+            raise UnsupportedError("the output's grammar takes too much time to follow; make it less ambiguous")
+
+    def _given_up(self) -> UnsupportedError:
+        return UnsupportedError(f"the output's grammar: {problem_of(self._matcher)}")
 
     def finished(self) -> bool:
         return bool(self._matcher.is_stopped())
 
     def fork(self) -> Constraint:
-        return _Matched(self._matcher.deep_copy())
+        return _Matched(self._matcher.deep_copy(), self._credit)
 
 
-def _wrapped(library: Any, tokens: Sequence[bytes], stop_ids: Collection[int]) -> Any:
-    """A vocabulary in the form that llguidance takes."""
+def _guarded(work: Callable[[], Any]) -> Any:
+    """The library's result. Its panics are no `Exception`, and would end a thread that catches all of those.
 
-    class Vocabulary:
-        eos_token_id = min(stop_ids)
-        bos_token_id = None
-        special_token_ids = sorted(stop_ids)
-
-        def __call__(self, text: bytes) -> list[int]:  # only forcing would ask
-            return []
-
-    vocabulary: Any = Vocabulary()
-    # 0xFF, which is in no UTF-8, marks control tokens there.
-    vocabulary.tokens = [b"" if token.startswith(b"\xff") else token for token in tokens]
-    return library.TokenizerWrapper(vocabulary)
+    Raises:
+        UnsupportedError: it panicked.
+    """
+    try:
+        return work()
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise UnsupportedError("the output's grammar: the grammar library failed on it") from None
+        raise
