@@ -476,3 +476,17 @@ def test_metrics_add_up(over: Any, write: Writer) -> None:
     route = 'dialect="openai",route="/v1/chat/completions"'
     assert float(figures[f'chatglm_requests_total{{{route},status="200"}}']) == 3
     assert float(figures[f'chatglm_requests_total{{{route},status="404"}}']) == 1
+
+
+def test_a_header_says_what_of_a_schema_is_not_enforced(over: Any, write: Writer) -> None:
+    url, engine = over([*write.form.tokenizer.encode_text("[]"), write.end])
+    inner = {"name": "x", "schema": {"type": "array", "uniqueItems": True, "items": {"type": "boolean"}}}
+    for stream in (False, True):
+        body = {**ASK, "stream": stream, "response_format": {"type": "json_schema", "json_schema": inner}}
+        assert post(url, body).headers["x-chatglm-dropped"] == "response_format: uniqueItems"
+    asked = len(engine.asked)
+    body["response_format"]["json_schema"] = {**inner, "strict": True}
+    refused = post(url, body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported")
+    assert "uniqueItems" in refused.json()["error"]["message"]
+    assert len(engine.asked) == asked

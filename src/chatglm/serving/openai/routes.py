@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.dialect import EventStream, Served, Service, dialect_route, first_of, whole_of
+from chatglm.serving.hints import note_dropped
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
 from chatglm.serving.openai.responses import (
@@ -42,6 +45,9 @@ def router(service: Service) -> APIRouter:
         served, with_usage = service.find(body.model), body.usage_wanted()
         messages, options = body.asked()
         options["adapter"] = served.adapter
+        if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
+            for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
+                note_dropped(what)
         deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options), body.n or 1)
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         if body.stream:
