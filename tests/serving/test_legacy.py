@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import httpx
-import pytest
 
 from chatglm.chat.messages import Message, messages_from_pairs
 from scripted import Writer
@@ -55,23 +54,30 @@ def test_long_histories_are_cut(over: Any, write: Writer) -> None:
     assert len(engine.asked[0].ids) < 512
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"prompt": 3},
-        {},
-        {"prompt": "x", "top_k": 3},
-        {"prompt": "x", "history": [["a"]]},
-        {"prompt": "x", "temperature": -1},
-        {"prompt": "x", "max_length": 2},
-        {"prompt": "word " * 900},
-    ],
-)
-def test_errors_have_its_shape(over: Any, write: Writer, body: Any) -> None:
+def test_errors_have_its_shape(over: Any, write: Writer) -> None:
     url, engine = over(write.say("好的"))
-    answer = httpx.post(url, json=body)
-    assert answer.status_code == answer.json()["status"] == 400
-    assert answer.json().keys() == {"status", "error", "time"}
+    for change, words in (
+        ({"prompt": 3}, "prompt: must be a string; got 3"),
+        ({"prompt": None}, "prompt: required"),
+        ({"top_k": 3}, "top_k: unknown field"),
+        ({"history": 3}, "history: must be a list of pairs (prompt, response), or of messages; got 3"),
+        ({"history": [["a"]]}, "history[0]: must have at least 2 items"),
+        ({"history": [["a", 5]]}, "history[0][1]: must be a string; got 5"),
+        ({"history": [["a", "b"], {"role": "user"}]}, "history[1]: must be a list; got an object"),
+        ({"history": [{"role": "bard", "content": "x"}]}, "history[0].role: must be one of: system, user, assistant"),
+        ({"history": [{"role": "user"}]}, "history[0].content: required"),
+        (
+            {"history": [{"role": "user", "content": "x", "metadata": "a\nb"}]},
+            "history[0].metadata: must be one line of text",
+        ),
+        ({"temperature": -1}, "temperature: must be at least 0; got -1"),
+        ({"max_length": 2}, "max_length is 2 tokens; your messages resulted in"),
+        ({"prompt": "word " * 900}, "This model's maximum context length is 512 tokens"),
+    ):
+        answer = httpx.post(url, json={"prompt": "x", **change})
+        assert answer.status_code == answer.json()["status"] == 400
+        assert answer.json().keys() == {"status", "error", "time"}
+        assert words in answer.json()["error"]
     assert engine.asked == []
 
 

@@ -6,7 +6,7 @@ Where the official server takes 0 for "not given" (`temperature or 0.95`), 0 is 
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -15,7 +15,9 @@ from pydantic import BaseModel, Field
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Failure, Service, Strict, dialect_route, whole_of
+from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import MESSAGE, REQUEST
+from chatglm.serving.messages import HeaderLine
 
 __all__ = ["router"]
 
@@ -26,16 +28,25 @@ class _Entry(Strict):
     """One message, as ChatGLM3's history has it."""
 
     hints = MESSAGE
-    role: str = Field(pattern="^(system|user|assistant|observation|tool)$")
+
+    role: Literal["system", "user", "assistant", "observation", "tool"]
     content: str
-    metadata: str = Field("", pattern=r"^[^\n]*$")
+    metadata: HeaderLine = None
+
+
+def _history(value: Any) -> Any:
+    if not isinstance(value, list):
+        raise wrong("must be a list of pairs (prompt, response), or of messages")
+    return list[_Entry] if value and isinstance(value[0], dict) else list[Turn]
 
 
 class _Question(Strict):
     hints = REQUEST
 
     prompt: str
-    history: list[Turn] | list[_Entry] | None = Field(None, description="pairs, or ChatGLM3's entries; said so far")
+    history: Annotated[list[Turn] | list[_Entry], OneOf(_history)] | None = Field(
+        None, description="the dialogue so far: pairs (prompt, response), or messages as ChatGLM3's history has them"
+    )
     max_length: int | None = Field(None, ge=1, description="prompt and answer together, in tokens; default 2048")
     top_p: float | None = Field(None, gt=0, le=1, description="default 0.7")
     temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="default 0.95; 0 is greedy")

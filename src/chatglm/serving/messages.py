@@ -12,7 +12,7 @@ from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import Content, OneOf, Unsupported, by_tag, wrong
 from chatglm.serving.hints import CALL, MESSAGE, note_ignored
 
-__all__ = ["ChatMessage", "messages_of"]
+__all__ = ["ChatMessage", "HeaderLine", "messages_of"]
 
 
 def _arguments(value: Any) -> Any:
@@ -63,6 +63,13 @@ def _header(value: Any) -> Any:
     return value
 
 
+HeaderLine = Annotated[
+    str | None,
+    BeforeValidator(_header, json_schema_input_type=Annotated[str, Field(pattern=r"^[^\n]*$")] | dict[str, Any] | None),
+    Field(description="of an entry of ChatGLM3's history: its header line. Objects are ignored"),
+]
+
+
 class _AssistantMessage(Strict):
     hints = MESSAGE
 
@@ -72,9 +79,7 @@ class _AssistantMessage(Strict):
     function_call: _CalledFunction | None = None
     refusal: str | None = Field(None, description="taken for the content where there is none")
     audio: Unsupported = None
-    metadata: Annotated[str | None, BeforeValidator(_header, json_schema_input_type=str | dict[str, Any] | None)] = (
-        Field(None, description="of an entry of ChatGLM3's history: its header line. Objects are ignored")
-    )
+    metadata: HeaderLine = None
 
 
 class _ToolMessage(Strict):
