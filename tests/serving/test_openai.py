@@ -6,14 +6,14 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from chatglm.assistant import Assistant, RemoteAssistant
+from chatglm.assistant import Assistant, Delta, RemoteAssistant, TextDelta
 from chatglm.errors import NumericalError, QueueFullError
 from chatglm.loading import AutoTokenizer, demo_folder
 from scripted import ScriptedEngine, Writer
@@ -427,6 +427,28 @@ def test_engine_that_fails(over: Any, write: Writer) -> None:
     health = httpx.get(f"{url}/health")
     assert (health.status_code, health.json()["status"]) == (503, "failed")
     assert "scores are not finite" in health.json()["problem"]
+
+
+class Faulty(Assistant):
+    """Says something, and then fails in a way that nobody thought of."""
+
+    async def astream(self, messages: Any, **options: Any) -> AsyncGenerator[Delta]:
+        yield TextDelta("word")
+        raise RuntimeError("secret")
+
+    async def astream_texts(self, prompts: Any, **options: Any) -> AsyncGenerator[Delta]:
+        yield TextDelta("word")
+        raise RuntimeError("secret")
+
+
+def test_a_fault_within_a_stream_is_its_last_event(write: Writer) -> None:
+    with Faulty(write.form, ScriptedEngine(write.say("好"))) as assistant, serving({"demo": assistant}) as url:  # type: ignore[arg-type]
+        for body, route in ((ASK, "/v1/chat/completions"), ({"prompt": "x"}, "/v1/completions")):
+            *_, last = post(url, {**body, "stream": True}, route).text.strip().split("\n\n")
+            error = json.loads(last[6:])["error"]
+            assert (error["type"], error["code"]) == ("server_error", "internal")
+            assert "secret" not in last
+            assert post(url, body, route).status_code == 500
 
 
 def test_retry_after_is_the_engine_s_estimate(over: Any, write: Writer) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
+from chatglm.assistant import Assistant
 from chatglm.serving import hints
+from chatglm.serving.app import create_app
 from chatglm.serving.openai.requests import ChatRequest
-from scripted import Writer
+from scripted import ScriptedEngine, Writer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USER = {"role": "user", "content": "你好"}
@@ -418,3 +421,15 @@ def test_requests_without_a_model(over: Any, write: Writer) -> None:
     for body in ({"messages": [USER]}, {"messages": [USER], "model": None}):
         assert post(url, body).json()["model"] == "demo"
     assert post(url, {"prompt": "x"}, TEXT).json()["model"] == "demo"
+    error = post(url, ASK | {"model": "gpt-3.5-turbo"}).json()["error"]
+    assert (error["param"], error["code"]) == ("model", "model_not_found")
+    assert "available: demo." in error["message"]
+
+
+def test_any_model(write: Writer) -> None:
+    engine = ScriptedEngine(write.say("好"))
+    with Assistant(write.form, engine) as assistant:  # type: ignore[arg-type]
+        client = TestClient(create_app({"demo": assistant, "chatglm3-6b": assistant}, any_model=True))
+        for asked, answering in (("gpt-3.5-turbo", "demo"), ("chatglm3-6b", "chatglm3-6b"), ("", "demo")):
+            assert client.post(CHAT, json=ASK | {"model": asked}).json()["model"] == answering
+        assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["demo", "chatglm3-6b"]

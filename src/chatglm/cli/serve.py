@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="model name in the API; repeat for aliases (default: the name of the model's folder)",
     )
+    parser.add_argument(
+        "--any-model",
+        action="store_true",
+        help="accept every model name in requests, such as gpt-3.5-turbo (default: unknown names get status 404)",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: %(default)s)")
     parser.add_argument(
@@ -72,7 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with open_assistant(arguments) as assistant:
             names = arguments.name or [model_name(arguments)]
-            app = create_app(dict.fromkeys(names, assistant), origins=arguments.cors, limits=limits)
+            app = create_app(
+                dict.fromkeys(names, assistant),
+                origins=arguments.cors,
+                limits=limits,
+                any_model=arguments.any_model,
+            )
             server = connections.Server(
                 app,
                 drain=arguments.drain,

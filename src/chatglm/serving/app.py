@@ -29,7 +29,11 @@ DIALECTS = (openai.router, legacy.router)
 
 
 def create_app(
-    assistants: Mapping[str, BaseAssistant], *, origins: Sequence[str] = (), limits: Limits | None = None
+    assistants: Mapping[str, BaseAssistant],
+    *,
+    origins: Sequence[str] = (),
+    limits: Limits | None = None,
+    any_model: bool = False,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -37,8 +41,9 @@ def create_app(
         assistants: by the model names that requests give; a request that names none gets the first.
         origins: web pages that may use the server from a browser (CORS), such as `https://chat.example`; `*`: all.
         limits: of request bodies; by default from the longest context of the models.
+        any_model: answer requests for unknown models with the first model.
     """
-    service = Service(assistants, limits)
+    service = Service(assistants, limits, any_model)
     version = importlib.metadata.version("chatglm")
     app = FastAPI(title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None)
     app.state.service = service

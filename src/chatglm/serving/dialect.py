@@ -199,14 +199,18 @@ class Service:
     Args:
         assistants: by the name that requests give. Their adapters are models of their own names, too.
         limits: of bodies; by default from the longest context of the models.
+        any_model: answer requests for unknown models with the first model.
     """
 
-    def __init__(self, assistants: Mapping[str, BaseAssistant], limits: Limits | None = None) -> None:
+    def __init__(
+        self, assistants: Mapping[str, BaseAssistant], limits: Limits | None = None, any_model: bool = False
+    ) -> None:
         if not assistants:
             raise InputError("create_app: no models given")
         contexts = [assistant.context for assistant in assistants.values()]
         known = [context for context in contexts if context is not None]
         self.limits = limits or (Limits.of_context(max(known)) if len(known) == len(contexts) else Limits())
+        self.any_model = any_model
         self.models = {name: Served(name, assistant) for name, assistant in assistants.items()}
         for assistant in assistants.values():
             for adapter in assistant.adapters:
@@ -222,11 +226,14 @@ class Service:
         Raises:
             UnknownModelError: there is none of that name.
         """
-        if name is None:
+        if name in self.models:
+            return self.models[name]
+        if not name or self.any_model:
             return next(iter(self.models.values()))
-        if name not in self.models:
-            raise UnknownModelError(f"model: {name!r} is not served here; there is {', '.join(self.models)}")
-        return self.models[name]
+        raise UnknownModelError(
+            f"model: {name!r:.100} is not served here; available: {', '.join(self.models)}. (`chatglm serve --name` "
+            "adds a name, `--any-model` accepts all.)"
+        )
 
     def restarts(self) -> int:
         """How often an engine failed and was started again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import secrets
 import time
 from collections import Counter
@@ -21,6 +22,9 @@ from chatglm.serving.sse import compact, event
 from chatglm.serving.usage import UsageTotal
 
 __all__ = ["Head", "chat_choice", "chat_events", "render", "text_choice", "text_events", "usage_of"]
+
+
+log = logging.getLogger("chatglm.serving")
 
 
 def render(failure: Failure) -> Response:
@@ -173,6 +177,14 @@ class Head:
         return f'data: {self._begin},"choices":[{choices}]{end}}}\n\n'
 
 
+def _last(error: Exception) -> str:
+    """The event that ends a stream that fails."""
+    failure = failure_of(error)
+    if not isinstance(error, ChatGLMError):
+        log.error("a stream failed", exc_info=error)
+    return event(_error(failure))
+
+
 async def chat_events(
     head: Head, deltas: AsyncGenerator[Delta], with_usage: bool, old_calls: bool
 ) -> AsyncGenerator[str]:
@@ -197,8 +209,8 @@ async def chat_events(
         if with_usage:
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")
-    except ChatGLMError as error:  # the status is long sent
-        yield event(_error(failure_of(error)))
+    except Exception as error:  # the status has been sent
+        yield _last(error)
 
 
 async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: bool) -> AsyncGenerator[str]:
@@ -222,5 +234,5 @@ async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: 
         if usage:
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")
-    except ChatGLMError as error:
-        yield event(_error(failure_of(error)))
+    except Exception as error:
+        yield _last(error)
