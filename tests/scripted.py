@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from chatglm.chat.calls import render_python_call
@@ -24,9 +25,14 @@ class Asked:
     constraint: Any
     stop_ids: Collection[int]
     adapter: str | None
+    uncounted: Callable[[int], bool] | None = None
     replies: list[list[int]] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
+
+    def lead(self, reply: list[int]) -> int:
+        """How many of a reply's first tokens are not counted."""
+        return 0 if self.uncounted is None else len([*takewhile(self.uncounted, reply[:8])])
 
 
 class ScriptedEngine:
@@ -73,6 +79,7 @@ class ScriptedEngine:
         stop_ids: Collection[int] = (),
         constraint: Any = None,
         adapter: str | None = None,
+        uncounted: Callable[[int], bool] | None = None,
     ) -> Asked:
         if len(self.running) >= self.room:
             full = QueueFullError(f"{self.room} requests are waiting; try again later")
@@ -80,7 +87,7 @@ class ScriptedEngine:
             raise full
         if not ids:
             raise InputError("the prompt has no tokens")
-        asked = Asked(list(ids), params, constraint, stop_ids, adapter)
+        asked = Asked(list(ids), params, constraint, stop_ids, adapter, uncounted)
         for _ in range(params.n):
             reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
             if isinstance(reply, BaseException):
@@ -108,7 +115,8 @@ class ScriptedEngine:
             most = asked.params.max_new_tokens or 10_000
             for index, reply in enumerate(asked.replies):
                 start = asked.places[index]
-                end = min(len(reply), most)
+                lead = asked.lead(reply)
+                end = min(len(reply), most + lead)
                 if start >= end:
                     continue
                 stop = asked.places[index] = min(start + self.pace, end)
@@ -119,8 +127,9 @@ class ScriptedEngine:
                 finish = None
                 if stop == end:
                     finish = "stop" if reply[end - 1] in asked.stop_ids else "length"
-                events.append(Event(asked, index, tokens, draws, finish, None, 1))
-            if all(place >= min(len(r), most) for place, r in zip(asked.places, asked.replies, strict=True)):
+                events.append(Event(asked, index, tokens, draws, finish, None, 1, max(min(stop, lead) - start, 0)))
+            ends = [min(len(reply), most + asked.lead(reply)) for reply in asked.replies]
+            if all(place >= end for place, end in zip(asked.places, ends, strict=True)):
                 self.running.remove(asked)
         return events
 

@@ -22,6 +22,7 @@ from chatglm.errors import ContextError, EngineError, InputError, QueueFullError
 from chatglm.loading import AutoTokenizer, demo_folder
 from chatglm.params import SamplingParams
 from chatglm.tools.functions import Function, call, functions_of
+from conftest import VERSIONS
 from scripted import ScriptedEngine, Writer
 
 WEATHER = {
@@ -81,7 +82,10 @@ def test_text_comes_in_whole_characters_with_the_usage_last(over: Any, write: Wr
     assert pace > 1 or len(texts) > 5
     prompt = write.form.prompt([Message("user", "天气")])
     assert finish == Finish("stop", finish.usage)
-    assert (finish.usage.prompt_tokens, finish.usage.completion_tokens) == (len(prompt), len(reply))
+    assert (finish.usage.prompt_tokens, finish.usage.completion_tokens) == (
+        len(prompt),
+        len(reply) - engine.asked[0].lead(reply),
+    )
     assert engine.asked[0].ids == prompt
     assert engine.asked[0].stop_ids == write.form.stop_ids
 
@@ -170,7 +174,7 @@ def test_an_answer_that_is_over_is_not_computed_on(over: Any, write: Writer, end
     assistant, engine = over(first, long, delay=0.002)
     answers = assistant.answers("q", params={"n": 2, "stop": ["STOP"]}, **options)
     assert [answer.finish.reason for answer in answers] == ["stop" if ending == "stop" else "tool_calls", "stop"]
-    assert answers[1].finish.usage.completion_tokens == len(long)
+    assert answers[1].finish.usage.completion_tokens == len(long) - engine.asked[0].lead(long)
     (asked,) = engine.asked
     assert asked.ended == [0]
     assert asked.places[0] < len(first) / 2
@@ -819,3 +823,40 @@ def test_structured_output_of_the_demo_model_ends() -> None:
     assert [answer.finish.reason for answer in answers] == ["stop"] * 20
     for answer in answers:
         jsonschema.validate(json.loads(answer.message.content), schema)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_first_token_that_counts_is_one_that_is_seen(version: str, checkpoint) -> None:
+    """ChatGLM3 and GLM-4 begin a reply with an empty line, SentencePiece a text with a blank: `max_tokens: 1` and
+    log-probabilities are about what comes after them (differences: lead-uncounted)."""
+    form = chat_format(AutoTokenizer.from_pretrained(checkpoint(version)))
+    writer = Writer(form)
+    for count in (1, 2):
+        engine = ScriptedEngine(writer.say("天地玄黄"))
+        with Assistant(form, engine) as assistant:
+            params = {"max_new_tokens": count, "logprobs": 1}
+            for tools in ((), OPTIONS) if form.splits_lines() else ((),):
+                (answer,) = assistant.answers("你好", tools=tools, params=params)
+                assert answer.message.content
+                assert b"".join(entry.data for entry in answer.logprobs).decode() == answer.message.content
+                assert len(answer.logprobs) == answer.finish.usage.completion_tokens == count
+                assert answer.finish.usage.prompt_tokens == len(engine.asked[-1].ids)
+                assert answer.finish.reason == "length"
+            # A text that is completed is a text: its blanks are its own.
+            plain = list(assistant.stream_text("你好", params=params))
+            assert plain[-1].usage.completion_tokens == count
+            assert engine.asked[-1].uncounted is None
+
+
+def test_one_token_of_a_real_reply() -> None:
+    with Assistant.load(dtype="float32") as assistant:
+        params = {"temperature": 0, "logprobs": 2}
+        (whole,) = assistant.answers("你好", params=params | {"max_new_tokens": 12})
+        for count in (1, 2, 5):
+            (answer,) = assistant.answers("你好", params=params | {"max_new_tokens": count, "n": 1})
+            assert answer.message.content
+            assert whole.message.content.startswith(answer.message.content)
+            assert answer.logprobs == whole.logprobs[: len(answer.logprobs)]
+            assert len(answer.logprobs) == count or answer.logprobs[-1].data.strip()  # a blank at the end is cut off
+            assert answer.logprobs
+            assert answer.finish.usage.completion_tokens == count

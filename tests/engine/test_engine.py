@@ -387,3 +387,38 @@ def test_adapters_by_request(make: Any) -> None:
         expected[name] = generated(model, prompt, 12)
     assert [said[n] for n in range(4)] == [expected[name] for name in (None, "one", "two", "one")]
     assert len({tuple(text) for text in expected.values()}) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"speculate": True}, {"memory": 4 << 20}])
+def test_a_lead_is_not_counted(options: dict[str, Any]) -> None:
+    """An answer's first tokens, if they are of a kind, come besides those that were asked for; others do not."""
+    model = MODELS["chatglm"]()
+    prompt = prompts("chatglm", 1)[0]
+    whole = generated(model, prompt, 30)
+    for lead in (0, 1, 3, 8, 20):
+        engine = Engine(model, **options)
+        params = SamplingParams(temperature=0, max_new_tokens=6, n=2)
+        request = engine.submit(prompt, params, uncounted=lambda token, lead=lead: token in whole[:lead])
+        found: list[list[int]] = [[], []]
+        counts, finishes = [0, 0], []
+        for event in events(engine):
+            found[event.index] += event.tokens
+            counts[event.index] += len(event.tokens) - event.lead
+            finishes += [event.finish] if event.finish else []
+        expected = 6 + min(lead, 8)
+        while lead < 8 and whole[lead] in whole[:lead]:
+            lead, expected = lead + 1, expected + 1
+        assert found == [whole[:expected]] * 2
+        assert counts == [6, 6]
+        assert finishes == ["length", "length"]
+        assert engine.idle
+        del request
+
+
+def test_a_lead_never_passes_the_context() -> None:
+    model = MODELS["chatglm"]()
+    prompt = prompts("chatglm", 1)[0]
+    engine = Engine(model)
+    long = (prompt * engine.context)[: engine.context - 3]
+    engine.submit(long, SamplingParams(temperature=0, max_new_tokens=2), uncounted=lambda token: True)
+    assert sum(len(event.tokens) for event in events(engine)) == 3

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from chatglm.chat.vocabulary import Vocabulary
     from chatglm.engine.constraint import Constraint, Form, Grammars
     from chatglm.engine.engine import Engine, EngineStats, Event
     from chatglm.engine.sampling import Draw
@@ -69,12 +70,18 @@ class _Plan:
     adapter: str | None = None
     parallel_calls: bool = True
     note: str = ""
+    uncounted: Callable[[int], bool] | None = None  # tokens that do not count where the reply begins with them
     text: str | None = None  # the prompt as it was given; None: it was given as messages or ids
 
     @property
     def asked(self) -> tuple[list[int], SamplingParams, dict[str, Any]]:
         """For `Driver.submit`."""
-        options = {"stop_ids": self.stop_ids, "constraint": self.constraint, "adapter": self.adapter}
+        options = {
+            "stop_ids": self.stop_ids,
+            "constraint": self.constraint,
+            "adapter": self.adapter,
+            "uncounted": self.uncounted,
+        }
         return self.ids, self.params, options
 
 
@@ -119,7 +126,7 @@ class _Choice:
             yield self._prompt(event)
         self._begun = True
         for place, token in enumerate(event.tokens):
-            self._tokens += 1
+            self._tokens += place >= event.lead
             if event.logprobs and (self._whole or token not in self._plan.stop_ids):
                 self._note(token, event.logprobs[place])
             yield from self._pass_on(self._parser.feed(token), event)
@@ -423,6 +430,7 @@ class Assistant(BaseAssistant):
             ask.adapter or self._adapter,
             ask.parallel_calls,
             note,
+            partial(_is_blank, self.tokenizer),
         )
 
     def _plan_text(self, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None) -> _Plan:
@@ -525,6 +533,16 @@ def _turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Messag
         begins = before is None or (message.role == "user" and before.role != "user")
         turns.append([message]) if begins else turns[-1].append(message)
     return list(messages[:start]), turns or [[]]
+
+
+def _is_blank(tokenizer: Vocabulary, token: int) -> bool:
+    """Whether a token is nothing but blanks. A reply begins with such tokens, and no caller sees them: ChatGLM3 and
+    GLM-4 write an empty line of metadata, SentencePiece a blank.
+    """
+    try:
+        return tokenizer.token_bytes(token).decode().isspace()
+    except UnicodeDecodeError:
+        return False
 
 
 def _within(params: SamplingParams, room: int) -> SamplingParams:

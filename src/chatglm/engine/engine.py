@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from chatglm.engine.constraint import Constraint
 from chatglm.engine.pages import PAGE_TOKENS, PageTable
 from chatglm.engine.runners import Chunk, Runner, runner_for
-from chatglm.engine.sampling import Answer, Draw, draw, log_probabilities
+from chatglm.engine.sampling import LONGEST_LEAD, Answer, Draw, draw, log_probabilities
 from chatglm.engine.scheduler import Scheduler, Span, Task
 from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
 from chatglm.errors import ChatGLMError, EngineError, InputError, NumericalError, QueueFullError, typed_error
@@ -58,6 +58,7 @@ class Request:
         self.prompt_logprobs: list[Draw] = []
         self._answers: list[_Answering] = []
         self._failure: ChatGLMError | None = None  # of what all its answers stand on
+        self._limit = self._longest = 0  # tokens of prompt and answer: without a lead, and with the longest
 
 
 @dataclass(eq=False)
@@ -81,6 +82,7 @@ class Event:
         finish: why it ended: "stop" (a stop id), "length", "error"; None: it goes on.
         error: what went wrong with this answer.
         cached_tokens: see `Request`.
+        lead: how many of the tokens, the first of them, are not counted (`uncounted` of `Engine.submit`).
     """
 
     request: Request
@@ -90,6 +92,7 @@ class Event:
     finish: Literal["stop", "length", "error"] | None = None
     error: ChatGLMError | None = None
     cached_tokens: int = 0
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,7 @@ class Engine:
         stop_ids: Collection[int] = (),
         constraint: Constraint | None = None,
         adapter: str | None = None,
+        uncounted: Callable[[int], bool] | None = None,
     ) -> Request:
         """Take a request on; `step` works on it.
 
@@ -236,6 +240,8 @@ class Engine:
             stop_ids: end an answer, besides those of `params`.
             constraint: the grammar of the answers.
             adapter: name of a LoRA adapter.
+            uncounted: whether a token at the beginning of an answer does not count towards `params.max_new_tokens`
+                and `params.min_new_tokens`; at most 8 in a row do not.
 
         With `params.prompt_logprobs` the whole prompt is computed, whatever the prefix cache has of it. With
         `params.max_new_tokens` 0 nothing follows: every answer is one event, without tokens, that ends it.
@@ -261,11 +267,20 @@ class Engine:
         room = params.room(len(prompt))
         limit = most if room is None else min(len(prompt) + room, most)
         request = Request(prompt, params, adapter)
-        first = Answer(params, prompt, vocabulary=self.runner.vocabulary, stop_ids=stop_ids, constraint=constraint)
+        first = Answer(
+            params,
+            prompt,
+            vocabulary=self.runner.vocabulary,
+            stop_ids=stop_ids,
+            constraint=constraint,
+            uncounted=uncounted,
+        )
         others = [first.sibling(n, None if constraint is None else constraint.fork()) for n in range(1, params.n)]
         request._answers = [_Answering(request, answer) for answer in (first, *others)]
         score = 0 if params.prompt_logprobs is None else len(prompt)
-        task = Task(prompt[:], limit, _salt(adapter), self.runner.block_of(prompt), request._answers[0], score)
+        # Room for a lead is kept from the beginning, and given when it comes.
+        longest = min(limit + LONGEST_LEAD, most) if uncounted is not None and room else limit
+        task = Task(prompt[:], longest, _salt(adapter), self.runner.block_of(prompt), request._answers[0], score)
         try:
             self._scheduler.submit(task)
         except QueueFullError as error:
@@ -273,6 +288,8 @@ class Engine:
             stats = self.stats()
             error.retry_after = stats.waiting * self._duration / max(stats.running, 1)
             raise
+        task.limit = limit
+        request._limit, request._longest = limit, longest
         request._answers[0].task = task
         self._prompt_tokens += len(prompt)
         return request
@@ -402,6 +419,7 @@ class Engine:
                 answering.task = self._scheduler.fork(span.task, len(request.prompt), tokens, answering)
             else:
                 self._scheduler.advance(span, tokens)
+            answering.task.limit = min(request._limit + answer.lead, request._longest)
             finish: Literal["stop", "length"] | None = None
             if answer.stopped:
                 finish = "stop"
@@ -410,7 +428,8 @@ class Engine:
             if finish:
                 finished.append(answering.task)
             logprobs = draws if request.params.logprobs is not None else []
-            yield Event(request, answer.index, tokens, logprobs, finish, None, request.cached_tokens)
+            lead = max(answer.lead - (len(answer.tokens) - len(tokens)), 0)
+            yield Event(request, answer.index, tokens, logprobs, finish, None, request.cached_tokens, lead)
         # At the end only: the others of a prompt fork from the first, even if that is finished.
         for task in finished:
             self._end(task)

@@ -16,7 +16,7 @@ import copy
 import hashlib
 import math
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +61,10 @@ class Draw:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
+LONGEST_LEAD = 8
+"""Uncounted tokens at the beginning of an answer: a model that writes blanks for ever still comes to its limit."""
+
+
 class Answer:
     """One answer as it grows: what the choice of its next token depends on, besides the scores.
 
@@ -71,12 +75,14 @@ class Answer:
         index: which of the n answers to its prompt it is.
         stop_ids: that end it, besides `params.stop_ids`.
         constraint: the grammar of its text, for this answer alone (`fork` it for each of n).
+        uncounted: whether a token is not counted where the answer begins with it.
 
     Raises:
         InputError: logit_bias, bad_words_ids or stop_ids name a token that is not in the vocabulary.
 
     Attributes:
         tokens: the answer so far.
+        lead: how many of them, the first, are not counted.
         stop_ids: all of them.
         stopped: whether the last token is one of them.
         failure: why no token can be added any more; None: one can.
@@ -91,6 +97,7 @@ class Answer:
         index: int = 0,
         stop_ids: Collection[int] = (),
         constraint: Constraint | None = None,
+        uncounted: Callable[[int], bool] | None = None,
     ) -> None:
         named = {
             "logit_bias": params.logit_bias,
@@ -102,6 +109,7 @@ class Answer:
                 raise InputError(f"{name} has token {beyond[0]}; the model's vocabulary ends at {vocabulary - 1}")
         self.params, self.index, self.constraint = params, index, constraint
         self.tokens: list[int] = []
+        self.lead, self._uncounted = 0, uncounted
         self.stop_ids = frozenset(stop_ids) | frozenset(params.stop_ids)
         self.stopped = False
         self.failure: ChatGLMError | None = None
@@ -172,15 +180,30 @@ class Answer:
         banned = self._sequences.last_tokens([*self._tail, *ahead]) if self._sequences else []
         if banned:
             scores[banned] = -math.inf
-        if len(self.tokens) + len(ahead) < params.min_new_tokens:
+        if params.min_new_tokens and self._counted(ahead) < params.min_new_tokens:
             scores[self._stops.to(scores.device)] = -math.inf
         if constraint is not None:
             constraint.allow(scores)
+
+    def _lead_with(self, token: int, lead: int, length: int) -> int:
+        """The lead of an answer of so many tokens, after one more."""
+        if self._uncounted is None or lead < length or lead == LONGEST_LEAD or not self._uncounted(token):
+            return lead
+        return lead + 1
+
+    def _counted(self, ahead: Sequence[int]) -> int:
+        """How many tokens count, with those that are assumed to have come."""
+        lead, length = self.lead, len(self.tokens)
+        for token in ahead:
+            lead = self._lead_with(token, lead, length)
+            length += 1
+        return length - lead
 
     def accept(self, token: int) -> None:
         """The next token. Where the constraint raises an error, the answer stays as it was."""
         if self.constraint is not None:
             self.constraint.accept(token)
+        self.lead = self._lead_with(token, self.lead, len(self.tokens))
         self.tokens.append(token)
         self.stopped = token in self.stop_ids
         if self.params.repetition_penalty != 1:
