@@ -20,8 +20,10 @@ from huggingface_hub import constants
 import chatglm
 from chatglm import hub
 from chatglm.chat.generations import read_generation
+from chatglm.cli import main
 from chatglm.errors import CheckpointError, InputError
 from chatglm.hub import downloads
+from chatglm.kernels import native
 from chatglm.loading import AutoTokenizer, load_parts
 from chatglm.models.checkpoint import check_folder
 from fake_hub import FakeHub, commit_of, digest_of, fake_hub
@@ -475,3 +477,102 @@ def test_a_killed_process_is_continued(server: FakeHub, small: Path, tmp_path: P
     )
     assert (Path(done.stdout.decode().strip()) / "model.safetensors").stat().st_size == 64 << 20
     assert server.bytes_of("model.safetensors") < 64 << 20
+
+
+def test_the_command(server: FakeHub, small: Path, tmp_path: Path) -> None:
+    """`chatglm download`, then the same model by its id without a network."""
+    server.add(ID, small)
+    env = environment(server, tmp_path / "home")
+    out, err = run(["download", ID], env, tmp_path)
+    check_folder(Path(out.strip()))
+    assert f"downloading {ID} from {server.address}" in err
+    server.requests.clear()
+    env["HF_HUB_OFFLINE"] = "1"
+    talk = ["--temperature", "0", "--max-new-tokens", "2", "你好"]
+    assert run(["chat", "--model", ID, *talk], env, tmp_path)[1] == ""
+    assert "HF_HUB_OFFLINE" in run(["chat", "--model", "THUDM/chatglm2-6b", *talk], env, tmp_path, 1)[1]
+    assert server.requests == []
+
+
+@pytest.fixture
+def command(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[str, str]]:
+    """A command of `chatglm` in this process: what it writes to stdout and stderr."""
+    for name in ("MODEL_PATH", "TOKENIZER_PATH", "PT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object, status: int = 0) -> tuple[str, str]:
+        assert main([*map(str, arguments)]) == status
+        return tuple(capsys.readouterr())
+
+    return run
+
+
+TALK = ("--temperature", "0", "--max-new-tokens", "2", "你好")
+
+
+def test_model_path(command: Any, small: Path, server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_option, silence = command("chat", "--model", small, *TALK)
+    assert silence == ""
+    monkeypatch.setenv("MODEL_PATH", str(small))
+    monkeypatch.setenv("TOKENIZER_PATH", "elsewhere")
+    out, err = command("chat", *TALK)
+    assert out == by_option
+    assert err.splitlines() == [
+        f"chatglm: model from MODEL_PATH: {small}",
+        "chatglm: TOKENIZER_PATH is not used: the tokenizer is always the one of the model's folder",
+    ]
+    monkeypatch.setenv("MODEL_PATH", ID)
+    server.add(ID, small)
+    out, err = command("chat", *TALK)
+    assert out == by_option
+    assert f"downloading {ID}" in err
+    monkeypatch.setenv("MODEL_PATH", "/nowhere")
+    assert command("chat", "--model", small, *TALK) == (by_option, "")
+    assert "/nowhere: no such folder" in command("chat", *TALK, status=1)[1]
+    monkeypatch.setenv("MODEL_PATH", str(small))
+    monkeypatch.setenv("PT_PATH", "/nowhere/pt")
+    assert "/nowhere/pt: no such file" in command("chat", *TALK, status=1)[1]
+    assert "model from MODEL_PATH" in command("quantize", "--output", "q")[1]
+    assert read_generation("q") == "chatglm3"
+
+
+def test_commands_take_ids(command: Any, small: Path, server: FakeHub, cache: Path) -> None:
+    server.add(ID, small)
+    command("quantize", ID, "--output", "quantised")
+    check_folder(Path("quantised"))
+    assert server.asked("/store/")
+    Path("rows.jsonl").write_text('{"prompt": "你好", "response": "早"}\n' * 4, "utf-8")
+    options = ("--steps", "1", "--method", "lora", "--lora-rank", "2", "--cpu")
+    command("finetune", "rows.jsonl", "--model", ID, "--output", "tuned", *options)
+    about = json.loads(Path("tuned/adapter_config.json").read_text("utf-8"))
+    assert about["base_model_name_or_path"] == ID  # means the same on every machine
+    out, err = command("chat", "--adapter", "tuned", *TALK)
+    assert f"base model of the adapter: {ID}" in err
+    assert out == command("chat", "--model", ID, "--adapter", "tuned", *TALK)[0]
+    command("merge", "tuned", "--output", "merged")
+    check_folder(Path("merged"))
+    assert "loss" in command("evaluate", "rows.jsonl", "--model", ID, "--samples", "0")[0]
+    assert not list(cache.rglob("*.py"))
+
+
+def test_options_of_a_model(command: Any, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = command("chat", "--model", small, "--dtype", "float16", *TALK)
+    for name in ("fp16", "half", "torch.float16", "FP16"):
+        assert command("chat", "--model", small, "--dtype", name, *TALK) == expected
+    with pytest.raises(SystemExit):
+        main(["chat", "--dtype", "int3"])
+    threads = torch.get_num_threads()
+    _, err = command("chat", "--model", small, "--threads", "4000", *TALK)
+    assert "--threads 4000: this process has" in err
+    assert torch.get_num_threads() < 4000
+    native.set_threads(1)
+    torch.set_num_threads(threads)
+    for attempt in (
+        lambda: chatglm.load(small, device="cuda:77"),
+        lambda: load_parts(small, device=torch.device("cuda:77")),
+    ):
+        with pytest.raises(InputError, match="device 'cuda:77' cannot be used") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)

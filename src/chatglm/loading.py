@@ -184,8 +184,10 @@ def load_parts(
         CheckpointError: the folder is missing, incomplete, cut short or of an unknown kind; names the file.
         TokenizerError: its tokenizer does not fit its model.
         DependencyError: an adapter is given and `peft` is not installed.
-        InputError, UnsupportedError: no huge pages for this model, or on this system.
+        InputError, UnsupportedError: there is no such device; no huge pages for this model, or on this system.
     """
+    if kwargs.get("device") is not None:
+        check_device(kwargs["device"])
     opened = _open(path, adapter)
     model = _whole_model(opened, prefix, **kwargs)
     if huge_pages:
@@ -212,6 +214,8 @@ def load_to_answer(
         A `BareModel` where the native decoder can run it as it is asked for: on the CPU, without an adapter or
         a prefix. Else what `load_parts` returns.
     """
+    if kwargs.get("device") is not None:
+        check_device(kwargs["device"])
     model: Any = None
     with without_models():
         opened = _open(path, adapter)
@@ -398,7 +402,7 @@ def _quiet_off_terminal() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def check_device(name: str) -> None:
+def check_device(name: str | torch.device) -> None:
     """
     Raises:
         InputError: this machine or this torch has no such device.
@@ -406,7 +410,8 @@ def check_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(name)!r} cannot be used: {reason}; use device 'cpu'") from None
 
 
 def _read_prefix(path: Path) -> dict[str, torch.Tensor]:

@@ -368,7 +368,7 @@ def test_threads(arguments: list[str], threads: str) -> None:
     ("arguments", "words"),
     [
         (["--threads", "0"], "--threads 0: at least 1"),
-        (["--device", "abacus"], "--device abacus"),
+        (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--top-p", "2"], "top_p is 2.0; it must be above 0, at most 1"),
         (["--max-new-tokens", "0"], "max_new_tokens is 0"),
         (["--remote-model", "x"], "--remote-model"),

@@ -16,7 +16,7 @@ def test_it_says_which_kernels_and_why(capsys: pytest.CaptureFixture[str]) -> No
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["chatglm"].strip() == __version__
     assert lines["kernels"].strip() == native.info().variant
-    assert lines["because"].strip() == native.info().reason
+    assert lines["selected because"].strip() == native.info().reason
 
 
 def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_usage(checkpoint, text: Path, tmp_path: Path, capsys) -> None:
         (("--calibration", text), "--calibration: means nothing with --method rtn"),
         (("--no-act-order",), "--no-act-order: means nothing"),
         (("--layout", "gptq", "--bits", 8), "GPTQ's layout holds 4 bits"),
-        (("--device", "nonsense"), "--device nonsense"),
+        (("--device", "nonsense"), "device 'nonsense' cannot be used"),
         (("--perplexity", tmp_path / "none.txt"), "none.txt: no such file"),
         (("--method", "gptq", "--calibration", text, "--length", 3), "--length 3"),
         (("--method", "gptq", "--calibration", text, "--samples", 0), "--samples 0"),

@@ -175,7 +175,7 @@ def test_resume_and_overwrite(data: Path, checkpoint, tmp_path: Path, capsys) ->
         ),
         (["finetune", "DATA", "--model", "MODEL", "--set", "data_config=3"], "data_config: expected a mapping"),
         (["merge", "MODEL", "--output", "OUT"], "no adapter_config.json"),
-        (["evaluate", "DATA", "--model", "MODEL", "--device", "abacus"], "--device abacus: "),
+        (["evaluate", "DATA", "--model", "MODEL", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["merge", "MODEL", "--output", "OUT", "--device", "abacus"], "no adapter_config.json"),
         (["finetune", "DATA", "--model", "MODEL", "--layers", "2"], "--layers is for --method freeze, and the method"),
         (

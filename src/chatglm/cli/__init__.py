@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "pretrain": ("chatglm.cli.pretrain", "pre-train on plain texts by blank infilling"),
     "quantize": ("chatglm.cli.quantize", "quantize a checkpoint to 4 or 8 bits: less memory, more speed"),
+    "download": ("chatglm.cli.download", "download a model by its repository id, such as THUDM/chatglm3-6b"),
     "info": ("chatglm.cli.info", "show versions, the kernels in use and the reason for them"),
     "tokenizer": ("chatglm.cli.tokenizer", "train a SentencePiece tokenizer in the official layout"),
 }

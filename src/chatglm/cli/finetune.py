@@ -7,6 +7,7 @@ import shlex
 import sys
 from typing import Any
 
+from chatglm.cli.models import model_of_environment, note, quieten
 from chatglm.errors import InputError
 
 PREVIEW = "preview"
@@ -64,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """What `finetune` and `pretrain` both have."""
-    parser.add_argument("--model", metavar="FOLDER", help="checkpoint folder (default: the bundled demo model)")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="checkpoint folder or repository id (default: MODEL_PATH, else the bundled demo model)",
+    )
     parser.add_argument("--settings", metavar="FILE", help="YAML file; those of the official finetune_hf.py work")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting: training_args.weight_decay=0.1 …"
@@ -83,6 +88,7 @@ def tree_of(arguments: argparse.Namespace, method: str = "lora") -> dict[str, An
     Args:
         method: the one where neither file nor flag says it.
     """
+    from chatglm import hub
     from chatglm.training.settings import RENAMED, assign, read_yaml
 
     tree: dict[str, Any] = read_yaml(arguments.settings) if arguments.settings else {"method": method}
@@ -91,8 +97,12 @@ def tree_of(arguments: argparse.Namespace, method: str = "lora") -> dict[str, An
             if old in arguments_given and new not in arguments_given:
                 arguments_given[new] = arguments_given.pop(old)
     given = {name: getattr(arguments, name) for _, name, *_ in (*SHARED, *SWITCHES)}
+    if not tree.get("model") and getattr(arguments, "config", None) is None:
+        model_of_environment(arguments)
     if arguments.model is not None:
         tree["model"] = arguments.model
+    if tree.get("model"):
+        hub.folder(str(tree["model"]), say=note)
     peft = tree.get("peft_config")
     kind = str(peft.get("peft_type")).upper() if isinstance(peft, dict) else "None"
     of_file = tree.get("method") or {"LORA": "lora", "PREFIX_TUNING": "ptuning"}.get(kind, "full")
@@ -127,19 +137,6 @@ def put(tree: dict[str, Any], name: str, value: Any) -> None:
         if not isinstance(place, dict):
             raise InputError(f"{group}: expected a mapping of settings, got {place!r:.80}")
     place[last] = value
-
-
-def quieten() -> None:
-    """No bars of libraries where nobody looks at a terminal, and none of their notes on one another; ours go on."""
-    import warnings
-
-    import transformers
-
-    warnings.simplefilter("ignore", FutureWarning)
-
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
 
 
 def run(arguments: argparse.Namespace) -> int:

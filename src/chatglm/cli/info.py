@@ -28,9 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def collect() -> dict[str, Any]:
     import torch
+    from huggingface_hub import constants
 
     from chatglm import __version__
     from chatglm.errors import CheckpointError
+    from chatglm.hub import cached
     from chatglm.kernels import cuda, native
     from chatglm.loading import demo_folder
 
@@ -48,13 +50,15 @@ def collect() -> dict[str, Any]:
         "cpu": _cpu(),
         "cuda": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
         "kernels": kernels.variant,
-        "because": kernels.reason,
+        "selected because": kernels.reason,
         "kernels here": [*kernels.variants, "reference"],
         "threads": kernels.threads,
         "cuda kernels": on_cuda.variant,
-        "cuda because": on_cuda.reason,
+        "cuda selected because": on_cuda.reason,
         "library": str(kernels.path) if kernels.path else None,
         "demo model": demo,
+        "hub": f"{constants.ENDPOINT}{' (offline)' if constants.HF_HUB_OFFLINE else ''}",
+        "models in the cache": cached(),
     }
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 
-from chatglm.cli.finetune import quieten
+from chatglm.cli.models import DTYPES, dtype_name, model_of_environment, note, quieten
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("adapter", metavar="ADAPTER", help="folder that a LoRA run wrote")
+    parser.add_argument("adapter", metavar="ADAPTER", help="LoRA adapter: folder or repository id")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the merged checkpoint")
-    parser.add_argument("--model", metavar="FOLDER", help="base model (default: the one that the adapter names)")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="base model: folder or repository id (default: MODEL_PATH, else what the adapter names)",
+    )
     parser.add_argument(
         "--dtype",
-        choices=("auto", "float32", "float16", "bfloat16"),
+        type=dtype_name,
+        choices=DTYPES,
         default="auto",
-        help="precision of the merged weights; auto: the base checkpoint's",
+        help="data type of the merged weights; auto (default): the base checkpoint's",
     )
     parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
@@ -23,8 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     quieten()
+    from chatglm import hub
+    from chatglm.loading import adapter_base
     from chatglm.training.methods import merge
 
+    model_of_environment(arguments)
+    hub.folder(arguments.adapter, say=note)
+    if (base := arguments.model) is None and (hub.folder(arguments.adapter) / "adapter_config.json").is_file():
+        base = adapter_base(arguments.adapter)
+    if base is not None:
+        hub.folder(base, say=note)
     merged = merge(
         arguments.adapter,
         arguments.output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from chatglm.errors import InputError
@@ -14,11 +15,18 @@ if TYPE_CHECKING:
 __all__ = [
     "add_assistant_arguments",
     "add_model_arguments",
+    "dtype_name",
+    "find_model",
     "loading_options",
     "model_name",
+    "model_of_environment",
+    "note",
     "open_assistant",
+    "quieten",
 ]
 
+MODEL_PATH = "MODEL_PATH"
+"""Environment variable of the official demos: the model where `--model` is missing."""
 REMOTE_KEY = "CHATGLM_REMOTE_KEY"
 """Environment variable with an endpoint's key: a command line is for everybody to read."""
 _OF_THE_MODEL = (
@@ -35,6 +43,16 @@ _OF_THE_MODEL = (
 )
 
 
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+_DTYPE_NAMES = {"fp32": "float32", "float": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+
+
+def dtype_name(text: str) -> str:
+    """A data type by any of its usual names."""
+    text = text.lower().removeprefix("torch.")
+    return _DTYPE_NAMES.get(text, text)
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16") -> None:
     """Give a command the options of a model of this machine, which `loading_options` reads.
 
@@ -42,30 +60,34 @@ def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16
         on_cpu: dtype there, where none is asked for.
     """
     parser.add_argument(
-        "--model", metavar="FOLDER", help="checkpoint folder in an official layout (default: the bundled demo model)"
+        "--model",
+        metavar="MODEL",
+        help="checkpoint folder, or repository id such as THUDM/chatglm3-6b, which is downloaded unless it is in the "
+        "cache (default: MODEL_PATH, else the base model of --adapter, else the bundled demo model)",
     )
-    parser.add_argument("--adapter", metavar="FOLDER", help="PEFT adapter (LoRA …) to put on the model")
+    parser.add_argument("--adapter", metavar="ADAPTER", help="PEFT adapter (LoRA …): folder or repository id")
     parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state: the folder or file that training wrote")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU if there is one, else the CPU")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one, else the CPU)")
     parser.add_argument(
         "--dtype",
-        choices=("auto", "float32", "float16", "bfloat16"),
-        help=f"precision of the weights; auto (default): the checkpoint's on a GPU, {on_cpu} on a CPU",
+        type=dtype_name,
+        choices=DTYPES,
+        help="data type of the weights: float32 (fp32), float16 (fp16, half), bfloat16 (bf16), or auto (default): the "
+        f"checkpoint's on a GPU, {on_cpu} on a CPU",
     )
     parser.set_defaults(dtype_on_cpu=on_cpu)
     parser.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="of the CPU (default: CHATGLM_NUM_THREADS, else the physical cores that this process may use)",
+        help="CPU threads (default: CHATGLM_NUM_THREADS, else the physical cores that this process may use)",
     )
-
     parser.add_argument(
         "--huge-pages",
         action="store_true",
         default=None,
-        help="have the weights in memory pages of 2 MiB, for more tokens a second on a CPU; where the file system has "
-        "none, they are copied into memory that is not shared with other processes",
+        help="put the weights in 2 MiB huge pages (faster on a CPU); if the file system has none, they are copied into "
+        "memory that other processes do not share",
     )
 
 
@@ -74,30 +96,28 @@ def add_assistant_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--draft",
-        metavar="FOLDER",
-        help="smaller model of the same vocabulary, which guesses tokens where that is faster; no text depends on it",
+        metavar="MODEL",
+        help="draft model for speculative decoding: folder or repository id (same vocabulary; the output is unchanged)",
     )
     parser.add_argument(
         "--kv-cache",
         choices=("auto", "float32", "float16", "int8"),
-        help="keys and values as these; int8 takes half the memory of two bytes, and rounds a little (default: auto, "
-        "as the weights are, at most two bytes for quantised ones)",
+        help="data type of the KV cache; int8 halves its memory at a small loss of accuracy (default: auto, as the "
+        "weights; two bytes a number if they are quantised)",
     )
     parser.add_argument(
         "--kv-memory",
         type=float,
         metavar="GIB",
-        help="memory for keys and values, of all dialogues together (default: for 16 full contexts, if a quarter of "
-        "what is free has it)",
+        help="size of the KV cache in GiB (default: 16 full contexts, at most a quarter of the free memory)",
     )
-
     parser.add_argument(
         "--remote",
         metavar="URL",
-        help="use the model of an OpenAI-compatible endpoint (http://host:8000/v1) instead; its key, if it wants one, "
-        f"is read from {REMOTE_KEY}",
+        help="use a model of an OpenAI-compatible endpoint (http://host:8000/v1) instead; its API key is read from "
+        f"{REMOTE_KEY}",
     )
-    parser.add_argument("--remote-model", metavar="NAME", help="its name there (default: the first that is listed)")
+    parser.add_argument("--remote-model", metavar="NAME", help="name of that model (default: the first that is listed)")
 
 
 def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
@@ -113,44 +133,102 @@ def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
     remote, name = arguments.remote, arguments.remote_model
     if remote is None:
         if name is not None:
-            raise InputError("--remote-model: names a model of --remote URL, which is not given")
+            raise InputError("--remote-model needs --remote URL")
         from chatglm.assistant import Assistant
 
-        return Assistant.load(arguments.model, **loading_options(arguments), **_engine_options(arguments))
+        options = loading_options(arguments)
+        return Assistant.load(arguments.model, **options, **_engine_options(arguments))
     for option in _OF_THE_MODEL:
         if getattr(arguments, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')}: not with --remote, whose endpoint has a model of its own")
+            raise InputError(f"--{option.replace('_', '-')} cannot be used with --remote")
     from chatglm.assistant import RemoteAssistant
 
     return RemoteAssistant(remote, name, key=os.environ.get(REMOTE_KEY))
 
 
 def model_name(arguments: argparse.Namespace) -> str:
-    """What to call the model that `open_assistant` opens."""
-    from pathlib import Path
-
+    """What to call the model that `open_assistant` has opened."""
     if arguments.remote is not None:
         return arguments.remote_model or "remote"
-    return Path(arguments.model).resolve().name if arguments.model else "demo"
+    from chatglm.hub import folder_name
+
+    return folder_name(arguments.model) if arguments.model else "demo"
+
+
+def note(line: str) -> None:
+    """Tell the user something on stderr, where it does not mix with an answer."""
+    print(f"chatglm: {line}", file=sys.stderr)
+
+
+def quieten() -> None:
+    """No bars of libraries where nobody looks at a terminal, and none of their notes on one another; ours go on."""
+    import warnings
+
+    import transformers
+
+    warnings.simplefilter("ignore", FutureWarning)
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def model_of_environment(arguments: argparse.Namespace) -> None:
+    """Where `--model` is missing: what MODEL_PATH says, and PT_PATH beside it, as in the official demos."""
+    if arguments.model is not None or not (named := os.environ.get(MODEL_PATH)):
+        return
+    arguments.model = named
+    note(f"model from MODEL_PATH: {named}")
+    tokenizer = os.environ.get("TOKENIZER_PATH")
+    if tokenizer and tokenizer != named:
+        note("TOKENIZER_PATH is not used: the tokenizer is always the one of the model's folder")
+    state = os.environ.get("PT_PATH")
+    if state and getattr(arguments, "prefix", state) is None and arguments.adapter is None:
+        arguments.prefix = state
+        note(f"P-tuning state from PT_PATH: {state}")
+
+
+def find_model(arguments: argparse.Namespace) -> None:
+    """Decide which model is meant, where the command line leaves it open, and download what is not here.
+
+    Raises:
+        CheckpointError: it cannot be had.
+    """
+    from chatglm import hub
+    from chatglm.loading import adapter_base
+
+    model_of_environment(arguments)
+    if arguments.adapter is not None:
+        hub.folder(arguments.adapter, say=note)
+        if arguments.model is None:
+            arguments.model = adapter_base(arguments.adapter)
+            note(f"base model of the adapter: {arguments.model or 'the bundled demo model'}")
+    for name in (arguments.model, getattr(arguments, "draft", None)):
+        if name is not None:
+            hub.folder(name, say=note)
+    if arguments.prefix is not None:
+        hub.folder(arguments.prefix, "state", say=note)
 
 
 def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `load` and `load_parts` take besides the folder; says `--threads` to whatever computes.
+    """What `load` and `load_parts` take besides `arguments.model`, which is decided here too (`find_model`); sets the
+    number of threads.
 
     Raises:
-        InputError: there is no such device, or not so many threads.
+        InputError: there is no such device, or less than one thread.
+        CheckpointError: a model cannot be found or downloaded.
     """
     if arguments.threads is not None and arguments.threads < 1:
-        raise InputError(f"--threads {arguments.threads}: at least 1 is needed")
+        raise InputError(f"--threads {arguments.threads}: must be at least 1")
     import torch
 
-    from chatglm.cli.finetune import quieten
     from chatglm.loading import check_device
 
     quieten()
     _use_threads(arguments.threads)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
+    find_model(arguments)
     dtype = arguments.dtype or "auto"
     if dtype == "auto" and torch.device(device).type == "cpu":
         # fp16 arithmetic is slow and coarse on CPUs; the small model can afford the best.
@@ -178,11 +256,15 @@ def _engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _use_threads(count: int | None) -> None:
-    """One number for the native kernels and for torch."""
+    """One number for the native kernels and for torch; more threads than CPUs would only wait for one another."""
     import torch
 
     from chatglm.kernels import native
 
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count is not None and count > cpus:
+        note(f"--threads {count}: this process has {cpus} CPUs; {cpus} threads are used")
+        count = cpus
     if count is not None:
         native.set_threads(count)
     elif not os.environ.get("CHATGLM_NUM_THREADS"):

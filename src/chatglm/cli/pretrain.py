@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from chatglm.cli.finetune import add_shared_arguments, finished, put, quieten, tree_of
+from chatglm.cli.finetune import add_shared_arguments, finished, put, tree_of
+from chatglm.cli.models import quieten
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from chatglm.cli.finetune import quieten
+from chatglm.cli.models import model_of_environment, note, quieten
 from chatglm.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="checkpoint folder (default: the bundled demo model)")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="folder or repository id of the checkpoint (default: MODEL_PATH, else the demo model)",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the quantised checkpoint")
-    parser.add_argument("--bits", type=int, choices=(4, 8), default=4, help="of a weight (default: 4)")
+    parser.add_argument("--bits", type=int, choices=(4, 8), default=4, help="bits of a weight (default: 4)")
     parser.add_argument(
         "--group-size",
         type=int,
@@ -58,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     quieten()
     from pathlib import Path
 
+    from chatglm import hub
     from chatglm.loading import check_device, demo_folder
     from chatglm.quantization.folder import Job, quantize_folder
     from chatglm.quantization.schemes import Scheme
@@ -79,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         act_order=not arguments.no_act_order,
         layout=arguments.layout,
     )
-    source = demo_folder() if arguments.model is None else Path(arguments.model).expanduser()
+    model_of_environment(arguments)
+    source = demo_folder() if arguments.model is None else hub.folder(arguments.model, any_family=True, say=note)
     measured = _read(source, arguments.perplexity, arguments.length, None) if arguments.perplexity else None
     calibration = []
     if arguments.method == "gptq":

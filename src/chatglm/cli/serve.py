@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name",
         action="append",
         metavar="NAME",
-        help="model name in the API; repeat for aliases (default: the name of the model's folder)",
+        help="model name in the API; repeat for aliases (default: the name of the folder or repository)",
     )
     parser.add_argument(
         "--any-model",
