@@ -40,12 +40,15 @@ class FakeHub:
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
+    """Those whose files, but not their names, are for clients with a token."""
     branches: dict[str, dict[str, bytes]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     cut: dict[str, int] = field(default_factory=dict)
     """File: after so many bytes of one answer the connection is cut."""
     cuts: int = 0
     """How many more times."""
+    longer: set[str] = field(default_factory=set)
+    """Files that do not end where they should."""
     damaged: dict[str, int] = field(default_factory=dict)
     """File: how many more times its bytes arrive wrong."""
     ranges: bool = True
@@ -100,11 +103,11 @@ def fake_hub() -> Iterator[FakeHub]:
                 return self.file(*match.groups())
             return self.answer(404, b"not found")
 
-        def files(self, name: str, revision: str) -> dict[str, bytes] | None:
+        def files(self, name: str, revision: str, gate: bool = False) -> dict[str, bytes] | None:
             if name not in hub.repositories:
                 self.answer(401, b"", **{"X-Error-Code": "RepoNotFound"})
                 return None
-            if name in hub.gated and "authorization" not in map(str.lower, self.headers):
+            if gate and name in hub.gated and "authorization" not in map(str.lower, self.headers):
                 self.answer(401, b"", **{"X-Error-Code": "GatedRepo"})
                 return None
             files = hub.repositories[name]
@@ -139,7 +142,7 @@ def fake_hub() -> Iterator[FakeHub]:
             return self.answer(200, json.dumps(about).encode(), **{"Content-Type": "application/json"})
 
         def file(self, name: str, revision: str, file: str) -> None:
-            if (files := self.files(name, revision)) is None:
+            if (files := self.files(name, revision, gate=True)) is None:
                 return None
             if file not in files:
                 return self.answer(404, b"", **{"X-Error-Code": "EntryNotFound"})
@@ -161,7 +164,7 @@ def fake_hub() -> Iterator[FakeHub]:
             if hub.damaged.get(file, 0):
                 hub.damaged[file] -= 1
                 content = content[:-3] + b"xxx"
-            self.part(content, {}, file)
+            self.part(content + b"more" * (file in hub.longer), {}, file)
 
         def part(self, content: bytes, about: dict[str, str], file: str) -> None:
             asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))

@@ -195,6 +195,7 @@ def test_damaged_bytes_are_fetched_again_and_then_refused(server: FakeHub, cache
         hub.folder(ID)
     assert name in str(caught.value)
     server.damaged[name] = 1
+    server.longer.add(name)
     check_folder(hub.folder(ID))
 
 
@@ -215,14 +216,24 @@ def test_a_cache_that_lacks_a_shard_is_completed(
     assert len(server.asked("/store/")) == 1
 
 
-def test_what_hugging_faces_client_left_is_completed(server: FakeHub, cache: Path, small: Path) -> None:
+def test_what_hugging_faces_client_left_is_completed(
+    server: FakeHub, cache: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its cache after `AutoTokenizer.from_pretrained` of transformers: no weights."""
     from huggingface_hub import hf_hub_download
 
     server.add(ID, small)
     for name in ("config.json", "tokenizer_config.json", "tokenizer.model"):
         hf_hub_download(ID, name, cache_dir=cache, endpoint=server.address)
-    check_folder(hub.folder(ID))
+    place = hub.folder(ID)
+    check_folder(place)
+    # And after `AutoModel.from_pretrained`: no tokenizer, which is a model all the same.
+    for name in ("tokenizer_config.json", "tokenizer.model"):
+        (place / name).unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert chatglm.AutoModel.from_pretrained(ID).config.generation == "chatglm3"
+    with pytest.raises(CheckpointError, match=r"not complete \(no tokenizer\)"):
+        AutoTokenizer.from_pretrained(ID)
 
 
 def test_no_room_on_the_disk(server: FakeHub, cache: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,13 +276,16 @@ def one_line(name: str) -> str:
     return message
 
 
-def test_errors_of_the_hub(server: FakeHub, cache: Path, small: Path) -> None:
+def test_errors_of_the_hub(server: FakeHub, cache: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such folder" in (said := one_line("out/lora"))
     assert "nor is there such a repository" in said
     server.add("a/gated", small)
     server.gated.add("a/gated")
     assert "accept its terms at" in one_line("a/gated")
     assert "HF_TOKEN" in one_line("a/gated")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    check_folder(hub.folder("a/gated"))
+    assert all("authorization" not in headers for _, _, headers in server.asked("/store/"))  # another origin
     server.down = True
     assert "answered 503" in one_line(ID)
 

@@ -100,7 +100,7 @@ def _local(name: Any, part: hub.Part, kwargs: dict[str, Any]) -> Any:
 class _ById:
     """A class of `transformers` whose `from_pretrained` finds repository ids of this family in every cache."""
 
-    part: hub.Part = "weights"
+    part: hub.Part = "model"
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

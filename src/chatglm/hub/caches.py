@@ -16,8 +16,9 @@ from chatglm.models.checkpoint import weight_files
 
 __all__ = ["Part", "Repository", "cached", "folder_name", "missing", "offline", "parse", "places", "repository", "root"]
 
-Part = Literal["config", "tokenizer", "weights", "state"]
-"""How much of a repository is needed: its configuration; with the tokenizer; all; or nothing but a P-tuning state."""
+Part = Literal["config", "tokenizer", "weights", "model", "state"]
+"""How much of a repository must be there: its configuration; that and the tokenizer; that and the weights; all but
+the tokenizer, which is downloaded all the same; or nothing but a P-tuning state."""
 
 _ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,199}))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -161,9 +162,9 @@ def missing(place: Path, part: Part, any_family: bool = False) -> str:
         return "" if there & {*ADAPTER_WEIGHTS} else "no adapter weights"
     if not any_family and not is_family(place):
         return ""  # whoever wanted it will refuse it
-    if not there & {*TOKENIZER}:
+    if part != "model" and not there & {*TOKENIZER}:
         return "no tokenizer"
-    if part == "weights":
+    if part in ("weights", "model"):
         try:
             weight_files(place)
         except CheckpointError as error:

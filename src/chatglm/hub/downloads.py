@@ -44,6 +44,8 @@ _STALLED_SECONDS = 20.0
 _TRIES = 5  # in a row without a byte
 _WORKERS = 4
 _NOTE = ".chatglm-download.json"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+_LARGEST_JSON = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Download:
         if not any_family and not is_family(place):
             return
         bring(of((*TOKENIZER, *BESIDE_TOKENIZER)))
-        if part == "weights":
+        if part in ("weights", "model"):
             weights = of(WEIGHTS)[:1]
             bring(of(BESIDE_WEIGHTS) + [file for file in weights if file.name.endswith(".json")])
             bring([file for chosen in weights for file in self._shards(chosen, files, place)])
@@ -175,7 +177,7 @@ class Download:
         named = read_json(place / chosen.name).get("weight_map")
         names = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
         suffix = Path(chosen.name.removesuffix(".index.json")).suffix
-        lost = [name for name in names if name not in files or "/" in name or not name.endswith(suffix)]
+        lost = [name for name in names if name not in files or not name.endswith(suffix)]
         if not names or lost:
             raise CheckpointError(
                 f"{self._repo}: {chosen.name} names {lost[0] if lost else 'no files'}, which the repository has not"
@@ -199,7 +201,7 @@ class Download:
             raise CheckpointError(f"{self._repo}: {self._endpoint} did not answer as a hub does; check HF_ENDPOINT")
         files = {}
         for entry in info.siblings or ():
-            if "/" not in entry.rfilename:
+            if _PLAIN_NAME.fullmatch(entry.rfilename):
                 digest = entry.lfs.sha256 if entry.lfs is not None else entry.blob_id
                 hexadecimal = digest is not None and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest)
                 files[entry.rfilename] = _File(entry.rfilename, entry.size, digest if hexadecimal else None)
@@ -214,6 +216,11 @@ class Download:
     def _fetch_all(self, commit: str, files: list[tuple[_File, Path]], where: Path) -> None:
         if not files:
             return
+        for file, _ in files:
+            if file.name.endswith(".json") and (file.size or 0) > _LARGEST_JSON:
+                raise CheckpointError(
+                    f"{self._repo}: {file.name} has {_gigabytes(file.size or 0)}, which no model needs"
+                )
         from tqdm import tqdm
 
         parts = {target: _partial(target).stat().st_size if _partial(target).exists() else 0 for _, target in files}
@@ -291,10 +298,11 @@ class Download:
                     for block in answer.iter_bytes():
                         if self._stop.is_set():
                             raise _StoppedError
-                        stream.write(block)
-                        have += len(block)
-                        advance(len(block))
-                        if have > size:
+                        wanted = block[: size - have]  # more than was announced is damage, which the hash shows
+                        stream.write(wanted)
+                        have += len(wanted)
+                        advance(len(wanted))
+                        if have == size:
                             break
             except HfHubHTTPError as error:
                 status = error.response.status_code
