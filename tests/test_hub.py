@@ -552,7 +552,9 @@ def test_model_path(command: Any, small: Path, server: FakeHub, monkeypatch: pyt
     assert read_generation("q") == "chatglm3"
 
 
-def test_commands_take_ids(command: Any, small: Path, server: FakeHub, cache: Path) -> None:
+def test_commands_take_ids(
+    command: Any, small: Path, server: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.add(ID, small)
     command("quantize", ID, "--output", "quantised")
     check_folder(Path("quantised"))
@@ -567,7 +569,10 @@ def test_commands_take_ids(command: Any, small: Path, server: FakeHub, cache: Pa
     assert out == command("chat", "--model", ID, "--adapter", "tuned", *TALK)[0]
     command("merge", "tuned", "--output", "merged")
     check_folder(Path("merged"))
-    assert "loss" in command("evaluate", "rows.jsonl", "--model", ID, "--samples", "0")[0]
+    measured = command("evaluate", "rows.jsonl", "--model", ID, "--samples", "0")[0]
+    assert "loss" in measured
+    monkeypatch.setenv("MODEL_PATH", ID)
+    assert command("evaluate", "rows.jsonl", "--samples", "0")[0] == measured
     assert not list(cache.rglob("*.py"))
 
 

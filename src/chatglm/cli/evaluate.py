@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from chatglm.loading import load_parts
 
-    loaded = load_parts(arguments.model, **loading_options(arguments))
+    options = loading_options(arguments)
+    loaded = load_parts(arguments.model, **options)
     if arguments.cloze:
         from chatglm.training.cloze import evaluate_cloze, read_questions
 
