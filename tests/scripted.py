@@ -152,6 +152,11 @@ class Writer:
         """Text, or with a line of metadata whatever that makes of it."""
         return [*self.form.opening(line), *self.form.tokenizer.encode_text(text), self.end]
 
+    def counted(self, text: str) -> int:
+        """How many tokens of `say(text)` a caller sees in the usage: all but the blanks that it begins with."""
+        blank = [self.form.tokenizer.token_bytes(token).isspace() for token in self.say(text)]
+        return len(blank) - blank.index(False)
+
     def call(self, *calls: tuple[str, dict[str, Any]], text: str = "") -> list[int]:
         """ChatGLM3's calls, after a text if there is one."""
         parts = [self.say(text)[:-1]] if text else []

@@ -64,7 +64,7 @@ def test_chat(over: Any, write: Writer) -> None:
         }
     ]
     asked = engine.asked[0]
-    made = len(write.say("你好！"))
+    made = write.counted("你好！")
     assert answer["usage"] == {
         "prompt_tokens": len(asked.ids),
         "completion_tokens": made,
@@ -97,7 +97,7 @@ def test_stream(over: Any, write: Writer) -> None:
     assert len({chunk["id"] for chunk in chunks}) == 1
     *others, last = chunks
     assert last["choices"] == []
-    assert last["usage"]["completion_tokens"] == len(write.say("你好，very much")) + len(write.say("二"))
+    assert last["usage"]["completion_tokens"] == write.counted("你好，very much") + write.counted("二")
     assert all(chunk["usage"] is None for chunk in others)
     texts = {0: "", 1: ""}
     for index in texts:
@@ -489,7 +489,7 @@ def test_metrics_add_up(over: Any, write: Writer) -> None:
     text = httpx.get(f"{url}/metrics").text
     figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#")
     made = len(write.say("one two"))
-    assert float(figures['chatglm_completion_tokens_total{model="demo"}']) == 3 * made
+    assert float(figures['chatglm_completion_tokens_total{model="demo"}']) == 3 * write.counted("one two")
     assert float(figures['chatglm_prompt_tokens_total{model="demo"}']) == sum(len(a.ids) for a in engine.asked)
     assert float(figures['chatglm_time_to_first_token_seconds_count{model="demo"}']) == 3
     assert float(figures['chatglm_answers_total{model="demo",reason="stop"}']) == 3
