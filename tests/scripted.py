@@ -26,6 +26,7 @@ class Asked:
     stop_ids: Collection[int]
     adapter: str | None
     uncounted: Callable[[int], bool] | None = None
+    client: str | None = None
     replies: list[list[int]] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
@@ -80,6 +81,7 @@ class ScriptedEngine:
         constraint: Any = None,
         adapter: str | None = None,
         uncounted: Callable[[int], bool] | None = None,
+        client: str | None = None,
     ) -> Asked:
         if len(self.running) >= self.room:
             full = QueueFullError(f"{self.room} requests are waiting; try again later")
@@ -87,7 +89,7 @@ class ScriptedEngine:
             raise full
         if not ids:
             raise InputError("the prompt has no tokens")
-        asked = Asked(list(ids), params, constraint, stop_ids, adapter, uncounted)
+        asked = Asked(list(ids), params, constraint, stop_ids, adapter, uncounted, client)
         for _ in range(params.n):
             reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
             if isinstance(reply, BaseException):
@@ -97,6 +99,12 @@ class ScriptedEngine:
         self.asked.append(asked)
         self.running.append(asked)
         return asked
+
+    def check_size(self, answers: int) -> None:
+        if answers > 256:
+            raise InputError(
+                f"{answers} answers are asked for at once, and at most 256 may wait; ask for fewer at a time"
+            )
 
     def abort(self, asked: Asked, index: int | None = None) -> None:
         if index is not None:

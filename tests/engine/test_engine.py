@@ -422,3 +422,39 @@ def test_a_lead_never_passes_the_context() -> None:
     long = (prompt * engine.context)[: engine.context - 3]
     engine.submit(long, SamplingParams(temperature=0, max_new_tokens=2), uncounted=lambda token: True)
     assert sum(len(event.tokens) for event in events(engine)) == 3
+
+
+@pytest.mark.parametrize(("name", "pages"), [("chatglm", 30), ("glm", None)])
+def test_one_client_with_many_long_answers_does_not_hold_up_another(name: str, pages: int | None) -> None:
+    """Ten requests of twenty answers; what another asks meanwhile comes in a few steps, and every text is as alone."""
+    model = MODELS[name]()
+    asked = prompts(name, 10, seed=8, most=40)
+    many = SamplingParams(seed=5, n=20, max_new_tokens=25)
+    short = SamplingParams(seed=6, max_new_tokens=10)
+    wanted = run(alone := Engine(model), [alone.submit(asked[1], short)])[0]
+    single = Engine(model)
+    first: dict[int, list[int]] = {n: [] for n in range(20)}
+    single.submit(asked[0], many)
+    for event in events(single):
+        first[event.index] += event.tokens
+    memory = None if pages is None else pages * single.runner.page_bytes
+    engine = Engine(model, memory=memory)
+    hog = [engine.submit(prompt, many, client="hog") for prompt in asked]
+    for _ in range(20):
+        engine.step()
+    said: dict[int, list[int]] = {n: [] for n in range(20)}
+    request = engine.submit(asked[1], short, client="other")
+    steps, text = 0, []
+    for event in events(engine):
+        if event.request is hog[0]:
+            said[event.index] += event.tokens
+        elif event.request is request:
+            text += event.tokens
+            steps = engine.stats().steps
+    assert text == wanted
+    assert steps - 20 <= 16
+    for index, tokens in said.items():
+        assert tokens == first[index][len(first[index]) - len(tokens) :]  # from the twentieth step on
+    assert engine.stats().pages_used == 0
+    with pytest.raises(InputError, match="257 answers are asked for at once"):
+        engine.check_size(257)

@@ -122,9 +122,7 @@ def test_preempted_in_the_middle_of_a_prompt() -> None:
     again.step()
     again.step()
     (task,) = again._scheduler.running
-    again._scheduler._running.remove(task)  # as `_grow` does to the newest
-    again._scheduler._release(task)
-    again._scheduler._wait(task)
+    again._scheduler._preempt(task)
     known = len(request.prompt_logprobs)
     assert 0 < known < len(prompt) - 1
     list(events(again))

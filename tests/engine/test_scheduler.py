@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -470,6 +472,175 @@ def test_fork_from_before_what_was_accepted() -> None:
             m.scheduler.fork(task, 10, tokens)
 
 
+# Clients
+
+
+def steps_until(m: Machine, task: Task, most: int) -> int:
+    for step in range(1, most + 1):
+        m.step(m.plain)
+        if task.state == "finished":
+            return step
+    raise AssertionError(f"{task.state} after {most} steps")
+
+
+def places(m: Machine) -> dict[str, int]:
+    return dict(Counter(task.client for task in m.scheduler.running))
+
+
+def test_a_client_with_nothing_running_gets_a_place_at_once() -> None:
+    m = machine(pages=200, size=4, max_running=8, budget=40)
+    many = [submit(m, [n, n + 1], new=60, client="a") for n in range(0, 60, 2)]
+    for _ in range(10):
+        m.step(m.plain)
+    assert places(m) == {"a": 8}
+    short = submit(m, [100, 101], new=4, client="b")
+    assert steps_until(m, short, 5) == 4
+    assert m.scheduler.preemptions == 1
+    assert [task.state for task in many[:7]] == ["running"] * 7  # the newest gave way
+    finish_all(m)
+    assert all(task.ids[2:] == [7] * 60 for task in many)
+
+
+def test_places_are_shared_out_equally() -> None:
+    m = machine(pages=400, size=4, max_running=9, budget=60)
+    first = [submit(m, [n], new=30, client="a") for n in range(30)]
+    m.step(m.plain)
+    assert places(m) == {"a": 9}
+    second = [submit(m, [n], new=30, client="b") for n in range(50, 53)]
+    m.step(m.plain)
+    assert places(m) == {"a": 6, "b": 3}
+    third = [submit(m, [n], new=30, client="c") for n in range(60, 90)]
+    m.step(m.plain)
+    assert places(m) == {"a": 3, "b": 3, "c": 3}
+    finish_all(m)
+    assert all(task.state == "finished" for task in (*first, *second, *third))
+    assert m.scheduler.preemptions == 6  # and none of those who came back were sent away again
+
+
+def test_forks_count_as_what_their_client_has() -> None:
+    m = machine(pages=200, size=4, max_running=8, budget=40)
+    streams = [submit(m, [n, n + 1], new=50, client="a") for n in (10, 20)]
+    forked: list[Task] = []
+
+    def sample(span: Span) -> None:
+        m.plain(span)
+        if span.task in streams and span.task.computed == 2:
+            forked.extend(m.scheduler.fork(span.task, 2, [n]) for n in range(20))
+
+    m.step(sample)
+    assert places(m) == {"a": 8}
+    assert len(forked) == 40
+    short = submit(m, [100], new=4, client="b")
+    assert steps_until(m, short, 5) == 4
+    finish_all(m)
+    assert {len(task.ids) for task in forked} == {52}
+
+
+def test_forks_do_not_take_the_place_of_others_who_wait() -> None:
+    m = machine(pages=200, size=4, max_running=3, budget=40)
+    task = submit(m, [1, 2], new=20, client="a")
+    m.step(m.plain)
+    other = submit(m, [5], new=3, client="b")
+    twins = [m.scheduler.fork(task, 2, [n]) for n in range(5)]
+    assert [twin.state for twin in twins] == ["waiting"] * 5
+    m.step(m.plain)
+    assert other.state == "running"
+    assert places(m) == {"a": 2, "b": 1}
+    finish_all(m)
+
+
+def test_a_client_that_finds_no_pages_gets_some_of_who_has_most() -> None:
+    m = machine(pages=12, size=4, max_running=8, budget=40)
+    large = [submit(m, range(start, start + 14), new=8, client="a") for start in (0, 100, 200)]
+    m.step(m.plain)
+    m.step(m.plain)
+    assert places(m)["a"] >= 2
+    small = submit(m, [300, 301], new=5, client="b")
+    assert steps_until(m, small, 8) == 5
+    finish_all(m)
+    assert all(task.ids[14:] == [7] * 8 for task in large)
+
+
+def test_the_only_task_of_a_client_is_not_preempted_for_another_client() -> None:
+    m = machine(pages=12, size=4, max_running=8, budget=40)
+    large = submit(m, range(30), new=14, client="a")
+    m.step(m.plain)
+    other = submit(m, range(100, 130), new=2, client="b")
+    for _ in range(13):
+        assert large.state == "running"
+        m.step(m.plain)
+    finish_all(m)
+    assert (large.state, other.state) == ("finished", "finished")
+    assert m.scheduler.preemptions == 0
+
+
+def test_who_needs_many_pages_is_passed_by_other_clients_but_not_for_ever() -> None:
+    m = machine(pages=12, size=4, max_running=8, budget=40, max_waiting=300)
+    held = [submit(m, [n], new=40, client="a") for n in (0,)]
+    m.step(m.plain)
+    large = submit(m, range(100, 144), new=2, client="b")
+    count = 0
+    while large.state != "finished":
+        if len(m.scheduler.waiting) < 3:
+            submit(m, [count % 5 + 50], new=1, client=f"c{count}")
+        m.step(m.plain)
+        count += 1
+        assert count < 400
+    assert held[0].state == "finished"
+    finish_all(m)
+
+
+@pytest.mark.parametrize("pages", [8, 14])
+@pytest.mark.parametrize("clients", [1, 2, 20])
+def test_nobody_starves_while_others_go_on_asking(pages: int, clients: int) -> None:
+    """A flood by several clients that never ends; whoever came before a certain step is done some time after it."""
+    m = machine(pages=pages, size=4, max_running=6, budget=16, max_waiting=400)
+    draw = random.Random(pages * clients)
+    early: list[Task] = []
+    for step in range(6000):
+        if len(m.scheduler.waiting) < 2 * clients + 4:
+            ids = [draw.randrange(50) for _ in range(draw.choice([1, 2, 3, 9, 4 * pages - 8]))]
+            new = draw.choice([1, 2, 5, 4 * pages - len(ids)])
+            task = submit(m, ids, max(1, min(new, 4 * pages - len(ids))), client=f"client {draw.randrange(clients)}")
+            if step < 60:
+                early.append(task)
+        m.step(m.plain)
+        if step > 60 and all(task.state == "finished" for task in early):
+            break
+    assert [task.state for task in early] == ["finished"] * len(early)
+    assert len(early) > 5
+
+
+def test_a_client_cannot_have_the_whole_queue_when_others_come() -> None:
+    m = machine(max_waiting=8)
+    for _ in range(8):
+        submit(m, [1], client="a")
+    with pytest.raises(QueueFullError):
+        submit(m, [1], client="a")
+    for _ in range(4):
+        submit(m, [1], client="b")
+    with pytest.raises(QueueFullError):
+        submit(m, [1], client="b")
+    for client in "cdefghi":
+        try:
+            submit(m, [1], client=client)
+        except QueueFullError:
+            break
+    assert len(m.scheduler.waiting) <= 2 * 8  # whatever names a caller invents
+    finish_all(m)
+
+
+def test_answers_are_counted_and_what_never_fits_is_an_error_of_its_own() -> None:
+    m = machine(max_waiting=8)
+    submit(m, [1], answers=5)
+    with pytest.raises(QueueFullError, match="5 requests are waiting"):
+        submit(m, [1], answers=4)
+    with pytest.raises(InputError, match=r"9 answers are asked for at once .*, and at most 8 may wait"):
+        submit(m, [1], answers=9)
+    submit(m, [1], answers=3)
+    finish_all(m)
+
+
 PROMPTS = st.lists(st.sampled_from([[1, 2, 3, 4, 1, 2, 3, 4], [1, 2], [3], [4, 4, 4, 4], [2, 1, 2]]), max_size=4).map(
     lambda parts: [token for part in parts for token in part] or [1]
 )
@@ -507,11 +678,14 @@ class Serving(RuleBasedStateMachine):
         salt=st.sampled_from(["", "tuned", "other"]),
         two_way=st.booleans(),
         again=st.booleans(),
+        client=st.sampled_from(["", "a", "b", "c"]),
     )
-    def submit(self, ids: list[int], new: int, seed: int, samples: int, salt: str, two_way: bool, again: bool) -> None:
+    def submit(
+        self, ids: list[int], new: int, seed: int, samples: int, salt: str, two_way: bool, again: bool, client: str
+    ) -> None:
         if again and self.done:  # a second turn
             ids = self.done[-1] + ids
-        task = Task(ids[:], len(ids) + new, salt, len(ids) - 1 if two_way else 0, seed)
+        task = Task(ids[:], len(ids) + new, salt, len(ids) - 1 if two_way else 0, seed, client=client)
         try:
             self.scheduler.submit(task)
         except InputError:

@@ -204,6 +204,7 @@ class Options(TypedDict, total=False):
     params: SamplingParams | Mapping[str, Any] | None
     adapter: str | None
     trim: bool
+    client: str | None
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ class Ask:
             refused where it is `strict`. Beside tools, the answer is a call or such a text.
         params: how tokens are chosen; a mapping says what differs from the assistant's defaults.
         adapter: the LoRA adapter to answer with.
+        client: who asks: between clients, an engine of this process shares out its places and memory fairly.
         trim: whether the oldest turns may be left out where the context is too short for all; else that is an error.
     """
 
@@ -231,6 +233,7 @@ class Ask:
     params: SamplingParams = field(default_factory=SamplingParams)
     adapter: str | None = None
     trim: bool = True
+    client: str | None = None
 
     @classmethod
     def of(
@@ -310,6 +313,7 @@ class BaseAssistant(ABC):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> Generator[Delta]:
         """What follows a text (or ids), without any format of a dialogue.
 
@@ -328,6 +332,7 @@ class BaseAssistant(ABC):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> AsyncGenerator[Delta]:
         """`stream_text` for coroutines."""
 
@@ -337,6 +342,7 @@ class BaseAssistant(ABC):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> AsyncGenerator[Delta]:
         """What follows each of several texts, as it comes.
 
@@ -344,7 +350,9 @@ class BaseAssistant(ABC):
         An engine of this process takes all of them on or none; an endpoint is asked for each.
         """
         asked = params_of(params, self.defaults)
-        return merge_streams([self.astream_text(prompt, params=asked, adapter=adapter) for prompt in prompts], asked.n)
+        return merge_streams(
+            [self.astream_text(prompt, params=asked, adapter=adapter, client=client) for prompt in prompts], asked.n
+        )
 
     def dropped(self, **options: Unpack[Options]) -> tuple[str, ...]:
         """The keywords in the schemas of `response_format` and `tools` that an answer is not held to, each with its

@@ -79,7 +79,9 @@ class Driver:
 
         Raises:
             EngineError: the thread has ended; the message says why.
+            InputError: more answers than may wait.
         """
+        self.check_size(sum(params.n for _, params, _ in asked))
         tickets = [
             Ticket(
                 params.n,
@@ -99,6 +101,13 @@ class Driver:
         """
         if self._ended:
             raise EngineError(self._ended) from self._cause
+
+    def check_size(self, answers: int) -> None:
+        """
+        Raises:
+            InputError: so many answers, asked for at once, would never find room.
+        """
+        self._engine.check_size(answers)
 
     def release(self, ticket: Ticket, index: int | None = None) -> None:
         """Nobody reads this ticket's news any more; or that of one answer."""

@@ -71,6 +71,7 @@ class _Plan:
     parallel_calls: bool = True
     note: str = ""
     uncounted: Callable[[int], bool] | None = None  # tokens that do not count where the reply begins with them
+    client: str | None = None
     text: str | None = None  # the prompt as it was given; None: it was given as messages or ids
 
     @property
@@ -81,6 +82,7 @@ class _Plan:
             "constraint": self.constraint,
             "adapter": self.adapter,
             "uncounted": self.uncounted,
+            "client": self.client,
         }
         return self.ids, self.params, options
 
@@ -346,9 +348,10 @@ class Assistant(BaseAssistant):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> Generator[Delta]:
         self._driver.check()
-        return self._read(self._plan_text(prompt, params_of(params, self.defaults), adapter))
+        return self._read(self._plan_text(prompt, params_of(params, self.defaults), adapter, client))
 
     def astream_text(
         self,
@@ -356,8 +359,9 @@ class Assistant(BaseAssistant):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> AsyncGenerator[Delta]:
-        return self._aread(partial(self._plan_text, prompt, params_of(params, self.defaults), adapter))
+        return self._aread(partial(self._plan_text, prompt, params_of(params, self.defaults), adapter, client))
 
     async def astream_texts(
         self,
@@ -365,6 +369,7 @@ class Assistant(BaseAssistant):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> AsyncGenerator[Delta]:
         self._driver.check()
         asked = params_of(params, self.defaults)
@@ -374,7 +379,7 @@ class Assistant(BaseAssistant):
                 f"prompt: {len(prompts)} prompts with n = {asked.n} make {answers} answers; one request may ask for "
                 f"at most {most}"
             )
-        plans = await asyncio.to_thread(lambda: [self._plan_text(prompt, asked, adapter) for prompt in prompts])
+        plans = await asyncio.to_thread(lambda: [self._plan_text(prompt, asked, adapter, client) for prompt in prompts])
         tickets = self._driver.submit([plan.asked for plan in plans], asyncio.get_running_loop())
         try:
             streams = [self._afollow(plan, ticket) for plan, ticket in zip(plans, tickets, strict=True)]
@@ -431,9 +436,12 @@ class Assistant(BaseAssistant):
             ask.parallel_calls,
             note,
             partial(_is_blank, self.tokenizer),
+            ask.client,
         )
 
-    def _plan_text(self, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None) -> _Plan:
+    def _plan_text(
+        self, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None, client: str | None
+    ) -> _Plan:
         if isinstance(prompt, str):
             ids = self.tokenizer.build_inputs_with_special_tokens(self.tokenizer.encode_text(prompt))
         else:
@@ -452,6 +460,7 @@ class Assistant(BaseAssistant):
             parser,
             stops,
             adapter=adapter or self._adapter,
+            client=client,
             text=prompt if isinstance(prompt, str) else None,
         )
 

@@ -108,6 +108,7 @@ class RemoteAssistant(BaseAssistant):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> Generator[Delta]:
         return self._read("completions", self._text_body(prompt, params_of(params, self.defaults), adapter))
 
@@ -117,6 +118,7 @@ class RemoteAssistant(BaseAssistant):
         *,
         params: SamplingParams | Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        client: str | None = None,
     ) -> AsyncGenerator[Delta]:
         return self._aread("completions", self._text_body(prompt, params_of(params, self.defaults), adapter))
 

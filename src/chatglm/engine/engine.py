@@ -132,7 +132,8 @@ class Engine:
         memory: bytes for keys and values; default: room for 16 full contexts, if a quarter of what is free has it.
         store: dtype of keys and values; default: float32 for a float32 model, else two bytes.
         budget: tokens of a step; a longer prompt is read in pieces.
-        max_running, max_waiting: answers at a time; requests in the queue, of which the next one is refused.
+        max_running, max_waiting: most answers that run at a time; that wait in the queue (each client of several has an
+            equal share of it).
         context: longest prompt and answer; default: the model's.
         speculate: guess tokens and check several in one step, where that pays; no text depends on it. True: look them
             up in prompt and answer; or by another proposer (`draft.DraftModel`).
@@ -210,7 +211,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self._scheduler.running or self._scheduler.waiting)
+        return self._scheduler.idle
 
     @property
     def max_waiting(self) -> int:
@@ -232,6 +233,7 @@ class Engine:
         constraint: Constraint | None = None,
         adapter: str | None = None,
         uncounted: Callable[[int], bool] | None = None,
+        client: str | None = None,
     ) -> Request:
         """Take a request on; `step` works on it.
 
@@ -242,12 +244,14 @@ class Engine:
             adapter: name of a LoRA adapter.
             uncounted: whether a token at the beginning of an answer does not count towards `params.max_new_tokens`
                 and `params.min_new_tokens`; at most 8 in a row do not.
+            client: who asks: places and memory are shared out fairly between clients. Those without a name are one.
 
         With `params.prompt_logprobs` the whole prompt is computed, whatever the prefix cache has of it. With
         `params.max_new_tokens` 0 nothing follows: every answer is one event, without tokens, that ends it.
 
         Raises:
-            InputError: the prompt is empty, too long, or has ids that the model does not know; an unknown adapter.
+            InputError: the prompt is empty, too long, or has ids that the model does not know; an unknown adapter; more
+                answers than may wait.
             QueueFullError: too many requests wait.
         """
         params = params or SamplingParams()
@@ -280,7 +284,8 @@ class Engine:
         score = 0 if params.prompt_logprobs is None else len(prompt)
         # Room for a lead is kept from the beginning, and given when it comes.
         longest = min(limit + LONGEST_LEAD, most) if uncounted is not None and room else limit
-        task = Task(prompt[:], longest, _salt(adapter), self.runner.block_of(prompt), request._answers[0], score)
+        block = self.runner.block_of(prompt)
+        task = Task(prompt[:], longest, _salt(adapter), block, request._answers[0], score, client or "", params.n)
         try:
             self._scheduler.submit(task)
         except QueueFullError as error:
@@ -293,6 +298,13 @@ class Engine:
         request._answers[0].task = task
         self._prompt_tokens += len(prompt)
         return request
+
+    def check_size(self, answers: int) -> None:
+        """
+        Raises:
+            InputError: so many answers, asked for at once, would never find room.
+        """
+        self._scheduler.check_size(answers)
 
     def abort(self, request: Request, index: int | None = None) -> None:
         """Stop working on a request, whatever it has come to; everything that it holds is free.
@@ -490,7 +502,7 @@ class Engine:
         """Figures for those who watch."""
         speculator = self._speculator  # one look at it: another thread may ask
         return EngineStats(
-            waiting=len(self._scheduler.waiting),
+            waiting=self._scheduler.waiting_count,
             running=len(self._scheduler.running),
             pages_used=self._table.used,
             pages_total=self._table.total,

@@ -125,6 +125,15 @@ class PageTable:
                 else:
                     self._free.append(page)
 
+    def freed_by(self, readers: Sequence[Sequence[int]]) -> int:
+        """How many pages would become available if these readers gave theirs back."""
+        counts = Counter(chain.from_iterable(readers))
+        return sum(self._references[page] == count for page, count in counts.items())
+
+    def kept_of(self, pages: Iterable[int]) -> int:
+        """How many of these pages nobody refers to."""
+        return sum(page in self._kept for page in pages)
+
     def match(self, key: bytes, ids: Sequence[int], room: int) -> Match:
         """The longest beginning of a text that is in the index. No page gets a reader by that.
 

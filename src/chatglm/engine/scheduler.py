@@ -8,20 +8,28 @@ pages, keeps its ids, and waits again at its old place. A step takes, within a b
    gets on and short ones need not wait for it;
 3. tokens that a proposer bets on (speculation), from what nobody else wants: they preempt nobody.
 
-Admission is in order of arrival; only who begins like a prompt that is being read waits until those pages can be
-shared, and lets others pass. Preemption takes the newest. So the oldest running task gets on with every step and is
-never preempted: every task finishes.
+Tasks belong to clients. The next one that is admitted is of the client that has the fewest running, and of these the
+oldest; a client's own tasks begin in order of arrival. Two exceptions: a task that begins like a prompt that is being
+read waits until those pages can be shared, and lets others pass; and one that needs more pages than there are may be
+passed by other clients, but not for ever.
+
+When all places are taken, or a client that has nothing running finds no pages, the newest tasks of the client that has
+most are preempted.
+Preemption takes a client's newest, and never the oldest of all. So the oldest running task gets on until it is
+finished. The oldest of all, when it waits, is the only one of its client, and so the next to be admitted: every task
+finishes.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import Any, Literal
 
-from chatglm.engine.pages import PageTable, root_key
+from chatglm.engine.pages import Match, PageTable, root_key
 from chatglm.errors import EngineError, InputError, QueueFullError
 
 __all__ = ["Plan", "Scheduler", "Span", "Task"]
@@ -30,6 +38,8 @@ _SIDE_BY_SIDE = 4
 """Prompts that are read at the same time: more only while they fit in the step, since each holds all its pages."""
 _ASIDE = 16
 """Of those that wait for what another reads, so many are passed by, at most."""
+_PASSES = 64
+"""So many tasks of other clients may be admitted before one that needs more pages than there are."""
 
 
 @dataclass(eq=False, slots=True)
@@ -43,6 +53,8 @@ class Task:
         block: so many first tokens see one another in both directions: they go through the model together, and share
             pages only with an equal block. 0: a token sees those before it only.
         score: the scores of so many first tokens are wanted: each is computed once, even where a page has it.
+        client: whose it is; between clients, places and pages are shared out fairly. "": of no client in particular.
+        answers: how many there will be in the end: itself, and those that fork from it.
         owner: the caller's own.
 
     Attributes:
@@ -60,6 +72,8 @@ class Task:
     block: int = 0
     owner: Any = None
     score: int = 0
+    client: str = ""
+    answers: int = 1
     scored: int = field(default=0, init=False)
     proposal: list[int] = field(default_factory=list, init=False)
     computed: int = field(default=0, init=False)
@@ -69,6 +83,9 @@ class Task:
     rank: tuple[int, int] = field(default=(0, 0), init=False)  # order of arrival; forks arrived with their origin
     _keys: list[bytes] = field(default_factory=list, init=False)  # of the text before each full page, and behind them
     _admitted: bool = field(default=False, init=False)  # once at least
+    _turn: int = field(default=0, init=False)  # order of admission, the last one
+    _passed: int = field(default=0, init=False)  # how many were admitted that came after it
+    _refused: int = field(default=-1, init=False)  # no need to look for its pages again while there is no more room
 
     @property
     def remaining(self) -> int:
@@ -126,7 +143,8 @@ class Scheduler:
         table: the pages; nobody else takes any.
         budget: most tokens of a step. Only a block that is longer goes through in a step of more.
         max_running: most tasks that run at a time.
-        max_waiting: most tasks that wait to be admitted.
+        max_waiting: most answers that wait to be begun. When there are more clients than one, a client that has fewer
+            waiting than an equal share finds room for that even when others have filled the queue.
 
     Attributes:
         preemptions, reused: how often a task lost its pages, and tokens that did not have to be computed, so far.
@@ -144,17 +162,26 @@ class Scheduler:
             )
         self.table, self.budget, self.max_running, self.max_waiting = table, budget, max_running, max_waiting
         self.preemptions = self.reused = 0
-        self._waiting: list[Task] = []  # both by rank
-        self._running: list[Task] = []
+        self._queues: dict[str, list[Task]] = {}  # of those that wait, by client; each by rank
+        self._running: list[Task] = []  # by rank
+        self._places: dict[str, int] = {}  # how many of these each client has
         self._numbers = count()
+        self._turns = count()
         self._copies: list[tuple[int, int]] = []
         self._prefixes: dict[str, tuple[int, list[int]]] = {}
-        self._refused: tuple[Task, int] | None = None
 
     @property
     def waiting(self) -> Sequence[Task]:
-        """In the order in which they will be admitted."""
-        return self._waiting
+        """The oldest first."""
+        return sorted(chain.from_iterable(self._queues.values()), key=_rank)
+
+    @property
+    def waiting_count(self) -> int:
+        return sum(map(len, list(self._queues.values())))
+
+    @property
+    def idle(self) -> bool:
+        return not (self._running or self._queues)
 
     @property
     def running(self) -> Sequence[Task]:
@@ -173,7 +200,7 @@ class Scheduler:
         Raises:
             InputError: the salt has a prefix, tasks are under way, or the memory is too small.
         """
-        if salt in self._prefixes or self._running or self._waiting:
+        if salt in self._prefixes or not self.idle:
             raise InputError(f"prefix of {salt!r}: it has one already, or tasks are under way; add it before the first")
         pages = -(-tokens // self.table.page_tokens)
         if tokens < 1 or pages >= self.table.available:
@@ -187,7 +214,8 @@ class Scheduler:
         """Take a new task on.
 
         Raises:
-            InputError: it has no tokens or more than its limit, or could not be finished in this memory even alone.
+            InputError: it has no tokens or more than its limit, could not be finished in this memory even alone, or has
+                more answers than may wait.
             QueueFullError: too many wait.
         """
         if task.state != "new":
@@ -201,10 +229,32 @@ class Scheduler:
                 f"{task.limit} tokens take {own} pages of key/value memory, and there are {self.table.total - pinned}; "
                 "shorten the prompt, ask for fewer new tokens, or give the engine more memory"
             )
-        if len(self._waiting) >= self.max_waiting:
-            raise QueueFullError(f"{len(self._waiting)} requests are waiting, and no more may; try again later")
+        self.check_size(task.answers)
+        self._check_queue(task)
         task.rank = (next(self._numbers), 0)
         self._wait(task)
+
+    def check_size(self, answers: int) -> None:
+        """
+        Raises:
+            InputError: so many answers, asked for at once, would never all find room in the queue.
+        """
+        if answers > self.max_waiting:
+            raise InputError(
+                f"{answers} answers are asked for at once (prompts times n), and at most {self.max_waiting} may wait; "
+                "ask for fewer at a time"
+            )
+
+    def _check_queue(self, task: Task) -> None:
+        total = own = 0
+        for client, queue in self._queues.items():
+            count = sum(each.answers for each in queue if not each._admitted)
+            total, own = total + count, own + (count if client == task.client else 0)
+        share = self.max_waiting // len({*self._queues, *self._places, task.client})
+        # Twice as many at most, or a caller under many names could have as many as it likes.
+        room = total + task.answers <= self.max_waiting
+        if not room and not (own + task.answers <= share and total + task.answers <= 2 * self.max_waiting):
+            raise QueueFullError(f"{total} requests are waiting, and no more may; try again later")
 
     def fork(self, task: Task, start: int, tokens: Sequence[int], owner: Any = None) -> Task:
         """Another task: the first `start` tokens of a running one, computed there, and then other tokens.
@@ -215,14 +265,14 @@ class Scheduler:
         Raises:
             EngineError: the task does not run or has not computed so many, or there are no tokens, or too many.
         """
-        twin = Task([*task.ids[:start], *tokens], task.limit, task.salt, task.block, owner)
+        twin = Task([*task.ids[:start], *tokens], task.limit, task.salt, task.block, owner, client=task.client)
         possible = task.state == "running" and task.block <= start <= task.computed
         if not possible or not start < len(twin.ids) <= twin.limit:
             raise EngineError(f"fork of a task that is {task.state} at {task.computed}: {start} + {len(tokens)} tokens")
         twin.rank, twin._admitted = (task.rank[0], next(self._numbers)), True
         full, rest = divmod(self._prefix(task)[0] + start, self.table.page_tokens)
         missing = self._pages_for(twin, len(twin.ids)) - full
-        if len(self._running) >= self.max_running or self.table.available < missing:
+        if len(self._running) >= self.max_running or self.table.available < missing or self._owes(task.client):
             self._wait(twin)
             return twin
         self.table.share(task.pages[:full])
@@ -247,23 +297,14 @@ class Scheduler:
         for task in list(self._running):  # the oldest first: who is preempted for one comes behind it
             if task.state == "running" and task.remaining == 1 and self._grow(task):
                 decodes.append(task)
+        prompts = sorted((task for task in self._running if task.remaining > 1), key=_turn)
+        if self._queues:
+            self._admit_next(prompts, decodes)
+            # Some were preempted for others, and of these some were admitted again.
+            both = [task for task in dict.fromkeys((*decodes, *prompts)) if task.state == "running"]
+            decodes = [task for task in both if task.remaining == 1]
+            prompts = sorted((task for task in both if task.remaining > 1), key=_turn)
         left = self.budget - len(decodes)
-        prompts = [task for task in self._running if task.remaining > 1]
-        place = 0
-        while place < min(len(self._waiting), _ASIDE) and len(self._running) < self.max_running:
-            if len(prompts) >= _SIDE_BY_SIDE and sum(task.remaining for task in prompts) >= left:
-                break
-            task = self._waiting[place]
-            if any(self._reads_for(other, task) for other in prompts):
-                place += 1
-                continue
-            if not self._admit(task):
-                break
-            if task.remaining > 1:
-                insort(prompts, task, key=_rank)
-            else:
-                decodes.append(task)
-                left -= 1
         shares = self._divide(prompts, left)
         left -= sum(shares.values())
         spans = []
@@ -275,6 +316,90 @@ class Scheduler:
             spans.append(Span(task, task.computed, share, (), int(share == task.remaining)))
         copies, self._copies = self._copies, []
         return Plan(copies, spans)
+
+    def _admit_next(self, prompts: list[Task], decodes: list[Task]) -> None:
+        """Admit as many as there is room for; they are added to the prompts that are read, or to what decodes."""
+        aside: list[Task] = []  # what another reads is of use to them: they wait for that
+        stuck: dict[str, Task] = {}  # clients whose next one finds no room
+        while len(aside) < _ASIDE and (task := self._next(aside, stuck)) is not None:
+            own = self._places.get(task.client, 0)
+            left = self.budget - len(decodes)
+            if own and len(prompts) >= _SIDE_BY_SIDE and sum(each.remaining for each in prompts) >= left:
+                return
+            if any(self._reads_for(other, task) for other in prompts if other.state == "running"):
+                aside.append(task)
+                continue
+            full = len(self._running) >= self.max_running
+            if full and max(self._places.values()) <= own + 1:
+                return  # who comes next has as many running, or more
+            if not (not full and self._admit(task)) and not (self._make_room(task) and self._admit(task)):
+                stuck[task.client] = task
+                if task._passed >= _PASSES:
+                    return
+                continue
+            for other in stuck.values():
+                other._passed += 1
+            if task.remaining > 1:
+                prompts.append(task)
+            else:
+                decodes.append(task)
+
+    def _next(self, aside: Sequence[Task], stuck: Mapping[str, Task]) -> Task | None:
+        """Who is to be admitted: of the client that has the fewest running, and of these the oldest."""
+        best: tuple[int, tuple[int, int]] | None = None
+        found = None
+        for client, queue in self._queues.items():
+            if client in stuck:
+                continue
+            task = next((task for task in queue if task not in aside), None) if aside else queue[0]
+            if task is None:
+                continue
+            order = self._places.get(client, 0), task.rank
+            if best is None or order < best:
+                best, found = order, task
+        return found
+
+    def _owes(self, client: str) -> bool:
+        """Whether another client waits that has fewer running."""
+        own = self._places.get(client, 0)
+        return any(self._places.get(other, 0) < own for other in self._queues if other != client)
+
+    def _make_room(self, task: Task) -> bool:
+        """Preempt the newest tasks of clients that have more than this one's. False: not fair, or not enough."""
+        own = self._places.get(task.client, 0)
+        chosen: list[Task] = []
+
+        def newest_of(client: str) -> Task:
+            return next(each for each in reversed(self._running) if each.client == client and each not in chosen)
+
+        if len(self._running) >= self.max_running:
+            most = max(self._places, key=self._places.__getitem__)
+            if self._places[most] <= own + 1:
+                return False
+            chosen.append(newest_of(most))
+        elif own or len(self._places) < 1:
+            return False
+        _, shared, missing = self._match(task)
+        while True:
+            # What the task shares is not free when nobody else has it any more.
+            freed = self.table.freed_by([[page for page in each.pages if page not in shared] for each in chosen])
+            if missing <= self.table.available + freed - (len(self._running) - len(chosen)):
+                break
+            if own:
+                return False
+            held: dict[str, list[Task]] = {}
+            for each in self._running:
+                if each not in chosen:
+                    held.setdefault(each.client, []).append(each)
+            # A client keeps one task at least, and as many pages as are asked for.
+            sizes = {client: sum(len(each.pages) for each in tasks) for client, tasks in held.items() if len(tasks) > 1}
+            largest = max(sizes, key=sizes.__getitem__, default=None)
+            if largest is None or sizes[largest] <= missing:
+                return False
+            chosen.append(held[largest][-1])
+        for each in chosen:
+            self._preempt(each)
+        return True
 
     def advance(self, span: Span, tokens: Sequence[int] = ()) -> None:
         """Take down that a span was computed.
@@ -307,10 +432,9 @@ class Scheduler:
         `advance` first, with the stop token too: else what the last step computed is lost to others.
         """
         if task.state == "running":
-            self._running.remove(task)
-            self._release(task)
+            self._leave(task)
         elif task.state == "waiting":
-            self._waiting.remove(task)
+            self._take_out(task)
         task.state = "finished"
 
     def check(self) -> None:
@@ -330,10 +454,17 @@ class Scheduler:
             if len(task.pages) < self._pages_for(task, task.computed) or len(set(task.pages)) < len(task.pages):
                 raise EngineError(f"pages {task.pages} for {virtual} + {task.computed} tokens")
             writable += task.pages[full:]
-        for task in self._waiting:
-            if task.pages or task.computed:
-                raise EngineError(f"a waiting task holds {task.pages} and {task.computed} tokens")
-        for tasks, state in ((self._waiting, "waiting"), (self._running, "running")):
+        for client, queue in self._queues.items():
+            for task in queue:
+                if task.pages or task.computed:
+                    raise EngineError(f"a waiting task holds {task.pages} and {task.computed} tokens")
+                if task.client != client:
+                    raise EngineError(f"a task of {task.client!r} waits as one of {client!r}")
+            if not queue:
+                raise EngineError(f"an empty queue of {client!r} is kept")
+        if self._places != Counter(task.client for task in self._running):
+            raise EngineError(f"places of clients: {self._places}")
+        for tasks, state in (*((queue, "waiting") for queue in self._queues.values()), (self._running, "running")):
             if any(task.state != state for task in tasks) or tasks != sorted(tasks, key=_rank):
                 raise EngineError(f"tasks that are {state}: {[(task.state, task.rank) for task in tasks]}")
         if len(self._running) > self.max_running:
@@ -349,11 +480,43 @@ class Scheduler:
 
     def _wait(self, task: Task) -> None:
         task.state = "waiting"
-        insort(self._waiting, task, key=_rank)
+        insort(self._queues.setdefault(task.client, []), task, key=_rank)
+
+    def _take_out(self, task: Task) -> None:
+        queue = self._queues[task.client]
+        queue.remove(task)
+        if not queue:
+            del self._queues[task.client]
 
     def _run(self, task: Task) -> None:
-        task.state = "running"
+        task.state, task._turn = "running", next(self._turns)
+        task._passed, task._refused = 0, -1
         insort(self._running, task, key=_rank)
+        self._places[task.client] = self._places.get(task.client, 0) + 1
+
+    def _leave(self, task: Task) -> None:
+        self._running.remove(task)
+        self._release(task)
+        self._places[task.client] -= 1
+        if not self._places[task.client]:
+            del self._places[task.client]
+
+    def _preempt(self, task: Task) -> None:
+        self._leave(task)
+        self._wait(task)
+        self.preemptions += 1
+
+    def _match(self, task: Task) -> tuple[Match, list[int], int]:
+        """What the index has of a waiting task's text, the pages that it can share, and how many it needs besides."""
+        virtual, pinned = self._prefix(task)
+        full, rest = divmod(virtual, self.table.page_tokens)
+        # The scores of the last token are needed, so that one has to be computed whatever the index has.
+        known = task.ids[: task.scored] if task.scoring else task.ids[:-1]
+        found = self.table.match(root_key(task.salt, task.ids[: task.block]), known, self.table.page_tokens - rest)
+        shared = pinned[:full] + found.pages
+        missing = self._pages_for(task, len(task.ids)) - len(shared)
+        # Those that are kept for their text are no longer available once they are shared.
+        return found, shared, missing + self.table.kept_of(shared)
 
     def _admit(self, task: Task) -> bool:
         """Give a waiting task pages for all its tokens, those of others where they hold the same; or leave it."""
@@ -361,20 +524,16 @@ class Scheduler:
         # A page for each that runs already: else what is admitted now would soon be preempted again.
         room = table.available - len(self._running)
         # What was refused is refused again until there is more room: no need to look the whole prompt up.
-        if self._running and self._refused and self._refused[0] is task and room <= self._refused[1]:
+        if self._running and room <= task._refused:
             return False
         virtual, pinned = self._prefix(task)
         full, rest = divmod(virtual, table.page_tokens)
-        # The scores of the last token are needed, so that one has to be computed whatever the index has.
-        known = task.ids[: task.scored] if task.scoring else task.ids[:-1]
-        found = table.match(root_key(task.salt, task.ids[: task.block]), known, table.page_tokens - rest)
-        shared = pinned[:full] + found.pages
+        found, shared, needed = self._match(task)
+        if needed > room:
+            task._refused = room
+            return False
         table.share(shared)
         missing = self._pages_for(task, len(task.ids)) - len(shared)
-        if missing > table.available - len(self._running):
-            table.release(shared)
-            self._refused = (task, room)
-            return False
         own = table.allocate(missing)
         source = pinned[full] if found.source is None and rest and not found.pages else found.source
         # A page that was kept may have been given away to the one that wants its copy.
@@ -385,7 +544,7 @@ class Scheduler:
         self.reused += task.computed
         if not task._admitted:
             task.reused, task._admitted = task.computed, True
-        self._waiting.remove(task)
+        self._take_out(task)
         self._run(task)
         return True
 
@@ -405,17 +564,20 @@ class Scheduler:
         """Have pages for all tokens of a running task; False: it was preempted itself."""
         missing = self._pages_for(task, len(task.ids)) - len(task.pages)
         while missing > self.table.available:
-            newest = self._running.pop()
-            self._release(newest)
-            self._wait(newest)
-            self.preemptions += 1
-            if newest is task:
+            last = self._running[-1]
+            if len(self._places) > 1:  # the newest of the client that has most, but not the oldest of all
+                held: dict[str, int] = {}
+                for each in self._running:
+                    held[each.client] = held.get(each.client, 0) + len(each.pages)
+                last = max(self._running[1:] or self._running, key=lambda each: (held[each.client], each.rank))
+            self._preempt(last)
+            if last is task:
                 return False
         task.pages += self.table.allocate(max(missing, 0))
         return True
 
     def _divide(self, prompts: Sequence[Task], left: int) -> dict[Task, int]:
-        """How many tokens of each prompt to compute; `prompts` are in order of arrival."""
+        """How many tokens of each prompt to compute; `prompts` are in order of admission."""
         shares: dict[Task, int] = {}
         if not prompts:
             return shares
@@ -464,3 +626,7 @@ class Scheduler:
 
 def _rank(task: Task) -> tuple[int, int]:
     return task.rank
+
+
+def _turn(task: Task) -> int:
+    return task._turn
