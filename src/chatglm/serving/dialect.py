@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import math
 import re
@@ -51,6 +52,7 @@ __all__ = [
     "Service",
     "ShuttingDownError",
     "Strict",
+    "client_of",
     "dialect_route",
     "failure_of",
     "first_of",
@@ -245,6 +247,17 @@ class Service:
         return "; ".join(
             f"{name}: {problem}" for name, served in self.models.items() if (problem := served.assistant.problem())
         )
+
+
+def client_of(request: Request) -> str:
+    """Who asks, for a fair share of the engine: a hash of the peer's address and of the API key, if one is sent.
+
+    The address alone would make one client of all behind a proxy; the key alone, of all who send the same dummy key.
+    """
+    headers = request.headers
+    key = headers.get("authorization") or headers.get("x-api-key") or headers.get("api-key") or ""
+    address = request.client.host if request.client is not None else ""
+    return hashlib.blake2b(f"{address}\n{key}".encode(), digest_size=16).hexdigest()
 
 
 def failure_of(error: Exception) -> Failure:

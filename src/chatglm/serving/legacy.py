@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import InputError
-from chatglm.serving.dialect import Failure, Service, Strict, dialect_route, whole_of
+from chatglm.serving.dialect import Failure, Service, Strict, client_of, dialect_route, whole_of
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import MESSAGE, REQUEST
 from chatglm.serving.messages import HeaderLine
@@ -99,7 +99,7 @@ def router(service: Service) -> APIRouter:
             "top_p": 0.7 if question.top_p is None else question.top_p,
             "temperature": 0.95 if question.temperature is None else question.temperature,
         }
-        deltas = served.assistant.astream(messages, params=params, adapter=served.adapter)
+        deltas = served.assistant.astream(messages, params=params, adapter=served.adapter, client=client_of(request))
         (whole,) = await whole_of(request, service.metrics.watch(served.name, deltas))
         message = whole.message
         if message.tool_calls:

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from chatglm.serving.dialect import EventStream, Served, Service, dialect_route, first_of, whole_of
+from chatglm.serving.dialect import EventStream, Served, Service, client_of, dialect_route, first_of, whole_of
 from chatglm.serving.hints import note_dropped
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
@@ -44,7 +44,7 @@ def router(service: Service) -> APIRouter:
         """The assistant's next message."""
         served, with_usage = service.find(body.model), body.usage_wanted()
         messages, options = body.asked()
-        options["adapter"] = served.adapter
+        options |= {"adapter": served.adapter, "client": client_of(request)}
         if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
             for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
                 note_dropped(what)
@@ -65,7 +65,7 @@ def router(service: Service) -> APIRouter:
         values, prompts, n = body.params(), body.prompts(), body.n or 1
         deltas = service.metrics.watch(
             served.name,
-            served.assistant.astream_texts(prompts, params=values, adapter=served.adapter),
+            served.assistant.astream_texts(prompts, params=values, adapter=served.adapter, client=client_of(request)),
             answers=n,
             prompts=len(prompts),
         )
