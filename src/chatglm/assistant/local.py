@@ -36,7 +36,7 @@ from chatglm.assistant.driver import Driver, Ticket
 from chatglm.assistant.output import Output, output_of
 from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
 from chatglm.chat.generations import OFFICIAL_SAMPLING
-from chatglm.chat.messages import Message, ToolCall
+from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.chat.streaming import StopStrings, StreamDecoder
 from chatglm.errors import ChatGLMError, ContextError, InputError, typed_error
 from chatglm.params import SamplingParams
@@ -324,7 +324,12 @@ class Assistant(BaseAssistant):
         return self._engine.runner.model
 
     def dropped(self, **options: Unpack[Options]) -> tuple[str, ...]:
-        return tuple(f"response_format: {name}" for name in output_of(options.get("response_format")).dropped)
+        lost = [f"response_format: {name}" for name in output_of(options.get("response_format")).dropped]
+        tools, choice = ToolSpec.list_from(options.get("tools") or ()), options.get("tool_choice", "auto")
+        called = [tool for tool in tools if choice in ("auto", "required", tool.name)]
+        if called:
+            lost += self.format.call_grammar(called).dropped
+        return tuple(lost)
 
     def close(self) -> None:
         self._closer()
@@ -472,7 +477,7 @@ class Assistant(BaseAssistant):
             named = len(tools) == 1
             grammar = self.format.call_grammar(tools, named)
             opening = self.format.opening(tools[0].name) if named else []
-            return opening, self._constraint(lambda make: [make.grammar_form(grammar, _LEAD)])
+            return opening, self._constraint(lambda make: [make.call_form(grammar.text, _LEAD)])
         choice = bool(ask.tools) and ask.tool_choice == "auto"
         if output.kind == "text":
             return self.format.opening() if ask.tools and not choice else [], None
@@ -480,7 +485,7 @@ class Assistant(BaseAssistant):
             return self.format.opening(), self._constraint(lambda make: [_form(make, output, _LEAD)])
         calls = self.format.call_grammar(ask.tools)
         return [], self._constraint(
-            lambda make: [make.grammar_form(calls, _LEAD), _form(make, output, f"{_LEAD}\\n{_LEAD}")]
+            lambda make: [make.call_form(calls.text, _LEAD), _form(make, output, f"{_LEAD}\\n{_LEAD}")]
         )
 
     def _constraint(self, forms: Callable[[Grammars], Sequence[Form]]) -> Constraint:

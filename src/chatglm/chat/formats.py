@@ -20,7 +20,7 @@ from typing import Any
 
 from chatglm.chat.calls import FENCES, as_json, fenced, parse_json_arguments, parse_python_call, render_python_call
 from chatglm.chat.generations import Generation
-from chatglm.chat.grammars import call_grammar
+from chatglm.chat.grammars import CallGrammar, call_grammar
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.chat.streaming import StreamDecoder, held_suffix
 from chatglm.chat.vocabulary import Vocabulary
@@ -186,8 +186,8 @@ class ChatFormat:
         that they name. Empty where a reply has no such line."""
         return []
 
-    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:
-        """The grammar (EBNF) of a reply that calls one of the tools with arguments that fit its schema.
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> CallGrammar:
+        """The grammar of a reply that calls one of the tools with arguments that fit its schema.
 
         Args:
             named: the line that names the one tool is already there (`opening`).
@@ -615,7 +615,7 @@ class _ChatGLM3Format(_RolesFormat):
             return call.name, call.text
         return call.name, render_python_call(call.arguments)
 
-    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> CallGrammar:
         return call_grammar(tools, python=True, named=named)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
@@ -712,7 +712,7 @@ class _GLM4Format(_RolesFormat):
             return call.name, call.text
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
 
-    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> str:
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> CallGrammar:
         return call_grammar(tools, python=False, named=named)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:

@@ -1,58 +1,64 @@
-"""Grammars (EBNF) of tool calls: the arguments fit the tool's schema, the syntax is what the generation is trained on.
+"""Grammars of tool calls: the arguments fit the tool's schema, the syntax is what the generation is trained on.
 
-ChatGLM3 writes Python keywords, GLM-4 a JSON object. A grammar says of a schema: types, properties and which of them
-are required, items, enum, const, anyOf/oneOf, references. Bounds, patterns and formats it does not say; where the tool
-is marked `strict`, such a schema is refused, else they are left to the model.
+ChatGLM3 writes Python keywords, GLM-4 a JSON object. A grammar is in Lark's notation as llguidance reads it, in which
+`%json {…}` is JSON of a schema. Python writes numbers as JSON does, and texts in double quotes with the escapes that
+are left to JSON here, so what a schema says of them is held in both. Lists, objects, True and None are Python's own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from chatglm.chat.calls import is_keyword
 from chatglm.chat.messages import INTERPRETER, ToolSpec
-from chatglm.errors import InputError, UnsupportedError
+from chatglm.errors import InputError
+from chatglm.schemas import held
 
-__all__ = ["call_grammar", "parameters_of"]
+__all__ = ["CallGrammar", "call_grammar", "parameters_of"]
 
-_COMMON = r"""
-digits ::= [0-9]+
-integer ::= "-"? ("0" | [1-9] [0-9]{0,17})
-number ::= integer ("." [0-9]{1,17})? ([eE] [-+]? [0-9]{1,2})?
-hex ::= [0-9a-fA-F]
-escaped ::= "u" ([0-9a-cA-CefEF] hex hex hex | [dD] [0-7] hex hex)
-double ::= "\"" ([^"\\\x00-\x1f] | "\\" (["\\bfnrt] | escaped))* "\""
-anything ::= ([^\x00-\x09\x0b-\x1f] | "\n")*
-"""
-_JSON = r"""
-string ::= double
-true ::= "true"
-false ::= "false"
-null ::= "null"
-"""
-# Both quotes, as `repr` writes strings; the escapes are those that both JSON and Python know, in double quotes.
+# As `json.dumps` writes it.
+_SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+# The escapes that mean the same in Python's double quotes.
+_ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
+_CODE = r"/([^\x00-\x08\x0b-\x1f]|\n)*/"
+_FENCED = r"/```python\n([^\x00-\x08\x0b-\x1f]|\n)*\n```/"
+# Both quotes, as `repr` writes strings. Numbers stay within what every reader holds.
 _PYTHON = r"""
-string ::= double | "'" ([^'\\\x00-\x1f] | "\\" (['"\\bfnrt] | escaped))* "'"
-true ::= "True"
-false ::= "False"
-null ::= "None"
+DOUBLE: /"([^"\\\x00-\x1f]|\\(["\\bfnrt]|u([0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})))*"/
+SINGLE: /'([^'\\\x00-\x1f]|\\(['"\\bfnrt]|u([0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})))*'/
+NUMBER: /-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,17})?([eE][-+]?[0-9]{1,2})?/
+string: DOUBLE | SINGLE
+value: string | NUMBER | "True" | "False" | "None" | list | object
+list: "[" (value (", " value)*)? "]"
+object: "{" (string ": " value (", " string ": " value)*)? "}"
 """
-_ANY = r"""
-value ::= string | number | true | false | null | list | object
-list ::= "[" (value (", " value)*)? "]"
-object ::= "{" (string ": " value (", " string ": " value)*)? "}"
-"""
-
-# What a schema may say without changing what fits it.
-_SILENT = {"title", "description", "default", "examples", "$defs", "definitions", "$schema", "strict", "$comment"}
-_SAID = {
-    "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "oneOf", "$ref",
-}  # fmt: skip
 _PYTHON_TYPES = {
     "str": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "dict": "object",
 }  # fmt: skip
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "integer": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value == int(value),
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "boolean": lambda value: isinstance(value, bool),
+    "null": lambda value: value is None,
+    "array": lambda value: isinstance(value, list | tuple),
+    "object": lambda value: isinstance(value, Mapping),
+}
+
+
+@dataclass(frozen=True)
+class CallGrammar:
+    """
+    Attributes:
+        text: in Lark's notation.
+        dropped: keywords of the tools' schemas that it does not hold, as `tools.NAME: KEYWORD`.
+    """
+
+    text: str
+    dropped: tuple[str, ...] = ()
 
 
 def parameters_of(tool: ToolSpec) -> Mapping[str, Any]:
@@ -72,8 +78,8 @@ def parameters_of(tool: ToolSpec) -> Mapping[str, Any]:
         }
     if schema is None:  # "omitting parameters defines a function with an empty parameter list" (OpenAI)
         return {"type": "object", "properties": {}}
-    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
-        raise InputError(f"tools: parameters of {tool.name} must be a JSON schema of type object, got {schema!r:.80}")
+    if not isinstance(schema, Mapping) or str(schema.get("type", "object")).lower() != "object":
+        raise InputError(f"tools.{tool.name}: parameters must be a JSON schema of type object, got {schema!r:.80}")
     return schema
 
 
@@ -84,8 +90,10 @@ def _official_type(name: Any) -> dict[str, Any]:
     return {"type": kind} if kind in (*_PYTHON_TYPES.values(), "null") else {}
 
 
-def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False) -> str:
+def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False) -> CallGrammar:
     """A reply that calls one of the tools.
+
+    Properties come in the order of the schema, and others than those that a schema lists do not come.
 
     Args:
         python: calls are written as ChatGLM3 does, else as GLM-4 does.
@@ -93,118 +101,174 @@ def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False
 
     Raises:
         InputError: there is no tool, or one has no schema of an object.
-        UnsupportedError: a strict tool's schema asks for what no grammar says.
+        UnsupportedError: a schema is too large, or a strict tool's has keywords that cannot be held.
     """
     if not tools:
         raise InputError("tool_choice: a call is required, and no tools are given")
-    rules: list[str] = []
-    calls = []
-    for number, tool in enumerate(tools):
-        strict = bool(tool.flat().get("strict"))
-        try:
-            body = _Schema(rules, f"t{number}", parameters_of(tool), python, strict, f"tools: {tool.name}").call(tool)
-        except RecursionError:
-            raise InputError(f"tools: {tool.name}: its schema is nested too deeply") from None
+    rules = _Rules()
+    calls, dropped = [], []
+    for tool in tools:
+        body, lost = _call(tool, python, rules)
         # SentencePiece begins every text with a blank: this one at most after the line of the name.
         calls.append(body if named else f'{_quoted(tool.name)} "\\n" " "? {body}')
-    text = "root ::= " + " | ".join(f"({call})" for call in calls)
-    return "\n".join([text, *rules]) + _COMMON + (_PYTHON if python else _JSON) + _ANY
+        dropped += [f"tools.{tool.name}: {name}" for name in lost]
+    text = "start: " + " | ".join(f"({call})" for call in calls)
+    return CallGrammar("\n".join([text, *rules.lines]) + (_PYTHON if python else "\n"), tuple(dropped))
 
 
-class _Schema:
-    """Writes the rules of one tool's schema."""
+class _Rules:
+    """The rules of a grammar; those with the same body are one."""
 
-    def __init__(
-        self, rules: list[str], name: str, schema: Mapping[str, Any], python: bool, strict: bool, where: str
-    ) -> None:
-        self._rules, self._name, self._whole = rules, name, schema
-        self._python, self._strict, self._where = python, strict, where
-        self._references: dict[str, str] = {}
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._names: dict[str, str] = {}
         self._count = 0
 
-    def call(self, tool: ToolSpec) -> str:
-        """What stands behind the tool's name."""
-        if tool.builtin is not None or tool.name == INTERPRETER:
-            return '"```python\\n" anything "\\n```"' if self._python else "anything"
-        if not self._python:
-            return self._value(self._whole)
-        names = self._properties(self._whole)
-        if not names and self._whole.get("additionalProperties", "properties" not in self._whole):
-            inside = '("**" object)?'
-        elif all(map(is_keyword, names)):
-            inside = self._members(self._whole, lambda name: _quoted(f"{name}="))
+    def new(self) -> str:
+        """A name that no rule has."""
+        self._count += 1
+        return f"r{self._count}"
+
+    def add(self, name: str, body: str) -> None:
+        self.lines.append(f"{name}: {body}")
+
+    def named(self, body: str) -> str:
+        """The name of a rule with this body."""
+        if body not in self._names:
+            self._names[body] = self.new()
+            self.add(self._names[body], body)
+        return self._names[body]
+
+
+def _call(tool: ToolSpec, python: bool, rules: _Rules) -> tuple[str, tuple[str, ...]]:
+    """What stands behind a tool's name, and the keywords that are not held."""
+    if tool.builtin is not None or tool.name == INTERPRETER:
+        return (_FENCED if python else _CODE), ()
+    strict = tool.flat().get("strict") is True
+    ready = held(parameters_of(tool), strict=strict, where=f"tools.{tool.name}")
+    schema = _closed({"type": "object", **ready.schema})
+    return _PythonCall(schema, rules).call() if python else _json(schema, _SPACING), ready.dropped
+
+
+def _closed(schema: Any) -> Any:
+    """A schema whose objects have no other properties than those that it lists."""
+    if not isinstance(schema, Mapping):
+        return schema
+    made = dict(schema)
+    for name in ("properties", "$defs"):
+        if isinstance(made.get(name), Mapping):
+            made[name] = {key: _closed(one) for key, one in made[name].items()}
+    for name in ("items", "additionalProperties"):
+        if name in made:
+            made[name] = _closed(made[name])
+    for name in ("anyOf", "prefixItems"):
+        if name in made:
+            made[name] = [_closed(one) for one in made[name]]
+    # What other parts of the schema say of its properties would be lost.
+    whole = not made.keys() & {"allOf", "anyOf", "$ref", "patternProperties"}
+    if whole and "properties" in made and set(made.get("required", ())) <= made["properties"].keys():
+        made["additionalProperties"] = False
+        made.pop("minProperties", None)
+        made.pop("maxProperties", None)
+    return made
+
+
+def _json(schema: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """JSON of a schema, as a part of a rule."""
+    return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
+
+
+class _PythonCall:
+    """Writes the rules of one tool's call as ChatGLM3 does.
+
+    Args:
+        rules: of all tools.
+    """
+
+    def __init__(self, schema: Mapping[str, Any], rules: _Rules) -> None:
+        self._whole = {name: part for name, part in schema.items() if name != "$defs"}
+        self._definitions: Mapping[str, Any] = schema.get("$defs", {})
+        self._rule = rules.named
+        self._rules = rules
+        self._references: dict[str, str] = {}
+
+    def call(self) -> str:
+        schema = self._whole
+        if not _is_plain(schema, "object"):
+            inside = f'"**" {self._in_json(schema)}'
+        elif "properties" not in schema:
+            inside = f'("**" {self._value(schema)})?'
+        elif all(map(is_keyword, schema["properties"])):
+            inside = self._members(schema, lambda name: _quoted(f"{name}="))
         else:
-            inside = f'"**{{" {self._members(self._whole, self._key)} "}}"'
+            inside = f'"**{{" {self._members(schema, self._key)} "}}"'
         return f'"```python\\ntool_call(" {inside} ")\\n```"'
 
-    def _properties(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        found = schema.get("properties") or {}
-        if not isinstance(found, Mapping):
-            raise self._wrong(schema)
-        return found
-
-    def _wrong(self, schema: Any) -> InputError:
-        return InputError(f"{self._where}: {schema!r:.80} is no JSON schema")
-
-    def _rule(self, body: str) -> str:
-        self._count += 1
-        name = f"{self._name}r{self._count}"
-        self._rules.append(f"{name} ::= {body}")
-        return name
+    def _in_json(self, schema: Mapping[str, Any]) -> str:
+        definitions = {"$defs": self._definitions} if '"$ref"' in json.dumps(schema) else {}
+        return self._rule(_json({**schema, **definitions}, {**_SPACING, **_ESCAPES}))
 
     def _value(self, schema: Any) -> str:
         """An expression for what fits a schema."""
-        if schema is True or schema == {}:
+        if schema in (True, {}):
             return "value"
-        if not isinstance(schema, Mapping):
-            raise self._wrong(schema)
-        unsaid = schema.keys() - _SAID - _SILENT
-        if self._strict and unsaid:
-            raise UnsupportedError(
-                f"{self._where}: strict, but no grammar can hold {', '.join(sorted(unsaid))}; leave them or strict out"
-            )
-        if "$ref" in schema:
-            return self._reference(str(schema["$ref"]))
-        if "const" in schema:
-            return self._literal(schema["const"])
-        kind = schema.get("type", "object" if "properties" in schema else None)
-        for listed in (schema.get("enum"), schema.get("anyOf"), schema.get("oneOf"), kind):
-            if isinstance(listed, list) and not listed:
-                raise self._wrong(schema)
-        if isinstance(schema.get("enum"), list):
-            return self._rule(" | ".join(map(self._literal, schema["enum"])))
-        choices = schema.get("anyOf", schema.get("oneOf"))
-        if isinstance(choices, list):
-            return self._rule(" | ".join(map(self._value, choices)))
-        if isinstance(kind, list):
-            return self._rule(" | ".join(self._value({**schema, "type": one}) for one in kind))
+        keys = schema.keys()
+        if keys == {"$ref"}:
+            return self._reference(schema["$ref"])
+        if keys <= {"const", "enum", "type"} and keys & {"const", "enum"}:
+            return self._literals(schema)
+        if keys == {"anyOf"}:
+            options = [self._value(one) for one in schema["anyOf"] if one is not False]
+            return self._rule(" | ".join(options)) if options else self._in_json(schema)
+        kind = schema.get("type")
+        if isinstance(kind, list) and not keys & {"$ref", "const", "enum", "anyOf", "allOf"}:
+            return self._rule(" | ".join(self._value(_narrowed(schema, one)) for one in kind))
+        for name, write in (("string", self._string), ("array", self._array), ("object", self._object)):
+            if kind == name and _is_plain(schema, name):
+                return write(schema)
         match kind:
-            case "string" | "integer" | "number" | "null":
-                return str(kind)
-            case "boolean":
-                return "(true | false)"
-            case "array":
-                item = self._value(schema.get("items", {}))
-                return self._rule(f'"[" ({item} (", " {item})*)? "]"')
-            case "object":
-                if not self._properties(schema):
-                    extra = schema.get("additionalProperties", "properties" not in schema)
-                    if extra is False:
-                        return '"{}"'
-                    value = self._value(extra)
-                    return self._rule(f'"{{" (string ": " {value} (", " string ": " {value})*)? "}}"')
-                return self._rule(f'"{{" {self._members(schema, self._key)} "}}"')
-            case None:
-                return "value"
-        raise InputError(f"{self._where}: type {kind!r} is none of JSON schema's")
+            case "boolean" if keys == {"type"}:
+                return '("True" | "False")'
+            case "null" if keys == {"type"}:
+                return '"None"'
+            case "number" if keys == {"type"}:
+                return "NUMBER"
+        return self._in_json(schema)
+
+    def _string(self, schema: Mapping[str, Any]) -> str:
+        low, high = schema.get("minLength", 0), schema.get("maxLength")
+        if "pattern" in schema:
+            return self._in_json(schema)
+        if not low and high is None:
+            return "string"
+        # Escapes would count as several characters: a text that needs them stands in double quotes.
+        plain = rf"/'[^'\\\x00-\x1f]{{{low},{'' if high is None else high}}}'/"
+        return self._rule(f"{plain} | {self._in_json(schema)}")
+
+    def _array(self, schema: Mapping[str, Any]) -> str:
+        low, high = schema.get("minItems", 0), schema.get("maxItems")
+        item = schema.get("items", {})
+        if high == 0 or item is False:
+            return '"[]"'
+        item = self._value(item)
+        more = "*" if high is None and low < 2 else f"{{{max(low - 1, 0)},{'' if high is None else high - 1}}}"
+        items = item if high == 1 else f'{item} (", " {item}){more}'
+        return self._rule(f'"[" {items} "]"' if low else f'"[" ({items})? "]"')
+
+    def _object(self, schema: Mapping[str, Any]) -> str:
+        if "properties" in schema:
+            return self._rule(f'"{{" {self._members(schema, self._key)} "}}"')
+        value = self._value(schema.get("additionalProperties", {}))
+        return self._rule(f'"{{" (string ": " {value} (", " string ": " {value})*)? "}}"')
 
     def _members(self, schema: Mapping[str, Any], key: Callable[[str], str]) -> str:
         """The properties in their order, commas between; those not required may be missing."""
-        required = schema.get("required") or []
-        if not isinstance(required, list):
-            raise self._wrong(schema)
-        properties = self._properties(schema)
-        members = [(f"{key(name)} {self._value(one)}", name in required) for name, one in properties.items()]
+        required = schema.get("required", ())
+        members = [
+            (f"{key(name)} {self._value(one)}", name in required)
+            for name, one in schema["properties"].items()
+            if one is not False
+        ]
         # Rule n: what may follow when something stands before member n, and when nothing does.
         behind, first = '""', '""'
         for body, needed in reversed(members):
@@ -216,27 +280,52 @@ class _Schema:
     def _key(self, name: str) -> str:
         return f'{self._literal(name)} ": "'
 
+    def _literals(self, schema: Mapping[str, Any]) -> str:
+        values = [schema["const"]] if "const" in schema else schema["enum"]
+        kinds = schema.get("type", list(_KINDS))
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        fitting = [value for value in values if any(_KINDS[kind](value) for kind in kinds)]
+        if ("const" in schema and "enum" in schema) or not fitting:
+            return self._in_json(schema)
+        return self._rule(" | ".join(dict.fromkeys(map(self._literal, fitting))))
+
     def _literal(self, value: Any) -> str:
-        if not self._python:
-            return _quoted(json.dumps(value, ensure_ascii=False))
         if isinstance(value, str):
             return f"({_quoted(repr(value))} | {_quoted(json.dumps(value, ensure_ascii=False))})"
         return _quoted(repr(value))
 
     def _reference(self, target: str) -> str:
-        if target not in self._references:
-            found: Any = self._whole
-            if target != "#":
-                for part in target.removeprefix("#/").split("/"):
-                    found = found.get(part) if isinstance(found, Mapping) else None
-            if not target.startswith("#") or found is None:
-                raise InputError(f"{self._where}: $ref {target!r} names nothing in the schema")
-            self._count += 1
-            name = self._references[target] = f"{self._name}r{self._count}"
-            self._rules.append(f"{name} ::= {self._value(found)}")
-        return self._references[target]
+        name = target.rsplit("/", 1)[1]
+        if name not in self._references:
+            self._references[name] = self._rules.new()  # before it is written: it may lead back to itself
+            self._rules.add(self._references[name], self._value(self._definitions[name]))
+        return self._references[name]
+
+
+_PLAIN = {
+    "string": {"type", "minLength", "maxLength", "pattern"},
+    "array": {"type", "items", "minItems", "maxItems"},
+    "object": {"type", "properties", "required", "additionalProperties"},
+}
+
+
+_NUMBER = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+
+
+def _narrowed(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """One of the types of a schema, with what it says of that type."""
+    mine = _PLAIN.get(kind, _NUMBER if kind in ("integer", "number") else set())
+    others = set().union(_NUMBER, *_PLAIN.values()) - mine
+    return {**{name: value for name, value in schema.items() if name not in others}, "type": kind}
+
+
+def _is_plain(schema: Mapping[str, Any], kind: str) -> bool:
+    """Whether all that a schema says of this type has a form in Python."""
+    open_too = kind == "object" and "properties" in schema and schema.get("additionalProperties", True) is not False
+    named = set(schema.get("required", ())) <= schema.get("properties", {}).keys()
+    return schema.get("type") == kind and schema.keys() <= _PLAIN[kind] and not open_too and named
 
 
 def _quoted(text: str) -> str:
     """A text as a terminal of the grammar."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
