@@ -11,6 +11,7 @@
     ├── QueueFullError         the engine has as many requests waiting as it may have; try again later
     ├── EngineError            the engine's books contradict themselves: a fault of chatglm's, not of the caller's
     ├── ServiceError           another server, which was asked for an answer, failed or cannot be reached
+    ├── OutputError            a result cannot be written: the disk is full, or cannot be written at all
     └── DependencyError        an optional package that the call needs is not installed
 
 A message says what was wrong, where, and what to do. The classes also derive from the built-in error that code
@@ -28,6 +29,7 @@ __all__ = [
     "EngineError",
     "InputError",
     "NumericalError",
+    "OutputError",
     "QueueFullError",
     "ServiceError",
     "TokenizerError",
@@ -111,6 +113,10 @@ def typed_error(error: BaseException, what: str) -> ChatGLMError:
 
 class ServiceError(ChatGLMError, ConnectionError):
     """Another server failed: the message has its address and what it said."""
+
+
+class OutputError(ChatGLMError, OSError):
+    """A result cannot be written; the message names the file, the reason, and how much room there is."""
 
 
 class DependencyError(ChatGLMError, ImportError):

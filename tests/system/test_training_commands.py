@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_chat_command import chatglm
+from test_chat_command import ENVIRONMENT, chatglm
 
 from chatglm.cli import main
+from chatglm.output import working_in
+from test_output import small_files
 
 TURNS = [("你是谁？", "我是小智。"), ("几岁了？", "三岁啦！")]
 
@@ -246,3 +251,120 @@ def test_help_costs_no_torch(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--model" in done.stdout
+
+
+def test_the_documented_line_for_two_processes_is_one_training(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    """The line of docs/training.md, on CPUs: the losses of one process with twice the batch."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text("utf-8")
+    (line,) = re.findall(r"^torchrun .*$", text, re.MULTILINE)
+    places = {"DATA": str(data), "path/to/chatglm3-6b": str(checkpoint("chatglm3")), "out": str(tmp_path / "two")}
+    words = [places.get(word, word) for word in shlex.split(line)]
+    assert words[0] == "torchrun"
+    assert set(places.values()) <= set(words)
+    data.write_text("".join(json.dumps({"prompt": f"q{n}", "response": f"a{n}" * (n + 1)}) + "\n" for n in range(7)))
+    same = ("--steps", "3", "--no-packing", "--log-every", "1", "--set", "training_args.report_to=none", "--lr", "0.01")
+    same += ("--set", "peft_config.lora_dropout=0", "--max-length", "64")
+    run = [sys.executable, "-m", "torch.distributed.run", *words[1:], *same, "--batch-size", "2"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Try it:") == 1
+    assert done.stderr.count("step 2/3") == 1
+    here(
+        capsys,
+        *("finetune", data, "--model", checkpoint("chatglm3"), "--output", tmp_path / "one", *same),
+        *("--batch-size", 4),
+    )
+    two, one = (
+        [json.loads(line) for line in (tmp_path / name / "train_log.jsonl").read_text("utf-8").splitlines()]
+        for name in ("two", "one")
+    )
+    assert [record["step"] for record in two] == [record["step"] for record in one]
+    losses = [[record["loss"] for record in records if "loss" in record] for records in (two, one)]
+    assert len(losses[0]) == 3
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_processes_that_are_not_connected_are_refused(data: Path, checkpoint, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    _, err = here(capsys, "finetune", data, "--model", checkpoint("chatglm3"), "--output", tmp_path / "out", status=1)
+    assert "2 processes were started, but they are not connected" in err
+    assert not (tmp_path / "out").exists()
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(str(entry.relative_to(folder)) for entry in folder.rglob("*") if entry.is_file())
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    base = checkpoint("chatglm3")
+    train = ("finetune", data, "--model", base, *FEW, "--steps", 2, "--method")
+    here(capsys, *train, "lora", "--lora-rank", 1, "--output", tmp_path / "adapter")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"some text {n}, and more of it: {n * n}" for n in range(300)))
+    work = tmp_path / "work"
+    work.mkdir()
+    for arguments in (
+        (*train, "full", "--output", work / "run", "--save-every", 1),
+        ("merge", tmp_path / "adapter", "--output", work / "merged"),
+        ("quantize", base, "--output", work / "quantized"),
+        ("tokenizer", "train", texts, "--output", work / "vocabulary", "--size", 310),
+    ):
+        with small_files(1 << 11 if arguments[0] == "tokenizer" else 1 << 14):
+            _, err = here(capsys, *arguments, status=1)
+        line = err.splitlines()[-1]
+        assert line.startswith(f"chatglm: {work}"), line
+        assert "cannot be written: " in line
+        assert "MB are free); make room, or choose another folder" in line
+        assert "Traceback" not in err
+    # Settings, the log and the encoded data of the run; and what quantize goes on with.
+    kept = {name for name in left_behind(work) if not name.startswith("run/data/")}
+    draft = ".quantized.quantising"
+    assert kept <= {"run/settings.yaml", "run/train_log.jsonl", f"{draft}/layers.jsonl", f"{draft}/progress.json"}
+    # With room the same commands go on.
+    here(capsys, *train, "full", "--output", work / "run", "--save-every", 1, "--resume")
+    here(capsys, "quantize", base, "--output", work / "quantized")
+    out, _ = here(capsys, "quantize", base, "--output", work / "quantized")
+    assert out == f"{work / 'quantized'}: was made from the same weights with the same settings; nothing to do\n"
+    _, err = here(capsys, "quantize", base, "--output", work / "quantized", "--bits", 8, status=1)
+    assert "exists already" in err
+
+
+@pytest.mark.parametrize("command", ["finetune", "merge", "quantize", "tokenizer"])
+def test_outputs_that_cannot_be_written_are_noticed_first(command, data, checkpoint, tmp_path, capsys) -> None:
+    """Before a model is loaded: with it there would be a message of another kind, or minutes of work."""
+    base = checkpoint("chatglm3")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    words = {
+        "finetune": ("finetune", data, "--model", base, *FEW),
+        "merge": ("merge", tmp_path / "adapter", "--model", base),
+        "quantize": ("quantize", base),
+        "tokenizer": ("tokenizer", "train", data),
+    }[command]
+    for output in ("/proc/x", data / "x"):
+        _, err = here(capsys, *words, "--output", output, status=1)
+        assert re.search(r"^chatglm: .*x: (cannot be (made|written)|.*cannot be written to)", err), err
+
+
+def test_two_runs_in_one_folder(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    train = ("finetune", data, "--model", checkpoint("chatglm3"), *FEW, "--steps", 1, "--output", tmp_path / "out")
+    with working_in(tmp_path / "out"):
+        _, err = here(capsys, *train, status=1)
+        assert f"{tmp_path / 'out'}: another process is writing there (process " in err
+    here(capsys, *train)
+    with working_in(tmp_path / "out"):
+        _, err = here(capsys, *train, "--resume", status=1)
+        assert "another process is writing there" in err
+
+
+def test_resume_as_the_official_script_has_it(data: Path, checkpoint, tmp_path: Path, capsys) -> None:
+    """`yes`, or the number of a checkpoint."""
+    train = ("finetune", data, "--model", checkpoint("chatglm3"), *FEW, "--output", tmp_path / "out", "--save-every", 1)
+    here(capsys, *train, "--steps", 2, "--resume", "no")
+    for said, start in (("1", 1), ("yes", 2)):
+        _, err = here(capsys, *train, "--steps", 3, "--resume", said)
+        assert f"resuming from {tmp_path / 'out' / f'checkpoint-{start}'}" in err
+        shutil.rmtree(tmp_path / "out" / "checkpoint-3")
+    _, err = here(capsys, *train, "--steps", 3, "--resume", "77", status=1)
+    assert "checkpoint-77: no such checkpoint" in err

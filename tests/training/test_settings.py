@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatglm.errors import InputError, UnsupportedError
+from chatglm.errors import DependencyError, InputError, UnsupportedError
 from chatglm.training.settings import METHODS, DataFiles, Lora, Prefix, Settings, assign, read_yaml
 from chatglm.training.trainer import arguments_of
 
@@ -83,10 +85,35 @@ def test_glm4_s_own_keys(tmp_path: Path) -> None:
     assert loaded(tmp_path, GLM4.replace("combine: True", "combine: False")).loss == "all"
     with pytest.raises(InputError, match=r"run\.yaml: combine: True means loss: last, but loss is 'all'"):
         loaded(tmp_path, GLM4 + "loss: all\n")
-    with pytest.raises(UnsupportedError, match=r"run\.yaml: freezeV: .*no image encoder"):
-        loaded(tmp_path, GLM4.replace("freezeV: False", "freezeV: True"))
-    with pytest.raises(UnsupportedError, match=r"run\.yaml: swanlab is not supported; remove the line"):
-        loaded(tmp_path, GLM4 + "swanlab: local\n")
+    made = loaded(tmp_path, GLM4.replace("freezeV: False", "freezeV: True") + "swanlab: local\n")
+    assert made == loaded(tmp_path, GLM4)
+    assert [re.sub(r".*yaml: ", "", note).split()[0] for note in made.notes] == ["freezeV", "swanlab"]
+
+
+def test_layers_of_the_hf_folders_are_the_official_ones(tmp_path: Path) -> None:
+    """GLM-4's current lora.yaml names q_proj, k_proj, v_proj; together they are query_key_value."""
+
+    def layers(*names: str) -> Any:
+        made = loaded(tmp_path, f"{GLM4}{LORA}  target_modules: [{', '.join(names)}]\n")
+        assert isinstance(made.peft_config, Lora)
+        return made.peft_config.target_modules, len(made.notes)
+
+    assert layers("q_proj", "k_proj", "v_proj") == (("query_key_value",), 1)
+    assert layers("o_proj", "v_proj", "q_proj", "k_proj") == (("dense", "query_key_value"), 2)
+    assert layers("query_key_value") == (("query_key_value",), 0)
+    with pytest.raises(InputError, match="k_proj, q_proj, v_proj are one layer, query_key_value; name that"):
+        layers("q_proj", "v_proj")
+
+
+def test_deepspeed_that_is_not_installed(tmp_path: Path, monkeypatch) -> None:
+    """The official sft.yaml."""
+
+    def missing(self: Any, **arguments: Any) -> None:
+        raise PackageNotFoundError("deepspeed>=0.9.3")
+
+    monkeypatch.setattr("chatglm.training.trainer.TrainingArguments.__init__", missing)
+    with pytest.raises(DependencyError, match=r"training_args\.deepspeed: pip install deepspeed, or remove the line"):
+        arguments_of(loaded(tmp_path, CHATGLM3.replace("use_cpu: true", "deepspeed: configs/ds_zero_3.json")))
 
 
 @pytest.mark.parametrize("text", ["", CHATGLM3, CHATGLM3 + LORA, CHATGLM3 + PTUNING, GLM4, "method: freeze\n"])

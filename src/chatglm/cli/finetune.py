@@ -78,7 +78,13 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, dest=name, type=kind, metavar=flag.rsplit("-", 1)[-1].upper(), help=line)
     for flag, name, line in SWITCHES:
         parser.add_argument(flag, dest=name, action="store_true", default=None, help=line)
-    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help="go on from there")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        metavar="CHECKPOINT",
+        help="continue from the last checkpoint of --output, or from this one: a folder, or the number of its step",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
 
 
@@ -126,6 +132,16 @@ def tree_of(arguments: argparse.Namespace, method: str = "lora") -> dict[str, An
     return tree
 
 
+def resume_from(arguments: argparse.Namespace, settings: Any) -> Any:
+    """What `finetune(resume=…)` takes, from `--resume [yes | no | NUMBER | FOLDER]`."""
+    said = arguments.resume
+    if said is None or said.lower() == "no":
+        return False
+    if said.lower() == "yes":
+        return True
+    return settings.output / f"checkpoint-{said}" if said.isdecimal() else said
+
+
 def put(tree: dict[str, Any], name: str, value: Any) -> None:
     """Set `a.b` in a tree of settings."""
     *groups, last = name.split(".")
@@ -171,7 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _preview(settings, arguments.dialogues)
     from chatglm.training.finetune import finetune
 
-    finished(finetune(settings, resume=arguments.resume, overwrite=arguments.overwrite), settings)
+    finished(finetune(settings, resume=resume_from(arguments, settings), overwrite=arguments.overwrite), settings)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from chatglm.cli.finetune import add_shared_arguments, finished, put, tree_of
+from chatglm.cli.finetune import add_shared_arguments, finished, put, resume_from, tree_of
 from chatglm.cli.models import quieten
 
 
@@ -39,5 +39,5 @@ def run(arguments: argparse.Namespace) -> int:
     from chatglm.training.settings import Settings
 
     settings = Settings.from_dict(tree, where=arguments.settings or "settings")
-    finished(pretrain(settings, resume=arguments.resume, overwrite=arguments.overwrite), settings)
+    finished(pretrain(settings, resume=resume_from(arguments, settings), overwrite=arguments.overwrite), settings)
     return 0

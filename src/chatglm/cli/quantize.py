@@ -102,6 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
         progress=progress,
         watch=watch,
     )
+    if report.done_before:
+        print(f"{report.output}: was made from the same weights with the same settings; nothing to do")
+        return 0
     if measured is not None:
         report.perplexity = {"text": arguments.perplexity, **_perplexities(source, arguments, measured)}
         report.write(Path(arguments.output).expanduser())

@@ -25,6 +25,7 @@ from chatglm import hub
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, UnsupportedError
 from chatglm.kernels.packing import PackedWeight, shapes
 from chatglm.models.checkpoint import check_folder, read_json, weight_files
+from chatglm.output import LOCK, locked, reporting_disk_errors
 from chatglm.quantization.gptq import Blocks
 from chatglm.quantization.gptq_format import from_gptq, gptq_config, to_gptq
 from chatglm.quantization.schemes import (
@@ -38,11 +39,6 @@ from chatglm.quantization.schemes import (
 from chatglm.quantization.settings import QuantizationConfig
 from chatglm.quantization.store import About, Source, StreamWriter
 from chatglm.quantization.swap import Chosen, choose
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs at once are not noticed
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Job", "Layer", "Report", "quantize_folder"]
 
@@ -106,6 +102,8 @@ class Report:
     Attributes:
         bytes_before, bytes_after: of the weights' files.
         perplexity: of a text, before and after, where it was measured.
+        made_from: weights and settings; the same ones again give the same folder.
+        done_before: nothing was done, because an earlier call did the same.
     """
 
     source: str
@@ -117,6 +115,8 @@ class Report:
     seconds: float
     layers: list[Layer] = field(default_factory=list)
     perplexity: dict[str, Any] | None = None
+    made_from: dict[str, Any] | None = None
+    done_before: bool = False
 
     def lines(self) -> Iterator[str]:
         """A table of layers, blocks taken together, and the sums."""
@@ -144,7 +144,20 @@ class Report:
             )
 
     def write(self, folder: Path) -> None:
-        _write_json(folder / "report.json", asdict(self))
+        _write_json(folder / "report.json", {n: value for n, value in asdict(self).items() if n != "done_before"})
+
+    @classmethod
+    def of_same(cls, folder: Path, made_from: dict[str, Any]) -> Report | None:
+        """The report of a finished folder, if it was made from the same weights with the same settings."""
+        try:
+            about = json.loads((folder / "report.json").read_text("utf-8"))
+            if about.get("made_from") != made_from or not (folder / "config.json").is_file():
+                return None
+            weight_files(folder)
+            layers = [Layer(**layer) for layer in about["layers"]]
+            return cls(**{**about, "layers": layers, "output": str(folder), "done_before": True})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
 
 
 Progress = Callable[[str, int, int], None]
@@ -166,7 +179,7 @@ def quantize_folder(
     """Quantise the checkpoint in `source` and write a checkpoint to `output`.
 
     Any folder whose architecture `transformers` (with this package) knows will do. A run that was killed is taken up
-    again by the same call.
+    again by the same call. Where `output` has the result of the same call already, that is reported, and nothing done.
 
     Args:
         calibration: ids of texts, each (tokens,), for GPTQ.
@@ -178,6 +191,7 @@ def quantize_folder(
 
     Raises:
         CheckpointError: the source is incomplete, damaged or quantised already.
+        OutputError: the disk is full; the same call goes on once there is room.
         InputError: `output` exists, or another process is at work on it; GPTQ without calibration texts.
         UnsupportedError: a model that calibration cannot go through.
     """
@@ -186,13 +200,16 @@ def quantize_folder(
     if job.method == "gptq" and not calibration:
         raise InputError("gptq: needs calibration texts; give some, or round with method rtn")
     config = _check_source(source)
+    files = weight_files(source)
+    made_from = _fingerprint(source, files, job, calibration, shard_bytes)
+    if not overwrite and (report := Report.of_same(output, made_from)) is not None:
+        return report
     _check_output(source, output, overwrite)
     model = _skeleton(source, config)
     chosen = choose(model, head=job.head, embedding=job.embedding)
-    files = weight_files(source)
     tensors = Source(files)
     plan = _Plan(model, chosen, job, tensors)
-    with _draft(output, _fingerprint(source, files, job, calibration, shard_bytes)) as draft:
+    with _draft(output, made_from) as draft:
         layers = _write_weights(draft, plan, tensors, model, job, calibration, device, shard_bytes, progress, watch)
         _write_rest(source, draft, config, job)
         weights = sorted(file for file in draft.iterdir() if file.suffix == ".safetensors")
@@ -205,6 +222,7 @@ def quantize_folder(
             bytes_after=sum(file.stat().st_size for file in weights),
             seconds=time.monotonic() - began,
             layers=layers,
+            made_from=made_from,
         )
         report.write(draft)
         _take_place(draft, output)
@@ -394,27 +412,20 @@ def _draft(output: Path, fingerprint: dict[str, Any]) -> Iterator[Path]:
     draft = output.with_name(f".{output.name}.quantising")
     try:
         draft.mkdir(parents=True, exist_ok=True)
-        lock = None if fcntl is None else os.open(draft, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{output}: cannot be made ({error.strerror}); choose another folder") from None
-    try:
-        try:
-            if lock is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{output}: another process is writing it ({draft}); wait for that") from None
+    hint = f"; what is done lies in {draft}, and the same command goes on with it"
+    with reporting_disk_errors(output, hint), locked(draft / LOCK, output):
         try:
             begun = json.loads((draft / _PROGRESS).read_text("utf-8"))
         except (OSError, ValueError):
             begun = None
         if begun != fingerprint:  # other settings or other weights
             for entry in draft.iterdir():
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                if entry.name != LOCK:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             _write_json(draft / _PROGRESS, fingerprint)
         yield draft
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _write_weights(
@@ -561,7 +572,7 @@ def _write_rest(source: Path, draft: Path, config: Any, job: Job) -> None:
 
 def _take_place(draft: Path, output: Path) -> None:
     output = output.resolve()
-    for name in (_LAYERS, _PROGRESS):
+    for name in (_LAYERS, _PROGRESS, LOCK):
         (draft / name).unlink()
     if not output.exists():
         draft.rename(output)

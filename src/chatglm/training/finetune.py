@@ -20,6 +20,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from chatglm.chat.formats import ChatFormat, chat_format
 from chatglm.errors import DependencyError, InputError
 from chatglm.loading import Loaded
 from chatglm.models.checkpoint import check_folder
+from chatglm.output import LOCK, reporting_disk_errors, working_in
 from chatglm.training.dialogues import read_dialogues
 from chatglm.training.examples import Collator, Tally, pack
 from chatglm.training.logs import JsonLog, Progress, draw, read_log
@@ -42,7 +44,7 @@ from chatglm.training.settings import Settings
 from chatglm.training.store import Rows, Store, build_store
 from chatglm.training.trainer import FamilyTrainer, arguments_of, check_checkpoint, last_checkpoint, precision
 
-__all__ = ["Result", "Say", "finetune", "open_output", "refuse", "to_stderr", "train"]
+__all__ = ["Result", "Say", "finetune", "open_output", "refuse", "to_stderr", "train", "writing"]
 
 SETTINGS, LOG, PICTURE, DATA = "settings.yaml", "train_log.jsonl", "loss.png", "data"
 
@@ -98,6 +100,7 @@ def finetune(
     Raises:
         InputError: settings, data or output folder; nothing is changed then.
         CheckpointError: the model's folder, or a checkpoint to resume from.
+        OutputError: the disk is full; finished checkpoints stay.
         NumericalError: the loss is no number; the last good checkpoint stays.
         DependencyError: a package that the settings ask for is not installed.
     """
@@ -106,9 +109,23 @@ def finetune(
     refuse(settings, ("config", "tokenizer", "texts", "infill"), "fine-tuning")
     args = arguments_of(settings)
     say = say or to_stderr(args)
+    for note in settings.notes:
+        say(note)
     start = open_output(settings, resume, overwrite)
     if resume and start is None:
         say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
+    with writing(settings, args):
+        return _finetune(settings, args, start, overwrite and not resume, say, callbacks)
+
+
+def _finetune(
+    settings: Settings,
+    args: TrainingArguments,
+    start: Path | None,
+    overwrite: bool,
+    say: Say,
+    callbacks: Sequence[TrainerCallback],
+) -> Result:
     base = settings.base
     check_folder(base)
     form = chat_format(fitting_tokenizer(base, base))
@@ -146,7 +163,7 @@ def finetune(
         held_out=None if held_out is None else _rows(held_out, settings),
         scores=scores,
         start=start,
-        overwrite=overwrite and not resume,
+        overwrite=overwrite,
         say=say,
         callbacks=callbacks,
     )
@@ -182,6 +199,19 @@ def to_stderr(args: TrainingArguments) -> Say:
 # What fine-tuning and pre-training share
 
 
+def writing(settings: Settings, args: TrainingArguments) -> AbstractContextManager[None]:
+    """The folder of a run, made and locked by the first process, for as long as the block takes.
+
+    Raises:
+        InputError: it cannot be made, or another run is writing there.
+        OutputError: the disk is full.
+    """
+    hint = "; checkpoints that were finished stay: go on with --resume"
+    if args.process_index:
+        return reporting_disk_errors(settings.output, hint)
+    return working_in(settings.output, hint)
+
+
 def refuse(settings: Settings, names: Sequence[str], what: str) -> None:
     """Raise `InputError` if one of the settings, which mean nothing there, is not at its default."""
     plain = Settings()
@@ -209,7 +239,7 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
         if Path(source).expanduser().resolve().is_relative_to(output.resolve()):
             raise InputError(f"{output}: the model itself lies there ({source}); choose another folder for the result")
     # Encoded data alone comes from a run that was refused later on.
-    used = sorted(entry.name for entry in output.iterdir() if entry.name != DATA) if output.is_dir() else []
+    used = sorted(entry.name for entry in output.iterdir() if entry.name not in (DATA, LOCK)) if output.is_dir() else []
     if resume:
         if used and SETTINGS not in used:
             raise InputError(f"--resume: {output} is no folder of a run (no {SETTINGS}); choose another")
@@ -362,9 +392,13 @@ def _finish(trainer: FamilyTrainer, settings: Settings, loaded: Loaded, base: Pa
     dtype: torch.dtype | None = None
     if whole:
         dtype = checkpoint_dtype(base) if settings.save_dtype == "auto" else getattr(torch, settings.save_dtype)
-    write_weights(model, draft, state, dtype=dtype)
-    if whole:
-        write_rest(loaded.tokenizer, base, draft)
+    try:
+        write_weights(model, draft, state, dtype=dtype)
+        if whole:
+            write_rest(loaded.tokenizer, base, draft)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     # What makes the folder loadable comes last.
     for file in sorted(draft.iterdir(), key=lambda file: file.name in ("config.json", "adapter_config.json")):
         file.replace(output / file.name)

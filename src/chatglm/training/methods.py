@@ -26,6 +26,7 @@ from chatglm.chat.messages import Message
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError, UnsupportedError
 from chatglm.loading import AutoConfig, AutoModel, AutoTokenizer, Loaded, check_device, load_parts
+from chatglm.output import locked, reporting_disk_errors
 from chatglm.quantization.swap import is_quantized
 from chatglm.training.settings import Lora, Prefix, Settings
 
@@ -243,22 +244,23 @@ def _written_whole(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{output}: is no checkpoint (no config.json), and is not overwritten; choose another folder")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
     except OSError as error:
         raise InputError(f"{output}: cannot be made ({error.strerror}); choose another folder") from None
-    try:
-        yield draft
-        draft.chmod(0o755)
-        if output.exists():
-            old = draft.with_suffix(".old")
-            output.rename(old)
-            draft.rename(output)
-            shutil.rmtree(old)
-        else:
-            draft.rename(output)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with locked(output.with_name(f".{output.name}.lock"), output), reporting_disk_errors(output):
+        draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+        try:
+            yield draft
+            draft.chmod(0o755)
+            if output.exists():
+                old = draft.with_suffix(".old")
+                output.rename(old)
+                draft.rename(output)
+                shutil.rmtree(old)
+            else:
+                draft.rename(output)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def _is_of_checkpoint(entry: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from chatglm import hub
 from chatglm.chat.formats import chat_format
@@ -20,7 +20,7 @@ from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, InputError
 from chatglm.loading import AutoConfig, AutoModelForCausalLM, Loaded
 from chatglm.models.checkpoint import check_folder
-from chatglm.training.finetune import DATA, Result, Say, open_output, refuse, to_stderr, train
+from chatglm.training.finetune import DATA, Result, Say, open_output, refuse, to_stderr, train, writing
 from chatglm.training.infill import Infiller
 from chatglm.training.methods import fitting_tokenizer, prepare
 from chatglm.training.settings import Settings
@@ -50,9 +50,23 @@ def pretrain(
     refuse(settings, ("loss", "one_pass", "packing", "skip_bad_rows", "predict_with_generate"), "pre-training")
     args = arguments_of(settings)
     say = say or to_stderr(args)
+    for note in settings.notes:
+        say(note)
     start = open_output(settings, resume, overwrite)
     if resume and start is None:
         say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
+    with writing(settings, args):
+        return _pretrain(settings, args, start, overwrite and not resume, say, callbacks)
+
+
+def _pretrain(
+    settings: Settings,
+    args: TrainingArguments,
+    start: Path | None,
+    overwrite: bool,
+    say: Say,
+    callbacks: Sequence[TrainerCallback],
+) -> Result:
     base, tokenizer = _base(settings)
 
     def documents(part: str) -> Documents:
@@ -85,7 +99,7 @@ def pretrain(
         data=f"{len(learned)} documents, {learned.tokens} tokens, {zlib.crc32(learned.lengths.tobytes()):08x}",
         held_out=None if held_out is None else rows(held_out),
         start=start,
-        overwrite=overwrite and not resume,
+        overwrite=overwrite,
         say=say,
         callbacks=callbacks,
     )

@@ -156,6 +156,7 @@ class Settings:
         max_new_tokens: longest generated answer.
         infill, texts: pre-training.
         training_args: what `transformers.TrainingArguments` takes; with `learning_rate` and the like filled in.
+        notes: for people: keys of an official file that have no effect here, or were read as something else.
     """
 
     model: str | None = None
@@ -178,6 +179,7 @@ class Settings:
     infill: InfillSettings = field(default_factory=InfillSettings)
     texts: Texts = field(default_factory=Texts)
     training_args: Mapping[str, Any] = field(default_factory=lambda: {**_COMMON, **_PRESETS["lora"]})
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def base(self) -> Path:
@@ -209,7 +211,8 @@ class Settings:
         values: dict[str, Any] = {}
         peft = raw.pop("peft_config", None)
         method = raw.pop("method", None)
-        values["method"], values["peft_config"] = _method(method, peft, where)
+        notes: list[str] = []
+        values["method"], values["peft_config"] = _method(method, peft, where, notes)
         for name, kind in (("data_config", DataFiles), ("infill", InfillSettings), ("texts", Texts)):
             values[name] = _build(kind, raw.pop(name, None), f"{where}: {name}")
         if (combine := raw.pop("combine", None)) is not None:  # GLM-4's name for it
@@ -217,12 +220,9 @@ class Settings:
             if raw.setdefault("loss", said) != said:
                 raise InputError(f"{where}: combine: {combine} means loss: {said}, but loss is {raw['loss']!r}")
         if raw.pop("freezeV", False):
-            raise UnsupportedError(f"{where}: freezeV: these models have no image encoder; remove the line")
+            notes.append(f"{where}: freezeV has no effect: these models have no image encoder")
         if raw.pop("swanlab", None) not in (None, False, "disabled"):
-            raise UnsupportedError(
-                f"{where}: swanlab is not supported; remove the line (logs are train_log.jsonl and loss.png, and "
-                "TensorBoard's if it is installed)"
-            )
+            notes.append(f"{where}: swanlab has no effect; logs are train_log.jsonl, loss.png and TensorBoard's")
         lengths = [raw.pop(f"max_{part}_length", None) for part in ("input", "output")]
         if raw.get("max_length") is None:
             raw.pop("max_length", None)
@@ -239,13 +239,14 @@ class Settings:
             if (given := arguments.pop(f"_{name}", None)) is not None:
                 raw.setdefault(name, given)
         values["training_args"] = arguments
-        settings = _build(cls, {**raw, **values}, where)
+        settings = dataclasses.replace(_build(cls, {**raw, **values}, where), notes=tuple(notes))
         _check(settings, where)
         return settings
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as YAML holds it; `from_dict` gives the same settings back."""
         data = dataclasses.asdict(self)
+        del data["notes"]
         if self.peft_config is not None:
             kind = next(name for name, made in _PEFT.items() if isinstance(self.peft_config, made))
             data["peft_config"] = {"peft_type": kind, **data["peft_config"]}
@@ -312,7 +313,40 @@ def assign(data: dict[str, Any], assignment: str) -> None:
     place[keys[-1]] = value
 
 
-def _method(method: Any, peft: Any, where: str) -> tuple[str, Lora | Prefix | None]:
+# Layers of `transformers`' own GLM ("-hf" folders, which GLM-4's current files are for) and the official layer with the
+# same weights.
+_COUNTERPARTS = {
+    "query_key_value": {"q_proj", "k_proj", "v_proj"},
+    "dense": {"o_proj"},
+    "dense_h_to_4h": {"gate_up_proj"},
+    "dense_4h_to_h": {"down_proj"},
+}
+
+
+def _official_layers(lora: Lora, where: str, notes: list[str]) -> Lora:
+    """LoRA's layers by their official names.
+
+    Raises:
+        InputError: a part of an official layer is named without the rest.
+    """
+    if lora.target_modules is None or isinstance(lora.target_modules, str):
+        return lora
+    names = list(lora.target_modules)
+    for official, parts in _COUNTERPARTS.items():
+        if not parts & set(names):
+            continue
+        if missing := sorted(parts - set(names)):
+            raise InputError(
+                f"{where}: target_modules: here {', '.join(sorted(parts))} are one layer, {official}; name that "
+                f"({missing[0]} is missing for it to mean the same)"
+            )
+        place = min(names.index(part) for part in parts)
+        names = [official if n == place else name for n, name in enumerate(names) if n == place or name not in parts]
+        notes.append(f"{where}: target_modules: {', '.join(sorted(parts))} are the layer {official} here")
+    return dataclasses.replace(lora, target_modules=tuple(dict.fromkeys(names)))
+
+
+def _method(method: Any, peft: Any, where: str, notes: list[str]) -> tuple[str, Lora | Prefix | None]:
     """The method, and the adapter's settings where it has some."""
     kind = None
     if peft is not None:
@@ -332,7 +366,10 @@ def _method(method: Any, peft: Any, where: str) -> tuple[str, Lora | Prefix | No
     if kind is not None and method != implied:
         raise InputError(f"{where}: method is {method}, but peft_config is for {implied}; remove one of them")
     made = _OF_METHOD.get(method)
-    return method, None if made is None else _build(made, peft, f"{where}: peft_config")
+    if made is None:
+        return method, None
+    built = _build(made, peft, f"{where}: peft_config")
+    return method, _official_layers(built, f"{where}: peft_config", notes) if isinstance(built, Lora) else built
 
 
 def _build(kind: type[Any], data: Any, where: str) -> Any:
@@ -341,7 +378,7 @@ def _build(kind: type[Any], data: Any, where: str) -> Any:
         data = {}
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: expected a mapping, got {data!r:.80}")
-    types = {f.name: str(f.type) for f in dataclasses.fields(kind)}
+    types = {f.name: str(f.type) for f in dataclasses.fields(kind) if f.name != "notes"}
     extra = ("combine", "max_input_length", "max_output_length") if kind is Settings else ()
     values = {}
     for name, value in data.items():

@@ -17,6 +17,7 @@ import sentencepiece
 from chatglm.chat.generations import Generation
 from chatglm.chat.tokenizers import SentencePieceTokenizer
 from chatglm.errors import InputError
+from chatglm.output import working_in
 
 __all__ = ["train_tokenizer"]
 
@@ -52,6 +53,7 @@ def train_tokenizer(
         overwrite: replace a tokenizer that is there.
 
     Raises:
+        OutputError: the disk is full; a tokenizer that was there stays.
         InputError: no text, a size that cannot be met, a folder that holds a tokenizer already, another generation.
     """
     generation = Generation(generation)
@@ -68,45 +70,45 @@ def train_tokenizer(
     folder = Path(folder).expanduser()
     if (folder / "tokenizer.model").exists() and not overwrite:
         raise InputError(f"{folder / 'tokenizer.model'} is there already; choose another folder, or overwrite it")
-    written = io.BytesIO()
-    counted = _Counted(texts)
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(counted),
-            model_writer=written,
-            model_type="bpe",
-            vocab_size=size,
-            byte_fallback=True,
-            split_digits=True,
-            normalization_rule_name="identity",
-            add_dummy_prefix=True,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            max_sentencepiece_length=longest_piece,
-            max_sentence_length=4 * _LONGEST,
-            character_coverage=coverage,
-            required_chars=characters,
-            user_defined_symbols=list(symbols),
-            num_threads=threads,
-            shuffle_input_sentence=False,
-            minloglevel=2,
-        )
-    except (RuntimeError, OSError) as error:
-        if not counted.seen:
-            raise InputError("no text to learn a vocabulary from") from None
-        raise InputError(
-            f"size={size}: SentencePiece cannot make that from {counted.seen} lines ({error}); more text allows for "
-            "more pieces, and every character that is to have one takes one"
-        ) from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        file = Path(made) / "tokenizer.model"
-        file.write_bytes(written.getvalue())
-        SentencePieceTokenizer(str(file), generation=generation).save_pretrained(str(folder))
-    return SentencePieceTokenizer.from_pretrained(folder)
+    with working_in(folder):
+        written = io.BytesIO()
+        counted = _Counted(texts)
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(counted),
+                model_writer=written,
+                model_type="bpe",
+                vocab_size=size,
+                byte_fallback=True,
+                split_digits=True,
+                normalization_rule_name="identity",
+                add_dummy_prefix=True,
+                remove_extra_whitespaces=False,
+                allow_whitespace_only_pieces=True,
+                max_sentencepiece_length=longest_piece,
+                max_sentence_length=4 * _LONGEST,
+                character_coverage=coverage,
+                required_chars=characters,
+                user_defined_symbols=list(symbols),
+                num_threads=threads,
+                shuffle_input_sentence=False,
+                minloglevel=2,
+            )
+        except (RuntimeError, OSError) as error:
+            if not counted.seen:
+                raise InputError("no text to learn a vocabulary from") from None
+            raise InputError(
+                f"size={size}: SentencePiece cannot make that from {counted.seen} lines ({error}); more text "
+                "allows for more pieces, and every character that is to have one takes one"
+            ) from None
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as made:
+            file = Path(made) / "learned.model"
+            file.write_bytes(written.getvalue())
+            whole = Path(made) / "whole"
+            SentencePieceTokenizer(str(file), generation=generation).save_pretrained(str(whole))
+            for entry in sorted(whole.iterdir(), key=lambda entry: entry.name == "tokenizer.model"):
+                entry.replace(folder / entry.name)
+        return SentencePieceTokenizer.from_pretrained(folder)
 
 
 class _Counted:

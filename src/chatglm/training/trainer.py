@@ -18,6 +18,7 @@ import functools
 import importlib.util
 import json
 import math
+import os
 import re
 import shutil
 import time
@@ -61,6 +62,8 @@ def arguments_of(settings: Settings) -> TrainingArguments:
     given.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     given.setdefault("ddp_find_unused_parameters", False)  # all that is trained takes part in every step
     given["output_dir"] = str(settings.output)
+    if not torch.accelerator.is_available():
+        given["use_cpu"] = True  # without it, Accelerate connects no processes on a CPU, and each trains by itself
     fixed = {
         "remove_unused_columns": False,
         "label_names": ["shift_labels"],
@@ -69,9 +72,24 @@ def arguments_of(settings: Settings) -> TrainingArguments:
     }
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     try:
-        return TrainingArguments(**{name: value for name, value in {**given, **fixed}.items() if name in known})
-    except (ValueError, TypeError, ImportError) as error:
+        args = TrainingArguments(**{name: value for name, value in {**given, **fixed}.items() if name in known})
+        processes, started = args.world_size, int(os.environ.get("WORLD_SIZE") or 1)
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        if "deepspeed" in given:
+            raise DependencyError(
+                f"training_args.deepspeed: pip install deepspeed, or remove the line; it saves memory on several GPUs "
+                f"({reason:.200})"
+            ) from None
+        raise InputError(f"training_args: {reason}") from None
+    except (ValueError, TypeError) as error:
         raise InputError(f"training_args: {' '.join(str(error).split())}") from None
+    if started > 1 and processes == 1:
+        raise InputError(
+            f"{started} processes were started, but they are not connected, and each would train the same; start one, "
+            "or say --cpu if they are to train on CPUs"
+        )
+    return args
 
 
 def precision(settings: Settings) -> torch.dtype | None:
@@ -368,6 +386,10 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
+        except Exception:
+            if self.args.should_save:  # a full disk, most likely: a part of a checkpoint is of no use
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()

@@ -1,0 +1,145 @@
+"""Folders that a long run writes: one run at a time in each, and a full disk is one clear error.
+
+Locks are `flock`'s: the system releases them when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chatglm.errors import InputError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs at once are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["LOCK", "locked", "reporting_disk_errors", "working_in"]
+
+LOCK = ".lock"
+"""Name of the lock in a folder that is written in place."""
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+
+
+@contextmanager
+def locked(file: Path, result: Path) -> Iterator[None]:
+    """Hold the lock `file`, which is made, and removed at the end.
+
+    Args:
+        result: what the lock protects, for the message.
+
+    Raises:
+        InputError: another process holds it (the message says which), or the file cannot be made.
+    """
+    try:
+        lock = _acquire(file, result)
+    except OSError as error:
+        raise InputError(f"{result}: cannot be written ({error.strerror}); choose another folder") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
+        os.close(lock)
+
+
+@contextmanager
+def working_in(folder: Path, hint: str = "") -> Iterator[None]:
+    """Make a folder, hold its lock (`.lock` in it), and report errors of the disk, while the block runs.
+
+    A folder that was made for this, and in which nothing was written, is removed.
+
+    Raises:
+        InputError: it cannot be made, or another process is writing there.
+        OutputError: as `reporting_disk_errors`.
+    """
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
+    try:
+        with reporting_disk_errors(folder, hint), locked(folder / LOCK, folder):
+            yield
+    finally:
+        if fresh:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _acquire(file: Path, result: Path) -> int:
+    while True:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_ino == file.stat().st_ino:  # else its holder has just removed it
+                os.ftruncate(lock, 0)
+                about = f"process {os.getpid()} on {os.uname().nodename}" if hasattr(os, "uname") else "another process"
+                os.write(lock, f"{about}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+                return lock
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            held = os.pread(lock, 200, 0).decode("utf-8", "replace") if hasattr(os, "pread") else ""
+            os.close(lock)
+            if error.errno not in _BUSY:
+                raise
+            raise InputError(
+                f"{result}: another process is writing there ({held or 'just begun'}); wait for it, or choose another "
+                "folder"
+            ) from None
+        os.close(lock)
+
+
+@contextmanager
+def reporting_disk_errors(result: Path, hint: str = "") -> Iterator[None]:
+    """Turn the errors of a full or broken disk into one that names file, reason and free space.
+
+    Args:
+        result: the folder that is written.
+        hint: what to say besides, such as where the unfinished work lies.
+
+    Raises:
+        OutputError: the disk is full, a quota or a limit of file sizes is reached, or the disk cannot be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutputError) or (reason := _disk_error(error)) is None:
+            raise
+        place = getattr(error, "filename", None) or result
+        raise OutputError(
+            f"{place}: cannot be written: {reason}{_free(result)}; make room, or choose another folder{hint}"
+        ) from error
+
+
+def _disk_error(error: Exception) -> str | None:
+    """The reason, if this is an error of writing; None for every other."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return error.strerror or os.strerror(error.errno or 0)
+    text = str(error)
+    # safetensors and torch have errors of their own, which say the system's number or no reason at all.
+    if (number := re.search(r"\(os error (\d+)\)", text)) and int(number[1]) in _DISK:
+        return os.strerror(int(number[1]))
+    if isinstance(error, RuntimeError) and ("failed writing file" in text or "unexpected pos" in text):
+        return "the disk is full, or a limit of file sizes is reached"
+    return None
+
+
+def _free(folder: Path) -> str:
+    """How much room is left there."""
+    with contextlib.suppress(OSError):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        return f" ({shutil.disk_usage(there).free / 1e6:,.0f} MB are free)"
+    return ""
