@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verbose", action="store_true", help="after each answer: time to its first token, tokens/s, tokens of prompt"
     )
     generation = parser.add_argument_group(
-        "generation", "Where nothing is said, the checkpoint decides, and else the official `chat`."
+        "generation", "Defaults come from the checkpoint's generation_config.json, then from the official `chat`."
     )
     SamplingParams.add_arguments(
         generation, [option.name for option in SamplingParams.options() if option.name not in _NOT_HERE]
