@@ -403,6 +403,7 @@ def test_forms_of_formats(demo: str) -> None:
         {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a.b c", "schema": SCHEMA}}},
         {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {"response_format": {"type": "json_schema", "schema": SCHEMA}},
         {"guided_json": SCHEMA},
         {"guided_json": json.dumps(SCHEMA)},
         {"structured_outputs": {"json": SCHEMA}},
@@ -414,6 +415,26 @@ def test_forms_of_formats(demo: str) -> None:
     assert text(structured_outputs={"choice": ["ja"]}) == "ja"
     assert text(guided_grammar='root ::= "x" "y"') == "xy"
     assert text(structured_outputs={"grammar": 'root ::= "z"'}) == "z"
+
+
+def test_errors_about_formats_name_the_field_of_the_request(demo: str) -> None:
+    wrong = {"type": "nothing"}
+    for change, param in (
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": wrong}}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "schema": wrong}}, "response_format.schema"),
+        ({"response_format": {"type": "json_object", "schema": wrong}}, "response_format.schema"),
+        ({"response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern"),
+        ({"response_format": {"type": "grammar", "grammar": "("}}, "response_format.grammar"),
+        ({"guided_json": wrong}, "guided_json"),
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"guided_grammar": "("}, "guided_grammar"),
+        ({"structured_outputs": {"json": wrong}}, "structured_outputs.json"),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
+    ):
+        for stream in (False, True):
+            answer = post(demo, ASK | {"stream": stream, **change})
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["error"]["param"].startswith(param), answer.text
 
 
 def test_requests_without_a_model(over: Any, write: Writer) -> None:

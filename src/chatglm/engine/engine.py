@@ -215,7 +215,7 @@ class Engine:
 
     @property
     def max_waiting(self) -> int:
-        """The most requests in the queue."""
+        """The most answers that wait in the queue."""
         return self._scheduler.max_waiting
 
     @property

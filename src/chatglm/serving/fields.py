@@ -59,13 +59,13 @@ class OneOf:
     """
 
     def __init__(self, choose: Callable[[Any], Any]) -> None:
-        self._choose = choose
+        self.choose = choose
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_wrap_validator_function(self._validate, handler(source))
 
     def _validate(self, value: Any, whole: Any) -> Any:
-        return _adapter(self._choose(value)).validate_python(value, strict=True)
+        return _adapter(self.choose(value)).validate_python(value, strict=True)
 
 
 @lru_cache(maxsize=256)

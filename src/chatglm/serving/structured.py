@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from chatglm.errors import InputError
+from chatglm.errors import InputError, UnsupportedError
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OneOf, by_tag, wrong
 
@@ -36,6 +38,13 @@ class _JsonSchema(Strict):
     json_schema: _Schema
 
 
+class _BareSchema(Strict):
+    """llama.cpp's and Together's form: without the object around the schema."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
 class _Regex(Strict):
     type: Literal["regex"]
     pattern: str
@@ -46,19 +55,18 @@ class _Grammar(Strict):
     grammar: str = Field(description="EBNF, as in llama.cpp")
 
 
-ResponseFormat = Annotated[
-    _Text | _JsonObject | _JsonSchema | _Regex | _Grammar,
-    by_tag(
-        "type",
-        {
-            "text": _Text,
-            "json_object": _JsonObject,
-            "json_schema": _JsonSchema,
-            "regex": _Regex,
-            "grammar": _Grammar,
-        },
-    ),
-]
+_by_type = by_tag(
+    "type",
+    {"text": _Text, "json_object": _JsonObject, "json_schema": _JsonSchema, "regex": _Regex, "grammar": _Grammar},
+)
+
+
+def _format(value: Any) -> Any:
+    bare = isinstance(value, dict) and value.get("type") == "json_schema" and value.get("schema") is not None
+    return _BareSchema if bare and value.get("json_schema") is None else _by_type.choose(value)
+
+
+ResponseFormat = Annotated[_Text | _JsonObject | _JsonSchema | _BareSchema | _Regex | _Grammar, OneOf(_format)]
 
 
 def _schema(value: Any) -> Any:
@@ -99,10 +107,19 @@ class Guided(Strict):
         Raises:
             InputError: there are several, or a schema in a string is not JSON.
         """
+        found = self._formats()
+        if len(found) > 1:
+            first, second, *_ = found
+            raise InputError(f"{second}: cannot be given together with {first}")
+        if found:
+            return next(iter(found.values()))
+        return None if self.response_format is None else {"type": "text"}
+
+    def _formats(self) -> dict[str, dict[str, Any]]:
+        """By the name of the field that asks for it."""
         found: dict[str, dict[str, Any]] = {}
-        given = self.response_format
-        if given is not None and not isinstance(given, _Text):
-            found["response_format"] = _plain(given)
+        if self.response_format is not None and not isinstance(self.response_format, _Text):
+            found["response_format"] = _plain(self.response_format)
         more: dict[str, tuple[str, Any]] = {
             f"guided_{kind}": (kind, getattr(self, f"guided_{kind}")) for kind in ("json", "regex", "choice", "grammar")
         }
@@ -119,17 +136,36 @@ class Guided(Strict):
         for name, (kind, value) in more.items():
             if value is not None:
                 found[name] = _of_guided(name, kind, value)
-        if len(found) > 1:
-            first, second, *_ = found
-            raise InputError(f"{second}: cannot be given together with {first}")
-        if found:
-            return next(iter(found.values()))
-        return None if given is None else {"type": "text"}
+        return found
+
+    @contextmanager
+    def naming_its_fields(self) -> Iterator[None]:
+        """Make errors about the format name the field of this request that holds it."""
+        try:
+            yield
+        except (InputError, UnsupportedError) as error:
+            for name, made in self._formats().items():
+                if (text := _renamed(str(error), name, made)) is not None:
+                    raise type(error)(text) from error
+            raise
+
+
+def _renamed(text: str, name: str, made: Mapping[str, Any]) -> str | None:
+    """The words of an error with the name of the field in front; None if they are about something else."""
+    own = name == "response_format"
+    for place in ("response_format.json_schema.schema", "response_format.schema"):
+        if text.startswith(place):
+            bare = own and "json_schema" not in made  # llama.cpp's form
+            return ("response_format.schema" if bare else place if own else name) + text.removeprefix(place)
+    for kind, front, field in (("regex", "regular expression:", "pattern"), ("grammar", "grammar:", "grammar")):
+        if made["type"] == kind and text.startswith(front):
+            return f"response_format.{field}: {text}" if own else f"{name}: {text}"
+    return None
 
 
 def _plain(given: Any) -> dict[str, Any]:
-    if isinstance(given, _JsonObject) and given.schema_ is not None:
-        return {"type": "json_schema", "json_schema": {"schema": given.schema_}}
+    if isinstance(given, _JsonObject | _BareSchema) and given.schema_ is not None:
+        return {"type": given.type, "schema": given.schema_}
     made: dict[str, Any] = given.model_dump(by_alias=True, exclude_none=True)
     if isinstance(given, _JsonSchema):  # nulls within a schema have a meaning
         made["json_schema"]["schema"] = given.json_schema.schema_

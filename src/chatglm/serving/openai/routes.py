@@ -45,14 +45,17 @@ def router(service: Service) -> APIRouter:
         served, with_usage = service.find(body.model), body.usage_wanted()
         messages, options = body.asked()
         options |= {"adapter": served.adapter, "client": client_of(request)}
-        if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
-            for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
-                note_dropped(what)
-        deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options), body.n or 1)
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
-        if body.stream:
-            return EventStream(chat_events(head, await first_of(request, deltas), with_usage, body.old_calls))
-        answers, total = await whole_of(request, deltas), UsageTotal()
+        with body.naming_its_fields():
+            if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
+                for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
+                    note_dropped(what)
+            deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options), body.n or 1)
+            if body.stream:
+                begun = await first_of(request, deltas)
+                return EventStream(chat_events(head, begun, with_usage, body.old_calls))
+            answers = await whole_of(request, deltas)
+        total = UsageTotal()
         for answer in answers:
             total.add(answer.finish)
         choices = [chat_choice(number, answer, body.old_calls) for number, answer in enumerate(answers)]
