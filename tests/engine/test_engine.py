@@ -14,7 +14,7 @@ from transformers import GlmConfig, GlmForCausalLM, LlamaConfig, LlamaForCausalL
 from chatglm.engine.engine import Engine, Request
 from chatglm.engine.runners import NativeRunner, TorchRunner, runner_for
 from chatglm.engine.speculation import Guess
-from chatglm.errors import InputError, QueueFullError
+from chatglm.errors import InputError, QueueFullError, UnsupportedError
 from chatglm.kernels import native
 from chatglm.params import SamplingParams
 
@@ -458,3 +458,28 @@ def test_one_client_with_many_long_answers_does_not_hold_up_another(name: str, p
     assert engine.stats().pages_used == 0
     with pytest.raises(InputError, match="257 answers are asked for at once"):
         engine.check_size(257)
+
+
+def test_latent_attention_is_refused_by_name() -> None:
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    from chatglm.engine.runners import runner_for
+
+    config = DeepseekV3Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        first_k_dense_replace=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        max_position_embeddings=64,
+    )
+    with pytest.raises(UnsupportedError, match="deepseek_v3: multi-head latent attention"):
+        runner_for(DeepseekV3ForCausalLM(config))

@@ -127,3 +127,25 @@ def test_labels_alone_are_required(version: str, loaded) -> None:
     """Whatever else looks for labels in the signature, as accelerate's and TRL's trainers do, finds one."""
     model, _ = loaded(version)
     assert find_labels(type(model)) == ["labels"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_prefix_tuning_of_peft_finds_the_sizes(version: str, checkpoint, tmp_path: Path) -> None:
+    """Without being told: layers, heads and width of keys and values; and it trains and generates."""
+    from peft import PrefixTuningConfig, get_peft_model
+
+    model = AutoModel.from_pretrained(checkpoint(version)).float()
+    config = model.config
+    assert config.to_dict().get("num_key_value_heads", config.num_attention_heads) == (
+        getattr(config, "multi_query_group_num", None) or config.num_attention_heads
+    )
+    config.save_pretrained(tmp_path)
+    assert "num_key_value_heads" not in (tmp_path / "config.json").read_text("utf-8")
+    assert type(config).from_dict(config.to_dict()).to_dict() == config.to_dict()
+    if version == "chatglm":  # its positions depend on where the prompt ends, which virtual tokens would move
+        return
+    adapted = get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    ids = AutoTokenizer.from_pretrained(checkpoint(version))("你好", return_tensors="pt")["input_ids"]
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    assert adapted.prompt_encoder["default"].embedding.weight.grad.abs().sum() > 0
+    assert adapted.generate(input_ids=ids, max_new_tokens=2, do_sample=False).shape[1] == ids.shape[1] + 2

@@ -276,3 +276,12 @@ def test_paths_of_data(tmp_path: Path) -> None:
     assert files.path("train") == Path("/data/a.json")
     assert files.path("val") == Path("/b.json")
     assert files.path("test") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("fp16", "float16"), ("half", "float16"), ("bf16", "bfloat16"), ("fp32", "float32"), ("torch.float16", "float16")],
+)
+def test_names_of_data_types(said: str, meant: str) -> None:
+    made = Settings.from_dict({"method": "lora", "dtype": said, "save_dtype": said})
+    assert (made.dtype, made.save_dtype) == (meant, meant)

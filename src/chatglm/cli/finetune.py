@@ -16,26 +16,26 @@ PREVIEW = "preview"
 SHARED: tuple[tuple[str, str, Any, str], ...] = (
     ("--output", "training_args.output_dir", str, "folder for the result, its logs and checkpoints"),
     ("--val-file", "data_config.val_file", str, "data to evaluate on"),
-    ("--epochs", "training_args.num_train_epochs", float, "how often the data is gone through (default: 3)"),
-    ("--steps", "training_args.max_steps", int, "stop after so many steps instead"),
+    ("--epochs", "training_args.num_train_epochs", float, "number of epochs (default: 3)"),
+    ("--steps", "training_args.max_steps", int, "number of steps, in place of --epochs"),
     ("--lr", "training_args.learning_rate", float, "learning rate (default: by the method)"),
-    ("--batch-size", "training_args.per_device_train_batch_size", int, "rows of a batch on each device (default: 4)"),
-    ("--accumulate", "training_args.gradient_accumulation_steps", int, "batches of a step"),
-    ("--max-length", "max_length", int, "longest example, and room of a row, in tokens (default: 1024)"),
-    ("--seed", "training_args.seed", int, "same seed, same run (default: 42)"),
+    ("--batch-size", "training_args.per_device_train_batch_size", int, "rows in a batch, on each device (default: 4)"),
+    ("--accumulate", "training_args.gradient_accumulation_steps", int, "gradient accumulation steps (default: 1)"),
+    ("--max-length", "max_length", int, "longest example and length of a row, in tokens (default: 1024)"),
+    ("--seed", "training_args.seed", int, "random seed (default: 42)"),
     ("--log-every", "training_args.logging_steps", int, "steps between records of the loss (default: 10)"),
     ("--save-every", "training_args.save_steps", int, "steps between checkpoints (default: 500)"),
-    ("--eval-every", "training_args.eval_steps", int, "steps between evaluations (default: an epoch)"),
+    ("--eval-every", "training_args.eval_steps", int, "steps between evaluations (default: every epoch)"),
     ("--method", "method", str, "full, lora (default), ptuning, freeze"),
     ("--lora-rank", "peft_config.r", int, "LoRA: rank (default: 8)"),
-    ("--target-modules", "peft_config.target_modules", str, "LoRA: layers, by commas, or all-linear"),
+    ("--target-modules", "peft_config.target_modules", str, "LoRA: layers, separated by commas, or all-linear"),
     ("--prefix-tokens", "peft_config.num_virtual_tokens", int, "P-tuning: virtual tokens (default: 128)"),
-    ("--layers", "trainable_layers", int, "freeze: train the last so many blocks (default: 3)"),
+    ("--layers", "trainable_layers", int, "freeze: number of last blocks to train (default: 3)"),
 )
 SWITCHES: tuple[tuple[str, str, str], ...] = (
     ("--bf16", "training_args.bf16", "compute in bfloat16"),
     ("--fp16", "training_args.fp16", "compute in float16"),
-    ("--cpu", "training_args.use_cpu", "use no GPU"),
+    ("--cpu", "training_args.use_cpu", "train on the CPU"),
     ("--gradient-checkpointing", "training_args.gradient_checkpointing", "less memory, more time"),
 )
 ONLY_OF = {"--lora-rank": "lora", "--target-modules": "lora", "--prefix-tokens": "ptuning", "--layers": "freeze"}
@@ -48,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "data",
         nargs="*",
         metavar="DATA",
-        help=".json or .jsonl file with dialogues, or the folder that names in --settings are relative to; after the "
-        "word `preview`: print dialogues with what is learned in colour, and train nothing",
+        help=".json, .jsonl, .csv, .tsv or .parquet file with dialogues, or the folder of the files that --settings "
+        "names; `preview DATA` prints dialogues with the learned text in colour, and trains nothing",
     )
     parser.add_argument("--loss", metavar="TURNS", help="learned turns: all (default), last, split")
-    parser.add_argument("--no-packing", action="store_true", help="one example to a row")
-    parser.add_argument("--skip-bad-rows", action="store_true", help="leave bad rows out and list them")
+    parser.add_argument("--no-packing", action="store_true", help="put each example into a row of its own")
+    parser.add_argument("--skip-bad-rows", action="store_true", help="skip rows that cannot be read, and list them")
     parser.add_argument(
         "--generate", action="store_true", help="score generated answers at every evaluation (Rouge, BLEU)"
     )

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(32, 64, 128),
         metavar="N",
-        help="weights of a row that share a scale: 32, 64 or 128 (default: 128)",
+        help="weights that share a scale: 32, 64 or 128 (default: 128)",
     )
     parser.add_argument(
         "--scheme",
@@ -40,12 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=("rtn", "gptq"),
         default="rtn",
-        help="rtn: round to nearest (default); gptq: let the layer's outputs on calibration data decide",
+        help="rtn: round to nearest (default); gptq: minimize the error of each layer's outputs on calibration data",
     )
-    parser.add_argument("--calibration", metavar="DATA", help="gptq: .txt, .jsonl with texts, or dialogues")
+    parser.add_argument(
+        "--calibration", metavar="DATA", help="gptq calibration data: .txt, .jsonl with texts, or dialogues"
+    )
     parser.add_argument("--samples", type=int, default=128, metavar="N", help="gptq: passages (default: 128)")
     parser.add_argument("--length", type=int, default=512, metavar="N", help="longest passage in tokens (default: 512)")
-    parser.add_argument("--no-act-order", action="store_true", help="gptq: columns in their own order")
+    parser.add_argument("--no-act-order", action="store_true", help="gptq: keep the columns in their order")
     parser.add_argument("--head", action="store_true", help="quantise the output head too")
     parser.add_argument("--embedding", action="store_true", help="quantise the input embedding too")
     parser.add_argument(
@@ -54,8 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="chatglm",
         help="gptq: write AutoGPTQ's checkpoint format (4 bits, groups)",
     )
-    parser.add_argument("--perplexity", metavar="DATA", help="measure it on this, before and after; loads both models")
-    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument(
+        "--perplexity", metavar="DATA", help="measure perplexity on it before and after; loads both models"
+    )
+    parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace the checkpoint in the output folder")
 
 

@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.9995,
         metavar="SHARE",
-        help="share of the text's characters that get pieces, the others being spelled in bytes (default: 0.9995)",
+        help="share of characters that get a piece; others become bytes (default: 0.9995)",
     )
     parser.add_argument(
         "--symbol", action="append", default=[], metavar="TEXT", help="text that is always one piece; may be repeated"
     )
-    parser.add_argument("--field", default="text", help="of .jsonl rows (default: text)")
+    parser.add_argument("--field", default="text", help="name of the text in .jsonl rows (default: text)")
     parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
 
 

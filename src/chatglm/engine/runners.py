@@ -225,11 +225,19 @@ class TorchRunner(Runner):
 
     Args:
         store: dtype of keys and values; default: the model's; int16 and int8 with a scale for each token of each group.
+
+    Raises:
+        UnsupportedError: the model keeps something else than keys and values of heads (DeepSeek's latent attention).
     """
 
     def __init__(self, model: Any, store: torch.dtype | None = None) -> None:
         super().__init__(model)
         config = self._base.config.get_text_config()
+        if getattr(config, "kv_lora_rank", None):
+            raise UnsupportedError(
+                f"{config.model_type}: multi-head latent attention (`kv_lora_rank` in config.json) is not supported; "
+                "use the model's own generate"
+            )
         self.device, self.dtype = self._base.device, self._base.dtype
         self._store = store or self.dtype
         heads = config.num_attention_heads

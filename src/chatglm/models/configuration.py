@@ -194,6 +194,15 @@ class ChatGLMConfig(_FamilyConfig):
     attention_softmax_in_fp32: bool = True
     fp32_residual_connection: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """Every field. `num_key_value_heads` too, an attribute by another name, because PEFT's prefix tuning looks for
+        it here. Saved files have the official names alone.
+        """
+        return {**super().to_dict(), "num_key_value_heads": self.multi_query_group_num}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_diff_dict().items() if name != "num_key_value_heads"}
+
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = False  # the head is always a weight of its own, whatever the official config says

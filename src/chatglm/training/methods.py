@@ -28,7 +28,7 @@ from chatglm.errors import CheckpointError, DependencyError, InputError, Tokeniz
 from chatglm.loading import AutoConfig, AutoModel, AutoTokenizer, Loaded, check_device, load_parts
 from chatglm.output import locked, reporting_disk_errors
 from chatglm.quantization.swap import is_quantized
-from chatglm.training.settings import Lora, Prefix, Settings
+from chatglm.training.settings import DTYPES, Lora, Prefix, Settings
 
 __all__ = [
     "ALL_LAYERS",
@@ -332,6 +332,7 @@ def merge(
         raise CheckpointError(f"{adapter}: no adapter_config.json; give the folder that a LoRA run wrote")
     if read_json(adapter / "adapter_config.json").get("peft_type") != "LORA":
         raise UnsupportedError(f"{adapter}: only LoRA adapters can be merged")
+    dtype = DTYPES.get(dtype, dtype)
     if dtype not in ("auto", "float32", "float16", "bfloat16"):
         raise InputError(f"dtype is {dtype!r}; must be auto, float32, float16 or bfloat16")
     check_device(device)

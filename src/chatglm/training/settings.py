@@ -27,6 +27,9 @@ from chatglm.training.infill import InfillSettings
 
 __all__ = ["METHODS", "RENAMED", "DataFiles", "Lora", "Prefix", "Settings", "Texts", "assign", "read_yaml"]
 
+DTYPES = {"fp32": "float32", "float": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+"""Other names of data types."""
+
 METHODS = ("full", "lora", "ptuning", "freeze")
 
 # Where neither file nor command line says it. Learning rates: full and freeze as is usual for models of billions of
@@ -212,6 +215,9 @@ class Settings:
         peft = raw.pop("peft_config", None)
         method = raw.pop("method", None)
         notes: list[str] = []
+        for name in ("dtype", "save_dtype"):
+            if isinstance(given := raw.get(name), str):
+                raw[name] = DTYPES.get(given.removeprefix("torch."), given.removeprefix("torch."))
         values["method"], values["peft_config"] = _method(method, peft, where, notes)
         for name, kind in (("data_config", DataFiles), ("infill", InfillSettings), ("texts", Texts)):
             values[name] = _build(kind, raw.pop(name, None), f"{where}: {name}")
