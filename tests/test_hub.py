@@ -108,7 +108,7 @@ def test_safetensors_are_preferred(server: FakeHub, cache: Path, small: Path, tm
     from safetensors.torch import save_file
 
     from chatglm.models.checkpoint import weight_files
-    from chatglm.quantization.store import mapped
+    from chatglm.models.weights import mapped
 
     folder = Path(shutil.copytree(small, tmp_path / "both"))
     tensors = mapped(weight_files(folder))

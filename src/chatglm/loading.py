@@ -4,8 +4,9 @@
 what `load_to_answer` returns, which where the native decoder can run the model is no more than its weights: to import
 `transformers`' model classes takes longer than to load a 6B model.
 
-The Auto classes are `transformers`' own, with this family registered; only `AutoTokenizer` looks first whether the
-folder is one of ours, because some people's copies lack the line that names the tokenizer class.
+The Auto classes are those of `transformers`, with this family registered, and look at a folder first: what is wrong
+with its config.json is then a `CheckpointError` as everywhere, and never keeps them waiting. `AutoTokenizer` knows a
+folder by its contents, because some people's copies lack the line that names the tokenizer class.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from chatglm import hub
 from chatglm.chat.formats import ChatFormat, chat_format
 from chatglm.chat.generations import read_generation, read_json
 from chatglm.chat.tokenizers import ChatGLMTokenizer
-from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError
+from chatglm.errors import CheckpointError, InputError, TokenizerError
 from chatglm.models import native
+from chatglm.models.adapters import with_adapter
 from chatglm.models.bare import BareModel
-from chatglm.models.checkpoint import check_folder, weight_files
+from chatglm.models.checkpoint import check_folder, named_folder, read_config, weight_files
+from chatglm.models.fit import check_fit
+from chatglm.models.generation_config import read_generation_config
 from chatglm.models.memory import read_back, read_in, to_huge_pages, to_huge_pages_behind
 from chatglm.models.registration import register_models, without_models
+from chatglm.models.weights import headers, mapped
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
 from chatglm.quantization.settings import QuantizationConfig
-from chatglm.quantization.store import mapped
 from chatglm.quantization.swap import is_quantized, pack, swap
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ __all__ = [
 ]
 
 _PREFIX = "transformer.prefix_encoder."
+_PREFIX_PARTS = ("embedding.weight", "trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias")
+_MAX_VIRTUAL_TOKENS = 1 << 16
 
 
 def __getattr__(name: str) -> Any:
@@ -98,14 +104,22 @@ def _local(name: Any, part: hub.Part, kwargs: dict[str, Any]) -> Any:
 
 
 class _ById:
-    """A class of `transformers` whose `from_pretrained` finds repository ids of this family in every cache."""
+    """A class of `transformers` whose `from_pretrained` finds repository ids of this family in every cache, and looks
+    at a folder before `transformers` does.
+    """
 
     part: hub.Part = "model"
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers`."""
+        """As in `transformers`.
+
+        Raises:
+            CheckpointError: there is no such folder, or its config.json cannot be read.
+            ConfigError, UnsupportedError: it describes a model that is not one of the family.
+        """
         name = _local(pretrained_model_name_or_path, cls.part, kwargs)
+        _check_config(name, kwargs)
         return super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]
 
 
@@ -127,10 +141,29 @@ class AutoTokenizer:
         """
         pretrained_model_name_or_path = _local(pretrained_model_name_or_path, "tokenizer", kwargs)
         folder = Path(pretrained_model_name_or_path)
-        if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "chatglm":
+        if (folder / "config.json").exists() and read_json(folder / "config.json").get("model_type") == "chatglm":
             kwargs.pop("trust_remote_code", None)
             return ChatGLMTokenizer.from_pretrained(folder, *args, **kwargs)
+        if named_folder(pretrained_model_name_or_path) and not folder.is_dir():
+            raise CheckpointError(f"{folder!s:.300}: no such folder; give the path of a downloaded checkpoint")
         return transformers.AutoTokenizer.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+
+def _check_config(path: Any, asked: dict[str, Any]) -> None:
+    """Raise `CheckpointError` where a name means a folder, and there is none, or its config.json cannot be read.
+
+    Args:
+        asked: keyword arguments of `from_pretrained`.
+    """
+    if path is None or asked.get("gguf_file"):
+        return
+    folder = Path(path).joinpath(asked.get("subfolder") or "")
+    if folder.is_file() or not named_folder(path):
+        return  # a configuration's file, or a repository of the hub
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder!s:.300}: no such folder; give the path of a downloaded ChatGLM checkpoint")
+    if not (folder / "adapter_config.json").is_file() or (folder / "config.json").exists():
+        read_config(folder)
 
 
 @dataclass(frozen=True)
@@ -219,7 +252,8 @@ def load_to_answer(
     model: Any = None
     with without_models():
         opened = _open(path, adapter)
-        if opened.adapter is None and prefix is None and not kwargs.keys() - {"device", "dtype"}:
+        plain = opened.adapter is None and not (opened.folder / "adapter_config.json").exists()
+        if plain and prefix is None and not kwargs.keys() - {"device", "dtype"}:
             model = _bare_model(opened, store, **kwargs)
     if model is None:
         model = _whole_model(opened, prefix, **kwargs)
@@ -248,9 +282,10 @@ def _open(path: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] |
         if adapter is not None:
             raise InputError(f"{folder} is an adapter itself; give the base model's folder as path")
         adapter, folder = folder, _base_of(folder)
-    check_folder(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tensors = check_folder(folder)
     config = AutoConfig.from_pretrained(folder)
+    check_fit(folder, config, tensors)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.generation != read_generation(folder) or max(tokenizer.control_ids) >= config.vocab_size:
         raise TokenizerError(
             f"{folder}: its tokenizer is a {tokenizer.generation} one with ids up to {max(tokenizer.control_ids)}, its "
@@ -311,10 +346,16 @@ def _whole_model(opened: _Opened, prefix: str | os.PathLike[str] | None, **kwarg
     with _quiet_off_terminal():
         model = AutoModel.from_pretrained(opened.folder, config=config, **kwargs)
     if state is not None:
-        try:
-            model.transformer.prefix_encoder.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"{prefix}: this P-tuning state was made for another model ({error})") from None
+        encoder = model.transformer.prefix_encoder
+        for name, wanted in encoder.state_dict().items():
+            if name not in state:
+                raise CheckpointError(f"{prefix}: holds no {_PREFIX}{name}; the P-tuning state is incomplete")
+            if state[name].shape != wanted.shape:
+                found, needed = ("×".join(map(str, shape)) for shape in (state[name].shape, wanted.shape))
+                raise CheckpointError(
+                    f"{prefix}: made for another model: its tensor {_PREFIX}{name} is {found}, this model's is {needed}"
+                )
+        encoder.load_state_dict(state)
     if opened.adapter is not None:
         model = _with_adapter(model, opened.adapter)
     return model
@@ -332,11 +373,14 @@ def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, 
     model, about = BareModel(config), getattr(config, "quantization_config", None)
     chosen = None
     if about is not None:
-        settings = QuantizationConfig(**about)
+        settings = QuantizationConfig.from_dict(about)
         if settings.scheme == "gptq":
             return None  # is repacked by module, not by tensor
-        chosen = settings.choose(model)
-        swap(model, chosen, settings.made())
+        try:
+            chosen = settings.choose(model)
+            swap(model, chosen, settings.made())
+        except InputError:
+            return None
     files = weight_files(opened.folder)
     read_in(files)
     if not _fill(model, mapped(files), dtype):
@@ -345,7 +389,7 @@ def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, 
     config.dtype = dtype
     if chosen is not None:
         pack(model, chosen)
-    model.generation_config = _generation_config(opened)
+    model.generation_config = read_generation_config(opened.folder, config)
     return model if native.decoder_of(model, store) is not None else None
 
 
@@ -377,15 +421,6 @@ def _fill(model: BareModel, tensors: dict[str, torch.Tensor], dtype: torch.dtype
             if hasattr(head, kind):
                 setattr(table, kind, getattr(head, kind))
     return True
-
-
-def _generation_config(opened: _Opened) -> Any:
-    """As `from_pretrained` makes it."""
-    from transformers import GenerationConfig
-
-    if (opened.folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(opened.folder)
-    return GenerationConfig.from_model_config(opened.config)
 
 
 @contextmanager
@@ -421,22 +456,25 @@ def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"{file}: no such file; give the folder that the P-tuning run wrote")
+    headers(files)
     state = {name.removeprefix(_PREFIX): held for name, held in mapped(files).items() if name.startswith(_PREFIX)}
     if "embedding.weight" not in state:
         raise CheckpointError(f"{path}: holds no P-tuning state (no {_PREFIX}embedding.weight)")
+    table = state["embedding.weight"]
+    if table.ndim != 2 or not 1 <= table.shape[0] <= _MAX_VIRTUAL_TOKENS:
+        raise CheckpointError(
+            f"{path}: {_PREFIX}embedding.weight has the shape {tuple(table.shape)}; it must be a row for each of 1 to "
+            f"{_MAX_VIRTUAL_TOKENS:,} virtual tokens"
+        )
+    for name, tensor in state.items():
+        if name not in _PREFIX_PARTS or not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {_PREFIX}{name:.100} ({tensor.dtype}) is no part of a P-tuning state")
     return state
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError:
-        raise DependencyError("adapters need the peft package: pip install 'chatglm[peft]'") from None
-    if not (folder / "adapter_config.json").is_file():
-        raise CheckpointError(f"{folder}: no adapter_config.json; give the folder that PEFT saved")
-    config = PeftConfig.from_pretrained(str(folder))
-    if is_quantized(model):
-        from chatglm.quantization.lora import adapt
+    if not is_quantized(model):
+        return with_adapter(model, folder)
+    from chatglm.quantization.lora import adapt
 
-        adapt(config)
-    return PeftModel.from_pretrained(model, str(folder), config=config)
+    return with_adapter(model, folder, adapt)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from chatglm.errors import CheckpointError
-from chatglm.quantization.store import ALIGNMENT, Source, StreamWriter, tensors_of
+from chatglm.models.weights import tensors_of
+from chatglm.quantization.store import ALIGNMENT, Source, StreamWriter
 
 TENSORS = {
     "a.weight": torch.arange(1024, dtype=torch.int32).view(torch.uint8),

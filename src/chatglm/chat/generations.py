@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chatglm.errors import CheckpointError, ConfigError
+from chatglm.chat.files import read_json
+from chatglm.errors import ConfigError
 
 __all__ = [
     "CONFIG_KEY",
@@ -76,7 +77,7 @@ def detect_generation(
     if (named := config.get(CONFIG_KEY)) is not None:
         try:
             return Generation(named)
-        except ValueError:
+        except (ValueError, TypeError):
             known = ", ".join(g.value for g in Generation)
             raise ConfigError(f"config.json: {CONFIG_KEY} is {named!r}; it must be one of {known}") from None
     if config.get("position_encoding_2d") is not None or config.get("inner_hidden_size") is not None:
@@ -92,7 +93,7 @@ def detect_generation(
     if "<|user|>" in json.dumps(tokenizer_config, ensure_ascii=False):
         return Generation.CHATGLM3
     # Every official ChatGLM2 config was written by 4.27; ChatGLM3 came with 4.30.
-    version = re.match(r"(\d+)\.(\d+)", str(config.get("transformers_version", "")))
+    version = re.match(r"(\d{1,4})\.(\d{1,4})", str(config.get("transformers_version", "")))
     if version and (int(version[1]), int(version[2])) < (4, 30):
         return Generation.CHATGLM2
     return Generation.CHATGLM3
@@ -102,24 +103,8 @@ def _largest_id(config: Mapping[str, Any]) -> int:
     """The largest token id that a v2-shaped config admits to; only GLM-4's vocabulary passes 100,000."""
     eos = config.get("eos_token_id")
     ids = [*eos] if isinstance(eos, list) else [eos]
-    return max(int(i or 0) for i in [*ids, config.get("padded_vocab_size"), config.get("vocab_size")])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        CheckpointError: the file is missing, is not JSON, or holds no object.
-    """
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; is {path.parent} a complete ChatGLM checkpoint folder?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); download the file again") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: holds {type(data).__name__} where an object is expected; download it again")
-    return data
+    found = [*ids, config.get("padded_vocab_size"), config.get("vocab_size")]
+    return max((number for number in found if isinstance(number, int)), default=0)
 
 
 def read_generation(folder: str | Path) -> Generation:

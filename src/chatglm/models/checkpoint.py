@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import struct
-import zipfile
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from chatglm.chat.generations import read_json
+from chatglm.chat.files import read_json, size_of
 from chatglm.errors import CheckpointError
+from chatglm.models.weights import About, headers
 
-__all__ = ["check_folder", "check_missing", "read_json", "weight_files"]
+__all__ = ["check_folder", "check_missing", "named_folder", "read_config", "read_json", "weight_files"]
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -21,78 +21,110 @@ def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights of `folder`: safetensors before .bin, one file before shards.
 
     Raises:
-        CheckpointError: there are none, or the index names a file that is not there.
+        CheckpointError: there are none, or the index names a file that is not there, or outside of the folder.
     """
     for single, index in zip(_SINGLE, _INDEX, strict=True):
-        if (folder / single).is_file():
+        if _exists(folder / single):
+            size_of(folder / single)
             return [folder / single]
-        if (folder / index).is_file():
-            weight_map = read_json(folder / index).get("weight_map")
-            if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-                raise CheckpointError(f"{folder / index}: has no valid `weight_map`; download it again")
-            names = sorted(set(weight_map.values()))
-            if missing := [name for name in names if not (folder / name).is_file()]:
-                raise CheckpointError(
-                    f"{folder}: {len(missing)} of {len(names)} weight files are missing (first: {missing[0]}); "
-                    "download the rest of the checkpoint"
-                )
-            return [folder / name for name in names]
+        if _exists(folder / index):
+            return _shards(folder, folder / index)
     raise CheckpointError(
         f"{folder}: no weights: expected {' or '.join(_SINGLE)}, or their sharded form with its .index.json; "
         "download the checkpoint again"
     )
 
 
-def check_folder(folder: Path) -> None:
-    """Raise `CheckpointError` unless `folder` is a ChatGLM checkpoint whose weight files are all there and whole."""
-    if not folder.exists():
+def _shards(folder: Path, index: Path) -> list[Path]:
+    about = read_json(index)
+    weight_map = about.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: has no valid `weight_map`; download it again")
+    if not isinstance(about.get("metadata") or {}, dict):
+        raise CheckpointError(f"{index}: `metadata` is not an object; download it again")
+    suffix = ".safetensors" if ".safetensors." in index.name else ".bin"
+    for name in weight_map.values():
+        # A name stays in the folder. Links there may lead out of it, as those of the hub's cache do.
+        plain = isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
+        if not plain or not name.endswith(suffix) or len(name) > 255:
+            raise CheckpointError(
+                f"{index}: `weight_map` names {name!r:.100}, and only files *{suffix} of this folder may stand there"
+            )
+    names = sorted(set(weight_map.values()))
+    if missing := [name for name in names if not _exists(folder / name)]:
         raise CheckpointError(
-            f"{folder}: no such folder; give a checkpoint's folder, or a repository id such as THUDM/chatglm3-6b"
+            f"{folder}: {len(missing)} of {len(names)} weight files are missing (first: {missing[0]}); "
+            "download the rest of the checkpoint"
+        )
+    for name in names:
+        size_of(folder / name)
+    return [folder / name for name in names]
+
+
+def _exists(path: Path) -> bool:
+    """Whether anything is there, be it a pipe, or a link that leads nowhere: `size_of` then says what it is."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be reached ({error.strerror})") from None
+    return True
+
+
+def named_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a name can only mean a folder, and not a repository `owner/name` of the hub."""
+    text = os.fspath(path)
+    try:
+        found = Path(text).exists()
+    except OSError:  # too long, a circle of links
+        found = True
+    return found or text.startswith((".", "~", os.sep)) or text.count("/") != 1 or os.path.isabs(text)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json.
+
+    Raises:
+        CheckpointError: it is missing, is not JSON, names another file to be read in its place, or has a field of a
+            wrong type that `transformers` reads before any class of this family is known.
+    """
+    config = read_json(folder / "config.json")
+    if not isinstance(config.get("model_type", ""), str):
+        raise CheckpointError(
+            f"{folder / 'config.json'}: model_type is {config['model_type']!r:.60}; it must be a string"
+        )
+    classes = config.get("auto_map", {})
+    if not isinstance(classes, dict) or not all(isinstance(name, str | list) for name in classes.values()):
+        raise CheckpointError(f"{folder / 'config.json'}: auto_map is {classes!r:.60}; it must be an object of names")
+    if "configuration_files" in config:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: configuration_files is not supported; the configuration must stand here"
+        )
+    return config
+
+
+def check_folder(folder: Path) -> dict[str, tuple[Path, About]]:
+    """Raise `CheckpointError` unless `folder` is a ChatGLM checkpoint whose weight files are all there and whole.
+
+    Returns:
+        file, shape and type of every tensor in it.
+    """
+    if not _exists(folder):
+        raise CheckpointError(
+            f"{folder!s:.300}: no such folder; give a checkpoint's folder, or a repository id such as THUDM/chatglm3-6b"
         )
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give the folder that holds it")
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     if (kind := config.get("model_type")) != "chatglm":
         hint = (
             " (a transformers-native GLM folder: load it with transformers itself)"
             if str(kind) in ("glm", "glm4")
             else ""
         )
-        raise CheckpointError(f"{folder / 'config.json'}: model_type is {kind!r}, not 'chatglm'{hint}")
-    for file in weight_files(folder):
-        (_check_safetensors if file.suffix == ".safetensors" else _check_bin)(file)
-
-
-def _check_safetensors(file: Path) -> None:
-    """A safetensors file says in its header how long it must be (github.com/huggingface/safetensors, "Format")."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        header = stream.read(length) if length <= size - 8 else b""
-    try:
-        tensors = json.loads(header)
-        end = max((info["data_offsets"][1] for name, info in tensors.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise CheckpointError(f"{file}: not a whole safetensors file (unreadable header); {_again(file)}") from None
-    if size != 8 + length + end:
-        raise CheckpointError(f"{file}: {size:,} bytes where its header says {8 + length + end:,}; {_again(file)}")
-
-
-def _check_bin(file: Path) -> None:
-    """torch.save writes a zip archive (since 1.6), whose directory stands at the end: a cut file has none."""
-    with file.open("rb") as stream:
-        head = stream.read(2)
-    # Files from before torch 1.6 are a bare pickle (0x80 …); torch.load(weights_only=True) judges those itself.
-    if head == b"\x80\x02":
-        return
-    if head != b"PK" or not zipfile.is_zipfile(file):
-        what = "a Git LFS pointer" if file.stat().st_size < 1024 else "cut short or damaged"
-        raise CheckpointError(f"{file}: not a whole torch file ({what}); {_again(file)}")
-
-
-def _again(file: Path) -> str:
-    return f"download {file.name} again"
+        raise CheckpointError(f"{folder / 'config.json'}: model_type is {kind!r:.60}, not 'chatglm'{hint}")
+    return headers(weight_files(folder))
 
 
 def check_missing(folder: str, missing: Iterable[str], optional: tuple[str, ...]) -> None:

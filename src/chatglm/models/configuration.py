@@ -7,14 +7,17 @@ that the Auto classes, which choose a model by the type of its configuration, ch
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
+from transformers.utils import is_flash_attn_2_available
 
 from chatglm.chat.generations import CONFIG_KEY, Generation, detect_generation, read_generation
 from chatglm.errors import ConfigError, UnsupportedError
+from chatglm.models.fields import ATTENTION, check_attention, check_dtype, check_fields, check_labels
 
 __all__ = ["ChatGLMConfig", "GLMConfig", "check_quantizer"]
 
@@ -32,6 +35,14 @@ def check_quantizer(given: Any, where: str) -> None:
         )
 
 
+# What a folder's config.json may say besides the fields of its class. Whatever else stands there is kept and saved
+# again, but is no attribute of the configuration: transformers acts on many names (auto_map, transformers_weights,
+# fusion_config, custom_pipelines …), and for some it loads or runs files.
+_OF_TRANSFORMERS = frozenset({"torch_dtype", "num_labels", "quantization_config", "name_or_path", "output_attentions"})
+_OWN = frozenset({"quantization_embeddings"})
+_NEVER_SAVED = frozenset({"transformers_weights", "configuration_files", "attn_implementation"})
+
+
 def _as_official(fields: dict[str, Any]) -> dict[str, Any]:
     """A folder in the official layout says what official ones say, and no more."""
     about = fields.get("quantization_config")
@@ -43,6 +54,29 @@ def _as_official(fields: dict[str, Any]) -> dict[str, Any]:
             if about.get("embedding"):
                 fields["quantization_embeddings"] = True
     return fields
+
+
+def _with_others(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields as config.json has them: those that this package does not know stand there again."""
+    others = fields.pop("unknown_fields", None) or {}
+    return {**{name: value for name, value in others.items() if name not in _NEVER_SAVED}, **fields}
+
+
+def _known(cls: type[PreTrainedConfig], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of a folder's config.json: what a configuration is made of, and the rest."""
+    names = {field.name for field in dataclasses.fields(cls)} | _OF_TRANSFORMERS | _OWN  # type: ignore[arg-type]
+    known = {name: value for name, value in given.items() if name in names}
+    for alias, name in cls.attribute_map.items():
+        if alias in given:
+            known.setdefault(name, given[alias])
+    if given.get("_name_or_path"):
+        known.setdefault("name_or_path", str(given["_name_or_path"]))
+    attention = given.get("attn_implementation", given.get("_attn_implementation"))
+    if attention in ATTENTION and (attention != "flash_attention_2" or is_flash_attn_2_available()):
+        known["attn_implementation"] = attention
+    ours = {*names, *cls.attribute_map, "model_type"}
+    others = {name: value for name, value in given.items() if name not in ours and not name.startswith("_")}
+    return known, others
 
 
 class _FamilyConfig(PreTrainedConfig):
@@ -67,6 +101,10 @@ class _FamilyConfig(PreTrainedConfig):
     chatglm_generation: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for alias, name in self.attribute_map.items():
+            if alias in kwargs:
+                setattr(self, name, kwargs.pop(alias))
+        self._check(kwargs)
         clues = {**kwargs, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
         self.chatglm_generation = detect_generation(clues, folder=str(kwargs.get("name_or_path", ""))).value
         # AutoTokenizer reads it where a folder has no tokenizer_config.json.
@@ -80,6 +118,29 @@ class _FamilyConfig(PreTrainedConfig):
             callback()
         if self.pre_seq_len is not None and self.pre_seq_len < 1:
             raise ConfigError(f"pre_seq_len is {self.pre_seq_len}; it must be a positive number of virtual tokens")
+
+    def _check(self, others: dict[str, Any]) -> None:
+        """
+        Args:
+            others: what is given besides the fields.
+        """
+        check_fields(self)
+        check_labels(self, others.get("num_labels"))
+        for dtype in (self.dtype, others.get("torch_dtype")):
+            if dtype is not None:
+                check_dtype(dtype)
+        for name in ("quantization_embeddings", "output_attentions"):
+            if not isinstance(others.get(name), bool | None):
+                raise ConfigError(f"config.json: {name} is {others[name]!r:.60}; it must be true or false")
+
+    @property
+    def _attn_implementation(self) -> Any:
+        return PreTrainedConfig._attn_implementation.fget(self)
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value: Any) -> None:
+        check_attention(value)
+        PreTrainedConfig._attn_implementation.fset(self, value)
 
     @property
     def generation(self) -> Generation:
@@ -110,15 +171,15 @@ class _FamilyConfig(PreTrainedConfig):
             return {"quant_method": QUANTIZER, "version": 1, **about}
         method = given.get("quant_method") if isinstance(given, dict) else getattr(given, "quant_method", None)
         if method == "gptq" and isinstance(given, dict):
-            return {**given, "quant_method": QUANTIZER, "scheme": "gptq"}
+            return {**given, "quant_method": QUANTIZER, "scheme": "gptq", "version": 1}
         check_quantizer(given, "config.json")
-        return given
+        return {"version": 1, **given} if isinstance(given, dict) else given
 
     def to_dict(self) -> dict[str, Any]:
-        return _as_official(super().to_dict())
+        return _with_others(_as_official(super().to_dict()))
 
     def to_diff_dict(self) -> dict[str, Any]:
-        return _as_official(super().to_diff_dict())
+        return _with_others(_as_official(super().to_diff_dict()))
 
     def _require(self, **positive: int) -> None:
         for name, value in positive.items():
@@ -145,7 +206,13 @@ class _FamilyConfig(PreTrainedConfig):
             config_dict[CONFIG_KEY] = generation.value
         if cls is ChatGLMConfig and config_dict[CONFIG_KEY] == Generation.CHATGLM:
             return GLMConfig.from_dict(config_dict, **kwargs)
-        return super().from_dict(config_dict, **kwargs)
+        known, others = _known(cls, config_dict)
+        made = super().from_dict(known, **kwargs)
+        config = made[0] if isinstance(made, tuple) else made
+        config._check({})  # with what the caller has changed
+        if others:
+            config.unknown_fields = others
+        return made
 
 
 class ChatGLMConfig(_FamilyConfig):

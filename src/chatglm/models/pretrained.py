@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -12,18 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
+from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel, StaticCache
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import is_flash_attn_2_available
 
-from chatglm.errors import InputError, UnsupportedError
+from chatglm.errors import ConfigError, InputError, UnsupportedError
 from chatglm.kernels.native import torch_on_one_thread
+from chatglm.models.adapters import check_matches, read_adapter
 from chatglm.models.attention import MaskFunction, packed_examples
-from chatglm.models.checkpoint import check_folder, check_missing
+from chatglm.models.checkpoint import check_folder, check_missing, named_folder
 from chatglm.models.configuration import QUANTIZER, check_quantizer
+from chatglm.models.fields import check_attention, check_dtype
+from chatglm.models.fit import check_fit
+from chatglm.models.generation_config import read_generation_config
 from chatglm.models.layout import DecoderMixin
 from chatglm.models.native import DECODER, NativeCache, decoder_of, step
 from chatglm.models.prefix import PrefixEncoder
+from chatglm.models.weights import mapped
 
 __all__ = [
     "FamilyModel",
@@ -67,6 +74,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         """
         kwargs.pop("trust_remote_code", None)
         kwargs.pop("empty_init", None)
+        _refuse_others_code(kwargs)
         if (device := kwargs.pop("device", None)) is not None:
             if kwargs.get("device_map") is not None:
                 raise InputError("device= and device_map= say the same thing twice; give one of them")
@@ -79,16 +87,68 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         folder = Path(os.fspath(pretrained_model_name_or_path or "")).joinpath(kwargs.get("subfolder") or "")
         # An adapter's folder names its base model, which transformers fetches and this method then sees.
         only_adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
-        named = pretrained_model_name_or_path is not None and (
-            folder.exists() or _is_path(pretrained_model_name_or_path)
-        )
-        if named and not only_adapter:
-            check_folder(folder)
+        if (
+            pretrained_model_name_or_path is not None
+            and named_folder(pretrained_model_name_or_path)
+            and not only_adapter
+        ):
+            kwargs.setdefault("generation_config", cls._check_folder(folder, kwargs))
         asked = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         check_missing(str(pretrained_model_name_or_path), info["missing_keys"], cls.may_be_new)
         model.freeze_behind_prefix()
         return (model, info) if asked else model
+
+    @classmethod
+    def _check_folder(cls, folder: Path, asked: dict[str, Any]) -> Any:
+        """Raise unless the folder's weights are whole and are those that its configuration describes.
+
+        Args:
+            asked: keyword arguments of `from_pretrained`.
+
+        Returns:
+            the folder's generation_config.json, checked.
+        """
+        tensors = check_folder(folder)
+        config = asked.get("config")
+        if not isinstance(config, PreTrainedConfig):
+            fields = {field.name for field in dataclasses.fields(cls.config_class)} | set(
+                cls.config_class.attribute_map
+            )
+            changed = {name: value for name, value in asked.items() if name in fields and name != "dtype"}
+            config = cls.config_class.from_pretrained(folder if config is None else config, **changed)
+        mismatched = cls.may_be_new if asked.get("ignore_mismatched_sizes") else ()
+        if asked.get("key_mapping") is None:
+            check_fit(folder, config, tensors, mismatched)
+        return read_generation_config(folder, config)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Called by transformers before it uses, or fetches, an attention implementation."""
+        check_attention(attn_implementation)
+        if attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+            raise UnsupportedError(
+                "attn_implementation='flash_attention_2' needs the flash-attn package: pip install flash-attn, or use "
+                "'sdpa'"
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+
+    def load_adapter(
+        self, peft_model_id: Any = None, adapter_name: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Put an adapter on the layers, as `transformers` does; that of a folder is checked first.
+
+        Raises:
+            CheckpointError, ConfigError, UnsupportedError: the folder's adapter is damaged, was made for another model,
+                or is not supported.
+        """
+        if peft_model_id is None or not named_folder(peft_model_id) or kwargs.get("peft_config") is not None:
+            return super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
+        adapter = read_adapter(self, Path(os.fspath(peft_model_id)))
+        kwargs |= {"peft_config": adapter.config, "adapter_state_dict": mapped([adapter.weights])}
+        kwargs.pop("adapter_kwargs", None)
+        info = super().load_adapter(None, adapter_name, *args, **kwargs)
+        check_matches(adapter, self, type(self).__name__, adapter_name or "default")
+        return info
 
     def freeze_behind_prefix(self) -> None:
         """With a P-tuning prefix nothing else is trained, as in the official code; without one nothing is changed."""
@@ -407,10 +467,28 @@ _SCORES_AT_ONCE = 1 << 25
 """Scores of the vocabulary held at a time in training: 128 MiB in float32."""
 
 
-def _is_path(name: Any) -> bool:
-    """Whether a name can only mean a folder, and not a repository `owner/name` of the hub."""
-    text = os.fspath(name)
-    return text.startswith((".", "~", os.sep)) or text.count("/") != 1 or os.path.isabs(text)
+_OF_OTHERS = ("use_kernels", "kernel_config", "allow_all_kernels", "fusion_config", "gguf_file")
+
+
+def _refuse_others_code(asked: dict[str, Any]) -> None:
+    """
+    Raises:
+        UnsupportedError: an option with which transformers would fetch and run code, or unpickle objects.
+        InputError: weights cannot have the type that is asked for.
+    """
+    for name in _OF_OTHERS:
+        if asked.get(name):
+            raise UnsupportedError(f"{name} is not supported for this family; leave it out")
+    if asked.get("weights_only") is False:
+        raise UnsupportedError("weights_only=False would run code from the weight files; leave it out")
+    if "attn_implementation" in asked:
+        check_attention(asked["attn_implementation"])
+    for name in ("dtype", "torch_dtype"):
+        if (dtype := asked.get(name)) not in (None, "auto"):
+            try:
+                check_dtype(dtype)
+            except ConfigError as error:
+                raise InputError(str(error)) from None
 
 
 Past: TypeAlias = Cache | tuple[Tensor, Tensor] | None

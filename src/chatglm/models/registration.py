@@ -4,7 +4,7 @@
 family exists. So an import hook registers the configuration when `transformers.models.auto` is imported, and the first
 configuration that is made registers the models (`when_made`). Explicitly registered local code wins over
 `trust_remote_code=True` (transformers, `auto_factory.py`): the Python files that an official folder's `auto_map`
-names are never looked for.
+names are never looked for. Where other files of a folder name code, `transformers` is kept from running it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 __all__ = ["after_import", "install", "register_models", "without_models"]
 
@@ -29,6 +31,8 @@ def install() -> None:
     after_import("chatglm.models.configuration", _register_with_first_configuration)
     after_import("transformers.models.auto.configuration_auto", _register_config)
     after_import("transformers.models.auto.tokenization_auto", _register_tokenizers)
+    after_import("transformers.models.auto.processing_auto", _register_processor)
+    after_import("transformers.dynamic_module_utils", _refuse_code)
 
 
 def after_import(name: str, callback: Callable[[], None]) -> None:
@@ -105,6 +109,64 @@ def _register_tokenizers() -> None:
     for tokenizer in (ChatGLMTokenizer, ChatGLM4Tokenizer):
         placeholder = type(f"{tokenizer.__name__}Config", (PreTrainedConfig,), {"model_type": tokenizer.__name__})
         AutoTokenizer.register(placeholder, tokenizer_class=tokenizer, exist_ok=True)
+
+
+@functools.cache
+def _register_processor() -> None:
+    from transformers import AutoProcessor
+
+    from chatglm.chat.tokenizers import ChatGLMTokenizer
+    from chatglm.models.configuration import ChatGLMConfig, GLMConfig
+
+    # These models read text alone: their tokenizer is all the processor that they have.
+    for config in (ChatGLMConfig, GLMConfig):
+        AutoProcessor.register(config, ChatGLMTokenizer, exist_ok=True)
+
+
+@functools.cache
+def _refuse_code() -> None:
+    """Have `transformers` run no code of a folder of this family, `trust_remote_code` or not.
+
+    Every Auto class and `pipeline` gets a class from a folder's Python files by one function, which a few files of a
+    folder can lead to (tokenizer_config.json, preprocessor_config.json, processor_config.json), whatever classes are
+    registered. For folders of other families nothing changes.
+    """
+    from transformers import dynamic_module_utils
+
+    original = dynamic_module_utils.get_class_from_dynamic_module
+
+    @functools.wraps(original)
+    def guarded(class_reference: str, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        from chatglm.errors import UnsupportedError
+
+        if _of_this_family(pretrained_model_name_or_path, kwargs):
+            raise UnsupportedError(
+                f"{pretrained_model_name_or_path}: its files name the class {class_reference!s:.100}, whose code would "
+                "be run; chatglm runs no code of a ChatGLM folder, use chatglm.AutoModel and chatglm.AutoTokenizer"
+            )
+        return original(class_reference, pretrained_model_name_or_path, *args, **kwargs)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get("get_class_from_dynamic_module") is original:
+            vars(module)["get_class_from_dynamic_module"] = guarded
+
+
+def _of_this_family(name: Any, asked: dict[str, Any]) -> bool:
+    """Whether a folder, or a repository that was downloaded, has a config.json of this family."""
+    from transformers.utils import cached_file
+
+    from chatglm.chat.files import read_json
+    from chatglm.errors import CheckpointError
+
+    options = {key: asked[key] for key in ("cache_dir", "revision", "token", "subfolder") if key in asked}
+    missing = {
+        f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "gated_repo", "connection_errors")
+    }
+    try:
+        file = cached_file(name, "config.json", **options, **missing)
+        return file is not None and read_json(Path(file)).get("model_type") == MODEL_TYPE
+    except (CheckpointError, OSError, ValueError):
+        return False
 
 
 class _AfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):

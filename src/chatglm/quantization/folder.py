@@ -25,6 +25,7 @@ from chatglm import hub
 from chatglm.errors import ChatGLMError, CheckpointError, InputError, UnsupportedError
 from chatglm.kernels.packing import PackedWeight, shapes
 from chatglm.models.checkpoint import check_folder, read_json, weight_files
+from chatglm.models.weights import About
 from chatglm.output import LOCK, locked, reporting_disk_errors
 from chatglm.quantization.gptq import Blocks
 from chatglm.quantization.gptq_format import from_gptq, gptq_config, to_gptq
@@ -37,7 +38,7 @@ from chatglm.quantization.schemes import (
     to_official,
 )
 from chatglm.quantization.settings import QuantizationConfig
-from chatglm.quantization.store import About, Source, StreamWriter
+from chatglm.quantization.store import Source, StreamWriter
 from chatglm.quantization.swap import Chosen, choose
 
 __all__ = ["Job", "Layer", "Report", "quantize_folder"]

@@ -10,12 +10,12 @@ from transformers.core_model_loading import ConversionOps
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
-from chatglm.errors import CheckpointError, UnsupportedError
+from chatglm.errors import CheckpointError, InputError, UnsupportedError
+from chatglm.models.weights import tensors_of
 from chatglm.quantization.gptq_format import GPTQTensors
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
 from chatglm.quantization.schemes import Scheme, quantize
 from chatglm.quantization.settings import METHOD, QuantizationConfig
-from chatglm.quantization.store import tensors_of
 from chatglm.quantization.swap import Chosen, dequantize_module, pack, quantize_module, swap
 
 __all__ = ["Quantizer"]
@@ -56,7 +56,12 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
         config = self.quantization_config
-        self.chosen = config.choose(model)
+        try:
+            self.chosen = config.choose(model)
+        except InputError as error:
+            if not self.pre_quantized:
+                raise
+            raise CheckpointError(f"config.json: quantization_config: {error}") from None
         if config.scheme == "gptq":
             for name in self.chosen.linears:
                 model.set_submodule(name, GPTQTensors(model.get_submodule(name), name, config.group_size))

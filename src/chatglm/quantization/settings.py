@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from chatglm.errors import CheckpointError, InputError
+from chatglm.errors import CheckpointError, ConfigError, InputError
 from chatglm.quantization.gptq_format import check_gptq
 from chatglm.quantization.schemes import Scheme
 from chatglm.quantization.swap import Chosen, choose
@@ -29,6 +29,17 @@ VERSION = 1
 """Of the packed layout (`kernels/packing.py`); a folder of another one is refused."""
 
 _SCHEMES = ("groups", "official", "gptq")
+
+
+# Fields of a folder's quantization_config that are read, and what they are.
+_TYPES: tuple[tuple[tuple[str, ...], type, str], ...] = (
+    (("bits", "group_size", "version"), int, "an integer"),
+    (("head", "embedding", "lm_head", "desc_act", "sym", "static_groups", "true_sequential"), bool, "true or false"),
+    (("scheme", "quant_method", "checkpoint_format"), str, "a string"),
+    (("modules_to_not_convert",), list, "a list of names"),
+    (("dynamic",), dict, "an object"),
+)
+_MAX_SKIPPED = 1_000
 
 
 class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -94,6 +105,31 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.embedding = bool(embedding)
         self.modules_to_not_convert = list(modules_to_not_convert) if modules_to_not_convert is not None else None
         self.checkpoint_format = str(others.get("checkpoint_format") or "gptq") if scheme == "gptq" else None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """From a folder's config.json, or from the arguments of `model.quantize`, which have no `version`.
+
+        Raises:
+            ConfigError: a field of a folder has a wrong type or value.
+            InputError: an argument has.
+            CheckpointError, UnsupportedError: see the class.
+        """
+        saved = "version" in config_dict
+        try:
+            for names, kind, right in _TYPES:
+                for name in names:
+                    value = config_dict.get(name)
+                    if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+                        raise InputError(f"{name} is {value!r:.60}; it must be {right}")
+            skipped = config_dict.get("modules_to_not_convert") or []
+            if len(skipped) > _MAX_SKIPPED or not all(isinstance(name, str) for name in skipped):
+                raise InputError(f"modules_to_not_convert must be at most {_MAX_SKIPPED:,} names of modules")
+            return super().from_dict(dict(config_dict), return_unused_kwargs=return_unused_kwargs, **kwargs)
+        except InputError as error:
+            if not saved:
+                raise
+            raise ConfigError(f"config.json: quantization_config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         fields = {name: value for name, value in vars(self).items() if name != "checkpoint_format"}

@@ -13,67 +13,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from chatglm.errors import CheckpointError
+from chatglm.models.weights import TYPES, About, load_bin, tensors_of
 
-__all__ = ["Source", "StreamWriter", "mapped", "tensors_of"]
+__all__ = ["Source", "StreamWriter"]
 
-About = tuple[tuple[int, ...], torch.dtype]
-"""Shape and type of a tensor."""
-
-_NAMES: dict[torch.dtype, str] = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+_NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 ALIGNMENT = 64
 """Bytes: a register of AVX-512, a line of the cache."""
-
-
-def tensors_of(file: str | os.PathLike[str]) -> dict[str, About]:
-    """Shapes and types of what a safetensors or .bin file holds."""
-    if os.fspath(file).endswith(".safetensors"):
-        with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 — not a mapping
-            return {
-                name: (tuple(part.get_shape()), _TYPES.get(part.get_dtype(), torch.float64))
-                for name, part in slices.items()
-            }
-    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _load_bin(file).items()}
-
-
-def mapped(files: Iterable[Path]) -> dict[str, Tensor]:
-    """All tensors of a checkpoint's files, mapped into memory where the files allow it, each file once.
-
-    Raises:
-        CheckpointError: a file cannot be read.
-    """
-    found: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            if file.suffix == ".safetensors":
-                with safe_open(file, framework="pt") as opened:
-                    found.update((name, opened.get_tensor(name)) for name in opened.keys())  # noqa: SIM118 — no mapping
-            else:
-                found |= _load_bin(file)
-        except Exception as error:  # of safetensors, of zip files, of what torch refuses to unpickle
-            raise CheckpointError(f"{file}: cannot be read ({error}); copy it again") from error
-    return found
-
-
-def _load_bin(file: str | os.PathLike[str]) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, ValueError):  # files from before torch 1.6 cannot be mapped
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    return {name: tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 
 class Source:
@@ -100,8 +47,10 @@ class Source:
                     tensor: Tensor = opened.get_tensor(name)
                 return tensor
             if file not in self._bins:
-                self._bins = {file: _load_bin(file)}  # one file at a time
+                self._bins = {file: load_bin(file)}  # one file at a time
             return self._bins[file][name]
+        except CheckpointError:
+            raise
         except (OSError, RuntimeError, KeyError) as error:
             raise CheckpointError(f"{file}: cannot be read ({error})") from error
 

@@ -18,9 +18,10 @@ from transformers.utils.chat_template_utils import DocstringParsingException, Ty
 from chatglm.chat.formats import chat_format
 from chatglm.chat.generations import CONFIG_KEY, Generation, read_generation, read_json
 from chatglm.chat.messages import Message, ToolSpec, messages_from_pairs
+from chatglm.chat.tokenizers.saved import check_vocabulary, read_saved
 from chatglm.chat.tokenizers.templates import LONGEST, RenderedPrompt, control_parts, shows
 from chatglm.chat.vocabulary import Vocabulary
-from chatglm.errors import InputError, TokenizerError, UnsupportedError
+from chatglm.errors import ChatGLMError, InputError, TokenizerError, UnsupportedError
 
 __all__ = ["ROLES", "ChatGLMTokenizer", "official_turns"]
 
@@ -74,13 +75,12 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         """
         kwargs.pop("trust_remote_code", None)
         folder = _local_folder(pretrained_model_name_or_path, kwargs)
-        tokenizer_file = folder / "tokenizer_config.json"
-        saved = read_json(tokenizer_file) if tokenizer_file.is_file() else {}
+        saved = read_saved(folder)
         generation = Generation(kwargs.pop("generation", None) or saved.get(CONFIG_KEY) or read_generation(folder))
         kind = cls.kinds[generation]
         vocabulary = folder / kind.vocab_files_names["vocab_file"]
-        if not vocabulary.is_file():
-            raise TokenizerError(f"{vocabulary}: no such file; a {generation} checkpoint needs it, download it again")
+        check_vocabulary(vocabulary, generation)
+        kwargs["vocab_file"] = str(vocabulary)  # and no other that the folder names
         kwargs |= kind._defaults(folder, {**saved, **kwargs})
         load = PreTrainedTokenizer.from_pretrained.__func__
         try:
@@ -90,6 +90,11 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
             if isinstance(error.__context__, TokenizerError):
                 raise error.__context__ from None
             raise
+        except ChatGLMError:
+            raise
+        except Exception as error:  # whatever transformers makes of a field that nothing above knows
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TokenizerError(f"{folder / 'tokenizer_config.json'}: cannot be used ({reason:.200})") from error
 
     @classmethod
     def _defaults(cls, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,8 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         self._ranks = len(ranks)
         self._bytes = {rank: token for token, rank in ranks.items()}
         named = {str(token): int(token_id) for token_id, token in (added_tokens_decoder or {}).items()}
+        if named:
+            self._check_control(named)
         self._by_name = named or {name: self._ranks + n for n, name in enumerate(self.SPECIAL)}
         self._by_id = {token_id: name for name, token_id in self._by_name.items()}
         self.control_ids = frozenset(self._by_id)
@@ -99,6 +101,16 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
             kwargs.pop(name, None)
         kwargs = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", **kwargs}
         super().__init__(generation=generation, **kwargs)
+
+    def _check_control(self, named: Mapping[str, int]) -> None:
+        lost = [name for name in ("<|endoftext|>", "[gMASK]", "<sop>", *ROLES) if name not in named]
+        if lost:
+            raise TokenizerError(f"{self.vocab_file}: added_tokens_decoder has no {lost[0]}, which prompts need")
+        for name, token_id in named.items():
+            if token_id < self._ranks:  # text would have the id of a control token
+                raise TokenizerError(
+                    f"{self.vocab_file}: added_tokens_decoder gives {name!r:.60} the id {token_id}, which is of a text"
+                )
 
     @property
     def added_tokens_decoder(self) -> dict[int, Any]:

@@ -69,7 +69,8 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
         if "num_image_tokens" in saved:
             return {}
         config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-        return {"num_image_tokens": 20_000 if config.get("vocab_size", 0) > 150_000 else 0}
+        size = config.get("vocab_size")
+        return {"num_image_tokens": 20_000 if isinstance(size, int) and size > 150_000 else 0}
 
     @functools.cached_property
     def _control_pieces(self) -> dict[str, int]:
