@@ -59,9 +59,28 @@ def test_what_is_not_there_is_refused_by_name(variables: dict[str, str], reason:
 
 def test_threads() -> None:
     needs_library()
-    assert told(SHOW, CHATGLM_NUM_THREADS="3").stdout.split("|")[3] == "3"
-    with pytest.raises(InputError, match="0 threads"):
-        native.set_threads(0)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert told(SHOW, CHATGLM_NUM_THREADS="1").stdout.split("|")[3] == "1"
+    for many in ("100000", "9" * 5000):
+        shown = told(SHOW, CHATGLM_NUM_THREADS=many)
+        assert shown.stdout.split("|")[3] == str(cpus)
+        assert shown.stderr.count("CHATGLM_NUM_THREADS=") == 1
+        assert f"may use {cpus} CPUs" in shown.stderr
+    for wrong in (0, -1, 1.5, True, "2", None):
+        with pytest.raises(InputError, match="threads: expected an integer, at least 1"):
+            native.set_threads(wrong)  # type: ignore[arg-type]
+
+
+def test_no_more_threads_than_cpus(caplog: pytest.LogCaptureFixture) -> None:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    before = native.info().threads
+    try:
+        assert native.set_threads(10**6) == cpus
+        assert len(caplog.records) == 1
+        assert native.set_threads(1) == 1
+        assert len(caplog.records) == 1
+    finally:
+        native.set_threads(before)
 
 
 def test_cores_of_a_cgroup(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ Plain C functions on raw pointers, through ctypes: the library knows neither tor
 serves every version of both. Two environment variables choose:
 
     CHATGLM_KERNELS       auto (default), reference (torch only), or a variant: avx512, avx-vnni, avx2, neon, portable
-    CHATGLM_NUM_THREADS   threads; default: the physical cores that this process may use
+    CHATGLM_NUM_THREADS   threads, at most the CPUs; default: the physical cores that this process may use
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+import logging
 import math
 import os
 import threading
@@ -45,6 +46,7 @@ __all__ = [
     "weight_of",
 ]
 
+_log = logging.getLogger("chatglm.kernels")
 _INTERFACE = 3
 _NAME = "libchatglm_kernels"
 
@@ -171,16 +173,21 @@ def info() -> Info:
     return Info(**{**vars(loaded.info), "threads": loaded.library.cg_threads()})
 
 
-def set_threads(count: int) -> None:
-    """How many threads native kernels use.
+def set_threads(count: int) -> int:
+    """How many threads native kernels use: no more than this process may use CPUs, which is said in the log.
+
+    Returns:
+        How many that are.
 
     Raises:
-        InputError: not at least one.
+        InputError: no integer, or not at least one.
     """
-    if count < 1:
-        raise InputError(f"{count} threads: at least 1 is needed")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"{count!r:.40} threads: expected an integer, at least 1")
+    count = _no_more_than_cpus(count, f"{count} threads")
     if (lib := library()) is not None:
         lib.cg_set_threads(count)
+    return count
 
 
 def store_of_two_bytes() -> torch.dtype:
@@ -206,6 +213,30 @@ def torch_on_one_thread() -> Iterator[None]:
 
 
 _lock = threading.Lock()
+
+
+@functools.cache
+def _pause_openmp() -> Any:
+    """OpenMP's `omp_pause_resource_all`, which ends the threads that torch has for the calling thread; or None."""
+    try:
+        return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).omp_pause_resource_all
+    except (OSError, AttributeError):
+        return None
+
+
+def _before_fork() -> None:
+    # In the child, GNU OpenMP would wait for the parent's threads. Both processes start new ones when they need them.
+    if (pause := _pause_openmp()) is not None:
+        pause(1)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def _load(wanted: str, threads: str) -> _Loaded:
@@ -289,9 +320,18 @@ def _declare(lib: Any) -> Any:
 def _thread_count(text: str) -> int:
     if not text:
         return _usable_cores()
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"CHATGLM_NUM_THREADS={text}: expected a number of threads, at least 1")
-    return int(text)
+    # Python reads no integers of thousands of digits.
+    if not (text.isascii() and text.isdecimal()) or (count := int(text[-400:])) < 1:
+        raise InputError(f"CHATGLM_NUM_THREADS={text:.40}: expected a number of threads, at least 1")
+    return _no_more_than_cpus(count, f"CHATGLM_NUM_THREADS={text:.40}")
+
+
+def _no_more_than_cpus(count: int, asked: str) -> int:
+    """More threads than CPUs only take time from one another, and a system has not room for any number of them."""
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count > most:
+        _log.warning("%s: this process may use %d CPUs, so it gets %d threads", asked, most, most)
+    return min(count, most)
 
 
 def _usable_cores() -> int:

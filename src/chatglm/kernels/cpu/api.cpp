@@ -281,8 +281,8 @@ class Decoder {
   static int64_t page_bytes(const cg_model& m) { return m.layers * layer_bytes(m); }
 
   void run(const cg_batch& batch) {
-    std::lock_guard<std::mutex> guard(one_);
     Pool& pool = Pool::get();
+    std::lock_guard<std::mutex> guard(pool.batch());
     const Kernels& k = *current();
     const int threads = pool.threads();
     Run r(*this, batch, k, pool, threads);
@@ -567,7 +567,6 @@ class Decoder {
   Buffer other_, mixed_, context_, inner_, last_;
   Prepared shared_;
   Buffer floats_;
-  std::mutex one_;
 };
 
 }  // namespace

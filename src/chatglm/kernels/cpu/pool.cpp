@@ -1,11 +1,8 @@
 #include "pool.h"
 
 #include <chrono>
-#if defined(_WIN32)
-#include <process.h>
-#else
+#if !defined(_WIN32)
 #include <pthread.h>
-#include <unistd.h>
 #endif
 
 namespace chatglm {
@@ -28,37 +25,42 @@ void wait_busily(Condition done) {
   }
 }
 
-long process() {
-#if defined(_WIN32)
-  return _getpid();
-#else
-  return getpid();
-#endif
-}
-
 // Workers look out for the next job before they sleep: for so long busily, and after that they let others run. Between
 // steps of a small model there is half a millisecond of Python, and to be woken takes as long as half of its step.
 constexpr auto kBusy = std::chrono::microseconds(150), kAwake = std::chrono::microseconds(1000);
 
 }  // namespace
 
+Pool* Pool::only_ = nullptr;
+
 Pool& Pool::get() {
-  static Pool* pool = new Pool;  // never destroyed: threads may be in it when the process ends
-  return *pool;
+  // Never destroyed: threads may be in it when the process ends.
+  static const bool ready = [] {
+    only_ = new Pool;
+#if !defined(_WIN32)
+    pthread_atfork(nullptr, nullptr, renew);
+#endif
+    return true;
+  }();
+  (void)ready;
+  return *only_;
+}
+
+// In the child after a fork: the parent's threads are not here, and the locks may be held by one of them.
+void Pool::renew() {
+  const int threads = only_->threads_;
+  only_ = new Pool;
+  only_->threads_ = threads;
 }
 
 void Pool::resize(int threads) {
   std::lock_guard<std::mutex> guard(one_job_);
-  if (process_ == process()) stop();
+  if (!workers_.empty()) stop();
   threads_ = threads < 1 ? 1 : threads;
 }
 
 void Pool::start() {
-  if (process_ == process()) return;
-  // After a fork: the parent's handles are of threads that are not here.
-  for (auto& worker : workers_) worker.detach();
-  workers_.clear();
-  process_ = process();
+  if (!workers_.empty()) return;
   ending_ = false;
   arrived_ = 0;
   running_ = 0;
@@ -75,7 +77,6 @@ void Pool::stop() {
   wake_.notify_all();
   for (auto& worker : workers_) worker.join();
   workers_.clear();
-  process_ = 0;
 }
 
 void Pool::run(const std::function<void(int)>& job) {

@@ -20,17 +20,20 @@ class Pool {
   void run(const std::function<void(int)>& job);
   // For use inside of a job: returns when all threads have come here.
   void barrier();
+  // Held by a decoder for a whole batch, whose memory outlasts one job.
+  std::mutex& batch() { return batch_; }
 
  private:
+  static void renew();
   Pool() = default;
   void start();
   void stop();
   void work(int thread, uint64_t seen);
 
-  std::mutex one_job_;
+  static Pool* only_;
+  std::mutex one_job_, batch_;
   std::vector<std::thread> workers_;
   int threads_ = 1;
-  long process_ = 0;  // a forked child has none of its parent's threads
   const std::function<void(int)>* job_ = nullptr;
   alignas(64) std::atomic<uint64_t> begun_{0};
   alignas(64) std::atomic<int> running_{0};
