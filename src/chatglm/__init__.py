@@ -26,6 +26,7 @@ from chatglm.quantization.registration import install as _register_quantizer
 if TYPE_CHECKING:
     from chatglm.assistant import Assistant, RemoteAssistant, load
     from chatglm.chat.messages import Message
+    from chatglm.chat.tokenizers import ChatGLM4Tokenizer, ChatGLMTokenizer
     from chatglm.errors import ChatGLMError
     from chatglm.loading import (
         AutoConfig,
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
         AutoModelForSequenceClassification,
         AutoTokenizer,
     )
+    from chatglm.models.chatglm import (
+        ChatGLMForConditionalGeneration,
+        ChatGLMForSequenceClassification,
+        ChatGLMModel,
+    )
+    from chatglm.models.configuration import ChatGLMConfig
     from chatglm.params import SamplingParams
 
 __version__ = "0.1.0"
@@ -47,7 +54,13 @@ _HOMES = {
     "AutoModelForSeq2SeqLM": "chatglm.loading",
     "AutoModelForSequenceClassification": "chatglm.loading",
     "AutoTokenizer": "chatglm.loading",
+    "ChatGLM4Tokenizer": "chatglm.chat.tokenizers",
+    "ChatGLMConfig": "chatglm.models.configuration",
     "ChatGLMError": "chatglm.errors",
+    "ChatGLMForConditionalGeneration": "chatglm.models.chatglm",
+    "ChatGLMForSequenceClassification": "chatglm.models.chatglm",
+    "ChatGLMModel": "chatglm.models.chatglm",
+    "ChatGLMTokenizer": "chatglm.chat.tokenizers",
     "Message": "chatglm.chat.messages",
     "RemoteAssistant": "chatglm.assistant",
     "SamplingParams": "chatglm.params",
@@ -62,7 +75,13 @@ __all__ = [
     "AutoModelForSeq2SeqLM",
     "AutoModelForSequenceClassification",
     "AutoTokenizer",
+    "ChatGLM4Tokenizer",
+    "ChatGLMConfig",
     "ChatGLMError",
+    "ChatGLMForConditionalGeneration",
+    "ChatGLMForSequenceClassification",
+    "ChatGLMModel",
+    "ChatGLMTokenizer",
     "Message",
     "RemoteAssistant",
     "SamplingParams",

@@ -286,9 +286,9 @@ def _open(path: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] |
     config = AutoConfig.from_pretrained(folder)
     check_fit(folder, config, tensors)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.generation != read_generation(folder) or max(tokenizer.control_ids) >= config.vocab_size:
+    if tokenizer.generation != read_generation(folder) or len(tokenizer) > config.vocab_size:
         raise TokenizerError(
-            f"{folder}: its tokenizer is a {tokenizer.generation} one with ids up to {max(tokenizer.control_ids)}, its "
+            f"{folder}: its tokenizer is a {tokenizer.generation} one with ids up to {len(tokenizer) - 1}, its "
             f"model has {config.vocab_size} of {config.generation}; copy the tokenizer's files from the model's own "
             "download"
         )

@@ -33,7 +33,10 @@ def tokenizers(checkpoint) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_rendered_text_is_read_back_as_the_prompt(version: str, tokenizers) -> None:
-    """P3: the official trans_batch_demo.py renders prompts as text and then encodes a batch of these."""
+    """P3: the official trans_batch_demo.py renders prompts as text and then encodes a batch of these.
+
+    differences: rendered-prompt. Officially GLM-4's `[gMASK]<sop>` is then there twice.
+    """
     tokenizer = tokenizers[version]
     dialogues = [[USER], [{"role": "user", "content": "What is 1 + 1? <|assistant|> [MASK]"}]]
     ids = [tokenizer.apply_chat_template(d, add_generation_prompt=True, return_dict=False) for d in dialogues]

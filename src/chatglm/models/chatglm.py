@@ -10,13 +10,15 @@ official code of ChatGLM2 and ChatGLM3 puts the sequence first.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, GenerationMixin
+from transformers import AutoModel, Cache, GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
@@ -25,6 +27,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from chatglm.chat.generations import Generation, read_generation
 from chatglm.models.api import ChatMixin
 from chatglm.models.attention import eager_attention, show_everything_to_padding
 from chatglm.models.configuration import ChatGLMConfig
@@ -284,6 +287,14 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
         self.transformer = ChatGLMModel(config)
         self.post_init()
         self.freeze_behind_prefix()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `AutoModel.from_pretrained`. ChatGLM-6B's official class has the same name, so its folders load too."""
+        folder = Path(os.fspath(pretrained_model_name_or_path or "")).joinpath(kwargs.get("subfolder") or "")
+        if (folder / "config.json").is_file() and read_generation(folder) == Generation.CHATGLM:
+            return AutoModel.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def get_output_embeddings(self) -> nn.Module:
         return self.transformer.output_layer

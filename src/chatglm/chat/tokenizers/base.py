@@ -9,9 +9,10 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
-from transformers import BatchEncoding, PreTrainedTokenizer
+from transformers import AddedToken, BatchEncoding, PreTrainedTokenizer
 from transformers.utils import PaddingStrategy, cached_file, get_json_schema
 from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException
 
@@ -27,6 +28,8 @@ __all__ = ["ROLES", "ChatGLMTokenizer", "official_turns"]
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """The role tokens of ChatGLM3 and GLM-4."""
+MOST_ADDED = 1_000_000
+"""How far behind the vocabulary the id of an added token may be."""
 _PROMPT_STARTS = ("[gMASK]<sop>", "[gMASK]sop")
 
 
@@ -51,15 +54,38 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         super().__init_subclass__(**kwargs)
         ChatGLMTokenizer.kinds.update(dict.fromkeys(generations, cls))
 
-    def __init__(self, *, generation: str | Generation, allow_special_tokens: bool = False, **kwargs: Any) -> None:
+    # Tokens that the caller or the folder added: of text, and control tokens. Replaced, never changed in place.
+    _added_text: Mapping[str, int] = MappingProxyType({})
+    _added_special: Mapping[str, int] = MappingProxyType({})
+    _added_pattern: re.Pattern[str] | None = None
+    _is_ready = False
+
+    def __init__(
+        self,
+        *,
+        generation: str | Generation,
+        allow_special_tokens: bool = False,
+        added_tokens_decoder: Mapping[int, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.generation = Generation(generation)
         self.allow_special_tokens = bool(allow_special_tokens)
         # Control tokens are ours to recognise; transformers' own lists of them would split user text.
-        for name in ("added_tokens_decoder", "auto_map", "extra_special_tokens", CONFIG_KEY):
+        for name in ("auto_map", "extra_special_tokens", CONFIG_KEY):
             kwargs.pop(name, None)
         for name in ("model_specific_special_tokens", "special_tokens", "additional_special_tokens"):
             kwargs.pop(name, None)
         super().__init__(allow_special_tokens=allow_special_tokens, **kwargs)
+        for token_id, token in sorted((added_tokens_decoder or {}).items()):
+            # Folders list control tokens here too. Ids inside the vocabulary are what the vocabulary file says.
+            if token_id >= self.vocab_size and token_id not in self.control_ids and not self._is_known(str(token)):
+                if token_id > self.vocab_size + MOST_ADDED:
+                    raise TokenizerError(
+                        f"tokenizer_config.json: added token {str(token)!r:.80} has the id {token_id}, far behind the "
+                        f"vocabulary's {self.vocab_size}"
+                    )
+                self._put(str(token), token_id, bool(getattr(token, "special", False)))
+        self._is_ready = True
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -82,6 +108,8 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         check_vocabulary(vocabulary, generation)
         kwargs["vocab_file"] = str(vocabulary)  # and no other that the folder names
         kwargs |= kind._defaults(folder, {**saved, **kwargs})
+        if "added_tokens_decoder" not in saved and (folder / "added_tokens.json").is_file():
+            kwargs.setdefault("added_tokens_decoder", _added_by_older_releases(folder, saved))
         load = PreTrainedTokenizer.from_pretrained.__func__
         try:
             return load(kind, str(folder), *args, generation=generation.value, **kwargs)
@@ -143,7 +171,12 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         allow = kwargs.pop("allow_special_tokens", self.allow_special_tokens)
         tokens: list[Any] = []
         for part, is_special in self._split(text, self._special_names() if allow else {}):
-            tokens += [part] if is_special else self._pieces(part)
+            if is_special:
+                tokens.append(part)
+            elif self._added_pattern is None:
+                tokens += self._pieces(part)
+            else:
+                tokens += self.convert_ids_to_tokens(self.encode_text(part))
         return tokens
 
     def _split(self, text: str, names: Mapping[str, int]) -> Iterator[tuple[str, bool]]:
@@ -259,32 +292,143 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
     def convert_tokens_to_string(self, tokens: list[Any]) -> str:
         return str(self._decode(self.convert_tokens_to_ids(tokens)))
 
+    def _own_size(self) -> int:
+        """The ids of the checkpoint's own vocabulary: 0 to this, without it."""
+        return int(self.vocab_size)
+
     def __len__(self) -> int:
-        return self.vocab_size
+        return max(
+            [self._own_size(), *(i + 1 for names in (self._added_text, self._added_special) for i in names.values())]
+        )
 
     @functools.cached_property
     def _vocabulary(self) -> dict[Any, int]:
-        names = {self._convert_id_to_token(token_id): token_id for token_id in range(len(self))}
-        return {**names, **self._commands()}
+        names = {self._convert_id_to_token(token_id): token_id for token_id in range(self._own_size())}
+        return {**names, **self._added_text, **self._commands()}
 
     def get_vocab(self) -> dict[Any, int]:
         return dict(self._vocabulary)
 
+    # Added tokens
+
+    def _is_known(self, token: str) -> bool:
+        return token in self._commands() or token in self._added_text or self._convert_token_to_id(token) is not None
+
     def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        fresh = [
-            str(token)
-            for token in new_tokens or []
-            if str(token) and str(token) not in self._commands() and self._convert_token_to_id(str(token)) is None
-        ]
-        if fresh:
-            raise UnsupportedError(
-                f"cannot add {', '.join(map(repr, fresh[:3]))}: the vocabulary is the checkpoint's, and text is never "
-                "split at added tokens"
-            )
-        return 0
+        """Give new tokens the ids that follow the vocabulary, `len(tokenizer)` and so on.
+
+        The models' tables have unused rows behind the vocabulary (184 in ChatGLM-6B, 226 in ChatGLM3, 209 in GLM-4).
+        These ids use them first; beyond them `model.resize_token_embeddings(len(tokenizer))` is needed.
+
+        Raises:
+            InputError: a token is no text, or blank.
+            UnsupportedError: an `AddedToken` with `lstrip`, `rstrip` or `single_word`.
+        """
+        fresh: dict[str, bool] = {}
+        for token in new_tokens or []:
+            if not isinstance(token, str | AddedToken):
+                raise InputError(f"add_tokens: expected texts, got {type(token).__name__}")
+            name = str(token)
+            if not name or self._is_known(name):
+                continue
+            if not name.strip():
+                raise InputError("add_tokens: a token of blanks alone would split every text at them")
+            for option in ("lstrip", "rstrip", "single_word"):
+                if isinstance(token, AddedToken) and getattr(token, option):
+                    raise UnsupportedError(f"add_tokens: {option} of {name!r} is not supported; leave it out")
+            fresh.setdefault(name, special_tokens or bool(getattr(token, "special", False)))
+        for name, special in fresh.items():
+            self._put(name, len(self), special)
+        return len(fresh)
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True, **kwargs: Any
+    ) -> int:
+        """Add control tokens, and make them `pad_token`, `eos_token` … where the key says so. Returns how many are new.
+
+        Text becomes such a token only with `allow_special_tokens=True`, like any other control token.
+        """
+        given = dict(special_tokens_dict)
+        replace_extra_special_tokens = kwargs.pop("replace_additional_special_tokens", replace_extra_special_tokens)
+        unknown = given.keys() - {*self.SPECIAL_TOKENS_ATTRIBUTES, "additional_special_tokens", "extra_special_tokens"}
+        if unknown or kwargs:
+            raise InputError(f"add_special_tokens: {sorted([*unknown, *kwargs])[0]!r} is not a kind of special token")
+        values = [item for value in given.values() for item in (value if isinstance(value, list | tuple) else [value])]
+        added = self._add_tokens(values, special_tokens=True)
+        super().add_special_tokens(given, replace_extra_special_tokens)
+        return added
+
+    def _put(self, name: str, token_id: int, special: bool) -> None:
+        if special:
+            self._added_special = {**self._added_special, name: token_id}
+            self.control_ids |= {token_id}
+        else:
+            self._added_text = {**self._added_text, name: token_id}
+            names = sorted(self._added_text, key=len, reverse=True)
+            self._added_pattern = re.compile("(" + "|".join(map(re.escape, names)) + ")")
+        # transformers saves tokens from here.
+        self._added_tokens_decoder[token_id] = AddedToken(name, normalized=False, special=special)
+        self._added_tokens_encoder[name] = token_id
+        self.__dict__.pop("_vocabulary", None)
+
+    def encode_text(self, text: str) -> list[int]:
+        if self._added_pattern is None:
+            return self._encode_part(text, True, True)
+        ids: list[int] = []
+        parts = self._added_pattern.split(text)
+        for place, part in enumerate(parts):
+            if place % 2:
+                ids.append(self._added_text[part])
+            elif part:
+                ids += self._encode_part(part, place == 0, place == len(parts) - 1)
+        return ids
+
+    def _encode_part(self, text: str, is_first: bool, is_last: bool) -> list[int]:
+        """Ids of text between added tokens.
+
+        Args:
+            is_first, is_last: no added token stands before it, or behind it.
+        """
+        raise UnsupportedError("_encode_part")  # pragma: no cover
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        name = key.removesuffix("_id")
+        if self._is_ready and value is not None and name in self.SPECIAL_TOKENS_ATTRIBUTES:
+            if name != key:
+                key, value = name, self._name_of(key, value)
+            if not self._is_known(str(value)):
+                raise InputError(
+                    f"{key}: {str(value)!r} is not a token of this vocabulary; "
+                    f"add_special_tokens({{{key!r}: {str(value)!r}}}) adds it"
+                )
+        super().__setattr__(key, value)
+
+    def _name_of(self, key: str, token_id: Any) -> str:
+        """The token of an id, for `pad_token_id = …`."""
+        if not isinstance(token_id, int) or isinstance(token_id, bool):
+            raise InputError(f"{key}: expected an id, got {token_id!r:.80}")
+        token = self._token_of(token_id)
+        if not isinstance(token, str) or not token:
+            raise InputError(f"{key}: no token has the id {token_id}; ids of tokens go from 0 to {len(self) - 1}")
+        return token
+
+    def _token_of(self, token_id: int) -> Any:
+        names = {**self._added_text, **self._commands()}
+        found = [name for name, known in names.items() if known == token_id]
+        return found[0] if found else self._convert_id_to_token(token_id) if 0 <= token_id < len(self) else ""
+
+    # Names of older releases of transformers, and of the official tokenizers
+
+    def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
+        """`tokenizer(text, …)`, by its name before transformers 5."""
+        return self(text, text_pair, **kwargs)
+
+    def batch_encode_plus(self, batch_text_or_text_pairs: Any, **kwargs: Any) -> BatchEncoding:
+        """`tokenizer([text, …], …)`, by its name before transformers 5."""
+        return self(list(batch_text_or_text_pairs), **kwargs)
 
     def _convert_token_to_id_with_added_voc(self, token: Any) -> int:
-        token_id = self._commands().get(token, None)
+        token_id = self._commands().get(token, self._added_text.get(token))
         if token_id is None:
             token_id = self._convert_token_to_id(token)
         return self._unknown_id if token_id is None else int(token_id)
@@ -479,6 +623,23 @@ def _messages(dialogue: Sequence[Any]) -> list[Message]:
     return [
         item if isinstance(item, Message) else Message.from_dict(item, index) for index, item in enumerate(dialogue)
     ]
+
+
+def _added_by_older_releases(folder: Path, saved: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """What added_tokens.json lists; special_tokens_map.json says which of them are control tokens."""
+    file = folder / "special_tokens_map.json"
+    about = [saved, read_json(file) if file.is_file() else {}]
+    special: set[str] = set()
+    for key, value in (item for fields in about for item in fields.items()):
+        if key.endswith("_token") or key in ("additional_special_tokens", "extra_special_tokens"):
+            for token in value if isinstance(value, list) else [value]:
+                special.add(str(token.get("content")) if isinstance(token, Mapping) else str(token))
+    made: dict[int, AddedToken] = {}
+    for name, token_id in read_json(folder / "added_tokens.json").items():
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < 1 << 30:
+            raise TokenizerError(f"{folder / 'added_tokens.json'}: {name!r:.80} has {token_id!r:.80} for an id")
+        made[token_id] = AddedToken(name, normalized=False, special=name in special)
+    return made
 
 
 def _model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,8 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         self._encoding = _encoding(self.PATTERN, ranks)
         self._ranks = len(ranks)
         self._bytes = {rank: token for token, rank in ranks.items()}
-        named = {str(token): int(token_id) for token_id, token in (added_tokens_decoder or {}).items()}
+        listed = dict(added_tokens_decoder or {})
+        named = {str(token): i for i, token in listed.items() if not isinstance(token, AddedToken) or token.special}
         if named:
             self._check_control(named)
         self._by_name = named or {name: self._ranks + n for n, name in enumerate(self.SPECIAL)}
@@ -100,35 +101,79 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         for name in ("do_lower_case", "remove_space"):
             kwargs.pop(name, None)
         kwargs = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", **kwargs}
-        super().__init__(generation=generation, **kwargs)
+        super().__init__(generation=generation, added_tokens_decoder=listed, **kwargs)
+        for name in ("eos_token", "pad_token"):
+            if not self._is_known(token := str(getattr(self, name))):
+                raise TokenizerError(
+                    f"tokenizer_config.json: {name} is {token!r:.80}, which the vocabulary does not have"
+                )
 
     def _check_control(self, named: Mapping[str, int]) -> None:
         lost = [name for name in ("<|endoftext|>", "[gMASK]", "<sop>", *ROLES) if name not in named]
         if lost:
-            raise TokenizerError(f"{self.vocab_file}: added_tokens_decoder has no {lost[0]}, which prompts need")
+            raise TokenizerError(f"tokenizer_config.json: added_tokens_decoder has no {lost[0]}, which prompts need")
         for name, token_id in named.items():
             if token_id < self._ranks:  # text would have the id of a control token
                 raise TokenizerError(
-                    f"{self.vocab_file}: added_tokens_decoder gives {name!r:.60} the id {token_id}, which is of a text"
+                    f"tokenizer_config.json: added_tokens_decoder gives {name!r:.60} the id {token_id} of a text"
                 )
 
     @property
     def added_tokens_decoder(self) -> dict[int, Any]:
-        """The control tokens, as tokenizer_config.json lists them."""
-        return {i: AddedToken(name, normalized=False, special=True) for i, name in sorted(self._by_id.items())}
+        """The control tokens and the added ones, as tokenizer_config.json lists them."""
+        control = {i: AddedToken(name, normalized=False, special=True) for i, name in self._by_id.items()}
+        return dict(sorted({**self._added_tokens_decoder, **control}.items()))
 
     @property
     def vocab_size(self) -> int:
         return self._ranks
 
-    def __len__(self) -> int:
-        return self._ranks + len(self._by_name)
+    def _own_size(self) -> int:
+        return max(self._ranks, *(token_id + 1 for token_id in self._by_id))
+
+    def _put(self, name: str, token_id: int, special: bool) -> None:
+        super()._put(name, token_id, special)
+        if special:
+            self._by_name, self._by_id = {**self._by_name, name: token_id}, {**self._by_id, token_id: name}
+        else:
+            self._bytes[token_id] = name.encode()
 
     def _commands(self) -> dict[str, int]:
         return self._by_name
 
     def _special_names(self) -> dict[str, int]:
         return self._by_name
+
+    # The official tokenizer's attributes
+
+    @property
+    def tokenizer(self) -> tiktoken.Encoding:
+        """tiktoken's encoding, without control tokens."""
+        return self._encoding
+
+    @property
+    def mergeable_ranks(self) -> dict[bytes, int]:
+        """The vocabulary file: bytes and their rank, which is the id."""
+        return {token: rank for rank, token in self._bytes.items() if rank < self._ranks}
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Control tokens and their ids."""
+        return dict(self._by_name)
+
+    @property
+    def decoder(self) -> dict[int, bytes]:
+        """Rank to bytes."""
+        return {rank: token for rank, token in self._bytes.items() if rank < self._ranks}
+
+    @property
+    def pat_str(self) -> str:
+        """The pattern that cuts a text before merging."""
+        return self.PATTERN
+
+    @property
+    def n_words(self) -> int:
+        return len(self)
 
     def special_text(self, token_id: int) -> str | None:
         """The name of a control id; None for text."""
@@ -137,7 +182,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
     LONG_RUN = 100_000
     """Blanks in a row that are encoded apart from the rest: tiktoken's pattern panics at 1,000,000 of them."""
 
-    def encode_text(self, text: str) -> list[int]:
+    def _encode_part(self, text: str, is_first: bool, is_last: bool) -> list[int]:
         if len(text) < self.LONG_RUN:
             return list(self._encoding.encode_ordinary(text))
         ids: list[int] = []
@@ -160,7 +205,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
     @functools.cached_property
     def _one_piece(self) -> tiktoken.Encoding:
         """The same merges, over a text that is not cut into pieces first."""
-        return _encoding(r"[\s\S]+", {token: rank for rank, token in self._bytes.items()})
+        return _encoding(r"[\s\S]+", self.mergeable_ranks)
 
     def _pieces(self, text: str) -> list[Any]:
         return [self._bytes[i] for i in self.encode_text(text)]
@@ -172,7 +217,10 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         return _ByteDetokenizer(self, spaces_between_special_tokens)
 
     def _convert_id_to_token(self, index: int) -> Any:
-        return self._by_id.get(index) or self._bytes.get(index, "")
+        if index >= self._ranks:
+            token = self._added_tokens_decoder.get(index)
+            return self._by_id.get(index) or ("" if token is None else token.content)
+        return self._bytes.get(index, "")
 
     def _convert_token_to_id(self, token: Any) -> int | None:
         data = token.encode("utf-8") if isinstance(token, str) else token
@@ -182,7 +230,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
             return None
 
     def _convert_token_to_id_with_added_voc(self, token: Any) -> int:
-        token_id = self._by_name.get(token) if isinstance(token, str) else None
+        token_id = self._by_name.get(token, self._added_text.get(token)) if isinstance(token, str) else None
         token_id = self._convert_token_to_id(token) if token_id is None else token_id
         if token_id is None:
             raise InputError(f"{token!r} is not a token of this vocabulary")

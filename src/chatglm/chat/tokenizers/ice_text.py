@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from chatglm.chat.tokenizers.pieces import PiecesTokenizer
 from chatglm.errors import TokenizerError, UnsupportedError
 
 __all__ = ["IceTextTokenizer"]
+
+
+MOST_IMAGE_TOKENS = 20_000
+"""What the first release of ChatGLM-6B has."""
 
 
 class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
@@ -40,6 +44,11 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
         unk_token: str = "<unk>",
         **kwargs: Any,
     ) -> None:
+        if not isinstance(num_image_tokens, int) or not 0 <= num_image_tokens <= MOST_IMAGE_TOKENS:
+            raise TokenizerError(
+                f"tokenizer_config.json: num_image_tokens is {num_image_tokens!r:.80}; it must be a number from 0 to "
+                f"{MOST_IMAGE_TOKENS}"
+            )
         self.num_image_tokens = int(num_image_tokens)
         names = {
             "bos_token": bos_token,
@@ -72,6 +81,11 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
         size = config.get("vocab_size")
         return {"num_image_tokens": 20_000 if isinstance(size, int) and size > 150_000 else 0}
 
+    @property
+    def sp_tokenizer(self) -> _InnerTokenizer:
+        """The official tokenizer's inner one: `encode`, `decode`, `tokenize`, `num_tokens`."""
+        return _InnerTokenizer(self)
+
     @functools.cached_property
     def _control_pieces(self) -> dict[str, int]:
         processor = self._processor
@@ -82,10 +96,10 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
         }
 
     def _commands(self) -> dict[str, int]:
-        return self._control_pieces
+        return {**self._control_pieces, **self._added_special}
 
     def _special_names(self) -> dict[str, int]:
-        return {name: self._control_pieces[name] for name in self._names.values()}
+        return {**{name: self._control_pieces[name] for name in self._names.values()}, **self._added_special}
 
     def _literals(self) -> dict[int, str]:
         literals = {self._processor.piece_to_id("<n>"): "\n", self._processor.piece_to_id("<|tab|>"): "\t"}
@@ -117,7 +131,9 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
     def _convert_id_to_token(self, index: int) -> str:
         if index < self.num_image_tokens:
             return f"<image_{index}>"
-        return str(self._processor.id_to_piece(index - self._offset)) if self._known(index) else ""
+        if self._known(index):
+            return str(self._processor.id_to_piece(index - self._offset))
+        return self._literal_texts.get(index, "")
 
     def _convert_token_to_id(self, token: str) -> int | None:
         image = re.fullmatch(r"<image_(\d+)>", token)
@@ -177,3 +193,28 @@ def _blank_runs(count: int) -> list[int]:
     """How a run of blanks is spelled: pieces for 80, then one for the rest."""
     whole, rest = divmod(count, 80)
     return [80] * whole + ([rest] if rest else [])
+
+
+class _InnerTokenizer:
+    """What scripts use of the official `tokenizer.sp_tokenizer`. It adds no `[gMASK] <sop>`."""
+
+    def __init__(self, outer: IceTextTokenizer) -> None:
+        self._outer = outer
+        self.num_image_tokens = outer.num_image_tokens
+        self.num_text_tokens = int(outer._processor.get_piece_size())
+        self.num_tokens = self.num_image_tokens + self.num_text_tokens
+        self.text_tokenizer = outer._processor
+
+    def encode(self, text: str) -> list[int]:
+        return self._outer.encode_text(text)
+
+    def decode(self, text_ids: Sequence[int]) -> str:
+        return self._outer.to_text(text_ids)
+
+    def tokenize(self, text: str) -> list[str]:
+        return list(self._outer.tokenize(text))
+
+    def __getitem__(self, x: int | str) -> int | str:
+        """The id of a token, or the token of an id."""
+        outer = self._outer
+        return outer.convert_ids_to_tokens(x) if isinstance(x, int) else outer.convert_tokens_to_ids(x)  # type: ignore[no-any-return]

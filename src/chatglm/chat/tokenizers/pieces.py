@@ -104,9 +104,24 @@ class PiecesTokenizer(ChatGLMTokenizer):
         """Ids whose text is not their piece: control tokens that the official decode spells out, and whitespace."""
         return {}
 
-    def encode_text(self, text: str) -> list[int]:
+    def _encode_part(self, text: str, is_first: bool, is_last: bool) -> list[int]:
+        if not (is_first and is_last):
+            return self._encode_inner(text, is_first, is_last)
         ids = self._processor.encode(self._prepare(_whole(text)))
         return [i + self._offset for i in ids] if self._offset else list(ids)
+
+    def _encode_inner(self, text: str, is_first: bool, is_last: bool) -> list[int]:
+        """SentencePiece puts a blank in front of a text and may drop blanks at its ends. A line break, which is always
+        a piece of its own, keeps it from doing so where the text goes on."""
+        *start, line_break = self._encode_part("\n", True, True)
+        ids = self._encode_part(("" if is_first else "\n") + text + ("" if is_last else "\n"), True, True)
+        ids = ids if is_first else ids[len(start) + 1 :]
+        return ids[:-1] if not is_last and ids[-1:] == [line_break] else ids
+
+    def _put(self, name: str, token_id: int, special: bool) -> None:
+        super()._put(name, token_id, special)
+        self._literal_texts[token_id] = name
+        self.literal_ids |= {token_id}
 
     def _pieces(self, text: str) -> list[Any]:
         return list(self._processor.encode(self._prepare(_whole(text)), out_type=str))

@@ -38,7 +38,8 @@ class SentencePieceTokenizer(
     ) -> None:
         self._has_roles = Generation(generation) == Generation.CHATGLM3
         self.encode_special_tokens = bool(encode_special_tokens)
-        for name in ("do_lower_case", "remove_space", "eos_token", "pad_token", "unk_token", "bos_token"):
+        padding = kwargs.pop("pad_token", None)
+        for name in ("do_lower_case", "remove_space", "eos_token", "unk_token", "bos_token"):
             kwargs.pop(name, None)
         super().__init__(
             vocab_file,
@@ -50,22 +51,35 @@ class SentencePieceTokenizer(
             unk_token="<unk>",
             **kwargs,
         )
+        if padding is not None and self._is_known(str(padding)):  # officially what a folder says is ignored
+            self.pad_token = str(padding)
 
     @functools.cached_property
     def _behind(self) -> dict[str, int]:
         size = self._processor.get_piece_size()
         return {name: size + n for n, name in enumerate([*self.BEHIND, *(ROLES if self._has_roles else ())])}
 
+    @property
+    def tokenizer(self) -> _InnerTokenizer:
+        """The official tokenizer's inner one: `n_words`, `special_tokens`, `eos_id`, `encode`, `decode` …"""
+        return _InnerTokenizer(self)
+
     def _commands(self) -> dict[str, int]:
         # The model file calls id 0 <unk>, and the checkpoints pad with it.
         processor = self._processor
         pad = processor.pad_id() if processor.pad_id() >= 0 else processor.unk_id()
-        return {"<bos>": processor.bos_id(), "<eos>": processor.eos_id(), "<pad>": pad, **self._behind}
+        return {
+            "<bos>": processor.bos_id(),
+            "<eos>": processor.eos_id(),
+            "<pad>": pad,
+            **self._behind,
+            **self._added_special,
+        }
 
-    def _special_names(self) -> dict[str, int]:
+    def _special_names(self) -> Mapping[str, int]:
         if self.encode_special_tokens:
-            return {name: self._behind[name] for name in ROLES if name in self._behind}
-        return {}
+            return {**{name: self._behind[name] for name in ROLES if name in self._behind}, **self._added_special}
+        return self._added_special
 
     def tokenize(
         self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
@@ -88,12 +102,16 @@ class SentencePieceTokenizer(
     def _convert_id_to_token(self, index: int) -> str:
         if index in self.control_ids:
             return self._literal_texts.get(index, "")
-        return str(self._processor.id_to_piece(index)) if self._known(index) else ""
+        return str(self._processor.id_to_piece(index)) if self._known(index) else self._literal_texts.get(index, "")
 
     def _convert_token_to_id(self, token: str) -> int | None:
         if token in ("</s>", "<s>", "<unk>"):
             return int(self._processor.piece_to_id(token))
         return super()._convert_token_to_id(token)
+
+    def _token_of(self, token_id: int) -> Any:
+        # Of the control tokens that are pieces, transformers knows the piece's name: `</s>`, not `<eos>`.
+        return self._processor.id_to_piece(token_id) if self._known(token_id) else super()._token_of(token_id)
 
     def get_prefix_tokens(self) -> list[int]:
         return [self.get_command("[gMASK]"), self.get_command("sop")]
@@ -112,6 +130,38 @@ class SentencePieceTokenizer(
         turns = official_turns(history, query, role)
         ids = [i for message in turns for i in self.build_single_message(*_parts(message))]
         return self._tensors([*self.get_prefix_tokens(), *ids, self.get_command("<|assistant|>")])
+
+
+class _InnerTokenizer:
+    """What scripts use of the official `tokenizer.tokenizer` (`SPTokenizer`). It adds no `[gMASK] sop`."""
+
+    def __init__(self, outer: SentencePieceTokenizer) -> None:
+        self._outer = outer
+        self.sp_model = outer._processor
+        self.bos_id = int(self.sp_model.bos_id())
+        self.eos_id = int(self.sp_model.eos_id())
+        self.pad_id = int(self.sp_model.unk_id())
+        self.special_tokens = {**outer._behind, **outer._added_special}
+        self.index_special_tokens = {token_id: name for name, token_id in self.special_tokens.items()}
+        self.n_words = len(outer)
+
+    def tokenize(self, s: str, encode_special_tokens: bool = False) -> list[str]:
+        return list(self._outer.tokenize(s, allow_special_tokens=encode_special_tokens))
+
+    def encode(self, s: str, bos: bool = False, eos: bool = False) -> list[int]:
+        return [self.bos_id] * bos + self._outer.encode_text(s) + [self.eos_id] * eos
+
+    def decode(self, t: int | Sequence[int]) -> str:
+        return self._outer.to_text([t] if isinstance(t, int) else t)
+
+    def decode_tokens(self, tokens: Sequence[str]) -> str:
+        return self._outer.convert_tokens_to_string(list(tokens))
+
+    def convert_token_to_id(self, token: str) -> int:
+        return int(self._outer.convert_tokens_to_ids(token))
+
+    def convert_id_to_token(self, index: int) -> str:
+        return str(self._outer.convert_ids_to_tokens(index))
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str, str]:
