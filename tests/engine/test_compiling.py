@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-from random_schemas import random_schema
 
 from chatglm.engine import compiling
 from chatglm.engine.constraint import Constraint, Grammars
 from chatglm.errors import InputError, UnsupportedError
+from random_schemas import random_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 pytest.importorskip("llguidance")
