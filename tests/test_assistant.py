@@ -227,12 +227,19 @@ def test_single_call_ends_the_answer(over: Any, write: Writer) -> None:
     eventually(lambda: engine.aborted == engine.asked)
 
 
-def test_call_that_was_cut_short_is_text(over: Any, write: Writer) -> None:
-    assistant, _ = over(write.call(("get_weather", {"city": "北京"})))
-    answer = the(assistant, "q", tools=OPTIONS, params={"max_new_tokens": 8})
-    assert answer.finish.reason == "length"
-    assert not answer.message.tool_calls
-    assert answer.message.content.startswith("get_weather")
+@pytest.mark.parametrize("most", range(4, 30, 3))
+def test_a_call_that_was_cut_short_has_the_arguments_that_are_there(over: Any, write: Writer, most: int) -> None:
+    whole = '{"city": "北京", "days": 3}'
+    assistant, _ = over(write.call(("get_weather", {"city": "北京", "days": 3})))
+    answer = the(assistant, "q", tools=OPTIONS, params={"max_new_tokens": most})
+    if answer.finish.reason == "length" and answer.message.tool_calls:
+        (call,) = answer.message.tool_calls
+        assert call.name == "get_weather"
+        assert answer.message.content == ""
+        assert whole.startswith(call.to_dict()["function"]["arguments"]) or call.arguments
+    # Where no tool of that name is on offer, it is text.
+    answer = the(assistant, "q", params={"max_new_tokens": most})
+    assert not answer.message.tool_calls or answer.finish.reason != "length"
 
 
 def follow(constraint: Any, write: Writer, text: str) -> bool:
@@ -369,6 +376,65 @@ def test_a_format_beside_tools(over: Any, write: Writer) -> None:
     assert not follow(engine.asked[1].constraint, write, '\n{"a": 12}')
     the(assistant, "q", tools=OPTIONS, response_format=given, tool_choice="none")
     assert follow(engine.asked[2].constraint, write, '{"a": 12}')
+
+
+def test_a_reply_that_begins_as_a_call_is_one(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("好"))
+    the(assistant, "q", tools=OPTIONS)
+    constraint = engine.asked[0].constraint
+    for text in ("好的", "\n好的", "get\n好的", "get_weather is a tool", "other\n```python\ntool_call(x=1)\n```"):
+        assert follow(constraint.fork(), write, text)
+    assert follow(constraint.fork(), write, "get_weather\n" + CALL("city='x', days=3"))
+    for text in (
+        "get_weather\n```python\ntool_call(days=3)",
+        f"now\n{CALL('x=1')}",
+        "get_weather\n```python\ntool_call(city",
+    ):
+        assert not follow(constraint.fork(), write, text)
+
+
+ODD: list[Any] = [{"type": "object", "properties": {"a": {"$ref": "https://example.com/x.json"}}}, {"type": "array"},
+                  {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "cat"}}}}]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", ODD)
+def test_tools_with_odd_schemas_are_on_offer(over: Any, write: Writer, schema: Any) -> None:
+    assistant, engine = over(write.say("好"))
+    tool = {"name": "odd", "parameters": schema}
+    with pytest.warns(UserWarning, match=r"not enforced: tools.odd: parameters"):
+        assert assistant.reply("q", tools=[*OPTIONS, tool]).content == "好"
+    assert follow(engine.asked[0].constraint.fork(), write, "odd\n" + CALL("**{'b': 1}"))
+    for options in ({"tools": [{**tool, "strict": True}]}, {"tools": [tool], "tool_choice": "odd"}):
+        with pytest.raises((InputError, UnsupportedError), match="odd"):
+            assistant.reply("q", **options)
+
+
+def test_a_begun_call_of_the_demo_model_is_a_call_in_any_company() -> None:
+    """Alone, many at once, and with guesses: the same; and what begins as a call has arguments that fit."""
+    properties = {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "minimum": 1, "maximum": 7}}
+    schema = {"type": "object", "properties": properties, "required": ["city", "days"]}
+    tool = {"name": "get_weather", "parameters": schema}
+    asked = ["北京的天气怎么样？", "上海明天天气如何", "你好", "查询广州天气"]
+    params = {"temperature": 1.0, "seed": 5, "max_new_tokens": 60}
+
+    def said(assistant: Assistant, question: str) -> Any:
+        answer = the(assistant, question, tools=[tool], params=params)
+        return answer.message.content, [
+            (call.name, dict(call.arguments), call.text) for call in answer.message.tool_calls
+        ]
+
+    with Assistant.load(speculate=False) as assistant:
+        alone = [said(assistant, question) for question in asked]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda question: said(assistant, question), asked)) == alone
+    with Assistant.load(speculate=True) as assistant:
+        assert [said(assistant, question) for question in asked] == alone
+    calls = [call for _, made in alone for call in made]
+    assert calls
+    for _, arguments, cut in calls:
+        if cut is None:
+            jsonschema.validate(arguments, schema)
+    assert not any(text.startswith("get_weather") for text, _ in alone)
 
 
 @pytest.mark.parametrize("name", ["chatglm", "chatglm2", "glm4"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatglm.chat.calls import fenced, parse_json_arguments, parse_python_call, render_python_call
+from chatglm.chat.calls import begun_arguments, fenced, parse_json_arguments, parse_python_call, render_python_call
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
@@ -165,3 +165,28 @@ def test_time_is_linear(text: str) -> None:
 @given(st.text(alphabet="` \n\tapython", max_size=24))
 def test_a_fence_holds_what_was_put_in(code: str) -> None:
     assert fenced(f"```python\n{code}\n```") == code
+
+
+WHOLE = {
+    "tool_call()": "{}",
+    "tool_call(city='北京', n=-3)": '{"city": "北京", "n": -3}',
+    "tool_call(a='it\\'s', b=\"x\\\"y\", c=True, d=None)": '{"a": "it\'s", "b": "x\\"y", "c": true, "d": null}',
+    "tool_call(**{'a b': [1, {'k': 'v'}], 'c': 2.5})": '{"a b": [1, {"k": "v"}], "c": 2.5}',
+}
+
+
+@pytest.mark.parametrize("call", WHOLE)
+def test_arguments_of_a_call_that_is_cut_anywhere(call: str) -> None:
+    """What is there is a beginning of the whole JSON text, and grows with the call."""
+    assert begun_arguments(f"```python\n{call}\n```") == WHOLE[call]
+    length = 0
+    for end in range(len(call)):
+        told = begun_arguments(f"```python\n{call[:end]}")
+        assert WHOLE[call].startswith(told.rstrip(": ,")) or WHOLE[call].startswith(told)
+        assert len(told) >= length - 2
+        length = len(told)
+
+
+@given(st.text(alphabet="tool_call(=)[]{}'\"#,*:1a\\u ", max_size=40))
+def test_any_text_has_begun_arguments(text: str) -> None:
+    assert isinstance(begun_arguments("tool_call(a=" + text), str)

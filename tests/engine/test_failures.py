@@ -57,6 +57,9 @@ class Breaks:
     def finished(self) -> bool:
         return False
 
+    def free(self, ahead: Sequence[int]) -> bool:
+        return False
+
     def fork(self) -> Breaks:
         self._reach("fork")
         return Breaks(self.where, self.after, self.error, self.said)

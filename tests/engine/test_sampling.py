@@ -154,6 +154,9 @@ class Parity:
     def finished(self) -> bool:
         return len(self.said) >= 8
 
+    def free(self, ahead: Sequence[int]) -> bool:
+        return False
+
     def fork(self) -> Parity:
         return Parity(self.said)
 

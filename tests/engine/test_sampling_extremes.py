@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,6 +35,9 @@ class Allowed:
             raise InputError(f"token {token} is not allowed")
 
     def finished(self) -> bool:
+        return False
+
+    def free(self, ahead: Sequence[int]) -> bool:
         return False
 
     def fork(self) -> Allowed:

@@ -38,7 +38,7 @@ from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
 from chatglm.chat.generations import OFFICIAL_SAMPLING
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.chat.streaming import StopStrings, StreamDecoder
-from chatglm.errors import ChatGLMError, ContextError, InputError, typed_error
+from chatglm.errors import ChatGLMError, ContextError, InputError, UnsupportedError, typed_error
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class _PlainText:
         text = self._decoder.feed(token_id)
         return [TextPiece(text)] if text else []
 
-    def close(self) -> Any:
+    def close(self, cut: bool = False) -> Any:
         text = self._decoder.close()
         self.last = [TextPiece(text)] if text else []
 
@@ -137,7 +137,7 @@ class _Choice:
         if event.error is not None:
             raise event.error
         if event.finish is not None:
-            self._parser.close()
+            self._parser.close(cut=event.finish == "length")
             yield from self._pass_on(self._parser.last, event)
             if not self.finished:
                 yield from self._text("", final=True)
@@ -328,7 +328,7 @@ class Assistant(BaseAssistant):
         tools, choice = ToolSpec.list_from(options.get("tools") or ()), options.get("tool_choice", "auto")
         called = [tool for tool in tools if choice in ("auto", "required", tool.name)]
         if called:
-            lost += self.format.call_grammar(called).dropped
+            lost += self.format.call_grammar(called, lenient=choice == "auto").dropped
         return tuple(lost)
 
     def close(self) -> None:
@@ -433,7 +433,7 @@ class Assistant(BaseAssistant):
         return _Plan(
             [*ids, *opening],
             _within(ask.params, limit - len(ids) - len(opening)),
-            self.format.parser,
+            partial(self.format.parser, [] if ask.tool_choice == "none" else [tool.name for tool in ask.tools]),
             self.format.stop_ids | set(ask.params.stop_ids),
             tuple(opening),
             constraint,
@@ -480,16 +480,32 @@ class Assistant(BaseAssistant):
             return opening, self._constraint(lambda make: [make.call_form(grammar.text, _LEAD)])
         choice = bool(ask.tools) and ask.tool_choice == "auto"
         if output.kind == "text":
-            return self.format.opening() if ask.tools and not choice else [], None
+            return self.format.opening() if ask.tools and not choice else [], self._begun(ask) if choice else None
         if not choice:
             return self.format.opening(), self._constraint(lambda make: [_form(make, output, _LEAD)])
-        calls = self.format.call_grammar(ask.tools)
+        calls = self.format.call_grammar(ask.tools, lenient=True)
         return [], self._constraint(
             lambda make: [make.call_form(calls.text, _LEAD), _form(make, output, f"{_LEAD}\\n{_LEAD}")]
         )
 
+    def _begun(self, ask: Ask) -> Constraint | None:
+        """A reply that begins as a call is one; None where the tools' grammar is too large to hold it to that."""
+        calls, grammars = self.format.call_grammar(ask.tools, lenient=True), self._all_grammars()
+        names = [tool.name for tool in ask.tools]
+        try:
+            return grammars.begun_calls(grammars.call_form(calls.text, _LEAD), names, self.format.header_id())
+        except (InputError, UnsupportedError):
+            if any(tool.flat().get("strict") is True for tool in ask.tools):
+                raise
+            return None
+
     def _constraint(self, forms: Callable[[Grammars], Sequence[Form]]) -> Constraint:
-        """Text of one of these forms; what the vocabulary needs for them is made with the first."""
+        """Text of one of these forms."""
+        grammars = self._all_grammars()
+        return grammars.constraint(*forms(grammars))
+
+    def _all_grammars(self) -> Grammars:
+        """What the vocabulary needs for constraints, made with the first."""
         with self._compiling:
             if self._grammars is None:
                 from chatglm.engine.constraint import Grammars
@@ -497,7 +513,7 @@ class Assistant(BaseAssistant):
                 size = max(len(self.tokenizer), *(stop + 1 for stop in self.format.stop_ids))
                 tokens = [self.tokenizer.token_bytes(token) for token in range(size)]
                 self._grammars = Grammars(tokens, self.format.stop_ids)
-        return self._grammars.constraint(*forms(self._grammars))
+            return self._grammars
 
     def _fitting(self, ask: Ask, limit: int, more: int) -> tuple[list[int], str]:
         """The prompt's ids with as many of the latest turns as fit, and a note if that is not all."""

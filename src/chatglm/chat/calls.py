@@ -18,6 +18,7 @@ from typing import Any
 __all__ = [
     "FENCES",
     "as_json",
+    "begun_arguments",
     "fenced",
     "is_keyword",
     "parse_json_arguments",
@@ -149,6 +150,65 @@ def render_python_call(arguments: Mapping[str, Any]) -> str:
     if rest:
         words.append(f"**{_source(rest)}")
     return f"```python\ntool_call({', '.join(words)})\n```"
+
+
+_BEGUN = re.compile(
+    r"""(?P<blank>\s+)
+      | (?P<text>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
+      | (?P<open>['"].*)
+      | (?P<name>[^\W\d]\w*)\s*=
+      | (?P<word>[^\W\d]\w*)
+      | (?P<number>[-+.\w]+)
+      | (?P<splat>\*\*\s*\{)
+      | (?P<sign>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_CONSTANTS = {"True": True, "False": False, "None": None, **_NAMES}
+_SIGNS = {",": ", ", ":": ": ", "(": "[", ")": "]"}
+
+
+def begun_arguments(text: str) -> str:
+    """The arguments of a Python call that was cut short, as the beginning of their JSON text; "" if there are none."""
+    _, found, rest = text.partition("tool_call(")
+    if not found:
+        return ""
+    made, depth, place, splat = ["{"], 0, 0, False
+    while place < len(rest):
+        piece = _BEGUN.match(rest, place)
+        assert piece is not None  # `sign` takes anything
+        kind, token = piece.lastgroup, piece[0]
+        place = piece.end()
+        match kind:
+            case "text":
+                made.append(json.dumps(_text_of(token), ensure_ascii=False))
+            case "open":
+                # Half an escape at its end says nothing yet.
+                body = re.sub(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?\Z", r"\1", token[1:])
+                made.append(json.dumps(_text_of(token[0] + body + token[0]), ensure_ascii=False)[:-1])
+            case "name":
+                made.append(json.dumps(piece["name"], ensure_ascii=False) + ": ")
+            case "word":
+                known = {"True": "true", "False": "false", "None": "null"}.get(
+                    token, token if token in _NAMES else None
+                )
+                made += [] if known is None else [known]
+            case "number":
+                made.append(token)
+            case "splat":
+                splat = True
+            case "sign":
+                if (token == ")" and depth == 0) or (token == "}" and depth == 0 and splat):
+                    return "".join([*made, "}"])
+                depth += (token in "([{") - (token in ")]}")
+                made.append(_SIGNS.get(token, token if token in "[]{}" else ""))
+    return "".join(made)
+
+
+def _text_of(literal: str) -> str:
+    try:
+        return str(ast.literal_eval(literal))
+    except (ValueError, SyntaxError):
+        return literal[1:-1]
 
 
 def is_keyword(name: str) -> bool:

@@ -14,11 +14,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatglm.chat.calls import FENCES, as_json, fenced, parse_json_arguments, parse_python_call, render_python_call
+from chatglm.chat.calls import (
+    FENCES,
+    as_json,
+    begun_arguments,
+    fenced,
+    parse_json_arguments,
+    parse_python_call,
+    render_python_call,
+)
 from chatglm.chat.generations import Generation
 from chatglm.chat.grammars import CallGrammar, call_grammar
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
@@ -161,9 +169,13 @@ class ChatFormat:
         """
         raise UnsupportedError(f"a persona is for CharacterGLM; {self.generation} takes a system message instead")
 
-    def parser(self) -> Parser:
-        """Reads a reply as it comes."""
-        return Parser(self)
+    def parser(self, offered: Collection[str] = ()) -> Parser:
+        """Reads a reply as it comes.
+
+        Args:
+            offered: the names of the tools: a call of one that is cut short is a call, and no text.
+        """
+        return Parser(self, offered)
 
     def parse(self, ids: Sequence[int]) -> Message:
         """The message that a reply's ids are, with or without the stop id at their end. Never raises: what is not a
@@ -186,11 +198,12 @@ class ChatFormat:
         that they name. Empty where a reply has no such line."""
         return []
 
-    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> CallGrammar:
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
         """The grammar of a reply that calls one of the tools with arguments that fit its schema.
 
         Args:
             named: the line that names the one tool is already there (`opening`).
+            lenient: a tool that is not strict and whose schema cannot be read takes any object.
 
         Raises:
             UnsupportedError: this generation's prompts have no place for tools, or no grammar says what a schema asks.
@@ -200,6 +213,10 @@ class ChatFormat:
     def read_call(self, text: str) -> ToolCall | None:
         """One message of a reply, whole, as a call; None if it is text."""
         return None
+
+    def begun_arguments(self, name: str, content: str) -> str:
+        """The arguments of a call that was cut short, as the beginning of their JSON text."""
+        return content.strip()
 
     def may_call(self, metadata: str, content: str) -> bool | None:
         """Whether a message that begins like this may be a call; None if it takes more to tell.
@@ -223,8 +240,8 @@ class Parser:
     call. Each id costs its own text, not that of the whole reply.
     """
 
-    def __init__(self, form: ChatFormat) -> None:
-        self._form = form
+    def __init__(self, form: ChatFormat, offered: Collection[str] = ()) -> None:
+        self._form, self._offered = form, frozenset(offered)
         self._texts: list[str] = []
         self._calls: list[ToolCall] = []
         self._stopped = False
@@ -247,11 +264,15 @@ class Parser:
         piece = self._decoder.feed(token_id)
         return self._take(piece) if piece else []
 
-    def close(self) -> Message:
-        """The whole message."""
+    def close(self, cut: bool = False) -> Message:
+        """The whole message.
+
+        Args:
+            cut: it has no end of its own. A call that was begun then has the arguments that are there, as `text`.
+        """
         if self._message is None:
             self._stopped = True
-            self.last = self._finish_part()
+            self.last = self._finish_part(cut)
             self._message = Message("assistant", "".join(self._texts), tuple(self._calls))
         return self._message
 
@@ -264,9 +285,15 @@ class Parser:
         self._held: list[str] = []  # text that is not certain
         self._before = ""  # the last character that was passed on
 
-    def _finish_part(self) -> list[Delta]:
+    def _finish_part(self, cut: bool = False) -> list[Delta]:
         self._held.append(self._decoder.close())
-        if self._may_call is not False and (call := self._form.read_call("".join(self._held))) is not None:
+        text = "".join(self._held)
+        call = None if self._may_call is False else self._form.read_call(text)
+        if call is None and cut and self._may_call is not False:
+            name, newline, content = text.partition("\n")
+            if newline and name.strip() in self._offered:
+                call = ToolCall(name.strip(), {}, text=self._form.begun_arguments(name.strip(), content) or "{")
+        if call is not None:
             self._calls.append(call)
             return [CallPiece(call)]
         return self._release(final=True)
@@ -615,8 +642,14 @@ class _ChatGLM3Format(_RolesFormat):
             return call.name, call.text
         return call.name, render_python_call(call.arguments)
 
-    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> CallGrammar:
-        return call_grammar(tools, python=True, named=named)
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
+        return call_grammar(tools, python=True, named=named, lenient=lenient)
+
+    def begun_arguments(self, name: str, content: str) -> str:
+        if name == INTERPRETER:
+            _, _, code = content.partition("\n")
+            return json.dumps({"code": code}, ensure_ascii=False)[:-2]
+        return begun_arguments(content)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
         if name == INTERPRETER and (code := fenced(content)) is not None:
@@ -712,8 +745,8 @@ class _GLM4Format(_RolesFormat):
             return call.name, call.text
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
 
-    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False) -> CallGrammar:
-        return call_grammar(tools, python=False, named=named)
+    def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
+        return call_grammar(tools, python=False, named=named, lenient=lenient)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
         if name == "python":

@@ -14,7 +14,7 @@ from typing import Any
 
 from chatglm.chat.calls import is_keyword
 from chatglm.chat.messages import INTERPRETER, ToolSpec
-from chatglm.errors import InputError
+from chatglm.errors import InputError, UnsupportedError
 from chatglm.schemas import held
 
 __all__ = ["CallGrammar", "call_grammar", "parameters_of"]
@@ -90,7 +90,7 @@ def _official_type(name: Any) -> dict[str, Any]:
     return {"type": kind} if kind in (*_PYTHON_TYPES.values(), "null") else {}
 
 
-def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False) -> CallGrammar:
+def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False, lenient: bool = False) -> CallGrammar:
     """A reply that calls one of the tools.
 
     Properties come in the order of the schema, and others than those that a schema lists do not come.
@@ -98,6 +98,7 @@ def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False
     Args:
         python: calls are written as ChatGLM3 does, else as GLM-4 does.
         named: the grammar begins behind the line that names the one tool.
+        lenient: a tool that is not strict and whose schema cannot be read takes any object.
 
     Raises:
         InputError: there is no tool, or one has no schema of an object.
@@ -108,7 +109,13 @@ def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False
     rules = _Rules()
     calls, dropped = [], []
     for tool in tools:
-        body, lost = _call(tool, python, rules)
+        try:
+            body, lost = _call(tool, python, rules)
+        except (InputError, UnsupportedError):
+            if not lenient or tool.flat().get("strict") is True:
+                raise
+            anything = ToolSpec({"name": tool.name, "parameters": {"type": "object"}})
+            body, lost = _call(anything, python, rules)[0], ("parameters",)
         # SentencePiece begins every text with a blank: this one at most after the line of the name.
         calls.append(body if named else f'{_quoted(tool.name)} "\\n" " "? {body}')
         dropped += [f"tools.{tool.name}: {name}" for name in lost]

@@ -60,6 +60,9 @@ class Constraint(Protocol):
     def fork(self) -> Constraint:
         """A copy that goes its own way from here."""
 
+    def free(self, ahead: Sequence[int]) -> bool:
+        """Whether everything is allowed here and after each of these tokens. Costs nothing to speak of."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -100,6 +103,7 @@ class Grammars:
         if not stop_ids or not all(0 <= stop < len(tokens) for stop in stop_ids):
             raise InputError(f"stop_ids is {sorted(stop_ids)}; a constraint needs one, and all among {len(tokens)} ids")
         self._library = llguidance
+        self._tokens, self._stop_ids = tokens, sorted(stop_ids)
         self._tokenizer = vocabulary_of(llguidance, tokens, stop_ids)
         self._prover = Prover(tokens, stop_ids)
         self._lock = threading.Lock()
@@ -190,6 +194,19 @@ class Grammars:
         whole = json.dumps({"grammars": grammars}, ensure_ascii=False)
         return _Matched(self._matcher(whole, forms[0].kind).deep_copy())
 
+    def begun_calls(self, form: Form, names: Collection[str], header: int | None) -> Constraint:
+        """Any text; but a message whose first line is one of the names is what the form says.
+
+        Args:
+            form: of messages that begin with one of the names.
+            header: the id that begins a further message; it may follow a message that is at its end.
+
+        Raises:
+            As `json_schema`.
+        """
+        lines = frozenset(name.encode() for name in names)
+        return _Begun(self.constraint(form), lines, header, self._tokens, self._stop_ids)
+
     def _rule(self, pattern: str) -> str:
         """`start: /pattern/`, with what Lark needs escaped."""
         try:
@@ -278,6 +295,72 @@ class _Matched:
 
     def fork(self) -> Constraint:
         return _Matched(self._matcher.deep_copy(), self._credit)
+
+    def free(self, ahead: Sequence[int]) -> bool:
+        return False
+
+
+class _Begun:
+    """Free text, until the first line of a message is one of some names; see `Grammars.begun_calls`."""
+
+    def __init__(
+        self,
+        whole: Constraint,
+        names: frozenset[bytes],
+        header: int | None,
+        tokens: Sequence[bytes],
+        stop_ids: Sequence[int],
+    ) -> None:
+        self._whole, self._names, self._header = whole, names, header
+        self._tokens, self._stop_ids = tokens, stop_ids
+        self._line: tuple[int, ...] | None = ()  # the ids of a first line that is not whole; None: it is decided
+        self._call: Constraint | None = None  # of the message that is a call
+
+    def allow(self, scores: Tensor) -> None:
+        if self._call is None:
+            return
+        further = None if self._header is None else scores[self._header].clone()
+        self._call.allow(scores)
+        if further is not None and any(scores[stop] > -torch.inf for stop in self._stop_ids):
+            scores[self._header] = further
+
+    def accept(self, token: int) -> None:
+        if token == self._header:
+            self._line, self._call = (), None
+        elif self._call is not None:
+            self._call.accept(token)
+        elif self._line is not None:
+            self._line = (*self._line, token)
+            self._decide()
+
+    def _decide(self) -> None:
+        """Look at a first line that has grown."""
+        assert self._line is not None
+        told = b"".join(self._tokens[token] if token < len(self._tokens) else b"" for token in self._line)
+        name, end, _ = told.partition(b"\n")
+        name = name.strip()
+        if end and name in self._names:
+            call = self._whole.fork()
+            try:
+                for token in self._line:
+                    call.accept(token)
+            except InputError:  # it goes on as no call does
+                pass
+            else:
+                self._call = call
+        if end or not any(known.startswith(name) for known in self._names):
+            self._line = None
+
+    def finished(self) -> bool:
+        return False
+
+    def fork(self) -> Constraint:
+        made = _Begun(self._whole, self._names, self._header, self._tokens, self._stop_ids)
+        made._line, made._call = self._line, None if self._call is None else self._call.fork()
+        return made
+
+    def free(self, ahead: Sequence[int]) -> bool:
+        return self._line is None and self._call is None and self._header not in ahead
 
 
 def _guarded(work: Callable[[], Any]) -> Any:

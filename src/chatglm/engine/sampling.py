@@ -127,15 +127,17 @@ class Answer:
         self._sequences = _Sequences(word for word in params.bad_words_ids if len(word) > 1)
         self._tail = list(prompt)[-self._sequences.longest :] if self._sequences else []
         self._stops = torch.tensor(sorted(stop for stop in self.stop_ids if stop < vocabulary), dtype=torch.long)
-        self.plain = not (
+        self._plain = not (
             self._penalised
             or params.repetition_penalty != 1
             or params.logit_bias
             or params.bad_words_ids
             or params.min_new_tokens
-            or constraint is not None
         )
-        """Whether the scores are taken as they are."""
+
+    def plain(self, ahead: Sequence[int]) -> bool:
+        """Whether the scores are taken as they are, next and after each of the tokens that are assumed to come."""
+        return self._plain and (self.constraint is None or self.constraint.free(ahead))
 
     def sibling(self, index: int, constraint: Constraint | None) -> Answer:
         """Another answer to the same prompt, which has no tokens yet either. What the options need is made once."""
@@ -321,7 +323,7 @@ def _draw(
     changed = False
     first = 0
     for answer, ahead in zip(answers, proposals, strict=True):
-        if not answer.plain:
+        if not answer.plain(ahead):
             changed = True
             _adjust(scores, first, answer, ahead, finite, errors)
         first += len(ahead) + 1
