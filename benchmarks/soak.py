@@ -4,9 +4,11 @@
 
 Starts `chatglm serve` with the demo model. So many clients at a time ask it for dialogues, tool calls, JSON that
 follows a schema, plain completions and `api.py`'s answers, as streams and whole; some go away in the middle of an
-answer or before it, some send what is wrong. At the end it must hold that
+answer or before it, some send what is wrong, and some what is meant to hurt (`tests/hostile.py`). At the end it must
+hold that
 
-- nothing failed: every answer is whole, what was wrong got its 4xx, and the only other refusal is 429;
+- nothing failed: every answer is whole, what was wrong got its 4xx, and the only other refusal is 429; hostile requests
+  got an answer or a refusal of theirs, and the process lives;
 - no memory was lost: resident memory does not grow any more once the key/value memory has been touched;
 - every page is back, nothing runs or waits;
 - the server's figures are the clients' (of those that went away, the server alone knows how far they got).
@@ -38,6 +40,11 @@ from typing import Any
 
 import httpx
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from hostile import ALLOWED
+from hostile import requests as hostile_requests
+
 COMMAND = shutil.which("chatglm", path=str(Path(sys.executable).parent)) or "chatglm"
 CHAT, TEXT, LEGACY = "/v1/chat/completions", "/v1/completions", "/"
 
@@ -52,6 +59,8 @@ PLACE = {
     "required": ["city", "age"],
     "additionalProperties": False,
 }
+HOSTILE = [one for one in hostile_requests() if one.model in ("", "demo")]
+MOST_ANSWERS = 2048  # that a hostile request may get
 QUESTIONS = ("你好", "你是谁？", "北京的天气怎么样？", "给我讲一个故事。", "1+1等于几？", "Hello!", "写一首诗吧", "🙂")
 
 
@@ -63,6 +72,7 @@ class Ask:
         body: JSON, or bytes that are none.
         status: what a wrong one is answered with; None: it is a right one.
         answers: that it asks for.
+        hostile: any answer and any refusal will do, and how many answers were begun is not known.
     """
 
     kind: str
@@ -70,12 +80,13 @@ class Ask:
     body: dict[str, Any] | bytes
     status: int | None = None
     answers: int = 1
+    hostile: bool = False
 
 
 def draw(rng: random.Random) -> Ask:
     """A request of some kind."""
-    kinds = ("chat", "dialogue", "many", "tools", "schema", "text", "legacy", "wrong", "flood")
-    (kind,) = rng.choices(kinds, (6, 4, 2, 3, 2, 3, 2, 4, 0.1))
+    kinds = ("chat", "dialogue", "many", "tools", "schema", "text", "legacy", "wrong", "flood", "hostile")
+    (kind,) = rng.choices(kinds, (6, 4, 2, 3, 2, 3, 2, 4, 0.1, 1))
     body: dict[str, Any] = {"model": "demo", "stream": rng.random() < 0.7, "max_tokens": rng.randrange(4, 48)}
     if body["stream"]:
         body["stream_options"] = {"include_usage": True}
@@ -117,7 +128,10 @@ def draw(rng: random.Random) -> Ask:
             history = [["你好", "你好！"]] * rng.randrange(2)
             return Ask(kind, LEGACY, {"prompt": said[0]["content"], "history": history, "max_length": 256})
         case "flood":  # more than may wait
-            return Ask(kind, TEXT, {**body, "prompt": [f"第{n}题" for n in range(400)]}, answers=400)
+            return Ask(kind, TEXT, {**body, "prompt": [f"第{n}题" for n in range(200)]}, answers=200)
+        case "hostile":
+            one = rng.choice(HOSTILE)
+            return Ask(f"hostile: {one.name}", one.path, one.content, answers=MOST_ANSWERS, hostile=True)
     wrong: list[tuple[str, dict[str, Any] | bytes, int]] = [
         (CHAT, b'{"model": "demo", "messages": [', 400),
         (CHAT, b"\xff\xfe", 400),
@@ -151,6 +165,7 @@ class Counts:
         tokens: (prompt, completion) of whole requests, as their usage says.
         left: answers that nobody waited for, at most and at least so many begun.
         failures: what should not have been.
+        hostile: requests that were meant to hurt.
         kinds: whole requests of each kind.
     """
 
@@ -164,6 +179,7 @@ class Counts:
     chunks: int = 0
     failures: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
+    hostile: int = 0
     first: list[float] = field(default_factory=list)
 
 
@@ -204,6 +220,13 @@ async def request(client: httpx.AsyncClient, ask: Ask, leave: int | None, counts
         answer = await client.send(sending, stream=True)
         status = answer.status_code
         counts.statuses[ask.path, status] += 1
+        if ask.hostile:
+            counts.perhaps += ask.answers
+            problem = await answer.aread()
+            if status not in ALLOWED:
+                counts.failures.append(f"{ask.kind}: status {status}: {problem[:200]!r}")
+            counts.hostile += 1
+            return
         if status != 200:
             problem = await answer.aread()
             if status == 429 and answer.headers.get("Retry-After", "").isdigit():
@@ -249,6 +272,8 @@ async def request(client: httpx.AsyncClient, ask: Ask, leave: int | None, counts
     except asyncio.CancelledError:
         if answer is None:
             counts.unknown[ask.path] += 1
+            counts.perhaps += ask.answers
+        elif ask.hostile:
             counts.perhaps += ask.answers
         else:
             counts.left += ask.answers
@@ -387,7 +412,7 @@ def compare(counts: Counts, before: dict[str, float], after: dict[str, float]) -
     for reason in ("stop", "length", "tool_calls"):
         if reasons.get(reason, 0) < counts.reasons[reason]:
             wrong.append(f"answers: {reason}: {reasons} at the server, {counts.reasons} at the clients")
-    if reasons.get("failed"):
+    if reasons.get("failed", 0) > counts.hostile * MOST_ANSWERS:
         wrong.append(f"answers: {reasons['failed']:g} failed")
     # What was finished for those that went away, and api.py's dialect, which tells no usage.
     beyond = sum(reasons.get(r, 0) - counts.reasons[r] for r in ("stop", "length", "tool_calls"))
@@ -439,6 +464,7 @@ def soak(streams: int, seconds: float, seed: int = 0, *, fill_first: bool = True
         "seconds": seconds,
         "requests": sum(counts.statuses.values()) + counts.unknown.total(),
         "whole": dict(counts.kinds),
+        "hostile": counts.hostile,
         "statuses": {f"{path} {status}": count for (path, status), count in sorted(counts.statuses.items())},
         "left": counts.left,
         "gone before a status": counts.unknown.total(),

@@ -40,7 +40,7 @@ with Assistant.load(dtype="float32", memory=96 << 20) as demo:
         run(server, bind("127.0.0.1", 0))
 """
 QUESTIONS = ("你好", "北京的天气怎么样？", "给我讲一个故事。", "Hello!")
-SECONDS = 60.0  # that an answer may take; a server that hangs is one that failed
+SECONDS = 180.0  # that an answer may take; a server that hangs is one that failed
 
 
 def question(text: str, number: int) -> dict[str, Any]:
