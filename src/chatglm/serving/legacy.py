@@ -81,6 +81,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/", response_model=_Reply, responses=refusals)
     async def answer(question: _Question, request: Request) -> Response:
+        """A prompt and a history in, a response and a history out, as `api.py` does."""
         served = service.find(None)
         history: list[Any] = [
             turn.model_dump(exclude_defaults=True) if isinstance(turn, _Entry) else turn
