@@ -345,7 +345,8 @@ def test_a_folder_names_no_vocabulary_of_another(folder: Path, checkpoint) -> No
 @pytest.mark.parametrize(
     ("tokens", "match"),
     [
-        ({"0": "<|user|>"}, "no "),
+        ({"0": "<|user|>"}, "the id 0, which is of a text"),
+        ({"151336": "<|user|>"}, "no "),
         ({"5": "extra"}, "the id 5, which is of a text"),
     ],
 )

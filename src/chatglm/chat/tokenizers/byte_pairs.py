@@ -92,9 +92,12 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         self._ranks = len(ranks)
         self._bytes = {rank: token for token, rank in ranks.items()}
         listed = dict(added_tokens_decoder or {})
-        named = {str(token): i for i, token in listed.items() if not isinstance(token, AddedToken) or token.special}
-        if named:
-            self._check_control(named)
+        self._check_ids(listed)
+        named = {
+            str(token): token_id
+            for token_id, token in listed.items()
+            if not isinstance(token, AddedToken) or token.special or str(token) in self.SPECIAL
+        }
         self._by_name = named or {name: self._ranks + n for n, name in enumerate(self.SPECIAL)}
         self._by_id = {token_id: name for name, token_id in self._by_name.items()}
         self.control_ids = frozenset(self._by_id)
@@ -108,15 +111,16 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
                     f"tokenizer_config.json: {name} is {token!r:.80}, which the vocabulary does not have"
                 )
 
-    def _check_control(self, named: Mapping[str, int]) -> None:
-        lost = [name for name in ("<|endoftext|>", "[gMASK]", "<sop>", *ROLES) if name not in named]
-        if lost:
-            raise TokenizerError(f"tokenizer_config.json: added_tokens_decoder has no {lost[0]}, which prompts need")
-        for name, token_id in named.items():
-            if token_id < self._ranks:  # text would have the id of a control token
-                raise TokenizerError(
-                    f"tokenizer_config.json: added_tokens_decoder gives {name!r:.60} the id {token_id} of a text"
-                )
+    def _check_ids(self, listed: Mapping[int, Any]) -> None:
+        """Raise `TokenizerError` where a folder's added tokens cannot be those of GLM-4."""
+        where = "tokenizer_config.json: added_tokens_decoder"
+        for token_id, token in listed.items():
+            if token_id < self._ranks:  # text would have the id of another token
+                raise TokenizerError(f"{where} gives {str(token)!r:.60} the id {token_id}, which is of a text")
+        names = {str(token) for token in listed.values()}
+        needed = ("<|endoftext|>", "[gMASK]", "<sop>", *ROLES)
+        if (lost := [name for name in needed if name not in names]) and not names.isdisjoint(self.SPECIAL):
+            raise TokenizerError(f"{where} has no {lost[0]}, which prompts need")
 
     @property
     def added_tokens_decoder(self) -> dict[int, Any]:
