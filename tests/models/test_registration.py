@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,44 @@ if {version != "chatglm"}:
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=3, **options)
     assert type(model).__module__.startswith("chatglm."), type(model)
 chatglm.load(path).close()
+""")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("version", ["chatglm", "chatglm3", "glm4"])
+def test_processors_run_no_code_of_the_folder_either(version: str, copied, tmp_path: Path) -> None:
+    """Whatever Auto class, and whatever its files name: the tokenizer comes, or an error, and nothing is run."""
+    folder, mark = copied(version), tmp_path / "executed"
+    for name in ("configuration_chatglm", "modeling_chatglm", "tokenization_chatglm", "evil"):
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').write({name!r})\nraise SystemExit(3)\n", "utf-8")
+    autos = ["AutoProcessor", "AutoTokenizer", "AutoImageProcessor", "AutoFeatureExtractor"]
+    autos += ["AutoModelForTokenClassification", "AutoModelForQuestionAnswering"]
+    named = {**dict.fromkeys(autos, "evil.X"), "AutoTokenizer": ["evil.X", None]}
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    pipelines = {"text-generation": {"impl": "evil.P", "pt": ["AutoModel"], "type": "text"}}
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": named, "custom_pipelines": pipelines}))
+    run(f"""
+import json, chatglm, transformers
+from pathlib import Path
+folder = Path({str(folder)!r})
+kind = type(transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True))
+assert kind.__module__.startswith("chatglm."), kind
+saved = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+named = {named!r}
+for tokenizer in (saved, {{**saved, "auto_map": named, "tokenizer_class": "Nobody"}}):
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), "utf-8")
+    for more in ({{}}, {{"image_processor_type": "CLIPImageProcessor", "processor_class": "CLIPProcessor"}}):
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            (folder / name).write_text(json.dumps({{"auto_map": named, **more}}), "utf-8")
+        for auto in {autos!r}:
+            try:
+                getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
+            except (ValueError, OSError, ImportError):
+                pass
+        try:
+            transformers.pipeline("text-generation", model=str(folder), trust_remote_code=True)
+        except (ValueError, OSError):
+            pass
 """)
     assert not mark.exists()
 

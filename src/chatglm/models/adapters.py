@@ -161,7 +161,7 @@ def read_adapter(model: Any, folder: Path) -> Adapter:
         raise CheckpointError(f"{folder}: no adapter_config.json; give the folder that PEFT saved")
     about = read_json(file)
     kind = about.get("peft_type")
-    if kind not in _SUPPORTED:
+    if not isinstance(kind, str) or kind not in _SUPPORTED:
         hint = (
             "; train P-tuning v2 instead (chatglm finetune), whose state is loaded with prefix="
             if str(kind) in ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")

@@ -1,0 +1,218 @@
+"""Adapters of folders: what is taken changes the answers, everything else is one typed line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+import chatglm
+from chatglm.errors import ChatGLMError, CheckpointError, UnsupportedError
+from chatglm.loading import load_parts
+
+QUESTION = {"do_sample": False, "max_new_tokens": 6}
+QKV = ["query_key_value"]
+KINDS: dict[str, Callable[[], Any]] = {
+    "LoRA": lambda: LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=64, target_modules=QKV),
+    "LoRA by expressions": lambda: LoraConfig(
+        task_type="CAUSAL_LM",
+        r=2,
+        lora_alpha=64,
+        target_modules=r".*layers\.[01]\..*(query_key_value|dense)",
+        rank_pattern={r"layers\.0\..*query_key_value": 4},
+        alpha_pattern={"dense": 128},
+    ),
+    "DoRA of one layer": lambda: LoraConfig(
+        task_type="CAUSAL_LM",
+        r=2,
+        lora_alpha=64,
+        target_modules=["dense"],
+        layers_to_transform=[1],
+        layers_pattern="layers",
+        use_dora=True,
+    ),
+    "IA3": lambda: IA3Config(
+        task_type="CAUSAL_LM", target_modules=[*QKV, "dense_4h_to_h"], feedforward_modules=["dense_4h_to_h"]
+    ),
+    "LoHa": lambda: LoHaConfig(task_type="CAUSAL_LM", r=2, alpha=64, target_modules=QKV),
+    "LoKr": lambda: LoKrConfig(task_type="CAUSAL_LM", r=2, alpha=64, target_modules=QKV),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, str]]:
+    """An adapter's folder for the tiny ChatGLM3, and what the model answers with it."""
+    made: dict[str, tuple[Path, str]] = {}
+
+    def get(kind: str) -> tuple[Path, str]:
+        if kind not in made:
+            model, tokenizer, _ = load_parts(checkpoint("chatglm3"), dtype=torch.float32)
+            adapted = get_peft_model(model, KINDS[kind]()).eval()
+            torch.manual_seed(0)
+            with torch.no_grad():
+                for name, parameter in adapted.named_parameters():
+                    if any(part in name for part in ("lora_", "ia3_", "hada_", "lokr_")):
+                        parameter.normal_(0, 0.5)
+            folder = tmp_path_factory.mktemp("adapter")
+            adapted.save_pretrained(folder)
+            made[kind] = folder, adapted.chat(tokenizer, "你好", **QUESTION)[0]
+        return made[kind]
+
+    return get
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_taken_changes_answers_alike_everywhere(kind: str, saved, checkpoint) -> None:
+    folder, wanted = saved(kind)
+    base = checkpoint("chatglm3")
+    plain, tokenizer, _ = load_parts(base, dtype=torch.float32)
+    assert plain.chat(tokenizer, "你好", **QUESTION)[0] != wanted
+    adapted = load_parts(base, adapter=folder, dtype=torch.float32).model
+    assert adapted.chat(tokenizer, "你好", **QUESTION)[0] == wanted
+    *_, last = adapted.stream_chat(tokenizer, "你好", **QUESTION)
+    assert last[0] == wanted
+    plain.load_adapter(folder)  # the way of transformers
+    assert plain.chat(tokenizer, "你好", **QUESTION)[0] == wanted
+    with chatglm.load(base, adapter=folder, dtype=torch.float32) as assistant:
+        assert assistant.reply("你好", params={"temperature": 0, "max_new_tokens": 6}).content == wanted
+
+
+@pytest.fixture
+def lora(saved, tmp_path: Path) -> Path:
+    """A copy to harm."""
+    return Path(shutil.copytree(saved("LoRA")[0], tmp_path / "adapter"))
+
+
+EVIL = "(([a-z_.0-9])+)+Z"
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    f"{next(iter(fields))}={str(next(iter(fields.values())))[:30]}": (fields, match)
+    for fields, match in (
+        ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING.*LoRA, IA³, LoHa, LoKr.*P-tuning v2"),
+        ({"peft_type": "PROMPT_TUNING"}, "not supported"),
+        ({"peft_type": "P_TUNING"}, "not supported"),
+        ({"peft_type": "ADALORA"}, "not supported"),
+        ({"peft_type": "XLORA"}, "not supported"),
+        ({"peft_type": ["LORA"]}, "not supported"),
+        ({"peft_type": None}, "not supported"),
+        ({"peft_type": "IA3"}, "is not supported|tensors are missing"),
+        ({"task_type": "DANCE"}, "task_type"),
+        ({"r": 10**9}, "r is"),
+        ({"r": 0}, "r is"),
+        ({"r": "2"}, "r is"),
+        ({"r": True}, "r is"),
+        ({"r": 4}, "rank 2"),
+        ({"lora_alpha": "16"}, "lora_alpha"),
+        ({"lora_alpha": 1e30}, "lora_alpha"),
+        ({"lora_dropout": 2}, "lora_dropout"),
+        ({"bias": "some"}, "bias"),
+        ({"use_dora": "yes"}, "use_dora"),
+        ({"use_dora": True}, "missing"),
+        ({"fan_in_fan_out": 1}, "fan_in_fan_out"),
+        ({"target_modules": None}, "target_modules"),
+        ({"target_modules": 5}, "target_modules"),
+        ({"target_modules": [5]}, "target_modules"),
+        ({"target_modules": []}, "names no layer"),
+        ({"target_modules": ["q_proj"]}, "names no layer"),
+        ({"target_modules": "("}, "not a valid expression"),
+        ({"target_modules": "a" * 5_000}, "expression of more"),
+        ({"target_modules": ["query_key_value", "dense"]}, "missing"),
+        ({"target_modules": ["dense"]}, "missing .* and .* not of this adapter's settings"),
+        ({"target_modules": ["mlp"]}, "adapter_config.json"),
+        ({"exclude_modules": 5}, "exclude_modules"),
+        ({"layers_to_transform": "all"}, "layers_to_transform"),
+        ({"layers_to_transform": [0]}, "not of this adapter's settings"),
+        ({"layers_to_transform": [0], "layers_pattern": EVIL}, "layers_pattern"),
+        ({"rank_pattern": [1]}, "rank_pattern"),
+        ({"rank_pattern": {"query_key_value": 10**9}}, "rank_pattern"),
+        ({"rank_pattern": {"query_key_value": "a"}}, "rank_pattern"),
+        ({"rank_pattern": {"query_key_value": 3}}, "made for another model"),
+        ({"alpha_pattern": {"query_key_value": []}}, "alpha_pattern"),
+        ({"modules_to_save": "all"}, "modules_to_save"),
+        ({"modules_to_save": [EVIL]}, "modules_to_save"),
+        ({"modules_to_save": ["output_layer"]}, "missing"),
+        ({"init_lora_weights": "pissa_niter_100000"}, "init_lora_weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights"),
+        ({"init_lora_weights": 5}, "init_lora_weights"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "megatron.core"}, "megatron_config"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"target_parameters": ["a"]}, "target_parameters"),
+        ({"loftq_config": {"a": 1}}, "loftq_config"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"unheard": 1}, "unheard"),
+    )
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_settings_that_lie(lie: str, lora: Path, checkpoint) -> None:
+    fields, match = LIES[lie]
+    file = lora / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **fields}), "utf-8")
+    with pytest.raises(ChatGLMError, match=match) as caught:
+        load_parts(checkpoint("chatglm3"), adapter=lora)
+    assert "\n" not in str(caught.value)
+    assert "adapter_" in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["target_modules", "exclude_modules", "rank_pattern"])
+def test_expressions_have_a_time_limit(setting: str, lora: Path, checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.models.adapters._SECONDS", 1)
+    file = lora / "adapter_config.json"
+    value: Any = {EVIL: 2} if setting == "rank_pattern" else EVIL
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), setting: value}), "utf-8")
+    begun = time.monotonic()
+    with pytest.raises(ChatGLMError, match="seconds to match"):
+        load_parts(checkpoint("chatglm3"), adapter=lora)
+    assert time.monotonic() - begun < 60
+
+
+def test_weights_that_are_not_the_adapters(lora: Path, saved, checkpoint) -> None:
+    file, base = lora / "adapter_model.safetensors", checkpoint("chatglm3")
+    whole = load_file(saved("LoRA")[0] / "adapter_model.safetensors")
+    first = sorted(whole)[0]
+    for tensors, match in (
+        ({"x": torch.zeros(1)}, "6 of its tensors are missing .*1 of its tensors are not of this"),
+        ({}, "holds no tensors"),
+        ({name: tensor for name, tensor in whole.items() if name != first}, "1 of its tensors are missing"),
+        ({**whole, "y": torch.zeros(1)}, "not of this adapter's settings"),
+        ({**whole, first: torch.zeros(2, 3)}, "made for another model: its tensor .* is 2×3, this model's is 2×64"),
+    ):
+        file.unlink(missing_ok=True)
+        save_file(tensors, file)
+        with pytest.raises(CheckpointError, match=match):
+            load_parts(base, adapter=lora)
+    for data in (b"", b"x" * 100, b"version https://git-lfs.github.com/spec/v1\n"):
+        file.write_bytes(data)
+        with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+            load_parts(base, adapter=lora)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"no adapter_model\.safetensors"):
+        load_parts(base, adapter=lora)
+    for data in (b"[" * 100_000, b"[]", b"{"):
+        (lora / "adapter_config.json").write_bytes(data)
+        with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
+            load_parts(base, adapter=lora)
+
+
+@pytest.mark.parametrize("version", ["chatglm", "glm4"])
+def test_an_adapter_of_another_base_is_one_line(version: str, lora: Path, checkpoint) -> None:
+    with pytest.raises(CheckpointError, match="made for another model") as caught:
+        load_parts(checkpoint(version), adapter=lora)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompt_tuning_of_peft_is_refused(checkpoint, tmp_path: Path) -> None:
+    model = load_parts(checkpoint("chatglm3")).model
+    get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).save_pretrained(tmp_path)
+    for way in (load_parts, chatglm.load):
+        with pytest.raises(UnsupportedError, match="PROMPT_TUNING"):
+            way(checkpoint("chatglm3"), adapter=tmp_path)
