@@ -225,8 +225,9 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lies there"):
         quantize_folder(plain, plain, job, overwrite=True)
     quantize_folder(plain, tmp_path / "q", job)
+    assert quantize_folder(plain, tmp_path / "q", job).done_before
     with pytest.raises(InputError, match="--overwrite"):
-        quantize_folder(plain, tmp_path / "q", job)
+        quantize_folder(plain, tmp_path / "q", Job(Scheme(8, 32)))
     with pytest.raises(CheckpointError, match="quantised already"):
         quantize_folder(tmp_path / "q", tmp_path / "r", job)
     quantize_folder(plain, tmp_path / "q", Job(Scheme(8, 0)), overwrite=True)

@@ -181,7 +181,7 @@ def test_a_merge_into_a_linked_folder(checkpoint, tmp_path: Path) -> None:
 
 def test_an_adapter_of_another_model_and_a_device_that_is_not_there(checkpoint, tmp_path: Path) -> None:
     made = adapter(checkpoint("chatglm3"), tmp_path / "adapter")
-    with pytest.raises(CheckpointError, match=r"adapter: this adapter was made for another model \(size mismatch"):
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: made for another model: its tensor"):
         merge(made, tmp_path / "merged", model=checkpoint("glm4"))
     with pytest.raises(InputError, match="device 'abacus' cannot be used"):
         merge(made, tmp_path / "merged", device="abacus")
