@@ -138,7 +138,7 @@ def test_nothing_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert not out
-    assert "none of 2 requests was answered; ContextError: messages: the prompt is" in err
+    assert "none of 2 requests was answered; ContextError: This model's maximum context length is" in err
 
 
 def test_endpoint_that_holds_and_counts_nothing() -> None:
@@ -254,7 +254,7 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
         (["--shared-prefix", "500"], "shared_prefix is 500"),
         (["--picture", "nowhere/speed.png"], "there is no folder nowhere"),
         (["--remote", "http://127.0.0.1:9/v1", "--concurrency", "101"], "--concurrency 101: at a server at most 100"),
-        (["--remote", "http://127.0.0.1:9/v1", "--threads", "1"], "--threads: not with --remote"),
+        (["--remote", "http://127.0.0.1:9/v1", "--threads", "1"], "--threads cannot be used with --remote"),
     ],
 )
 def test_wrong_options(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
