@@ -138,4 +138,4 @@ def test_commands_take_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", "你好", "--kv-memory", "0"]) != 0
     assert "--kv-memory 0: must be more than 0 GiB" in capsys.readouterr().err
     assert main(["chat", "你好", "--remote", "http://127.0.0.1:9/v1", "--kv-cache", "int8"]) != 0
-    assert "--kv-cache: not with --remote" in capsys.readouterr().err
+    assert "--kv-cache cannot be used with --remote" in capsys.readouterr().err
