@@ -85,6 +85,34 @@ UNHELD: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("schema", "closed"),
+    [
+        ({"properties": {"a": {}}}, True),
+        ({"properties": {"a": {}}, "required": ["a"]}, True),
+        ({"properties": {}}, False),
+        ({"type": "object"}, False),
+        ({"properties": {"a": {}}, "required": ["b"]}, False),
+        ({"properties": {"a": {}}, "additionalProperties": True}, False),
+        ({"properties": {"a": {}}, "additionalProperties": {"type": "null"}}, False),
+        ({"properties": {"a": {}}, "patternProperties": {"^x": {}}}, False),
+        ({"properties": {"a": {}}, "minProperties": 1}, False),
+        ({"properties": {"a": {}}, "anyOf": [{"properties": {"b": {}}}, {}]}, False),
+        ({"properties": {"a": {}}, "$ref": "#/$defs/b", "$defs": {"b": {"properties": {"b": {}}}}}, False),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}, "required": ["b"]}]}, False),
+    ],
+)
+def test_objects_get_the_properties_that_are_listed(schema: dict[str, Any], closed: bool) -> None:
+    """What is not asked for is not written, but where schemas describe an object together."""
+    assert (held(schema).schema.get("additionalProperties") is False) == closed
+
+
+def test_alternatives_are_closed_each_by_itself() -> None:
+    branches = [{"properties": {name: {"type": "null"}}, "required": [name]} for name in "ab"]
+    made = held({"anyOf": branches}).schema
+    assert [branch["additionalProperties"] for branch in made["anyOf"]] == [False, False]
+
+
 @pytest.mark.parametrize(("keyword", "schema"), UNHELD, ids=lambda part: part if isinstance(part, str) else "")
 def test_what_is_dropped_unless_it_is_strict(keyword: str, schema: dict[str, Any]) -> None:
     nested = {"type": "object", "properties": {"x": {"$ref": "#/$defs/x"}, "y": schema}, "$defs": {"x": schema}}

@@ -2,8 +2,9 @@
 
 `held` gives a schema whose instances are all valid for the caller's schema, as far as its keywords can be held; those
 that cannot are dropped and named, or, with `strict`, refused by name. Every limit is checked before anything is built,
-so that a schema costs no more than its size. Keywords: JSON Schema drafts 4 to 2020-12, and the spelling of Gemini and
-OpenAPI (`STRING`, `nullable`).
+so that a schema costs no more than its size. An object whose properties are listed gets no others, unless its schema
+asks for them (`additionalProperties`): a model that may go on inventing names often does not end. Keywords: JSON Schema
+drafts 4 to 2020-12, and the spelling of Gemini and OpenAPI (`STRING`, `nullable`).
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ class _Reader:
         self._refers: dict[str, set[str]] = {}
         self._inside = ""  # the definition that is read
         self._dropped: dict[str, None] = {}
+        self._combines = _combines(schema)
 
     def whole(self) -> Held:
         made = self._schema(self._root)
@@ -518,6 +520,8 @@ class _Reader:
         more = given.get("additionalProperties", True)
         if given.get("unevaluatedProperties") is False and not given.keys() & _APPLICATORS:
             more = False
+        if self._closes(given, read, required):
+            more = False
         if read or "properties" in given:
             made["properties"] = read
         if required:
@@ -534,6 +538,11 @@ class _Reader:
             if read.get(name) is False:
                 raise self._wrong(f"required: no value satisfies {name!r:.40}")
         self._property_counts(given, made, count == len(set(required)))
+
+    def _closes(self, given: Mapping[str, Any], read: Mapping[str, Any], required: Sequence[str]) -> bool:
+        """Whether an object is written with the properties that are listed and no others, though others would fit."""
+        says_more = given.keys() & {"additionalProperties", "patternProperties", "minProperties"}
+        return bool(read) and not says_more and not self._combines and all(name in read for name in required)
 
     def _pattern_properties(self, given: Mapping[str, Any]) -> dict[str, Any]:
         patterns = given.get("patternProperties") or {}
@@ -573,6 +582,19 @@ class _Reader:
 
 
 _APPLICATORS = {"$ref", "allOf", "anyOf", "oneOf", "if", "then", "else"}
+
+
+def _combines(schema: Any) -> bool:
+    """Whether several schemas may describe one object together, so that each knows only some of its properties."""
+    level = [schema]
+    while level:
+        one = level.pop()
+        if isinstance(one, Mapping):
+            beside = one.keys() & {"properties", "required", "additionalProperties"}
+            if "allOf" in one or (beside and one.keys() & _APPLICATORS):
+                return True
+        level += _parts(one)
+    return False
 
 
 def _listed(kinds: Any) -> list[str]:

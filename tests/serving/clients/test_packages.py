@@ -1,0 +1,149 @@
+"""Client packages that people have, each in an environment of its own, unmodified, against the real server.
+
+Each script in `scripts/` is what a user of that package would write; it prints one JSON object. `environments.py` sets
+the environments up once; in CI the tests do.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from environments import JAVASCRIPT, SCRIPTS, SetupError, folder_of, set_up
+
+from chatglm.loading import demo_folder
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def run(demo: str) -> Run:
+    """Run a script against the server with the demo model; what it found."""
+
+    def get(environment: str, script: str, *arguments: str) -> dict[str, Any]:
+        if os.environ.get("CI") != "true" and not folder_of(environment).is_dir():
+            pytest.skip(f"not set up: python tests/serving/clients/environments.py {environment}")
+        try:
+            program = set_up(environment)
+        except SetupError as error:
+            pytest.fail(str(error))
+        file = folder_of(environment) / script if environment == JAVASCRIPT else SCRIPTS / script
+        done = subprocess.run(
+            [str(program), str(file), demo, *arguments],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=300,
+            check=False,
+            # Nothing is sent anywhere but to the server: no traces, no look for newer versions or price lists.
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(folder_of(environment).parent),
+                "PYTHONUTF8": "1",
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                "HF_HUB_OFFLINE": "1",
+                "OPENAI_AGENTS_DISABLE_TRACING": "1",
+                "no_proxy": "127.0.0.1",
+            },
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    return get
+
+
+def test_litellm(run: Run) -> None:
+    found = run("agents", "litellm_client.py")
+    assert "演示模型" in found["text"]
+    assert found["streamed"] == found["cached"] == found["text"]
+    assert found["arguments"] == {"city": "北京"}
+    assert "晴" in found["after_tool"]
+    assert found["too_long"] == "ContextWindowExceededError"
+
+
+def test_pydantic_ai(run: Run) -> None:
+    found = run("agents", "pydantic_ai_client.py")
+    person = found["output"]
+    assert 1 <= len(person["name"]) <= 8
+    assert 0 <= person["age"] <= 120
+    datetime.date.fromisoformat(person["born"])
+    assert re.fullmatch("[A-Z]{2}[0-9]{3}", person["code"])
+    assert len(found["native"]["city"]) <= 8
+    assert found["called"] == ["get_weather"]
+    assert "晴" in found["tool_loop"]
+
+
+def test_openai_agents(run: Run) -> None:
+    found = run("agents", "openai_agents_client.py")
+    assert found["called"] == ["北京"]
+    assert "晴" in found["tool"]
+    for name in ("typed", "both"):
+        assert len(found[name]["city"]) <= 8
+        assert -50 <= found[name]["degrees"] <= 60
+    assert "演示模型" in found["streamed"]
+
+
+def test_langgraph(run: Run) -> None:
+    found = run("agents", "langgraph_client.py")
+    assert found["types"] == ["human", "ai", "tool", "ai"]
+    assert set(found["names"]) == {"weather_agent"}
+    assert found["last"]
+
+
+def test_autogen(run: Run) -> None:
+    found = run("agents", "autogen_client.py")
+    assert "ToolCallRequestEvent" in found["kinds"]
+    assert "ToolCallExecutionEvent" in found["kinds"]
+    assert found["last"]
+
+
+def test_instructor(run: Run) -> None:
+    found = run("instructor", "instructor_client.py")
+    for mode in ("TOOLS", "TOOLS_STRICT", "JSON", "JSON_SCHEMA", "retried"):
+        assert len(found[mode]["city"]) <= 12
+        assert 0 <= found[mode]["age"] <= 99
+    assert found["attempts"] == 2
+
+
+def test_openai_0_28(run: Run) -> None:
+    found = run("openai-0.28", "openai_0_28_client.py")
+    assert found["reasons"] == ["function_call", "function_call"]
+    assert [json.loads(call["arguments"]) for call in found["calls"]] == [{"city": "北京"}] * 2
+    assert "晴" in found["after"]
+    assert json.loads(found["streamed"]).keys() == {"city"}
+
+
+def test_lm_eval(run: Run) -> None:
+    found = run("lm-eval", "lm_eval_client.py", str(demo_folder()), *sys.path)
+    likely, unlikely, right, wrong = found["scores"]
+    assert found["rolling"] < 0
+    assert likely > unlikely
+    assert right > wrong
+
+
+@pytest.mark.parametrize("script", ["openai_client.mjs", "ai_client.mjs", "langchain_client.mjs"])
+def test_javascript(run: Run, script: str) -> None:
+    found = run(JAVASCRIPT, script)
+    assert "演示模型" in found["streamed"]
+    assert "晴" in found["after_tool"]
+    for call in found["called"]:
+        assert call in ("北京", {"city": "北京"})
+    assert found["called"]
+    for name in {"object", "both", "functionCalling", "jsonSchema"} & found.keys():
+        assert len(found[name]["city"]) <= 8
+        assert 0 <= found[name]["age"] <= 99
+
+
+def test_every_script_is_run() -> None:
+    text = Path(__file__).read_text("utf-8")
+    for script in (*SCRIPTS.glob("*.py"), *SCRIPTS.glob("js/*.mjs")):
+        assert f'"{script.name}"' in text
