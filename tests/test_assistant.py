@@ -735,7 +735,7 @@ def test_an_answer_that_cannot_be_read_ends_alone(over: Any, write: Writer, monk
         beside = assistant.stream("q")
         next(beside)
 
-        def parser(error: BaseException = error) -> Any:
+        def parser(*_: Any, error: BaseException = error) -> Any:
             class Broken:
                 def feed(self, token: int) -> Any:
                     raise error

@@ -477,12 +477,21 @@ def test_a_killed_process_is_continued(server: FakeHub, small: Path, tmp_path: P
     process = subprocess.Popen(
         [sys.executable, "-c", f"from chatglm.hub import download; download({ID!r})"], env=env, cwd=tmp_path
     )
+
+    def size(file: Path) -> int:
+        try:
+            return file.stat().st_size
+        except FileNotFoundError:  # it has got its final name since it was listed
+            return 0
+
     end = time.monotonic() + 120
-    while not any(file.stat().st_size > 1 << 20 for file in tmp_path.rglob("*.incomplete")):
-        assert process.poll() is None
-        assert time.monotonic() < end
-    process.kill()
-    process.wait(30)
+    try:
+        while not any(size(file) > 1 << 20 for file in tmp_path.rglob("*.incomplete")):
+            assert process.poll() is None
+            assert time.monotonic() < end
+    finally:
+        process.kill()
+        process.wait(30)
     assert list(tmp_path.rglob("*.incomplete"))
     server.requests.clear()
     code = f"from chatglm.hub import download; print(download({ID!r}))"

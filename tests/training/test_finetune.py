@@ -245,8 +245,8 @@ def test_an_output_folder_is_not_overwritten(checkpoint, tmp_path: Path) -> None
         tune(checkpoint("chatglm3"), bad, tmp_path / "out", overwrite=True, **few)
     with pytest.raises(ChatGLMError, match="nowhere"):
         tune(tmp_path / "nowhere", data, tmp_path / "out", overwrite=True, **few)
-    lora = {"peft_type": "LORA", "target_modules": ["q_proj"]}
-    with pytest.raises(InputError, match="no linear layer 'q_proj'"):
+    lora = {"peft_type": "LORA", "target_modules": ["w_proj"]}
+    with pytest.raises(InputError, match="no linear layer 'w_proj'"):
         tune(checkpoint("chatglm3"), data, tmp_path / "out", "lora", overwrite=True, peft_config=lora)
     assert {file: file.read_bytes() for file in before} == before
     result = tune(checkpoint("chatglm3"), data, tmp_path / "out", overwrite=True, training_args={"max_steps": 1})

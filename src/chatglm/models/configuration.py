@@ -133,14 +133,12 @@ class _FamilyConfig(PreTrainedConfig):
             if not isinstance(others.get(name), bool | None):
                 raise ConfigError(f"config.json: {name} is {others[name]!r:.60}; it must be true or false")
 
-    @property
-    def _attn_implementation(self) -> Any:
-        return PreTrainedConfig._attn_implementation.fget(self)
-
-    @_attn_implementation.setter
-    def _attn_implementation(self, value: Any) -> None:
+    def _set_attention(self, value: Any) -> None:
         check_attention(value)
         PreTrainedConfig._attn_implementation.fset(self, value)
+
+    # The getter stays transformers' own, which torch.compile can trace.
+    _attn_implementation = PreTrainedConfig._attn_implementation.setter(_set_attention)
 
     @property
     def generation(self) -> Generation:

@@ -144,7 +144,12 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         if peft_model_id is None or not named_folder(peft_model_id) or kwargs.get("peft_config") is not None:
             return super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
         adapter = read_adapter(self, Path(os.fspath(peft_model_id)))
-        kwargs |= {"peft_config": adapter.config, "adapter_state_dict": mapped([adapter.weights])}
+        # PEFT saves DoRA's magnitudes without the end of their name, and transformers does not find them then.
+        tensors = {
+            f"{name}.weight" if name.endswith(".lora_magnitude_vector") else name: tensor
+            for name, tensor in mapped([adapter.weights]).items()
+        }
+        kwargs |= {"peft_config": adapter.config, "adapter_state_dict": tensors}
         kwargs.pop("adapter_kwargs", None)
         info = super().load_adapter(None, adapter_name, *args, **kwargs)
         check_matches(adapter, self, type(self).__name__, adapter_name or "default")
