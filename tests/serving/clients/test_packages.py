@@ -108,7 +108,7 @@ def test_autogen(run: Run) -> None:
 
 def test_instructor(run: Run) -> None:
     found = run("instructor", "instructor_client.py")
-    for mode in ("TOOLS", "TOOLS_STRICT", "JSON", "JSON_SCHEMA", "retried"):
+    for mode in ("TOOLS", "TOOLS_STRICT", "JSON_SCHEMA", "retried"):
         assert len(found[mode]["city"]) <= 12
         assert 0 <= found[mode]["age"] <= 99
     assert found["attempts"] == 2
