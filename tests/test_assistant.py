@@ -379,6 +379,7 @@ def test_a_format_beside_tools(over: Any, write: Writer) -> None:
 
 
 def test_a_reply_that_begins_as_a_call_is_one(over: Any, write: Writer) -> None:
+    """(differences: begun-call)"""
     assistant, engine = over(write.say("好"))
     the(assistant, "q", tools=OPTIONS)
     constraint = engine.asked[0].constraint
