@@ -19,8 +19,8 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from chatglm.training.settings import Settings
 from chatglm.training.store import Rows, Store, build_store
 from chatglm.training.trainer import FamilyTrainer, arguments_of, check_checkpoint, last_checkpoint, precision
 
-__all__ = ["Result", "Say", "finetune", "open_output", "refuse", "to_stderr", "train", "writing"]
+__all__ = ["Result", "Say", "finetune", "opened", "refuse", "train"]
 
 SETTINGS, LOG, PICTURE, DATA = "settings.yaml", "train_log.jsonl", "loss.png", "data"
 
@@ -107,14 +107,7 @@ def finetune(
     if settings.data_config.train_file is None:
         raise InputError("data_config.train_file: no data is given")
     refuse(settings, ("config", "tokenizer", "texts", "infill"), "fine-tuning")
-    args = arguments_of(settings)
-    say = say or to_stderr(args)
-    for note in settings.notes:
-        say(note)
-    start = open_output(settings, resume, overwrite)
-    if resume and start is None:
-        say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
-    with writing(settings, args):
+    with opened(settings, resume, overwrite, say) as (args, start, say):
         return _finetune(settings, args, start, overwrite and not resume, say, callbacks)
 
 
@@ -197,6 +190,26 @@ def to_stderr(args: TrainingArguments) -> Say:
 
 
 # What fine-tuning and pre-training share
+
+
+@contextmanager
+def opened(
+    settings: Settings, resume: bool | str | Path, overwrite: bool, say: Say | None
+) -> Iterator[tuple[TrainingArguments, Path | None, Say]]:
+    """A run whose folder is checked and locked: its arguments, the checkpoint to resume from, and who gets lines.
+
+    Raises:
+        InputError, CheckpointError, OutputError, DependencyError: see `finetune`.
+    """
+    args = arguments_of(settings)
+    say = say or to_stderr(args)
+    for note in settings.notes:
+        say(note)
+    start = open_output(settings, resume, overwrite)
+    if resume and start is None:
+        say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
+    with writing(settings, args):
+        yield args, start, say
 
 
 def writing(settings: Settings, args: TrainingArguments) -> AbstractContextManager[None]:

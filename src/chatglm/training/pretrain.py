@@ -20,12 +20,12 @@ from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, InputError
 from chatglm.loading import AutoConfig, AutoModelForCausalLM, Loaded
 from chatglm.models.checkpoint import check_folder
-from chatglm.training.finetune import DATA, Result, Say, open_output, refuse, to_stderr, train, writing
+from chatglm.training.finetune import DATA, Result, Say, opened, refuse, train
 from chatglm.training.infill import Infiller
 from chatglm.training.methods import fitting_tokenizer, prepare
 from chatglm.training.settings import Settings
 from chatglm.training.texts import Documents, InfillRows
-from chatglm.training.trainer import arguments_of, precision
+from chatglm.training.trainer import precision
 
 __all__ = ["pretrain"]
 
@@ -48,14 +48,7 @@ def pretrain(
     if settings.data_config.train_file is None:
         raise InputError("data_config.train_file: no texts are given")
     refuse(settings, ("loss", "one_pass", "packing", "skip_bad_rows", "predict_with_generate"), "pre-training")
-    args = arguments_of(settings)
-    say = say or to_stderr(args)
-    for note in settings.notes:
-        say(note)
-    start = open_output(settings, resume, overwrite)
-    if resume and start is None:
-        say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
-    with writing(settings, args):
+    with opened(settings, resume, overwrite, say) as (args, start, say):
         return _pretrain(settings, args, start, overwrite and not resume, say, callbacks)
 
 
