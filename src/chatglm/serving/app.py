@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,15 +18,17 @@ from starlette.middleware.cors import CORSMiddleware
 from chatglm.assistant import BaseAssistant
 from chatglm.serving import legacy, openai
 from chatglm.serving.bodies import Limits
-from chatglm.serving.dialect import Failure, Service, failure_of
+from chatglm.serving.dialect import Dialect
+from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.front import Front, hint
 from chatglm.serving.hints import DROPPED_HEADER, IGNORED_HEADER
 from chatglm.serving.pages import docs_page, start_page
+from chatglm.serving.service import Service
 
 __all__ = ["create_app"]
 
-DIALECTS = (openai.router, legacy.router)
-"""A dialect is a line here: a function from the `Service` to its router."""
+DIALECTS: tuple[Dialect, ...] = (openai.DIALECT, legacy.DIALECT)
+"""The first one's errors are given where no dialect owns a path."""
 
 
 def create_app(
@@ -48,7 +51,7 @@ def create_app(
     app = FastAPI(title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None)
     app.state.service = service
     for dialect in DIALECTS:
-        app.include_router(dialect(service))
+        app.include_router(dialect.router(service))
     app.add_middleware(Front, service=service, render=_render)
     if origins:
         app.add_middleware(
@@ -102,7 +105,7 @@ def create_app(
             failure = _said(
                 failure, f"{request.method} is not allowed for {request.url.path[:200]}; use {headers.get('Allow')}"
             )
-        response = _render(request.method, request.url.path, failure)
+        response = _render(request.url.path, failure)
         response.headers.update(headers)
         return response
 
@@ -113,9 +116,10 @@ def create_app(
     return app
 
 
-def _render(method: str, path: str, failure: Failure) -> Response:
-    """In the shape of the dialect that the request belongs to."""
-    return (legacy if (method, path) == ("POST", "/") else openai).render(failure)
+def _render(path: str, failure: Failure) -> Response:
+    """In the shape of the dialect that the path belongs to."""
+    found = (dialect for dialect in DIALECTS if re.fullmatch(dialect.owns, path))
+    return next(found, DIALECTS[0]).render(failure)
 
 
 def _said(failure: Failure, message: str) -> Failure:

@@ -30,7 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from chatglm.errors import InputError
-from chatglm.serving.dialect import OVERLOADED, Service
+from chatglm.serving.service import OVERLOADED, Service
 
 __all__ = ["Connection", "ConnectionLimits", "Server", "bind", "run"]
 

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.errors import ChatGLMError
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.dialect import OVERLOADED, Failure, OverloadedError, Service, ShuttingDownError, failure_of
+from chatglm.serving.failures import Failure, OverloadedError, ShuttingDownError, failure_of
+from chatglm.serving.service import OVERLOADED, Service
 
 __all__ = ["Front", "hint"]
 
@@ -27,10 +28,10 @@ class Front:
     """Middleware around all dialects.
 
     Args:
-        render: an error in the shape of the dialect that a request (its method and path) belongs to.
+        render: an error in the shape of the dialect that a path belongs to.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, render: Callable[[str, str, Failure], Response]) -> None:
+    def __init__(self, app: ASGIApp, service: Service, render: Callable[[str, Failure], Response]) -> None:
         self._app, self._service, self._render = app, service, render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +40,7 @@ class Front:
             return
         if error := self._refusal(scope):
             failure = failure_of(error)
-            response = self._render(scope["method"], scope["path"], failure)
+            response = self._render(scope["path"], failure)
             response.headers.update(failure.headers)
             await response(scope, receive, send)
             return

@@ -14,12 +14,15 @@ from pydantic import BaseModel, Field
 
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import InputError
-from chatglm.serving.dialect import Failure, Service, Strict, client_of, dialect_route, whole_of
+from chatglm.serving.callers import caller_of
+from chatglm.serving.dialect import Dialect, Strict, dialect_route, whole_of
+from chatglm.serving.failures import Failure
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import MESSAGE, REQUEST
 from chatglm.serving.messages import HeaderLine
+from chatglm.serving.service import Service
 
-__all__ = ["router"]
+__all__ = ["DIALECT"]
 
 Turn = Annotated[list[str], Field(min_length=2, max_length=2)]
 
@@ -69,20 +72,21 @@ def _now() -> str:
     return datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def render(failure: Failure) -> Response:
+def _render(failure: Failure) -> Response:
     return JSONResponse({"status": failure.status, "error": failure.message, "time": _now()}, failure.status)
 
 
-def router(service: Service) -> APIRouter:
+def _router(service: Service) -> APIRouter:
     """Answers with the first model."""
-    routes = APIRouter(tags=["api.py"], route_class=dialect_route("legacy", service, render, any_type=True))
+    routes = APIRouter(tags=["api.py"], route_class=dialect_route("legacy", service, _render, any_type=True))
 
     refusals: dict[int | str, dict[str, Any]] = {status: {"model": _Refusal} for status in (400, 429, 500, 502)}
 
     @routes.post("/", response_model=_Reply, responses=refusals)
     async def answer(question: _Question, request: Request) -> Response:
         """A prompt and a history in, a response and a history out, as `api.py` does."""
-        served = service.find(None)
+        caller = caller_of(request)
+        served = await service.find(None, caller)
         history: list[Any] = [
             turn.model_dump(exclude_defaults=True) if isinstance(turn, _Entry) else turn
             for turn in question.history or ()
@@ -100,8 +104,8 @@ def router(service: Service) -> APIRouter:
             "top_p": 0.7 if question.top_p is None else question.top_p,
             "temperature": 0.95 if question.temperature is None else question.temperature,
         }
-        deltas = served.assistant.astream(messages, params=params, adapter=served.adapter, client=client_of(request))
-        (whole,) = await whole_of(request, service.metrics.watch(served.name, deltas))
+        deltas = served.assistant.astream(messages, params=params, adapter=served.adapter, client=caller.client)
+        (whole,) = await whole_of(request, service.watch(served, caller, deltas))
         message = whole.message
         if message.tool_calls:
             raise InputError("history: the model asks for a tool, which this dialect has no answer for; use /v1")
@@ -114,3 +118,14 @@ def router(service: Service) -> APIRouter:
         return JSONResponse({"response": response, "history": [*history, *new], "status": 200, "time": _now()})
 
     return routes
+
+
+DIALECT = Dialect(
+    name="legacy",
+    title="api.py of ChatGLM-6B and ChatGLM2-6B",
+    router=_router,
+    render=_render,
+    owns="/",
+    base="/",
+    example=("/", {"prompt": "你好", "history": []}),
+)

@@ -3,7 +3,6 @@
 A field that would change the answer and is not supported is refused by name.
 """
 
-from chatglm.serving.openai.events import render
-from chatglm.serving.openai.routes import router
+from chatglm.serving.openai.routes import DIALECT
 
-__all__ = ["render", "router"]
+__all__ = ["DIALECT"]

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from chatglm.assistant import Answer, CallDelta, Delta, Finish, PromptDelta, PromptToken, TextDelta, TokenLogprob
 from chatglm.chat.messages import Message
 from chatglm.errors import ChatGLMError
-from chatglm.serving.dialect import Failure, failure_of
+from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.sse import compact, event
 from chatglm.serving.usage import UsageTotal
 

@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from chatglm.serving.dialect import EventStream, Served, Service, client_of, dialect_route, first_of, whole_of
+from chatglm.serving.callers import caller_of
+from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, whole_of
 from chatglm.serving.hints import note_dropped
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
@@ -21,9 +22,10 @@ from chatglm.serving.openai.responses import (
     ModelResponse,
     ModelsResponse,
 )
+from chatglm.serving.service import Served, Service
 from chatglm.serving.usage import UsageTotal
 
-__all__ = ["router"]
+__all__ = ["DIALECT"]
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "a field is wrong, or not supported; `param` names it"},
@@ -35,22 +37,23 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
-def router(service: Service) -> APIRouter:
+def _router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=dialect_route("openai", service, render))
     started = int(time.time())
 
     @routes.post("/chat/completions", response_model=ChatResponse, responses={**_REFUSALS, 200: _STREAM})
     async def chat(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message."""
-        served, with_usage = service.find(body.model), body.usage_wanted()
+        caller = caller_of(request)
+        served, with_usage = await service.find(body.model, caller), body.usage_wanted()
         messages, options = body.asked()
-        options |= {"adapter": served.adapter, "client": client_of(request)}
+        options |= {"adapter": served.adapter, "client": caller.client}
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         with body.naming_its_fields():
             if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
                 for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
                     note_dropped(what)
-            deltas = service.metrics.watch(served.name, served.assistant.astream(messages, **options), body.n or 1)
+            deltas = service.watch(served, caller, served.assistant.astream(messages, **options), answers=body.n or 1)
             if body.stream:
                 begun = await first_of(request, deltas)
                 return EventStream(chat_events(head, begun, with_usage, body.old_calls))
@@ -64,11 +67,13 @@ def router(service: Service) -> APIRouter:
     @routes.post("/completions", response_model=CompletionResponse, responses={**_REFUSALS, 200: _STREAM})
     async def complete(body: CompletionRequest, request: Request) -> Response:
         """What follows a text, without any format of a dialogue."""
-        served, with_usage = service.find(body.model), body.usage_wanted()
+        caller = caller_of(request)
+        served, with_usage = await service.find(body.model, caller), body.usage_wanted()
         values, prompts, n = body.params(), body.prompts(), body.n or 1
-        deltas = service.metrics.watch(
-            served.name,
-            served.assistant.astream_texts(prompts, params=values, adapter=served.adapter, client=client_of(request)),
+        deltas = service.watch(
+            served,
+            caller,
+            served.assistant.astream_texts(prompts, params=values, adapter=served.adapter, client=caller.client),
             answers=n,
             prompts=len(prompts),
         )
@@ -92,8 +97,19 @@ def router(service: Service) -> APIRouter:
         return {"object": "list", "data": [listed(served) for served in service.models.values()]}
 
     @routes.get("/models/{name:path}", response_model=ModelResponse, responses={404: _REFUSALS[404]})
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str, request: Request) -> dict[str, Any]:
         """One of them."""
-        return listed(service.find(name))
+        return listed(await service.find(name, caller_of(request)))
 
     return routes
+
+
+DIALECT = Dialect(
+    name="openai",
+    title="OpenAI",
+    router=_router,
+    render=render,
+    owns="/v1(/.*)?",
+    base="/v1",
+    example=("/v1/chat/completions", {"messages": [{"role": "user", "content": "你好"}]}),
+)

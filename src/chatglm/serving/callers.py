@@ -1,0 +1,35 @@
+"""Who asks: for fair shares of the engine, and so that nobody sees what belongs to another."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from fastapi import Request
+
+__all__ = ["Caller", "caller_of"]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a request comes from.
+
+    Attributes:
+        owner: id of the API key; "" where the server needs none. What a caller stores (tasks, responses, files) belongs
+            to its owner, and only callers with the same owner see it.
+        client: for a fair share of the engine. `Options.client` takes it.
+    """
+
+    owner: str
+    client: str
+
+
+def caller_of(request: Request) -> Caller:
+    """
+    A client is a hash of the peer's address and of the API key, if one is sent. The address alone would make one client
+    of all behind a proxy; the key alone, of all who send the same dummy key.
+    """
+    headers = request.headers
+    key = headers.get("authorization") or headers.get("x-api-key") or headers.get("api-key") or ""
+    address = request.client.host if request.client is not None else ""
+    return Caller("", hashlib.blake2b(f"{address}\n{key}".encode(), digest_size=16).hexdigest())

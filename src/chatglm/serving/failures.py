@@ -1,0 +1,122 @@
+"""What may go wrong with a request, as a status and words, before a dialect puts it into its own shape."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from chatglm.errors import (
+    ChatGLMError,
+    ContextError,
+    InputError,
+    QueueFullError,
+    ServiceError,
+    UnsupportedError,
+)
+from chatglm.serving.bodies import BodyError
+from chatglm.serving.validation import problem_of
+
+__all__ = [
+    "Failure",
+    "NotFoundError",
+    "OverloadedError",
+    "ShuttingDownError",
+    "UnknownModelError",
+    "failure_of",
+]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, before a dialect puts it into its own shape.
+
+    Attributes:
+        kind: `invalid_request_error`, `rate_limit_error` or `server_error`, as OpenAI names them.
+        param: the field of the request at fault, if one is.
+        code: a word for programs.
+        retry_after: seconds after which to come again, if there was no room.
+        close: whether the connection ends, because the rest of the request is not read or the server ends.
+    """
+
+    status: int
+    message: str
+    kind: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+    retry_after: float | None = None
+    close: bool = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        made = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+        return {**made, "Connection": "close"} if self.close else made
+
+
+class UnknownModelError(InputError):
+    """No model of that name is served."""
+
+
+class ShuttingDownError(ChatGLMError):
+    """The server ends, and this request with it."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; send the request again in a moment")
+
+
+class OverloadedError(ChatGLMError):
+    """There are as many connections as the server takes."""
+
+    def __init__(self) -> None:
+        super().__init__("the server has too many connections; send the request again in a moment")
+
+
+class NotFoundError(InputError):
+    """A task, response or file does not exist, or belongs to another key."""
+
+
+def failure_of(error: Exception) -> Failure:
+    """Every error that a route may raise, as its status and words."""
+    match error:
+        case RequestValidationError():
+            problem = problem_of(error.errors()[0])
+            return Failure(400, problem.message, param=problem.field or None, code=problem.code)
+        case BodyError():
+            unread = error.status != 400
+            return Failure(error.status, str(error), param=error.param, code=error.code, close=unread)
+        case ShuttingDownError():
+            return Failure(503, str(error), "server_error", code="shutting_down", retry_after=5, close=True)
+        case OverloadedError():
+            return Failure(503, str(error), "server_error", code="overloaded", retry_after=1, close=True)
+        case HTTPException():
+            return Failure(error.status_code, str(error.detail), code=_word(error.status_code))
+        case UnknownModelError():
+            return Failure(404, str(error), param="model", code="model_not_found")
+        case NotFoundError():
+            return Failure(404, str(error), param=_field(str(error)), code="not_found")
+        case ContextError():
+            return Failure(400, str(error), param=error.field or None, code="context_length_exceeded")
+        case UnsupportedError():
+            return Failure(400, str(error), param=_field(str(error)), code="unsupported")
+        case InputError():
+            return Failure(400, str(error), param=_field(str(error)), code="invalid_value")
+        case QueueFullError():
+            return Failure(429, str(error), "rate_limit_error", code="queue_full", retry_after=error.retry_after)
+        case ServiceError():
+            return Failure(502, str(error), "server_error", code="upstream")
+        case ChatGLMError():
+            return Failure(500, str(error), "server_error", code="engine")
+    return Failure(500, "an error within the server; its log has more", "server_error", code="internal")
+
+
+def _word(status: int) -> str:
+    return {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(status, "bad_request")
+
+
+def _field(message: str) -> str | None:
+    """Messages of this package begin with the field that they are about."""
+    found = re.match(r"'?([a-z_]+[\w.\[\]]*)'?(?=:| is | has )", message)
+    return found[1] if found else None
