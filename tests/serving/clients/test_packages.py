@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import JAVASCRIPT, SCRIPTS, SetupError, folder_of, set_up
+from client_scripts import run_script
+from environments import JAVASCRIPT, SCRIPTS, folder_of
 
 from chatglm.loading import demo_folder
 
@@ -29,33 +28,8 @@ def run(demo: str) -> Run:
     """Run a script against the server with the demo model; what it found."""
 
     def get(environment: str, script: str, *arguments: str) -> dict[str, Any]:
-        if os.environ.get("CI") != "true" and not folder_of(environment).is_dir():
-            pytest.skip(f"not set up: python tests/serving/clients/environments.py {environment}")
-        try:
-            program = set_up(environment)
-        except SetupError as error:
-            pytest.fail(str(error))
         file = folder_of(environment) / script if environment == JAVASCRIPT else SCRIPTS / script
-        done = subprocess.run(
-            [str(program), str(file), demo, *arguments],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=300,
-            check=False,
-            # Nothing is sent anywhere but to the server: no traces, no look for newer versions or price lists.
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(folder_of(environment).parent),
-                "PYTHONUTF8": "1",
-                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-                "HF_HUB_OFFLINE": "1",
-                "OPENAI_AGENTS_DISABLE_TRACING": "1",
-                "no_proxy": "127.0.0.1",
-            },
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(run_script(environment, file, demo, *arguments).splitlines()[-1])
         return found
 
     return get
