@@ -20,8 +20,9 @@ from chatglm.serving import legacy, openai
 from chatglm.serving.bodies import Limits
 from chatglm.serving.dialect import Dialect
 from chatglm.serving.failures import Failure, failure_of
-from chatglm.serving.front import Front, hint
+from chatglm.serving.front import OPEN, Front, hint
 from chatglm.serving.hints import DROPPED_HEADER, IGNORED_HEADER
+from chatglm.serving.keys import Keyring
 from chatglm.serving.pages import docs_page, start_page
 from chatglm.serving.service import Service
 
@@ -31,12 +32,21 @@ DIALECTS: tuple[Dialect, ...] = (openai.DIALECT, legacy.DIALECT)
 """The first one's errors are given where no dialect owns a path."""
 
 
+_REFUSED = {
+    "401": "the API key is missing, wrong or expired",
+    "403": "the API key may not use the model, or may not do this",
+    "429": "a limit of the API key is reached; `Retry-After` says when to come again",
+}
+
+
 def create_app(
     assistants: Mapping[str, BaseAssistant],
     *,
     origins: Sequence[str] = (),
     limits: Limits | None = None,
     any_model: bool = False,
+    keys: Keyring | None = None,
+    open_metrics: bool = False,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -45,14 +55,16 @@ def create_app(
         origins: web pages that may use the server from a browser (CORS), such as `https://chat.example`; `*`: all.
         limits: of request bodies; by default from the longest context of the models.
         any_model: answer requests for unknown models with the first model.
+        keys: one of them is needed for all but the pages for people, `/openapi.json` and `/health`; None: none is.
+        open_metrics: let `/metrics` be read without a key, too.
     """
-    service = Service(assistants, limits, any_model)
+    service = Service(assistants, limits, any_model, keys)
     version = importlib.metadata.version("chatglm")
     app = FastAPI(title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None)
     app.state.service = service
     for dialect in DIALECTS:
         app.include_router(dialect.router(service))
-    app.add_middleware(Front, service=service, render=_render)
+    app.add_middleware(Front, service=service, render=_render, open_metrics=open_metrics)
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -111,7 +123,7 @@ def create_app(
 
     app.add_exception_handler(HTTPException, refuse)
     app.add_exception_handler(Exception, refuse)
-    _without_422(app)
+    _complete_document(app, keys is not None)
     known = _paths(app)
     return app
 
@@ -134,17 +146,28 @@ def _paths(app: FastAPI) -> dict[str, list[str]]:
     return found
 
 
-def _without_422(app: FastAPI) -> None:
-    """FastAPI documents its own validation error, which dialects here replace by theirs."""
+def _complete_document(app: FastAPI, keys: bool) -> None:
+    """Leave FastAPI's own validation error out of the document, which dialects replace by theirs; add what is said of
+    keys before a dialect sees a request.
+
+    Args:
+        keys: whether requests need one.
+    """
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = make()
-        for operations in document["paths"].values():
-            for operation in operations.values():
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
                 operation["responses"].pop("422", None)
+                if keys and not (path in OPEN and method == "get"):
+                    operation["security"] = [{"key": []}]
+                    for status, words in _REFUSED.items():
+                        operation["responses"].setdefault(status, {"description": words})
         for name in ("HTTPValidationError", "ValidationError"):
             document.get("components", {}).get("schemas", {}).pop(name, None)
+        if keys:
+            document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

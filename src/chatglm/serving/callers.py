@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-__all__ = ["Caller", "caller_of"]
+__all__ = ["CALLER", "Caller", "caller_of"]
+
+CALLER = "chatglm.caller"
+"""Key of `scope["state"]`: who asks, found by the API key, or where the server itself sends a request in somebody's
+name."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,15 @@ class Caller:
 
 
 def caller_of(request: Request) -> Caller:
+    """Who sends a request.
+
+    With an API key, the key is the client. Without one a client is a hash of the peer's address and of the key that is
+    sent although none is needed. The address alone would make one client of all behind a proxy; the key alone, of all
+    who send the same dummy key.
     """
-    A client is a hash of the peer's address and of the API key, if one is sent. The address alone would make one client
-    of all behind a proxy; the key alone, of all who send the same dummy key.
-    """
+    if (caller := request.scope.get("state", {}).get(CALLER)) is not None:
+        assert isinstance(caller, Caller)
+        return caller
     headers = request.headers
     key = headers.get("authorization") or headers.get("x-api-key") or headers.get("api-key") or ""
     address = request.client.host if request.client is not None else ""

@@ -21,9 +21,12 @@ from chatglm.serving.bodies import BodyError
 from chatglm.serving.validation import problem_of
 
 __all__ = [
+    "AuthenticationError",
     "Failure",
+    "ForbiddenError",
     "NotFoundError",
     "OverloadedError",
+    "RateLimitError",
     "ShuttingDownError",
     "UnknownModelError",
     "failure_of",
@@ -35,7 +38,8 @@ class Failure:
     """What went wrong, before a dialect puts it into its own shape.
 
     Attributes:
-        kind: `invalid_request_error`, `rate_limit_error` or `server_error`, as OpenAI names them.
+        kind: `invalid_request_error`, `authentication_error`, `permission_error`, `rate_limit_error` or `server_error`,
+            as OpenAI and Anthropic name them.
         param: the field of the request at fault, if one is.
         code: a word for programs.
         retry_after: seconds after which to come again, if there was no room.
@@ -53,11 +57,50 @@ class Failure:
     @property
     def headers(self) -> dict[str, str]:
         made = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+        if self.status == 401:
+            made["WWW-Authenticate"] = "Bearer"
         return {**made, "Connection": "close"} if self.close else made
 
 
 class UnknownModelError(InputError):
     """No model of that name is served."""
+
+
+class AuthenticationError(ChatGLMError):
+    """A request has no API key, or a wrong one.
+
+    Attributes:
+        code: `missing_api_key`, `invalid_api_key` or `expired_api_key` (also of tokens).
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ForbiddenError(ChatGLMError):
+    """The API key is right, but may not do this.
+
+    Attributes:
+        param: the field that names what it may not use, if one does.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class RateLimitError(ChatGLMError):
+    """The API key has used up one of its limits for now.
+
+    Attributes:
+        retry_after: seconds until a request has room again.
+        code: `rate_limit_exceeded` or `concurrency_limit`.
+    """
+
+    def __init__(self, message: str, retry_after: float, code: str = "rate_limit_exceeded") -> None:
+        super().__init__(message)
+        self.retry_after, self.code = retry_after, code
 
 
 class ShuttingDownError(ChatGLMError):
@@ -91,6 +134,12 @@ def failure_of(error: Exception) -> Failure:
             return Failure(503, str(error), "server_error", code="shutting_down", retry_after=5, close=True)
         case OverloadedError():
             return Failure(503, str(error), "server_error", code="overloaded", retry_after=1, close=True)
+        case AuthenticationError():
+            return Failure(401, str(error), "authentication_error", code=error.code)
+        case ForbiddenError():
+            return Failure(403, str(error), "permission_error", param=error.param, code="permission_denied")
+        case RateLimitError():
+            return Failure(429, str(error), "rate_limit_error", code=error.code, retry_after=error.retry_after)
         case HTTPException():
             return Failure(error.status_code, str(error.detail), code=_word(error.status_code))
         case UnknownModelError():

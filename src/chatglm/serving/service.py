@@ -10,7 +10,8 @@ from chatglm.assistant import BaseAssistant, Delta
 from chatglm.errors import InputError
 from chatglm.serving.bodies import Limits
 from chatglm.serving.callers import Caller
-from chatglm.serving.failures import UnknownModelError
+from chatglm.serving.failures import ForbiddenError, UnknownModelError
+from chatglm.serving.keys import ACTIONS, Key, Keyring
 from chatglm.serving.metrics import Metrics
 
 __all__ = ["OVERLOADED", "Drain", "Served", "Service"]
@@ -64,17 +65,22 @@ class Service:
         assistants: by the name that requests give. Their adapters are models of their own names, too.
         limits: of bodies; by default from the longest context of the models.
         any_model: answer requests for unknown models with the first model.
+        keys: that callers need; None: they need none.
     """
 
     def __init__(
-        self, assistants: Mapping[str, BaseAssistant], limits: Limits | None = None, any_model: bool = False
+        self,
+        assistants: Mapping[str, BaseAssistant],
+        limits: Limits | None = None,
+        any_model: bool = False,
+        keys: Keyring | None = None,
     ) -> None:
         if not assistants:
             raise InputError("create_app: no models given")
         contexts = [assistant.context for assistant in assistants.values()]
         known = [context for context in contexts if context is not None]
         self.limits = limits or (Limits.of_context(max(known)) if len(known) == len(contexts) else Limits())
-        self.any_model = any_model
+        self.any_model, self.keys = any_model, keys
         self.models = {name: Served(name, assistant) for name, assistant in assistants.items()}
         for assistant in assistants.values():
             for adapter in assistant.adapters:
@@ -82,21 +88,55 @@ class Service:
         self.metrics = Metrics(assistants)
         self.drain = Drain()
 
+    def key_of(self, caller: Caller) -> Key | None:
+        """The API key of a caller, as it is now; None where no keys are needed.
+
+        Raises:
+            AuthenticationError: the key was removed or has expired since the caller was known (a task may wait long).
+        """
+        return None if self.keys is None else self.keys.get(caller.owner)
+
+    def permit(self, caller: Caller, action: str) -> None:
+        """Let those pass who may do this. Where no keys are needed, all may.
+
+        Args:
+            action: one of `keys.ACTIONS`.
+
+        Raises:
+            ForbiddenError: the caller's key may not.
+        """
+        key = self.key_of(caller)
+        if key is not None and action not in key.may:
+            raise ForbiddenError(
+                f"the API key {key.name!r} may not {ACTIONS[action]}; a key may that is made with "
+                f"`chatglm keys add --may {action}`"
+            )
+
+    def offered(self, caller: Caller) -> dict[str, Served]:
+        """The models that a caller may use."""
+        key = self.key_of(caller)
+        return {name: served for name, served in self.models.items() if key is None or key.allows(name)}
+
     async def find(self, name: str | None, caller: Caller) -> Served:
         """The model that is meant.
 
         Args:
-            name: None: the first.
+            name: None: the first that the caller may use.
 
         Raises:
             UnknownModelError: there is none of that name.
+            ForbiddenError: the caller's key may not use it.
         """
-        if name in self.models:
-            return self.models[name]
+        offered = self.offered(caller)
+        if name in offered:
+            return offered[name]
+        if name in self.models or not offered:
+            shown = ", ".join(offered) or "none of those that are served here"
+            raise ForbiddenError(f"model: this API key may not use {name or 'any'!r}; it may use: {shown}", "model")
         if not name or self.any_model:
-            return next(iter(self.models.values()))
+            return next(iter(offered.values()))
         raise UnknownModelError(
-            f"model: {name!r:.100} is not served here; available: {', '.join(self.models)}. (`chatglm serve --name` "
+            f"model: {name!r:.100} is not served here; available: {', '.join(offered)}. (`chatglm serve --name` "
             "adds a name, `--any-model` accepts all.)"
         )
 

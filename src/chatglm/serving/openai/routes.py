@@ -92,9 +92,9 @@ def _router(service: Service) -> APIRouter:
         return {"id": served.name, "object": "model", "created": started, "owned_by": "chatglm"}
 
     @routes.get("/models", response_model=ModelsResponse)
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
         """The models on offer, and their adapters."""
-        return {"object": "list", "data": [listed(served) for served in service.models.values()]}
+        return {"object": "list", "data": [listed(served) for served in service.offered(caller_of(request)).values()]}
 
     @routes.get("/models/{name:path}", response_model=ModelResponse, responses={404: _REFUSALS[404]})
     async def model(name: str, request: Request) -> dict[str, Any]:
