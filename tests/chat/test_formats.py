@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chatglm import AutoTokenizer
-from chatglm.chat.formats import CallPiece, Persona, TextPiece, chat_format, postprocess, postprocess_v1
+from chatglm.chat.formats import CallPiece, TextPiece, chat_format, postprocess, postprocess_v1
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec, messages_from_pairs
+from chatglm.chat.personas import Persona
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, UnsupportedError
 from conftest import VERSIONS
@@ -325,8 +326,6 @@ def test_rounds_take_no_tools(formats) -> None:
             formats[kind].prompt([Message("user", "x")], TOOLS)
         with pytest.raises(UnsupportedError, match="tools"):
             formats[kind].prompt([Message("observation", "x")])
-    with pytest.raises(UnsupportedError, match="persona"):
-        formats["chatglm3"].with_persona(Persona())
     with pytest.raises(UnsupportedError, match="loss"):
         formats["chatglm2"].example([Message("user", "x", loss=True), Message("assistant", "y")])
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chatglm.training.dialogues as module
-from chatglm.chat.formats import Persona
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
+from chatglm.chat.personas import Persona
 from chatglm.errors import InputError
 from chatglm.training.dialogues import BadRow, data_files, detect_form, read_dialogues
 

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatglm import AutoTokenizer
-from chatglm.chat.formats import Persona, chat_format
+from chatglm.chat.formats import chat_format
 from chatglm.chat.messages import Message, ToolCall
+from chatglm.chat.personas import Persona
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.models.positions import two_row_positions
@@ -207,8 +208,10 @@ def test_persona(formats) -> None:
     dialogue = Dialogue(messages, persona=Persona(bot_name="苏梦远", user_name="陆星辰"), where="d.json:1")
     (example,) = encode(dialogue, formats["characterglm"])
     assert "[陆星辰]你好\n[苏梦远]" in formats["characterglm"].tokenizer.decode(list(example.ids))
-    with pytest.raises(UnsupportedError, match=r"^d\.json:1: a persona is for CharacterGLM"):
-        encode(dialogue, formats["chatglm3"])
+    (example,) = encode(dialogue, formats["chatglm3"])
+    told = [Message("system", "请你扮演苏梦远。和你对话的是陆星辰。"), messages[0]]
+    prompt = formats["chatglm3"].prompt(told)
+    assert list(example.ids[: len(prompt)]) == prompt
 
 
 # What is too long

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
-from chatglm.errors import InputError
+from chatglm.chat.personas import Persona
+from chatglm.errors import InputError, UnsupportedError
 from chatglm.params import SamplingParams
 from chatglm.tools.functions import Function, as_text, call, failure, functions_of
 
@@ -205,6 +206,7 @@ class Options(TypedDict, total=False):
     adapter: str | None
     trim: bool
     client: str | None
+    persona: Persona | None
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,7 @@ class Ask:
         adapter: the LoRA adapter to answer with.
         client: who asks: between clients, an engine of this process shares out its places and memory fairly.
         trim: whether the oldest turns may be left out where the context is too short for all; else that is an error.
+        persona: who speaks, in a role play.
     """
 
     messages: tuple[Message, ...]
@@ -234,6 +237,7 @@ class Ask:
     adapter: str | None = None
     trim: bool = True
     client: str | None = None
+    persona: Persona | None = None
 
     @classmethod
     def of(
@@ -365,6 +369,15 @@ class BaseAssistant(ABC):
             UnsupportedError: a schema is too large, or a strict one has keywords that cannot be held.
         """
         return ()
+
+    def count(self, messages: Messages, **options: Unpack[Options]) -> int:
+        """How many tokens the prompt has that `stream` would make of this, with the history uncut.
+
+        Raises:
+            InputError: a message or an option is wrong.
+            UnsupportedError: the model's prompts have no place for something; or only an endpoint could count them.
+        """
+        raise UnsupportedError("the tokens of a prompt cannot be counted here: the model is at another server")
 
     @abstractmethod
     def close(self) -> None:

@@ -422,17 +422,27 @@ class Assistant(BaseAssistant):
         finally:
             self._driver.release(ticket)
 
+    def count(self, messages: Messages, **options: Unpack[Options]) -> int:
+        ask = Ask.of(messages, options, self.defaults)
+        opening, _ = self._forced(ask)
+        return len(self._form(ask).prompt(ask.messages, ask.tools)) + len(opening)
+
     # Prompts
+
+    def _form(self, ask: Ask) -> ChatFormat:
+        return self.format if ask.persona is None else self.format.with_persona(ask.persona)
 
     def _plan(self, ask: Ask) -> _Plan:
         opening, constraint = self._forced(ask)
         limit = min(self.context, ask.params.max_length or self.context)
-        ids, note = self._fitting(ask, limit, len(opening))
+        form = self._form(ask)
+        ids, note = self._fitting(ask, form, limit, len(opening))
+        params = _within(ask.params, limit - len(ids) - len(opening))
         if dropped := self.dropped(tools=ask.tools, tool_choice=ask.tool_choice, response_format=ask.response_format):
             note = "; ".join([*filter(None, [note]), f"not enforced: {', '.join(dropped)}"])
         return _Plan(
             [*ids, *opening],
-            _within(ask.params, limit - len(ids) - len(opening)),
+            dataclasses.replace(params, stop=(*params.stop, *form.stop_texts)) if form.stop_texts else params,
             partial(self.format.parser, [] if ask.tool_choice == "none" else [tool.name for tool in ask.tools]),
             self.format.stop_ids | set(ask.params.stop_ids),
             tuple(opening),
@@ -515,9 +525,9 @@ class Assistant(BaseAssistant):
                 self._grammars = Grammars(tokens, self.format.stop_ids)
             return self._grammars
 
-    def _fitting(self, ask: Ask, limit: int, more: int) -> tuple[list[int], str]:
+    def _fitting(self, ask: Ask, form: ChatFormat, limit: int, more: int) -> tuple[list[int], str]:
         """The prompt's ids with as many of the latest turns as fit, and a note if that is not all."""
-        prompt = partial(self.format.prompt, tools=ask.tools)
+        prompt = partial(form.prompt, tools=ask.tools)
         ids = prompt(ask.messages)
         # An answer may need this much; where fewer tokens are asked for, no more.
         room = min(ask.params.max_new_tokens or limit, limit // 4)

@@ -22,6 +22,7 @@ from chatglm.assistant.base import (
     params_of,
 )
 from chatglm.chat.messages import Message
+from chatglm.chat.personas import staged
 from chatglm.errors import (
     ChatGLMError,
     ContextError,
@@ -158,7 +159,7 @@ class RemoteAssistant(BaseAssistant):
 
     def _body(self, ask: Ask) -> dict[str, Any]:
         body = self._common(ask.params, ask.adapter)
-        body["messages"] = [_without_extras(message) for message in ask.messages]
+        body["messages"] = [_without_extras(message) for message in staged(ask.messages, ask.persona)]
         if ask.params.logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": ask.params.logprobs}
         if ask.tools:

@@ -11,6 +11,7 @@ of thu-coai/CharacterGLM-6B.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
@@ -30,6 +31,7 @@ from chatglm.chat.calls import (
 from chatglm.chat.generations import Generation
 from chatglm.chat.grammars import CallGrammar, call_grammar
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
+from chatglm.chat.personas import Persona, one_line, staged
 from chatglm.chat.streaming import StreamDecoder, held_suffix
 from chatglm.chat.vocabulary import Vocabulary
 from chatglm.errors import InputError, UnsupportedError
@@ -39,7 +41,6 @@ __all__ = [
     "ChatFormat",
     "Delta",
     "Parser",
-    "Persona",
     "TextPiece",
     "chat_format",
     "postprocess",
@@ -68,16 +69,6 @@ class CallPiece:
 Delta = TextPiece | CallPiece
 
 
-@dataclass(frozen=True)
-class Persona:
-    """Who speaks in a CharacterGLM dialogue (`session_meta`)."""
-
-    bot_name: str = "AI"
-    bot_info: str = ""
-    user_name: str = "用户"
-    user_info: str = ""
-
-
 def postprocess(text: str) -> str:
     """The official clean-up of an answer of ChatGLM2 and later: outer blanks, and a placeholder that v1's data had."""
     return text.strip().replace(TRAINING_TIME, "2023年")
@@ -103,9 +94,15 @@ class ChatFormat:
 
     extends = False
     stop_ids: frozenset[int]
+    _persona: Persona | None = None
 
     def __init__(self, tokenizer: Vocabulary) -> None:
         self.tokenizer = tokenizer
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """Texts that end an answer and are not part of it, besides `stop_ids`."""
+        return ()
 
     @property
     def generation(self) -> Generation:
@@ -162,12 +159,13 @@ class ChatFormat:
         return min(self.stop_ids)
 
     def with_persona(self, persona: Persona) -> ChatFormat:
-        """The same format with these speakers (CharacterGLM).
+        """The same format with these speakers: CharacterGLM has a script for them, others a system message."""
+        form = copy.copy(self)
+        form._persona = persona
+        return form
 
-        Raises:
-            UnsupportedError: another generation's prompts have no place for them.
-        """
-        raise UnsupportedError(f"a persona is for CharacterGLM; {self.generation} takes a system message instead")
+    def _staged(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return staged(messages, self._persona)
 
     def parser(self, offered: Collection[str] = ()) -> Parser:
         """Reads a reply as it comes.
@@ -340,6 +338,7 @@ class _RoundsFormat(ChatFormat):
         """
         if tools or any(m.tools or m.tool_calls or m.metadata or m.role == "observation" for m in messages):
             raise UnsupportedError(f"{self.generation} knows no tools; use ChatGLM3 or GLM-4 for them")
+        messages = self._staged(messages)
         rounds: list[tuple[str, Message | None]] = []
         preface: list[str] = []  # of system messages: there is no role for them; they go in front of the question
         for message in messages:
@@ -445,19 +444,21 @@ class _ChatGLM2Format(_RoundsFormat):
 class _CharacterFormat(_ChatGLM2Format):
     """CharacterGLM: a script, one line per utterance, `[name]text`; the last line is the bot's name alone."""
 
-    def __init__(self, tokenizer: Vocabulary, persona: Persona | None = None) -> None:
-        super().__init__(tokenizer)
-        self._persona = persona
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """Where the model would speak for the user, or begin another line of its own."""
+        persona = (self._persona or Persona()).on_lines()
+        return f"\n[{persona.user_name}]", f"[{persona.user_name}]", f"\n[{persona.bot_name}]"
 
-    def with_persona(self, persona: Persona) -> ChatFormat:
-        return type(self)(self.tokenizer, persona)
+    def _staged(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return messages  # the scene tells of the persona
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
         persona = self._speakers(messages)
         lines = self._scene(persona)
         for question, answer in self._script(messages, tools):
             lines += [] if not question else [f"[{persona.user_name}]{question}"]
-            lines += [] if answer is None else [f"[{persona.bot_name}]{_one_line(answer.content.strip())}"]
+            lines += [] if answer is None else [f"[{persona.bot_name}]{one_line(answer.content.strip())}"]
         return "\n".join([*lines, f"[{persona.bot_name}]"] if add_generation_prompt else lines)
 
     def ids(
@@ -480,8 +481,7 @@ class _CharacterFormat(_ChatGLM2Format):
         """The persona on single lines; a system message says more about the bot."""
         persona = self._persona or Persona()
         told = " ".join([persona.bot_info, *(m.content for m in messages if m.role == "system")]).strip()
-        fields = dataclasses.asdict(dataclasses.replace(persona, bot_info=told))
-        return Persona(**{name: _one_line(text) for name, text in fields.items()})
+        return dataclasses.replace(persona, bot_info=told).on_lines()
 
     def _scene(self, persona: Persona) -> list[str]:
         lines = [f"以下是一段{persona.bot_name}和{persona.user_name}之间的对话。"]
@@ -492,14 +492,10 @@ class _CharacterFormat(_ChatGLM2Format):
     def _script(self, messages: Sequence[Message], tools: Sequence[Any]) -> list[tuple[str, Message | None]]:
         # An empty question only makes room for the bot's greeting.
         rounds = self._rounds([m for m in messages if m.role != "system"], tools)
-        return [(_one_line(question.strip()), answer) for question, answer in rounds]
+        return [(one_line(question.strip()), answer) for question, answer in rounds]
 
     def _reply(self, message: Message) -> list[int]:
-        return [*self.tokenizer.encode_text(_one_line(message.content.strip())), self._end()]
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", " ")
+        return [*self.tokenizer.encode_text(one_line(message.content.strip())), self._end()]
 
 
 class _RolesFormat(ChatFormat):
@@ -621,7 +617,7 @@ class _ChatGLM3Format(_RolesFormat):
     SYSTEM = "Answer the following questions as best as you can. You have access to the following tools:"
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        offered = ToolSpec.list_from(tools)
+        offered, messages = ToolSpec.list_from(tools), self._staged(messages)
         if offered and (not messages or messages[0].role != "system"):
             messages = [Message("system", self.SYSTEM), *messages]
         for number, message in enumerate(messages):
@@ -714,7 +710,7 @@ class _GLM4Format(_RolesFormat):
     }
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        offered = ToolSpec.list_from(tools)
+        offered, messages = ToolSpec.list_from(tools), self._staged(messages)
         if offered:
             yield Message("system"), "system", "", self._tool_block(offered)
         for number, message in enumerate(messages):

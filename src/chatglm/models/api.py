@@ -23,9 +23,10 @@ from transformers import (
 )
 
 from chatglm.chat.calls import parse_json_arguments, parse_python_call
-from chatglm.chat.formats import Persona, chat_format, postprocess, postprocess_v1
+from chatglm.chat.formats import chat_format, postprocess, postprocess_v1
 from chatglm.chat.generations import OFFICIAL_SAMPLING, Generation
 from chatglm.chat.messages import messages_from_pairs
+from chatglm.chat.personas import Persona
 from chatglm.chat.streaming import StreamDecoder
 from chatglm.errors import InputError, NumericalError, TokenizerError, UnsupportedError
 from chatglm.models.native import NativeCache, decoder_of

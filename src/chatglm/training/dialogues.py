@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from chatglm.chat.formats import Persona
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
+from chatglm.chat.personas import Persona
 from chatglm.errors import InputError
 from chatglm.training.tables import Unreadable, open_data, read_csv, read_parquet
 
@@ -46,7 +46,7 @@ class Dialogue:
         tools: on offer besides those in its messages.
         where: "file:line".
         form: the form that it was read from.
-        persona: who speaks, for CharacterGLM.
+        persona: who speaks, in a role play.
     """
 
     messages: tuple[Message, ...]

@@ -1,0 +1,71 @@
+"""Role play: who speaks in a dialogue, and how a model is told.
+
+CharacterGLM reads a persona as the first lines of a script (`formats.py`). Every other generation reads it as
+sentences of a system message, which `staged` puts in front of a dialogue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chatglm.chat.messages import Message
+
+__all__ = ["Persona", "one_line", "staged"]
+
+_LINE_ENDS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_BRACKETS = str.maketrans("[]", "［］")
+_SENTENCE_ENDS = "。！？….!?~～”’\"'）)】」』"
+
+
+@dataclass(frozen=True)
+class Persona:
+    """Who speaks in a role play: CharacterGLM's `session_meta`.
+
+    Attributes:
+        bot_name, user_name: names; CharacterGLM's script marks each utterance with one.
+        bot_info, user_info: what the model is to know about them.
+    """
+
+    bot_name: str = "AI"
+    bot_info: str = ""
+    user_name: str = "用户"
+    user_info: str = ""
+
+    def on_lines(self) -> Persona:
+        """For a script: everything on one line, and no name that ends the brackets around it."""
+        fields = {name: one_line(text).strip() for name, text in dataclasses.asdict(self).items()}
+        names = {name: fields[name].translate(_BRACKETS) for name in ("bot_name", "user_name")}
+        return Persona(**{**fields, **names})
+
+    def sentences(self) -> str:
+        """For a system message. In English if nothing in it is Chinese; "" if nothing is known."""
+        bot, user = one_line(self.bot_name).strip(), one_line(self.user_name).strip()
+        bot = "" if bot == Persona.bot_name else bot
+        user = "" if user == Persona.user_name else user
+        infos = self.bot_info.strip(), self.user_info.strip()
+        english = "".join((bot, user, *infos)).isascii()
+        play, talk = ("Please play {}.", "You are talking to {}.") if english else ("请你扮演{}。", "和你对话的是{}。")
+        parts = [play.format(bot) if bot else "", infos[0], talk.format(user) if user else "", infos[1]]
+        stop = "." if english else "。"
+        told = [part if part[-1] in _SENTENCE_ENDS else part + stop for part in parts if part]
+        return (" " if english else "").join(told)
+
+
+def one_line(text: str) -> str:
+    """A text without line ends: a blank stands for each."""
+    return _LINE_ENDS.sub(" ", text)
+
+
+def staged(messages: Sequence[Message], persona: Persona | None) -> Sequence[Message]:
+    """A dialogue whose first message, from the system, tells of the persona. A system message that is there goes on
+    below."""
+    told = "" if persona is None else persona.sentences()
+    if not told:
+        return messages
+    if messages and messages[0].role == "system":
+        first = dataclasses.replace(messages[0], content=f"{told}\n{messages[0].content}".rstrip("\n"))
+        return [first, *messages[1:]]
+    return [Message("system", told), *messages]
