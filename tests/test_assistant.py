@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import jsonschema
 import pytest
 
-from chatglm.assistant import Answer, Assistant, CallDelta, Delta, Finish, PromptDelta, TextDelta, Transcript
+from chatglm.assistant import Answer, Assistant, CallDelta, Delta, Finish, PromptDelta, Start, TextDelta, Transcript
 from chatglm.chat.formats import chat_format
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.errors import ContextError, EngineError, InputError, QueueFullError, UnsupportedError
@@ -121,6 +121,54 @@ def test_stop_string_over_tokens_ends_and_frees(over: Any, write: Writer) -> Non
     assert answer.finish.reason == "stop"
     eventually(lambda: engine.aborted == engine.asked)
     assert answer.finish.usage.completion_tokens < 40
+
+
+def test_the_stop_string_that_ended_the_answer_is_told(over: Any, write: Writer) -> None:
+    assistant, _ = over(write.say("first, then STOP here"))
+    for stop, met in ((["nobody"], ""), (["here", "STOP", "TOP"], "STOP")):
+        assert the(assistant, "q", params={"stop": stop}).finish.stop == met
+
+
+def test_a_start_is_told_when_asked_for(over: Any, write: Writer) -> None:
+    assistant, engine = over(write.say("good"), write.call(("now", {})), pace=2)
+    for options in ({}, {"tools": OPTIONS}):
+        first, *others = assistant.stream("q", start=True, params={"n": 1}, **options)
+        assert first == Start(len(engine.asked[-1].ids), 1)
+        assert not any(isinstance(delta, Start) for delta in others)
+    assert not any(isinstance(delta, Start) for delta in assistant.stream("q"))
+    assert the(assistant, "q", start=True).message.tool_calls
+
+
+def test_count(over: Any, write: Writer) -> None:
+    """They are those of the prompt that the engine gets."""
+    assistant, engine = over(write.call(("now", {})))
+    dialogue = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "Hi"}]
+    ways: list[dict[str, Any]] = [
+        {}, {"tools": OPTIONS}, {"tools": OPTIONS, "tool_choice": "now"}, {"tools": OPTIONS, "tool_choice": "none"},
+        {"response_format": {"type": "json_object"}}, {"prefill": "Well"}, {"prefill": "Well", "tools": OPTIONS},
+    ]  # fmt: skip
+    for options in ways:
+        the(assistant, dialogue, **options)
+        assert assistant.count(dialogue, **options) == len(engine.asked[-1].ids)
+
+
+@pytest.mark.parametrize("prefill", ["你好", "Well,", "one [[训练", "a b c"])
+def test_prefill(over: Any, write: Writer, prefill: str) -> None:
+    """The model continues it, and it is not said again."""
+    tokens = write.form.tokenizer.encode_text(prefill)
+    whole = write.form.tokenizer.encode_text(f"{prefill} and so on")
+    assert whole[: len(tokens)] == tokens  # else there is no reply that goes on here
+    assistant, engine = over([*whole[len(tokens) :], write.end])
+    for options in ({}, {"tools": OPTIONS}):
+        answer = the(assistant, "q", prefill=prefill, **options)
+        assert answer.message.content == " and so on"
+        assert answer.finish.usage.completion_tokens == len(whole) - len(tokens) + 1
+        asked = engine.asked[-1].ids
+        assert asked[-len(tokens) :] == tokens
+    with pytest.raises(InputError, match=r"^prefill: .* tool call is required"):
+        assistant.stream("q", prefill="x", tools=OPTIONS, tool_choice="required")
+    with pytest.raises(InputError, match=r"^prefill: .* response format"):
+        assistant.stream("q", prefill="x", response_format={"type": "json_object"})
 
 
 def test_what_could_have_become_a_stop_string_is_not_lost(over: Any, write: Writer) -> None:

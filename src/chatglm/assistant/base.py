@@ -37,6 +37,7 @@ __all__ = [
     "Options",
     "PromptDelta",
     "PromptToken",
+    "Start",
     "TextDelta",
     "TokenLogprob",
     "Transcript",
@@ -70,6 +71,16 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The first delta of an answer, if `Options.start` asks for it: tokens of the prompt, and of them those that were
+    not computed again."""
+
+    prompt_tokens: int
+    cached_tokens: int = 0
+    choice: int = 0
+
+
+@dataclass(frozen=True)
 class TextDelta:
     """More text; with `params.logprobs`, the tokens since the last text."""
 
@@ -94,6 +105,7 @@ class Finish:
     """The end of one answer (of `params.n`).
 
     Attributes:
+        stop: the stop sequence that ended the answer; "" if none did, or if an endpoint does not say which.
         note: what the caller should know: how much of the history was left out, and which keywords of a schema were not
             enforced. "" if nothing.
         first_seconds, seconds: from asking to the first token, and to the end.
@@ -105,6 +117,7 @@ class Finish:
     choice: int = 0
     first_seconds: float = field(default=0.0, compare=False)
     seconds: float = field(default=0.0, compare=False)
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,7 @@ class PromptDelta:
     choice: int = 0
 
 
-Delta = TextDelta | CallDelta | PromptDelta | Finish
+Delta = Start | TextDelta | CallDelta | PromptDelta | Finish
 
 
 @dataclass(frozen=True)
@@ -207,6 +220,8 @@ class Options(TypedDict, total=False):
     trim: bool
     client: str | None
     persona: Persona | None
+    prefill: str
+    start: bool
 
 
 @dataclass(frozen=True)
@@ -226,6 +241,8 @@ class Ask:
         client: who asks: between clients, an engine of this process shares out its places and memory fairly.
         trim: whether the oldest turns may be left out where the context is too short for all; else that is an error.
         persona: who speaks, in a role play.
+        prefill: how the answer's text begins. The model continues it; the deltas do not repeat it.
+        start: whether each answer begins with a `Start`.
     """
 
     messages: tuple[Message, ...]
@@ -238,6 +255,8 @@ class Ask:
     trim: bool = True
     client: str | None = None
     persona: Persona | None = None
+    prefill: str = ""
+    start: bool = False
 
     @classmethod
     def of(
@@ -271,6 +290,8 @@ class Ask:
             raise InputError(f"tool_choice: {asked.tool_choice!r} is none of the tools ({', '.join(names) or 'none'})")
         if asked.tool_choice == "required" and not names:
             raise InputError("tool_choice: a call is required, and no tools are given")
+        if asked.prefill and asked.tool_choice not in ("auto", "none"):
+            raise InputError("prefill: the answer cannot begin with a text where a tool call is required")
         return asked
 
 

@@ -26,6 +26,7 @@ from chatglm.assistant.base import (
     Options,
     PromptDelta,
     PromptToken,
+    Start,
     TextDelta,
     TokenLogprob,
     Usage,
@@ -73,6 +74,8 @@ class _Plan:
     uncounted: Callable[[int], bool] | None = None  # tokens that do not count where the reply begins with them
     client: str | None = None
     text: str | None = None  # the prompt as it was given; None: it was given as messages or ids
+    start: bool = False  # whether the answers begin with a `Start`
+    stops: tuple[str, ...] = ()  # stop sequences of the caller's; a format may have more
 
     @property
     def asked(self) -> tuple[list[int], SamplingParams, dict[str, Any]]:
@@ -111,6 +114,7 @@ class _Choice:
         self._parser = plan.parser()
         for token in plan.opening:
             self._parser.feed(token)
+        self._skip = _held_back(plan) if plan.opening else 0  # characters of the opening that are still to come
         self._ends = StopStrings(plan.params.stop)
         self._calls = 0
         self._tokens = 0
@@ -124,8 +128,11 @@ class _Choice:
 
     def take(self, event: Event) -> Iterator[Delta]:
         self._first = self._first or time.perf_counter() - self._asked
-        if self._whole and not self._begun and event.error is None:
-            yield self._prompt(event)
+        if not self._begun and event.error is None:
+            if self._plan.start:
+                yield Start(len(self._plan.ids), event.cached_tokens, self._number)
+            if self._whole:
+                yield self._prompt(event)
         self._begun = True
         for place, token in enumerate(event.tokens):
             self._tokens += place >= event.lead
@@ -170,6 +177,8 @@ class _Choice:
                     return
 
     def _text(self, text: str, final: bool = False) -> Iterator[Delta]:
+        if self._skip:
+            text, self._skip = text[self._skip :], max(0, self._skip - len(text))
         text = self._ends.feed(text, final)
         if not text:
             return
@@ -198,12 +207,26 @@ class _Choice:
     def _likeliest(self, entry: Draw) -> tuple[tuple[bytes, float], ...]:
         return tuple((self._token_bytes(token), value) for token, value in entry.alternatives)
 
+    @property
+    def _stop(self) -> str:
+        """Which of the caller's stop sequences was met."""
+        return self._ends.met if self._ends.met in self._plan.stops else ""
+
     def _finish(self, reason: Literal["stop", "length"], event: Event) -> Finish:
         self.finished = True
         usage = Usage(len(self._plan.ids), self._tokens, event.cached_tokens)
         ended = "tool_calls" if self._calls and reason == "stop" else reason
         seconds = time.perf_counter() - self._asked
-        return Finish(ended, usage, self._plan.note, self._number, self._first, seconds)
+        return Finish(ended, usage, self._plan.note, self._number, self._first, seconds, self._stop)
+
+
+def _held_back(plan: _Plan) -> int:
+    """How many characters of the opening a parser does not pass on before it has seen what follows them."""
+    parser = plan.parser()
+    for token in plan.opening:
+        parser.feed(token)
+    parser.close()
+    return sum(len(piece.text) for piece in parser.last if isinstance(piece, TextPiece))
 
 
 class _Reading:
@@ -424,8 +447,7 @@ class Assistant(BaseAssistant):
 
     def count(self, messages: Messages, **options: Unpack[Options]) -> int:
         ask = Ask.of(messages, options, self.defaults)
-        opening, _ = self._forced(ask)
-        return len(self._form(ask).prompt(ask.messages, ask.tools)) + len(opening)
+        return len(self._form(ask).prompt(ask.messages, ask.tools)) + len(self._opening(ask))
 
     # Prompts
 
@@ -433,7 +455,7 @@ class Assistant(BaseAssistant):
         return self.format if ask.persona is None else self.format.with_persona(ask.persona)
 
     def _plan(self, ask: Ask) -> _Plan:
-        opening, constraint = self._forced(ask)
+        opening, constraint = self._opening(ask), self._held_to(ask)
         limit = min(self.context, ask.params.max_length or self.context)
         form = self._form(ask)
         ids, note = self._fitting(ask, form, limit, len(opening))
@@ -450,8 +472,10 @@ class Assistant(BaseAssistant):
             ask.adapter or self._adapter,
             ask.parallel_calls,
             note,
-            partial(_is_blank, self.tokenizer),
+            None if ask.prefill else partial(_is_blank, self.tokenizer),
             ask.client,
+            start=ask.start,
+            stops=ask.params.stop,
         )
 
     def _plan_text(
@@ -477,24 +501,42 @@ class Assistant(BaseAssistant):
             adapter=adapter or self._adapter,
             client=client,
             text=prompt if isinstance(prompt, str) else None,
+            stops=params.stop,
         )
 
-    def _forced(self, ask: Ask) -> tuple[list[int], Constraint | None]:
-        """How the reply begins whatever the model would say, and what it may be then."""
+    def _opening(self, ask: Ask) -> list[int]:
+        """Ids that the reply begins with, whatever the model would say. They belong to the prompt."""
+        structured = output_of(ask.response_format).kind != "text"
+        if ask.prefill:
+            if structured:
+                raise InputError("prefill: the answer cannot begin with a given text where a response format is set")
+            return [*self.format.opening(), *self.tokenizer.encode_text(ask.prefill)]
+        if ask.tool_choice not in ("auto", "none"):
+            tools = self._callable(ask)
+            return self.format.opening(tools[0].name) if len(tools) == 1 else []
+        if ask.tools and ask.tool_choice == "auto":  # the reply's first line says whether it is a call
+            return []
+        return self.format.opening() if structured or ask.tools else []
+
+    def _callable(self, ask: Ask) -> list[ToolSpec]:
+        return [tool for tool in ask.tools if ask.tool_choice in ("auto", "required", tool.name)]
+
+    def _held_to(self, ask: Ask) -> Constraint | None:
+        """What the reply may be, after its opening."""
         output = output_of(ask.response_format)
+        if ask.prefill:  # which is text
+            return None
         if ask.tool_choice not in ("auto", "none"):  # a call, and so no text
-            tools = [tool for tool in ask.tools if ask.tool_choice in ("required", tool.name)]
-            named = len(tools) == 1
-            grammar = self.format.call_grammar(tools, named)
-            opening = self.format.opening(tools[0].name) if named else []
-            return opening, self._constraint(lambda make: [make.call_form(grammar.text, _LEAD)])
+            tools = self._callable(ask)
+            grammar = self.format.call_grammar(tools, len(tools) == 1)
+            return self._constraint(lambda make: [make.call_form(grammar.text, _LEAD)])
         choice = bool(ask.tools) and ask.tool_choice == "auto"
         if output.kind == "text":
-            return self.format.opening() if ask.tools and not choice else [], self._begun(ask) if choice else None
+            return self._begun(ask) if choice else None
         if not choice:
-            return self.format.opening(), self._constraint(lambda make: [_form(make, output, _LEAD)])
+            return self._constraint(lambda make: [_form(make, output, _LEAD)])
         calls = self.format.call_grammar(ask.tools, lenient=True)
-        return [], self._constraint(
+        return self._constraint(
             lambda make: [make.call_form(calls.text, _LEAD), _form(make, output, f"{_LEAD}\\n{_LEAD}")]
         )
 

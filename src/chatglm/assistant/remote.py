@@ -158,6 +158,10 @@ class RemoteAssistant(BaseAssistant):
             yield delta
 
     def _body(self, ask: Ask) -> dict[str, Any]:
+        if ask.prefill:
+            raise UnsupportedError(
+                "prefill: OpenAI-compatible endpoints cannot continue a given beginning of an answer"
+            )
         body = self._common(ask.params, ask.adapter)
         body["messages"] = [_without_extras(message) for message in staged(ask.messages, ask.persona)]
         if ask.params.logprobs is not None:
@@ -251,6 +255,7 @@ class _Reading:
     def __init__(self, url: str, choices: int, chat: bool) -> None:
         self._url, self._choices, self._chat = url, choices, chat
         self._reasons: dict[int, Any] = {}
+        self._stops: dict[int, str] = {}  # of each choice, the stop sequence that ended it, where the server says so
         self._done = False
         self._usage: Mapping[str, Any] = {}
         self._tokens: dict[int, int] = {}
@@ -297,6 +302,8 @@ class _Reading:
             yield self._call(number, piece)
         if choice.get("finish_reason"):
             self._reasons[number] = choice["finish_reason"]
+            if isinstance(choice.get("stop_reason"), str):  # vLLM's field
+                self._stops[number] = choice["stop_reason"]
 
     def _text(self, number: int, text: str, logprobs: list[TokenLogprob]) -> Iterator[Delta]:
         if self._chat and number not in self._spoken:
@@ -349,6 +356,7 @@ class _Reading:
                 choice=number,
                 first_seconds=self._first.get(number, seconds),
                 seconds=seconds,
+                stop=self._stops.get(number, ""),
             )
 
 

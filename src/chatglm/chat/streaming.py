@@ -24,6 +24,8 @@ class StopStrings:
         self._held = ""
         self.stopped = False
         """Whether one was met; what is fed afterwards is ignored."""
+        self.met = ""
+        """Which one was met."""
 
     def feed(self, text: str, final: bool = False) -> str:
         """Take in more text (`final`: the last); returns what is certain not to be part of a stop string."""
@@ -32,8 +34,9 @@ class StopStrings:
         text = self._held + text
         found = [(place + len(word), place) for word in self._stop if (place := text.find(word)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
+            end, start = min(found)
+            self.stopped, self._held, self.met = True, "", text[start:end]
+            return text[:start]
         keep = 0 if final else max((held_suffix(text, word) for word in self._stop), default=0)
         cut = len(text) - keep
         self._held = text[cut:]

@@ -35,6 +35,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "autogen-agentchat==0.7.5",
         "openai==3.57.0",
     ),
+    "anthropic": ("anthropic==2.14.0", "langchain-anthropic==1.7.10"),
     "instructor": ("instructor==1.17.0", "openai==3.3.0"),
     "openai-0.28": ("openai==0.28.1",),
     "lm-eval": ("lm-eval[api]==0.4.13",),

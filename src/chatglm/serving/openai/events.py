@@ -105,6 +105,11 @@ def _reason(finish: Finish, old_calls: bool) -> str:
     return "function_call" if old_calls and finish.reason == "tool_calls" else finish.reason
 
 
+def _stop(finish: Finish) -> dict[str, str]:
+    """vLLM's field for the stop sequence that ended the answer."""
+    return {"stop_reason": finish.stop} if finish.stop else {}
+
+
 def chat_choice(number: int, answer: Answer, old_calls: bool) -> dict[str, Any]:
     """
     Args:
@@ -115,6 +120,7 @@ def chat_choice(number: int, answer: Answer, old_calls: bool) -> dict[str, Any]:
         "message": _message(answer.message, old_calls),
         "logprobs": _chat_logprobs(answer.logprobs),
         "finish_reason": _reason(answer.finish, old_calls),
+        **_stop(answer.finish),
     }
 
 
@@ -130,6 +136,7 @@ def text_choice(number: int, answer: Answer) -> dict[str, Any]:
         "text": text + answer.message.content,
         "logprobs": own or logprobs,
         "finish_reason": answer.finish.reason,
+        **_stop(answer.finish),
     }
 
 
@@ -203,7 +210,7 @@ async def chat_events(
                     case CallDelta():
                         choice["delta"] = _call_piece(delta, old_calls)
                     case Finish():
-                        choice["finish_reason"] = _reason(delta, old_calls)
+                        choice |= {"finish_reason": _reason(delta, old_calls), **_stop(delta)}
                         total.add(delta)
                 yield head.event(choice, None, with_usage)
         if with_usage:
@@ -228,7 +235,7 @@ async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: 
                     choice |= {"text": delta.text, "logprobs": _prompt_logprobs(delta)}
                     lengths[number] += len(delta.text)
                 elif isinstance(delta, Finish):
-                    choice["finish_reason"] = delta.reason
+                    choice |= {"finish_reason": delta.reason, **_stop(delta)}
                     total.add(delta, number // n)
                 yield head.event(choice, None, usage)
         if usage:

@@ -54,6 +54,7 @@ class _ChatChoice(BaseModel):
     message: _ResponseMessage
     logprobs: dict[str, Any] | None
     finish_reason: Literal["stop", "length", "tool_calls", "function_call"]
+    stop_reason: str | None = None
 
 
 class ChatResponse(BaseModel):
@@ -70,6 +71,7 @@ class _CompletionChoice(BaseModel):
     text: str
     logprobs: dict[str, Any] | None
     finish_reason: Literal["stop", "length"]
+    stop_reason: str | None = None
 
 
 class CompletionResponse(BaseModel):
