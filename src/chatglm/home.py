@@ -7,22 +7,38 @@ from pathlib import Path
 
 from chatglm.errors import OutputError
 
-__all__ = ["home_folder"]
+__all__ = ["home_folder", "home_path"]
 
 
-def home_folder() -> Path:
-    """`CHATGLM_HOME`, or `~/.chatglm`. It is made if it is missing, readable by this user only.
+def home_path() -> Path:
+    """`CHATGLM_HOME`, or `~/.chatglm`, whether it is there or not.
+
+    Raises:
+        OutputError: this user has no home folder.
+    """
+    given = os.environ.get("CHATGLM_HOME")
+    try:
+        return Path(given).expanduser() if given else Path.home() / ".chatglm"
+    except RuntimeError as error:
+        raise _unusable(given or "~/.chatglm", str(error)) from None
+
+
+def home_folder(path: Path | None = None) -> Path:
+    """The folder, which is made if it is missing, readable by this user only.
+
+    Args:
+        path: instead of `home_path()`.
 
     Raises:
         OutputError: it cannot be made.
     """
-    given = os.environ.get("CHATGLM_HOME")
+    folder = home_path() if path is None else path
     try:
-        folder = Path(given).expanduser() if given else Path.home() / ".chatglm"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise OutputError(
-            f"{given or '~/.chatglm'}: cannot be made ({said}); set CHATGLM_HOME to another folder"
-        ) from None
+    except OSError as error:
+        raise _unusable(str(folder), error.strerror or str(error)) from None
     return folder
+
+
+def _unusable(folder: str, reason: str) -> OutputError:
+    return OutputError(f"{folder}: cannot be made ({reason}); set CHATGLM_HOME to another folder")

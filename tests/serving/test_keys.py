@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatglm.assistant import Assistant
-from chatglm.errors import InputError
-from chatglm.serving.keys import Keyring, Texts, written
+from chatglm.errors import InputError, OutputError
+from chatglm.serving.failures import AuthenticationError
+from chatglm.serving.key_sources import KeyFile, KeyStore, Texts, written
+from chatglm.serving.keys import Key, Keyring
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -52,10 +58,10 @@ def guarded(write: Writer) -> Iterator[httpx.Client]:
     keys = Keyring(
         [
             Fixed(
-                {"key": ALICE, "name": "alice", "models": frozenset({"other"})},
-                {"key": BOB, "name": "bob", "may": frozenset({"metrics"})},
+                {"key": ALICE, "name": "alice", "models": ["other"]},
+                {"key": BOB, "name": "bob", "may": ["metrics"]},
                 {"key": PLAIN, "name": "plain"},
-                {"key": "late.0123456789abcdef", "name": "late", "expires": 1e9},
+                {"key": "late.0123456789abcdef", "name": "late", "expires": "2001-09-09"},
             )
         ]
     )
@@ -187,3 +193,174 @@ def test_texts_that_cannot_be_keys(texts: list[str], words: str) -> None:
         Texts(texts, "test")
     assert words in str(caught.value)
     assert texts[-1] not in str(caught.value)
+
+
+def test_a_file_of_lines(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text(f"# who may ask\n\n{ALICE}  alice\n\t{PLAIN}\n", "utf-8")
+    assert [found.key.name for found in KeyFile(file).credentials()] == ["alice", "file-2"]
+
+
+def test_a_file_of_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(
+        f"""
+        keys:
+          - key: {ALICE}
+            name: alice
+            models: [demo]
+            expires: 2030-12-31
+            requests_per_minute: 60
+            tokens_per_minute: 100000
+            concurrency: 4
+            may: [metrics, manage-adapters]
+          - key: {PLAIN}
+            expires: 2030-12-31T12:00:00+08:00
+        """,
+        "utf-8",
+    )
+    alice, plain = (found.key for found in KeyFile(file).credentials())
+    may = frozenset({"metrics", "manage-adapters"})
+    assert alice == Key("alice", "alice", frozenset({"demo"}), 1924905600, 60, 100000, 4, may)
+    assert plain.expires == 1924905600 + 4 * 3600
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("keys.txt", f"{ALICE} a b", "line 1: expected a key, and perhaps a name after it"),
+        ("keys.txt", f"{ALICE} x\n{BOB} x", "line 2: another key has the name 'x'"),
+        ("keys.txt", f"\n{ALICE} a\tb", "line 2: expected a key"),
+        ("keys.txt", "\nshort", "line 2: has 5 characters"),
+        ("keys.txt", f"{ALICE} n<script>", "line 1: name: expected a name"),
+        ("keys.yaml", "keys: [", "line 1: is not YAML"),
+        ("keys.yaml", f"- {ALICE}", "expected one list, `keys:`"),
+        ("keys.yaml", f"keys: [{ALICE}]", "key 1: expected fields: key, name"),
+        (
+            "keys.yaml",
+            f"keys: [{{key: {ALICE}, model: demo}}]",
+            "key 1: model: unknown field; fields are key, name, models",
+        ),
+        ("keys.yaml", f"keys: [{{key: {ALICE}, models: demo}}]", "key 1: models: expected a list of model names"),
+        ("keys.yaml", f"keys: [{{key: {ALICE}, concurrency: 0}}]", "key 1: concurrency: expected a whole number"),
+        ("keys.yaml", f"keys: [{{key: {ALICE}, expires: soon}}]", "key 1: expires: expected a date"),
+        (
+            "keys.yaml",
+            f"keys: [{{key: {ALICE}, may: [all]}}]",
+            "key 1: may: expected a list of manage-adapters, metrics",
+        ),
+        ("keys.yaml", "keys: [{key: 12345678}]", "key 1: a key is a text"),
+        ("keys.yaml", "keys: [!!python/name:os.system x]", "is not YAML"),
+        ("keys.yml", "[" * 5000, "is not YAML"),
+        ("keys.txt", "\udcff\udcfe", "is not UTF-8"),
+        ("keys.txt", "#" * ((1 << 20) + 1), "has more than 1,048,576 bytes"),
+    ],
+)
+def test_files_with_something_wrong(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8", "surrogateescape")
+    with pytest.raises(InputError) as caught:
+        KeyFile(tmp_path / name).credentials()
+    assert words in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+    assert ALICE not in str(caught.value)
+
+
+def test_a_file_is_read_again_and_a_broken_one_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    file = tmp_path / "keys.txt"
+    file.write_text(ALICE, "utf-8")
+    keys = Keyring([KeyFile(file)])
+    sent = [(b"x-api-key", ALICE.encode())]
+    assert keys.authenticate(sent).id == "alice"
+    for damage in (lambda: file.write_text("?", "utf-8"), file.unlink):
+        damage()
+        caplog.clear()
+        assert [keys.authenticate(sent).id for _ in range(3)] == ["alice"] * 3
+        assert len(caplog.records) == 1
+        assert "cannot be read again" in caplog.text
+    file.write_text(f"{BOB}\n{PLAIN}", "utf-8")
+    with pytest.raises(AuthenticationError):
+        keys.authenticate(sent)
+    assert len(keys.keys) == 2
+
+
+def test_made_keys_are_stored_without_their_secrets(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path / "home")
+    assert store.keys() == []
+    assert not (tmp_path / "home").exists()  # looking makes nothing
+    fields: dict[str, Any] = {"models": frozenset({"a", "b"}), "expires": 2e9, "tokens_per_minute": 5}
+    key, text = store.add("alice", **fields)
+    assert re.fullmatch(r"[0-9a-f]{16}\.[0-9a-f]{48}", text)
+    assert store.keys() == [key]
+    secret = text.partition(".")[2]
+    stored = b"".join(file.read_bytes() for file in (tmp_path / "home").iterdir())
+    for form in (secret.encode(), bytes.fromhex(secret)):
+        assert form not in stored
+    for file in (tmp_path / "home").iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file
+    with pytest.raises(InputError, match="--name alice: a key has this name"):
+        store.add("alice")
+    with pytest.raises(InputError, match="bob: no key has this name or id; there are: alice"):
+        store.remove("bob")
+    assert store.remove(key.id) == key
+    assert store.keys() == []
+    store.close()
+
+
+def test_servers_notice_keys_that_are_made_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    keys, other = Keyring([KeyStore(tmp_path)]), KeyStore(tmp_path)
+    sent: list[tuple[bytes, bytes]] = []
+    for name in ("first", "second"):
+        key, text = other.add(name)
+        sent = [(b"authorization", f"Bearer {text}".encode())]
+        assert keys.authenticate(sent) == keys.get(key.id) == key
+        other.remove(name)
+        with pytest.raises(AuthenticationError) as refused:
+            keys.authenticate(sent)
+        assert refused.value.code == "invalid_api_key"
+        with pytest.raises(AuthenticationError, match="was removed"):
+            keys.get(key.id)
+    key, text = other.add("third")
+    assert keys.authenticate([(b"x-api-key", text.encode())]) == key
+    other.close()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(AuthenticationError):  # the keys are gone, and nobody is let in
+        keys.authenticate([(b"x-api-key", text.encode())])
+
+
+def test_a_lost_master_secret_costs_tokens_and_not_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = KeyStore(tmp_path)
+    key, text = store.add("alice")
+    (tmp_path / "keys.secret").unlink()
+    assert Keyring([store]).authenticate([(b"x-api-key", text.encode())]) == key
+    assert "alice" in caplog.text
+    _, text = store.add("bob")
+    found = {one.key.name: one for one in store.credentials()}
+    assert found["alice"].secret is None
+    assert found["bob"].secret == text.partition(".")[2].encode()
+    (tmp_path / "keys.secret").write_text("something else", "utf-8")
+    with pytest.raises(OutputError, match=r"keys\.secret: is not the secret"):
+        store.credentials()
+    store.close()
+
+
+@given(st.lists(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40), unique=True))
+def test_every_accepted_text_opens_its_own_door_only(texts: list[str]) -> None:
+    try:
+        found = Texts(texts, "test").credentials()
+    except InputError:
+        return
+    keys = Keyring([Texts(texts, "test")])
+    assert len(found) == len(texts)
+    for number, text in enumerate(texts):
+        for form in (text, f"Bearer {text}", f"bearer {text}"):
+            if form.lower().strip() != "bearer":
+                assert keys.authenticate([(b"authorization", form.encode())]) == found[number].key
+        for wrong in (text[:-1], text + "x", text.swapcase() + "!", text[1:]):
+            if wrong not in texts:
+                with pytest.raises(AuthenticationError):
+                    keys.authenticate([(b"x-api-key", wrong.encode())])

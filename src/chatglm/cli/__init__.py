@@ -18,6 +18,7 @@ __all__ = ["main"]
 COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
     "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
+    "keys": ("chatglm.cli.keys", "API keys of the server: add, list and remove them"),
     "bench": ("chatglm.cli.bench", "measure a model or a server: time to first token, throughput, concurrent requests"),
     "finetune": ("chatglm.cli.finetune", "train a model on your dialogues: full, LoRA, P-tuning v2 or freeze"),
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from chatglm.cli.keys import add_keyring_arguments, keyring_of
 from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant
 from chatglm.errors import DependencyError, InputError
 
@@ -25,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept every model name in requests, such as gpt-3.5-turbo (default: unknown names get status 404)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; 0.0.0.0: all. Others than this machine need API keys (default: %(default)s)",
+    )
     parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: %(default)s)")
     parser.add_argument(
         "--drain",
@@ -55,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="connections at a time; more get status 503 (default: %(default)s)",
     )
+    add_keyring_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     limits = _body_limits(arguments.max_body)
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
+        keys = keyring_of(arguments, sockets)
         with open_assistant(arguments) as assistant:
             names = arguments.name or [model_name(arguments)]
             app = create_app(
@@ -82,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
                 origins=arguments.cors,
                 limits=limits,
                 any_model=arguments.any_model,
+                keys=keys,
+                open_metrics=arguments.open_metrics,
             )
             server = connections.Server(
                 app,

@@ -303,6 +303,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         names = ", ".join(self._service.models)
+        keys = self._service.keys
+        log.info("No API key is needed" if keys is None else f"An API key is needed; there are {len(keys.keys)}")
         for one in sockets or ():
             host, port = one.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

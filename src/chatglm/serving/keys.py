@@ -1,4 +1,4 @@
-"""API keys: where they come from, who a request belongs to by its headers, and what that key may do.
+"""API keys: whose a request is by its headers, and what that key may do.
 
 A key is a text. One of the form `id.secret` may also sign tokens (`jwt`). A running server notices within `_LOOK`
 seconds when keys are added or removed.
@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from chatglm.errors import InputError
+from chatglm.errors import ChatGLMError
 from chatglm.serving import jwt
 from chatglm.serving.failures import AuthenticationError
 
-__all__ = ["ACTIONS", "Credential", "Key", "Keyring", "Source", "Texts", "digest_of"]
+__all__ = ["ACTIONS", "Credential", "Key", "Keyring", "Source", "digest_of", "id_of"]
 
 log = logging.getLogger("chatglm.serving")
 
@@ -30,7 +29,6 @@ ACTIONS = {
 """What only those keys may do that were given the right."""
 
 _LOOK = 1.0  # seconds between two looks at whether keys have changed
-_LENGTHS = range(8, 513)  # characters of a key
 _CREDENTIAL = 4096  # characters of a key or token in a header
 _NOBODY = hashlib.sha256(b"").digest()
 _HEADERS = (b"authorization", b"x-api-key", b"api-key")
@@ -91,64 +89,22 @@ def digest_of(text: str) -> bytes:
 
 
 class Source(Protocol):
-    """Where keys come from."""
+    """Where keys come from (`key_sources`)."""
 
     def changed(self) -> bool:
         """Whether the keys are others than `credentials` returned last. It costs microseconds."""
         ...
 
-    def credentials(self) -> Sequence[Credential]: ...
-
-
-class Texts:
-    """Keys that somebody wrote down: those of the environment, for example.
-
-    Args:
-        texts: the keys.
-        where: names the source in errors; the keys' names begin with it.
-
-    Raises:
-        InputError: a text cannot be a key, or two keys have the same id. The message does not repeat the key.
-    """
-
-    def __init__(self, texts: Iterable[str], where: str) -> None:
-        entries = [({"key": text}, f"{where}: key {number}") for number, text in enumerate(texts, 1)]
-        self._credentials = written(entries, where)
-
-    def changed(self) -> bool:
-        return False
-
     def credentials(self) -> Sequence[Credential]:
-        return self._credentials
+        """The keys.
+
+        Raises:
+            ChatGLMError: they cannot be read.
+        """
+        ...
 
 
-def written(entries: Iterable[tuple[Mapping[str, Any], str]], where: str) -> list[Credential]:
-    """
-    Args:
-        entries: the fields of each key, `key` among them, and its place for errors.
-        where: names the source; keys without a `name` are named after it and their number.
-
-    Raises:
-        InputError: as `Texts`.
-    """
-    found: dict[str, Credential] = {}
-    for number, (fields, place) in enumerate(entries, 1):
-        text = fields["key"]
-        if not re.fullmatch(r"[!-~]+", text) or "," in text:
-            raise InputError(f"{place}: keys are ASCII letters, digits and signs, without blanks and commas")
-        if len(text) not in _LENGTHS:
-            raise InputError(f"{place}: has {len(text)} characters; keys have {_LENGTHS[0]} to {_LENGTHS[-1]}")
-        parted = re.fullmatch(r"([A-Za-z0-9_-]{1,64})\.([^.]+)", text)
-        made = parted[1] if parted else _id_of(text)
-        if made in found:
-            raise InputError(f"{place}: another key has the same id (the part before the dot); remove one")
-        rest = {name: value for name, value in fields.items() if name != "key"}
-        key = Key(made, **{"name": f"{where}-{number}", **rest})
-        found[made] = Credential(key, digest_of(text), parted[2].encode() if parted else None)
-    return list(found.values())
-
-
-def _id_of(text: str) -> str:
+def id_of(text: str) -> str:
     """Names a key that is one secret text: always the same, and too short to find the text by."""
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8, person=b"chatglm-key-id").hexdigest()
 
@@ -159,12 +115,15 @@ class Keyring:
     Args:
         sources: where two have a key of the same id, the first one's counts.
         clock: Unix seconds.
+
+    Raises:
+        ChatGLMError: a source cannot be read. If that happens later, the keys stay what they were.
     """
 
     def __init__(self, sources: Sequence[Source], clock: Any = time.time) -> None:
         self._sources, self._clock = sources, clock
         self._found: dict[str, Credential] = {}
-        self._looked = 0.0
+        self._looked, self._problem = 0.0, ""
         self._read()
 
     @property
@@ -178,8 +137,14 @@ class Keyring:
     def _look(self) -> None:
         if time.monotonic() - self._looked >= _LOOK:
             self._looked = time.monotonic()
-            if any(source.changed() for source in self._sources):
-                self._read()
+            try:
+                if any(source.changed() for source in self._sources):
+                    self._read()
+                self._problem = ""
+            except ChatGLMError as error:
+                if str(error) != self._problem:  # said once, and not every second
+                    self._problem = str(error)
+                    log.error("API keys cannot be read again, and stay what they were: %s", error)
 
     def get(self, owner: str) -> Key:
         """The key of this id.
@@ -219,7 +184,7 @@ class Keyring:
                 f"the API key has {len(text):,} characters; keys and tokens have at most {_CREDENTIAL:,}",
                 "invalid_api_key",
             )
-        named, whole = self._found.get(text.partition(".")[0]), self._found.get(_id_of(text))
+        named, whole = self._found.get(text.partition(".")[0]), self._found.get(id_of(text))
         found = whole or named
         if hmac.compare_digest(digest_of(text), found.digest if found else _NOBODY) and found:
             return found.key
