@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"chat", "models", "quantization", "hub"},
     "tools": {"chat"},
     "assistant": {"params", "schemas", "chat", "tools", "engine", "loading"},
-    "encoders": {"chat", "hub"},
+    "encoders": {"chat", "hub", "models"},
     "serving": {"params", "chat", "tools", "assistant", "encoders", "home", "database"},
     "measure": {"assistant"},
     "training": {"chat", "models", "quantization", "hub", "loading", "output"},

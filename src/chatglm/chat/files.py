@@ -16,7 +16,7 @@ from typing import Any
 
 from chatglm.errors import CheckpointError
 
-__all__ = ["MAX_JSON", "parse_json", "read_file", "read_json", "size_of"]
+__all__ = ["MAX_JSON", "parse_json", "read_file", "read_json", "read_list", "size_of"]
 
 MAX_JSON = 8 << 20
 """Bytes of a JSON file. The largest of an official checkpoint has 40 KB."""
@@ -85,6 +85,18 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, cannot be read, is not JSON (numbers must be finite), or holds no object.
     """
     return parse_json(read_file(path, MAX_JSON), path)
+
+
+def read_list(path: Path) -> list[Any]:
+    """A JSON list from a file.
+
+    Raises:
+        CheckpointError: as `read_json`; or the file holds no list.
+    """
+    found = parse_json(b'{"list":' + read_file(path, MAX_JSON) + b"}", path)
+    if found.keys() != {"list"} or not isinstance(found["list"], list):
+        raise CheckpointError(f"{path}: does not hold a list, which is expected; download it again")
+    return found["list"]
 
 
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:

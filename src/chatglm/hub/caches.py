@@ -10,23 +10,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from chatglm.chat.files import read_list
 from chatglm.chat.generations import checkpoint_name, read_json
 from chatglm.errors import ChatGLMError, CheckpointError
 from chatglm.models.checkpoint import weight_files
 
 __all__ = ["Part", "Repository", "cached", "folder_name", "missing", "offline", "parse", "places", "repository", "root"]
 
-Part = Literal["config", "tokenizer", "weights", "model", "state"]
+Part = Literal["config", "tokenizer", "weights", "model", "state", "encoder"]
 """How much of a repository must be there: its configuration; that and the tokenizer; that and the weights; all but
-the tokenizer, which is downloaded all the same; or nothing but a P-tuning state."""
+the tokenizer, which is downloaded all the same; nothing but a P-tuning state; or all of an encoder of texts, which is
+not of this family."""
 
 _ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,199}))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_MODULE_FOLDER = re.compile(r"|[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 _OWNERS = ("THUDM", "zai-org", "ZhipuAI")
 """One publisher: its old and its new name at the hub, and its name at ModelScope."""
 
 CONFIG = ("config.json", "adapter_config.json")
-TOKENIZER = ("tokenizer.model", "ice_text.model", "tokenizer.json", "vocab.json", "vocab.txt")
+TOKENIZER = (
+    "tokenizer.model",
+    "ice_text.model",
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+)
 BESIDE_TOKENIZER = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -43,6 +53,14 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# Of an encoder in the layout of sentence-transformers: `modules.json` names its parts and their folders.
+MODULES = "modules.json"
+BESIDE_MODULES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_xlm-roberta_config.json",
+    "config_sentence_transformers.json",
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +170,8 @@ def storage_name(name: str) -> str:
 def missing(place: Path, part: Part, any_family: bool = False) -> str:
     """What a folder in a cache lacks, in words; "" if nothing."""
     there = {file.name for file in place.iterdir() if file.is_file()}
+    if part == "encoder":
+        return _missing_of_encoder(place, there)
     if part == "state":
         return "" if there & {*WEIGHTS} else "no weights"
     if not there & {*CONFIG}:
@@ -170,6 +190,41 @@ def missing(place: Path, part: Part, any_family: bool = False) -> str:
         except CheckpointError as error:
             return str(error).removeprefix(f"{place}: ").split(";")[0]
     return ""
+
+
+def _missing_of_encoder(place: Path, there: set[str]) -> str:
+    folders = module_folders(place) if MODULES in there else {"": ""}
+    for folder, kind in folders.items():
+        where = place / folder
+        names = {file.name for file in where.iterdir() if file.is_file()} if where.is_dir() else set()
+        if kind == "" and (lost := "config.json" if "config.json" not in names else ""):
+            return f"no {Path(folder) / lost}"
+        if kind == "" and not names & {*TOKENIZER}:
+            return "no tokenizer"
+        if kind == "Pooling" and "config.json" not in names:
+            return f"no {folder}/config.json"
+        if kind in ("", "Dense", "LayerNorm"):
+            try:
+                weight_files(where)
+            except CheckpointError as error:
+                return str(error).removeprefix(f"{where}: ").split(";")[0]
+    return ""
+
+
+def module_folders(place: Path) -> dict[str, str]:
+    """From `modules.json` of an encoder: for each folder of a part the part's name, "" for the transformer's.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    found = {}
+    for entry in read_list(place / MODULES):
+        folder, kind = (entry.get("path"), entry.get("type")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(folder, str) or not isinstance(kind, str) or not _MODULE_FOLDER.fullmatch(folder):
+            raise CheckpointError(f"{place / MODULES}: lists a part without a valid `path` and `type`")
+        name = kind.rpartition(".")[2]
+        found[folder] = "" if name == "Transformer" else name
+    return found
 
 
 def is_family(place: Path) -> bool:

@@ -20,15 +20,18 @@ from chatglm.chat.generations import read_json
 from chatglm.errors import ChatGLMError, CheckpointError, InputError
 from chatglm.hub.caches import (
     ADAPTER_WEIGHTS,
+    BESIDE_MODULES,
     BESIDE_TOKENIZER,
     BESIDE_WEIGHTS,
     COMMIT,
     CONFIG,
+    MODULES,
     TOKENIZER,
     WEIGHTS,
     Part,
     Repository,
     is_family,
+    module_folders,
     root,
     storage_name,
 )
@@ -44,7 +47,7 @@ _STALLED_SECONDS = 20.0
 _TRIES = 5  # in a row without a byte
 _WORKERS = 4
 _NOTE = ".chatglm-download.json"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _LARGEST_JSON = 256 << 20
 
 
@@ -130,6 +133,7 @@ class Download:
                 self._fetch_all(commit, [(file, target / file.name) for file in new], target)
                 for file in wanted:
                     if file not in known:  # a mirror that tells neither sizes nor digests
+                        (target / file.name).parent.mkdir(exist_ok=True)
                         shutil.copyfile(self._link(file.name, commit), target / file.name)
 
             self._bring(files, "weights", True, target, bring)
@@ -154,6 +158,9 @@ class Download:
                 raise CheckpointError(f"{self._repo}: the repository has no weights")
             bring(weights)
             return
+        if part == "encoder" or (any_family and MODULES in files):
+            self._bring_encoder(files, place, bring)
+            return
         if not of(CONFIG):
             raise CheckpointError(f"{self._repo}: the repository has no config.json, so it is not a model")
         bring(of(CONFIG))
@@ -170,6 +177,25 @@ class Download:
             bring(of(BESIDE_WEIGHTS) + [file for file in weights if file.name.endswith(".json")])
             bring([file for chosen in weights for file in self._shards(chosen, files, place)])
 
+    def _bring_encoder(self, files: Mapping[str, _File], place: Path, bring: Callable[[list[_File]], None]) -> None:
+        """All of an encoder: of each part in `modules.json` its configuration, tokenizer and weights."""
+        bring([files[name] for name in (MODULES, *BESIDE_MODULES) if name in files])
+        folders = module_folders(place) if MODULES in files else {"": ""}
+        for folder, kind in folders.items():
+            inside = f"{folder}/" if folder else ""
+
+            def of(names: tuple[str, ...], inside: str = inside) -> list[_File]:
+                return [files[inside + name] for name in names if inside + name in files]
+
+            if kind == "" and not of(("config.json",)):
+                raise CheckpointError(f"{self._repo}: the repository has no {inside}config.json, so it is no encoder")
+            bring(of(("config.json",)))
+            if kind == "":
+                bring(of((*BESIDE_MODULES, *TOKENIZER, *BESIDE_TOKENIZER)))
+            weights = of(WEIGHTS)[:1] if kind in ("", "Dense", "LayerNorm") else []
+            bring([file for file in weights if file.name.endswith(".json")])
+            bring([file for chosen in weights for file in self._shards(chosen, files, place)])
+
     def _shards(self, chosen: _File, files: Mapping[str, _File], place: Path) -> list[_File]:
         """The files of weights: the one, or those that the index names."""
         if not chosen.name.endswith(".json"):
@@ -177,6 +203,8 @@ class Download:
         named = read_json(place / chosen.name).get("weight_map")
         names = sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
         suffix = Path(chosen.name.removesuffix(".index.json")).suffix
+        folder, _, _ = chosen.name.rpartition("/")
+        names = [f"{folder}/{name}" if folder else name for name in names]
         lost = [name for name in names if name not in files or not name.endswith(suffix)]
         if not names or lost:
             raise CheckpointError(
@@ -185,7 +213,7 @@ class Download:
         return [files[name] for name in names]
 
     def _listing(self) -> tuple[str, dict[str, _File]]:
-        """The commit of the revision, and the files at the repository's top."""
+        """The commit of the revision, and the files at the repository's top and in its folders."""
         from huggingface_hub import HfApi
 
         limits: Any = (_CONNECT_SECONDS, _ANSWER_SECONDS, _ANSWER_SECONDS, _CONNECT_SECONDS)

@@ -19,6 +19,7 @@ from chatglm.assistant import BaseAssistant
 from chatglm.serving import legacy, openai
 from chatglm.serving.bodies import Limits
 from chatglm.serving.dialect import Dialect
+from chatglm.serving.encoding import Encoder
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.front import OPEN, Front, hint
 from chatglm.serving.hints import DROPPED_HEADER, IGNORED_HEADER
@@ -47,6 +48,7 @@ def create_app(
     any_model: bool = False,
     keys: Keyring | None = None,
     open_metrics: bool = False,
+    encoders: Mapping[str, Encoder] | None = None,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -57,8 +59,9 @@ def create_app(
         any_model: answer requests for unknown models with the first model.
         keys: one of them is needed for all but the pages for people, `/openapi.json` and `/health`; None: none is.
         open_metrics: let `/metrics` be read without a key, too.
+        encoders: for embeddings and rerank, by the name that requests give; a request that names none gets the first.
     """
-    service = Service(assistants, limits, any_model, keys)
+    service = Service(assistants, limits, any_model, keys, encoders)
     version = importlib.metadata.version("chatglm")
     app = FastAPI(title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None)
     app.state.service = service

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -63,6 +63,15 @@ class Metrics:
         self._prompt = Counter("chatglm_prompt_tokens", "Of prompts", by_model, registry=registry)
         self._cached = Counter("chatglm_cached_tokens", "Of prompts, not computed again", by_model, registry=registry)
         self._made = Counter("chatglm_completion_tokens", "Of answers", by_model, registry=registry)
+        self._texts = Counter("chatglm_encoded_texts", "Embedded, or ranked", by_model, registry=registry)
+        self._encoded = Counter("chatglm_encoded_tokens", "Of those texts", by_model, registry=registry)
+        self._encoding = Histogram(
+            "chatglm_encoding_seconds",
+            "Of a request for embeddings or rerank",
+            by_model,
+            buckets=_SECONDS,
+            registry=registry,
+        )
         registry.register(_Engines(assistants))
 
     async def watch(
@@ -99,6 +108,18 @@ class Metrics:
             self._open.labels(model).dec()
             if ended and finished < answers * prompts:
                 self._ends.labels(model, ended).inc(answers * prompts - finished)
+
+    @contextmanager
+    def encoding(self, model: str) -> Iterator[None]:
+        """Around the work on a request for embeddings or rerank."""
+        start = time.perf_counter()
+        with self._open.labels(model).track_inprogress():
+            yield
+        self._encoding.labels(model).observe(time.perf_counter() - start)
+
+    def note_encoded(self, model: str, texts: int, tokens: int) -> None:
+        self._texts.labels(model).inc(texts)
+        self._encoded.labels(model).inc(tokens)
 
     def _note_end(self, model: str, prompt: _Prompt, usage: Usage, answers: int) -> None:
         """An answer is whole, perhaps the last one to its prompt."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from chatglm.assistant import BaseAssistant, Delta
+from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
 from chatglm.serving.bodies import Limits
 from chatglm.serving.callers import Caller
+from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
 from chatglm.serving.keys import ACTIONS, Key, Keyring
 from chatglm.serving.metrics import Metrics
 
 __all__ = ["OVERLOADED", "Drain", "Served", "Service"]
+
+EncoderKind = TypeVar("EncoderKind", Embedder, Reranker)
 
 OVERLOADED = "chatglm.overloaded"
 """Key of `scope["state"]`: set by the server for requests beyond its limit of connections, which are refused."""
@@ -66,6 +71,7 @@ class Service:
         limits: of bodies; by default from the longest context of the models.
         any_model: answer requests for unknown models with the first model.
         keys: that callers need; None: they need none.
+        encoders: for embeddings and rerank, by the name that requests give.
     """
 
     def __init__(
@@ -74,12 +80,15 @@ class Service:
         limits: Limits | None = None,
         any_model: bool = False,
         keys: Keyring | None = None,
+        encoders: Mapping[str, Encoder] | None = None,
     ) -> None:
         if not assistants:
             raise InputError("create_app: no models given")
         contexts = [assistant.context for assistant in assistants.values()]
         known = [context for context in contexts if context is not None]
-        self.limits = limits or (Limits.of_context(max(known)) if len(known) == len(contexts) else Limits())
+        self.encoders: dict[str, Encoder] = dict(encoders or {})
+        of_context = len(known) == len(contexts) and not self.encoders
+        self.limits = limits or (Limits.of_context(max(known)) if of_context else Limits())
         self.any_model, self.keys = any_model, keys
         self.models = {name: Served(name, assistant) for name, assistant in assistants.items()}
         for assistant in assistants.values():
@@ -138,6 +147,46 @@ class Service:
         raise UnknownModelError(
             f"model: {name!r:.100} is not served here; available: {', '.join(offered)}. (`chatglm serve --name` "
             "adds a name, `--any-model` accepts all.)"
+        )
+
+    async def encoder(self, name: str | None, caller: Caller) -> ServedEmbedder:
+        """The embedding model that is meant.
+
+        Args:
+            name: None: the first that the caller may use.
+
+        Raises:
+            UnknownModelError: there is none of that name, or none at all.
+            ForbiddenError: the caller's key may not use it.
+        """
+        found, encoder = self._encoder(name, caller, Embedder)
+        return ServedEmbedder(found, encoder, caller, self.metrics)
+
+    async def reranker(self, name: str | None, caller: Caller) -> ServedReranker:
+        """The model for rerank that is meant; as `encoder`."""
+        found, encoder = self._encoder(name, caller, Reranker)
+        return ServedReranker(found, encoder, caller, self.metrics)
+
+    def _encoder(self, name: str | None, caller: Caller, kind: type[EncoderKind]) -> tuple[str, EncoderKind]:
+        what, option = ("embeddings", "--embedding") if kind is Embedder else ("rerank", "--rerank")
+        served = {known: one for known, one in self.encoders.items() if isinstance(one, kind)}
+        if not served:
+            raise UnknownModelError(
+                f"model: this server has no model for {what}; start it with `chatglm serve {option} FOLDER` (a model's "
+                "folder or repository id)"
+            )
+        key = self.key_of(caller)
+        offered = {known: one for known, one in served.items() if key is None or key.allows(known)}
+        if name in offered:
+            return name, offered[name]
+        if name in served or not offered:
+            shown = ", ".join(offered) or f"none for {what}"
+            raise ForbiddenError(f"model: this API key may not use {name or 'any'!r}; it may use: {shown}", "model")
+        if not name or self.any_model:
+            return next(iter(offered.items()))
+        raise UnknownModelError(
+            f"model: {name!r:.100} is no model for {what} of this server; available: {', '.join(offered)}. (`chatglm "
+            f"serve {option} NAME=FOLDER` gives a model a name.)"
         )
 
     def restarts(self) -> int:

@@ -1,0 +1,7 @@
+"""TEXTS -> VECTORS AND SCORES: folders of sentence embeddings, and of cross-encoders that rerank documents."""
+
+from chatglm.encoders.embedder import Embedder, Embeddings
+from chatglm.encoders.folder import folder_kind
+from chatglm.encoders.reranker import Reranker, Scores
+
+__all__ = ["Embedder", "Embeddings", "Reranker", "Scores", "folder_kind"]

@@ -1,0 +1,198 @@
+"""`Embedder`: texts to vectors, by a folder of sentence embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatglm import hub
+from chatglm.encoders.batches import Batches, EncoderStats
+from chatglm.encoders.folder import read_encoder
+from chatglm.encoders.parts import behind, dtype_of, pad, transformer
+from chatglm.encoders.tokens import Row, Tokens
+from chatglm.errors import InputError, UnsupportedError
+
+__all__ = ["Embedder", "Embeddings"]
+
+MAX_TEXTS = 2048
+MAX_TOKENS = 300_000
+"""Of one request. Both are OpenAI's limits."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """
+    Attributes:
+        vectors: one of float32 numbers for each text.
+        tokens: how many each text has, its control tokens among them; what was cut off is not counted.
+        cut: numbers of the texts that were longer than the model reads.
+    """
+
+    vectors: tuple[array[float], ...]
+    tokens: tuple[int, ...]
+    cut: tuple[int, ...] = ()
+
+
+class Embedder:
+    """A model that gives a text a vector, for any number of callers at once. Made by `load`.
+
+    Attributes:
+        dimensions: length of a vector.
+        sizes: to which vectors may be cut; None: any; (): none, because the folder does not say that the model was
+            trained for it.
+        max_tokens: longest text; what is longer is cut.
+        prompts: names of the folder's prompts.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokens: Tokens,
+        parts: tuple[Any, Any, int],
+        sizes: tuple[int, ...] | None = (),
+        prompts: dict[str, str] | None = None,
+        default_prompt: str | None = None,
+    ) -> None:
+        self.tokenizer = tokens
+        self.dimensions = parts[2]
+        self.sizes = sizes
+        self.max_tokens = tokens.longest
+        self._prompts, self._default = prompts or {}, default_prompt
+        self.prompts = tuple(self._prompts)
+        pooling, rest, _ = parts
+
+        @torch.inference_mode()
+        def run(rows: Sequence[Row]) -> Tensor:
+            inputs, prompt = pad(rows, model)
+            hidden = model(**inputs).last_hidden_state
+            return rest(pooling(hidden, inputs["attention_mask"], prompt)).float().cpu()
+
+        self._batches = Batches(run, "chatglm embeddings")
+        self._closer = weakref.finalize(self, self._batches.stop)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        dtype: str = "auto",
+        dimensions: tuple[int, ...] | None = (),
+        say: hub.Say | None = None,
+    ) -> Embedder:
+        """
+        Args:
+            path: a folder in the layout of sentence-transformers; a bare folder of `transformers`, whose vectors are
+                the mean of the tokens'; or a repository id, which is downloaded unless it is in the cache.
+            dtype: of the weights; "auto": float32 on a CPU, elsewhere float16.
+            dimensions: lengths to which vectors may be cut, where the folder does not say it; None: any.
+            say: gets a line before something is downloaded.
+
+        Raises:
+            CheckpointError, TokenizerError: the folder is missing, incomplete or damaged.
+            UnsupportedError: it asks for a model or a part that is not supported.
+        """
+        folder = read_encoder(hub.folder(path, "encoder", any_family=True, say=say), "embedding")
+        tokens = Tokens(folder)
+        parts = behind(folder.parts, folder.shape.hidden_size, device)
+        model = transformer(folder, dtype_of(dtype, device), device)
+        sizes = folder.dimensions if folder.dimensions != () else dimensions
+        return cls(model, tokens, parts, sizes, dict(folder.prompts), folder.default_prompt)
+
+    async def embed(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        dimensions: int | None = None,
+        prompt_name: str | None = None,
+        client: str = "",
+        field: str = "input",
+    ) -> Embeddings:
+        """
+        Args:
+            texts: at most 2,048; or lists of token ids of this model, control tokens among them.
+            dimensions: cut the vectors to this length, and scale them to length 1 again.
+            prompt_name: which of the folder's prompts is put in front; default: the folder's own default, if any.
+            client: who asks: clients share the encoder fairly.
+            field: what the texts are called in errors.
+
+        Raises:
+            InputError: too many texts or tokens, an unknown prompt, ids of another vocabulary.
+            UnsupportedError: `dimensions` is not one that the model was made for.
+            QueueFullError: too much is waiting.
+        """
+        if not texts or len(texts) > MAX_TEXTS:
+            raise InputError(f"{field}: has {len(texts)} texts; from 1 to {MAX_TEXTS:,} are supported")
+        self._check_dimensions(dimensions)
+        if prompt_name is not None and prompt_name not in self._prompts:
+            known = f"it has {', '.join(self.prompts)}" if self.prompts else "it has none"
+            raise InputError(f"prompt_name: the model has no prompt {prompt_name!r:.60} ({known})")
+        prompt = self._prompts.get(prompt_name or self._default or "", "")
+        rows = await asyncio.to_thread(self._rows, texts, prompt, field)
+        vectors = await asyncio.wrap_future(self._batches.submit(rows, client))
+        if dimensions is not None and dimensions < self.dimensions:
+            vectors = torch.nn.functional.normalize(vectors[:, :dimensions], dim=-1)
+        return await asyncio.to_thread(_embeddings, vectors, rows)
+
+    def _rows(self, texts: Sequence[str] | Sequence[Sequence[int]], prompt: str, field: str) -> list[Row]:
+        several = len(texts) > 1
+        if isinstance(texts[0], str):
+            for number, text in enumerate(texts):
+                if not text:
+                    raise InputError(f"{field}{f'[{number}]' if several else ''}: is empty; there is nothing to embed")
+            rows = self.tokenizer.texts(texts, prompt)  # type: ignore[arg-type]
+        else:
+            rows = [
+                self.tokenizer.row(ids, f"{field}[{number}]" if several else field)  # type: ignore[arg-type]
+                for number, ids in enumerate(texts)
+            ]
+        total = sum(len(row.ids) for row in rows)
+        if total > MAX_TOKENS:
+            raise InputError(
+                f"{field}: has {total:,} tokens; one request may have {MAX_TOKENS:,}. Send the texts in several "
+                "requests."
+            )
+        return rows
+
+    def _check_dimensions(self, wanted: int | None) -> None:
+        if wanted is None or wanted == self.dimensions:
+            return
+        if not 1 <= wanted <= self.dimensions:
+            raise InputError(f"dimensions: is {wanted}; this model's vectors have {self.dimensions}")
+        if self.sizes is not None and wanted not in self.sizes:
+            sizes = ", ".join(map(str, self.sizes))
+            raise UnsupportedError(
+                f"dimensions: this model's vectors have {self.dimensions} numbers, and "
+                + (f"may be cut to {sizes}" if sizes else "it was not trained for shorter ones; leave it out")
+            )
+
+    def stats(self) -> EncoderStats:
+        return self._batches.stats()
+
+    def close(self) -> None:
+        """End every request; afterwards there is no answer any more."""
+        self._closer()
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _embeddings(vectors: Tensor, rows: Sequence[Row]) -> Embeddings:
+    data = array("f", vectors.contiguous().numpy().tobytes())
+    width = vectors.shape[1]
+    return Embeddings(
+        tuple(data[start : start + width] for start in range(0, len(data), width)),
+        tuple(len(row.ids) for row in rows),
+        tuple(number for number, row in enumerate(rows) if row.cut),
+    )

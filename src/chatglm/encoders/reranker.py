@@ -1,0 +1,122 @@
+"""`Reranker`: how well documents answer a query, by a folder of a cross-encoder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatglm import hub
+from chatglm.encoders.batches import Batches, EncoderStats
+from chatglm.encoders.folder import read_encoder
+from chatglm.encoders.parts import classifier, dtype_of, pad
+from chatglm.encoders.tokens import Row, Tokens
+from chatglm.errors import InputError
+
+__all__ = ["Reranker", "Scores"]
+
+MAX_DOCUMENTS = 2048
+MAX_TOKENS = 300_000
+"""Of one request."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """
+    Attributes:
+        values: of each document, from 0 to 1; higher is better.
+        tokens: of all pairs of query and document.
+        cut: numbers of the documents that were longer, with the query, than the model reads.
+    """
+
+    values: tuple[float, ...]
+    tokens: int
+    cut: tuple[int, ...] = ()
+
+
+class Reranker:
+    """A cross-encoder, for any number of callers at once. Made by `load`.
+
+    Attributes:
+        max_tokens: of query and document together; what is longer is cut, the longer of the two first.
+    """
+
+    def __init__(self, model: Any, tokens: Tokens) -> None:
+        self.tokenizer = tokens
+        self.max_tokens = tokens.longest
+
+        @torch.inference_mode()
+        def run(rows: Sequence[Row]) -> Tensor:
+            inputs, _ = pad(rows, model)
+            return model(**inputs).logits.float().sigmoid().cpu()
+
+        self._batches = Batches(run, "chatglm rerank")
+        self._closer = weakref.finalize(self, self._batches.stop)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        dtype: str = "auto",
+        say: hub.Say | None = None,
+    ) -> Reranker:
+        """
+        Args:
+            path: a folder of BERT, RoBERTa or XLM-R with a head of one label (bge-reranker …), or a repository id.
+            dtype: of the weights; "auto": float32 on a CPU, elsewhere float16.
+            say: gets a line before something is downloaded.
+
+        Raises:
+            CheckpointError, TokenizerError: the folder is missing, incomplete or damaged.
+            UnsupportedError: it asks for a model that is not supported.
+        """
+        folder = read_encoder(hub.folder(path, "encoder", any_family=True, say=say), "rerank")
+        tokens = Tokens(folder)
+        return cls(classifier(folder, dtype_of(dtype, device), device), tokens)
+
+    async def score(self, query: str, documents: Sequence[str], *, client: str = "") -> Scores:
+        """
+        Args:
+            documents: at most 2,048.
+            client: who asks: clients share the encoder fairly.
+
+        Raises:
+            InputError: too many documents or tokens, or an empty query.
+            QueueFullError: too much is waiting.
+        """
+        if not query:
+            raise InputError("query: is empty; there is nothing to compare with")
+        if not documents or len(documents) > MAX_DOCUMENTS:
+            raise InputError(f"documents: has {len(documents)} entries; from 1 to {MAX_DOCUMENTS:,} are supported")
+        if len(query) * len(documents) > MAX_TOKENS * 100:
+            raise InputError("query: is too long for so many documents; send them in several requests")
+        rows = await asyncio.to_thread(self.tokenizer.pairs, query, documents)
+        total = sum(len(row.ids) for row in rows)
+        if total > MAX_TOKENS:
+            raise InputError(
+                f"documents: have {total:,} tokens with the query; one request may have {MAX_TOKENS:,}. Send them in "
+                "several requests."
+            )
+        values = await asyncio.wrap_future(self._batches.submit(rows, client))
+        return Scores(tuple(values[:, 0].tolist()), total, tuple(number for number, row in enumerate(rows) if row.cut))
+
+    def stats(self) -> EncoderStats:
+        return self._batches.stats()
+
+    def close(self) -> None:
+        """End every request; afterwards there is no answer any more."""
+        self._closer()
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
