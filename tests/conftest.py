@@ -31,6 +31,14 @@ if os.environ.get("CI") == "true":
     settings.load_profile("ci")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tests keep nothing in the user's own folder."""
+    folder = tmp_path_factory.mktemp("home")
+    os.environ["CHATGLM_HOME"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     folder = Path(os.environ.get("CHATGLM_SHARED") or REPOSITORY.parent / "shared")

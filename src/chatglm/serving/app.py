@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -49,6 +51,7 @@ def create_app(
     keys: Keyring | None = None,
     open_metrics: bool = False,
     encoders: Mapping[str, Encoder] | None = None,
+    home: Path | None = None,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -60,11 +63,16 @@ def create_app(
         keys: one of them is needed for all but the pages for people, `/openapi.json` and `/health`; None: none is.
         open_metrics: let `/metrics` be read without a key, too.
         encoders: for embeddings and rerank, by the name that requests give; a request that names none gets the first.
+        home: folder of what clients store: tasks, files, batches. It is made when the first one stores something.
+            Default: CHATGLM_HOME, or `~/.chatglm`.
     """
-    service = Service(assistants, limits, any_model, keys, encoders)
+    service = Service(assistants, limits, any_model, keys, encoders, home)
     version = importlib.metadata.version("chatglm")
-    app = FastAPI(title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None, lifespan=_lifespan
+    )
     app.state.service = service
+    service.calls.app = app
     for dialect in DIALECTS:
         app.include_router(dialect.router(service))
     app.add_middleware(Front, service=service, render=_render, open_metrics=open_metrics)
@@ -129,6 +137,17 @@ def create_app(
     _complete_document(app, keys is not None)
     known = _paths(app)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    service.background.resume()
+    try:
+        yield
+    finally:
+        await service.background.close()
+        service.storage.close()
 
 
 def _render(path: str, failure: Failure) -> Response:

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from chatglm.assistant import Answer, Delta, Transcript
 from chatglm.serving import bodies
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.failures import Failure, ShuttingDownError, failure_of
+from chatglm.serving.failures import FAILURE, Failure, ShuttingDownError, failure_of
 from chatglm.serving.hints import NOTHING, Hints, start_notes
 from chatglm.serving.service import Drain, Service
 
@@ -127,6 +127,8 @@ def dialect_route(
                     response = Response(status_code=499)
                 except Exception as error:
                     failure = failure_of(error)
+                    if (state := request.scope.get("state")) is not None:
+                        state[FAILURE] = failure
                     if failure.status == 500:
                         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
                     response = render(failure)

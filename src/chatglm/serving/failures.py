@@ -13,6 +13,7 @@ from chatglm.errors import (
     ChatGLMError,
     ContextError,
     InputError,
+    OutputError,
     QueueFullError,
     ServiceError,
     UnsupportedError,
@@ -21,6 +22,7 @@ from chatglm.serving.bodies import BodyError
 from chatglm.serving.validation import problem_of
 
 __all__ = [
+    "FAILURE",
     "AuthenticationError",
     "Failure",
     "ForbiddenError",
@@ -31,6 +33,9 @@ __all__ = [
     "UnknownModelError",
     "failure_of",
 ]
+
+FAILURE = "chatglm.failure"
+"""Key of `scope["state"]`: what went wrong with the request, in whatever shape the dialect tells it."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(429, str(error), "rate_limit_error", code="queue_full", retry_after=error.retry_after)
         case ServiceError():
             return Failure(502, str(error), "server_error", code="upstream")
+        case OutputError():
+            return Failure(500, str(error), "server_error", code="storage")
         case ChatGLMError():
             return Failure(500, str(error), "server_error", code="engine")
     return Failure(500, "an error within the server; its log has more", "server_error", code="internal")

@@ -36,9 +36,13 @@ class Metrics:
 
     Args:
         assistants: by name; those with an engine are asked for its figures at every scrape.
+
+    Attributes:
+        live: requests under way whose clients wait for them.
     """
 
     def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
+        self.live = 0
         registry = self._registry = CollectorRegistry()
         by_model = ("model",)
         self.requests = Counter(
@@ -75,7 +79,7 @@ class Metrics:
         registry.register(_Engines(assistants))
 
     async def watch(
-        self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1, prompts: int = 1
+        self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1, prompts: int = 1, live: bool = True
     ) -> AsyncGenerator[Delta]:
         """The same deltas, measured.
 
@@ -84,11 +88,13 @@ class Metrics:
             answers: that were asked for to each prompt. Each is counted once, by how it ended: a reason of its own,
                 "broken off" (its reader left) or "failed". What is refused before it says anything has a status, and
                 is no answer.
+            live: whether a client waits for the answer.
         """
         start, finished = time.perf_counter(), 0
         begun: dict[int, _Prompt] = {}
         ended = "broken off"
         self._open.labels(model).inc()
+        self.live += live
         try:
             async with aclosing(deltas):
                 async for delta in deltas:
@@ -106,6 +112,7 @@ class Metrics:
             raise
         finally:
             self._open.labels(model).dec()
+            self.live -= live
             if ended and finished < answers * prompts:
                 self._ends.labels(model, ended).inc(answers * prompts - finished)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from chatglm.assistant import BaseAssistant, Delta
 from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
+from chatglm.serving.background import BACKGROUND, Background
 from chatglm.serving.bodies import Limits
 from chatglm.serving.callers import Caller
+from chatglm.serving.calls import Calls, Reply
 from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
 from chatglm.serving.keys import ACTIONS, Key, Keyring
 from chatglm.serving.metrics import Metrics
+from chatglm.serving.storage import Storage
+from chatglm.serving.tasks import Tasks
 
 __all__ = ["OVERLOADED", "Drain", "Served", "Service"]
 
@@ -40,14 +45,19 @@ class Drain:
     def __init__(self) -> None:
         self.begun = False
         self.over = False
+        self.when_begun: list[Callable[[], None]] = []
         self._waiting: set[asyncio.Future[None]] = set()
 
     def begin(self) -> None:
-        self.begun = True
+        if not self.begun:
+            self.begun = True
+            for call in self.when_begun:
+                call()
 
     def end(self) -> None:
         """End what still runs."""
-        self.begun = self.over = True
+        self.begin()
+        self.over = True
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
@@ -72,6 +82,11 @@ class Service:
         any_model: answer requests for unknown models with the first model.
         keys: that callers need; None: they need none.
         encoders: for embeddings and rerank, by the name that requests give.
+        home: folder of what is stored; None: `chatglm.home.home_path()`.
+
+    Attributes:
+        calls: requests of the server to itself.
+        tasks: requests that are answered later.
     """
 
     def __init__(
@@ -81,6 +96,7 @@ class Service:
         any_model: bool = False,
         keys: Keyring | None = None,
         encoders: Mapping[str, Encoder] | None = None,
+        home: Path | None = None,
     ) -> None:
         if not assistants:
             raise InputError("create_app: no models given")
@@ -96,6 +112,37 @@ class Service:
                 self.models.setdefault(adapter, Served(adapter, assistant, adapter))
         self.metrics = Metrics(assistants)
         self.drain = Drain()
+        self.calls = Calls()
+        self.storage = Storage(home)
+        self.tasks = Tasks(self.storage, self._work, self._model_of)
+        self.background = Background(self.storage, self, self.tasks.limits.lifetime)
+        self.drain.when_begun.append(self.background.end)
+
+    def _work(self) -> None:
+        self.background.wake()
+
+    def _model_of(self, name: Any) -> str:
+        return name if isinstance(name, str) and self._has(name) else next(iter(self.models))
+
+    def _has(self, name: str) -> bool:
+        return name in self.models or name in self.encoders
+
+    def serves(self, name: str) -> bool:
+        """Whether requests for a model of this name are answered."""
+        return self._has(name) or self.any_model
+
+    def live(self) -> int:
+        """How many requests are under way whose clients wait for them."""
+        return self.metrics.live
+
+    async def send(self, caller: Caller, path: str, body: Mapping[str, Any]) -> Reply:
+        """POST a body to a path of this server; see `Calls.send`."""
+        return await self.calls.send(caller, path, body)
+
+    async def call(self, caller: Caller, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """The status and the JSON of the answer to a request of the server to itself, in somebody's name."""
+        reply = await self.send(caller, path, body)
+        return reply.status, reply.value
 
     def key_of(self, caller: Caller) -> Key | None:
         """The API key of a caller, as it is now; None where no keys are needed.
@@ -209,4 +256,5 @@ class Service:
             answers: that are asked for to each prompt.
             prompts: of the request.
         """
-        return self.metrics.watch(served.name, deltas, answers, prompts)
+        live = not caller.client.startswith(BACKGROUND)
+        return self.metrics.watch(served.name, deltas, answers, prompts, live)
