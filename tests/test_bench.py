@@ -253,7 +253,6 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
         (["--seconds", "0"], "--seconds 0: must be above 0"),
         (["--shared-prefix", "500"], "shared_prefix is 500"),
         (["--picture", "nowhere/speed.png"], "there is no folder nowhere"),
-        (["--remote", "http://127.0.0.1:9/v1", "--concurrency", "101"], "--concurrency 101: at a server at most 100"),
         (["--remote", "http://127.0.0.1:9/v1", "--threads", "1"], "--threads cannot be used with --remote"),
     ],
 )

@@ -112,7 +112,15 @@ def typed_error(error: BaseException, what: str) -> ChatGLMError:
 
 
 class ServiceError(ChatGLMError, ConnectionError):
-    """Another server failed: the message has its address and what it said."""
+    """Another server failed: the message has its address and what it said.
+
+    Attributes:
+        status: of its response; 0: there was none, or the answer broke off.
+        sent: whether it got the request; False: the connection was refused or could not be made in time.
+    """
+
+    status: int = 0
+    sent: bool = True
 
 
 class OutputError(ChatGLMError, OSError):

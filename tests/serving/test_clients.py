@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from pydantic import BaseModel, Field
@@ -17,6 +18,7 @@ from pydantic import BaseModel, Field
 from chatglm.assistant import Finish, RemoteAssistant, TextDelta
 from chatglm.errors import InputError, QueueFullError, ServiceError, UnsupportedError
 from scripted import Writer
+from server import serving
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -236,3 +238,19 @@ def test_remote_tool_loop_and_errors(over: Any, write: Writer) -> None:
             nobody.reply("q")
         with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9"):
             asyncio.run(nobody.areply("q"))
+
+
+def test_a_remote_model_gives_the_prompts_log_probabilities(demo: str) -> None:
+    asked = {"prompt": "你好", "echo": True, "logprobs": 2, "max_tokens": 2, "temperature": 0}
+    with RemoteAssistant(f"{demo}/v1") as remote, serving({"demo": remote}) as front:
+        for more in ({}, {"max_tokens": 0}, {"prompt": [5, 6, 7, 8]}, {"prompt": ["你好", "再见"]}):
+            bodies = [
+                httpx.post(f"{url}/v1/completions", json={**asked, **more}, timeout=60).json() for url in (demo, front)
+            ]
+            assert bodies[1]["choices"] == bodies[0]["choices"]
+            assert bodies[1]["usage"]["prompt_tokens"] == bodies[0]["usage"]["prompt_tokens"]
+            assert bodies[1]["usage"]["completion_tokens"] == bodies[0]["usage"]["completion_tokens"]
+        answer = httpx.post(
+            f"{front}/v1/completions", json={**asked, "logprobs": None, "prompt": [5, 6, 7]}, timeout=60
+        )
+        assert answer.json()["choices"][0]["logprobs"] is None

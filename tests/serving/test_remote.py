@@ -12,7 +12,7 @@ import pytest
 
 from chatglm.assistant import Answer, RemoteAssistant, TextDelta
 from chatglm.chat.messages import ToolCall
-from chatglm.errors import ContextError, InputError, ServiceError
+from chatglm.errors import ContextError, InputError, ServiceError, UnsupportedError
 
 
 class Scripted:
@@ -193,3 +193,23 @@ def test_a_stream_that_breaks_off_is_told(server: Scripted, remote: RemoteAssist
     server.say(chunk(content="a"), done=False)
     with pytest.raises(ServiceError, match="in the middle of an answer"):
         remote.reply("q")
+
+
+def test_only_line_feeds_end_a_line(server: Scripted, remote: RemoteAssistant) -> None:
+    """A line of JSON may hold what Unicode calls line ends, unescaped."""
+    text = "a\u2028b\x85c\u2029d"
+    server.status = 200
+    server.lines = [f"data: {json.dumps(chunk('stop', content=text), ensure_ascii=False)}", "data: [DONE]"]
+    assert answer_of(remote).message.content == text
+
+
+def test_a_prompt_that_is_not_given_back_is_refused(server: Scripted, remote: RemoteAssistant) -> None:
+    logprobs = {"tokens": ["x"], "token_logprobs": [-1.0], "top_logprobs": None}
+    whole = {"choices": [{"text": "x", "logprobs": logprobs}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    server.status, server.lines = 200, [json.dumps(whole)]
+    with pytest.raises(UnsupportedError, match="echo"):
+        list(remote.stream_text("p", params={"prompt_logprobs": 0}))
+    for wrong in ("{", "[]", "{}", '{"choices": [], "usage": 5}', '{"choices": [{}], "usage": {"prompt_tokens": 1}}'):
+        server.lines = [wrong]
+        with pytest.raises(ServiceError, match="completions"):
+            list(remote.stream_text("p", params={"prompt_logprobs": 0}))

@@ -18,12 +18,14 @@ from chatglm.assistant.base import (
     Options,
     PromptDelta,
     PromptToken,
+    ReplicaStats,
     Start,
     TextDelta,
     TokenLogprob,
     Transcript,
     Usage,
 )
+from chatglm.assistant.fleet import RemoteFleet
 from chatglm.assistant.local import Assistant
 from chatglm.assistant.remote import RemoteAssistant
 
@@ -40,6 +42,8 @@ __all__ = [
     "PromptDelta",
     "PromptToken",
     "RemoteAssistant",
+    "RemoteFleet",
+    "ReplicaStats",
     "Start",
     "TextDelta",
     "TokenLogprob",

@@ -37,6 +37,7 @@ __all__ = [
     "Options",
     "PromptDelta",
     "PromptToken",
+    "ReplicaStats",
     "Start",
     "TextDelta",
     "TokenLogprob",
@@ -150,6 +151,24 @@ class PromptDelta:
 
 
 Delta = Start | TextDelta | CallDelta | PromptDelta | Finish
+
+
+@dataclass(frozen=True)
+class ReplicaStats:
+    """What an assistant over several endpoints knows of one.
+
+    Attributes:
+        name: its base URL.
+        problem: why it gets no requests now; "" if it does.
+        running: requests under way there.
+        requests, failures: so far; a request that failed there and was answered elsewhere is a failure here.
+    """
+
+    name: str
+    problem: str
+    running: int
+    requests: int
+    failures: int
 
 
 @dataclass(frozen=True)
@@ -407,6 +426,10 @@ class BaseAssistant(ABC):
     def stats(self) -> EngineStats | None:
         """The engine's figures; None where there is no engine."""
         return None
+
+    def replicas(self) -> tuple[ReplicaStats, ...]:
+        """Of an assistant that stands before several endpoints: how each of them is."""
+        return ()
 
     def problem(self) -> str:
         """Why there is no answer any more; "" while there is."""

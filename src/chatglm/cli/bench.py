@@ -12,14 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant
+from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant, remote_urls
 from chatglm.errors import DependencyError, InputError, ServiceError
 
 if TYPE_CHECKING:
     from chatglm.measure import Clients, Level
-
-_CONNECTIONS = 100
-"""The most that one process has to an endpoint; a further client would wait for one, and that be measured."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
     from chatglm.measure import Clients, Workload
 
     levels = _concurrency(arguments.concurrency)
-    if arguments.remote is not None and max(levels) > _CONNECTIONS:
-        raise InputError(f"--concurrency {max(levels)}: at a server at most {_CONNECTIONS}, as many as connections")
     workload = Workload(
         prompt_tokens=arguments.prompt_tokens,
         max_new_tokens=arguments.max_new_tokens,
@@ -113,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     report = {
         "model": model_name(arguments),
-        "remote": arguments.remote,
+        "remote": ", ".join(remote_urls(arguments)) or None,
         "machine": _machine(arguments),
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "workload": asdict(clients.workload),

@@ -23,6 +23,7 @@ __all__ = [
     "note",
     "open_assistant",
     "quieten",
+    "remote_urls",
 ]
 
 MODEL_PATH = "MODEL_PATH"
@@ -114,8 +115,10 @@ def add_assistant_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remote",
         metavar="URL",
-        help="use a model of an OpenAI-compatible endpoint (http://host:8000/v1) instead; its API key is read from "
-        f"{REMOTE_KEY}",
+        action="append",
+        help="use a model of an OpenAI-compatible endpoint (http://host:8000/v1) instead; repeat for several endpoints "
+        "with the same model: each dialogue keeps to one of them, and another answers where that one does not; the API "
+        f"key is read from {REMOTE_KEY}",
     )
     parser.add_argument("--remote-model", metavar="NAME", help="name of that model (default: the first that is listed)")
 
@@ -130,8 +133,8 @@ def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
         InputError: an option does not fit; names it.
         CheckpointError, TokenizerError, DependencyError: as `chatglm.load`.
     """
-    remote, name = arguments.remote, arguments.remote_model
-    if remote is None:
+    urls, name = remote_urls(arguments), arguments.remote_model
+    if not urls:
         if name is not None:
             raise InputError("--remote-model needs --remote URL")
         from chatglm.assistant import Assistant
@@ -141,9 +144,24 @@ def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
     for option in _OF_THE_MODEL:
         if getattr(arguments, option) is not None:
             raise InputError(f"--{option.replace('_', '-')} cannot be used with --remote")
-    from chatglm.assistant import RemoteAssistant
+    from chatglm.assistant import RemoteAssistant, RemoteFleet
 
-    return RemoteAssistant(remote, name, key=os.environ.get(REMOTE_KEY))
+    key = os.environ.get(REMOTE_KEY)
+    return RemoteAssistant(urls[0], name, key=key) if len(urls) == 1 else RemoteFleet(urls, name, key=key)
+
+
+def remote_urls(arguments: argparse.Namespace) -> list[str]:
+    """What `--remote` names, repeated or with commas between URLs.
+
+    Raises:
+        InputError: it is there, and names none.
+    """
+    if arguments.remote is None:
+        return []
+    urls = [url for given in arguments.remote for part in given.split(",") if (url := part.strip())]
+    if not urls:
+        raise InputError("--remote: give the URL of an endpoint, such as http://host:8000/v1")
+    return urls
 
 
 def model_name(arguments: argparse.Namespace) -> str:

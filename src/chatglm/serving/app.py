@@ -102,8 +102,12 @@ def create_app(
             return JSONResponse({"status": "failed", "problem": problem}, 503)
         if service.drain.begun:
             return JSONResponse({"status": "draining"}, 503)
-        restarts = service.restarts()
-        return JSONResponse({"status": "ok", **({"restarts": restarts} if restarts else {})})
+        said: dict[str, Any] = {"status": "ok"}
+        if restarts := service.restarts():
+            said["restarts"] = restarts
+        if out := service.replicas_out():
+            said["replicas_out"] = out
+        return JSONResponse(said)
 
     @app.get(
         "/metrics", tags=["server"], response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}}

@@ -77,6 +77,7 @@ class Metrics:
             registry=registry,
         )
         registry.register(_Engines(assistants))
+        registry.register(_Replicas(assistants))
 
     async def watch(
         self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1, prompts: int = 1, live: bool = True
@@ -145,14 +146,20 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+def _by_first_name(assistants: Mapping[str, BaseAssistant]) -> dict[str, BaseAssistant]:
+    """Each assistant once, by the first of its names."""
+    found: dict[str, BaseAssistant] = {}
+    for model, assistant in assistants.items():
+        if assistant not in found.values():
+            found[model] = assistant
+    return found
+
+
 class _Engines(Collector):
     """Asks the engines at every scrape."""
 
     def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
-        self._assistants: dict[str, BaseAssistant] = {}
-        for model, assistant in assistants.items():
-            if assistant not in self._assistants.values():  # of several names, the first
-                self._assistants[model] = assistant
+        self._assistants = _by_first_name(assistants)
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
@@ -164,3 +171,25 @@ class _Engines(Collector):
                 family = families.setdefault(label, kind(label, f"The engine's {name}", labels=["model"]))
                 family.add_metric([model], value)
         yield from families.values()
+
+
+class _Replicas(Collector):
+    """Asks assistants that stand before several endpoints."""
+
+    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
+        self._assistants = _by_first_name(assistants)
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["model", "replica"]
+        up = GaugeMetricFamily("chatglm_replica_up", "Whether the endpoint gets requests", labels=labels)
+        running = GaugeMetricFamily("chatglm_replica_running", "Requests under way there", labels=labels)
+        asked = CounterMetricFamily("chatglm_replica_requests", "Requests sent there", labels=labels)
+        failed = CounterMetricFamily("chatglm_replica_failures", "Of them, those that failed there", labels=labels)
+        families: tuple[GaugeMetricFamily | CounterMetricFamily, ...] = (up, running, asked, failed)
+        for model, assistant in self._assistants.items():
+            for one in assistant.replicas():
+                for family, value in zip(
+                    families, (not one.problem, one.running, one.requests, one.failures), strict=True
+                ):
+                    family.add_metric([model, one.name], value)
+        yield from (family for family in families if family.samples)

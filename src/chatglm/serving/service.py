@@ -241,6 +241,15 @@ class Service:
         stats = {id(served.assistant): served.assistant.stats() for served in self.models.values()}
         return sum(one.restarts for one in stats.values() if one is not None)
 
+    def replicas_out(self) -> dict[str, str]:
+        """The endpoints behind this server that get no requests now, and why."""
+        return {
+            replica.name: replica.problem
+            for served in self.models.values()
+            for replica in served.assistant.replicas()
+            if replica.problem
+        }
+
     def problem(self) -> str:
         """Why some model does not answer any more; "" if all do."""
         return "; ".join(

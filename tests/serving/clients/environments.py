@@ -39,6 +39,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "instructor": ("instructor==1.17.0", "openai==3.3.0"),
     "openai-0.28": ("openai==0.28.1",),
     "lm-eval": ("lm-eval[api]==0.4.13",),
+    "router": ("vllm-router==0.1.17",),
     JAVASCRIPT: (),
 }
 """What each has. JavaScript's is in `scripts/js/package.json`."""

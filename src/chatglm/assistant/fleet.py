@@ -1,0 +1,470 @@
+"""Several endpoints with the same model as one assistant: each dialogue keeps to one of them, and none is lost with it.
+
+Which endpoint a dialogue belongs to follows from its first messages alone (rendezvous hashing), so its prefix cache is
+found again, and every server in front of the same endpoints agrees. Where the endpoint does not answer, or has much
+more to do than the others, the next in the dialogue's order takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from chatglm.assistant.base import Ask, BaseAssistant, Delta, Messages, Options, ReplicaStats, params_of
+from chatglm.assistant.endpoint import Endpoint
+from chatglm.assistant.wire import Question
+from chatglm.chat.personas import staged
+from chatglm.errors import ChatGLMError, InputError, QueueFullError, ServiceError
+from chatglm.params import SamplingParams
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Breaker", "Checks", "RemoteFleet"]
+
+log = logging.getLogger("chatglm.fleet")
+
+# A dialogue moves to another endpoint when its own has this many times the average of running requests, and some more.
+_BUSY_FACTOR, _BUSY_MORE = 1.25, 2
+_BROKEN = 2
+"""So many endpoints may break with a request in their hands; it may be what breaks them, so it is not sent to more."""
+_NOT_TAKEN = (401, 403, 404, 405, 503)
+"""Statuses of an endpoint that has not begun with the request."""
+_LOST = (0, 502, 504)
+"""Statuses of an endpoint (0: none) that may have begun with it."""
+_TEXT_START, _IDS_START = 64, 32  # of a text: characters and tokens that decide where it goes
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How endpoints are watched. Times in seconds.
+
+    Attributes:
+        every: between two checks of an endpoint, give or take a quarter.
+        timeout: of a check.
+        missed: so many checks in a row without an answer, and the endpoint counts as gone: requests that wait there for
+            the first part of an answer are sent to another.
+        failures: so many requests in a row that fail, and the endpoint gets none for `pause`; then one, as a trial.
+        pause: the first time; it doubles with every trial that fails, up to `longest_pause`.
+        connect: that making a connection may take.
+    """
+
+    every: float = 2.0
+    timeout: float = 5.0
+    missed: int = 3
+    failures: int = 3
+    pause: float = 1.0
+    longest_pause: float = 30.0
+    connect: float = 5.0
+
+
+class Breaker:
+    """Whether an endpoint whose requests fail gets another one.
+
+    Closed: yes. Open, after some failures in a row: no. Half-open, after a pause: one, and what comes of it decides.
+    """
+
+    def __init__(self, checks: Checks, clock: Callable[[], float] = time.monotonic) -> None:
+        self._checks, self._clock = checks, clock
+        self._failures = 0
+        self._pause = checks.pause
+        self._until: float | None = None  # open until then; None: closed
+        self._trial = False
+
+    @property
+    def open(self) -> bool:
+        """Whether a request now would be refused."""
+        return self._until is not None and (self._trial or self._clock() < self._until)
+
+    def begin(self) -> None:
+        """A request is sent."""
+        if self._until is not None:
+            self._trial = True
+
+    def end(self, well: bool | None) -> None:
+        """What came of it. None: nothing that says anything about the endpoint."""
+        tried, self._trial = self._trial, False
+        if well:
+            self._failures, self._until, self._pause = 0, None, self._checks.pause
+        elif well is False:
+            self._failures += 1
+            if tried:
+                self._pause = min(2 * self._pause, self._checks.longest_pause)
+            if tried or self._failures >= self._checks.failures:
+                self._until = self._clock() + self._pause * random.uniform(0.75, 1.25)
+
+
+class _Replica:
+    """An endpoint, and what is known of it."""
+
+    def __init__(self, endpoint: Endpoint, checks: Checks) -> None:
+        self.endpoint, self.name = endpoint, endpoint.name
+        self.breaker = Breaker(checks)
+        self.known = False  # whether a check has been answered
+        self.trouble = ""  # why it gets no requests; "" if it does
+        self.gone = False  # whether it is silent, and nothing can be hoped for from what waits there
+        self.missed = 0
+        self.running = self.requests = self.failures = 0
+        self.waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def problem(self) -> str:
+        return self.trouble or ("its requests fail" if self.breaker.open else "")
+
+    def rank(self, key: bytes) -> bytes:
+        return hashlib.blake2b(self.endpoint.url.encode(), key=key, digest_size=16).digest()
+
+    def release(self) -> None:
+        """Send those who wait here elsewhere."""
+        for future in list(self.waiting):
+            try:
+                future.get_loop().call_soon_threadsafe(_wake, future)
+            except RuntimeError:  # that loop has ended, and its readers with it
+                continue
+
+
+class RemoteFleet(BaseAssistant):
+    """`RemoteAssistant` over several endpoints that have the same model.
+
+    Args:
+        urls: of the endpoints, each as `RemoteAssistant` takes it.
+        model: its name there; default: the first that the first endpoint lists. All must have it.
+        key: sent to all as a bearer token.
+        timeout: seconds without a byte after which an answer counts as lost.
+        defaults: what holds where the caller does not say; what is at its default is not sent.
+
+    Raises:
+        DependencyError: `httpx` is not installed.
+        InputError: a URL is wrong, or there twice.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        model: str | None = None,
+        *,
+        key: str | None = None,
+        timeout: float = 600,
+        defaults: SamplingParams | None = None,
+        checks: Checks | None = None,
+    ) -> None:
+        self._checks = checks or Checks()
+        endpoints = [Endpoint(url, model, key, timeout=timeout, connect=self._checks.connect) for url in urls]
+        if not endpoints:
+            raise InputError("urls: empty; name at least one endpoint")
+        names = [endpoint.name for endpoint in endpoints]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise InputError(f"{twice}: this endpoint is named twice")
+        self.defaults = defaults or SamplingParams()
+        self._replicas = [_Replica(endpoint, self._checks) for endpoint in endpoints]
+        self._model = model
+        self._lock = threading.Lock()
+        self._background = _Background()
+        self._watching = [self._background.start(partial(self._watch, replica)) for replica in self._replicas]
+
+    def close(self) -> None:
+        self._background.close()
+        for replica in self._replicas:
+            replica.endpoint.close()
+
+    def problem(self) -> str:
+        found = [(replica.name, replica.problem) for replica in self._replicas]
+        if all(problem for _, problem in found):
+            return "no endpoint answers: " + "; ".join(f"{name}: {problem}" for name, problem in found)
+        return ""
+
+    def replicas(self) -> tuple[ReplicaStats, ...]:
+        return tuple(
+            ReplicaStats(one.name, one.problem, one.running, one.requests, one.failures) for one in self._replicas
+        )
+
+    # Answers
+
+    def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
+        return self._background.read(self.astream(messages, **options))
+
+    def astream(self, messages: Messages, **options: Unpack[Options]) -> AsyncGenerator[Delta]:
+        ask = Ask.of(messages, options, self.defaults)
+        return self._answer(Question.of_dialogue(ask), _key_of_dialogue(ask))
+
+    def stream_text(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+        client: str | None = None,
+    ) -> Generator[Delta]:
+        return self._background.read(self.astream_text(prompt, params=params, adapter=adapter, client=client))
+
+    def astream_text(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        params: SamplingParams | Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+        client: str | None = None,
+    ) -> AsyncGenerator[Delta]:
+        question = Question.of_text(prompt, params_of(params, self.defaults), adapter)
+        return self._answer(question, _key_of_text(prompt))
+
+    async def _answer(self, question: Question, key: bytes) -> AsyncGenerator[Delta]:
+        """Ask one endpoint after the other until an answer begins; from then on it is that one's."""
+        await self._find_model()
+        tried: list[_Replica] = []
+        broken = 0
+        refused: QueueFullError | None = None
+        failed: ServiceError | None = None
+        while (replica := self._next(key, tried)) is not None:
+            tried.append(replica)
+            well: bool | None = None
+            try:
+                async with aclosing(replica.endpoint.aread(question)) as deltas:
+                    first = await self._first(replica, deltas)
+                    well = True
+                    yield first
+                    async for delta in deltas:
+                        yield delta
+                return
+            except ServiceError as error:
+                begun, well = well is True, False
+                failed, broken = error, broken + self._note_failure(replica, error)
+                if begun or broken >= _BROKEN or (error.sent and error.status not in (*_NOT_TAKEN, *_LOST)):
+                    raise
+            except QueueFullError as error:
+                well = True
+                if refused is not None:
+                    error.retry_after = min(error.retry_after, refused.retry_after)
+                    raise
+                refused = error
+            except ChatGLMError:
+                well = True  # it is the request that is wrong
+                raise
+            finally:
+                self._end(replica, well)
+        if refused is not None:
+            raise refused
+        if failed is not None:
+            raise failed
+        raise ServiceError(self.problem() or "no endpoint answers")
+
+    async def _first(self, replica: _Replica, deltas: AsyncGenerator[Delta]) -> Delta:
+        """The first part of an answer.
+
+        Raises:
+            ServiceError: the endpoint is gone, or has another reason to give none.
+        """
+        reading = asyncio.ensure_future(anext(deltas))
+        lost = asyncio.get_running_loop().create_future()
+        replica.waiting.add(lost)
+        try:
+            if replica.gone:
+                _wake(lost)
+            await asyncio.wait({reading, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise ServiceError(f"{replica.name}: {replica.trouble}")
+            return reading.result()
+        finally:
+            replica.waiting.discard(lost)
+            if not reading.done():
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    def _next(self, key: bytes, tried: Sequence[_Replica]) -> _Replica | None:
+        """The endpoint to ask now, which is counted as asked; None: there is none left.
+
+        Those with a known problem come last: what is known may be out of date, and nothing else is left then.
+        """
+        with self._lock:
+            left = sorted((one for one in self._replicas if one not in tried), key=lambda one: one.rank(key))
+            well = [one for one in left if not one.problem]
+            others = [one for one in left if not one.gone and not one.breaker.open]
+            chosen = next((one for one in well if not self._busy(one)), (*well, *others, None)[0])
+            if chosen is not None:
+                chosen.running += 1
+                chosen.requests += 1
+                chosen.breaker.begin()
+            return chosen
+
+    def _busy(self, one: _Replica) -> bool:
+        """Whether it has much more to do than the average."""
+        loads = [other.running for other in self._replicas if other is one or not other.problem]
+        return one.running > _BUSY_FACTOR * sum(loads) / len(loads) + _BUSY_MORE
+
+    def _note_failure(self, replica: _Replica, error: ServiceError) -> bool:
+        """Remember what a request has found out. Whether the endpoint may have broken because of it."""
+        if error.sent and error.status != 503:
+            return error.status in _LOST and not replica.gone
+        with self._lock:
+            if not replica.trouble:  # until a check finds it well
+                replica.trouble = "it takes no requests (status 503)" if error.sent else "it cannot be reached"
+        return False
+
+    def _end(self, replica: _Replica, well: bool | None) -> None:
+        with self._lock:
+            replica.running -= 1
+            replica.failures += well is False
+            replica.breaker.end(well)
+
+    # What is known of the endpoints
+
+    async def _find_model(self) -> str:
+        """The model's name, which all endpoints are asked for.
+
+        Raises:
+            ServiceError: no endpoint says which models it has.
+        """
+        if self._model is None:
+            failed: ServiceError | None = None
+            for replica in self._replicas:
+                try:
+                    name = (await replica.endpoint.amodels())[0]
+                except ServiceError as error:
+                    failed = failed or error
+                    continue
+                with self._lock:
+                    self._model = self._model or name
+                    for other in self._replicas:
+                        other.endpoint.model = self._model
+                break
+            else:
+                assert failed is not None
+                raise failed
+        return self._model
+
+    async def _watch(self, replica: _Replica) -> None:
+        while True:
+            try:
+                await self._check(replica)
+            except Exception:
+                log.exception("the check of %s failed", replica.name)
+            await asyncio.sleep(self._checks.every * random.uniform(0.75, 1.25))
+
+    async def _check(self, replica: _Replica) -> None:
+        """See whether an endpoint is well, and, where that is news, whether it has the model."""
+        trouble, gone = "", False
+        try:
+            await replica.endpoint.acheck(self._checks.timeout)
+            replica.missed = 0
+            if not replica.known or replica.trouble:
+                trouble = await self._mismatch(replica)
+                replica.known = not trouble
+        except ServiceError as error:
+            if error.status:
+                replica.missed, trouble = 0, f"its /health has status {error.status}"
+            elif not error.sent:
+                replica.missed, trouble = replica.missed + 1, "it cannot be reached"
+            else:
+                replica.missed, trouble = replica.missed + 1, replica.trouble
+            if gone := replica.missed >= self._checks.missed:
+                trouble = trouble or "it does not answer checks of its health"
+        with self._lock:
+            replica.trouble, replica.gone = trouble, gone
+            if gone:
+                replica.release()
+
+    async def _mismatch(self, replica: _Replica) -> str:
+        """Why an endpoint that is well cannot answer for the model; "" if it can."""
+        try:
+            model = await self._find_model()
+            names = await replica.endpoint.amodels()
+        except ServiceError as error:
+            if error.status in (401, 403):
+                return f"it refuses the key (status {error.status})"
+            return "" if self._model is not None and error.status in (404, 405) else str(error)
+        return "" if model in names else f"it does not have the model {model!r}, but {', '.join(names[:20])}"
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _key_of_dialogue(ask: Ask) -> bytes:
+    """What stays the same from turn to turn: the messages up to the first question."""
+    found = hashlib.blake2b(digest_size=32)
+    for message in staged(ask.messages, ask.persona):
+        found.update(f"{message.role}\0{message.content}\0".encode("utf-8", "surrogatepass"))
+        if message.role == "user":
+            break
+    return found.digest()
+
+
+def _key_of_text(prompt: str | Sequence[int]) -> bytes:
+    start = prompt[:_TEXT_START] if isinstance(prompt, str) else ",".join(str(token) for token in prompt[:_IDS_START])
+    return hashlib.blake2b(start.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+
+
+class _Background:
+    """An event loop in a thread: for checks, and for callers that have none."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="chatglm-fleet", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def close(self) -> None:
+        """End whatever runs."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Future[None]:
+        """
+        Returns:
+            What comes of it. Cancelling this ends it.
+
+        Raises:
+            ServiceError: the loop has ended.
+        """
+        if not self._thread.is_alive():
+            raise ServiceError("the assistant is closed")
+        return asyncio.run_coroutine_threadsafe(work(), self._loop)
+
+    def read(self, deltas: AsyncGenerator[Delta]) -> Generator[Delta]:
+        """The deltas for a thread. Closing this closes them."""
+        inbox: queue.SimpleQueue[Delta | Exception | None] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            end: Exception | None = ServiceError("the assistant is closed")
+            try:
+                async with aclosing(deltas):
+                    async for delta in deltas:
+                        inbox.put(delta)
+                end = None
+            except Exception as error:
+                end = error
+            finally:
+                inbox.put(end)
+
+        pumping = self.start(pump)
+        try:
+            while (item := inbox.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            pumping.cancel()

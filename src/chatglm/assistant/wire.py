@@ -1,0 +1,428 @@
+"""OpenAI's HTTP interface as its client speaks it: questions to request bodies, responses to deltas.
+
+Servers (vLLM, SGLang, llama.cpp, another `chatglm serve`, the cloud's) differ in what they leave out or send as null.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatglm.assistant.base import (
+    Ask,
+    CallDelta,
+    Delta,
+    Finish,
+    PromptDelta,
+    PromptToken,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+)
+from chatglm.chat.messages import Message
+from chatglm.chat.personas import staged
+from chatglm.errors import (
+    ChatGLMError,
+    ContextError,
+    InputError,
+    QueueFullError,
+    ServiceError,
+    UnsupportedError,
+)
+from chatglm.params import SamplingParams
+
+__all__ = ["Lines", "Question", "Reading", "refusal"]
+
+# Of the options that are not OpenAI's, those that vLLM and SGLang know, by their names.
+_NAMES = {"max_new_tokens": "max_tokens", "stop_ids": "stop_token_ids", "min_new_tokens": "min_tokens"}
+_LINE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, apart from the name of the model that is to answer it.
+
+    Attributes:
+        route: below the base URL.
+        params: that it asks for.
+    """
+
+    route: str
+    body: Mapping[str, Any]
+    params: SamplingParams
+
+    @classmethod
+    def of_dialogue(cls, ask: Ask) -> Question:
+        """
+        Raises:
+            UnsupportedError: something has no form in OpenAI's interface.
+        """
+        if ask.prefill:
+            raise UnsupportedError(
+                "prefill: OpenAI-compatible endpoints cannot continue a given beginning of an answer"
+            )
+        body = _common(ask.params, ask.adapter)
+        body["messages"] = [_without_extras(message) for message in staged(ask.messages, ask.persona)]
+        if ask.params.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": ask.params.logprobs}
+        if ask.tools:
+            choice: Any = ask.tool_choice
+            if choice not in ("auto", "none", "required"):
+                choice = {"type": "function", "function": {"name": choice}}
+            body |= {"tools": [tool.wrapped() for tool in ask.tools], "tool_choice": choice}
+            body |= {} if ask.parallel_calls else {"parallel_tool_calls": False}
+        if ask.response_format is not None:
+            body["response_format"] = ask.response_format
+        return cls("chat/completions", body, ask.params)
+
+    @classmethod
+    def of_text(cls, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None) -> Question:
+        """
+        Raises:
+            UnsupportedError: as `of_dialogue`.
+        """
+        body = _common(params, adapter)
+        body["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
+        if params.logprobs is not None:
+            body["logprobs"] = params.logprobs
+        if params.prompt_logprobs is not None:
+            del body["stream_options"]  # only a whole answer says which of its tokens are the prompt's
+            body |= {"stream": False, "echo": True, "logprobs": max(params.prompt_logprobs, params.logprobs or 0)}
+        return cls("completions", body, params)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer is read by `reading`; else by `whole`."""
+        return bool(self.body["stream"])
+
+    def sent(self, model: str) -> bytes:
+        """The body as it goes over the wire."""
+        return json.dumps({"model": model, **self.body}, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "surrogatepass"
+        )
+
+    def reading(self, url: str) -> Reading:
+        """
+        Args:
+            url: of the server, for errors.
+        """
+        return Reading(url, self.params.n, "messages" in self.body)
+
+    def whole(self, url: str, data: bytes, seconds: float) -> Iterator[Delta]:
+        """The deltas of answers that came whole, with the prompt in front and log-probabilities of both.
+
+        Args:
+            url: of the server, for errors.
+            seconds: that they took.
+
+        Raises:
+            UnsupportedError: the server did not give the prompt back.
+            ServiceError: this is no such response.
+        """
+        try:
+            said = json.loads(data)
+            usage, choices = said["usage"], said["choices"]
+            prompt, made = int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
+            cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+            for choice in choices:
+                number, count = int(choice.get("index") or 0), len(choice["logprobs"]["tokens"])
+                yield from self._texts(url, choice, prompt, number)
+                yield Finish(
+                    "length" if choice.get("finish_reason") == "length" else "stop",
+                    Usage(prompt, made if len(choices) == 1 else count - prompt, cached),
+                    choice=number,
+                    first_seconds=seconds,
+                    seconds=seconds,
+                )
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, ChatGLMError):
+                raise
+            raise ServiceError(f"{url}: sent what is no answer of OpenAI's completions ({error})") from error
+
+    def _texts(self, url: str, choice: Mapping[str, Any], own: int, number: int) -> Iterator[Delta]:
+        """The prompt of `own` tokens, and what follows it."""
+        given, text, asked = choice["logprobs"], str(choice["text"]), self.body["prompt"]
+        tokens = [str(token).encode() for token in given["tokens"]]
+        if len(tokens) < own or (isinstance(asked, str) and not text.startswith(asked)):
+            raise UnsupportedError(f"echo: {url} does not give the prompt back with its log-probabilities")
+        tops = [_likeliest(top) for top in given.get("top_logprobs") or [None] * len(tokens)]
+        values = [None if value is None else float(value) for value in given["token_logprobs"]]
+        offsets = given.get("text_offset") or []
+        length = len(asked) if isinstance(asked, str) else offsets[own] if len(offsets) > own else len(text)
+        rows, wanted = list(zip(tokens, values, tops, strict=True)), self.params.prompt_logprobs
+        yield PromptDelta(
+            text[:length], tuple(PromptToken(token, value, top[:wanted]) for token, value, top in rows[:own]), number
+        )
+        wanted, logprobs = self.params.logprobs, []
+        if wanted is not None:
+            logprobs = [
+                TokenLogprob(token, value, top[:wanted]) for token, value, top in rows[own:] if value is not None
+            ]
+        if length < len(text) or logprobs:
+            yield TextDelta(text[length:], tuple(logprobs), number)
+
+
+def _common(params: SamplingParams, adapter: str | None) -> dict[str, Any]:
+    if adapter is not None:
+        raise UnsupportedError("adapter: an endpoint has adapters under names of their own; give that as model")
+    given = params.to_dict()
+    for name in ("logprobs", "prompt_logprobs"):
+        given.pop(name, None)
+    for name in ("max_length", "bad_words_ids"):
+        if name in given:
+            raise UnsupportedError(f"{name}: a remote model cannot do this; its OpenAI interface has no such option")
+    if "logit_bias" in given:
+        given["logit_bias"] = {str(token): bias for token, bias in given["logit_bias"].items()}
+    body = {_NAMES.get(name, name): value for name, value in given.items()}
+    return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def _without_extras(message: Message) -> dict[str, Any]:
+    """A message as every endpoint knows it.
+
+    Raises:
+        UnsupportedError: it has more to it.
+    """
+    data = message.to_dict()
+    for name in ("metadata", "tools"):
+        if name in data:
+            raise UnsupportedError(f"messages: {name} of a message is ChatGLM's own form; pass tools as tools")
+    data.pop("loss", None)
+    return data
+
+
+def refusal(url: str, status: int, body: bytes, retry_after: str | None) -> ChatGLMError:
+    """The error that a response other than 200 stands for.
+
+    Args:
+        retry_after: the header, if there is one.
+    """
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = body[:200].decode("utf-8", "replace")
+    text, code = _error_of(said)
+    match status:
+        case 400 | 413 | 422:
+            return _is_context(text, code) or InputError(text)
+        case 429:
+            full = QueueFullError(f"{url}: {text}")
+            if retry_after is not None and retry_after.isdigit():
+                full.retry_after = int(retry_after)
+            return full
+    error = ServiceError(f"{url}: status {status}: {text}")
+    error.status = status
+    return error
+
+
+def _error_of(said: Any) -> tuple[str, str]:
+    """Words and code of an error, in OpenAI's shape or another."""
+    inner = said.get("error") or said if isinstance(said, Mapping) else said
+    if not isinstance(inner, Mapping):
+        return str(inner)[:1000], ""
+    text = inner.get("message") or inner.get("detail") or inner
+    return str(text)[:1000], str(inner.get("code") or inner.get("type") or "")
+
+
+def _is_context(text: str, code: str) -> ContextError | None:
+    if code == "context_length_exceeded" or "maximum context length" in text:
+        return ContextError(text)
+    return None
+
+
+class Lines:
+    """Bytes in, lines out. Only line feeds end a line: JSON may hold whatever else Unicode calls the end of one."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._rest: list[bytes] = []
+        self._size = 0
+
+    def take(self, data: bytes) -> Iterator[bytes]:
+        """
+        Raises:
+            ServiceError: a line is longer than any answer.
+        """
+        first, *more = data.split(b"\n")
+        self._rest.append(first)
+        self._size += len(first)
+        if self._size > _LINE_BYTES:
+            raise ServiceError(f"{self._url}: sent a line of more than {_LINE_BYTES >> 20} MiB")
+        if more:
+            yield b"".join(self._rest)
+            yield from more[:-1]
+            self._rest, self._size = [more[-1]], len(more[-1])
+
+    def last(self) -> Iterator[bytes]:
+        """What came after the last line feed."""
+        if self._size:
+            yield b"".join(self._rest)
+
+
+class Reading:
+    """Lines of a stream in, deltas out. The finish waits for the usage, which comes last.
+
+    What is not needed may be missing.
+
+    Args:
+        chat: the answer is a message: blanks in front of its text are left out. (ChatGLM3's replies begin with a line
+            end and a blank, which other servers send on.)
+    """
+
+    def __init__(self, url: str, choices: int, chat: bool) -> None:
+        self._url, self._choices, self._chat = url, choices, chat
+        self._reasons: dict[int, Any] = {}
+        self._stops: dict[int, str] = {}  # of each choice, the stop sequence that ended it, where the server says so
+        self._done = False
+        self._usage: Mapping[str, Any] = {}
+        self._tokens: dict[int, int] = {}
+        self._asked = time.perf_counter()
+        self._first: dict[int, float] = {}  # seconds to the first token
+        self._spoken: set[int] = set()  # choices whose text has begun
+        self._held: dict[int, list[TokenLogprob]] = {}  # tokens of blanks in front
+        self._calls: dict[int, list[tuple[int, str]]] = {}  # of each choice, the server's index and id of each call
+
+    def take(self, line: bytes) -> Iterator[Delta]:
+        """
+        Raises:
+            ServiceError: the server reports an error, or sends something else than OpenAI's stream.
+        """
+        if not line.startswith(b"data:"):
+            return
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            self._done = True
+        if not data or data == b"[DONE]":
+            return
+        try:
+            chunk = json.loads(data)
+            if chunk.get("error"):
+                text, code = _error_of(chunk)
+                error = ServiceError(f"{self._url}: failed within an answer: {text}")
+                error.status = 500  # it has begun with the request, and says that it cannot go on
+                raise _is_context(text, code) or error
+            self._usage = chunk.get("usage") or self._usage
+            for choice in chunk.get("choices") or ():
+                yield from self._choice(choice)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, ChatGLMError):
+                raise
+            raise ServiceError(
+                f"{self._url}: sent what is no OpenAI stream ({line[:80].decode('utf-8', 'replace')!r}: {error})"
+            ) from error
+
+    def _choice(self, choice: Mapping[str, Any]) -> Iterator[Delta]:
+        number = int(choice.get("index") or 0)
+        delta = choice.get("delta") or {}
+        text = str(delta.get("content") or choice.get("text") or "")
+        logprobs = _logprobs(choice.get("logprobs"))
+        self._tokens[number] = self._tokens.get(number, 0) + 1
+        calls = list(delta.get("tool_calls") or ())
+        if old := delta.get("function_call"):
+            calls.append({"function": old})
+        if text or calls:
+            self._first.setdefault(number, time.perf_counter() - self._asked)
+        yield from self._text(number, text, logprobs)
+        for piece in calls:
+            yield self._call(number, piece)
+        if choice.get("finish_reason"):
+            self._reasons[number] = choice["finish_reason"]
+            if isinstance(choice.get("stop_reason"), str):  # vLLM's field
+                self._stops[number] = choice["stop_reason"]
+
+    def _text(self, number: int, text: str, logprobs: list[TokenLogprob]) -> Iterator[Delta]:
+        if self._chat and number not in self._spoken:
+            text = text.lstrip()
+            held = [*self._held.pop(number, []), *logprobs]
+            if not text:
+                self._held[number] = held
+                return
+            self._spoken.add(number)
+            while held and not held[0].data.strip():
+                del held[0]
+            logprobs = held
+        if text or logprobs:
+            yield TextDelta(text, tuple(logprobs), number)
+
+    def _call(self, number: int, piece: Mapping[str, Any]) -> CallDelta:
+        function = piece.get("function") or {}
+        index, name, given = int(piece.get("index") or 0), str(function.get("name") or ""), str(piece.get("id") or "")
+        known = self._calls.setdefault(number, [])
+        place = next((n for n in reversed(range(len(known))) if known[n][0] == index), None)
+        # Some servers give every call the index 0, or repeat a call's id and name with each piece of it.
+        begins = place is None or bool(name and given and given != known[place][1])
+        if place is None or begins:
+            place = len(known)
+            known.append((index, given or f"call_{secrets.token_hex(12)}"))
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        return CallDelta(place, known[place][1] if begins else "", name if begins else "", arguments, number)
+
+    def end(self) -> Iterator[Delta]:
+        """
+        Raises:
+            ServiceError: the answer is not whole.
+        """
+        if self._done:  # it is over, even if the server does not say why
+            for number in range(self._choices):
+                self._reasons.setdefault(number, "stop")
+        if len(self._reasons) < self._choices:
+            raise ServiceError(f"{self._url}: the stream ended in the middle of an answer")
+        details = self._usage.get("prompt_tokens_details") or {}
+        for number, reason in sorted(self._reasons.items()):
+            # The endpoint counts all answers together; each gets its share of what came.
+            share = self._tokens.get(number, 0) / max(1, sum(self._tokens.values()))
+            usage = Usage(
+                int(self._usage.get("prompt_tokens") or 0),
+                round(int(self._usage.get("completion_tokens") or 0) * share),
+                int(details.get("cached_tokens") or 0),
+            )
+            seconds = time.perf_counter() - self._asked
+            yield Finish(
+                "length" if reason == "length" else "tool_calls" if self._calls.get(number) else "stop",
+                usage,
+                choice=number,
+                first_seconds=self._first.get(number, seconds),
+                seconds=seconds,
+                stop=self._stops.get(number, ""),
+            )
+
+
+def _likeliest(top: Mapping[str, Any] | None) -> tuple[tuple[bytes, float], ...]:
+    known = ((str(token).encode(), float(value)) for token, value in (top or {}).items() if value is not None)
+    return tuple(sorted(known, key=lambda pair: -pair[1]))
+
+
+def _logprobs(given: Any) -> list[TokenLogprob]:
+    if not given:
+        return []
+    if "content" in given:
+        return [
+            TokenLogprob(_data(entry), float(entry["logprob"]), _alternatives(entry.get("top_logprobs")))
+            for entry in given["content"] or ()
+            if entry.get("logprob") is not None
+        ]
+    tokens = given.get("tokens") or []
+    tops = given.get("top_logprobs") or [{}] * len(tokens)
+    return [
+        TokenLogprob(
+            str(token).encode(),
+            float(value),
+            tuple((str(other).encode(), float(its)) for other, its in (top or {}).items() if its is not None),
+        )
+        for token, value, top in zip(tokens, given.get("token_logprobs") or (), tops, strict=True)
+        if value is not None
+    ]
+
+
+def _alternatives(given: Any) -> tuple[tuple[bytes, float], ...]:
+    return tuple((_data(other), float(other["logprob"])) for other in given or () if other.get("logprob") is not None)
+
+
+def _data(entry: Mapping[str, Any]) -> bytes:
+    return bytes(entry["bytes"]) if entry.get("bytes") is not None else str(entry["token"]).encode()
