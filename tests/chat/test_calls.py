@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from collections.abc import Iterable
+from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chatglm.chat.calls import begun_arguments, fenced, parse_json_arguments, parse_python_call, render_python_call
+from chatglm.chat.calls import (
+    ArgumentStream,
+    as_json,
+    fenced,
+    parse_json_arguments,
+    parse_python_call,
+    render_python_call,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
@@ -175,18 +186,80 @@ WHOLE = {
 }
 
 
+def told(text: str, cuts: Iterable[int], python: bool = True) -> tuple[str, ArgumentStream]:
+    """What comes of a call in pieces."""
+    reading = ArgumentStream(python)
+    places = [0, *sorted({cut for cut in cuts if cut < len(text)}), len(text)]
+    return "".join(reading.feed(text[begin:end]) for begin, end in pairwise(places)), reading
+
+
 @pytest.mark.parametrize("call", WHOLE)
 def test_arguments_of_a_call_that_is_cut_anywhere(call: str) -> None:
     """What is there is a beginning of the whole JSON text, and grows with the call."""
-    assert begun_arguments(f"```python\n{call}\n```") == WHOLE[call]
+    assert told(f"```python\n{call}\n```", ())[0] == WHOLE[call]
     length = 0
-    for end in range(len(call)):
-        told = begun_arguments(f"```python\n{call[:end]}")
-        assert WHOLE[call].startswith(told.rstrip(": ,")) or WHOLE[call].startswith(told)
-        assert len(told) >= length - 2
-        length = len(told)
+    for end in range(len(call) + 1):
+        so_far, _ = told(f"```python\n{call[:end]}", range(end + 20))
+        assert WHOLE[call].startswith(so_far)
+        assert len(so_far) >= length
+        length = len(so_far)
+    assert length == len(WHOLE[call])
 
 
-@given(st.text(alphabet="tool_call(=)[]{}'\"#,*:1a\\u ", max_size=40))
-def test_any_text_has_begun_arguments(text: str) -> None:
-    assert isinstance(begun_arguments("tool_call(a=" + text), str)
+CUTS = st.lists(st.integers(1, 200), max_size=12)
+ARGUMENTS = st.dictionaries(st.text(max_size=6), JSON, max_size=4)
+
+
+@given(ARGUMENTS, CUTS)
+def test_arguments_in_pieces_are_the_json_of_the_whole(arguments: dict[str, Any], cuts: list[int]) -> None:
+    """However a call is cut into pieces, in both syntaxes."""
+    assume(as_json(arguments) is not None)
+    for text, python in (
+        (render_python_call(arguments), True),
+        (json.dumps(arguments, ensure_ascii=False), False),
+        (json.dumps(arguments, indent=1), False),
+    ):
+        made, reading = told(text, cuts, python)
+        assert made == as_json((parse_python_call if python else parse_json_arguments)(text) or {})
+        assert reading.done
+
+
+@given(st.text(alphabet="tool_call(=)[]{}'\"#,*:1a\\u \n-.eTrue", max_size=40), CUTS, st.booleans())
+def test_arguments_of_any_text_are_never_taken_back(text: str, cuts: list[int], python: bool) -> None:
+    """If the text is a call after all, what was told is a beginning of its arguments, but for keys that come twice."""
+    text = ("tool_call(a=" if python else '{"a": ') + text
+    made, reading = told(text, cuts, python)
+    assert made == told(text, (), python)[0]
+    arguments = parse_python_call(text) if python else parse_json_arguments(text)
+    whole = None if arguments is None else as_json(arguments)
+    if whole is not None and not whole.startswith(made):
+        assert reading.done
+        assert json.loads(made) == arguments
+        assert made.count('"a"') + made.count('""') > 1
+
+
+@pytest.mark.parametrize(
+    ("call", "most"),
+    [
+        ("tool_call(a='x' 'y')", '{"a": "x'),
+        ("tool_call(a='''x''')", '{"a": '),
+        ("tool_call(a=r'x')", '{"a": '),
+        ("tool_call(a=(1, 2))", '{"a": '),
+        ("tool_call(a='\\d')", '{"a": "'),
+        ("tool_call(a=0x10, b=1)", '{"a": '),
+        ("tool_call(a=1_000)", '{"a": '),
+        ("tool_call(# so\n a=1)", "{"),
+        ("tool_call(a=[1, 2,],)", '{"a": [1, 2]}'),
+        ("tool_call(a=-0, b=-0.0, c=1e3)", '{"a": 0, "b": -0.0, "c": 1000.0}'),
+    ],
+)
+def test_less_common_python_waits_for_the_whole_call(call: str, most: str) -> None:
+    assert told(call, range(len(call)))[0] == most
+    arguments = parse_python_call(call)
+    assert arguments is not None
+    assert str(as_json(arguments)).startswith(most)
+
+
+def test_surrogate_pairs_in_json() -> None:
+    text = '{"a": "\\ud83d\\ude42!", "b": "\\ud83dx"}'
+    assert told(text, range(60), False)[0] == '{"a": "🙂!", "b": "'

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chatglm import AutoTokenizer
-from chatglm.chat.formats import CallPiece, TextPiece, chat_format, postprocess, postprocess_v1
+from chatglm.chat.formats import CallPart, CallPiece, TextPiece, chat_format, postprocess, postprocess_v1
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec, messages_from_pairs
 from chatglm.chat.personas import Persona
 from chatglm.chat.tokenizers import ChatGLMTokenizer
@@ -120,8 +120,84 @@ def test_a_reply_is_read_as_it_was_written(kind: str, formats) -> None:
             assert whole == expected
             assert "".join(d.text for d in deltas if isinstance(d, TextPiece)) == whole.content
             assert tuple(d.call for d in deltas if isinstance(d, CallPiece)) == whole.tool_calls
+            check_parts(form, reply, [call.name for call in message.tool_calls], expected)
 
     law()
+
+
+def check_parts(form: Any, reply: list[int], offered: list[str], expected: Message | None, cut: bool = False) -> Any:
+    """Read a reply whose calls are certain to be calls, and compare their parts with the whole."""
+    parser = form.parser(offered, certain=True)
+    deltas = [delta for token_id in reply for delta in parser.feed(token_id)]
+    whole = parser.close(cut)
+    assert expected is None or whole == expected
+    names: list[str] = []
+    texts: list[str] = []
+    told = ""
+    for delta in [*deltas, *parser.last]:
+        if isinstance(delta, CallPart):
+            assert bool(delta.name) != bool(told)
+            assert delta.arguments
+            told += delta.arguments
+        elif isinstance(delta, CallPiece):
+            assert delta.told == told
+            names.append(delta.call.name)
+            texts.append(delta.call.to_dict()["function"]["arguments"])
+            assert texts[-1].startswith(told)
+            told = ""
+    assert not told
+    calls = [call.to_dict()["function"] for call in whole.tool_calls]
+    assert [call["name"] for call in calls] == names
+    assert [call["arguments"] for call in calls] == texts
+    return [*deltas, *parser.last]
+
+
+@pytest.mark.parametrize("kind", ROLES)
+def test_arguments_come_while_they_are_written(kind: str, formats) -> None:
+    """Several calls, cut after any token: what was told is a beginning of the arguments, and never taken back."""
+    form = formats[kind]
+    arguments = {"city": "北京\n'\"", "n": 3, "deep": {"list": [1.5, None, "x"], "empty": {}}}
+    calls = (ToolCall("f", arguments), ToolCall("g", {}))
+    (ids, mask), *_ = form.examples([Message("user", "q"), Message("assistant", "看", calls)])
+    reply = [token for token, learned in zip(ids, mask, strict=True) if learned]
+    whole = json.dumps(arguments, ensure_ascii=False)
+    length = 0
+    for end in range(len(reply) + 1):
+        deltas = check_parts(form, reply[:end], ["f", "g"], None, cut=True)
+        parts = [delta for delta in deltas if isinstance(delta, CallPart)]
+        told = "".join(
+            part.arguments for part in parts[: next(iter(n for n, p in enumerate(parts) if p.name == "g"), 99)]
+        )
+        assert whole.startswith(told)
+        assert len(told) >= length
+        length = len(told)
+    assert length > 0.9 * len(whole)
+    assert sum(1 for part in parts if part.name) == 2
+    assert len(parts) > 12  # not in one lump
+    # A tool that is not on offer, and replies that are not certain, are read as before.
+    assert not any(isinstance(d, CallPart) for d in check_parts(form, reply, [], form.parse(reply)))
+    parser = form.parser(["f", "g"])
+    assert not any(isinstance(d, CallPart) for token in reply for d in parser.feed(token))
+
+
+@pytest.mark.parametrize("kind", ROLES)
+def test_a_call_that_breaks_off_keeps_what_was_told(kind: str, formats) -> None:
+    """A stop token of the caller's own may end a call anywhere."""
+    form = formats[kind]
+    text = "f\n" + ("```python\ntool_call(a='北', b=(" if kind == "chatglm3" else '{"a": "北", "b": ]')
+    for cut in (False, True):
+        deltas = check_parts(form, form.tokenizer.encode_text(text), ["f"], None, cut)
+        (piece,) = [delta for delta in deltas if isinstance(delta, CallPiece)]
+        assert piece.call == ToolCall("f", {}, text='{"a": "北", "b": ')
+    if kind == "glm4":
+        text = 'f\n{"a": 1, "a": 2}'
+        (*_, piece) = check_parts(form, form.tokenizer.encode_text(text), ["f"], None)
+        assert piece.call == ToolCall("f", {"a": 2}, text='{"a": 1, "a": 2}')
+        assert form.parse(form.tokenizer.encode_text(text)).tool_calls == (ToolCall("f", {"a": 2}),)
+        cut_code = form.parser(["python"])
+        for token in form.tokenizer.encode_text("python\nprint('x')\n"):
+            cut_code.feed(token)
+        assert cut_code.close(cut=True).tool_calls == (ToolCall(INTERPRETER, {"code": "print('x')\n"}),)
 
 
 @pytest.mark.parametrize("kind", GENERATIONS)

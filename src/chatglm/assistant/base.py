@@ -215,10 +215,17 @@ class Transcript:
         message = Message(
             "assistant",
             "".join(delta.text for delta in texts),
-            tuple(ToolCall.from_dict(parts, "tool_calls") for _, parts in sorted(calls.items())),
+            tuple(_whole_call(parts) for _, parts in sorted(calls.items())),
         )
         prompt = next((delta for delta in deltas if isinstance(delta, PromptDelta)), None)
         return Answer(message, finish, tuple(token for delta in texts for token in delta.logprobs), prompt)
+
+
+def _whole_call(parts: Mapping[str, str]) -> ToolCall:
+    """A call whose arguments are, to the character, what its deltas had."""
+    call = ToolCall.from_dict(parts)
+    same = call.to_dict()["function"]["arguments"] == parts["arguments"]
+    return call if same or not call.arguments else replace(call, text=parts["arguments"])
 
 
 # What a caller asks

@@ -35,9 +35,10 @@ from chatglm.assistant.base import (
 )
 from chatglm.assistant.driver import Driver, Ticket
 from chatglm.assistant.output import Output, output_of
-from chatglm.chat.formats import CallPiece, ChatFormat, Parser, TextPiece
+from chatglm.chat import formats
+from chatglm.chat.formats import CallPart, CallPiece, ChatFormat, Parser, TextPiece
 from chatglm.chat.generations import OFFICIAL_SAMPLING
-from chatglm.chat.messages import Message, ToolCall, ToolSpec
+from chatglm.chat.messages import Message, ToolSpec
 from chatglm.chat.streaming import StopStrings, StreamDecoder
 from chatglm.errors import ChatGLMError, ContextError, InputError, UnsupportedError, typed_error
 from chatglm.params import SamplingParams
@@ -95,9 +96,9 @@ class _PlainText:
 
     def __init__(self, tokenizer: Any) -> None:
         self._decoder = StreamDecoder(tokenizer)
-        self.last: list[TextPiece | CallPiece] = []
+        self.last: list[formats.Delta] = []
 
-    def feed(self, token_id: int) -> list[TextPiece | CallPiece]:
+    def feed(self, token_id: int) -> list[formats.Delta]:
         text = self._decoder.feed(token_id)
         return [TextPiece(text)] if text else []
 
@@ -162,19 +163,22 @@ class _Choice:
             text = b"".join(data).decode("utf-8", "replace")
         return PromptDelta(text, tuple(tokens), self._number)
 
-    def _pass_on(self, pieces: Sequence[TextPiece | CallPiece], event: Event) -> Iterator[Delta]:
+    def _pass_on(self, pieces: Sequence[formats.Delta], event: Event) -> Iterator[Delta]:
         for piece in pieces:
-            if isinstance(piece, CallPiece):
-                yield from self._text("", final=True)
-                yield from self._call(piece.call)
-                if not self._plan.parallel_calls:
-                    yield self._finish("stop", event)
-                    return
-            else:
-                yield from self._text(piece.text)
-                if self._ends.stopped:
-                    yield self._finish("stop", event)
-                    return
+            ends = False
+            match piece:
+                case TextPiece():
+                    yield from self._text(piece.text)
+                    ends = self._ends.stopped
+                case CallPart():
+                    yield from self._call(piece.name, piece.arguments)
+                case CallPiece():
+                    whole: str = piece.call.to_dict()["function"]["arguments"]
+                    yield from self._call("" if piece.told else piece.call.name, whole.removeprefix(piece.told))
+                    ends = not self._plan.parallel_calls
+            if ends:
+                yield self._finish("stop", event)
+                return
 
     def _text(self, text: str, final: bool = False) -> Iterator[Delta]:
         if self._skip:
@@ -193,12 +197,19 @@ class _Choice:
         self._spoken = True
         yield TextDelta(text, tuple(said), self._number)
 
-    def _call(self, asked: ToolCall) -> Iterator[Delta]:
+    def _call(self, name: str, arguments: str) -> Iterator[Delta]:
+        """More of a call.
+
+        Args:
+            name: "" if it has begun.
+        """
         self._said = []
-        asked = dataclasses.replace(asked, id=f"call_{secrets.token_hex(12)}")
-        yield CallDelta(self._calls, asked.id, asked.name, choice=self._number)
-        yield CallDelta(self._calls, arguments=asked.to_dict()["function"]["arguments"], choice=self._number)
-        self._calls += 1
+        if name:
+            yield from self._text("", final=True)
+            self._calls += 1
+            yield CallDelta(self._calls - 1, f"call_{secrets.token_hex(12)}", name, choice=self._number)
+        if arguments:
+            yield CallDelta(self._calls - 1, arguments=arguments, choice=self._number)
 
     def _note(self, token: int, entry: Draw) -> None:
         assert entry.logprob is not None  # they were asked for
@@ -465,7 +476,11 @@ class Assistant(BaseAssistant):
         return _Plan(
             [*ids, *opening],
             dataclasses.replace(params, stop=(*params.stop, *form.stop_texts)) if form.stop_texts else params,
-            partial(self.format.parser, [] if ask.tool_choice == "none" else [tool.name for tool in ask.tools]),
+            partial(
+                self.format.parser,
+                [] if ask.tool_choice == "none" else [tool.name for tool in ask.tools],
+                constraint is not None,
+            ),
             self.format.stop_ids | set(ask.params.stop_ids),
             tuple(opening),
             constraint,

@@ -9,16 +9,17 @@ from __future__ import annotations
 import ast
 import json
 import keyword
+import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = [
     "FENCES",
+    "ArgumentStream",
     "as_json",
-    "begun_arguments",
     "fenced",
     "is_keyword",
     "parse_json_arguments",
@@ -152,63 +153,238 @@ def render_python_call(arguments: Mapping[str, Any]) -> str:
     return f"```python\ntool_call({', '.join(words)})\n```"
 
 
-_BEGUN = re.compile(
-    r"""(?P<blank>\s+)
-      | (?P<text>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
-      | (?P<open>['"].*)
-      | (?P<name>[^\W\d]\w*)\s*=
-      | (?P<word>[^\W\d]\w*)
-      | (?P<number>[-+.\w]+)
-      | (?P<splat>\*\*\s*\{)
-      | (?P<sign>.)""",
-    re.VERBOSE | re.DOTALL,
-)
-_CONSTANTS = {"True": True, "False": False, "None": None, **_NAMES}
-_SIGNS = {",": ", ", ":": ": ", "(": "[", ")": "]"}
+class ArgumentStream:
+    """The arguments of a call as JSON text, while the call is being written.
 
+    What `feed` returned so far is a beginning of the JSON text of the whole call (`as_json`), so it can be sent on at
+    once. Text of a string comes as it is written, a number when it is complete. Where a call leaves the plain syntax
+    that `render_python_call` and `json.dumps` write, nothing more comes; whoever reads the whole call has the rest.
 
-def begun_arguments(text: str) -> str:
-    """The arguments of a Python call that was cut short, as the beginning of their JSON text; "" if there are none."""
-    _, found, rest = text.partition("tool_call(")
-    if not found:
+    An object that has a key twice keeps both here.
+
+    Args:
+        python: the call is ChatGLM3's `tool_call(name=value, …)`, fenced or bare; else it is a JSON object.
+    """
+
+    def __init__(self, python: bool) -> None:
+        self._python = python
+        self._rest = ""  # text that is not read yet
+        self._stack: list[str] = []  # what is open: "(" of the call, "*" for `**{`, "{", "["
+        self._filled: list[bool] = []  # whether each of them has a member
+        self._due = "start"  # what comes next: a member, a colon, a value, or what follows a value
+        self._quote = ""  # of the string that is open
+        self._closing = False  # a string has ended; in Python another may go on with it
+        self._lost = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the arguments are complete."""
+        return self._due == "end"
+
+    def feed(self, text: str) -> str:
+        """Take in more of the call; returns more of the JSON text."""
+        self._rest += text
+        made: list[str] = []
+        while self._rest and not self._lost and not self.done:
+            piece = self._in_string() if self._quote else self._outside()
+            if piece is None:  # what is there may still become something else
+                break
+            made.append(piece)
+        return "".join(made)
+
+    def _lose(self) -> str:
+        self._lost = True
         return ""
-    made, depth, place, splat = ["{"], 0, 0, False
-    while place < len(rest):
-        piece = _BEGUN.match(rest, place)
-        assert piece is not None  # `sign` takes anything
-        kind, token = piece.lastgroup, piece[0]
-        place = piece.end()
-        match kind:
-            case "text":
-                made.append(json.dumps(_text_of(token), ensure_ascii=False))
-            case "open":
-                # Half an escape at its end says nothing yet.
-                body = re.sub(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?\Z", r"\1", token[1:])
-                made.append(json.dumps(_text_of(token[0] + body + token[0]), ensure_ascii=False)[:-1])
-            case "name":
-                made.append(json.dumps(piece["name"], ensure_ascii=False) + ": ")
-            case "word":
-                known = {"True": "true", "False": "false", "None": "null"}.get(
-                    token, token if token in _NAMES else None
-                )
-                made += [] if known is None else [known]
-            case "number":
-                made.append(token)
-            case "splat":
-                splat = True
-            case "sign":
-                if (token == ")" and depth == 0) or (token == "}" and depth == 0 and splat):
-                    return "".join([*made, "}"])
-                depth += (token in "([{") - (token in ")]}")
-                made.append(_SIGNS.get(token, token if token in "[]{}" else ""))
-    return "".join(made)
+
+    def _take(self, length: int) -> str:
+        taken, self._rest = self._rest[:length], self._rest[length:]
+        return taken
+
+    def _in_string(self) -> str | None:
+        if plain := _PLAIN.match(self._rest):
+            return _escaped(self._take(plain.end()))
+        sign = self._rest[0]
+        if sign == self._quote:
+            self._take(1)
+            self._quote, self._closing = "", True
+            return "" if self._python else self._close_string()
+        if sign in "'\"":
+            return _escaped(self._take(1))
+        if sign != "\\":
+            is_allowed = self._python and sign.isascii() and sign not in "\n\r\0"
+            return _escaped(self._take(1)) if is_allowed else self._lose()
+        escape = (_PYTHON_ESCAPE if self._python else _JSON_ESCAPE).match(self._rest)
+        if escape is None:
+            return None if _BEGUN_ESCAPE.fullmatch(self._rest) else self._lose()
+        value = escape[0][1:]
+        if len(value) == 1:
+            meant = {**_ESCAPED, "/": "/"}[value]
+        elif 0xD800 <= (code := int(value[1:], 16)) < 0xE000:  # JSON writes other characters as pairs
+            if self._python or not (pair := _PAIR.match(self._rest)):
+                return None if not self._python and _BEGUN_PAIR.fullmatch(self._rest) else self._lose()
+            meant, escape = str(json.loads(f'"{pair[0]}"')), pair
+        elif code > 0x10FFFF:
+            return self._lose()
+        else:
+            meant = chr(code)
+        self._take(escape.end())
+        return _escaped(meant)
+
+    def _close_string(self) -> str:
+        self._closing = False
+        self._due = "colon" if self._due == "member" else "follow"
+        return '"'
+
+    def _outside(self) -> str | None:
+        self._rest = self._rest.lstrip(" \t\r\n")
+        if not self._rest:
+            return None
+        if self._closing:
+            return self._close_string() if self._rest[0] in ",:)]}" else self._lose()
+        return {
+            "start": self._start,
+            "member": self._member,
+            "colon": self._colon,
+            "value": self._value,
+            "follow": self._follow,
+        }[self._due]()
+
+    def _start(self) -> str | None:
+        if begun := (_CALL if self._python else _BRACE).match(self._rest):
+            self._take(begun.end())
+            return self._open("(" if self._python else "{")
+        return None if self._python and len(self._rest) < 32 else self._lose()
+
+    def _open(self, sign: str) -> str:
+        if len(self._stack) == _DEEPEST:
+            return self._lose()
+        self._stack.append(sign)
+        # What stands in `**{…}` are arguments of the call.
+        self._filled.append(self._filled[-1] if sign == "*" else False)
+        self._due = "value" if sign == "[" else "member"
+        return {"(": "{", "*": ""}.get(sign, sign)
+
+    def _close(self) -> str:
+        sign, filled = self._stack.pop(), self._filled.pop()
+        if sign == "*":
+            self._filled[-1] = filled
+        self._due = "follow" if self._stack else "end"
+        return {"*": "", "[": "]"}.get(sign, "}")
+
+    def _begin(self) -> str:
+        """What stands in front of a member."""
+        comma, self._filled[-1] = ", " if self._filled[-1] else "", True
+        return comma
+
+    def _ends(self) -> bool:
+        """Whether the innermost of what is open ends here."""
+        return self._rest[0] == _CLOSING[self._stack[-1]]
+
+    def _member(self) -> str | None:
+        if self._ends():
+            if self._filled[-1] and not self._python:  # JSON has no comma at the end
+                return self._lose()
+            self._take(1)
+            return self._close()
+        if self._stack[-1] != "(":
+            return self._string(self._begin)
+        if splat := _SPLAT.match(self._rest):
+            self._take(splat.end())
+            return self._open("*")
+        named = _NAMED.match(self._rest)
+        if named is None:
+            return None if _BEGUN_NAME.fullmatch(self._rest) else self._lose()
+        if not is_keyword(named[1]):
+            return self._lose()
+        self._take(named.end())
+        self._due = "value"
+        return f"{self._begin()}{json.dumps(named[1], ensure_ascii=False)}: "
+
+    def _string(self, begin: Callable[[], str]) -> str | None:
+        quote = self._rest[0]
+        if quote not in ("'\"" if self._python else '"'):
+            return self._lose()
+        if self._python:
+            if self._rest in (quote, quote * 2):  # three of them are another kind of string
+                return None
+            if self._rest.startswith(quote * 3):
+                return self._lose()
+        self._take(1)
+        self._quote = quote
+        return begin() + '"'
+
+    def _colon(self) -> str:
+        if self._take(1) != ":":
+            return self._lose()
+        self._due = "value"
+        return ": "
+
+    def _value(self) -> str | None:
+        listed = self._stack[-1] == "["
+        if listed and self._ends() and (self._python or not self._filled[-1]):
+            self._take(1)
+            return self._close()
+        begin = self._begin if listed else str
+        sign = self._rest[0]
+        if sign in "'\"":
+            return self._string(begin)
+        if sign in "{[":
+            self._take(1)
+            return begin() + self._open(sign)
+        word = _WORD.match(self._rest)
+        if word is not None and word.end() == len(self._rest):
+            return None
+        value = None if word is None else self._plain_value(word[0])
+        if word is None or value is None:
+            return self._lose()
+        self._take(word.end())
+        self._due = "follow"
+        return begin() + value
+
+    def _plain_value(self, word: str) -> str | None:
+        if self._python and word in _CONSTANTS:
+            word = _CONSTANTS[word]
+        if word in _NAMES:
+            return word
+        if len(word) > _LONGEST_NUMBER or not _DECIMAL.fullmatch(word):
+            return None
+        if word.removeprefix("-").isdecimal():
+            return json.dumps(int(word))
+        number = float(word)
+        return json.dumps(number) if math.isfinite(number) else None
+
+    def _follow(self) -> str:
+        ends, sign = self._ends(), self._take(1)
+        if ends:
+            return self._close()
+        if sign != ",":
+            return self._lose()
+        self._due = "value" if self._stack[-1] == "[" else "member"
+        return ""
 
 
-def _text_of(literal: str) -> str:
-    try:
-        return str(ast.literal_eval(literal))
-    except (ValueError, SyntaxError):
-        return literal[1:-1]
+_DEEPEST = 64
+_LONGEST_NUMBER = 400
+_CLOSING = {"(": ")", "*": "}", "{": "}", "[": "]"}
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+_CALL = re.compile(r"(?:```(?:python|py)?[ \t]*\n\s*)?tool_call\(")
+_BRACE = re.compile(r"\{")
+_SPLAT = re.compile(r"\*\*\s*\{")
+_NAMED = re.compile(r"([^\W\d]\w*)\s*=(?=[^=])")
+_BEGUN_NAME = re.compile(r"[^\W\d]\w*\s*=?|\*\*?\s*")
+_WORD = re.compile(r"[-+.\w]+")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_PLAIN = re.compile(r"""[^\\'"\x00-\x1f\ud800-\udfff]+""")
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "\\": "\\", '"': '"', "'": "'", "a": "\a", "v": "\v"}
+_JSON_ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
+_PYTHON_ESCAPE = re.compile(r"""\\(?:["'\\abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})""")
+_BEGUN_ESCAPE = re.compile(r"\\(?:[xuU][0-9a-fA-F]{0,7})?")
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_BEGUN_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?")
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def is_keyword(name: str) -> bool:

@@ -21,8 +21,8 @@ from typing import Any
 
 from chatglm.chat.calls import (
     FENCES,
+    ArgumentStream,
     as_json,
-    begun_arguments,
     fenced,
     parse_json_arguments,
     parse_python_call,
@@ -37,6 +37,7 @@ from chatglm.chat.vocabulary import Vocabulary
 from chatglm.errors import InputError, UnsupportedError
 
 __all__ = [
+    "CallPart",
     "CallPiece",
     "ChatFormat",
     "Delta",
@@ -60,13 +61,31 @@ class TextPiece:
 
 
 @dataclass(frozen=True)
+class CallPart:
+    """More of a tool call that has begun.
+
+    Attributes:
+        name: of the tool; "" in all parts but a call's first.
+        arguments: more of their JSON text.
+    """
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class CallPiece:
-    """A tool call, whole: nobody can tell a call from text before its last token."""
+    """A tool call, whole.
+
+    Attributes:
+        told: the beginning of its arguments' JSON text, which `CallPart`s had.
+    """
 
     call: ToolCall
+    told: str = ""
 
 
-Delta = TextPiece | CallPiece
+Delta = TextPiece | CallPart | CallPiece
 
 
 def postprocess(text: str) -> str:
@@ -167,13 +186,15 @@ class ChatFormat:
     def _staged(self, messages: Sequence[Message]) -> Sequence[Message]:
         return staged(messages, self._persona)
 
-    def parser(self, offered: Collection[str] = ()) -> Parser:
+    def parser(self, offered: Collection[str] = (), certain: bool = False) -> Parser:
         """Reads a reply as it comes.
 
         Args:
             offered: the names of the tools: a call of one that is cut short is a call, and no text.
+            certain: nothing but a call follows where one of them has begun, as the grammar of calls says. So its
+                arguments come in parts. Else a call comes when it is whole: its syntax may break until the end.
         """
-        return Parser(self, offered)
+        return Parser(self, offered, certain)
 
     def parse(self, ids: Sequence[int]) -> Message:
         """The message that a reply's ids are, with or without the stop id at their end. Never raises: what is not a
@@ -212,9 +233,19 @@ class ChatFormat:
         """One message of a reply, whole, as a call; None if it is text."""
         return None
 
+    def arguments(self, name: str) -> ArgumentStream | None:
+        """Reads the arguments of a call of a tool while they are written; None for a tool whose call is code."""
+        return ArgumentStream(python=False)
+
     def begun_arguments(self, name: str, content: str) -> str:
         """The arguments of a call that was cut short, as the beginning of their JSON text."""
-        return content.strip()
+        reading = self.arguments(name)
+        if reading is not None:
+            return reading.feed(content)
+        opening, newline, code = content.lstrip().partition("\n")
+        if "```".startswith(opening[:3]):  # a fence, or the beginning of one
+            content = code if newline else ""
+        return json.dumps({"code": content}, ensure_ascii=False)[:-2]
 
     def may_call(self, metadata: str, content: str) -> bool | None:
         """Whether a message that begins like this may be a call; None if it takes more to tell.
@@ -235,11 +266,12 @@ class Parser:
 
     Text is passed on as soon as nothing that follows can change it: a blank at its end may be stripped, a comma may
     become full width, half a placeholder may become whole. A message is held while it may still turn out to be a tool
-    call. Each id costs its own text, not that of the whole reply.
+    call. What has been passed on of a call stays: if it ends before its arguments do, it is a call with a part of them.
+    Each id costs its own text, not that of the whole reply.
     """
 
-    def __init__(self, form: ChatFormat, offered: Collection[str] = ()) -> None:
-        self._form, self._offered = form, frozenset(offered)
+    def __init__(self, form: ChatFormat, offered: Collection[str] = (), certain: bool = False) -> None:
+        self._form, self._offered, self._certain = form, frozenset(offered), certain
         self._texts: list[str] = []
         self._calls: list[ToolCall] = []
         self._stopped = False
@@ -280,24 +312,42 @@ class Parser:
         # Whether it may be a call: unknown, or yes until its end, or no.
         self._may_call: bool | None = None if self._form.splits_lines() else False
         self._has_line = False  # the line of metadata is whole
-        self._held: list[str] = []  # text that is not certain
+        self._held: list[str] = []  # text that is not certain, and that of a call
+        self._arguments: ArgumentStream | None = None  # of a call that is passed on in parts
+        self._told = ""  # of its arguments' JSON text
         self._before = ""  # the last character that was passed on
 
     def _finish_part(self, cut: bool = False) -> list[Delta]:
-        self._held.append(self._decoder.close())
+        deltas = self._take(self._decoder.close())
         text = "".join(self._held)
         call = None if self._may_call is False else self._form.read_call(text)
-        if call is None and cut and self._may_call is not False:
-            name, newline, content = text.partition("\n")
-            if newline and name.strip() in self._offered:
-                call = ToolCall(name.strip(), {}, text=self._form.begun_arguments(name.strip(), content) or "{")
+        name, newline, content = text.partition("\n")
+        name = name.strip()
+        if self._told:
+            call = self._as_told(name, call)
+        elif call is None and cut and self._may_call is not False and newline and name in self._offered:
+            call = ToolCall(name, {}, text=self._form.begun_arguments(name, content) or "{")
         if call is not None:
             self._calls.append(call)
-            return [CallPiece(call)]
-        return self._release(final=True)
+            return [*deltas, CallPiece(call, self._told)]
+        return [*deltas, *self._release(final=True)]
+
+    def _as_told(self, name: str, call: ToolCall | None) -> ToolCall:
+        """A call such that what was told of its arguments is a beginning of them."""
+        assert self._arguments is not None
+        if call is None:
+            return ToolCall(name, {}, text=self._told)
+        if (as_json(call.arguments) or "").startswith(self._told):
+            return call
+        # An object that has a key twice.
+        return dataclasses.replace(call, arguments=call.arguments if self._arguments.done else {}, text=self._told)
 
     def _take(self, piece: str) -> list[Delta]:
+        if not piece:
+            return []
         self._held.append(piece)
+        if self._arguments is not None:
+            return self._tell(piece)
         if piece.isspace() and (self._has_line or self._may_call is False or "\n" not in piece):
             return []  # decides nothing, and may be stripped
         if self._may_call is None:
@@ -305,7 +355,20 @@ class Parser:
             if self._has_line:
                 metadata, _, content = "".join(self._held).partition("\n")
                 self._may_call = bool(metadata.strip()) and self._form.may_call(metadata.strip(), content.lstrip())
+                # The grammar of calls has this line, with no other blank.
+                if self._may_call and self._certain and metadata.removeprefix(" ") in self._offered:
+                    self._arguments = self._form.arguments(metadata.removeprefix(" "))
+                    return [] if self._arguments is None else self._tell(content)
         return self._release(final=False) if self._may_call is False else []
+
+    def _tell(self, content: str) -> list[Delta]:
+        assert self._arguments is not None
+        more = self._arguments.feed(content)
+        if not more:
+            return []
+        name = "" if self._told else "".join(self._held).partition("\n")[0].strip()
+        self._told += more
+        return [CallPart(name, more)]
 
     def _release(self, final: bool) -> list[Delta]:
         """Pass on of a text what can no longer change."""
@@ -634,18 +697,15 @@ class _ChatGLM3Format(_RolesFormat):
         code = call.arguments.get("code")
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
             return INTERPRETER, f"```python\n{code}\n```"
-        if call.text is not None:  # cut short: shown as it was
+        if call.text is not None and call.cut:  # shown as it was
             return call.name, call.text
         return call.name, render_python_call(call.arguments)
 
     def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
         return call_grammar(tools, python=True, named=named, lenient=lenient)
 
-    def begun_arguments(self, name: str, content: str) -> str:
-        if name == INTERPRETER:
-            _, _, code = content.partition("\n")
-            return json.dumps({"code": code}, ensure_ascii=False)[:-2]
-        return begun_arguments(content)
+    def arguments(self, name: str) -> ArgumentStream | None:
+        return None if name == INTERPRETER else ArgumentStream(python=True)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
         if name == INTERPRETER and (code := fenced(content)) is not None:
@@ -737,12 +797,15 @@ class _GLM4Format(_RolesFormat):
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
             # The model writes bare code; code that would read as a fence around code gets one around it.
             return "python", code if fenced(code) is None else f"```python\n{code}\n```"
-        if call.text is not None:  # cut short: shown as it was
+        if call.text is not None and call.cut:  # shown as it was
             return call.name, call.text
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
 
     def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
         return call_grammar(tools, python=False, named=named, lenient=lenient)
+
+    def arguments(self, name: str) -> ArgumentStream | None:
+        return None if name == "python" else ArgumentStream(python=False)
 
     def _read_call(self, name: str, content: str) -> ToolCall | None:
         if name == "python":

@@ -32,14 +32,20 @@ class ToolCall:
 
     Attributes:
         id: tells calls of one message apart where a protocol needs that.
-        text: the arguments as they were written, if they are not a JSON object: those of a call that was cut short.
-            `arguments` is empty then. None: `arguments` holds all of them.
+        text: the arguments as they were written, where `json.dumps(arguments)` is not that: those of a call that was cut
+            short, which are no JSON object (`arguments` is empty then), or JSON that is spaced otherwise. None: they are
+            `json.dumps(arguments)`.
     """
 
     name: str
     arguments: Mapping[str, Any]
     id: str = ""
     text: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the arguments are no JSON object, because the call was cut short."""
+        return self.text is not None and not self.arguments
 
     def to_dict(self) -> dict[str, Any]:
         """OpenAI's form, arguments as a JSON string."""

@@ -92,7 +92,7 @@ def call(functions: Mapping[str, Function], asked: ToolCall) -> Any:
     function = functions.get(asked.name)
     if function is None:
         return f"Tool `{asked.name}` not found. Please use a provided tool: {', '.join(functions)}."
-    if asked.text is not None:
+    if asked.cut:
         return f"Arguments of {asked.name} are not a JSON object; they may have been cut short."
     if problem := function.problem(asked.arguments):
         return f"Arguments of {asked.name} are wrong ({problem})."

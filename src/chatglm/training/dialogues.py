@@ -444,7 +444,7 @@ def _dialogue(row: Any, where: str, columns: Columns | None) -> Dialogue:
         ):
             raise InputError(f"message {number + 1}: the assistant says nothing; write its answer, or loss: false")
         for call in message.tool_calls:
-            if call.text is not None:
+            if call.cut:
                 raise InputError(f"message {number + 1}: arguments of {call.name} must be a JSON object")
     if not any(message.role == "assistant" for message in messages):
         raise InputError("no message is from the assistant, so there is nothing to learn")

@@ -244,7 +244,7 @@ def _ask(form: ChatFormat, dialogue: Dialogue) -> tuple[list[int], str] | None:
 def _text(message: Message) -> str:
     """What is compared of a message: its text, and its calls by name and arguments."""
     calls = [
-        json.dumps([call.name, call.arguments if call.text is None else call.text], ensure_ascii=False, sort_keys=True)
+        json.dumps([call.name, call.text if call.cut else call.arguments], ensure_ascii=False, sort_keys=True)
         for call in message.tool_calls
     ]
     return "\n".join(part for part in (message.content.strip(), *calls) if part)
