@@ -121,6 +121,8 @@ def test_stream_of_calls(over: Any, write: Writer) -> None:
     for index, city in enumerate(("北京", "上海")):
         whole = "".join(piece["function"]["arguments"] for piece in pieces if piece["index"] == index)
         assert json.loads(whole) == {"city": city}
+        assert len([piece for piece in pieces if piece["index"] == index]) > 2  # they come as they are written
+    assert all(head["function"]["arguments"] == "" for head in heads)
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
     (choice,) = post(url, ASK | {"tools": [TOOL], "parallel_tool_calls": False}).json()["choices"]
