@@ -32,9 +32,8 @@ class ToolCall:
 
     Attributes:
         id: tells calls of one message apart where a protocol needs that.
-        text: the arguments as they were written, where `json.dumps(arguments)` is not that: those of a call that was cut
-            short, which are no JSON object (`arguments` is empty then), or JSON that is spaced otherwise. None: they are
-            `json.dumps(arguments)`.
+        text: the arguments as they were written, if that is not what `json.dumps(arguments)` says: those of a call
+            that was cut short are no JSON object (`arguments` is empty then); others have other spaces.
     """
 
     name: str
