@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import importlib.metadata
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from chatglm.assistant import BaseAssistant
-from chatglm.serving import legacy, openai
+from chatglm.serving import legacy, openai, zhipu
 from chatglm.serving.bodies import Limits
 from chatglm.serving.dialect import Dialect
 from chatglm.serving.encoding import Encoder
@@ -31,8 +34,8 @@ from chatglm.serving.service import Service
 
 __all__ = ["create_app"]
 
-DIALECTS: tuple[Dialect, ...] = (openai.DIALECT, legacy.DIALECT)
-"""The first one's errors are given where no dialect owns a path."""
+DIALECTS: tuple[Dialect, ...] = (openai.DIALECT, zhipu.V4, zhipu.V3_STREAM, zhipu.V3, legacy.DIALECT)
+"""The first one's errors are given where no dialect owns a path; of several that own one, the first one's."""
 
 
 _REFUSED = {
@@ -68,13 +71,13 @@ def create_app(
     """
     service = Service(assistants, limits, any_model, keys, encoders, home)
     version = importlib.metadata.version("chatglm")
-    app = FastAPI(
-        title="chatglm", version=version, description=__doc__, docs_url=None, redoc_url=None, lifespan=_lifespan
-    )
+    # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
+    app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)
     app.state.service = service
     service.calls.app = app
-    for dialect in DIALECTS:
-        app.include_router(dialect.router(service))
+    routers = [dialect.router(service) for dialect in DIALECTS]
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(Front, service=service, render=_render, open_metrics=open_metrics)
     if origins:
         app.add_middleware(
@@ -91,7 +94,11 @@ def create_app(
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return docs_page(app.openapi())
+        return docs_page(await asyncio.to_thread(app.openapi))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> Response:
+        return JSONResponse(await asyncio.to_thread(app.openapi))
 
     @app.get(
         "/health", tags=["server"], responses={503: {"description": "a model does not answer, or the server ends"}}
@@ -139,7 +146,7 @@ def create_app(
     app.add_exception_handler(HTTPException, refuse)
     app.add_exception_handler(Exception, refuse)
     _complete_document(app, keys is not None)
-    known = _paths(app)
+    known = _paths([*(route for router in routers for route in router.routes), *app.routes])
     return app
 
 
@@ -164,11 +171,12 @@ def _said(failure: Failure, message: str) -> Failure:
     return dataclasses.replace(failure, message=message)
 
 
-def _paths(app: FastAPI) -> dict[str, list[str]]:
+def _paths(routes: Iterable[BaseRoute]) -> dict[str, list[str]]:
     """The documented routes: methods of each path."""
     found: dict[str, list[str]] = {}
-    for path, operations in app.openapi()["paths"].items():
-        found[path] = [method.upper() for method in operations]
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            found.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
     return found
 
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -20,14 +21,25 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from chatglm.assistant import Answer, Delta, Transcript
+from chatglm.assistant import Answer, Delta, Options, Transcript
+from chatglm.errors import ChatGLMError
 from chatglm.serving import bodies
 from chatglm.serving.bodies import BodyError
 from chatglm.serving.failures import FAILURE, Failure, ShuttingDownError, failure_of
-from chatglm.serving.hints import NOTHING, Hints, start_notes
-from chatglm.serving.service import Drain, Service
+from chatglm.serving.hints import NOTHING, Hints, note_dropped, start_notes
+from chatglm.serving.service import Drain, Served, Service
 
-__all__ = ["Dialect", "EventStream", "Strict", "dialect_route", "first_of", "until_gone", "whole_of"]
+__all__ = [
+    "Dialect",
+    "EventStream",
+    "Strict",
+    "dialect_route",
+    "failure_within",
+    "first_of",
+    "note_unenforced",
+    "until_gone",
+    "whole_of",
+]
 
 log = logging.getLogger("chatglm.serving")
 Result = TypeVar("Result")
@@ -115,7 +127,7 @@ def dialect_route(
             handle = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
-                notes = start_notes()
+                notes, status = start_notes(), 0
                 try:
                     if self.body_field is not None:
                         _check_type(request.headers.get("content-type"), any_type)
@@ -127,6 +139,7 @@ def dialect_route(
                     response = Response(status_code=499)
                 except Exception as error:
                     failure = failure_of(error)
+                    status = failure.status  # whatever the dialect makes of it
                     if (state := request.scope.get("state")) is not None:
                         state[FAILURE] = failure
                     if failure.status == 500:
@@ -134,7 +147,7 @@ def dialect_route(
                     response = render(failure)
                     response.headers.update(failure.headers)
                 response.headers.update(notes.headers())
-                service.metrics.requests.labels(name, self.path_format, str(response.status_code)).inc()
+                service.metrics.requests.labels(name, self.path_format, str(status or response.status_code)).inc()
                 return response
 
             return answer
@@ -221,6 +234,24 @@ async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGen
                 raise ShuttingDownError from None  # the dialect tells the client
 
     return whole()
+
+
+def failure_within(error: Exception) -> Failure:
+    """What ends a stream that fails, for its last event. Errors that nobody expected are logged."""
+    if not isinstance(error, ChatGLMError):
+        log.error("a stream failed", exc_info=error)
+    return failure_of(error)
+
+
+async def note_unenforced(served: Served, options: Options) -> None:
+    """Say in the response which keywords of schemas the answer is not held to.
+
+    Raises:
+        InputError, UnsupportedError: a schema is wrong, or cannot be held.
+    """
+    if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
+        for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
+            note_dropped(what)
 
 
 class EventStream(StreamingResponse):

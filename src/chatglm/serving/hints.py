@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "CALL",
+    "CLOUD_TOOL",
     "CONTENT_PART",
     "DROPPED_HEADER",
     "IGNORED_HEADER",
@@ -208,6 +209,10 @@ REQUEST = Hints(
         "deferred": (False,),
         "web_search_options": ({},),
         "plugins": ([],),
+        "ref": ({}, {"enable": False}),
+        "sensitive_word_check": ANY,  # there is nothing here that checks
+        "watermark_enabled": ANY,  # of pictures
+        "extra": ({},),
         "documents": ([],),
         "best_of": (1,),
         "echo": (False,),
@@ -346,6 +351,14 @@ TOOL = Hints(
         "type": ("function",),  # within `function`
     },
 )
+CLOUD_TOOL = Hints(
+    "tools",
+    dict.fromkeys(
+        ("web_search", "web_search_pro", "retrieval", "web_browser", "code_interpreter", "drawing_tool"), ANY
+    ),
+)
+"""Of a tool that only ZhipuAI's cloud has, where it is switched off: by its type its settings."""
+
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
 
 _ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS)

@@ -11,7 +11,17 @@ from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import TOOL
 
-__all__ = ["FunctionCallChoice", "Functions", "ToolChoice", "Tools", "chosen_tool", "is_flat", "tools_of"]
+__all__ = [
+    "FunctionCallChoice",
+    "Functions",
+    "Tool",
+    "ToolChoice",
+    "Tools",
+    "chosen_tool",
+    "is_flat",
+    "tool_of",
+    "tools_of",
+]
 
 _LONGEST_NAME = 64
 
@@ -65,7 +75,8 @@ class _FlatTool(Function):
     type: Literal["function"] | None = None
 
 
-def _tool(value: Any) -> Any:
+def tool_of(value: Any) -> Any:
+    """The form of a tool; for `OneOf`."""
     if not isinstance(value, dict):
         raise wrong("must be an object with `type` and `function`")
     kind = value.get("type")
@@ -74,7 +85,8 @@ def _tool(value: Any) -> Any:
     return _FunctionTool if "function" in value or "name" not in value else _FlatTool
 
 
-_Tool = Annotated[_FunctionTool | _FlatTool, OneOf(_tool)]
+Tool = Annotated[_FunctionTool | _FlatTool, OneOf(tool_of)]
+"""One tool."""
 
 
 def _list_or_dict(branch: Any) -> OneOf:
@@ -88,7 +100,7 @@ def _list_or_dict(branch: Any) -> OneOf:
     return OneOf(choose)
 
 
-Tools = Annotated[list[_Tool] | dict[str, _Tool], _list_or_dict(_Tool)]
+Tools = Annotated[list[Tool] | dict[str, Tool], _list_or_dict(Tool)]
 """`tools`: a list, or a dict by name as `get_tools()` of ChatGLM3's demos gives it."""
 
 Functions = Annotated[list[_FlatTool] | dict[str, _FlatTool], _list_or_dict(_FlatTool)]

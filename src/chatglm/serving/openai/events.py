@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import logging
 import secrets
 import time
 from collections import Counter
@@ -16,15 +15,12 @@ from fastapi.responses import JSONResponse
 
 from chatglm.assistant import Answer, CallDelta, Delta, Finish, PromptDelta, PromptToken, TextDelta, TokenLogprob
 from chatglm.chat.messages import Message
-from chatglm.errors import ChatGLMError
-from chatglm.serving.failures import Failure, failure_of
+from chatglm.serving.dialect import failure_within
+from chatglm.serving.failures import Failure
 from chatglm.serving.sse import compact, event
 from chatglm.serving.usage import UsageTotal
 
-__all__ = ["Head", "chat_choice", "chat_events", "render", "text_choice", "text_events", "usage_of"]
-
-
-log = logging.getLogger("chatglm.serving")
+__all__ = ["Head", "call_piece", "chat_choice", "chat_events", "render", "text_choice", "text_events", "usage_of"]
 
 
 def render(failure: Failure) -> Response:
@@ -151,7 +147,7 @@ def _prompt_logprobs(prompt: PromptDelta) -> dict[str, Any] | None:
     return found
 
 
-def _call_piece(delta: CallDelta, old_calls: bool) -> dict[str, Any]:
+def call_piece(delta: CallDelta, old_calls: bool = False) -> dict[str, Any]:
     """The `delta` of a chunk."""
     if old_calls:
         named = {"name": delta.name} if delta.name else {}
@@ -184,14 +180,6 @@ class Head:
         return f'data: {self._begin},"choices":[{choices}]{end}}}\n\n'
 
 
-def _last(error: Exception) -> str:
-    """The event that ends a stream that fails."""
-    failure = failure_of(error)
-    if not isinstance(error, ChatGLMError):
-        log.error("a stream failed", exc_info=error)
-    return event(_error(failure))
-
-
 async def chat_events(
     head: Head, deltas: AsyncGenerator[Delta], with_usage: bool, old_calls: bool
 ) -> AsyncGenerator[str]:
@@ -208,7 +196,7 @@ async def chat_events(
                     case TextDelta():
                         choice |= {"delta": {"content": delta.text}, "logprobs": _chat_logprobs(delta.logprobs)}
                     case CallDelta():
-                        choice["delta"] = _call_piece(delta, old_calls)
+                        choice["delta"] = call_piece(delta, old_calls)
                     case Finish():
                         choice |= {"finish_reason": _reason(delta, old_calls), **_stop(delta)}
                         total.add(delta)
@@ -217,7 +205,7 @@ async def chat_events(
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")
     except Exception as error:  # the status has been sent
-        yield _last(error)
+        yield event(_error(failure_within(error)))
 
 
 async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: bool) -> AsyncGenerator[str]:
@@ -242,4 +230,4 @@ async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: 
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")
     except Exception as error:
-        yield _last(error)
+        yield event(_error(failure_within(error)))

@@ -19,7 +19,7 @@ from chatglm.serving.messages import ChatMessage, messages_of
 from chatglm.serving.structured import Guided
 from chatglm.serving.tools import FunctionCallChoice, Functions, ToolChoice, Tools, chosen_tool, is_flat, tools_of
 
-__all__ = ["ChatRequest", "CompletionRequest"]
+__all__ = ["ChatRequest", "CompletionRequest", "Generation"]
 
 
 class _StreamOptions(Strict):
@@ -61,8 +61,8 @@ def _bias(value: Any) -> Any:
     return value
 
 
-class _Generation(Strict):
-    """What both routes accept."""
+class Generation(Strict):
+    """What all routes that make text accept, and ZhipuAI's too."""
 
     hints = REQUEST
 
@@ -91,7 +91,7 @@ class _Generation(Strict):
     def options(self) -> dict[str, Any]:
         """Return the sampling options that the request sets."""
         names = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens", "stop_token_ids": "stop_ids"}
-        given = {names.get(name, name): getattr(self, name) for name in _Generation.model_fields}
+        given = {names.get(name, name): getattr(self, name) for name in Generation.model_fields}
         return {"n": 1} | {name: value for name, value in given.items() if name in OPTIONS and value is not None}
 
     def usage_wanted(self) -> bool:
@@ -102,7 +102,7 @@ class _Generation(Strict):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class ChatRequest(_Generation, Guided):
+class ChatRequest(Generation, Guided):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: _AtLeastOne = None
     tools: Tools | None = None
@@ -190,7 +190,7 @@ _Ids = Annotated[list[int], Field(fail_fast=True)]
 _Prompt = Annotated[str | list[str] | _Ids | list[_Ids], OneOf(_prompt)]
 
 
-class CompletionRequest(_Generation):
+class CompletionRequest(Generation):
     prompt: _Prompt = Field(description="texts, or token ids")
     max_tokens: _AtLeastZero = Field(None, description="longest answer in tokens; 0: none, as to score the prompt")
     logprobs: int | None = Field(None, ge=0, le=20)

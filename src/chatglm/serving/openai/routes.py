@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.callers import caller_of
-from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, whole_of
-from chatglm.serving.hints import note_dropped
+from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
 from chatglm.serving.openai.responses import (
@@ -50,9 +47,7 @@ def _router(service: Service) -> APIRouter:
         options |= {"adapter": served.adapter, "client": caller.client}
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         with body.naming_its_fields():
-            if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
-                for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
-                    note_dropped(what)
+            await note_unenforced(served, options)
             deltas = service.watch(served, caller, served.assistant.astream(messages, **options), answers=body.n or 1)
             if body.stream:
                 begun = await first_of(request, deltas)

@@ -1,0 +1,85 @@
+"""ZhipuAI's v4: what the packages `zhipuai` 2 and `zai-sdk`, and LangChain's `ChatZhipuAI`, speak."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from chatglm.serving.callers import caller_of
+from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
+from chatglm.serving.failures import Failure
+from chatglm.serving.service import Service
+from chatglm.serving.zhipu.codes import refusal_of
+from chatglm.serving.zhipu.events import ChatHead, chat_answer, chat_events, error_of, new_id
+from chatglm.serving.zhipu.requests import TokenizerRequest, ZhipuChatRequest
+from chatglm.serving.zhipu.responses import TokenizerResponse, ZhipuChatResponse, ZhipuRefusal
+
+__all__ = ["DIALECT"]
+
+BASE = "/api/paas/v4"
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ZhipuRefusal, "description": "a field is wrong or not supported, or there is no such model"},
+    429: {"model": ZhipuRefusal, "description": "too many requests wait; `Retry-After` says when to come again"},
+    500: {"model": ZhipuRefusal, "description": "the engine has stopped"},
+    502: {"model": ZhipuRefusal, "description": "the server behind this one failed"},
+}
+_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
+
+
+def render(failure: Failure) -> Response:
+    return JSONResponse(error_of(failure), refusal_of(failure).status)
+
+
+def _router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix=BASE, tags=["ZhipuAI v4"], route_class=dialect_route("zhipu-v4", service, render))
+
+    @routes.post("/chat/completions", response_model=ZhipuChatResponse, responses={**_REFUSALS, 200: _STREAM})
+    async def chat(body: ZhipuChatRequest, request: Request) -> Response:
+        """The assistant's next message."""
+        caller = caller_of(request)
+        served = await service.find(body.model, caller)
+        messages, options = body.asked()
+        options |= {"adapter": served.adapter, "client": caller.client}
+        head, answers = ChatHead(served.name, body.request_id), body.n or 1
+        with body.naming_its_fields():
+            await note_unenforced(served, options)
+            deltas = service.watch(served, caller, served.assistant.astream(messages, **options), answers=answers)
+            if body.stream:
+                begun = await first_of(request, deltas)
+                return EventStream(chat_events(head, begun, answers, bool(body.tool_stream)))
+            return JSONResponse(chat_answer(head, await whole_of(request, deltas)))
+
+    @routes.post("/tokenizer", response_model=TokenizerResponse, responses=_REFUSALS)
+    async def count(body: TokenizerRequest, request: Request) -> Response:
+        """How many tokens the prompt of these messages has."""
+        served = await service.find(body.model, caller_of(request))
+        messages, options = body.asked()
+        tokens = await asyncio.to_thread(partial(served.assistant.count, messages, **options))
+        own_id = new_id()
+        return JSONResponse(
+            {
+                "id": own_id,
+                "request_id": body.request_id or own_id,
+                "created": int(time.time()),
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            }
+        )
+
+    return routes
+
+
+DIALECT = Dialect(
+    name="zhipu-v4",
+    title="ZhipuAI v4",
+    router=_router,
+    render=render,
+    owns=f"{BASE}(/.*)?",
+    base=BASE,
+    example=(f"{BASE}/chat/completions", {"messages": [{"role": "user", "content": "你好"}]}),
+)
