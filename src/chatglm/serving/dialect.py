@@ -132,7 +132,7 @@ def dialect_route(
                     if self.body_field is not None:
                         _check_type(request.headers.get("content-type"), any_type)
                         body = await bodies.read(request, service.limits)
-                        request = _ParsedRequest(request, await bodies.parse(body, service.limits))
+                        request = _ParsedRequest(request, await bodies.parse(body, service.limits, service.parsing))
                         del body
                     response = await handle(request)
                 except (ClientGoneError, ClientDisconnect):

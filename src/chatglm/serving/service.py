@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,6 +86,7 @@ class Service:
         home: folder of what is stored; None: `chatglm.home.home_path()`.
 
     Attributes:
+        parsing: one thread for large bodies. Several would take turns, each with the memory of its body.
         calls: requests of the server to itself.
         tasks: requests that are answered later.
     """
@@ -112,6 +114,7 @@ class Service:
                 self.models.setdefault(adapter, Served(adapter, assistant, adapter))
         self.metrics = Metrics(assistants)
         self.drain = Drain()
+        self.parsing = ThreadPoolExecutor(1, "chatglm-bodies")
         self.calls = Calls()
         self.storage = Storage(home)
         self.tasks = Tasks(self.storage, self._work, self._model_of)
