@@ -26,7 +26,7 @@ _ALWAYS = ("/health", "/metrics")
 OPEN = ("/", "/docs", "/openapi.json", "/health")
 """Paths that may be read without a key."""
 
-_OPENAI = r"(chat/completions|completions|models)"
+_OPENAI = r"(chat/completions|completions|embeddings|models)"
 
 
 class Front:

@@ -18,10 +18,12 @@ __all__ = [
     "CLOUD_TOOL",
     "CONTENT_PART",
     "DROPPED_HEADER",
+    "EMBEDDING",
     "IGNORED_HEADER",
     "MESSAGE",
     "NOTHING",
     "REQUEST",
+    "RERANK",
     "STREAM_OPTIONS",
     "TOOL",
     "Hints",
@@ -44,7 +46,7 @@ class Notes:
 
     Attributes:
         ignored: names of fields that had no effect.
-        dropped: parts of schemas that cannot be enforced, such as `tools.f: uniqueItems`.
+        dropped: parts of schemas that cannot be enforced, such as `tools.f: uniqueItems`, and what was cut of texts.
     """
 
     ignored: dict[str, None] = field(default_factory=dict)  # an ordered set
@@ -78,7 +80,7 @@ def note_ignored(name: str) -> None:
 
 
 def note_dropped(what: str) -> None:
-    """Say in the response that a part of a schema is not enforced."""
+    """Say in the response that a part of a schema is not enforced, or that a text was cut."""
     if (notes := _notes.get()) is not None:
         notes.dropped[what] = None
 
@@ -361,7 +363,35 @@ CLOUD_TOOL = Hints(
 
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
 
-_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS)
+_ASKER = {name: ANY for name in ("user", "user_id", "request_id", "metadata", "priority", "extra_body", "timeout")}
+
+EMBEDDING = Hints(
+    "",
+    {
+        **_ASKER,
+        "truncate_prompt_tokens": (-1,),
+        "truncate": (True,),
+        "add_special_tokens": (True,),
+        "embed_dtype": ("float32",),
+    },
+)
+"""Of requests for embeddings."""
+
+RERANK = Hints(
+    "",
+    {
+        **_ASKER,
+        "max_chunks_per_doc": (1,),
+        "rank_fields": (["text"],),
+        "truncate_prompt_tokens": (-1,),
+        "raw_scores": (False,),
+        "return_embeddings": (False,),
+        "return_text": ANY,
+    },
+)
+"""Of requests for rerank."""
+
+_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS, EMBEDDING, RERANK)
 
 
 def neutral_values(name: str) -> tuple[Any, ...]:

@@ -100,7 +100,7 @@ class Service:
         encoders: Mapping[str, Encoder] | None = None,
         home: Path | None = None,
     ) -> None:
-        if not assistants:
+        if not assistants and not encoders:
             raise InputError("create_app: no models given")
         contexts = [assistant.context for assistant in assistants.values()]
         known = [context for context in contexts if context is not None]

@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/chat/completions`, `/v1/completions` and `/v1/models`."""
+"""OpenAI's routes: `/v1/chat/completions`, `/v1/completions`, `/v1/models`; those of `embeddings.py` join them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from chatglm.serving.callers import caller_of
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
+from chatglm.serving.openai.embeddings import add_embeddings
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
 from chatglm.serving.openai.responses import (
@@ -82,6 +83,8 @@ def _router(service: Service) -> APIRouter:
             total.add(answer.finish, number // n)
             choices.append(text_choice(number, answer))
         return JSONResponse(head.whole(choices, usage_of(total)))
+
+    add_embeddings(routes, service)
 
     def listed(served: Served) -> dict[str, Any]:
         return {"id": served.name, "object": "model", "created": started, "owned_by": "chatglm"}
