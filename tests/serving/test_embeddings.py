@@ -96,7 +96,7 @@ def test_options(client: openai.OpenAI, encoder: Embedder) -> None:
     short = client.embeddings.create(model="tiny", input="你好", dimensions=8).data[0].embedding
     assert short == pytest.approx(vectors_of(encoder, "你好", dimensions=8)[0], abs=1e-5)
     assert abs(length(short) - 1) < 1e-5
-    with pytest.raises(openai.BadRequestError, match="dimensions: .*may be cut to 8") as refused:
+    with pytest.raises(openai.BadRequestError, match=r"dimensions: .*may be cut to 8") as refused:
         client.embeddings.create(model="tiny", input="你好", dimensions=16)
     assert refused.value.param == "dimensions"
     query = client.embeddings.create(model="tiny", input="你好", extra_body={"prompt_name": "query"})

@@ -25,6 +25,7 @@ __all__ = [
     "REQUEST",
     "RERANK",
     "STREAM_OPTIONS",
+    "TOKENIZE",
     "TOOL",
     "Hints",
     "Notes",
@@ -363,7 +364,7 @@ CLOUD_TOOL = Hints(
 
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
 
-_ASKER = {name: ANY for name in ("user", "user_id", "request_id", "metadata", "priority", "extra_body", "timeout")}
+_ASKER = dict.fromkeys(("user", "user_id", "request_id", "metadata", "priority", "extra_body", "timeout"), ANY)
 
 EMBEDDING = Hints(
     "",
@@ -391,7 +392,18 @@ RERANK = Hints(
 )
 """Of requests for rerank."""
 
-_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS, EMBEDDING, RERANK)
+TOKENIZE = Hints(
+    "",
+    {
+        **_ASKER,
+        "continue_final_message": (False,),
+        "chat_template_kwargs": ({},),
+        "mm_processor_kwargs": ({},),
+    },
+)
+"""Of requests to `/tokenize` and `/detokenize`."""
+
+_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS, EMBEDDING, RERANK, TOKENIZE)
 
 
 def neutral_values(name: str) -> tuple[Any, ...]:

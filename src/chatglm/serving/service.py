@@ -217,6 +217,12 @@ class Service:
         found, encoder = self._encoder(name, caller, Reranker)
         return ServedReranker(found, encoder, caller, self.metrics)
 
+    async def any_encoder(self, name: str | None, caller: Caller) -> Encoder | None:
+        """The encoder of this name, of either kind; None: there is none."""
+        key = self.key_of(caller)
+        encoder = self.encoders.get(name or "")
+        return encoder if key is None or name is None or key.allows(name) else None
+
     def _encoder(self, name: str | None, caller: Caller, kind: type[EncoderKind]) -> tuple[str, EncoderKind]:
         what, option = ("embeddings", "--embedding") if kind is Embedder else ("rerank", "--rerank")
         served = {known: one for known, one in self.encoders.items() if isinstance(one, kind)}

@@ -46,8 +46,8 @@ class EmbeddingRequest(Strict):
 
     model: str | None = Field(None, description="default: the first model for embeddings of `/v1/models`")
     input: Annotated[_Text | _Texts | _Ids | _ManyIds, OneOf(_input)] = Field(
-        description="one text or several; or token ids, as `/tokenize` gives them for this model. Longer texts than the "
-        "model reads are cut, and `X-Chatglm-Dropped` says how many."
+        description="one text or several; or token ids, as `/tokenize` gives them for this model. What is longer than "
+        "the model reads is cut, and `X-Chatglm-Dropped` says how many texts were."
     )
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: of float32 numbers, least significant byte first"

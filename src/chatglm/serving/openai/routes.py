@@ -21,6 +21,7 @@ from chatglm.serving.openai.responses import (
     ModelsResponse,
 )
 from chatglm.serving.service import Served, Service
+from chatglm.serving.tokenizing import add_tokenizing
 from chatglm.serving.usage import UsageTotal
 
 __all__ = ["DIALECT"]
@@ -99,7 +100,13 @@ def _router(service: Service) -> APIRouter:
         """One of them."""
         return listed(await service.find(name, caller_of(request)))
 
-    return routes
+    # vLLM has these beside `/v1`.
+    beside = APIRouter(tags=["OpenAI"], route_class=dialect_route("openai", service, render))
+    add_tokenizing(beside, service)
+    whole = APIRouter()
+    whole.include_router(routes)
+    whole.include_router(beside)
+    return whole
 
 
 DIALECT = Dialect(
@@ -107,7 +114,7 @@ DIALECT = Dialect(
     title="OpenAI",
     router=_router,
     render=render,
-    owns="/v1(/.*)?",
+    owns="/v1(/.*)?|/(de)?tokenize",
     base="/v1",
     example=("/v1/chat/completions", {"messages": [{"role": "user", "content": "你好"}]}),
 )
