@@ -21,7 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from chatglm.assistant import BaseAssistant
-from chatglm.serving import legacy, openai, rerank, zhipu
+from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
 from chatglm.serving.bodies import Limits
 from chatglm.serving.dialect import Dialect
 from chatglm.serving.encoding import Encoder
@@ -35,6 +35,7 @@ from chatglm.serving.service import Service
 __all__ = ["create_app"]
 
 DIALECTS: tuple[Dialect, ...] = (
+    anthropic.DIALECT,
     rerank.DIALECT,
     openai.DIALECT,
     zhipu.V4,

@@ -109,9 +109,13 @@ class Hints:
         note_ignored(f"{self.part}.{name}" if self.part else name)
         return True
 
-    def document(self) -> dict[str, Any]:
-        """JSON schemas of the fields, for the OpenAPI document."""
-        return {name: _schema(values) for name, values in self.fields.items()}
+    def document(self, neutral: bool = True) -> dict[str, Any]:
+        """JSON schemas of the fields, for the OpenAPI document.
+
+        Args:
+            neutral: also of those that may have neutral values only.
+        """
+        return {name: _schema(values) for name, values in self.fields.items() if neutral or values is ANY}
 
 
 def _same(value: Any, neutral: Any) -> bool:
@@ -149,6 +153,13 @@ REQUEST = Hints(
         "litellm_session_id": ANY,
         "litellm_trace_id": ANY,
         "usage": ANY,
+        "user_profile_id": ANY,
+        "workspace_id": ANY,
+        "diagnostics": ANY,
+        # versions of an interface
+        "betas": ANY,
+        "anthropic_beta": ANY,
+        "anthropic_version": ANY,
         # what clients do with the connection
         "timeout": ANY,
         "request_timeout": ANY,
@@ -175,6 +186,8 @@ REQUEST = Hints(
         "data_parallel_rank": ANY,
         "guided_decoding_backend": ANY,
         "tool_stream": ANY,
+        "inference_geo": ANY,
+        "speed": ANY,
         "id_slot": ANY,
         # reasoning, which these models do not do
         "reasoning_effort": ANY,
@@ -216,6 +229,7 @@ REQUEST = Hints(
         "sensitive_word_check": ANY,  # there is nothing here that checks
         "watermark_enabled": ANY,  # of pictures
         "extra": ({},),
+        "mcp_servers": ([],),
         "documents": ([],),
         "best_of": (1,),
         "echo": (False,),
@@ -289,6 +303,7 @@ MESSAGE = Hints(
         "index": ANY,
         "finish_reason": ANY,
         "stop_reason": ANY,
+        "stop_sequence": ANY,
         "usage": ANY,
         "usage_metadata": ANY,
         "response_metadata": ANY,
@@ -320,6 +335,9 @@ CONTENT_PART = Hints(
         "index": ANY,
         "annotations": ANY,
         "citations": ANY,
+        "logprobs": ANY,
+        "parsed": ANY,
+        "parsed_output": ANY,
         "provider_specific_fields": ANY,
         "providerOptions": ANY,
         "providerMetadata": ANY,
