@@ -18,17 +18,19 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chatglm.serving.app import DIALECTS
+
 COMMAND = shutil.which("chatglm", path=str(Path(sys.executable).parent)) or "chatglm"
 
 
 @contextmanager
-def serve(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serve(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process, and the address that it says it listens at."""
     process = subprocess.Popen(
         [COMMAND, "serve", "--port", "0", *arguments],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **variables},
     )
     assert process.stderr is not None
     try:
@@ -85,6 +87,25 @@ def test_a_drain_that_runs_out_and_a_second_ctrl_c(second: bool) -> None:
         assert process.wait(60) == 0
 
 
+def test_a_balancer_and_systemd_are_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        with serve("--drain-delay", "600", "--quiet", NOTIFY_SOCKET=str(tmp_path / "notify")) as (process, url):
+            assert manager.recv(100) == b"READY=1"
+            assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+            process.send_signal(signal.SIGTERM)
+            assert manager.recv(100) == b"STOPPING=1"
+            health = httpx.get(f"{url}/health")
+            while health.status_code == 200:
+                time.sleep(0.05)
+                health = httpx.get(f"{url}/health")
+            assert (health.status_code, health.json()) == (503, {"status": "draining"})
+            assert httpx.post(url, json={"prompt": "你好"}, timeout=60).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+
+
 def test_a_port_in_use_is_noticed_before_the_model_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -101,6 +122,8 @@ def test_in_front_of_another() -> None:
         serve("--name", "chatglm3-6b") as (_, inner),
         serve("--remote", f"{inner}/v1", "--name", "front", "--any-model") as (_, outer),
     ):
+        old = httpx.post(outer, json={"prompt": "你好", "temperature": 0}, timeout=60)
+        assert "演示模型" in old.json()["response"]
         answers = [
             httpx.post(f"{url}/v1/chat/completions", json=ask(model=name), timeout=60).json()["choices"]
             for url, name in ((inner, "chatglm3-6b"), (outer, "gpt-3.5-turbo"))
@@ -113,6 +136,7 @@ def test_in_front_of_another() -> None:
     [
         (["--port", "99999"], "--port"),
         (["--drain", "-1"], "--drain"),
+        (["--drain-delay", "-1"], "--drain-delay"),
         (["--cors", "chat.example"], "--cors"),
         (["--max-body", "0"], "--max-body"),
         (["--max-connections", "0"], "--max-connections"),
@@ -127,3 +151,30 @@ def test_wrong_arguments_are_said_in_a_line(arguments: list[str], words: str) ->
     assert done.returncode == 1
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_what_is_shown_when_ready_works(key: bool, tmp_path: Path) -> None:
+    """One base URL and one command for every dialect."""
+    (tmp_path / "keys").write_text("secret-of-a-test-0123456789\n", "utf-8")
+    name = 'it\'s a "model"'
+    more = ["--keys", str(tmp_path / "keys")] if key else []
+    with serve("--name", name, *more) as (process, url):
+        assert process.stderr is not None
+        lines = [process.stderr.readline().strip() for _ in range(2 * len(DIALECTS) + 2)]
+        longest = max(len(dialect.title) for dialect in DIALECTS)
+        assert lines[: len(DIALECTS)] == [f"{one.title:{longest}}  {url}{one.base}" for one in DIALECTS]
+        commands = [line for line in lines if line.startswith("curl ")]
+        assert len(commands) == len(DIALECTS)
+        for command in commands:
+            done = subprocess.run(
+                ["bash", "-c", f"{command} --silent --show-error --fail-with-body"],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+                env={**os.environ, "CHATGLM_API_KEY": "secret-of-a-test-0123456789", "no_proxy": "*"},
+            )
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            assert "演示模型" in re.sub("\n(data:|id:.*|event:.*)?", "", done.stdout), command
+            assert ("$CHATGLM_API_KEY" in command) == key

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from chatglm.cli.keys import add_keyring_arguments, keyring_of
@@ -10,6 +12,8 @@ from chatglm.cli.models import add_assistant_arguments, model_name, open_assista
 from chatglm.errors import DependencyError, InputError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from chatglm.serving.bodies import Limits
 
 
@@ -39,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="seconds to wait for running requests after SIGTERM or Ctrl-C (default: %(default)g)",
     )
+    parser.add_argument(
+        "--drain-delay",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="seconds before that in which new requests are still answered, while /health already has status 503: for "
+        "a load balancer that needs time to notice (default: %(default)g)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="do not show base URLs and examples when ready")
     parser.add_argument(
         "--cors",
         action="append",
@@ -73,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--port {arguments.port}: must be from 0 to 65535")
     if not 0 <= arguments.drain < 1e6:
         raise InputError(f"--drain {arguments.drain:g}: must be from 0 to 1000000")
+    if not 0 <= arguments.drain_delay < 1e6:
+        raise InputError(f"--drain-delay {arguments.drain_delay:g}: must be from 0 to 1000000")
     if arguments.max_connections < 1:
         raise InputError(f"--max-connections {arguments.max_connections}: must be at least 1")
     for origin in arguments.cors:
@@ -95,6 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
             server = connections.Server(
                 app,
                 drain=arguments.drain,
+                drain_delay=arguments.drain_delay,
+                ready=(lambda url: None) if arguments.quiet else partial(_show, app),
                 limits=connections.ConnectionLimits(connections=arguments.max_connections),
             )
             connections.run(server, sockets)
@@ -102,6 +119,17 @@ def run(arguments: argparse.Namespace) -> int:
         for one in sockets:
             one.close()
     return 0
+
+
+def _show(app: FastAPI, url: str) -> None:
+    """Tell the user which interfaces there are, and how each is tried."""
+    from chatglm.serving.app import DIALECTS
+
+    service = app.state.service
+    model, width = next(iter(service.models)), max(len(dialect.title) for dialect in DIALECTS)
+    lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect in DIALECTS]
+    lines += ["", *(f"  {dialect.curl(url, model, key=service.keys is not None)}" for dialect in DIALECTS), ""]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _body_limits(mebibytes: float | None) -> Limits | None:

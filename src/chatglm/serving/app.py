@@ -21,7 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from chatglm.assistant import BaseAssistant
-from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
+from chatglm.serving import legacy, openai, zhipu
 from chatglm.serving.bodies import Limits
 from chatglm.serving.dialect import Dialect
 from chatglm.serving.encoding import Encoder
@@ -32,18 +32,10 @@ from chatglm.serving.keys import Keyring
 from chatglm.serving.pages import docs_page, start_page
 from chatglm.serving.service import Service
 
-__all__ = ["create_app"]
+__all__ = ["DIALECTS", "create_app"]
 
-DIALECTS: tuple[Dialect, ...] = (
-    anthropic.DIALECT,
-    rerank.DIALECT,
-    openai.DIALECT,
-    zhipu.V4,
-    zhipu.V3_STREAM,
-    zhipu.V3,
-    legacy.DIALECT,
-)
-"""Of several that own a path, the first. Where none does, errors have OpenAI's shape."""
+DIALECTS: tuple[Dialect, ...] = (openai.DIALECT, zhipu.V4, zhipu.V3_STREAM, zhipu.V3, legacy.DIALECT)
+"""The first one's errors are given where no dialect owns a path; of several that own one, the first one's."""
 
 
 _REFUSED = {
@@ -98,7 +90,8 @@ def create_app(
 
     @app.get("/", include_in_schema=False)
     async def start(request: Request) -> Response:
-        return start_page(version, service.models, str(request.base_url).rstrip("/"))
+        url = str(request.base_url).rstrip("/")
+        return start_page(version, service.models, url, DIALECTS, key=service.keys is not None)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -115,7 +108,7 @@ def create_app(
         """Whether every model answers."""
         if problem := service.problem():
             return JSONResponse({"status": "failed", "problem": problem}, 503)
-        if service.drain.begun:
+        if service.drain.announced:
             return JSONResponse({"status": "draining"}, 503)
         said: dict[str, Any] = {"status": "ok"}
         if restarts := service.restarts():
@@ -170,9 +163,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _render(path: str, failure: Failure) -> Response:
-    """In the shape of the dialect that the path belongs to, or else in OpenAI's."""
+    """In the shape of the dialect that the path belongs to."""
     found = (dialect for dialect in DIALECTS if re.fullmatch(dialect.owns, path))
-    return next(found, openai.DIALECT).render(failure)
+    return next(found, DIALECTS[0]).render(failure)
 
 
 def _said(failure: Failure, message: str) -> Failure:

@@ -30,7 +30,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from chatglm.errors import InputError
-from chatglm.serving import memory
 from chatglm.serving.service import OVERLOADED, Service
 
 __all__ = ["Connection", "ConnectionLimits", "Server", "bind", "run"]
@@ -60,7 +59,6 @@ class ConnectionLimits:
     head_bytes: int = 32 << 10
 
 
-_RELEASE = 20.0  # seconds between two times that memory is given back, where there were requests
 _LOOK = 0.25  # seconds between two looks at whether a half-closed client is still there
 _LOOKS_A_PROBE = 20
 _SEND_BUFFER = 128 << 10  # bytes in the system for a client that does not read; left alone it grows to megabytes
@@ -283,14 +281,25 @@ class Server(uvicorn.Server):
 
     Args:
         drain: seconds that running requests may take to finish when the server is told to stop.
+        drain_delay: seconds before that, in which new requests are still taken while `/health` says that the server
+            ends: for balancers that only notice it there. A second SIGTERM cuts them short.
+        ready: is told the server's URL when requests are taken.
     """
 
     def __init__(
-        self, app: FastAPI, *, drain: float = 30.0, limits: ConnectionLimits | None = None, log_level: str = "info"
+        self,
+        app: FastAPI,
+        *,
+        drain: float = 30.0,
+        drain_delay: float = 0.0,
+        limits: ConnectionLimits | None = None,
+        log_level: str = "info",
+        ready: Callable[[str], None] = lambda url: None,
     ) -> None:
         limits = limits or ConnectionLimits()
         self._service: Service = app.state.service
-        self._drain = drain
+        self._drain, self._drain_delay, self._ready = drain, drain_delay, ready
+        self._hurried = False
         protocol: Any = partial(Connection, limits=limits, service=self._service)
         config = uvicorn.Config(
             app,
@@ -307,25 +316,22 @@ class Server(uvicorn.Server):
         names = ", ".join(self._service.models)
         keys = self._service.keys
         log.info("No API key is needed" if keys is None else f"An API key is needed; there are {len(keys.keys)}")
-        for one in sockets or ():
+        for number, one in enumerate(sockets or ()):
             host, port = one.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             log.info("chatglm is running on http://%s:%d (%s); press Ctrl-C to stop", shown, port, names)
-
-        self._releasing = asyncio.create_task(self._release_memory())
-
-    async def _release_memory(self) -> None:
-        """Give memory back that threads have kept for large requests."""
-        seen = 0
-        while True:
-            await asyncio.sleep(_RELEASE)
-            if seen != self.server_state.total_requests:
-                seen = self.server_state.total_requests
-                await asyncio.to_thread(memory.release)
+            if not number:
+                here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
+                self._ready(f"http://{here}:{port}")
+        _tell_systemd("READY=1")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._releasing.cancel()
         drain, tasks, connections = self._service.drain, self.server_state.tasks, self.server_state.connections
+        _tell_systemd("STOPPING=1")
+        if self._drain_delay:
+            drain.announce()
+            log.info("Taking requests for %g more seconds, while /health says that the server ends", self._drain_delay)
+            await _until(lambda: self._hurried, self._drain_delay)
         drain.begin()
         for connection in list(connections):
             connection.shutdown()
@@ -365,7 +371,20 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
             os._exit(130)  # a second Ctrl-C: at once, whatever is under way
+        self._hurried = self.should_exit
         self.should_exit = True
+
+
+def _tell_systemd(state: str) -> None:
+    """Tell a service manager that waits for it (`Type=notify`) how the server is; `man sd_notify` has the protocol."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+            one.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+    except OSError as error:
+        log.warning("NOTIFY_SOCKET=%s cannot be used: %s", address, error)
 
 
 async def _until(true: Callable[[], bool], seconds: float) -> None:

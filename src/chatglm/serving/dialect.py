@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import shlex
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -33,7 +36,6 @@ __all__ = [
     "Dialect",
     "EventStream",
     "Strict",
-    "all_of",
     "dialect_route",
     "failure_within",
     "first_of",
@@ -57,7 +59,8 @@ class Dialect:
         render: writes an error as the dialect's clients expect it.
         owns: a regular expression: paths whose errors have this dialect's shape, even where no route answers.
         base: path of the base URL that its clients are given.
-        example: path and body of a request that works; the body gets the `model`. `chatglm serve` shows it as `curl`.
+        example: path and body of a request that works; the body gets the `model`, unless the path has it as `{model}`.
+            `chatglm serve` and the start page show it as `curl`.
     """
 
     name: str
@@ -68,13 +71,27 @@ class Dialect:
     base: str
     example: tuple[str, Mapping[str, Any]]
 
+    def curl(self, url: str, model: str, *, key: bool = False, between: str = " ") -> str:
+        """The example as a command for a shell.
+
+        Args:
+            url: of the server, without a slash at its end.
+            model: a name that it serves.
+            key: whether the server needs an API key; the command takes it from CHATGLM_API_KEY.
+            between: what stands between the parts of the command.
+        """
+        path, fields = self.example
+        body = fields if "{model}" in path else {"model": model, **fields}
+        parts = [f"curl {shlex.quote(url + path.replace('{model}', quote(model, safe='')))}"]
+        parts += ['-H "Authorization: Bearer $CHATGLM_API_KEY"'] * key
+        parts += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}"]
+        return between.join(parts)
+
 
 def _document(schema: dict[str, Any], model: type[Any]) -> None:
     """Say in the OpenAPI document what `Strict` accepts besides the fields of a model."""
-    forbids = model.model_config.get("extra") == "forbid"
-    # Where other fields are allowed, a hint with another value than the neutral one is such a field.
-    schema["properties"] = {**model.hints.document(neutral=forbids), **schema.get("properties", {})}
-    if forbids:
+    schema["properties"] = {**model.hints.document(), **schema.get("properties", {})}
+    if model.model_config.get("extra") == "forbid":
         schema["additionalProperties"] = {"type": "null"}
 
 
@@ -135,7 +152,7 @@ def dialect_route(
                     if self.body_field is not None:
                         _check_type(request.headers.get("content-type"), any_type)
                         body = await bodies.read(request, service.limits)
-                        request = _ParsedRequest(request, await bodies.parse(body, service.limits, service.parsing))
+                        request = _ParsedRequest(request, await bodies.parse(body, service.limits))
                         del body
                     response = await handle(request)
                 except (ClientGoneError, ClientDisconnect):
@@ -208,24 +225,16 @@ async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
         await _cancel(working, leaving, ending)
 
 
-async def all_of(request: Request, deltas: AsyncGenerator[Result]) -> list[Result]:
-    """All deltas, for a client that stays."""
-    read: list[Result] = []
-
-    async def work() -> None:
-        async with contextlib.aclosing(deltas):
-            async for delta in deltas:
-                read.append(delta)
-
-    await until_gone(request, work())
-    return read
-
-
 async def whole_of(request: Request, deltas: AsyncGenerator[Delta]) -> tuple[Answer, ...]:
     """All answers, for a client that stays."""
     transcript = Transcript()
-    for delta in await all_of(request, deltas):
-        transcript.add(delta)
+
+    async def read() -> None:
+        async with contextlib.aclosing(deltas):
+            async for delta in deltas:
+                transcript.add(delta)
+
+    await until_gone(request, read())
     return transcript.answers()
 
 
@@ -254,18 +263,15 @@ def failure_within(error: Exception) -> Failure:
     return failure_of(error)
 
 
-async def note_unenforced(served: Served, options: Options, field: str = "response_format") -> None:
+async def note_unenforced(served: Served, options: Options) -> None:
     """Say in the response which keywords of schemas the answer is not held to.
-
-    Args:
-        field: of the request that holds the response format.
 
     Raises:
         InputError, UnsupportedError: a schema is wrong, or cannot be held.
     """
     if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
         for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
-            note_dropped(what.replace("response_format", field, 1))
+            note_dropped(what)
 
 
 class EventStream(StreamingResponse):

@@ -46,6 +46,7 @@ def _history(value: Any) -> Any:
 class _Question(Strict):
     hints = REQUEST
 
+    model: str | None = Field(None, description="default: the first")
     prompt: str
     history: Annotated[list[Turn] | list[_Entry], OneOf(_history)] | None = Field(
         None, description="the dialogue so far: pairs (prompt, response), or messages as ChatGLM3's history has them"
@@ -77,16 +78,15 @@ def _render(failure: Failure) -> Response:
 
 
 def _router(service: Service) -> APIRouter:
-    """Answers with the first model."""
     routes = APIRouter(tags=["api.py"], route_class=dialect_route("legacy", service, _render, any_type=True))
 
-    refusals: dict[int | str, dict[str, Any]] = {status: {"model": _Refusal} for status in (400, 429, 500, 502)}
+    refusals: dict[int | str, dict[str, Any]] = {status: {"model": _Refusal} for status in (400, 404, 429, 500, 502)}
 
     @routes.post("/", response_model=_Reply, responses=refusals)
     async def answer(question: _Question, request: Request) -> Response:
         """A prompt and a history in, a response and a history out, as `api.py` does."""
         caller = caller_of(request)
-        served = await service.find(None, caller)
+        served = await service.find(question.model, caller)
         history: list[Any] = [
             turn.model_dump(exclude_defaults=True) if isinstance(turn, _Entry) else turn
             for turn in question.history or ()
@@ -98,9 +98,11 @@ def _router(service: Service) -> APIRouter:
             if by_role
             else messages_from_pairs(history, question.prompt)
         )
+        # What is at another server cannot be counted here.
+        default = None if served.assistant.context is None else 2048
         params = {
             "max_new_tokens": None,
-            "max_length": 2048 if question.max_length is None else question.max_length,
+            "max_length": default if question.max_length is None else question.max_length,
             "top_p": 0.7 if question.top_p is None else question.top_p,
             "temperature": 0.95 if question.temperature is None else question.temperature,
         }

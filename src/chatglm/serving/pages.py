@@ -9,6 +9,8 @@ from typing import Any
 
 from starlette.responses import HTMLResponse
 
+from chatglm.serving.dialect import Dialect
+
 __all__ = ["docs_page", "start_page"]
 
 _STYLE = """
@@ -43,25 +45,26 @@ def _page(title: str, body: str) -> HTMLResponse:
     return HTMLResponse(html, headers=_HEADERS)
 
 
-def start_page(version: str, models: Iterable[str], base: str) -> HTMLResponse:
+def start_page(
+    version: str, models: Iterable[str], url: str, dialects: Iterable[Dialect], *, key: bool = False
+) -> HTMLResponse:
     """What a browser shows that opens the server's address.
 
     Args:
         models: names that requests may give, the default first.
-        base: URL of this server, without a slash at its end.
+        url: of this server, without a slash at its end.
+        dialects: that it speaks.
+        key: whether requests need an API key.
     """
     names = list(models)
-    request = {"model": names[0], "messages": [{"role": "user", "content": "你好"}]}
-    example = (
-        f"curl {base}/v1/chat/completions \\\n  -H 'Content-Type: application/json' \\\n"
-        f"  -d '{json.dumps(request, ensure_ascii=False)}'"
+    spoken = "\n".join(
+        f"<h3>{escape(dialect.title)}: <code>{escape(url + dialect.base)}</code></h3>\n<pre><code>"
+        + escape(dialect.curl(url, names[0], key=key, between=" \\\n  "))
+        + "</code></pre>"
+        for dialect in dialects
     )
+    needed = ("an API key is needed", "需要 API key") if key else ("any API key will do", "API key 任意")
     rows = (
-        (
-            "/v1",
-            "OpenAI's interface: set this as base URL; any API key will do",
-            "OpenAI 接口：填作 base URL，API key 任意",
-        ),
         ("/v1/models", "models on offer", "可用的模型"),
         ("/docs", "all routes and fields", "全部路由与字段"),
         ("/openapi.json", "the same for programs", "机器可读的接口文档"),
@@ -69,7 +72,7 @@ def start_page(version: str, models: Iterable[str], base: str) -> HTMLResponse:
         ("/metrics", "figures for Prometheus", "Prometheus 指标"),
     )
     table = "\n".join(
-        f'<tr><td>{f"<code>{path}</code>" if path == "/v1" else f"""<a href="{path}"><code>{path}</code></a>"""}</td>'
+        f'<tr><td><a href="{path}"><code>{path}</code></a></td>'
         f'<td>{english}<br><span class="quiet" lang="zh">{chinese}</span></td></tr>'
         for path, english, chinese in rows
     )
@@ -86,10 +89,10 @@ def start_page(version: str, models: Iterable[str], base: str) -> HTMLResponse:
 <table>
 {table}
 </table>
-<h2>Try it <span class="quiet" lang="zh">试一试</span></h2>
-<pre><code>{escape(example)}</code></pre>
-<p class="quiet"><code>POST /</code> answers as <code>api.py</code> of ChatGLM-6B and ChatGLM2-6B does.<br>
-<span lang="zh"><code>POST /</code> 与 ChatGLM-6B、ChatGLM2-6B 的 <code>api.py</code> 兼容。</span></p>""",
+<h2>Interfaces and their base URLs <span class="quiet" lang="zh">接口与 base URL</span></h2>
+<p>Give a client the base URL of its interface; {needed[0]}. <span class="quiet" lang="zh">将 base URL
+填入客户端；{needed[1]}。</span></p>
+{spoken}""",
     )
 
 

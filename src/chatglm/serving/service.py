@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,17 +40,25 @@ class Served:
 
 
 class Drain:
-    """How a server ends: it takes no new requests, waits for those that run, and at last ends them."""
+    """How a server ends: `/health` says so, it takes no new requests, waits for those that run, and at last ends them.
+
+    Attributes:
+        announced: `/health` says so.
+        begun: new requests are refused.
+        over: what still runs is ended.
+    """
 
     def __init__(self) -> None:
-        self.begun = False
-        self.over = False
+        self.announced = self.begun = self.over = False
         self.when_begun: list[Callable[[], None]] = []
         self._waiting: set[asyncio.Future[None]] = set()
 
+    def announce(self) -> None:
+        self.announced = True
+
     def begin(self) -> None:
         if not self.begun:
-            self.begun = True
+            self.announced = self.begun = True
             for call in self.when_begun:
                 call()
 
@@ -86,7 +93,6 @@ class Service:
         home: folder of what is stored; None: `chatglm.home.home_path()`.
 
     Attributes:
-        parsing: one thread for large bodies. Several would take turns, each with the memory of its body.
         calls: requests of the server to itself.
         tasks: requests that are answered later.
     """
@@ -100,7 +106,7 @@ class Service:
         encoders: Mapping[str, Encoder] | None = None,
         home: Path | None = None,
     ) -> None:
-        if not assistants and not encoders:
+        if not assistants:
             raise InputError("create_app: no models given")
         contexts = [assistant.context for assistant in assistants.values()]
         known = [context for context in contexts if context is not None]
@@ -114,7 +120,6 @@ class Service:
                 self.models.setdefault(adapter, Served(adapter, assistant, adapter))
         self.metrics = Metrics(assistants)
         self.drain = Drain()
-        self.parsing = ThreadPoolExecutor(1, "chatglm-bodies")
         self.calls = Calls()
         self.storage = Storage(home)
         self.tasks = Tasks(self.storage, self._work, self._model_of)
@@ -216,12 +221,6 @@ class Service:
         """The model for rerank that is meant; as `encoder`."""
         found, encoder = self._encoder(name, caller, Reranker)
         return ServedReranker(found, encoder, caller, self.metrics)
-
-    async def any_encoder(self, name: str | None, caller: Caller) -> Encoder | None:
-        """The encoder of this name, of either kind; None: there is none."""
-        key = self.key_of(caller)
-        encoder = self.encoders.get(name or "")
-        return encoder if key is None or name is None or key.allows(name) else None
 
     def _encoder(self, name: str | None, caller: Caller, kind: type[EncoderKind]) -> tuple[str, EncoderKind]:
         what, option = ("embeddings", "--embedding") if kind is Embedder else ("rerank", "--rerank")
