@@ -232,3 +232,32 @@ def test_stop_ids_must_be_there(demo: Writer) -> None:
     for stops in (set(), {len(demo.tokens)}):
         with pytest.raises(InputError, match="stop_ids"):
             Grammars(demo.tokens, stops)
+
+
+def test_what_is_kept_is_bounded(demo: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled grammars grow with the tokens that are taken by them: those that have grown most are compiled again."""
+    grammars = Grammars(demo.tokens, demo.stop_ids)
+    monkeypatch.setattr("chatglm.engine.constraint._KEPT_TOKENS", 300)
+    compiled: list[str] = []
+    compile_one = grammars._compile
+    monkeypatch.setattr(grammars, "_compile", lambda text, *rest: (compiled.append(text), compile_one(text, *rest))[1])
+    proven: list[str] = []
+    prove = grammars._prover.prove
+    monkeypatch.setattr(grammars._prover, "prove", lambda text: (proven.append(text), prove(text)))
+    token = demo.tokens.index(b"a")
+
+    def take(length: int, tokens: int) -> None:
+        constraint = grammars.regex(f"a{{{length}}}")
+        for _ in range(tokens):
+            constraint.accept(token)
+
+    for _ in range(5):
+        take(200, 200)
+        take(100, 10)
+    assert len(compiled) == 4  # the first is forgotten after 400 tokens, twice
+    assert len(proven) == 2
+    monkeypatch.setattr("chatglm.engine.constraint._KEPT_TEXT", 1000)
+    for length in range(1, 20):
+        take(length, 0)
+    assert sum(kept.size for kept in grammars._compiled.values()) <= 1000
+    assert grammars._compiled

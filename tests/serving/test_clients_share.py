@@ -11,6 +11,7 @@ from scripted import Writer
 BODIES = {
     "/v1/chat/completions": {"model": "demo", "messages": [{"role": "user", "content": "q"}]},
     "/v1/completions": {"model": "demo", "prompt": ["a", "b"]},
+    "/v1/messages": {"model": "demo", "max_tokens": 5, "messages": [{"role": "user", "content": "q"}]},
     "/": {"prompt": "q"},
 }
 
@@ -28,7 +29,7 @@ def test_every_dialect_says_who_asks(over: Any, write: Writer) -> None:
             for path, body in BODIES.items():
                 assert httpx.post(url + path, json=body, headers=headers).status_code == 200
     asked = [each.client for each in engine.asked]
-    assert asked[:16] == asked[16:]  # the same caller is the same client
-    assert [len(set(asked[start : start + 4])) for start in range(0, 16, 4)] == [1] * 4  # in every dialect
+    assert asked[:20] == asked[20:]  # the same caller is the same client
+    assert [len(set(asked[start : start + 5])) for start in range(0, 20, 5)] == [1] * 4  # in every dialect
     assert len(set(asked)) == 4
     assert not any("one" in client or "Bearer" in client for client in asked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -10,16 +12,26 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from chatglm.assistant import Assistant
+from chatglm.encoders import Embedder, Reranker
 from chatglm.serving.app import create_app
 from scripted import ScriptedEngine, Writer
+from tiny_encoders import make_reranker, make_sentence
+
+MODELS = {"embeddings": "texts", "rerank": "ranks"}
+"""Of routes that need another model than `demo`."""
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_it_is_kept(write: Writer, mode: GenerationMode) -> None:
+def test_it_is_kept(write: Writer, mode: GenerationMode, tmp_path: Path) -> None:
     """Requests that fit the document are answered, others refused, and every answer fits it."""
     engine = ScriptedEngine(write.say("a short answer"), pace=100, context=1 << 20)
-    with Assistant(write.form, engine) as assistant:  # type: ignore[arg-type]
-        document = schemathesis.openapi.from_asgi("/openapi.json", create_app({"demo": assistant}))
+    with (
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        Embedder.load(make_sentence(tmp_path / "texts", prompts={"query": ""}), dimensions=None) as texts,
+        Reranker.load(make_reranker(tmp_path / "ranks")) as ranks,
+    ):
+        app = create_app({"demo": assistant}, encoders={"texts": texts, "ranks": ranks})
+        document = schemathesis.openapi.from_asgi("/openapi.json", app)
         seen = set()
         for found in document.get_all_operations():
             operation = found.ok()
@@ -28,7 +40,8 @@ def test_it_is_kept(write: Writer, mode: GenerationMode) -> None:
             @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
             def check(case: schemathesis.Case) -> None:
                 if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
-                    case.body["model"] = "demo"  # else every request would end at an unknown model
+                    # Else every request would end at an unknown model.
+                    case.body["model"] = next((name for end, name in MODELS.items() if case.path.endswith(end)), "demo")
                 if "model" in case.path_parameters:
                     case.path_parameters["model"] = "demo"
                 seen.add((case.method, case.path))

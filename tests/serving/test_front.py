@@ -88,7 +88,7 @@ def test_models_without_their_prefix(plain: httpx.Client) -> None:
         ("POST", "/openai/deployments/gpt-4/chat/completions", 'use POST /v1/chat/completions and "model": "gpt-4" in'),
         ("POST", "/openai/v1/chat/completions", "use POST /v1/chat/completions"),
         ("POST", "/api/chat/completions", "use POST /v1/chat/completions"),
-        ("POST", "/v1/embeddings", "this server has POST /v1/chat/completions"),
+        ("POST", "/v1/audio/speech", "this server has POST"),
         ("GET", "/redoc", "/docs"),
         ("POST", "/nothing", "/v1/completions"),
     ],

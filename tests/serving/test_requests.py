@@ -155,7 +155,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     (said({"content": 5}), "messages[0].content", "invalid_value", "must be a string or a list of text parts; got 5"),
     (said({"": 5}), 'messages[0][""]', "unknown_field", "unknown field"),
     (said({"user": 5}), "messages[0].user", "unknown_field", "unknown field"),
-    (said({"content": ["x"]}), "messages[0].content[0]", "invalid_value", "must be an object with `type` and `text`"),
+    (said({"content": ["x"]}), "messages[0].content[0]", "invalid_value", "must be an object with a `type`"),
     (said({"content": [{"type": "text"}]}), "messages[0].content[0].text", "missing", "required"),
     *(
         (said({"content": [{"type": "text", "text": "x"}, {"type": kind}]}), "messages[0].content[1]", "unsupported", w)

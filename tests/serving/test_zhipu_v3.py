@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -263,3 +264,40 @@ def test_characterglm(checkpoint: Any) -> None:
         )
         assert whole.json()["choices"][0]["message"]["content"] == "想听什么歌？"
         assert engine.asked[2].ids == engine.asked[0].ids
+
+
+def result_of(url: str, task: str) -> Any:
+    end = time.monotonic() + 60
+    while True:
+        found = httpx.get(f"{url}{BASE}/-/async-invoke/{task}").json()
+        assert (found["code"], found["msg"], found["success"]) == (200, "操作成功", True)
+        if found["data"]["task_status"] != "PROCESSING":
+            return found["data"]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_answers_that_come_later(over: Over, write: Writer) -> None:
+    url, _ = over(write.say("好的"))
+    begun = post(url, {**ASK, "request_id": "r", "return_type": "text"}, "/demo/async-invoke").json()
+    task = begun["data"]["task_id"]
+    assert begun == {
+        "code": 200,
+        "msg": "操作成功",
+        "data": {"request_id": "r", "task_id": task, "task_status": "PROCESSING"},
+        "success": True,
+    }
+    found = result_of(url, task)
+    assert found.pop("usage")["completion_tokens"] == write.counted("好的")
+    choices = [{"role": "assistant", "content": "好的"}]
+    assert found == {"request_id": "r", "task_id": task, "task_status": "SUCCESS", "choices": choices}
+
+    long = {"prompt": "word " * 900}
+    found = result_of(url, post(url, long, "/demo/async-invoke").json()["data"]["task_id"])
+    assert found["task_status"] == "FAIL"
+    assert found["error"]["code"] == 1261
+    for model, change, code, _ in REFUSED[:5]:
+        refused = post(url, {**ASK, **change}, f"{model}/async-invoke")
+        assert (refused.status_code, refused.json()["code"], refused.json()["success"]) == (200, code, False)
+    gone = httpx.get(f"{url}{BASE}/-/async-invoke/none")
+    assert (gone.status_code, gone.json()["code"], gone.json()["success"]) == (200, 1222, False)

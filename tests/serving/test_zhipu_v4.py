@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -291,3 +292,53 @@ def test_a_dialogue_with_tool_results(over: Over, write: Writer) -> None:
     assert post(url, {**ASK, "messages": messages}).status_code == 200
     said = [*messages_from_pairs([], "天气"), Message("assistant", ""), Message("observation", "晴", tool_call_id="c")]
     assert engine.asked[0].ids == write.form.prompt(said)
+
+
+def result_of(url: str, task: str) -> Any:
+    end = time.monotonic() + 60
+    while (found := httpx.get(f"{url}{BASE}/async-result/{task}").json())["task_status"] == "PROCESSING":
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def test_answers_that_come_later(over: Over, write: Writer) -> None:
+    url, engine = over(write.say("好的"), write.call(("get_weather", {"city": "北京"})))
+    options = {"user_id": "u", "stream": True, "tools": [{"type": "web_search", "web_search": {"enable": False}}]}
+    begun = post(url, {**ASK, **options, "request_id": "r-1"}, "/async/chat/completions")
+    assert "stream" in begun.headers["x-chatglm-ignored"].split(", ")
+    task = begun.json().pop("id")
+    assert begun.json() == {"id": task, "request_id": "r-1", "model": "demo", "task_status": "PROCESSING"}
+    found = result_of(url, task)
+    assert found.pop("usage")["completion_tokens"] == write.counted("好的")
+    assert found.pop("created")
+    message = {"role": "assistant", "content": "好的"}
+    assert found == {
+        "id": task,
+        "request_id": "r-1",
+        "model": "demo",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "task_status": "SUCCESS",
+    }
+    assert result_of(url, task)["choices"][0]["message"] == message
+    assert len(engine.asked) == 1
+
+    second = post(url, {**ASK, "tools": [TOOL], "meta": META}, "/async/chat/completions").json()
+    found = result_of(url, second["id"])
+    assert found["request_id"] == second["request_id"]
+    assert found["choices"][0]["finish_reason"] == "tool_calls"
+    form = write.form.with_persona(Persona(**META))
+    assert engine.asked[1].ids == form.prompt([Message("user", "你好")], [TOOL])
+
+
+def test_answers_that_never_come(over: Over, write: Writer) -> None:
+    url, _ = over(write.say("好"))
+    long = {**ASK, "messages": [{"role": "user", "content": "word " * 900}]}
+    found = result_of(url, post(url, long, "/async/chat/completions").json()["id"])
+    assert found["task_status"] == "FAIL"
+    assert found["error"]["code"] == "1261"
+    for change, code in (({"model": "x"}, "1211"), ({"messages": []}, "1214"), ({"tool_choice": "f"}, "1214")):
+        refused = post(url, {**ASK, **change}, "/async/chat/completions")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
+    gone = httpx.get(url + BASE + "/async-result/none")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "1222")

@@ -254,21 +254,22 @@ def _text_part(part: Any, where: str) -> str:
     raise InputError(f"{where}.content: a part must be an object with `type` and `text`, got {type(part).__name__}")
 
 
-def unreadable_part(kind: Any) -> str:
-    """Say why a part of a message's content that is not text cannot be read.
+def unreadable_part(kind: Any, supported: Sequence[str] = ("text",)) -> str:
+    """Say why a part of a message's content cannot be read.
 
     Args:
         kind: the part's `type`.
+        supported: types that can be read there.
     """
-    if kind == "text":
+    if kind == "text" and "text" in supported:
         return "a part of type text needs a `text`, which must be a string"
     for medium, kinds in _MEDIA.items():
         if kind in kinds:
             return f"{medium} not supported by this model; send text"
     for api, kinds in _PARTS_ELSEWHERE.items():
-        if kind in kinds:
+        if kind in kinds and supported == ("text",):
             return f"parts of type {kind} belong to {api}; here use type text"
-    return f"parts of type {kind!r:.40} are not supported; supported: text"
+    return f"parts of type {kind!r:.40} are not supported; supported: {', '.join(supported)}"
 
 
 _MEDIA = {

@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,11 @@ __all__ = ["Constraint", "Form", "Grammars"]
 
 _KEPT = 256
 """Compiled grammars that are kept, and refusals of others."""
+_KEPT_TEXT, _KEPT_TOKENS = 2 << 20, 1 << 15
+"""Their characters together, and the tokens that answers have taken by them. A compiled grammar is up to 40 bytes for a
+character, and grows by up to 7 KB with a token."""
+_PROVEN = 4096
+"""Grammars that need no trial when they are compiled again."""
 _REFUSED = 300.0
 """Seconds that a refusal is kept."""
 _CREDIT, _EARNED = 0.5, 0.01
@@ -80,6 +85,22 @@ class Form:
     lead: str = ""
 
 
+@dataclass(eq=False)
+class _Kept:
+    """A grammar that is compiled, or refused, once for all who ask.
+
+    Attributes:
+        size: characters of its text.
+        until: `time.monotonic()`; afterwards it is compiled again.
+        tokens: that answers have taken by it.
+    """
+
+    size: int
+    until: float = float("inf")
+    made: Future[Any] = field(default_factory=Future)
+    tokens: int = 0
+
+
 class Grammars:
     """Makes constraints over one vocabulary; what was compiled is kept for the next request with the same grammar.
 
@@ -107,7 +128,8 @@ class Grammars:
         self._tokenizer = vocabulary_of(llguidance, tokens, stop_ids)
         self._prover = Prover(tokens, stop_ids)
         self._lock = threading.Lock()
-        self._compiled: OrderedDict[bytes, tuple[float, Future[Any]]] = OrderedDict()
+        self._compiled: OrderedDict[bytes, _Kept] = OrderedDict()  # the latest used one last
+        self._proven: OrderedDict[bytes, None] = OrderedDict()
 
     def json_schema(self, schema: Mapping[str, Any] | bool | Held, lead: str = "") -> Constraint:
         """JSON that a schema describes; `{"type": "object"}` is any JSON object.
@@ -192,7 +214,8 @@ class Grammars:
             grammars.append({"name": f"body{number}", **json.loads(form.body)})
         grammars[0]["lark_grammar"] = "\n".join(rules)
         whole = json.dumps({"grammars": grammars}, ensure_ascii=False)
-        return _Matched(self._matcher(whole, forms[0].kind).deep_copy())
+        kept = self._matcher(whole, forms[0].kind)
+        return _Matched(kept.made.result().deep_copy(), kept)
 
     def begun_calls(self, form: Form, names: Collection[str], header: int | None) -> Constraint:
         """Any text; but a message whose first line is one of the names is what the form says.
@@ -215,38 +238,54 @@ class Grammars:
             raise InputError("regular expression: has text that is not Unicode (half of a surrogate pair)") from None
         return str(compiled["grammars"][0]["lark_grammar"])
 
-    def _matcher(self, grammar: str, kind: str) -> Any:
+    def _matcher(self, grammar: str, kind: str) -> _Kept:
         """Compiled, or refused, once for all who ask."""
         digest = hashlib.sha256(grammar.encode()).digest()
         with self._lock:
-            until, made = self._compiled.get(digest, (0.0, Future()))
-            mine = time.monotonic() >= until
-            if mine:
-                made = Future()
-                self._compiled[digest] = (float("inf"), made)
+            kept = self._compiled.get(digest)
+            mine = kept is None or time.monotonic() >= kept.until
+            if kept is None or mine:
+                kept = self._compiled[digest] = _Kept(len(grammar))
             self._compiled.move_to_end(digest)
-            while len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
+            self._forget()
         if mine:
             try:
-                made.set_result(self._compile(grammar, kind))
+                kept.made.set_result(self._compile(grammar, kind, digest))
             except BaseException as error:
-                kept = _REFUSED if isinstance(error, InputError | UnsupportedError) else 0.0
-                with self._lock:
-                    if digest in self._compiled:
-                        self._compiled[digest] = (time.monotonic() + kept, made)
-                made.set_exception(error)
+                refused = isinstance(error, InputError | UnsupportedError)
+                kept.until, kept.size = time.monotonic() + (_REFUSED if refused else 0.0), 0
+                kept.made.set_exception(error)
                 raise
         try:
-            return made.result()
+            kept.made.result()
         except (InputError, UnsupportedError, QueueFullError) as error:
             raise type(error)(str(error)) from None  # an exception of its own for each who asked
+        return kept
 
-    def _compile(self, grammar: str, kind: str) -> Any:
-        try:
-            self._prover.prove(grammar)
-        except ChatGLMError as error:
-            raise type(error)(f"{kind}: {error}") from None
+    def _forget(self) -> None:
+        """Keep what is kept within its bounds."""
+        text = sum(kept.size for kept in self._compiled.values())
+        while self._compiled and (len(self._compiled) > _KEPT or text > _KEPT_TEXT):
+            _, kept = self._compiled.popitem(last=False)
+            text -= kept.size
+        tokens = sum(kept.tokens for kept in self._compiled.values())
+        while tokens > _KEPT_TOKENS:
+            digest, kept = max(self._compiled.items(), key=lambda item: item[1].tokens)
+            tokens -= kept.tokens
+            del self._compiled[digest]
+
+    def _compile(self, grammar: str, kind: str, digest: bytes) -> Any:
+        with self._lock:
+            proven = digest in self._proven
+        if not proven:
+            try:
+                self._prover.prove(grammar)
+            except ChatGLMError as error:
+                raise type(error)(f"{kind}: {error}") from None
+            with self._lock:
+                self._proven[digest] = None
+                while len(self._proven) > _PROVEN:
+                    self._proven.popitem(last=False)
         matcher = _guarded(
             lambda: self._library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits_of(self._library))
         )
@@ -258,8 +297,8 @@ class Grammars:
 class _Matched:
     """A constraint that llguidance keeps the state of."""
 
-    def __init__(self, matcher: Any, credit: float = _CREDIT) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, kept: _Kept, credit: float = _CREDIT) -> None:
+        self._matcher, self._kept = matcher, kept
         self._credit = credit
 
     def allow(self, scores: Tensor) -> None:
@@ -280,6 +319,7 @@ class _Matched:
             if "satisfy the grammar" in self._matcher.get_error():
                 raise InputError(f"token {token} is not allowed by the output's grammar at this place")
             raise self._given_up()
+        self._kept.tokens += 1
         self._pay(begin)
 
     def _pay(self, begin: float) -> None:
@@ -294,7 +334,7 @@ class _Matched:
         return bool(self._matcher.is_stopped())
 
     def fork(self) -> Constraint:
-        return _Matched(self._matcher.deep_copy(), self._credit)
+        return _Matched(self._matcher.deep_copy(), self._kept, self._credit)
 
     def free(self, ahead: Sequence[int]) -> bool:
         return False

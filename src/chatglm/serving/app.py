@@ -21,7 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from chatglm.assistant import BaseAssistant
-from chatglm.serving import legacy, openai, zhipu
+from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
 from chatglm.serving.bodies import Limits
 from chatglm.serving.dialect import Dialect
 from chatglm.serving.encoding import Encoder
@@ -34,8 +34,16 @@ from chatglm.serving.service import Service
 
 __all__ = ["DIALECTS", "create_app"]
 
-DIALECTS: tuple[Dialect, ...] = (openai.DIALECT, zhipu.V4, zhipu.V3_STREAM, zhipu.V3, legacy.DIALECT)
-"""The first one's errors are given where no dialect owns a path; of several that own one, the first one's."""
+DIALECTS: tuple[Dialect, ...] = (
+    anthropic.DIALECT,
+    rerank.DIALECT,
+    openai.DIALECT,
+    zhipu.V4,
+    zhipu.V3_STREAM,
+    zhipu.V3,
+    legacy.DIALECT,
+)
+"""Of several that own a path, the first. Where none does, errors have OpenAI's shape."""
 
 
 _REFUSED = {
@@ -163,9 +171,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _render(path: str, failure: Failure) -> Response:
-    """In the shape of the dialect that the path belongs to."""
+    """In the shape of the dialect that the path belongs to, or else in OpenAI's."""
     found = (dialect for dialect in DIALECTS if re.fullmatch(dialect.owns, path))
-    return next(found, DIALECTS[0]).render(failure)
+    return next(found, openai.DIALECT).render(failure)
 
 
 def _said(failure: Failure, message: str) -> Failure:

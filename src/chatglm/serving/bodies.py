@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = ["BodyError", "Limits", "parse", "read"]
 
 _BYTES_PER_TOKEN = 16
 _DIGITS = 100
-_INLINE = 1 << 16  # bytes; larger bodies are parsed in a thread, so that nobody waits
+_INLINE = 1 << 16  # bytes; larger bodies are parsed in a thread, so that the event loop goes on
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,18 @@ def _too_large(limits: Limits) -> BodyError:
     return BodyError(f"the body is too large; this server takes at most {limits.body:,} bytes", "too_large", 413)
 
 
-async def parse(body: bytes, limits: Limits) -> dict[str, Any]:
+async def parse(body: bytes, limits: Limits, executor: Executor | None = None) -> dict[str, Any]:
     """The JSON object that a body is.
+
+    Args:
+        executor: where large bodies are parsed; None: the event loop's.
 
     Raises:
         BodyError: it is none, or exceeds a limit; the message says which.
     """
-    return _parse(body, limits) if len(body) <= _INLINE else await asyncio.to_thread(_parse, body, limits)
+    if len(body) <= _INLINE:
+        return _parse(body, limits)
+    return await asyncio.get_running_loop().run_in_executor(executor, _parse, body, limits)
 
 
 def _parse(body: bytes, limits: Limits) -> dict[str, Any]:

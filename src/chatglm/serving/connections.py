@@ -30,6 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from chatglm.errors import InputError
+from chatglm.serving import memory
 from chatglm.serving.service import OVERLOADED, Service
 
 __all__ = ["Connection", "ConnectionLimits", "Server", "bind", "run"]
@@ -59,6 +60,7 @@ class ConnectionLimits:
     head_bytes: int = 32 << 10
 
 
+_RELEASE = 20.0  # seconds between two times that memory is given back, where there were requests
 _LOOK = 0.25  # seconds between two looks at whether a half-closed client is still there
 _LOOKS_A_PROBE = 20
 _SEND_BUFFER = 128 << 10  # bytes in the system for a client that does not read; left alone it grows to megabytes
@@ -325,7 +327,19 @@ class Server(uvicorn.Server):
                 self._ready(f"http://{here}:{port}")
         _tell_systemd("READY=1")
 
+        self._releasing = asyncio.create_task(self._release_memory())
+
+    async def _release_memory(self) -> None:
+        """Give memory back that threads have kept for large requests."""
+        seen = 0
+        while True:
+            await asyncio.sleep(_RELEASE)
+            if seen != self.server_state.total_requests:
+                seen = self.server_state.total_requests
+                await asyncio.to_thread(memory.release)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._releasing.cancel()
         drain, tasks, connections = self._service.drain, self.server_state.tasks, self.server_state.connections
         _tell_systemd("STOPPING=1")
         if self._drain_delay:

@@ -36,6 +36,7 @@ __all__ = [
     "Dialect",
     "EventStream",
     "Strict",
+    "all_of",
     "dialect_route",
     "failure_within",
     "first_of",
@@ -90,8 +91,10 @@ class Dialect:
 
 def _document(schema: dict[str, Any], model: type[Any]) -> None:
     """Say in the OpenAPI document what `Strict` accepts besides the fields of a model."""
-    schema["properties"] = {**model.hints.document(), **schema.get("properties", {})}
-    if model.model_config.get("extra") == "forbid":
+    forbids = model.model_config.get("extra") == "forbid"
+    # Where other fields are allowed, a hint with another value than the neutral one is such a field.
+    schema["properties"] = {**model.hints.document(neutral=forbids), **schema.get("properties", {})}
+    if forbids:
         schema["additionalProperties"] = {"type": "null"}
 
 
@@ -152,7 +155,7 @@ def dialect_route(
                     if self.body_field is not None:
                         _check_type(request.headers.get("content-type"), any_type)
                         body = await bodies.read(request, service.limits)
-                        request = _ParsedRequest(request, await bodies.parse(body, service.limits))
+                        request = _ParsedRequest(request, await bodies.parse(body, service.limits, service.parsing))
                         del body
                     response = await handle(request)
                 except (ClientGoneError, ClientDisconnect):
@@ -225,16 +228,24 @@ async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
         await _cancel(working, leaving, ending)
 
 
+async def all_of(request: Request, deltas: AsyncGenerator[Result]) -> list[Result]:
+    """All deltas, for a client that stays."""
+    read: list[Result] = []
+
+    async def work() -> None:
+        async with contextlib.aclosing(deltas):
+            async for delta in deltas:
+                read.append(delta)
+
+    await until_gone(request, work())
+    return read
+
+
 async def whole_of(request: Request, deltas: AsyncGenerator[Delta]) -> tuple[Answer, ...]:
     """All answers, for a client that stays."""
     transcript = Transcript()
-
-    async def read() -> None:
-        async with contextlib.aclosing(deltas):
-            async for delta in deltas:
-                transcript.add(delta)
-
-    await until_gone(request, read())
+    for delta in await all_of(request, deltas):
+        transcript.add(delta)
     return transcript.answers()
 
 
@@ -263,15 +274,18 @@ def failure_within(error: Exception) -> Failure:
     return failure_of(error)
 
 
-async def note_unenforced(served: Served, options: Options) -> None:
+async def note_unenforced(served: Served, options: Options, field: str = "response_format") -> None:
     """Say in the response which keywords of schemas the answer is not held to.
+
+    Args:
+        field: of the request that holds the response format.
 
     Raises:
         InputError, UnsupportedError: a schema is wrong, or cannot be held.
     """
     if options.get("tools") or options.get("response_format"):  # reading their schemas takes a while
         for what in await asyncio.to_thread(partial(served.assistant.dropped, **options)):
-            note_dropped(what)
+            note_dropped(what.replace("response_format", field, 1))
 
 
 class EventStream(StreamingResponse):

@@ -14,7 +14,20 @@ from chatglm.params import SamplingParams
 from chatglm.serving.dialect import Strict
 from chatglm.serving.hints import CONTENT_PART
 
-__all__ = ["OPTIONS", "Content", "OneOf", "Strings", "TextPart", "Unsupported", "by_tag", "sampling_option", "wrong"]
+__all__ = [
+    "OPTIONS",
+    "Content",
+    "OneOf",
+    "Strings",
+    "TextPart",
+    "TopK",
+    "Unsupported",
+    "by_tag",
+    "part_of",
+    "sampling_option",
+    "text_or",
+    "wrong",
+]
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -47,6 +60,18 @@ def sampling_option(name: str) -> Any:
     if option.kind == "number":
         bounds["allow_inf_nan"] = False
     return Field(None, description=option.help, **bounds)
+
+
+def _all(value: Any) -> Any:
+    """-1 is vLLM's word for all."""
+    return 0 if value == -1 else value
+
+
+TopK = Annotated[
+    Annotated[int, Field(ge=0)] | None,
+    BeforeValidator(_all, json_schema_input_type=Annotated[int, Field(ge=-1)] | None),
+    Field(description=OPTIONS["top_k"].help + "; -1 is the same"),
+]
 
 
 class OneOf:
@@ -109,26 +134,38 @@ class TextPart(Strict):
     text: str
 
 
-def _part(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise wrong("must be an object with `type` and `text`")
-    if value.get("type") != "text":
-        raise PydanticCustomError("unsupported", "{message}", {"message": unreadable_part(value.get("type"))})
-    return TextPart
+def part_of(branches: Mapping[str, Any]) -> OneOf:
+    """Choose among parts of a message's content by their `type`. Others are refused with the reason: images are not
+    supported."""
+
+    def choose(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise wrong("must be an object with a `type`, such as text")
+        kind = value.get("type")
+        if isinstance(kind, str) and kind in branches:
+            return branches[kind]
+        raise PydanticCustomError("unsupported", "{message}", {"message": unreadable_part(kind, tuple(branches))})
+
+    return OneOf(choose)
 
 
-_Parts = list[Annotated[TextPart, OneOf(_part)]]
+_Parts = list[Annotated[TextPart, part_of({"text": TextPart})]]
 
 
-def _content(value: Any) -> Any:
-    if isinstance(value, str):
-        return str
-    if isinstance(value, list):
-        return _Parts
-    raise wrong("must be a string or a list of text parts")
+def text_or(parts: Any) -> OneOf:
+    """A string, or a list of parts."""
+
+    def choose(value: Any) -> Any:
+        if isinstance(value, str):
+            return str
+        if isinstance(value, list):
+            return parts
+        raise wrong("must be a string or a list of text parts")
+
+    return OneOf(choose)
 
 
-Content = Annotated[str | _Parts, OneOf(_content)]
+Content = Annotated[str | _Parts, text_or(_Parts)]
 """The content of a message."""
 
 

@@ -4,7 +4,7 @@ HEAD and OPTIONS, paths that people get slightly wrong."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.responses import Response
@@ -26,7 +26,7 @@ _ALWAYS = ("/health", "/metrics")
 OPEN = ("/", "/docs", "/openapi.json", "/health")
 """Paths that may be read without a key."""
 
-_OPENAI = r"(chat/completions|completions|models)"
+_OPENAI = r"(chat/completions|completions|embeddings|models)"
 
 
 class Front:
@@ -51,7 +51,7 @@ class Front:
         if scope["type"] != "http" or CALLER in scope.get("state", {}):  # the server's own requests have passed before
             await self._app(scope, receive, send)
             return
-        path = _usual(scope["path"])
+        path = _usual(scope["path"], scope["headers"])
         try:
             self._check(scope, path)
             state = self._authenticate(scope, path)
@@ -106,11 +106,20 @@ class Front:
             raise OverloadedError
 
 
-def _usual(path: str) -> str:
-    """The path that is meant where a base URL was put together wrongly: `//v1/models`, `/v1/v1/models`, `/models`."""
+def _usual(path: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """The path that is meant where a base URL was put together wrongly: `//v1/models`, `/v1/v1/models`, `/models`.
+
+    Anthropic's clients take a base URL with or without `/anthropic`. The list of models, which OpenAI has under the
+    same path, is theirs if they say so by their header.
+    """
     path = re.sub(r"/{2,}", "/", path)
     path = re.sub(r"^(/v1)+(?=/v1(/|$))", "", path)
-    return f"/v1{path}" if re.fullmatch(rf"/{_OPENAI}", path) else path
+    if path.startswith("/anthropic/v1/messages"):
+        return path.removeprefix("/anthropic")
+    path = f"/v1{path}" if re.fullmatch(rf"/{_OPENAI}", path) else path
+    if re.match(r"/v1/models(/|$)", path) and any(name == b"anthropic-version" for name, _ in headers):
+        return f"/anthropic{path}"
+    return path
 
 
 def _without_body(send: Send) -> Send:

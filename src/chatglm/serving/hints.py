@@ -18,11 +18,14 @@ __all__ = [
     "CLOUD_TOOL",
     "CONTENT_PART",
     "DROPPED_HEADER",
+    "EMBEDDING",
     "IGNORED_HEADER",
     "MESSAGE",
     "NOTHING",
     "REQUEST",
+    "RERANK",
     "STREAM_OPTIONS",
+    "TOKENIZE",
     "TOOL",
     "Hints",
     "Notes",
@@ -44,7 +47,7 @@ class Notes:
 
     Attributes:
         ignored: names of fields that had no effect.
-        dropped: parts of schemas that cannot be enforced, such as `tools.f: uniqueItems`.
+        dropped: parts of schemas that cannot be enforced, such as `tools.f: uniqueItems`, and what was cut of texts.
     """
 
     ignored: dict[str, None] = field(default_factory=dict)  # an ordered set
@@ -78,7 +81,7 @@ def note_ignored(name: str) -> None:
 
 
 def note_dropped(what: str) -> None:
-    """Say in the response that a part of a schema is not enforced."""
+    """Say in the response that a part of a schema is not enforced, or that a text was cut."""
     if (notes := _notes.get()) is not None:
         notes.dropped[what] = None
 
@@ -106,9 +109,13 @@ class Hints:
         note_ignored(f"{self.part}.{name}" if self.part else name)
         return True
 
-    def document(self) -> dict[str, Any]:
-        """JSON schemas of the fields, for the OpenAPI document."""
-        return {name: _schema(values) for name, values in self.fields.items()}
+    def document(self, neutral: bool = True) -> dict[str, Any]:
+        """JSON schemas of the fields, for the OpenAPI document.
+
+        Args:
+            neutral: also of those that may have neutral values only.
+        """
+        return {name: _schema(values) for name, values in self.fields.items() if neutral or values is ANY}
 
 
 def _same(value: Any, neutral: Any) -> bool:
@@ -146,6 +153,13 @@ REQUEST = Hints(
         "litellm_session_id": ANY,
         "litellm_trace_id": ANY,
         "usage": ANY,
+        "user_profile_id": ANY,
+        "workspace_id": ANY,
+        "diagnostics": ANY,
+        # versions of an interface
+        "betas": ANY,
+        "anthropic_beta": ANY,
+        "anthropic_version": ANY,
         # what clients do with the connection
         "timeout": ANY,
         "request_timeout": ANY,
@@ -172,6 +186,8 @@ REQUEST = Hints(
         "data_parallel_rank": ANY,
         "guided_decoding_backend": ANY,
         "tool_stream": ANY,
+        "inference_geo": ANY,
+        "speed": ANY,
         "id_slot": ANY,
         # reasoning, which these models do not do
         "reasoning_effort": ANY,
@@ -213,6 +229,7 @@ REQUEST = Hints(
         "sensitive_word_check": ANY,  # there is nothing here that checks
         "watermark_enabled": ANY,  # of pictures
         "extra": ({},),
+        "mcp_servers": ([],),
         "documents": ([],),
         "best_of": (1,),
         "echo": (False,),
@@ -286,6 +303,7 @@ MESSAGE = Hints(
         "index": ANY,
         "finish_reason": ANY,
         "stop_reason": ANY,
+        "stop_sequence": ANY,
         "usage": ANY,
         "usage_metadata": ANY,
         "response_metadata": ANY,
@@ -317,6 +335,9 @@ CONTENT_PART = Hints(
         "index": ANY,
         "annotations": ANY,
         "citations": ANY,
+        "logprobs": ANY,
+        "parsed": ANY,
+        "parsed_output": ANY,
         "provider_specific_fields": ANY,
         "providerOptions": ANY,
         "providerMetadata": ANY,
@@ -361,7 +382,46 @@ CLOUD_TOOL = Hints(
 
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
 
-_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS)
+_ASKER = dict.fromkeys(("user", "user_id", "request_id", "metadata", "priority", "extra_body", "timeout"), ANY)
+
+EMBEDDING = Hints(
+    "",
+    {
+        **_ASKER,
+        "truncate_prompt_tokens": (-1,),
+        "truncate": (True,),
+        "add_special_tokens": (True,),
+        "embed_dtype": ("float32",),
+    },
+)
+"""Of requests for embeddings."""
+
+RERANK = Hints(
+    "",
+    {
+        **_ASKER,
+        "max_chunks_per_doc": (1,),
+        "rank_fields": (["text"],),
+        "truncate_prompt_tokens": (-1,),
+        "raw_scores": (False,),
+        "return_embeddings": (False,),
+        "return_text": ANY,
+    },
+)
+"""Of requests for rerank."""
+
+TOKENIZE = Hints(
+    "",
+    {
+        **_ASKER,
+        "continue_final_message": (False,),
+        "chat_template_kwargs": ({},),
+        "mm_processor_kwargs": ({},),
+    },
+)
+"""Of requests to `/tokenize` and `/detokenize`."""
+
+_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS, EMBEDDING, RERANK, TOKENIZE)
 
 
 def neutral_values(name: str) -> tuple[Any, ...]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from chatglm.chat.messages import Message
+from chatglm.chat.messages import Message, ToolCall
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import Content, OneOf, Unsupported, by_tag, wrong
 from chatglm.serving.hints import CALL, MESSAGE, note_ignored
 
-__all__ = ["ChatMessage", "HeaderLine", "messages_of"]
+__all__ = ["ChatMessage", "DialogueBuilder", "HeaderLine", "messages_of"]
 
 
 def _arguments(value: Any) -> Any:
@@ -123,3 +124,36 @@ def messages_of(given: list[Any]) -> list[Message]:
             data["content"] = refusal
         messages.append(Message.from_dict(data, number))
     return messages
+
+
+class DialogueBuilder:
+    """A dialogue put together from pieces, for dialects in which calls and their results are pieces of messages, or
+    stand between them.
+
+    Args:
+        join: stands between texts that follow one another in the same role, which make one message; None: they are
+            messages of their own.
+    """
+
+    def __init__(self, join: str | None = None) -> None:
+        self.messages: list[Message] = []
+        self._join = join
+
+    def say(self, role: str, text: str) -> None:
+        """A text of the system, the user or the assistant."""
+        last = self.messages[-1] if self.messages else None
+        if self._join is not None and last is not None and last.role == role and not last.tool_calls:
+            self.messages[-1] = replace(last, content=f"{last.content}{self._join}{text}")
+        else:
+            self.messages.append(Message(role, text))
+
+    def call(self, call: ToolCall) -> None:
+        """A call belongs to the text that the assistant has said before it, and to the calls before it."""
+        if not self.messages or self.messages[-1].role != "assistant":
+            self.messages.append(Message("assistant"))
+        last = self.messages[-1]
+        self.messages[-1] = replace(last, tool_calls=(*last.tool_calls, call))
+
+    def result(self, call_id: str, text: str) -> None:
+        """What a tool answered."""
+        self.messages.append(Message("observation", text, tool_call_id=call_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -13,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from chatglm.assistant import BaseAssistant, Delta, Finish, Usage
+from chatglm.serving import memory
 
 __all__ = ["Metrics"]
 
@@ -78,6 +80,7 @@ class Metrics:
         )
         registry.register(_Engines(assistants))
         registry.register(_Replicas(assistants))
+        registry.register(_Memory())
 
     async def watch(
         self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1, prompts: int = 1, live: bool = True
@@ -193,3 +196,15 @@ class _Replicas(Collector):
                 ):
                     family.add_metric([model, one.name], value)
         yield from (family for family in families if family.samples)
+
+
+class _Memory(Collector):
+    """What this process's memory is used for. What it has of the system is more: weights, pages of keys and values."""
+
+    def collect(self) -> Iterator[Metric]:
+        if (found := memory.heap()) is not None:
+            family = GaugeMetricFamily("chatglm_heap_bytes", "The C library's heap", labels=["state"])
+            for state, value in zip(("used", "free"), found, strict=True):
+                family.add_metric([state], value)
+            yield family
+        yield GaugeMetricFamily("chatglm_python_blocks", "Python's small objects", sys.getallocatedblocks())

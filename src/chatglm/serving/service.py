@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,6 +94,7 @@ class Service:
         home: folder of what is stored; None: `chatglm.home.home_path()`.
 
     Attributes:
+        parsing: one thread for large bodies. Several would take turns, each with the memory of its body.
         calls: requests of the server to itself.
         tasks: requests that are answered later.
     """
@@ -106,7 +108,7 @@ class Service:
         encoders: Mapping[str, Encoder] | None = None,
         home: Path | None = None,
     ) -> None:
-        if not assistants:
+        if not assistants and not encoders:
             raise InputError("create_app: no models given")
         contexts = [assistant.context for assistant in assistants.values()]
         known = [context for context in contexts if context is not None]
@@ -120,6 +122,7 @@ class Service:
                 self.models.setdefault(adapter, Served(adapter, assistant, adapter))
         self.metrics = Metrics(assistants)
         self.drain = Drain()
+        self.parsing = ThreadPoolExecutor(1, "chatglm-bodies")
         self.calls = Calls()
         self.storage = Storage(home)
         self.tasks = Tasks(self.storage, self._work, self._model_of)
@@ -221,6 +224,12 @@ class Service:
         """The model for rerank that is meant; as `encoder`."""
         found, encoder = self._encoder(name, caller, Reranker)
         return ServedReranker(found, encoder, caller, self.metrics)
+
+    async def any_encoder(self, name: str | None, caller: Caller) -> Encoder | None:
+        """The encoder of this name, of either kind; None: there is none."""
+        key = self.key_of(caller)
+        encoder = self.encoders.get(name or "")
+        return encoder if key is None or name is None or key.allows(name) else None
 
     def _encoder(self, name: str | None, caller: Caller, kind: type[EncoderKind]) -> tuple[str, EncoderKind]:
         what, option = ("embeddings", "--embedding") if kind is Embedder else ("rerank", "--rerank")

@@ -14,7 +14,7 @@ from chatglm.errors import InputError, UnsupportedError
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OneOf, by_tag, wrong
 
-__all__ = ["Guided", "ResponseFormat"]
+__all__ = ["Guided", "ResponseFormat", "format_named"]
 
 
 class _Text(Strict):
@@ -148,6 +148,19 @@ class Guided(Strict):
                 if (text := _renamed(str(error), name, made)) is not None:
                     raise type(error)(text) from error
             raise
+
+
+@contextmanager
+def format_named(field: str) -> Iterator[None]:
+    """Make errors about the response format name the field of this dialect that holds it."""
+    try:
+        yield
+    except (InputError, UnsupportedError) as error:
+        text = str(error)
+        for place in ("response_format.json_schema", "response_format"):
+            if text.startswith(place):
+                raise type(error)(field + text.removeprefix(place)) from error
+        raise
 
 
 def _renamed(text: str, name: str, made: Mapping[str, Any]) -> str | None:

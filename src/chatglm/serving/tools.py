@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OneOf, wrong
@@ -16,6 +18,7 @@ __all__ = [
     "Functions",
     "Tool",
     "ToolChoice",
+    "ToolName",
     "Tools",
     "chosen_tool",
     "is_flat",
@@ -23,22 +26,29 @@ __all__ = [
     "tools_of",
 ]
 
-_LONGEST_NAME = 64
 
+@dataclass(frozen=True)
+class ToolName:
+    """Marks a string as the name of a tool: `Annotated[str, ToolName(64)]`.
 
-def _name(value: str) -> str:
-    if not value or not all(character.isalnum() or character in "_.-" for character in value):
-        raise wrong("may have only letters, digits, `_`, `-` and `.`, and at least one of them")
-    if len(value) > _LONGEST_NAME:
-        raise wrong(f"must have at most {_LONGEST_NAME} characters")
-    return value
+    Attributes:
+        longest: characters that it may have.
+    """
 
+    longest: int
 
-_Name = Annotated[
-    str,
-    AfterValidator(_name),
-    Field(json_schema_extra={"pattern": r"^[\w.-]+$", "minLength": 1, "maxLength": _LONGEST_NAME}),
-]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": r"^[\w.-]+$", "minLength": 1, "maxLength": self.longest}
+
+    def _check(self, value: str) -> str:
+        if not value or not all(character.isalnum() or character in "_.-" for character in value):
+            raise wrong("may have only letters, digits, `_`, `-` and `.`, and at least one of them")
+        if len(value) > self.longest:
+            raise wrong(f"must have at most {self.longest} characters")
+        return value
 
 
 class Function(Strict):
@@ -47,7 +57,7 @@ class Function(Strict):
     model_config = ConfigDict(extra="allow")
     hints = TOOL
 
-    name: _Name
+    name: Annotated[str, ToolName(64)]
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
     strict: bool | None = None

@@ -44,6 +44,45 @@ def test_litellm(run: Run) -> None:
     assert found["too_long"] == "ContextWindowExceededError"
 
 
+def test_litellm_anthropic(run: Run) -> None:
+    found = run("agents", "litellm_anthropic_client.py")
+    assert "演示模型" in found["text"]
+    assert found["streamed"] == found["text"]
+    assert found["arguments"] == {"city": "北京"}
+    assert "晴" in found["after_tool"]
+    assert found["too_long"] == "ContextWindowExceededError"
+
+
+def test_anthropic(run: Run) -> None:
+    found = run("anthropic", "anthropic_client.py")
+    assert "演示模型" in found["text"]
+    assert found["streamed"] == found["final"] == found["text"]
+    assert found["reason"] == "end_turn"
+    assert found["prompt"] == found["counted"] == found["stream_prompt"]
+    assert found["same_usage"]
+    assert found["tool_reason"] == "tool_use"
+    assert found["input"] == found["snapshot"] == found["streamed_input"] == {"city": "北京"}
+    assert "晴" in found["after_tool"]
+    assert "晴" in found["runner"]
+    assert found["parsed"].keys() == {"city", "sunny"}
+    assert (found["models"], found["model"]) == (["demo"], "demo")
+    assert found["stopped"] == ["stop_sequence", "模型"]
+    assert found["short"] == "max_tokens"
+    assert found["BadRequestError"] == ["BadRequestError", "invalid_request_error", True]
+    assert found["NotFoundError"] == ["NotFoundError", "not_found_error", True]
+    assert found["RequestTooLargeError"][1:] == ["request_too_large", True]
+
+
+def test_langchain_anthropic(run: Run) -> None:
+    found = run("anthropic", "langchain_anthropic_client.py")
+    assert "演示模型" in found["text"]
+    assert found["streamed"] == found["text"]
+    assert found["usage"]
+    assert found["called"] == {"city": "北京"}
+    assert found["forced"]
+    assert "晴" in found["after_tool"]
+
+
 def test_pydantic_ai(run: Run) -> None:
     found = run("agents", "pydantic_ai_client.py")
     person = found["output"]

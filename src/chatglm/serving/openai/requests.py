@@ -13,7 +13,7 @@ from chatglm.assistant import Delta, Options, PromptDelta
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Strict
-from chatglm.serving.fields import OPTIONS, OneOf, Strings, Unsupported, sampling_option, wrong
+from chatglm.serving.fields import OPTIONS, OneOf, Strings, TopK, Unsupported, sampling_option, wrong
 from chatglm.serving.hints import REQUEST, STREAM_OPTIONS, note_ignored
 from chatglm.serving.messages import ChatMessage, messages_of
 from chatglm.serving.structured import Guided
@@ -33,11 +33,6 @@ def _no_limit(value: Any) -> Any:
     return None if value == -1 else value
 
 
-def _all(value: Any) -> Any:
-    """-1 is vLLM's word for all."""
-    return 0 if value == -1 else value
-
-
 _AtLeastOne = Annotated[
     Annotated[int, Field(ge=1)] | None,
     BeforeValidator(_no_limit, json_schema_input_type=Annotated[int, Field(ge=1)] | Literal[-1] | None),
@@ -46,10 +41,6 @@ _AtLeastOne = Annotated[
 _AtLeastZero = Annotated[
     Annotated[int, Field(ge=0)] | None,
     BeforeValidator(_no_limit, json_schema_input_type=Annotated[int, Field(ge=-1)] | None),
-]
-_TopK = Annotated[
-    Annotated[int, Field(ge=0)] | None,
-    BeforeValidator(_all, json_schema_input_type=Annotated[int, Field(ge=-1)] | None),
 ]
 
 
@@ -71,7 +62,7 @@ class Generation(Strict):
     stream_options: _StreamOptions | None = None
     temperature: float | None = sampling_option("temperature")
     top_p: float | None = sampling_option("top_p")
-    top_k: _TopK = Field(None, description=OPTIONS["top_k"].help + "; -1 is the same")
+    top_k: TopK = None
     min_p: float | None = sampling_option("min_p")
     repetition_penalty: float | None = sampling_option("repetition_penalty")
     presence_penalty: float | None = sampling_option("presence_penalty")

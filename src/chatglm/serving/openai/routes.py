@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/chat/completions`, `/v1/completions` and `/v1/models`."""
+"""OpenAI's routes: `/v1/chat/completions`, `/v1/completions`, `/v1/models`; those of `embeddings.py` join them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from chatglm.serving.callers import caller_of
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
+from chatglm.serving.openai.embeddings import add_embeddings
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
 from chatglm.serving.openai.responses import (
@@ -20,6 +21,7 @@ from chatglm.serving.openai.responses import (
     ModelsResponse,
 )
 from chatglm.serving.service import Served, Service
+from chatglm.serving.tokenizing import add_tokenizing
 from chatglm.serving.usage import UsageTotal
 
 __all__ = ["DIALECT"]
@@ -83,6 +85,8 @@ def _router(service: Service) -> APIRouter:
             choices.append(text_choice(number, answer))
         return JSONResponse(head.whole(choices, usage_of(total)))
 
+    add_embeddings(routes, service)
+
     def listed(served: Served) -> dict[str, Any]:
         return {"id": served.name, "object": "model", "created": started, "owned_by": "chatglm"}
 
@@ -96,7 +100,13 @@ def _router(service: Service) -> APIRouter:
         """One of them."""
         return listed(await service.find(name, caller_of(request)))
 
-    return routes
+    # vLLM has these beside `/v1`.
+    beside = APIRouter(tags=["OpenAI"], route_class=dialect_route("openai", service, render))
+    add_tokenizing(beside, service)
+    whole = APIRouter()
+    whole.include_router(routes)
+    whole.include_router(beside)
+    return whole
 
 
 DIALECT = Dialect(
@@ -104,7 +114,7 @@ DIALECT = Dialect(
     title="OpenAI",
     router=_router,
     render=render,
-    owns="/v1(/.*)?",
+    owns="/v1(/.*)?|/(de)?tokenize",
     base="/v1",
     example=("/v1/chat/completions", {"messages": [{"role": "user", "content": "你好"}]}),
 )

@@ -16,6 +16,7 @@ from chatglm.serving.dialect import failure_within
 from chatglm.serving.failures import Failure
 from chatglm.serving.openai.events import call_piece, usage_of
 from chatglm.serving.sse import compact, event
+from chatglm.serving.tasks import Task
 from chatglm.serving.usage import UsageTotal
 from chatglm.serving.zhipu.codes import refusal_of
 
@@ -28,7 +29,9 @@ __all__ = [
     "error_of",
     "invoke_answer",
     "invoke_events",
+    "invoke_task",
     "new_id",
+    "task_answer",
 ]
 
 
@@ -77,6 +80,19 @@ def chat_answer(head: ChatHead, answers: Sequence[Answer]) -> dict[str, Any]:
         "choices": choices,
         "usage": usage_of(total),
     }
+
+
+def task_answer(task: Task) -> dict[str, Any]:
+    """A request that is answered later, and its answer if it is there."""
+    body = task.body
+    made = {"id": task.id, "request_id": body["request_id"], "model": body["model"]}
+    match task.state:
+        case "done":
+            return {**task.answer, **made, "task_status": "SUCCESS"}
+        case "failed":
+            error = task.answer if isinstance(task.answer, dict) else error_of(Failure(500, task.problem))
+            return {**made, "task_status": "FAIL", **error}
+    return {**made, "task_status": "PROCESSING"}
 
 
 async def chat_events(head: ChatHead, deltas: AsyncGenerator[Delta], answers: int, pieces: bool) -> AsyncGenerator[str]:
@@ -148,6 +164,22 @@ def _invoke_usage(total: UsageTotal) -> dict[str, int]:
         "completion_tokens": total.completion_tokens,
         "total_tokens": total.prompt_tokens + total.completion_tokens,
     }
+
+
+def invoke_task(task: Task) -> dict[str, Any]:
+    """A request that is answered later, and its answer if it is there."""
+    made = {"request_id": task.body["request_id"], "task_id": task.id}
+    match task.state:
+        case "done":
+            return {**task.answer["data"], **made}
+        case "failed":
+            refusal = task.answer
+            if not isinstance(refusal, dict):
+                failed = refusal_of(Failure(500, task.problem))
+                refusal = {"code": failed.code, "msg": failed.message}
+            error = {"code": refusal["code"], "msg": refusal["msg"]}
+            return {**made, "task_status": "FAIL", "error": error}
+    return {**made, "task_status": "PROCESSING"}
 
 
 def invoke_answer(head: InvokeHead, answer: Answer, as_json: bool) -> dict[str, Any]:

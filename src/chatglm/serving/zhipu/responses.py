@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-__all__ = ["InvokeResponse", "TokenizerResponse", "ZhipuChatResponse", "ZhipuRefusal"]
+__all__ = ["InvokeResponse", "TokenizerResponse", "ZhipuChatResponse", "ZhipuRefusal", "ZhipuTaskResponse"]
 
 
 class _ZhipuError(BaseModel):
@@ -61,6 +61,19 @@ class ZhipuChatResponse(BaseModel):
     usage: _ZhipuUsage
 
 
+class ZhipuTaskResponse(BaseModel):
+    """`choices` and `usage` with SUCCESS, `error` with FAIL."""
+
+    id: str
+    request_id: str
+    model: str
+    task_status: Literal["PROCESSING", "SUCCESS", "FAIL"]
+    created: int | None = None
+    choices: list[_ZhipuChoice] | None = None
+    usage: _ZhipuUsage | None = None
+    error: _ZhipuError | None = None
+
+
 class _PromptUsage(BaseModel):
     prompt_tokens: int
     total_tokens: int
@@ -84,12 +97,18 @@ class _InvokeUsage(BaseModel):
     total_tokens: int
 
 
+class _InvokeError(BaseModel):
+    code: int
+    msg: str
+
+
 class _InvokeData(BaseModel):
     request_id: str
     task_id: str
     task_status: Literal["PROCESSING", "SUCCESS", "FAIL"]
     choices: list[_InvokeChoice] | None = None
     usage: _InvokeUsage | None = None
+    error: _InvokeError | None = None
 
 
 class InvokeResponse(BaseModel):

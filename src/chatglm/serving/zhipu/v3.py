@@ -18,13 +18,13 @@ from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_o
 from chatglm.serving.failures import Failure
 from chatglm.serving.service import Service
 from chatglm.serving.zhipu.codes import refusal_of
-from chatglm.serving.zhipu.events import InvokeHead, error_event, invoke_answer, invoke_events
+from chatglm.serving.zhipu.events import InvokeHead, error_event, invoke_answer, invoke_events, invoke_task, new_id
 from chatglm.serving.zhipu.requests import InvokeRequest
 from chatglm.serving.zhipu.responses import InvokeResponse
 
 __all__ = ["DIALECT", "STREAM_DIALECT"]
 
-BASE = "/api/paas/v3/model-api"
+NAME, BASE = "zhipu-v3", "/api/paas/v3/model-api"
 
 _DONE = "操作成功"
 
@@ -57,7 +57,7 @@ async def _asked(service: Service, model: str, body: InvokeRequest, request: Req
 
 
 def _router(service: Service) -> APIRouter:
-    routes = APIRouter(prefix=BASE, tags=["ZhipuAI v3"], route_class=dialect_route("zhipu-v3", service, render))
+    routes = APIRouter(prefix=BASE, tags=["ZhipuAI v3"], route_class=dialect_route(NAME, service, render))
 
     @routes.post("/{model:path}/invoke", response_model=InvokeResponse)
     async def invoke(model: str, body: InvokeRequest, request: Request) -> Response:
@@ -66,11 +66,26 @@ def _router(service: Service) -> APIRouter:
         (answer,) = await whole_of(request, deltas)
         return _done(invoke_answer(InvokeHead(body.request_id), answer, body.return_type != "text"))
 
+    @routes.post("/{model:path}/async-invoke", response_model=InvokeResponse)
+    async def begin(model: str, body: InvokeRequest, request: Request) -> Response:
+        """Answer later: `-/async-invoke/{task_id}` has the answer then."""
+        caller = caller_of(request)
+        served = await service.find(model, caller)
+        body.asked()
+        given = {**await request.json(), "model": served.name, "request_id": body.request_id or new_id()}
+        task = await service.tasks.submit(caller, NAME, f"{BASE}/{served.name}/invoke", given)
+        return _done(invoke_task(task))
+
+    @routes.get("/-/async-invoke/{task_id}", response_model=InvokeResponse)
+    async def result(task_id: str, request: Request) -> Response:
+        """What has become of a request that is answered later."""
+        return _done(invoke_task(await service.tasks.get(caller_of(request), NAME, task_id)))
+
     return routes
 
 
 def _stream_router(service: Service) -> APIRouter:
-    routes = APIRouter(prefix=BASE, tags=["ZhipuAI v3"], route_class=dialect_route("zhipu-v3", service, render_event))
+    routes = APIRouter(prefix=BASE, tags=["ZhipuAI v3"], route_class=dialect_route(NAME, service, render_event))
 
     @routes.post(
         "/{model:path}/sse-invoke",
@@ -88,7 +103,7 @@ def _stream_router(service: Service) -> APIRouter:
 _EXAMPLE = {"prompt": [{"role": "user", "content": "你好"}]}
 
 DIALECT = Dialect(
-    name="zhipu-v3",
+    name=NAME,
     title="ZhipuAI v3",
     router=_router,
     render=render,
@@ -97,7 +112,7 @@ DIALECT = Dialect(
     example=(f"{BASE}/{{model}}/invoke", _EXAMPLE),
 )
 STREAM_DIALECT = Dialect(
-    name="zhipu-v3",
+    name=NAME,
     title="ZhipuAI v3, streamed",
     router=_stream_router,
     render=render_event,

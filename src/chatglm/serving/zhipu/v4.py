@@ -13,15 +13,16 @@ from fastapi.responses import JSONResponse
 from chatglm.serving.callers import caller_of
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
 from chatglm.serving.failures import Failure
+from chatglm.serving.hints import note_ignored
 from chatglm.serving.service import Service
 from chatglm.serving.zhipu.codes import refusal_of
-from chatglm.serving.zhipu.events import ChatHead, chat_answer, chat_events, error_of, new_id
+from chatglm.serving.zhipu.events import ChatHead, chat_answer, chat_events, error_of, new_id, task_answer
 from chatglm.serving.zhipu.requests import TokenizerRequest, ZhipuChatRequest
-from chatglm.serving.zhipu.responses import TokenizerResponse, ZhipuChatResponse, ZhipuRefusal
+from chatglm.serving.zhipu.responses import TokenizerResponse, ZhipuChatResponse, ZhipuRefusal, ZhipuTaskResponse
 
 __all__ = ["DIALECT"]
 
-BASE = "/api/paas/v4"
+NAME, BASE = "zhipu-v4", "/api/paas/v4"
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ZhipuRefusal, "description": "a field is wrong or not supported, or there is no such model"},
@@ -29,6 +30,8 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     500: {"model": ZhipuRefusal, "description": "the engine has stopped"},
     502: {"model": ZhipuRefusal, "description": "the server behind this one failed"},
 }
+_FAILED: dict[int | str, dict[str, Any]] = {500: {"model": ZhipuRefusal, "description": "nothing can be read"}}
+_GONE = {"model": ZhipuRefusal, "description": "there is no such task, it has expired, or belongs to another key"}
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
@@ -37,7 +40,7 @@ def render(failure: Failure) -> Response:
 
 
 def _router(service: Service) -> APIRouter:
-    routes = APIRouter(prefix=BASE, tags=["ZhipuAI v4"], route_class=dialect_route("zhipu-v4", service, render))
+    routes = APIRouter(prefix=BASE, tags=["ZhipuAI v4"], route_class=dialect_route(NAME, service, render))
 
     @routes.post("/chat/completions", response_model=ZhipuChatResponse, responses={**_REFUSALS, 200: _STREAM})
     async def chat(body: ZhipuChatRequest, request: Request) -> Response:
@@ -54,6 +57,25 @@ def _router(service: Service) -> APIRouter:
                 begun = await first_of(request, deltas)
                 return EventStream(chat_events(head, begun, answers, bool(body.tool_stream)))
             return JSONResponse(chat_answer(head, await whole_of(request, deltas)))
+
+    @routes.post("/async/chat/completions", response_model=ZhipuTaskResponse, responses=_REFUSALS)
+    async def begin(body: ZhipuChatRequest, request: Request) -> Response:
+        """Answer later: `/async-result/{id}` has the answer then."""
+        caller = caller_of(request)
+        served = await service.find(body.model, caller)
+        _, options = body.asked()
+        with body.naming_its_fields():
+            await note_unenforced(served, options)
+        given = {**await request.json(), "model": served.name, "request_id": body.request_id or new_id()}
+        if given.pop("stream", None):
+            note_ignored("stream")
+        task = await service.tasks.submit(caller, NAME, f"{BASE}/chat/completions", given)
+        return JSONResponse(task_answer(task))
+
+    @routes.get("/async-result/{task_id}", response_model=ZhipuTaskResponse, responses={404: _GONE, **_FAILED})
+    async def result(task_id: str, request: Request) -> Response:
+        """What has become of a request that is answered later."""
+        return JSONResponse(task_answer(await service.tasks.get(caller_of(request), NAME, task_id)))
 
     @routes.post("/tokenizer", response_model=TokenizerResponse, responses=_REFUSALS)
     async def count(body: TokenizerRequest, request: Request) -> Response:
@@ -75,7 +97,7 @@ def _router(service: Service) -> APIRouter:
 
 
 DIALECT = Dialect(
-    name="zhipu-v4",
+    name=NAME,
     title="ZhipuAI v4",
     router=_router,
     render=render,
