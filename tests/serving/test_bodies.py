@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from chatglm.serving.bodies import BodyError, Limits, _parse
+from chatglm.serving.bodies import BodyError, Limits, parse_now
 from scripted import Writer
 
 ROUTES = {
@@ -166,9 +166,9 @@ def test_long_bodies_end() -> None:
         b"{" + b",".join(b'"%d":""' % n for n in range(size // 12)) + b"}",
     ):
         with pytest.raises(BodyError):
-            _parse(text, limits)
+            parse_now(text, limits)
     brackets = "[{" * limits.values + '\\"'
-    assert _parse(json.dumps({"a": brackets}).encode(), limits) == {"a": brackets}
+    assert parse_now(json.dumps({"a": brackets}).encode(), limits) == {"a": brackets}
 
 
 def test_hints_are_ignored_and_listed(over: Any, write: Writer) -> None:

@@ -12,20 +12,25 @@ import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from chatglm.database import Database
 from chatglm.errors import OutputError
+from chatglm.serving.batches import Batches, line_request
+from chatglm.serving.bodies import Limits
 from chatglm.serving.callers import Caller
 from chatglm.serving.calls import Reply
 from chatglm.serving.failures import failure_of
+from chatglm.serving.files import delete_expired
 from chatglm.serving.instances import Instance
 from chatglm.serving.storage import Storage
 
 __all__ = ["BACKGROUND", "Background", "Server"]
 
 log = logging.getLogger("chatglm.serving")
+Result = TypeVar("Result")
 
 BACKGROUND = "background:"
 """Before the owner, the client that an owner's tasks are for the engine."""
@@ -34,6 +39,7 @@ ATTEMPTS = 5
 _ALONE = 2  # a task that was cut so often runs alone, so that no other one is cut with it
 _ADOPT_SECONDS = 5.0
 _CLEAN_SECONDS = 60.0
+_BATCH_SECONDS = 30 * 86400.0  # that a finished batch is kept
 _LOOK_SECONDS = 1.0
 _STORE_SECONDS = 2.0
 
@@ -51,22 +57,39 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class _Claimed:
+    """
+    Attributes:
+        line: where the body is, if the task is a line of a batch: file, place and size in bytes.
+    """
+
     number: int
     owner: str
     path: str
-    body: dict[str, Any]
+    body: str | None
+    line: tuple[str, int, int] | None
     alone: bool
 
 
 class Background:
     """
     Args:
+        batches: whose lines are run, too.
+        bodies: limits of a line.
         parallel: tasks that run at a time while no client waits; otherwise one.
         lifetime: seconds that a finished task is kept.
     """
 
-    def __init__(self, storage: Storage, server: Server, lifetime: float, parallel: int = 8) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        server: Server,
+        batches: Batches,
+        bodies: Limits,
+        lifetime: float,
+        parallel: int = 8,
+    ) -> None:
         self._storage, self._server, self._lifetime, self._parallel = storage, server, lifetime, parallel
+        self._batches, self._bodies = batches, bodies
         self._running: dict[asyncio.Task[None], _Claimed] = {}
         self._worker: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -123,23 +146,28 @@ class Background:
                 self._complain(error)
 
     async def _step(self) -> None:
+        if self._due("adopt", _ADOPT_SECONDS):
+            await self._try(self._adopt)
+        if self._due("clean", _CLEAN_SECONDS):
+            await self._try(self._clean)
+        while await self._try(self._batches.step):
+            pass
+        if (room := self._room()) > 0:
+            owners = Counter(claimed.owner for claimed in self._running.values())
+            for claimed in await self._try(lambda database, me: _claim(database, me, room, owners)) or ():
+                task = asyncio.get_running_loop().create_task(self._run(claimed))
+                self._running[task] = claimed
+                task.add_done_callback(self._ended)
+
+    async def _try(self, work: Callable[[Database, Instance], Result]) -> Result | None:
+        """None: it failed, and is tried again in a while."""
         try:
-            if self._due("adopt", _ADOPT_SECONDS):
-                await self._storage.run(self._adopt)
-            if self._due("clean", _CLEAN_SECONDS):
-                await self._storage.run(_clean)
-            if (room := self._room()) > 0:
-                owners = Counter(claimed.owner for claimed in self._running.values())
-                for claimed in await self._storage.run(
-                    lambda database, instance: _claim(database, instance, room, owners)
-                ):
-                    task = asyncio.get_running_loop().create_task(self._run(claimed))
-                    self._running[task] = claimed
-                    task.add_done_callback(self._ended)
+            return await self._storage.run(work)
         except OutputError as error:
             self._complain(error)
         except Exception:
             log.exception("tasks cannot be run")
+        return None
 
     def _due(self, what: str, seconds: float) -> bool:
         now = time.monotonic()
@@ -169,11 +197,13 @@ class Background:
     async def _run(self, claimed: _Claimed) -> None:
         try:
             caller = Caller(claimed.owner, f"{BACKGROUND}{claimed.owner}")
-            reply = await self._server.send(caller, claimed.path, claimed.body)
+            body = await asyncio.to_thread(self._body, claimed)
+            ended = _Ended.of(await self._server.send(caller, claimed.path, body), time.time() + self._lifetime)
         except Exception as error:
-            log.exception("a task failed")
-            reply = Reply(500, None, failure_of(error))
-        ended = _Ended.of(reply, time.time() + self._lifetime)
+            failure = failure_of(error)
+            if failure.status == 500:
+                log.exception("a task failed")
+            ended = _Ended("failed", None, None, failure.message, failure.code or "", time.time() + self._lifetime)
         while True:
             try:
                 await self._storage.run(lambda database, instance: ended.write(database, instance, claimed.number))
@@ -183,37 +213,56 @@ class Background:
             else:
                 return
 
+    def _body(self, claimed: _Claimed) -> dict[str, Any]:
+        if claimed.line is None:
+            body: dict[str, Any] = json.loads(claimed.body or "{}")
+            return body
+        name, place, size = claimed.line
+        return line_request(self._storage.file(name), place, size, self._bodies)
+
     # What others have left
 
     def _adopt(self, database: Database, me: Instance) -> None:
-        """Take over the tasks of servers that have died, if their model is served here."""
-        for (other,) in database.read("SELECT DISTINCT instance FROM tasks WHERE state IN ('waiting', 'running')"):
-            if me.alive(other):
+        """Take over the tasks and batches of servers that have died, if their model is served here."""
+        for other, model in database.read(
+            "SELECT DISTINCT instance, model FROM tasks WHERE state IN ('waiting', 'running') AND instance != ? "
+            "UNION SELECT instance, model FROM batches WHERE finished IS NULL AND instance != ?",
+            (me.id, me.id),
+        ):
+            if me.alive(other) or not self._server.serves(model):
                 continue
-            now = time.time()
-            for (model,) in database.read(
-                "SELECT DISTINCT model FROM tasks WHERE instance = ? AND state IN ('waiting', 'running')", (other,)
-            ):
-                if not self._server.serves(model):
-                    continue
-                with database.transaction() as connection:
-                    connection.execute(
-                        "UPDATE tasks SET state = 'failed', problem = ?, finished = ?, expires = ? "
-                        "WHERE instance = ? AND model = ? AND state = 'running' AND attempts >= ?",
-                        (
-                            f"the server ended {ATTEMPTS} times while it ran; it is not tried again",
-                            now,
-                            now + self._lifetime,
-                            other,
-                            model,
-                            ATTEMPTS,
-                        ),
-                    )
-                    connection.execute(
-                        "UPDATE tasks SET state = 'waiting', instance = ? "
-                        "WHERE instance = ? AND model = ? AND state IN ('waiting', 'running')",
-                        (me.id, other, model),
-                    )
+            left, now = (other, model), time.time()
+            problem = f"the server ended {ATTEMPTS} times while it ran; it is not tried again"
+            with database.transaction() as connection:
+                connection.execute(
+                    "UPDATE tasks SET state = 'failed', problem = ?, finished = ?, expires = ? "
+                    "WHERE instance = ? AND model = ? AND state = 'running' AND attempts >= ?",
+                    (problem, now, now + self._lifetime, *left, ATTEMPTS),
+                )
+                connection.execute(
+                    "UPDATE tasks SET state = 'waiting', instance = ? "
+                    "WHERE instance = ? AND model = ? AND state IN ('waiting', 'running')",
+                    (me.id, *left),
+                )
+                connection.execute(
+                    "UPDATE batches SET instance = ? WHERE instance = ? AND model = ? AND finished IS NULL",
+                    (me.id, *left),
+                )
+
+    def _clean(self, database: Database, me: Instance) -> None:
+        """Delete what has expired; what waited too long has failed."""
+        now = time.time()
+        with database.transaction() as connection:
+            connection.execute(
+                "DELETE FROM tasks WHERE batch IS NULL AND expires < ? AND state IN ('done', 'failed')", (now,)
+            )
+            connection.execute(
+                "UPDATE tasks SET state = 'failed', problem = 'it was not run in time', finished = ?, expires = ? "
+                "WHERE batch IS NULL AND expires < ? AND state = 'waiting'",
+                (now, now + self._lifetime, now),
+            )
+            connection.execute("DELETE FROM batches WHERE finished < ?", (now - _BATCH_SECONDS,))
+        delete_expired(database, self._storage.files)
 
 
 @dataclass(frozen=True)
@@ -221,9 +270,10 @@ class _Ended:
     """The end of a task."""
 
     state: str
-    status: int
-    answer: str
+    status: int | None
+    answer: str | None
     problem: str
+    code: str
     expires: float
 
     @classmethod
@@ -232,20 +282,22 @@ class _Ended:
         if not problem and reply.status >= 400:
             problem = f"the answer has status {reply.status}"
         answer = json.dumps(reply.value, ensure_ascii=False)
-        return cls("failed" if problem else "done", reply.status, answer, problem, expires)
+        code = reply.failure.code or "" if reply.failure is not None else ""
+        return cls("failed" if problem else "done", reply.status, answer, problem, code, expires)
 
     def write(self, database: Database, instance: Instance, number: int) -> None:
         database.write(
-            "UPDATE tasks SET state = ?, status = ?, answer = ?, problem = ?, finished = ?, expires = ?, "
+            "UPDATE tasks SET state = ?, status = ?, answer = ?, problem = ?, code = ?, finished = ?, expires = ?, "
             "bytes = bytes + ? WHERE number = ? AND state = 'running' AND instance = ?",
             (
                 self.state,
                 self.status,
                 self.answer,
                 self.problem,
+                self.code,
                 time.time(),
                 self.expires,
-                len(self.answer),
+                len(self.answer or ""),
                 number,
                 instance.id,
             ),
@@ -269,14 +321,16 @@ def _claim(database: Database, me: Instance, most: int, owners: Counter[str]) ->
             owner = None
             while True:  # the first task of each owner, by the index
                 more, values = ("", (me.id,)) if owner is None else (" AND owner > ?", (me.id, owner))
-                row = connection.execute(f"SELECT * {waiting}{more} ORDER BY owner, number LIMIT 1", values).fetchone()
+                row = connection.execute(
+                    f"SELECT * {waiting}{more} ORDER BY owner, batch IS NOT NULL, number LIMIT 1", values
+                ).fetchone()
                 if row is None:
                     break
                 owner = row["owner"]
                 heads.append(row)
             if not heads:
                 break
-            row = min(heads, key=lambda head: (running[head["owner"]], head["number"]))
+            row = min(heads, key=lambda head: (running[head["owner"]], head["batch"] is not None, head["number"]))
             alone = row["attempts"] >= _ALONE
             if alone and running.total():
                 break  # it begins when the others have ended
@@ -284,7 +338,11 @@ def _claim(database: Database, me: Instance, most: int, owners: Counter[str]) ->
                 "UPDATE tasks SET state = 'running', attempts = attempts + 1 WHERE number = ?", (row["number"],)
             )
             running[row["owner"]] += 1
-            found.append(_Claimed(row["number"], row["owner"], row["path"], json.loads(row["body"]), alone))
+            line = None
+            if row["batch"] is not None:
+                ((file,),) = connection.execute("SELECT input FROM batches WHERE id = ?", (row["batch"],))
+                line = file, row["place"], row["size"]
+            found.append(_Claimed(row["number"], row["owner"], row["path"], row["body"], line, alone))
             if alone:
                 break
     return found
@@ -294,15 +352,3 @@ def _put_back(database: Database, me: Instance) -> None:
     database.write(
         "UPDATE tasks SET state = 'waiting', attempts = attempts - 1 WHERE instance = ? AND state = 'running'", (me.id,)
     )
-
-
-def _clean(database: Database, me: Instance) -> None:
-    """Delete what has expired; what waited too long has failed."""
-    now = time.time()
-    with database.transaction() as connection:
-        connection.execute("DELETE FROM tasks WHERE expires < ? AND state IN ('done', 'failed')", (now,))
-        connection.execute(
-            "UPDATE tasks SET state = 'failed', problem = 'it was not run in time', finished = ?, "
-            "expires = ? + (expires - created) WHERE expires < ? AND state = 'waiting'",
-            (now, now, now),
-        )

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from chatglm.errors import InputError
 
-__all__ = ["BodyError", "Limits", "parse", "read"]
+__all__ = ["BodyError", "Limits", "parse", "parse_now", "parts", "read"]
 
 _BYTES_PER_TOKEN = 16
 _DIGITS = 100
@@ -76,6 +76,15 @@ async def read(request: Request, limits: Limits) -> bytes:
     """The body as it was sent.
 
     Raises:
+        BodyError, ClientDisconnect: as `parts`.
+    """
+    return b"".join([part async for part in parts(request, limits)])
+
+
+async def parts(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises:
         BodyError: it is compressed, too large or too slow; what is too large is not read to its end.
         ClientDisconnect: the client left.
     """
@@ -89,7 +98,7 @@ async def read(request: Request, limits: Limits) -> bytes:
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length[:20]) > limits.body:
         raise _too_large(limits)
-    parts, size = [], 0
+    size = 0
     start = time.monotonic()
     while True:
         left = start + limits.seconds + size / limits.rate - time.monotonic()
@@ -107,9 +116,9 @@ async def read(request: Request, limits: Limits) -> bytes:
         size += len(part)
         if size > limits.body:
             raise _too_large(limits)
-        parts.append(part)
+        yield part
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return
 
 
 def _too_large(limits: Limits) -> BodyError:
@@ -126,11 +135,12 @@ async def parse(body: bytes, limits: Limits, executor: Executor | None = None) -
         BodyError: it is none, or exceeds a limit; the message says which.
     """
     if len(body) <= _INLINE:
-        return _parse(body, limits)
-    return await asyncio.get_running_loop().run_in_executor(executor, _parse, body, limits)
+        return parse_now(body, limits)
+    return await asyncio.get_running_loop().run_in_executor(executor, parse_now, body, limits)
 
 
-def _parse(body: bytes, limits: Limits) -> dict[str, Any]:
+def parse_now(body: bytes, limits: Limits) -> dict[str, Any]:
+    """The same, for those who are in a thread already."""
     text = _text(body)
     if not text.strip(" \t\r\n"):
         raise BodyError("the body is empty; send a JSON object")

@@ -13,11 +13,13 @@ from chatglm.assistant import BaseAssistant, Delta
 from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
 from chatglm.serving.background import BACKGROUND, Background
+from chatglm.serving.batches import Batches
 from chatglm.serving.bodies import Limits
 from chatglm.serving.callers import Caller
 from chatglm.serving.calls import Calls, Reply
 from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
+from chatglm.serving.files import Files
 from chatglm.serving.keys import ACTIONS, Key, Keyring
 from chatglm.serving.metrics import Metrics
 from chatglm.serving.storage import Storage
@@ -97,6 +99,8 @@ class Service:
         parsing: one thread for large bodies. Several would take turns, each with the memory of its body.
         calls: requests of the server to itself.
         tasks: requests that are answered later.
+        files: that clients upload, and that batches make.
+        batches: files with requests, which are answered later.
     """
 
     def __init__(
@@ -126,7 +130,9 @@ class Service:
         self.calls = Calls()
         self.storage = Storage(home)
         self.tasks = Tasks(self.storage, self._work, self._model_of)
-        self.background = Background(self.storage, self, self.tasks.limits.lifetime)
+        self.files = Files(self.storage, self._work)
+        self.batches = Batches(self.storage, self.files, self._work, self._model_of, self.limits)
+        self.background = Background(self.storage, self, self.batches, self.limits, self.tasks.limits.lifetime)
         self.drain.when_begun.append(self.background.end)
 
     def _work(self) -> None:

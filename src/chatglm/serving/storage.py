@@ -26,6 +26,46 @@ _DATABASE = "tasks.sqlite"
 
 _MIGRATIONS = (
     """
+    CREATE TABLE files (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        created REAL NOT NULL,
+        expires REAL
+    );
+    CREATE INDEX files_of ON files (owner, number, bytes);
+    CREATE TABLE batches (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        dialect TEXT NOT NULL,
+        endpoint TEXT NOT NULL,
+        path TEXT NOT NULL,
+        model TEXT NOT NULL,
+        input TEXT NOT NULL,
+        state TEXT NOT NULL,
+        instance TEXT NOT NULL,
+        time_window TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        keep REAL,
+        total INTEGER NOT NULL DEFAULT 0,
+        done INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        errors TEXT NOT NULL DEFAULT '[]',
+        output TEXT,
+        error_output TEXT,
+        created REAL NOT NULL,
+        expires REAL NOT NULL,
+        begun REAL,
+        cancelling REAL,
+        finalizing REAL,
+        finished REAL
+    );
+    CREATE INDEX batches_of ON batches (owner, dialect, number);
+    CREATE INDEX batches_open ON batches (instance, state);
     CREATE TABLE tasks (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -33,23 +73,30 @@ _MIGRATIONS = (
         dialect TEXT NOT NULL,
         path TEXT NOT NULL,
         model TEXT NOT NULL,
-        body TEXT NOT NULL,
+        body TEXT,
+        batch TEXT REFERENCES batches (id) ON DELETE CASCADE,
+        custom_id TEXT,
+        place INTEGER,
+        size INTEGER,
         state TEXT NOT NULL,
         instance TEXT NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
         status INTEGER,
         answer TEXT,
         problem TEXT NOT NULL DEFAULT '',
+        code TEXT NOT NULL DEFAULT '',
         bytes INTEGER NOT NULL,
         created REAL NOT NULL,
         finished REAL,
-        expires REAL NOT NULL
+        expires REAL
     );
-    CREATE INDEX tasks_queue ON tasks (instance, state, owner, number);
-    CREATE INDEX tasks_of ON tasks (owner, state, bytes);
-    CREATE INDEX tasks_expire ON tasks (expires)
+    CREATE INDEX tasks_queue ON tasks (instance, state, owner, batch IS NOT NULL, number);
+    CREATE INDEX tasks_of ON tasks (owner, state, bytes) WHERE batch IS NULL;
+    CREATE INDEX tasks_expire ON tasks (expires) WHERE batch IS NULL;
+    CREATE INDEX lines_of ON tasks (batch, state, status) WHERE batch IS NOT NULL
     """,
 )
+# A task with a `batch` is a line of one. Its body is in the input file at `place`, and it expires with its batch.
 
 
 class Storage:
@@ -78,6 +125,19 @@ class Storage:
             OutputError: it cannot be made.
         """
         return home_folder(self._home)
+
+    def file(self, name: str) -> Path:
+        """Where the content of a file lies. Names are made by this server, and never a client's."""
+        return self.files / name
+
+    @property
+    def files(self) -> Path:
+        """The folder of all files' contents.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        return home_folder(self.folder / "files")
 
     def open(self) -> tuple[Database, Instance]:
         """The database, and this server among those that use it.

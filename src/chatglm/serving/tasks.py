@@ -99,7 +99,8 @@ class Tasks:
         def store(database: Database, instance: Instance) -> None:
             with database.transaction() as connection:
                 waiting, used = connection.execute(
-                    "SELECT sum(state IN ('waiting', 'running')), sum(bytes) FROM tasks WHERE owner = ?",
+                    "SELECT sum(state IN ('waiting', 'running')), sum(bytes) FROM tasks "
+                    "WHERE owner = ? AND batch IS NULL",
                     (caller.owner,),
                 ).fetchone()
                 if (waiting or 0) >= self.limits.open:
@@ -129,7 +130,8 @@ class Tasks:
         rows = (
             await self._storage.run(
                 lambda database, _: database.read(
-                    "SELECT * FROM tasks WHERE id = ? AND owner = ? AND dialect = ?", (task, caller.owner, dialect)
+                    "SELECT * FROM tasks WHERE id = ? AND owner = ? AND dialect = ? AND batch IS NULL",
+                    (task, caller.owner, dialect),
                 )
             )
             if self._storage.exists()

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from chatglm.serving.callers import caller_of
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
+from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
@@ -99,6 +100,8 @@ def _router(service: Service) -> APIRouter:
     async def model(name: str, request: Request) -> dict[str, Any]:
         """One of them."""
         return listed(await service.find(name, caller_of(request)))
+
+    add_batches(routes, service)
 
     # vLLM has these beside `/v1`.
     beside = APIRouter(tags=["OpenAI"], route_class=dialect_route("openai", service, render))

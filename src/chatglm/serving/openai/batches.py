@@ -1,0 +1,307 @@
+"""OpenAI's `/v1/files` and `/v1/batches`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, BeforeValidator, Field
+
+from chatglm.serving import bodies
+from chatglm.serving.batches import Batch
+from chatglm.serving.callers import caller_of
+from chatglm.serving.dialect import Strict
+from chatglm.serving.fields import wrong
+from chatglm.serving.files import PURPOSES, StoredFile
+from chatglm.serving.openai.responses import ErrorResponse
+from chatglm.serving.service import Service
+
+__all__ = ["add_batches"]
+
+_FORM_BYTES = 64 << 10  # of a form, besides the file
+_FILE = "the file's content; with purpose `batch`: JSON lines, each a request"
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": _FILE},
+                        "purpose": {
+                            "type": "string",
+                            "enum": list(PURPOSES),
+                            "description": "what the file is for, such as `batch`",
+                        },
+                        "expires_after[anchor]": {"const": "created_at"},
+                        "expires_after[seconds]": {
+                            "type": "integer",
+                            "minimum": 3600,
+                            "maximum": 2592000,
+                            "description": "default: 30 days with purpose `batch`, else never",
+                        },
+                    },
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+
+
+def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    words = {
+        400: "a field is wrong, or not supported; `param` names it",
+        404: "it does not exist, has expired, or belongs to another key",
+        408: "the file did not arrive in time",
+        413: "the file is too large, or too much is stored",
+        429: "too many batches are unfinished",
+        500: "nothing can be stored",
+    }
+    return {status: {"model": ErrorResponse, "description": words[status]} for status in statuses}
+
+
+def _window(value: Any) -> Any:
+    found = re.fullmatch(r"([1-9][0-9]{0,2})([hd])", value) if isinstance(value, str) else None
+    if found is None or not 1 <= int(found[1]) * (24 if found[2] == "d" else 1) <= 720:
+        raise wrong('must be a time from "1h" to "30d", such as "24h"')
+    return value
+
+
+class _ExpiresAfter(Strict):
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=3600, le=2592000)
+
+
+class BatchRequest(Strict):
+    input_file_id: str = Field(description="a file of JSON lines, uploaded with purpose `batch`")
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
+    completion_window: Annotated[str, BeforeValidator(_window)] = Field(
+        description="lines that are not answered by then have failed", json_schema_extra={"pattern": "^[1-9]h$"}
+    )
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+        ]
+        | None
+    ) = None
+    output_expires_after: _ExpiresAfter | None = Field(None, description="default: 30 days")
+
+    def seconds(self) -> float:
+        """The completion window."""
+        return int(self.completion_window[:-1]) * (86400.0 if self.completion_window[-1] == "d" else 3600.0)
+
+
+class _FileResponse(BaseModel):
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+
+
+class _FilesResponse(BaseModel):
+    object: Literal["list"]
+    data: list[_FileResponse]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class _DeletedResponse(BaseModel):
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]
+
+
+class _BatchError(BaseModel):
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class _BatchErrors(BaseModel):
+    object: Literal["list"]
+    data: list[_BatchError]
+
+
+class _Counts(BaseModel):
+    total: int
+    completed: int
+    failed: int
+
+
+class _BatchResponse(BaseModel):
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    model: str
+    errors: _BatchErrors | None
+    input_file_id: str
+    completion_window: str
+    status: str
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: _Counts
+    metadata: dict[str, str] | None
+
+
+class _BatchesResponse(BaseModel):
+    object: Literal["list"]
+    data: list[_BatchResponse]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def _file(stored: StoredFile) -> dict[str, Any]:
+    return {
+        "id": stored.id,
+        "object": "file",
+        "bytes": stored.bytes,
+        "created_at": int(stored.created),
+        "expires_at": _whole(stored.expires),
+        "filename": stored.name,
+        "purpose": stored.purpose,
+        "status": "processed",
+    }
+
+
+def _batch(batch: Batch) -> dict[str, Any]:
+    ended = {
+        f"{state}_at": _whole(batch.finished) if batch.state == state else None
+        for state in ("completed", "failed", "expired", "cancelled")
+    }
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "model": batch.model,
+        "errors": {"object": "list", "data": batch.errors} if batch.errors else None,
+        "input_file_id": batch.input,
+        "completion_window": batch.window,
+        "status": batch.state,
+        "output_file_id": batch.output,
+        "error_file_id": batch.error_output,
+        "created_at": int(batch.created),
+        "in_progress_at": _whole(batch.begun),
+        "expires_at": int(batch.expires),
+        "finalizing_at": _whole(batch.finalizing),
+        "cancelling_at": _whole(batch.cancelling),
+        **ended,
+        "request_counts": {"total": batch.total, "completed": batch.done, "failed": batch.failed},
+        "metadata": batch.metadata,
+    }
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _list(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": data, **ends, "has_more": more}
+
+
+def add_batches(routes: APIRouter, service: Service) -> None:
+    """Give OpenAI's router the routes of files and batches."""
+
+    @routes.post("/files", response_model=_FileResponse, responses=_refused(400, 408, 413, 500), openapi_extra=_FORM)
+    async def upload(request: Request) -> dict[str, Any]:
+        """Store a file."""
+        limits = service.files.limits
+        bounds = dataclasses.replace(
+            service.limits, body=limits.bytes + _FORM_BYTES, seconds=limits.seconds, rate=limits.rate
+        )
+        return _file(await service.files.create(caller_of(request), request, bodies.parts(request, bounds)))
+
+    @routes.get("/files", response_model=_FilesResponse, responses=_refused(400, 404, 500))
+    async def files(
+        request: Request,
+        purpose: str | None = None,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10000)] = 10000,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> dict[str, Any]:
+        """The stored files."""
+        found, more = await service.files.page(
+            caller_of(request), purpose=purpose, after=after, limit=limit, newest=order == "desc"
+        )
+        return _list([_file(stored) for stored in found], more)
+
+    @routes.get("/files/{file_id}", response_model=_FileResponse, responses=_refused(404, 500))
+    async def file(file_id: str, request: Request) -> dict[str, Any]:
+        """About one of them."""
+        return _file(await service.files.get(caller_of(request), file_id))
+
+    @routes.get(
+        "/files/{file_id}/content",
+        response_class=FileResponse,
+        responses={
+            200: {"content": {"application/octet-stream": {}}, "description": "as it was uploaded"},
+            **_refused(404, 500),
+        },
+    )
+    async def content(file_id: str, request: Request) -> FileResponse:
+        """What is in it."""
+        place = await service.files.content(caller_of(request), file_id)
+        return FileResponse(place, media_type="application/octet-stream", headers={"X-Content-Type-Options": "nosniff"})
+
+    @routes.delete("/files/{file_id}", response_model=_DeletedResponse, responses=_refused(400, 404, 500))
+    async def delete(file_id: str, request: Request) -> dict[str, Any]:
+        """Delete it."""
+        await service.files.delete(caller_of(request), file_id)
+        return {"id": file_id, "object": "file", "deleted": True}
+
+    @routes.post("/batches", response_model=_BatchResponse, responses=_refused(400, 404, 429, 500))
+    async def create(body: BatchRequest, request: Request) -> dict[str, Any]:
+        """Answer all requests of a file."""
+        keep = body.output_expires_after
+        batch = await service.batches.create(
+            caller_of(request),
+            "openai",
+            body.endpoint,
+            body.endpoint,
+            body.input_file_id,
+            window=body.completion_window,
+            seconds=body.seconds(),
+            metadata=body.metadata,
+            keep=None if keep is None else float(keep.seconds),
+        )
+        return _batch(batch)
+
+    @routes.get("/batches", response_model=_BatchesResponse, responses=_refused(400, 404, 500))
+    async def batches(
+        request: Request, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    ) -> dict[str, Any]:
+        """The batches, the newest first."""
+        found, more = await service.batches.page(caller_of(request), "openai", after=after, limit=limit)
+        return _list([_batch(batch) for batch in found], more)
+
+    @routes.get("/batches/{batch_id}", response_model=_BatchResponse, responses=_refused(404, 500))
+    async def batch(batch_id: str, request: Request) -> dict[str, Any]:
+        """How far one of them is."""
+        return _batch(await service.batches.get(caller_of(request), "openai", batch_id))
+
+    @routes.post("/batches/{batch_id}/cancel", response_model=_BatchResponse, responses=_refused(400, 404, 500))
+    async def cancel(batch_id: str, request: Request) -> dict[str, Any]:
+        """Run no further line of it. What is answered by then is in its output."""
+        return _batch(await service.batches.cancel(caller_of(request), "openai", batch_id))
