@@ -120,6 +120,7 @@ def test_others_are_refused_in_the_shape_of_the_dialect(
 
 
 def test_pages_and_health_need_no_key(guarded: httpx.Client) -> None:
+    assert "demo" not in guarded.get("/").text
     for path in ("/", "/docs", "/openapi.json", "/health"):
         assert guarded.get(path).status_code == 200
         assert guarded.head(path).status_code == 200

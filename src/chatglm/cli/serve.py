@@ -74,11 +74,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="connections at a time; more get status 503 (default: %(default)s)",
     )
     add_keyring_arguments(parser)
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="how lines of the log look, one for each request among them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-text",
+        action="store_true",
+        help="let the log have the beginning of what was asked and answered (default: it has no text of users)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from chatglm.serving import connections
+        from chatglm.serving import connections, logs
         from chatglm.serving.app import create_app
     except ImportError as error:
         raise DependencyError(f"{error.name} is needed to serve: pip install 'chatglm[serve]'") from None
@@ -106,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
                 any_model=arguments.any_model,
                 keys=keys,
                 open_metrics=arguments.open_metrics,
+                log_text=arguments.log_text,
             )
             server = connections.Server(
                 app,
@@ -114,7 +126,11 @@ def run(arguments: argparse.Namespace) -> int:
                 ready=(lambda url: None) if arguments.quiet else partial(_show, app),
                 limits=connections.ConnectionLimits(connections=arguments.max_connections),
             )
-            connections.run(server, sockets)
+            log = logs.configure(arguments.log_format)
+            try:
+                connections.run(server, sockets)
+            finally:
+                log.close()
     finally:
         for one in sockets:
             one.close()

@@ -30,6 +30,7 @@ from chatglm.serving.front import OPEN, Front, hint
 from chatglm.serving.hints import DROPPED_HEADER, IGNORED_HEADER
 from chatglm.serving.keys import Keyring
 from chatglm.serving.pages import docs_page, start_page
+from chatglm.serving.records import REQUEST_ID
 from chatglm.serving.service import Service
 
 __all__ = ["DIALECTS", "create_app"]
@@ -45,6 +46,11 @@ DIALECTS: tuple[Dialect, ...] = (
 )
 """Of several that own a path, the first. Where none does, errors have OpenAI's shape."""
 
+
+_EXPOSED = (
+    REQUEST_ID,
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+)
 
 _REFUSED = {
     "401": "the API key is missing, wrong or expired",
@@ -63,6 +69,7 @@ def create_app(
     open_metrics: bool = False,
     encoders: Mapping[str, Encoder] | None = None,
     home: Path | None = None,
+    log_text: bool = False,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -76,6 +83,8 @@ def create_app(
         encoders: for embeddings and rerank, by the name that requests give; a request that names none gets the first.
         home: folder of what clients store: tasks, files, batches. It is made when the first one stores something.
             Default: CHATGLM_HOME, or `~/.chatglm`.
+        log_text: let the log lines of requests (logger `chatglm.requests`) have the beginning of what was asked and
+            answered.
     """
     service = Service(assistants, limits, any_model, keys, encoders, home)
     version = importlib.metadata.version("chatglm")
@@ -86,14 +95,21 @@ def create_app(
     routers = [dialect.router(service) for dialect in DIALECTS]
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Front, service=service, render=_render, open_metrics=open_metrics)
+    app.add_middleware(
+        Front,
+        service=service,
+        render=_render,
+        dialect_of=lambda path: _dialect_of(path).name,
+        open_metrics=open_metrics,
+        log_text=log_text,
+    )
     if origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=("GET", "HEAD", "POST", "DELETE", "OPTIONS"),
             allow_headers=("*",),
-            expose_headers=(IGNORED_HEADER, DROPPED_HEADER, "Retry-After"),
+            expose_headers=(IGNORED_HEADER, DROPPED_HEADER, "Retry-After", *_EXPOSED),
         )
 
     @app.get("/", include_in_schema=False)
@@ -172,8 +188,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _render(path: str, failure: Failure) -> Response:
     """In the shape of the dialect that the path belongs to, or else in OpenAI's."""
+    return _dialect_of(path).render(failure)
+
+
+def _dialect_of(path: str) -> Dialect:
     found = (dialect for dialect in DIALECTS if re.fullmatch(dialect.owns, path))
-    return next(found, openai.DIALECT).render(failure)
+    return next(found, openai.DIALECT)
 
 
 def _said(failure: Failure, message: str) -> Failure:

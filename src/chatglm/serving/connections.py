@@ -308,7 +308,9 @@ class Server(uvicorn.Server):
             http=protocol,
             ws="none",
             loop="asyncio",
+            log_config=None,  # `logs.configure` says where lines go
             log_level=log_level,
+            access_log=False,
             server_header=False,
         )
         super().__init__(config)

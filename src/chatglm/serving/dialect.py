@@ -30,6 +30,7 @@ from chatglm.serving import bodies
 from chatglm.serving.bodies import BodyError
 from chatglm.serving.failures import FAILURE, Failure, ShuttingDownError, failure_of
 from chatglm.serving.hints import NOTHING, Hints, note_dropped, start_notes
+from chatglm.serving.records import LONGEST_TEXT, current
 from chatglm.serving.service import Drain, Served, Service
 
 __all__ = [
@@ -150,11 +151,15 @@ def dialect_route(
             handle = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
-                notes, status = start_notes(), 0
+                notes, record, status = start_notes(), current(), 0
+                record.dialect, record.route = name, self.path_format
                 try:
                     if self.body_field is not None:
                         _check_type(request.headers.get("content-type"), any_type)
                         body = await bodies.read(request, service.limits)
+                        record.body = len(body)
+                        if record.asked is not None:
+                            record.asked = body[: 4 * LONGEST_TEXT].decode("utf-8", "replace")[:LONGEST_TEXT]
                         request = _ParsedRequest(request, await bodies.parse(body, service.limits, service.parsing))
                         del body
                     response = await handle(request)

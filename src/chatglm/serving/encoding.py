@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chatglm.encoders import Embedder, Embeddings, Reranker, Scores
@@ -22,6 +22,8 @@ class ServedEmbedder:
     encoder: Embedder
     caller: Caller
     metrics: Metrics
+    count: Callable[[int], None] | None = None
+    """Gets the numbers of tokens, for the caller's limits."""
 
     async def embed(
         self,
@@ -36,7 +38,7 @@ class ServedEmbedder:
             found = await self.encoder.embed(
                 texts, dimensions=dimensions, prompt_name=prompt_name, client=self.caller.client, field=field
             )
-        self.metrics.note_encoded(self.name, len(found.vectors), sum(found.tokens))
+        self.metrics.note_encoded(self.name, len(found.vectors), sum(found.tokens), self.count)
         return found
 
 
@@ -48,10 +50,12 @@ class ServedReranker:
     encoder: Reranker
     caller: Caller
     metrics: Metrics
+    count: Callable[[int], None] | None = None
+    """Gets the numbers of tokens, for the caller's limits."""
 
     async def score(self, query: str, documents: Sequence[str]) -> Scores:
         """See `Reranker.score`."""
         with self.metrics.encoding(self.name):
             found = await self.encoder.score(query, documents, client=self.caller.client)
-        self.metrics.note_encoded(self.name, len(documents), found.tokens)
+        self.metrics.note_encoded(self.name, len(documents), found.tokens, self.count)
         return found

@@ -4,16 +4,18 @@ HEAD and OPTIONS, paths that people get slightly wrong."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.errors import ChatGLMError
+from chatglm.serving import records
 from chatglm.serving.bodies import BodyError
 from chatglm.serving.callers import CALLER, Caller
-from chatglm.serving.failures import Failure, OverloadedError, ShuttingDownError, failure_of
+from chatglm.serving.failures import FAILURE, Failure, OverloadedError, ShuttingDownError, failure_of
+from chatglm.serving.logs import log_request
+from chatglm.serving.records import Record
 from chatglm.serving.service import OVERLOADED, Service
 
 __all__ = ["OPEN", "Front", "hint"]
@@ -34,7 +36,9 @@ class Front:
 
     Args:
         render: an error in the shape of the dialect that a path belongs to.
+        dialect_of: the name of this dialect.
         open_metrics: whether `/metrics` may be read without a key.
+        log_text: whether the log has the texts of requests and answers.
     """
 
     def __init__(
@@ -42,48 +46,91 @@ class Front:
         app: ASGIApp,
         service: Service,
         render: Callable[[str, Failure], Response],
+        dialect_of: Callable[[str], str],
         open_metrics: bool = False,
+        log_text: bool = False,
     ) -> None:
-        self._app, self._service, self._render = app, service, render
+        self._app, self._service, self._render, self._dialect_of = app, service, render, dialect_of
         self._open = (*OPEN, "/metrics") if open_metrics else OPEN
+        self._log_text = log_text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or CALLER in scope.get("state", {}):  # the server's own requests have passed before
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = _usual(scope["path"], scope["headers"])
-        try:
-            self._check(scope, path)
-            state = self._authenticate(scope, path)
-        except ChatGLMError as error:
-            failure = failure_of(error)
-            response = self._render(path, failure)
-            response.headers.update(failure.headers)
-            await response(scope, receive, send)
-            return
+        given = scope.get("state", {})
+        state = {**given}
+        path, method = _usual(scope["path"], scope["headers"]), scope["method"]
+        record = records.enter(scope["headers"], self._log_text)
+        passing = _Passing(send, record)
+        end: Callable[[], None] | None = None
         scope = {**scope, "state": state}
         if path != scope["path"]:
             scope |= {"path": path, "raw_path": path.encode()}
-        if scope["method"] == "HEAD":
-            scope |= {"method": "GET"}
-            send = _without_body(send)
-        await self._app(scope, receive, send)
+        try:
+            try:
+                if CALLER in given:  # the server's own request, in somebody's name
+                    self._admit_own(record, given[CALLER])
+                else:
+                    self._check(scope, path)
+                    end = self._admit(record, scope, path, passing)
+            except ChatGLMError as error:
+                failure = failure_of(error)
+                state[FAILURE] = failure
+                response = self._render(path, failure)
+                response.headers.update(failure.headers)
+                await response(scope, receive, passing.send)
+                return
+            if method == "HEAD":
+                await self._app({**scope, "method": "GET"}, receive, _without_body(passing.send))
+            else:
+                await self._app(scope, receive, passing.send)
+        except Exception:
+            passing.status = max(passing.status, 500)
+            raise
+        finally:
+            if end is not None:
+                end()
+            if FAILURE in state:
+                given[FAILURE] = state[FAILURE]
+            if not (path in _ALWAYS and passing.status == 200):  # what machines ask every few seconds
+                failed: Failure | None = state.get(FAILURE)
+                status = passing.status if failed is None else failed.status  # a dialect may have another one for it
+                self._service.metrics.note(record, self._dialect_of(path), status)
+                log_request(record, method, path, status, failed)
 
-    def _authenticate(self, scope: Scope, path: str) -> dict[str, Any]:
-        """The scope's state, with the caller in it where keys are needed.
+    def _admit(self, record: Record, scope: Scope, path: str, passing: _Passing) -> Callable[[], None] | None:
+        """Find the caller by the key, where keys are needed. What this returns is called when the response has ended.
 
         Raises:
             AuthenticationError: the key is missing or wrong.
             ForbiddenError: it may not read the figures.
+            RateLimitError: it has used up a limit.
         """
-        state, keys = scope.get("state", {}), self._service.keys
-        if keys is None or scope["method"] == "OPTIONS" or (path in self._open and scope["method"] in ("GET", "HEAD")):
-            return {**state}
+        keys, method, rates = self._service.keys, scope["method"], self._service.rates
+        if keys is None or method == "OPTIONS" or (path in self._open and method in ("GET", "HEAD")):
+            return None
         key = keys.authenticate(scope["headers"])
-        caller = Caller(key.id, key.id)
+        record.key = key.name
+        caller = scope["state"][CALLER] = Caller(key.id, key.id)
         if path == "/metrics":
             self._service.permit(caller, "metrics")
-        return {**state, CALLER: caller}
+        if key.limited:
+            passing.more = lambda: rates.headers(key)
+            if method == "POST":  # what only reads or deletes is no work for a model
+                return rates.begin(key)
+        return None
+
+    def _admit_own(self, record: Record, caller: Caller) -> None:
+        """
+        Raises:
+            AuthenticationError: the caller's key has been removed or has expired.
+            RateLimitError: it has used its tokens up for now.
+        """
+        key = self._service.key_of(caller)
+        if key is not None:
+            record.key = key.name
+            self._service.rates.check_tokens(key)
 
     def _check(self, scope: Scope, path: str) -> None:
         """
@@ -104,6 +151,29 @@ class Front:
             raise ShuttingDownError
         if scope.get("state", {}).get(OVERLOADED):
             raise OverloadedError
+
+
+class _Passing:
+    """What is sent to the client, with what is added to the head of the response.
+
+    Attributes:
+        status: of the response; 499 until it begins.
+        more: further headers.
+    """
+
+    def __init__(self, send: Send, record: Record) -> None:
+        self._send, self._record = send, record
+        self.status = 499
+        self.more: Callable[[], Mapping[str, str]] | None = None
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            added = {records.REQUEST_ID: self._record.id, **(self.more() if self.more else {})}
+            kept = [(name, value) for name, value in message["headers"] if name.lower() != b"x-request-id"]
+            headers = [*kept, *((name.encode(), value.encode()) for name, value in added.items())]
+            message = {**message, "headers": headers}
+        return self._send(message)
 
 
 def _usual(path: str, headers: Sequence[tuple[bytes, bytes]]) -> str:

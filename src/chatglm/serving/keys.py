@@ -61,6 +61,10 @@ class Key:
     def allows(self, model: str) -> bool:
         return self.models is None or model in self.models
 
+    @property
+    def limited(self) -> bool:
+        return any(one is not None for one in (self.requests_per_minute, self.tokens_per_minute, self.concurrency))
+
     def expired(self, now: float) -> bool:
         """
         Args:

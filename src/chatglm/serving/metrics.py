@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,12 +13,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from chatglm.assistant import BaseAssistant, Delta, Finish, Usage
+from chatglm.assistant import BaseAssistant, CallDelta, Delta, Finish, TextDelta, Usage
 from chatglm.serving import memory
+from chatglm.serving.records import LONGEST_TEXT, Record, current
 
 __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
+
+_MOST_KEYS = 200  # names of keys among the labels; the figures of further ones are put together
 
 # What the engine's figures mean; the others are momentary.
 _TOTALS = ("_tokens", "preemptions", "steps", "restarts")
@@ -78,12 +81,33 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        by_key = ("key", "dialect", "model")
+        self._key_requests = Counter(
+            "chatglm_key_requests",
+            "Requests by the name of their API key (none: without; refused ones, too)",
+            (*by_key, "status"),
+            registry=registry,
+        )
+        self._key_tokens = Counter(
+            "chatglm_key_tokens",
+            "Tokens by the name of the API key; kind: prompt, cached (of the prompt's), completion",
+            (*by_key, "kind"),
+            registry=registry,
+        )
+        self._keys: set[str] = set()
         registry.register(_Engines(assistants))
         registry.register(_Replicas(assistants))
         registry.register(_Memory())
 
     async def watch(
-        self, model: str, deltas: AsyncGenerator[Delta], answers: int = 1, prompts: int = 1, live: bool = True
+        self,
+        model: str,
+        deltas: AsyncGenerator[Delta],
+        answers: int = 1,
+        prompts: int = 1,
+        live: bool = True,
+        record: Record | None = None,
+        count: Callable[[int], None] | None = None,
     ) -> AsyncGenerator[Delta]:
         """The same deltas, measured.
 
@@ -93,10 +117,14 @@ class Metrics:
                 "broken off" (its reader left) or "failed". What is refused before it says anything has a status, and
                 is no answer.
             live: whether a client waits for the answer.
+            record: gets what is found out.
+            count: gets the numbers of tokens, as soon as they are known.
         """
-        start, finished = time.perf_counter(), 0
+        start, finished, pieces = time.perf_counter(), 0, 0
         begun: dict[int, _Prompt] = {}
         ended = "broken off"
+        record = record or Record()
+        keep = record.answered is not None
         self._open.labels(model).inc()
         self.live += live
         try:
@@ -106,10 +134,18 @@ class Metrics:
                     if number not in begun:
                         begun[number] = _Prompt(time.perf_counter())
                         self._first.labels(model).observe(begun[number].first - start)
+                        if record.first is None:
+                            record.first = begun[number].first - record.began
+                    pieces += 1
                     if isinstance(delta, Finish):
                         finished += 1
-                        self._note_end(model, begun[number], delta.usage, answers)
+                        tokens = self._note_end(model, begun[number], delta.usage, answers, record)
+                        pieces -= delta.usage.completion_tokens + 1
                         self._ends.labels(model, delta.reason).inc()
+                        if count is not None:
+                            count(tokens)
+                    elif keep:
+                        _keep(record, delta)
                     yield delta
         except Exception:
             ended = "failed" if begun else ""
@@ -117,8 +153,17 @@ class Metrics:
         finally:
             self._open.labels(model).dec()
             self.live -= live
-            if ended and finished < answers * prompts:
-                self._ends.labels(model, ended).inc(answers * prompts - finished)
+            if finished < answers * prompts:
+                record.ended = ended
+                if ended:
+                    self._ends.labels(model, ended).inc(answers * prompts - finished)
+                # Its tokens are not known: a piece has at least one, and a prompt's text about four bytes for each.
+                unread = prompts - sum(1 for prompt in begun.values() if prompt.finished)
+                lost = max(0, pieces), record.body // 4 * unread // prompts if ended == "broken off" else 0
+                record.completion_tokens += lost[0]
+                record.prompt_tokens += lost[1]
+                if count is not None:
+                    count(sum(lost))
 
     @contextmanager
     def encoding(self, model: str) -> Iterator[None]:
@@ -128,21 +173,57 @@ class Metrics:
             yield
         self._encoding.labels(model).observe(time.perf_counter() - start)
 
-    def note_encoded(self, model: str, texts: int, tokens: int) -> None:
+    def note_encoded(self, model: str, texts: int, tokens: int, count: Callable[[int], None] | None = None) -> None:
+        """
+        Args:
+            count: gets the number of tokens.
+        """
+        record = current()
+        record.model = model
+        record.prompt_tokens += tokens
+        if count is not None:
+            count(tokens)
         self._texts.labels(model).inc(texts)
         self._encoded.labels(model).inc(tokens)
 
-    def _note_end(self, model: str, prompt: _Prompt, usage: Usage, answers: int) -> None:
-        """An answer is whole, perhaps the last one to its prompt."""
+    def _note_end(self, model: str, prompt: _Prompt, usage: Usage, answers: int, record: Record) -> int:
+        """An answer is whole, perhaps the last one to its prompt. Returns how many tokens came with it."""
+        found = usage.completion_tokens
         if not prompt.finished:
             self._prompt.labels(model).inc(usage.prompt_tokens)
             self._cached.labels(model).inc(usage.cached_tokens)
+            record.prompt_tokens += usage.prompt_tokens
+            record.cached_tokens += usage.cached_tokens
+            found += usage.prompt_tokens
         self._made.labels(model).inc(usage.completion_tokens)
+        record.completion_tokens += usage.completion_tokens
         prompt.finished += 1
         prompt.tokens += usage.completion_tokens
         if prompt.finished == answers < prompt.tokens:
             seconds = time.perf_counter() - prompt.first
             self._each.labels(model).observe(seconds / (prompt.tokens - answers) * answers)
+        return found
+
+    def note(self, record: Record, dialect: str, status: int) -> None:
+        """A request has ended.
+
+        Args:
+            dialect: that its path belongs to.
+        """
+        key = record.key or "none"
+        if key not in self._keys:
+            if len(self._keys) >= _MOST_KEYS:
+                key = "others"
+            self._keys.add(key)
+        labels = (key, record.dialect or dialect, record.model or "none")
+        self._key_requests.labels(*labels, str(status)).inc()
+        if record.model:
+            for kind, tokens in (
+                ("prompt", record.prompt_tokens),
+                ("cached", record.cached_tokens),
+                ("completion", record.completion_tokens),
+            ):
+                self._key_tokens.labels(*labels, kind).inc(tokens)
 
     def text(self) -> bytes:
         """What a scrape gets."""
@@ -156,6 +237,18 @@ def _by_first_name(assistants: Mapping[str, BaseAssistant]) -> dict[str, BaseAss
         if assistant not in found.values():
             found[model] = assistant
     return found
+
+
+def _keep(record: Record, delta: Delta) -> None:
+    """Keep the beginning of an answer's text for the log."""
+    said = record.answered or ""
+    if len(said) < LONGEST_TEXT:
+        match delta:
+            case TextDelta():
+                said += delta.text
+            case CallDelta():
+                said += f"{delta.name} {delta.arguments}" if delta.name else delta.arguments
+        record.answered = said[:LONGEST_TEXT]
 
 
 class _Engines(Collector):

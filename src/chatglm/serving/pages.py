@@ -54,9 +54,9 @@ def start_page(
         models: names that requests may give, the default first.
         url: of this server, without a slash at its end.
         dialects: that it speaks.
-        key: whether requests need an API key.
+        key: whether requests need an API key. Then the page, which needs none, does not name the models.
     """
-    names = list(models)
+    names = ["MODEL"] if key else list(models)
     spoken = "\n".join(
         f"<h3>{escape(dialect.title)}: <code>{escape(url + dialect.base)}</code></h3>\n<pre><code>"
         + escape(dialect.curl(url, names[0], key=key, between=" \\\n  "))
@@ -76,7 +76,9 @@ def start_page(
         f'<td>{english}<br><span class="quiet" lang="zh">{chinese}</span></td></tr>'
         for path, english, chinese in rows
     )
-    listed = " ".join(f"<code>{escape(name)}</code>" for name in names)
+    listed = " ".join(f"<code>{escape(name)}</code>" for name in names if not key) or (
+        'An API key is needed. <span lang="zh">需要 API key。</span>'
+    )
     return _page(
         "chatglm",
         f"""<h1>chatglm</h1>

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from chatglm.assistant import BaseAssistant, Delta
 from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
+from chatglm.serving import records
 from chatglm.serving.background import BACKGROUND, Background
 from chatglm.serving.batches import Batches
 from chatglm.serving.bodies import Limits
@@ -21,6 +23,7 @@ from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
 from chatglm.serving.files import Files
 from chatglm.serving.keys import ACTIONS, Key, Keyring
+from chatglm.serving.limits import RateLimits
 from chatglm.serving.metrics import Metrics
 from chatglm.serving.storage import Storage
 from chatglm.serving.tasks import Tasks
@@ -126,6 +129,7 @@ class Service:
                 self.models.setdefault(adapter, Served(adapter, assistant, adapter))
         self.metrics = Metrics(assistants)
         self.drain = Drain()
+        self.rates = RateLimits()
         self.parsing = ThreadPoolExecutor(1, "chatglm-bodies")
         self.calls = Calls()
         self.storage = Storage(home)
@@ -224,12 +228,12 @@ class Service:
             ForbiddenError: the caller's key may not use it.
         """
         found, encoder = self._encoder(name, caller, Embedder)
-        return ServedEmbedder(found, encoder, caller, self.metrics)
+        return ServedEmbedder(found, encoder, caller, self.metrics, self._count(caller))
 
     async def reranker(self, name: str | None, caller: Caller) -> ServedReranker:
         """The model for rerank that is meant; as `encoder`."""
         found, encoder = self._encoder(name, caller, Reranker)
-        return ServedReranker(found, encoder, caller, self.metrics)
+        return ServedReranker(found, encoder, caller, self.metrics, self._count(caller))
 
     async def any_encoder(self, name: str | None, caller: Caller) -> Encoder | None:
         """The encoder of this name, of either kind; None: there is none."""
@@ -288,5 +292,11 @@ class Service:
             answers: that are asked for to each prompt.
             prompts: of the request.
         """
+        record = records.current()
+        record.model = served.name
         live = not caller.client.startswith(BACKGROUND)
-        return self.metrics.watch(served.name, deltas, answers, prompts, live)
+        return self.metrics.watch(served.name, deltas, answers, prompts, live, record, self._count(caller))
+
+    def _count(self, caller: Caller) -> Callable[[int], None] | None:
+        """What gets the numbers of a caller's tokens; None where there are no limits."""
+        return None if self.keys is None else partial(self.rates.count, caller.owner)

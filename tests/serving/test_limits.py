@@ -1,0 +1,262 @@
+"""Limits of API keys: buckets, what a key may do at a time, and the headers that say what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatglm.assistant import Assistant
+from chatglm.serving.failures import RateLimitError
+from chatglm.serving.key_sources import written
+from chatglm.serving.keys import Key, Keyring
+from chatglm.serving.limits import Bucket, RateLimits, _duration
+from scripted import ScriptedEngine, Writer
+from server import serving
+
+ALICE, BOB = "alice.0123456789abcdef", "bob.fedcba9876543210"
+CHAT = {"messages": [{"role": "user", "content": "x"}]}
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Fixed:
+    def __init__(self, *entries: dict[str, Any]) -> None:
+        self._found = written([(entry, "entry") for entry in entries], "test")
+
+    def changed(self) -> bool:
+        return False
+
+    def credentials(self) -> Any:
+        return self._found
+
+
+@contextlib.contextmanager
+def limited(write: Writer, words: int = 1, delay: float = 0, **limits: int) -> Iterator[tuple[httpx.Client, Any]]:
+    """A client with Alice's key, which has limits; Bob's has none. An answer has so many words, and each takes `delay`
+    seconds."""
+    engine = ScriptedEngine(write.say("word " * words), pace=1, delay=delay)
+    keys = Keyring([Fixed({"key": ALICE, "name": "alice", **limits}, {"key": BOB, "name": "bob"})])
+    with (
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, keys=keys) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as client,
+    ):
+        yield client, engine
+
+
+# The law of a bucket
+
+
+@given(st.integers(1, 10_000), st.lists(st.tuples(st.floats(0, 90), st.integers(1, 50)), max_size=60))
+def test_a_bucket_gives_what_it_holds_and_what_flows_in(per_minute: int, asked: list[tuple[float, int]]) -> None:
+    now, given_away = 0.0, 0
+    bucket = Bucket(per_minute, now)
+    for pause, amount in asked:
+        now += pause
+        if bucket.level(now) >= amount:
+            bucket.take(amount, now)
+            given_away += amount
+        else:  # the wait that is told is enough, and not too long
+            wait = bucket.wait(amount, now)
+            if amount <= per_minute:
+                assert Bucket.level(bucket, now) + wait * per_minute / 60 == pytest.approx(amount)
+        assert 0 <= bucket.level(now) <= per_minute
+        assert given_away <= per_minute + now * per_minute / 60 + 1e-6
+
+
+@given(st.integers(1, 1000), st.integers(0, 100_000), st.floats(0.01, 1000))
+def test_an_overdrawn_bucket_delays_what_comes_next(per_minute: int, taken: int, pause: float) -> None:
+    bucket = Bucket(per_minute, 0.0)
+    bucket.take(taken, 0.0)
+    ready = bucket.wait(1, 0.0)
+    assert bucket.level(ready + pause) >= min(1.0, per_minute) - 1e-6
+    assert bucket.level(ready - 1) <= per_minute  # a clock that goes back changes nothing
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0ms"), (0.12, "120ms"), (0.9999, "1s"), (1, "1s"), (59.6, "1m0s"), (360, "6m0s"), (3605, "1h0m5s")],
+)
+def test_durations_are_written_as_clients_read_them(seconds: float, words: str) -> None:
+    assert _duration(seconds) == words
+
+
+def test_requests_a_minute() -> None:
+    clock = Clock()
+    rates, key = RateLimits(clock), Key("a", "alice", requests_per_minute=2)
+    ends = [rates.begin(key), rates.begin(key)]
+    with pytest.raises(RateLimitError, match="may make 2 requests a minute; send this one again in 30s") as refused:
+        rates.begin(key)
+    assert (refused.value.code, refused.value.retry_after) == ("rate_limit_exceeded", 30)
+    for end in ends:
+        end()
+    with pytest.raises(RateLimitError):
+        rates.begin(key)
+    clock.now += 30
+    rates.begin(key)()
+    rates.begin(Key("b", "bob", requests_per_minute=2))()  # another key has its own
+
+
+def test_requests_at_a_time_and_a_refusal_that_costs_nothing() -> None:
+    clock = Clock()
+    rates, key = RateLimits(clock), Key("a", "alice", requests_per_minute=10, concurrency=1)
+    end = rates.begin(key)
+    for _ in range(20):
+        with pytest.raises(RateLimitError, match="1 requests under way") as refused:
+            rates.begin(key)
+        assert refused.value.code == "concurrency_limit"
+    assert rates.headers(key)["x-ratelimit-remaining-requests"] == "9"
+    end()
+    rates.begin(key)()
+
+
+def test_tokens_a_minute_may_be_overdrawn_by_the_last_request() -> None:
+    clock = Clock()
+    rates, key = RateLimits(clock), Key("a", "alice", tokens_per_minute=60)
+    rates.begin(key)
+    rates.count("a", 100)
+    assert rates.headers(key) == {
+        "x-ratelimit-limit-tokens": "60",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "1m40s",
+    }
+    with pytest.raises(RateLimitError, match="has used its 60 tokens a minute") as refused:
+        rates.begin(key)
+    assert refused.value.retry_after == 41
+    clock.now += 41
+    rates.begin(key)
+    rates.count("nobody", 5)  # a key that never asked
+
+
+def test_changed_limits_hold_at_once_and_forget_no_request_under_way() -> None:
+    rates = RateLimits(Clock())
+    end = rates.begin(Key("a", "alice", concurrency=1, requests_per_minute=1))
+    changed = Key("a", "alice", concurrency=1, requests_per_minute=5)
+    with pytest.raises(RateLimitError, match="at a time"):
+        rates.begin(changed)
+    end()
+    rates.begin(changed)()
+
+
+# Over HTTP
+
+
+def test_a_key_with_limits_is_told_what_is_left(write: Writer) -> None:
+    with limited(write, requests_per_minute=3, tokens_per_minute=100_000) as (client, _):
+        answer = client.post("/v1/chat/completions", json=CHAT)
+        assert answer.headers["x-ratelimit-limit-requests"] == "3"
+        assert answer.headers["x-ratelimit-remaining-requests"] == "2"
+        assert re.fullmatch(r"(20|19)s", answer.headers["x-ratelimit-reset-requests"])
+        used = answer.json()["usage"]["total_tokens"]
+        listed = client.get("/v1/models")  # reading costs nothing
+        assert listed.headers["x-ratelimit-remaining-requests"] == "2"
+        assert 0 <= int(listed.headers["x-ratelimit-remaining-tokens"]) - (100_000 - used) <= used
+        wrong = client.post("/v1/chat/completions", json={"messages": 1})
+        assert (wrong.status_code, wrong.headers["x-ratelimit-remaining-requests"]) == (400, "1")
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+        refused = client.post("/v1/chat/completions", json=CHAT)
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= 20
+        assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        old = client.post("/", json={"prompt": "x"})
+        assert (old.status_code, old.json()["status"]) == (429, 429)
+        other = client.post("/v1/chat/completions", json=CHAT, headers={"Authorization": f"Bearer {BOB}"})
+        assert other.status_code == 200
+        assert not [name for name in other.headers if name.startswith("x-ratelimit")]
+
+
+def test_the_openai_client_waits_and_tries_again(write: Writer) -> None:
+    with limited(write, requests_per_minute=60) as (client, _):
+        for _ in range(60):
+            client.post("/v1/chat/completions", content=b"")
+        with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=ALICE, max_retries=3) as sdk:
+            assert sdk.chat.completions.create(model="demo", messages=CHAT["messages"])  # type: ignore[arg-type]
+        with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=ALICE, max_retries=0) as sdk:
+            for _ in range(3):
+                client.post("/v1/chat/completions", content=b"")
+            with pytest.raises(openai.RateLimitError) as refused:
+                sdk.chat.completions.create(model="demo", messages=CHAT["messages"])  # type: ignore[arg-type]
+            assert refused.value.code == "rate_limit_exceeded"
+
+
+def ending(client: httpx.Client) -> None:
+    with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
+        next(answer.iter_lines())  # and leaves
+
+
+def whole(client: httpx.Client) -> None:
+    assert client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 3}).status_code == 200
+
+
+def wrong(client: httpx.Client) -> None:
+    assert client.post("/v1/chat/completions", json={**CHAT, "model": "nothing"}).status_code == 404
+
+
+def nowhere(client: httpx.Client) -> None:
+    assert client.post("/v1/nothing", json=CHAT).status_code == 404
+
+
+def gone(client: httpx.Client) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/chat/completions", json=CHAT, timeout=0.3)
+
+
+@pytest.mark.parametrize("end", [ending, whole, wrong, nowhere, gone])
+def test_a_slot_is_free_however_the_response_ended(write: Writer, end: Callable[[httpx.Client], None]) -> None:
+    with limited(write, 400, 0.005, concurrency=1) as (client, _):
+        for _ in range(2):
+            end(client)
+            # The server notices a client that left when it writes the next piece.
+            for _ in range(200):
+                answer = client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 1})
+                if answer.status_code == 200:
+                    break
+                assert answer.json()["error"]["code"] == "concurrency_limit"
+                threading.Event().wait(0.05)
+            assert answer.status_code == 200
+
+
+def test_one_request_at_a_time(write: Writer) -> None:
+    with limited(write, 400, 0.005, concurrency=1) as (client, _):
+        stream = client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True})
+        with stream as answer:
+            next(answer.iter_lines())
+            refused = client.post("/v1/chat/completions", json=CHAT)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "concurrency_limit")
+            assert refused.headers["retry-after"] == "1"
+            other = client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 1}, headers={"Authorization": BOB})
+            assert other.status_code == 200
+
+
+def test_tokens_of_streams_that_break_off_count(write: Writer) -> None:
+    with limited(write, 400, 0.005, tokens_per_minute=1000) as (client, _):
+        before = int(client.get("/v1/models").headers["x-ratelimit-remaining-tokens"])
+        with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
+            lines = answer.iter_lines()
+            for _ in range(40):
+                next(lines)
+        for _ in range(200):
+            left = int(client.get("/v1/models").headers["x-ratelimit-remaining-tokens"])
+            if left < before:
+                break
+            threading.Event().wait(0.05)
+        assert 10 <= before - left <= 500
