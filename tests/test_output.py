@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from safetensors.torch import save_file
 
 from chatglm.errors import InputError, OutputError
 from chatglm.output import locked, reporting_disk_errors, working_in
+from disks import small_files
 
 HOLD = """
 import sys
@@ -26,17 +24,6 @@ with working_in(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-@contextmanager
-def small_files(size: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes: to a writer that is a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -233,6 +234,51 @@ def test_templates_that_fail(template: str, message: str, tokenizers, monkeypatc
     monkeypatch.setattr(templates, "SECONDS", 0.3)
     with pytest.raises(InputError, match=message):
         tokenizers["glm4"].apply_chat_template([USER], chat_template=template)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{{ "a" * 10000000000 }}',
+        '{{ "%10000000000d"|format(1) }}',
+        "{{ '{:>10000000000}'.format(1) }}",
+        "{{ 'a'.ljust(10000000000) }}",
+        "{{ messages|tojson(indent=10000000000) }}",
+        "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+        "{% set ns = namespace(t='aa') %}{% for i in range(99) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}",
+        "{% set x = 'a' * 10000000 %}" + "{{ x }}" * 1000,
+        "{% set x = 'a' * 1000000 %}{{ x.replace('a', x) }}",
+        "{% for i in range(100000) %}{{ messages[0].content * 100000 }}{% endfor %}",
+    ],
+)
+def test_templates_that_need_too_much_memory(template: str, tokenizers, monkeypatch) -> None:
+    import resource
+
+    monkeypatch.setattr(templates, "MEMORY", 1 << 28)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(InputError, match="MiB of memory"):
+        tokenizers["glm4"].apply_chat_template([USER], chat_template=template)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ 10 ** 10 ** 10 }}", r"line 1: 10 \*\* 10 is not supported"),
+        ("\n{% set x = messages|length %}{{ x * x }}", r"line 2: x \* x is not supported"),
+        ("{{ range(1000000000)|list }}", "Range too big"),
+    ],
+)
+def test_templates_with_huge_numbers(template: str, message: str, tokenizers) -> None:
+    with pytest.raises(InputError, match=message):
+        tokenizers["glm4"].apply_chat_template([USER], chat_template=template)
+
+
+def test_templates_that_multiply_a_little(tokenizers) -> None:
+    template = "{{ '=' * 3 }}{{ 2 * messages|length }}{{ dict(**{'a': 1}).a }}"
+    text = tokenizers["glm4"].apply_chat_template([USER], chat_template=template, tokenize=False)
+    assert text == "===21"
 
 
 def test_values_that_are_no_json(tokenizers) -> None:

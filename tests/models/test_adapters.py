@@ -39,6 +39,9 @@ KINDS: dict[str, Callable[[], Any]] = {
         layers_pattern="layers",
         use_dora=True,
     ),
+    "LoRA of the embedding": lambda: LoraConfig(
+        task_type="CAUSAL_LM", r=2, lora_alpha=64, target_modules=["word_embeddings"]
+    ),
     "IA3": lambda: IA3Config(
         task_type="CAUSAL_LM", target_modules=[*QKV, "dense_4h_to_h"], feedforward_modules=["dense_4h_to_h"]
     ),
@@ -185,6 +188,10 @@ def test_weights_that_are_not_the_adapters(lora: Path, saved, checkpoint) -> Non
         ({name: tensor for name, tensor in whole.items() if name != first}, "1 of its tensors are missing"),
         ({**whole, "y": torch.zeros(1)}, "not of this adapter's settings"),
         ({**whole, first: torch.zeros(2, 3)}, "made for another model: its tensor .* is 2×3, this model's is 2×64"),
+        *(
+            ({**whole, f"base_model.model.transformer.{name}.weight": torch.zeros(3, 3)}, f"tensor .*{name}.* is 3×3")
+            for name in ("embedding.word_embeddings", "output_layer")
+        ),
     ):
         file.unlink(missing_ok=True)
         save_file(tensors, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,14 +20,17 @@ from chatglm.errors import (
     DependencyError,
     InputError,
     NumericalError,
+    OutputError,
     UnsupportedError,
 )
 from chatglm.loading import load_parts
+from chatglm.output import working_in
 from chatglm.training.finetune import Result, finetune
 from chatglm.training.logs import read_log
 from chatglm.training.methods import merge
 from chatglm.training.pretrain import pretrain
 from chatglm.training.settings import Settings
+from disks import small_files
 
 TURNS = [("你是谁？", "我是小智。"), ("几岁了？", "三岁啦！"), ("再见", "下次聊。")]
 VERSIONS = ("chatglm", "chatglm2", "chatglm3", "glm4")
@@ -464,6 +468,36 @@ def test_pretraining_learns_and_resumes(version: str, checkpoint, tmp_path: Path
     shutil.rmtree(tmp_path / "out" / "checkpoint-10")
     assert pretrain(settings, resume=True, say=quiet).losses == result.losses
     load_parts(tmp_path / "out")
+
+
+def test_pretraining_has_a_folder_and_a_disk_for_itself(checkpoint, tmp_path: Path) -> None:
+    """A second run in the same folder is refused; a full disk is one line, and what was finished stays and goes on."""
+    text, output = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("春眠不觉晓，处处闻啼鸟。" * 4, "utf-8")
+    steps = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    settings = settings_of(checkpoint("chatglm3"), text, output, training_args=steps)
+    disk = contextlib.ExitStack()
+
+    class Meddler(TrainerCallback):
+        refused = 0
+
+        def on_save(self, *_: Any, **__: Any) -> None:
+            with pytest.raises(InputError, match="another process is writing there"), working_in(output):
+                raise AssertionError
+            self.refused += 1
+            disk.enter_context(small_files(1 << 14))
+
+    with working_in(output), pytest.raises(InputError, match="another process is writing there"):
+        pretrain(settings, say=quiet)
+    meddler = Meddler()
+    with disk, pytest.raises(OutputError, match=r"out.*: cannot be written: .*go on with --resume"):
+        pretrain(settings, say=quiet, callbacks=[meddler])
+    assert meddler.refused == 1
+    assert (output / "checkpoint-2").is_dir()
+    with small_files(1 << 10), pytest.raises(OutputError, match="cannot be written"):
+        pretrain(settings_of(checkpoint("chatglm3"), text, tmp_path / "other"), say=quiet)
+    assert len(pretrain(settings, resume=True, say=quiet).losses) == 4
+    load_parts(output)
 
 
 def test_a_fresh_model_from_a_configuration(checkpoint, tmp_path: Path) -> None:

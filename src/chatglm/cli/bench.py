@@ -25,49 +25,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--concurrency",
         default="1,4,8",
         metavar="N,…",
-        help="clients at once, one after another (default: %(default)s)",
+        help="numbers of concurrent clients to measure, one after another (default: %(default)s)",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--requests",
         type=int,
         metavar="N",
-        help="of each, in whole dialogues, at least one for every client (default: 4 for every client and turn)",
+        help="number of requests at each concurrency, rounded up to whole dialogues, at least one per client "
+        "(default: 4 times clients times turns)",
     )
     length.add_argument(
-        "--seconds", type=float, metavar="S", help="of each, instead: no new dialogue begins after them"
-    )
-    parser.add_argument("--prompt-tokens", type=int, default=128, metavar="N", help="(default: %(default)s)")
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=64, metavar="N", help="of an answer (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--may-stop", action="store_true", help="answers may end early; else the model is kept from it where it can be"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="measure each concurrency for S seconds instead: then no new dialogue begins",
     )
     parser.add_argument(
-        "--shared-prefix", type=int, default=0, metavar="N", help="first tokens that all prompts have in common"
-    )
-    parser.add_argument("--turns", type=int, default=1, metavar="N", help="of each dialogue (default: %(default)s)")
-    parser.add_argument(
-        "--turn-tokens", type=int, default=32, metavar="N", help="that a later turn adds (default: %(default)s)"
+        "--prompt-tokens", type=int, default=128, metavar="N", help="tokens of a prompt (default: %(default)s)"
     )
     parser.add_argument(
-        "--text", action="store_true", help="plain texts, not dialogues: at a server, /completions instead of chat"
+        "--max-new-tokens", type=int, default=64, metavar="N", help="tokens of an answer (default: %(default)s)"
     )
-    parser.add_argument("--warmup", type=int, default=2, metavar="N", help="requests that do not count (default: 2)")
+    parser.add_argument(
+        "--may-stop",
+        action="store_true",
+        help="answers may end early (default: full length, if the model or server can be asked for it)",
+    )
+    parser.add_argument(
+        "--shared-prefix",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of first tokens that all prompts share (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--turns", type=int, default=1, metavar="N", help="turns of each dialogue (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--turn-tokens",
+        type=int,
+        default=32,
+        metavar="N",
+        help="tokens that each later turn adds to the prompt (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--text",
+        action="store_true",
+        help="use plain texts, not dialogues; with --remote: /completions, not /chat/completions",
+    )
+    parser.add_argument(
+        "--warmup", type=int, default=2, metavar="N", help="requests before the measurement (default: 2)"
+    )
     parser.add_argument(
         "--seed",
         type=int,
-        help="decides the texts (default: others each time, so that no server has them in its cache)",
+        help="random seed of the prompts (default: new prompts each time, which no server has in its cache)",
     )
     parser.add_argument(
         "--json",
         nargs="?",
         const="-",
         metavar="FILE",
-        help="one line of JSON to FILE; without it, instead of the table",
+        help="write one line of JSON to FILE; without FILE, print it instead of the table",
     )
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw it (needs matplotlib)")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the results (needs matplotlib)")
 
 
 def run(arguments: argparse.Namespace) -> int:

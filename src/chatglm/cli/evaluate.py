@@ -10,21 +10,47 @@ from chatglm.cli.models import add_model_arguments, loading_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help=".json or .jsonl with dialogues; with --cloze: with questions")
+    parser.add_argument("data", metavar="DATA", help=".json or .jsonl file of dialogues; with --cloze: of questions")
     add_model_arguments(parser, on_cpu="float32")  # what is measured is compared
     parser.add_argument(
         "--cloze",
         action="store_true",
-        help='questions {"context", "choices", "label"}: accuracy of the choice that fills the blank best',
+        help='multiple choice instead: questions {"context", "choices", "label"}; the choice that fills the blank best '
+        "is the answer; prints the accuracy",
     )
-    parser.add_argument("--normalize", choices=("sum", "mean"), default="sum", help="--cloze: score of a choice")
-    parser.add_argument("--loss", default="all", metavar="TURNS", help="measured turns: all (default), last, split")
-    parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="longest dialogue in tokens")
-    parser.add_argument("--samples", type=int, default=50, metavar="N", help="answers to generate; 0: loss only")
-    parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="longest answer in tokens")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N")
-    parser.add_argument("--seed", type=int, default=42, help="decides which answers are generated")
-    parser.add_argument("--skip-bad-rows", action="store_true", help="leave bad rows out and list them")
+    parser.add_argument(
+        "--normalize",
+        choices=("sum", "mean"),
+        default="sum",
+        help="with --cloze: score a choice by the sum (default) or the mean of its tokens' log-probabilities",
+    )
+    parser.add_argument(
+        "--loss", default="all", metavar="TURNS", help="assistant turns that are measured: all (default), last, split"
+    )
+    parser.add_argument(
+        "--max-length", type=int, default=1024, metavar="N", help="longest dialogue, in tokens (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=50,
+        metavar="N",
+        help="number of answers to generate and score; 0: loss only (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=512,
+        metavar="N",
+        help="longest generated answer, in tokens (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=4, metavar="N", help="dialogues at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=42, help="random seed: chooses the dialogues to answer (default: %(default)s)"
+    )
+    parser.add_argument("--skip-bad-rows", action="store_true", help="skip rows that cannot be read, and list them")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
 
 

@@ -17,16 +17,16 @@ SHARED: tuple[tuple[str, str, Any, str], ...] = (
     ("--output", "training_args.output_dir", str, "folder for the result, its logs and checkpoints"),
     ("--val-file", "data_config.val_file", str, "data to evaluate on"),
     ("--epochs", "training_args.num_train_epochs", float, "number of epochs (default: 3)"),
-    ("--steps", "training_args.max_steps", int, "number of steps, in place of --epochs"),
-    ("--lr", "training_args.learning_rate", float, "learning rate (default: by the method)"),
+    ("--steps", "training_args.max_steps", int, "number of steps, instead of --epochs"),
+    ("--lr", "training_args.learning_rate", float, "learning rate (default: depends on the method)"),
     ("--batch-size", "training_args.per_device_train_batch_size", int, "rows in a batch, on each device (default: 4)"),
     ("--accumulate", "training_args.gradient_accumulation_steps", int, "gradient accumulation steps (default: 1)"),
-    ("--max-length", "max_length", int, "longest example and length of a row, in tokens (default: 1024)"),
+    ("--max-length", "max_length", int, "longest example, and length of a row, in tokens (default: 1024)"),
     ("--seed", "training_args.seed", int, "random seed (default: 42)"),
     ("--log-every", "training_args.logging_steps", int, "steps between records of the loss (default: 10)"),
     ("--save-every", "training_args.save_steps", int, "steps between checkpoints (default: 500)"),
     ("--eval-every", "training_args.eval_steps", int, "steps between evaluations (default: every epoch)"),
-    ("--method", "method", str, "full, lora (default), ptuning, freeze"),
+    ("--method", "method", str, "full, lora, ptuning or freeze (default: {method})"),
     ("--lora-rank", "peft_config.r", int, "LoRA: rank (default: 8)"),
     ("--target-modules", "peft_config.target_modules", str, "LoRA: layers, separated by commas, or all-linear"),
     ("--prefix-tokens", "peft_config.num_virtual_tokens", int, "P-tuning: virtual tokens (default: 128)"),
@@ -36,7 +36,7 @@ SWITCHES: tuple[tuple[str, str, str], ...] = (
     ("--bf16", "training_args.bf16", "compute in bfloat16"),
     ("--fp16", "training_args.fp16", "compute in float16"),
     ("--cpu", "training_args.use_cpu", "train on the CPU"),
-    ("--gradient-checkpointing", "training_args.gradient_checkpointing", "less memory, more time"),
+    ("--gradient-checkpointing", "training_args.gradient_checkpointing", "use less memory and more time"),
 )
 ONLY_OF = {"--lora-rank": "lora", "--target-modules": "lora", "--prefix-tokens": "ptuning", "--layers": "freeze"}
 """Flags that mean nothing with another method."""
@@ -63,19 +63,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser)
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `finetune` and `pretrain` both have."""
+def add_shared_arguments(parser: argparse.ArgumentParser, method: str = "lora") -> None:
+    """What `finetune` and `pretrain` both have.
+
+    Args:
+        method: the default one.
+    """
     parser.add_argument(
         "--model",
         metavar="MODEL",
         help="checkpoint folder or repository id (default: MODEL_PATH, else the bundled demo model)",
     )
-    parser.add_argument("--settings", metavar="FILE", help="YAML file; those of the official finetune_hf.py work")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting: training_args.weight_decay=0.1 …"
+        "--settings", metavar="FILE", help="YAML file with settings; those of the official finetune_hf.py work"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change any setting, such as training_args.weight_decay=0.1; may be repeated",
     )
     for flag, name, kind, line in SHARED:
-        parser.add_argument(flag, dest=name, type=kind, metavar=flag.rsplit("-", 1)[-1].upper(), help=line)
+        parser.add_argument(
+            flag, dest=name, type=kind, metavar=flag.rsplit("-", 1)[-1].upper(), help=line.format(method=method)
+        )
     for flag, name, line in SWITCHES:
         parser.add_argument(flag, dest=name, action="store_true", default=None, help=line)
     parser.add_argument(
@@ -83,7 +95,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="yes",
         metavar="CHECKPOINT",
-        help="continue from the last checkpoint of --output, or from this one: a folder, or the number of its step",
+        help="continue from the last checkpoint in --output, or from this one: a folder, or the number of a step",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from chatglm.cli.models import DTYPES, dtype_name, model_of_environment, note, quieten
+from chatglm.cli.models import DTYPES, model_of_environment, note, quieten
+from chatglm.models.fields import dtype_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=dtype_name,
         choices=DTYPES,
         default="auto",
-        help="data type of the merged weights; auto (default): the base checkpoint's",
+        help="data type of the merged weights (default: auto, that of the base checkpoint)",
     )
-    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
+    parser.add_argument("--device", default="cpu", help="device to compute on (default: cpu)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the contents of the output folder")
 
 
 def run(arguments: argparse.Namespace) -> int:

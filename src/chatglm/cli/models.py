@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from chatglm.errors import InputError
+from chatglm.models.fields import PRECISIONS, dtype_name
 
 if TYPE_CHECKING:
     from chatglm.assistant import BaseAssistant
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = [
     "add_assistant_arguments",
     "add_model_arguments",
-    "dtype_name",
     "find_model",
     "loading_options",
     "model_name",
@@ -44,14 +44,7 @@ _OF_THE_MODEL = (
 )
 
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
-_DTYPE_NAMES = {"fp32": "float32", "float": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
-
-
-def dtype_name(text: str) -> str:
-    """A data type by any of its usual names."""
-    text = text.lower().removeprefix("torch.")
-    return _DTYPE_NAMES.get(text, text)
+DTYPES = ("auto", *PRECISIONS)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16") -> None:

@@ -13,15 +13,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "chatglm pretrain TEXTS [--model FOLDER | --config FILE --tokenizer FOLDER] --output FOLDER [options]"
     )
     parser.add_argument("texts", metavar="TEXTS", help=".txt or .jsonl file, or a folder of them")
-    parser.add_argument("--config", metavar="FILE", help="config.json of a fresh model, in place of --model")
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="its tokenizer, if it does not lie beside config.json")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="train a new model with random weights, of this config.json; not together with --model",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FOLDER", help="tokenizer of the new model (default: the folder of --config)"
+    )
     parser.add_argument(
         "--split",
         choices=("file", "blank", "line"),
-        help="where a document of a .txt file ends (default: file)",
+        help="documents of a .txt file: the whole file (default), or parts between blank lines, or lines",
     )
-    parser.add_argument("--hold-out", type=float, metavar="SHARE", help="share of the documents to evaluate on")
-    add_shared_arguments(parser)
+    parser.add_argument(
+        "--hold-out",
+        type=float,
+        metavar="SHARE",
+        help="share of the documents to evaluate on, such as 0.01 (default: none)",
+    )
+    add_shared_arguments(parser, method="full")
 
 
 def run(arguments: argparse.Namespace) -> int:

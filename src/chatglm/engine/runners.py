@@ -426,5 +426,6 @@ def runner_for(model: Any, store: torch.dtype | None = None) -> Runner:
         store: of keys and values: torch.float32, float16, int16, int8 (or, on torch, any other float); default: float32
             for a float32 model, else two bytes.
     """
-    decoder = decoder_of(model, store)
+    # An adapter on the embedding alone leaves the decoder as it is; yet the native one would not apply it.
+    decoder = None if hasattr(model, "peft_config") else decoder_of(model, store)
     return TorchRunner(model, store) if decoder is None else NativeRunner(model, decoder)

@@ -200,15 +200,17 @@ def check_matches(adapter: Adapter, made: Any, model: str, name: str = "default"
     wanted = get_peft_model_state_dict(made, adapter_name=name, save_embedding_layers=False)
     held = {_short(name): about for name, about in adapter.tensors.items()}
     needed = {_short(name): tuple(tensor.shape) for name, tensor in wanted.items()}
-    for name in sorted(needed.keys() & held.keys()):
-        if held[name][0] != needed[name]:
+    # PEFT may save the embedding and the output head beside an adapter.
+    beside = {_short(name): tuple(tensor.shape) for name, tensor in made.state_dict().items() if _is_beside(name)}
+    shapes = {**beside, **needed}
+    for name in sorted(shapes.keys() & held.keys()):
+        if held[name][0] != shapes[name]:
             raise CheckpointError(
                 f"{adapter.weights}: made for another model: its tensor {name} is {_shape(held[name][0])}, this "
-                f"model's is {_shape(needed[name])}"
+                f"model's is {_shape(shapes[name])}"
             )
     missing = sorted(needed.keys() - held.keys())
-    # PEFT may save the embedding and the output head beside an adapter.
-    unexpected = sorted(name for name in held.keys() - needed.keys() if not any(part in name for part in _BESIDE))
+    unexpected = sorted(name for name in held.keys() - needed.keys() if not _is_beside(name))
     if missing or unexpected:
         parts = [
             f"{len(names)} of its tensors are {what} (first: {names[0]:.200})"
@@ -219,6 +221,10 @@ def check_matches(adapter: Adapter, made: Any, model: str, name: str = "default"
             f"{adapter.weights}: {' and '.join(parts)}; the adapter is incomplete, or was made for another model than "
             f"this {model}"
         )
+
+
+def _is_beside(name: str) -> bool:
+    return any(part in name for part in _BESIDE)
 
 
 class _Settings:

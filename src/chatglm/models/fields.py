@@ -13,13 +13,28 @@ from typing import Any
 
 from chatglm.errors import ConfigError, UnsupportedError
 
-__all__ = ["ATTENTION", "DTYPES", "MAX_LABELS", "check_attention", "check_dtype", "check_fields", "check_labels"]
+__all__ = [
+    "ATTENTION",
+    "DTYPES",
+    "MAX_LABELS",
+    "PRECISIONS",
+    "check_attention",
+    "check_dtype",
+    "check_fields",
+    "check_labels",
+    "dtype_name",
+]
 
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2")
 """Attention implementations that a folder may ask for."""
 
-DTYPES = ("float32", "float16", "bfloat16", "float64")
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""Types that people choose for weights."""
+
+DTYPES = (*PRECISIONS, "float64")
 """Types that weights can have in memory."""
+
+_OTHER_NAMES = {"fp32": "float32", "float": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
 
 MAX_LABELS = 100_000
 
@@ -49,6 +64,12 @@ _RANGES = {
     "classifier_dropout": ("from 0 to 1", lambda x: 0 <= x <= 1),
 }
 _MAX_STOP_IDS = 1024
+
+
+def dtype_name(text: str) -> str:
+    """A data type by any of its usual names (fp16, half, torch.float16); other texts as they are."""
+    plain = text.lower().removeprefix("torch.")
+    return _OTHER_NAMES.get(plain, plain)
 
 
 def check_fields(config: Any) -> None:

@@ -26,9 +26,10 @@ from chatglm.chat.messages import Message
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, DependencyError, InputError, TokenizerError, UnsupportedError
 from chatglm.loading import AutoConfig, AutoModel, AutoTokenizer, Loaded, check_device, load_parts
+from chatglm.models.fields import PRECISIONS, dtype_name
 from chatglm.output import locked, reporting_disk_errors
 from chatglm.quantization.swap import is_quantized
-from chatglm.training.settings import DTYPES, Lora, Prefix, Settings
+from chatglm.training.settings import Lora, Prefix, Settings
 
 __all__ = [
     "ALL_LAYERS",
@@ -332,21 +333,17 @@ def merge(
         raise CheckpointError(f"{adapter}: no adapter_config.json; give the folder that a LoRA run wrote")
     if read_json(adapter / "adapter_config.json").get("peft_type") != "LORA":
         raise UnsupportedError(f"{adapter}: only LoRA adapters can be merged")
-    dtype = DTYPES.get(dtype, dtype)
-    if dtype not in ("auto", "float32", "float16", "bfloat16"):
-        raise InputError(f"dtype is {dtype!r}; must be auto, float32, float16 or bfloat16")
+    dtype = dtype_name(dtype)
+    if dtype not in ("auto", *PRECISIONS):
+        raise InputError(f"dtype is {dtype!r}; must be auto, {', '.join(PRECISIONS)}")
     check_device(device)
     _refuse_source(adapter, output)
     options: dict[str, Any] = {"dtype": torch.float32, "device": device}
     with _written_whole(output, overwrite=overwrite) as draft:
-        try:
-            if model is None:
-                joint, tokenizer, form = load_parts(adapter, **options)
-            else:
-                joint, tokenizer, form = load_parts(model, adapter=adapter, **options)
-        except RuntimeError as error:
-            reason = str(error).partition("\n\t")[2].partition("\n")[0] or str(error)
-            raise CheckpointError(f"{adapter}: this adapter was made for another model ({reason})") from None
+        if model is None:
+            joint, tokenizer, form = load_parts(adapter, **options)
+        else:
+            joint, tokenizer, form = load_parts(model, adapter=adapter, **options)
         if is_quantized(joint):
             from chatglm.quantization.lora import MERGE
 

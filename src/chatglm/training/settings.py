@@ -22,13 +22,11 @@ import yaml
 from chatglm import hub
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.loading import demo_folder
+from chatglm.models.fields import dtype_name
 from chatglm.training.examples import Loss
 from chatglm.training.infill import InfillSettings
 
 __all__ = ["METHODS", "RENAMED", "DataFiles", "Lora", "Prefix", "Settings", "Texts", "assign", "read_yaml"]
-
-DTYPES = {"fp32": "float32", "float": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
-"""Other names of data types."""
 
 METHODS = ("full", "lora", "ptuning", "freeze")
 
@@ -217,7 +215,7 @@ class Settings:
         notes: list[str] = []
         for name in ("dtype", "save_dtype"):
             if isinstance(given := raw.get(name), str):
-                raw[name] = DTYPES.get(given.removeprefix("torch."), given.removeprefix("torch."))
+                raw[name] = dtype_name(given)
         values["method"], values["peft_config"] = _method(method, peft, where, notes)
         for name, kind in (("data_config", DataFiles), ("infill", InfillSettings), ("texts", Texts)):
             values[name] = _build(kind, raw.pop(name, None), f"{where}: {name}")

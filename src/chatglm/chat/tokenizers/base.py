@@ -20,7 +20,7 @@ from chatglm.chat.formats import chat_format
 from chatglm.chat.generations import CONFIG_KEY, Generation, read_generation, read_json
 from chatglm.chat.messages import Message, ToolSpec, messages_from_pairs
 from chatglm.chat.tokenizers.saved import check_vocabulary, read_saved
-from chatglm.chat.tokenizers.templates import LONGEST, RenderedPrompt, control_parts, shows
+from chatglm.chat.tokenizers.templates import LONGEST, RenderedPrompt, check_operators, control_parts, shows
 from chatglm.chat.vocabulary import Vocabulary
 from chatglm.errors import ChatGLMError, InputError, TokenizerError, UnsupportedError
 
@@ -554,6 +554,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         template = self.get_chat_template(given)
         if not isinstance(template, str) or len(template) > LONGEST:
             raise InputError(f"chat_template: expected a text of at most {LONGEST} characters")
+        check_operators(template)
         return template
 
     def _format_prompt(self, dialogue: Any, tools: Sequence[ToolSpec], prompt: bool) -> RenderedPrompt:

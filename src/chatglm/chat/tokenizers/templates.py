@@ -9,17 +9,27 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from chatglm.errors import ChatGLMError, InputError
 
-__all__ = ["LONGEST", "RenderedPrompt", "control_parts", "shows"]
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["LONGEST", "RenderedPrompt", "check_operators", "control_parts", "shows"]
 
 SECONDS = 10.0
 """How long one template may run. Templates of a folder are foreign programs; real ones take milliseconds."""
+
+MEMORY = 1 << 30
+"""Bytes that one template may take, where the system can limit a process (Linux)."""
 
 LONGEST = 1 << 18
 """Characters of a template that is rendered at all; official ones have 2,000 to 10,000."""
@@ -161,8 +171,62 @@ def _characters(given: Mapping[str, Any]) -> set[str]:
         raise InputError(f"the values for the chat template must be JSON ({error})") from None
 
 
+def check_operators(template: str) -> None:
+    """Refuse arithmetic that could go on for hours within one step: powers, and products of two variables.
+
+    Raises:
+        InputError: the template has some.
+    """
+    import jinja2
+
+    try:
+        tokens = [(line, kind, text) for line, kind, text in jinja2.Environment().lex(template) if kind != "whitespace"]
+    except jinja2.TemplateSyntaxError:
+        return  # rendering says what is wrong
+    for before, (line, kind, text), after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if kind != "operator" or text not in ("*", "**") or before[2] in ("(", ","):  # `f(*x, **y)` is no arithmetic
+            continue
+        if text == "**" or not {before[1], after[1]} & {"integer", "float", "string"}:
+            raise InputError(
+                f"chat_template, line {line}: {before[2]} {text} {after[2]} is not supported; templates may multiply "
+                "by a number or a text only"
+            )
+
+
+class _MemoryLimit:
+    """While it is entered, by any number of threads, the process cannot grow by more than `MEMORY`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = (-1, -1)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1 and resource is not None and sys.platform == "linux":
+                self._before = resource.getrlimit(resource.RLIMIT_AS)
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                most = pages * resource.getpagesize() + MEMORY
+                limits = [most, *(limit for limit in self._before if limit != resource.RLIM_INFINITY)]
+                resource.setrlimit(resource.RLIMIT_AS, (min(limits), self._before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and resource is not None and sys.platform == "linux":
+                resource.setrlimit(resource.RLIMIT_AS, self._before)
+
+
+_memory_limit = _MemoryLimit()  # one for the process, as the limit is
+
+
 def _run(render: Render, given: Mapping[str, Any]) -> str:
-    """Render within `SECONDS`: a tracer of this thread looks at the clock at every line of the template."""
+    """Render within `SECONDS` and `MEMORY`: a tracer of this thread looks at the clock at every line of the template.
+
+    Raises:
+        InputError: the template fails, takes too long or too much memory.
+    """
     deadline = time.monotonic() + SECONDS
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
@@ -175,11 +239,12 @@ def _run(render: Render, given: Mapping[str, Any]) -> str:
     before = sys.gettrace()
     sys.settrace(watch)
     try:
-        return render(given)
-    except ChatGLMError:
+        with _memory_limit:
+            return render(given)
+    except (ChatGLMError, KeyboardInterrupt):
         raise
-    except (MemoryError, KeyboardInterrupt):
-        raise
+    except MemoryError:
+        raise InputError(f"chat_template: it needs more than {MEMORY >> 20} MiB of memory; it was stopped") from None
     except Exception as error:
         raise InputError(f"chat_template: it failed with {type(error).__name__}: {str(error)[:300]}") from error
     finally:
