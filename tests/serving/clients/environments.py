@@ -40,6 +40,10 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "openai-0.28": ("openai==0.28.1",),
     "lm-eval": ("lm-eval[api]==0.4.13",),
     "router": ("vllm-router==0.1.17",),
+    # The two newer ones ask for different versions of pyjwt; zhipuai 2 imports sniffio and does not say so.
+    "zhipuai-1": ("zhipuai==1.0.7",),
+    "zhipuai-2": ("zhipuai==2.1.5.20250825", "sniffio"),
+    "zai": ("zai-sdk==0.2.3",),
     JAVASCRIPT: (),
 }
 """What each has. JavaScript's is in `scripts/js/package.json`."""
