@@ -337,6 +337,8 @@ def test_answers_that_never_come(over: Over, write: Writer) -> None:
     found = result_of(url, post(url, long, "/async/chat/completions").json()["id"])
     assert found["task_status"] == "FAIL"
     assert found["error"]["code"] == "1261"
+    none = post(url, {"model": "embedding-3", "input": "x"}, "/embeddings")  # this server has none
+    assert (none.status_code, none.json()["error"]["code"]) == (400, "1211")
     for change, code in (({"model": "x"}, "1211"), ({"messages": []}, "1214"), ({"tool_choice": "f"}, "1214")):
         refused = post(url, {**ASK, **change}, "/async/chat/completions")
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)

@@ -388,6 +388,7 @@ EMBEDDING = Hints(
     "",
     {
         **_ASKER,
+        "sensitive_word_check": ANY,
         "truncate_prompt_tokens": (-1,),
         "truncate": (True,),
         "add_special_tokens": (True,),

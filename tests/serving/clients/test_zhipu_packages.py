@@ -11,9 +11,11 @@ from client_scripts import OWN, run_script
 from environments import SCRIPTS
 
 from chatglm.assistant import Assistant
+from chatglm.encoders import Embedder
 from chatglm.serving.key_sources import Texts
 from chatglm.serving.keys import Keyring
 from server import serving
+from tiny_encoders import WIDTH, make_sentence
 
 KEY = "alice.0123456789abcdef"
 
@@ -21,11 +23,13 @@ Run = Callable[[str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    """Run a script against a server with the demo model; what it found."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run a script against a server with the demo model and a tiny one for embeddings; what it found."""
+    folder = make_sentence(tmp_path_factory.mktemp("encoders") / "m")
     with (
         Assistant.load(dtype="float32") as assistant,
-        serving({"demo": assistant}, keys=Keyring([Texts([KEY], "test")])) as url,
+        Embedder.load(folder) as encoder,
+        serving({"demo": assistant}, encoders={"embedding-3": encoder}, keys=Keyring([Texts([KEY], "test")])) as url,
     ):
 
         def get(environment: str, script: str) -> dict[str, Any]:
@@ -84,6 +88,9 @@ def test_v4(run: Run, environment: str) -> None:
     assert "苏梦远" in found["played"]
     assert found["status"] == "PROCESSING"
     assert found["later"] == ["SUCCESS", text]
+
+    assert found["embeddings"] == [[0, WIDTH], [1, WIDTH]]
+    assert found["embeddings_usage"] > 0
 
     assert found["unknown"] == ["request", "1211"]
     assert found["long"] == ["request", "1261"]

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import sys
 from array import array
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -20,7 +21,7 @@ from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
 from chatglm.serving.sse import compact
 
-__all__ = ["add_embeddings"]
+__all__ = ["EmbeddingRequest", "EmbeddingsResponse", "add_embeddings", "embeddings_of"]
 
 
 def _input(value: Any) -> Any:
@@ -94,17 +95,28 @@ def add_embeddings(routes: APIRouter, service: Service) -> None:
     @routes.post("/embeddings", response_model=EmbeddingsResponse, responses=_REFUSALS)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """Vectors of texts."""
-        encoder = await service.encoder(body.model, caller_of(request))
-        found = await until_gone(
-            request, encoder.embed(body.texts(), dimensions=body.dimensions, prompt_name=body.prompt_name)
-        )
-        if found.cut:
-            note_dropped(f"input: beyond {encoder.encoder.max_tokens} tokens ({len(found.cut)} of the texts)")
-        content = await asyncio.to_thread(_written, encoder.name, found, body.encoding_format == "base64")
-        return Response(content, media_type="application/json")
+        return await embeddings_of(service, body, request)
 
 
-def _written(model: str, found: Embeddings, in_base64: bool) -> str:
+async def embeddings_of(
+    service: Service, body: EmbeddingRequest, request: Request, more_usage: Mapping[str, int] | None = None
+) -> Response:
+    """
+    Args:
+        more_usage: what else the usage has.
+    """
+    encoder = await service.encoder(body.model, caller_of(request))
+    found = await until_gone(
+        request, encoder.embed(body.texts(), dimensions=body.dimensions, prompt_name=body.prompt_name)
+    )
+    if found.cut:
+        note_dropped(f"input: beyond {encoder.encoder.max_tokens} tokens ({len(found.cut)} of the texts)")
+    in_base64 = body.encoding_format == "base64"
+    content = await asyncio.to_thread(_written, encoder.name, found, in_base64, more_usage or {})
+    return Response(content, media_type="application/json")
+
+
+def _written(model: str, found: Embeddings, in_base64: bool, more_usage: Mapping[str, int]) -> str:
     """The response as JSON, a vector at a time, so that other threads have their turn."""
     write = _in_base64 if in_base64 else list
     data = ",".join(
@@ -112,7 +124,7 @@ def _written(model: str, found: Embeddings, in_base64: bool) -> str:
         for number, vector in enumerate(found.vectors)
     )
     tokens = sum(found.tokens)
-    usage = compact({"prompt_tokens": tokens, "total_tokens": tokens})
+    usage = compact({"prompt_tokens": tokens, **more_usage, "total_tokens": tokens})
     return f'{{"object":"list","data":[{data}],"model":{compact(model)},"usage":{usage}}}'
 
 

@@ -14,6 +14,7 @@ from chatglm.serving.callers import caller_of
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
 from chatglm.serving.failures import Failure
 from chatglm.serving.hints import note_ignored
+from chatglm.serving.openai.embeddings import EmbeddingRequest, EmbeddingsResponse, embeddings_of
 from chatglm.serving.service import Service
 from chatglm.serving.zhipu.codes import refusal_of
 from chatglm.serving.zhipu.events import ChatHead, chat_answer, chat_events, error_of, new_id, task_answer
@@ -76,6 +77,11 @@ def _router(service: Service) -> APIRouter:
     async def result(task_id: str, request: Request) -> Response:
         """What has become of a request that is answered later."""
         return JSONResponse(task_answer(await service.tasks.get(caller_of(request), NAME, task_id)))
+
+    @routes.post("/embeddings", response_model=EmbeddingsResponse, responses=_REFUSALS)
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
+        """Vectors of texts."""
+        return await embeddings_of(service, body, request, {"completion_tokens": 0})
 
     @routes.post("/tokenizer", response_model=TokenizerResponse, responses=_REFUSALS)
     async def count(body: TokenizerRequest, request: Request) -> Response:

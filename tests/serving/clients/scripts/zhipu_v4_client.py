@@ -97,6 +97,10 @@ for _ in range(600):
     time.sleep(0.1)
 found["later"] = [later.task_status, later.choices[0].message.content]
 
+vectors = client.embeddings.create(model="embedding-3", input=["你好", "天气怎么样"])
+found["embeddings"] = [[one.index, len(one.embedding)] for one in vectors.data]
+found["embeddings_usage"] = vectors.usage.total_tokens + vectors.usage.completion_tokens
+
 
 def error_of(call: object) -> list[str]:
     try:
