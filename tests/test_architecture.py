@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "encoders",
         "home",
         "database",
+        "output",
     },
 }
 # The package's front door: it names things by string and imports the registration of the Auto classes.

@@ -19,6 +19,7 @@ COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
     "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
     "keys": ("chatglm.cli.keys", "API keys of the server: add, list and remove them"),
+    "batch": ("chatglm.cli.batch", "answer the requests of a file (JSON lines, as OpenAI's batches have them)"),
     "bench": ("chatglm.cli.bench", "measure a model or a server: time to first token, throughput, concurrent requests"),
     "finetune": ("chatglm.cli.finetune", "train a model on your dialogues: full, LoRA, P-tuning v2 or freeze"),
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),

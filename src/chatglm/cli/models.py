@@ -128,15 +128,10 @@ def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
     """
     urls, name = remote_urls(arguments), arguments.remote_model
     if not urls:
-        if name is not None:
-            raise InputError("--remote-model needs --remote URL")
         from chatglm.assistant import Assistant
 
         options = loading_options(arguments)
         return Assistant.load(arguments.model, **options, **_engine_options(arguments))
-    for option in _OF_THE_MODEL:
-        if getattr(arguments, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')} cannot be used with --remote")
     from chatglm.assistant import RemoteAssistant, RemoteFleet
 
     key = os.environ.get(REMOTE_KEY)
@@ -144,13 +139,18 @@ def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
 
 
 def remote_urls(arguments: argparse.Namespace) -> list[str]:
-    """What `--remote` names, repeated or with commas between URLs.
+    """What `--remote` names, repeated or with commas between URLs. Empty: the model is to be one of this machine.
 
     Raises:
-        InputError: it is there, and names none.
+        InputError: it is there, and names none; or another option does not go with it.
     """
     if arguments.remote is None:
+        if arguments.remote_model is not None:
+            raise InputError("--remote-model needs --remote URL")
         return []
+    for option in _OF_THE_MODEL:
+        if getattr(arguments, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} cannot be used with --remote")
     urls = [url for given in arguments.remote for part in given.split(",") if (url := part.strip())]
     if not urls:
         raise InputError("--remote: give the URL of an endpoint, such as http://host:8000/v1")

@@ -26,10 +26,27 @@ from chatglm.serving.files import PART, Files, StoredFile, insert_file, lines_of
 from chatglm.serving.instances import Instance
 from chatglm.serving.storage import Storage
 
-__all__ = ["Batch", "BatchLimits", "Batches", "line_request"]
+__all__ = [
+    "LINE_ID",
+    "Batch",
+    "BatchLimits",
+    "BatchLine",
+    "Batches",
+    "LineError",
+    "answer_line",
+    "duplicate",
+    "error_line",
+    "line_request",
+    "new_line_id",
+    "read_line",
+    "without_stream",
+]
 
 State = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 
+LINE_ID = "batch_req_"
+"""What the ids of lines begin with."""
+_ID = 512  # characters of a custom_id
 _ERRORS = 100  # that are listed of a file
 _DAYS_30 = 30 * 86400.0
 _ROWS = 200
@@ -41,12 +58,10 @@ class BatchLimits:
     Attributes:
         lines: of one batch.
         open: unfinished batches of one owner.
-        custom_id: characters.
     """
 
     lines: int = 50_000
     open: int = 100
-    custom_id: int = 512
 
 
 @dataclass(frozen=True)
@@ -263,18 +278,19 @@ class Batches:
                 if len(lines) >= self.limits.lines:
                     raise InputError(f"the file has more than {self.limits.lines:,} lines")
                 try:
-                    custom_id = self._check(text, row["endpoint"])
-                    if custom_id in seen:
-                        raise _LineError(
-                            "duplicate_custom_id", f"custom_id: {custom_id!r:.80} is used twice", "custom_id"
-                        )
-                except _LineError as error:
+                    line = read_line(text, self._bodies)
+                    if line.url != row["endpoint"]:
+                        words = f"url: must be {row['endpoint']}, as the batch's endpoint; got {line.url!r:.80}"
+                        raise LineError("mismatched_url", words, "url")
+                    if line.custom_id in seen:
+                        raise duplicate(line.custom_id)
+                except LineError as error:
                     errors.append({"code": error.code, "message": str(error), "param": error.param, "line": number})
                     if len(errors) >= _ERRORS:
                         break
                     continue
-                seen.add(custom_id)
-                lines.append((custom_id, place, len(text)))
+                seen.add(line.custom_id)
+                lines.append((line.custom_id, place, len(text)))
             if not lines and not errors:
                 raise InputError("the file has no lines")
         except (OSError, ChatGLMError) as error:
@@ -298,7 +314,7 @@ class Batches:
                 "bytes, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, 0, ?)",
                 (
                     (
-                        f"batch_req_{secrets.token_hex(12)}",
+                        new_line_id(),
                         row["owner"],
                         row["dialect"],
                         row["path"],
@@ -313,34 +329,6 @@ class Batches:
                     for custom_id, place, size in lines
                 ),
             )
-
-    def _check(self, text: bytes, endpoint: str) -> str:
-        """
-        Returns:
-            The `custom_id` of a line.
-
-        Raises:
-            _LineError: it is no request of a batch. What its body asks for is the route's business.
-        """
-        try:
-            line = parse_now(text, self._bodies)
-        except BodyError as error:
-            raise _LineError("invalid_json_line", str(error).replace("the body", "the line"), None) from None
-        custom_id = line.get("custom_id")
-        if not isinstance(custom_id, str) or not 0 < len(custom_id) <= self.limits.custom_id:
-            words = f"custom_id: required; a string of 1 to {self.limits.custom_id} characters"
-            raise _LineError("missing_required_parameter" if custom_id is None else "invalid_value", words, "custom_id")
-        if line.get("method", "POST") != "POST":
-            raise _LineError("invalid_method", "method: must be POST", "method")
-        if line.get("url") != endpoint:
-            raise _LineError(
-                "mismatched_url",
-                f"url: must be {endpoint}, as the batch's endpoint; got {line.get('url')!r:.80}",
-                "url",
-            )
-        if not isinstance(line.get("body"), dict):
-            raise _LineError("missing_required_parameter", "body: required; an object", "body")
-        return custom_id
 
     def _finish(self, database: Database, row: sqlite3.Row) -> None:
         """Make files of the answers, and the end of the batch, at once."""
@@ -391,10 +379,63 @@ class Batches:
         return StoredFile(stored, title, "batch_output", size, time.time(), expires)
 
 
-class _LineError(InputError):
+class LineError(InputError):
+    """A line is no request of a batch.
+
+    Attributes:
+        code, param: as OpenAI has them.
+    """
+
     def __init__(self, code: str, message: str, param: str | None) -> None:
         super().__init__(message)
         self.code, self.param = code, param
+
+
+@dataclass(frozen=True)
+class BatchLine:
+    """A line of a batch: a request and its name."""
+
+    custom_id: str
+    url: str
+    body: dict[str, Any]
+
+
+def read_line(text: bytes, limits: Limits) -> BatchLine:
+    """What a line asks for. Whether its body is right is the route's business.
+
+    Raises:
+        LineError: it is no request of a batch.
+    """
+    try:
+        line = parse_now(text, limits)
+    except BodyError as error:
+        raise LineError("invalid_json_line", str(error).replace("the body", "the line"), None) from None
+    custom_id, url, body = line.get("custom_id"), line.get("url"), line.get("body")
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _ID:
+        words = f"custom_id: required; a string of 1 to {_ID} characters"
+        raise LineError("missing_required_parameter" if custom_id is None else "invalid_value", words, "custom_id")
+    if line.get("method", "POST") != "POST":
+        raise LineError("invalid_method", "method: must be POST", "method")
+    if not isinstance(url, str):
+        raise LineError("missing_required_parameter", "url: required; a path such as /v1/chat/completions", "url")
+    if not isinstance(body, dict):
+        raise LineError("missing_required_parameter", "body: required; an object", "body")
+    return BatchLine(custom_id, url, body)
+
+
+def duplicate(custom_id: str) -> LineError:
+    """Two lines have one name."""
+    return LineError("duplicate_custom_id", f"custom_id: {custom_id!r:.80} is used twice", "custom_id")
+
+
+def without_stream(body: dict[str, Any]) -> dict[str, Any]:
+    """
+    Raises:
+        InputError: the body asks for a stream.
+    """
+    if body.get("stream"):
+        raise InputError("stream: a batch has no streams; leave it out")
+    return body
 
 
 def line_request(file: Path, place: int, size: int, limits: Limits) -> dict[str, Any]:
@@ -407,9 +448,7 @@ def line_request(file: Path, place: int, size: int, limits: Limits) -> dict[str,
     with file.open("rb") as content:
         content.seek(place)
         body: dict[str, Any] = parse_now(content.read(size), limits)["body"]
-    if body.get("stream"):
-        raise InputError("stream: a batch has no streams; leave it out")
-    return body
+    return without_stream(body)
 
 
 def _model_in(file: Path, limits: Limits) -> Any:
@@ -478,9 +517,36 @@ def _lines(database: Database, which: str, batch: str) -> Iterator[bytes]:
 
 
 def _line(row: sqlite3.Row) -> str:
-    front = f'{{"id": {json.dumps(row["id"])}, "custom_id": {json.dumps(row["custom_id"], ensure_ascii=False)}, '
     if row["status"] is None:
-        error = json.dumps({"code": row["code"] or "server_error", "message": row["problem"]}, ensure_ascii=False)
-        return f'{front}"response": null, "error": {error}}}\n'
-    response = f'{{"status_code": {row["status"]}, "request_id": {json.dumps(row["id"])}, "body": {row["answer"]}}}'
-    return f'{front}"response": {response}, "error": null}}\n'
+        return error_line(row["id"], row["custom_id"], row["code"] or "server_error", row["problem"])
+    return answer_line(row["id"], row["custom_id"], row["status"], row["answer"])
+
+
+def answer_line(name: str, custom_id: str, status: int, answer: str) -> str:
+    """A line of an output file, as OpenAI has them.
+
+    Args:
+        answer: JSON.
+    """
+    response = f'{{"status_code": {status}, "request_id": {json.dumps(name)}, "body": {answer}}}'
+    return f'{_front(name, custom_id)}, "response": {response}, "error": null}}\n'
+
+
+def error_line(name: str, custom_id: str | None, code: str, message: str, line: int | None = None) -> str:
+    """A line of an output file about a request that was not run.
+
+    Args:
+        line: its number, if it has no `custom_id`.
+    """
+    error: dict[str, Any] = {"code": code, "message": message}
+    if line is not None:
+        error["line"] = line
+    return f'{_front(name, custom_id)}, "response": null, "error": {json.dumps(error, ensure_ascii=False)}}}\n'
+
+
+def _front(name: str, custom_id: str | None) -> str:
+    return f'{{"id": {json.dumps(name)}, "custom_id": {json.dumps(custom_id, ensure_ascii=False)}'
+
+
+def new_line_id() -> str:
+    return f"{LINE_ID}{secrets.token_hex(12)}"
