@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ def serving(
     limits: ConnectionLimits | None = None,
     body: Limits | None = None,
     servers: list[Server] | None = None,
+    tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> Iterator[str]:
     """The address of a server that has these models.
@@ -34,7 +36,9 @@ def serving(
     """
     (listening,) = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    server = Server(create_app(assistants, limits=body, **options), drain=drain, limits=limits, log_level="warning")
+    server = Server(
+        create_app(assistants, limits=body, **options), drain=drain, limits=limits, log_level="warning", tls=tls
+    )
     if servers is not None:
         servers.append(server)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
@@ -45,7 +49,7 @@ def serving(
         assert time.monotonic() < end
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(30)

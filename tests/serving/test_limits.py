@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -260,3 +261,28 @@ def test_tokens_of_streams_that_break_off_count(write: Writer) -> None:
                 break
             threading.Event().wait(0.05)
         assert 10 <= before - left <= 500
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_takes_too_long_is_ended(write: Writer, stream: bool) -> None:
+    engine = ScriptedEngine(write.say("word " * 400), pace=1, delay=0.05)
+    with (
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, timeout=1.0) as url,
+    ):
+        answer = httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "stream": stream}, timeout=60)
+        if stream:
+            first, *_, last = [line for line in answer.text.splitlines() if line]
+            assert "chat.completion.chunk" in first
+            error = json.loads(last.removeprefix("data: "))["error"]
+        else:
+            assert answer.status_code == 504
+            error = answer.json()["error"]
+        assert error["code"] == "timeout"
+        assert "--timeout" in error["message"]
+        assert httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "max_tokens": 1}, timeout=60).status_code == 200
+        for _ in range(200):
+            if not engine.running:
+                break
+            threading.Event().wait(0.05)
+        assert not engine.running

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatglm.cli.keys import add_keyring_arguments, keyring_of
@@ -12,6 +14,8 @@ from chatglm.cli.models import add_assistant_arguments, model_name, open_assista
 from chatglm.errors import DependencyError, InputError
 
 if TYPE_CHECKING:
+    import ssl
+
     from fastapi import FastAPI
 
     from chatglm.serving.bodies import Limits
@@ -75,6 +79,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_keyring_arguments(parser)
     parser.add_argument(
+        "--tls-cert",
+        type=Path,
+        metavar="FILE",
+        help="speak HTTPS with this certificate (PEM, those of its issuers after it); a renewed file is noticed",
+    )
+    parser.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="its private key (PEM, without a password; default: in --tls-cert)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="end a request that takes longer, its time in the queue included (default: no limit)",
+    )
+    parser.add_argument(
+        "--body-timeout",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="seconds that a client may take to send a body, and one more for each 8 KiB (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--keep-alive",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="seconds that a connection stays open between two requests (default: %(default)g)",
+    )
+    parser.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
@@ -104,7 +137,12 @@ def run(arguments: argparse.Namespace) -> int:
     for origin in arguments.cors:
         if origin != "*" and ("://" not in origin or origin.endswith("/")):
             raise InputError(f"--cors {origin}: expected an origin such as https://chat.example, without a path, or *")
-    limits = _body_limits(arguments.max_body)
+    for option in ("timeout", "body_timeout", "keep_alive"):
+        if (seconds := getattr(arguments, option)) is not None and not 0 < seconds < 1e6:
+            raise InputError(f"--{option.replace('_', '-')} {seconds:g}: must be more than 0 and less than 1000000")
+    if arguments.max_body is not None and not 0 < arguments.max_body <= 4096:
+        raise InputError(f"--max-body {arguments.max_body:g}: must be more than 0 and at most 4096 MiB")
+    tls = _tls(arguments)
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
         keys = keyring_of(arguments, sockets)
@@ -113,18 +151,20 @@ def run(arguments: argparse.Namespace) -> int:
             app = create_app(
                 dict.fromkeys(names, assistant),
                 origins=arguments.cors,
-                limits=limits,
+                limits=_body_limits(arguments, assistant.context),
                 any_model=arguments.any_model,
                 keys=keys,
                 open_metrics=arguments.open_metrics,
                 log_text=arguments.log_text,
+                timeout=arguments.timeout,
             )
             server = connections.Server(
                 app,
                 drain=arguments.drain,
                 drain_delay=arguments.drain_delay,
-                ready=(lambda url: None) if arguments.quiet else partial(_show, app),
-                limits=connections.ConnectionLimits(connections=arguments.max_connections),
+                ready=(lambda url: None) if arguments.quiet or arguments.log_format == "json" else partial(_show, app),
+                limits=connections.ConnectionLimits(arguments.max_connections, idle=arguments.keep_alive),
+                tls=tls,
             )
             log = logs.configure(arguments.log_format)
             try:
@@ -148,11 +188,23 @@ def _show(app: FastAPI, url: str) -> None:
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _body_limits(mebibytes: float | None) -> Limits | None:
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    from chatglm.serving.tls import tls_context
+
+    if arguments.tls_cert is None:
+        if arguments.tls_key is not None:
+            raise InputError("--tls-key: needs --tls-cert FILE, too")
+        return None
+    return tls_context(arguments.tls_cert, arguments.tls_key)
+
+
+def _body_limits(arguments: argparse.Namespace, context: int | None) -> Limits:
+    """
+    Args:
+        context: of the model, in tokens, if it is known.
+    """
     from chatglm.serving.bodies import Limits
 
-    if mebibytes is None:
-        return None
-    if not 0 < mebibytes <= 4096:
-        raise InputError(f"--max-body {mebibytes:g}: must be more than 0 and at most 4096 MiB")
-    return Limits(body=int(mebibytes * (1 << 20)))
+    limits = Limits() if context is None else Limits.of_context(context)
+    size = limits.body if arguments.max_body is None else int(arguments.max_body * (1 << 20))
+    return dataclasses.replace(limits, body=size, seconds=arguments.body_timeout)

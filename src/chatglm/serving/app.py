@@ -70,6 +70,7 @@ def create_app(
     encoders: Mapping[str, Encoder] | None = None,
     home: Path | None = None,
     log_text: bool = False,
+    timeout: float | None = None,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -85,12 +86,14 @@ def create_app(
             Default: CHATGLM_HOME, or `~/.chatglm`.
         log_text: let the log lines of requests (logger `chatglm.requests`) have the beginning of what was asked and
             answered.
+        timeout: seconds that a request may take.
     """
     service = Service(assistants, limits, any_model, keys, encoders, home)
     version = importlib.metadata.version("chatglm")
     # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
     app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)
     app.state.service = service
+    service.timeout = timeout
     service.calls.app = app
     routers = [dialect.router(service) for dialect in DIALECTS]
     for router in routers:

@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -190,7 +191,8 @@ class Connection(H11Protocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has said all may wait for its answer. One that left looks the same, until it is written to."""
-        if self.transport.is_closing() or not self._running or self.conn.their_state is h11.SEND_BODY:
+        whole = self._running and self.conn.their_state is not h11.SEND_BODY
+        if self.transport.is_closing() or not whole or self.scope["scheme"] == "https":  # TLS ends both ways at once
             self.transport.close()
             return False
         if not self._half_closed:
@@ -286,6 +288,7 @@ class Server(uvicorn.Server):
         drain_delay: seconds before that, in which new requests are still taken while `/health` says that the server
             ends: for balancers that only notice it there. A second SIGTERM cuts them short.
         ready: is told the server's URL when requests are taken.
+        tls: speak HTTPS.
     """
 
     def __init__(
@@ -297,6 +300,7 @@ class Server(uvicorn.Server):
         limits: ConnectionLimits | None = None,
         log_level: str = "info",
         ready: Callable[[str], None] = lambda url: None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         limits = limits or ConnectionLimits()
         self._service: Service = app.state.service
@@ -313,6 +317,9 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
         )
+        config.load()
+        config.ssl = tls
+        self._scheme = "https" if tls else "http"
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -323,10 +330,11 @@ class Server(uvicorn.Server):
         for number, one in enumerate(sockets or ()):
             host, port = one.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            log.info("chatglm is running on http://%s:%d (%s); press Ctrl-C to stop", shown, port, names)
+            url = f"{self._scheme}://{shown}:{port}"
+            log.info("chatglm is running on %s (%s); press Ctrl-C to stop", url, names)
             if not number:
                 here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
-                self._ready(f"http://{here}:{port}")
+                self._ready(f"{self._scheme}://{here}:{port}")
         _tell_systemd("READY=1")
 
         self._releasing = asyncio.create_task(self._release_memory())

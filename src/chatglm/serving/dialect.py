@@ -28,7 +28,7 @@ from chatglm.assistant import Answer, Delta, Options, Transcript
 from chatglm.errors import ChatGLMError
 from chatglm.serving import bodies
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.failures import FAILURE, Failure, ShuttingDownError, failure_of
+from chatglm.serving.failures import FAILURE, Failure, ShuttingDownError, TimeLimitError, failure_of
 from chatglm.serving.hints import NOTHING, Hints, note_dropped, start_notes
 from chatglm.serving.records import LONGEST_TEXT, current
 from chatglm.serving.service import Drain, Served, Service
@@ -220,13 +220,17 @@ async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
     Raises:
         ClientGoneError: the client went.
         ShuttingDownError: the server ends.
+        TimeLimitError: it takes longer than a request may.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(request.receive))
     ending = asyncio.ensure_future(_drain_of(request.scope).wait())
     try:
-        await asyncio.wait({working, leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
+        left = current().left
+        await asyncio.wait({working, leaving, ending}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
+            if not leaving.done() and not ending.done():
+                raise TimeLimitError
             raise ClientGoneError if leaving.done() else ShuttingDownError()
         return working.result()
     finally:
@@ -256,6 +260,7 @@ async def whole_of(request: Request, deltas: AsyncGenerator[Delta]) -> tuple[Ans
 
 async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGenerator[Result]:
     """A stream, once it has begun: what goes wrong before is raised here, while there is a status to say it with."""
+    record = current()
     first = await until_gone(request, anext(deltas))
 
     async def whole() -> AsyncGenerator[Result]:
@@ -266,7 +271,9 @@ async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGen
                     yield delta
             except asyncio.CancelledError:
                 if not _drain_of(request.scope).over:
-                    raise
+                    if record.left != 0:
+                        raise
+                    raise TimeLimitError from None
                 raise ShuttingDownError from None  # the dialect tells the client
 
     return whole()
@@ -308,8 +315,9 @@ class EventStream(StreamingResponse):
         leaving = asyncio.ensure_future(_gone(receive))
         ending = asyncio.ensure_future(_drain_of(scope).wait())
         try:
-            await asyncio.wait({sending, leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if ending.done() and not sending.done() and not leaving.done():
+            left = current().left
+            await asyncio.wait({sending, leaving, ending}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done() and not leaving.done():  # the server ends, or the time of the request is over
                 sending.cancel()  # `first_of` makes an error of it, which is the last event
                 await asyncio.wait({sending, leaving}, timeout=2, return_when=asyncio.FIRST_COMPLETED)
             if sending.done() and not sending.cancelled():

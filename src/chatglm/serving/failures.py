@@ -30,6 +30,7 @@ __all__ = [
     "OverloadedError",
     "RateLimitError",
     "ShuttingDownError",
+    "TimeLimitError",
     "UnknownModelError",
     "failure_of",
 ]
@@ -122,6 +123,13 @@ class OverloadedError(ChatGLMError):
         super().__init__("the server has too many connections; send the request again in a moment")
 
 
+class TimeLimitError(ChatGLMError):
+    """A request has taken as long as any may."""
+
+    def __init__(self) -> None:
+        super().__init__("the request took longer than this server allows (`chatglm serve --timeout`); ask for less")
+
+
 class NotFoundError(InputError):
     """A task, response or file does not exist, or belongs to another key."""
 
@@ -145,6 +153,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(403, str(error), "permission_error", param=error.param, code="permission_denied")
         case RateLimitError():
             return Failure(429, str(error), "rate_limit_error", code=error.code, retry_after=error.retry_after)
+        case TimeLimitError():
+            return Failure(504, str(error), "server_error", code="timeout")
         case HTTPException():
             return Failure(error.status_code, str(error.detail), code=_word(error.status_code))
         case UnknownModelError():

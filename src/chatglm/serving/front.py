@@ -72,6 +72,8 @@ class Front:
                 if CALLER in given:  # the server's own request, in somebody's name
                     self._admit_own(record, given[CALLER])
                 else:
+                    if self._service.timeout is not None:
+                        record.deadline = record.began + self._service.timeout
                     self._check(scope, path)
                     end = self._admit(record, scope, path, passing)
             except ChatGLMError as error:

@@ -33,6 +33,7 @@ class Record:
         first: seconds to the first delta of an answer; None: there was none.
         ended: "broken off" or "failed" if not all answers are whole.
         body: bytes of the request's body.
+        deadline: when it must have ended, of the clock of `began`; None: whenever it will.
         asked, answered: texts, if they are kept.
     """
 
@@ -43,6 +44,7 @@ class Record:
         "body",
         "cached_tokens",
         "completion_tokens",
+        "deadline",
         "dialect",
         "ended",
         "first",
@@ -58,8 +60,14 @@ class Record:
         self.dialect = self.route = self.key = self.model = self.ended = ""
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = self.body = 0
         self.first: float | None = None
+        self.deadline: float | None = None
         self.asked: str | None = "" if texts else None
         self.answered: str | None = "" if texts else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the deadline; None if there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.perf_counter())
 
 
 _CURRENT: ContextVar[Record | None] = ContextVar("record", default=None)

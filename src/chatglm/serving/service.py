@@ -130,6 +130,7 @@ class Service:
         self.metrics = Metrics(assistants)
         self.drain = Drain()
         self.rates = RateLimits()
+        self.timeout: float | None = None
         self.parsing = ThreadPoolExecutor(1, "chatglm-bodies")
         self.calls = Calls()
         self.storage = Storage(home)
