@@ -151,6 +151,11 @@ def create_app(
         """For Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    @app.get("/get_load", include_in_schema=False)
+    async def load() -> Response:
+        """For vllm-router, whose policy `power_of_two` asks every second."""
+        return JSONResponse({"load": service.metrics.running})
+
     # What no route answers, in the shape that most clients read.
     async def refuse(request: Request, error: Exception) -> Response:
         failure = failure_of(error)

@@ -225,6 +225,11 @@ class Metrics:
             ):
                 self._key_tokens.labels(*labels, kind).inc(tokens)
 
+    @property
+    def running(self) -> int:
+        """Requests under way, of all models."""
+        return round(sum(sample.value for metric in self._open.collect() for sample in metric.samples))
+
     def text(self) -> bytes:
         """What a scrape gets."""
         return generate_latest(self._registry)

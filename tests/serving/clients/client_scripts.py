@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from environments import SetupError, folder_of, set_up
 
-__all__ = ["OWN", "run_script"]
+__all__ = ["OWN", "program_of", "run_script"]
 
 OWN = "own"
 """The environment that runs the tests."""
@@ -21,7 +21,7 @@ def run_script(environment: str, file: Path, *arguments: str) -> str:
     script does.
     """
     done = subprocess.run(
-        [str(_program(environment)), str(file), *arguments],
+        [str(program_of(environment)), str(file), *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -42,7 +42,7 @@ def run_script(environment: str, file: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _program(environment: str) -> str | Path:
+def program_of(environment: str) -> str | Path:
     if environment == OWN:
         return sys.executable
     if os.environ.get("CI") != "true" and not folder_of(environment).is_dir():
