@@ -8,17 +8,15 @@ import dataclasses
 import importlib.metadata
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
 
 from chatglm.assistant import BaseAssistant
 from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
@@ -95,9 +93,8 @@ def create_app(
     app.state.service = service
     service.timeout = timeout
     service.calls.app = app
-    routers = [dialect.router(service) for dialect in DIALECTS]
-    for router in routers:
-        app.include_router(router)
+    for dialect in DIALECTS:
+        app.include_router(dialect.router(service))
     app.add_middleware(
         Front,
         service=service,
@@ -163,6 +160,7 @@ def create_app(
             logging.getLogger("chatglm.serving").error("%s failed", request.url.path, exc_info=error)
         headers = getattr(error, "headers", None) or {}
         if failure.status == 404:
+            known = _paths(await asyncio.to_thread(app.openapi))
             failure = _said(
                 failure, f"{request.url.path[:200]}: not found; {hint(request.method, request.url.path, known)}"
             )
@@ -179,7 +177,6 @@ def create_app(
     app.add_exception_handler(HTTPException, refuse)
     app.add_exception_handler(Exception, refuse)
     _complete_document(app, keys is not None)
-    known = _paths([*(route for router in routers for route in router.routes), *app.routes])
     return app
 
 
@@ -208,13 +205,9 @@ def _said(failure: Failure, message: str) -> Failure:
     return dataclasses.replace(failure, message=message)
 
 
-def _paths(routes: Iterable[BaseRoute]) -> dict[str, list[str]]:
+def _paths(document: Mapping[str, Any]) -> dict[str, list[str]]:
     """The documented routes: methods of each path."""
-    found: dict[str, list[str]] = {}
-    for route in routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            found.setdefault(route.path_format, []).extend(sorted(route.methods or ()))
-    return found
+    return {path: [method.upper() for method in operations] for path, operations in document["paths"].items()}
 
 
 def _complete_document(app: FastAPI, keys: bool) -> None:
