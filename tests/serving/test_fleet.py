@@ -12,14 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from chatglm.assistant import Finish, RemoteAssistant, RemoteFleet, TextDelta
+from chatglm.assistant import Assistant, Finish, RemoteAssistant, RemoteFleet, TextDelta
 from chatglm.assistant.fleet import Breaker, Checks
 from chatglm.errors import InputError, QueueFullError, ServiceError
+from chatglm.serving.key_sources import KeyFile
+from chatglm.serving.keys import Keyring
+from scripted import ScriptedEngine, Writer
 from server import serving
 
 QUICK = Checks(every=0.05, timeout=0.3, missed=2, pause=0.05, longest_pause=0.2, connect=2)
@@ -509,3 +513,33 @@ def test_many_at_once_while_a_replica_dies(replicas: Any) -> None:
         assert answers == ["r1"] * 100
         *_, end = fleet.stream("q")
         assert isinstance(end, Finish)
+
+
+def test_a_server_in_front_says_for_whom_it_asks(write: Writer, tmp_path: Path) -> None:
+    """The replica shares fairly between the front's clients, if it believes the front."""
+    file = tmp_path / "keys.yaml"
+    file.write_text(
+        "keys:\n- {key: forward-0123456789abcdef, name: front, may: [forward]}\n"
+        "- {key: someone-0123456789abcdef, name: someone}\n",
+        "utf-8",
+    )
+    for keys, key, expected in (
+        (None, None, 2),
+        (Keyring([KeyFile(file)]), "forward-0123456789abcdef", 2),
+        (Keyring([KeyFile(file)]), "someone-0123456789abcdef", 1),
+    ):
+        engine = ScriptedEngine(write.say("好"))
+        with (
+            Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+            serving({"demo": assistant}, keys=keys) as inner,
+            RemoteAssistant(f"{inner}/v1", "demo", key=key) as remote,
+            serving({"demo": remote}) as front,
+        ):
+            for mine in ("a", "b", "a"):
+                for path, body in (
+                    ("chat/completions", {"messages": [{"role": "user", "content": "q"}]}),
+                    ("completions", {"prompt": "q"}),
+                ):
+                    answer = httpx.post(f"{front}/v1/{path}", json=body, headers={"x-api-key": mine}, timeout=60)
+                    assert answer.status_code == 200
+            assert len({asked.client for asked in engine.asked}) == expected

@@ -216,7 +216,7 @@ class RemoteFleet(BaseAssistant):
         adapter: str | None = None,
         client: str | None = None,
     ) -> AsyncGenerator[Delta]:
-        question = Question.of_text(prompt, params_of(params, self.defaults), adapter)
+        question = Question.of_text(prompt, params_of(params, self.defaults), adapter, client)
         return self._answer(question, _key_of_text(prompt))
 
     async def _answer(self, question: Question, key: bytes) -> AsyncGenerator[Delta]:

@@ -71,7 +71,7 @@ class RemoteAssistant(BaseAssistant):
         adapter: str | None = None,
         client: str | None = None,
     ) -> Generator[Delta]:
-        return self._endpoint.read(Question.of_text(prompt, params_of(params, self.defaults), adapter))
+        return self._endpoint.read(Question.of_text(prompt, params_of(params, self.defaults), adapter, client))
 
     def astream_text(
         self,
@@ -81,4 +81,4 @@ class RemoteAssistant(BaseAssistant):
         adapter: str | None = None,
         client: str | None = None,
     ) -> AsyncGenerator[Delta]:
-        return self._endpoint.aread(Question.of_text(prompt, params_of(params, self.defaults), adapter))
+        return self._endpoint.aread(Question.of_text(prompt, params_of(params, self.defaults), adapter, client))

@@ -49,11 +49,13 @@ class Question:
     Attributes:
         route: below the base URL.
         params: that it asks for.
+        client: for whom it is asked, for a fair share among others.
     """
 
     route: str
     body: Mapping[str, Any]
     params: SamplingParams
+    client: str | None = None
 
     @classmethod
     def of_dialogue(cls, ask: Ask) -> Question:
@@ -77,10 +79,12 @@ class Question:
             body |= {} if ask.parallel_calls else {"parallel_tool_calls": False}
         if ask.response_format is not None:
             body["response_format"] = ask.response_format
-        return cls("chat/completions", body, ask.params)
+        return cls("chat/completions", body, ask.params, ask.client)
 
     @classmethod
-    def of_text(cls, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None) -> Question:
+    def of_text(
+        cls, prompt: str | Sequence[int], params: SamplingParams, adapter: str | None, client: str | None
+    ) -> Question:
         """
         Raises:
             UnsupportedError: as `of_dialogue`.
@@ -92,7 +96,7 @@ class Question:
         if params.prompt_logprobs is not None:
             del body["stream_options"]  # only a whole answer says which of its tokens are the prompt's
             body |= {"stream": False, "echo": True, "logprobs": max(params.prompt_logprobs, params.logprobs or 0)}
-        return cls("completions", body, params)
+        return cls("completions", body, params, client)
 
     @property
     def streamed(self) -> bool:

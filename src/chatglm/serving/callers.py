@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-__all__ = ["CALLER", "Caller", "caller_of"]
+__all__ = ["CALLER", "CLIENT_HEADER", "Caller", "caller_of"]
+
+CLIENT_HEADER = "X-Chatglm-Client"
+"""Says for whom another `chatglm serve` asks that stands in front of this one (`--remote`): its clients are to share
+fairly. Where keys are needed, only those with the right `forward` are believed."""
 
 CALLER = "chatglm.caller"
 """Key of `scope["state"]`: who asks, found by the API key, or where the server itself sends a request in somebody's
@@ -31,14 +35,15 @@ class Caller:
 def caller_of(request: Request) -> Caller:
     """Who sends a request.
 
-    With an API key, the key is the client. Without one a client is a hash of the peer's address and of the key that is
-    sent although none is needed. The address alone would make one client of all behind a proxy; the key alone, of all
-    who send the same dummy key.
+    With an API key, the key is the client, or says for which client it asks. Without one a client is a hash of the
+    peer's address and of the key that is sent although none is needed. The address alone would make one client of all
+    behind a proxy; the key alone, of all who send the same dummy key.
     """
     if (caller := request.scope.get("state", {}).get(CALLER)) is not None:
         assert isinstance(caller, Caller)
         return caller
     headers = request.headers
+    client = headers.get(CLIENT_HEADER, "")
     key = headers.get("authorization") or headers.get("x-api-key") or headers.get("api-key") or ""
     address = request.client.host if request.client is not None else ""
-    return Caller("", hashlib.blake2b(f"{address}\n{key}".encode(), digest_size=16).hexdigest())
+    return Caller("", hashlib.blake2b(f"{address}\n{key}\n{client}".encode(), digest_size=16).hexdigest())

@@ -6,13 +6,14 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.errors import ChatGLMError
 from chatglm.serving import records
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.callers import CALLER, Caller
+from chatglm.serving.callers import CALLER, CLIENT_HEADER, Caller
 from chatglm.serving.failures import FAILURE, Failure, OverloadedError, ShuttingDownError, failure_of
 from chatglm.serving.logs import log_request
 from chatglm.serving.records import Record
@@ -114,7 +115,10 @@ class Front:
             return None
         key = keys.authenticate(scope["headers"])
         record.key = key.name
-        caller = scope["state"][CALLER] = Caller(key.id, key.id)
+        client = key.id
+        if "forward" in key.may and (asked_for := Headers(scope=scope).get(CLIENT_HEADER)):
+            client = f"{key.id} {asked_for[:64]}"
+        caller = scope["state"][CALLER] = Caller(key.id, client)
         if path == "/metrics":
             self._service.permit(caller, "metrics")
         if key.limited:

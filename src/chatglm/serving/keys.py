@@ -23,6 +23,7 @@ __all__ = ["ACTIONS", "Credential", "Key", "Keyring", "Source", "digest_of", "id
 log = logging.getLogger("chatglm.serving")
 
 ACTIONS = {
+    "forward": "say for which of its own clients it asks",
     "manage-adapters": "load and unload adapters of a running server",
     "metrics": "read /metrics",
 }
