@@ -106,10 +106,8 @@ def _router(service: Service) -> APIRouter:
     # vLLM has these beside `/v1`.
     beside = APIRouter(tags=["OpenAI"], route_class=dialect_route("openai", service, render))
     add_tokenizing(beside, service)
-    whole = APIRouter()
-    whole.include_router(routes)
-    whole.include_router(beside)
-    return whole
+    routes.routes.extend(beside.routes)
+    return routes
 
 
 DIALECT = Dialect(
