@@ -324,7 +324,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        names = ", ".join(self._service.models)
+        names = ", ".join(self._service.catalog.offers)
         keys = self._service.keys
         log.info("No API key is needed" if keys is None else f"An API key is needed; there are {len(keys.keys)}")
         for number, one in enumerate(sockets or ()):
