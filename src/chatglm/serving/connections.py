@@ -56,7 +56,7 @@ class ConnectionLimits:
     connections: int = 1000
     head: float = 20.0
     idle: float = 60.0
-    rest: float = 5.0
+    rest: float = 20.0
     stall: float = 60.0
     head_bytes: int = 32 << 10
 
