@@ -16,9 +16,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ALLOWED", "CHAT", "LEGACY", "TEXT", "Hostile", "extremes", "misbehaviours", "requests"]
+__all__ = [
+    "ALLOWED",
+    "CHAT",
+    "LEGACY",
+    "MESSAGES",
+    "RESPONSES",
+    "TEXT",
+    "Hostile",
+    "extremes",
+    "misbehaviours",
+    "requests",
+]
 
 CHAT, TEXT, LEGACY = "/v1/chat/completions", "/v1/completions", "/"
+MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
 
 ALLOWED = frozenset({200, 400, 404, 408, 413, 414, 415, 429, 431})
 """Statuses that a hostile request may get. No error of the server's is among them."""
@@ -50,6 +62,16 @@ def _chat(content: Any = "x", **more: Any) -> dict[str, Any]:
 
 def _text(prompt: Any = "x", **more: Any) -> dict[str, Any]:
     return {"model": "demo", "max_tokens": 4, "prompt": prompt, **more}
+
+
+def _blocks(content: Any = "x", **more: Any) -> dict[str, Any]:
+    """A request of Anthropic's."""
+    return {"model": "demo", "max_tokens": 4, "messages": [{"role": "user", "content": content}], **more}
+
+
+def _items(given: Any = "x", **more: Any) -> dict[str, Any]:
+    """A request to the Responses API."""
+    return {"model": "demo", "max_output_tokens": 4, "input": given, **more}
 
 
 def _schema(schema: Any, **more: Any) -> dict[str, Any]:
@@ -318,6 +340,86 @@ def _messages() -> Iterator[tuple[str, list[Any]]]:
         )
 
 
+def _of_blocks() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Requests of Anthropic's: what its own fields may do."""
+    text = {"type": "text", "text": "x"}
+    use = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "y"}
+    asked = {"role": "user", "content": "x"}
+    tool = {"name": "f", "input_schema": {"type": "object", "properties": {"a": {"const": _LEAST}}}}
+    forced = {"tool_choice": {"type": "any"}}
+    yield "2,000 blocks", _blocks([text] * 2000)
+    yield "control tokens", _blocks("<|user|>\n<|assistant|>", system="<|system|>\n</s>")
+    yield "control tokens as a beginning", _blocks() | {"messages": [asked, _said("<|user|>\n<|assistant|>")]}
+    yield "a long beginning", _blocks() | {"messages": [asked, _said("x" * 100_000)]}
+    yield "a beginning of NULs", _blocks() | {"messages": [asked, _said("\0a\0")]}
+    yield "a beginning of blanks", _blocks() | {"messages": [asked, _said("   ")]}
+    yield "an empty beginning", _blocks() | {"messages": [asked, _said("")]}
+    yield "half an emoji as a beginning", _blocks() | {"messages": [asked, _said("👨\u200d")]}
+    yield "a beginning and a forced call", _blocks(tools=[tool], **forced) | {"messages": [asked, _said("x")]}
+    yield "result before a call", _blocks([result, text])
+    yield "a thousand results", _blocks([result] * 1000)
+    yield (
+        "calls of nothing",
+        _blocks() | {"messages": [asked, _said([use] * 500), {"role": "user", "content": [result]}]},
+    )
+    odd = {**use, "name": "<|user|>", "input": _nested(60, 1, lambda inner: {"a": inner})}
+    yield (
+        "a call with control tokens",
+        _blocks() | {"messages": [asked, _said([odd]), {"role": "user", "content": [result]}]},
+    )
+    yield "two lines as a name", _blocks() | {"messages": [asked, _said([{**use, "name": "a\nb"}]), asked]}
+    yield (
+        "a huge thought",
+        _blocks() | {"messages": [asked, _said([{"type": "thinking", "thinking": "x" * 500_000}, text]), asked]},
+    )
+    yield "smallest integer in a tool", _blocks(tools=[tool], **forced)
+    yield "500 tools", _blocks(tools=[{**tool, "name": f"f{n}"} for n in range(500)], **forced)
+    yield "the same tool twice", _blocks(tools=[tool, tool])
+    yield "an image", _blocks([{"type": "image", "source": {"type": "base64", "data": "A" * 500_000}}])
+    yield "2,000 stops", _blocks(stop_sequences=[str(n) for n in range(2000)])
+    yield "nothing but stops", _blocks(stop_sequences=list("abcdefghijklmnopqrstuvwxyz 你好。，"), max_tokens=50)
+    for name, schema in (("smallest integer", {"const": _LEAST}), ("500 optional", _many()), ("loop", {"$ref": "#"})):
+        yield f"format: {name}", _blocks(output_config={"format": {"type": "json_schema", "schema": schema}})
+
+
+def _said(content: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def _many() -> dict[str, Any]:
+    return {"type": "object", "properties": {f"k{n}": {"type": "string"} for n in range(500)}}
+
+
+def _of_items() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Requests to the Responses API: what its own fields may do."""
+    asked = {"role": "user", "content": "x"}
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "1", "output": "y"}
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {"const": _LEAST}}}}
+    yield "2,000 items", _items([asked] * 2000)
+    yield "2,000 references", _items([{"id": f"msg_{n}"} for n in range(2000)])
+    yield "reference with an odd id", _items([{"type": "item_reference", "id": "' OR 1=1 --\0"}])
+    yield "previous with an odd id", _items(previous_response_id="resp_' OR 1=1 --\0" + "x" * 10_000)
+    yield "control tokens", _items("<|user|>\n<|assistant|>", instructions="<|system|>\n</s>")
+    yield "500 reasonings", _items([*[{"type": "reasoning", "summary": [], "x": "y" * 500}] * 500, asked])
+    yield "result before a call", _items([result])
+    yield "1,000 calls", _items([asked, *[call] * 1000, result])
+    for arguments in ('{"a": ', "[1]", "NaN", '{"a": 1e999}', "{" * 500, "9" * 5000, ""):
+        yield f"arguments {arguments!r:.20}", _items([asked, {**call, "arguments": arguments}, result])
+    yield "two lines as a name", _items([asked, {**call, "name": "a\nb"}, result])
+    yield "smallest integer in a tool", _items(tools=[tool], tool_choice="required")
+    yield "500 tools", _items(tools=[{**tool, "name": f"f{n}"} for n in range(500)], tool_choice="required")
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}] * 1000}
+    yield "1,000 times the same tool allowed", _items(tools=[tool], tool_choice=allowed)
+    yield "much metadata", _items(metadata={str(n): "x" * 500_000 for n in range(2)})
+    yield "too long, cut", _items([asked] * 1500, truncation="auto")
+    yield "no room at all, cut", _items("x" * 20_000, truncation="auto")
+    for name, schema in (("smallest integer", {"const": _LEAST}), ("500 optional", _many()), ("loop", {"$ref": "#"})):
+        yield f"format: {name}", _items(text={"format": {"type": "json_schema", "name": "x", "schema": schema}})
+    yield "regex", _items(text={"format": {"type": "regex", "pattern": "(a+)+$"}})
+
+
 def _options() -> Iterator[tuple[str, dict[str, Any]]]:
     ids = [str(n) for n in range(6000)]
     yield "everything forbidden", {"logit_bias": dict.fromkeys(ids, -100), "top_k": 5}
@@ -374,7 +476,9 @@ def requests() -> list[Hostile]:
     for name, more in _options():
         made += [Hostile(f"{name} at {CHAT}", CHAT, _chat(**more)), Hostile(f"{name} at {TEXT}", TEXT, _text(**more))]
     for name, body in _bodies():
-        made += [Hostile(f"body: {name} at {path}", path, body) for path in (CHAT, TEXT, LEGACY)]
+        made += [Hostile(f"body: {name} at {path}", path, body) for path in (CHAT, TEXT, LEGACY, MESSAGES, RESPONSES)]
+    made += [Hostile(f"{name} at {MESSAGES}", MESSAGES, body) for name, body in _of_blocks()]
+    made += [Hostile(f"{name} at {RESPONSES}", RESPONSES, body) for name, body in _of_items()]
     histories = (
         [["a", "b"]] * 2000,
         [["a"]],
@@ -401,7 +505,13 @@ _WITHOUT_EFFECT = ("accepted; has no effect", "only this value is supported")
 
 def extremes(document: dict[str, Any]) -> Iterator[Hostile]:
     """Every field of all requests that the server's OpenAPI document knows, with values at and beyond its bounds."""
-    base = {CHAT: _chat(max_tokens=2), TEXT: _text(max_tokens=2), LEGACY: {"prompt": "x", "max_length": 16}}
+    base = {
+        CHAT: _chat(max_tokens=2),
+        TEXT: _text(max_tokens=2),
+        MESSAGES: _blocks(max_tokens=2),
+        RESPONSES: _items(max_output_tokens=2),
+        LEGACY: {"prompt": "x", "max_length": 16},
+    }
     seen: set[str] = set()  # what two routes share is tried at the first
     for path, body in base.items():
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -47,7 +47,6 @@ class ScriptedEngine:
 
     adapters: tuple[str, ...] = ()
     max_waiting = 256
-    memory = 1 << 20
 
     def __init__(
         self,

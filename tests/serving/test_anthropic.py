@@ -219,7 +219,7 @@ def test_the_loop_of_tools(over: Any, write: Writer) -> None:
         {"role": "user", "content": "And?"},
     ]  # fmt: skip
     body = {"messages": theirs, "tools": [{"type": "function", "function": function}]}
-    httpx.post(f"{url}/v1/chat/completions", json=body).raise_for_status()
+    httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).raise_for_status()
     assert prompt(write, engine) == mine
 
     result |= {"is_error": True, "content": "no such city"}
@@ -245,7 +245,7 @@ def test_tool_choice(over: Any, write: Writer) -> None:
         assert answer.status_code == 200, answer.text
         ids, held = engine.asked[-1].ids, engine.asked[-1].constraint is not None
         body = {"messages": ASK["messages"], "tools": functions, "tool_choice": theirs}
-        httpx.post(f"{url}/v1/chat/completions", json=body).raise_for_status()
+        httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).raise_for_status()
         assert (engine.asked[-1].ids, engine.asked[-1].constraint is not None) == (ids, held)
         assert held == (mine["type"] != "none")
     for disabled, calls in ((False, 2), (True, 1)):

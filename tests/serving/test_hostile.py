@@ -26,7 +26,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostile import ALLOWED, CHAT, LEGACY, TEXT, Hostile, extremes, misbehaviours, requests
+from hostile import ALLOWED, CHAT, LEGACY, MESSAGES, RESPONSES, TEXT, Hostile, extremes, misbehaviours, requests
 
 SERVER = """
 import logging, sys
@@ -260,6 +260,40 @@ BASES: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         TEXT,
         {"model": "demo", "max_tokens": 3, "prompt": ["a", "b"], "n": 2, "logprobs": 1, "temperature": 1, "top_k": 3},
+    ),
+    (
+        MESSAGES,
+        {
+            "model": "demo",
+            "max_tokens": 3,
+            "system": [{"type": "text", "text": "s"}],
+            "messages": [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "y"}]},
+                {"role": "assistant", "content": "z"},
+            ],
+            "tools": [{"name": "f", "input_schema": {"type": "object", "properties": {}}}],
+            "stop_sequences": ["a"],
+        },
+    ),
+    (
+        RESPONSES,
+        {
+            "model": "demo",
+            "max_output_tokens": 3,
+            "instructions": "s",
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "x"}]},
+                {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "1", "output": "y"},
+                {"type": "reasoning", "summary": []},
+            ],
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}],
+            "text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "integer"}}},
+            "top_logprobs": 1,
+            "metadata": {"a": "b"},
+        },
     ),
     (LEGACY, {"prompt": "x", "history": [["a", "b"]], "max_length": 30, "top_p": 0.5}),
 )

@@ -26,9 +26,9 @@ __all__ = [
     "AuthenticationError",
     "Failure",
     "ForbiddenError",
-    "ModelLoadError",
     "NotFoundError",
     "OverloadedError",
+    "PreviousResponseError",
     "RateLimitError",
     "ShuttingDownError",
     "TimeLimitError",
@@ -110,18 +110,6 @@ class RateLimitError(ChatGLMError):
         self.retry_after, self.code = retry_after, code
 
 
-class ModelLoadError(ChatGLMError):
-    """A model is not loaded, and cannot be now; the message says why.
-
-    Attributes:
-        retry_after: seconds after which it is tried again.
-    """
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
 class ShuttingDownError(ChatGLMError):
     """The server ends, and this request with it."""
 
@@ -147,6 +135,13 @@ class NotFoundError(InputError):
     """A task, response or file does not exist, or belongs to another key."""
 
 
+class PreviousResponseError(InputError):
+    """A response that is to be continued does not exist, or belongs to another key."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"previous_response_id: Previous response with id {name!r:.100} not found.")
+
+
 def failure_of(error: Exception) -> Failure:
     """Every error that a route may raise, as its status and words."""
     match error:
@@ -156,8 +151,6 @@ def failure_of(error: Exception) -> Failure:
         case BodyError():
             unread = error.status != 400
             return Failure(error.status, str(error), param=error.param, code=error.code, close=unread)
-        case ModelLoadError():
-            return Failure(503, str(error), "server_error", code="model_not_loaded", retry_after=error.retry_after)
         case ShuttingDownError():
             return Failure(503, str(error), "server_error", code="shutting_down", retry_after=5, close=True)
         case OverloadedError():
@@ -174,6 +167,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(error.status_code, str(error.detail), code=_word(error.status_code))
         case UnknownModelError():
             return Failure(404, str(error), param="model", code="model_not_found")
+        case PreviousResponseError():
+            return Failure(400, str(error), param="previous_response_id", code="previous_response_not_found")
         case NotFoundError():
             return Failure(404, str(error), param=_field(str(error)), code="not_found")
         case ContextError():

@@ -20,6 +20,7 @@ __all__ = [
     "DROPPED_HEADER",
     "EMBEDDING",
     "IGNORED_HEADER",
+    "ITEM",
     "MESSAGE",
     "NOTHING",
     "REQUEST",
@@ -191,6 +192,7 @@ REQUEST = Hints(
         "id_slot": ANY,
         # reasoning, which these models do not do
         "reasoning_effort": ANY,
+        "max_tool_calls": ANY,  # of tools that a server runs
         "reasoning": ANY,
         "verbosity": ANY,
         "include_reasoning": ANY,
@@ -326,6 +328,22 @@ MESSAGE = Hints(
 )
 """Of a message, whatever its role."""
 
+ITEM = Hints(
+    "input",
+    {
+        "id": ANY,
+        "status": ANY,
+        "name": ANY,  # of results, whose call has it
+        "caller": ANY,
+        "phase": ANY,
+        "created_by": ANY,
+        "parsed_arguments": ANY,
+        "providerOptions": ANY,
+        "provider_options": ANY,
+    },
+)
+"""Of an item of the Responses API that is not a message."""
+
 CONTENT_PART = Hints(
     "messages.content",
     {
@@ -369,6 +387,7 @@ TOOL = Hints(
         "providerOptions": ANY,
         "provider_options": ANY,
         "defer_loading": (False,),
+        "async": (False,),
         "type": ("function",),  # within `function`
     },
 )
@@ -422,7 +441,7 @@ TOKENIZE = Hints(
 )
 """Of requests to `/tokenize` and `/detokenize`."""
 
-_ALL = (REQUEST, MESSAGE, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS, EMBEDDING, RERANK, TOKENIZE)
+_ALL = (REQUEST, MESSAGE, ITEM, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS, EMBEDDING, RERANK, TOKENIZE)
 
 
 def neutral_values(name: str) -> tuple[Any, ...]:

@@ -73,13 +73,9 @@ class Record:
 _CURRENT: ContextVar[Record | None] = ContextVar("record", default=None)
 
 
-def _new_id() -> str:
-    return f"req_{secrets.token_hex(12)}"
-
-
 def current() -> Record:
     """That of the request that is being answered; outside of any, one that nobody reads."""
-    return _CURRENT.get() or Record(_new_id())
+    return _CURRENT.get() or Record()
 
 
 def enter(headers: Iterable[tuple[bytes, bytes]], texts: bool) -> Record:
@@ -90,6 +86,6 @@ def enter(headers: Iterable[tuple[bytes, bytes]], texts: bool) -> Record:
         texts: whether to keep what was asked and answered.
     """
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
-    record = Record(given.decode() if _SANE.fullmatch(given) else _new_id(), texts)
+    record = Record(given.decode() if _SANE.fullmatch(given) else f"req-{secrets.token_hex(12)}", texts)
     _CURRENT.set(record)
     return record

@@ -95,6 +95,24 @@ _MIGRATIONS = (
     CREATE INDEX tasks_expire ON tasks (expires) WHERE batch IS NULL;
     CREATE INDEX lines_of ON tasks (batch, state, status) WHERE batch IS NOT NULL
     """,
+    """
+    CREATE TABLE responses (
+        id TEXT NOT NULL PRIMARY KEY,
+        owner TEXT NOT NULL,
+        previous TEXT,
+        response TEXT NOT NULL,
+        input TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        expires REAL NOT NULL
+    );
+    CREATE INDEX responses_of ON responses (owner, expires, bytes);
+    CREATE INDEX responses_expire ON responses (expires);
+    CREATE TABLE response_items (
+        id TEXT NOT NULL PRIMARY KEY,
+        response TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE
+    ) WITHOUT ROWID;
+    CREATE INDEX response_items_of ON response_items (response)
+    """,
 )
 # A task with a `batch` is a line of one. Its body is in the input file at `place`, and it expires with its batch.
 

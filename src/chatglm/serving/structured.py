@@ -14,7 +14,7 @@ from chatglm.errors import InputError, UnsupportedError
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OneOf, by_tag, wrong
 
-__all__ = ["Guided", "ResponseFormat", "format_named"]
+__all__ = ["Guided", "ResponseFormat", "TextFormat", "format_named"]
 
 
 class _Text(Strict):
@@ -67,6 +67,70 @@ def _format(value: Any) -> Any:
 
 
 ResponseFormat = Annotated[_Text | _JsonObject | _JsonSchema | _BareSchema | _Regex | _Grammar, OneOf(_format)]
+
+
+class _FlatFormat(Strict):
+    """The Responses API's form: without the objects around the parts."""
+
+    def plain(self) -> dict[str, Any]:
+        """As the request had it."""
+        made = self.model_dump(by_alias=True)
+        if isinstance(self, _FlatSchema):
+            made["schema"] = self.schema_
+        return made
+
+    def nested(self) -> dict[str, Any]:
+        """As the assistant takes it."""
+        return self.model_dump(exclude_none=True)
+
+
+class _FlatText(_FlatFormat):
+    type: Literal["text"]
+
+
+class _FlatObject(_FlatFormat):
+    type: Literal["json_object"]
+
+
+class _FlatSchema(_FlatFormat):
+    type: Literal["json_schema"]
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = Field(None, description="whether every keyword of the schema must be enforced")
+
+    def nested(self) -> dict[str, Any]:
+        inner = {"name": self.name, "schema": self.schema_, "strict": self.strict}
+        return {
+            "type": "json_schema",
+            "json_schema": {name: value for name, value in inner.items() if value is not None},
+        }
+
+
+class _FlatRegex(_FlatFormat):
+    type: Literal["regex"]
+    pattern: str
+
+
+class _FlatGrammar(_FlatFormat):
+    type: Literal["grammar"]
+    grammar: str = Field(description="EBNF, as in llama.cpp")
+
+
+TextFormat = Annotated[
+    _FlatText | _FlatObject | _FlatSchema | _FlatRegex | _FlatGrammar,
+    by_tag(
+        "type",
+        {
+            "text": _FlatText,
+            "json_object": _FlatObject,
+            "json_schema": _FlatSchema,
+            "regex": _FlatRegex,
+            "grammar": _FlatGrammar,
+        },
+    ),
+]
+"""The Responses API's `text.format`."""
 
 
 def _schema(value: Any) -> Any:

@@ -22,6 +22,7 @@ __all__ = [
     "Tools",
     "chosen_tool",
     "is_flat",
+    "tool_choice_of",
     "tool_of",
     "tools_of",
 ]
@@ -160,7 +161,8 @@ class _ModeChoice(Strict):
 _Mode = Literal["none", "auto", "required", "any"]
 
 
-def _choice(value: Any) -> Any:
+def tool_choice_of(value: Any) -> Any:
+    """The type that a `tool_choice` must have."""
     if isinstance(value, str) and value in ("none", "auto", "required", "any"):
         return _Mode
     if not isinstance(value, dict):
@@ -170,7 +172,7 @@ def _choice(value: Any) -> Any:
     return _FlatChoice if "name" in value else _ModeChoice
 
 
-ToolChoice = Annotated[_Mode | _FunctionChoice | _FlatChoice | _ModeChoice, OneOf(_choice)]
+ToolChoice = Annotated[_Mode | _FunctionChoice | _FlatChoice | _ModeChoice, OneOf(tool_choice_of)]
 """`tool_choice`: OpenAI's forms, and those of clients that also speak to Anthropic."""
 
 

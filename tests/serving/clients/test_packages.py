@@ -105,6 +105,28 @@ def test_openai_agents(run: Run) -> None:
     assert "演示模型" in found["streamed"]
 
 
+def test_openai_agents_over_responses(run: Run) -> None:
+    found = run("agents", "openai_agents_responses_client.py")
+    assert found["called"] == ["北京"]
+    assert "晴" in found["tool"]
+    assert found["again"]
+    assert found["continued"]
+    assert len(found["typed"]["city"]) <= 8
+    assert -50 <= found["typed"]["degrees"] <= 60
+    assert "晴" in found["streamed"]
+    assert found["events"] == ["agent_updated_stream_event", "raw_response_event", "run_item_stream_event"]
+
+
+def test_responses(run: Run) -> None:
+    found = run("agents", "responses_client.py")
+    for name in ("text", "streamed", "litellm", "litellm_streamed"):
+        assert "演示模型" in found[name]
+    assert found["called"] == {"city": "北京"}
+    assert "晴" in found["after_tool"]
+    assert "晴" in found["chained"]
+    assert len(found["forced"]) <= 8
+
+
 def test_langgraph(run: Run) -> None:
     found = run("agents", "langgraph_client.py")
     assert found["types"] == ["human", "ai", "tool", "ai"]
@@ -141,6 +163,17 @@ def test_lm_eval(run: Run) -> None:
     assert found["rolling"] < 0
     assert likely > unlikely
     assert right > wrong
+
+
+def test_ai_over_responses(run: Run) -> None:
+    found = run(JAVASCRIPT, "ai_responses_client.mjs")
+    assert "演示模型" in found["text"]
+    assert found["streamed"] == found["text"]
+    assert found["referenced"]
+    assert len(found["object"]["city"]) <= 8
+    assert "晴" in found["after_tool"]
+    assert "晴" in found["streamed_tool"]
+    assert found["called"] == ["北京", "北京"]
 
 
 @pytest.mark.parametrize("script", ["openai_client.mjs", "ai_client.mjs", "langchain_client.mjs"])

@@ -15,7 +15,6 @@ from pydantic_core import from_json
 from chatglm.assistant import CallDelta, Delta, Finish, Start, TextDelta
 from chatglm.chat.calls import as_json
 from chatglm.errors import ChatGLMError
-from chatglm.serving import records
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.sse import event
 
@@ -42,8 +41,7 @@ _KINDS = {
 
 
 def request_id() -> str:
-    """The same as in the log."""
-    return records.current().id
+    return f"req_{secrets.token_hex(12)}"
 
 
 def render(failure: Failure) -> Response:

@@ -20,7 +20,17 @@ from chatglm.serving.failures import Failure
 from chatglm.serving.sse import compact, event
 from chatglm.serving.usage import UsageTotal
 
-__all__ = ["Head", "call_piece", "chat_choice", "chat_events", "render", "text_choice", "text_events", "usage_of"]
+__all__ = [
+    "Head",
+    "call_piece",
+    "chat_choice",
+    "chat_events",
+    "logprobs_of",
+    "render",
+    "text_choice",
+    "text_events",
+    "usage_of",
+]
 
 
 def render(failure: Failure) -> Response:
@@ -45,11 +55,15 @@ def _token(data: bytes, logprob: float) -> dict[str, Any]:
     return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, -9999.0), "bytes": list(data)}
 
 
-def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
-    content = [
+def logprobs_of(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    return [
         {**_token(one.data, one.logprob), "top_logprobs": [_token(*other) for other in one.alternatives]}
         for one in tokens
     ]
+
+
+def _chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    content = logprobs_of(tokens)
     return {"content": content, "refusal": None} if content else None
 
 

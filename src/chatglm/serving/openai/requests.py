@@ -19,7 +19,7 @@ from chatglm.serving.messages import ChatMessage, messages_of
 from chatglm.serving.structured import Guided
 from chatglm.serving.tools import FunctionCallChoice, Functions, ToolChoice, Tools, chosen_tool, is_flat, tools_of
 
-__all__ = ["ChatRequest", "CompletionRequest", "Generation"]
+__all__ = ["ChatRequest", "CompletionRequest", "Generation", "Sampling"]
 
 
 class _StreamOptions(Strict):
@@ -52,14 +52,13 @@ def _bias(value: Any) -> Any:
     return value
 
 
-class Generation(Strict):
-    """What all routes that make text accept, and ZhipuAI's too."""
+_NAMES = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens", "stop_token_ids": "stop_ids"}
+"""Of fields, as sampling options are called."""
 
-    hints = REQUEST
 
-    model: str | None = Field(None, description="default: the first model of `/v1/models`")
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+class Sampling(Strict):
+    """Sampling options under the names that OpenAI has for them, or vLLM."""
+
     temperature: float | None = sampling_option("temperature")
     top_p: float | None = sampling_option("top_p")
     top_k: TopK = None
@@ -75,15 +74,31 @@ class Generation(Strict):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)] | None = Field(
         None, description=OPTIONS["stop_ids"].help
     )
+
+    def sampling(self) -> dict[str, Any]:
+        """Return those that the request sets."""
+        return self._given(Sampling)
+
+    def _given(self, fields_of: type[Sampling]) -> dict[str, Any]:
+        given = {_NAMES.get(name, name): getattr(self, name) for name in fields_of.model_fields}
+        return {name: value for name, value in given.items() if name in OPTIONS and value is not None}
+
+
+class Generation(Sampling):
+    """What all routes that make text accept, and ZhipuAI's too."""
+
+    hints = REQUEST
+
+    model: str | None = Field(None, description="default: the first model of `/v1/models`")
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
     max_tokens: _AtLeastOne = None
     min_tokens: int | None = sampling_option("min_new_tokens")
     n: int | None = sampling_option("n")
 
     def options(self) -> dict[str, Any]:
         """Return the sampling options that the request sets."""
-        names = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens", "stop_token_ids": "stop_ids"}
-        given = {names.get(name, name): getattr(self, name) for name in Generation.model_fields}
-        return {"n": 1} | {name: value for name, value in given.items() if name in OPTIONS and value is not None}
+        return {"n": 1} | self._given(Generation)
 
     def usage_wanted(self) -> bool:
         """Whether a stream ends with the usage."""

@@ -1,0 +1,183 @@
+"""Deltas of an assistant as a response, whole or as events."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from chatglm.assistant import CallDelta, Delta, Finish, TextDelta, Usage
+from chatglm.errors import ChatGLMError
+from chatglm.serving.failures import Failure, failure_of
+from chatglm.serving.openai.events import logprobs_of
+from chatglm.serving.openai.responses_api.items import item_id
+from chatglm.serving.sse import event
+
+__all__ = ["Writer", "events"]
+
+log = logging.getLogger("chatglm.serving")
+
+
+class Writer:
+    """One response: deltas in, events out; and the whole response, once all deltas are in.
+
+    Args:
+        model: its name.
+        fields: of the request, which the response repeats.
+        store: whether it is kept.
+    """
+
+    def __init__(self, model: str, fields: Mapping[str, Any], store: bool) -> None:
+        self.response: dict[str, Any] = {
+            "id": f"resp_{secrets.token_hex(24)}",
+            "object": "response",
+            "created_at": int(time.time()),
+            "completed_at": None,
+            "status": "in_progress",
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "model": model,
+            "output": [],
+            "reasoning": {"effort": None, "summary": None},
+            "service_tier": "default",
+            "store": store,
+            "usage": None,
+            **fields,
+        }
+        self._number = -1
+        self._open: dict[str, Any] | None = None  # the item that is being written
+
+    def begin(self) -> Iterator[dict[str, Any]]:
+        for name in ("created", "in_progress"):
+            yield self._whole(name)
+
+    def take(self, delta: Delta) -> Iterator[dict[str, Any]]:
+        """The events that a delta makes."""
+        match delta:
+            case TextDelta():
+                yield from self._text(delta)
+            case CallDelta():
+                yield from self._call(delta)
+            case Finish():
+                yield from self._finish(delta)
+
+    def fail(self, failure: Failure) -> Iterator[dict[str, Any]]:
+        """The events of a response that cannot be finished."""
+        code = "rate_limit_exceeded" if failure.status == 429 else "server_error"
+        yield self._event("error", code=failure.code, message=failure.message, param=failure.param)
+        self.response |= {"status": "failed", "error": {"code": code, "message": failure.message}}
+        yield self._whole("failed")
+
+    def _text(self, delta: TextDelta) -> Iterator[dict[str, Any]]:
+        if self._open is None or self._open["type"] != "message":
+            yield from self._close()
+            made = {"id": item_id("message"), "type": "message", "status": "in_progress", "role": "assistant"}
+            yield self._add({**made, "content": []})
+            part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            yield self._event("response.content_part.added", **self._place, content_index=0, part={**part})
+            self._item["content"].append({**part, "logprobs": []})
+        part = self._item["content"][0]
+        logprobs = logprobs_of(delta.logprobs)
+        part["text"] += delta.text
+        part["logprobs"] += logprobs
+        yield self._event(
+            "response.output_text.delta", **self._place, content_index=0, delta=delta.text, logprobs=logprobs
+        )
+
+    def _call(self, delta: CallDelta) -> Iterator[dict[str, Any]]:
+        if delta.name:
+            yield from self._close()
+            made = {"id": item_id("function_call"), "type": "function_call", "status": "in_progress"}
+            yield self._add({**made, "call_id": delta.id, "name": delta.name, "arguments": ""})
+        if delta.arguments:
+            self._item["arguments"] += delta.arguments
+            yield self._event("response.function_call_arguments.delta", **self._place, delta=delta.arguments)
+
+    def _add(self, item: dict[str, Any]) -> dict[str, Any]:
+        self._open = item
+        self.response["output"].append(item)
+        shown = {**item, "content": []} if "content" in item else {**item}
+        return self._event("response.output_item.added", output_index=self._index, item=shown)
+
+    def _close(self, status: str = "completed") -> Iterator[dict[str, Any]]:
+        if self._open is None:
+            return
+        item, place = self._open, self._place
+        if item["type"] == "message":
+            part = item["content"][0]
+            done = {"text": part["text"], "logprobs": part["logprobs"]}
+            yield self._event("response.output_text.done", **place, content_index=0, **done)
+            yield self._event("response.content_part.done", **place, content_index=0, part=part)
+        else:
+            done = {"name": item["name"], "arguments": item["arguments"]}
+            yield self._event("response.function_call_arguments.done", **place, **done)
+        item["status"] = status
+        yield self._event("response.output_item.done", output_index=self._index, item=item)
+        self._open = None
+
+    def _finish(self, finish: Finish) -> Iterator[dict[str, Any]]:
+        status = "incomplete" if finish.reason == "length" else "completed"
+        yield from self._close(status)
+        self.response |= {"status": status, "usage": _usage(finish.usage)}
+        if status == "completed":
+            self.response["completed_at"] = int(time.time())
+        else:
+            self.response["incomplete_details"] = {"reason": "max_output_tokens"}
+        yield self._whole(status)
+
+    @property
+    def _item(self) -> dict[str, Any]:
+        assert self._open is not None
+        return self._open
+
+    @property
+    def _index(self) -> int:
+        return len(self.response["output"]) - 1
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": self._item["id"], "output_index": self._index}
+
+    def _whole(self, name: str) -> dict[str, Any]:
+        return self._event(f"response.{name}", response=self.response)
+
+    def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
+        self._number += 1
+        return {"type": kind, "sequence_number": self._number, **fields}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+async def events(
+    writer: Writer, deltas: AsyncGenerator[Delta], save: Callable[[], Awaitable[None]]
+) -> AsyncGenerator[str]:
+    """
+    Args:
+        save: called when the response is whole, before the client is told: it may continue it at once.
+    """
+    for made in writer.begin():
+        yield event(made, made["type"])
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                for made in writer.take(delta):
+                    if "response" in made:
+                        await save()
+                    yield event(made, made["type"])
+    except Exception as error:  # the status has been sent
+        if not isinstance(error, ChatGLMError):
+            log.error("a stream failed", exc_info=error)
+        for made in writer.fail(failure_of(error)):
+            yield event(made, made["type"])
