@@ -39,6 +39,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "instructor": ("instructor==1.17.0", "openai==3.3.0"),
     "openai-0.28": ("openai==0.28.1",),
     "lm-eval": ("lm-eval[api]==0.4.13",),
+    "ray": ("ray[data]==2.60.0",),
     "router": ("vllm-router==0.1.17",),
     # The two newer ones ask for different versions of pyjwt; zhipuai 2 imports sniffio and does not say so.
     "zhipuai-1": ("zhipuai==1.0.7",),
