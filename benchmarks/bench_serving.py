@@ -22,6 +22,7 @@ Parts:
   other skills.
 - overhead: a step of the decoder alone, the same step through `Engine.step`, and as a client of the server sees it
   (from token to token, the client being on the same cores), with 1 and with 8 sequences: time beyond the decoder's.
+  "guarded" is a server that asks for API keys, counts their limits and logs each request as JSON.
 
 Prints tables for people and one JSON line, with every slice, for machines. Linux; a C compiler; two cores to itself.
 """
@@ -64,6 +65,9 @@ LLAMA = "llama.cpp server"
 PROMPT, LATER, FIRST_ANSWER = 32, 32, 16
 QUOTING = ("quotes", "repeating", "passages")
 PARTS = ("throughput", "second-turn", "lookup", "overhead")
+KINDS = ("decoder", "engine", "server", "guarded")
+KEY = "bench-key-with-limits-that-nobody-reaches"
+LIMITS = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9, "concurrency": 1000}
 
 
 class Server:
@@ -71,9 +75,10 @@ class Server:
 
     Args:
         command: with {port} where its port belongs.
+        key: that it asks for.
     """
 
-    def __init__(self, name: str, command: Sequence[str], threads: int, log: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], threads: int, log: Path, key: str | None = None) -> None:
         self.name = name
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
@@ -90,7 +95,7 @@ class Server:
             )
         self._log = log
         self._loads: dict[Workload, Clients] = {}
-        self._assistant = RemoteAssistant(f"http://127.0.0.1:{self._port}/v1")
+        self._assistant = RemoteAssistant(f"http://127.0.0.1:{self._port}/v1", key=key)
         self.levels: list[Level] = []
         try:
             self._wait()
@@ -187,11 +192,24 @@ def _step(samples: Sequence[Sample]) -> float:
     return statistics.mean(means)
 
 
+def guarded_server(ours: Path, options: argparse.Namespace, logs: Path, stack: ExitStack) -> Server:
+    """Ours with API keys, limits and a log, warmed up."""
+    keys = logs / "keys.yaml"
+    keys.write_text(json.dumps({"keys": [{"key": KEY, "name": "bench", **LIMITS}]}))
+    guards = ("--keys", str(keys), "--home", str(logs / "home"), "--log-format", "json")
+    server = Server("guarded", (*_command(ours), *guards), options.threads, logs / "guarded.log", KEY)
+    stack.callback(server.close)
+    server.load(_short(4), 1, 1)
+    return server
+
+
+def _command(ours: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "chatglm.cli", "serve", "--model", str(ours), "--port", "{port}")
+
+
 def servers_of(ours: Path, options: argparse.Namespace, logs: Path, stack: ExitStack) -> list[Server]:
     """Those that can be had, ours first, warmed up."""
-    commands: dict[str, tuple[str, ...]] = {
-        OURS: (sys.executable, "-m", "chatglm.cli", "serve", "--model", str(ours), "--port", "{port}")
-    }
+    commands: dict[str, tuple[str, ...]] = {OURS: _command(ours)}
     if "throughput" in options.parts:
         folder = options.peer_folder
         program = folder and folder / "venvs" / "llama.cpp" / "bin" / "llama-server"
@@ -420,17 +438,21 @@ def _answer(assistant: Assistant, messages: Sequence[Message], tools: Any) -> tu
     return (end - begin, end - first, made), "".join(parts)
 
 
-def overhead(bench: Bench, server: Server, worker: Worker, options: argparse.Namespace) -> dict[str, Any]:
+def overhead(bench: Bench, servers: dict[str, Server], worker: Worker, options: argparse.Namespace) -> dict[str, Any]:
+    """
+    Args:
+        servers: by the kind of step that is measured of them.
+    """
     steps, batches = options.steps, (1, 8)
     for number, (place, batch) in itertools.product(range(options.rounds), enumerate(batches)):
         worker.ask(f"start {batch} {PROMPT + steps // 2}")  # so that contexts are alike
         worker.ask("engine 1")
         for again in range(options.slices):
-            orders = list(itertools.permutations(("decoder", "engine", "server")))
+            orders = list(itertools.permutations(KINDS))
             for kind in orders[(number * options.slices + again) % len(orders)]:
                 metric, turn = f"{kind} {batch}", (number, place, again)
-                if kind == "server":
-                    bench.measure(server, f"step {batch} {steps + 1}", metric, turn, batch)
+                if kind in servers:
+                    bench.measure(servers[kind], f"step {batch} {steps + 1}", metric, turn, batch)
                 else:
                     bench.measure(worker, f"{kind} {steps}", metric, turn, batch * steps)
         tell(f"  round {number + 1}: overhead with {batch}")
@@ -442,7 +464,7 @@ def overhead(bench: Bench, server: Server, worker: Worker, options: argparse.Nam
     for batch in batches:
         there = [s for s in bench.slices if s.metric.split()[-1] == str(batch) and s.mode != "disturbed"]
         base = {s.turn: s for s in there if s.metric == f"decoder {batch}"}
-        for kind in ("decoder", "engine", "server"):
+        for kind in KINDS:
             mine = [s for s in there if s.metric == f"{kind} {batch}"]
             times = Spread.of([batch / s.rate * 1000 for s in mine])
             pairs = [base[s.turn].rate / s.rate - 1 for s in mine if s.turn in base and base[s.turn].mode == s.mode]
@@ -509,7 +531,8 @@ def main() -> None:
                 peer = Peer("decoder and engine", sys.executable, "with_engine.py", str(ours))
                 worker = Worker(peer, options.threads, work / "engine.log")
                 stack.callback(worker.close)
-                found["overhead"] = {"about": worker.ask("about"), **overhead(bench, servers[0], worker, options)}
+                both = {"server": servers[0], "guarded": guarded_server(ours, options, work, stack)}
+                found["overhead"] = {"about": worker.ask("about"), **overhead(bench, both, worker, options)}
             slices, readings = bench.slices, [[reading.best, reading.median] for reading in probe.readings]
         modes = {mode: sum(s.mode == mode for s in slices) for mode in ("fast", "slow", "mixed", "disturbed")}
         print(f"\nslices: {modes}")

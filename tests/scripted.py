@@ -47,6 +47,7 @@ class ScriptedEngine:
 
     adapters: tuple[str, ...] = ()
     max_waiting = 256
+    memory = 1 << 20
 
     def __init__(
         self,

@@ -129,7 +129,7 @@ def test_base64_is_of_little_endian_floats(url: str) -> None:
         ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format: must be one of: float, base64"),
         ({"input": "a", "dimensions": 0}, 400, "dimensions: must be at least 1"),
         ({"input": "a", "truncate": False}, 400, "truncate: only true is supported"),
-        ({"input": "a", "model": "other"}, 404, "'other' is no model for embeddings of this server; available: tiny"),
+        ({"input": "a", "model": "other"}, 404, "'other' is not served here; available: tiny"),
         ({"input": "a", "prompt_name": "x"}, 400, "prompt_name: the model has no prompt 'x' (it has query)"),
     ],
 )

@@ -20,7 +20,7 @@ import pytest
 
 from chatglm.assistant import Assistant, Finish, RemoteAssistant, RemoteFleet, TextDelta
 from chatglm.assistant.fleet import Breaker, Checks
-from chatglm.errors import InputError, QueueFullError, ServiceError
+from chatglm.errors import InputError, QueueFullError, ServiceError, UnsupportedError
 from chatglm.serving.key_sources import KeyFile
 from chatglm.serving.keys import Keyring
 from scripted import ScriptedEngine, Writer
@@ -65,6 +65,8 @@ class Replica:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path == "/tokenize":
+                    return self.say(404, {"error": "no such route"})
                 replica.asked.append(body)
                 replica.connections.add(self.client_address)
                 does = replica.does
@@ -543,3 +545,20 @@ def test_a_server_in_front_says_for_whom_it_asks(write: Writer, tmp_path: Path) 
                     answer = httpx.post(f"{front}/v1/{path}", json=body, headers={"x-api-key": mine}, timeout=60)
                     assert answer.status_code == 200
             assert len({asked.client for asked in engine.asked}) == expected
+
+
+def test_the_tokens_of_a_prompt_are_counted_at_the_endpoint(demo: str, replicas: Any) -> None:
+    (other,) = replicas(1)
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "你好"}]
+    tools = [{"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}]
+    with (
+        Assistant.load(dtype="float32") as local,
+        RemoteAssistant(f"{demo}/v1") as remote,
+        RemoteFleet([f"{demo}/v1", "http://127.0.0.1:9/v1"]) as fleet,
+        RemoteAssistant(other.url, "m") as without,
+    ):
+        for assistant in (remote, fleet):
+            assert assistant.count(messages) == local.count(messages)
+            assert assistant.count(messages, tools=tools) == local.count(messages, tools=tools)
+        with pytest.raises(UnsupportedError, match="counted"):
+            without.count(messages)

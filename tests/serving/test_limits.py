@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatglm.assistant import Assistant
+from chatglm.serving.app import create_app
+from chatglm.serving.callers import Caller
 from chatglm.serving.failures import RateLimitError
 from chatglm.serving.key_sources import written
 from chatglm.serving.keys import Key, Keyring
@@ -286,3 +290,37 @@ def test_a_request_that_takes_too_long_is_ended(write: Writer, stream: bool) -> 
                 break
             threading.Event().wait(0.05)
         assert not engine.running
+
+
+# Requests of the server to itself: tasks and batches
+
+
+def test_tasks_keep_to_the_key_that_made_them(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    source = Fixed(
+        {"key": ALICE, "name": "alice", "models": ["demo"], "tokens_per_minute": 6000}, {"key": BOB, "name": "bob"}
+    )
+    source.changed = lambda: True  # type: ignore[method-assign]
+    engine = ScriptedEngine(write.say("好"))
+    with Assistant(write.form, engine) as assistant:  # type: ignore[arg-type]
+        app = create_app({"demo": assistant, "other": assistant}, keys=Keyring([source]))
+        service, alice = app.state.service, Caller("alice", "alice")
+
+        async def ask(caller: Caller, **more: Any) -> tuple[int, str]:
+            status, answer = await service.call(caller, "/v1/chat/completions", {**CHAT, **more})
+            return status, answer.get("error", {}).get("code", "")
+
+        async def main() -> None:
+            assert await ask(alice) == (200, "")
+            assert await ask(alice, model="other") == (403, "permission_denied")
+            assert await ask(Caller("nobody", "nobody")) == (401, "invalid_api_key")
+            assert await ask(Caller("", "")) == (401, "invalid_api_key")  # made when the server needed no keys
+            service.rates.count("alice", 6000)  # a tenth of a second's worth is enough for the next
+            before = time.monotonic()
+            assert await ask(alice) == (200, "")
+            assert time.monotonic() - before >= 0.01
+            source._found = source._found[1:]
+            assert await ask(alice) == (401, "invalid_api_key")
+            assert await ask(Caller("bob", "bob"), model="other") == (200, "")
+
+        asyncio.run(main())

@@ -135,7 +135,7 @@ def test_a_reader_that_leaves(write: Writer, lines: Lines) -> None:
 def test_request_ids_of_clients_are_taken_if_they_are_plain(write: Writer, sent: str) -> None:
     with client(write) as http:
         answer = http.get("/health", headers=[(b"x-request-id", sent.encode())])
-    assert re.fullmatch(r"req-[0-9a-f]{24}", answer.headers["x-request-id"])
+    assert re.fullmatch(r"req_[0-9a-f]{24}", answer.headers["x-request-id"])
 
 
 def test_texts_only_if_they_are_asked_for(write: Writer, lines: Lines) -> None:

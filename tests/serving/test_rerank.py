@@ -90,7 +90,7 @@ def test_what_is_cut(url: str) -> None:
         ({"top_n": 0}, 400, "top_n: must be at least 1"),
         ({"rank_fields": ["title"]}, 400, "rank_fields: only"),
         ({"max_tokens_per_doc": 5}, 400, "max_tokens_per_doc: at least 62 is supported"),
-        ({"model": "other"}, 404, "'other' is no model for rerank of this server; available: ranks"),
+        ({"model": "other"}, 404, "'other' is not served here; available: ranks"),
     ],
 )
 def test_what_is_refused(url: str, body: dict[str, Any], status: int, said: str) -> None:

@@ -28,6 +28,7 @@ def test_nothing_is_lost(soak: ModuleType) -> None:
     assert wrong == []
     assert result["requests"] >= 32
     assert len(result["whole"]) >= 5
+    assert result["by key"].keys() >= {"open", "other"}
     memory = result["memory_mb"]
     assert memory["after"] - memory["before"] < 300  # of it 200 are keys and values, touched for the first time
 
@@ -78,4 +79,53 @@ def test_growth_is_that_after_the_warm_up(soak: ModuleType) -> None:
     assert soak.growth(flat) == 0
     noisy = [100.0 + 10 * (n % 7 == 0) for n in range(80)]
     assert abs(soak.growth(noisy)) < 1
-    assert soak.growth([100 + n / 3600 for n in range(90)]) == pytest.approx(1, rel=0.01)
+    assert soak.growth([100 + n / 60 for n in range(90)]) == pytest.approx(1, rel=0.01)
+
+
+def test_memory_that_is_lost_is_told(soak: ModuleType) -> None:
+    rises = [100.0 + 50 * min(1, n / 300) for n in range(600)]
+    sawtooth = [150.0 + n % 20 for n in range(600)]
+    flat = [120.0 + 2 * (n % 3) for n in range(120)]
+    assert soak.check_memory(soak.Memory(rises, flat), 600) == []
+    assert soak.check_memory(soak.Memory(sawtooth, flat), 600) == []
+    assert "heap in use grew" in soak.check_memory(soak.Memory(rises, [100 + n / 8 for n in range(120)]), 600)[0]
+    assert "in the second half" in soak.check_memory(soak.Memory([100 + n / 20 for n in range(600)], flat), 600)[0]
+    assert "up to" in soak.check_memory(soak.Memory([100.0] + [300.0] * 599, flat), 600)[0]
+
+
+def test_keys_that_do_not_add_up_are_told(soak: ModuleType) -> None:
+    counts = soak.Counts()
+    counts.keys.update({("open", True): 5, ("thin", True): 3, ("thin", False): 1})
+    counts.refused["thin", 429] = 2
+    counts.key_tokens.update({("open", "prompt"): 30, ("open", "completion"): 9})
+    requests = 'chatglm_key_requests_total{dialect="openai",key="%s",model="demo",status="%d"}'
+    tokens = 'chatglm_key_tokens_total{dialect="openai",key="%s",kind="%s",model="demo"}'
+    right = {
+        requests % ("open", 200): 5,
+        requests % ("thin", 200): 1,
+        requests % ("thin", 429): 2,
+        tokens % ("open", "prompt"): 30,
+        tokens % ("open", "completion"): 10,
+        'chatglm_prompt_tokens_total{model="demo"}': 30,
+        'chatglm_completion_tokens_total{model="demo"}': 9,
+    }
+    assert soak.compare_keys(counts, {}, right) == []
+    for name in right:
+        for change in (-2, 2) if "key_" in name else (2,):
+            changed = {**right, name: right[name] + change}
+            more = change > 0 and "key_tokens" in name
+            assert bool(soak.compare_keys(counts, {}, changed)) != more, (name, change)
+    counts.keys["slow", True] = 130
+    assert soak.compare_limits(counts, 60) == ["key slow: 130 requests in 60 s, and 60 a minute are its limit"]
+    counts.refused["slow", 429] = 20
+    assert soak.compare_limits(counts, 60) == []
+
+
+def test_a_log_that_says_too_much_is_told(soak: ModuleType) -> None:
+    line = '{"level": "%s", "logger": "chatglm.requests", "method": "POST", "message": "%s"}\n'
+    right = line % ("info", "request") * 3
+    assert soak.check_log(right, 3, 0) == soak.check_log(right, 2, 1) == []
+    assert len(soak.check_log(right, 4, 0)) == len(soak.check_log(right, 2, 0)) == 1
+    assert "not JSON" in soak.check_log(right + "Traceback (most recent call last):\n", 3, 0)[0]
+    assert "the log: " in soak.check_log(right + line % ("error", "it failed"), 4, 0)[0]
+    assert "text of users" in soak.check_log(right + line % ("info", soak.QUESTIONS[2]), 4, 0)[0]

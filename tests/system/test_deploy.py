@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,3 +34,13 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_commands_of_the_page_are_ones_that_serve_understands() -> None:
+    text = (UNIT.parents[1] / "docs" / "scale.md").read_text("utf-8")
+    commands = re.findall(r"^chatglm serve ([^\n#]*)", text, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        serve.add_arguments(parser)
+        parser.parse_args(shlex.split(command))

@@ -18,7 +18,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chatglm.serving.app import DIALECTS
+from chatglm.loading import demo_folder
+from chatglm.serving.app import DIALECTS as ALL_DIALECTS
+from tiny_encoders import make_sentence
+
+DIALECTS = [dialect for dialect in ALL_DIALECTS if dialect.kind == "chat"]
+"""Those that a server without a model for rerank speaks."""
 
 COMMAND = shutil.which("chatglm", path=str(Path(sys.executable).parent)) or "chatglm"
 
@@ -183,3 +188,32 @@ def test_what_is_shown_when_ready_works(key: bool, tmp_path: Path) -> None:
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             assert "演示模型" in re.sub("\n(data:|id:.*|event:.*)?", "", done.stdout), command
             assert ("$CHATGLM_API_KEY" in command) == key
+
+
+def test_models_of_a_file(tmp_path: Path) -> None:
+    make_sentence(tmp_path / "texts")
+    shutil.copytree(demo_folder(), tmp_path / "demo")
+    (tmp_path / "serve.yaml").write_text(
+        "memory: 4GiB\n"
+        "models:\n"
+        "  first: demo\n"
+        "  second: {path: demo, load: first-use, idle: 1s}\n"
+        "embeddings: {texts: {path: texts, load: first-use}}\n",
+        "utf-8",
+    )
+    with serve("--config", str(tmp_path / "serve.yaml"), "--quiet") as (process, url):
+        assert [one["id"] for one in httpx.get(f"{url}/v1/models").json()["data"]] == ["first", "second", "texts"]
+        for name in ("second", "first"):
+            answer = httpx.post(f"{url}/v1/chat/completions", json={**ask(), "model": name}, timeout=120).json()
+            assert answer["model"] == name
+        vectors = httpx.post(f"{url}/v1/embeddings", json={"input": "你好"}, timeout=120).json()
+        assert len(vectors["data"][0]["embedding"]) == 32
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    (tmp_path / "serve.yaml").write_text("models:\n  first: demo\n  second: {pth: demo}\n", "utf-8")
+    done = subprocess.run(
+        [COMMAND, "serve", "--config", str(tmp_path / "serve.yaml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "line 3: unknown key 'pth'" in done.stderr
+    assert done.stderr.count("\n") == 1

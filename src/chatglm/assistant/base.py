@@ -339,6 +339,9 @@ class BaseAssistant(ABC):
     context: int | None = None
     """Longest prompt and answer together, in tokens; None: unknown."""
 
+    memory: int = 0
+    """Bytes that weights, keys and values take in this process."""
+
     @abstractmethod
     def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
         """The answer as it comes. Closing the iterator ends the request and frees what it held.

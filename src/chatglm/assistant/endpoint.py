@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatglm.assistant.base import Delta
 from chatglm.assistant.wire import Lines, Question, refusal
-from chatglm.errors import ChatGLMError, DependencyError, InputError, ServiceError
+from chatglm.errors import ChatGLMError, DependencyError, InputError, ServiceError, UnsupportedError
 
 if TYPE_CHECKING:
     import httpx
@@ -60,6 +60,7 @@ class Endpoint:
             raise InputError(f"{url!r:.200}: expected the base URL of an endpoint, such as http://host:8000/v1")
         self.url, self.model = url.rstrip("/"), model
         self.name = str(parsed.copy_with(userinfo=b"")).rstrip("/")
+        self._root = self.url.removesuffix("/v1")  # where routes are that are not OpenAI's
         self._timeout, self._connect = timeout, connect
         self._options: dict[str, Any] = {
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -174,6 +175,27 @@ class Endpoint:
             raise ServiceError(f"{self.name}/models: lists no model")
         return names
 
+    def count(self, question: Question) -> int:
+        """How many tokens the prompt of a dialogue has.
+
+        Raises:
+            UnsupportedError: the endpoint cannot say.
+            InputError, QueueFullError, ServiceError: as `read`.
+        """
+        if self.model is None:
+            self.model = self.models()[0]
+        client = self._http()
+        with self._errors():
+            answer = client.post(f"{self._root}/tokenize", json={"model": self.model, **question.counted})
+        if answer.status_code in (404, 405, 501):
+            raise UnsupportedError(f"the tokens of a prompt cannot be counted: {self.name} has no /tokenize")
+        if answer.status_code != 200:
+            raise self._refusal(answer, answer.content[:_REFUSAL_BYTES])
+        try:
+            return int(answer.json()["count"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ServiceError(f"{self.name}: /tokenize sent no count ({error})") from error
+
     async def acheck(self, timeout: float) -> None:
         """Ask for its health. An endpoint without a route for that is well if it answers at all.
 
@@ -185,7 +207,7 @@ class Endpoint:
         """
         client = await self._ahttp()
         with self._errors():
-            answer = await client.get(f"{self.url.removesuffix('/v1')}/health", timeout=timeout)
+            answer = await client.get(f"{self._root}/health", timeout=timeout)
         if answer.status_code >= 500:
             raise self._trouble(answer)
 

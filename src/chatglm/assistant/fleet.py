@@ -189,6 +189,16 @@ class RemoteFleet(BaseAssistant):
             ReplicaStats(one.name, one.problem, one.running, one.requests, one.failures) for one in self._replicas
         )
 
+    def count(self, messages: Messages, **options: Unpack[Options]) -> int:
+        question, failed = Question.of_dialogue(Ask.of(messages, options, self.defaults)), None
+        for replica in sorted(self._replicas, key=lambda one: bool(one.problem)):
+            try:
+                return replica.endpoint.count(question)
+            except ServiceError as error:
+                failed = error
+        assert failed is not None
+        raise failed
+
     # Answers
 
     def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:

@@ -297,6 +297,7 @@ class Assistant(BaseAssistant):
         self._engine, self._adapter = engine, adapter
         self.context: int = min(engine.context, engine.capacity)
         self.adapters = tuple(name for name in engine.adapters if name != adapter)
+        self.memory: int = engine.memory
         self._driver = Driver(engine)
         self._grammars: Grammars | None = None
         self._compiling = threading.Lock()

@@ -57,6 +57,9 @@ class RemoteAssistant(BaseAssistant):
             self._endpoint.model = self._endpoint.models()[0]
         return self._endpoint.model
 
+    def count(self, messages: Messages, **options: Unpack[Options]) -> int:
+        return self._endpoint.count(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
+
     def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
         return self._endpoint.read(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
 

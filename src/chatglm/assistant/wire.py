@@ -99,6 +99,11 @@ class Question:
         return cls("completions", body, params, client)
 
     @property
+    def counted(self) -> Mapping[str, Any]:
+        """The request that counts the prompt's tokens (`/tokenize` of vLLM and `chatglm serve`), without the model."""
+        return {name: self.body[name] for name in ("messages", "tools") if name in self.body}
+
+    @property
     def streamed(self) -> bool:
         """Whether the answer is read by `reading`; else by `whole`."""
         return bool(self.body["stream"])

@@ -47,17 +47,20 @@ _OF_THE_MODEL = (
 DTYPES = ("auto", *PRECISIONS)
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16") -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16", *, several: bool = False) -> None:
     """Give a command the options of a model of this machine, which `loading_options` reads.
 
     Args:
         on_cpu: dtype there, where none is asked for.
+        several: `--model` may be repeated, and name each model; it is a list then.
     """
     parser.add_argument(
         "--model",
-        metavar="MODEL",
+        action="append" if several else "store",
+        metavar="[NAME=]MODEL" if several else "MODEL",
         help="checkpoint folder, or repository id such as THUDM/chatglm3-6b, which is downloaded unless it is in the "
-        "cache (default: MODEL_PATH, else the base model of --adapter, else the bundled demo model)",
+        "cache (default: MODEL_PATH, else the base model of --adapter, else the bundled demo model)"
+        + ("; repeat it for several models" if several else ""),
     )
     parser.add_argument("--adapter", metavar="ADAPTER", help="PEFT adapter (LoRA …): folder or repository id")
     parser.add_argument("--prefix", metavar="PATH", help="P-tuning v2 state: the folder or file that training wrote")
@@ -85,9 +88,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16
     )
 
 
-def add_assistant_arguments(parser: argparse.ArgumentParser) -> None:
+def add_assistant_arguments(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Give a command the options that `open_assistant` reads: of a model and its engine, or of an endpoint instead."""
-    add_model_arguments(parser)
+    add_model_arguments(parser, several=several)
     parser.add_argument(
         "--draft",
         metavar="MODEL",
@@ -116,11 +119,12 @@ def add_assistant_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remote-model", metavar="NAME", help="name of that model (default: the first that is listed)")
 
 
-def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
+def open_assistant(arguments: argparse.Namespace, **engine: Any) -> BaseAssistant:
     """The assistant that a command line asks for. To be closed.
 
     Args:
         arguments: of `add_assistant_arguments`.
+        engine: what `Engine` takes besides.
 
     Raises:
         InputError: an option does not fit; names it.
@@ -131,7 +135,7 @@ def open_assistant(arguments: argparse.Namespace) -> BaseAssistant:
         from chatglm.assistant import Assistant
 
         options = loading_options(arguments)
-        return Assistant.load(arguments.model, **options, **_engine_options(arguments))
+        return Assistant.load(arguments.model, **options, **_engine_options(arguments), **engine)
     from chatglm.assistant import RemoteAssistant, RemoteFleet
 
     key = os.environ.get(REMOTE_KEY)

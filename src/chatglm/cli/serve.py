@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatglm.cli.keys import add_keyring_arguments, keyring_of
-from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant
+from chatglm.cli.served import add_catalog_arguments, open_catalog
 from chatglm.errors import DependencyError, InputError
 
 if TYPE_CHECKING:
@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_assistant_arguments(parser)
-    parser.add_argument(
-        "--name",
-        action="append",
-        metavar="NAME",
-        help="model name in the API; repeat for aliases (default: the name of the folder or repository)",
-    )
+    add_catalog_arguments(parser)
     parser.add_argument(
         "--any-model",
         action="store_true",
@@ -146,12 +140,11 @@ def run(arguments: argparse.Namespace) -> int:
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
         keys = keyring_of(arguments, sockets)
-        with open_assistant(arguments) as assistant:
-            names = arguments.name or [model_name(arguments)]
+        with open_catalog(arguments) as catalog:
             app = create_app(
-                dict.fromkeys(names, assistant),
+                catalog,
                 origins=arguments.cors,
-                limits=_body_limits(arguments, assistant.context),
+                limits=_body_limits(arguments, catalog.context),
                 any_model=arguments.any_model,
                 keys=keys,
                 open_metrics=arguments.open_metrics,
@@ -180,11 +173,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(app: FastAPI, url: str) -> None:
     """Tell the user which interfaces there are, and how each is tried."""
     from chatglm.serving.app import DIALECTS
+    from chatglm.serving.dialect import spoken
 
     service = app.state.service
-    model, width = next(iter(service.models)), max(len(dialect.title) for dialect in DIALECTS)
-    lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect in DIALECTS]
-    lines += ["", *(f"  {dialect.curl(url, model, key=service.keys is not None)}" for dialect in DIALECTS), ""]
+    known = spoken(DIALECTS, service)
+    width = max((len(dialect.title) for dialect, _ in known), default=0)
+    lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect, _ in known]
+    lines += ["", *(f"  {dialect.curl(url, model, key=service.keys is not None)}" for dialect, model in known), ""]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
@@ -201,7 +196,7 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 def _body_limits(arguments: argparse.Namespace, context: int | None) -> Limits:
     """
     Args:
-        context: of the model, in tokens, if it is known.
+        context: longest of the models, in tokens, if all are known.
     """
     from chatglm.serving.bodies import Limits
 

@@ -50,6 +50,7 @@ class Embedder:
             trained for it.
         max_tokens: longest text; what is longer is cut.
         prompts: names of the folder's prompts.
+        memory: bytes of the weights.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Embedder:
         self.dimensions = parts[2]
         self.sizes = sizes
         self.max_tokens = tokens.longest
+        self.memory = sum(weight.nbytes for weight in model.parameters())
         self._prompts, self._default = prompts or {}, default_prompt
         self.prompts = tuple(self._prompts)
         pooling, rest, _ = parts

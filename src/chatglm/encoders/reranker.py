@@ -45,11 +45,13 @@ class Reranker:
 
     Attributes:
         max_tokens: of query and document together; what is longer is cut, the longer of the two first.
+        memory: bytes of the weights.
     """
 
     def __init__(self, model: Any, tokens: Tokens) -> None:
         self.tokenizer = tokens
         self.max_tokens = tokens.longest
+        self.memory = sum(weight.nbytes for weight in model.parameters())
 
         @torch.inference_mode()
         def run(rows: Sequence[Row]) -> Tensor:

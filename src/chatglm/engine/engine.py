@@ -209,6 +209,11 @@ class Engine:
         return self.runner.adapters
 
     @property
+    def memory(self) -> int:
+        """Bytes of the weights, and of keys and values."""
+        return self.runner.weight_bytes + self._pages * self.runner.page_bytes
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         return self._scheduler.idle

@@ -126,6 +126,12 @@ class Runner(ABC):
             return 0
         return int((self._base.positions_of(torch.tensor([list(prompt)]))[0, 1] == 0).sum()) + 1
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's weights, those that are used twice counted once."""
+        tensors = {one.data_ptr(): one.nbytes for one in (*self.model.parameters(), *self.model.buffers())}
+        return sum(tensors.values())
+
     def check_adapter(self, name: str | None) -> None:
         """
         Raises:

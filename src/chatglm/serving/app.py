@@ -21,7 +21,8 @@ from starlette.middleware.cors import CORSMiddleware
 from chatglm.assistant import BaseAssistant
 from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
 from chatglm.serving.bodies import Limits
-from chatglm.serving.dialect import Dialect
+from chatglm.serving.catalog import Catalog, Leases, Model
+from chatglm.serving.dialect import Dialect, spoken
 from chatglm.serving.encoding import Encoder
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.front import OPEN, Front, hint
@@ -58,7 +59,7 @@ _REFUSED = {
 
 
 def create_app(
-    assistants: Mapping[str, BaseAssistant],
+    assistants: Mapping[str, BaseAssistant] | Catalog,
     *,
     origins: Sequence[str] = (),
     limits: Limits | None = None,
@@ -73,7 +74,8 @@ def create_app(
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
     Args:
-        assistants: by the model names that requests give; a request that names none gets the first.
+        assistants: by the model names that requests give; a request that names none gets the first. Or a catalog, whose
+            models may be loaded on first use.
         origins: web pages that may use the server from a browser (CORS), such as `https://chat.example`; `*`: all.
         limits: of request bodies; by default from the longest context of the models.
         any_model: answer requests for unknown models with the first model.
@@ -86,7 +88,11 @@ def create_app(
             answered.
         timeout: seconds that a request may take.
     """
-    service = Service(assistants, limits, any_model, keys, encoders, home)
+    given: dict[str, Model] = {}
+    if not isinstance(assistants, Catalog):
+        given = {**assistants, **(encoders or {})}
+    catalog = assistants if isinstance(assistants, Catalog) else Catalog(given=given)
+    service = Service(catalog, limits, any_model, keys, home)
     version = importlib.metadata.version("chatglm")
     # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
     app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)
@@ -95,6 +101,7 @@ def create_app(
     service.calls.app = app
     for dialect in DIALECTS:
         app.include_router(dialect.router(service))
+    app.add_middleware(Leases)
     app.add_middleware(
         Front,
         service=service,
@@ -115,7 +122,8 @@ def create_app(
     @app.get("/", include_in_schema=False)
     async def start(request: Request) -> Response:
         url = str(request.base_url).rstrip("/")
-        return start_page(version, service.models, url, DIALECTS, key=service.keys is not None)
+        known = spoken(DIALECTS, service)
+        return start_page(version, service.catalog.offers, url, known, key=service.keys is not None)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -183,6 +191,7 @@ def create_app(
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
+    service.catalog.begin()
     service.background.resume()
     try:
         yield

@@ -56,7 +56,7 @@ class ConnectionLimits:
     connections: int = 1000
     head: float = 20.0
     idle: float = 60.0
-    rest: float = 5.0
+    rest: float = 20.0
     stall: float = 60.0
     head_bytes: int = 32 << 10
 
@@ -324,7 +324,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        names = ", ".join(self._service.models)
+        names = ", ".join(self._service.catalog.offers)
         keys = self._service.keys
         log.info("No API key is needed" if keys is None else f"An API key is needed; there are {len(keys.keys)}")
         for number, one in enumerate(sockets or ()):

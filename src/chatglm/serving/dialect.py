@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import shlex
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -28,6 +28,7 @@ from chatglm.assistant import Answer, Delta, Options, Transcript
 from chatglm.errors import ChatGLMError
 from chatglm.serving import bodies
 from chatglm.serving.bodies import BodyError
+from chatglm.serving.catalog import Kind
 from chatglm.serving.failures import FAILURE, Failure, ShuttingDownError, TimeLimitError, failure_of
 from chatglm.serving.hints import NOTHING, Hints, note_dropped, start_notes
 from chatglm.serving.records import LONGEST_TEXT, current
@@ -42,6 +43,7 @@ __all__ = [
     "failure_within",
     "first_of",
     "note_unenforced",
+    "spoken",
     "until_gone",
     "whole_of",
 ]
@@ -63,6 +65,7 @@ class Dialect:
         base: path of the base URL that its clients are given.
         example: path and body of a request that works; the body gets the `model`, unless the path has it as `{model}`.
             `chatglm serve` and the start page show it as `curl`.
+        kind: of the model that the example needs. Without one, the dialect is not shown.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Dialect:
     owns: str
     base: str
     example: tuple[str, Mapping[str, Any]]
+    kind: Kind = "chat"
 
     def curl(self, url: str, model: str, *, key: bool = False, between: str = " ") -> str:
         """The example as a command for a shell.
@@ -88,6 +92,15 @@ class Dialect:
         parts += ['-H "Authorization: Bearer $CHATGLM_API_KEY"'] * key
         parts += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}"]
         return between.join(parts)
+
+
+def spoken(dialects: Iterable[Dialect], service: Service) -> list[tuple[Dialect, str]]:
+    """The dialects that this server has a model for, each with the model that its example asks."""
+    found = []
+    for dialect in dialects:
+        if (name := next(iter(service.catalog.of(dialect.kind)), None)) is not None:
+            found.append((dialect, name))
+    return found
 
 
 def _document(schema: dict[str, Any], model: type[Any]) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "AuthenticationError",
     "Failure",
     "ForbiddenError",
+    "ModelLoadError",
     "NotFoundError",
     "OverloadedError",
     "PreviousResponseError",
@@ -110,6 +111,18 @@ class RateLimitError(ChatGLMError):
         self.retry_after, self.code = retry_after, code
 
 
+class ModelLoadError(ChatGLMError):
+    """A model is not loaded, and cannot be now; the message says why.
+
+    Attributes:
+        retry_after: seconds after which it is tried again.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ShuttingDownError(ChatGLMError):
     """The server ends, and this request with it."""
 
@@ -151,6 +164,8 @@ def failure_of(error: Exception) -> Failure:
         case BodyError():
             unread = error.status != 400
             return Failure(error.status, str(error), param=error.param, code=error.code, close=unread)
+        case ModelLoadError():
+            return Failure(503, str(error), "server_error", code="model_not_loaded", retry_after=error.retry_after)
         case ShuttingDownError():
             return Failure(503, str(error), "server_error", code="shutting_down", retry_after=5, close=True)
         case OverloadedError():

@@ -51,14 +51,15 @@ def key_id(token: str) -> str:
         AuthenticationError: this is not a token, or of another kind; the message says why.
     """
     try:
-        header = _jws.get_unverified_header(token)
+        options: Any = {"verify_signature": False}
+        parts = _jws.decode_complete(token, options=options)
+        header = parts["header"]
         algorithm = header.get("alg")
         if algorithm != "HS256":
             raise _wrong(f"is signed with alg {str(algorithm)[:20]!r}; only HS256 is accepted")
         if "crit" in header or "b64" in header:
             raise _wrong("has an extension in its header (crit or b64), which is not supported")
-        options: Any = {"verify_signature": False}
-        payload = _payload(_jws.decode(token, options=options))
+        payload = _payload(parts["payload"])
     except jwt.PyJWTError as error:
         raise _wrong(f"cannot be read: {str(error)[:80]}") from None
     found = payload.get("api_key")

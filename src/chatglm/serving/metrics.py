@@ -40,13 +40,13 @@ class Metrics:
     """One registry for each app.
 
     Args:
-        assistants: by name; those with an engine are asked for its figures at every scrape.
+        assistants: gives those that are loaded, by name; at every scrape they are asked for their engines' figures.
 
     Attributes:
         live: requests under way whose clients wait for them.
     """
 
-    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
+    def __init__(self, assistants: Callable[[], Mapping[str, BaseAssistant]]) -> None:
         self.live = 0
         registry = self._registry = CollectorRegistry()
         by_model = ("model",)
@@ -235,15 +235,6 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-def _by_first_name(assistants: Mapping[str, BaseAssistant]) -> dict[str, BaseAssistant]:
-    """Each assistant once, by the first of its names."""
-    found: dict[str, BaseAssistant] = {}
-    for model, assistant in assistants.items():
-        if assistant not in found.values():
-            found[model] = assistant
-    return found
-
-
 def _keep(record: Record, delta: Delta) -> None:
     """Keep the beginning of an answer's text for the log."""
     said = record.answered or ""
@@ -259,12 +250,12 @@ def _keep(record: Record, delta: Delta) -> None:
 class _Engines(Collector):
     """Asks the engines at every scrape."""
 
-    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
-        self._assistants = _by_first_name(assistants)
+    def __init__(self, assistants: Callable[[], Mapping[str, BaseAssistant]]) -> None:
+        self._assistants = assistants
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for model, assistant in self._assistants.items():
+        for model, assistant in self._assistants().items():
             stats = assistant.stats()
             for name, value in [] if stats is None else dataclasses.asdict(stats).items():
                 kind = CounterMetricFamily if name.endswith(_TOTALS) else GaugeMetricFamily
@@ -277,8 +268,8 @@ class _Engines(Collector):
 class _Replicas(Collector):
     """Asks assistants that stand before several endpoints."""
 
-    def __init__(self, assistants: Mapping[str, BaseAssistant]) -> None:
-        self._assistants = _by_first_name(assistants)
+    def __init__(self, assistants: Callable[[], Mapping[str, BaseAssistant]]) -> None:
+        self._assistants = assistants
 
     def collect(self) -> Iterator[Metric]:
         labels = ["model", "replica"]
@@ -287,7 +278,7 @@ class _Replicas(Collector):
         asked = CounterMetricFamily("chatglm_replica_requests", "Requests sent there", labels=labels)
         failed = CounterMetricFamily("chatglm_replica_failures", "Of them, those that failed there", labels=labels)
         families: tuple[GaugeMetricFamily | CounterMetricFamily, ...] = (up, running, asked, failed)
-        for model, assistant in self._assistants.items():
+        for model, assistant in self._assistants().items():
             for one in assistant.replicas():
                 for family, value in zip(
                     families, (not one.problem, one.running, one.requests, one.failures), strict=True

@@ -46,22 +46,22 @@ def _page(title: str, body: str) -> HTMLResponse:
 
 
 def start_page(
-    version: str, models: Iterable[str], url: str, dialects: Iterable[Dialect], *, key: bool = False
+    version: str, models: Iterable[str], url: str, dialects: Iterable[tuple[Dialect, str]], *, key: bool = False
 ) -> HTMLResponse:
     """What a browser shows that opens the server's address.
 
     Args:
         models: names that requests may give, the default first.
         url: of this server, without a slash at its end.
-        dialects: that it speaks.
+        dialects: that it speaks, each with the model that its example asks.
         key: whether requests need an API key. Then the page, which needs none, does not name the models.
     """
     names = ["MODEL"] if key else list(models)
     spoken = "\n".join(
         f"<h3>{escape(dialect.title)}: <code>{escape(url + dialect.base)}</code></h3>\n<pre><code>"
-        + escape(dialect.curl(url, names[0], key=key, between=" \\\n  "))
+        + escape(dialect.curl(url, "MODEL" if key else model, key=key, between=" \\\n  "))
         + "</code></pre>"
-        for dialect in dialects
+        for dialect, model in dialects
     )
     needed = ("an API key is needed", "需要 API key") if key else ("any API key will do", "API key 任意")
     rows = (

@@ -73,9 +73,13 @@ class Record:
 _CURRENT: ContextVar[Record | None] = ContextVar("record", default=None)
 
 
+def _new_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
 def current() -> Record:
     """That of the request that is being answered; outside of any, one that nobody reads."""
-    return _CURRENT.get() or Record()
+    return _CURRENT.get() or Record(_new_id())
 
 
 def enter(headers: Iterable[tuple[bytes, bytes]], texts: bool) -> Record:
@@ -86,6 +90,6 @@ def enter(headers: Iterable[tuple[bytes, bytes]], texts: bool) -> Record:
         texts: whether to keep what was asked and answered.
     """
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
-    record = Record(given.decode() if _SANE.fullmatch(given) else f"req-{secrets.token_hex(12)}", texts)
+    record = Record(given.decode() if _SANE.fullmatch(given) else _new_id(), texts)
     _CURRENT.set(record)
     return record

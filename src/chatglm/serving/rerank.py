@@ -169,4 +169,5 @@ DIALECT = Dialect(
     owns="(/v[12])?/rerank",
     base="/",
     example=("/v1/rerank", {"query": "苹果", "documents": ["水果", "汽车"]}),
+    kind="rerank",
 )

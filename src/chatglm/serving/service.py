@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from chatglm.assistant import BaseAssistant, Delta
 from chatglm.encoders import Embedder, Reranker
@@ -19,6 +19,7 @@ from chatglm.serving.batches import Batches
 from chatglm.serving.bodies import Limits
 from chatglm.serving.callers import Caller
 from chatglm.serving.calls import Calls, Reply
+from chatglm.serving.catalog import Catalog, Kind, Offer
 from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
 from chatglm.serving.files import Files
@@ -30,7 +31,12 @@ from chatglm.serving.tasks import Tasks
 
 __all__ = ["OVERLOADED", "Drain", "Served", "Service"]
 
-EncoderKind = TypeVar("EncoderKind", Embedder, Reranker)
+_WORDS: dict[Kind, tuple[str, str]] = {
+    "chat": ("chat", "--model"),
+    "embedding": ("embeddings", "--embedding"),
+    "rerank": ("rerank", "--rerank"),
+}
+"""What a kind of model is for, and the option that names one."""
 
 OVERLOADED = "chatglm.overloaded"
 """Key of `scope["state"]`: set by the server for requests beyond its limit of connections, which are refused."""
@@ -91,11 +97,10 @@ class Service:
     """The models on offer, and the figures about their use.
 
     Args:
-        assistants: by the name that requests give. Their adapters are models of their own names, too.
+        catalog: the models on offer. Adapters are models of their own names, too.
         limits: of bodies; by default from the longest context of the models.
         any_model: answer requests for unknown models with the first model.
         keys: that callers need; None: they need none.
-        encoders: for embeddings and rerank, by the name that requests give.
         home: folder of what is stored; None: `chatglm.home.home_path()`.
 
     Attributes:
@@ -108,26 +113,18 @@ class Service:
 
     def __init__(
         self,
-        assistants: Mapping[str, BaseAssistant],
+        catalog: Catalog,
         limits: Limits | None = None,
         any_model: bool = False,
         keys: Keyring | None = None,
-        encoders: Mapping[str, Encoder] | None = None,
         home: Path | None = None,
     ) -> None:
-        if not assistants and not encoders:
+        if not catalog.offers:
             raise InputError("create_app: no models given")
-        contexts = [assistant.context for assistant in assistants.values()]
-        known = [context for context in contexts if context is not None]
-        self.encoders: dict[str, Encoder] = dict(encoders or {})
-        of_context = len(known) == len(contexts) and not self.encoders
-        self.limits = limits or (Limits.of_context(max(known)) if of_context else Limits())
+        self.catalog = catalog
+        self.limits = limits or (Limits() if catalog.context is None else Limits.of_context(catalog.context))
         self.any_model, self.keys = any_model, keys
-        self.models = {name: Served(name, assistant) for name, assistant in assistants.items()}
-        for assistant in assistants.values():
-            for adapter in assistant.adapters:
-                self.models.setdefault(adapter, Served(adapter, assistant, adapter))
-        self.metrics = Metrics(assistants)
+        self.metrics = Metrics(catalog.assistants)
         self.drain = Drain()
         self.rates = RateLimits()
         self.timeout: float | None = None
@@ -144,10 +141,10 @@ class Service:
         self.background.wake()
 
     def _model_of(self, name: Any) -> str:
-        return name if isinstance(name, str) and self._has(name) else next(iter(self.models))
+        return name if isinstance(name, str) and self._has(name) else next(iter({**self.models, **self.catalog.offers}))
 
     def _has(self, name: str) -> bool:
-        return name in self.models or name in self.encoders
+        return name in self.catalog.offers
 
     def serves(self, name: str) -> bool:
         """Whether requests for a model of this name are answered."""
@@ -190,13 +187,19 @@ class Service:
                 f"`chatglm keys add --may {action}`"
             )
 
-    def offered(self, caller: Caller) -> dict[str, Served]:
-        """The models that a caller may use."""
+    @property
+    def models(self) -> dict[str, Offer]:
+        """The models that answer."""
+        return self.catalog.of("chat")
+
+    def offered(self, caller: Caller, *kinds: Kind) -> dict[str, Offer]:
+        """What a caller may use, by name: the models that answer, or those of other kinds."""
         key = self.key_of(caller)
-        return {name: served for name, served in self.models.items() if key is None or key.allows(name)}
+        offers = self.catalog.of(*(kinds or ("chat",)))
+        return {name: offer for name, offer in offers.items() if key is None or key.allows(name)}
 
     async def find(self, name: str | None, caller: Caller) -> Served:
-        """The model that is meant.
+        """The model that is meant. It is loaded, if need be, and stays until the request ends.
 
         Args:
             name: None: the first that the caller may use.
@@ -204,84 +207,83 @@ class Service:
         Raises:
             UnknownModelError: there is none of that name.
             ForbiddenError: the caller's key may not use it.
+            ModelLoadError: it cannot be loaded, or not now.
         """
-        offered = self.offered(caller)
-        if name in offered:
-            return offered[name]
-        if name in self.models or not offered:
-            shown = ", ".join(offered) or "none of those that are served here"
-            raise ForbiddenError(f"model: this API key may not use {name or 'any'!r}; it may use: {shown}", "model")
-        if not name or self.any_model:
-            return next(iter(offered.values()))
-        raise UnknownModelError(
-            f"model: {name!r:.100} is not served here; available: {', '.join(offered)}. (`chatglm serve --name` "
-            "adds a name, `--any-model` accepts all.)"
-        )
+        offer = self.offer(name, caller)
+        assistant = await self.catalog.acquire(offer)
+        assert isinstance(assistant, BaseAssistant)
+        return Served(offer.name, assistant, offer.adapter)
 
-    async def encoder(self, name: str | None, caller: Caller) -> ServedEmbedder:
-        """The embedding model that is meant.
+    def offer(self, name: str | None, caller: Caller, *kinds: Kind) -> Offer:
+        """`find` without the model, which need not be loaded.
 
         Args:
-            name: None: the first that the caller may use.
-
-        Raises:
-            UnknownModelError: there is none of that name, or none at all.
-            ForbiddenError: the caller's key may not use it.
+            kinds: of models; default: those that answer.
         """
-        found, encoder = self._encoder(name, caller, Embedder)
-        return ServedEmbedder(found, encoder, caller, self.metrics, self._count(caller))
-
-    async def reranker(self, name: str | None, caller: Caller) -> ServedReranker:
-        """The model for rerank that is meant; as `encoder`."""
-        found, encoder = self._encoder(name, caller, Reranker)
-        return ServedReranker(found, encoder, caller, self.metrics, self._count(caller))
-
-    async def any_encoder(self, name: str | None, caller: Caller) -> Encoder | None:
-        """The encoder of this name, of either kind; None: there is none."""
-        key = self.key_of(caller)
-        encoder = self.encoders.get(name or "")
-        return encoder if key is None or name is None or key.allows(name) else None
-
-    def _encoder(self, name: str | None, caller: Caller, kind: type[EncoderKind]) -> tuple[str, EncoderKind]:
-        what, option = ("embeddings", "--embedding") if kind is Embedder else ("rerank", "--rerank")
-        served = {known: one for known, one in self.encoders.items() if isinstance(one, kind)}
-        if not served:
+        known, offered = self.catalog.of(*(kinds or ("chat",))), self.offered(caller, *kinds)
+        what, option = _WORDS[kinds[0] if kinds else "chat"]
+        if not known:
             raise UnknownModelError(
                 f"model: this server has no model for {what}; start it with `chatglm serve {option} FOLDER` (a model's "
                 "folder or repository id)"
             )
-        key = self.key_of(caller)
-        offered = {known: one for known, one in served.items() if key is None or key.allows(known)}
         if name in offered:
-            return name, offered[name]
-        if name in served or not offered:
-            shown = ", ".join(offered) or f"none for {what}"
+            return offered[name]
+        if name in known or not offered:
+            shown = ", ".join(offered) or "none of those that are served here"
             raise ForbiddenError(f"model: this API key may not use {name or 'any'!r}; it may use: {shown}", "model")
         if not name or self.any_model:
-            return next(iter(offered.items()))
+            return next(iter(offered.values()))
+        if name in self.catalog.offers:
+            raise UnknownModelError(f"model: {name!r:.100} is no model for {what}; available: {', '.join(offered)}")
         raise UnknownModelError(
-            f"model: {name!r:.100} is no model for {what} of this server; available: {', '.join(offered)}. (`chatglm "
-            f"serve {option} NAME=FOLDER` gives a model a name.)"
+            f"model: {name!r:.100} is not served here; available: {', '.join(offered)}. (`chatglm serve {option} "
+            "NAME=FOLDER` gives a model a name, `--any-model` accepts all.)"
         )
+
+    async def encoder(self, name: str | None, caller: Caller) -> ServedEmbedder:
+        """The embedding model that is meant; as `find`."""
+        offer = self.offer(name, caller, "embedding")
+        encoder = await self.catalog.acquire(offer)
+        assert isinstance(encoder, Embedder)
+        return ServedEmbedder(offer.name, encoder, caller, self.metrics, self._count(caller))
+
+    async def reranker(self, name: str | None, caller: Caller) -> ServedReranker:
+        """The model for rerank that is meant; as `find`."""
+        offer = self.offer(name, caller, "rerank")
+        encoder = await self.catalog.acquire(offer)
+        assert isinstance(encoder, Reranker)
+        return ServedReranker(offer.name, encoder, caller, self.metrics, self._count(caller))
+
+    async def any_encoder(self, name: str | None, caller: Caller) -> Encoder | None:
+        """The encoder of this name, of either kind; None: there is none."""
+        offers = self.offered(caller, "embedding", "rerank")
+        if name not in offers:
+            return None
+        encoder = await self.catalog.acquire(offers[name])
+        assert not isinstance(encoder, BaseAssistant)
+        return encoder
 
     def restarts(self) -> int:
         """How often an engine failed and was started again."""
-        stats = {id(served.assistant): served.assistant.stats() for served in self.models.values()}
-        return sum(one.restarts for one in stats.values() if one is not None)
+        stats = [assistant.stats() for assistant in self.catalog.assistants().values()]
+        return sum(one.restarts for one in stats if one is not None)
 
     def replicas_out(self) -> dict[str, str]:
         """The endpoints behind this server that get no requests now, and why."""
         return {
             replica.name: replica.problem
-            for served in self.models.values()
-            for replica in served.assistant.replicas()
+            for assistant in self.catalog.assistants().values()
+            for replica in assistant.replicas()
             if replica.problem
         }
 
     def problem(self) -> str:
-        """Why some model does not answer any more; "" if all do."""
+        """Why some model does not answer any more; "" if all do. A model that is not loaded is no problem."""
         return "; ".join(
-            f"{name}: {problem}" for name, served in self.models.items() if (problem := served.assistant.problem())
+            f"{name}: {problem}"
+            for name, assistant in self.catalog.assistants().items()
+            if (problem := assistant.problem())
         )
 
     def watch(

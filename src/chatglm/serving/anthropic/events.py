@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from chatglm.assistant import CallDelta, Delta, Finish, Start, TextDelta
 from chatglm.chat.calls import as_json
 from chatglm.errors import ChatGLMError
+from chatglm.serving import records
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.sse import event
 
@@ -41,7 +42,8 @@ _KINDS = {
 
 
 def request_id() -> str:
-    return f"req_{secrets.token_hex(12)}"
+    """The same as in the log."""
+    return records.current().id
 
 
 def render(failure: Failure) -> Response:

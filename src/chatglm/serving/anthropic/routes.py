@@ -26,8 +26,9 @@ from chatglm.serving.anthropic.responses import (
     ModelsResponse,
 )
 from chatglm.serving.callers import caller_of
+from chatglm.serving.catalog import Offer
 from chatglm.serving.dialect import Dialect, EventStream, all_of, dialect_route, first_of, note_unenforced
-from chatglm.serving.service import Served, Service
+from chatglm.serving.service import Service
 from chatglm.serving.structured import format_named
 
 __all__ = ["DIALECT"]
@@ -84,8 +85,8 @@ def _router(service: Service) -> APIRouter:
             counted = await asyncio.to_thread(partial(served.assistant.count, dialogue, **options))
         return _said({"input_tokens": counted}, request_id())
 
-    def listed(served: Served) -> dict[str, Any]:
-        context = served.assistant.context
+    def listed(served: Offer) -> dict[str, Any]:
+        context = served.context
         return {
             "type": "model",
             "id": served.name,
@@ -120,7 +121,7 @@ def _router(service: Service) -> APIRouter:
     @routes.get("/anthropic/v1/models/{name:path}", response_model=ModelResponse, responses={404: _REFUSALS[404]})
     async def model(name: str, request: Request) -> Response:
         """One of them."""
-        return _said(listed(await service.find(name, caller_of(request))), request_id())
+        return _said(listed(service.offer(name, caller_of(request))), request_id())
 
     return routes
 

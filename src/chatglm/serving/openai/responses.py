@@ -88,6 +88,10 @@ class ModelResponse(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    parent: str | None
+    max_model_len: int | None
+    permission: list[dict[str, Any]]
 
 
 class ModelsResponse(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.callers import caller_of
+from chatglm.serving.catalog import Kind, Offer
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
 from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
@@ -22,7 +24,7 @@ from chatglm.serving.openai.responses import (
     ModelsResponse,
 )
 from chatglm.serving.openai.responses_api import add_routes
-from chatglm.serving.service import Served, Service
+from chatglm.serving.service import Service
 from chatglm.serving.tokenizing import add_tokenizing
 from chatglm.serving.usage import UsageTotal
 
@@ -36,6 +38,25 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     502: {"model": ErrorResponse, "description": "the server behind this one failed"},
 }
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
+
+
+_PERMISSION: dict[str, Any] = {
+    "object": "model_permission",
+    "allow_create_engine": False,
+    "allow_sampling": True,
+    "allow_logprobs": True,
+    "allow_search_indices": False,
+    "allow_view": True,
+    "allow_fine_tuning": False,
+    "organization": "*",
+    "group": None,
+    "is_blocking": False,
+}
+"""Older clients read it; what it says is the same for all models."""
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
 
 
 def _router(service: Service) -> APIRouter:
@@ -91,28 +112,38 @@ def _router(service: Service) -> APIRouter:
 
     add_routes(routes, service, _REFUSALS)
 
-    def listed(served: Served) -> dict[str, Any]:
-        return {"id": served.name, "object": "model", "created": started, "owned_by": "chatglm"}
+    def listed(offer: Offer) -> dict[str, Any]:
+        return {
+            "id": offer.name,
+            "object": "model",
+            "created": started,
+            "owned_by": "chatglm",
+            "root": offer.holder.source.root or offer.name,
+            "parent": offer.parent,
+            "max_model_len": offer.context,
+            "permission": [{**_PERMISSION, "id": f"modelperm-{_digest(offer.name)}", "created": started}],
+        }
+
+    kinds: tuple[Kind, ...] = ("chat", "embedding", "rerank")
 
     @routes.get("/models", response_model=ModelsResponse)
     async def models(request: Request) -> dict[str, Any]:
-        """The models on offer, and their adapters."""
-        return {"object": "list", "data": [listed(served) for served in service.offered(caller_of(request)).values()]}
+        """The models on offer, their other names and adapters, and those for embeddings and rerank."""
+        offers = service.offered(caller_of(request), *kinds).values()
+        return {"object": "list", "data": [listed(offer) for offer in offers]}
 
     @routes.get("/models/{name:path}", response_model=ModelResponse, responses={404: _REFUSALS[404]})
     async def model(name: str, request: Request) -> dict[str, Any]:
         """One of them."""
-        return listed(await service.find(name, caller_of(request)))
+        return listed(service.offer(name, caller_of(request), *kinds))
 
     add_batches(routes, service)
 
     # vLLM has these beside `/v1`.
     beside = APIRouter(tags=["OpenAI"], route_class=dialect_route("openai", service, render))
     add_tokenizing(beside, service)
-    whole = APIRouter()
-    whole.include_router(routes)
-    whole.include_router(beside)
-    return whole
+    routes.routes.extend(beside.routes)
+    return routes
 
 
 DIALECT = Dialect(

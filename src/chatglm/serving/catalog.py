@@ -1,0 +1,399 @@
+"""The models on offer: loaded at the start or on first use, unloaded when nobody uses them.
+
+A request holds the models that it has found until it ends, however it ends (`Leases`); a model that is held is never
+unloaded. All bookkeeping is done in the server's event loop; loading and closing are done in threads.
+
+The memory budget: a model counts with the bytes of its weights, as they will lie in memory, and of its keys and values.
+Before it is loaded that is an estimate from its files; from then on it is what it has taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chatglm.assistant import BaseAssistant
+from chatglm.encoders import Embedder, Reranker
+from chatglm.errors import ChatGLMError, EngineError, InputError
+from chatglm.serving.failures import ModelLoadError
+
+__all__ = ["Catalog", "Holder", "Kind", "Leases", "Model", "Offer", "Source"]
+
+log = logging.getLogger("chatglm.serving")
+Result = TypeVar("Result")
+
+Kind = Literal["chat", "embedding", "rerank"]
+Model = BaseAssistant | Embedder | Reranker
+
+_LONGEST_WAIT = 600.0  # seconds that a request waits for its model
+_TRY_AGAIN = 30.0  # seconds after which a model that could not be loaded is tried again
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be loaded.
+
+    Attributes:
+        name: what requests call it.
+        open: loads it; called in a thread.
+        aliases: other names for it.
+        root: the folder or repository that it comes from, for `/v1/models`.
+        size: bytes that it will take, estimated from its files; called in a thread.
+        at_start: load it before the server begins; else on first use.
+        idle: seconds without a request after which it is unloaded; None: it stays.
+    """
+
+    name: str
+    kind: Kind
+    open: Callable[[], Model]
+    aliases: tuple[str, ...] = ()
+    root: str = ""
+    size: Callable[[], int] = lambda: 0
+    at_start: bool = True
+    idle: float | None = None
+
+
+@dataclass(eq=False)
+class Holder:
+    """A model's place: the model while it is loaded, and who uses it."""
+
+    source: Source
+    model: Model | None = None
+    owned: bool = True
+    bytes: int = 0
+    users: int = 0
+    last: float = field(default_factory=time.monotonic)
+    loading: asyncio.Task[None] | None = None
+    failure: str = ""
+    failed: float = 0.0
+    loads: int = 0
+    unloads: int = 0
+    context: int | None = None
+    """Longest prompt and answer; known once it was loaded."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A name that requests may give.
+
+    Attributes:
+        adapter: what the model calls the adapter that answers; None: the model itself does.
+    """
+
+    name: str
+    holder: Holder
+    adapter: str | None = None
+
+    @property
+    def parent(self) -> str | None:
+        """The name of the model that an adapter belongs to; None: this is no adapter."""
+        return None if self.adapter is None else self.holder.source.name
+
+    @property
+    def context(self) -> int | None:
+        """Longest prompt and answer; None: unknown, perhaps because the model was never loaded."""
+        return self.holder.context
+
+
+class Catalog:
+    """
+    Args:
+        sources: what can be loaded; the first of a kind answers requests that name none.
+        memory: bytes that loaded models may take together; None: no limit. Of those that nobody uses, the one that was
+            used least recently is unloaded first.
+        given: models that are loaded, by name, and stay their owner's.
+
+    Raises:
+        InputError: two models have the same name.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source] = (),
+        *,
+        memory: int | None = None,
+        given: Mapping[str, Model] | None = None,
+    ) -> None:
+        self._memory = memory
+        self._holders: list[Holder] = []
+        self.offers: dict[str, Offer] = {}
+        self._lock = asyncio.Lock()
+        self._freed = asyncio.Event()
+        self._begun = False
+        for name, model in (given or {}).items():
+            known = next((one for one in self._holders if one.model is model), None)
+            if known is not None:
+                self.offers[name] = Offer(name, known)
+                continue
+            kind: Kind = "chat" if isinstance(model, BaseAssistant) else "rerank"
+            if isinstance(model, Embedder):
+                kind = "embedding"
+            holder = Holder(Source(name, kind, _loaded_by_others), model, owned=False)
+            self._holders.append(holder)
+            self._name(holder)
+        for source in sources:
+            holder = Holder(source)
+            self._holders.append(holder)
+            self._name(holder)
+
+    def _name(self, holder: Holder) -> None:
+        source = holder.source
+        for name in (source.name, *source.aliases):
+            if name in self.offers:
+                raise InputError(f"{name}: two models have this name; give one of them another")
+            self.offers[name] = Offer(name, holder)
+        self._name_adapters(holder)
+
+    def _name_adapters(self, holder: Holder) -> None:
+        if isinstance(holder.model, BaseAssistant):
+            holder.context = holder.model.context
+            for adapter in holder.model.adapters:
+                self.offers.setdefault(adapter, Offer(adapter, holder, adapter))
+        elif holder.model is not None:
+            holder.context = holder.model.max_tokens
+
+    def start(self) -> None:
+        """Load what is loaded at the start; for before the server begins.
+
+        Raises:
+            ChatGLMError: a model cannot be loaded.
+        """
+        for holder in self._holders:
+            if holder.source.at_start and holder.model is None:
+                if self._memory is not None:
+                    needed, taken = holder.source.size(), self._taken()
+                    if taken + needed > self._memory:
+                        raise InputError(
+                            f"{holder.source.name}: needs {_size(needed)}, and {_size(self._memory - taken)} of the "
+                            f"memory budget are left; raise `memory`, or load it on first use"
+                        )
+                self._put(holder, holder.source.open())
+
+    def begin(self) -> None:
+        """Begin to unload what is idle; called in the event loop."""
+        self._begun = True
+        for holder in self._holders:
+            self._watch(holder)
+
+    def close(self) -> None:
+        """Close the models that were loaded here."""
+        for holder in self._holders:
+            if holder.owned and holder.model is not None:
+                model, holder.model = holder.model, None
+                model.close()
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # What there is
+
+    def of(self, *kinds: Kind) -> dict[str, Offer]:
+        """The names of models of these kinds."""
+        return {name: offer for name, offer in self.offers.items() if offer.holder.source.kind in kinds}
+
+    def assistants(self) -> dict[str, BaseAssistant]:
+        """Those that are loaded, by the model's own name."""
+        return {one.source.name: one.model for one in self._holders if isinstance(one.model, BaseAssistant)}
+
+    @property
+    def context(self) -> int | None:
+        """The longest context; None: one is not known, or there are encoders, whose requests have many texts."""
+        contexts = [one.context for one in self._holders if one.source.kind == "chat"]
+        known = [context for context in contexts if context is not None]
+        return max(known) if len(known) == len(self._holders) else None
+
+    def models(self) -> Iterator[Holder]:
+        return iter(self._holders)
+
+    # Use
+
+    async def acquire(self, offer: Offer) -> Model:
+        """The model, loaded if need be. It stays until the request ends that asks.
+
+        Raises:
+            ModelLoadError: it cannot be loaded, or not now; the message says why.
+        """
+        holder = offer.holder
+        holder.users += 1
+        leases = _leases.get()
+        if leases is not None:
+            leases.append((self, holder))
+        elif (task := asyncio.current_task()) is not None:  # outside of a request: until this task ends
+            task.add_done_callback(lambda _: self.release(holder))
+        if holder.model is None:
+            await self._wait_for(holder)
+        assert holder.model is not None
+        return holder.model
+
+    def release(self, holder: Holder) -> None:
+        holder.users -= 1
+        holder.last = time.monotonic()
+        if not holder.users:
+            self._freed.set()
+            self._watch(holder)
+
+    async def _wait_for(self, holder: Holder) -> None:
+        if holder.loading is None:
+            wait = holder.failed + _TRY_AGAIN - time.monotonic()
+            if holder.failure and wait > 0:
+                raise ModelLoadError(holder.failure, wait)
+            holder.loading = asyncio.create_task(self._load(holder))
+        try:
+            await asyncio.wait_for(asyncio.shield(holder.loading), _LONGEST_WAIT)
+        except asyncio.TimeoutError:
+            raise ModelLoadError(
+                f"model {holder.source.name!r} is still being loaded; send the request again in a while", _TRY_AGAIN
+            ) from None
+
+    async def _load(self, holder: Holder) -> None:
+        name = holder.source.name
+        try:
+            async with self._lock:  # one at a time: each sees what memory the others have taken
+                await self._make_room(holder)
+                start = time.monotonic()
+                self._put(holder, await _in_thread(holder.source.open))
+                holder.failure = ""
+                log.info("model %s was loaded in %.1f seconds", name, time.monotonic() - start)
+        except Exception as error:
+            if isinstance(error, ModelLoadError):
+                raise
+            holder.failure = f"model {name!r} cannot be loaded: {error}"
+            holder.failed = time.monotonic()
+            if not isinstance(error, ChatGLMError):
+                holder.failure = f"model {name!r} cannot be loaded ({type(error).__name__}); the server's log has more"
+            log.error("model %s cannot be loaded", name, exc_info=error)
+            raise ModelLoadError(holder.failure, _TRY_AGAIN) from error
+        finally:
+            holder.loading = None
+
+    def _put(self, holder: Holder, model: Model) -> None:
+        holder.model, holder.bytes = model, model.memory
+        holder.loads += 1
+        holder.last = time.monotonic()
+        self._name_adapters(holder)
+
+    def _taken(self) -> int:
+        return sum(holder.bytes for holder in self._holders if holder.model is not None)
+
+    async def _make_room(self, holder: Holder) -> None:
+        if self._memory is None:
+            return
+        needed, name = await _in_thread(holder.source.size), holder.source.name
+        if needed > self._memory:
+            raise InputError(f"it needs {_size(needed)}, and the memory budget is {_size(self._memory)}")
+        end = time.monotonic() + _LONGEST_WAIT
+        while self._taken() + needed > self._memory:
+            self._freed.clear()
+            unused = [one for one in self._holders if one.model is not None and one.owned and not one.users]
+            if unused:
+                await self._unload(min(unused, key=lambda one: one.last))
+                continue
+            try:
+                await asyncio.wait_for(self._freed.wait(), end - time.monotonic())
+            except asyncio.TimeoutError:
+                raise ModelLoadError(
+                    f"model {name!r} needs {_size(needed)} of memory, which models in use have; send the request again "
+                    "in a while",
+                    _TRY_AGAIN,
+                ) from None
+
+    async def _unload(self, holder: Holder) -> None:
+        model, holder.model = holder.model, None  # nobody finds it any more
+        assert model is not None
+        holder.unloads += 1
+        log.info("model %s is unloaded", holder.source.name)
+        await _in_thread(model.close)
+        del model
+        gc.collect()
+
+    def _watch(self, holder: Holder) -> None:
+        """Unload a model when it has been idle long enough."""
+        if holder.source.idle is None or not self._begun:
+            return
+
+        def look() -> None:
+            assert holder.source.idle is not None
+            rest = holder.last + holder.source.idle - time.monotonic()
+            if holder.model is None or holder.users:
+                return
+            if rest > 0:
+                loop.call_later(rest, look)
+            else:
+                task = loop.create_task(self._unload(holder))
+                _unloading.add(task)
+                task.add_done_callback(_unloading.discard)
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(holder.source.idle, look)
+
+
+_unloading: set[asyncio.Task[None]] = set()
+_leases: ContextVar[list[tuple[Catalog, Holder]] | None] = ContextVar("chatglm.serving leases", default=None)
+
+
+class Leases:
+    """Middleware: what a request has found is held until it ends, with its stream and however it ends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        held: list[tuple[Catalog, Holder]] = []
+        token = _leases.set(held)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _leases.reset(token)
+            for catalog, holder in held:
+                catalog.release(holder)
+
+
+def _loaded_by_others() -> Model:
+    raise EngineError("a model that others loaded is never loaded here")
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 29 else f"{count / (1 << 20):.1f} MiB"
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    """Work in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def run() -> None:
+        result: Result | None = None
+        failure: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+
+        def tell() -> None:
+            if future.cancelled():
+                return
+            if failure is not None:
+                future.set_exception(failure)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(tell)
+
+    threading.Thread(target=run, name="chatglm loading", daemon=True).start()
+    return await future
