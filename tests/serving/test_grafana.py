@@ -13,6 +13,8 @@ import pytest
 from chatglm.assistant import Assistant
 from chatglm.serving.key_sources import Texts
 from chatglm.serving.keys import Keyring
+from chatglm.serving.metrics import Metrics
+from chatglm.serving.records import Record
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -75,3 +77,14 @@ def test_panels_show_labels_that_their_queries_keep() -> None:
             grouped = re.findall(r"\bby \(([^)]*)\)", target["expr"])
             shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             assert shown <= ({label.strip() for label in grouped[0].split(",")} if grouped else {"model"})
+
+
+def test_names_of_keys_are_bounded() -> None:
+    metrics = Metrics({})
+    for number in range(1000):
+        record = Record("id")
+        record.key = f"key-{number}"
+        metrics.note(record, "openai", 200)
+    text = metrics.text().decode()
+    assert 100 < text.count("chatglm_key_requests_total{") < 300
+    assert re.search(r'chatglm_key_requests_total\{dialect="openai",key="others",.*\} 800\.0', text)

@@ -365,3 +365,57 @@ def test_every_accepted_text_opens_its_own_door_only(texts: list[str]) -> None:
             if wrong not in texts:
                 with pytest.raises(AuthenticationError):
                     keys.authenticate([(b"x-api-key", wrong.encode())])
+
+
+def test_web_pages_ask_first_without_a_key_and_may_read_refusals(write: Writer) -> None:
+    origin = "https://chat.example"
+    with server(write, Keyring([Texts([BOB], "test")]), origins=[origin]) as client:
+        asking = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        asking["Access-Control-Request-Headers"] = "authorization,x-api-key"
+        before = client.options("/v1/chat/completions", headers=asking)
+        assert before.status_code == 200
+        assert "x-api-key" in before.headers["access-control-allow-headers"].lower()
+        refused = client.post("/v1/chat/completions", json=CHAT, headers={"Origin": origin})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
+        exposed = refused.headers["access-control-expose-headers"]
+        for name in ("Retry-After", "x-request-id", "x-ratelimit-remaining-tokens"):
+            assert name in exposed
+
+
+def test_the_document_says_what_needs_a_key(guarded: httpx.Client) -> None:
+    document = guarded.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    chat = document["paths"]["/v1/chat/completions"]["post"]
+    assert chat["security"] == [{"key": []}]
+    assert {"401", "403", "429"} <= chat["responses"].keys()
+    assert "security" not in document["paths"]["/health"]["get"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "shown"),
+    [
+        ("/v1/messages", {}, 401, {"type": "error", "error": {"type": "authentication_error"}}),
+        ("/v1/messages", {"x-api-key": ALICE}, 403, {"type": "error", "error": {"type": "permission_error"}}),
+        ("/v1/embeddings", {}, 401, {"error": {"code": "missing_api_key"}}),
+        ("/v1/rerank", {}, 401, {}),
+        ("/api/paas/v4/chat/completions", {}, 401, {"error": {"code": "1001"}}),
+        ("/api/paas/v4/chat/completions", {"Authorization": "a.b.c"}, 401, {"error": {"code": "1004"}}),
+        ("/api/paas/v4/files", {"Authorization": "late.0123456789abcdef"}, 401, {"error": {"code": "1003"}}),
+        ("/api/paas/v3/model-api/demo/invoke", {}, 200, {"success": False, "code": 1001}),
+        ("/", {}, 401, {"status": 401}),
+        ("/v1/files", {}, 401, {"error": {"code": "missing_api_key"}}),
+    ],
+)
+def test_every_dialect_refuses_in_its_own_form(
+    guarded: httpx.Client, path: str, headers: dict[str, str], status: int, shown: dict[str, Any]
+) -> None:
+    body = {"model": "demo", "max_tokens": 5, **CHAT}
+    answer = guarded.post(path, json=body, headers=headers)
+    assert answer.status_code == status, answer.text
+
+    def within(part: Any, whole: Any) -> bool:
+        if isinstance(part, dict):
+            return all(name in whole and within(value, whole[name]) for name, value in part.items())
+        return bool(part == whole)
+
+    assert within(shown, answer.json()), answer.text

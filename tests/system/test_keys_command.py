@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -115,3 +116,15 @@ def test_no_keys_says_that_it_is_meant(tmp_path: Path, monkeypatch: pytest.Monke
     assert chatglm(tmp_path, "keys", "add", "--name", "x").returncode == 0
     with serve("--name", "demo", "--host", "0.0.0.0", "--no-keys") as (_, url):
         assert httpx.get(f"http://127.0.0.1:{url.rpartition(':')[2]}/v1/models").status_code == 200
+
+
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`serve` reads stderr up to the line that has the address, and then no more: the pipe is full soon."""
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path))
+    with serve("--name", "demo", "--log-format", "json") as (process, url):
+        with httpx.Client(base_url=url, timeout=60) as client:
+            for number in range(500):
+                sent = {"x-request-id": f"{number:0128d}"}
+                assert client.get(f"/v1/models/{'x' * 150}", headers=sent).status_code == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.errors import DependencyError, InputError
+from chatglm.errors import DependencyError, InputError, OutputError
 from chatglm.home import home_path
 
 if TYPE_CHECKING:
@@ -213,7 +214,9 @@ def keyring_of(arguments: argparse.Namespace, addresses: Sequence[socket.socket]
         if arguments.keys is not None:
             raise InputError("--no-keys: contradicts --keys; leave one out")
         return None
-    sources: list[Source] = [KeyStore(arguments.home or home_path())]
+    sources: list[Source] = []
+    with contextlib.suppress(OutputError):  # a user without a home folder has no keys there
+        sources.append(KeyStore(arguments.home or home_path()))
     if texts:
         sources.append(Texts(texts, "environment"))
     if arguments.keys is not None:
