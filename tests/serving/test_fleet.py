@@ -267,7 +267,7 @@ def test_a_replica_that_is_not_there(replicas: Any) -> None:
         assert all(replica.url in fleet.problem() for replica in group)
 
 
-def test_a_replica_that_comes_back_gets_its_dialogues_again(replicas: Any) -> None:
+def test_a_replica_that_comes_back_gets_its_dialogues_again(replicas: Any, caplog: pytest.LogCaptureFixture) -> None:
     group = replicas(2)
     with fleet_of(group) as fleet:
         asked = question_for(fleet, group[0])
@@ -279,6 +279,12 @@ def test_a_replica_that_comes_back_gets_its_dialogues_again(replicas: Any) -> No
         group[0].health, group[0].does = 200, "answer"
         until(lambda: not fleet.replicas()[0].problem)
         assert text_of(fleet, asked) == "r0"
+        assert [
+            record.getMessage().partition("/v1 ")[2] for record in caplog.records if record.levelname == "WARNING"
+        ] == [
+            "gets no requests: its /health has status 503",
+            "gets requests again",
+        ]
 
 
 def test_nothing_is_asked_again_once_an_answer_has_begun(replicas: Any) -> None:
@@ -404,8 +410,8 @@ def test_replicas_must_have_the_same_model(replicas: Any) -> None:
         until(lambda: not fleet.replicas()[1].problem)
     with pytest.raises(InputError, match="twice"):
         RemoteFleet([group[0].url, group[0].url + "/"])
-    for wrong in ("", "host:8000/v1", "ftp://host/v1", "http://"):
-        with pytest.raises(InputError, match="endpoint"):
+    for wrong in ("", "host:8000/v1", "ftp://host/v1", "http://", "http://host/v1?key=secret", "http://host:x/v1"):
+        with pytest.raises(InputError, match="URL"):
             RemoteFleet([wrong])
 
 

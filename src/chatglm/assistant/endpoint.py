@@ -58,6 +58,8 @@ class Endpoint:
             raise InputError(f"{url!r:.200} is not a URL: {error}") from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise InputError(f"{url!r:.200}: expected the base URL of an endpoint, such as http://host:8000/v1")
+        if parsed.query or parsed.fragment:
+            raise InputError(f"{url!r:.200}: a base URL ends with its path; leave out what follows ? or #")
         self.url, self.model = url.rstrip("/"), model
         self.name = str(parsed.copy_with(userinfo=b"")).rstrip("/")
         self._root = self.url.removesuffix("/v1")  # where routes are that are not OpenAI's

@@ -122,6 +122,14 @@ class _Replica:
     def problem(self) -> str:
         return self.trouble or ("its requests fail" if self.breaker.open else "")
 
+    def note(self, trouble: str) -> None:
+        """Remember why it gets no requests ("": it does), and log what is new."""
+        if trouble and not self.trouble:
+            log.warning("%s gets no requests: %s", self.name, trouble)
+        elif self.trouble and not trouble:
+            log.warning("%s gets requests again", self.name)
+        self.trouble = trouble
+
     def rank(self, key: bytes) -> bytes:
         return hashlib.blake2b(self.endpoint.url.encode(), key=key, digest_size=16).digest()
 
@@ -318,7 +326,7 @@ class RemoteFleet(BaseAssistant):
             return error.status in _LOST and not replica.gone
         with self._lock:
             if not replica.trouble:  # until a check finds it well
-                replica.trouble = "it takes no requests (status 503)" if error.sent else "it cannot be reached"
+                replica.note("it takes no requests (status 503)" if error.sent else "it cannot be reached")
         return False
 
     def _end(self, replica: _Replica, well: bool | None) -> None:
@@ -380,7 +388,8 @@ class RemoteFleet(BaseAssistant):
             if gone := replica.missed >= self._checks.missed:
                 trouble = trouble or "it does not answer checks of its health"
         with self._lock:
-            replica.trouble, replica.gone = trouble, gone
+            replica.note(trouble)
+            replica.gone = gone
             if gone:
                 replica.release()
 
