@@ -80,7 +80,7 @@ def test_panels_show_labels_that_their_queries_keep() -> None:
 
 
 def test_names_of_keys_are_bounded() -> None:
-    metrics = Metrics({})
+    metrics = Metrics(dict)
     for number in range(1000):
         record = Record("id")
         record.key = f"key-{number}"
