@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ import httpx
 import pytest
 
 from chatglm.cli.served import add_catalog_arguments, open_catalog
+from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
 from chatglm.serving.catalog import Catalog
 from server import serving
@@ -163,3 +167,50 @@ def test_one_model_on_the_command_line(folder: Path) -> None:
         assert list(catalog.offers) == ["demo"]
     with pytest.raises(InputError, match="the name 'mine' already"):
         open_catalog(parse("--model", f"mine={folder / 'three'}", "--name", "x"))
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
+
+
+def section(title: str, language: str) -> list[str]:
+    """The blocks of a language in a section of docs/serving.md."""
+    text = PAGE.read_text("utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_documented_file(folder: Path) -> None:
+    (text,) = section("Several models", "yaml")
+    replaced = {"/models/glm-4-9b-chat": "three", "THUDM/chatglm3-6b": "two"}
+    replaced |= {"BAAI/bge-small-zh-v1.5": "texts", "BAAI/bge-reranker-base": "ranks"}
+    for name, own in replaced.items():
+        assert name in text
+        text = text.replace(name, own)
+    with catalog_of(folder, text.replace("threads: 8", "threads: 1")) as catalog:
+        assert list(catalog.offers) == [
+            "glm",
+            "gpt-4",
+            "chatglm",
+            "small",
+            "far",
+            "bge",
+            "text-embedding-3-small",
+            "ranker",
+        ]
+        assert loaded(catalog) == ["glm", "far", "ranker"]
+
+
+def test_the_documented_examples(folder: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    with (
+        Embedder.load(folder / "texts") as texts,
+        Reranker.load(folder / "ranks") as ranks,
+        serving({}, encoders={"bge": texts, "ranker": ranks}) as url,
+    ):
+        examples = [text for text in section("Embeddings and rerank", "sh") if "tokenize" not in text]
+        assert len(examples) == 2
+        for text in examples:
+            command = text.replace("http://127.0.0.1:8000", url).replace("curl ", "curl -sS --fail-with-body ")
+            done = subprocess.run(["sh", "-euc", command], capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert '"index"' in done.stdout

@@ -181,7 +181,7 @@ def _of_file(file: Path, arguments: argparse.Namespace) -> tuple[list[Source], i
     sources = []
     for name, fields in (top.get("models") or {}).items():
         own = _model_arguments(arguments, fields)
-        if memory is not None and own.kv_memory is None:
+        if memory is not None and own.remote is None and own.kv_memory is None:
             own.kv_memory = memory / _KV_SHARE / (1 << 30)  # at most: the engine takes no more than it can use
         sources.append(
             Source(
