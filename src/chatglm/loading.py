@@ -28,7 +28,7 @@ from chatglm.chat.generations import read_generation, read_json
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, InputError, TokenizerError
 from chatglm.models import native
-from chatglm.models.adapters import with_adapter
+from chatglm.models.adapters import with_adapter, without_adapter
 from chatglm.models.bare import BareModel
 from chatglm.models.checkpoint import check_folder, named_folder, read_config, weight_files
 from chatglm.models.fit import check_fit
@@ -57,10 +57,12 @@ __all__ = [
     "AutoTokenizer",
     "Loaded",
     "adapter_base",
+    "add_adapter",
     "check_device",
     "demo_folder",
     "load_parts",
     "load_to_answer",
+    "remove_adapter",
 ]
 
 _PREFIX = "transformer.prefix_encoder."
@@ -235,6 +237,7 @@ def load_to_answer(
     adapter: str | os.PathLike[str] | None = None,
     prefix: str | os.PathLike[str] | None = None,
     huge_pages: bool = False,
+    whole: bool = False,
     **kwargs: Any,
 ) -> Loaded:
     """`load_parts` for an `Engine`, which answers the same with what this returns, and starts in less time and memory.
@@ -242,6 +245,7 @@ def load_to_answer(
     Args:
         store: of keys and values: what the engine will be told.
         huge_pages: as of `load_parts`; what has to be copied is copied while the model is in use already.
+        whole: give a model of `transformers` in any case, which can get adapters later.
 
     Returns:
         A `BareModel` where the native decoder can run it as it is asked for: on the CPU, without an adapter or
@@ -253,7 +257,7 @@ def load_to_answer(
     with without_models():
         opened = _open(path, adapter)
         plain = opened.adapter is None and not (opened.folder / "adapter_config.json").exists()
-        if plain and prefix is None and not kwargs.keys() - {"device", "dtype"}:
+        if plain and not whole and prefix is None and not kwargs.keys() - {"device", "dtype"}:
             model = _bare_model(opened, store, **kwargs)
     if model is None:
         model = _whole_model(opened, prefix, **kwargs)
@@ -472,9 +476,19 @@ def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _with_adapter(model: Any, folder: Path) -> Any:
+def _with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     if not is_quantized(model):
-        return with_adapter(model, folder)
+        return with_adapter(model, folder, name=name)
     from chatglm.quantization.lora import adapt
 
-    return with_adapter(model, folder, adapt)
+    return with_adapter(model, folder, adapt, name)
+
+
+def add_adapter(model: Any, folder: str | os.PathLike[str], name: str) -> Any:
+    """A model with one more adapter, which is called `name`; see `models.adapters.with_adapter`."""
+    return _with_adapter(model, hub.folder(folder), name)
+
+
+def remove_adapter(model: Any, name: str) -> Any:
+    """The model without one of its adapters; without its last one, the model that it was made of."""
+    return without_adapter(model, name)

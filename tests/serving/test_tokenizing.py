@@ -31,7 +31,7 @@ def url(write: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 
 def ask(url: str, path: str = "/tokenize", **body: Any) -> Any:
-    answer = httpx.post(url + path, json=body)
+    answer = httpx.post(url + path, json=body, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

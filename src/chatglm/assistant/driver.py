@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -10,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,7 @@ class Driver:
         # Between "is it still running?" and an order to it. A garbage collection may release tickets while it is held.
         self._lock = threading.RLock()
         self._ended = ""
+        self._calls: set[Future[Any]] = set()
         self._cause: BaseException | None = None
         self._failures: list[float] = []  # when the engine failed
         self._thread: threading.Thread | None = threading.Thread(target=self._work, name="chatglm engine", daemon=True)
@@ -115,6 +118,27 @@ class Driver:
             with self._lock:
                 if not self._ended:
                     self._orders.put(partial(self._abort, ticket, index))
+
+    def call(self, work: Callable[[], Any]) -> Any:
+        """What a function gives that runs in the engine's thread, between two steps; its error, if it has one.
+
+        Raises:
+            EngineError: the thread has ended.
+        """
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._calls.add(future)
+        try:
+            self._order(run)
+            return future.result()
+        finally:
+            self._calls.discard(future)
 
     def stop(self) -> None:
         if self._thread is None:
@@ -251,6 +275,9 @@ class Driver:
             if isinstance(order, partial) and order.func == self._begin:
                 left += order.args
         self._fail(left, why, error)
+        for future in [*self._calls]:
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(EngineError(why))
 
     def _fail(self, tickets: Sequence[Ticket], why: str, error: BaseException | None) -> None:
         for ticket in tickets:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import itertools
 import secrets
 import threading
 import time
@@ -298,6 +299,7 @@ class Assistant(BaseAssistant):
         self.context: int = min(engine.context, engine.capacity)
         self.adapters = tuple(name for name in engine.adapters if name != adapter)
         self.memory: int = engine.memory
+        self._numbers = itertools.count(1)
         self._driver = Driver(engine)
         self._grammars: Grammars | None = None
         self._compiling = threading.Lock()
@@ -333,7 +335,7 @@ class Assistant(BaseAssistant):
         names = inspect.signature(Engine).parameters
         given = {name: value for name, value in options.items() if name in names}
         loading = {name: value for name, value in options.items() if name not in names}
-        parts = load_to_answer(path, store=given.get("store"), **loading)
+        parts = load_to_answer(path, store=given.get("store"), whole=bool(given.get("adaptable")), **loading)
         if draft is not None:
             from chatglm.engine.draft import DraftModel
 
@@ -350,6 +352,45 @@ class Assistant(BaseAssistant):
             config = {"do_sample": True, **OFFICIAL_SAMPLING[parts.format.generation], **config}
         defaults = dataclasses.replace(SamplingParams.from_generation_config(config), stop_ids=())
         return cls(parts.format, engine, defaults, next(iter(engine.adapters), None))
+
+    def load_adapter(self, folder: str | os.PathLike[str]) -> str:
+        """Put one more LoRA adapter on the model, between two steps of the engine, which waits meanwhile.
+
+        Returns:
+            what requests call it (`adapter`): a name that no other adapter of this assistant has had.
+
+        Raises:
+            CheckpointError, ConfigError: the folder is damaged, or was made for another model; nothing has changed.
+            UnsupportedError: it is not an adapter of layers, or the engine was not made `adaptable`.
+        """
+        self._engine.check_adaptable()
+        name = f"adapter_{next(self._numbers)}"
+
+        def work() -> None:
+            from chatglm.loading import add_adapter
+
+            self._engine.replace(add_adapter(self._engine.runner.model, folder, name))
+
+        self._driver.call(work)
+        self.adapters = (*self.adapters, name)
+        return name
+
+    def unload_adapter(self, name: str) -> None:
+        """Take an adapter off the model. No request may be using it.
+
+        Raises:
+            InputError: there is no such adapter.
+        """
+        if name not in self.adapters:
+            raise InputError(f"adapter {name!r:.100} is not on this model")
+
+        def work() -> None:
+            from chatglm.loading import remove_adapter
+
+            self._engine.replace(remove_adapter(self._engine.runner.model, name))
+
+        self.adapters = tuple(one for one in self.adapters if one != name)
+        self._driver.call(work)
 
     @property
     def model(self) -> Any:

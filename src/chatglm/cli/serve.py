@@ -148,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
                 any_model=arguments.any_model,
                 keys=keys,
                 open_metrics=arguments.open_metrics,
+                adapters_from=_adapters_folder(arguments.adapters_from),
                 log_text=arguments.log_text,
                 timeout=arguments.timeout,
             )
@@ -168,6 +169,15 @@ def run(arguments: argparse.Namespace) -> int:
         for one in sockets:
             one.close()
     return 0
+
+
+def _adapters_folder(given: str | None) -> Path | None:
+    if given is None:
+        return None
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"--adapters-from {given}: no such folder")
+    return folder
 
 
 def _show(app: FastAPI, url: str) -> None:

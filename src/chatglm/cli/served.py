@@ -45,6 +45,12 @@ def add_catalog_arguments(parser: argparse.ArgumentParser) -> None:
         help="model name in the API; repeat for aliases (default: the name of the folder or repository)",
     )
     parser.add_argument(
+        "--adapters-from",
+        metavar="FOLDER",
+        help="let POST /v1/load_lora_adapter load LoRA adapters that lie in this folder. On a CPU, models that can get "
+        "adapters answer more slowly",
+    )
+    parser.add_argument(
         "--embedding",
         action="append",
         default=[],
@@ -114,12 +120,16 @@ def _of_options(arguments: argparse.Namespace) -> list[Source]:
     sources = []
     for own, (name, _) in zip(models, given or [("", "")], strict=True):
         if len(models) > 1:
-            load: Callable[[], Model] = partial(open_assistant, own)
+            load: Callable[[], Model] = partial(open_assistant, own, **_engine(own))
         else:  # opened now, because that may decide which model is meant
-            load = partial(_same, open_assistant(own))
+            load = partial(_same, open_assistant(own, **_engine(own)))
         chosen = names or [name or model_name(own)]
         sources.append(Source(chosen[0], "chat", load, tuple(chosen[1:]), _root(own.model)))
     return [*sources, *encoders]
+
+
+def _engine(own: argparse.Namespace) -> dict[str, Any]:
+    return {"adaptable": True} if own.adapters_from is not None else {}
 
 
 def _same(model: Model) -> Model:
@@ -223,7 +233,7 @@ def _model_arguments(arguments: argparse.Namespace, fields: Mapping[str, Any]) -
 
 
 def _open_model(own: argparse.Namespace, context: int | None) -> Model:
-    return open_assistant(own) if context is None else open_assistant(own, context=context)
+    return open_assistant(own, **_engine(own), **({} if context is None else {"context": context}))
 
 
 def _chat_size(own: argparse.Namespace, context: int | None) -> int:

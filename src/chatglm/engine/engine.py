@@ -30,7 +30,15 @@ from chatglm.engine.runners import Chunk, Runner, runner_for
 from chatglm.engine.sampling import LONGEST_LEAD, Answer, Draw, draw, log_probabilities
 from chatglm.engine.scheduler import Scheduler, Span, Task
 from chatglm.engine.speculation import PromptLookup, Proposer, Speculator
-from chatglm.errors import ChatGLMError, EngineError, InputError, NumericalError, QueueFullError, typed_error
+from chatglm.errors import (
+    ChatGLMError,
+    EngineError,
+    InputError,
+    NumericalError,
+    QueueFullError,
+    UnsupportedError,
+    typed_error,
+)
 from chatglm.params import SamplingParams
 
 __all__ = ["Engine", "EngineStats", "Event", "Request"]
@@ -137,6 +145,7 @@ class Engine:
         context: longest prompt and answer; default: the model's.
         speculate: guess tokens and check several in one step, where that pays; no text depends on it. True: look them
             up in prompt and answer; or by another proposer (`draft.DraftModel`).
+        adaptable: adapters may come and go (`replace`); on a CPU the native decoder is not used then, which runs none.
 
     Raises:
         InputError: the memory does not hold one page, or the proposer has another vocabulary.
@@ -153,8 +162,10 @@ class Engine:
         max_waiting: int = 256,
         context: int | None = None,
         speculate: bool | Proposer = True,
+        adaptable: bool = False,
     ) -> None:
-        self.runner: Runner = runner_for(model, store)
+        self.runner: Runner = runner_for(model, store, adaptable=adaptable)
+        self._adaptable = adaptable and not self.runner.prefix
         self.context = context or self.runner.context or 2048
         wanted = _DIALOGUES * (-(-self.context // PAGE_TOKENS) + 1)
         if memory is None:
@@ -202,6 +213,27 @@ class Engine:
         self._count_guesses()
         self._begin()
         self._restarts += 1
+
+    def replace(self, model: Any) -> None:
+        """Go on with the same model that has got, or lost, an adapter. No request may be using the one that is lost,
+        and names of adapters are never used again: the prefix cache knows them.
+
+        Raises:
+            UnsupportedError: the engine was not made `adaptable`, or the model has a P-tuning prefix.
+        """
+        self.check_adaptable()
+        self.runner.replace(model)
+
+    def check_adaptable(self) -> None:
+        """
+        Raises:
+            UnsupportedError: as `replace`.
+        """
+        if not self._adaptable:
+            raise UnsupportedError(
+                "this model cannot get adapters while it runs; start `chatglm serve` with --adapters-from FOLDER, and "
+                "without a P-tuning prefix"
+            )
 
     @property
     def adapters(self) -> tuple[str, ...]:

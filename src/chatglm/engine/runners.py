@@ -132,6 +132,16 @@ class Runner(ABC):
         tensors = {one.data_ptr(): one.nbytes for one in (*self.model.parameters(), *self.model.buffers())}
         return sum(tensors.values())
 
+    def replace(self, model: Any) -> None:
+        """Go on with the same model that has got, or lost, an adapter.
+
+        Raises:
+            UnsupportedError: this runner runs no adapters.
+        """
+        self.model = model
+        self._base = model.get_base_model() if hasattr(model, "peft_config") else model
+        self.adapters = tuple(model.peft_config) if hasattr(model, "peft_config") else ()
+
     def check_adapter(self, name: str | None) -> None:
         """
         Raises:
@@ -425,13 +435,14 @@ def _slots(pages: Sequence[int], start: int, end: int) -> Tensor:
     return torch.tensor(list(pages))[places // PAGE_TOKENS] * PAGE_TOKENS + places % PAGE_TOKENS
 
 
-def runner_for(model: Any, store: torch.dtype | None = None) -> Runner:
+def runner_for(model: Any, store: torch.dtype | None = None, *, adaptable: bool = False) -> Runner:
     """The fastest runner that can run a model.
 
     Args:
+        adaptable: the model may get adapters later, which the native decoder cannot run.
         store: of keys and values: torch.float32, float16, int16, int8 (or, on torch, any other float); default: float32
             for a float32 model, else two bytes.
     """
     # An adapter on the embedding alone leaves the decoder as it is; yet the native one would not apply it.
-    decoder = None if hasattr(model, "peft_config") else decoder_of(model, store)
+    decoder = None if adaptable or hasattr(model, "peft_config") else decoder_of(model, store)
     return TorchRunner(model, store) if decoder is None else NativeRunner(model, decoder)

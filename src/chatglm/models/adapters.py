@@ -24,7 +24,7 @@ from chatglm.chat.files import read_json, size_of
 from chatglm.errors import CheckpointError, ConfigError, DependencyError, UnsupportedError
 from chatglm.models.weights import About, tensors_of
 
-__all__ = ["Adapter", "check_matches", "read_adapter", "with_adapter"]
+__all__ = ["Adapter", "check_matches", "read_adapter", "with_adapter", "without_adapter"]
 
 CONFIG = "adapter_config.json"
 
@@ -123,11 +123,13 @@ class Adapter:
     tensors: Mapping[str, About]
 
 
-def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None = None) -> Any:
-    """A model of PEFT: `model` with the adapter of a folder on its layers.
+def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None = None, name: str = "default") -> Any:
+    """A model of PEFT: `model` with the adapter of a folder on its layers. After an error it is as it was.
 
     Args:
+        model: of `transformers`, or one of PEFT, which gets another adapter.
         prepare: is given PEFT's configuration before it is used.
+        name: what the adapter is called.
 
     Raises:
         DependencyError: `peft` is not installed.
@@ -135,19 +137,36 @@ def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None
         ConfigError: a setting has a wrong type or value.
         UnsupportedError: the adapter is not one of layers, or has a setting that is not supported.
     """
-    adapter = read_adapter(model, folder)
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    adapter = read_adapter(base, folder)
     from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftModel
 
     if prepare is not None:
         prepare(adapter.config)
     kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(adapter.config.task_type, PeftModel)
+    made = model
     try:  # without memory until the tensors are known to fit
-        made = kind(model, adapter.config, low_cpu_mem_usage=True)
+        if base is model:
+            made = kind(model, adapter.config, adapter_name=name, low_cpu_mem_usage=True)
+        else:
+            made.add_adapter(name, adapter.config, low_cpu_mem_usage=True)
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG}: {str(error).splitlines()[0]:.300}") from None
-    check_matches(adapter, made, type(model).__name__)
-    made.load_adapter(str(folder), "default", torch_device=str(model.device), low_cpu_mem_usage=True)
+    try:
+        check_matches(adapter, made, type(base).__name__, name)
+        made.load_adapter(str(folder), name, torch_device=str(base.device), low_cpu_mem_usage=True)
+    except BaseException:
+        without_adapter(made, name)
+        raise
     return made.eval()
+
+
+def without_adapter(model: Any, name: str) -> Any:
+    """A model of PEFT without one of its adapters; without its last one, the model that it was made of."""
+    if len(model.peft_config) == 1:
+        return model.unload()
+    model.delete_adapter(name)
+    return model
 
 
 def read_adapter(model: Any, folder: Path) -> Adapter:
@@ -441,7 +460,12 @@ def _weights_of(folder: Path) -> Path:
 def _modules(model: Any) -> dict[str, bool]:
     from torch import nn
 
-    return {name: isinstance(module, nn.Linear) for name, module in model.named_modules() if name}
+    found: dict[str, bool] = {}
+    for name, module in model.named_modules():
+        layer = getattr(module, "base_layer", module)  # of a layer that has an adapter already
+        if name and ".base_layer" not in name and ".lora_" not in name:
+            found[name] = isinstance(layer, nn.Linear)
+    return found
 
 
 def _check_rank(file: Path, about: dict[str, Any], tensors: Mapping[str, About]) -> None:

@@ -68,6 +68,7 @@ def create_app(
     open_metrics: bool = False,
     encoders: Mapping[str, Encoder] | None = None,
     home: Path | None = None,
+    adapters_from: Path | None = None,
     log_text: bool = False,
     timeout: float | None = None,
 ) -> FastAPI:
@@ -84,6 +85,7 @@ def create_app(
         encoders: for embeddings and rerank, by the name that requests give; a request that names none gets the first.
         home: folder of what clients store: tasks, files, batches. It is made when the first one stores something.
             Default: CHATGLM_HOME, or `~/.chatglm`.
+        adapters_from: folder from within which LoRA adapters may be loaded by request; None: none may.
         log_text: let the log lines of requests (logger `chatglm.requests`) have the beginning of what was asked and
             answered.
         timeout: seconds that a request may take.
@@ -92,7 +94,7 @@ def create_app(
     if not isinstance(assistants, Catalog):
         given = {**assistants, **(encoders or {})}
     catalog = assistants if isinstance(assistants, Catalog) else Catalog(given=given)
-    service = Service(catalog, limits, any_model, keys, home)
+    service = Service(catalog, limits, any_model, keys, home, adapters_from)
     version = importlib.metadata.version("chatglm")
     # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
     app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)

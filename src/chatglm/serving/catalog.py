@@ -17,14 +17,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chatglm.assistant import BaseAssistant
+from chatglm.assistant import Assistant, BaseAssistant
 from chatglm.encoders import Embedder, Reranker
-from chatglm.errors import ChatGLMError, EngineError, InputError
-from chatglm.serving.failures import ModelLoadError
+from chatglm.errors import ChatGLMError, EngineError, InputError, UnsupportedError
+from chatglm.serving.failures import ModelLoadError, NotFoundError
 
 __all__ = ["Catalog", "Holder", "Kind", "Leases", "Model", "Offer", "Source"]
 
@@ -35,6 +37,7 @@ Kind = Literal["chat", "embedding", "rerank"]
 Model = BaseAssistant | Embedder | Reranker
 
 _LONGEST_WAIT = 600.0  # seconds that a request waits for its model
+_MOST_ADAPTERS = 64
 _TRY_AGAIN = 30.0  # seconds after which a model that could not be loaded is tried again
 
 
@@ -129,6 +132,9 @@ class Catalog:
         self._lock = asyncio.Lock()
         self._freed = asyncio.Event()
         self._begun = False
+        self._adapters = asyncio.Lock()
+        self._using: dict[Offer, int] = {}  # adapters that came while the server runs, and how many requests use each
+        self._freed_adapter = asyncio.Event()
         for name, model in (given or {}).items():
             known = next((one for one in self._holders if one.model is model), None)
             if known is not None:
@@ -227,22 +233,95 @@ class Catalog:
         """
         holder = offer.holder
         holder.users += 1
+        if offer in self._using:
+            self._using[offer] += 1
         leases = _leases.get()
         if leases is not None:
-            leases.append((self, holder))
+            leases.append((self, offer))
         elif (task := asyncio.current_task()) is not None:  # outside of a request: until this task ends
-            task.add_done_callback(lambda _: self.release(holder))
+            task.add_done_callback(lambda _: self.release(offer))
         if holder.model is None:
             await self._wait_for(holder)
         assert holder.model is not None
         return holder.model
 
-    def release(self, holder: Holder) -> None:
+    def release(self, offer: Offer) -> None:
+        if self._using.get(offer):
+            self._using[offer] -= 1
+            self._freed_adapter.set()
+        self._let_go(offer.holder)
+
+    def _let_go(self, holder: Holder) -> None:
         holder.users -= 1
         holder.last = time.monotonic()
         if not holder.users:
             self._freed.set()
             self._watch(holder)
+
+    # Adapters
+
+    async def load_adapter(self, name: str, folder: Path, base: Offer, *, replace: bool = False) -> None:
+        """Put an adapter on a model, under a name of its own. The model stays loaded as long as it has the adapter.
+
+        Args:
+            replace: an adapter of the same model that has this name already.
+
+        Raises:
+            InputError: the name is taken, or there are too many adapters.
+            UnsupportedError: the model cannot get adapters.
+            ChatGLMError: the folder is no adapter of this model; nothing has changed.
+        """
+        model = await self.acquire(base)
+        if not isinstance(model, Assistant):
+            raise UnsupportedError(
+                f"lora_name: {base.holder.source.name!r} is at another server, which has its adapters"
+            )
+        async with self._adapters:
+            old = self.offers.get(name)
+            if old is not None and not (replace and old in self._using and old.holder is base.holder):
+                hint = "; load_inplace replaces an adapter" if old in self._using else ""
+                raise InputError(f"lora_name: {name!r} is the name of a model or adapter already{hint}")
+            if len(self._using) >= _MOST_ADAPTERS:
+                raise InputError(f"lora_name: there are {_MOST_ADAPTERS} adapters already; unload one")
+            offer = Offer(name, base.holder, await _in_thread(partial(model.load_adapter, folder)))
+            self._using[offer] = 0
+            base.holder.users += 1
+            self.offers[name] = offer
+        if old is not None:
+            await self._take_away(old)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take an adapter away: its name at once, itself when no request uses it.
+
+        Raises:
+            NotFoundError: there is no adapter of this name that was loaded while the server runs.
+        """
+        offer = self.offers.get(name)
+        if offer is None or offer not in self._using:
+            raise NotFoundError(f"lora_name: {name!r} is no adapter that was loaded here")
+        del self.offers[name]
+        await self._take_away(offer)
+
+    async def _take_away(self, offer: Offer) -> None:
+        task = asyncio.ensure_future(self._take_away_unused(offer))
+        _unloading.add(task)
+        task.add_done_callback(_unloading.discard)
+        await asyncio.shield(task)  # also if nobody waits for it any more
+
+    async def _take_away_unused(self, offer: Offer) -> None:
+        while self._using[offer]:
+            self._freed_adapter.clear()
+            await self._freed_adapter.wait()
+        del self._using[offer]
+        model = offer.holder.model
+        assert isinstance(model, Assistant)
+        assert offer.adapter is not None
+        try:
+            await _in_thread(partial(model.unload_adapter, offer.adapter))
+        finally:
+            self._let_go(offer.holder)
+
+    # Loading
 
     async def _wait_for(self, holder: Holder) -> None:
         if holder.loading is None:
@@ -340,7 +419,7 @@ class Catalog:
 
 
 _unloading: set[asyncio.Task[None]] = set()
-_leases: ContextVar[list[tuple[Catalog, Holder]] | None] = ContextVar("chatglm.serving leases", default=None)
+_leases: ContextVar[list[tuple[Catalog, Offer]] | None] = ContextVar("chatglm.serving leases", default=None)
 
 
 class Leases:
@@ -353,14 +432,14 @@ class Leases:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        held: list[tuple[Catalog, Holder]] = []
+        held: list[tuple[Catalog, Offer]] = []
         token = _leases.set(held)
         try:
             await self._app(scope, receive, send)
         finally:
             _leases.reset(token)
-            for catalog, holder in held:
-                catalog.release(holder)
+            for catalog, offer in held:
+                catalog.release(offer)
 
 
 def _loaded_by_others() -> Model:

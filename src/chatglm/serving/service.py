@@ -101,6 +101,7 @@ class Service:
         limits: of bodies; by default from the longest context of the models.
         any_model: answer requests for unknown models with the first model.
         keys: that callers need; None: they need none.
+        adapters_from: folder from within which adapters may be loaded; None: none may.
         home: folder of what is stored; None: `chatglm.home.home_path()`.
 
     Attributes:
@@ -118,10 +119,11 @@ class Service:
         any_model: bool = False,
         keys: Keyring | None = None,
         home: Path | None = None,
+        adapters_from: Path | None = None,
     ) -> None:
         if not catalog.offers:
             raise InputError("create_app: no models given")
-        self.catalog = catalog
+        self.catalog, self.adapters_from = catalog, adapters_from
         self.limits = limits or (Limits() if catalog.context is None else Limits.of_context(catalog.context))
         self.any_model, self.keys = any_model, keys
         self.metrics = Metrics(catalog.assistants)

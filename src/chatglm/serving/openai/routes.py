@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from chatglm.serving.callers import caller_of
 from chatglm.serving.catalog import Kind, Offer
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
+from chatglm.serving.openai.adapters import add_adapters
 from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
@@ -109,6 +110,7 @@ def _router(service: Service) -> APIRouter:
         return JSONResponse(head.whole(choices, usage_of(total)))
 
     add_embeddings(routes, service)
+    add_adapters(routes, service)
 
     add_routes(routes, service, _REFUSALS)
 
