@@ -613,7 +613,8 @@ def test_over_an_endpoint(over: Any, write: Writer) -> None:
         assert first["output"][0]["content"][0]["text"] == "one"
         made = events(here, {"input": "A", "previous_response_id": first["id"]})
         assert made[-1]["response"]["output"][0]["content"][0]["text"] == "two"
-        assert post(here, ASK, f"{ROUTE}/input_tokens").status_code == 400
+        counted = post(here, {"model": "demo", "input": "你好"}, f"{ROUTE}/input_tokens").json()
+        assert counted["input_tokens"] == first["usage"]["input_tokens"]
 
 
 # The real client
