@@ -344,3 +344,39 @@ def test_answers_that_never_come(over: Over, write: Writer) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
     gone = httpx.get(url + BASE + "/async-result/none")
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "1222")
+
+
+def test_batches(over: Over, write: Writer) -> None:
+    url, engine = over(write.say("好的"))
+    where = "/v4/chat/completions"
+    lines = [{"custom_id": f"c{n}", "method": "POST", "url": where, "body": {**ASK, "meta": META}} for n in range(3)]
+    lines[1]["body"] = {**ASK, "messages": []}
+    content = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()
+    file = httpx.post(url + BASE + "/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", content)}).json()
+    assert (file["bytes"], file["filename"], file["purpose"]) == (len(content), "a.jsonl", "batch")
+    assert [
+        one["id"] for one in httpx.get(url + BASE + "/files", params={"purpose": "batch", "limit": 1}).json()["data"]
+    ] == [file["id"]]
+    begun = post(url, {"input_file_id": file["id"], "endpoint": where, "auto_delete_input_file": True}, "/batches")
+    assert begun.headers["x-chatglm-ignored"] == "auto_delete_input_file"
+    batch = begun.json()
+    assert (batch["object"], batch["endpoint"], batch["completion_window"]) == ("batch", where, "24h")
+    end = time.monotonic() + 60
+    while (found := httpx.get(f"{url}{BASE}/batches/{batch['id']}").json())["status"] != "completed":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert found["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+    assert httpx.get(f"{url}{BASE}/batches").json()["data"][0]["id"] == batch["id"]
+    answers = [
+        json.loads(line) for line in httpx.get(f"{url}{BASE}/files/{found['output_file_id']}/content").text.splitlines()
+    ]
+    assert {one["custom_id"] for one in answers} == {"c0", "c2"}
+    assert all(one["response"]["body"]["choices"][0]["message"]["content"] == "好的" for one in answers)
+    (failed,) = httpx.get(f"{url}{BASE}/files/{found['error_file_id']}/content").text.splitlines()
+    assert json.loads(failed)["response"]["body"]["error"]["code"] == "1214"
+    assert engine.asked[0].ids == write.form.with_persona(Persona(**META)).prompt([Message("user", "你好")])
+    assert httpx.delete(f"{url}{BASE}/files/{file['id']}").json()["deleted"] is True
+    gone = post(url, {"input_file_id": file["id"], "endpoint": where}, "/batches")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "1222")
+    wrong = post(url, {"input_file_id": "x", "endpoint": "/v1/images"}, "/batches")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "1214")

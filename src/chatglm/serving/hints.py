@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "BATCH",
     "CALL",
     "CLOUD_TOOL",
     "CONTENT_PART",
@@ -398,6 +399,8 @@ CLOUD_TOOL = Hints(
     ),
 )
 """Of a tool that only ZhipuAI's cloud has, where it is switched off: by its type its settings."""
+
+BATCH = Hints("", {"auto_delete_input_file": ANY})  # files are deleted when they expire
 
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
 

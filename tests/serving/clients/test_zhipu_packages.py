@@ -92,6 +92,11 @@ def test_v4(run: Run, environment: str) -> None:
     assert found["embeddings"] == [[0, WIDTH], [1, WIDTH]]
     assert found["embeddings_usage"] > 0
 
+    assert found["batch"] == ["completed", 2]
+    assert all(found["batch_texts"])
+    assert len(found["batch_texts"]) == 2
+    assert [found[name] for name in ("files", "batches", "deleted")] == [True] * 3
+
     assert found["unknown"] == ["request", "1211"]
     assert found["long"] == ["request", "1261"]
     assert found["search"] == ["request", "1214"]

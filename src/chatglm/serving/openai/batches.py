@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -19,7 +20,9 @@ from chatglm.serving.files import PURPOSES, StoredFile
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
 
-__all__ = ["add_batches"]
+__all__ = ["BatchBody", "BatchResponse", "add_batches", "add_begun_batches", "add_files", "refusals", "shown"]
+
+Refused = Callable[..., dict[int | str, dict[str, Any]]]
 
 _FORM_BYTES = 64 << 10  # of a form, besides the file
 _FILE = "the file's content; with purpose `batch`: JSON lines, each a request"
@@ -54,16 +57,25 @@ _FORM = {
 }
 
 
-def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def refusals(model: type[BaseModel]) -> Refused:
+    """What the document says of a dialect's errors, by their statuses.
+
+    Args:
+        model: their shape.
+    """
     words = {
-        400: "a field is wrong, or not supported; `param` names it",
+        400: "a field is wrong, or not supported",
         404: "it does not exist, has expired, or belongs to another key",
         408: "the file did not arrive in time",
         413: "the file is too large, or too much is stored",
         429: "too many batches are unfinished",
         500: "nothing can be stored",
     }
-    return {status: {"model": ErrorResponse, "description": words[status]} for status in statuses}
+
+    def refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
+        return {status: {"model": model, "description": words[status]} for status in statuses}
+
+    return refused
 
 
 def _window(value: Any) -> Any:
@@ -78,23 +90,34 @@ class _ExpiresAfter(Strict):
     seconds: int = Field(ge=3600, le=2592000)
 
 
-class BatchRequest(Strict):
+_Window = Annotated[
+    str,
+    BeforeValidator(_window),
+    Field(description="lines that are not answered by then have failed", json_schema_extra={"pattern": "^[1-9]h$"}),
+]
+
+
+class BatchBody(Strict):
+    """What begins a batch in every dialect, besides the endpoint."""
+
     input_file_id: str = Field(description="a file of JSON lines, uploaded with purpose `batch`")
-    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
-    completion_window: Annotated[str, BeforeValidator(_window)] = Field(
-        description="lines that are not answered by then have failed", json_schema_extra={"pattern": "^[1-9]h$"}
-    )
+    completion_window: _Window = "24h"
     metadata: (
         Annotated[
             dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
         ]
         | None
     ) = None
-    output_expires_after: _ExpiresAfter | None = Field(None, description="default: 30 days")
 
     def seconds(self) -> float:
         """The completion window."""
         return int(self.completion_window[:-1]) * (86400.0 if self.completion_window[-1] == "d" else 3600.0)
+
+
+class BatchRequest(BatchBody):
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
+    completion_window: _Window
+    output_expires_after: _ExpiresAfter | None = Field(None, description="default: 30 days")
 
 
 class _FileResponse(BaseModel):
@@ -140,7 +163,7 @@ class _Counts(BaseModel):
     failed: int
 
 
-class _BatchResponse(BaseModel):
+class BatchResponse(BaseModel):
     id: str
     object: Literal["batch"]
     endpoint: str
@@ -166,7 +189,7 @@ class _BatchResponse(BaseModel):
 
 class _BatchesResponse(BaseModel):
     object: Literal["list"]
-    data: list[_BatchResponse]
+    data: list[BatchResponse]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -185,7 +208,7 @@ def _file(stored: StoredFile) -> dict[str, Any]:
     }
 
 
-def _batch(batch: Batch) -> dict[str, Any]:
+def shown(batch: Batch) -> dict[str, Any]:
     ended = {
         f"{state}_at": _whole(batch.finished) if batch.state == state else None
         for state in ("completed", "failed", "expired", "cancelled")
@@ -223,55 +246,10 @@ def _list(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
 
 def add_batches(routes: APIRouter, service: Service) -> None:
     """Give OpenAI's router the routes of files and batches."""
+    refused = refusals(ErrorResponse)
+    add_files(routes, service, refused)
 
-    @routes.post("/files", response_model=_FileResponse, responses=_refused(400, 408, 413, 500), openapi_extra=_FORM)
-    async def upload(request: Request) -> dict[str, Any]:
-        """Store a file."""
-        limits = service.files.limits
-        bounds = dataclasses.replace(
-            service.limits, body=limits.bytes + _FORM_BYTES, seconds=limits.seconds, rate=limits.rate
-        )
-        return _file(await service.files.create(caller_of(request), request, bodies.parts(request, bounds)))
-
-    @routes.get("/files", response_model=_FilesResponse, responses=_refused(400, 404, 500))
-    async def files(
-        request: Request,
-        purpose: str | None = None,
-        after: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=10000)] = 10000,
-        order: Literal["asc", "desc"] = "desc",
-    ) -> dict[str, Any]:
-        """The stored files."""
-        found, more = await service.files.page(
-            caller_of(request), purpose=purpose, after=after, limit=limit, newest=order == "desc"
-        )
-        return _list([_file(stored) for stored in found], more)
-
-    @routes.get("/files/{file_id}", response_model=_FileResponse, responses=_refused(404, 500))
-    async def file(file_id: str, request: Request) -> dict[str, Any]:
-        """About one of them."""
-        return _file(await service.files.get(caller_of(request), file_id))
-
-    @routes.get(
-        "/files/{file_id}/content",
-        response_class=FileResponse,
-        responses={
-            200: {"content": {"application/octet-stream": {}}, "description": "as it was uploaded"},
-            **_refused(404, 500),
-        },
-    )
-    async def content(file_id: str, request: Request) -> FileResponse:
-        """What is in it."""
-        place = await service.files.content(caller_of(request), file_id)
-        return FileResponse(place, media_type="application/octet-stream", headers={"X-Content-Type-Options": "nosniff"})
-
-    @routes.delete("/files/{file_id}", response_model=_DeletedResponse, responses=_refused(400, 404, 500))
-    async def delete(file_id: str, request: Request) -> dict[str, Any]:
-        """Delete it."""
-        await service.files.delete(caller_of(request), file_id)
-        return {"id": file_id, "object": "file", "deleted": True}
-
-    @routes.post("/batches", response_model=_BatchResponse, responses=_refused(400, 404, 429, 500))
+    @routes.post("/batches", response_model=BatchResponse, responses=refused(400, 404, 429, 500))
     async def create(body: BatchRequest, request: Request) -> dict[str, Any]:
         """Answer all requests of a file."""
         keep = body.output_expires_after
@@ -286,22 +264,79 @@ def add_batches(routes: APIRouter, service: Service) -> None:
             metadata=body.metadata,
             keep=None if keep is None else float(keep.seconds),
         )
-        return _batch(batch)
+        return shown(batch)
 
-    @routes.get("/batches", response_model=_BatchesResponse, responses=_refused(400, 404, 500))
+    add_begun_batches(routes, service, "openai", refused)
+
+
+def add_files(routes: APIRouter, service: Service, refused: Refused) -> None:
+    """Give a dialect's router the routes of files."""
+
+    @routes.post("/files", response_model=_FileResponse, responses=refused(400, 408, 413, 500), openapi_extra=_FORM)
+    async def upload(request: Request) -> dict[str, Any]:
+        """Store a file."""
+        limits = service.files.limits
+        bounds = dataclasses.replace(
+            service.limits, body=limits.bytes + _FORM_BYTES, seconds=limits.seconds, rate=limits.rate
+        )
+        return _file(await service.files.create(caller_of(request), request, bodies.parts(request, bounds)))
+
+    @routes.get("/files", response_model=_FilesResponse, responses=refused(400, 404, 500))
+    async def files(
+        request: Request,
+        purpose: str | None = None,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=10000)] = 10000,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> dict[str, Any]:
+        """The stored files."""
+        found, more = await service.files.page(
+            caller_of(request), purpose=purpose, after=after, limit=limit, newest=order == "desc"
+        )
+        return _list([_file(stored) for stored in found], more)
+
+    @routes.get("/files/{file_id}", response_model=_FileResponse, responses=refused(404, 500))
+    async def file(file_id: str, request: Request) -> dict[str, Any]:
+        """About one of them."""
+        return _file(await service.files.get(caller_of(request), file_id))
+
+    @routes.get(
+        "/files/{file_id}/content",
+        response_class=FileResponse,
+        responses={
+            200: {"content": {"application/octet-stream": {}}, "description": "as it was uploaded"},
+            **refused(404, 500),
+        },
+    )
+    async def content(file_id: str, request: Request) -> FileResponse:
+        """What is in it."""
+        place = await service.files.content(caller_of(request), file_id)
+        return FileResponse(place, media_type="application/octet-stream", headers={"X-Content-Type-Options": "nosniff"})
+
+    @routes.delete("/files/{file_id}", response_model=_DeletedResponse, responses=refused(400, 404, 500))
+    async def delete(file_id: str, request: Request) -> dict[str, Any]:
+        """Delete it."""
+        await service.files.delete(caller_of(request), file_id)
+        return {"id": file_id, "object": "file", "deleted": True}
+
+
+def add_begun_batches(routes: APIRouter, service: Service, dialect: str, refused: Refused) -> None:
+    """Give a dialect's router the routes of its batches, except that which begins one."""
+
+    @routes.get("/batches", response_model=_BatchesResponse, responses=refused(400, 404, 500))
     async def batches(
         request: Request, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> dict[str, Any]:
         """The batches, the newest first."""
-        found, more = await service.batches.page(caller_of(request), "openai", after=after, limit=limit)
-        return _list([_batch(batch) for batch in found], more)
+        found, more = await service.batches.page(caller_of(request), dialect, after=after, limit=limit)
+        return _list([shown(batch) for batch in found], more)
 
-    @routes.get("/batches/{batch_id}", response_model=_BatchResponse, responses=_refused(404, 500))
+    @routes.get("/batches/{batch_id}", response_model=BatchResponse, responses=refused(404, 500))
     async def batch(batch_id: str, request: Request) -> dict[str, Any]:
         """How far one of them is."""
-        return _batch(await service.batches.get(caller_of(request), "openai", batch_id))
+        return shown(await service.batches.get(caller_of(request), dialect, batch_id))
 
-    @routes.post("/batches/{batch_id}/cancel", response_model=_BatchResponse, responses=_refused(400, 404, 500))
+    @routes.post("/batches/{batch_id}/cancel", response_model=BatchResponse, responses=refused(400, 404, 500))
     async def cancel(batch_id: str, request: Request) -> dict[str, Any]:
         """Run no further line of it. What is answered by then is in its output."""
-        return _batch(await service.batches.cancel(caller_of(request), "openai", batch_id))
+        return shown(await service.batches.cancel(caller_of(request), dialect, batch_id))

@@ -14,13 +14,14 @@ from chatglm.chat.personas import Persona
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OPTIONS, OneOf, Strings, sampling_option, wrong
-from chatglm.serving.hints import CLOUD_TOOL, REQUEST, note_ignored
+from chatglm.serving.hints import BATCH, CLOUD_TOOL, REQUEST, note_ignored
 from chatglm.serving.messages import ChatMessage, messages_of
+from chatglm.serving.openai.batches import BatchBody
 from chatglm.serving.openai.requests import Generation
 from chatglm.serving.structured import Guided
 from chatglm.serving.tools import Tool, ToolChoice, chosen_tool, tool_of, tools_of
 
-__all__ = ["InvokeRequest", "TokenizerRequest", "ZhipuChatRequest"]
+__all__ = ["InvokeRequest", "TokenizerRequest", "ZhipuBatchRequest", "ZhipuChatRequest"]
 
 _RequestId = Annotated[str, Field(max_length=256, description="comes back in the answer; default: a new one")]
 _Name = Annotated[str, Field(max_length=200)]
@@ -119,6 +120,20 @@ class TokenizerRequest(Strict):
         if self.meta is not None:
             made["persona"] = self.meta.persona()
         return messages_of(self.messages), made
+
+
+class ZhipuBatchRequest(BatchBody):
+    """v4's `/batches`."""
+
+    hints = BATCH
+
+    endpoint: Literal["/v4/chat/completions", "/v4/embeddings", "/v1/chat/completions", "/v1/embeddings"] = Field(
+        description="the `url` of every line; answers are v4's, also with the SDK's own names, which begin with /v1"
+    )
+
+    def path(self, base: str) -> str:
+        """Where the lines are sent."""
+        return f"{base}/{self.endpoint.split('/', 2)[2]}"
 
 
 def _prompt(value: Any) -> Any:

@@ -14,11 +14,12 @@ from chatglm.serving.callers import caller_of
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
 from chatglm.serving.failures import Failure
 from chatglm.serving.hints import note_ignored
+from chatglm.serving.openai.batches import BatchResponse, add_begun_batches, add_files, refusals, shown
 from chatglm.serving.openai.embeddings import EmbeddingRequest, EmbeddingsResponse, embeddings_of
 from chatglm.serving.service import Service
 from chatglm.serving.zhipu.codes import refusal_of
 from chatglm.serving.zhipu.events import ChatHead, chat_answer, chat_events, error_of, new_id, task_answer
-from chatglm.serving.zhipu.requests import TokenizerRequest, ZhipuChatRequest
+from chatglm.serving.zhipu.requests import TokenizerRequest, ZhipuBatchRequest, ZhipuChatRequest
 from chatglm.serving.zhipu.responses import TokenizerResponse, ZhipuChatResponse, ZhipuRefusal, ZhipuTaskResponse
 
 __all__ = ["DIALECT"]
@@ -99,6 +100,25 @@ def _router(service: Service) -> APIRouter:
             }
         )
 
+    refused = refusals(ZhipuRefusal)
+    add_files(routes, service, refused)
+
+    @routes.post("/batches", response_model=BatchResponse, responses=refused(400, 404, 429, 500))
+    async def begin_batch(body: ZhipuBatchRequest, request: Request) -> Response:
+        """Answer all requests of a file."""
+        batch = await service.batches.create(
+            caller_of(request),
+            NAME,
+            body.endpoint,
+            body.path(BASE),
+            body.input_file_id,
+            window=body.completion_window,
+            seconds=body.seconds(),
+            metadata=body.metadata,
+        )
+        return JSONResponse(shown(batch))
+
+    add_begun_batches(routes, service, NAME, refused)
     return routes
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 try:
     from zhipuai import ZhipuAI as Client
@@ -100,6 +102,34 @@ found["later"] = [later.task_status, later.choices[0].message.content]
 vectors = client.embeddings.create(model="embedding-3", input=["你好", "天气怎么样"])
 found["embeddings"] = [[one.index, len(one.embedding)] for one in vectors.data]
 found["embeddings_usage"] = vectors.usage.total_tokens + vectors.usage.completion_tokens
+
+# A batch
+lines = [
+    {
+        "custom_id": f"c{number}",
+        "method": "POST",
+        "url": "/v4/chat/completions",
+        "body": {"model": "demo", "messages": hello},
+    }
+    for number in range(2)
+]
+with tempfile.TemporaryDirectory() as folder:
+    place = Path(folder, "batch.jsonl")
+    place.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), "utf-8")
+    with place.open("rb") as content:
+        file = client.files.create(file=content, purpose="batch")
+batch = client.batches.create(input_file_id=file.id, endpoint="/v4/chat/completions", completion_window="24h")
+for _ in range(600):
+    batch = client.batches.retrieve(batch.id)
+    if batch.status in ("completed", "failed"):
+        break
+    time.sleep(0.1)
+found["batch"] = [batch.status, batch.request_counts.completed]
+answers = client.files.content(batch.output_file_id).content.decode().splitlines()
+found["batch_texts"] = [json.loads(line)["response"]["body"]["choices"][0]["message"]["content"] for line in answers]
+found["files"] = file.id in [one.id for one in client.files.list(purpose="batch").data]
+found["batches"] = batch.id in [one.id for one in client.batches.list(limit=5).data]
+found["deleted"] = client.files.delete(file.id).deleted
 
 
 def error_of(call: object) -> list[str]:
