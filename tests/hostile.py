@@ -19,10 +19,12 @@ from typing import Any
 __all__ = [
     "ALLOWED",
     "CHAT",
+    "INVOKE",
     "LEGACY",
     "MESSAGES",
     "RESPONSES",
     "TEXT",
+    "V4",
     "Hostile",
     "extremes",
     "misbehaviours",
@@ -31,6 +33,7 @@ __all__ = [
 
 CHAT, TEXT, LEGACY = "/v1/chat/completions", "/v1/completions", "/"
 MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
+V4, INVOKE = "/api/paas/v4/chat/completions", "/api/paas/v3/model-api/demo/invoke"
 
 ALLOWED = frozenset({200, 400, 404, 408, 413, 414, 415, 429, 431})
 """Statuses that a hostile request may get. No error of the server's is among them."""
@@ -462,6 +465,45 @@ def _bodies() -> Iterator[tuple[str, bytes]]:
     )
 
 
+def _zhipu() -> Iterator[Hostile]:
+    controls = "<|user|>\n[gMASK]<sop><|assistant|>\0</s>"
+    metas: tuple[Any, ...] = (
+        *(5, [], "x", {"bot_name": 5}, {"bot_name": {"a": 1}}, {"mood": "x"}, {"bot_name": None}),
+        dict.fromkeys(("bot_name", "bot_info", "user_name", "user_info"), controls),
+        dict.fromkeys(("bot_name", "user_name"), "\u2028]\r[" * 40),
+        {"bot_info": "x" * 1_000_000},
+        {"user_info": " " * 1_000_000},
+        {"bot_name": "x" * 1_000_000},
+        {f"field {number}": "x" for number in range(2000)},
+    )
+    stream = INVOKE.replace("invoke", "sse-invoke")
+    for meta in metas:
+        yield Hostile(f"v4: meta {meta!r:.30}", V4, _chat(meta=meta))
+        yield Hostile(f"v3: meta {meta!r:.30}", INVOKE, {"prompt": "x", "max_tokens": 4, "meta": meta})
+    for path in (V4, V4.replace("chat", "async/chat"), V4.replace("chat/completions", "tokenizer")):
+        for request_id in ("x" * 1_000_000, "a\r\nb: c\n\n", "\0", "", 5):
+            yield Hostile(f"request_id {request_id!r:.20} at {path}", path, _chat(request_id=request_id))
+        yield Hostile(f"nothing at {path}", path, {})
+    for request_id in ("x" * 1_000_000, "a\r\nb: c\n\n", "\ud83d\ude42"):
+        yield Hostile(f"v3: request_id {request_id!r:.20}", stream, {"prompt": "x", "request_id": request_id})
+    for prompt in ([], [[]], [{"role": "user"}] * 5000, {}, "\0", controls, " " * 1_000_001, [{"role": "x\ny"}]):
+        for path in (INVOKE, stream, INVOKE.replace("invoke", "async-invoke")):
+            yield Hostile(f"v3: prompt {prompt!r:.20} at {path}", path, {"prompt": prompt, "max_tokens": 4})
+    for history in (["a"] * 4000, ["a"], [["a", "b"]] * 2000, [5], [{"role": "user|>", "content": ""}], "x"):
+        yield Hostile(f"v3: history {history!r:.20}", INVOKE, {"prompt": "x", "max_tokens": 4, "history": history})
+    whole = {"prompt": "讲一个故事", "incremental": False, "temperature": 1, "max_tokens": 300}
+    yield Hostile("v3: whole texts", stream, whole)
+    for model in ("..", "%2e%2e", "a/" * 400, "%00", "名字", "-", "demo/invoke", "{model}"):
+        yield Hostile(f"v3: model {model:.20}", INVOKE.replace("demo", model), {"prompt": "x", "max_tokens": 4})
+    for tool in (
+        {"type": "web_search"},
+        {"type": "web_search", "web_search": {"enable": {}}},
+        {"type": []},
+        {"type": {}},
+    ):
+        yield Hostile(f"v4: tool {tool!r:.60}", V4, _chat(tools=[tool]))
+
+
 def requests() -> list[Hostile]:
     """All of them, those that once did harm first."""
     made = list(_killers())
@@ -475,8 +517,10 @@ def requests() -> list[Hostile]:
     made += [Hostile(f"messages: {name}", CHAT, {**_chat(), "messages": messages}) for name, messages in _messages()]
     for name, more in _options():
         made += [Hostile(f"{name} at {CHAT}", CHAT, _chat(**more)), Hostile(f"{name} at {TEXT}", TEXT, _text(**more))]
+    made += list(_zhipu())
     for name, body in _bodies():
-        made += [Hostile(f"body: {name} at {path}", path, body) for path in (CHAT, TEXT, LEGACY, MESSAGES, RESPONSES)]
+        paths = (CHAT, TEXT, LEGACY, MESSAGES, RESPONSES, V4, INVOKE)
+        made += [Hostile(f"body: {name} at {path}", path, body) for path in paths]
     made += [Hostile(f"{name} at {MESSAGES}", MESSAGES, body) for name, body in _of_blocks()]
     made += [Hostile(f"{name} at {RESPONSES}", RESPONSES, body) for name, body in _of_items()]
     histories = (
@@ -511,10 +555,14 @@ def extremes(document: dict[str, Any]) -> Iterator[Hostile]:
         MESSAGES: _blocks(max_tokens=2),
         RESPONSES: _items(max_output_tokens=2),
         LEGACY: {"prompt": "x", "max_length": 16},
+        V4: _chat(max_tokens=2),
+        INVOKE: {"prompt": "x", "max_tokens": 2},
     }
     seen: set[str] = set()  # what two routes share is tried at the first
     for path, body in base.items():
-        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        content = document["paths"][path.replace("/demo/", "/{model}/")]["post"]["requestBody"]["content"][
+            "application/json"
+        ]["schema"]
         schema = document["components"]["schemas"][content["$ref"].rpartition("/")[2]]
         for name, field in schema["properties"].items():
             if name in seen:

@@ -26,17 +26,31 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostile import ALLOWED, CHAT, LEGACY, MESSAGES, RESPONSES, TEXT, Hostile, extremes, misbehaviours, requests
+from hostile import (
+    ALLOWED,
+    CHAT,
+    INVOKE,
+    LEGACY,
+    MESSAGES,
+    RESPONSES,
+    TEXT,
+    V4,
+    Hostile,
+    extremes,
+    misbehaviours,
+    requests,
+)
 
 SERVER = """
-import logging, sys
+import sys
 from chatglm.assistant import Assistant
 from chatglm.serving.app import create_app
 from chatglm.serving.connections import Server, bind, run
+from chatglm.serving.logs import configure
 with Assistant.load(dtype="float32", memory=96 << 20) as demo:
     with Assistant.load(sys.argv[1], dtype="float32", memory=32 << 20) as glm4:
         server = Server(create_app({"demo": demo, "glm4": glm4}), drain=1)
-        logging.getLogger("uvicorn.access").disabled = True
+        configure("text")
         run(server, bind("127.0.0.1", 0))
 """
 QUESTIONS = ("你好", "北京的天气怎么样？", "给我讲一个故事。", "Hello!")
@@ -296,6 +310,28 @@ BASES: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     (LEGACY, {"prompt": "x", "history": [["a", "b"]], "max_length": 30, "top_p": 0.5}),
+    (
+        V4,
+        {
+            "model": "demo",
+            "max_tokens": 3,
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "web_search", "web_search": {"enable": False}}],
+            "meta": {"bot_name": "a", "bot_info": "b", "user_name": "c", "user_info": "d"},
+            "thinking": {"type": "disabled"},
+            "stream": True,
+        },
+    ),
+    (
+        INVOKE,
+        {
+            "prompt": [{"role": "user", "content": "x"}],
+            "meta": {"bot_name": "a", "user_name": "c"},
+            "ref": {"enable": False},
+            "max_tokens": 3,
+            "return_type": "text",
+        },
+    ),
 )
 VALUES = st.recursive(
     st.none()
