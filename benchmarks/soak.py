@@ -2,11 +2,11 @@
 
     python benchmarks/soak.py [--streams 200] [--minutes 10] [--seed 0]
 
-Starts `chatglm serve` with the demo model, API keys, limits and a JSON log. So many clients at a time ask it in all its
-dialects (OpenAI, Anthropic, ZhipuAI v3 and v4, api.py) for dialogues, tool calls, JSON that follows a schema, plain
-completions and answers for later, as streams and whole; some go away in the middle of an answer or before it, some send
-what is wrong, and some what is meant to hurt (`tests/hostile.py`). Some of the keys have limits. At the end it must
-hold that
+Starts `chatglm serve` with the demo model, two tiny encoders, API keys, limits and a JSON log. So many clients at a
+time ask it in all its dialects (OpenAI, Anthropic, ZhipuAI v3 and v4, api.py) for dialogues, tool calls, JSON that
+follows a schema, plain completions, stored responses, embeddings, rerank and answers for later, as streams and whole;
+some go away in the middle of an answer or before it, some send what is wrong, and some what is meant to hurt
+(`tests/hostile.py`). Some of the keys have limits. At the end it must hold that
 
 - nothing failed: every answer is whole, what was wrong got its 4xx, and the only other refusal is 429, for want of room
   or because of a limit of the client's own key; hostile requests got an answer or a refusal of theirs, and the process
@@ -54,10 +54,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from hostile import ALLOWED
 from hostile import requests as hostile_requests
+from tiny_encoders import make_bare, make_reranker
 
 COMMAND = shutil.which("chatglm", path=str(Path(sys.executable).parent)) or "chatglm"
 CHAT, TEXT, LEGACY = "/v1/chat/completions", "/v1/completions", "/"
-MESSAGES = "/v1/messages"
+MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
+EMBEDDINGS, RERANK = "/v1/embeddings", "/v1/rerank"
 V3, V3_STREAM = (f"/api/paas/v3/model-api/demo/{way}" for way in ("invoke", "sse-invoke"))
 V3_LATER = "/api/paas/v3/model-api/demo/async-invoke"
 V4, V4_LATER = "/api/paas/v4/chat/completions", "/api/paas/v4/async/chat/completions"
@@ -65,6 +67,8 @@ ROUTES = {
     CHAT: ("openai", CHAT),
     TEXT: ("openai", TEXT),
     LEGACY: ("legacy", LEGACY),
+    **{path: ("openai", path) for path in (RESPONSES, EMBEDDINGS)},
+    RERANK: ("rerank", RERANK),
     MESSAGES: ("anthropic", MESSAGES),
     **{path: ("zhipu-v3", path.replace("/demo/", "/{model}/")) for path in (V3, V3_STREAM, V3_LATER)},
     V4: ("zhipu-v4", V4),
@@ -98,6 +102,7 @@ PLACE = {
     "additionalProperties": False,
 }
 HOSTILE = [one for one in hostile_requests() if one.model in ("", "demo")]
+LAST = "the last response that this key has stored"
 MOST_ANSWERS = 2048  # that a hostile request may get
 QUESTIONS = ("你好", "你是谁？", "北京的天气怎么样？", "给我讲一个故事。", "1+1等于几？", "Hello!", "写一首诗吧", "🙂")
 
@@ -127,7 +132,8 @@ def draw(rng: random.Random) -> Ask:
     """A request of some kind."""
     kinds = ("chat", "dialogue", "many", "tools", "schema", "text", "legacy", "wrong", "flood", "hostile")
     kinds += ("messages", "messages with tools", "v3", "v3 streamed", "v3 later", "v4", "v4 later")
-    (kind,) = rng.choices(kinds, (6, 4, 2, 3, 2, 3, 2, 5, 0.1, 1, 3, 2, 2, 2, 0.5, 3, 0.5))
+    kinds += ("responses", "embeddings", "rerank")
+    (kind,) = rng.choices(kinds, (6, 4, 2, 3, 2, 3, 2, 5, 0.1, 1, 3, 2, 2, 2, 0.5, 3, 0.5, 3, 2, 1))
     body: dict[str, Any] = {"model": "demo", "stream": rng.random() < 0.7, "max_tokens": rng.randrange(4, 48)}
     if body["stream"]:
         body["stream_options"] = {"include_usage": True}
@@ -138,6 +144,7 @@ def draw(rng: random.Random) -> Ask:
     if rng.random() < 0.15:
         body |= {"repetition_penalty": 1.1, "min_tokens": 3}
     said = [{"role": "user", "content": rng.choice(QUESTIONS)}]
+    asked: dict[str, Any]
     match kind:
         case "chat":
             if rng.random() < 0.2:
@@ -182,9 +189,23 @@ def draw(rng: random.Random) -> Ask:
                 body["tools"][0].pop("parameters")
                 body["tool_choice"] = {"type": rng.choice(("auto", "any"))}
             return Ask(kind, MESSAGES, {**body, "messages": said})
+        case "responses":
+            asked = {"model": "demo", "input": said[0]["content"], "max_output_tokens": body["max_tokens"]}
+            asked |= {"stream": body["stream"], "store": rng.random() < 0.5}
+            if rng.random() < 0.3:
+                asked["previous_response_id"] = LAST
+            if rng.random() < 0.3:
+                asked["tools"] = [{"type": "function", **WEATHER}]
+            return Ask(kind, RESPONSES, asked)
+        case "embeddings":
+            texts = [rng.choice(QUESTIONS) * rng.randrange(1, 4) for _ in range(rng.randrange(1, 9))]
+            return Ask(kind, EMBEDDINGS, {"model": "tiny", "input": texts}, answers=0)
+        case "rerank":
+            documents = [rng.choice(QUESTIONS) for _ in range(rng.randrange(1, 9))]
+            return Ask(kind, RERANK, {"model": "sorter", "query": "天气", "documents": documents}, answers=0)
         case "v3" | "v3 streamed" | "v3 later":
             path = {"v3": V3, "v3 streamed": V3_STREAM, "v3 later": V3_LATER}[kind]
-            asked: dict[str, Any] = {"prompt": said, "max_tokens": body["max_tokens"], "return_type": "text"}
+            asked = {"prompt": said, "max_tokens": body["max_tokens"], "return_type": "text"}
             if rng.random() < 0.3:
                 names = {"bot_name": "小智", "bot_info": "一个机器人", "user_name": "我", "user_info": "一个人"}
                 asked["meta"] = names
@@ -223,6 +244,11 @@ def draw(rng: random.Random) -> Ask:
         (V3, {"prompt": 5}, 400),
         (V3_STREAM, {"prompt": []}, 400),
         (V3_LATER, {"prompt": said, "temperature": "hot"}, 400),
+        (RESPONSES, {"model": "demo"}, 400),
+        (RESPONSES, {"model": "demo", "input": "?", "previous_response_id": "resp_none"}, 400),
+        (EMBEDDINGS, {"model": "tiny", "input": []}, 400),
+        (EMBEDDINGS, {"model": "none", "input": "?"}, 404),
+        (RERANK, {"model": "sorter", "query": "?", "documents": []}, 400),
         (CHAT, b"", 401),
         (MESSAGES, b"", 401),
         (V4, b"", 401),
@@ -241,6 +267,7 @@ class Counts:
         refused: by (key, status), what the keys refused.
         keys: requests by (key, whether it had a status), those for answers of earlier requests among them.
         key_tokens: of whole answers, by (key, prompt or completion).
+        stored: of each key, the id of a response that the server keeps.
         reasons: of whole answers; how they ended.
         tokens: (prompt, completion) of whole requests, as their usage says.
         left: answers that nobody waited for, at most and at least so many begun.
@@ -254,6 +281,7 @@ class Counts:
     refused: Counter[tuple[str, int]] = field(default_factory=Counter)
     keys: Counter[tuple[str, bool]] = field(default_factory=Counter)
     key_tokens: Counter[tuple[str, str]] = field(default_factory=Counter)
+    stored: dict[str, str] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -289,6 +317,20 @@ class Said:
         if usage := event.get("usage"):
             self.tokens = usage["prompt_tokens"], usage["completion_tokens"]
 
+    def take_response(self, event: dict[str, Any]) -> None:
+        """An event, or a whole response, of OpenAI's newer interface."""
+        if event.get("type") == "error":
+            self.error = event
+            return
+        response = event.get("response", event)
+        if response.get("status") == "failed":
+            self.error = response["error"]
+        elif response.get("status") in ("completed", "incomplete"):
+            called = any(item["type"] == "function_call" for item in response["output"])
+            whole = response["status"] == "completed"
+            self.reasons[("tool_calls" if called else "stop") if whole else "length"] += 1
+            self.tokens = response["usage"]["input_tokens"], response["usage"]["output_tokens"]
+
     def take_message(self, event: dict[str, Any]) -> None:
         """An event, or a whole message, of Anthropic's."""
         if event.get("type") == "error":
@@ -312,6 +354,9 @@ class Said:
         self.tokens = data["usage"]["prompt_tokens"], data["usage"]["completion_tokens"]
 
 
+_LAST_EVENTS = ("message_stop", "response.completed", "response.incomplete", "response.failed")
+
+
 async def events(answer: httpx.Response, path: str, said: Said) -> AsyncIterator[None]:
     """Read a stream: one item an event. Ends with the dialect's end, or raises."""
     name = ""
@@ -328,9 +373,9 @@ async def events(answer: httpx.Response, path: str, said: Said) -> AsyncIterator
         elif kind == "data" and data.strip() == "[DONE]":
             return
         elif kind == "data":
-            (said.take_message if path == MESSAGES else said.take)(json.loads(data))
+            {MESSAGES: said.take_message, RESPONSES: said.take_response}.get(path, said.take)(json.loads(data))
             yield
-            if said.error is not None or name == "message_stop":
+            if said.error is not None or name in _LAST_EVENTS:
                 return
     raise ValueError("the stream broke off")
 
@@ -403,15 +448,28 @@ def check_chat(kind: str, choice: dict[str, Any], message: dict[str, Any]) -> No
             raise ValueError(f"no arguments of get_weather: {call}")
 
 
+def check_encoded(asked: Any, found: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: there are not as many vectors, or scores, as texts.
+    """
+    texts, made = (asked["input"], found["data"]) if "input" in asked else (asked["documents"], found["results"])
+    if sorted(one["index"] for one in made) != list(range(len(texts))):
+        raise ValueError(f"{len(texts)} texts were given: {found}")
+
+
 async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | None, counts: Counts) -> bool:
     """Send it and read what comes; go away after `leave` events (0: at once), if that is not None.
 
     Returns:
         whether the key had reached a limit.
     """
-    data = ask.body if isinstance(ask.body, bytes) else json.dumps(ask.body).encode()
-    streaming = isinstance(ask.body, dict) and bool(ask.body.get("stream") or ask.path == V3_STREAM)
     key = "none" if ask.status == 401 else key
+    body = ask.body
+    if isinstance(body, dict) and body.get("previous_response_id") == LAST:
+        body = {**body, "previous_response_id": counts.stored.get(key)}
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    streaming = isinstance(ask.body, dict) and bool(ask.body.get("stream") or ask.path == V3_STREAM)
     begin = time.monotonic()
     answer = None
     try:
@@ -471,6 +529,13 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
                 said.take_message(found)
             elif ask.path == V3:
                 said.take_invoke(found["data"])
+            elif ask.path == RESPONSES:
+                said.take_response(found)
+                if ask.body["store"]:
+                    counts.stored[key] = found["id"]
+            elif ask.path in (EMBEDDINGS, RERANK):
+                check_encoded(ask.body, found)
+                said.tokens = found["usage"]["total_tokens"], 0
             else:
                 said.take(found)
             if ask.path == CHAT:
@@ -497,7 +562,7 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
         counts.reasons += said.reasons
         counts.kinds[ask.kind] += 1
         prompt, completion = said.tokens
-        counts.prompt_tokens += prompt
+        counts.prompt_tokens += prompt if ask.answers else 0
         counts.completion_tokens += completion
         counts.key_tokens[key, "prompt"] += prompt
         counts.key_tokens[key, "completion"] += completion
@@ -554,7 +619,9 @@ def served(folder: Path) -> Iterator[tuple[int, str]]:
     """A server with the demo model: process and address. What it says goes to `log` in the folder."""
     log, keys = folder / "log", folder / "keys.yaml"
     keys.write_text(yaml.safe_dump({"keys": list(KEYS)}), "utf-8")
+    tiny, sorter = make_bare(folder / "tiny"), make_reranker(folder / "sorter")
     options = ["--port", "0", "--name", "demo", "--keys", str(keys), "--home", str(folder / "home")]
+    options += ["--embedding", f"tiny={tiny}", "--rerank", f"sorter={sorter}"]
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(
             [COMMAND, "serve", *options, "--quiet", "--log-format", "json"],
