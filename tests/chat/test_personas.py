@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatglm.assistant import Assistant, RemoteAssistant
+from chatglm.assistant import Assistant
 from chatglm.chat.formats import chat_format
 from chatglm.chat.messages import Message
-from chatglm.chat.personas import Persona, one_line, staged
+from chatglm.chat.personas import Persona, one_line
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.loading import AutoTokenizer
 from conftest import VERSIONS
@@ -101,13 +101,3 @@ def test_the_bot_does_not_speak_for_the_user(formats) -> None:
             assert answer.finish.reason == "stop"
             assert assistant.count(ASKED, persona=SU) == len(engine.asked[0].ids) == answer.finish.usage.prompt_tokens
             assert engine.asked[0].ids == write.form.with_persona(SU).prompt(ASKED)
-
-
-def test_a_remote_model_is_told_in_a_system_message() -> None:
-    assert list(staged(ASKED, SU)) == [Message("system", TOLD), *ASKED]
-    from chatglm.assistant.base import Ask
-
-    remote = RemoteAssistant("http://127.0.0.1:1/v1", "m")
-    body = remote._body(Ask.of(ASKED, {"persona": SU}))
-    assert body["messages"] == [{"role": "system", "content": TOLD}, {"role": "user", "content": "你好"}]
-    remote.close()

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from chatglm.assistant import Answer, RemoteAssistant, TextDelta
-from chatglm.chat.messages import ToolCall
+from chatglm.chat.messages import Message, ToolCall
+from chatglm.chat.personas import Persona
 from chatglm.errors import ContextError, InputError, ServiceError, UnsupportedError
+from scripted import Writer
 
 
 class Scripted:
@@ -213,3 +215,12 @@ def test_a_prompt_that_is_not_given_back_is_refused(server: Scripted, remote: Re
         server.lines = [wrong]
         with pytest.raises(ServiceError, match="completions"):
             list(remote.stream_text("p", params={"prompt_logprobs": 0}))
+
+
+def test_a_persona_goes_in_a_system_message(over: Any, write: Writer) -> None:
+    url, engine = over(write.say("好"))
+    persona = Persona("苏梦远", "歌手", "陆星辰")
+    with RemoteAssistant(f"{url}/v1", "demo") as assistant:
+        assert assistant.reply("你好", persona=persona).content == "好"
+    told = Message("system", "请你扮演苏梦远。歌手。和你对话的是陆星辰。")
+    assert engine.asked[0].ids == write.form.prompt([told, Message("user", "你好")])
