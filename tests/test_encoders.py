@@ -194,8 +194,22 @@ def test_limits_of_a_request(tmp_path: Path) -> None:
                 embed(encoder, texts)
         encoder.tokenizer.longest = 1000
         encoder.tokenizer._tokenizer.enable_truncation(1000)
-        with pytest.raises(InputError, match="one request may have 300,000"):
+        with pytest.raises(InputError, match="has more than 300,000 tokens"):
             embed(encoder, ["x " * 900] * 400)
+
+
+def test_long_texts_are_bounded_before_they_are_tokenised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Embedder.load(make_sentence(tmp_path / "m")) as encoder:
+        short, long = "你好 " * 40, "你好 " * 40 + "x" * 5000
+        found = asyncio.run(encoder.embed([long, "a", short]))
+        assert found.vectors[0] == found.vectors[2]
+        assert found.cut == (0, 2)
+        with pytest.raises(InputError, match="prompt: has 2,000,000 characters"):
+            encoder.tokenizer.encode("x" * 2_000_000)
+        # What is tokenised together does not matter.
+        whole = asyncio.run(encoder.embed(TEXTS))
+        monkeypatch.setattr("chatglm.encoders.tokens._AT_A_TIME", 5)
+        assert asyncio.run(encoder.embed(TEXTS)) == whole
 
 
 @pytest.mark.parametrize("kind", KINDS)

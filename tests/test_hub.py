@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -21,12 +22,14 @@ import chatglm
 from chatglm import hub
 from chatglm.chat.generations import read_generation
 from chatglm.cli import main
+from chatglm.encoders import Embedder
 from chatglm.errors import CheckpointError, InputError
 from chatglm.hub import downloads
 from chatglm.kernels import native
 from chatglm.loading import AutoTokenizer, load_parts
 from chatglm.models.checkpoint import check_folder
 from fake_hub import FakeHub, commit_of, digest_of, fake_hub
+from tiny_encoders import make_sentence
 
 TRAP = b"import pathlib\npathlib.Path('sprung').touch()\n"
 ID = "THUDM/chatglm3-6b"
@@ -604,3 +607,39 @@ def test_options_of_a_model(command: Any, small: Path, monkeypatch: pytest.Monke
         with pytest.raises(InputError, match="device 'cuda:77' cannot be used") as caught:
             attempt()
         assert "\n" not in str(caught.value)
+
+
+# Encoders of texts
+
+
+def test_an_encoder(server: FakeHub, cache: Path, tmp_path: Path) -> None:
+    """All parts that `modules.json` names, and nothing else."""
+    folder = make_sentence(tmp_path / "m", dense=8, prompts={"query": "q "})
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    server.repositories["org/texts"] = {**files, "onnx/model.onnx": b"x" * 5000, "modeling.py": TRAP}
+    with Embedder.load("org/texts") as encoder, Embedder.load(folder) as expected:
+        assert encoder.dimensions == 8
+        assert asyncio.run(encoder.embed(["你好"])) == asyncio.run(expected.embed(["你好"]))
+    assert not server.asked("onnx")
+    assert not server.asked(".py")
+    server.down = True
+    server.requests.clear()
+    with Embedder.load("org/texts") as encoder:  # from the cache
+        assert encoder.prompts == ("query",)
+    assert not server.requests
+    server.down = False
+    assert hub.download("org/texts", tmp_path / "target") == tmp_path / "target"
+    with Embedder.load(tmp_path / "target") as encoder:
+        assert encoder.dimensions == 8
+
+
+def test_an_encoder_that_is_not_whole(server: FakeHub, cache: Path, tmp_path: Path) -> None:
+    folder = make_sentence(tmp_path / "m", dense=8)
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    server.repositories["org/texts"] = {name: data for name, data in files.items() if name != "1_Pooling/config.json"}
+    with pytest.raises(CheckpointError, match=r"1_Pooling/config\.json: no such file"):
+        Embedder.load("org/texts")
+    outside = files["modules.json"].replace(b'"1_Pooling"', b'"../Pooling"')
+    server.repositories["org/others"] = {**files, "modules.json": outside}
+    with pytest.raises(CheckpointError, match="without a valid `path` and `type`"):
+        Embedder.load("org/others")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Shelf:
         self.broken: set[str] = set()
         self.gates: dict[str, threading.Event] = {}
         self.engines: dict[str, ScriptedEngine] = {}
+        self.made: dict[str, weakref.ref[Assistant]] = {}
 
     def source(self, name: str, text: str | None = None, **options: Any) -> Source:
         def load() -> BaseAssistant:
@@ -48,6 +50,7 @@ class Shelf:
             engine = ScriptedEngine(self.write.say(text or name), context=512, delay=options.get("delay", 0.0))
             self.engines[name] = engine
             assistant = Assistant(self.write.form, engine)  # type: ignore[arg-type]
+            self.made[name] = weakref.ref(assistant)
             close = assistant.close
 
             def closed() -> None:
@@ -153,6 +156,7 @@ def test_an_idle_model_is_unloaded_and_comes_back(shelf: Shelf) -> None:
         assert said(url, "c") == "c"
         assert said(url, "b") == "b"
         until(lambda: {"close a", "close b"} <= {*shelf.events})
+        until(lambda: shelf.made["b"]() is None)  # nothing keeps it
         assert httpx.get(f"{url}/health").json() == {"status": "ok"}
         assert "chatglm_engine_running{" in httpx.get(f"{url}/metrics").text
         assert said(url, "b") == "b"

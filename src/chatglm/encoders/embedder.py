@@ -17,14 +17,13 @@ from chatglm import hub
 from chatglm.encoders.batches import Batches, EncoderStats
 from chatglm.encoders.folder import read_encoder
 from chatglm.encoders.parts import behind, dtype_of, pad, transformer
-from chatglm.encoders.tokens import Row, Tokens
+from chatglm.encoders.tokens import MAX_TOKENS, Row, Tokens
 from chatglm.errors import InputError, UnsupportedError
 
 __all__ = ["Embedder", "Embeddings"]
 
 MAX_TEXTS = 2048
-MAX_TOKENS = 300_000
-"""Of one request. Both are OpenAI's limits."""
+"""Of one request, as OpenAI has it."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +158,8 @@ class Embedder:
         total = sum(len(row.ids) for row in rows)
         if total > MAX_TOKENS:
             raise InputError(
-                f"{field}: has {total:,} tokens; one request may have {MAX_TOKENS:,}. Send the texts in several "
-                "requests."
+                f"{field}: has more than {MAX_TOKENS:,} tokens, which is the most for one request. Send the texts in "
+                "several requests."
             )
         return rows
 

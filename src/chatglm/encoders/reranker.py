@@ -16,13 +16,12 @@ from chatglm import hub
 from chatglm.encoders.batches import Batches, EncoderStats
 from chatglm.encoders.folder import read_encoder
 from chatglm.encoders.parts import classifier, dtype_of, pad
-from chatglm.encoders.tokens import Row, Tokens
+from chatglm.encoders.tokens import MAX_TOKENS, Row, Tokens
 from chatglm.errors import InputError
 
 __all__ = ["Reranker", "Scores"]
 
 MAX_DOCUMENTS = 2048
-MAX_TOKENS = 300_000
 """Of one request."""
 
 
@@ -98,14 +97,12 @@ class Reranker:
             raise InputError("query: is empty; there is nothing to compare with")
         if not documents or len(documents) > MAX_DOCUMENTS:
             raise InputError(f"documents: has {len(documents)} entries; from 1 to {MAX_DOCUMENTS:,} are supported")
-        if len(query) * len(documents) > MAX_TOKENS * 100:
-            raise InputError("query: is too long for so many documents; send them in several requests")
         rows = await asyncio.to_thread(self.tokenizer.pairs, query, documents)
         total = sum(len(row.ids) for row in rows)
         if total > MAX_TOKENS:
             raise InputError(
-                f"documents: have {total:,} tokens with the query; one request may have {MAX_TOKENS:,}. Send them in "
-                "several requests."
+                f"documents: have, with the query, more than {MAX_TOKENS:,} tokens, which is the most for one request. "
+                "Send them in several requests."
             )
         values = await asyncio.wrap_future(self._batches.submit(rows, client))
         return Scores(tuple(values[:, 0].tolist()), total, tuple(number for number, row in enumerate(rows) if row.cut))

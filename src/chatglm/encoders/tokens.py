@@ -9,7 +9,14 @@ from typing import Any
 from chatglm.encoders.folder import EncoderFolder
 from chatglm.errors import CheckpointError, InputError, TokenizerError
 
-__all__ = ["Row", "Tokens"]
+__all__ = ["MAX_TOKENS", "Row", "Tokens"]
+
+MAX_TOKENS = 300_000
+"""Of one request, as OpenAI has it."""
+_CHARACTERS = 100
+"""For each token that fits, the most characters of a text that are looked at."""
+_AT_A_TIME = 1 << 18  # characters that are tokenised together
+_LONGEST_TEXT = 1 << 20  # characters of a text whose ids are wanted whole
 
 _CLASSES = {
     "bert": "BertTokenizer",
@@ -95,15 +102,33 @@ class Tokens:
         if prompt:
             ids = self._tokenizer.encode(prompt).ids
             length = len(ids) - (self._end is not None and ids[-1:] == [self._end])
-        return self._rows([prompt + text for text in texts], length)
+        most = self.longest * _CHARACTERS
+        return self._rows(
+            [(prompt + text)[:most] for text in texts], [len(prompt + text) > most for text in texts], length
+        )
 
     def pairs(self, first: str, others: Sequence[str]) -> list[Row]:
         """A row for each pair of `first` and another text. The longer of the two is cut first."""
-        return self._rows([(first, other) for other in others])
+        most = self.longest * _CHARACTERS
+        pairs = [(first[:most], other[:most]) for other in others]
+        return self._rows(pairs, [max(len(first), len(other)) > most for other in others])
 
-    def _rows(self, given: Sequence[Any], prompt: int = 0) -> list[Row]:
-        found = self._tokenizer.encode_batch_fast(given)
-        return [Row(self._plain_ids(one), one.type_ids, prompt, bool(one.overflowing)) for one in found]
+    def _rows(self, given: Sequence[Any], cut: Sequence[bool], prompt: int = 0) -> list[Row]:
+        """A few at a time: what the tokenizer makes of a text, before it is cut, is many times larger. Ends early when
+        there are more tokens than a request may have.
+        """
+        rows: list[Row] = []
+        total = start = 0
+        while start < len(given) and total <= MAX_TOKENS:
+            size, end = 0, start
+            while end < len(given) and (end == start or size < _AT_A_TIME):
+                size += sum(map(len, given[end])) if isinstance(given[end], tuple) else len(given[end])
+                end += 1
+            for one, shortened in zip(self._tokenizer.encode_batch_fast(given[start:end]), cut[start:end], strict=True):
+                rows.append(Row(self._plain_ids(one), one.type_ids, prompt, bool(one.overflowing) or shortened))
+                total += len(one.ids)
+            start = end
+        return rows
 
     def _plain_ids(self, encoding: Any) -> list[int]:
         """XLM-R's vocabulary has the names of control tokens among its pieces of text: in a text they are unknown."""
@@ -135,7 +160,13 @@ class Tokens:
         return Row(kept, [0] * len(kept), cut=len(kept) < len(ids))
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """A text's ids, not cut; with or without the control tokens around it."""
+        """A text's ids, not cut; with or without the control tokens around it.
+
+        Raises:
+            InputError: the text is very long.
+        """
+        if len(text) > _LONGEST_TEXT:
+            raise InputError(f"prompt: has {len(text):,} characters; at most {_LONGEST_TEXT:,} are supported")
         found = self._tokenizer.encode(text, add_special_tokens=False)
         ids = self._plain_ids(found)
         for more in found.overflowing:

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chatglm.assistant import Assistant, BaseAssistant
 from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import ChatGLMError, EngineError, InputError, UnsupportedError
+from chatglm.serving import memory
 from chatglm.serving.failures import ModelLoadError, NotFoundError
 
 __all__ = ["Catalog", "Holder", "Kind", "Leases", "Model", "Offer", "Source"]
@@ -395,7 +396,7 @@ class Catalog:
         log.info("model %s is unloaded", holder.source.name)
         await _in_thread(model.close)
         del model
-        gc.collect()
+        await _in_thread(_give_back)
 
     def _watch(self, holder: Holder) -> None:
         """Unload a model when it has been idle long enough."""
@@ -444,6 +445,12 @@ class Leases:
 
 def _loaded_by_others() -> Model:
     raise EngineError("a model that others loaded is never loaded here")
+
+
+def _give_back() -> None:
+    """Let go of what refers to itself, and give free memory back to the system."""
+    gc.collect()
+    memory.release()
 
 
 def _size(count: int) -> str:
