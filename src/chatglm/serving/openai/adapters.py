@@ -49,7 +49,7 @@ def add_adapters(routes: APIRouter, service: Service) -> None:
         if service.keys is None and not _is_local(request):
             raise ForbiddenError("adapters are loaded and unloaded from this machine only, or with an API key that may")
 
-    @routes.post("/load_lora_adapter", response_class=PlainTextResponse, responses=_REFUSALS)
+    @routes.post("/load_lora_adapter", response_class=Response, responses=_REFUSALS)
     async def load(body: LoadAdapterRequest, request: Request) -> Response:
         """Load a LoRA adapter under a name of its own. Requests that run go on."""
         permit(request)
@@ -64,7 +64,7 @@ def add_adapters(routes: APIRouter, service: Service) -> None:
             raise InputError(f"lora_path: {error}") from error
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
-    @routes.post("/unload_lora_adapter", response_class=PlainTextResponse, responses=_REFUSALS)
+    @routes.post("/unload_lora_adapter", response_class=Response, responses=_REFUSALS)
     async def unload(body: UnloadAdapterRequest, request: Request) -> Response:
         """Take an adapter away, as soon as no request uses it any more."""
         permit(request)
