@@ -471,7 +471,7 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     streaming = isinstance(ask.body, dict) and bool(ask.body.get("stream") or ask.path == V3_STREAM)
     begin = time.monotonic()
-    answer = None
+    answer, told = None, False
     try:
         sending = client.build_request("POST", ask.path, content=data, headers=headers_of(ask.path, key))
         answer = await client.send(sending, stream=True)
@@ -490,6 +490,7 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
                 counts.failures.append(f"{ask.kind}: refused with {meant} for the key {key}: {whole[:200]!r}")
             return meant == 429
         counts.statuses[ask.path, meant] += 1
+        told = True
         if ask.hostile:
             counts.perhaps += ask.answers
             if status not in ALLOWED:
@@ -567,9 +568,9 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
         counts.key_tokens[key, "prompt"] += prompt
         counts.key_tokens[key, "completion"] += completion
     except asyncio.CancelledError:
-        if answer is None:
+        if not told:
             counts.unknown[ask.path] += 1
-            counts.keys[key, False] += 1
+            counts.keys[key, False] += answer is None
             counts.perhaps += ask.answers
         elif ask.hostile or ask.later:
             counts.perhaps += ask.answers

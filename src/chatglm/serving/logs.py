@@ -193,11 +193,11 @@ def configure(style: Literal["text", "json"], descriptor: int = 2) -> LineWriter
     """Send the server's logs to a file descriptor.
 
     Returns:
-        The handler of the loggers `chatglm` and `uvicorn`; close it at the end.
+        The handler of the loggers `chatglm`, `uvicorn` and `asyncio`; close it at the end.
     """
     handler = LineWriter(descriptor)
     handler.setFormatter(_JSONFormatter() if style == "json" else _TextFormatter())
-    for name in ("chatglm", "uvicorn"):
+    for name in ("chatglm", "uvicorn", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.propagate = False
