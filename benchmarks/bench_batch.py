@@ -24,9 +24,9 @@ from typing import Any
 from common import machine
 
 from chatglm.assistant import Assistant
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.app import create_app
-from chatglm.serving.batch_files import Book, answer_lines
-from chatglm.serving.callers import Caller
+from chatglm.serving.stored.batch_files import Book, answer_lines
 
 CHAT = "/v1/chat/completions"
 

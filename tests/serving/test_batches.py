@@ -14,10 +14,10 @@ import openai
 import pytest
 
 from chatglm.assistant import Assistant
-from chatglm.serving import background, files
 from chatglm.serving.connections import Server
-from chatglm.serving.files import FileLimits
 from chatglm.serving.service import Service
+from chatglm.serving.stored import background, files
+from chatglm.serving.stored.files import FileLimits
 from scripted import ScriptedEngine, Writer
 from server import serving
 

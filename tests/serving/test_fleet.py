@@ -21,8 +21,8 @@ import pytest
 from chatglm.assistant import Assistant, Finish, RemoteAssistant, RemoteFleet, TextDelta
 from chatglm.assistant.fleet import Breaker, Checks
 from chatglm.errors import InputError, QueueFullError, ServiceError, UnsupportedError
-from chatglm.serving.key_sources import KeyFile
-from chatglm.serving.keys import Keyring
+from chatglm.serving.access.key_sources import KeyFile
+from chatglm.serving.access.keys import Keyring
 from scripted import ScriptedEngine, Writer
 from server import serving
 

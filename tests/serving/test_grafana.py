@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from chatglm.assistant import Assistant
-from chatglm.serving.key_sources import Texts
-from chatglm.serving.keys import Keyring
+from chatglm.serving.access.key_sources import Texts
+from chatglm.serving.access.keys import Keyring
 from chatglm.serving.metrics import Metrics
 from chatglm.serving.records import Record
 from scripted import ScriptedEngine, Writer

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatglm.serving.access.key_sources import KeyStore, Texts
+from chatglm.serving.access.keys import Keyring
 from chatglm.serving.failures import AuthenticationError
-from chatglm.serving.key_sources import KeyStore, Texts
-from chatglm.serving.keys import Keyring
 
 NOW = 1_800_000_000.0
 ALICE, BOB, PLAIN = "alice.0123456789abcdef", "bob.fedcba9876543210", "no-dot-in-this-key"
@@ -157,7 +157,7 @@ def test_other_tokens_are_refused_with_the_reason(token: str, code: str, words: 
 
 
 def test_a_token_of_a_removed_key_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    monkeypatch.setattr("chatglm.serving.access.keys._LOOK", 0.0)
     store = KeyStore(tmp_path)
     key, text = store.add("alice")
     keys = Keyring([KeyStore(tmp_path)], clock=lambda: NOW)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from chatglm.assistant import Assistant
 from chatglm.errors import InputError, OutputError
+from chatglm.serving.access.key_sources import KeyFile, KeyStore, Texts, written
+from chatglm.serving.access.keys import Key, Keyring
 from chatglm.serving.failures import AuthenticationError
-from chatglm.serving.key_sources import KeyFile, KeyStore, Texts, written
-from chatglm.serving.keys import Key, Keyring
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -166,7 +166,7 @@ def test_figures_may_be_open(write: Writer) -> None:
 
 
 def test_a_removed_key_is_refused_soon(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    monkeypatch.setattr("chatglm.serving.access.keys._LOOK", 0.0)
     source = Fixed({"key": ALICE}, {"key": BOB})
     keys = Keyring([source])
     with server(write, keys) as client:
@@ -269,7 +269,7 @@ def test_files_with_something_wrong(tmp_path: Path, name: str, text: str, words:
 def test_a_file_is_read_again_and_a_broken_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    monkeypatch.setattr("chatglm.serving.access.keys._LOOK", 0.0)
     file = tmp_path / "keys.txt"
     file.write_text(ALICE, "utf-8")
     keys = Keyring([KeyFile(file)])
@@ -311,7 +311,7 @@ def test_made_keys_are_stored_without_their_secrets(tmp_path: Path) -> None:
 
 
 def test_servers_notice_keys_that_are_made_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    monkeypatch.setattr("chatglm.serving.access.keys._LOOK", 0.0)
     keys, other = Keyring([KeyStore(tmp_path)]), KeyStore(tmp_path)
     sent: list[tuple[bytes, bytes]] = []
     for name in ("first", "second"):

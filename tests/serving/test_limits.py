@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatglm.assistant import Assistant
+from chatglm.serving.access.callers import Caller
+from chatglm.serving.access.key_sources import written
+from chatglm.serving.access.keys import Key, Keyring
+from chatglm.serving.access.limits import Bucket, RateLimits, _duration
 from chatglm.serving.app import create_app
-from chatglm.serving.callers import Caller
 from chatglm.serving.failures import RateLimitError
-from chatglm.serving.key_sources import written
-from chatglm.serving.keys import Key, Keyring
-from chatglm.serving.limits import Bucket, RateLimits, _duration
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -296,7 +296,7 @@ def test_a_request_that_takes_too_long_is_ended(write: Writer, stream: bool) -> 
 
 
 def test_tasks_keep_to_the_key_that_made_them(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatglm.serving.keys._LOOK", 0.0)
+    monkeypatch.setattr("chatglm.serving.access.keys._LOOK", 0.0)
     source = Fixed(
         {"key": ALICE, "name": "alice", "models": ["demo"], "tokens_per_minute": 6000}, {"key": BOB, "name": "bob"}
     )

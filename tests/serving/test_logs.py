@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from chatglm.assistant import Assistant
 from chatglm.serving import logs
-from chatglm.serving.key_sources import written
-from chatglm.serving.keys import Keyring
+from chatglm.serving.access.key_sources import written
+from chatglm.serving.access.keys import Keyring
 from chatglm.serving.logs import LineWriter
 from scripted import ScriptedEngine, Writer
 from server import serving

@@ -18,8 +18,8 @@ import pytest
 from chatglm.assistant import Assistant, BaseAssistant
 from chatglm.encoders import Embedder
 from chatglm.errors import CheckpointError, InputError
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.app import create_app
-from chatglm.serving.callers import Caller
 from chatglm.serving.catalog import Catalog, Source
 from scripted import ScriptedEngine, Writer
 from server import serving

@@ -22,10 +22,10 @@ from pydantic import BaseModel
 
 from chatglm.assistant import Assistant, RemoteAssistant
 from chatglm.errors import NumericalError
-from chatglm.serving.callers import Caller
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.failures import NotFoundError, PreviousResponseError
 from chatglm.serving.openai.responses_api.stored import Chain, ResponseLimits, Responses, Stored
-from chatglm.serving.storage import Storage
+from chatglm.serving.stored.storage import Storage
 from scripted import ScriptedEngine, Writer
 from server import serving
 

@@ -13,12 +13,12 @@ import pytest
 from chatglm.assistant import Assistant
 from chatglm.database import Database
 from chatglm.errors import InputError, OutputError, QueueFullError
-from chatglm.serving import background
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.app import create_app
-from chatglm.serving.callers import Caller
 from chatglm.serving.failures import NotFoundError
 from chatglm.serving.service import Service
-from chatglm.serving.tasks import Task, TaskLimits
+from chatglm.serving.stored import background
+from chatglm.serving.stored.tasks import Task, TaskLimits
 from scripted import ScriptedEngine, Writer
 
 ANN, BOB = Caller("ann", "a"), Caller("bob", "b")

@@ -19,7 +19,7 @@ import pytest
 
 from chatglm.assistant import Assistant
 from chatglm.cli import main
-from chatglm.serving import batch_files
+from chatglm.serving.stored import batch_files
 from server import serving
 
 

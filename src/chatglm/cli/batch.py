@@ -28,8 +28,8 @@ from chatglm.errors import DependencyError, InputError, ServiceError
 from chatglm.output import locked, reporting_disk_errors
 
 if TYPE_CHECKING:
-    from chatglm.serving.batch_files import Book, Send
     from chatglm.serving.bodies import Limits
+    from chatglm.serving.stored.batch_files import Book, Send
 
 _REMOTE_BYTES = 16 << 20  # of a line for a server
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from chatglm.serving.batch_files import Book
+        from chatglm.serving.stored.batch_files import Book
     except ImportError as error:
         raise DependencyError(f"{error.name} is needed for batches: pip install 'chatglm[serve]'") from None
     if not 1 <= arguments.concurrency <= 1000:
@@ -88,7 +88,7 @@ def _opened(name: str, output: Path, stack: contextlib.ExitStack) -> BinaryIO:
 async def _answer(arguments: argparse.Namespace, source: BinaryIO, book: Book) -> None:
     from tqdm import tqdm
 
-    from chatglm.serving.batch_files import answer_lines
+    from chatglm.serving.stored.batch_files import answer_lines
 
     async with _sender(arguments) as (send, limits):
         quiet = not sys.stderr.isatty()
@@ -108,10 +108,10 @@ def _count(source: BinaryIO) -> int | None:
 @contextlib.asynccontextmanager
 async def _sender(arguments: argparse.Namespace) -> AsyncIterator[tuple[Send, Limits]]:
     """What answers, and how large its requests may be."""
+    from chatglm.serving.access.callers import Caller
     from chatglm.serving.app import create_app
-    from chatglm.serving.batch_files import Servers
     from chatglm.serving.bodies import Limits
-    from chatglm.serving.callers import Caller
+    from chatglm.serving.stored.batch_files import Servers
 
     if urls := remote_urls(arguments):
         async with Servers(urls, arguments.remote_model, os.environ.get(REMOTE_KEY)) as servers:

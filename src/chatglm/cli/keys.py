@@ -19,8 +19,8 @@ from chatglm.errors import DependencyError, InputError, OutputError
 from chatglm.home import home_path
 
 if TYPE_CHECKING:
-    from chatglm.serving.key_sources import KeyStore
-    from chatglm.serving.keys import Key, Keyring
+    from chatglm.serving.access.key_sources import KeyStore
+    from chatglm.serving.access.keys import Key, Keyring
 
 __all__ = ["add_arguments", "add_keyring_arguments", "keyring_of", "run"]
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from chatglm.serving.key_sources import KeyStore
+        from chatglm.serving.access.key_sources import KeyStore
     except ImportError as error:
         raise DependencyError(f"{error.name} is needed for keys: pip install 'chatglm[serve]'") from None
     folder = arguments.home or home_path()
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace, store: KeyStore, folder: Path) -> None:
-    from chatglm.serving.key_sources import key_fields
+    from chatglm.serving.access.key_sources import key_fields
 
     given = {
         "name": arguments.name,
@@ -103,7 +103,7 @@ def _add(arguments: argparse.Namespace, store: KeyStore, folder: Path) -> None:
 
 def _expiry(text: str | None) -> float | None:
     """Unix seconds."""
-    from chatglm.serving.key_sources import key_fields
+    from chatglm.serving.access.key_sources import key_fields
 
     if text is None:
         return None
@@ -202,8 +202,8 @@ def keyring_of(arguments: argparse.Namespace, addresses: Sequence[socket.socket]
     Raises:
         InputError: a source of keys is wrong, or there are no keys and others than this machine reach the server.
     """
-    from chatglm.serving.key_sources import KeyFile, KeyStore, Texts
-    from chatglm.serving.keys import Keyring, Source
+    from chatglm.serving.access.key_sources import KeyFile, KeyStore, Texts
+    from chatglm.serving.access.keys import Keyring, Source
 
     if arguments.api_key is not None:
         raise InputError(

@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from chatglm.assistant import BaseAssistant
 from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
+from chatglm.serving.access.keys import Keyring
 from chatglm.serving.bodies import Limits
 from chatglm.serving.catalog import Catalog, Leases, Model
 from chatglm.serving.dialect import Dialect, spoken
@@ -27,7 +28,6 @@ from chatglm.serving.encoding import Encoder
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.front import OPEN, Front, hint
 from chatglm.serving.hints import DROPPED_HEADER, IGNORED_HEADER
-from chatglm.serving.keys import Keyring
 from chatglm.serving.pages import docs_page, start_page
 from chatglm.serving.records import REQUEST_ID
 from chatglm.serving.service import Service

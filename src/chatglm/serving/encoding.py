@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chatglm.encoders import Embedder, Embeddings, Reranker, Scores
-from chatglm.serving.callers import Caller
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.metrics import Metrics
 
 __all__ = ["Encoder", "ServedEmbedder", "ServedReranker"]

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.errors import ChatGLMError
 from chatglm.serving import records
+from chatglm.serving.access.callers import CALLER, CLIENT_HEADER, Caller
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.callers import CALLER, CLIENT_HEADER, Caller
 from chatglm.serving.failures import FAILURE, Failure, OverloadedError, ShuttingDownError, failure_of
 from chatglm.serving.logs import log_request
 from chatglm.serving.records import Record

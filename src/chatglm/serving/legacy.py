@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import InputError
-from chatglm.serving.callers import caller_of
+from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import Dialect, Strict, dialect_route, whole_of
 from chatglm.serving.failures import Failure
 from chatglm.serving.fields import OneOf, wrong

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.serving.callers import caller_of
+from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import Dialect, Strict, dialect_route, until_gone
 from chatglm.serving.failures import Failure
 from chatglm.serving.fields import OneOf, wrong

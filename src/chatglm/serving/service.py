@@ -14,20 +14,20 @@ from chatglm.assistant import BaseAssistant, Delta
 from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
 from chatglm.serving import records
-from chatglm.serving.background import BACKGROUND, Background
-from chatglm.serving.batches import Batches
+from chatglm.serving.access.callers import Caller
+from chatglm.serving.access.keys import ACTIONS, Key, Keyring
+from chatglm.serving.access.limits import RateLimits
 from chatglm.serving.bodies import Limits
-from chatglm.serving.callers import Caller
-from chatglm.serving.calls import Calls, Reply
 from chatglm.serving.catalog import Catalog, Kind, Offer
 from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
-from chatglm.serving.files import Files
-from chatglm.serving.keys import ACTIONS, Key, Keyring
-from chatglm.serving.limits import RateLimits
 from chatglm.serving.metrics import Metrics
-from chatglm.serving.storage import Storage
-from chatglm.serving.tasks import Tasks
+from chatglm.serving.stored.background import BACKGROUND, Background
+from chatglm.serving.stored.batches import Batches
+from chatglm.serving.stored.calls import Calls, Reply
+from chatglm.serving.stored.files import Files
+from chatglm.serving.stored.storage import Storage
+from chatglm.serving.stored.tasks import Tasks
 
 __all__ = ["OVERLOADED", "Drain", "Served", "Service"]
 

@@ -15,7 +15,7 @@ from chatglm.assistant import Assistant
 from chatglm.chat.messages import Message, ToolSpec
 from chatglm.encoders.tokens import Tokens
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.serving.callers import Caller, caller_of
+from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import Strict
 from chatglm.serving.hints import TOKENIZE
 from chatglm.serving.messages import ChatMessage, messages_of

@@ -12,8 +12,8 @@ from environments import SCRIPTS
 
 from chatglm.assistant import Assistant
 from chatglm.encoders import Embedder
-from chatglm.serving.key_sources import Texts
-from chatglm.serving.keys import Keyring
+from chatglm.serving.access.key_sources import Texts
+from chatglm.serving.access.keys import Keyring
 from server import serving
 from tiny_encoders import WIDTH, make_sentence
 

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.errors import InputError
+from chatglm.serving.access.callers import caller_of
 from chatglm.serving.anthropic.events import REQUEST_ID, Reply, events, render, request_id
 from chatglm.serving.anthropic.requests import FORMAT_FIELD, CountRequest, MessagesRequest
 from chatglm.serving.anthropic.responses import (
@@ -25,7 +26,6 @@ from chatglm.serving.anthropic.responses import (
     ModelResponse,
     ModelsResponse,
 )
-from chatglm.serving.callers import caller_of
 from chatglm.serving.catalog import Offer
 from chatglm.serving.dialect import Dialect, EventStream, all_of, dialect_route, first_of, note_unenforced
 from chatglm.serving.service import Service

@@ -11,7 +11,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
 from chatglm.errors import ChatGLMError, InputError, UnsupportedError
-from chatglm.serving.callers import caller_of
+from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import Strict
 from chatglm.serving.failures import ForbiddenError
 from chatglm.serving.openai.responses import ErrorResponse

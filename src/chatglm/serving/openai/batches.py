@@ -12,13 +12,13 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, BeforeValidator, Field
 
 from chatglm.serving import bodies
-from chatglm.serving.batches import Batch
-from chatglm.serving.callers import caller_of
+from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import wrong
-from chatglm.serving.files import PURPOSES, StoredFile
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
+from chatglm.serving.stored.batches import Batch
+from chatglm.serving.stored.files import PURPOSES, StoredFile
 
 __all__ = ["BatchBody", "BatchResponse", "add_batches", "add_begun_batches", "add_files", "refusals", "shown"]
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from chatglm.encoders import Embeddings
-from chatglm.serving.callers import caller_of
+from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import Strict, until_gone
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import EMBEDDING, note_dropped

@@ -16,7 +16,7 @@ from chatglm.serving.dialect import failure_within
 from chatglm.serving.failures import Failure
 from chatglm.serving.openai.events import call_piece, usage_of
 from chatglm.serving.sse import compact, event
-from chatglm.serving.tasks import Task
+from chatglm.serving.stored.tasks import Task
 from chatglm.serving.usage import UsageTotal
 from chatglm.serving.zhipu.codes import refusal_of
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.assistant import Delta
-from chatglm.serving.callers import caller_of
+from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, whole_of
 from chatglm.serving.failures import Failure
 from chatglm.serving.service import Service

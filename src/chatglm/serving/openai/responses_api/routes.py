@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 
 from chatglm.chat.messages import Message
 from chatglm.errors import ContextError, InputError, OutputError
-from chatglm.serving.callers import Caller, caller_of
+from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import EventStream, all_of, first_of, note_unenforced
 from chatglm.serving.hints import note_ignored
 from chatglm.serving.openai.responses import ErrorResponse

@@ -10,9 +10,9 @@ from typing import Any
 
 from chatglm.database import Database
 from chatglm.errors import InputError
-from chatglm.serving.callers import Caller
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.failures import NotFoundError, PreviousResponseError
-from chatglm.serving.storage import Storage
+from chatglm.serving.stored.storage import Storage
 
 __all__ = ["Chain", "ResponseLimits", "Responses", "Stored"]
 

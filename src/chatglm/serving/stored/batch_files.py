@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 import httpx
 
 from chatglm.errors import InputError, ServiceError
-from chatglm.serving.batches import (
+from chatglm.serving.bodies import Limits
+from chatglm.serving.stored.batches import (
     LINE_ID,
     BatchLine,
     LineError,
@@ -33,7 +34,6 @@ from chatglm.serving.batches import (
     read_line,
     without_stream,
 )
-from chatglm.serving.bodies import Limits
 
 __all__ = ["Book", "BrokenError", "Send", "Servers", "answer_lines"]
 

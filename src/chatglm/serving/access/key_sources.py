@@ -26,7 +26,7 @@ import yaml
 from chatglm.database import Database
 from chatglm.errors import InputError, OutputError
 from chatglm.home import home_folder
-from chatglm.serving.keys import ACTIONS, Credential, Key, digest_of, id_of
+from chatglm.serving.access.keys import ACTIONS, Credential, Key, digest_of, id_of
 
 __all__ = ["KeyFile", "KeyStore", "Texts", "key_fields", "written"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from chatglm.serving.access.keys import Key
 from chatglm.serving.failures import RateLimitError
-from chatglm.serving.keys import Key
 
 __all__ = ["Bucket", "RateLimits"]
 

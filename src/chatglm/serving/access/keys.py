@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from chatglm.errors import ChatGLMError
-from chatglm.serving import jwt
+from chatglm.serving.access import jwt
 from chatglm.serving.failures import AuthenticationError
 
 __all__ = ["ACTIONS", "Credential", "Key", "Keyring", "Source", "digest_of", "id_of"]

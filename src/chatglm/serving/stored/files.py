@@ -16,11 +16,11 @@ from fastapi import Request
 
 from chatglm.database import Database
 from chatglm.errors import InputError
-from chatglm.serving import uploads
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.callers import Caller
 from chatglm.serving.failures import NotFoundError
-from chatglm.serving.storage import Storage
+from chatglm.serving.stored import uploads
+from chatglm.serving.stored.storage import Storage
 
 __all__ = [
     "PART",

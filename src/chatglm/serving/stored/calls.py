@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope
 
-from chatglm.serving.callers import CALLER, Caller
+from chatglm.serving.access.callers import CALLER, Caller
 from chatglm.serving.failures import FAILURE, Failure
 
 __all__ = ["Calls", "Reply"]

@@ -15,10 +15,10 @@ from typing import Any, Literal, cast
 
 from chatglm.database import Database
 from chatglm.errors import InputError, QueueFullError
-from chatglm.serving.callers import Caller
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.failures import NotFoundError
-from chatglm.serving.instances import Instance
-from chatglm.serving.storage import Storage
+from chatglm.serving.stored.instances import Instance
+from chatglm.serving.stored.storage import Storage
 
 __all__ = ["Task", "TaskLimits", "Tasks"]
 

@@ -18,14 +18,14 @@ from typing import Any, Protocol, TypeVar
 
 from chatglm.database import Database
 from chatglm.errors import OutputError
-from chatglm.serving.batches import Batches, line_request
+from chatglm.serving.access.callers import Caller
 from chatglm.serving.bodies import Limits
-from chatglm.serving.callers import Caller
-from chatglm.serving.calls import Reply
 from chatglm.serving.failures import failure_of
-from chatglm.serving.files import delete_expired
-from chatglm.serving.instances import Instance
-from chatglm.serving.storage import Storage
+from chatglm.serving.stored.batches import Batches, line_request
+from chatglm.serving.stored.calls import Reply
+from chatglm.serving.stored.files import delete_expired
+from chatglm.serving.stored.instances import Instance
+from chatglm.serving.stored.storage import Storage
 
 __all__ = ["BACKGROUND", "Background", "Server"]
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from chatglm.database import Database
 from chatglm.errors import OutputError
 from chatglm.home import home_folder, home_path
-from chatglm.serving.instances import Instance
+from chatglm.serving.stored.instances import Instance
 
 __all__ = ["Storage"]
 
