@@ -16,6 +16,8 @@ import torch
 
 from chatglm.assistant import Assistant
 from chatglm.loading import load_parts
+from chatglm.serving.access.key_sources import KeyFile
+from chatglm.serving.access.keys import Keyring
 from chatglm.serving.catalog import Catalog, Source
 from server import serving
 
@@ -161,6 +163,32 @@ def test_only_where_the_server_was_started_for_it(
             assert "cannot get adapters while it runs" in refused.json()["error"]["message"]
             monkeypatch.setattr("chatglm.serving.openai.adapters._is_local", lambda request: False)
             assert load(url, "x", "one").status_code == unload(url, "x").status_code == 403
+
+
+def test_only_a_key_that_may_loads_them(checkpoint: Callable[[str], Path], folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    secrets = {"manager": "manager-0123456789abcdef", "user": "user-0123456789abcdef"}
+    file.write_text(
+        f"keys:\n  - {{key: {secrets['manager']}, name: manager, may: [manage-adapters]}}\n"
+        f"  - {{key: {secrets['user']}, name: user}}\n"
+    )
+    with (
+        Assistant.load(checkpoint("chatglm3"), dtype="float32", adaptable=True) as assistant,
+        serving({"glm": assistant}, adapters_from=folder, keys=Keyring([KeyFile(file)])) as url,
+    ):
+
+        def ask(who: str, action: str) -> httpx.Response:
+            body = {"lora_name": "one", **({"lora_path": "one"} if action == "load" else {})}
+            headers = {"Authorization": f"Bearer {secrets.get(who, 'nobody-0123456789abcdef')}"}
+            return httpx.post(f"{url}/v1/{action}_lora_adapter", json=body, headers=headers, timeout=60)
+
+        refused = ask("user", "load")
+        assert refused.status_code == 403
+        assert "manage-adapters" in refused.json()["error"]["message"]
+        assert ask("stranger", "load").status_code == 401
+        assert ask("manager", "load").status_code == 200
+        assert ask("user", "unload").status_code == 403
+        assert ask("manager", "unload").status_code == 200
 
 
 def test_a_model_with_adapters_is_not_unloaded(checkpoint: Callable[[str], Path], folder: Path) -> None:

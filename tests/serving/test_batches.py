@@ -14,12 +14,14 @@ import openai
 import pytest
 
 from chatglm.assistant import Assistant
+from chatglm.encoders import Embedder
 from chatglm.serving.connections import Server
 from chatglm.serving.service import Service
 from chatglm.serving.stored import background, files
 from chatglm.serving.stored.files import FileLimits
 from scripted import ScriptedEngine, Writer
 from server import serving
+from tiny_encoders import WIDTH, make_sentence
 
 CHAT = "/v1/chat/completions"
 
@@ -35,11 +37,14 @@ def jsonl(*lines: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Service]]:
-    """A server with the demo model."""
+    """A server with the demo model, and one for embeddings."""
     servers: list[Server] = []
     with (
         Assistant.load(dtype="float32") as assistant,
-        serving({"demo": assistant}, servers=servers, home=tmp_path_factory.mktemp("home")) as url,
+        Embedder.load(make_sentence(tmp_path_factory.mktemp("encoders") / "m")) as encoder,
+        serving(
+            {"demo": assistant}, encoders={"tiny": encoder}, servers=servers, home=tmp_path_factory.mktemp("home")
+        ) as url,
     ):
         yield url, servers[0]._service
 
@@ -104,6 +109,30 @@ def test_a_batch_with_the_openai_package(client: openai.OpenAI) -> None:
     about = client.files.retrieve(done.output_file_id)
     assert (about.purpose, about.filename) == ("batch_output", f"{batch.id}_output.jsonl")
     assert about.bytes == len(client.files.content(about.id).content)
+
+
+def test_embeddings(client: openai.OpenAI) -> None:
+    texts = ["你好世界", "天气怎么样"]
+    good = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "tiny", "input": texts}}
+    wrong = good | {"custom_id": "b", "body": {"model": "demo", "input": texts}}
+    done = ended(client, begun(client, jsonl(good, wrong), "/v1/embeddings"))
+    vectors = [one["embedding"] for one in lines(client, done.output_file_id)["a"]["response"]["body"]["data"]]
+    direct = client.embeddings.create(model="tiny", input=texts)
+    assert [len(vector) for vector in vectors] == [WIDTH, WIDTH]
+    for got, wanted in zip(vectors, direct.data, strict=True):
+        assert got == pytest.approx(wanted.embedding, abs=1e-5)
+    assert lines(client, done.error_file_id)["b"]["response"]["status_code"] == 404
+
+
+def test_responses(client: openai.OpenAI) -> None:
+    body = {"model": "demo", "input": "你好", "temperature": 0, "max_output_tokens": 8}
+    asked = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": body}
+    done = ended(client, begun(client, jsonl(asked), "/v1/responses"))
+    answer = lines(client, done.output_file_id)["a"]["response"]["body"]
+    assert (answer["object"], answer["status"]) == ("response", "incomplete")
+    direct = client.responses.create(model="demo", input="你好", temperature=0, max_output_tokens=8)
+    assert answer["output"][0]["content"][0]["text"] == direct.output_text
+    assert client.responses.retrieve(answer["id"]).output_text == direct.output_text
 
 
 def test_completions(client: openai.OpenAI) -> None:
