@@ -521,7 +521,7 @@ def test_indexes_that_lie(lie: str, folder: Path) -> None:
 
 
 def test_a_tensor_in_two_shards(folder: Path) -> None:
-    sharded(weight_map={HEAD: "model-1.safetensors", NORM: "model-2.safetensors"})(folder)
+    sharded(metadata={}, weight_map={HEAD: "model-1.safetensors", NORM: "model-2.safetensors"})(folder)
     save_file({NORM: torch.ones(64)}, folder / "model-2.safetensors")
     refused(lambda _: None, folder, "and so does")
 

@@ -213,9 +213,9 @@ def test_other_failures(over: Over, write: Writer) -> None:
     assert (full.status_code, full.json()["error"]["code"]) == (429, "1302")
     assert full.headers["retry-after"]
     for answer, status, code in (
-        (httpx.post(url + BASE + "/chat/completions", content=b"{", headers=JSON), 400, "1210"),
-        (httpx.post(url + BASE + "/images/generations", json={}), 404, "1222"),
-        (httpx.get(url + BASE + "/chat/completions"), 405, "1212"),
+        (httpx.post(url + BASE + "/chat/completions", content=b"{", headers=JSON, timeout=60), 400, "1210"),
+        (httpx.post(url + BASE + "/images/generations", json={}, timeout=60), 404, "1222"),
+        (httpx.get(url + BASE + "/chat/completions", timeout=60), 405, "1212"),
     ):  # fmt: skip
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from chatglm.serving.bodies import Limits
+    from chatglm.serving.logs import LineWriter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,16 +153,17 @@ def run(arguments: argparse.Namespace) -> int:
                 log_text=arguments.log_text,
                 timeout=arguments.timeout,
             )
-            server = connections.Server(
-                app,
-                drain=arguments.drain,
-                drain_delay=arguments.drain_delay,
-                ready=(lambda url: None) if arguments.quiet or arguments.log_format == "json" else partial(_show, app),
-                limits=connections.ConnectionLimits(arguments.max_connections, idle=arguments.keep_alive),
-                tls=tls,
-            )
+            show = arguments.log_format == "text" and not arguments.quiet
             log = logs.configure(arguments.log_format)
             try:
+                server = connections.Server(
+                    app,
+                    drain=arguments.drain,
+                    drain_delay=arguments.drain_delay,
+                    ready=partial(_show, app, log) if show else lambda url: None,
+                    limits=connections.ConnectionLimits(arguments.max_connections, idle=arguments.keep_alive),
+                    tls=tls,
+                )
                 connections.run(server, sockets)
             finally:
                 log.close()
@@ -180,7 +182,7 @@ def _adapters_folder(given: str | None) -> Path | None:
     return folder
 
 
-def _show(app: FastAPI, url: str) -> None:
+def _show(app: FastAPI, log: LineWriter, url: str) -> None:
     """Tell the user which interfaces there are, and how each is tried."""
     from chatglm.serving.app import DIALECTS
     from chatglm.serving.dialect import spoken
@@ -189,6 +191,7 @@ def _show(app: FastAPI, url: str) -> None:
     known = spoken(DIALECTS, service)
     width = max((len(dialect.title) for dialect, _ in known), default=0)
     lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect, _ in known]
+    log.flush()  # the line with the address comes first
     lines += ["", *(f"  {dialect.curl(url, model, key=service.keys is not None)}" for dialect, model in known), ""]
     print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -40,8 +40,6 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     weight_map = about.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: has no valid `weight_map`; download it again")
-    if not isinstance(about.get("metadata"), dict):
-        raise CheckpointError(f"{index}: has no `metadata` object; download it again")
     suffix = ".safetensors" if ".safetensors." in index.name else ".bin"
     for name in weight_map.values():
         # A name stays in the folder. Links there may lead out of it, as those of the hub's cache do.
@@ -58,6 +56,8 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         )
     for name in names:
         size_of(folder / name)
+    if not isinstance(about.get("metadata"), dict):
+        raise CheckpointError(f"{index}: has no `metadata` object; download it again")
     return [folder / name for name in names]
 
 
