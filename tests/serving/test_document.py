@@ -37,7 +37,7 @@ def test_it_is_kept(write: Writer, mode: GenerationMode, tmp_path: Path) -> None
             operation = found.ok()
 
             @given(case=operation.as_strategy(generation_mode=mode))
-            @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
             def check(case: schemathesis.Case) -> None:
                 if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
                     # Else every request would end at an unknown model.
