@@ -265,6 +265,7 @@ class Counts:
         statuses: by (route, status), without those that the keys refused; of those that went away before there was
             one, by route.
         refused: by (key, status), what the keys refused.
+        looks: of each key, requests for the state of a task.
         keys: requests by (key, whether it had a status), those for answers of earlier requests among them.
         key_tokens: of whole answers, by (key, prompt or completion).
         stored: of each key, the id of a response that the server keeps.
@@ -279,6 +280,7 @@ class Counts:
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     refused: Counter[tuple[str, int]] = field(default_factory=Counter)
+    looks: Counter[str] = field(default_factory=Counter)
     keys: Counter[tuple[str, bool]] = field(default_factory=Counter)
     key_tokens: Counter[tuple[str, str]] = field(default_factory=Counter)
     stored: dict[str, str] = field(default_factory=dict)
@@ -388,6 +390,7 @@ async def later(
     for _ in range(600):
         answer = await client.get(ask.later + name, headers=headers_of(ask.path, key))
         counts.keys[key, True] += 1
+        counts.looks[key] += 1
         found = answer.json()
         if ask.path == V3_LATER:
             found = found["data"]
@@ -786,7 +789,8 @@ def compare_limits(counts: Counts, seconds: float) -> list[str]:
     wrong = []
     for one in KEYS:
         if (most := one.get("requests_per_minute")) is not None:
-            taken = counts.keys[one["name"], True] - counts.refused[one["name"], 429]
+            # To look for an answer is no request to a model, and no limit counts it.
+            taken = counts.keys[one["name"], True] - counts.refused[one["name"], 429] - counts.looks[one["name"]]
             if taken > most * (1 + seconds / 60) + 1:
                 wrong.append(
                     f"key {one['name']}: {taken} requests in {seconds:.0f} s, and {most} a minute are its limit"
