@@ -34,14 +34,15 @@ class Latest:
     def __init__(self, run: Any) -> None:
         self._run = run
         self.inputs: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
 
-    def __call__(self, *inputs: Any) -> Any:
-        self.inputs = inputs
-        return self._run(*inputs)
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        self.inputs, self.options = inputs, options
+        return self._run(*inputs, **options)
 
     @torch.inference_mode()
     def again(self) -> None:
-        self._run(*self.inputs)
+        self._run(*self.inputs, **self.options)
 
 
 class Steps:
