@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import weakref
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor
 
 from chatglm import hub
-from chatglm.encoders.batches import Batches, EncoderStats
 from chatglm.encoders.folder import read_encoder
+from chatglm.encoders.model import EncoderModel
 from chatglm.encoders.parts import behind, dtype_of, pad, transformer
 from chatglm.encoders.tokens import MAX_TOKENS, Row, Tokens
 from chatglm.errors import InputError, UnsupportedError
@@ -40,7 +39,7 @@ class Embeddings:
     cut: tuple[int, ...] = ()
 
 
-class Embedder:
+class Embedder(EncoderModel):
     """A model that gives a text a vector, for any number of callers at once. Made by `load`.
 
     Attributes:
@@ -61,11 +60,8 @@ class Embedder:
         prompts: dict[str, str] | None = None,
         default_prompt: str | None = None,
     ) -> None:
-        self.tokenizer = tokens
         self.dimensions = parts[2]
         self.sizes = sizes
-        self.max_tokens = tokens.longest
-        self.memory = sum(weight.nbytes for weight in model.parameters())
         self._prompts, self._default = prompts or {}, default_prompt
         self.prompts = tuple(self._prompts)
         pooling, rest, _ = parts
@@ -76,8 +72,7 @@ class Embedder:
             hidden = model(**inputs).last_hidden_state
             return rest(pooling(hidden, inputs["attention_mask"], prompt)).float().cpu()
 
-        self._batches = Batches(run, "chatglm embeddings")
-        self._closer = weakref.finalize(self, self._batches.stop)
+        super().__init__(model, tokens, run, "chatglm embeddings")
 
     @classmethod
     def load(
@@ -174,19 +169,6 @@ class Embedder:
                 f"dimensions: this model's vectors have {self.dimensions} numbers, and "
                 + (f"may be cut to {sizes}" if sizes else "it was not trained for shorter ones; leave it out")
             )
-
-    def stats(self) -> EncoderStats:
-        return self._batches.stats()
-
-    def close(self) -> None:
-        """End every request; afterwards there is no answer any more."""
-        self._closer()
-
-    def __enter__(self) -> Embedder:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def _embeddings(vectors: Tensor, rows: Sequence[Row]) -> Embeddings:

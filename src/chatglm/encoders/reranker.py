@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from chatglm import hub
-from chatglm.encoders.batches import Batches, EncoderStats
 from chatglm.encoders.folder import read_encoder
+from chatglm.encoders.model import EncoderModel
 from chatglm.encoders.parts import classifier, dtype_of, pad
 from chatglm.encoders.tokens import MAX_TOKENS, Row, Tokens
 from chatglm.errors import InputError
@@ -39,7 +38,7 @@ class Scores:
     cut: tuple[int, ...] = ()
 
 
-class Reranker:
+class Reranker(EncoderModel):
     """A cross-encoder, for any number of callers at once. Made by `load`.
 
     Attributes:
@@ -48,17 +47,13 @@ class Reranker:
     """
 
     def __init__(self, model: Any, tokens: Tokens) -> None:
-        self.tokenizer = tokens
-        self.max_tokens = tokens.longest
-        self.memory = sum(weight.nbytes for weight in model.parameters())
 
         @torch.inference_mode()
         def run(rows: Sequence[Row]) -> Tensor:
             inputs, _ = pad(rows, model)
             return model(**inputs).logits.float().sigmoid().cpu()
 
-        self._batches = Batches(run, "chatglm rerank")
-        self._closer = weakref.finalize(self, self._batches.stop)
+        super().__init__(model, tokens, run, "chatglm rerank")
 
     @classmethod
     def load(
@@ -106,16 +101,3 @@ class Reranker:
             )
         values = await asyncio.wrap_future(self._batches.submit(rows, client))
         return Scores(tuple(values[:, 0].tolist()), total, tuple(number for number, row in enumerate(rows) if row.cut))
-
-    def stats(self) -> EncoderStats:
-        return self._batches.stats()
-
-    def close(self) -> None:
-        """End every request; afterwards there is no answer any more."""
-        self._closer()
-
-    def __enter__(self) -> Reranker:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
