@@ -11,6 +11,8 @@
     ├── QueueFullError         the engine has as many requests waiting as it may have; try again later
     ├── EngineError            the engine's books contradict themselves: a fault of chatglm's, not of the caller's
     ├── ServiceError           another server, which was asked for an answer, failed or cannot be reached
+    ├── ToolError              a tool that a model was to have cannot be had: its file, document or server is wrong
+    ├── SandboxError           code of a model cannot be run safely here, or its sandbox failed
     ├── OutputError            a result cannot be written: the disk is full, or cannot be written at all
     └── DependencyError        an optional package that the call needs is not installed
 
@@ -31,8 +33,10 @@ __all__ = [
     "NumericalError",
     "OutputError",
     "QueueFullError",
+    "SandboxError",
     "ServiceError",
     "TokenizerError",
+    "ToolError",
     "UnsupportedError",
 ]
 
@@ -121,6 +125,16 @@ class ServiceError(ChatGLMError, ConnectionError):
 
     status: int = 0
     sent: bool = True
+
+
+class ToolError(ChatGLMError, ValueError):
+    """A tool cannot be offered: the message names the file, document or server, and what is wrong with it. What goes
+    wrong when a model calls a tool is no error: the model is told."""
+
+
+class SandboxError(ChatGLMError, RuntimeError):
+    """This machine cannot confine a model's code, or a sandbox could not be started; the message names the layer and
+    what to install."""
 
 
 class OutputError(ChatGLMError, OSError):
