@@ -385,6 +385,30 @@ def test_forced_calls(over: Any, write: Writer) -> None:
     assert follow(constraint, write, f"get_weather\n{body}")
 
 
+@pytest.mark.parametrize(("name", "header"), [("chatglm3", "interpreter"), ("glm4", "python")])
+def test_the_interpreter_can_be_forced(checkpoint: Any, name: str, header: str) -> None:
+    form = chat_format(AutoTokenizer.from_pretrained(checkpoint(name)))
+    code = "print(1)\nprint(2)"
+    (ids, mask), *_ = form.examples([Message("assistant", "", (ToolCall("interpreter", {"code": code}),))])
+    reply = [token for token, learned in zip(ids, mask, strict=True) if learned]
+    tools = [{"type": "python"}, NOW]
+    with Assistant(form, ScriptedEngine(reply[len(form.opening(header)) :])) as assistant:  # type: ignore[arg-type]
+        for choice in ("interpreter", "python"):
+            (answer,) = assistant.answers("q", tools=tools, tool_choice=choice)
+            (call,) = answer.message.tool_calls
+            assert (call.name, call.arguments) == ("interpreter", {"code": code})
+            asked = assistant._engine.asked[-1]  # type: ignore[attr-defined]
+            assert asked.ids[-len(form.opening(header)) :] == form.opening(header)
+        with pytest.raises(InputError, match="none of the tools"):
+            assistant.answers("q", tools=[NOW], tool_choice="python")
+    with Assistant(form, ScriptedEngine(reply)) as assistant:  # type: ignore[arg-type]
+        for most in range(1, len(reply) + 1):
+            (answer,) = assistant.answers("q", tools=tools, params={"max_new_tokens": most})
+            for call in answer.message.tool_calls:
+                assert call.name == "interpreter"
+                assert call.to_dict()["function"]["arguments"].startswith("{")
+
+
 def test_no_call(over: Any, write: Writer) -> None:
     assistant, engine = over(write.say("now\n" + CALL(""), "")[len(write.form.opening()) :])
     answer = the(assistant, "q", tools=OPTIONS, tool_choice="none")

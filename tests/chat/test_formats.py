@@ -368,6 +368,48 @@ def test_interpreter(formats) -> None:
     assert four.endswith("<|assistant|>python\nprint(1)\n\nprint(2)")
 
 
+def test_the_interpreter_of_chatglm3_is_a_sentence_and_no_tool(formats) -> None:
+    form, question, python = formats["chatglm3"], Message("user", "算"), {"type": "python"}
+    sentence = Message("system", form.INTERPRETING)
+    assert form.prompt([question], [python]) == form.prompt([sentence, question])
+    assert form.prompt([sentence, question], [python]) == form.prompt([sentence, question])
+    own = form.text([Message("system", "说英文。"), question], [python])
+    assert f"{form.INTERPRETING}\n说英文。<|user|>" in own
+    both = form.text([question], [TOOLS[0], python])
+    listed = form.text([question], [TOOLS[0]]).partition("<|system|>")[2].lstrip()
+    assert f"{form.INTERPRETING}\n{listed}" in both
+    assert form.prompt([Message("system", "", tools=ToolSpec.list_from([python])), question]) == form.prompt(
+        [sentence, question]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("3", "```result\n3\n```"),
+        ("", "```result\n\n```"),
+        ("[Image]", "[Image]"),
+        ("3\n[Image]\n[Image]", "```result\n3\n```\n[Image]\n[Image]"),
+        ("```result\n3\n```", "```result\n3\n```"),
+        ("```result\n3\n```\n[Image]", "```result\n3\n```\n[Image]"),
+    ],
+)
+def test_results_of_the_interpreter(formats, text: str, shown: str) -> None:
+    """ChatGLM3 reads them between fences, and `[Image]` as it is; GLM-4 reads them as they are."""
+    asked = ToolCall(INTERPRETER, {"code": "1"}, "b"), ToolCall("f", {}, "a")
+    dialogue = [Message("user", "u"), Message("assistant", "", asked)]
+    answers = [Message("observation", "plain", tool_call_id="a"), Message("observation", text, tool_call_id="b")]
+    without_ids = [Message("observation", text), Message("observation", "plain")]
+    three, four = formats["chatglm3"], formats["glm4"]
+    assert three.result(text) == shown
+    observed = [three.text([*dialogue, *these], (), False) for these in (answers, without_ids)]
+    assert observed[0].endswith(f"<|observation|> \n plain<|observation|> \n {shown}")
+    assert observed[1].endswith(f"<|observation|> \n {shown}<|observation|> \n plain")
+    assert four.result(text) == text
+    official = Message.from_dict({"role": "assistant", "metadata": "interpreter", "content": "```python\n1\n```"})
+    assert three.text([official, Message("observation", text)], (), False).rstrip().endswith(text)
+
+
 def test_tools_of_glm4_as_in_its_template(formats) -> None:
     """What the format writes by itself is what the folder's own template renders."""
     form = formats["glm4"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from chatglm.chat.messages import Message, ToolCall, ToolSpec
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.chat.personas import Persona
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.params import SamplingParams
@@ -310,8 +310,10 @@ class Ask:
         changes: dict[str, Any] = dict(options)
         changes["tools"] = ToolSpec.list_from(options.get("tools") or ())
         changes["params"] = params_of(options.get("params"), defaults)
+        names = [tool.name for tool in changes["tools"]]
+        if changes.get("tool_choice") == "python" and "python" not in names:  # as GLM-4 calls the interpreter
+            changes["tool_choice"] = INTERPRETER
         asked = cls(read, **changes)
-        names = [tool.name for tool in asked.tools]
         if asked.tool_choice not in ("auto", "none", "required", *names):
             raise InputError(f"tool_choice: {asked.tool_choice!r} is none of the tools ({', '.join(names) or 'none'})")
         if asked.tool_choice == "required" and not names:

@@ -520,7 +520,7 @@ class Assistant(BaseAssistant):
             dataclasses.replace(params, stop=(*params.stop, *form.stop_texts)) if form.stop_texts else params,
             partial(
                 self.format.parser,
-                [] if ask.tool_choice == "none" else [tool.name for tool in ask.tools],
+                [] if ask.tool_choice == "none" else [self.format.header(tool) for tool in ask.tools],
                 constraint is not None,
             ),
             self.format.stop_ids | set(ask.params.stop_ids),
@@ -570,7 +570,7 @@ class Assistant(BaseAssistant):
             return [*self.format.opening(), *self.tokenizer.encode_text(ask.prefill)]
         if ask.tool_choice not in ("auto", "none"):
             tools = self._callable(ask)
-            return self.format.opening(tools[0].name) if len(tools) == 1 else []
+            return self.format.opening(self.format.header(tools[0])) if len(tools) == 1 else []
         if ask.tools and ask.tool_choice == "auto":  # the reply's first line says whether it is a call
             return []
         return self.format.opening() if structured or ask.tools else []
@@ -600,7 +600,7 @@ class Assistant(BaseAssistant):
     def _begun(self, ask: Ask) -> Constraint | None:
         """A reply that begins as a call is one; None where the tools' grammar is too large to hold it to that."""
         calls, grammars = self.format.call_grammar(ask.tools, lenient=True), self._all_grammars()
-        names = [tool.name for tool in ask.tools]
+        names = [self.format.header(tool) for tool in ask.tools]
         try:
             return grammars.begun_calls(grammars.call_form(calls.text, _LEAD), names, self.format.header_id())
         except (InputError, UnsupportedError):

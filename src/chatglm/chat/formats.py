@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -49,6 +50,8 @@ __all__ = [
 ]
 
 TRAINING_TIME = "[[训练时间]]"
+PICTURE = "[Image]"
+"""What a model reads in place of a picture."""
 CJK = r"[\u4e00-\u9fff]"
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 
@@ -229,6 +232,14 @@ class ChatFormat:
         """
         raise UnsupportedError(f"{self.generation} knows no tools; use ChatGLM3 or GLM-4 for them")
 
+    def header(self, tool: ToolSpec) -> str:
+        """The line of metadata that begins a call of a tool."""
+        return tool.name
+
+    def result(self, text: str) -> str:
+        """What the interpreter printed, as the model reads it. `[Image]` on a line stands for a picture."""
+        return text
+
     def read_call(self, text: str) -> ToolCall | None:
         """One message of a reply, whole, as a call; None if it is text."""
         return None
@@ -326,7 +337,8 @@ class Parser:
         if self._told:
             call = self._as_told(name, call)
         elif call is None and cut and self._may_call is not False and newline and name in self._offered:
-            call = ToolCall(name, {}, text=self._form.begun_arguments(name, content) or "{")
+            called = name if self._form.arguments(name) is not None else INTERPRETER
+            call = ToolCall(called, {}, text=self._form.begun_arguments(name, content) or "{")
         if call is not None:
             self._calls.append(call)
             return [*deltas, CallPiece(call, self._told)]
@@ -673,16 +685,46 @@ class _RolesFormat(ChatFormat):
         """Metadata and content of a call."""
         raise UnsupportedError("_write_call")  # pragma: no cover
 
+    def _with_results(self, messages: Sequence[Message]) -> list[Message]:
+        """A dialogue whose observations of the interpreter are as the model reads them.
+
+        An observation answers the call of its `tool_call_id`; one without answers the first call that has no answer.
+        Entries of an official history have their calls written out (`metadata`), and their observations, too.
+        """
+        made: list[Message] = []
+        open_calls: list[ToolCall] = []
+        for message in messages:
+            if message.role == "observation":
+                answered = next((c for c in open_calls if c.id == message.tool_call_id), None) if open_calls else None
+                answered = answered or (open_calls[0] if open_calls and not message.tool_call_id else None)
+                if answered is not None:
+                    open_calls.remove(answered)
+                    if answered.name == INTERPRETER:
+                        message = dataclasses.replace(message, content=self.result(message.content))
+            else:
+                open_calls = [*(open_calls if message.role == "assistant" else ()), *message.tool_calls]
+            made.append(message)
+        return made
+
 
 class _ChatGLM3Format(_RolesFormat):
-    """ChatGLM3: tools as JSON in the system message, calls as Python."""
+    """ChatGLM3: tools as JSON in the system message, calls as Python.
+
+    The code interpreter is a mode: a sentence in the system message says that there is a computer, and no tool is
+    listed. Where functions are on offer besides, the sentence stands in front of them.
+    """
 
     SYSTEM = "Answer the following questions as best as you can. You have access to the following tools:"
+    INTERPRETING = (
+        "你是一位智能AI助手，你叫ChatGLM，你连接着一台电脑，但请注意不能联网。在使用Python解决任务时，你可以运行代码并得到结果，"
+        "如果运行结果有错误，你需要尽可能对代码进行改进。你可以处理用户上传到电脑上的文件，文件默认存储路径是/mnt/data/。"
+    )
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        offered, messages = ToolSpec.list_from(tools), self._staged(messages)
+        offered, messages = ToolSpec.list_from(tools), self._with_results(self._staged(messages))
         if offered and (not messages or messages[0].role != "system"):
-            messages = [Message("system", self.SYSTEM), *messages]
+            lists = any(tool.builtin != "python" for tool in offered)
+            messages = [Message("system", self.SYSTEM if lists else ""), *messages]
         for number, message in enumerate(messages):
             if message.role == "assistant":
                 yield from self._assistant_parts(message)
@@ -690,8 +732,25 @@ class _ChatGLM3Format(_RolesFormat):
             content = message.content
             listed = offered if offered and number == 0 else message.tools
             if message.role == "system" and listed is not None:
-                content += "\n" + json.dumps(ToolSpec.as_given(listed, flat=True), indent=4, ensure_ascii=False)
+                content = self._with_tools(content, listed)
             yield message, message.role, message.metadata, content
+
+    def _with_tools(self, content: str, tools: Sequence[ToolSpec]) -> str:
+        """A system message with what it says of the tools."""
+        listed = [tool for tool in tools if tool.builtin != "python"]
+        if len(listed) < len(tools) and self.INTERPRETING not in content:
+            content = f"{self.INTERPRETING}\n{content}" if content else self.INTERPRETING
+        if tools and not listed:
+            return content
+        return f"{content}\n{json.dumps(ToolSpec.as_given(listed, flat=True), indent=4, ensure_ascii=False)}"
+
+    def result(self, text: str) -> str:
+        lines = text.rstrip("\n").split("\n")
+        pictures = [*itertools.takewhile(lambda line: line == PICTURE, reversed(lines))]
+        printed = "\n".join(lines[: len(lines) - len(pictures)])
+        if printed.startswith("```"):  # as the official demo has it in its history
+            return text
+        return "\n".join([f"```result\n{printed}\n```"] * (bool(printed) or not pictures) + pictures)
 
     def _write_call(self, call: ToolCall) -> tuple[str, str]:
         code = call.arguments.get("code")
@@ -802,7 +861,10 @@ class _GLM4Format(_RolesFormat):
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
 
     def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
-        return call_grammar(tools, python=False, named=named, lenient=lenient)
+        return call_grammar(tools, python=False, named=named, lenient=lenient, header=self.header)
+
+    def header(self, tool: ToolSpec) -> str:
+        return tool.builtin or tool.name
 
     def arguments(self, name: str) -> ArgumentStream | None:
         return None if name == "python" else ArgumentStream(python=False)

@@ -90,7 +90,14 @@ def _official_type(name: Any) -> dict[str, Any]:
     return {"type": kind} if kind in (*_PYTHON_TYPES.values(), "null") else {}
 
 
-def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False, lenient: bool = False) -> CallGrammar:
+def call_grammar(
+    tools: Sequence[ToolSpec],
+    *,
+    python: bool,
+    named: bool = False,
+    lenient: bool = False,
+    header: Callable[[ToolSpec], str] = lambda tool: tool.name,
+) -> CallGrammar:
     """A reply that calls one of the tools.
 
     Properties come in the order of the schema, and others than those that a schema lists do not come.
@@ -99,6 +106,7 @@ def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False
         python: calls are written as ChatGLM3 does, else as GLM-4 does.
         named: the grammar begins behind the line that names the one tool.
         lenient: a tool that is not strict and whose schema cannot be read takes any object.
+        header: the line that names a tool.
 
     Raises:
         InputError: there is no tool, or one has no schema of an object.
@@ -117,7 +125,7 @@ def call_grammar(tools: Sequence[ToolSpec], *, python: bool, named: bool = False
             anything = ToolSpec({"name": tool.name, "parameters": {"type": "object"}})
             body, lost = _call(anything, python, rules)[0], ("parameters",)
         # SentencePiece begins every text with a blank: this one at most after the line of the name.
-        calls.append(body if named else f'{_quoted(tool.name)} "\\n" " "? {body}')
+        calls.append(body if named else f'{_quoted(header(tool))} "\\n" " "? {body}')
         dropped += [f"tools.{tool.name}: {name}" for name in lost]
     text = "start: " + " | ".join(f"({call})" for call in calls)
     return CallGrammar("\n".join([text, *rules.lines]) + (_PYTHON if python else "\n"), tuple(dropped))

@@ -121,7 +121,8 @@ class ToolSpec:
     @classmethod
     def from_dict(cls, data: Any, where: str = "tools") -> ToolSpec:
         """From `{"name", "description", "parameters" or "params"}`, OpenAI's `{"type": "function", "function": …}`, or
-        one of GLM-4's own `{"type": "python" | "simple_browser" | "cogview"}`.
+        one of GLM-4's own `{"type": "python" | "simple_browser" | "cogview"}`; `python` is ChatGLM3's code interpreter,
+        too.
 
         Raises:
             InputError: it is none of these.
@@ -140,7 +141,8 @@ class ToolSpec:
 
     @property
     def name(self) -> str:
-        return str(self.flat().get("name") or self.given.get("type"))
+        """What calls of it are named; the built-in `python` is called as the interpreter."""
+        return INTERPRETER if self.builtin == "python" else str(self.flat().get("name") or self.given.get("type"))
 
     @property
     def builtin(self) -> str | None:
