@@ -49,8 +49,8 @@ IGNORED: list[tuple[dict[str, Any], str]] = [
             "prompt_cache_key": "k", "prompt_cache_retention": "24h", "prediction": {"type": "content", "content": "x"},
             # reasoning
             "reasoning_effort": "high", "verbosity": "low", "include_reasoning": True, "separate_reasoning": True,
-            "stream_reasoning": True, "thinking": {"type": "disabled"}, "enable_thinking": False,
-            "chat_template_kwargs": {},
+            "stream_reasoning": True, "thinking": {"type": "enabled"}, "enable_thinking": True,
+            "chat_template_kwargs": {"enable_thinking": True},
             # routers and neutral values
             "no_stop_trim": False, "ignore_eos": False, "continue_final_message": False, "skip_special_tokens": True,
             "spaces_between_special_tokens": True, "return_hidden_states": False, "add_generation_prompt": True,
@@ -111,8 +111,6 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     # what would change the text
     ({"ignore_eos": True}, "ignore_eos", "unsupported", "only false is supported"),
     ({"skip_special_tokens": False}, "skip_special_tokens", "unsupported", "only true is supported"),
-    ({"thinking": {"type": "enabled"}}, "thinking", "unsupported", 'only {"type": "disabled"}'),
-    ({"enable_thinking": True}, "enable_thinking", "unsupported", "only false is supported"),
     ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs", "unsupported", "only {} or"),
     ({"continue_final_message": True}, "continue_final_message", "unsupported", "only false"),
     ({"best_of": 3, "n": 2}, "best_of", "unsupported", "only 1 is supported"),

@@ -191,24 +191,23 @@ REQUEST = Hints(
         "inference_geo": ANY,
         "speed": ANY,
         "id_slot": ANY,
-        # reasoning, which these models do not do
-        "reasoning_effort": ANY,
         "max_tool_calls": ANY,  # of tools that a server runs
+        # reasoning, which these models do not do, whatever they are told
+        "reasoning_effort": ANY,
         "reasoning": ANY,
         "verbosity": ANY,
         "include_reasoning": ANY,
         "separate_reasoning": ANY,
         "stream_reasoning": ANY,
         "reasoning_format": ANY,
-        "thinking": (
-            {"type": "disabled"},
-            {"type": "disabled", "clear_thinking": True},
-            {"type": "disabled", "clear_thinking": False},
-            False,
+        "thinking": ANY,
+        "think": ANY,
+        "enable_thinking": ANY,
+        "thinking_budget": ANY,
+        "chat_template_kwargs": (
+            {},
+            *({name: value} for name in ("enable_thinking", "thinking") for value in (True, False)),
         ),
-        "think": (False,),
-        "enable_thinking": (False,),
-        "chat_template_kwargs": ({}, {"enable_thinking": False}, {"thinking": False}),
         # neutral values of what is not supported
         "functions": ([], {}),
         "tools": ([],),

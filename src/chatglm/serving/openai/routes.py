@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.catalog import Kind, Offer
 from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
 from chatglm.serving.openai.adapters import add_adapters
 from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
 from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
+from chatglm.serving.openai.models import add_models
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
 from chatglm.serving.openai.responses import (
     ChatResponse,
     CompletionResponse,
     ErrorResponse,
-    ModelResponse,
-    ModelsResponse,
 )
 from chatglm.serving.openai.responses_api import add_routes
 from chatglm.serving.service import Service
@@ -41,28 +37,8 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
-_PERMISSION: dict[str, Any] = {
-    "object": "model_permission",
-    "allow_create_engine": False,
-    "allow_sampling": True,
-    "allow_logprobs": True,
-    "allow_search_indices": False,
-    "allow_view": True,
-    "allow_fine_tuning": False,
-    "organization": "*",
-    "group": None,
-    "is_blocking": False,
-}
-"""Older clients read it; what it says is the same for all models."""
-
-
-def _digest(name: str) -> str:
-    return hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
-
-
 def _router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=dialect_route("openai", service, render))
-    started = int(time.time())
 
     @routes.post("/chat/completions", response_model=ChatResponse, responses={**_REFUSALS, 200: _STREAM})
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -114,30 +90,7 @@ def _router(service: Service) -> APIRouter:
 
     add_routes(routes, service, _REFUSALS)
 
-    def listed(offer: Offer) -> dict[str, Any]:
-        return {
-            "id": offer.name,
-            "object": "model",
-            "created": started,
-            "owned_by": "chatglm",
-            "root": offer.holder.source.root or offer.name,
-            "parent": offer.parent,
-            "max_model_len": offer.context,
-            "permission": [{**_PERMISSION, "id": f"modelperm-{_digest(offer.name)}", "created": started}],
-        }
-
-    kinds: tuple[Kind, ...] = ("chat", "embedding", "rerank")
-
-    @routes.get("/models", response_model=ModelsResponse)
-    async def models(request: Request) -> dict[str, Any]:
-        """The models on offer, their other names and adapters, and those for embeddings and rerank."""
-        offers = service.offered(caller_of(request), *kinds).values()
-        return {"object": "list", "data": [listed(offer) for offer in offers]}
-
-    @routes.get("/models/{name:path}", response_model=ModelResponse, responses={404: _REFUSALS[404]})
-    async def model(name: str, request: Request) -> dict[str, Any]:
-        """One of them."""
-        return listed(service.offer(name, caller_of(request), *kinds))
+    add_models(routes, service, _REFUSALS[404])
 
     add_batches(routes, service)
 

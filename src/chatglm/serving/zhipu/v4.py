@@ -16,6 +16,7 @@ from chatglm.serving.failures import Failure
 from chatglm.serving.hints import note_ignored
 from chatglm.serving.openai.batches import BatchResponse, add_begun_batches, add_files, refusals, shown
 from chatglm.serving.openai.embeddings import EmbeddingRequest, EmbeddingsResponse, embeddings_of
+from chatglm.serving.openai.models import add_models
 from chatglm.serving.service import Service
 from chatglm.serving.zhipu.codes import refusal_of
 from chatglm.serving.zhipu.events import ChatHead, chat_answer, chat_events, error_of, new_id, task_answer
@@ -99,6 +100,8 @@ def _router(service: Service) -> APIRouter:
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }
         )
+
+    add_models(routes, service, _REFUSALS[400])
 
     refused = refusals(ZhipuRefusal)
     add_files(routes, service, refused)

@@ -1,0 +1,64 @@
+"""OpenAI's list of models, for all dialects that have it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from chatglm.serving.access.callers import caller_of
+from chatglm.serving.catalog import Kind, Offer
+from chatglm.serving.openai.responses import ModelResponse, ModelsResponse
+from chatglm.serving.service import Service
+
+__all__ = ["add_models"]
+
+_KINDS: tuple[Kind, ...] = ("chat", "embedding", "rerank")
+_PERMISSION: dict[str, Any] = {
+    "object": "model_permission",
+    "allow_create_engine": False,
+    "allow_sampling": True,
+    "allow_logprobs": True,
+    "allow_search_indices": False,
+    "allow_view": True,
+    "allow_fine_tuning": False,
+    "organization": "*",
+    "group": None,
+    "is_blocking": False,
+}
+"""Older clients read it; what it says is the same for all models."""
+
+
+def add_models(routes: APIRouter, service: Service, unknown: dict[str, Any]) -> None:
+    """Add `GET /models` and `GET /models/{name}`.
+
+    Args:
+        unknown: how the dialect answers for a model that there is not, for the OpenAPI document.
+    """
+    started = int(time.time())
+
+    def listed(offer: Offer) -> dict[str, Any]:
+        digest = hashlib.blake2b(offer.name.encode(), digest_size=12).hexdigest()
+        return {
+            "id": offer.name,
+            "object": "model",
+            "created": started,
+            "owned_by": "chatglm",
+            "root": offer.holder.source.root or offer.name,
+            "parent": offer.parent,
+            "max_model_len": offer.context,
+            "permission": [{**_PERMISSION, "id": f"modelperm-{digest}", "created": started}],
+        }
+
+    @routes.get("/models", response_model=ModelsResponse)
+    async def models(request: Request) -> dict[str, Any]:
+        """The models on offer, their other names and adapters, and those for embeddings and rerank."""
+        offers = service.offered(caller_of(request), *_KINDS).values()
+        return {"object": "list", "data": [listed(offer) for offer in offers]}
+
+    @routes.get("/models/{name:path}", response_model=ModelResponse, responses={404: unknown})
+    async def model(name: str, request: Request) -> dict[str, Any]:
+        """One of them."""
+        return listed(service.offer(name, caller_of(request), *_KINDS))
