@@ -5,13 +5,13 @@
     │   └── TokenizerError     its tokenizer file is missing, damaged or does not fit the model
     ├── ConfigError            a config.json asks for an architecture that no official checkpoint has
     ├── InputError             an argument of a call is wrong: a role, a history, ids without [gMASK] …
-    │   └── ContextError       a prompt is longer than the model's context, or than the caller allows
+    │   ├── ContextError       a prompt is longer than the model's context, or than the caller allows
+    │   └── ToolError          a tool that a model was to have cannot be had: its function, file or server is wrong
     ├── UnsupportedError       an option that exists elsewhere and is not honoured here
     ├── NumericalError         a model returned NaN or infinity
     ├── QueueFullError         the engine has as many requests waiting as it may have; try again later
     ├── EngineError            the engine's books contradict themselves: a fault of chatglm's, not of the caller's
     ├── ServiceError           another server, which was asked for an answer, failed or cannot be reached
-    ├── ToolError              a tool that a model was to have cannot be had: its file, document or server is wrong
     ├── SandboxError           code of a model cannot be run safely here, or its sandbox failed
     ├── OutputError            a result cannot be written: the disk is full, or cannot be written at all
     └── DependencyError        an optional package that the call needs is not installed
@@ -73,6 +73,11 @@ class ContextError(InputError):
         self.field = field
 
 
+class ToolError(InputError):
+    """A tool cannot be offered: the message names the function, file, document or server, and what is wrong with it.
+    What goes wrong when a model calls a tool is no error: the model is told."""
+
+
 class UnsupportedError(ChatGLMError, ValueError):
     """An option is recognised and refused by name, rather than ignored."""
 
@@ -125,11 +130,6 @@ class ServiceError(ChatGLMError, ConnectionError):
 
     status: int = 0
     sent: bool = True
-
-
-class ToolError(ChatGLMError, ValueError):
-    """A tool cannot be offered: the message names the file, document or server, and what is wrong with it. What goes
-    wrong when a model calls a tool is no error: the model is told."""
 
 
 class SandboxError(ChatGLMError, RuntimeError):

@@ -1,87 +1,430 @@
-"""A Python function as a tool: its schema from its signature, its arguments checked, its result as text."""
+"""A Python function as a tool: its schema from its signature and docstring, its arguments checked before it is called.
+
+pydantic reads the types and checks the arguments; it is imported with the first function that becomes a tool.
+"""
 
 from __future__ import annotations
 
-import enum
+import asyncio
+import functools
 import inspect
-import json
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Union
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 from chatglm.chat.messages import ToolCall, ToolSpec
-from chatglm.errors import InputError
+from chatglm.errors import DependencyError, InputError, ToolError
+from chatglm.tools.docstrings import read_docstring
+from chatglm.tools.results import as_text, failed, failure, outcome_of, shown
+from chatglm.tools.tool import Consent, Outcome
 
-__all__ = ["Function", "as_text", "call", "failure", "functions_of"]
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
 
-_KINDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+__all__ = ["Function", "as_text", "call", "failure", "functions_of", "too_large"]
+
+_LONGEST_NAME = 64
+_MOST_NODES = 5_000
+"""Of a schema, once what it refers to stands in its place."""
+_MOST_VALUES, _DEEPEST, _MOST_TEXT = 10_000, 64, 1 << 20
+"""Of the arguments of one call: values; of them inside each other; characters."""
+_MOST_PROBLEMS = 5
+
+Aside = Callable[[Callable[[], Outcome]], Awaitable[Outcome]]
+"""Runs something that takes its time in another thread."""
 
 
 @dataclass(frozen=True)
+class _Parameter:
+    name: str
+    type: Any
+    described: str
+    required: bool
+    default: Any
+
+
+@dataclass(frozen=True, eq=False)
 class Function:
-    """A function that a model may call."""
+    """A function that a model may call.
+
+    Attributes:
+        spec: name, description and JSON schema, as a model is shown them.
+        is_coroutine: whether it is awaited in the event loop; others run in a thread.
+    """
 
     spec: ToolSpec
     function: Callable[..., Any]
+    consent: Consent = Consent.NEVER
+    is_coroutine: bool = False
+    _parameters: tuple[_Parameter, ...] = ()
+    _adapter: TypeAdapter[Any] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> Function:
-        """Name and description are the function's own; parameters follow from its annotations, `Annotated[type, "…"]`
-        or the docstring's `Args:` describe them.
+    def of(cls, function: Callable[..., Any], *, name: str = "", consent: Consent = Consent.NEVER) -> Function:
+        """Name and description are the function's own; its parameters follow from their annotations. What they mean
+        stands in `Annotated[type, "…"]`, as a third item there whether the model must give it, or in the docstring.
+
+        Args:
+            function: also a method, a callable object, a coroutine function; a `functools.partial`, whose arguments
+                the model neither sees nor gives.
+            name: if not the function's own.
+            consent: how often a person is asked first.
 
         Raises:
-            InputError: a parameter has no annotation, or one that JSON has no type for; or there is no keyword for it.
+            ToolError: a parameter has no annotation, or one that JSON has no form for; or there is no keyword for it.
+            DependencyError: pydantic is not installed.
         """
-        name = getattr(function, "__name__", "")
-        if not name.isidentifier():
-            raise InputError(f"functions: {function!r:.80} has no name; pass a function made with def")
-        described, told = _docstring(function)
-        hints = typing.get_type_hints(function, include_extras=True)
-        properties: dict[str, Any] = {}
-        required = []
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                raise InputError(f"functions: {name}({parameter}) cannot be given by name; a model gives names")
-            if parameter.name not in hints:
-                raise InputError(f"functions: parameter {parameter.name} of {name} needs a type annotation")
-            schema = _schema(hints[parameter.name], f"{name}({parameter.name})")
-            if parameter.name in told:
-                schema.setdefault("description", told[parameter.name])
-            properties[parameter.name] = schema
-            if parameter.default is parameter.empty:
-                required.append(parameter.name)
-        parameters = {"type": "object", "properties": properties, "required": required}
-        return cls(ToolSpec({"name": name, "description": described, "parameters": parameters}), function)
+        core, hidden = _unwrapped(function)
+        name = name or _name_of(core)
+        if not name.isidentifier() or len(name) > _LONGEST_NAME:
+            raise ToolError(f"functions: {function!r:.80} has no name for a tool; pass a function made with def")
+        described, told = read_docstring(inspect.getdoc(core) or "")
+        parameters = _parameters_of(name, function, core, hidden, told)
+        adapter = _adapter(name, parameters)
+        spec = ToolSpec({"name": name, "description": described, "parameters": _schema(name, adapter)})
+        return cls(spec, function, consent, _is_coroutine(core), parameters, adapter)
 
-    def problem(self, arguments: Mapping[str, Any]) -> str:
-        """What is wrong with a call's arguments, for the model to read; "" if nothing."""
-        schema = self.spec.flat()["parameters"]
-        unknown = sorted(arguments.keys() - schema["properties"].keys())
-        missing = [name for name in schema["required"] if name not in arguments]
-        wrong = [
-            f"{name} must be {_expected(part)}, got {arguments[name]!r:.80}"
-            for name, part in schema["properties"].items()
-            if name in arguments and not _fits(arguments[name], part)
-        ]
-        parts = [f"unknown: {', '.join(unknown)}"] if unknown else []
-        parts += [f"missing: {', '.join(missing)}"] if missing else []
-        return "; ".join([*parts, *wrong])
+    def official(self) -> dict[str, Any]:
+        """The form in which ChatGLM3's `tool_registry.py` describes a tool: a list of parameters, types as Python names
+        them."""
+        flat = self.spec.flat()
+        return {
+            "name": flat["name"],
+            "description": flat["description"],
+            "params": [
+                {
+                    "name": one.name,
+                    "description": one.described,
+                    "type": _python_name(one.type),
+                    "required": one.required,
+                }
+                for one in self._parameters
+            ],
+        }
+
+    def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The values to call the function with.
+
+        Raises:
+            InputError: what is wrong with the arguments, in one line for the model to read.
+        """
+        from pydantic import ValidationError
+
+        if problem := too_large(arguments):
+            raise InputError(problem)
+        for name, kind in self.spec.flat()["parameters"]["properties"].items():
+            if isinstance(arguments.get(name), bool) and kind.get("type") in ("integer", "number"):
+                raise InputError(f"{name} must be {kind['type']}, got {arguments[name]}")
+        assert self._adapter is not None
+        try:
+            values = self._adapter.validate_python(dict(arguments))
+        except ValidationError as error:
+            raise InputError(_problems(error, arguments)) from None
+        except RecursionError:
+            raise InputError("nested too deeply") from None
+        absent = {one.name: one.default for one in self._parameters if one.default is not inspect.Parameter.empty}
+        return {**absent, **values}
+
+    async def run(self, arguments: Mapping[str, Any]) -> Outcome:
+        """
+        Raises:
+            InputError: the arguments do not fit.
+        """
+        return await self.carry_out(self.bind(arguments), asyncio.to_thread)
+
+    async def carry_out(self, values: Mapping[str, Any], aside: Aside) -> Outcome:
+        """Call it. Whatever it raises is an outcome, `SystemExit` too; but to be cancelled is not.
+
+        Args:
+            values: as `bind` gives them.
+            aside: where a function runs that is no coroutine function.
+        """
+        returned: list[Any] = []
+
+        def call_it() -> Outcome:
+            try:
+                value = self.function(**values)
+                if inspect.isawaitable(value):
+                    returned.append(value)
+                    return Outcome("")
+                return outcome_of(value)
+            except BaseException as error:
+                return failed(failure(error))
+
+        outcome = call_it() if self.is_coroutine else await aside(call_it)
+        if not returned:
+            return outcome
+        try:
+            value = await returned[0]
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return failed(failure(error))
+        return Outcome(value) if isinstance(value, str) else await aside(functools.partial(outcome_of, value))
+
+
+# From a function to its parameters
+
+
+def _unwrapped(function: Any) -> tuple[Any, set[str]]:
+    """What has name, docstring and annotations; and the parameters that a `partial` has filled."""
+    hidden: set[str] = set()
+    while isinstance(function, functools.partial):
+        hidden |= set(function.keywords)
+        function = function.func
+    if isinstance(function, staticmethod | classmethod | property):
+        raise ToolError(f"functions: a {type(function).__name__} of a class; get it from the class or an object of it")
+    if isinstance(function, type) or not callable(function):
+        raise ToolError(f"functions: {function!r:.80} is not a function")
+    return function, hidden
+
+
+def _name_of(core: Any) -> str:
+    return getattr(core, "__name__", None) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(core).__name__).lower()
+
+
+def _plain(core: Any) -> Any:
+    """The function behind a method or a callable object."""
+    return inspect.unwrap(core if inspect.isroutine(core) else type(core).__call__)
+
+
+def _is_coroutine(core: Any) -> bool:
+    plain = core if inspect.isroutine(core) else type(core).__call__
+    return inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(inspect.unwrap(plain))
+
+
+def _parameters_of(
+    name: str, function: Any, core: Any, hidden: set[str], told: Mapping[str, str]
+) -> tuple[_Parameter, ...]:
+    plain = _plain(core)
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise ToolError(f"functions: {name} is a generator; a tool returns its result once")
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        raise ToolError(f"functions: {name}: Python cannot say what its parameters are; wrap it in a def") from None
+    hints = _hints(name, plain)
+    found = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            raise ToolError(
+                f"functions: {name}({parameter}) takes names that no schema lists; write the parameters out"
+            )
+        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            raise ToolError(f"functions: {name}({parameter}) cannot be given by name; a model gives names")
+        if parameter.name in hidden:
+            continue
+        if parameter.name not in hints:
+            raise ToolError(f"functions: parameter {parameter.name} of {name} needs a type annotation")
+        found.append(_parameter(parameter, hints[parameter.name], told.get(parameter.name, "")))
+    return tuple(found)
+
+
+def _hints(name: str, plain: Any) -> dict[str, Any]:
+    """Annotations of the parameters; those of the result need not even be resolved."""
+    try:
+        given = {one: hint for one, hint in getattr(plain, "__annotations__", {}).items() if one != "return"}
+        holder = types.SimpleNamespace(__annotations__=given)
+        return typing.get_type_hints(holder, getattr(plain, "__globals__", {}), include_extras=True)
+    except Exception as error:
+        raise ToolError(
+            f"functions: an annotation of {name} cannot be read ({type(error).__name__}: {error}); "
+            "the types that it names must stand at the top of its module"
+        ) from None
+
+
+def _parameter(parameter: inspect.Parameter, hint: Any, told: str) -> _Parameter:
+    from pydantic.fields import FieldInfo
+
+    empty = inspect.Parameter.empty
+    default, required = parameter.default, parameter.default is empty
+    extras: list[Any] = []
+    if isinstance(default, FieldInfo):  # def f(x: int = Field(3, le=5))
+        extras.append(default)
+        default = empty if default.is_required() else default.get_default(call_default_factory=True)
+        required = default is empty
+    elif default is not empty:
+        default = empty  # the function has it
+    if typing.get_origin(hint) is Annotated:
+        hint, *others = typing.get_args(hint)
+        for extra in others:
+            if isinstance(extra, str):
+                told = extra
+            elif isinstance(extra, bool):  # the official decorator's third item
+                required = extra
+                if not required and parameter.default is empty:
+                    default = None
+            else:
+                extras.append(extra)
+    for extra in extras:
+        if isinstance(extra, FieldInfo):
+            told = told or extra.description or ""
+        hint = Annotated[hint, extra]
+    return _Parameter(parameter.name, hint, told, required, default)
+
+
+def _python_name(hint: Any) -> str:
+    while typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+# From parameters to a schema
+
+
+def _adapter(name: str, parameters: Sequence[_Parameter]) -> TypeAdapter[Any]:
+    """What checks the arguments: a typed dict, in which a parameter may have any name."""
+    try:
+        from pydantic import ConfigDict, Field, TypeAdapter
+        from typing_extensions import NotRequired, TypedDict
+    except ImportError as error:
+        raise DependencyError(
+            f"a Python function as a tool needs the package {error.name}: pip install 'chatglm[tools]'"
+        ) from None
+    fields: dict[str, Any] = {}
+    for one in parameters:
+        hint = Annotated[one.type, Field(description=one.described)] if one.described else one.type
+        fields[one.name] = hint if one.required else NotRequired[hint]
+    make: Any = TypedDict
+    made = make(name, fields)
+    made.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    try:
+        return TypeAdapter(made)
+    except Exception as error:
+        raise _unfit(name, parameters, error) from None
+
+
+def _unfit(name: str, parameters: Sequence[_Parameter], error: Exception) -> ToolError:
+    """Which parameter it is that pydantic has no schema for."""
+    from pydantic import TypeAdapter
+
+    for one in parameters:
+        try:
+            TypeAdapter(one.type).json_schema()
+        except Exception as reason:
+            said = str(reason).partition("\n")[0].rstrip(".")
+            return ToolError(
+                f"functions: {name}({one.name}): {_python_name(one.type)} has no form in JSON, so a model cannot give "
+                f"it ({said}); take str, int, float, bool, list, dict, an enum, a dataclass or a pydantic model"
+            )
+    return ToolError(f"functions: {name}: {str(error).partition(chr(10))[0]}")
+
+
+def _schema(name: str, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    try:
+        made = adapter.json_schema()
+    except Exception as error:
+        raise _unfit(name, (), error) from None
+    plain = _Inliner(name, made.pop("$defs", {})).plain(made)
+    return {"type": "object", "properties": plain.get("properties", {}), "required": plain.get("required", [])}
+
+
+class _Inliner:
+    """A schema of pydantic without references and titles: every token of it is in the prompt."""
+
+    def __init__(self, name: str, definitions: Mapping[str, Any]) -> None:
+        self._name, self._definitions = name, definitions
+        self._open: list[str] = []
+        self._left = _MOST_NODES
+
+    def plain(self, schema: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ToolError(f"functions: {self._name}: its schema has over {_MOST_NODES} parts; take simpler types")
+        if isinstance(schema, list):
+            return [self.plain(item) for item in schema]
+        if not isinstance(schema, dict):
+            return schema
+        made = {"type": schema["type"]} if "type" in schema else {}  # in front, as people write it
+        for key, value in schema.items():
+            if key in ("properties", "patternProperties"):  # names, not keywords
+                made[key] = {name: self.plain(part) for name, part in value.items()}
+            elif key in ("enum", "const", "default", "examples", "required"):  # values, not schemas
+                made[key] = value
+            elif key not in ("title", "$ref", "discriminator") and (key, value) != ("items", {}):
+                made[key] = self.plain(value)
+        if "$ref" not in schema:
+            return made
+        target = schema["$ref"].removeprefix("#/$defs/")
+        if target in self._open:
+            raise ToolError(
+                f"functions: {self._name}: {target} contains itself; a model can only be shown types that end"
+            )
+        self._open.append(target)
+        inner = self.plain(self._definitions[target])
+        self._open.pop()
+        return {**inner, **made}
+
+
+# Arguments
+
+
+def too_large(arguments: Mapping[str, Any]) -> str:
+    values = text = 0
+    waiting: list[tuple[Any, int]] = [(arguments, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        values += 1
+        if values > _MOST_VALUES or text > _MOST_TEXT or depth > _DEEPEST:
+            return "too large: more than 10,000 values, 64 of them inside each other, or 1 MiB of text"
+        if isinstance(value, str):
+            text += len(value)
+        elif isinstance(value, Mapping):
+            text += sum(len(key) for key in value if isinstance(key, str))
+            waiting += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += [(item, depth + 1) for item in value]
+    return ""
+
+
+def _problems(error: ValidationError, arguments: Mapping[str, Any]) -> str:
+    """In one line: names that are unknown or missing, then what is wrong with values."""
+    unknown, missing = [], []
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for one in error.errors(include_url=False, include_context=False, include_input=False):
+        path, value = _place(one["loc"], arguments)
+        if one["type"] == "extra_forbidden":
+            unknown.append(path[:_LONGEST_NAME])
+        elif one["type"] == "missing":
+            missing.append(f"{path}.{one['loc'][-1]}" if len(one["loc"]) > 1 else str(one["loc"][-1]))
+        else:
+            said = one["msg"].replace("Input should be", "must be").replace("Value error, ", "").strip()
+            wrong.setdefault((path, shown(value)), []).append(said[:200])
+    parts = [f"unknown: {', '.join(unknown[:_MOST_PROBLEMS])}"] if unknown else []
+    parts += [f"missing: {', '.join(missing[:_MOST_PROBLEMS])}"] if missing else []
+    for (path, value), reasons in list(wrong.items())[:_MOST_PROBLEMS]:
+        parts.append(f"{path} {' or '.join(dict.fromkeys(reasons))}, got {value}")
+    return " ".join("; ".join(parts).split())
+
+
+def _place(location: Sequence[int | str], arguments: Any) -> tuple[str, Any]:
+    """Where in the arguments an error is, and the value there. pydantic also names the branches of unions."""
+    path, value = "", arguments
+    for step in location:
+        if isinstance(step, str) and isinstance(value, Mapping) and step in value:
+            path, value = f"{path}.{step}" if path else step, value[step]
+        elif isinstance(step, int) and isinstance(value, list | tuple) and step < len(value):
+            path, value = f"{path}[{step}]", value[step]
+    return path, value
+
+
+# What `BaseAssistant.run` still uses
 
 
 def functions_of(functions: Sequence[Callable[..., Any] | Function]) -> dict[str, Function]:
     """By name.
 
     Raises:
-        InputError: two have the same name, or one is no tool.
+        ToolError: two have the same name, or one is no tool.
     """
     found: dict[str, Function] = {}
     for given in functions:
         function = given if isinstance(given, Function) else Function.of(given)
         if function.spec.name in found:
-            raise InputError(f"functions: two are named {function.spec.name}; a model cannot tell them apart")
+            raise ToolError(f"functions: two are named {function.spec.name}; a model cannot tell them apart")
         found[function.spec.name] = function
     return found
 
@@ -94,83 +437,9 @@ def call(functions: Mapping[str, Function], asked: ToolCall) -> Any:
         return f"Tool `{asked.name}` not found. Please use a provided tool: {', '.join(functions)}."
     if asked.cut:
         return f"Arguments of {asked.name} are not a JSON object; they may have been cut short."
-    if problem := function.problem(asked.arguments):
-        return f"Arguments of {asked.name} are wrong ({problem})."
     try:
-        return function.function(**asked.arguments)
+        return function.function(**function.bind(asked.arguments))
+    except InputError as error:
+        return f"Arguments of {asked.name} are wrong ({error})."
     except Exception as error:
         return failure(error)
-
-
-def failure(error: Exception) -> str:
-    """An exception of a tool, for the model to read."""
-    return f"Error: {type(error).__name__}: {error}"
-
-
-def as_text(value: Any) -> str:
-    """A tool's result as the text of an observation."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """The description, and what `Args:` says of each parameter."""
-    text = inspect.getdoc(function) or ""
-    described, _, rest = text.partition("\nArgs:\n")
-    arguments = re.split(r"\n(?=\S)", rest, maxsplit=1)[0]
-    told = re.findall(r"^ {4}(\w+)(?: *\([^)]*\))?: *(.*(?:\n {5,}.*)*)", arguments, re.MULTILINE)
-    return " ".join(described.split()), {name: " ".join(words.split()) for name, words in told}
-
-
-def _schema(hint: Any, where: str) -> dict[str, Any]:
-    if hint is Any:
-        return {}
-    if hint in _KINDS:
-        return {"type": _KINDS[hint]}
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        schema = _schema(parts[0], where)
-        told = next((part for part in parts[1:] if isinstance(part, str)), None)
-        return schema if told is None else schema | {"description": told}
-    if origin is Literal:
-        return {"enum": list(parts)}
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        raise InputError(f"functions: {where}: a model gives plain values; use Literal in place of {hint.__name__}")
-    if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema(part, where) for part in parts]}
-    if hint is list or origin in (list, Sequence):
-        return {"type": "array", "items": _schema(parts[0], where) if parts else {}}
-    if hint is dict or origin in (dict, Mapping):
-        return {"type": "object", "additionalProperties": _schema(parts[1], where) if parts else True}
-    raise InputError(f"functions: {where}: {hint!r} is no type that JSON has (str, int, float, bool, list, dict, …)")
-
-
-def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    if "enum" in schema:
-        return value in schema["enum"]
-    if "anyOf" in schema:
-        return any(_fits(value, part) for part in schema["anyOf"])
-    match schema.get("type"):
-        case "string":
-            return isinstance(value, str)
-        case "boolean":
-            return isinstance(value, bool)
-        case "integer":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "null":
-            return value is None
-        case "array":
-            return isinstance(value, list | tuple) and all(_fits(item, schema["items"]) for item in value)
-        case "object":
-            inner = schema["additionalProperties"]
-            return isinstance(value, Mapping) and (inner is True or all(_fits(item, inner) for item in value.values()))
-    return True
-
-
-def _expected(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return f"one of {', '.join(map(repr, schema['enum']))}"
-    if "anyOf" in schema:
-        return " or ".join(_expected(part) for part in schema["anyOf"])
-    return str(schema.get("type", "anything"))

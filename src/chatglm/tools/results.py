@@ -1,0 +1,173 @@
+"""What a tool returned or raised, as an outcome: text of bounded length, pictures that are PNG files."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import io
+import json
+import os
+import struct
+import sys
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from chatglm.tools.tool import Outcome
+
+__all__ = ["as_text", "cut", "failed", "failure", "is_picture", "outcome_of", "shown"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PICTURES = 20
+_LARGEST_PICTURE = 4 << 20
+_LONGEST_SIDE = 4096
+_TRUNCATED = " [TRUNCATED]"  # as in ChatGLM3's composite demo
+_MOST_TEXT = 1 << 20
+"""Characters that are made of a result before it is cut to what people get."""
+
+
+def outcome_of(value: Any) -> Outcome:
+    """What a tool returned: a text as it is; a picture (PNG bytes, Pillow's image, Matplotlib's figure); else JSON, and
+    what JSON has no form for as Python writes it. Never raises."""
+    try:
+        if isinstance(value, Outcome):
+            return value
+        picture = _picture(value)
+        return Outcome(as_text(value)) if picture is None else Outcome("[Image]", pictures=(picture,))
+    except BaseException as error:
+        return failed(failure(error))
+
+
+def failed(text: str) -> Outcome:
+    return Outcome(text, failed=True)
+
+
+def failure(error: BaseException) -> str:
+    """An exception of a tool, for the model to read. Its own text may fail to come, too."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = ""
+    return f"Error: {type(error).__name__}: {text[:_MOST_TEXT]}" if text else f"Error: {type(error).__name__}"
+
+
+def cut(outcome: Outcome, characters: int, whole: int) -> Outcome:
+    """An outcome within bounds.
+
+    Args:
+        characters: of its text, for the model.
+        whole: bytes (UTF-8) of its text for people.
+    """
+    # What encodes to UTF-8 again: half a character cannot be sent to anyone.
+    text, long = (str(part).encode("utf-8", "replace").decode() for part in (outcome.text, outcome.whole))
+    if len(text) > characters:
+        text, long = text[:characters] + _TRUNCATED, long or text
+    if len(long.encode()) > whole:
+        long = long.encode()[:whole].decode("utf-8", "ignore") + _TRUNCATED
+    pictures = tuple(picture for picture in outcome.pictures[:_MOST_PICTURES] if is_picture(picture))
+    return replace(outcome, text=text, whole="" if long == text else long, pictures=pictures)
+
+
+def is_picture(data: Any) -> bool:
+    """Whether it is a PNG file of at most 4 MiB and 4,096 pixels a side, as its header says (PNG, section 11.2.2)."""
+    if not isinstance(data, bytes) or not data.startswith(_PNG) or len(data) > _LARGEST_PICTURE or len(data) < 33:
+        return False
+    length, kind, width, height = struct.unpack(">I4sII", data[8:24])
+    return length == 13 and kind == b"IHDR" and 0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE
+
+
+def _picture(value: Any) -> bytes | None:
+    if isinstance(value, bytes):
+        return value if is_picture(value) else None
+    # Whoever returns such an object has imported the package; we do not.
+    if (pillow := sys.modules.get("PIL.Image")) is not None and isinstance(value, pillow.Image):
+        file = io.BytesIO()
+        value.save(file, "PNG")
+        return _checked(file.getvalue())
+    figures = sys.modules.get("matplotlib.figure")
+    if figures is not None and isinstance(value, figures.Figure):
+        file = io.BytesIO()
+        value.savefig(file, format="png", dpi=100)
+        return _checked(file.getvalue())
+    return None
+
+
+def _checked(data: bytes) -> bytes:
+    if not is_picture(data):
+        raise ValueError("the picture is larger than 4 MiB or 4096 pixels a side")
+    return data
+
+
+def as_text(value: Any) -> str:
+    """A tool's result as the text of an observation, of bounded length."""
+    if isinstance(value, str):
+        return value[:_MOST_TEXT]
+    parts: list[str] = []
+    length = 0
+    try:
+        for part in _Encoder(ensure_ascii=False).iterencode(value):  # piece by piece: a result may be without end
+            parts.append(part[:_MOST_TEXT])
+            length += len(part)
+            if length > _MOST_TEXT:
+                break
+    except (TypeError, ValueError, RecursionError):  # a key that is no text, a cycle, a thousand lists in each other
+        return shown(value, 10_000)
+    return "".join(parts)
+
+
+class _Encoder(json.JSONEncoder):
+    def iterencode(self, o: Any, _one_shot: bool = False) -> Any:
+        return super().iterencode(o, False)  # C's encoder would make the whole text at once
+
+    def default(self, o: Any) -> Any:
+        if dataclasses.is_dataclass(o) and not isinstance(o, type):
+            return {field.name: getattr(o, field.name) for field in dataclasses.fields(o)}
+        if isinstance(o, enum.Enum):
+            return o.value
+        if isinstance(o, datetime.date | datetime.time | decimal.Decimal | uuid.UUID | os.PathLike):
+            return str(o)
+        if isinstance(o, Mapping):
+            return dict(o)
+        for method in ("model_dump", "tolist"):  # of pydantic's models; of arrays and their scalars
+            if callable(made := getattr(type(o), method, None)):
+                return made(o)
+        if isinstance(o, set | frozenset):
+            return list(o)
+        if isinstance(o, bytes | bytearray | memoryview):
+            return f"<{len(o)} bytes>"
+        return shown(o, 10_000)
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value as Python writes it, cut. Never raises; a large list costs no more than what is shown of it."""
+    if isinstance(value, str):
+        text = repr(value[: most + 1])
+    elif isinstance(value, int) and value.bit_length() > 1000:
+        text = "a number of more than 300 digits"
+    elif type(value) in (list, tuple):
+        opening, closing = "[]" if isinstance(value, list) else "()"
+        text = opening + _listed(value, most) + closing
+    elif type(value) is dict:
+        text = "{" + _listed(value.items(), most, pairs=True) + "}"
+    else:
+        try:
+            text = repr(value)
+        except BaseException:
+            text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def _listed(items: Iterable[Any], most: int, pairs: bool = False) -> str:
+    parts: list[str] = []
+    for item in items:
+        if most <= 0:
+            parts.append("…")
+            break
+        # What is nested gets half of the room: the depth is bounded too.
+        part = f"{shown(item[0], most // 2)}: {shown(item[1], most // 2)}" if pairs else shown(item, most // 2)
+        parts.append(part)
+        most -= len(part) + 2
+    return ", ".join(parts)

@@ -1,0 +1,126 @@
+"""Where tools run: each plain function in a thread of its own, given up when its time is over; and an event loop in a
+thread, for callers that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["LoopThread", "Threads"]
+
+T = TypeVar("T")
+
+
+class Threads:
+    """A thread for each call. Python cannot end a thread: one whose caller has gone is abandoned, and counted until it
+    ends by itself. They are daemons: none keeps the program from ending."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._abandoned = 0
+
+    @property
+    def abandoned(self) -> int:
+        """Calls that go on although nobody waits for them."""
+        return self._abandoned
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """
+        Args:
+            work: must not raise.
+
+        Raises:
+            RuntimeError: the system has no room for another thread.
+        """
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[T] = loop.create_future()
+        ended = left = False
+
+        def tell(value: T) -> None:
+            if not came.done():
+                came.set_result(value)
+
+        def carry_out() -> None:
+            nonlocal ended
+            value = work()
+            with self._lock:
+                ended = True
+                self._abandoned -= left
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(tell, value)
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(carry_out,), name="chatglm tool", daemon=True).start()
+        try:
+            return await came
+        except asyncio.CancelledError:
+            with self._lock:
+                if not ended:
+                    left = True
+                    self._abandoned += 1
+            raise
+
+    def abandon(self, task: asyncio.Task[Any]) -> None:
+        """Count a coroutine that does not end although it was cancelled."""
+        with self._lock:
+            self._abandoned += 1
+
+        def has_ended(_: Any) -> None:
+            with self._lock:
+                self._abandoned -= 1
+
+        task.add_done_callback(has_ended)
+
+
+class LoopThread:
+    """An event loop in a daemon thread, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result; what interrupts the waiting cancels it.
+
+        Raises:
+            RuntimeError: called from a coroutine of this very loop, which would wait for itself.
+        """
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="chatglm tools", daemon=True)
+                self._thread.start()
+            loop = self._loop
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a coroutine that runs in the tools' event loop must await `call`, not `call_now`")
+        waiting = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return waiting.result()
+        except BaseException:
+            waiting.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the thread; what still runs in it is cancelled."""
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is None or thread is None:
+            return
+
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others, timeout=1) if others else None
+            loop.stop()
+
+        asyncio.run_coroutine_threadsafe(end(), loop)
+        thread.join(timeout=5)
+        if not thread.is_alive():
+            loop.close()

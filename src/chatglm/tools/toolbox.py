@@ -1,0 +1,270 @@
+"""What a model may call, and the one place that runs a call.
+
+A call is checked, a person is asked where that is wanted, and it gets so much time. Whatever comes of it is an
+`Outcome`: text that a prompt has room for, or what went wrong, for the model to read. A tool that hangs, crashes or
+answers without end harms neither the dialogue nor other tools.
+
+What is not held: a Python function runs in this process with all rights of this program, and what it prints goes where
+the program's own output goes. Its thread cannot be ended when its time is over, only given up. A coroutine function
+runs in the caller's event loop and must not block it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from chatglm.chat.messages import INTERPRETER, ToolCall, ToolSpec
+from chatglm.errors import InputError, ToolError
+from chatglm.tools.functions import Function, too_large
+from chatglm.tools.results import cut, failed, failure, shown
+from chatglm.tools.threads import LoopThread, Threads
+from chatglm.tools.tool import Consent, Outcome, Tool
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Permit", "Toolbox"]
+
+Permit = Callable[[ToolCall, Tool], Awaitable[bool]]
+"""Asks a person whether a call may be carried out."""
+
+_MOST_ABANDONED = 8
+_MOST_CALLS = 32
+"""Of one turn."""
+_GRACE = 1.0
+"""Seconds that a coroutine has to end once it is cancelled."""
+
+
+class _Shared:
+    """What a box and those made of it have in common."""
+
+    def __init__(self) -> None:
+        self.threads = Threads()
+        self.loop = LoopThread()
+        self.closers: list[Callable[[], None]] = []
+        self.closed = False
+
+
+class Toolbox:
+    """Tools, and how their calls are run. One box serves any number of dialogues, threads and event loops at once."""
+
+    def __init__(
+        self,
+        tools: Sequence[Tool | Callable[..., Any]] = (),
+        *,
+        seconds: float = 30.0,
+        characters: int = 1024,
+        whole: int = 256 << 10,
+        together: int = 4,
+    ) -> None:
+        """
+        Args:
+            tools: typed Python functions (`Function.of` says which), and whatever else is a `Tool`.
+            seconds: that a call may take; a tool that needs more has an attribute `seconds` of its own.
+            characters: of a result, for the model.
+            whole: bytes of a result, for people.
+            together: calls of one turn that run at the same time.
+
+        Raises:
+            ToolError: a function cannot be a tool, or two have the same name.
+            DependencyError: pydantic is not installed.
+        """
+        if seconds <= 0 or characters < 1 or whole < 1 or together < 1:
+            raise InputError("Toolbox: seconds, characters, whole and together must be above 0")
+        self._seconds, self._characters, self._whole, self._together = seconds, characters, whole, together
+        self._tools: dict[str, Tool] = {}
+        self._shared, self._owner = _Shared(), True
+        self._granted: set[str] = set()
+        self.refused: dict[str, str] = {}
+        """Tools of a file that are not offered, and why."""
+        self._add(tools)
+
+    def _add(self, tools: Sequence[Tool | Callable[..., Any]]) -> None:
+        for given in tools:
+            tool: Tool = given if _is_tool(given) else Function.of(given)  # type: ignore[assignment, arg-type]
+            name = tool.spec.name
+            if name in self._tools:
+                raise ToolError(f"functions: two are named {name}; a model cannot tell them apart")
+            self._tools[name] = tool
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The tools as a model is shown them."""
+        return tuple(tool.spec for tool in self._tools.values())
+
+    def also(self, *tools: Tool | Callable[..., Any]) -> Toolbox:
+        """The same box for one conversation: with tools of its own, such as its interpreter, and a memory of its own of
+        what a person has permitted. It ends with the box that it is made of; to close it does nothing."""
+        made = Toolbox(
+            (), seconds=self._seconds, characters=self._characters, whole=self._whole, together=self._together
+        )
+        made._tools, made.refused = dict(self._tools), self.refused
+        made._shared, made._owner = self._shared, False
+        made._add(tools)
+        return made
+
+    def tool(self, name: str) -> Tool | None:
+        """The tool that a model means: spaces around its name, `functions.` in front of it and the case of its letters
+        do not matter, where only one tool can be meant. The interpreter is also called `interpreter`."""
+        if found := self._tools.get(name):
+            return found
+        if len(name) > 200:
+            return None
+        plain = _folded(name)
+        if plain == INTERPRETER:
+            builtin = [tool for tool in self._tools.values() if tool.spec.builtin == "python"]
+            return builtin[0] if builtin else None
+        meant = [tool for known, tool in self._tools.items() if _folded(known) == plain]
+        return meant[0] if len(meant) == 1 else None
+
+    async def call(self, asked: ToolCall, permit: Permit | None = None) -> Outcome:
+        """Carry out a call. Whatever goes wrong is an outcome, for the model to read.
+
+        Args:
+            permit: asks a person, where the tool's consent says so; without it such a tool is not used.
+
+        Raises:
+            CancelledError: nobody waits any more.
+        """
+        (outcome,) = await self.call_all([asked], permit)
+        return outcome
+
+    async def call_all(self, asked: Sequence[ToolCall], permit: Permit | None = None) -> list[Outcome]:
+        """`call` for the calls of one turn: some at the same time; outcomes in the order of the calls. People are asked
+        about one after the other, while calls that need no question or have been permitted already run."""
+        room = asyncio.Semaphore(self._together)
+
+        async def within(tool: Tool, arguments: Any) -> Outcome:
+            async with room:
+                return await self._timed(tool, arguments)
+
+        made: list[asyncio.Task[Outcome] | Outcome] = []
+        try:
+            for number, one in enumerate(asked):
+                if number >= _MOST_CALLS:
+                    made.append(failed(f"Not carried out: more than {_MOST_CALLS} calls at once."))
+                    continue
+                ready = await self._ready(one, permit)
+                if isinstance(ready, Outcome):
+                    made.append(self._cut(ready))
+                else:
+                    made.append(asyncio.ensure_future(within(*ready)))
+            if running := [one for one in made if isinstance(one, asyncio.Task)]:
+                await asyncio.wait(
+                    running
+                )  # to await one would pass a cancellation on to it alone, and let others begin
+            return [one if isinstance(one, Outcome) else one.result() for one in made]
+        finally:
+            for task in made:
+                if isinstance(task, asyncio.Task):
+                    task.cancel()
+
+    def call_now(self, asked: Sequence[ToolCall], permit: Permit | None = None) -> list[Outcome]:
+        """`call_all` for callers without an event loop: it runs in a loop of the box, in a thread."""
+        return self._shared.loop.run(self.call_all(asked, permit))
+
+    async def _ready(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
+        """The tool and checked arguments of a call that may be carried out; or why it may not."""
+        if self._shared.closed:
+            return failed("The tools have been closed.")
+        tool = self.tool(asked.name)
+        if tool is None:
+            return failed(self._unknown(asked.name))
+        name = tool.spec.name
+        if asked.cut:
+            return failed(f"Arguments of {name} are not a JSON object; they may have been cut short.")
+        if problem := too_large(asked.arguments):
+            return failed(f"Arguments of {name} are {problem}.")
+        try:
+            arguments = tool.bind(asked.arguments) if isinstance(tool, Function) else asked.arguments
+        except InputError as error:
+            return failed(f"Arguments of {name} are wrong ({error}).")
+        except Exception as error:  # a check of a user's own type
+            return failed(failure(error))
+        if tool.consent is Consent.ALWAYS or (tool.consent is Consent.ONCE and name not in self._granted):
+            if permit is None:
+                return failed(f"{name} may only be used when a person permits it, and there is nobody to ask.")
+            try:
+                permitted = await permit(asked, tool)
+            except Exception as error:
+                return failed(f"{name} was not used: nobody could be asked ({failure(error)}).")
+            if not permitted:
+                return failed(f"{name} was not used: the user did not permit it.")
+            self._granted.add(name)
+        if self._shared.threads.abandoned >= _MOST_ABANDONED:
+            return failed(f"{name} was not used: {_MOST_ABANDONED} calls before it have hung, and tools are off.")
+        return tool, arguments
+
+    def _unknown(self, name: str) -> str:
+        if reason := self.refused.get(name.strip()):
+            return f"Tool `{name.strip()}` is not offered: {reason}."
+        offered = ", ".join(list(self._tools)[:40]) or "none"
+        return f"Tool `{shown(name)[1:-1]}` not found. Please use a provided tool: {offered}."
+
+    async def _timed(self, tool: Tool, arguments: Any) -> Outcome:
+        begun = time.perf_counter()
+        seconds = float(getattr(tool, "seconds", 0) or self._seconds)
+        task = asyncio.ensure_future(self._run(tool, arguments))
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_GRACE)
+                if not task.done():
+                    self._shared.threads.abandon(task)
+                outcome = failed(f"{tool.spec.name} did not end within {seconds:g} seconds and was given up.")
+            else:
+                outcome = failed(f"{tool.spec.name} was cancelled.") if task.cancelled() else task.result()
+        finally:
+            task.cancel()
+        return replace(self._cut(outcome), seconds=time.perf_counter() - begun)
+
+    async def _run(self, tool: Tool, arguments: Any) -> Outcome:
+        try:
+            if isinstance(tool, Function):
+                return await tool.carry_out(arguments, self._shared.threads.run)
+            outcome = await tool.run(arguments)
+            return outcome if isinstance(outcome, Outcome) else failed(f"{tool.spec.name} answered nothing.")
+        except asyncio.CancelledError:
+            raise
+        except InputError as error:
+            return failed(f"Arguments of {tool.spec.name} are wrong ({error}).")
+        except BaseException as error:  # SystemExit in a task would end the event loop
+            return failed(failure(error))
+
+    def _cut(self, outcome: Outcome) -> Outcome:
+        return cut(outcome, self._characters, self._whole)
+
+    def close(self) -> None:
+        """End what the tools hold: connections, threads that wait. Calls after that are refused; those under way in
+        other event loops go on."""
+        if not self._owner or self._shared.closed:
+            return
+        self._shared.closed = True
+        for close in self._shared.closers:
+            close()
+        self._shared.loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _is_tool(given: Any) -> bool:
+    return isinstance(getattr(given, "spec", None), ToolSpec) and callable(getattr(given, "run", None))
+
+
+def _folded(name: str) -> str:
+    plain = name.strip().strip("`'\"").casefold().replace("-", "_")
+    for front in ("functions.", "tools."):
+        plain = plain.removeprefix(front)
+    return plain

@@ -1,0 +1,340 @@
+"""The one place that runs a call: whatever a tool does, there is an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from chatglm.chat.messages import ToolCall
+from chatglm.errors import InputError, ToolError
+from chatglm.tools.functions import Function
+from chatglm.tools.tool import Consent, Outcome, Tool
+from chatglm.tools.toolbox import Toolbox
+
+
+def add(a: int, b: int = 2) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@contextlib.contextmanager
+def box_of(*tools: Any, **options: Any) -> Iterator[Toolbox]:
+    with Toolbox(tools, **options) as box:
+        yield box
+
+
+def now(box: Toolbox, name: str, permit: Any = None, **arguments: Any) -> Outcome:
+    (outcome,) = box.call_now([ToolCall(name, arguments)], permit)
+    return outcome
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end, "it does not come to hold"
+        time.sleep(0.005)
+
+
+def test_a_call() -> None:
+    with box_of(add) as box:
+        outcome = now(box, "add", a="3")
+        assert (outcome.text, outcome.failed, outcome.whole) == ("5", False, "")
+        assert outcome.seconds > 0
+        assert [spec.name for spec in box.specs] == ["add"]
+        assert asyncio.run(box.call(ToolCall("add", {"a": 1, "b": 1}))).text == "2"
+
+
+def test_functions_that_return_awaitables_are_awaited() -> None:
+    async def later(text: str) -> str:
+        await asyncio.sleep(0)
+        return text
+
+    def also(text: str) -> Awaitable[str]:
+        return later(text)
+
+    with box_of(later, also) as box:
+        assert [now(box, name, text="x").text for name in ("later", "also")] == ["x", "x"]
+
+
+def test_calls_of_a_turn_run_together_and_come_in_their_order() -> None:
+    met = threading.Barrier(2, timeout=20)
+
+    def meet(name: str) -> str:
+        met.wait()
+        return name
+
+    async def meet_too(name: str) -> str:
+        await asyncio.to_thread(met.wait)
+        return name
+
+    with box_of(meet, meet_too) as box:
+        asked = [ToolCall("meet", {"name": "a"}), ToolCall("none", {}), ToolCall("meet_too", {"name": "b"})]
+        first, unknown, second = box.call_now(asked)
+        assert (first.text, second.text) == ("a", "b")
+        assert unknown.text == "Tool `none` not found. Please use a provided tool: meet, meet_too."
+        assert unknown.failed
+
+
+def test_only_so_many_run_at_once() -> None:
+    lock, running, most = threading.Lock(), 0, 0
+
+    def count() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+
+    with box_of(count, together=3) as box:
+        outcomes = box.call_now([ToolCall("count", {})] * 40)
+        assert [outcome.failed for outcome in outcomes] == [False] * 32 + [True] * 8
+        assert most == 3
+
+
+def test_one_box_serves_many_threads_and_loops() -> None:
+    async def later(n: int) -> int:
+        await asyncio.sleep(0.001)
+        return n
+
+    with box_of(add, later) as box, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: [o.text for o in box.call_now([ToolCall("later", {"n": n})] * 2)], range(40)))
+        assert found == [[str(n)] * 2 for n in range(40)]
+        found = list(pool.map(lambda n: asyncio.run(box.call(ToolCall("add", {"a": n}))).text, range(40)))
+        assert found == [str(n + 2) for n in range(40)]
+
+
+def test_names() -> None:
+    def get_weather() -> str:
+        return "sunny"
+
+    def Echo() -> str:  # noqa: N802
+        return "large"
+
+    def echo() -> str:
+        return "small"
+
+    with box_of(get_weather, Echo, echo) as box:
+        for name in ("get_weather", " get_weather\n", "functions.get_weather", "Get_Weather", "`get-weather`"):
+            assert now(box, name).text == "sunny", name
+        assert now(box, "Echo").text == "large"
+        assert now(box, "echo").text == "small"
+        for name in ("ECHO", "get weather", "", "x" * 10**6, "interpreter"):
+            outcome = now(box, name)
+            assert outcome.text.startswith("Tool `"), name
+            assert outcome.failed
+            assert len(outcome.text) < 250
+    with pytest.raises(ToolError, match="two are named add"):
+        Toolbox([add, add])
+
+
+# What tools do
+
+
+class _BrokenError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+@pytest.mark.parametrize("kind", ["thread", "coroutine"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("no such city"), "Error: ValueError: no such city"),
+        (KeyError("x"), "Error: KeyError: 'x'"),
+        (_BrokenError(), "Error: _BrokenError"),
+        (SystemExit(3), "Error: SystemExit: 3"),
+        (KeyboardInterrupt(), "Error: KeyboardInterrupt"),
+        (StopIteration(1), "StopIteration"),
+        (asyncio.CancelledError(), "cancelled"),
+        (MemoryError(), "Error: MemoryError"),
+    ],
+)
+def test_what_a_tool_raises_is_told(kind: str, error: BaseException, words: str) -> None:
+    def fail() -> None:
+        raise error
+
+    async def fail_later() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    with box_of(fail if kind == "thread" else fail_later, add) as box:
+        outcome = now(box, box.specs[0].name)
+        assert words.lower() in outcome.text.lower()
+        assert outcome.failed
+        assert now(box, "add", a=1).text == "3"
+
+
+def test_endless_recursion() -> None:
+    def forever(n: int) -> int:
+        return forever(n + 1)
+
+    with box_of(forever) as box:
+        assert "RecursionError" in now(box, "forever", n=0).text
+
+
+def test_a_tool_that_hangs_is_given_up_and_counted() -> None:
+    go = threading.Event()
+
+    def hang() -> str:
+        go.wait(60)
+        return "late"
+
+    with box_of(hang, add, seconds=0.05, together=8) as box:
+        outcomes = box.call_now([ToolCall("hang", {})] * 8)
+        assert {outcome.text for outcome in outcomes} == {"hang did not end within 0.05 seconds and was given up."}
+        assert "8 calls before it have hung, and tools are off" in now(box, "add", a=1).text
+        assert "tools are off" in asyncio.run(box.also().call(ToolCall("add", {"a": 1}))).text
+        go.set()
+        eventually(lambda: not now(box, "add", a=1).failed)  # they have ended after all
+
+
+def test_a_coroutine_that_hangs_is_cancelled() -> None:
+    told = []
+
+    async def hang() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+
+    class Slow:
+        """Has a time of its own."""
+
+        spec, consent, seconds = Function.of(add).spec, Consent.NEVER, 60.0
+
+        async def run(self, arguments: Any) -> Outcome:
+            await asyncio.sleep(0.1)
+            return Outcome("slow but good")
+
+    with box_of(hang, Slow(), seconds=0.05) as box:
+        assert "given up" in now(box, "hang").text
+        assert told == ["cancelled"]
+        assert now(box, "add").text == "slow but good"
+
+
+def test_leaving_cancels_what_runs() -> None:
+    begun, told = threading.Event(), []
+
+    async def hang() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+
+    async def leave(box: Toolbox) -> None:
+        task = asyncio.ensure_future(box.call_all([ToolCall("hang", {})] * 6))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with box_of(hang) as box:
+        asyncio.run(leave(box))
+        assert told == ["cancelled"] * 4
+        assert box._shared.threads.abandoned == 0
+
+
+# Whose permission it takes
+
+
+def asking(*answers: bool) -> tuple[Callable[[ToolCall, Tool], Awaitable[bool]], list[str]]:
+    heard: list[str] = []
+    left = list(answers)
+
+    async def permit(asked: ToolCall, tool: Tool) -> bool:
+        heard.append(f"{tool.spec.name} {dict(asked.arguments)}")
+        return left.pop(0)
+
+    return permit, heard
+
+
+def test_consent() -> None:
+    ran = []
+
+    def act(n: int) -> str:
+        ran.append(n)
+        return "done"
+
+    tools = [Function.of(act, name=f"act_{kind.value}", consent=kind) for kind in Consent]
+    with box_of(*tools) as box:
+        for name in ("act_once", "act_always"):
+            assert "nobody to ask" in now(box, name, n=1).text
+        assert ran == []
+        permit, heard = asking(False, True, True, True, True)
+        assert "did not permit it" in now(box, "act_once", permit, n=1).text
+        assert [now(box, "act_once", permit, n=n).text for n in (2, 3)] == ["done", "done"]
+        assert [now(box, "act_always", permit, n=n).text for n in (4, 5)] == ["done", "done"]
+        assert now(box, "act_never", permit, n=6).text == "done"
+        assert ran == [2, 3, 4, 5, 6]
+        assert heard == ["act_once {'n': 1}", "act_once {'n': 2}", "act_always {'n': 4}", "act_always {'n': 5}"]
+        # Another conversation is asked again, and nobody is asked of a call that cannot be carried out.
+        one, other = box.also(), box.also()
+        assert now(one, "act_once", permit, n=7).text == "done"
+        assert now(one, "act_once", n=8).text == "done"
+        assert "nobody to ask" in now(other, "act_once", n=9).text
+        assert "missing: n" in now(other, "act_once", permit).text
+        assert len(heard) == 5
+
+
+def test_a_permission_that_cannot_be_asked_for_is_none() -> None:
+    async def permit(asked: ToolCall, tool: Tool) -> bool:
+        raise ConnectionError("the page has gone")
+
+    with box_of(Function.of(add, consent=Consent.ALWAYS)) as box:
+        assert "the page has gone" in now(box, "add", permit, a=1).text
+
+
+def test_what_runs_is_what_was_permitted() -> None:
+    async def permit(asked: ToolCall, tool: Tool) -> bool:
+        asked.arguments["a"] = 100  # type: ignore[index]
+        return True
+
+    with box_of(Function.of(add, consent=Consent.ALWAYS)) as box:
+        assert now(box, "add", permit, a=1).text == "3"
+
+
+# Boxes of one conversation, and the end
+
+
+def test_a_box_of_a_conversation() -> None:
+    def own() -> str:
+        return "own"
+
+    with box_of(add) as box:
+        conversation = box.also(own)
+        assert [spec.name for spec in conversation.specs] == ["add", "own"]
+        assert [spec.name for spec in box.specs] == ["add"]
+        conversation.close()
+        assert now(box, "add", a=1).text == "3"
+        assert now(conversation, "own").text == "own"
+        with pytest.raises(ToolError, match="two are named add"):
+            box.also(add)
+    for one in (box, conversation):
+        assert "closed" in asyncio.run(one.call(ToolCall("add", {"a": 1}))).text
+
+
+@pytest.mark.parametrize("options", [{"seconds": 0}, {"characters": 0}, {"whole": -1}, {"together": 0}])
+def test_limits_must_be_some(options: Any) -> None:
+    with pytest.raises(InputError, match="above 0"):
+        Toolbox([add], **options)
+
+
+def test_call_now_within_the_boxes_own_loop_does_not_wait_for_itself() -> None:
+    async def inner() -> str:
+        return str(box.call_now([ToolCall("add", {"a": 1})]))
+
+    box = Toolbox([add, inner])
+    with box:
+        assert "must await" in now(box, "inner").text
