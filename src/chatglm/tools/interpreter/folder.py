@@ -1,0 +1,283 @@
+"""A conversation's folder, which its code may fill with anything: links, pipes, folders in folders, odd names.
+
+All access goes through descriptors beneath the folder's own, so no link leads out of it, whatever is swapped meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import stat
+import unicodedata
+from collections.abc import AsyncIterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from chatglm.errors import InputError
+
+__all__ = ["Folder", "Mark", "Usage", "checked_name", "recover"]
+
+DEPTH = 32
+"""Folders within folders that are looked into."""
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
+_RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {f"{n}{d}" for n in ("com", "lpt") for d in "123456789"}
+
+
+class Usage(NamedTuple):
+    """What lies in a folder: bytes on the disk, files and folders, and the most folders within folders."""
+
+    size: int
+    number: int
+    depth: int
+
+
+class Mark(NamedTuple):
+    """What tells whether a file has changed."""
+
+    size: int
+    changed: int  # ns
+    inode: int
+
+
+class _Found(NamedTuple):
+    parent: int  # descriptor of the folder that it is in
+    name: str
+    path: str  # beneath the top
+    depth: int
+    status: os.stat_result
+
+
+def checked_name(name: str) -> str:
+    """A name for an uploaded file that every system can have: one component, printable, not hidden, not reserved.
+
+    Raises:
+        InputError: it is another; the message says why.
+    """
+    problem = ""
+    if not name or len(name.encode("utf-8", "replace")) > 200:
+        problem = "it must have 1 to 200 bytes"
+    elif any(unicodedata.category(character)[0] == "C" for character in name):
+        problem = "it has control characters"
+    elif any(character in '/\\:*?"<>|' for character in name):
+        problem = 'it has one of / \\ : * ? " < > |'
+    elif name[0] == "." or name[-1] == "." or name != name.strip():
+        problem = "it begins or ends with a dot or a space"
+    elif name.split(".")[0].rstrip().lower() in _RESERVED:
+        problem = "Windows has reserved it"
+    if problem:
+        raise InputError(f"{name!r:.80} cannot be the name of an uploaded file: {problem}")
+    return name
+
+
+def moving(path: Path) -> Path:
+    """Where a folder is while it takes the place of `path`."""
+    return path.with_name(path.name + ".moving")
+
+
+def recover(path: Path) -> None:
+    """Finish a `Folder.replace` that was interrupted."""
+    if moving(path).is_dir():
+        _merge(path, moving(path))
+        os.rename(moving(path), path)
+
+
+def _merge(source: Path, target: Path) -> None:
+    if source.is_dir():
+        for name in os.listdir(source):
+            os.rename(source / name, target / name)
+        source.rmdir()
+
+
+class Folder:
+    """A folder by its descriptor. It may be renamed meanwhile.
+
+    Args:
+        path: of a folder that exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, _FOLDER)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def device(self) -> int:
+        return os.fstat(self._fd).st_dev
+
+    def usage(self, most: int) -> Usage:
+        """What lies in it. Looking ends at `most` files and folders."""
+        size = count = depth = 0
+        seen: set[int] = set()
+        for found in self._walk(most + 1):
+            count += 1
+            depth = max(depth, found.depth)
+            if found.status.st_nlink < 2 or found.status.st_ino not in seen:
+                seen.add(found.status.st_ino)
+                size += found.status.st_blocks * 512
+        return Usage(size, count, depth)
+
+    def marks(self, most: int) -> dict[str, Mark]:
+        """The regular files that people are shown, by their path beneath the folder: no hidden ones, no caches."""
+        return {
+            found.path: Mark(found.status.st_size, found.status.st_mtime_ns, found.status.st_ino)
+            for found in self._walk(most, hidden=False)
+            if stat.S_ISREG(found.status.st_mode)
+        }
+
+    def open(self, name: str) -> BinaryIO:
+        """A regular file beneath the folder, for reading; no link is followed on the way.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        *folders, last = name.split("/")
+        if len(folders) > DEPTH or "\0" in name or any(part in ("", ".", "..") for part in (*folders, last)):
+            raise InputError(f"{name!r:.80}: no name of a file in the conversation's folder")
+        at = os.dup(self._fd)
+        try:
+            for part in folders:
+                inner = os.open(part, _FOLDER, dir_fd=at)
+                os.close(at)
+                at = inner
+            fd = os.open(last, _FLAGS, dir_fd=at)
+        except (OSError, UnicodeEncodeError):
+            raise InputError(f"{name!r:.80}: no such file in the conversation's folder") from None
+        finally:
+            os.close(at)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InputError(f"{name!r:.80}: not a regular file")
+        return open(fd, "rb")
+
+    async def put(self, name: str, data: AsyncIterable[bytes], *, largest: int, room: int, files: int) -> Mark:
+        """Store an uploaded file. It appears under its name when it is whole, in place of an older one.
+
+        Args:
+            largest: bytes that it may have.
+            room: bytes that all files of the folder may have; files: how many there may be.
+
+        Raises:
+            InputError: the name cannot be used, or the file is too large; nothing was changed.
+        """
+        checked_name(name)
+        before = await asyncio.to_thread(self.usage, files)
+        if before.number >= files:
+            raise InputError(f"{name}: the conversation's folder is full ({files} files); remove some first")
+        most = min(largest, room - before.size)
+        temporary = f".upload-{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        fd = os.open(temporary, flags, 0o600, dir_fd=self._fd)
+        try:
+            size = 0
+            async for chunk in data:
+                size += len(chunk)
+                if size > most:
+                    limit = "one file" if most == largest else "what is left of the folder"
+                    raise InputError(f"{name}: larger than {most} bytes, the limit of {limit}")
+                await asyncio.to_thread(_write, fd, chunk)
+            self._give(fd)
+            status = os.fstat(fd)
+            try:
+                os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError as error:
+                raise InputError(f"{name}: cannot be stored ({error.strerror})") from None
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self._fd)
+            raise
+        finally:
+            os.close(fd)
+        return Mark(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def give_all(self, most: int) -> None:
+        """Let everything in it belong to whom the folder belongs to: a kernel may run as another user than the last.
+
+        Args:
+            most: files and folders that are looked at.
+        """
+        if os.geteuid() != 0:
+            return
+        top = os.fstat(self._fd)
+        for found in self._walk(most):
+            status = found.status
+            if (status.st_uid, status.st_gid) != (top.st_uid, top.st_gid) and (
+                status.st_nlink == 1 or stat.S_ISDIR(status.st_mode)
+            ):
+                with contextlib.suppress(OSError):
+                    os.chown(found.name, top.st_uid, top.st_gid, dir_fd=found.parent, follow_symlinks=False)
+
+    def replace(self, path: Path) -> None:
+        """Take the place of another folder: what is in it comes into this one, which then has its path.
+
+        Interrupted, it leaves this one beside the other, as `moving(path)`, from where `recover` takes it.
+        """
+        os.rename(self.path, moving(path))
+        self.path = moving(path)
+        _merge(path, self.path)
+        os.rename(self.path, path)
+        self.path = path
+        self.give_all(1 << 20)
+
+    def _give(self, fd: int) -> None:
+        top = os.fstat(self._fd)
+        if os.geteuid() == 0 and top.st_uid != 0:
+            os.fchown(fd, top.st_uid, top.st_gid)
+
+    def _walk(self, most: int, hidden: bool = True) -> Iterator[_Found]:
+        """Everything beneath, at most so many; what vanishes meanwhile is left out."""
+        left = most
+
+        def below(at: int, prefix: str, depth: int) -> Iterator[_Found]:
+            nonlocal left
+            inner = []
+            with os.scandir(at) as entries:
+                for entry in entries:
+                    if left <= 0:
+                        return
+                    if not hidden and (entry.name.startswith(".") or entry.name == "__pycache__"):
+                        continue
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue
+                    left -= 1
+                    if stat.S_ISDIR(status.st_mode) and depth < DEPTH:
+                        inner.append(entry.name)
+                    yield _Found(at, entry.name, prefix + entry.name, depth, status)
+            for name in inner:
+                try:
+                    fd = _open_folder(name, at)
+                except OSError:
+                    continue
+                try:
+                    yield from below(fd, f"{prefix}{name}/", depth + 1)
+                finally:
+                    os.close(fd)
+
+        return below(self._fd, "", 1)
+
+
+def _open_folder(name: str, at: int) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=at)
+    except PermissionError:
+        # Its owner, the kernel, took all rights away, and would hide what is in it. We run as the same user.
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+        finally:
+            os.close(fd)
+        return os.open(name, _FOLDER, dir_fd=at)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
