@@ -23,6 +23,10 @@ from safetensors.torch import load_file
 REPOSITORY = Path(__file__).resolve().parent.parent
 VERSIONS = ("chatglm", "chatglm2", "chatglm3", "glm4")
 
+# One thread in each process, and in those that tests start: threads wait busily for one another, and several processes
+# of tests share few CPUs. `tests/kernels` sets more.
+os.environ.setdefault("CHATGLM_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 # In CI the same examples every time; at a desk new ones, which may find what nobody thought of.

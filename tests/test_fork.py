@@ -17,6 +17,7 @@ import torch
 from chatglm import load
 from chatglm.errors import EngineError
 from chatglm.kernels import native
+native.set_threads(min(2, os.cpu_count()))
 
 def child_of(work):
     child = os.fork()

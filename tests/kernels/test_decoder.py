@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,9 +20,14 @@ from chatglm.models.positions import rotary_tables
 
 
 @pytest.fixture(autouse=True)
-def _needs_library() -> None:
-    if native.library() is None:
+def _two_threads() -> Iterator[None]:
+    lib = native.library()
+    if lib is None:
         pytest.skip(f"no native kernels: {native.info().reason}")
+    before = lib.cg_threads()
+    lib.cg_set_threads(2)
+    yield
+    lib.cg_set_threads(before)
 
 
 def chatglm(hidden: int = 64, width: int = 16, heads: int = 4, groups: int = 2, ffn: int = 96, **more: Any) -> Any:

@@ -23,7 +23,7 @@ def compare(compiler: str, variant: str, flags: list[str], folder: Path, run: li
     for source in sources:
         objects.append(folder / f"{source.stem}.o")
         own = flags if source.stem == f"isa_{variant}" else []
-        command = [compiler, "-std=c++20", "-O1", "-c", f"-I{SOURCE}", f"-DCHATGLM_CHECKED={variant}", *own]
+        command = [compiler, "-std=c++20", "-O0", "-c", f"-I{SOURCE}", f"-DCHATGLM_CHECKED={variant}", *own]
         built = subprocess.run([*command, str(source), "-o", str(objects[-1])], capture_output=True, text=True)
         assert built.returncode == 0, built.stderr
     linked = subprocess.run(

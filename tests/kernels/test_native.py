@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -23,7 +25,26 @@ def told(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-SHOW = "from chatglm.kernels.native import info; print(*vars(info()).values(), sep='|')"
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., native.Info]]:
+    """What is told with these variables set. The library is afterwards as it was."""
+    lib = native.library()
+    before = (lib.cg_variant(), lib.cg_threads()) if lib is not None else None
+
+    def get(**variables: str) -> native.Info:
+        with monkeypatch.context() as patch:
+            patch.delenv("CHATGLM_NUM_THREADS", raising=False)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            native._load_once.cache_clear()
+            return native.info()
+
+    yield get
+    native._load_once.cache_clear()
+    if lib is not None and before is not None:
+        native.library()
+        lib.cg_use(before[0])
+        lib.cg_set_threads(before[1])
 
 
 def needs_library() -> None:
@@ -36,11 +57,13 @@ def test_this_installation_has_the_library() -> None:
     assert native.info().path is not None, native.info().reason
 
 
-def test_every_variant_can_be_forced() -> None:
+def test_every_variant_can_be_forced(chosen: Callable[..., native.Info]) -> None:
     needs_library()
     for variant in native.info().variants:
-        assert told(SHOW, CHATGLM_KERNELS=variant).stdout.startswith(f"{variant}|CHATGLM_KERNELS={variant}|")
-    assert told(SHOW, CHATGLM_KERNELS="reference").stdout.startswith("reference|CHATGLM_KERNELS=reference|()|")
+        info = chosen(CHATGLM_KERNELS=variant)
+        assert (info.variant, info.reason) == (variant, f"CHATGLM_KERNELS={variant}")
+    info = chosen(CHATGLM_KERNELS="reference")
+    assert (info.variant, info.reason, info.variants) == ("reference", "CHATGLM_KERNELS=reference", ())
 
 
 @pytest.mark.parametrize(
@@ -51,24 +74,40 @@ def test_every_variant_can_be_forced() -> None:
         ({"CHATGLM_NUM_THREADS": "0"}, "CHATGLM_NUM_THREADS=0: expected a number"),
     ],
 )
-def test_what_is_not_there_is_refused_by_name(variables: dict[str, str], reason: str) -> None:
+def test_what_is_not_there_is_refused_by_name(
+    variables: dict[str, str], reason: str, chosen: Callable[..., native.Info]
+) -> None:
     if "CHATGLM_KERNELS" in variables:
         needs_library()
-    assert reason in told(SHOW, **variables).stderr
+    with pytest.raises(InputError, match=f"^{re.escape(reason)}"):
+        chosen(**variables)
 
 
-def test_threads() -> None:
+def test_threads(chosen: Callable[..., native.Info], caplog: pytest.LogCaptureFixture) -> None:
     needs_library()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    assert told(SHOW, CHATGLM_NUM_THREADS="1").stdout.split("|")[3] == "1"
+    assert chosen(CHATGLM_NUM_THREADS="1").threads == 1
+    assert not caplog.records
     for many in ("100000", "9" * 5000):
-        shown = told(SHOW, CHATGLM_NUM_THREADS=many)
-        assert shown.stdout.split("|")[3] == str(cpus)
-        assert shown.stderr.count("CHATGLM_NUM_THREADS=") == 1
-        assert f"may use {cpus} CPUs" in shown.stderr
+        caplog.clear()
+        assert chosen(CHATGLM_NUM_THREADS=many).threads == cpus
+        (record,) = caplog.records
+        assert record.getMessage().startswith("CHATGLM_NUM_THREADS=")
+        assert f"may use {cpus} CPUs" in record.getMessage()
     for wrong in (0, -1, 1.5, True, "2", None):
         with pytest.raises(InputError, match="threads: expected an integer, at least 1"):
             native.set_threads(wrong)  # type: ignore[arg-type]
+
+
+def test_a_new_process_obeys_and_says_so_once() -> None:
+    needs_library()
+    done = told(
+        "from chatglm.kernels.native import info, library; library(); print(info().variant, info().threads)",
+        CHATGLM_KERNELS="portable",
+        CHATGLM_NUM_THREADS="100000",
+    )
+    assert done.stdout.startswith("portable ")
+    assert done.stderr.count("CHATGLM_NUM_THREADS=") == 1
 
 
 def test_no_more_threads_than_cpus(caplog: pytest.LogCaptureFixture) -> None:
