@@ -79,32 +79,40 @@ class Threads:
 class LoopThread:
     """An event loop in a daemon thread, started when it is first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "chatglm tools") -> None:
+        self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         """The coroutine's result; what interrupts the waiting cancels it.
 
         Raises:
             RuntimeError: called from a coroutine of this very loop, which would wait for itself.
+            TimeoutError: it takes longer than `seconds`.
         """
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="chatglm tools", daemon=True)
-                self._thread.start()
-            loop = self._loop
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a coroutine that runs in the tools' event loop must await `call`, not `call_now`")
-        waiting = asyncio.run_coroutine_threadsafe(work, loop)
+        waiting = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
-            return waiting.result()
+            return waiting.result(seconds)
         except BaseException:
             waiting.cancel()
             raise
+
+    async def awaited(self, work: Coroutine[Any, Any, T]) -> T:
+        """`run` for coroutines of any other event loop; who is cancelled there cancels it here."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started()))
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+                self._thread.start()
+            return self._loop
 
     def close(self) -> None:
         """End the thread; what still runs in it is cancelled."""

@@ -1,0 +1,371 @@
+"""Schemas of arguments that others wrote: made small and plain enough for a prompt, and what a model gave held to them.
+
+What comes out has no `$ref`, no titles and no examples, is bounded in bytes, and knows `type`, `description`, `enum`,
+`const`, `default`, `format`, bounds, `properties`, `required`, `additionalProperties`, `items` and `anyOf`. It allows
+all that the original allows; the service itself refuses the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from chatglm.errors import ToolError
+
+__all__ = ["checked", "plain", "plain_text", "tool_name", "word_name"]
+
+MOST_BYTES = 6 << 10
+"""Of one tool's schema as JSON."""
+MOST_PROPERTIES = 60
+MOST_ENUM = 60
+DESCRIPTION = 300
+"""Characters."""
+
+# Levels below the arguments, and characters of a description: what is given up first, to be small.
+_LADDER = ((8, DESCRIPTION), (8, 80), (6, 80), (4, 60), (3, 40), (3, 20), (2, 40), (2, 20), (2, 0), (1, 20), (1, 0))
+_TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
+_BOUNDS = (
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
+)  # fmt: skip
+_MOST_NODES = 400
+_LONGEST_NAME = 64
+
+
+# Names and descriptions
+
+
+def tool_name(text: str, taken: Collection[str]) -> str:
+    """A name of letters, digits and `_`, at most 64 characters long, that is not taken."""
+    name = re.sub(r"_{3,}", "__", re.sub(r"[^A-Za-z0-9_]", "_", text)).strip("_") or "tool"
+    name = (name if name[0].isalpha() else f"t_{name}")[:_LONGEST_NAME]
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name[: _LONGEST_NAME - len(f'_{number}')]}_{number}"
+    return found
+
+
+def word_name(text: str, taken: Collection[str]) -> str:
+    """A parameter's name as a Python keyword, which ChatGLM3 writes it as; `filter[name]` is `filter_name`."""
+    letters = "".join(char if f"a{char}".isidentifier() else "_" for char in text[:_LONGEST_NAME])
+    name = re.sub(r"_{2,}", "_", letters).strip("_") or "value" if letters != text else text
+    name = name if name.isidentifier() else f"p_{name}"
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found
+
+
+def plain_text(text: Any, most: int = DESCRIPTION) -> str:
+    """A description on one line, without control characters, cut."""
+    if not isinstance(text, str):
+        return ""
+    # What is far beyond the cut is not worth cleaning.
+    words = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", " ", text[: 4 * most]).split())
+    return words if len(words) <= most else words[: most - 1].rstrip() + "…"
+
+
+# Schemas
+
+
+def plain(schema: Any, root: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A schema for a prompt; as deep, and as well described, as the bytes allow.
+
+    Args:
+        root: the document in which the schema's `$ref`s lead somewhere.
+
+    Raises:
+        ToolError: it is no JSON schema, a `$ref` leads out of the document or nowhere, or there are too many required
+            properties.
+    """
+    for depth, words in _LADDER:
+        reader = _Plain(root, where, depth, words)
+        made = reader.read(schema, (), 0)
+        if not reader.full and len(json.dumps(made, ensure_ascii=False).encode()) <= MOST_BYTES:
+            return made
+    raise ToolError(f"{where}: its parameters do not fit into {MOST_BYTES:,} bytes, however shortened")
+
+
+class _Plain:
+    def __init__(self, root: Mapping[str, Any], where: str, depth: int, words: int) -> None:
+        self._root, self._where, self._depth, self._words = root, where, depth, words
+        self._nodes = 0
+        self.full = False
+
+    def read(self, schema: Any, above: tuple[str, ...], depth: int) -> dict[str, Any]:
+        """
+        Args:
+            above: the `$ref`s that lead here.
+        """
+        schema, above, again = self._resolved(schema, above)
+        if again:
+            return {"description": f"again {again}"} if self._words else {}
+        if schema is True or self.full:
+            return {}
+        if not isinstance(schema, Mapping):
+            raise ToolError(f"{self._where}: {schema!r:.60} is no JSON schema")
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            self.full = True
+            return {}
+        schema, above = self._together(schema, above)
+        made: dict[str, Any] = {}
+        types = self._types(schema)
+        if types:
+            made["type"] = types[0] if len(types) == 1 else list(types)
+        if self._words and (told := plain_text(schema.get("description"), self._words)):
+            made["description"] = told
+        self._values(schema, made)
+        for name in _BOUNDS:
+            value = schema.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                made[name] = value
+        if depth < self._depth:
+            if "object" in types or "properties" in schema:
+                self._object(schema, made, above, depth)
+            if "array" in types and "items" in schema:
+                made["items"] = self.read(schema["items"], above, depth + 1)
+            self._branches(schema, made, above, depth)
+        return made
+
+    def _resolved(self, schema: Any, above: tuple[str, ...]) -> tuple[Any, tuple[str, ...], str]:
+        """What `$ref`s lead to; or the name of what lies above already."""
+        beside: dict[str, Any] = {}
+        while isinstance(schema, Mapping) and isinstance(schema.get("$ref"), str):
+            pointer = schema["$ref"]
+            if pointer in above:
+                return {}, above, plain_text(pointer.rpartition("/")[2], 40) or "the whole"
+            beside = {**{name: schema[name] for name in ("description", "default") if name in schema}, **beside}
+            above = (*above, pointer)
+            schema = target(self._root, pointer, self._where)
+        return ({**schema, **beside} if beside and isinstance(schema, Mapping) else schema), above, ""
+
+    def _together(self, schema: Mapping[str, Any], above: tuple[str, ...]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        """`allOf` as one schema: properties of all, the first word on everything else."""
+        parts = schema.get("allOf")
+        if not isinstance(parts, list) or not parts:
+            return schema, above
+        whole = {name: value for name, value in schema.items() if name != "allOf"}
+        for part in parts[:20]:
+            found, above, again = self._resolved(part, above)
+            if again or not isinstance(found, Mapping):
+                continue
+            self._nodes += 1
+            if self._nodes > _MOST_NODES:
+                self.full = True
+                break
+            found, above = self._together(found, above)
+            properties = {**_mapping(found.get("properties")), **_mapping(whole.get("properties"))}
+            required = [*_list(whole.get("required")), *_list(found.get("required"))]
+            whole = {**found, **whole}
+            if properties:
+                whole["properties"], whole["required"] = properties, required
+                whole.setdefault("type", "object")
+            whole.pop("additionalProperties", None)
+        return whole, above
+
+    def _types(self, schema: Mapping[str, Any]) -> tuple[str, ...]:
+        named = schema.get("type")
+        names = named if isinstance(named, list) else [] if named is None else [named]
+        found = [name for name in _TYPES if name in names]
+        if len(found) < len(names):
+            raise ToolError(f"{self._where}: type {named!r:.60} is none of JSON schema's ({', '.join(_TYPES)})")
+        if schema.get("nullable") is True and found and "null" not in found:
+            found.append("null")
+        if not found and "properties" in schema:
+            found = ["object"]
+        return tuple(found)
+
+    def _values(self, schema: Mapping[str, Any], made: dict[str, Any]) -> None:
+        values = schema.get("enum")
+        if isinstance(values, list) and values and all(map(_is_scalar, values)) and len(values) <= MOST_ENUM:
+            made["enum"] = list(values) + ([None] if schema.get("nullable") is True and None not in values else [])
+        if "const" in schema and _is_scalar(schema["const"]):
+            made["enum"] = [schema["const"]]
+        if schema.get("default") is not None and _is_scalar(schema["default"]):
+            made["default"] = schema["default"]
+        if self._words and isinstance(schema.get("format"), str) and len(schema["format"]) <= 20:
+            made["format"] = plain_text(schema["format"])
+
+    def _object(self, schema: Mapping[str, Any], made: dict[str, Any], above: tuple[str, ...], depth: int) -> None:
+        properties = _mapping(schema.get("properties"))
+        required = [name for name in dict.fromkeys(map(str, _list(schema.get("required")))) if name in properties]
+        if len(required) > MOST_PROPERTIES:
+            raise ToolError(f"{self._where}: {len(required)} required properties; at most {MOST_PROPERTIES}")
+        # A service sets what is read-only by itself.
+        writable = [n for n, p in properties.items() if not (isinstance(p, Mapping) and p.get("readOnly") is True)]
+        kept = {*required, *[name for name in writable if name not in required][: MOST_PROPERTIES - len(required)]}
+        made["properties"] = {
+            str(name): self.read(properties[name], above, depth + 1) for name in writable if name in kept
+        }
+        if needed := [name for name in required if name in made["properties"]]:
+            made["required"] = needed
+        if schema.get("additionalProperties") is False and len(kept) == len(properties):
+            made["additionalProperties"] = False
+
+    def _branches(self, schema: Mapping[str, Any], made: dict[str, Any], above: tuple[str, ...], depth: int) -> None:
+        for name in ("anyOf", "oneOf"):
+            branches = schema.get(name)
+            if not isinstance(branches, list) or not 0 < len(branches) <= 12:
+                continue
+            read = [self.read(branch, above, depth + 1) for branch in branches]
+            if len(read) == 1:
+                made.update({key: value for key, value in read[0].items() if key not in made})
+            elif not any(not branch for branch in read):
+                simple = [branch["type"] for branch in read if branch.keys() == {"type"}]
+                if len(simple) == len(read) and all(isinstance(kind, str) for kind in simple) and "type" not in made:
+                    made["type"] = list(dict.fromkeys(simple))
+                else:
+                    made["anyOf"] = read
+
+
+def target(root: Mapping[str, Any], pointer: str, where: str) -> Any:
+    """What a `$ref` within a document leads to.
+
+    Raises:
+        ToolError: it leads to another document, or to nothing.
+    """
+    if not pointer.startswith("#"):
+        raise ToolError(
+            f"{where}: $ref {pointer!r:.100} leads to another document, which is not read; put it into this"
+        )
+    found: Any = root
+    for part in unquote(pointer[1:]).split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, Mapping) and part in found:
+            found = found[part]
+        elif isinstance(found, list) and part.isdigit() and len(part) < 7 and int(part) < len(found):
+            found = found[int(part)]
+        else:
+            raise ToolError(f"{where}: $ref {pointer!r:.100} leads to nothing")
+    return found
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 100)
+
+
+# Arguments
+
+
+def checked(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A call's arguments, `"3"` as 3 where a number is asked for; and what is wrong with them, "" if nothing.
+
+    Args:
+        schema: made by `plain`.
+    """
+    problems: list[str] = []
+    value = _checked(arguments, schema, "", problems)
+    return value if isinstance(value, dict) else {}, "; ".join(problems[:5])
+
+
+def _checked(value: Any, schema: Mapping[str, Any], path: str, problems: list[str]) -> Any:
+    named = schema.get("type")
+    types = [] if named is None else named if isinstance(named, list) else [named]
+    if types:
+        value, fits = _as_type(value, types)
+        if not fits:
+            problems.append(f"{path or 'arguments'} must be {' or '.join(types)}, got {value!r:.60}")
+            return value
+    if "enum" in schema and not any(_same(value, one) for one in schema["enum"]):
+        problems.append(f"{path} must be one of {', '.join(map(repr, schema['enum']))}, got {value!r:.60}")
+    elif isinstance(value, bool):
+        pass
+    elif isinstance(value, int | float):
+        _check_number(value, schema, path, problems)
+    elif isinstance(value, str):
+        _check_length(len(value), "Length", "characters", schema, path, problems)
+    elif isinstance(value, list | tuple):
+        _check_length(len(value), "Items", "items", schema, path, problems)
+        items = schema.get("items") or {}
+        value = [_checked(one, items, f"{path}[{number}]", problems) for number, one in enumerate(value)]
+    elif isinstance(value, Mapping):
+        value = _checked_object(value, schema, path, problems)
+    if branches := schema.get("anyOf"):
+        tries = []
+        for branch in branches:
+            wrong: list[str] = []
+            tried = _checked(value, branch, path, wrong)
+            if not wrong:
+                return tried
+            tries.append(wrong)
+        problems.append(min(tries, key=len)[0])
+    return value
+
+
+def _checked_object(value: Mapping[str, Any], schema: Mapping[str, Any], path: str, problems: list[str]) -> Any:
+    known, prefix = schema.get("properties") or {}, f"{path}." if path else ""
+    missing = [name for name in schema.get("required", ()) if name not in value]
+    if missing:
+        problems.append(f"missing: {', '.join(prefix + name for name in missing)}")
+    unknown = [f"{prefix}{name!s:.60}" for name in value if name not in known]
+    if unknown and schema.get("additionalProperties") is False:
+        problems.append(f"unknown: {', '.join(unknown[:5])}; known: {', '.join(known)}")
+    return {
+        name: _checked(one, known[name], prefix + name, problems) if name in known else one
+        for name, one in value.items()
+    }
+
+
+def _same(one: Any, other: Any) -> bool:
+    """JSON's equality, for which true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _as_type(value: Any, types: list[str]) -> tuple[Any, bool]:
+    kinds: dict[str, bool] = {
+        "string": isinstance(value, str),
+        "boolean": isinstance(value, bool),
+        "null": value is None,
+        "array": isinstance(value, list | tuple),
+        "object": isinstance(value, Mapping),
+        "number": isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
+    }
+    kinds["integer"] = kinds["number"] and isinstance(value, int)
+    if any(kinds[name] for name in types):
+        return value, True
+    # Small models write "3" for 3, 3.0 for 3, and 5 for "5".
+    if "integer" in types and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value), True
+    if isinstance(value, str) and len(value) <= 40:
+        text = value.strip()
+        if ("integer" in types or "number" in types) and re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+            return int(text), True
+        if "number" in types and re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]{1,2})?", text):
+            return float(text), True
+        if "boolean" in types and text.lower() in ("true", "false"):
+            return text.lower() == "true", True
+    if "string" in types and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value), True
+    return value, False
+
+
+def _check_number(value: float, schema: Mapping[str, Any], path: str, problems: list[str]) -> None:
+    for name, fits, words in (
+        ("minimum", lambda bound: value >= bound, "at least"),
+        ("maximum", lambda bound: value <= bound, "at most"),
+        ("exclusiveMinimum", lambda bound: value > bound, "more than"),
+        ("exclusiveMaximum", lambda bound: value < bound, "less than"),
+    ):
+        if name in schema and not fits(schema[name]):
+            problems.append(f"{path} must be {words} {schema[name]}, got {value}")
+
+
+def _check_length(count: int, what: str, words: str, schema: Mapping[str, Any], path: str, problems: list[str]) -> None:
+    if count < schema.get(f"min{what}", 0):
+        problems.append(f"{path} must have at least {schema[f'min{what}']} {words}, has {count}")
+    if count > schema.get(f"max{what}", math.inf):
+        problems.append(f"{path} must have at most {schema[f'max{what}']} {words}, has {count}")
