@@ -401,11 +401,44 @@ def test_wrong_options_are_one_line(arguments: list[str], words: str, chat) -> N
     assert err.count("\n") == 1
 
 
-def test_characters_need_their_description(copied, chat) -> None:
+def test_characters_need_their_description(copied, chat, tmp_path: Path) -> None:
     folder = copied("chatglm2")
+    plain = chat("--model", folder, "--max-new-tokens", "3", "--verbose", "hi")[1]
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "chatglm_generation": "characterglm"}))
-    assert "session_meta" in chat("--model", folder, "hi", status=1)[1]
+    assert "--persona FILE" in chat("--model", folder, "hi", status=1)[1]
+    (tmp_path / "role.yaml").write_text("bot_name: 李白\nbot_info: 李白是唐代诗人。\n", "utf-8")
+    _, err = chat("--model", folder, "--persona", tmp_path / "role.yaml", "--max-new-tokens", "3", "--verbose", "hi")
+    assert int(err.partition("prompt ")[2].split()[0]) > int(plain.partition("prompt ")[2].split()[0])
+
+
+def test_a_persona_is_played(chat, tmp_path: Path) -> None:
+    (tmp_path / "role.json").write_text(
+        json.dumps({"bot_name": "苏梦远", "bot_info": "苏梦远是一位当红的歌手。"}), "utf-8"
+    )
+    assert "苏梦远" in chat("--persona", tmp_path / "role.json", "--temperature", "0", "你叫什么名字？")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bot_name: [1", "not valid YAML"),
+        ("- a", "expected names with texts"),
+        ("name: x", "unknown name 'name'"),
+        ("bot_name: 3", "bot_name: expected a text"),
+        ("[" * 100000, "not valid YAML"),
+        ("#" * 300000, "larger than"),
+        (None, "no such file"),
+    ],
+)
+def test_wrong_personas_are_one_line(text: str | None, words: str, chat, tmp_path: Path) -> None:
+    file = tmp_path / "role.yaml"
+    if text is not None:
+        file.write_text(text)
+    out, err = chat("你好", "--persona", file, status=1)
+    assert (out, err.count("\n")) == ("", 1)
+    assert "--persona" in err
+    assert words in err
 
 
 @pytest.mark.parametrize(

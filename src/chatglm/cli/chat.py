@@ -14,12 +14,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, open_assistant
+from chatglm.cli.personas import read_persona
 from chatglm.errors import ContextError, InputError
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
     from chatglm.assistant import Answer, BaseAssistant
     from chatglm.chat.messages import Message
+    from chatglm.chat.personas import Persona
 
 CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
 _NOT_HERE = ("n", "logprobs", "prompt_logprobs")  # options of generation that one text has no place for
@@ -33,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_assistant_arguments(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message (ChatGLM3, GLM-4)")
+    parser.add_argument(
+        "--persona",
+        metavar="FILE",
+        help="role play: a YAML or JSON file with bot_name, bot_info, user_name and user_info, as CharacterGLM has "
+        "them; models of other generations are told in a system message, or in front of the first question",
+    )
     parser.add_argument(
         "--verbose", action="store_true", help="after each answer: time to its first token, tokens/s, tokens of prompt"
     )
@@ -49,12 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
         if hasattr(arguments, name):
             setattr(arguments, name, _text(getattr(arguments, name)))
     SamplingParams.from_arguments(arguments)  # refuses what is out of range, before a model is loaded
+    persona = None if arguments.persona is None else read_persona(arguments.persona)
     with open_assistant(arguments) as assistant:
         dialogue = _Dialogue(
             assistant,
             SamplingParams.from_arguments(arguments, dataclasses.replace(assistant.defaults, n=1)),
-            _start(assistant, arguments.system),
+            _start(assistant, arguments.system, persona),
             arguments.verbose,
+            persona,
         )
         if arguments.question is not None:
             dialogue.ask(arguments.question)
@@ -82,7 +92,7 @@ def _text(given: Any) -> Any:
         ) from None
 
 
-def _start(assistant: BaseAssistant, system: str | None) -> tuple[Message, ...]:
+def _start(assistant: BaseAssistant, system: str | None, persona: Persona | None) -> tuple[Message, ...]:
     """What a dialogue begins with."""
     from chatglm.assistant import Assistant
     from chatglm.chat.generations import Generation
@@ -90,14 +100,14 @@ def _start(assistant: BaseAssistant, system: str | None) -> tuple[Message, ...]:
 
     # A remote model's prompts are its endpoint's business.
     generation = assistant.format.generation if isinstance(assistant, Assistant) else None
-    if generation == Generation.CHARACTERGLM:
+    if generation == Generation.CHARACTERGLM and persona is None:
         raise InputError(
-            "CharacterGLM plays a role and needs its description; use model.chat(tokenizer, session_meta, "
-            "query) from Python"
+            "CharacterGLM plays a role and needs its description: --persona FILE, with bot_name, bot_info, user_name "
+            "and user_info"
         )
     if system is None:
         return ()
-    if generation not in (Generation.CHATGLM3, Generation.GLM4, None):
+    if generation not in (Generation.CHATGLM3, Generation.GLM4, Generation.CHARACTERGLM, None):
         raise InputError(f"--system: {generation} has no system message in its prompt")
     return (Message("system", system),)
 
@@ -110,6 +120,7 @@ class _Dialogue:
     params: SamplingParams
     start: tuple[Message, ...]
     verbose: bool
+    persona: Persona | None = None
     turns: list[Message] = dataclasses.field(default_factory=list)
 
     def ask(self, question: str) -> None:
@@ -121,7 +132,9 @@ class _Dialogue:
         transcript = Transcript()
         with (
             _interrupts() as noted,
-            closing(self.assistant.stream([*self.start, *self.turns, asked], params=self.params)) as deltas,
+            closing(
+                self.assistant.stream([*self.start, *self.turns, asked], params=self.params, persona=self.persona)
+            ) as deltas,
         ):
             for delta in deltas:
                 if noted:
