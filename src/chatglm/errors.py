@@ -22,6 +22,8 @@ written against `transformers` or the official repositories expects (`OSError`, 
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ChatGLMError",
     "CheckpointError",
@@ -42,7 +44,13 @@ __all__ = [
 
 
 class ChatGLMError(Exception):
-    """Base of the tree: `except ChatGLMError` catches whatever chatglm refuses."""
+    """Base of the tree: `except ChatGLMError` catches whatever chatglm refuses.
+
+    Attributes:
+        dialogue: where an assistant was calling tools (`run`), the messages that were whole before it went wrong.
+    """
+
+    dialogue: tuple[Any, ...] = ()
 
 
 class CheckpointError(ChatGLMError, OSError):

@@ -6,20 +6,22 @@ Whatever stands on `BaseAssistant` stands on a model of this process and on any 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.chat.personas import Persona
-from chatglm.errors import InputError, UnsupportedError
+from chatglm.errors import ChatGLMError, InputError, UnsupportedError
 from chatglm.params import SamplingParams
-from chatglm.tools.functions import Function, as_text, call, failure, functions_of
+from chatglm.tools.tool import Outcome, Tool
+from chatglm.tools.toolbox import Permit, Toolbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -31,6 +33,7 @@ __all__ = [
     "Ask",
     "BaseAssistant",
     "CallDelta",
+    "Called",
     "Delta",
     "Finish",
     "Messages",
@@ -328,7 +331,22 @@ def params_of(given: SamplingParams | Mapping[str, Any] | None, defaults: Sampli
     return given if isinstance(given, SamplingParams) else SamplingParams.from_dict(given or {}, defaults)
 
 
-Watch = Callable[["Delta | Message"], None]
+@dataclass(frozen=True)
+class Called:
+    """A call of a tool that was carried out or refused, and what came of it: its observation for the model, and what
+    people see besides (`Outcome`)."""
+
+    call: ToolCall
+    outcome: Outcome
+    choice: int = 0
+
+
+Watch = Callable[["Delta | Called | Message"], None]
+
+MAX_ROUNDS = 8
+"""So many times an answer's calls are carried out, unless the caller says otherwise."""
+SAME_CALLS = 3
+"""The round with the same call, of the same arguments, in which it is not carried out any more."""
 
 
 class BaseAssistant(ABC):
@@ -470,63 +488,117 @@ class BaseAssistant(ABC):
         """`reply` for coroutines."""
         return _only(await self.aanswers(messages, **_single(options)))
 
+    def stream_run(
+        self,
+        messages: Messages,
+        functions: Sequence[Callable[..., Any] | Tool] | Toolbox,
+        *,
+        max_rounds: int = MAX_ROUNDS,
+        permit: Permit | None = None,
+        **options: Unpack[Options],
+    ) -> Generator[Delta | Called | Message]:
+        """Answer with the help of tools, as it goes: the model's calls are carried out and it goes on, until it says
+        something without a call.
+
+        Every delta comes as it is said, every new message when it is whole, and in front of each observation the call
+        with what came of it. Calls of one answer are carried out together. A call that comes with the same arguments
+        in a third round is not carried out again: the model is told, and must answer in words, as it must when the
+        rounds are over. (The official demo stops after 5 rounds without an answer.)
+
+        Args:
+            functions: typed Python functions and other tools, or a toolbox, which stays open.
+            max_rounds: so many times its calls are carried out; then it must answer in words.
+            permit: is asked before a tool is used that needs somebody's consent; None: such calls are refused, and the
+                model is told.
+            options: as for `stream`. `tools` are on offer besides, and the caller's own to carry out: an answer that
+                calls one of them is the last, once its other calls are carried out.
+
+        Raises:
+            InputError: a function cannot be a tool. And what `stream` raises; its `dialogue` are the new messages
+                that were whole before.
+        """
+        with _toolbox(functions) as box:
+            rounds = _Rounds(messages, box, max_rounds, _single(options))
+            with rounds.kept():
+                while rounds.go_on:
+                    with closing(self.stream(rounds.messages, **rounds.options)) as deltas:
+                        for delta in deltas:
+                            yield rounds.hear(delta)
+                    yield rounds.message()
+                    yield from rounds.results(box.call_now(rounds.due, permit) if rounds.due else ())
+
+    async def astream_run(
+        self,
+        messages: Messages,
+        functions: Sequence[Callable[..., Any] | Tool] | Toolbox,
+        *,
+        max_rounds: int = MAX_ROUNDS,
+        permit: Permit | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncGenerator[Delta | Called | Message]:
+        """`stream_run` for coroutines. Who stops reading, or is cancelled, ends the tools that run."""
+        with _toolbox(functions) as box:
+            rounds = _Rounds(messages, box, max_rounds, _single(options))
+            with rounds.kept():
+                while rounds.go_on:
+                    async with aclosing(self.astream(rounds.messages, **rounds.options)) as deltas:
+                        async for delta in deltas:
+                            yield rounds.hear(delta)
+                    yield rounds.message()
+                    for one in rounds.results(await box.call_all(rounds.due, permit) if rounds.due else ()):
+                        yield one
+
     def run(
         self,
         messages: Messages,
-        functions: Sequence[Callable[..., Any] | Function],
+        functions: Sequence[Callable[..., Any] | Tool] | Toolbox,
         *,
-        max_rounds: int = 8,
+        max_rounds: int = MAX_ROUNDS,
+        permit: Permit | None = None,
         watch: Watch | None = None,
         **options: Unpack[Options],
     ) -> list[Message]:
-        """Answer with the help of functions: the model's calls are carried out and it goes on, until it says something
-        without a call.
+        """`stream_run`, whole.
 
         Args:
-            functions: typed Python functions; what they return or raise is told to the model.
-            max_rounds: so many times its calls are carried out; then it must answer in words.
-            watch: is told every delta as it comes, and every new message when it is whole.
+            watch: is told all that `stream_run` gives: deltas, calls with what came of them (pictures and files are
+                there), and messages.
 
         Returns:
             The new messages: calls, observations, and last the answer.
-
-        Raises:
-            InputError: a function cannot be a tool. And what `stream` raises.
         """
-        known = functions_of(functions)
-        if waiting := [name for name, one in known.items() if inspect.iscoroutinefunction(one.function)]:
-            raise InputError(f"functions: {', '.join(waiting)}: coroutine functions need `await assistant.arun(…)`")
-        dialogue = _Dialogue(messages, known, max_rounds, watch, _single(options))
-        while dialogue.goes_on:
-            with closing(self.stream(dialogue.messages, **dialogue.options)) as deltas:
-                for delta in deltas:
-                    dialogue.hear(delta)
-            for asked in dialogue.calls():
-                dialogue.observe(asked, call(known, asked))
-        return dialogue.new
+        new: list[Message] = []
+        with closing(
+            self.stream_run(messages, functions, max_rounds=max_rounds, permit=permit, **options)
+        ) as happenings:
+            for one in happenings:
+                if watch is not None:
+                    watch(one)
+                if isinstance(one, Message):
+                    new.append(one)
+        return new
 
     async def arun(
         self,
         messages: Messages,
-        functions: Sequence[Callable[..., Any] | Function],
+        functions: Sequence[Callable[..., Any] | Tool] | Toolbox,
         *,
-        max_rounds: int = 8,
+        max_rounds: int = MAX_ROUNDS,
+        permit: Permit | None = None,
         watch: Watch | None = None,
         **options: Unpack[Options],
     ) -> list[Message]:
-        """`run` for coroutines; coroutine functions are awaited, others run in a thread, the calls of one answer at the
-        same time."""
-        known = functions_of(functions)
-        dialogue = _Dialogue(messages, known, max_rounds, watch, _single(options))
-        while dialogue.goes_on:
-            async with aclosing(self.astream(dialogue.messages, **dialogue.options)) as deltas:
-                async for delta in deltas:
-                    dialogue.hear(delta)
-            calls = dialogue.calls()
-            values = await asyncio.gather(*(_acall(known, asked) for asked in calls))
-            for asked, value in zip(calls, values, strict=True):
-                dialogue.observe(asked, value)
-        return dialogue.new
+        """`run` for coroutines."""
+        new: list[Message] = []
+        async with aclosing(
+            self.astream_run(messages, functions, max_rounds=max_rounds, permit=permit, **options)
+        ) as happenings:
+            async for one in happenings:
+                if watch is not None:
+                    watch(one)
+                if isinstance(one, Message):
+                    new.append(one)
+        return new
 
     def __enter__(self) -> Self:
         return self
@@ -580,32 +652,41 @@ def _only(answers: tuple[Answer, ...]) -> Message:
     return answers[0].message
 
 
-async def _acall(known: Mapping[str, Function], asked: ToolCall) -> Any:
-    function = known.get(asked.name)
-    if function is None or not inspect.iscoroutinefunction(function.function):
-        return await asyncio.to_thread(call, known, asked)
-    value = call(known, asked)
-    try:
-        return await value if inspect.isawaitable(value) else value
-    except Exception as error:
-        return failure(error)
+@contextmanager
+def _toolbox(functions: Sequence[Callable[..., Any] | Tool] | Toolbox) -> Iterator[Toolbox]:
+    """The caller's toolbox, or one for this once."""
+    if isinstance(functions, Toolbox):
+        yield functions
+        return
+    with Toolbox(functions) as box:
+        yield box
 
 
-class _Dialogue:
-    """The tool loop, apart from who waits for what."""
+class _Rounds:
+    """The tool loop, apart from who waits for what.
 
-    def __init__(
-        self, messages: Any, known: Mapping[str, Function], max_rounds: int, watch: Watch | None, options: Options
-    ) -> None:
-        if max_rounds < 1:
-            raise InputError(f"max_rounds: {max_rounds}; the model's calls must be carried out at least once")
-        if "tools" in options:
-            raise InputError("tools: the functions are the tools; leave this option out")
-        self._known, self._left, self._watch, self._options = known, max_rounds, watch, options
-        self._given = Ask.of(messages, {}).messages
+    Attributes:
+        new: the messages that have come.
+        due: calls that are to be carried out now.
+        go_on: whether the model is to be asked once more.
+    """
+
+    def __init__(self, messages: Messages, box: Toolbox, most: int, options: Options) -> None:
+        if most < 1:
+            raise InputError(f"max_rounds: {most}; the model's calls must be carried out at least once")
+        own = ToolSpec.list_from(options.get("tools") or ())
+        self._own = {tool.name for tool in own}
+        if both := self._own & {tool.name for tool in box.specs}:
+            raise InputError(f"tools: {min(both)} is the name of one of the functions, too")
+        self._options: Options = {**options, "tools": [*box.specs, *own]}
+        self._given, self._left = Ask.of(messages, {}).messages, most
         self._transcript = Transcript()
+        self._asked: tuple[ToolCall, ...] = ()
+        self._met: Counter[str] = Counter()
+        self._stuck: set[str] = set()
         self.new: list[Message] = []
-        self.goes_on = True
+        self.due: list[ToolCall] = []
+        self.go_on = True
 
     @property
     def messages(self) -> list[Message]:
@@ -613,31 +694,61 @@ class _Dialogue:
 
     @property
     def options(self) -> Options:
-        made: Options = {**self._options, "tools": [function.spec for function in self._known.values()]}
+        made = self._options.copy()
         if not self._left:
             made["tool_choice"] = "none"
         elif self.new and made.get("tool_choice") != "none":
             made["tool_choice"] = "auto"  # a forced call is forced once, or it would never end
         return made
 
-    def hear(self, delta: Delta) -> None:
-        self._transcript.add(delta)
-        if self._watch is not None:
-            self._watch(delta)
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let an error have the messages that were whole before it."""
+        try:
+            yield
+        except ChatGLMError as error:
+            error.dialogue = tuple(self.new)
+            raise
 
-    def calls(self) -> tuple[ToolCall, ...]:
-        """Of the message that is whole now; none ends the dialogue."""
+    def hear(self, delta: Delta) -> Delta:
+        self._transcript.add(delta)
+        return delta
+
+    def message(self) -> Message:
+        """The answer that is whole now."""
         (answer,) = self._transcript.answers()
         self._transcript = Transcript()
-        self._say(answer.message)
-        self.goes_on = bool(answer.message.tool_calls) and self._left > 0
-        self._left -= 1
-        return answer.message.tool_calls if self.goes_on else ()
+        calls = answer.message.tool_calls if self._left else ()
+        self._asked = tuple(call for call in calls if call.name not in self._own)
+        self._met.update({_key(call) for call in self._asked})
+        self._stuck = {key for key in map(_key, self._asked) if self._met[key] >= SAME_CALLS}
+        self.due = [call for call in self._asked if _key(call) not in self._stuck]
+        self._left = 0 if self._stuck else self._left - 1
+        self.go_on = bool(self._asked) and len(self._asked) == len(calls)
+        self.new.append(answer.message)
+        return answer.message
 
-    def observe(self, asked: ToolCall, value: Any) -> None:
-        self._say(Message("observation", as_text(value), tool_call_id=asked.id))
+    def results(self, outcomes: Sequence[Outcome]) -> Iterator[Called | Message]:
+        """
+        Args:
+            outcomes: of the calls that were due.
+        """
+        done = iter(outcomes)
+        for call in self._asked:
+            outcome = _again(call) if _key(call) in self._stuck else next(done)
+            yield Called(call, outcome)
+            self.new.append(Message("observation", outcome.text, tool_call_id=call.id))
+            yield self.new[-1]
 
-    def _say(self, message: Message) -> None:
-        self.new.append(message)
-        if self._watch is not None:
-            self._watch(message)
+
+def _key(call: ToolCall) -> str:
+    arguments = call.text if call.cut else json.dumps(call.arguments, sort_keys=True)
+    return f"{call.name}\n{arguments}"
+
+
+def _again(call: ToolCall) -> Outcome:
+    said = (
+        f"`{call.name}` was called with these arguments {SAME_CALLS - 1} times already, and is not called again. "
+        "Answer with what is known."
+    )
+    return Outcome(said, failed=True)
