@@ -8,7 +8,7 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from chatglm.assistant import (
     Transcript,
     Usage,
 )
+from chatglm.assistant.base import merge_streams
 from chatglm.chat.formats import chat_format
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.errors import ContextError, EngineError, InputError, QueueFullError, ToolError, UnsupportedError
@@ -37,6 +38,7 @@ from chatglm.params import SamplingParams
 from chatglm.tools.functions import Function
 from chatglm.tools.tool import Consent, Outcome
 from conftest import VERSIONS
+from garbage import no_garbage
 from scripted import ScriptedEngine, Writer
 
 WEATHER = {
@@ -1152,3 +1154,21 @@ def test_one_token_of_a_real_reply() -> None:
             assert len(answer.logprobs) == count or answer.logprobs[-1].data.strip()  # a blank at the end is cut off
             assert answer.logprobs
             assert answer.finish.usage.completion_tokens == count
+
+
+def test_streams_that_fail_are_gone() -> None:
+    async def broken(words: Message) -> AsyncGenerator[Any]:
+        yield TextDelta(words.content)
+        raise InputError("it went wrong")
+
+    async def read() -> None:
+        try:
+            async for _ in merge_streams([broken(Message("user", "x")), broken(Message("user", "y"))], 1):
+                pass
+        except InputError:
+            return
+        raise AssertionError("it did not fail")
+
+    asyncio.run(read())
+    with no_garbage():
+        asyncio.run(read())

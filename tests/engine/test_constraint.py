@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from chatglm.chat.tokenizers import ChatGLM4Tokenizer, ChatGLMTokenizer, IceText
 from chatglm.engine.constraint import Constraint, Grammars
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.loading import demo_folder
+from garbage import no_garbage
 
 jsonschema = pytest.importorskip("jsonschema")
 pytest.importorskip("llguidance")
@@ -261,3 +263,21 @@ def test_what_is_kept_is_bounded(demo: Writer, monkeypatch: pytest.MonkeyPatch) 
         take(length, 0)
     assert sum(kept.size for kept in grammars._compiled.values()) <= 1000
     assert grammars._compiled
+
+
+def test_a_refusal_does_not_keep_what_was_asked(demo: Writer) -> None:
+    """It is remembered for minutes; a request may be large."""
+    asked: list[weakref.ref[Any]] = []
+
+    def ask() -> str:
+        request = torch.zeros(1)
+        asked.append(weakref.ref(request))
+        try:
+            demo.grammars.json_schema({"allOf": [{"type": "integer"}, {"const": "nobody else asks for this"}]})
+        except InputError as error:
+            return str(error)
+        raise AssertionError("it is not refused")
+
+    with no_garbage():
+        assert ask() == ask()
+        assert [one() for one in asked] == [None, None]

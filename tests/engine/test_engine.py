@@ -17,6 +17,7 @@ from chatglm.engine.speculation import Guess
 from chatglm.errors import InputError, QueueFullError, UnsupportedError
 from chatglm.kernels import native
 from chatglm.params import SamplingParams
+from garbage import no_garbage
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=12)
 PAGE = 64
@@ -483,3 +484,17 @@ def test_latent_attention_is_refused_by_name() -> None:
     )
     with pytest.raises(UnsupportedError, match="deepseek_v3: multi-head latent attention"):
         runner_for(DeepseekV3ForCausalLM(config))
+
+
+def test_requests_are_gone_when_they_are_over() -> None:
+    engine = Engine(chatglm_model(kv_channels=16, seq_length=512))
+    several = SamplingParams(temperature=1, seed=1, n=3, max_new_tokens=5)
+    nothing = SamplingParams(max_new_tokens=0, prompt_logprobs=1)
+    with no_garbage():
+        for params in (GREEDY, several, nothing):
+            engine.submit([5, 6, 7], params)
+            assert [*events(engine)][-1].finish
+        left = engine.submit([5, 6, 7], several)
+        engine.step()
+        engine.abort(left)
+        del left

@@ -23,6 +23,7 @@ from chatglm.assistant.fleet import Breaker, Checks
 from chatglm.errors import InputError, QueueFullError, ServiceError, UnsupportedError
 from chatglm.serving.access.key_sources import KeyFile
 from chatglm.serving.access.keys import Keyring
+from garbage import no_garbage
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -339,6 +340,17 @@ def test_a_full_replica_and_two(replicas: Any) -> None:
         assert sum(len(replica.asked) for replica in group) == before + 2
         assert fleet.problem() == ""
         assert not any(one.failures for one in fleet.replicas())
+
+
+def test_requests_that_nobody_takes_are_gone(replicas: Any) -> None:
+    group = replicas(2)
+    with fleet_of(group, NEVER) as fleet:
+        asked = question_for(fleet, group[0])
+        for group[0].does, group[1].does, kind in ((429, 429, QueueFullError), (500, 500, ServiceError)):
+            with pytest.raises(kind):
+                text_of(fleet, asked)
+            with no_garbage(), pytest.raises(kind):
+                text_of(fleet, asked)
 
 
 def test_a_request_that_breaks_replicas_meets_two_of_them(replicas: Any) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from transformers import AutoTokenizer
 
 from chatglm.assistant import Assistant
+from chatglm.chat.formats import chat_format
+from chatglm.loading import demo_folder
 from chatglm.serving import memory
+from garbage import no_garbage
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -71,3 +78,93 @@ def test_a_server_gives_memory_back_after_requests(write: Writer, monkeypatch: p
     assert "chatglm_python_blocks" in figures
     if sys.platform == "linux" and memory.heap() is not None:
         assert 'chatglm_heap_bytes{state="used"}' in figures
+
+
+CHAT, TEXT, MESSAGES, LEGACY = "/v1/chat/completions", "/v1/completions", "/v1/messages", "/"
+LONG = "长" * 2000
+REQUESTS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "an answer": (CHAT, {"messages": [{"role": "user", "content": "x"}]}, 200),
+    "a stream": (CHAT, {"messages": [{"role": "user", "content": "x"}], "stream": True}, 200),
+    "a long prompt": (CHAT, {"messages": [{"role": "user", "content": LONG}]}, 400),
+    "a stream of a long prompt": (CHAT, {"messages": [{"role": "user", "content": LONG}], "stream": True}, 400),
+    "many messages": (CHAT, {"messages": [{"role": "user", "content": "x"}] * 300}, 400),
+    "unknown fields": (CHAT, {"messages": [{"role": "user", "content": "x", "colour": "red"}] * 300}, 400),
+    "no such grammar": (
+        CHAT,
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nope"}}},
+        },
+        400,
+    ),
+    "several prompts": (TEXT, {"prompt": ["a", "b"], "max_tokens": 3}, 200),
+    "a long one of several prompts": (TEXT, {"prompt": ["a", LONG]}, 400),
+    "another dialect": (MESSAGES, {"max_tokens": 3, "messages": [{"role": "user", "content": LONG}]}, 400),
+    "api.py": (LEGACY, {"prompt": LONG}, 400),
+}
+
+
+@pytest.fixture(scope="module")
+def write() -> Writer:
+    return Writer(chat_format(AutoTokenizer.from_pretrained(demo_folder())))
+
+
+@pytest.fixture(scope="module")
+def url(write: Writer) -> Iterator[str]:
+    engine: Any = ScriptedEngine(write.say("x"))
+    with Assistant(write.form, engine) as assistant, serving({"demo": assistant}) as at:
+        yield at
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_requests_are_gone_when_they_are_over(url: str, name: str) -> None:
+    path, body, status = REQUESTS[name]
+    with httpx.Client(base_url=url) as client:
+        client.post(path, json=body)  # what is made once for all requests
+        with no_garbage():
+            for _ in range(2):
+                answer = client.post(path, json=body)
+                assert answer.status_code == status, answer.text
+            assert client.get("/health").status_code == 200  # the handler of the request before has returned
+
+
+@glibc
+@pytest.mark.parametrize("bounded", [True, False])
+def test_the_end_of_a_threads_heap_is_given_back(bounded: bool) -> None:
+    """In a process of its own, as bounds are for good. Without them the same memory stays, whatever is released."""
+    program = """
+import ctypes, sys, threading
+from pathlib import Path
+from chatglm.serving import memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) << 2
+if sys.argv[1] == "True":
+    memory.bound()
+malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
+malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+free(malloc(30 << 20))  # now glibc would keep 60 MB at the end of each heap
+def work():
+    for number in range(640):
+        held[number] = malloc(64000)
+        ctypes.memset(held[number], 1, 64000)
+    for number in reversed(range(640)):
+        free(held[number])
+    freed.set()
+    ended.wait()
+held = (ctypes.c_void_p * 640)()
+freed, ended = threading.Event(), threading.Event()
+before = resident()
+thread = threading.Thread(target=work)
+thread.start()
+freed.wait()
+memory.release()
+print((resident() - before) >> 10)
+ended.set()
+thread.join()
+"""
+    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(bounded)], capture_output=True, text=True, env=environment, check=True
+    )
+    kept = int(done.stdout)
+    assert (kept < 10) if bounded else (kept > 30)

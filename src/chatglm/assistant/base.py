@@ -634,6 +634,7 @@ async def merge_streams(streams: Sequence[AsyncGenerator[Delta]], n: int) -> Asy
             else:
                 yield item
     finally:
+        item = None  # an error would keep this frame, and this frame the error
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -244,38 +244,41 @@ class RemoteFleet(BaseAssistant):
         broken = 0
         refused: QueueFullError | None = None
         failed: ServiceError | None = None
-        while (replica := self._next(key, tried)) is not None:
-            tried.append(replica)
-            well: bool | None = None
-            try:
-                async with aclosing(replica.endpoint.aread(question)) as deltas:
-                    first = await self._first(replica, deltas)
+        try:
+            while (replica := self._next(key, tried)) is not None:
+                tried.append(replica)
+                well: bool | None = None
+                try:
+                    async with aclosing(replica.endpoint.aread(question)) as deltas:
+                        first = await self._first(replica, deltas)
+                        well = True
+                        yield first
+                        async for delta in deltas:
+                            yield delta
+                    return
+                except ServiceError as error:
+                    begun, well = well is True, False
+                    failed, broken = error, broken + self._note_failure(replica, error)
+                    if begun or broken >= _BROKEN or (error.sent and error.status not in (*_NOT_TAKEN, *_LOST)):
+                        raise
+                except QueueFullError as error:
                     well = True
-                    yield first
-                    async for delta in deltas:
-                        yield delta
-                return
-            except ServiceError as error:
-                begun, well = well is True, False
-                failed, broken = error, broken + self._note_failure(replica, error)
-                if begun or broken >= _BROKEN or (error.sent and error.status not in (*_NOT_TAKEN, *_LOST)):
+                    if refused is not None:
+                        error.retry_after = min(error.retry_after, refused.retry_after)
+                        raise
+                    refused = error
+                except ChatGLMError:
+                    well = True  # it is the request that is wrong
                     raise
-            except QueueFullError as error:
-                well = True
-                if refused is not None:
-                    error.retry_after = min(error.retry_after, refused.retry_after)
-                    raise
-                refused = error
-            except ChatGLMError:
-                well = True  # it is the request that is wrong
-                raise
-            finally:
-                self._end(replica, well)
-        if refused is not None:
-            raise refused
-        if failed is not None:
-            raise failed
-        raise ServiceError(self.problem() or "no endpoint answers")
+                finally:
+                    self._end(replica, well)
+            if refused is not None:
+                raise refused
+            if failed is not None:
+                raise failed
+            raise ServiceError(self.problem() or "no endpoint answers")
+        finally:
+            refused = failed = None  # an error keeps this frame, which keeps the request
 
     async def _first(self, replica: _Replica, deltas: AsyncGenerator[Delta]) -> Delta:
         """The first part of an answer.
@@ -298,6 +301,7 @@ class RemoteFleet(BaseAssistant):
             if not reading.done():
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+            del reading  # which keeps its error, as the error keeps this frame
 
     def _next(self, key: bytes, tried: Sequence[_Replica]) -> _Replica | None:
         """The endpoint to ask now, which is counted as asked; None: there is none left.
@@ -478,6 +482,7 @@ class _Background:
                 end = error
             finally:
                 inbox.put(end)
+                end = None  # as in `_answer`
 
         pumping = self.start(pump)
         try:
@@ -487,3 +492,4 @@ class _Background:
                 yield item
         finally:
             pumping.cancel()
+            item = None  # as in `_answer`

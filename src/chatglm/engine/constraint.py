@@ -23,7 +23,14 @@ from torch import Tensor
 
 from chatglm.engine.compiling import Prover, limits_of, problem_of, vocabulary_of
 from chatglm.engine.lark import BLANKS, check_gbnf, check_lark, is_lark
-from chatglm.errors import ChatGLMError, DependencyError, InputError, QueueFullError, UnsupportedError
+from chatglm.errors import (
+    ChatGLMError,
+    DependencyError,
+    EngineError,
+    InputError,
+    QueueFullError,
+    UnsupportedError,
+)
 from chatglm.schemas import Held, check_pattern, held
 
 __all__ = ["Constraint", "Form", "Grammars"]
@@ -252,14 +259,18 @@ class Grammars:
             try:
                 kept.made.set_result(self._compile(grammar, kind, digest))
             except BaseException as error:
-                refused = isinstance(error, InputError | UnsupportedError)
-                kept.until, kept.size = time.monotonic() + (_REFUSED if refused else 0.0), 0
-                kept.made.set_exception(error)
+                kept.size = 0
+                # Never this error itself: it keeps its frames, and with them the whole request.
+                if isinstance(error, InputError | UnsupportedError | QueueFullError):
+                    kept.until = time.monotonic() + (0.0 if isinstance(error, QueueFullError) else _REFUSED)
+                    kept.made.set_exception(type(error)(str(error)))
+                else:
+                    kept.until = time.monotonic()
+                    kept.made.set_exception(EngineError(f"the grammar could not be compiled: {error!r:.200}"))
                 raise
-        try:
-            kept.made.result()
-        except (InputError, UnsupportedError, QueueFullError) as error:
-            raise type(error)(str(error)) from None  # an exception of its own for each who asked
+        if (refusal := kept.made.exception()) is not None:
+            assert isinstance(refusal, ChatGLMError)
+            raise type(refusal)(str(refusal))  # an error of its own for each who asked
         return kept
 
     def _forget(self) -> None:

@@ -438,11 +438,11 @@ class Engine:
         for span in spans:
             request: Request = span.task.owner.request
             self._scheduler.advance(span)
+            ended, request._answers = request._answers, []
             self._end(span.task)
             finish: Literal["length", "error"] = "length" if request._failure is None else "error"
-            for answering in request._answers:
+            for answering in ended:
                 yield Event(request, answering.answer.index, [], [], finish, request._failure, request.cached_tokens)
-            request._answers.clear()
 
     def _take(
         self, drawing: Sequence[tuple[Span, _Answering]], drawn: Sequence[list[Draw] | ChatGLMError]
@@ -530,10 +530,15 @@ class Engine:
             self._accepted += self._speculator.accepted
 
     def _end(self, task: Task) -> None:
-        if (began := task.owner.began) and task.state != "finished":
+        answering: _Answering = task.owner
+        if (began := answering.began) and task.state != "finished":
             self._duration += 0.1 * (time.perf_counter() - began - self._duration)
         self._scheduler.finish(task)
-        self._forget(task.owner)
+        self._forget(answering)
+        # They refer to each other. With its ids and counts, an answer should not wait for the garbage collector.
+        answering.task = None
+        if answering in answering.request._answers:
+            answering.request._answers.remove(answering)
 
     def stats(self) -> EngineStats:
         """Figures for those who watch."""

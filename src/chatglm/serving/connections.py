@@ -473,6 +473,7 @@ def run(server: Server, sockets: Sequence[socket.socket]) -> None:
         InputError: somebody else listens at the address by now.
     """
     _allow_files()
+    memory.bound()
     try:
         server.run(list(sockets))
     except OSError as error:

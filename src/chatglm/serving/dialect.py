@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import shlex
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -187,6 +188,8 @@ def dialect_route(
                         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
                     response = render(failure)
                     response.headers.update(failure.headers)
+                    # FastAPI has a variable for an error about a body, which so keeps itself, and the body with it.
+                    traceback.clear_frames(error.__traceback__)
                 response.headers.update(notes.headers())
                 service.metrics.requests.labels(name, self.path_format, str(status or response.status_code)).inc()
                 return response
@@ -248,6 +251,9 @@ async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
         return working.result()
     finally:
         await _cancel(working, leaving, ending)
+        # A task keeps its error, the error this frame, and this frame the task: with them the request would stay until
+        # the garbage is collected.
+        del working, leaving, ending
 
 
 async def all_of(request: Request, deltas: AsyncGenerator[Result]) -> list[Result]:
@@ -337,6 +343,7 @@ class EventStream(StreamingResponse):
                 sending.result()
         finally:
             await _cancel(sending, leaving, ending)
+            del sending, leaving, ending  # as in `until_gone`
             await self._events.aclose()
 
 
