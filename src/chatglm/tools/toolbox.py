@@ -15,11 +15,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from chatglm.chat.messages import INTERPRETER, ToolCall, ToolSpec
 from chatglm.errors import InputError, ToolError
+from chatglm.tools.files import Opened, open_source
 from chatglm.tools.functions import Function, too_large
 from chatglm.tools.results import cut, failed, failure, shown
 from chatglm.tools.threads import LoopThread, Threads
@@ -92,6 +94,35 @@ class Toolbox:
                 raise ToolError(f"functions: two are named {name}; a model cannot tell them apart")
             self._tools[name] = tool
 
+    @classmethod
+    def open(cls, sources: Sequence[str | Path], **options: Any) -> Self:
+        """Tools by what they are in: a Python file, whose functions they are; an OpenAPI document; a YAML file that
+        names MCP servers; the folder of an image model; `examples`, or one example by its name, such as `calculator`
+        or `search_files=FOLDER`.
+
+        **A Python file is executed**, with all rights of this program: name none that you would not run. Neither a
+        model nor a request can name one.
+
+        Args:
+            options: of the box, as `Toolbox` takes them.
+
+        Raises:
+            ToolError: one of them holds no tools, or cannot be read; the message names it. None is opened then.
+            DependencyError: a package is not installed that one of them needs.
+        """
+        opened: list[Opened] = []
+        try:
+            for source in sources:
+                opened.append(open_source(source))
+            box = cls([tool for one in opened for tool in one.tools], **options)
+        except BaseException:
+            for one in opened:
+                one.close()
+            raise
+        box.refused = {name: reason for one in opened for name, reason in one.refused.items()}
+        box._shared.closers = [one.close for one in opened]
+        return box
+
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         """The tools as a model is shown them."""
@@ -155,9 +186,8 @@ class Toolbox:
                 else:
                     made.append(asyncio.ensure_future(within(*ready)))
             if running := [one for one in made if isinstance(one, asyncio.Task)]:
-                await asyncio.wait(
-                    running
-                )  # to await one would pass a cancellation on to it alone, and let others begin
+                # To await one would pass a cancellation on to that one alone, and let others begin in its place.
+                await asyncio.wait(running)
             return [one if isinstance(one, Outcome) else one.result() for one in made]
         finally:
             for task in made:
