@@ -477,6 +477,11 @@ class Operation:
         return self._spec
 
     @property
+    def seconds(self) -> float:
+        """That a call may take, and a little more: the service's own time-out says more."""
+        return self._service.seconds + 1
+
+    @property
     def consent(self) -> Consent:
         return Consent.NEVER if self._shape.method in ("GET", "HEAD") else Consent.ONCE
 
