@@ -102,7 +102,7 @@ def _filter(policy: dict[str, Any], beside: str) -> None:
     if policy["signals"] is not None:
         with _layer("seccomp"):
             seccomp = importlib.import_module(f"{beside}.seccomp")
-            seccomp.load(seccomp.program(policy["signals"], os.getpid()))
+            seccomp.load(seccomp.program(policy["signals"], os.getpid(), attributes=policy["attributes"]))
 
 
 @contextlib.contextmanager

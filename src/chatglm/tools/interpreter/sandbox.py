@@ -17,6 +17,8 @@ machine; privileges; using up processes, memory, disk and time; living on after 
 Not covered: faults of Linux itself; what can be measured of others' use of processors and caches; what anybody may read
 of /usr and of the Python that runs this, its packages among it; what the limits allow, and what is used above them in
 the 0.2 s between two looks; kernel memory that Linux books to no process; what the model says about what it has read.
+In tier `confined` also: whether a file or process exists, and a file's size and times, for whoever knows its name.
+There, changing modes and times of files does nothing.
 """
 
 from __future__ import annotations
@@ -284,6 +286,13 @@ def _start(
     folder = Path(os.path.abspath(folder))
     namespaces = tier == "full" and "namespaces" not in without
     with contextlib.ExitStack() as stack:
+        try:
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SandboxError(
+                f"{folder}: the folder for the code's files cannot be opened: {error.strerror}"
+            ) from None
+        stack.callback(os.close, opened)
         uid, held = _take_uid() if tier != "none" else (None, -1)
         if held >= 0:
             stack.callback(os.close, held)
@@ -306,26 +315,27 @@ def _start(
             command = [*_bubblewrap(folder, environment, uid, held, policy["reads"]), "--", *command]
         elif tier != "none":
             command = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py"), *command]
-        opened = -1
         if not namespaces:
-            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             _remove(SCRATCH, opened)
         if uid is not None:
-            os.chown(folder, uid, uid)
+            os.chown(opened, uid, uid)
         passed = [theirs.fileno(), status_inside, *([held] if held >= 0 else [])]
-        process = _in_starter(
-            lambda: subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=printed_inside,
-                stderr=printed_inside,
-                pass_fds=passed,
-                env={} if namespaces else environment,
-                cwd="/",
-                start_new_session=True,
+        try:
+            process = _in_starter(
+                lambda: subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=printed_inside,
+                    stderr=printed_inside,
+                    pass_fds=passed,
+                    env={} if namespaces else environment,
+                    cwd="/",
+                    start_new_session=True,
+                )
             )
-        )
-        made = Confined(process, ours, printed, tier, _folder=opened)
+        except OSError as error:
+            raise SandboxError(f"{command[0]} cannot be started: {error.strerror}") from error
+        made = Confined(process, ours, printed, tier, _folder=-1 if namespaces else os.dup(opened))
         failed.callback(made.end)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
@@ -392,6 +402,7 @@ def _policy(
         "dumpable": not namespaces and uid is None,
         "landlock": rules,
         "abi": abi,
+        "attributes": namespaces,
         "signals": None if "seccomp" in without else signals,
         "packages": _packages(),
     }
@@ -566,9 +577,11 @@ def _remove(name: str, folder: int) -> None:
             shutil.rmtree(f"/dev/fd/{folder}/{name}")
     except FileNotFoundError:
         pass
-    except OSError:
+    except NotADirectoryError:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=folder)
+    except (OSError, RecursionError):  # a link, or folders in folders in folders
+        subprocess.run(["rm", "-rf", name], cwd=f"/dev/fd/{folder}", stderr=subprocess.DEVNULL, check=False)
 
 
 def _answer(status: int) -> str:

@@ -35,9 +35,8 @@ fadvise64:221:223 readahead:187:213 copy_file_range:326:285 sendfile:40:71
 stat:4:- fstat:5:80 lstat:6:- newfstatat:262:79 statx:332:291 access:21:- faccessat:269:48 faccessat2:439:439
 readlink:89:- readlinkat:267:78 getdents:78:- getdents64:217:61 getcwd:79:17 chdir:80:49 fchdir:81:50
 rename:82:- renameat:264:38 renameat2:316:276 mkdir:83:- mkdirat:258:34 rmdir:84:- link:86:- linkat:265:37
-unlink:87:- unlinkat:263:35 symlink:88:- symlinkat:266:36 umask:95:166 utime:132:- utimes:235:- utimensat:280:88
-futimesat:261:- statfs:137:43 fstatfs:138:44 getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10 listxattr:194:11
-llistxattr:195:12 flistxattr:196:13
+unlink:87:- unlinkat:263:35 symlink:88:- symlinkat:266:36 umask:95:166
+statfs:137:43 fstatfs:138:44
 
 mmap:9:222 munmap:11:215 mprotect:10:226 mremap:25:216 madvise:28:233 brk:12:214 msync:26:227 mlock:149:228
 munlock:150:229 membarrier:324:283 pkey_alloc:330:289 pkey_free:331:290 pkey_mprotect:329:288 mseal:462:462
@@ -85,10 +84,10 @@ class _Test(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """Calls that are allowed if all tests hold."""
+    """Calls that are allowed if all tests hold, or never (None)."""
 
     calls: str
-    tests: tuple[_Test, ...]
+    tests: tuple[_Test, ...] | None
     otherwise: int = errno.EPERM
 
 
@@ -114,19 +113,27 @@ _PRCTLS = (
 )
 _RULES: tuple[_Rule, ...] = (
     # Flags that lie in memory cannot be seen here. Libraries take the older call where a newer one does not exist.
-    _Rule("clone3:435:435 openat2:437:437", (_Test(0, ()),), errno.ENOSYS),
+    _Rule("clone3:435:435 openat2:437:437", None, errno.ENOSYS),
+    # As on a file system that has none.
+    _Rule("getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10", None, errno.ENOTSUP),
+    _Rule("listxattr:194:11 llistxattr:195:12 flistxattr:196:13", None, errno.ENOTSUP),
     _Rule("clone:56:220", (_Test(0, (0,), _NEW_NAMESPACES),)),
     # A pair of datagram sockets can send to any socket with a name.
     _Rule("socketpair:53:199", (_Test(0, (_UNIX,)), _Test(1, (_STREAM,), _SOCKET_TYPE))),
     _Rule("fcntl:72:25", (_Test(1, _FILE_COMMANDS),)),
     _Rule("ioctl:16:29", (_Test(1, _IOCTLS),), errno.ENOTTY),
     _Rule("prctl:157:167", (_Test(0, _PRCTLS),)),
-    _Rule("creat:85:- chmod:90:- fchmod:91:52", (_Test(1, (0,), _SET_ID),)),
-    _Rule("open:2:- fchmodat:268:53 fchmodat2:452:452", (_Test(2, (0,), _SET_ID),)),
+    _Rule("creat:85:-", (_Test(1, (0,), _SET_ID),)),
+    _Rule("open:2:-", (_Test(2, (0,), _SET_ID),)),
     _Rule("openat:257:56", (_Test(3, (0,), _SET_ID),)),
     # Oneself, not another process of the same user.
     _Rule("prlimit64:302:261 sched_setaffinity:203:122", (_Test(0, (0,)),)),
     _Rule("setpriority:141:140", (_Test(0, (0,)), _Test(1, (0,)))),
+)
+_ATTRIBUTES = (
+    _Rule("chmod:90:- fchmod:91:52", (_Test(1, (0,), _SET_ID),)),
+    _Rule("fchmodat:268:53 fchmodat2:452:452", (_Test(2, (0,), _SET_ID),)),
+    _Rule("utime:132:- utimes:235:- utimensat:280:88 futimesat:261:-", ()),
 )
 
 _LOAD, _AND, _EQUAL, _GREATER, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x25, 0x35, 0x06
@@ -136,11 +143,14 @@ _X32 = 0x40000000  # numbers from here on are another table's, on x86_64
 _Instruction = tuple[int, int, int, int]  # operation, jump if true, jump if false, constant
 
 
-def program(signals: Signals, process: int = 0, machine: str = "") -> bytes:
+def program(signals: Signals, process: int = 0, *, attributes: bool = True, machine: str = "") -> bytes:
     """The filter, as `struct sock_filter`s.
 
     Args:
         process: whom signals may reach, for `self`.
+        attributes: whether modes and times of files can be changed. Landlock does not keep a process from changing
+            those of others' files, so where nothing else does the calls succeed and do nothing; an error would break
+            `shutil.copy`.
         machine: whose numbers; "": this one's.
 
     Raises:
@@ -151,6 +161,7 @@ def program(signals: Signals, process: int = 0, machine: str = "") -> bytes:
         raise OSError(f"no table of system calls for {machine}")
     column = 1 + list(ARCHITECTURES).index(machine)
     rules, plain = _RULES, _ALLOWED
+    rules += _ATTRIBUTES if attributes else tuple(_Rule(rule.calls, None, 0) for rule in _ATTRIBUTES)
     if signals == "tree":
         plain += _TREE_SIGNALS
     else:
@@ -191,6 +202,8 @@ def load(code: bytes) -> None:
 
 def _tests(rule: _Rule) -> list[_Instruction]:
     """Instructions that allow or refuse, and never go on."""
+    if rule.tests is None:
+        return [_refuse(rule.otherwise)]
     code: list[_Instruction] = [(_RETURN, 0, 0, _ALLOW)]
     for test in reversed(rule.tests):
         ahead = [_refuse(rule.otherwise), *code]

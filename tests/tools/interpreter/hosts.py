@@ -1,0 +1,104 @@
+"""Hosts of sandboxes as processes of their own, as this user or as another: what tests of the sandbox share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import chatglm
+
+NOBODY = 65534
+_PYTHON = "/usr/bin/python3"  # one that every user may read
+
+
+class Host:
+    """Our code in a folder that every user may read, with a bare shell in the place of IPython's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        package, copied = Path(chatglm.__file__).parent, folder / "chatglm"
+        shutil.copytree(package / "tools" / "interpreter", copied / "tools" / "interpreter")
+        for name in ("errors.py", "tools/__init__.py"):
+            shutil.copy(package / name, copied / name)
+        (copied / "__init__.py").touch()
+        here = Path(__file__).parent
+        shutil.copy(here / "bare_shell.py", copied / "tools" / "interpreter" / "shell.py")
+        for name in ("attempts.py", "attempted.py"):
+            shutil.copy(here / name, folder)
+
+    def command(self, user: int, arguments: Sequence[str]) -> list[str]:
+        """Python with arguments, as a user."""
+        if user == os.getuid():
+            return [sys.executable, "-B", *arguments]
+        return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", _PYTHON, "-B", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        return {"PATH": "/usr/sbin:/usr/bin:/bin", "PYTHONPATH": str(self.folder), "SECRET_KEY": "of the host"}
+
+    def python(self, user: int, arguments: Sequence[str], seconds: float = 120) -> str:
+        """What a program prints."""
+        done = subprocess.run(
+            self.command(user, arguments),
+            capture_output=True,
+            text=True,
+            env=self.environment(),
+            timeout=seconds,
+            check=False,
+        )
+        assert not done.returncode, done.stderr[-3000:]
+        return done.stdout
+
+    def attempt(self, user: int, options: dict[str, Any]) -> dict[str, Any]:
+        """The report of `attempted.py`."""
+        printed = self.python(user, [str(self.folder / "attempted.py"), json.dumps(options)])
+        report: dict[str, Any] = json.loads(printed)
+        return report
+
+    @contextmanager
+    def living(self, user: int, options: dict[str, Any]) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+        """A host with a kernel and a daemon in it, and the numbers of their processes."""
+        asked = json.dumps({**options, "live": True})
+        command = self.command(user, [str(self.folder / "attempted.py"), asked])
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment()) as process:
+            try:
+                assert process.stdout is not None
+                yield process, json.loads(process.stdout.readline())["processes"]
+            finally:
+                process.kill()
+
+
+@contextmanager
+def prepared() -> Iterator[Host]:
+    with tempfile.TemporaryDirectory(prefix="hosts-") as folder:
+        os.chmod(folder, 0o755)
+        yield Host(Path(folder))
+
+
+def missing(reason: str) -> None:
+    """What a test needs is not here: in CI it has to be."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def need(layers: dict[str, str], user: int) -> None:
+    """Skip if the machine has no such layers, or cannot run a host as the user."""
+    for layer, reason in layers.items():
+        if reason:
+            missing(f"{layer}: {reason}")
+    if user != os.getuid():
+        if os.getuid() or shutil.which("setpriv") is None:
+            missing("only root can start a host of another user")
+        version = "import sys; sys.exit(sys.version_info < (3, 10))"
+        if not os.path.exists(_PYTHON) or subprocess.run([_PYTHON, "-c", version], check=False).returncode:
+            missing(f"{_PYTHON}: Python 3.10 or newer, which other users may read")
