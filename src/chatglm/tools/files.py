@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chatglm.chat.files import read_file
-from chatglm.errors import CheckpointError, ToolError
+from chatglm.errors import ToolError
 from chatglm.tools import registry
+from chatglm.tools.documents import read_bytes, read_document
 from chatglm.tools.examples import example_tools
 from chatglm.tools.functions import Function
 from chatglm.tools.tool import Tool
@@ -30,7 +30,6 @@ from chatglm.tools.tool import Tool
 __all__ = ["Opened", "open_source"]
 
 _LARGEST_SOURCE = 1 << 20
-_LARGEST_DOCUMENT = 16 << 20
 _DECORATOR = "register_tool"
 _OFFICIAL = ("tool_registry", "tool_register")
 """Modules of ChatGLM3's demos that have the decorator."""
@@ -59,6 +58,10 @@ def open_source(source: str | Path) -> Opened:
     """
     if isinstance(source, str) and (examples := example_tools(source)) is not None:
         return Opened(tuple(examples))
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return _service(source)
+    if "\0" in str(source):
+        raise ToolError(f"{source!r:.200}: not the name of a file")
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -72,32 +75,16 @@ def open_source(source: str | Path) -> Opened:
         case ".json" | ".yaml" | ".yml":
             return _document(path)
     raise ToolError(
-        f"{source}: tools are in a .py file, in a .json or .yaml file (an OpenAPI document, or MCP servers), in the "
-        "folder of an image model, or `examples`"
+        f"{source!s:.200}: tools are in a .py file, in a .json or .yaml file or at an address (an OpenAPI document, or "
+        "MCP servers), in the folder of an image model, or `examples`"
     )
 
 
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        return read_file(path, limit)
-    except CheckpointError as error:
-        raise ToolError(str(error)) from None
-
-
 def _document(path: Path) -> Opened:
-    import yaml
-
-    try:
-        # JSON is YAML, too, but for its reader's speed.
-        data = yaml.load(_read(path, _LARGEST_DOCUMENT), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ToolError(f"{path}: neither JSON nor YAML ({' '.join(str(error).split())[:200]})") from None
-    keys = set(data) if isinstance(data, Mapping) else set()
-    if keys & {"openapi", "swagger"}:
-        from chatglm.tools.openapi import open_tools  # type: ignore[import-untyped,import-not-found]
-
-        return Opened(tuple(open_tools(path)))
-    if keys & {"servers", "mcpServers", "mcp"}:
+    keys = set(read_document(path))
+    if keys & {"openapi", "swagger", "document"}:
+        return _service(path)
+    if keys & {"servers", "mcpServers"}:
         from chatglm.tools.mcp import open_servers  # type: ignore[import-untyped,import-not-found]
 
         servers = open_servers(path)
@@ -105,11 +92,18 @@ def _document(path: Path) -> Opened:
     raise ToolError(f"{path}: neither an OpenAPI document (`openapi:`) nor a list of MCP servers (`servers:`)")
 
 
+def _service(source: str | Path) -> Opened:
+    from chatglm.tools.openapi import open_tools
+
+    found = open_tools(source)
+    return Opened(tuple(found), found.left_out)
+
+
 # A Python file of the user's
 
 
 def _python(path: Path) -> Opened:
-    source = _read(path, _LARGEST_SOURCE)
+    source = read_bytes(path, _LARGEST_SOURCE)
     module = _execute(path, source)
     found = registry.registered_in(module.__name__)
     marked = [name for name in _decorated(source) if name in vars(module)]

@@ -15,16 +15,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from chatglm.chat.messages import ToolCall, ToolSpec
+from chatglm.chat.messages import ToolSpec
 from chatglm.errors import DependencyError, InputError, ToolError
 from chatglm.tools.docstrings import read_docstring
-from chatglm.tools.results import as_text, failed, failure, outcome_of, shown
+from chatglm.tools.results import failed, failure, outcome_of, shown
 from chatglm.tools.tool import Consent, Outcome
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
-__all__ = ["Function", "as_text", "call", "failure", "functions_of", "too_large"]
+__all__ = ["Function", "too_large"]
 
 _LONGEST_NAME = 64
 _MOST_NODES = 5_000
@@ -77,6 +77,7 @@ class Function:
             ToolError: a parameter has no annotation, or one that JSON has no form for; or there is no keyword for it.
             DependencyError: pydantic is not installed.
         """
+        _check_installed()
         core, hidden = _unwrapped(function)
         name = name or _name_of(core)
         if not name.isidentifier() or len(name) > _LONGEST_NAME:
@@ -84,7 +85,7 @@ class Function:
         described, told = read_docstring(inspect.getdoc(core) or "")
         parameters = _parameters_of(name, function, core, hidden, told)
         adapter = _adapter(name, parameters)
-        spec = ToolSpec({"name": name, "description": described, "parameters": _schema(name, adapter)})
+        spec = ToolSpec({"name": name, "description": described, "parameters": _schema(name, parameters, adapter)})
         return cls(spec, function, consent, _is_coroutine(core), parameters, adapter)
 
     def official(self) -> dict[str, Any]:
@@ -164,6 +165,15 @@ class Function:
         except BaseException as error:
             return failed(failure(error))
         return Outcome(value) if isinstance(value, str) else await aside(functools.partial(outcome_of, value))
+
+
+def _check_installed() -> None:
+    try:
+        import pydantic  # noqa: F401
+    except ImportError:
+        raise DependencyError(
+            "a Python function as a tool needs the package pydantic: pip install 'chatglm[tools]'"
+        ) from None
 
 
 # From a function to its parameters
@@ -277,13 +287,9 @@ def _python_name(hint: Any) -> str:
 
 def _adapter(name: str, parameters: Sequence[_Parameter]) -> TypeAdapter[Any]:
     """What checks the arguments: a typed dict, in which a parameter may have any name."""
-    try:
-        from pydantic import ConfigDict, Field, TypeAdapter
-        from typing_extensions import NotRequired, TypedDict
-    except ImportError as error:
-        raise DependencyError(
-            f"a Python function as a tool needs the package {error.name}: pip install 'chatglm[tools]'"
-        ) from None
+    from pydantic import ConfigDict, Field, TypeAdapter
+    from typing_extensions import NotRequired, TypedDict
+
     fields: dict[str, Any] = {}
     for one in parameters:
         hint = Annotated[one.type, Field(description=one.described)] if one.described else one.type
@@ -313,11 +319,11 @@ def _unfit(name: str, parameters: Sequence[_Parameter], error: Exception) -> Too
     return ToolError(f"functions: {name}: {str(error).partition(chr(10))[0]}")
 
 
-def _schema(name: str, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+def _schema(name: str, parameters: Sequence[_Parameter], adapter: TypeAdapter[Any]) -> dict[str, Any]:
     try:
         made = adapter.json_schema()
     except Exception as error:
-        raise _unfit(name, (), error) from None
+        raise _unfit(name, parameters, error) from None
     plain = _Inliner(name, made.pop("$defs", {})).plain(made)
     return {"type": "object", "properties": plain.get("properties", {}), "required": plain.get("required", [])}
 
@@ -363,13 +369,12 @@ class _Inliner:
 
 
 def too_large(arguments: Mapping[str, Any]) -> str:
-    values = text = 0
+    """Why arguments are more than any call needs, for the model to read; "" if they are not."""
+    values = text = deepest = 0
     waiting: list[tuple[Any, int]] = [(arguments, 0)]
-    while waiting:
+    while waiting and values <= _MOST_VALUES:
         value, depth = waiting.pop()
-        values += 1
-        if values > _MOST_VALUES or text > _MOST_TEXT or depth > _DEEPEST:
-            return "too large: more than 10,000 values, 64 of them inside each other, or 1 MiB of text"
+        values, deepest = values + 1, max(deepest, depth)
         if isinstance(value, str):
             text += len(value)
         elif isinstance(value, Mapping):
@@ -377,6 +382,8 @@ def too_large(arguments: Mapping[str, Any]) -> str:
             waiting += [(item, depth + 1) for item in value.values()]
         elif isinstance(value, list | tuple):
             waiting += [(item, depth + 1) for item in value]
+    if values > _MOST_VALUES or text > _MOST_TEXT or deepest > _DEEPEST:
+        return f"too large: more than {_MOST_VALUES:,} values, {_DEEPEST} of them in each other, or 1 MiB of text"
     return ""
 
 
@@ -409,37 +416,3 @@ def _place(location: Sequence[int | str], arguments: Any) -> tuple[str, Any]:
         elif isinstance(step, int) and isinstance(value, list | tuple) and step < len(value):
             path, value = f"{path}[{step}]", value[step]
     return path, value
-
-
-# What `BaseAssistant.run` still uses
-
-
-def functions_of(functions: Sequence[Callable[..., Any] | Function]) -> dict[str, Function]:
-    """By name.
-
-    Raises:
-        ToolError: two have the same name, or one is no tool.
-    """
-    found: dict[str, Function] = {}
-    for given in functions:
-        function = given if isinstance(given, Function) else Function.of(given)
-        if function.spec.name in found:
-            raise ToolError(f"functions: two are named {function.spec.name}; a model cannot tell them apart")
-        found[function.spec.name] = function
-    return found
-
-
-def call(functions: Mapping[str, Function], asked: ToolCall) -> Any:
-    """The value of the call, an awaitable if the function is a coroutine function; or, as text for the model, what was
-    wrong. Never raises what the function raises."""
-    function = functions.get(asked.name)
-    if function is None:
-        return f"Tool `{asked.name}` not found. Please use a provided tool: {', '.join(functions)}."
-    if asked.cut:
-        return f"Arguments of {asked.name} are not a JSON object; they may have been cut short."
-    try:
-        return function.function(**function.bind(asked.arguments))
-    except InputError as error:
-        return f"Arguments of {asked.name} are wrong ({error})."
-    except Exception as error:
-        return failure(error)
