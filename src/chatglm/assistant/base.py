@@ -743,8 +743,10 @@ class _Rounds:
 
 
 def _key(call: ToolCall) -> str:
-    arguments = call.text if call.cut else json.dumps(call.arguments, sort_keys=True)
-    return f"{call.name}\n{arguments}"
+    if call.cut:
+        return f"{call.name}\n{call.text}"
+    arguments = json.loads(json.dumps(call.arguments))  # names of members are texts then, which can be sorted
+    return f"{call.name}\n{json.dumps(arguments, sort_keys=True)}"
 
 
 def _again(call: ToolCall) -> Outcome:

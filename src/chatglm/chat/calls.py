@@ -31,6 +31,10 @@ FENCES = ("```", "```python", "```py")
 """What may open a block of code."""
 
 _LONGEST = 1 << 20
+_LONGEST_PLAIN = 1 << 17
+"""Characters of a call without what is in its strings: to read a megabyte of `[],[],…` takes seconds."""
+_MOST_VALUES = 10_000
+"""Of a call."""
 _NAMES = {"true": True, "false": False, "null": None}
 
 
@@ -67,7 +71,10 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
         return None
     code = fenced(text)
     code = (text if code is None else code).strip()
-    if _is_chained(code):
+    if "tool_call" not in code:
+        return None
+    plain = _without_strings(code)
+    if plain is None or len(plain) > _LONGEST_PLAIN or plain.count(",") > _MOST_VALUES or _is_chained(plain):
         return None
     try:
         with warnings.catch_warnings():
@@ -93,27 +100,37 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
         return None
 
 
-# An unterminated string runs to where Python would give up, so that one pass over any text is enough.
+# An unterminated string runs to where Python would give up, so that one pass over any text is enough. Each branch
+# begins with a sign of its own: such a search skips all other text fast.
 _STRING_OR_COMMENT = re.compile(
-    r"""(?<!\w)[rRuU]?(?:
-        '''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*(?:'''|\Z)
+    r"""'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*(?:'''|\Z)
       | \"\"\"[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*(?:\"\"\"|\Z)
       | '[^'\\\n]*(?:\\.[^'\\\n]*)*'?
       | "[^"\\\n]*(?:\\.[^"\\\n]*)*"?
-    ) | \#[^\n]*""",
+      | \#[^\n]*""",
     re.DOTALL | re.VERBOSE,
 )
+_PREFIXED = re.compile(r"(?<!\w)[rRuU](?='')")
 _NUMBER = re.compile(r"(?<![\w.])(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?")
 _CHAINED = re.compile(r"[^\w\s()\[\]{},:=+*.'-]|[\w'\])}]\s*[(\[+*.-]|\w'")
 
 
-def _is_chained(code: str) -> bool:
+def _without_strings(code: str) -> str | None:
+    """Code without its comments, and with nothing in its strings; None if there are more than any call has."""
+    most = 2 * _MOST_VALUES  # names of members are strings, too
+    plain, count = _STRING_OR_COMMENT.subn(lambda found: "" if found[0][0] == "#" else "''", code, most)
+    return None if count == most else _PREFIXED.sub("", plain)
+
+
+def _is_chained(plain: str) -> bool:
     """Whether operators, attributes, calls or indices follow an operand, as nowhere in a call with literals.
 
     `a.a.a…` and `1+1+1…` make a tree as deep as the text is long, on which `ast.parse` of Python 3.10 overflows the
     stack and ends the process. So does the inside of an f-string.
+
+    Args:
+        plain: as `_without_strings` gives it.
     """
-    plain = _STRING_OR_COMMENT.sub(lambda found: "" if found[0][0] == "#" else "''", code)
     plain = re.sub(r"tool_call\s*\(", "(", plain, count=1)
     return _CHAINED.search(_NUMBER.sub("0", plain)) is not None
 
@@ -411,9 +428,14 @@ def _source(value: Any) -> str:
     return repr(value)
 
 
+_JSON_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+
 def parse_json_arguments(text: str) -> dict[str, Any] | None:
     """Arguments of a GLM-4 call: the text is one JSON object; None if it is anything else."""
     if len(text) > _LONGEST:
+        return None
+    if text.count(",") > _MOST_VALUES and _JSON_STRING.sub("", text).count(",") > _MOST_VALUES:
         return None
     try:
         arguments = json.loads(text)
