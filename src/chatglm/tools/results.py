@@ -63,7 +63,7 @@ def cut(outcome: Outcome, characters: int, whole: int) -> Outcome:
     """
     # What encodes to UTF-8 again: half a character cannot be sent to anyone.
     text, long = (str(part).encode("utf-8", "replace").decode() for part in (outcome.text, outcome.whole))
-    if len(text) > characters:
+    if len(text.removesuffix(_TRUNCATED)) > characters:  # what a tool has cut itself is left alone
         text, long = text[:characters] + _TRUNCATED, long or text
     if len(long.encode()) > whole:
         long = long.encode()[:whole].decode("utf-8", "ignore") + _TRUNCATED

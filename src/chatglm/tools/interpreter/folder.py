@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from chatglm.errors import InputError
+from chatglm.tools.interpreter.limits import Limits
 
 __all__ = ["Folder", "Mark", "Usage", "checked_name", "recover"]
 
@@ -156,21 +157,17 @@ class Folder:
             raise InputError(f"{name!r:.80}: not a regular file")
         return open(fd, "rb")
 
-    async def put(self, name: str, data: AsyncIterable[bytes], *, largest: int, room: int, files: int) -> Mark:
+    async def put(self, name: str, data: AsyncIterable[bytes], limits: Limits) -> Mark:
         """Store an uploaded file. It appears under its name when it is whole, in place of an older one.
-
-        Args:
-            largest: bytes that it may have.
-            room: bytes that all files of the folder may have; files: how many there may be.
 
         Raises:
             InputError: the name cannot be used, or the file is too large; nothing was changed.
         """
         checked_name(name)
-        before = await asyncio.to_thread(self.usage, files)
-        if before.number >= files:
-            raise InputError(f"{name}: the conversation's folder is full ({files} files); remove some first")
-        most = min(largest, room - before.size)
+        before = await asyncio.to_thread(self.usage, limits.files)
+        if before.number >= limits.files:
+            raise InputError(f"{name}: the conversation's folder is full ({limits.files} files); remove some first")
+        most = min(limits.file, limits.folder - before.size)
         temporary = f".upload-{secrets.token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         fd = os.open(temporary, flags, 0o600, dir_fd=self._fd)
@@ -179,7 +176,7 @@ class Folder:
             async for chunk in data:
                 size += len(chunk)
                 if size > most:
-                    limit = "one file" if most == largest else "what is left of the folder"
+                    limit = "one file" if most == limits.file else "what is left of the folder"
                     raise InputError(f"{name}: larger than {most} bytes, the limit of {limit}")
                 await asyncio.to_thread(_write, fd, chunk)
             self._give(fd)

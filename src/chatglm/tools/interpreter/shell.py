@@ -47,6 +47,8 @@ from traitlets.config import Config
 
 __all__ = ["prepare", "serve"]
 
+OFFICIAL = "/mnt/data"
+"""Where models look for the conversation's folder: the official prompts say so."""
 RESULT = 8 << 10
 """Characters of one result's text, and of one traceback."""
 PICTURE = 16 << 20
@@ -172,6 +174,7 @@ class _Shell(InteractiveShell):
     displayhook_class = Type(_Results)
     display_pub_class = Type(_Displays)
     host: _Host | None = None
+    folder = OFFICIAL
 
     def init_ipython_dir(self, ipython_dir: Any) -> None:
         pass
@@ -244,8 +247,10 @@ def prepare(policy: Mapping[str, Any]) -> None:
     """Import and set up what the shell needs. The seccomp filter is loaded after it, so it may still do more.
 
     Args:
-        policy: of the sandbox; nothing in it matters here.
+        policy: of the sandbox: `folder` is the conversation's, as it is seen here.
     """
+    with contextlib.suppress(OSError):
+        os.chdir(policy["folder"])
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     config = Config()
     config.HistoryManager.enabled = False
@@ -258,7 +263,8 @@ def prepare(policy: Mapping[str, Any]) -> None:
     config.PlainTextFormatter.max_width = 120
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _Shell.instance(config=config)
+        shell = _Shell.instance(config=config)
+    shell.folder = policy["folder"]
 
 
 def serve(fd: int) -> None:
@@ -287,6 +293,7 @@ def serve(fd: int) -> None:
             continue
         if message["kind"] == "folder":
             _move(message["old"], message["path"])
+            shell.folder = message["path"] if shell.folder == message["old"] else shell.folder
         if message["kind"] == "import":
             for name in message["names"]:
                 with contextlib.suppress(Exception):
@@ -295,7 +302,7 @@ def serve(fd: int) -> None:
             for number in (1, 2):  # a cell may have closed or replaced them
                 os.dup2(printed, number)
             interrupts.install()
-            _run(shell, interrupts, message["code"])
+            _run(shell, interrupts, _here(message["code"], shell.folder))
             if os.getpid() != owner:  # the cell forked, and this is a child that came back from it
                 os._exit(0)
             if sys.stdout.closed or sys.stderr.closed:
@@ -317,6 +324,11 @@ def _run(shell: _Shell, interrupts: _Interrupts, code: str) -> None:
     except SystemExit:
         pass
     interrupts.running = False
+
+
+def _here(code: str, folder: str) -> str:
+    """Code with the folder's own path in place of the one that models are told, which only a namespace can give it."""
+    return code if folder == OFFICIAL or set(folder) & set("'\"\\{}\n") else code.replace(OFFICIAL, folder)
 
 
 def _printer(fd: int) -> io.TextIOWrapper:

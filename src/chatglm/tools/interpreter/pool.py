@@ -1,0 +1,474 @@
+"""The kernels of a process: one for each conversation that runs code, and no more than the machine has room for.
+
+Kernels live in an event loop of their own, in a thread: callers in any event loop may use them, and none is held up.
+
+A conversation's folder is named by a hash of the user and the conversation, so no name of theirs reaches the file
+system. It outlives the kernel; `end` removes it, and so does `close` where no home was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from chatglm.errors import QueueFullError, SandboxError
+from chatglm.tools.interpreter.folder import Folder, Mark, recover
+from chatglm.tools.interpreter.kernel import Kernel
+from chatglm.tools.interpreter.limits import Cell, Limits
+from chatglm.tools.interpreter.sandbox import Tier
+from chatglm.tools.threads import LoopThread
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Kernels"]
+
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds that a cell waits for a kernel when all are busy."""
+_REMEMBERED = 4096
+"""Conversations without a kernel that are kept in mind."""
+
+
+@dataclass(eq=False)
+class _Conversation:
+    user: str
+    path: Path
+    noted: bool  # its next cell is told that variables are gone
+    kernel: Kernel | None = None
+    placed: bool = False  # has one of the places, with a kernel or while one starts
+    used: float = 0.0
+    uploads: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one cell after the other
+    moving: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the folder is exchanged
+    ending: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        return not self.turn.locked() and (self.kernel is None or not self.kernel.busy)
+
+
+@dataclass(eq=False)
+class _Waiter:
+    conversation: _Conversation
+    granted: asyncio.Future[None]
+
+
+class Kernels:
+    """Every conversation's Python.
+
+    Args:
+        home: where the conversations' folders are kept; None: a temporary folder, removed by `close`.
+        most: kernels at once, spare ones included; each: of them for one user.
+        idle: seconds without a cell after which a kernel is ended.
+        spare: kernels that wait with the usual packages imported, so that a conversation's first cell need not.
+        tier: of the sandbox; None: the best that this machine has.
+        patience: seconds that a cell waits for a kernel when all are busy.
+    """
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008
+        most: int = 8,
+        each: int = 4,
+        idle: float = 900.0,
+        spare: int = 1,
+        tier: Tier | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.limits = limits
+        self.tier = tier
+        self._most, self._each, self._idle, self._patience = most, each, idle, patience
+        self._spare = min(spare, most - 1)
+        self._given = home
+        self._home: Path | None = None
+        self._thread = LoopThread("chatglm kernels")
+        self._conversations: dict[tuple[str, str], _Conversation] = {}
+        self._spares: list[Kernel] = []
+        self._starting = 0  # spare kernels
+        self._waiting: list[_Waiter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self._there(self._open_home())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def run(
+        self, conversation: str, code: str, *, user: str = "", on_output: Callable[[str], None] | None = None
+    ) -> Cell:
+        """Run a cell in the conversation's kernel, which is started if there is none. Cells of one conversation run one
+        after the other; to cancel this interrupts the cell.
+
+        Args:
+            user: whose conversation it is: users share kernels fairly, and no two of them a conversation.
+            on_output: gets the text as it comes, in the caller's event loop.
+
+        Raises:
+            QueueFullError: all kernels were busy for as long as a cell may wait.
+            SandboxError: code cannot be run safely on this machine.
+        """
+        loop = asyncio.get_running_loop()
+
+        def tell(text: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the caller's event loop is closed
+                loop.call_soon_threadsafe(on_output, text)  # type: ignore[arg-type]
+
+        return await self._there(self._run(user, conversation, code, on_output and tell))
+
+    async def put(self, conversation: str, name: str, data: AsyncIterable[bytes], *, user: str = "") -> None:
+        """Store an uploaded file in the conversation's folder; it is there when it is whole.
+
+        Raises:
+            InputError: the name cannot be used, or the file is too large.
+        """
+        of, folder = await self._there(self._begin_upload(user, conversation))
+        mark: Mark | None = None
+        try:
+            mark = await folder.put(name, data, self.limits)
+        finally:
+            folder.close()
+            await self._there(self._end_upload(of, name, mark))
+
+    async def files(self, conversation: str, *, user: str = "") -> dict[str, int]:
+        """The files of the conversation's folder and their sizes in bytes; hidden ones are left out."""
+        return await self._there(self._look(user, conversation, self._sizes))
+
+    async def open(self, conversation: str, name: str, *, user: str = "") -> BinaryIO:
+        """A file of the conversation's folder; regular files only, and no links on the way.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        return await self._there(self._look(user, conversation, lambda folder: folder.open(name)))
+
+    async def interrupt(self, conversation: str, *, user: str = "") -> None:
+        """Interrupt the conversation's cell, if one runs."""
+        await self._there(self._interrupt(user, conversation))
+
+    async def end(self, conversation: str, *, user: str = "", keep: bool = False) -> None:
+        """End the conversation's kernel, and remove its folder.
+
+        Args:
+            keep: the folder; another cell may follow.
+        """
+        await self._there(self._end(user, conversation, keep))
+
+    async def close(self) -> None:
+        """End all kernels. Folders beneath a home that was given stay."""
+        if self._closed:
+            return
+        await self._there(self._close())
+        await asyncio.to_thread(self._thread.close)
+
+    # What follows runs in the kernels' own event loop.
+
+    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the kernels' event loop."""
+        if self._closed:
+            work.close()
+            raise SandboxError("the interpreter has been closed")
+        return await self._thread.awaited(work)
+
+    async def _run(self, user: str, name: str, code: str, on_output: Callable[[str], None] | None) -> Cell:
+        await self._open_home()
+        of = await self._conversation(user, name)
+        async with of.turn:
+            kernel = await self._kernel(of)
+            try:
+                return await kernel.run(code, on_output)
+            finally:
+                of.used = time.monotonic()
+                self._soon(self._freed(kernel))
+
+    async def _freed(self, kernel: Kernel) -> None:
+        """A cell is over: a conversation that waits may have its kernel's place, once it really is idle."""
+        await kernel.settled()
+        self._grant()
+
+    async def _kernel(self, of: _Conversation) -> Kernel:
+        """The conversation's kernel, alive, and with a place."""
+        if of.ending is not None:
+            await of.ending
+        if of.kernel is not None and of.kernel.alive:
+            return of.kernel
+        if of.kernel is None:
+            try:
+                await self._place(of)
+                of.kernel = await self._start(of)
+            except BaseException:
+                of.placed = False
+                self._grant()
+                raise
+            of.used = time.monotonic()
+            self._refill()
+        elif self._spares:  # it has died: a spare one is there at once
+            await of.kernel.close()
+            of.noted, of.kernel = True, None
+            of.kernel = await self._start(of)
+            self._refill()
+        return of.kernel  # or it starts again by itself
+
+    async def _start(self, of: _Conversation) -> Kernel:
+        while self._spares and not of.uploads:
+            kernel = self._spares.pop()
+            async with of.moving:
+                with contextlib.suppress(OSError):
+                    if kernel.alive:
+                        await kernel.move(of.path)
+                        kernel.noted, of.noted = of.noted, False
+                        return kernel
+            await self._drop(kernel)
+        if (
+            self._spares
+            and sum(other.placed for other in self._conversations.values()) + len(self._spares) > self._most
+        ):
+            await self._drop(self._spares.pop())  # not for this one: files are on their way into its folder
+        kernel = await Kernel.start(of.path, self.limits, tier=self.tier)
+        kernel.noted, of.noted = of.noted, False
+        return kernel
+
+    # Places
+
+    async def _place(self, of: _Conversation) -> None:
+        """Wait for a place.
+
+        Raises:
+            QueueFullError: there was none for too long.
+        """
+        waiter = _Waiter(of, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self._grant()
+        try:
+            await asyncio.wait_for(asyncio.shield(waiter.granted), self._patience)
+        except asyncio.TimeoutError:
+            mine = self._count(of.user)
+            which = f"your {self._each}" if mine >= self._each else f"all {self._most}"
+            raise QueueFullError(f"{which} Python kernels are running code; try again when a cell has ended") from None
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+        if of.ending is not None:
+            await of.ending
+
+    def _grant(self) -> None:
+        """Give places to those who wait: first to users who have fewest, then to whom has waited longest."""
+        while True:
+            for waiter in sorted(self._waiting, key=lambda waiter: self._count(waiter.conversation.user)):
+                if self._make_room(waiter.conversation):
+                    break
+            else:
+                return
+            waiter.conversation.placed = True
+            waiter.granted.set_result(None)
+            self._waiting.remove(waiter)
+
+    def _make_room(self, of: _Conversation) -> bool:
+        """Whether there is a place for it; a kernel that is idle may have to go."""
+        placed = [other for other in self._conversations.values() if other.placed]
+        own = [other for other in placed if other.user == of.user]
+        if len(own) >= self._each:
+            placed = own
+        elif len(placed) + self._starting < self._most:  # a spare kernel makes room by becoming this one's
+            return True
+        idle = [other for other in placed if other.idle and other.kernel is not None]
+        if not idle:
+            return False
+        victim = min(idle, key=lambda other: other.used)
+        of.ending = self._retire(victim, "another conversation needed its place")
+        return True
+
+    def _count(self, user: str) -> int:
+        return sum(other.placed and other.user == user for other in self._conversations.values())
+
+    def _retire(self, of: _Conversation, reason: str) -> asyncio.Task[None]:
+        """End an idle conversation's kernel; its next cell is told."""
+        kernel, of.kernel, of.placed = of.kernel, None, False
+        assert kernel is not None
+        of.noted = kernel.used
+
+        async def retire() -> None:
+            await kernel.end(reason)
+            await kernel.close()
+
+        of.ending = self._soon(retire())
+        return of.ending
+
+    # Spare and idle kernels
+
+    def _refill(self) -> None:
+        placed = sum(of.placed for of in self._conversations.values())
+        have = len(self._spares) + self._starting
+        if not self._closed and have < self._spare and placed + have < self._most:
+            self._starting += 1
+            self._soon(self._add_spare())
+
+    async def _add_spare(self) -> None:
+        assert self._home is not None
+        try:
+            path = self._home / f".spare-{os.getpid()}-{secrets.token_hex(8)}"
+            kernel = await Kernel.start(path, self.limits, tier=self.tier)
+            await kernel.load()
+        except Exception:  # whoever needs a kernel will be told why there is none
+            await asyncio.to_thread(_remove, path)
+            return
+        finally:
+            self._starting -= 1
+        if self._closed:
+            await self._drop(kernel)
+        else:
+            self._spares.append(kernel)
+            self._grant()
+
+    async def _drop(self, kernel: Kernel) -> None:
+        await kernel.close()
+        await asyncio.to_thread(_remove, kernel.folder)
+
+    async def _tend(self) -> None:
+        """End kernels that have been idle for long."""
+        while True:
+            await asyncio.sleep(min(self._idle / 4, 15.0))
+            now = time.monotonic()
+            for of in list(self._conversations.values()):
+                if of.placed and of.idle and of.kernel is not None and now - of.used > self._idle:
+                    self._retire(of, f"it was idle for {self._idle:g} s")
+            self._grant()
+
+    # Conversations and their folders
+
+    async def _open_home(self) -> None:
+        if self._home is not None:
+            return
+        if self._given is None:
+            self._home = Path(tempfile.mkdtemp(prefix="chatglm-"))
+        else:
+            self._given.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._home = self._given.absolute()
+            for left in self._home.glob(".spare-*"):  # of a process that was killed
+                if not _lives(left.name.split("-")[1]):
+                    await asyncio.to_thread(_remove, left)
+        self._soon(self._tend())
+        self._refill()
+
+    async def _conversation(self, user: str, name: str) -> _Conversation:
+        of = self._conversations.get((user, name))
+        if of is None:
+            await self._open_home()
+            assert self._home is not None
+            path = self._home / hashlib.sha256(f"{user}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+            recover(path)
+            # Where there is a folder already, an earlier process had a kernel for it.
+            of = self._conversations.setdefault((user, name), _Conversation(user, path, path.is_dir()))
+            self._forget()
+        return of
+
+    def _forget(self) -> None:
+        if len(self._conversations) > _REMEMBERED:
+            for key, of in list(self._conversations.items())[: _REMEMBERED // 8]:
+                if not of.placed and of.idle and not of.uploads and of.path.is_dir():
+                    del self._conversations[key]
+
+    async def _begin_upload(self, user: str, name: str) -> tuple[_Conversation, Folder]:
+        of = await self._conversation(user, name)
+        async with of.moving:
+            of.path.mkdir(mode=0o700, exist_ok=True)
+            of.uploads += 1
+            return of, Folder(of.path)
+
+    async def _end_upload(self, of: _Conversation, name: str, mark: Mark | None) -> None:
+        of.uploads -= 1
+        if mark is not None and of.kernel is not None:
+            of.kernel.uploaded(name, mark)
+
+    async def _look(self, user: str, name: str, look: Callable[[Folder], T]) -> T:
+        of = await self._conversation(user, name)
+        async with of.moving:
+            of.path.mkdir(mode=0o700, exist_ok=True)
+            folder = Folder(of.path)
+        try:
+            return await asyncio.to_thread(look, folder)
+        finally:
+            folder.close()
+
+    def _sizes(self, folder: Folder) -> dict[str, int]:
+        return {name: mark.size for name, mark in folder.marks(self.limits.files).items()}
+
+    async def _interrupt(self, user: str, name: str) -> None:
+        of = self._conversations.get((user, name))
+        if of is not None and of.kernel is not None:
+            await of.kernel.interrupt()
+
+    async def _end(self, user: str, name: str, keep: bool) -> None:
+        of = await self._conversation(user, name)
+        if of.kernel is not None:
+            await of.kernel.end("its conversation was ended")
+        async with of.turn:
+            if of.kernel is not None:
+                await self._retire(of, "its conversation was ended")
+            if not keep:
+                async with of.moving:
+                    await asyncio.to_thread(_remove, of.path)
+                del self._conversations[user, name]
+        self._grant()
+
+    async def _close(self) -> None:
+        self._closed = True
+        for waiter in self._waiting:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(SandboxError("the interpreter has been closed"))
+        tasks = [task for task in self._tasks if not task.done()]
+        kernels = [*self._spares, *(of.kernel for of in self._conversations.values() if of.kernel is not None)]
+        await asyncio.gather(*(kernel.close() for kernel in kernels), return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for kernel in self._spares:
+            await asyncio.to_thread(_remove, kernel.folder)
+        if self._given is None and self._home is not None:
+            await asyncio.to_thread(_remove, self._home)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, with whatever rights its code has left on it."""
+    with contextlib.suppress(OSError):
+        folder = Folder(path)
+        try:
+            folder.usage(1 << 20)  # makes folders readable that are not
+        finally:
+            folder.close()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,292 @@
+"""Starts a kernel, looks every 0.2 s at what it uses, and ends it: in a thread that no event loop holds up.
+
+What can be seen of a process is in proc(5). Memory is the proportional set size: pages that several processes share are
+counted once. Not seen: processor time of children that lived for less than 0.2 s and were not waited for, and bytes of
+files that have no name any more and are only mapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from chatglm.errors import ChatGLMError, SandboxError
+from chatglm.tools.interpreter.folder import DEPTH, Folder, Usage
+from chatglm.tools.interpreter.limits import Limits
+from chatglm.tools.interpreter.sandbox import Confined, Tier, start
+
+__all__ = ["Watchdog"]
+
+PERIOD = 0.2
+GRACE = 2.0
+"""Seconds from an interrupt to the end of a kernel that does not mind it."""
+_MIB = 1 << 20
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PROC = os.path.isdir("/proc/self")
+
+
+class Watchdog(threading.Thread):
+    """One kernel's process and what watches it.
+
+    Args:
+        folder: of the conversation.
+        on_end: called once, by this thread, when the kernel and all its processes are gone.
+
+    Attributes:
+        started: what was started, or why not.
+        ended: why it was ended; "" while it lives.
+        stopped: why the running cell was interrupted; "" if it was not.
+    """
+
+    def __init__(self, folder: Folder, limits: Limits, tier: Tier | None, on_end: Callable[[], None]) -> None:
+        super().__init__(name="chatglm-kernel", daemon=True)
+        self.started: Future[Confined] = Future()
+        self.ended = ""
+        self.stopped = ""
+        self._folder = folder
+        self._limits = limits
+        self._tier = tier
+        self._on_end = on_end
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._reason = ""
+        self._shell = 0  # its process, as the host numbers it
+        self._until = self._end_at = self._lost_at = float("inf")
+        self._cpu = _Processors()
+        self._allowed = float("inf")  # processor seconds
+        self._resting = False
+        self._before: Usage | None = None
+        self._walked = 0.0  # when the folder was looked at, and for how long
+        self._walk_took = 0.0
+        self._cpu_at_walk = -1.0
+
+    # What the event loop's thread calls.
+
+    def cell(self, before: Usage) -> None:
+        """A cell begins.
+
+        Args:
+            before: what lies in the folder. Where that is too much already, the cell may go on, and remove some; it may
+                not add to it.
+        """
+        with self._lock:
+            self._before = before
+            self.stopped, self._resting = "", False
+            self._until, self._end_at = time.monotonic() + self._limits.seconds, float("inf")
+            self._allowed = self._cpu.used + self._limits.cpu
+            self._cpu_at_walk = -1.0
+
+    def rest(self) -> None:
+        """No cell runs now."""
+        with self._lock:
+            self._resting = True
+            self._until = self._end_at = float("inf")
+            self._allowed = self._cpu.used + self._limits.idle_cpu
+
+    def interrupt(self, reason: str) -> None:
+        """SIGINT to the shell and what it started; if the cell still runs after `GRACE`, the kernel is ended."""
+        with self._lock:
+            self._interrupt(reason)
+
+    def end(self, reason: str) -> None:
+        """End the kernel soon. The first reason stays."""
+        self._reason = self._reason or reason
+        self._wake.set()
+
+    def lost(self) -> None:
+        """It has closed its end of the socket. Its process should end by itself; else it is ended."""
+        with self._lock:
+            self._lost_at = min(self._lost_at, time.monotonic())
+        self._wake.set()
+
+    @property
+    def ending(self) -> str:
+        """Why it is being ended, or was; "" while it may live."""
+        return self._reason
+
+    def found(self, inside: int) -> None:
+        """Find the shell among the kernel's processes.
+
+        Args:
+            inside: its number there.
+        """
+        confined = self.started.result()
+        self._shell = next((pid for pid in confined.processes() if _number_inside(pid) == inside), 0)
+
+    # The thread.
+
+    def run(self) -> None:
+        try:
+            confined = start(self._folder.path, self._limits, tier=self._tier)
+        except Exception as error:
+            failure = error if isinstance(error, ChatGLMError) else SandboxError(f"the sandbox did not start: {error}")
+            self.ended = str(failure)
+            self.started.set_exception(failure)
+            self._on_end()
+            return
+        self.started.set_result(confined)
+        try:
+            while not self._reason:
+                if self._wake.wait(PERIOD):
+                    self._wake.clear()
+                if not self._reason:
+                    self._reason = self._look(confined)
+        except Exception as error:
+            self._reason = f"it can no longer be watched ({type(error).__name__}: {error})"
+        finally:
+            try:
+                confined.end()
+            finally:
+                self.ended = self._reason
+                self._on_end()
+
+    def _interrupt(self, reason: str) -> None:
+        if self.stopped or not self.started.done():
+            return
+        self.stopped = reason
+        self._until, self._end_at = float("inf"), time.monotonic() + GRACE
+        for pid in _below(self._shell, self.started.result().processes()):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGINT)
+
+    def _look(self, confined: Confined) -> str:
+        """Why the kernel must end; "" if it may go on."""
+        status = confined.process.poll()
+        if status is not None:
+            return _gone(status)
+        now = time.monotonic()
+        if now - self._lost_at > PERIOD:
+            return "it closed its connection to the host"
+        pids = confined.processes()
+        with self._lock:
+            used = self._cpu.add(pids)
+            if used > self._allowed:
+                limit = self._limits.idle_cpu if self._resting else self._limits.cpu
+                return f"more than {limit:g} s of processor time {'between cells' if self._resting else 'in one cell'}"
+            if now >= self._until:
+                self._interrupt(f"the time limit of {self._limits.seconds:g} s")
+            if now >= self._end_at:
+                return f"it did not stop within {GRACE:g} s after it was interrupted ({self.stopped})"
+        return self._over_memory(pids) or self._over_folder(pids, used, now)
+
+    def _over_memory(self, pids: Sequence[int]) -> str:
+        memory = sum(map(_memory, pids))
+        if memory > self._limits.memory:
+            return f"more than {self._limits.memory // _MIB} MiB of memory ({memory // _MIB} MiB)"
+        return ""
+
+    def _over_folder(self, pids: Sequence[int], used: float, now: float) -> str:
+        before = self._before
+        if before is None or used == self._cpu_at_walk or now - self._walked < 10 * self._walk_took:
+            return ""  # nothing ran since, or looking would take more than a tenth of the time
+        files, room = max(self._limits.files, before.number), max(self._limits.folder, before.size)
+        usage = self._folder.usage(files)
+        size = usage.size + _unnamed(pids, self._folder.device)
+        self._walked, self._walk_took, self._cpu_at_walk = now, time.monotonic() - now, used
+        if usage.number > files:
+            return f"more than {files} files and folders in its folder"
+        if usage.depth > max(DEPTH - 1, before.depth):
+            return f"folders nested {DEPTH} deep in its folder"
+        if size > room:
+            return f"more than {room // _MIB} MiB in its folder ({size // _MIB} MiB)"
+        return ""
+
+
+class _Processors:
+    """Processor seconds of a tree of processes, of those that are gone as well where they were waited for."""
+
+    def __init__(self) -> None:
+        self.used = 0.0
+        self._before = 0.0
+
+    def add(self, pids: Sequence[int]) -> float:
+        now = sum(fields[0] for pid in pids if (fields := _stat(pid)))
+        # A process that was not waited for takes its time along when it goes: less than before is nothing new.
+        self.used += max(0.0, now - self._before)
+        self._before = now
+        return self.used
+
+
+class _Fields(NamedTuple):
+    seconds: float
+    parent: int
+
+
+def _stat(pid: int) -> _Fields | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return _Fields(sum(map(int, fields[11:15])) / _TICKS, int(fields[1]))
+
+
+def _memory(pid: int) -> int:
+    """Bytes of a process: its share of pages, in memory or swapped out."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            return 1024 * sum(int(line.split()[1]) for line in file if line.startswith((b"Pss:", b"SwapPss:")))
+    except PermissionError:  # more than its share, but seen by everybody
+        pass
+    except OSError:
+        return 0
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            names = (b"RssAnon:", b"RssShmem:", b"VmSwap:")
+            return 1024 * sum(int(line.split()[1]) for line in file if line.startswith(names))
+    except OSError:
+        return 0
+
+
+def _unnamed(pids: Sequence[int], device: int) -> int:
+    """Bytes on the disk of files that have no name any more but are open: no walk finds them."""
+    files: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    status = os.stat(f"/proc/{pid}/fd/{fd}")
+                    if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
+                        files[status.st_ino] = status.st_blocks * 512
+    return sum(files.values())
+
+
+def _number_inside(pid: int) -> int:
+    """A process's number in its own namespace."""
+    if not _PROC:
+        return pid
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"NSpid:"):
+                    return int(line.split()[-1])
+    except OSError:
+        pass
+    return 0
+
+
+def _below(top: int, pids: Sequence[int]) -> list[int]:
+    """A process and all that it started, of those given."""
+    if not top or top not in pids:
+        return []
+    parents = {pid: fields.parent for pid in pids if (fields := _stat(pid))}
+    found, new = [], [top]
+    while new:
+        found += new
+        new = [pid for pid, parent in parents.items() if parent in new and pid not in found]
+    return found
+
+
+def _gone(status: int) -> str:
+    if status < 0 or status > 128:
+        number = -status if status < 0 else status - 128
+        with contextlib.suppress(ValueError):
+            return f"its process was ended by {signal.Signals(number).name}"
+    return f"its process ended itself (exit status {status})"
