@@ -136,8 +136,8 @@ class Watchdog(threading.Thread):
             while not self._reason:
                 if self._wake.wait(PERIOD):
                     self._wake.clear()
-                if not self._reason:
-                    self._reason = self._look(confined)
+                if not self._reason and (why := self._look(confined)):
+                    self.end(why)
         except Exception as error:
             self._reason = f"it can no longer be watched ({type(error).__name__}: {error})"
         finally:
@@ -174,10 +174,10 @@ class Watchdog(threading.Thread):
                 self._interrupt(f"the time limit of {self._limits.seconds:g} s")
             if now >= self._end_at:
                 return f"it did not stop within {GRACE:g} s after it was interrupted ({self.stopped})"
-        return self._over_memory(pids) or self._over_folder(pids, used, now)
+        return self._over_memory(pids, confined.shared()) or self._over_folder(pids, used, now)
 
-    def _over_memory(self, pids: Sequence[int]) -> str:
-        memory = sum(map(_memory, pids))
+    def _over_memory(self, pids: Sequence[int], shared: int) -> str:
+        memory = sum(map(_memory, pids)) + shared
         if memory > self._limits.memory:
             return f"more than {self._limits.memory // _MIB} MiB of memory ({memory // _MIB} MiB)"
         return ""
