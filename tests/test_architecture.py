@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "params",
         "engine",
         "assistant",
+        "tools",
         "serving",
         "measure",
         "encoders",

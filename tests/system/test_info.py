@@ -9,6 +9,7 @@ import pytest
 from chatglm import __version__
 from chatglm.cli import main
 from chatglm.kernels import native
+from chatglm.tools.interpreter import sandbox
 
 
 def test_it_says_which_kernels_and_why(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,3 +25,13 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["threads"] == native.info().threads
     assert found["kernels here"][-1] == "reference"
+
+
+def test_it_says_how_code_is_confined_and_what_is_missing(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = {"namespaces": "bubblewrap is not installed: apt install bubblewrap", "landlock": "", "seccomp": ""}
+    monkeypatch.setattr(sandbox, "protection", lambda: sandbox.Protection("confined", layers))
+    assert main(["info"]) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["sandbox"].strip() == "confined"
+    assert lines["sandbox: namespaces"].strip() == layers["namespaces"]
+    assert lines["sandbox: landlock"].strip() == "works"

@@ -1,4 +1,5 @@
-"""chatglm info: what this machine and this installation have, and which kernels are in use and why."""
+"""chatglm info: what this machine and this installation have, which kernels are in use and why, and how a model's code
+would be confined."""
 
 from __future__ import annotations
 
@@ -35,8 +36,9 @@ def collect() -> dict[str, Any]:
     from chatglm.hub import cached
     from chatglm.kernels import cuda, native
     from chatglm.loading import demo_folder
+    from chatglm.tools.interpreter.sandbox import protection
 
-    kernels, on_cuda = native.info(), cuda.info()
+    kernels, on_cuda, sandbox = native.info(), cuda.info(), protection()
     try:
         demo: str | None = str(demo_folder())
     except CheckpointError:
@@ -57,6 +59,8 @@ def collect() -> dict[str, Any]:
         "cuda selected because": on_cuda.reason,
         "library": str(kernels.path) if kernels.path else None,
         "demo model": demo,
+        "sandbox": sandbox.tier,
+        **{f"sandbox: {layer}": reason or "works" for layer, reason in sandbox.layers.items()},
         "hub": f"{constants.ENDPOINT}{' (offline)' if constants.HF_HUB_OFFLINE else ''}",
         "models in the cache": cached(),
     }

@@ -28,9 +28,9 @@ class Host:
         self.folder = folder
         package, copied = Path(chatglm.__file__).parent, folder / "chatglm"
         shutil.copytree(package / "tools" / "interpreter", copied / "tools" / "interpreter")
-        for name in ("errors.py", "tools/__init__.py"):
-            shutil.copy(package / name, copied / name)
-        (copied / "__init__.py").touch()
+        shutil.copy(package / "errors.py", copied)
+        for room in (copied, copied / "tools", copied / "tools" / "interpreter"):
+            (room / "__init__.py").write_text("")  # what it offers imports much that no sandbox needs
         here = Path(__file__).parent
         shutil.copy(here / "bare_shell.py", copied / "tools" / "interpreter" / "shell.py")
         for name in ("attempts.py", "attempted.py"):
