@@ -201,9 +201,39 @@ def test_sources_that_are_none(source: str, tmp_path: Path, monkeypatch: Any) ->
 
 
 def test_documents_are_told_apart_by_their_content(write: Any) -> None:
+    service = "openapi: 3.1.0\nservers: [{url: 'http://127.0.0.1:9'}]\npaths: {/f: {get: {operationId: f}}}\n"
+    with Toolbox.open([write(service, "api.yaml")]) as box:
+        assert names(box) == ["f"]
+    with pytest.raises(ToolError, match=r"mcp\.yaml: .*servers"):
+        Toolbox.open([write("servers: 3\n", "mcp.yaml")])
     for text in ("x: 1\n", "[1, 2]", "", "{", "a: &a [*a]\n", "- " * 5000):
-        with pytest.raises(ToolError, match=r"neither"):
+        with pytest.raises(ToolError, match=r"what\.yaml"):
             Toolbox.open([write(text, "what.yaml")])
+
+
+def test_what_was_opened_is_closed(write: Any, monkeypatch: Any) -> None:
+    from chatglm.tools import toolbox
+    from chatglm.tools.files import Opened, open_source
+
+    closed: list[str] = []
+
+    def opened(source: Any) -> Opened:
+        if source == "fails":
+            raise ToolError("no")
+        return Opened(open_source("calculator").tools, close=lambda: closed.append(source))
+
+    monkeypatch.setattr(toolbox, "open_source", opened)
+    with pytest.raises(ToolError, match="no"):
+        Toolbox.open(["one", "fails"])
+    with pytest.raises(ToolError, match="two are named calculator"):
+        Toolbox.open(["two", "three"])
+    box = Toolbox.open(["four"])
+    assert closed == ["one", "three", "two"]
+    box.also().close()
+    assert len(closed) == 3
+    box.close()
+    box.close()
+    assert closed == ["one", "three", "two", "four"]
 
 
 def test_two_files_with_the_same_name_of_a_tool(write: Any) -> None:

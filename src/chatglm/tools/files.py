@@ -41,7 +41,7 @@ class Opened:
     """What a source holds.
 
     Attributes:
-        refused: tools that are not offered, and why.
+        refused: tools, operations and servers that are not offered, and why.
         close: ends connections that the tools hold.
     """
 
@@ -85,10 +85,10 @@ def _document(path: Path) -> Opened:
     if keys & {"openapi", "swagger", "document"}:
         return _service(path)
     if keys & {"servers", "mcpServers"}:
-        from chatglm.tools.mcp import open_servers  # type: ignore[import-untyped,import-not-found]
+        from chatglm.tools.mcp import open_servers
 
         servers = open_servers(path)
-        return Opened(tuple(servers.tools), close=servers.close)
+        return Opened(servers.tools, {**servers.failed, **servers.left_out}, servers.close)
     raise ToolError(f"{path}: neither an OpenAPI document (`openapi:`) nor a list of MCP servers (`servers:`)")
 
 

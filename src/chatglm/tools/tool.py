@@ -42,7 +42,10 @@ class Outcome:
 
 
 class Tool(Protocol):
-    """Something that a model may call. `Toolbox` is the one place that runs it."""
+    """Something that a model may call. `Toolbox` is the one place that runs it.
+
+    One that needs more or less time than others has an attribute `seconds`: its calls are given up after that.
+    """
 
     @property
     def spec(self) -> ToolSpec:

@@ -12,6 +12,7 @@ runs in the caller's event loop and must not block it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -48,7 +49,7 @@ class _Shared:
     def __init__(self) -> None:
         self.threads = Threads()
         self.loop = LoopThread()
-        self.closers: list[Callable[[], None]] = []
+        self.held = contextlib.ExitStack()  # what the tools hold: connections, programs
         self.closed = False
 
 
@@ -83,7 +84,7 @@ class Toolbox:
         self._shared, self._owner = _Shared(), True
         self._granted: set[str] = set()
         self.refused: dict[str, str] = {}
-        """Tools of a file that are not offered, and why."""
+        """What `open` found and does not offer, and why: tools, operations of a service, servers that did not start."""
         self._add(tools)
 
     def _add(self, tools: Sequence[Tool | Callable[..., Any]]) -> None:
@@ -111,16 +112,13 @@ class Toolbox:
             DependencyError: a package is not installed that one of them needs.
         """
         opened: list[Opened] = []
-        try:
+        with contextlib.ExitStack() as held:
             for source in sources:
                 opened.append(open_source(source))
+                held.callback(opened[-1].close)
             box = cls([tool for one in opened for tool in one.tools], **options)
-        except BaseException:
-            for one in opened:
-                one.close()
-            raise
+            box._shared.held = held.pop_all()
         box.refused = {name: reason for one in opened for name, reason in one.refused.items()}
-        box._shared.closers = [one.close for one in opened]
         return box
 
     @property
@@ -276,9 +274,8 @@ class Toolbox:
         if not self._owner or self._shared.closed:
             return
         self._shared.closed = True
-        for close in self._shared.closers:
-            close()
-        self._shared.loop.close()
+        self._shared.held.callback(self._shared.loop.close)
+        self._shared.held.close()
 
     def __enter__(self) -> Self:
         return self
