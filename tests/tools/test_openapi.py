@@ -20,10 +20,12 @@ from fastapi import Cookie, FastAPI, Form, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
+from chatglm.chat.messages import ToolCall
 from chatglm.errors import ToolError
 from chatglm.tools import openapi
 from chatglm.tools.openapi import OpenAPITools, open_tools
-from chatglm.tools.tool import Consent, Outcome
+from chatglm.tools.tool import Consent, Outcome, Tool
+from chatglm.tools.toolbox import Toolbox
 
 
 class Item(BaseModel):
@@ -307,6 +309,32 @@ def test_a_document_by_its_address(shop: str) -> None:
         OpenAPITools.read(f"{shop}/bad/hang", seconds=0.2)
     with pytest.raises(ToolError, match=r"^http://127.0.0.1:1/a: cannot be read"):
         open_tools("http://user:pass@127.0.0.1:1/a?key=b")
+
+
+def test_a_toolbox_of_services(shop: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.json").write_text(json.dumps({**app.openapi(), "servers": [{"url": shop}]}))
+    settings = {"document": "shop.json", "only": ["GET /items/{item_id}", "delete_all"]}
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump(settings))
+    asked: list[str] = []
+
+    async def permit(call: ToolCall, tool: Tool) -> bool:
+        asked.append(call.name)
+        return True
+
+    calls = [
+        ToolCall("get_item", {"item_id": "a/b"}),
+        ToolCall("delete_all", {}),
+        ToolCall("get_item", {"item_id": "a"}),
+    ]
+    with Toolbox.open([tmp_path / "some.yaml"]) as box:
+        wrong, deleted, item = box.call_now(calls, permit)
+        (unasked,) = box.also().call_now(calls[1:2])
+    assert (asked, wrong.failed, deleted.text) == (["delete_all"], True, "(no content, HTTP 204)")
+    assert json.loads(item.text)["id"] == "a"
+    assert "permits" in unasked.text
+    for source in (tmp_path / "shop.json", f"{shop}/openapi.json"):
+        with Toolbox.open([source]) as box:
+            assert len(box.specs) == 7
 
 
 # Addresses

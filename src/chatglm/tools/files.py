@@ -66,9 +66,10 @@ def open_source(source: str | Path) -> Opened:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ToolError(f"{path}: a folder without model_index.json holds no image model, so there are no tools")
-        from chatglm.tools.drawing import open_painter  # type: ignore[import-untyped,import-not-found]
+        from chatglm.tools.drawing import open_painter
 
-        return Opened((open_painter(path),))
+        painter = open_painter(path)
+        return Opened((painter,), close=painter.close)
     match path.suffix.lower():
         case ".py":
             return _python(path)
@@ -96,7 +97,7 @@ def _service(source: str | Path) -> Opened:
     from chatglm.tools.openapi import open_tools
 
     found = open_tools(source)
-    return Opened(tuple(found), found.left_out)
+    return Opened(tuple(found), found.left_out, found.close)
 
 
 # A Python file of the user's
