@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from chatglm.chat.messages import ToolCall
+from chatglm.chat.messages import ToolCall, ToolSpec
 from chatglm.errors import InputError, ToolError
 from chatglm.tools.functions import Function
 from chatglm.tools.tool import Consent, Outcome, Tool
@@ -136,6 +138,25 @@ def test_names() -> None:
         Toolbox([add, add])
 
 
+def test_the_interpreter_goes_by_both_names() -> None:
+    class Runs:
+        """Says what it would run."""
+
+        spec, consent = ToolSpec({"type": "python"}), Consent.NEVER
+
+        async def run(self, arguments: Any) -> Outcome:
+            return Outcome(str(arguments["code"]))
+
+    def python(x: int) -> str:
+        return "a function of that name"
+
+    with box_of(add) as box:
+        conversation = box.also(Runs())
+        for name in ("interpreter", "python", "Python", "functions.python"):
+            assert now(conversation, name, code="1 + 1").text == "1 + 1"
+        assert now(box.also(python), "python", x=1).text == "a function of that name"
+
+
 # What tools do
 
 
@@ -171,6 +192,33 @@ def test_what_a_tool_raises_is_told(kind: str, error: BaseException, words: str)
         assert words.lower() in outcome.text.lower()
         assert outcome.failed
         assert now(box, "add", a=1).text == "3"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, 3, "text", Outcome(None), Outcome("x", pictures=None), Outcome("x", whole=7), Outcome("y" * 10**8)],  # type: ignore[arg-type]
+)
+def test_a_tool_of_ones_own_kind_that_answers_anything(answer: Any) -> None:
+    class Odd:
+        """Is not what it says it is."""
+
+        spec, consent = Function.of(add).spec, Consent.NEVER
+
+        async def run(self, arguments: Any) -> Any:
+            return answer
+
+    with box_of(Odd()) as box:
+        outcome = now(box, "add")
+        assert isinstance(outcome.text, str)
+        assert len(outcome.text) < 1100
+        assert len(outcome.whole.encode()) < 300_000
+
+
+@pytest.mark.parametrize("asked", [ToolCall("add", None), ToolCall(None, {}), ToolCall(3, {}), ToolCall("add", [1])])  # type: ignore[arg-type]
+def test_a_call_that_is_none(asked: Any) -> None:
+    with box_of(add) as box:
+        (outcome,) = box.call_now([asked])
+        assert outcome.failed
 
 
 def test_endless_recursion() -> None:
@@ -338,3 +386,68 @@ def test_call_now_within_the_boxes_own_loop_does_not_wait_for_itself() -> None:
     box = Toolbox([add, inner])
     with box:
         assert "must await" in now(box, "inner").text
+
+
+def test_tools_that_print_and_close_streams() -> None:
+    """In a program of its own, whose streams they are."""
+    code = """if True:
+        import sys
+        from chatglm.chat.messages import ToolCall
+        from chatglm.tools import Toolbox
+        def noisy(text: str) -> str:
+            print(text)
+            sys.stdout.close()
+            sys.stderr.close()
+            return "done"
+        with Toolbox([noisy], together=1) as box:
+            first, second = box.call_now([ToolCall("noisy", {"text": "hello"})] * 2)
+        assert first.text == "done", first
+        assert second.failed and "ValueError" in second.text, second
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "hello\n"
+
+
+def test_a_program_ends_although_tools_hang() -> None:
+    code = """if True:
+        import time
+        from chatglm.chat.messages import ToolCall
+        from chatglm.tools import Toolbox
+        def hang() -> None:
+            time.sleep(600)
+        box = Toolbox([hang], seconds=0.1)
+        print(box.call_now([ToolCall("hang", {})])[0].text)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "given up" in done.stdout
+
+
+def test_a_coroutine_that_does_not_let_itself_be_cancelled() -> None:
+    go = threading.Event()
+
+    async def stubborn() -> str:
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        return "late"
+
+    with box_of(stubborn, add, seconds=0.05) as box:
+        assert "given up" in now(box, "stubborn").text
+        assert box._shared.threads.abandoned == 1
+        assert now(box, "add", a=1).text == "3"
+        go.set()
+        eventually(lambda: box._shared.threads.abandoned == 0)
+
+
+def test_no_room_for_a_thread(monkeypatch: Any) -> None:
+    def start(self: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def here() -> str:
+        return "here"
+
+    with box_of(add, here) as box:
+        assert now(box, "here").text == "here"  # the loop's thread is there
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert "can't start new thread" in now(box, "add", a=1).text
+        assert now(box, "here").text == "here"

@@ -61,8 +61,9 @@ def cut(outcome: Outcome, characters: int, whole: int) -> Outcome:
         characters: of its text, for the model.
         whole: bytes (UTF-8) of its text for people.
     """
+    most = max(characters, whole) + 1
     # What encodes to UTF-8 again: half a character cannot be sent to anyone.
-    text, long = (str(part).encode("utf-8", "replace").decode() for part in (outcome.text, outcome.whole))
+    text, long = (str(part)[:most].encode("utf-8", "replace").decode() for part in (outcome.text, outcome.whole))
     if len(text.removesuffix(_TRUNCATED)) > characters:  # what a tool has cut itself is left alone
         text, long = text[:characters] + _TRUNCATED, long or text
     if len(long.encode()) > whole:

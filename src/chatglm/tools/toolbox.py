@@ -139,15 +139,16 @@ class Toolbox:
 
     def tool(self, name: str) -> Tool | None:
         """The tool that a model means: spaces around its name, `functions.` in front of it and the case of its letters
-        do not matter, where only one tool can be meant. The interpreter is also called `interpreter`."""
+        do not matter, where only one tool can be meant. The interpreter is also called `python`, as GLM-4 does."""
         if found := self._tools.get(name):
             return found
         if len(name) > 200:
             return None
         plain = _folded(name)
-        if plain == INTERPRETER:
+        if plain in (INTERPRETER, "python"):
             builtin = [tool for tool in self._tools.values() if tool.spec.builtin == "python"]
-            return builtin[0] if builtin else None
+            if builtin:
+                return builtin[0]
         meant = [tool for known, tool in self._tools.items() if _folded(known) == plain]
         return meant[0] if len(meant) == 1 else None
 
@@ -198,6 +199,12 @@ class Toolbox:
 
     async def _ready(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
         """The tool and checked arguments of a call that may be carried out; or why it may not."""
+        try:
+            return await self._permitted(asked, permit)
+        except Exception as error:  # of a check of a user's own type, or a call that is none
+            return failed(failure(error))
+
+    async def _permitted(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
         if self._shared.closed:
             return failed("The tools have been closed.")
         tool = self.tool(asked.name)
@@ -212,8 +219,6 @@ class Toolbox:
             arguments = tool.bind(asked.arguments) if isinstance(tool, Function) else asked.arguments
         except InputError as error:
             return failed(f"Arguments of {name} are wrong ({error}).")
-        except Exception as error:  # a check of a user's own type
-            return failed(failure(error))
         if tool.consent is Consent.ALWAYS or (tool.consent is Consent.ONCE and name not in self._granted):
             if permit is None:
                 return failed(f"{name} may only be used when a person permits it, and there is nobody to ask.")
@@ -266,7 +271,10 @@ class Toolbox:
             return failed(failure(error))
 
     def _cut(self, outcome: Outcome) -> Outcome:
-        return cut(outcome, self._characters, self._whole)
+        try:
+            return cut(outcome, self._characters, self._whole)
+        except Exception as error:  # an outcome of a tool that has no text, or no list of pictures
+            return failed(failure(error)[: self._characters])
 
     def close(self) -> None:
         """End what the tools hold: connections, threads that wait. Calls after that are refused; those under way in
