@@ -484,14 +484,16 @@ def test_prefix_learns_and_nothing_else_does(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_attention_implementations_agree(kind: str, attention: str) -> None:
-    if attention == "flex_attention" and not any(map(shutil.which, ("c++", "g++", "clang++", "gcc"))):
+    """Flex attention compiles itself, which takes ten seconds: for the harder mask here, and not for the other."""
+    if (attention, kind) == ("flex_attention", "glm") and not any(map(shutil.which, ("c++", "g++", "clang++", "gcc"))):
         pytest.skip("flex attention compiles itself, and this machine has no C++ compiler")
     model, ids = any_model(kind, **({"kv_channels": 16} if kind == "chatglm" else {})), prompt_ids(kind)
     batch = torch.cat([ids, torch.nn.functional.pad(prompt_ids(kind, 6, 3), (3, 0), value=model.config.pad_token_id)])
     mask = torch.tensor([[1] * 9, [0] * 3 + [1] * 6])
     expected = model(input_ids=batch, attention_mask=mask).logits
     model.set_attn_implementation(attention)
-    logits = model(input_ids=batch, attention_mask=mask).logits
+    with torch.compiler.set_stance("default" if kind == "glm" else "force_eager"):
+        logits = model(input_ids=batch, attention_mask=mask).logits
     close(logits[0], expected[0])
     close(logits[1, 3:], expected[1, 3:])
 
