@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 MODEL  ?=
 
-.PHONY: chat test check lint clean
+.PHONY: chat test check lint system clean
 
 # The stamp is newer than what it was made from, so that a changed requirement is installed and nothing else is.
 $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/chatglm/kernels/cpu/*)
@@ -20,7 +20,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# Programs and fonts, not Python's, that tests need: at once where they are there.
+system:
+	@sh tests/packages.sh
+
+test: system lint
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: test

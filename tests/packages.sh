@@ -1,44 +1,45 @@
 #!/bin/sh
-# What the tests need of the system, beside Python: bubblewrap, which the code interpreter's sandbox is made with, and a
-# font with Chinese characters for its plots. Installs what is missing where that may be done (as root), else says how.
-# It never fails: tests that lack something skip, or fail in CI.
+# What the tests need of a Linux system beside Python: bubblewrap, which the code interpreter's sandbox is made with, and
+# a font with Chinese characters, which its plots are drawn with. What is missing is installed where that may be done (as
+# root), else the command is shown. It never fails: a test that lacks something skips, and fails in CI.
 set -u
 
-has_font() {
-    find /usr/share/fonts /usr/local/share/fonts "${XDG_DATA_HOME:-$HOME/.local/share}/fonts" /System/Library/Fonts \
-        -iname '*cjk*' -o -iname '*wqy*' -o -iname '*pingfang*' -o -iname '*hiragino*' 2>/dev/null | grep -q .
+has_chinese_font() {
+    { fc-list :lang=zh file || find /usr/share/fonts /usr/local/share/fonts -iname '*cjk*'; } 2>/dev/null | grep -q .
 }
 
-missing=
-[ "$(uname)" != Linux ] || command -v bwrap >/dev/null || missing=bubblewrap
-if has_font; then font=; else font=yes; fi
-[ -n "$missing$font" ] || exit 0
+[ "$(uname)" = Linux ] || exit 0
+needed=
+command -v bwrap >/dev/null || needed=bubblewrap
+if has_chinese_font; then font=; else font=1; fi
+[ -n "$needed$font" ] || exit 0
 
-for manager in apt-get dnf pacman apk ''; do
-    [ -z "$manager" ] || ! command -v "$manager" >/dev/null || break
-done
-case $manager in
-    apt-get) install="apt-get install --yes --no-install-recommends" font=${font:+fonts-noto-cjk} ;;
-    dnf) install="dnf install --assumeyes" font=${font:+google-noto-sans-cjk-fonts} ;;
-    pacman) install="pacman --sync --refresh --noconfirm" font=${font:+noto-fonts-cjk} ;;
-    apk) install="apk add" font=${font:+font-noto-cjk} ;;
-    *)
-        echo "Tests of the code interpreter skip: install ${missing:-} ${font:+a font with Chinese characters}" >&2
-        exit 0
-        ;;
-esac
-command="$install${missing:+ $missing}${font:+ $font}"
-if [ "$(id -u)" != 0 ]; then
-    echo "Some tests of the code interpreter skip. They run after: sudo $command" >&2
+if command -v apt-get >/dev/null; then
+    install="apt-get install --yes --no-install-recommends" needed="$needed ${font:+fonts-noto-cjk}"
+elif command -v dnf >/dev/null; then
+    install="dnf install --assumeyes" needed="$needed ${font:+google-noto-sans-cjk-fonts}"
+elif command -v pacman >/dev/null; then
+    install="pacman --sync --refresh --noconfirm" needed="$needed ${font:+noto-fonts-cjk}"
+elif command -v apk >/dev/null; then
+    install="apk add" needed="$needed ${font:+font-noto-cjk}"
+else
+    echo "Some tests of the code interpreter skip without $needed${font:+${needed:+ and }a font with Chinese characters}" >&2
     exit 0
 fi
+command="$install $(echo $needed)"
+if [ "$(id -u)" != 0 ]; then
+    echo "Some tests of the code interpreter skip. So that they run: sudo $command" >&2
+    exit 0
+fi
+
 echo "For tests of the code interpreter: $command"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
-# A fresh container has no lists of packages, and an old one has outdated ones.
-if { [ "$manager" != apt-get ] || apt-get update; } >"$log" 2>&1 && $command >>"$log" 2>&1; then
-    rm -f "$log"
-else
-    tail -n 5 "$log" >&2
-    echo "It did not work (the whole story: $log); some tests of the code interpreter skip." >&2
-fi
+{
+    # A container has no lists of packages, or old ones.
+    case $install in apt-get*) apt-get update ;; esac && $command
+} >"$log" 2>&1 </dev/null || {
+    tail -n 5 "$log"
+    echo "This did not work, so some tests of the code interpreter skip."
+} >&2
+rm -f "$log"

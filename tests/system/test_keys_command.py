@@ -14,6 +14,8 @@ import openai
 import pytest
 from test_serve_command import COMMAND, serve
 
+from chatglm.cli import main
+
 RAW = "alice.0123456789abcdef"
 
 
@@ -104,10 +106,18 @@ def test_a_server_with_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["--keys", "/nowhere", "--no-keys"], "--no-keys: contradicts --keys"),
     ],
 )
-def test_serve_says_before_the_model_is_loaded(tmp_path: Path, arguments: list[str], words: str) -> None:
-    done = chatglm(tmp_path / "home", "serve", "--port", "0", "--model", "/no-such-model", *arguments)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert words in done.stderr
+def test_serve_says_before_the_model_is_loaded(
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path / "home"))
+    assert main(["serve", "--port", "0", "--model", "/no-such-model", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert words in said
     assert not (tmp_path / "home").exists()
 
 
