@@ -248,7 +248,7 @@ def test_a_file_of_yaml(tmp_path: Path) -> None:
         (
             "keys.yaml",
             f"keys: [{{key: {ALICE}, may: [all]}}]",
-            "key 1: may: expected a list of forward, manage-adapters, metrics",
+            "key 1: may: expected a list of forward, interpreter, manage-adapters, metrics, tools",
         ),
         ("keys.yaml", "keys: [{key: 12345678}]", "key 1: a key is a text"),
         ("keys.yaml", "keys: [!!python/name:os.system x]", "is not YAML"),

@@ -26,7 +26,7 @@ __all__ = ["add_arguments", "add_keyring_arguments", "keyring_of", "run"]
 
 KEYS = "CHATGLM_API_KEYS"
 """Environment variable with API keys, separated by commas: a command line is for everybody to read."""
-_ACTIONS = ("forward", "manage-adapters", "metrics")
+_ACTIONS = ("forward", "interpreter", "manage-adapters", "metrics", "tools")
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -46,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=_ACTIONS,
         default=[],
-        help="let it load and unload adapters (manage-adapters), read /metrics (metrics), or say for which of its own "
-        "clients it asks, who then share fairly (forward: for a server in front of this one); may be repeated",
+        help="let it use the server's tools (tools) or code interpreter (interpreter), load and unload adapters "
+        "(manage-adapters), read /metrics (metrics), or say for which of its own clients it asks, who then share "
+        "fairly (forward: for a server in front of this one); may be repeated",
     )
     listing = actions.add_parser("list", help="show the keys, without their secrets")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")

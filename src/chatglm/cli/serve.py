@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from chatglm.cli.keys import add_keyring_arguments, keyring_of
 from chatglm.cli.served import add_catalog_arguments, open_catalog
+from chatglm.cli.server_tools import add_tool_arguments, open_tools
 from chatglm.errors import DependencyError, InputError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="connections at a time; more get status 503 (default: %(default)s)",
     )
     add_keyring_arguments(parser)
+    add_tool_arguments(parser)
     parser.add_argument(
         "--tls-cert",
         type=Path,
@@ -141,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
         keys = keyring_of(arguments, sockets)
-        with open_catalog(arguments) as catalog:
+        with open_tools(arguments, sockets) as (toolbox, kernels), open_catalog(arguments) as catalog:
             app = create_app(
                 catalog,
                 origins=arguments.cors,
@@ -152,6 +154,9 @@ def run(arguments: argparse.Namespace) -> int:
                 adapters_from=_adapters_folder(arguments.adapters_from),
                 log_text=arguments.log_text,
                 timeout=arguments.timeout,
+                toolbox=toolbox,
+                kernels=kernels,
+                tools_without_asking=arguments.tools_without_asking,
             )
             show = arguments.log_format == "text" and not arguments.quiet
             log = logs.configure(arguments.log_format)
@@ -192,6 +197,8 @@ def _show(app: FastAPI, log: LineWriter, url: str) -> None:
     width = max((len(dialect.title) for dialect, _ in known), default=0)
     lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect, _ in known]
     log.flush()  # the line with the address comes first
+    if names := service.server_tools.names:
+        lines += ["", f"  server_tools: {', '.join(names)}"]
     lines += ["", *(f"  {dialect.curl(url, model, key=service.keys is not None)}" for dialect, model in known), ""]
     print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -31,6 +31,10 @@ from chatglm.serving.hints import DROPPED_HEADER, IGNORED_HEADER
 from chatglm.serving.pages import docs_page, start_page
 from chatglm.serving.records import REQUEST_ID
 from chatglm.serving.service import Service
+
+if TYPE_CHECKING:
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.toolbox import Toolbox
 
 __all__ = ["DIALECTS", "create_app"]
 
@@ -71,6 +75,9 @@ def create_app(
     adapters_from: Path | None = None,
     log_text: bool = False,
     timeout: float | None = None,
+    toolbox: Toolbox | None = None,
+    kernels: Kernels | None = None,
+    tools_without_asking: bool = False,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -89,12 +96,17 @@ def create_app(
         log_text: let the log lines of requests (logger `chatglm.requests`) have the beginning of what was asked and
             answered.
         timeout: seconds that a request may take.
+        toolbox: tools that run here for requests that ask for them by name (`server_tools`), and for keys that may
+            (`tools`); None: there are none. It stays its owner's, like the assistants.
+        kernels: where the code interpreter runs, for requests and keys likewise (`interpreter`); None: there is none.
+            The app opens and closes it.
+        tools_without_asking: offer tools that need a person's consent, too.
     """
     given: dict[str, Model] = {}
     if not isinstance(assistants, Catalog):
         given = {**assistants, **(encoders or {})}
     catalog = assistants if isinstance(assistants, Catalog) else Catalog(given=given)
-    service = Service(catalog, limits, any_model, keys, home, adapters_from)
+    service = Service(catalog, limits, any_model, keys, home, adapters_from, toolbox, kernels, tools_without_asking)
     version = importlib.metadata.version("chatglm")
     # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
     app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)
@@ -149,6 +161,8 @@ def create_app(
             said["restarts"] = restarts
         if out := service.replicas_out():
             said["replicas_out"] = out
+        if service.server_tools.kernels is not None:
+            said["kernels"] = service.server_tools.kernels.running
         return JSONResponse(said)
 
     @app.get(
@@ -195,11 +209,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     service.catalog.begin()
     service.background.resume()
-    try:
-        yield
-    finally:
-        await service.background.close()
-        service.storage.close()
+    async with contextlib.AsyncExitStack() as stack:
+        if service.server_tools.kernels is not None:
+            await stack.enter_async_context(service.server_tools.kernels)
+        try:
+            yield
+        finally:
+            await service.background.close()
+            service.storage.close()
 
 
 def _render(path: str, failure: Failure) -> Response:

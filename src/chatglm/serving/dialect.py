@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from chatglm.assistant import Answer, Delta, Options, Transcript
+from chatglm.assistant import Answer, Called, Delta, Options, Transcript
 from chatglm.errors import ChatGLMError
 from chatglm.serving import bodies
 from chatglm.serving.bodies import BodyError
@@ -33,6 +33,7 @@ from chatglm.serving.catalog import Kind
 from chatglm.serving.failures import FAILURE, Failure, ShuttingDownError, TimeLimitError, failure_of
 from chatglm.serving.hints import NOTHING, Hints, note_dropped, start_notes
 from chatglm.serving.records import LONGEST_TEXT, current
+from chatglm.serving.server_tools import Calling, Said
 from chatglm.serving.service import Drain, Served, Service
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "spoken",
     "until_gone",
     "whole_of",
+    "whole_run",
 ]
 
 log = logging.getLogger("chatglm.serving")
@@ -277,6 +279,17 @@ async def whole_of(request: Request, deltas: AsyncGenerator[Delta]) -> tuple[Ans
     return transcript.answers()
 
 
+async def whole_run(request: Request, said: AsyncGenerator[Said]) -> tuple[tuple[Answer, ...], list[Called]]:
+    """All answers, and the calls that the server carried out, for a client that stays."""
+    transcript, called = Transcript(), []
+    for one in await all_of(request, said):
+        if isinstance(one, Called):
+            called.append(one)
+        elif not isinstance(one, Calling):
+            transcript.add(one)
+    return transcript.answers(), called
+
+
 async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGenerator[Result]:
     """A stream, once it has begun: what goes wrong before is raised here, while there is a status to say it with."""
     record = current()
@@ -320,12 +333,17 @@ async def note_unenforced(served: Served, options: Options, field: str = "respon
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. When the client goes away, or all is sent, the iterator is closed at once."""
+    """Server-sent events. When the client goes away, or all is sent, the iterator is closed at once.
+
+    Args:
+        silent: whether there may be nothing to say for long, because tools run here: then comments are sent, which
+            clients skip. Nothing else shows that a client has gone that waits without a word.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[str]) -> None:
-        self._events = events
+    def __init__(self, events: AsyncGenerator[str], silent: bool = False) -> None:
+        self._events = events = _breathing(events) if silent else events
         # A proxy that buffers (nginx) would make a lump of the stream.
         super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
@@ -345,6 +363,37 @@ class EventStream(StreamingResponse):
             await _cancel(sending, leaving, ending)
             del sending, leaving, ending  # as in `until_gone`
             await self._events.aclose()
+
+
+_BREATH = 1.0  # seconds
+
+
+async def _breathing(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """The same events, and comments while there are none."""
+
+    async def following() -> str:
+        return await anext(events)
+
+    coming = asyncio.ensure_future(following())
+    try:
+        while True:
+            try:
+                await asyncio.wait({coming}, timeout=_BREATH)
+            except asyncio.CancelledError:
+                coming.cancel()  # it knows whether there is a last event to send
+                await asyncio.wait({coming})
+            if not coming.done():
+                yield ": tools are running\n\n"
+                continue
+            try:
+                one = coming.result()
+            except StopAsyncIteration:
+                return
+            yield one
+            coming = asyncio.ensure_future(following())
+    finally:
+        await _cancel(coming)
+        await events.aclose()
 
 
 async def _gone(receive: Receive) -> None:

@@ -41,6 +41,19 @@ class _Call(Strict):
     function: _CalledFunction
 
 
+class _ServerCall(Strict):
+    """A call that the server carried out for an earlier answer, as that answer told it."""
+
+    hints = CALL
+
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: _CalledFunction
+    output: str
+    failed: bool | None = None
+    seconds: float | None = None
+
+
 class _SystemMessage(Strict):
     hints = MESSAGE
 
@@ -77,6 +90,8 @@ class _AssistantMessage(Strict):
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[_Call] | None = None
+    server_tool_calls: list[_ServerCall] | None = Field(None, description="as an earlier answer had them")
+    images: list[dict[str, Any]] | None = Field(None, description="of an earlier answer; models here see none")
     function_call: _CalledFunction | None = None
     refusal: str | None = Field(None, description="taken for the content where there is none")
     audio: Unsupported = None
@@ -119,6 +134,12 @@ def messages_of(given: list[Any]) -> list[Message]:
         data = message.model_dump(exclude_none=True)
         if data.get("tool_calls") and data.get("function_call"):
             raise InputError(f"messages[{number}].function_call: cannot be given together with tool_calls")
+        for call in data.pop("server_tool_calls", ()):
+            call_id = call.get("id") or ""
+            messages.append(Message.from_dict({"role": "assistant", "tool_calls": [call]}, number))
+            messages.append(Message("observation", call["output"], tool_call_id=call_id))
+        if data.pop("images", None):
+            note_ignored("messages.images")
         refusal = data.pop("refusal", None)
         if refusal and not data.get("content"):
             data["content"] = refusal

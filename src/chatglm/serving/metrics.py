@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from chatglm.assistant import BaseAssistant, CallDelta, Delta, Finish, TextDelta, Usage
+from chatglm.assistant import BaseAssistant, CallDelta, Finish, TextDelta, Usage
 from chatglm.serving import memory
 from chatglm.serving.records import LONGEST_TEXT, Record, current
 
@@ -25,6 +26,16 @@ _MOST_KEYS = 200  # names of keys among the labels; the figures of further ones 
 
 # What the engine's figures mean; the others are momentary.
 _TOTALS = ("_tokens", "preemptions", "steps", "restarts")
+
+
+class _Piece(Protocol):
+    """A delta, or what else an answer is made of."""
+
+    @property
+    def choice(self) -> int: ...
+
+
+Some = TypeVar("Some", bound=_Piece)
 
 
 @dataclasses.dataclass
@@ -81,6 +92,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._calls = Counter(
+            "chatglm_tool_calls", "Calls that the server carried out", ("tool", "outcome"), registry=registry
+        )
         by_key = ("key", "dialect", "model")
         self._key_requests = Counter(
             "chatglm_key_requests",
@@ -102,13 +116,13 @@ class Metrics:
     async def watch(
         self,
         model: str,
-        deltas: AsyncGenerator[Delta],
+        deltas: AsyncGenerator[Some],
         answers: int = 1,
         prompts: int = 1,
         live: bool = True,
         record: Record | None = None,
         count: Callable[[int], None] | None = None,
-    ) -> AsyncGenerator[Delta]:
+    ) -> AsyncGenerator[Some]:
         """The same deltas, measured.
 
         Args:
@@ -186,6 +200,14 @@ class Metrics:
         self._texts.labels(model).inc(texts)
         self._encoded.labels(model).inc(tokens)
 
+    def show_kernels(self, running: Callable[[], int]) -> None:
+        """Tell how many kernels run the model's code; asked at every scrape."""
+        Gauge("chatglm_kernels", "Processes that run the model's code", registry=self._registry).set_function(running)
+
+    def note_call(self, tool: str, failed: bool) -> None:
+        """The server has carried out a model's call."""
+        self._calls.labels(tool, "failed" if failed else "done").inc()
+
     def _note_end(self, model: str, prompt: _Prompt, usage: Usage, answers: int, record: Record) -> int:
         """An answer is whole, perhaps the last one to its prompt. Returns how many tokens came with it."""
         found = usage.completion_tokens
@@ -235,7 +257,7 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-def _keep(record: Record, delta: Delta) -> None:
+def _keep(record: Record, delta: Any) -> None:
     """Keep the beginning of an answer's text for the log."""
     said = record.answered or ""
     if len(said) < LONGEST_TEXT:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chatglm.assistant import BaseAssistant, Delta
+from chatglm.assistant import BaseAssistant, Options
+from chatglm.chat.messages import Message
 from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
 from chatglm.serving import records
@@ -22,6 +23,7 @@ from chatglm.serving.catalog import Catalog, Kind, Offer
 from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
 from chatglm.serving.metrics import Metrics
+from chatglm.serving.server_tools import Said, ServerTools
 from chatglm.serving.stored.background import BACKGROUND, Background
 from chatglm.serving.stored.batches import Batches
 from chatglm.serving.stored.calls import Calls, Reply
@@ -29,7 +31,13 @@ from chatglm.serving.stored.files import Files
 from chatglm.serving.stored.storage import Storage
 from chatglm.serving.stored.tasks import Tasks
 
+if TYPE_CHECKING:
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.toolbox import Toolbox
+
 __all__ = ["OVERLOADED", "Drain", "Served", "Service"]
+
+Some = TypeVar("Some", bound=Said)
 
 _WORDS: dict[Kind, tuple[str, str]] = {
     "chat": ("chat", "--model"),
@@ -103,6 +111,7 @@ class Service:
         keys: that callers need; None: they need none.
         adapters_from: folder from within which adapters may be loaded; None: none may.
         home: folder of what is stored; None: `chatglm.home.home_path()`.
+        toolbox, kernels, tools_without_asking: see `ServerTools`.
 
     Attributes:
         parsing: one thread for large bodies. Several would take turns, each with the memory of its body.
@@ -110,6 +119,7 @@ class Service:
         tasks: requests that are answered later.
         files: that clients upload, and that batches make.
         batches: files with requests, which are answered later.
+        server_tools: tools that run here.
     """
 
     def __init__(
@@ -120,6 +130,9 @@ class Service:
         keys: Keyring | None = None,
         home: Path | None = None,
         adapters_from: Path | None = None,
+        toolbox: Toolbox | None = None,
+        kernels: Kernels | None = None,
+        tools_without_asking: bool = False,
     ) -> None:
         if not catalog.offers:
             raise InputError("create_app: no models given")
@@ -127,6 +140,9 @@ class Service:
         self.limits = limits or (Limits() if catalog.context is None else Limits.of_context(catalog.context))
         self.any_model, self.keys = any_model, keys
         self.metrics = Metrics(catalog.assistants)
+        self.server_tools = ServerTools(self.permit, self.metrics, toolbox, kernels, tools_without_asking)
+        if kernels is not None:
+            self.metrics.show_kernels(lambda: kernels.running)
         self.drain = Drain()
         self.rates = RateLimits()
         self.timeout: float | None = None
@@ -288,9 +304,32 @@ class Service:
             if (problem := assistant.problem())
         )
 
+    def answer(
+        self,
+        served: Served,
+        caller: Caller,
+        messages: Sequence[Message],
+        options: Options,
+        tools: Sequence[str] = (),
+        container: str = "",
+        *,
+        answers: int = 1,
+    ) -> AsyncGenerator[Said]:
+        """The answer to a dialogue as it comes, counted as by `watch`.
+
+        Args:
+            tools: of the server, that the caller may use (`ServerTools.check`).
+            container: the interpreter's; "": one for this answer alone.
+        """
+        assistant = served.assistant
+        if not tools:
+            return self.watch(served, caller, assistant.astream(messages, **options), answers=answers)
+        said = self.server_tools.run(assistant, messages, options, tools, caller, container)
+        return self.watch(served, caller, said)
+
     def watch(
-        self, served: Served, caller: Caller, deltas: AsyncGenerator[Delta], *, answers: int = 1, prompts: int = 1
-    ) -> AsyncGenerator[Delta]:
+        self, served: Served, caller: Caller, deltas: AsyncGenerator[Some], *, answers: int = 1, prompts: int = 1
+    ) -> AsyncGenerator[Some]:
         """The same deltas, counted for the caller and the figures. Every route sends its deltas through here.
 
         Args:

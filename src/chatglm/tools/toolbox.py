@@ -137,6 +137,12 @@ class Toolbox:
         made._add(tools)
         return made
 
+    def only(self, *names: str) -> Toolbox:
+        """The same box for one conversation, with no tools but these."""
+        made = self.also()
+        made._tools = {name: tool for name, tool in self._tools.items() if name in names}
+        return made
+
     def tool(self, name: str) -> Tool | None:
         """The tool that a model means: spaces around its name, `functions.` in front of it and the case of its letters
         do not matter, where only one tool can be meant. The interpreter is also called `python`, as GLM-4 does."""

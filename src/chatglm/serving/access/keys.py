@@ -24,8 +24,10 @@ log = logging.getLogger("chatglm.serving")
 
 ACTIONS = {
     "forward": "say for which of its own clients it asks",
+    "interpreter": "let the server run the model's code",
     "manage-adapters": "load and unload adapters of a running server",
     "metrics": "read /metrics",
+    "tools": "let the server run its tools",
 }
 """What only those keys may do that were given the right."""
 

@@ -13,16 +13,28 @@ from typing import Any
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
-from chatglm.assistant import Answer, CallDelta, Delta, Finish, PromptDelta, PromptToken, TextDelta, TokenLogprob
+from chatglm.assistant import (
+    Answer,
+    CallDelta,
+    Called,
+    Delta,
+    Finish,
+    PromptDelta,
+    PromptToken,
+    TextDelta,
+    TokenLogprob,
+)
 from chatglm.chat.messages import Message
 from chatglm.serving.dialect import failure_within
 from chatglm.serving.failures import Failure
+from chatglm.serving.server_tools import Calling, Said, pictures, report
 from chatglm.serving.sse import compact, event
 from chatglm.serving.usage import UsageTotal
 
 __all__ = [
     "Head",
     "call_piece",
+    "calls_here",
     "chat_choice",
     "chat_events",
     "logprobs_of",
@@ -99,8 +111,8 @@ def _offsets(pieces: Sequence[bytes], start: int) -> list[int]:
     return found
 
 
-def _message(message: Message, old_calls: bool) -> dict[str, Any]:
-    made: dict[str, Any] = {"role": "assistant", "content": message.content}
+def _message(message: Message, old_calls: bool, called: Sequence[Called]) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": "assistant", "content": message.content, **calls_here(called)}
     if message.tool_calls:
         made["content"] = message.content or None
         calls = [call.to_dict() for call in message.tool_calls]
@@ -108,6 +120,14 @@ def _message(message: Message, old_calls: bool) -> dict[str, Any]:
             made["function_call"] = calls[0]["function"]
         else:
             made["tool_calls"] = calls
+    return made
+
+
+def calls_here(called: Sequence[Called]) -> dict[str, Any]:
+    """What a message says of calls that the server carried out, and of the pictures that came of them."""
+    made: dict[str, Any] = {"server_tool_calls": [report(one) for one in called]} if called else {}
+    if shown := [url for one in called for url in pictures(one)]:
+        made["images"] = [{"type": "image_url", "image_url": {"url": url}} for url in shown]
     return made
 
 
@@ -120,14 +140,15 @@ def _stop(finish: Finish) -> dict[str, str]:
     return {"stop_reason": finish.stop} if finish.stop else {}
 
 
-def chat_choice(number: int, answer: Answer, old_calls: bool) -> dict[str, Any]:
+def chat_choice(number: int, answer: Answer, old_calls: bool, called: Sequence[Called] = ()) -> dict[str, Any]:
     """
     Args:
         old_calls: whether the client reads `function_call` instead of `tool_calls`.
+        called: what the server carried out.
     """
     return {
         "index": number,
-        "message": _message(answer.message, old_calls),
+        "message": _message(answer.message, old_calls, called),
         "logprobs": _chat_logprobs(answer.logprobs),
         "finish_reason": _reason(answer.finish, old_calls),
         **_stop(answer.finish),
@@ -195,13 +216,15 @@ class Head:
 
 
 async def chat_events(
-    head: Head, deltas: AsyncGenerator[Delta], with_usage: bool, old_calls: bool
+    head: Head, deltas: AsyncGenerator[Said], with_usage: bool, old_calls: bool
 ) -> AsyncGenerator[str]:
     total = UsageTotal()
     begun: set[int] = set()
     try:
         async with aclosing(deltas):
             async for delta in deltas:
+                if isinstance(delta, Calling):
+                    continue
                 choice: dict[str, Any] = {"index": delta.choice, "delta": {}, "logprobs": None, "finish_reason": None}
                 if delta.choice not in begun:
                     begun.add(delta.choice)
@@ -211,6 +234,8 @@ async def chat_events(
                         choice |= {"delta": {"content": delta.text}, "logprobs": _chat_logprobs(delta.logprobs)}
                     case CallDelta():
                         choice["delta"] = call_piece(delta, old_calls)
+                    case Called():
+                        choice["delta"] = calls_here([delta])
                     case Finish():
                         choice |= {"finish_reason": _reason(delta, old_calls), **_stop(delta)}
                         total.add(delta)

@@ -16,6 +16,7 @@ from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OPTIONS, OneOf, Strings, TopK, Unsupported, sampling_option, wrong
 from chatglm.serving.hints import REQUEST, STREAM_OPTIONS, note_ignored
 from chatglm.serving.messages import ChatMessage, messages_of
+from chatglm.serving.server_tools import ServerToolNames
 from chatglm.serving.structured import Guided
 from chatglm.serving.tools import FunctionCallChoice, Functions, ToolChoice, Tools, chosen_tool, is_flat, tools_of
 
@@ -120,6 +121,7 @@ class ChatRequest(Generation, Guided):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     modalities: list[Literal["text"]] | None = None
     audio: Unsupported = None
+    server_tools: ServerToolNames | None = None
 
     def asked(self) -> tuple[list[Message], Options]:
         """Return the dialogue and how it is to be answered.

@@ -42,9 +42,23 @@ class _Call(BaseModel):
     function: _CalledFunction
 
 
+class ServerToolCall(_Call):
+    """A call that the server carried out.
+
+    Attributes:
+        output: what the model was told; failed: whether that is an error.
+    """
+
+    output: str
+    failed: bool
+    seconds: float
+
+
 class _ResponseMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
+    server_tool_calls: list[ServerToolCall] | None = None
+    images: list[dict[str, Any]] | None = None
     tool_calls: list[_Call] | None = None
     function_call: _CalledFunction | None = None
 

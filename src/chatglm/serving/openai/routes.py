@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
+from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of, whole_run
 from chatglm.serving.openai.adapters import add_adapters
 from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
@@ -47,18 +47,20 @@ def _router(service: Service) -> APIRouter:
         served, with_usage = await service.find(body.model, caller), body.usage_wanted()
         messages, options = body.asked()
         options |= {"adapter": served.adapter, "client": caller.client}
+        tools = body.server_tools or ()
+        service.server_tools.check(caller, tools, options)
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         with body.naming_its_fields():
-            await note_unenforced(served, options)
-            deltas = service.watch(served, caller, served.assistant.astream(messages, **options), answers=body.n or 1)
+            await note_unenforced(served, service.server_tools.shown(options, tools))
+            deltas = service.answer(served, caller, messages, options, tools, answers=body.n or 1)
             if body.stream:
                 begun = await first_of(request, deltas)
-                return EventStream(chat_events(head, begun, with_usage, body.old_calls))
-            answers = await whole_of(request, deltas)
+                return EventStream(chat_events(head, begun, with_usage, body.old_calls), bool(tools))
+            answers, called = await whole_run(request, deltas)
         total = UsageTotal()
         for answer in answers:
             total.add(answer.finish)
-        choices = [chat_choice(number, answer, body.old_calls) for number, answer in enumerate(answers)]
+        choices = [chat_choice(number, answer, body.old_calls, called) for number, answer in enumerate(answers)]
         return JSONResponse(head.whole(choices, usage_of(total)))
 
     @routes.post("/completions", response_model=CompletionResponse, responses={**_REFUSALS, 200: _STREAM})

@@ -10,11 +10,12 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from chatglm.assistant import Answer, CallDelta, Delta, Finish, TextDelta
+from chatglm.assistant import Answer, CallDelta, Called, Delta, Finish, TextDelta
 from chatglm.errors import InputError
 from chatglm.serving.dialect import failure_within
 from chatglm.serving.failures import Failure
-from chatglm.serving.openai.events import call_piece, usage_of
+from chatglm.serving.openai.events import call_piece, calls_here, usage_of
+from chatglm.serving.server_tools import Calling, Said
 from chatglm.serving.sse import compact, event
 from chatglm.serving.stored.tasks import Task
 from chatglm.serving.usage import UsageTotal
@@ -63,12 +64,16 @@ class ChatHead:
         return f'data: {self._begin},"choices":[{compact(choice)}]{end}}}\n\n'
 
 
-def chat_answer(head: ChatHead, answers: Sequence[Answer]) -> dict[str, Any]:
+def chat_answer(head: ChatHead, answers: Sequence[Answer], called: Sequence[Called] = ()) -> dict[str, Any]:
+    """
+    Args:
+        called: what the server carried out.
+    """
     total = UsageTotal()
     choices = []
     for number, answer in enumerate(answers):
         total.add(answer.finish)
-        message: dict[str, Any] = {"role": "assistant", "content": answer.message.content}
+        message: dict[str, Any] = {"role": "assistant", "content": answer.message.content, **calls_here(called)}
         if answer.message.tool_calls:
             message["tool_calls"] = [call.to_dict() for call in answer.message.tool_calls]
         choices.append({"index": number, "finish_reason": answer.finish.reason, "message": message})
@@ -95,7 +100,7 @@ def task_answer(task: Task) -> dict[str, Any]:
     return {**made, "task_status": "PROCESSING"}
 
 
-async def chat_events(head: ChatHead, deltas: AsyncGenerator[Delta], answers: int, pieces: bool) -> AsyncGenerator[str]:
+async def chat_events(head: ChatHead, deltas: AsyncGenerator[Said], answers: int, pieces: bool) -> AsyncGenerator[str]:
     """
     Args:
         answers: that come; the usage is in the chunk that ends the last of them.
@@ -105,6 +110,8 @@ async def chat_events(head: ChatHead, deltas: AsyncGenerator[Delta], answers: in
     try:
         async with aclosing(deltas if pieces else _whole_calls(deltas)) as shown:
             async for delta in shown:
+                if isinstance(delta, Calling):
+                    continue
                 choice: dict[str, Any] = {"index": delta.choice}
                 usage = None
                 match delta:
@@ -112,6 +119,8 @@ async def chat_events(head: ChatHead, deltas: AsyncGenerator[Delta], answers: in
                         choice["delta"] = {"role": "assistant", "content": delta.text}
                     case CallDelta():
                         choice["delta"] = {"role": "assistant", **call_piece(delta)}
+                    case Called():
+                        choice["delta"] = {"role": "assistant", **calls_here([delta])}
                     case Finish():
                         total.add(delta)
                         finished += 1
@@ -123,7 +132,7 @@ async def chat_events(head: ChatHead, deltas: AsyncGenerator[Delta], answers: in
         yield event(error_of(failure_within(error)))
 
 
-async def _whole_calls(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
+async def _whole_calls(deltas: AsyncGenerator[Said]) -> AsyncGenerator[Said]:
     """The same deltas, where each call is one."""
     held: dict[int, CallDelta] = {}  # the call that each answer has begun
     async with aclosing(deltas):

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from chatglm.assistant import Options
-from chatglm.chat.messages import Message, messages_from_pairs
+from chatglm.chat.messages import INTERPRETER, Message, messages_from_pairs
 from chatglm.chat.personas import Persona
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Strict
@@ -18,6 +18,7 @@ from chatglm.serving.hints import BATCH, CLOUD_TOOL, REQUEST, note_ignored
 from chatglm.serving.messages import ChatMessage, messages_of
 from chatglm.serving.openai.batches import BatchBody
 from chatglm.serving.openai.requests import Generation
+from chatglm.serving.server_tools import ServerToolNames
 from chatglm.serving.structured import Guided
 from chatglm.serving.tools import Tool, ToolChoice, chosen_tool, tool_of, tools_of
 
@@ -55,6 +56,8 @@ def _zhipu_tool(value: Any) -> Any:
     if isinstance(settings, dict) and str(settings.get("enable")).lower() == "false":
         return _SwitchedOff
     message = f"tools of type {kind} are not supported; leave it out, or switch it off with enable: false"
+    if kind == "code_interpreter":
+        message += f'. To have code run here, ask for it with server_tools: ["{INTERPRETER}"]'
     raise PydanticCustomError("unsupported", "{message}", {"message": message})
 
 
@@ -75,6 +78,7 @@ class ZhipuChatRequest(Generation, Guided):
     tool_choice: ToolChoice | None = None
     tool_stream: bool | None = Field(None, description="stream the arguments of a call in pieces; default: whole calls")
     parallel_tool_calls: bool | None = None
+    server_tools: ServerToolNames | None = None
     meta: Meta | None = None
 
     def asked(self) -> tuple[list[Message], Options]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of
+from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_run
 from chatglm.serving.failures import Failure
 from chatglm.serving.hints import note_ignored
 from chatglm.serving.openai.batches import BatchResponse, add_begun_batches, add_files, refusals, shown
@@ -52,14 +52,16 @@ def _router(service: Service) -> APIRouter:
         served = await service.find(body.model, caller)
         messages, options = body.asked()
         options |= {"adapter": served.adapter, "client": caller.client}
+        tools = body.server_tools or ()
+        service.server_tools.check(caller, tools, options)
         head, answers = ChatHead(served.name, body.request_id), body.n or 1
         with body.naming_its_fields():
-            await note_unenforced(served, options)
-            deltas = service.watch(served, caller, served.assistant.astream(messages, **options), answers=answers)
+            await note_unenforced(served, service.server_tools.shown(options, tools))
+            deltas = service.answer(served, caller, messages, options, tools, answers=answers)
             if body.stream:
                 begun = await first_of(request, deltas)
-                return EventStream(chat_events(head, begun, answers, bool(body.tool_stream)))
-            return JSONResponse(chat_answer(head, await whole_of(request, deltas)))
+                return EventStream(chat_events(head, begun, answers, bool(body.tool_stream)), bool(tools))
+            return JSONResponse(chat_answer(head, *await whole_run(request, deltas)))
 
     @routes.post("/async/chat/completions", response_model=ZhipuTaskResponse, responses=_REFUSALS)
     async def begin(body: ZhipuChatRequest, request: Request) -> Response:
@@ -67,6 +69,7 @@ def _router(service: Service) -> APIRouter:
         caller = caller_of(request)
         served = await service.find(body.model, caller)
         _, options = body.asked()
+        service.server_tools.check(caller, body.server_tools or (), options)
         with body.naming_its_fields():
             await note_unenforced(served, options)
         given = {**await request.json(), "model": served.name, "request_id": body.request_id or new_id()}

@@ -104,6 +104,11 @@ class Kernels:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    @property
+    def running(self) -> int:
+        """Kernels of conversations; spare ones do not count."""
+        return sum(one.kernel is not None for one in tuple(self._conversations.values()))
+
     async def __aenter__(self) -> Self:
         await self._there(self._open_home())
         return self

@@ -9,16 +9,21 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import aclosing
 from typing import Any
 
-from chatglm.assistant import CallDelta, Delta, Finish, TextDelta, Usage
+from chatglm.assistant import CallDelta, Called, Finish, TextDelta, Usage
+from chatglm.chat.messages import INTERPRETER, ToolCall
 from chatglm.errors import ChatGLMError
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.openai.events import logprobs_of
 from chatglm.serving.openai.responses_api.items import item_id
+from chatglm.serving.server_tools import Calling, Said, pictures
 from chatglm.serving.sse import event
 
 __all__ = ["Writer", "events"]
 
 log = logging.getLogger("chatglm.serving")
+
+_LABEL = "server"
+"""Of the server whose tools are called, in items: this one."""
 
 
 class Writer:
@@ -28,9 +33,10 @@ class Writer:
         model: its name.
         fields: of the request, which the response repeats.
         store: whether it is kept.
+        container: of the server's interpreter, where it may be used.
     """
 
-    def __init__(self, model: str, fields: Mapping[str, Any], store: bool) -> None:
+    def __init__(self, model: str, fields: Mapping[str, Any], store: bool, container: str = "") -> None:
         self.response: dict[str, Any] = {
             "id": f"resp_{secrets.token_hex(24)}",
             "object": "response",
@@ -50,18 +56,24 @@ class Writer:
         }
         self._number = -1
         self._open: dict[str, Any] | None = None  # the item that is being written
+        self._running: dict[str, int] = {}  # calls that the server carries out: the places of their items
+        self._container = container
 
     def begin(self) -> Iterator[dict[str, Any]]:
         for name in ("created", "in_progress"):
             yield self._whole(name)
 
-    def take(self, delta: Delta) -> Iterator[dict[str, Any]]:
+    def take(self, delta: Said) -> Iterator[dict[str, Any]]:
         """The events that a delta makes."""
         match delta:
             case TextDelta():
                 yield from self._text(delta)
             case CallDelta():
                 yield from self._call(delta)
+            case Calling():
+                yield from self._begin_here(delta.call)
+            case Called():
+                yield from self._end_here(delta)
             case Finish():
                 yield from self._finish(delta)
 
@@ -96,6 +108,44 @@ class Writer:
         if delta.arguments:
             self._item["arguments"] += delta.arguments
             yield self._event("response.function_call_arguments.delta", **self._place, delta=delta.arguments)
+
+    def _begin_here(self, call: ToolCall) -> Iterator[dict[str, Any]]:
+        """A call that the server carries out: as an item that OpenAI's clients know."""
+        yield from self._close()
+        code = call.arguments.get("code")
+        if call.name == INTERPRETER and isinstance(code, str):
+            kind, field, text = "code_interpreter_call", "code", code
+            more: dict[str, Any] = {"container_id": self._container, "outputs": None}
+        else:
+            kind, field, text = "mcp_call", "arguments", call.to_dict()["function"]["arguments"]
+            more = {"server_label": _LABEL, "name": call.name, "output": None, "error": None}
+            more["approval_request_id"] = None
+        item = {"id": item_id(kind), "type": kind, "status": "in_progress", field: "", **more}
+        yield self._add(item)
+        self._open, self._running[call.id] = None, self._index
+        place, writing = {"item_id": item["id"], "output_index": self._index}, f"response.{kind}_{field}"
+        yield self._event(f"response.{kind}.in_progress", **place)
+        item[field] = text
+        yield self._event(f"{writing}.delta", **place, delta=text)
+        yield self._event(f"{writing}.done", **place, **{field: text})
+        if field == "code":
+            yield self._event(f"response.{kind}.interpreting", **place)
+
+    def _end_here(self, called: Called) -> Iterator[dict[str, Any]]:
+        index = self._running.pop(called.call.id)
+        item, outcome = self.response["output"][index], called.outcome
+        ended = "completed"
+        if item["type"] == "code_interpreter_call":
+            shown = [{"type": "image", "url": url} for url in pictures(called)]
+            item["outputs"] = [{"type": "logs", "logs": outcome.text}, *shown]
+        else:
+            item["output"] = outcome.text
+            if outcome.failed:
+                told = [{"type": "text", "text": outcome.text}]
+                item["error"], ended = {"type": "mcp_tool_execution_error", "content": told}, "failed"
+        item["status"] = ended
+        yield self._event(f"response.{item['type']}.{ended}", item_id=item["id"], output_index=index)
+        yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _add(self, item: dict[str, Any]) -> dict[str, Any]:
         self._open = item
@@ -161,7 +211,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 async def events(
-    writer: Writer, deltas: AsyncGenerator[Delta], save: Callable[[], Awaitable[None]]
+    writer: Writer, deltas: AsyncGenerator[Said], save: Callable[[], Awaitable[None]]
 ) -> AsyncGenerator[str]:
     """
     Args:

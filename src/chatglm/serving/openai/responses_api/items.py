@@ -12,15 +12,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from chatglm.chat.messages import Message, ToolCall
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall
 from chatglm.serving.dialect import Strict
-from chatglm.serving.fields import OneOf, part_of, text_or, wrong
+from chatglm.serving.fields import OneOf, by_tag, part_of, text_or, wrong
 from chatglm.serving.hints import CONTENT_PART, ITEM, MESSAGE, note_ignored
 from chatglm.serving.messages import DialogueBuilder
 
 __all__ = ["Item", "ItemReference", "dialogue_of", "item_id", "stored"]
 
-_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "code_interpreter_call": "ci",
+    "mcp_call": "mcp",
+}
 
 
 def item_id(kind: str) -> str:
@@ -80,6 +86,44 @@ class _ResultItem(Strict):
     output: _Content
 
 
+class _Logs(Strict):
+    hints = CONTENT_PART
+
+    type: Literal["logs"]
+    logs: str
+
+
+class _Picture(Strict):
+    hints = CONTENT_PART
+
+    type: Literal["image"]
+    url: str
+
+
+class _CodeItem(Strict):
+    """A cell that the server's interpreter ran for an earlier response."""
+
+    hints = ITEM
+
+    type: Literal["code_interpreter_call"]
+    code: str
+    container_id: str = Field(pattern="^cntr_[0-9a-f]{48}$")
+    outputs: list[Annotated[_Logs | _Picture, by_tag("type", {"logs": _Logs, "image": _Picture})]] | None = None
+
+
+class _ServerCallItem(Strict):
+    """A call of another tool of the server, which it carried out for an earlier response."""
+
+    hints = ITEM
+
+    type: Literal["mcp_call"]
+    server_label: str
+    name: str = Field(min_length=1)
+    arguments: str
+    output: str | None = None
+    error: str | dict[str, Any] | None = None
+
+
 class _ReasoningItem(BaseModel):
     """What another model thought. It is left out of the prompt: these models do not think before they answer."""
 
@@ -99,6 +143,8 @@ _BRANCHES: dict[str, Any] = {
     "message": _MessageItem,
     "function_call": _CallItem,
     "function_call_output": _ResultItem,
+    "code_interpreter_call": _CodeItem,
+    "mcp_call": _ServerCallItem,
     "reasoning": _ReasoningItem,
     "item_reference": ItemReference,
 }
@@ -120,7 +166,9 @@ def _item(value: Any) -> Any:
     )
 
 
-Item = Annotated[_MessageItem | _CallItem | _ResultItem | _ReasoningItem | ItemReference, OneOf(_item)]
+Item = Annotated[
+    _MessageItem | _CallItem | _ResultItem | _CodeItem | _ServerCallItem | _ReasoningItem | ItemReference, OneOf(_item)
+]
 
 
 def stored(item: Any) -> dict[str, Any] | None:
@@ -141,6 +189,9 @@ def stored(item: Any) -> dict[str, Any] | None:
                 "status": "completed",
                 **made,
             }
+        case _CodeItem() | _ServerCallItem():
+            made = item.model_dump(exclude={"type"})
+            return {"id": item_id(item.type), "type": item.type, "status": "completed", **made}
     note_ignored("input.reasoning")
     return None
 
@@ -154,6 +205,11 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _printed(outputs: Iterable[dict[str, Any]]) -> str:
+    """What the model was told of a cell."""
+    return "\n".join(part["logs"] for part in outputs if part["type"] == "logs")
 
 
 def dialogue_of(instructions: str | None, items: Iterable[dict[str, Any]]) -> list[Message]:
@@ -170,4 +226,10 @@ def dialogue_of(instructions: str | None, items: Iterable[dict[str, Any]]) -> li
                 made.call(ToolCall.from_dict({**item, "id": item["call_id"]}))
             case "function_call_output":
                 made.result(item["call_id"], item["output"])
+            case "code_interpreter_call":
+                made.call(ToolCall(INTERPRETER, {"code": item["code"]}, item["id"]))
+                made.result(item["id"], _printed(item["outputs"] or ()))
+            case "mcp_call":
+                made.call(ToolCall.from_dict({**item, "id": item["id"]}))
+                made.result(item["id"], item["output"] or "")
     return made.messages

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from chatglm.assistant import Options
-from chatglm.chat.messages import ToolSpec
+from chatglm.chat.messages import INTERPRETER, ToolSpec
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OPTIONS, OneOf, Unsupported, sampling_option, wrong
 from chatglm.serving.hints import REQUEST, STREAM_OPTIONS, note_ignored
 from chatglm.serving.openai.requests import Sampling
 from chatglm.serving.openai.responses_api.items import Item
+from chatglm.serving.server_tools import ServerToolNames, new_container
 from chatglm.serving.structured import TextFormat
-from chatglm.serving.tools import ToolChoice, Tools, chosen_tool, tool_choice_of, tools_of
+from chatglm.serving.tools import Tool, ToolChoice, Tools, chosen_tool, tool_choice_of, tool_of, tools_of
 
 __all__ = ["FORMAT_FIELD", "CountRequest", "ResponsesRequest"]
 
@@ -24,9 +26,9 @@ FORMAT_FIELD = "text.format"
 
 _Include = Literal[
     "message.output_text.logprobs",
+    "code_interpreter_call.outputs",  # which are always there
     # parts of items that are never made here
     "reasoning.encrypted_content",
-    "code_interpreter_call.outputs",
     "computer_call_output.output.image_url",
     "file_search_call.results",
     "message.input_image.image_url",
@@ -44,9 +46,57 @@ class _Text(Strict):
     verbosity: str | None = Field(None, description="accepted; has no effect")
 
 
+class _AutoContainer(Strict):
+    type: Literal["auto"]
+
+
+def _container(value: Any) -> Any:
+    if isinstance(value, str):
+        return Annotated[str, Field(pattern="^cntr_[0-9a-f]{48}$")]
+    if isinstance(value, dict):
+        return _AutoContainer
+    raise wrong("must be {'type': 'auto'}, or the container_id of an earlier call")
+
+
+class _CodeInterpreter(Strict):
+    """The server's code interpreter, for API keys that may use it."""
+
+    type: Literal["code_interpreter"]
+    container: Annotated[str | _AutoContainer, OneOf(_container)] | None = Field(
+        None,
+        description="auto (default): that of the dialogue, if it has used one, else a new one; or the `container_id` "
+        "of an earlier call",
+    )
+
+
+def _tool(value: Any) -> Any:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "code_interpreter":
+        return _CodeInterpreter
+    if kind not in (None, "function"):
+        text = (
+            f"tools of type {kind!r:.60} are not supported; supported: function, code_interpreter, and tools of the "
+            "server by name (server_tools)"
+        )
+        raise PydanticCustomError("unsupported", "{message}", {"message": text})
+    return tool_of(value)
+
+
+def _tools(value: Any) -> Any:
+    return list[Annotated[Tool | _CodeInterpreter, OneOf(_tool)]] if isinstance(value, list) else Tools
+
+
 class _AllowedTool(Strict):
-    type: Literal["function"]
-    name: str
+    type: Literal["function", "code_interpreter"]
+    name: str | None = None
+
+    @property
+    def named(self) -> str:
+        return INTERPRETER if self.type == "code_interpreter" else self.name or ""
+
+
+class _HostedChoice(Strict):
+    type: Literal["code_interpreter"]
 
 
 class _AllowedTools(Strict):
@@ -59,8 +109,10 @@ def _choice(value: Any) -> Any:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "allowed_tools":
         return _AllowedTools
+    if kind == "code_interpreter":
+        return _HostedChoice
     if kind not in (None, "function", "tool", "none", "auto", "required", "any"):
-        text = f"choices of type {kind!r:.60} are not supported; supported: function, allowed_tools"
+        text = f"choices of type {kind!r:.60} are not supported; supported: function, code_interpreter, allowed_tools"
         raise PydanticCustomError("unsupported", "{message}", {"message": text})
     return tool_choice_of(value)
 
@@ -92,8 +144,9 @@ class CountRequest(Strict):
     )
     instructions: str | None = Field(None, description="a system message in front; not those of earlier responses")
     previous_response_id: str | None = Field(None, description="a stored response that this one continues")
-    tools: Tools | None = None
-    tool_choice: Annotated[ToolChoice | _AllowedTools, OneOf(_choice)] | None = None
+    tools: Annotated[list[Tool | _CodeInterpreter] | Tools, OneOf(_tools)] | None = None
+    server_tools: ServerToolNames | None = None
+    tool_choice: Annotated[ToolChoice | _AllowedTools | _HostedChoice, OneOf(_choice)] | None = None
     parallel_tool_calls: bool | None = None
     text: _Text | None = None
     truncation: Literal["auto", "disabled"] | None = Field(
@@ -106,20 +159,48 @@ class CountRequest(Strict):
         """The items of the input."""
         return [self.input] if isinstance(self.input, str) else list(self.input or ())
 
+    def _hosted(self) -> list[_CodeInterpreter]:
+        return [tool for tool in self.tools if isinstance(tool, _CodeInterpreter)] if self.tools else []
+
+    def _functions(self) -> Any:
+        if isinstance(self.tools, list):
+            return tools_of([tool for tool in self.tools if not isinstance(tool, _CodeInterpreter)])
+        return tools_of(self.tools or [])
+
+    def run_here(self) -> tuple[str, ...]:
+        """The tools of the server that the model may call."""
+        names = dict.fromkeys([*(self.server_tools or ()), *([INTERPRETER] if self._hosted() else ())])
+        if isinstance(self.tool_choice, _AllowedTools):
+            allowed = {tool.named for tool in self.tool_choice.tools}
+            return tuple(name for name in names if name in allowed)
+        return tuple(names)
+
+    def container(self, items: Sequence[dict[str, Any]]) -> str:
+        """The interpreter's files and variables: those that are asked for, or of the dialogue, or new ones.
+
+        Args:
+            items: the dialogue.
+        """
+        asked = next((tool.container for tool in self._hosted() if isinstance(tool.container, str)), None)
+        used = (item["container_id"] for item in reversed(items) if item["type"] == "code_interpreter_call")
+        return asked or next(used, None) or new_container()
+
     def asked(self) -> Options:
         """How the answer is to be.
 
         Raises:
             InputError: fields contradict each other.
         """
-        made: Options = {"trim": self.truncation == "auto", "tools": tools_of(self.tools or [])}
+        made: Options = {"trim": self.truncation == "auto", "tools": self._functions()}
         if isinstance(self.tool_choice, _AllowedTools):
-            allowed = [tool.name for tool in self.tool_choice.tools]
+            allowed = [tool.named for tool in self.tool_choice.tools]
             tools = ToolSpec.list_from(made["tools"])
-            if missing := set(allowed) - {tool.name for tool in tools}:
+            if missing := set(allowed) - {tool.name for tool in tools} - set(self.run_here()):
                 raise InputError(f"tool_choice.tools: {min(missing)!r:.80} is none of the tools")
             made["tools"] = [tool.wrapped() for tool in tools if tool.name in allowed]
             made["tool_choice"] = self.tool_choice.mode
+        elif isinstance(self.tool_choice, _HostedChoice):
+            made["tool_choice"] = INTERPRETER
         elif self.tool_choice is not None:
             made["tool_choice"] = chosen_tool(self.tool_choice)
         if self.parallel_tool_calls is not None:
@@ -162,11 +243,14 @@ class ResponsesRequest(CountRequest, Sampling):
         """The fields that a response repeats."""
         tools = [
             {"type": "function", "description": None, "parameters": None, "strict": None, **tool.flat()}
-            for tool in ToolSpec.list_from(tools_of(self.tools or []))
+            for tool in ToolSpec.list_from(self._functions())
         ]
+        for tool in self._hosted():
+            container = tool.container if isinstance(tool.container, str) else {"type": "auto"}
+            tools.append({"type": "code_interpreter", "container": container})
         choice: Any = "auto" if self.tool_choice is None else self.tool_choice
-        if isinstance(choice, _AllowedTools):
-            choice = choice.model_dump()
+        if isinstance(choice, _AllowedTools | _HostedChoice):
+            choice = choice.model_dump(exclude_none=True)
         else:
             choice = chosen_tool(choice)
             choice = choice if choice in ("none", "auto", "required") else {"type": "function", "name": choice}

@@ -98,23 +98,26 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
         options = body.asked()
         messages, given, chain = await dialogue(body, caller)
         options |= {"adapter": served.adapter, "client": caller.client}
+        tools = body.run_here()
+        service.server_tools.check(caller, tools, options)
+        container = body.container([*chain.items, *given])
         store = await may_store(body)
         defaults = served.assistant.defaults
         sampling = {
             "temperature": defaults.temperature if body.temperature is None else body.temperature,
             "top_p": defaults.top_p if body.top_p is None else body.top_p,
         }
-        writer = Writer(served.name, {**body.shown(), **sampling}, store)
+        writer = Writer(served.name, {**body.shown(), **sampling}, store, container)
 
         async def save() -> None:
             if store:
                 await kept.save(caller, Stored(writer.response, given), chain)
 
         with _naming_fields():
-            await note_unenforced(served, options, FORMAT_FIELD)
-            deltas = service.watch(served, caller, served.assistant.astream(messages, **options))
+            await note_unenforced(served, service.server_tools.shown(options, tools), FORMAT_FIELD)
+            deltas = service.answer(served, caller, messages, options, tools, container if store else "")
             if body.stream:
-                return EventStream(events(writer, await first_of(request, deltas), save))
+                return EventStream(events(writer, await first_of(request, deltas), save), bool(tools))
             for delta in await all_of(request, deltas):
                 for _ in writer.take(delta):
                     pass
@@ -126,7 +129,9 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
         """How many tokens the prompt of these items has."""
         caller = caller_of(request)
         served = await service.find(body.model, caller)
-        options = body.asked()
+        options, tools = body.asked(), body.run_here()
+        service.server_tools.check(caller, tools, options)
+        options = service.server_tools.shown(options, tools)
         messages, _, _ = await dialogue(body, caller)
         with _naming_fields():
             counted = await asyncio.to_thread(partial(served.assistant.count, messages, **options))

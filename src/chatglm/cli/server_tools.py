@@ -1,0 +1,90 @@
+"""The tools that `chatglm serve` runs for requests that ask for them: what the command line says of them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from chatglm.errors import InputError, SandboxError
+
+if TYPE_CHECKING:
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.toolbox import Toolbox
+
+__all__ = ["add_tool_arguments", "open_tools"]
+
+
+def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a server the options that `open_tools` reads."""
+    parser.add_argument(
+        "--tools",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="run these tools here, for requests that name them (`server_tools`) and API keys that may: a Python file, "
+        "which is run with this program's rights; an OpenAPI document; a YAML file with MCP servers; or `examples` for "
+        "the built-in ones (docs/tools.md); may be repeated",
+    )
+    parser.add_argument(
+        "--tools-without-asking",
+        action="store_true",
+        help="offer tools that want a person's consent, too: on a server there is nobody to ask (default: they are "
+        "refused)",
+    )
+    parser.add_argument(
+        "--interpreter",
+        nargs="?",
+        const="auto",
+        default="off",
+        choices=("auto", "full", "confined", "off"),
+        help="run the model's Python code here, in a sandbox, for requests that ask for it and keys that may. auto: "
+        "in the best sandbox of this machine, where only this machine reaches the server; for others it must be full, "
+        "unless confined (without namespaces) is said to be enough (default: off; without a value: auto)",
+    )
+
+
+@contextlib.contextmanager
+def open_tools(
+    arguments: argparse.Namespace, addresses: Sequence[socket.socket]
+) -> Iterator[tuple[Toolbox | None, Kernels | None]]:
+    """The tools that the command line asks for, and where the interpreter's code runs.
+
+    Args:
+        addresses: where the server will listen.
+
+    Raises:
+        InputError: options contradict each other. ToolError: a source of tools is wrong.
+        SandboxError: this machine has no sandbox that is enough.
+        DependencyError: a package is missing.
+    """
+    if arguments.tools_without_asking and not arguments.tools:
+        raise InputError("--tools-without-asking: there are no tools; add --tools FILE")
+    kernels = None if arguments.interpreter == "off" else _kernels(arguments.interpreter, addresses)
+    with contextlib.ExitStack() as stack:
+        box = None
+        if arguments.tools:
+            from chatglm.tools.toolbox import Toolbox
+
+            box = stack.enter_context(Toolbox.open(arguments.tools))
+        yield box, kernels
+
+
+def _kernels(wanted: str, addresses: Sequence[socket.socket]) -> Kernels:
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.interpreter.sandbox import protection
+
+    found = protection()
+    missing = "; ".join(f"{layer}: {reason}" for layer, reason in found.layers.items() if reason)
+    if found.tier == "none":
+        raise SandboxError(f"--interpreter: the model's code cannot be confined on this machine ({missing})")
+    here = all(ipaddress.ip_address(one.getsockname()[0].partition("%")[0]).is_loopback for one in addresses)
+    if found.tier == "confined" and (wanted == "full" or (wanted == "auto" and not here)):
+        raise SandboxError(
+            f"--interpreter {wanted}: this machine's sandbox has no namespaces ({missing})"
+            + ("" if wanted == "full" else ", and others reach the server; add --interpreter confined if it is enough")
+        )
+    return Kernels()

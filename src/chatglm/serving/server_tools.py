@@ -1,0 +1,251 @@
+"""Tools that this server runs itself, for requests that ask for them by name.
+
+A request says which (`server_tools`, or `code_interpreter` of the Responses API). Then the model's calls of them are
+carried out here, and the client gets an answer with their results, and is told what was called. Calls of the client's
+own tools are the client's, as ever.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from chatglm.assistant import BaseAssistant, CallDelta, Called, Delta, Finish, Options, Start, TextDelta, Usage
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
+from chatglm.errors import InputError
+from chatglm.serving.access.callers import Caller
+from chatglm.serving.metrics import Metrics
+from chatglm.tools.tool import Consent
+from chatglm.tools.toolbox import Toolbox
+
+if TYPE_CHECKING:
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.tool import Tool
+
+__all__ = ["Calling", "Said", "ServerToolNames", "ServerTools", "new_container", "pictures", "report"]
+
+ServerToolNames = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=128)]],
+    Field(
+        max_length=64,
+        description="tools of the server's own that the model may call: they run here, and the answer comes when they "
+        f"have; `{INTERPRETER}` is the code interpreter. For API keys that may",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Calling:
+    """A call that is about to be carried out here."""
+
+    call: ToolCall
+    choice: int = 0
+
+
+Said = Delta | Calling | Called
+"""What an answer is made of where the server runs tools. A `Finish` is of all rounds together."""
+
+
+class ServerTools:
+    """What a server runs, and for whom.
+
+    Args:
+        permit: raises where a caller may not do an action (`Service.permit`).
+        toolbox: the tools but the interpreter; None: none.
+        kernels: where the interpreter's code runs; None: there is none.
+        without_asking: offer tools that need a person's consent, too: on a server there is nobody to ask.
+    """
+
+    def __init__(
+        self,
+        permit: Callable[[Caller, str], None],
+        metrics: Metrics,
+        toolbox: Toolbox | None = None,
+        kernels: Kernels | None = None,
+        without_asking: bool = False,
+    ) -> None:
+        self._permit, self._metrics, self.kernels = permit, metrics, kernels
+        self._box = Toolbox() if toolbox is None else toolbox
+        self._without_asking = without_asking
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tools that requests may ask for."""
+        listed = [tool.name for tool in self._box.specs if self._needs_nobody(self._box.tool(tool.name))]
+        return [*listed, *([INTERPRETER] if self.kernels is not None else [])]
+
+    def _needs_nobody(self, tool: Tool | None) -> bool:
+        return tool is not None and (self._without_asking or tool.consent is Consent.NEVER)
+
+    def check(self, caller: Caller, names: Sequence[str], options: Options) -> None:
+        """Let those requests pass that may use these tools.
+
+        Raises:
+            InputError: there is no such tool, or another field does not go with tools of the server.
+            ForbiddenError: the caller's key may not use it.
+        """
+        for name in names:
+            if name not in self.names:
+                raise InputError(f"server_tools: {self._why_not(name)}")
+        for action, wanted in (("interpreter", INTERPRETER in names), ("tools", any(n != INTERPRETER for n in names))):
+            if wanted:
+                self._permit(caller, action)
+        params = options.get("params")
+        if names and isinstance(params, Mapping) and params.get("n", 1) != 1:
+            raise InputError("n: must be 1 where the server runs tools")
+        given = {tool.name for tool in ToolSpec.list_from(options.get("tools") or ())}
+        if both := given.intersection(names):
+            raise InputError(f"tools: {min(both)!r:.80} is asked for in server_tools, too; leave one of them out")
+
+    def _why_not(self, name: str) -> str:
+        if not self.names:
+            return (
+                f"{name!r:.80} is asked for, and this server runs no tools; start it with `chatglm serve --tools FILE` "
+                "or `--interpreter`"
+            )
+        if name == INTERPRETER:
+            return "this server has no interpreter; start it with `chatglm serve --interpreter`"
+        if name in {tool.name for tool in self._box.specs}:
+            return (
+                f"{name} needs a person's consent, and on a server there is nobody to ask; its owner may allow it with "
+                "`chatglm serve --tools-without-asking`"
+            )
+        return f"{name!r:.80} is no tool of this server; available: {', '.join(self.names)}"
+
+    def shown(self, options: Options, names: Sequence[str]) -> Options:
+        """The same options as the model's prompt has them: with these tools."""
+        if not names:
+            return options
+        specs = [spec for name in names if (spec := self._spec(name)) is not None]
+        return {**options, "tools": [*specs, *ToolSpec.list_from(options.get("tools") or ())]}
+
+    def _spec(self, name: str) -> ToolSpec | None:
+        tool = self._box.tool(name)
+        return ToolSpec({"type": "python"}) if name == INTERPRETER else None if tool is None else tool.spec
+
+    async def run(
+        self,
+        assistant: BaseAssistant,
+        messages: Sequence[Message],
+        options: Options,
+        names: Sequence[str],
+        caller: Caller,
+        container: str = "",
+    ) -> AsyncGenerator[Said]:
+        """The answer as it comes, with the help of these tools. Who stops reading ends the tools that run.
+
+        Args:
+            container: names the interpreter's files and variables, for a dialogue that goes on; those of another user
+                are others. "": one for this answer alone.
+        """
+        user = caller.owner or caller.client
+        conversation = container or new_container()
+        box = self._box.only(*(name for name in names if name != INTERPRETER))
+        if INTERPRETER in names:
+            from chatglm.tools.interpreter.tool import Interpreter
+
+            assert self.kernels is not None
+            box = box.also(Interpreter(self.kernels, conversation, user=user))
+        own = {tool.name for tool in ToolSpec.list_from(options.get("tools") or ())}
+        told = _Told()
+        try:
+            happenings = assistant.astream_run(messages, box, permit=_permitted, **options)
+            async with aclosing(happenings):
+                async for one in happenings:
+                    match one:
+                        case Message():
+                            for call in one.tool_calls:
+                                if call.name not in own:
+                                    yield Calling(call)
+                        case Called():
+                            tool = box.tool(one.call.name)
+                            self._metrics.note_call("unknown" if tool is None else tool.spec.name, one.outcome.failed)
+                            yield one
+                        case _:
+                            for delta in told.take(one, own):
+                                yield delta
+            yield told.finish()
+        finally:
+            if INTERPRETER in names and not container and self.kernels is not None:
+                await self.kernels.end(conversation, user=user)
+
+
+async def _permitted(asked: ToolCall, tool: Tool) -> bool:
+    return True  # `check` lets no others pass
+
+
+def new_container() -> str:
+    """An id for an interpreter's files and variables. Nobody can guess it."""
+    return f"cntr_{secrets.token_hex(24)}"
+
+
+class _Told:
+    """Deltas of several rounds as those of one answer."""
+
+    def __init__(self) -> None:
+        self._finish: Finish | None = None
+        self._notes: dict[str, None] = {}
+        self._text = self._started = False  # whether there was text; a `Start`
+        self._between = False  # whether the text that comes next is that of a new round
+        self._calls: dict[int, int] = {}  # of the client's own calls: their numbers among all, and among these
+
+    def take(self, delta: Delta, own: set[str]) -> list[Delta]:
+        match delta:
+            case Start():
+                shown, self._started = [] if self._started else [delta], True
+                return list(shown)
+            case TextDelta():
+                lead = "\n" if self._between else ""
+                self._text, self._between = True, False
+                return [replace(delta, text=lead + delta.text)]
+            case CallDelta():
+                if delta.name in own:
+                    self._calls[delta.index] = len(self._calls)
+                number = self._calls.get(delta.index)
+                return [] if number is None else [replace(delta, index=number)]
+            case Finish():
+                self._add(delta)
+                return []
+        return [delta]
+
+    def _add(self, finish: Finish) -> None:
+        before = self._finish
+        if finish.note:
+            self._notes[finish.note] = None
+        if before is not None:
+            usage = Usage(
+                before.usage.prompt_tokens + finish.usage.prompt_tokens,
+                before.usage.completion_tokens + finish.usage.completion_tokens,
+                before.usage.cached_tokens + finish.usage.cached_tokens,
+            )
+            finish = replace(finish, usage=usage, first_seconds=before.first_seconds)
+        self._finish = finish
+        self._between = self._text
+        if finish.reason == "tool_calls" and not self._calls:
+            self._finish = replace(finish, reason="stop")
+
+    def finish(self) -> Finish:
+        assert self._finish is not None
+        return replace(self._finish, note="; ".join(self._notes))
+
+
+def report(called: Called) -> dict[str, Any]:
+    """A call that was carried out here, for clients: as a `tool_calls` entry, with what the model was told."""
+    outcome = called.outcome
+    return {
+        **called.call.to_dict(),
+        "output": outcome.text,
+        "failed": outcome.failed,
+        "seconds": round(outcome.seconds, 3),
+    }
+
+
+def pictures(called: Called) -> list[str]:
+    """The pictures that came of a call, as URLs."""
+    return [f"data:image/png;base64,{b64encode(picture).decode()}" for picture in called.outcome.pictures]
