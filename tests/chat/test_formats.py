@@ -499,6 +499,21 @@ def test_golden_prompts(formats, golden) -> None:
         assert formats["chatglm3"].text(messages) == record["decoded"], record["name"]
 
 
+@pytest.mark.parametrize("prompt", ["A cat by the river", "一只猫", "{a}", " x", "x\ny", "", "A <|user|> cat"])
+def test_what_cogview_draws_is_written_as_it_is(prompt: str, formats) -> None:
+    form = formats["glm4"]
+    call = Message("assistant", "", (ToolCall("cogview", {"prompt": prompt}),))
+    ids = form.example([Message("user", "画"), call])[0]
+    reply = ids[len(form.prompt([Message("user", "画")])) :]
+    assert form.parse(reply) == call
+    parser = form.parser(["cogview"])
+    for token in reply:
+        parser.feed(token)
+    assert parser.close() == call
+    if prompt == "A cat by the river":
+        assert form.text([call], (), False).endswith("<|assistant|>cogview\nA cat by the river")
+
+
 @pytest.mark.parametrize("code", ["tool_call(a=1)", "```python\nx\n```", "```\n```", "", "x\n", " x\n  ", "# c\nx"])
 @pytest.mark.parametrize("kind", ROLES)
 def test_code_is_code(kind: str, code: str, formats) -> None:

@@ -17,10 +17,16 @@ import pytest
 import uvicorn
 import yaml
 
+from chatglm.assistant import Assistant
+from chatglm.chat.formats import chat_format
+from chatglm.chat.messages import ToolCall
 from chatglm.errors import ToolError
+from chatglm.loading import AutoTokenizer, demo_folder
 from chatglm.tools import mcp
 from chatglm.tools.mcp import MCPServers, MCPTool, open_servers
-from chatglm.tools.tool import Consent, Outcome
+from chatglm.tools.tool import Consent, Outcome, Tool
+from chatglm.tools.toolbox import Toolbox
+from scripted import ScriptedEngine, Writer
 
 HERE = Path(__file__).parent
 REAL = [sys.executable, str(HERE / "mcp_server.py")]
@@ -155,6 +161,26 @@ def test_tools_may_leave_and_none_may_come(servers: MCPServers, server: str) -> 
         assert time.monotonic() < end
         time.sleep(0.05)
     assert [one.spec for one in servers.tools] == before
+
+
+def test_an_assistant_answers_from_what_a_server_says(servers: MCPServers) -> None:
+    write = Writer(chat_format(AutoTokenizer.from_pretrained(demo_folder())))
+    calls = (("real_weather", {"city": "北京"}), ("web_add", {"a": "2", "b": 3}), ("liar_crash", {}))
+    engine = ScriptedEngine(*(write.call(call) for call in calls), write.say("北京 21.5 度。"))
+    asked: list[str] = []
+
+    async def permit(call: ToolCall, tool: Tool) -> bool:
+        asked.append(call.name)
+        return True
+
+    offered = [tool(servers, name) for name, _ in calls]
+    with Assistant(write.form, engine) as assistant, Toolbox(offered) as box:  # type: ignore[arg-type]
+        messages = assistant.run("北京的天气怎么样？", box, permit=permit)
+    told = [message.content for message in messages if message.role == "observation"]
+    assert json.loads(told[0]) == {"city": "北京", "degrees": 21.5}
+    assert told[1:] == ["5", "The server liar ended during the call."]
+    assert messages[-1].content == "北京 21.5 度。"
+    assert asked == ["web_add"]
 
 
 # Lies

@@ -1,7 +1,7 @@
 """docs/tools.md: its examples run.
 
-Above a Python example stands `<!-- run -->`; or `<!-- file: NAME -->` where it is a file that the examples behind it
-use; or `<!-- not run: REASON -->`. An indented block right behind an example is what it prints last.
+Above an example (Python, YAML) stands `<!-- run -->`; or `<!-- file: NAME -->` where it is a file that the examples
+behind it use; or `<!-- not run: REASON -->`. An indented block right behind an example is what it prints last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Example:
 
 def examples(page: str) -> list[Example]:
     found = []
-    pattern = r"^(?:<!-- (.+) -->\n)?```python\n((?:(?!```).*\n)*)```\n(?:\n((?: {4}.*\n)+))?"
+    pattern = r"^(?:<!-- (.+) -->\n)?```(?:python|yaml)\n((?:(?!```).*\n)*)```\n(?:\n((?: {4}.*\n)+))?"
     for match in re.finditer(pattern, page, re.MULTILINE):
         line = page.count("\n", 0, match.start(2)) + 1
         printed = re.sub(r"^ {4}", "", match[3] or "", flags=re.MULTILINE)

@@ -858,6 +858,9 @@ class _GLM4Format(_RolesFormat):
             return "python", code if fenced(code) is None else f"```python\n{code}\n```"
         if call.text is not None and call.cut:  # shown as it was
             return call.name, call.text
+        prompt = call.arguments.get("prompt")
+        if call.name == "cogview" and set(call.arguments) == {"prompt"} and _is_prose(prompt):
+            return call.name, str(prompt)
         return call.name, json.dumps(call.arguments, ensure_ascii=False)
 
     def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
@@ -873,11 +876,18 @@ class _GLM4Format(_RolesFormat):
         if name == "python":
             code = fenced(content)
             return ToolCall(INTERPRETER, {"code": content if code is None else code})
+        if name == "cogview" and _is_prose(content):  # what to draw, as it is
+            return ToolCall(name, {"prompt": content})
         arguments = parse_json_arguments(content)
         return None if arguments is None or as_json(arguments) is None else ToolCall(name, arguments)
 
     def may_call(self, metadata: str, content: str) -> bool | None:
-        return True if metadata == "python" else content.startswith("{") if content else None
+        return True if metadata in ("python", "cogview") else content.startswith("{") if content else None
+
+
+def _is_prose(text: Any) -> bool:
+    """A description of a picture, which is no JSON object and stays what it is when it is read again."""
+    return isinstance(text, str) and text == text.strip() and text != "" and not text.startswith("{")
 
 
 _FORMATS: dict[Generation, type[ChatFormat]] = {
