@@ -77,7 +77,7 @@ def attempt(options: dict[str, Any], around: Surroundings, wanted: list[Attempt]
     report: dict[str, Any] = {"attempts": {}}
     for each in wanted:
         started = time.monotonic()
-        printed = ask(confined, each.code, each.seconds)
+        printed = ask(confined, each.code)
         lines = [line for line in printed.splitlines() if line.startswith(("GOT", "no:", "GONE", "Traceback"))]
         after = ask(confined, "print(40 + 2)").strip()
         report["attempts"][each.name] = {
@@ -127,7 +127,6 @@ if __name__ == "__main__":
         if asked.get("live"):
             live(asked, surroundings)
         else:
-            names, but = tuple(asked["names"]), tuple(asked.get("but", ()))
-            all_of_them = surroundings.attempts()
-            chosen = [each for each in all_of_them if each.name.startswith(names) and not each.name.startswith(but)]
+            names = tuple(asked.get("names", ("",)))
+            chosen = [each for each in surroundings.attempts() if each.name.startswith(names) and not each.watched]
             print(json.dumps(attempt(asked, surroundings, chosen)))

@@ -76,14 +76,12 @@ class Attempt:
 
     Attributes:
         name: its number and what it is after.
-        ends: part of what is said when the host ends the kernel for it; "": it must be refused without.
-        seconds: that it may take.
+        watched: whether it takes the host's watchdog to stop it; else it is refused by the sandbox.
     """
 
     name: str
     code: str
-    ends: str = ""
-    seconds: float = 20.0
+    watched: bool
 
 
 class Surroundings:
@@ -143,10 +141,10 @@ class Surroundings:
         )
         values = {"TCP": self.tcp, "UDP": self.udp, "ABSTRACT": self.abstract, "PREFIX": sys.prefix}
         made = []
-        for name, (ends, code) in _CELLS.items():
+        for name, (code, watched) in _CELLS.items():
             for word, value in values.items():
                 code = code.replace(f"@{word}@", str(value))
-            made.append(Attempt(name, head + code, ends))
+            made.append(Attempt(name, head + code, watched))
         return made
 
     def _marked(self) -> list[tuple[str, int, float]]:
@@ -177,11 +175,11 @@ class Surroundings:
                 self.heard.append(name)
 
 
-_CELLS: dict[str, tuple[str, str]] = {}
+_CELLS: dict[str, tuple[str, bool]] = {}
 
 
-def _cell(name: str, code: str, ends: str = "") -> None:
-    _CELLS[name] = (ends, code)
+def _cell(name: str, code: str, watched: bool = False) -> None:
+    _CELLS[name] = (code, watched)
 
 
 _cell(
@@ -342,7 +340,7 @@ for _ in range(64):
     time.sleep(0.02)
 print("GOT 2 GiB")
 """,
-    "memory",
+    watched=True,
 )
 _cell(
     "08 memory of many processes",
@@ -355,7 +353,7 @@ for _ in range(20):
 time.sleep(5)
 print("GOT 3 GiB")
 """,
-    "memory",
+    watched=True,
 )
 _cell(
     "09 memory that no process has",
@@ -428,7 +426,7 @@ for i in range(60):
     time.sleep(0.05)
 print("GOT 960 MiB")
 """,
-    "folder",
+    watched=True,
 )
 _cell(
     "12 many files",
@@ -440,9 +438,9 @@ for i in range(60000):
         time.sleep(0.02)
 print("GOT 60,000 files")
 """,
-    "files",
+    watched=True,
 )
-_cell("13 an endless loop", "while True: pass", "time")
+_cell("13 an endless loop", "while True: pass", watched=True)
 _cell(
     "14 an endless loop that hears no signal, in a child too",
     """
@@ -459,7 +457,7 @@ while True:
     except BaseException:
         pass
 """,
-    "time",
+    watched=True,
 )
 _cell(
     "15 memory of other processes",
@@ -692,8 +690,8 @@ del os.environ["LD_PRELOAD"], os.environ["PYTHONPATH"]
 print("no: the next kernel says whether it is poisoned")
 """,
 )
-_cell("25 a flood of output", "for _ in range(4000): print('x' * 100000)", "output")
-_cell("26 an enormous result", "'x' * (400 << 20)", "")
+_cell("25 a flood of output", "for _ in range(4000): print('x' * 100000)", watched=True)
+_cell("26 an enormous result", "'x' * (400 << 20)", watched=True)
 _cell(
     "27 terminals",
     """
@@ -722,7 +720,7 @@ os.write(channel, struct.pack(">II", len(header), 4) + header + b"<svg")
 os.write(channel, struct.pack(">II", 0xFFFFFFFF, 0xFFFFFFFF) + b"A" * 100)
 time.sleep(2)
 """,
-    "itself",
+    watched=True,
 )
 _cell(
     "29 modes and times of others' files",
@@ -837,4 +835,26 @@ if folder != "/tmp":
     os.symlink(secret, folder)
 print("no: the host says whether the secret is still there")
 """,
+)
+_cell(
+    "36 memory in sockets",
+    """
+hold, release = os.pipe()
+for _ in range(25):
+    if os.fork() == 0:
+        os.close(release)
+        made = [socket.socketpair() for _ in range(100)]
+        for a, b in made:
+            a.setblocking(False)
+            try:
+                while True:
+                    a.send(b"x" * 65536)
+            except BlockingIOError:
+                pass
+        os.read(hold, 1)
+        os._exit(0)
+time.sleep(4)
+print("GOT 500 MiB")
+""",
+    watched=True,
 )

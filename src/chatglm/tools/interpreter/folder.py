@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from chatglm.errors import InputError
 from chatglm.tools.interpreter.limits import Limits
 
-__all__ = ["Folder", "Mark", "Usage", "checked_name", "recover"]
+__all__ = ["Folder", "Mark", "Usage", "checked_name", "recover", "remove"]
 
 DEPTH = 32
 """Folders within folders that are looked into."""
@@ -261,7 +261,68 @@ class Folder:
         return below(self._fd, "", 1)
 
 
-def _open_folder(name: str, at: int) -> int:
+def remove(path: str | Path, at: int | None = None) -> None:
+    """Remove a file, a link, or a folder with all that is in it, whatever code has made of it: folders within folders
+    deeper than any path is long, folders without rights. No link is followed. What is not there is no error.
+
+    Args:
+        at: descriptor of the folder that the path begins in.
+
+    Raises:
+        OSError: something cannot be removed; all else is.
+    """
+    try:
+        os.unlink(path, dir_fd=at)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # a folder
+        pass
+    top = _own_folder(path, at)
+    stays: set[str] = set()
+    try:
+        while names := set(os.listdir(top)) - stays:
+            for name in names:
+                try:
+                    _remove_within(name, top)
+                except OSError:
+                    stays.add(name)
+    finally:
+        os.close(top)
+    os.rmdir(path, dir_fd=at)
+
+
+def _remove_within(name: str, top: int) -> None:
+    """Remove a file or folder; folders in it are moved to the top, so that it does not matter how deep they lie."""
+    if not _is_folder(name, top):
+        os.unlink(name, dir_fd=top)
+        return
+    folder = _own_folder(name, top)
+    try:
+        for within in os.listdir(folder):
+            if _is_folder(within, folder):
+                os.close(_own_folder(within, folder))
+                os.rename(within, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=top)
+            else:
+                os.unlink(within, dir_fd=folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=top)
+
+
+def _is_folder(name: str, at: int) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
+
+
+def _own_folder(path: str | Path, at: int | None) -> int:
+    """Open a folder, with the rights to change it."""
+    fd = _open_folder(path, at)
+    if os.fstat(fd).st_mode & 0o700 != 0o700:
+        os.fchmod(fd, 0o700)
+    return fd
+
+
+def _open_folder(name: str | Path, at: int | None) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=at)
     except PermissionError:

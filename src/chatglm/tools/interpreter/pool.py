@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine
@@ -23,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from chatglm.errors import QueueFullError, SandboxError
-from chatglm.tools.interpreter.folder import Folder, Mark, recover
+from chatglm.tools.interpreter.folder import Folder, Mark, recover, remove
 from chatglm.tools.interpreter.kernel import Kernel
 from chatglm.tools.interpreter.limits import Cell, Limits
 from chatglm.tools.interpreter.sandbox import Tier
@@ -459,14 +458,9 @@ class Kernels:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, with whatever rights its code has left on it."""
+    """Remove a folder; what cannot be removed stays where it is."""
     with contextlib.suppress(OSError):
-        folder = Folder(path)
-        try:
-            folder.usage(1 << 20)  # makes folders readable that are not
-        finally:
-            folder.close()
-    shutil.rmtree(path, ignore_errors=True)
+        remove(path)
 
 
 def _lives(process: str) -> bool:

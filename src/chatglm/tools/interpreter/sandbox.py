@@ -46,6 +46,7 @@ from typing import Any, Literal, TypeVar
 
 from chatglm.errors import SandboxError
 from chatglm.tools.interpreter import landlock, seccomp
+from chatglm.tools.interpreter.folder import remove
 from chatglm.tools.interpreter.keeper import below
 from chatglm.tools.interpreter.limits import Limits
 
@@ -64,6 +65,8 @@ _LANDLOCK = 3  # the version that is needed without namespaces: before it, any f
 _UIDS = range(200_000, 260_000)  # of kernels that root starts
 _MIB = 1 << 20
 _SHARED = 64 * _MIB  # /tmp and /dev/shm, each
+_SOCKET = 208 << 10  # what Linux lets lie in one (net.core.wmem_default)
+_FILES = 16  # open files of a process whose sockets are not counted
 _PATIENCE = 20.0  # seconds for a sandbox to start, on a machine with much to do
 _ENDING = 5.0  # and for one that was killed to be gone
 
@@ -113,13 +116,25 @@ class Confined:
         return [self.process.pid, *below(self.process.pid)] if self.process.poll() is None else []
 
     def shared(self) -> int:
-        """Bytes of memory that no process has, in /tmp and /dev/shm of a full sandbox. A file counts at least 1 KiB."""
-        used = 0
+        """Bytes of memory that no process has: what lies in /tmp and /dev/shm of a full sandbox, where a file counts at
+        least 1 KiB, and what may lie in sockets, in any."""
+        used = _SOCKET * self._sockets()
         for path in ("tmp", "dev/shm") if self._first else ():
             with contextlib.suppress(OSError):
                 room = os.statvfs(f"/proc/{self._first}/root/{path}")
                 used += (room.f_blocks - room.f_bfree) * room.f_frsize + (room.f_files - room.f_ffree << 10)
         return used
+
+    def _sockets(self) -> int:
+        """How many sockets there are inside, but for a few of each process."""
+        found: set[str] = set()
+        for process in self.processes():
+            with contextlib.suppress(OSError):
+                files = os.listdir(f"/proc/{process}/fd")
+                for name in files if len(files) > _FILES else ():
+                    with contextlib.suppress(OSError):
+                        found.add(os.readlink(f"/proc/{process}/fd/{name}"))
+        return sum(name.startswith("socket:") for name in found)
 
     def end(self) -> None:
         """Kill everything inside and take away what was made for it. May be called twice. `channel` and `printed` stay
@@ -147,7 +162,8 @@ class Confined:
                 self.process.kill()
                 self.process.wait()
             if self._folder >= 0:
-                _remove(SCRATCH, self._folder)
+                with contextlib.suppress(OSError):
+                    remove(SCRATCH, self._folder)
                 os.close(self._folder)
 
 
@@ -316,7 +332,7 @@ def _start(
         elif tier != "none":
             command = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py"), *command]
         if not namespaces:
-            _remove(SCRATCH, opened)
+            remove(SCRATCH, opened)
         if uid is not None:
             os.chown(opened, uid, uid)
         passed = [theirs.fileno(), status_inside, *([held] if held >= 0 else [])]
@@ -566,22 +582,6 @@ def _tasks() -> int:
             if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
                 count += len(os.listdir(f"/proc/{name}/task"))
     return count
-
-
-def _remove(name: str, folder: int) -> None:
-    """Remove what code has had in its hands from a folder, be it a folder, a file or a link."""
-    try:
-        if sys.version_info >= (3, 11):
-            shutil.rmtree(name, dir_fd=folder)
-        else:
-            shutil.rmtree(f"/dev/fd/{folder}/{name}")
-    except FileNotFoundError:
-        pass
-    except NotADirectoryError:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=folder)
-    except (OSError, RecursionError):  # a link, or folders in folders in folders
-        subprocess.run(["rm", "-rf", name], cwd=f"/dev/fd/{folder}", stderr=subprocess.DEVNULL, check=False)
 
 
 def _answer(status: int) -> str:

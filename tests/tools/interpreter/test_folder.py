@@ -1,0 +1,89 @@
+"""A conversation's folder goes away, whatever its code has made of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hosts import NOBODY, need, prepared
+
+from chatglm.tools.interpreter.folder import remove
+
+
+def test_folders_deeper_than_a_path_is_long_are_removed(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    at = os.open(top, os.O_RDONLY)
+    for depth in range(1500):
+        os.mkdir("folder", dir_fd=at)
+        if not depth % 500:
+            os.close(os.open(f"file{depth}", os.O_CREAT, dir_fd=at))
+        below = os.open("folder", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    remove(top)
+    assert os.listdir(tmp_path) == []
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
+    kept, top = tmp_path / "kept", tmp_path / "top"
+    kept.mkdir()
+    (kept / "file").touch()
+    (top / "inner").mkdir(parents=True)
+    (top / "link").symlink_to(kept)
+    (top / "inner" / "link").symlink_to(kept)
+    remove(top)
+    (tmp_path / "link").symlink_to(kept)
+    remove(tmp_path / "link")
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["kept", "file"]
+
+
+@pytest.mark.parametrize("name", ["file", "nothing"])
+def test_a_file_or_nothing_may_be_in_its_place(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    remove(name, descriptor)
+    os.close(descriptor)
+    assert not (tmp_path / name).exists()
+
+
+def test_rights_that_were_taken_away_hold_nothing_up() -> None:
+    user = os.getuid() or NOBODY  # root needs no rights
+    need({}, user)
+    code = """
+import os, sys, tempfile
+from pathlib import Path
+from chatglm.tools.interpreter.folder import remove
+base = Path(tempfile.mkdtemp())
+for mode in (0, 0o100, 0o200, 0o400, 0o500):
+    (base / "top" / str(mode) / "inner").mkdir(parents=True)
+    (base / "top" / str(mode) / "file").touch()
+    (base / "top" / str(mode) / "inner" / "file").touch()
+    (base / "top" / str(mode) / "inner").chmod(mode)
+    (base / "top" / str(mode)).chmod(mode)
+remove(base / "top")
+print(os.listdir(base))
+os.rmdir(base)
+"""
+    with prepared() as host:
+        assert host.python(user, ["-c", code]) == "[]\n"
+
+
+def test_what_cannot_be_removed_is_said_and_all_else_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / "top" / name).mkdir(parents=True)
+    unlink = os.rmdir
+
+    def refuse(path: str, **options: int) -> None:
+        if path == "b":
+            raise PermissionError("it is to stay")
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(OSError, match="not empty"):
+        remove(tmp_path / "top")
+    assert os.listdir(tmp_path / "top") == ["b"]
+    assert stat.S_ISDIR((tmp_path / "top" / "b").stat().st_mode)

@@ -1,0 +1,102 @@
+"""The attempts through a real kernel: what only its host's watchdog ends, and what IPython might add to get."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from attempts import Attempt, Surroundings
+
+from chatglm.tools.interpreter.kernel import RESTARTED, Kernel
+from chatglm.tools.interpreter.limits import Cell, Limits
+from chatglm.tools.interpreter.sandbox import Tier
+from kernels import need_sandbox
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes need Linux")
+
+MIB = 1 << 20
+LIMITS = Limits(
+    memory=400 * MIB,
+    file=16 * MIB,
+    folder=64 * MIB,
+    files=1000,
+    processes=40,
+    seconds=2.0,
+    output=4 * MIB,
+    shown=20_000,
+)
+SLOW = replace(LIMITS, seconds=20.0)  # for cells that are not to be stopped by the clock
+TIME = ("13", "14")
+CONFINED = ("00", "06", "07", "08", "11", "12", "20", "24", "25", "26", "28", "3")  # the others: test_sandbox.py
+ENDED = {
+    "07": "400 MiB of memory",
+    "08": "400 MiB of memory",
+    "11": "64 MiB in its folder",
+    "12": "1000 files",
+    "14": "did not stop",
+    "25": "4 MiB of output",
+    "28": "announced a message",
+    "36": "400 MiB of memory",
+    "34": "deep",  # where temporary files lie in the folder
+}
+
+
+@pytest.fixture(scope="module")
+def around() -> Iterator[Surroundings]:
+    need_sandbox()
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
+    with Surroundings() as made:
+        yield made
+    assert before == {number: signal.getsignal(number) for number in before}
+
+
+async def try_all(folder: Path, tier: Tier, limits: Limits, attempts: list[Attempt]) -> dict[str, tuple[Cell, str]]:
+    """What came of each attempt, and what the next cell printed."""
+    kernel = await Kernel.start(folder, limits, tier=tier)
+    found = {}
+    try:
+        for attempt in attempts:
+            cell = await kernel.run(attempt.code)
+            after = await kernel.run("print(40 + 2)")
+            found[attempt.name] = (cell, after.text.removeprefix(RESTARTED + "\n"))
+            if cell.ended:
+                await kernel.run(
+                    "import shutil, os\nfor name in os.listdir(): shutil.rmtree(name) "
+                    "if os.path.isdir(name) else os.unlink(name)"
+                )
+        poisoned = await kernel.run("import json; print(os.environ.get('POISONED'))")
+        assert "1" not in poisoned.text
+    finally:
+        await kernel.close()
+    return found
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("tier", ["full", "confined"])
+def test_nothing_is_got_through_a_kernel(around: Surroundings, tier: Tier, stopped: bool) -> None:
+    attempts = [each for each in around.attempts() if each.name.startswith(TIME) == stopped]
+    if tier == "confined" and not stopped:
+        attempts = [each for each in attempts if each.name.startswith(CONFINED)]
+    found = asyncio.run(try_all(around.mine, tier, LIMITS if stopped else SLOW, attempts))
+    for name, (cell, after) in found.items():
+        assert "GOT" not in cell.text, (name, cell.text)
+        assert after == "42\n", (name, after)
+        expected = ENDED.get(name[:2], "")
+        if name.startswith("26"):  # its memory, or its length
+            assert cell.ended or cell.error or len(cell.text) < 100_000
+        elif name.startswith("13"):
+            assert "interrupted" in cell.text
+        elif name.startswith("34"):
+            assert not cell.ended or (expected in cell.ended and tier == "confined")
+        else:
+            assert expected in cell.ended, (name, cell)
+            assert bool(cell.ended) == bool(expected), (name, cell)
+    assert around.arrived() == []
+    left = [name for name in os.listdir(around.mine) if name == ".tmp"]
+    assert left == []
