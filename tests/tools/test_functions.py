@@ -236,6 +236,16 @@ def test_defaults_of_pydantic() -> None:
         function.bind({"number": 0, "size": 1})
 
 
+def test_a_default_is_made_anew_for_each_call() -> None:
+    def gather(into: list[int] = Field(default_factory=list)) -> Any:  # noqa: B008
+        """Gathers."""
+        into.append(1)
+        return into
+
+    function = Function.of(gather)
+    assert [asyncio.run(function.run({})).text for _ in range(2)] == ["[1]", "[1]"]
+
+
 class Meter:
     """Measures things."""
 

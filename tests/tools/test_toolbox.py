@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -451,3 +452,50 @@ def test_no_room_for_a_thread(monkeypatch: Any) -> None:
         monkeypatch.setattr(threading.Thread, "start", start)
         assert "can't start new thread" in now(box, "add", a=1).text
         assert now(box, "here").text == "here"
+
+
+def test_a_box_in_a_fork() -> None:
+    code = """if True:
+        import os
+        from chatglm.chat.messages import ToolCall
+        from chatglm.tools import Toolbox
+        def pid() -> int:
+            return os.getpid()
+        box = Toolbox([pid])
+        asked = [ToolCall("pid", {})]
+        assert box.call_now(asked)[0].text == str(os.getpid())
+        if os.fork() == 0:
+            right = box.call_now(asked)[0].text == str(os.getpid())
+            box.close()
+            os._exit(0 if right else 1)
+        assert os.wait()[1] == 0
+        box.close()
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+def test_a_tool_that_closes_its_own_box() -> None:
+    async def shut() -> str:
+        box.close()
+        return "shut"
+
+    box = Toolbox([shut, add])
+    assert "closed" in now(box, "shut").text
+    assert "closed" in now(box, "add", a=1).text
+    assert "closed" in asyncio.run(box.call(ToolCall("add", {"a": 1}))).text
+
+
+def test_a_box_that_is_closed_while_a_thread_waits() -> None:
+    begun = threading.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    with ThreadPoolExecutor(1) as pool, box_of(hang) as box:
+        waiting = pool.submit(now, box, "hang")
+        assert begun.wait(20)
+        box.close()
+        assert "closed" in waiting.result(20).text

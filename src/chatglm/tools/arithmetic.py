@@ -20,7 +20,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "log": math.log, "log2": math.log2, "log10": math.log10, "lg": math.log10, "sin": math.sin, "cos": math.cos,
     "tan": math.tan, "asin": math.asin, "acos": math.acos, "atan": math.atan, "floor": math.floor, "ceil": math.ceil,
 }  # fmt: skip
-_SIGNS = str.maketrans({"×": "*", "·": "*", "∙": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "。": "."})
+_TIMES = re.compile(r"(?<![\w.])0[xX][0-9a-fA-F]+|(?<=[\d)])\s*[xX]\s*(?=[\d(.-])")  # 0x10 is a number; 3x4 is not
+_SIGNS = str.maketrans(
+    {"×": "*", "·": "*", "∙": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "。": ".", "加": "+", "减": "-"}
+)
 
 
 def calculate(expression: str) -> int | float:
@@ -35,9 +38,10 @@ def calculate(expression: str) -> int | float:
     if len(expression) > _LONGEST:
         raise ValueError(f"an expression has at most {_LONGEST} characters")
     plain = unicodedata.normalize("NFKC", expression).translate(_SIGNS).replace("^", "**")
+    plain = re.sub("乘以|乘", "*", re.sub("除以", "/", plain))
     plain = re.sub(r"\s*=\s*\??\s*$", "", plain).strip()
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
-    plain = re.sub(r"(?<=[\d)])\s*[xX]\s*(?=[\d(.-])", "*", plain)
+    plain = _TIMES.sub(lambda found: found[0] if found[0].startswith("0") else "*", plain)
     plain = re.sub(r"(?<=[\d)])\s*%(?=\s*(?:$|[)*/+]))", "/100", plain)
     try:
         value = _value(ast.parse(plain, mode="eval").body)

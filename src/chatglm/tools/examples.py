@@ -95,7 +95,8 @@ def get_time(city_name: Annotated[str, "城市"]) -> Any:
     try:
         there = zoneinfo.ZoneInfo(zone)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        return _error("not found")
+        # Windows has no time zones of its own.
+        return _error("pip install tzdata" if zone in _ZONE_OF.values() else "not found")
     now = datetime.datetime.now(there)
     return Outcome(json.dumps({"time": f"{now:%H:%M}"}), f"{now:%Y-%m-%d %H:%M} ({zone})")
 

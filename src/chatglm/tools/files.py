@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import importlib
 import importlib.machinery
 import importlib.util
 import inspect
@@ -22,7 +23,6 @@ from typing import Any
 
 from chatglm.errors import ToolError
 from chatglm.tools import registry
-from chatglm.tools.documents import read_bytes, read_document
 from chatglm.tools.examples import example_tools
 from chatglm.tools.functions import Function
 from chatglm.tools.tool import Tool
@@ -82,6 +82,8 @@ def open_source(source: str | Path) -> Opened:
 
 
 def _document(path: Path) -> Opened:
+    from chatglm.tools.documents import read_document
+
     keys = set(read_document(path))
     if keys & {"openapi", "swagger", "document"}:
         return _service(path)
@@ -104,6 +106,8 @@ def _service(source: str | Path) -> Opened:
 
 
 def _python(path: Path) -> Opened:
+    from chatglm.tools.documents import read_bytes  # takes a reader of YAML with it
+
     source = read_bytes(path, _LARGEST_SOURCE)
     module = _execute(path, source)
     found = registry.registered_in(module.__name__)
@@ -200,6 +204,7 @@ def _surroundings(folder: Path) -> Iterator[None]:
     """What a file finds while it is executed: modules beside it; the demo's registry, unless there is one."""
     beside = str(folder)
     sys.path.insert(0, beside)
+    importlib.invalidate_caches()  # a module beside it may be new
     stand_in = types.ModuleType("tool_registry", "Stands for that of ChatGLM3's demo.")
     for part in (registry.register_tool, registry.get_tools, registry.dispatch_tool):
         setattr(stand_in, part.__name__, part)

@@ -43,7 +43,7 @@ class _Parameter:
     type: Any
     described: str
     required: bool
-    default: Any
+    default: Callable[[], Any] | None  # makes the value, where the function itself has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ class Function:
             raise InputError(_problems(error, arguments)) from None
         except RecursionError:
             raise InputError("nested too deeply") from None
-        absent = {one.name: one.default for one in self._parameters if one.default is not inspect.Parameter.empty}
+        absent = {one.name: one.default() for one in self._parameters if one.default and one.name not in values}
         return {**absent, **values}
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
@@ -249,15 +249,14 @@ def _hints(name: str, plain: Any) -> dict[str, Any]:
 def _parameter(parameter: inspect.Parameter, hint: Any, told: str) -> _Parameter:
     from pydantic.fields import FieldInfo
 
-    empty = inspect.Parameter.empty
-    default, required = parameter.default, parameter.default is empty
+    given = parameter.default
+    required = given is inspect.Parameter.empty
+    default: Callable[[], Any] | None = None
     extras: list[Any] = []
-    if isinstance(default, FieldInfo):  # def f(x: int = Field(3, le=5))
-        extras.append(default)
-        default = empty if default.is_required() else default.get_default(call_default_factory=True)
-        required = default is empty
-    elif default is not empty:
-        default = empty  # the function has it
+    if isinstance(given, FieldInfo):  # def f(x: int = Field(3, le=5))
+        extras.append(given)
+        required = given.is_required()
+        default = None if required else functools.partial(given.get_default, call_default_factory=True)
     if typing.get_origin(hint) is Annotated:
         hint, *others = typing.get_args(hint)
         for extra in others:
@@ -265,8 +264,8 @@ def _parameter(parameter: inspect.Parameter, hint: Any, told: str) -> _Parameter
                 told = extra
             elif isinstance(extra, bool):  # the official decorator's third item
                 required = extra
-                if not required and parameter.default is empty:
-                    default = None
+                if not required and given is inspect.Parameter.empty:
+                    default = _nothing
             else:
                 extras.append(extra)
     for extra in extras:
@@ -274,6 +273,10 @@ def _parameter(parameter: inspect.Parameter, hint: Any, told: str) -> _Parameter
             told = told or extra.description or ""
         hint = Annotated[hint, extra]
     return _Parameter(parameter.name, hint, told, required, default)
+
+
+def _nothing() -> None:
+    """What a function gets whose author says that a parameter need not be given, but not what it is then."""
 
 
 def _python_name(hint: Any) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -84,12 +85,14 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._process = 0
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         """The coroutine's result; what interrupts the waiting cancels it.
 
         Raises:
             RuntimeError: called from a coroutine of this very loop, which would wait for itself.
+            concurrent.futures.CancelledError: it was closed meanwhile.
             TimeoutError: it takes longer than `seconds`.
         """
         if threading.current_thread() is self._thread:
@@ -108,9 +111,9 @@ class LoopThread:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+            if self._loop is None or self._process != os.getpid():  # threads do not live on in a fork
+                self._loop, self._process = asyncio.new_event_loop(), os.getpid()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
             return self._loop
 
@@ -118,7 +121,7 @@ class LoopThread:
         """End the thread; what still runs in it is cancelled."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is None or thread is None:
+        if loop is None or thread is None or self._process != os.getpid():
             return
 
         async def end() -> None:
@@ -129,6 +132,12 @@ class LoopThread:
             loop.stop()
 
         asyncio.run_coroutine_threadsafe(end(), loop)
-        thread.join(timeout=5)
-        if not thread.is_alive():
-            loop.close()
+        if thread is not threading.current_thread():  # else a coroutine in it closes it: it ends behind that
+            thread.join(timeout=5)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

@@ -12,6 +12,7 @@ runs in the caller's event loop and must not block it.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -41,6 +42,9 @@ _MOST_CALLS = 32
 """Of one turn."""
 _GRACE = 1.0
 """Seconds that a coroutine has to end once it is cancelled."""
+
+
+_CLOSED = "The tools have been closed."
 
 
 class _Shared:
@@ -201,7 +205,10 @@ class Toolbox:
 
     def call_now(self, asked: Sequence[ToolCall], permit: Permit | None = None) -> list[Outcome]:
         """`call_all` for callers without an event loop: it runs in a loop of the box, in a thread."""
-        return self._shared.loop.run(self.call_all(asked, permit))
+        if not self._shared.closed:
+            with contextlib.suppress(concurrent.futures.CancelledError):  # it was closed meanwhile
+                return self._shared.loop.run(self.call_all(asked, permit))
+        return [failed(_CLOSED) for _ in asked]
 
     async def _ready(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
         """The tool and checked arguments of a call that may be carried out; or why it may not."""
@@ -212,7 +219,7 @@ class Toolbox:
 
     async def _permitted(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
         if self._shared.closed:
-            return failed("The tools have been closed.")
+            return failed(_CLOSED)
         tool = self.tool(asked.name)
         if tool is None:
             return failed(self._unknown(asked.name))
