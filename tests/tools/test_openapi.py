@@ -265,7 +265,7 @@ def test_a_service_that_does_not_speak_http(said: bytes) -> None:
 
 
 def test_the_owners_secrets_are_sent_and_never_shown(
-    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SHOP_TOKEN", "t0psecret")
     (tmp_path / "shop.json").write_text(json.dumps(app.openapi()))
@@ -283,9 +283,13 @@ def test_the_owners_secrets_are_sent_and_never_shown(
     assert "t0psecret" not in str([tool.spec for tool in tools])
     assert tools[1].spec.flat()["parameters"]["properties"] == {}  # `q` is the owner's
     assert "x_trace" not in tools[0].spec.flat()["parameters"]["properties"]
-    got = answer(tools, "echo")
+    with caplog.at_level("DEBUG"):
+        got = answer(tools, "echo")
+    assert "/echo" in caplog.text
+    assert "t0psecret" not in caplog.text
     assert got["headers"]["authorization"] == "Bearer ***"  # sent, and hidden where it comes back
     assert got["query"] == "key=***&q=fixed"
+    assert answer(tools, "get_item", item_id="a", words=["b"])["words"] == ["b"]
     assert "t0psecret" not in call(tools, "bad", kind="fail").text
     tools.close()
     closed = call(tools, "echo")

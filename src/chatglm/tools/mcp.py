@@ -61,7 +61,8 @@ _MOST_UNASKED = 2_000  # messages between two calls
 _MOST_PAGES = 50
 _MOST_LATE = 3  # calls one after the other that a server leaves without a word; then it is started again
 _WAITS = (0.5, 60.0)  # seconds before a server that ended is started again: at first, and at most
-_KEPT = {"PATH", "HOME"}
+_KEPT = {"PATH", "HOME"} if os.name == "posix" else {"PATH", "PATHEXT", "SYSTEMROOT", "TEMP", "USERPROFILE", "APPDATA"}
+_GRACE = 1.0  # seconds that a server has to end by itself; then again, once it is asked to
 _FIELDS = {"command", "args", "env", "cwd", "url", "headers", "seconds", "type", "disabled"}
 # Ends the server with this process, whatever becomes of it; the thread that has started it lives as long.
 _LAUNCH = """
@@ -142,7 +143,7 @@ class MCPServers:
                 try:
                     spec = _spec(told, server.name, taken)
                 except ToolError as error:
-                    self.left_out[f"{server.name}.{told.name:.100}"] = str(error)
+                    self.left_out[f"{server.name}.{plain_text(told.name, 100)}"] = str(error)
                     log.warning("%s: %s", where, error)
                     continue
                 taken.add(spec.name)
@@ -159,7 +160,9 @@ class MCPServers:
         if self._closed:
             return
         self._closed = True
-        with suppress(TimeoutError, RuntimeError):
+        for server in self._servers:
+            server.ended = True
+        with suppress(Exception):  # it hangs, or the loop has ended
             self._thread.run(self._end(), 15)
         self._thread.close()
 
@@ -634,16 +637,18 @@ class _Server:
         try:
             async for line, whole in _lines(process.stdout):
                 self._count()
+                message: Any = None
                 if whole:
                     try:
-                        message: Any = SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
-                    except ValueError as error:
-                        message = error
-                else:  # its call is told; others go on
-                    head = re.search(rb'"id"\s*:\s*([0-9]{1,15})\b', line)
+                        message = SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+                    except ValueError:
+                        words = "its answer is not JSON-RPC"
+                else:
+                    words = f"its answer is larger than {MOST_MESSAGE:,} bytes"
+                if message is None:  # the call that it may belong to fails; others go on
+                    head = re.search(rb'"id"\s*:\s*([0-9]{1,15})\b', line[:512])
                     if head is None:
                         continue
-                    words = f"its answer is larger than {MOST_MESSAGE:,} bytes"
                     fault = ErrorData(code=INTERNAL_ERROR, message=words)
                     message = SessionMessage(JSONRPCError(jsonrpc="2.0", id=int(head[1]), error=fault))
                 await into.send(message)
@@ -703,19 +708,26 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         with suppress(OSError):
             process.stdin.close()
-    for number in (None, signal.SIGTERM, signal.SIGKILL):
-        if number is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, number)
+    for hard in (None, False, True):
+        if hard is not None:
+            _tell_to_end(process, hard)
         with suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(process.wait(), 1)
-            if number is not None:
-                break
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.wait_for(process.wait(), _GRACE)
+            break
+    _tell_to_end(process, hard=True)  # what it has started
     transport = getattr(process, "_transport", None)  # asyncio waits for pipes that a grandchild may hold open
     if transport is not None:
         transport.close()
+
+
+def _tell_to_end(process: asyncio.subprocess.Process, hard: bool) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":  # it leads a group of its own
+            os.killpg(process.pid, signal.SIGKILL if hard else signal.SIGTERM)
+        elif hard:
+            process.kill()
+        else:
+            process.terminate()
 
 
 def _bounded_transport() -> httpx2.AsyncBaseTransport:

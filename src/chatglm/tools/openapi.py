@@ -288,6 +288,9 @@ def _operations(
     if not isinstance(paths, Mapping):
         raise ToolError(f"{where}: has no `paths`")
     wanted = None if only is None else set(map(str, only))
+    count = sum(method in item for item in paths.values() if isinstance(item, Mapping) for method in _METHODS)
+    if count > (MOST_TOOLS if wanted is None else 100 * MOST_TOOLS):  # before they are read
+        raise ToolError(f"{where}: {count:,} operations; choose at most {MOST_TOOLS} with `only`")
     found: list[Operation] = []
     names: set[str] = set()
     left_out: dict[str, str] = {}
@@ -314,8 +317,6 @@ def _operations(
                     raise
                 left_out[address] = str(error).removeprefix(f"{where}: {address}: ")
                 continue
-            if len(found) > 50 * MOST_TOOLS:
-                raise ToolError(f"{where}: more than {50 * MOST_TOOLS:,} operations")
             names.add(name)
             found.append(Operation(spec, shape, service))
     if wanted:
@@ -510,9 +511,7 @@ class Operation:
             path = path.replace(f"{{{name}}}", _segment(name, value))
         if any(segment in (".", "..") for segment in path.split("/")):
             raise ToolError("a path may not go to `.` or `..`")
-        query = [*self._service.query.items()]
-        for name, value, place in parts.get("query", ()):
-            query += _pairs(name, value, place)
+        query = [pair for name, value, place in parts.get("query", ()) for pair in _pairs(name, value, place)]
         headers = {name: _header(name, value) for name, value, _ in parts.get("header", ())}
         cookies = [f"{name}={quote(_scalar(value, name), safe='')}" for name, value, _ in parts.get("cookie", ())]
         if cookies and not any(name.lower() == "cookie" for name in self._service.headers):
@@ -642,7 +641,7 @@ class _Service:
             httpx = _httpx()
             limits = httpx.Limits(max_connections=20, max_keepalive_connections=5, keepalive_expiry=30)
             self._client = httpx.AsyncClient(
-                transport=_transport(self._private, limits),
+                transport=_transport(self._private, _written([*self.query.items()]), limits),
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # one user's are not another's
                 timeout=self.seconds,
                 follow_redirects=False,
@@ -715,9 +714,9 @@ def _is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def _transport(private: bool, limits: httpx.Limits) -> httpx.AsyncBaseTransport:
+def _transport(private: bool, query: str, limits: httpx.Limits) -> httpx.AsyncBaseTransport:
     """Resolves a name itself and connects to the address that it has checked, so that a name cannot lead elsewhere
-    the second time it is asked for."""
+    the second time it is asked for. Adds the owner's query here, behind httpx's log, which has addresses in it."""
     http = _httpx()
 
     class Transport(http.AsyncHTTPTransport):  # type: ignore[misc, name-defined]
@@ -739,8 +738,9 @@ def _transport(private: bool, limits: httpx.Limits) -> httpx.AsyncBaseTransport:
                 raise ToolError(f"{host} leads to {hidden[0]}, {private_words}")
             request.extensions = {**request.extensions, "sni_hostname": host}
             address, last = request.url, found[:4][-1]
+            whole = "&".join(part for part in (query, address.query.decode()) if part)
             for one in found[:4]:
-                request.url = address.copy_with(host=one)
+                request.url = address.copy_with(host=one, query=whole.encode() or None)
                 try:
                     return await super().handle_async_request(request)
                 except (http.ConnectError, http.ConnectTimeout):
