@@ -36,6 +36,7 @@ _LONGEST_PLAIN = 1 << 17
 _MOST_VALUES = 10_000
 """Of a call."""
 _NAMES = {"true": True, "false": False, "null": None}
+_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 
 
 def fenced(text: str) -> str | None:
@@ -112,6 +113,7 @@ _STRING_OR_COMMENT = re.compile(
 )
 _PREFIXED = re.compile(r"(?<!\w)[rRuU](?='')")
 _NUMBER = re.compile(r"(?<![\w.])(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?")
+_WORD_OF_CODE = re.compile(rf"\b(?:{'|'.join(word for word in keyword.kwlist if word not in _CONSTANTS)})\b")
 _CHAINED = re.compile(r"[^\w\s()\[\]{},:=+*.'-]|[\w'\])}]\s*[(\[+*.-]|\w'")
 
 
@@ -123,7 +125,8 @@ def _without_strings(code: str) -> str | None:
 
 
 def _is_chained(plain: str) -> bool:
-    """Whether operators, attributes, calls or indices follow an operand, as nowhere in a call with literals.
+    """Whether operators, attributes, calls or indices follow an operand, or `lambda`, `not` and their like stand there,
+    as nowhere in a call with literals.
 
     `a.a.a…` and `1+1+1…` make a tree as deep as the text is long, on which `ast.parse` of Python 3.10 overflows the
     stack and ends the process. So does the inside of an f-string.
@@ -132,7 +135,7 @@ def _is_chained(plain: str) -> bool:
         plain: as `_without_strings` gives it.
     """
     plain = re.sub(r"tool_call\s*\(", "(", plain, count=1)
-    return _CHAINED.search(_NUMBER.sub("0", plain)) is not None
+    return (_CHAINED.search(_NUMBER.sub("0", plain)) or _WORD_OF_CODE.search(plain)) is not None
 
 
 def _literal(node: ast.expr) -> Any:
@@ -383,7 +386,6 @@ class ArgumentStream:
 _DEEPEST = 64
 _LONGEST_NUMBER = 400
 _CLOSING = {"(": ")", "*": "}", "{": "}", "[": "]"}
-_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _CALL = re.compile(r"(?:```(?:python|py)?[ \t]*\n\s*)?tool_call\(")
 _BRACE = re.compile(r"\{")
 _SPLAT = re.compile(r"\*\*\s*\{")
