@@ -405,7 +405,8 @@ def test_results_of_the_interpreter(formats, text: str, shown: str) -> None:
     observed = [three.text([*dialogue, *these], (), False) for these in (answers, without_ids)]
     assert observed[0].endswith(f"<|observation|> \n plain<|observation|> \n {shown}")
     assert observed[1].endswith(f"<|observation|> \n {shown}<|observation|> \n plain")
-    assert four.result(text) == text
+    told = four.text([*dialogue, *answers], (), False)
+    assert told.endswith("<|observation|>\nplain<|observation|>\n" + (text or "\n"))
     official = Message.from_dict({"role": "assistant", "metadata": "interpreter", "content": "```python\n1\n```"})
     assert three.text([official, Message("observation", text)], (), False).rstrip().endswith(text)
 

@@ -17,13 +17,13 @@ import openai
 import pytest
 from recorded import RECORDED
 
-from chatglm.assistant import Assistant
-from chatglm.chat.messages import Message, ToolCall
+from chatglm.assistant import Assistant, RemoteAssistant
+from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.serving.access.key_sources import KeyFile
 from chatglm.serving.access.keys import Keyring
 from chatglm.tools.functions import Function
 from chatglm.tools.interpreter.pool import Kernels
-from chatglm.tools.tool import Consent
+from chatglm.tools.tool import Consent, Outcome
 from chatglm.tools.toolbox import Toolbox
 from kernels import need_sandbox
 from scripted import ScriptedEngine, Writer
@@ -269,6 +269,27 @@ def test_zhipu_v4(over: Any, write: Writer) -> None:
     assert (message["content"], message["server_tool_calls"][0]["output"]) == ("three", "3")
     refused = httpx.post(url, json={**body, "tools": [{"type": "code_interpreter"}]}, timeout=60)
     assert 'server_tools: ["interpreter"]' in refused.json()["error"]["message"]
+
+
+class Echo:
+    """Runs nothing."""
+
+    spec = ToolSpec({"type": "python"})
+    consent = Consent.NEVER
+
+    async def run(self, arguments: Any) -> Outcome:
+        return Outcome(f"<{arguments['code']}>")
+
+
+def test_a_remote_assistant_has_the_interpreter(over: Any, write: Writer) -> None:
+    """Its server's model is told as one of this process would be."""
+    client, engine = over(code_reply(write, "1"), write.say("one"))
+    with RemoteAssistant(str(client.base_url)) as remote:
+        new = remote.run("q", [Echo()])
+    assert [message.content for message in new] == ["", "<1>", "one"]
+    assert [asked.ids for asked in engine.asked] == [
+        write.form.prompt([Message("user", "q"), *new[:count]], [Echo.spec]) for count in (0, 2)
+    ]
 
 
 # The demo model, with the built-in tools and the interpreter

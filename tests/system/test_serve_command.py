@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -14,14 +15,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from chatglm.cli import main
+from chatglm.cli.server_tools import open_tools
+from chatglm.errors import InputError, SandboxError
 from chatglm.loading import demo_folder
 from chatglm.serving import connections
 from chatglm.serving.app import DIALECTS as ALL_DIALECTS
+from chatglm.tools.interpreter.sandbox import Protection
+from kernels import need_sandbox
 from tiny_encoders import make_sentence
 
 DIALECTS = [dialect for dialect in ALL_DIALECTS if dialect.kind == "chat"]
@@ -195,6 +201,78 @@ def test_what_is_shown_when_ready_works(key: bool, tmp_path: Path) -> None:
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             assert "演示模型" in re.sub("\n(data:|id:.*|event:.*)?", "", done.stdout), command
             assert ("$CHATGLM_API_KEY" in command) == key
+
+
+def test_tools_of_the_server_and_their_end(tmp_path: Path) -> None:
+    """A tool and code are run for who asks; a server that ends leaves no kernel."""
+    need_sandbox()
+    tool = 'def double(number: int) -> int:\n    """Doubles."""\n    return 2 * number\n'
+    (tmp_path / "own.py").write_text(tool)
+    given = ["--tools", "calculator", "--tools", str(tmp_path / "own.py"), "--interpreter", "--drain", "0"]
+    with serve("--name", "chatglm3-6b", *given, HOME=str(tmp_path)) as (process, url):
+        assert process.stderr is not None
+        shown = "".join(iter(lambda: process.stderr.readline(), "\n")) + process.stderr.readline()
+        assert "server_tools: calculator, double, interpreter" in shown
+        for question, tool, answer in (
+            ("计算128*46", "calculator", "128*46=5888。"),
+            ("计算1到100的和", "interpreter", "结果是5050。"),
+        ):
+            body = {"messages": [{"role": "user", "content": question}], "server_tools": [tool], "temperature": 0}
+            found = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+            assert found["choices"][0]["message"]["content"] == answer
+        tools = [{"type": "code_interpreter", "container": {"type": "auto"}}]
+        httpx.post(f"{url}/v1/responses", json={"input": "计算1到100的和", "tools": tools}, timeout=120)
+        assert httpx.get(f"{url}/health").json()["kernels"] == 1
+        inside = [*descendants(process.pid)]
+        assert inside
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in inside)
+
+
+def descendants(parent: int) -> Iterator[int]:
+    for each in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, each.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+@pytest.mark.parametrize(
+    ("tier", "wanted", "host", "words"),
+    [
+        ("none", "auto", "127.0.0.1", "cannot be confined on this machine .*landlock: too old"),
+        ("none", "confined", "127.0.0.1", "cannot be confined"),
+        ("confined", "full", "127.0.0.1", "--interpreter full: this machine's sandbox has no namespaces"),
+        ("confined", "auto", "0.0.0.0", "others reach the server; add --interpreter confined"),
+        ("confined", "auto", "127.0.0.1", ""),
+        ("confined", "confined", "0.0.0.0", ""),
+        ("full", "auto", "0.0.0.0", ""),
+    ],
+)
+def test_the_sandbox_must_be_enough(
+    tier: Any, wanted: str, host: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Protection(tier, {"namespaces": "none", "landlock": "too old"})
+    monkeypatch.setattr("chatglm.tools.interpreter.sandbox.protection", lambda: found)
+    arguments = argparse.Namespace(tools=[], tools_without_asking=False, interpreter=wanted)
+    with socket.create_server((host, 0)) as listening:
+        if words:
+            with pytest.raises(SandboxError, match=words), open_tools(arguments, [listening]):
+                pass
+        else:
+            with open_tools(arguments, [listening]) as (box, kernels):
+                assert box is None
+                assert kernels is not None
+
+
+@pytest.mark.parametrize(
+    ("tools", "without_asking", "words"),
+    [(["/nowhere.py"], False, "/nowhere.py"), ([], True, "--tools-without-asking: there are no tools")],
+)
+def test_tools_that_cannot_be_opened(tools: list[str], without_asking: bool, words: str) -> None:
+    arguments = argparse.Namespace(tools=tools, tools_without_asking=without_asking, interpreter="off")
+    with pytest.raises(InputError, match=words), open_tools(arguments, []):
+        pass
 
 
 def test_models_of_a_file(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from chatglm.assistant.base import (
     TokenLogprob,
     Usage,
 )
-from chatglm.chat.messages import Message
+from chatglm.chat.messages import INTERPRETER, Message, ToolSpec
 from chatglm.chat.personas import staged
 from chatglm.errors import (
     ChatGLMError,
@@ -75,7 +75,7 @@ class Question:
             choice: Any = ask.tool_choice
             if choice not in ("auto", "none", "required"):
                 choice = {"type": "function", "function": {"name": choice}}
-            body |= {"tools": [tool.wrapped() for tool in ask.tools], "tool_choice": choice}
+            body |= {"tools": [_function(tool) for tool in ask.tools], "tool_choice": choice}
             body |= {} if ask.parallel_calls else {"parallel_tool_calls": False}
         if ask.response_format is not None:
             body["response_format"] = ask.response_format
@@ -188,6 +188,21 @@ def _common(params: SamplingParams, adapter: str | None) -> dict[str, Any]:
         given["logit_bias"] = {str(token): bias for token, bias in given["logit_bias"].items()}
     body = {_NAMES.get(name, name): value for name, value in given.items()}
     return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+
+_INTERPRETER = {
+    "type": "function",
+    "function": {
+        "name": INTERPRETER,
+        "description": "Runs Python code and returns what it prints. Variables are kept; there is no internet.",
+        "parameters": {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]},
+    },
+}
+"""The code interpreter, for endpoints that know functions only. `chatglm serve` knows what is meant."""
+
+
+def _function(tool: ToolSpec) -> Mapping[str, Any]:
+    return _INTERPRETER if tool.builtin == "python" else tool.wrapped()
 
 
 def _without_extras(message: Message) -> dict[str, Any]:

@@ -829,7 +829,7 @@ class _GLM4Format(_RolesFormat):
     }
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        offered, messages = ToolSpec.list_from(tools), self._staged(messages)
+        offered, messages = ToolSpec.list_from(tools), self._with_results(self._staged(messages))
         if offered:
             yield Message("system"), "system", "", self._tool_block(offered)
         for number, message in enumerate(messages):
@@ -850,6 +850,9 @@ class _GLM4Format(_RolesFormat):
                 schema = json.dumps(tool.flat(), indent=4, ensure_ascii=False)
                 block += f"\n## {tool.flat()['name']}\n\n{schema}{self.CALLING}"
         return block
+
+    def result(self, text: str) -> str:
+        return text or "\n"  # one without a text would be left out
 
     def _write_call(self, call: ToolCall) -> tuple[str, str]:
         code = call.arguments.get("code")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from chatglm.chat.messages import INTERPRETER
 from chatglm.serving.dialect import Strict
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import TOOL
@@ -86,13 +87,20 @@ class _FlatTool(Function):
     type: Literal["function"] | None = None
 
 
+def run_here(kind: Any) -> str:
+    """For tools of others' servers: what there is here, for the end of a refusal."""
+    if str(kind).startswith(("code_", "python")):
+        return f"; to have code run on the server, ask for it with `server_tools: [{INTERPRETER!r}]`"
+    return "; tools of the server are asked for by name, with `server_tools`"
+
+
 def tool_of(value: Any) -> Any:
     """The form of a tool; for `OneOf`."""
     if not isinstance(value, dict):
         raise wrong("must be an object with `type` and `function`")
     kind = value.get("type")
     if kind not in (None, "function"):
-        raise wrong(f"tools of type {kind!r:.40} are not supported; supported: function")
+        raise wrong(f"tools of type {kind!r:.40} are not supported; supported: function{run_here(kind)}")
     return _FunctionTool if "function" in value or "name" not in value else _FlatTool
 
 
@@ -126,6 +134,10 @@ def tools_of(given: Any) -> list[Any] | dict[str, Any]:
 
 
 def _plain(tool: _FunctionTool | _FlatTool) -> dict[str, Any]:
+    inner = tool if isinstance(tool, _FlatTool) else tool.function
+    properties = (inner.parameters or {}).get("properties")
+    if inner.name == INTERPRETER and isinstance(properties, dict) and properties.keys() == {"code"}:
+        return {"type": "python"}  # the code interpreter that models know, run by the client
     if isinstance(tool, _FlatTool):
         return tool.model_dump(exclude_none=True, exclude={"type"})
     function = tool.function.model_dump(exclude_none=True)

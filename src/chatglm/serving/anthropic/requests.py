@@ -132,7 +132,10 @@ def _tool(value: Any) -> Any:
         raise wrong("must be an object with `name` and `input_schema`")
     kind = value.get("type")
     if kind not in (None, "custom"):
-        raise wrong(f"tools of type {kind!r:.60} are not supported; supported: tools of your own, with `input_schema`")
+        raise wrong(
+            f"tools of type {kind!r:.60} are not supported; supported: tools of your own, with `input_schema`. "
+            "Tools that run on this server are for OpenAI's interfaces (`server_tools` of /v1/chat/completions)"
+        )
     return _Tool
 
 

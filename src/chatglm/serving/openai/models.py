@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -31,11 +32,11 @@ _PERMISSION: dict[str, Any] = {
 """Older clients read it; what it says is the same for all models."""
 
 
-def add_models(routes: APIRouter, service: Service, unknown: dict[str, Any]) -> None:
+def add_models(routes: APIRouter, service: Service, unknown: Mapping[int | str, dict[str, Any]]) -> None:
     """Add `GET /models` and `GET /models/{name}`.
 
     Args:
-        unknown: how the dialect answers for a model that there is not, for the OpenAPI document.
+        unknown: how the dialect answers for a model that there is not, by status, for the OpenAPI document.
     """
     started = int(time.time())
 
@@ -58,7 +59,7 @@ def add_models(routes: APIRouter, service: Service, unknown: dict[str, Any]) -> 
         offers = service.offered(caller_of(request), *_KINDS).values()
         return {"object": "list", "data": [listed(offer) for offer in offers]}
 
-    @routes.get("/models/{name:path}", response_model=ModelResponse, responses={404: unknown})
+    @routes.get("/models/{name:path}", response_model=ModelResponse, responses=dict(unknown))
     async def model(name: str, request: Request) -> dict[str, Any]:
         """One of them."""
         return listed(service.offer(name, caller_of(request), *_KINDS))

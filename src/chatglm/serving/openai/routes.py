@@ -92,7 +92,7 @@ def _router(service: Service) -> APIRouter:
 
     add_routes(routes, service, _REFUSALS)
 
-    add_models(routes, service, _REFUSALS[404])
+    add_models(routes, service, {404: _REFUSALS[404]})
 
     add_batches(routes, service)
 

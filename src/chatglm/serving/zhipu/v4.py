@@ -104,7 +104,7 @@ def _router(service: Service) -> APIRouter:
             }
         )
 
-    add_models(routes, service, _REFUSALS[400])
+    add_models(routes, service, {400: _REFUSALS[400]})
 
     refused = refusals(ZhipuRefusal)
     add_files(routes, service, refused)

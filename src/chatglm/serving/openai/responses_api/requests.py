@@ -221,6 +221,7 @@ class ResponsesRequest(CountRequest, Sampling):
     include: list[_Include] | None = None
     metadata: dict[str, str] | None = Field(None, max_length=16)
     store: bool | None = Field(None, description="whether the response is kept for later requests; default: true")
+    max_tool_calls: int | None = Field(None, ge=1, description="no effect but where the server's tools are asked for")
     background: Annotated[bool | None, BeforeValidator(_no_background)] = Field(
         None, json_schema_extra={"enum": [False, None]}
     )
@@ -230,6 +231,10 @@ class ResponsesRequest(CountRequest, Sampling):
             raise InputError("input: required")
         if self.stream_options is not None and not self.stream:
             note_ignored("stream_options")
+        if self.max_tool_calls is not None:
+            if self.run_here():
+                raise InputError("max_tool_calls: not supported where the server runs tools; leave it out")
+            note_ignored("max_tool_calls")
         values = self.sampling()
         if self.max_output_tokens is not None:
             values["max_new_tokens"] = self.max_output_tokens
