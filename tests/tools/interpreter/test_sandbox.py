@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import NOBODY, Host, need, prepared
+from hosts import CONTAINER, NOBODY, Host, need, prepared
 
 from chatglm.errors import SandboxError
 from chatglm.tools.interpreter.limits import Limits
@@ -56,6 +57,18 @@ def test_nothing_is_got_and_nothing_is_left(host: Host, tier: str) -> None:
         assert found["after"] == "42", (name, found["after"])
     assert report["left"] == []
     assert report["next"] == "None None\n"
+
+
+@pytest.mark.parametrize("tier", ["full", "confined"])
+def test_root_that_may_not_mount_has_a_sandbox_too(host: Host, tier: str) -> None:
+    needed(tier)
+    need({}, CONTAINER)
+    report = host.attempt(CONTAINER, {"tier": tier, "names": ["00", "02", "06", "15", "16", "20", "21", "31"]})
+    for name, found in report["attempts"].items():
+        assert all(line.startswith("no:") for line in found["lines"]), (name, found["lines"])
+        assert not found["arrived"], name
+        assert found["after"] == "42", (name, found["after"])
+    assert report["left"] == []
 
 
 @pytest.mark.parametrize("tier", ["full", "full-nobody", "confined", "confined-abi3"])
@@ -132,6 +145,94 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
         start(tmp_path / "nowhere", Limits(), tier="confined")
     assert set(os.listdir("/proc/self/fd")) == before
     assert os.listdir(tmp_path) == []
+
+
+ORDINARY = """
+import asyncio, getpass, glob, json, locale, mmap, multiprocessing, os, platform, shutil, signal, sqlite3
+import subprocess, sys, tarfile, tempfile, threading, time, uuid, zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+def works(what, f):
+    try:
+        f()
+    except BaseException as e:
+        print(f"{what}: {type(e).__name__} {e}")
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert not done.returncode and not done.stderr, done
+    return done.stdout
+
+with open("a.txt", "w") as f:
+    f.write("hello")
+os.makedirs("d/e")
+works("copy", lambda: shutil.copy("a.txt", "b.txt"))
+works("copy2", lambda: shutil.copy2("a.txt", "c.txt"))
+works("copytree", lambda: shutil.copytree("d", "g"))
+works("move", lambda: shutil.move("c.txt", "d/c.txt"))
+works("rmtree", lambda: shutil.rmtree("g"))
+works("absolute path", lambda: open(os.path.abspath("a.txt")).read())
+def packed():
+    with tarfile.open("t.tar.gz", "w:gz") as t:
+        t.add("d")
+    with tarfile.open("t.tar.gz") as t:
+        t.extractall("out")
+    with zipfile.ZipFile("z.zip", "w") as t:
+        t.write("a.txt")
+    with zipfile.ZipFile("z.zip") as t:
+        t.extractall("out2")
+works("archives", packed)
+works("sqlite", lambda: sqlite3.connect("x.db").execute("create table t(a)"))
+works("temporary file", lambda: tempfile.NamedTemporaryFile().write(b"x"))
+works("temporary folder", lambda: tempfile.TemporaryDirectory().cleanup())
+works("pipeline", lambda: run("sh", "-c", "ls | sort | sed s/a/b/ | awk '{print $1}' | xargs echo"))
+works("python", lambda: run(sys.executable, "-c", "print(1)"))
+works("tools", lambda: (run("ls", "-la"), run("cp", "-r", "d", "h"), run("date"), run("tar", "tzf", "t.tar.gz")))
+def child():
+    made = subprocess.Popen(["sleep", "9"])
+    made.kill()
+    made.wait()
+works("kill a child", child)
+async def spoken():
+    made = await asyncio.create_subprocess_exec("echo", "x", stdout=asyncio.subprocess.PIPE)
+    assert (await made.communicate())[0] == b"x\\n"
+works("asyncio", lambda: asyncio.run(spoken()))
+works("threads", lambda: list(ThreadPoolExecutor(4).map(len, ["a", "bb"])))
+def pool():
+    with multiprocessing.get_context("fork").Pool(2) as workers:
+        assert workers.map(len, ["a", "bb"]) == [1, 2]
+works("processes", pool)
+works("signals", lambda: (signal.alarm(0), os.kill(os.getpid(), 0)))
+works("user", lambda: (getpass.getuser(), os.path.expanduser("~"), locale.setlocale(locale.LC_ALL, "")))
+works("machine", lambda: (os.cpu_count(), platform.platform(), time.strftime("%Z"), shutil.disk_usage(".")))
+works("others", lambda: (uuid.uuid1(), mmap.mmap(-1, 9), glob.glob("*")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("tier", "but"),
+    [
+        ("full", set()),
+        ("full-nobody", set()),
+        ("confined", {"processes"}),
+        ("confined-abi3", {"processes", "kill a child"}),
+    ],
+)
+def test_ordinary_code_works(host: Host, tmp_path: Path, tier: str, but: set[str]) -> None:
+    user, options = needed(tier)
+    code = """
+import json, sys
+from attempted import LIMITS, ask
+from attempts import Surroundings
+from chatglm.tools.interpreter.sandbox import start
+options = json.loads(sys.argv[1])
+with Surroundings() as around:
+    made = start(around.mine, LIMITS, tier=options["tier"], abi=options.get("abi"))
+    print(ask(made, sys.argv[2]))
+    made.end()
+"""
+    printed = host.python(user, ["-c", code, json.dumps(options), ORDINARY]).strip()
+    assert {line.partition(":")[0] for line in printed.splitlines()} == but, printed
 
 
 def is_alive(process: int) -> bool:

@@ -72,7 +72,8 @@ def _close_files(kept: set[int]) -> None:
     for number in sorted(kept):
         os.closerange(low, number)
         low = number + 1
-    os.closerange(low, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    os.closerange(low, most if 0 < most < 1 << 20 else 1 << 20)
 
 
 def _restrict(policy: dict[str, Any], beside: str) -> None:

@@ -364,6 +364,7 @@ class Kernels:
             return
         if self._given is None:
             self._home = Path(tempfile.mkdtemp(prefix="chatglm-"))
+            self._home.chmod(0o711)  # root's kernels, which are other users, pass through it
         else:
             self._given.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._home = self._given.absolute()

@@ -18,7 +18,7 @@ Not covered: faults of Linux itself; what can be measured of others' use of proc
 of /usr and of the Python that runs this, its packages among it; what the limits allow, and what is used above them in
 the 0.2 s between two looks; kernel memory that Linux books to no process; what the model says about what it has read.
 In tier `confined` also: whether a file or process exists, and a file's size and times, for whoever knows its name.
-There, changing modes and times of files does nothing.
+There, changing modes and times of files does nothing, and locks between processes (`multiprocessing`) cannot be made.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ SCRATCH = ".tmp"
 _HERE = Path(__file__).resolve().parent
 _INSIDE = "/mnt/data"  # the conversation's folder, as the code sees it
 _LANDLOCK = 3  # the version that is needed without namespaces: before it, any file could be cut to nothing
+_READ_ANYTHING, _MOUNT = 2, 21  # CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN
 _UIDS = range(200_000, 260_000)  # of kernels that root starts
 _MIB = 1 << 20
 _SHARED = 64 * _MIB  # /tmp and /dev/shm, each
@@ -316,19 +317,30 @@ def _start(
         status, status_inside = os.pipe()
         printed, printed_inside = os.pipe()
         os.set_blocking(printed, False)
-        for end in (status, status_inside, printed_inside):
-            stack.callback(os.close, end)
-        stack.callback(theirs.close)
+        stack.callback(os.close, status)
+        theirs_all = stack.enter_context(contextlib.ExitStack())  # the ends that we do not keep
+        theirs_all.callback(os.close, status_inside)
+        theirs_all.callback(os.close, printed_inside)
+        theirs_all.callback(theirs.close)
         failed = stack.enter_context(contextlib.ExitStack())  # what happens if it does not start
         failed.callback(os.close, printed)
         failed.callback(ours.close)
 
-        policy = _policy(tier, folder, limits, namespaces, without, abi, uid)
+        # Root of a container often may not mount. Then bubblewrap is another user from the start, as any user is.
+        user = uid if namespaces and not _is_capable(_MOUNT) else None
+        policy = _policy(tier, folder, limits, namespaces, without, abi, uid if user is None else None)
+        closed = _closed(folder, namespaces and user is None) if uid is not None else ""
+        policy["reads"] = bool(closed)
+        if closed and (user is not None or not _is_capable(_READ_ANYTHING)):
+            raise SandboxError(
+                f"root's kernels run as another user, who cannot pass {closed}: keep Python and conversations "
+                "(CHATGLM_HOME) in folders that others may read, or start this as an ordinary user"
+            )
         policy |= {"channel": theirs.fileno(), "status": status_inside, "trial": trial}
         environment = _environment(policy)
         command = [sys.executable, "-I", "-B", str(_HERE / "inside.py")]
         if namespaces:
-            command = [*_bubblewrap(folder, environment, uid, held, policy["reads"]), "--", *command]
+            command = [*_bubblewrap(folder, environment, policy["uid"], held, policy["reads"]), "--", *command]
         elif tier != "none":
             command = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py"), *command]
         if not namespaces:
@@ -347,10 +359,14 @@ def _start(
                     env={} if namespaces else environment,
                     cwd="/",
                     start_new_session=True,
+                    user=user,
+                    group=user,
+                    extra_groups=None if user is None else [],
                 )
             )
         except OSError as error:
             raise SandboxError(f"{command[0]} cannot be started: {error.strerror}") from error
+        theirs_all.close()
         made = Confined(process, ours, printed, tier, _folder=-1 if namespaces else os.dup(opened))
         failed.callback(made.end)
         assert process.stdin is not None
@@ -413,7 +429,6 @@ def _policy(
         "rlimits": rlimits,
         "nice": 10,
         "uid": uid,
-        "reads": uid is not None and not _open_to_all(folder, namespaces),
         # Who is not dumpable cannot be measured by a host of the same user: it would not see whose pages are shared.
         "dumpable": not namespaces and uid is None,
         "landlock": rules,
@@ -477,7 +492,7 @@ def _bubblewrap(folder: Path, environment: Mapping[str, str], uid: int | None, h
     else:
         kept = ("SETUID", "SETGID", *(("DAC_READ_SEARCH",) if reads else ()))
         command += [word for name in kept for word in ("--cap-add", f"CAP_{name}")]
-        command += ["--sync-fd", str(held)]  # open until all are gone
+    command += ["--sync-fd", str(held)] if held >= 0 else []  # open until all are gone
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
@@ -528,13 +543,20 @@ def _links() -> dict[str, str]:
     return found
 
 
-def _open_to_all(folder: Path, namespaces: bool) -> bool:
-    """Whether any user may read this Python, and reach it and the folder from the root if no namespace moves them."""
+def _closed(folder: Path, namespaces: bool) -> str:
+    """What of this Python, or on the way to it and the folder, others may not read; "": nothing. With namespaces there
+    is no way, only its end."""
     needed = [Path(path) for path in _python()]
-    if not all(path.stat().st_mode & 0o004 for path in needed):
-        return False
-    above = {parent for path in (*needed, folder) for parent in path.parents}
-    return namespaces or all(parent.stat().st_mode & 0o001 for parent in above)
+    above = {parent for path in (*needed, folder) for parent in path.parents} if not namespaces else set()
+    closed = [path for path in needed if not path.stat().st_mode & 0o004]
+    closed += [path for path in sorted(above) if not path.stat().st_mode & 0o001]
+    return str(closed[0]) if closed else ""
+
+
+def _is_capable(capability: int) -> bool:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    return bool(effective >> capability & 1)
 
 
 def _take_uid() -> tuple[int | None, int]:
