@@ -60,6 +60,7 @@ class Kernel:
         self._process: _Process | None = None
         self._turn = asyncio.Lock()
         self._cell: asyncio.Task[Cell] | None = None
+        self._asked_to_stop = False
         self._closed = False
 
     @classmethod
@@ -128,6 +129,7 @@ class Kernel:
     async def interrupt(self) -> None:
         """Interrupt the cell that runs, as Ctrl-C does; after two seconds the kernel is ended."""
         if self._process is not None and self.busy:
+            self._asked_to_stop = True
             self._process.watchdog.interrupt("it was asked to stop")
 
     async def move(self, path: Path) -> None:
@@ -195,6 +197,7 @@ class Kernel:
 
     async def _run(self, code: str, on_output: Callable[[str], None] | None) -> Cell:
         began = time.monotonic()
+        self._asked_to_stop = False
         if self._closed:
             raise SandboxError("this kernel is closed")
         output = Output(self._limits, on_output)
@@ -210,7 +213,10 @@ class Kernel:
             output.note(RESTARTED)
         process = self._process
         assert process is not None
-        await process.run(code, output, await asyncio.to_thread(self._files.usage, _COUNTED))
+        before = await asyncio.to_thread(self._files.usage, _COUNTED)
+        if self._asked_to_stop:
+            return Cell(output.close(), error="KeyboardInterrupt: it was asked to stop before it began")
+        await process.run(code, output, before)
         if stopped := process.watchdog.stopped:
             output.note(f"[the cell was interrupted: {stopped}]")
         text = output.close()

@@ -101,7 +101,7 @@ class Kernels:
         self._starting = 0  # spare kernels
         self._waiting: list[_Waiter] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._closing = self._closed = False
 
     @property
     def running(self) -> int:
@@ -178,9 +178,10 @@ class Kernels:
         await self._there(self._end(user, conversation, keep))
 
     async def close(self) -> None:
-        """End all kernels. Folders beneath a home that was given stay."""
-        if self._closed:
+        """End all kernels. Folders beneath a home that was given stay. A second call does nothing."""
+        if self._closing:
             return
+        self._closing = True
         await self._there(self._close())
         await asyncio.to_thread(self._thread.close)
 

@@ -58,10 +58,10 @@ class Watchdog(threading.Thread):
         self._lock = threading.Lock()
         self._reason = ""
         self._shell = 0  # its process, as the host numbers it
-        self._until = self._end_at = self._lost_at = float("inf")
+        self._until = self._end_at = self._again_at = self._lost_at = float("inf")
         self._cpu = _Processors()
         self._allowed = float("inf")  # processor seconds
-        self._resting = False
+        self._resting = True
         self._before: Usage | None = None
         self._walked = 0.0  # when the folder was looked at, and for how long
         self._walk_took = 0.0
@@ -79,7 +79,8 @@ class Watchdog(threading.Thread):
         with self._lock:
             self._before = before
             self.stopped, self._resting = "", False
-            self._until, self._end_at = time.monotonic() + self._limits.seconds, float("inf")
+            self._until = time.monotonic() + self._limits.seconds
+            self._again_at = self._end_at = float("inf")
             self._allowed = self._cpu.used + self._limits.cpu
             self._cpu_at_walk = -1.0
 
@@ -87,7 +88,7 @@ class Watchdog(threading.Thread):
         """No cell runs now."""
         with self._lock:
             self._resting = True
-            self._until = self._end_at = float("inf")
+            self._until = self._again_at = self._end_at = float("inf")
             self._allowed = self._cpu.used + self._limits.idle_cpu
 
     def interrupt(self, reason: str) -> None:
@@ -148,10 +149,14 @@ class Watchdog(threading.Thread):
                 self._on_end()
 
     def _interrupt(self, reason: str) -> None:
-        if self.stopped or not self.started.done():
+        if self.stopped or self._resting:
             return
         self.stopped = reason
-        self._until, self._end_at = float("inf"), time.monotonic() + GRACE
+        now, self._until = time.monotonic(), float("inf")
+        self._again_at, self._end_at = now + GRACE / 4, now + GRACE
+        self._signal()
+
+    def _signal(self) -> None:
         for pid in _below(self._shell, self.started.result().processes()):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGINT)
@@ -172,6 +177,9 @@ class Watchdog(threading.Thread):
                 return f"more than {limit:g} s of processor time {'between cells' if self._resting else 'in one cell'}"
             if now >= self._until:
                 self._interrupt(f"the time limit of {self._limits.seconds:g} s")
+            if now >= self._again_at:  # the shell may not have begun when the first one came
+                self._again_at = float("inf")
+                self._signal()
             if now >= self._end_at:
                 return f"it did not stop within {GRACE:g} s after it was interrupted ({self.stopped})"
         return self._over_memory(pids, confined.shared()) or self._over_folder(pids, used, now)

@@ -1,0 +1,286 @@
+"""Kernels of many conversations: who gets one, who waits, and that nobody sees what is another's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatglm.errors import InputError, QueueFullError, SandboxError
+from chatglm.tools.interpreter import pool as module
+from chatglm.tools.interpreter.kernel import RESTARTED
+from chatglm.tools.interpreter.limits import Limits
+from chatglm.tools.interpreter.pool import Kernels
+from kernels import need_sandbox, pieces
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sandbox() -> None:
+    need_sandbox()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernels]:
+    """Room for three kernels, two for each user, none spare. Every test uses an event loop of its own."""
+    kernels = Kernels(tmp_path_factory.mktemp("home") / "kernels", most=3, each=2, spare=0, patience=0.4)
+    yield kernels
+    asyncio.run(kernels.close())
+
+
+def alive(kernels: Kernels) -> set[str]:
+    return {name for (_, name), of in kernels._conversations.items() if of.kernel is not None and of.kernel.alive}
+
+
+async def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        await asyncio.sleep(0.02)
+
+
+async def outcome(work: Awaitable[Any]) -> Any:
+    try:
+        return (await work).text
+    except Exception as error:
+        return type(error)
+
+
+SLEEP = "import time; time.sleep(1)"
+
+
+def test_each_conversation_has_its_own_variables_and_files(shared: Kernels) -> None:
+    async def main() -> None:
+        heard: list[str] = []
+        await shared.put("a", "data.csv", pieces(b"1,2"))
+        cell = await shared.run("a", "x = 1; open('out.txt', 'w').write('of a'); print('中文')", on_output=heard.append)
+        assert (cell.files, "".join(heard), cell.error) == (("out.txt",), "中文\n", "")
+        assert await shared.files("a") == {"data.csv": 3, "out.txt": 4}
+        other = await shared.run("b", "import os; print(os.listdir('.')); x")
+        assert other.text == "[]\n"
+        assert "NameError" in other.error
+        assert await shared.files("b") == {}
+        with await shared.open("a", "out.txt") as file:
+            assert file.read() == b"of a"
+        with pytest.raises(InputError):
+            await shared.open("b", "out.txt")
+        # The same name is another conversation where it is another user's.
+        assert await shared.files("a", user="mallory") == {}
+        assert "NameError" in (await shared.run("a", "x", user="mallory")).error
+
+    asyncio.run(main())
+    names = os.listdir(shared._given or "")
+    assert all(len(name) == 32 and name.isalnum() for name in names)
+
+
+def test_another_event_loop_finds_the_same_kernel(shared: Kernels) -> None:
+    asyncio.run(shared.run("a", "kept = 5"))
+    assert asyncio.run(shared.run("a", "print(kept)")).text == "5\n"
+
+
+def test_the_least_recently_used_idle_kernel_makes_room(shared: Kernels) -> None:
+    async def main() -> None:
+        for user, name in (("u", "old"), ("v", "young"), ("w", "new"), ("v", "young")):
+            await shared.run(name, "x = 1", user=user)
+        await shared.run("fourth", "x = 1", user="x")
+        assert alive(shared) == {"young", "new", "fourth"}
+        cell = await shared.run("old", "print('back')", user="u")
+        assert cell.text == f"{RESTARTED}\nback\n"
+        assert cell.ended == ""
+
+    asyncio.run(main())
+
+
+def test_a_user_has_so_many_and_no_more(shared: Kernels) -> None:
+    async def main() -> None:
+        for name in ("one", "two", "three"):
+            await shared.run(name, "x = 1", user="greedy")
+        assert sum(of.placed for (user, _), of in shared._conversations.items() if user == "greedy") == 2
+
+    asyncio.run(main())
+
+
+def test_when_all_are_busy_a_cell_waits_and_is_told(shared: Kernels) -> None:
+    async def main() -> None:
+        for user, name in (("u", "b1"), ("v", "b2"), ("w", "b3")):
+            await shared.run(name, "", user=user)
+        busy = [asyncio.create_task(shared.run(n, SLEEP, user=u)) for u, n in (("u", "b1"), ("v", "b2"), ("w", "b3"))]
+        await until(lambda: all(of.turn.locked() for of in shared._conversations.values() if of.placed))
+        with pytest.raises(QueueFullError, match="all 3 Python kernels are running code"):
+            await shared.run("late", "1", user="z")
+        await asyncio.gather(*busy)
+        assert (await shared.run("late", "1", user="z")).text == "1\n"
+
+    asyncio.run(main())
+
+
+def test_users_with_fewer_kernels_come_first(shared: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "_patience", 20.0)
+
+    async def main() -> None:
+        code = "import os, time\nwhile not os.path.exists('go'): time.sleep(.02)"
+        busy = {
+            name: asyncio.create_task(shared.run(name, code, user=user))
+            for user, name in (("many", "m1"), ("many", "m2"), ("w", "w1"))
+        }
+        await until(lambda: {"m1", "m2", "w1"} <= alive(shared))
+        third = asyncio.create_task(shared.run("m3", "", user="many"))
+        await until(lambda: len(shared._waiting) == 1)
+        first = asyncio.create_task(shared.run("f1", "", user="few"))
+        await until(lambda: len(shared._waiting) == 2)
+        await shared.put("m1", "go", pieces(), user="many")
+        await first
+        assert not third.done()
+        for user, name in (("many", "m2"), ("w", "w1")):
+            await shared.put(name, "go", pieces(), user=user)
+        await asyncio.gather(third, *busy.values())
+
+    asyncio.run(main())
+
+
+def test_a_crash_of_one_touches_no_other(shared: Kernels) -> None:
+    async def main() -> None:
+        await shared.run("good", "x = 7", user="g")
+        crash = asyncio.create_task(shared.run("bad", "import os; os._exit(9)", user="h"))
+        cell = await shared.run("good", "import time; time.sleep(.5); print(x)", user="g")
+        assert cell.text == "7\n"
+        assert "exit status 9" in (await crash).ended
+        assert (await shared.run("bad", "1", user="h")).text == f"{RESTARTED}\n1\n"
+        assert (await shared.run("good", "print(x)", user="g")).text == "7\n"
+
+    asyncio.run(main())
+
+
+def test_cells_of_one_conversation_take_turns_and_cancelling_one_interrupts_it(shared: Kernels) -> None:
+    async def main() -> None:
+        first = asyncio.create_task(shared.run("turns", "import time; x = 1; time.sleep(60)", user="t"))
+        of = None
+        await until(lambda: ("t", "turns") in shared._conversations)
+        of = shared._conversations["t", "turns"]
+        await until(lambda: of.kernel is not None and of.kernel.busy)
+        await asyncio.sleep(0.2)
+        second = asyncio.create_task(shared.run("turns", "print(x)", user="t"))
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        first.cancel()
+        assert (await second).text == "1\n"
+        running = asyncio.create_task(shared.run("turns", "time.sleep(60)", user="t"))
+        await until(lambda: of.kernel is not None and of.kernel.busy)
+        await asyncio.sleep(0.2)
+        await shared.interrupt("turns", user="t")
+        assert "KeyboardInterrupt" in (await running).error
+
+    asyncio.run(main())
+
+
+def test_ending_a_conversation_removes_its_folder_unless_it_is_kept(shared: Kernels) -> None:
+    async def main() -> None:
+        await shared.run("gone", "open('f', 'w').write('1'); import os; os.mkdir('d'); os.chmod('d', 0)", user="e")
+        path = shared._conversations["e", "gone"].path
+        await shared.end("gone", user="e", keep=True)
+        assert await shared.files("gone", user="e") == {"f": 1}
+        cell = await shared.run("gone", "print(open('f').read())", user="e")
+        assert cell.text == f"{RESTARTED}\n1\n"
+        await shared.end("gone", user="e")
+        assert not path.exists()
+        assert await shared.files("gone", user="e") == {}
+
+    asyncio.run(main())
+
+
+def test_a_broken_upload_leaves_nothing_and_holds_up_nobody(shared: Kernels) -> None:
+    async def broken() -> Any:
+        yield b"x"
+        raise OSError("gone")
+
+    async def main() -> None:
+        with pytest.raises(OSError, match="gone"):
+            await shared.put("up", "a.txt", broken(), user="e")
+        assert await shared.files("up", user="e") == {}
+        assert shared._conversations["e", "up"].uploads == 0
+
+    asyncio.run(main())
+
+
+def test_idle_kernels_are_ended_and_say_so() -> None:
+    async def main() -> None:
+        async with Kernels(idle=0.3, spare=0) as kernels:
+            await kernels.run("a", "x = 1")
+            await until(lambda: not alive(kernels))
+            assert (await kernels.run("a", "2")).text == f"{RESTARTED}\n2\n"
+
+    asyncio.run(main())
+
+
+def test_a_spare_kernel_is_taken_with_the_files_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Kernel.load, "__defaults__", (("colorsys",),))
+
+    async def main() -> None:
+        async with Kernels(tmp_path, spare=1, most=2) as kernels:
+            await until(lambda: kernels._spares)
+            spare = kernels._spares[0]
+            await kernels.put("a", "data.csv", pieces(b"1,2"))
+            code = """
+import sys
+print(open('/mnt/data/data.csv').read(), 'colorsys' in sys.modules)
+open('made', 'w').write('1')
+"""
+            cell = await kernels.run("a", code)
+            assert kernels._conversations["", "a"].kernel is spare
+            assert cell.text.startswith("1,2 True\n")
+            assert cell.files == ("made",)
+            assert await kernels.files("a") == {"data.csv": 3, "made": 1}
+            await until(lambda: kernels._spares)
+            # Of two places one is the conversation's: to have the other, the next takes the spare one's.
+            await kernels.run("b", "1")
+            assert kernels._spares == []
+            assert len(alive(kernels)) == 2
+        assert len(os.listdir(tmp_path)) == 2  # the conversations' folders
+
+    asyncio.run(main())
+    # What a process that was killed has left is removed, and folders that were being exchanged are whole again.
+    (tmp_path / ".spare-999999999-x").mkdir()
+    folder = next(path for path in tmp_path.iterdir() if (path / "data.csv").exists())
+    os.rename(folder, folder.with_name(folder.name + ".moving"))
+    (folder).mkdir()
+    (folder / "late.txt").write_text("x")
+
+    async def again() -> None:
+        async with Kernels(tmp_path, spare=0) as kernels:
+            assert await kernels.files("a") == {"data.csv": 3, "made": 1, "late.txt": 1}
+            assert (await kernels.run("a", "1")).text == f"{RESTARTED}\n1\n"  # of the process before
+            assert not list(tmp_path.glob(".spare*"))
+
+    asyncio.run(again())
+
+
+def test_closing_ends_everything() -> None:
+    async def main() -> None:
+        kernels = Kernels(spare=0)
+        running = asyncio.create_task(outcome(kernels.run("a", SLEEP * 30)))
+        await until(lambda: alive(kernels))
+        home = kernels._home
+        await asyncio.gather(kernels.close(), kernels.close())
+        assert await running in ("", SandboxError)
+        assert home is not None
+        assert not home.exists()
+        for work in (kernels.run("a", "1"), kernels.files("a"), kernels.put("a", "x", pieces())):
+            with pytest.raises(SandboxError, match="closed"):
+                await work
+
+    asyncio.run(main())
+
+
+def test_what_cannot_start_is_told_and_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with Kernels(spare=0, limits=Limits(memory=1 << 20)) as kernels:
+            for _ in range(3):
+                with pytest.raises(SandboxError):
+                    await kernels.run("a", "1")
+            assert not any(of.placed for of in kernels._conversations.values())
+
+    asyncio.run(main())
