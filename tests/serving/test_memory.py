@@ -56,8 +56,11 @@ def test_what_threads_have_freed_is_given_back() -> None:
 
 def test_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_function", lambda *_: None)
+    monkeypatch.setattr(memory, "_calls", memory._calls.__wrapped__)
     memory.release()
     assert memory.heap() is None
+    with memory.Threads(1) as pool:
+        assert pool.submit(int, 5).result() == 5
 
 
 def test_a_server_gives_memory_back_after_requests(write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,42 +132,41 @@ def test_requests_are_gone_when_they_are_over(url: str, name: str) -> None:
 
 
 @glibc
-@pytest.mark.parametrize("bounded", [True, False])
-def test_the_end_of_a_threads_heap_is_given_back(bounded: bool) -> None:
-    """In a process of its own, as bounds are for good. Without them the same memory stays, whatever is released."""
-    program = """
-import ctypes, sys, threading
+@pytest.mark.parametrize("pool", ["memory.Threads", "ThreadPoolExecutor"])
+def test_the_end_of_a_threads_arena_is_given_back(pool: str) -> None:
+    """In a process of its own, as glibc's bounds are for good. Other threads keep it, whatever is released."""
+    program = f"""
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from chatglm.serving import memory
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) << 2
-if sys.argv[1] == "True":
-    memory.bound()
 malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
 malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-free(malloc(30 << 20))  # now glibc would keep 60 MB at the end of each heap
+free(malloc(30 << 20))  # from now on glibc keeps up to 60 MB at the end of each arena
+held = (ctypes.c_void_p * 640)()
 def work():
     for number in range(640):
         held[number] = malloc(64000)
         ctypes.memset(held[number], 1, 64000)
     for number in reversed(range(640)):
         free(held[number])
-    freed.set()
-    ended.wait()
-held = (ctypes.c_void_p * 640)()
-freed, ended = threading.Event(), threading.Event()
-before = resident()
-thread = threading.Thread(target=work)
-thread.start()
-freed.wait()
-memory.release()
-print((resident() - before) >> 10)
-ended.set()
-thread.join()
+with {pool}(1) as pool:
+    pool.submit(int).result()
+    before = resident()
+    pool.submit(work).result()
+    memory.release()
+    print((resident() - before) >> 10)
 """
     environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(bounded)], capture_output=True, text=True, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     kept = int(done.stdout)
-    assert (kept < 10) if bounded else (kept > 30)
+    assert (kept < 10) if pool == "memory.Threads" else (kept > 30)
+
+
+def test_threads_say_what_became_of_their_work() -> None:
+    with memory.Threads(1) as pool:
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(divmod, 7, 0).result()

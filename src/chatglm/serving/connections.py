@@ -323,6 +323,9 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # As many threads as the event loop's own.
+        threads = memory.Threads(min(32, (os.cpu_count() or 1) + 4), "chatglm-work")
+        asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
         names = ", ".join(self._service.catalog.offers)
         keys = self._service.keys
@@ -473,7 +476,6 @@ def run(server: Server, sockets: Sequence[socket.socket]) -> None:
         InputError: somebody else listens at the address by now.
     """
     _allow_files()
-    memory.bound()
     try:
         server.run(list(sockets))
     except OSError as error:

@@ -3,8 +3,9 @@
 glibc's allocator has up to eight arenas for each processor, so that threads do not wait for each other, and keeps what
 is freed in them: in a server whose threads parse and tokenise large requests that grew to 320 MB, while the memory in
 use stayed the same. There are two kinds of it. Free pieces between others: `release` gives them back. And the end of an
-arena, which no call gives back: only `free` does, beyond a limit, and glibc itself raises that limit to twice the
-largest block that was ever freed, up to 64 MB for each arena. `bound` sets it.
+arena, up to 64 MB of each, which no call gives back: only `free` does, in a thread of that arena and beyond a limit.
+So `Threads` lower the limit for a moment when a piece of work is done. For good it stays high: an engine's thread
+frees tens of MB with each step, and would have to ask for them again.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["bound", "heap", "release"]
+__all__ = ["Threads", "heap", "release"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
-_LARGE = 4 << 20
-"""Bytes: the most that stays free at the end of an arena. Blocks of this size and more are mapped by themselves, and
-gone when they are freed; to touch so much anew takes about a millisecond."""
+_MAPPED, _MOST, _LEFT = 32 << 20, 64 << 20, 1 << 20
+"""Bytes: of blocks that are mapped by themselves, and gone when they are freed; that stay free at the end of an arena;
+and after the work of one of `Threads`. The first two are those that glibc comes to by itself."""
+_PIECE = 128 << 10
+"""Bytes: from 64 KiB on, glibc looks at the end of an arena when a block is freed."""
 
 
 class _Heap(ctypes.Structure):
@@ -43,16 +51,39 @@ def _function(name: str, result: Any) -> Any:
     return found
 
 
-def bound() -> None:
-    """Bound what each thread's part of the heap keeps free, for good. Whoever has set such bounds in the environment
-    (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`) keeps them.
-    """
+class Threads(ThreadPoolExecutor):
+    """Threads that give back what their work has freed at the end of their arenas. Where glibc's bounds are set in the
+    environment (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`), those hold instead."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return super().submit(_and_give_back, fn, *args, **kwargs)
+
+
+def _and_give_back(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        return work(*args, **kwargs)
+    finally:
+        if (calls := _calls()) is not None:
+            mallopt, malloc, free = calls
+            mallopt(_M_TRIM_THRESHOLD, _LEFT)
+            free(malloc(_PIECE))
+            mallopt(_M_TRIM_THRESHOLD, _MOST)
+
+
+@functools.cache
+def _calls() -> tuple[Any, Any, Any] | None:
+    """glibc's `mallopt`, `malloc` and `free`; None where it is another library, or its bounds are not ours to set."""
     named = any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"))
-    if named or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return
-    if (mallopt := _function("mallopt", ctypes.c_int)) is not None and heap() is not None:
-        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            mallopt(option, _LARGE)
+    if named or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or heap() is None:
+        return None
+    mallopt, malloc, free = (
+        _function(name, result)
+        for name, result in (("mallopt", ctypes.c_int), ("malloc", ctypes.c_void_p), ("free", None))
+    )
+    mallopt.argtypes, malloc.argtypes, free.argtypes = [ctypes.c_int] * 2, [ctypes.c_size_t], [ctypes.c_void_p]
+    mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+    mallopt(_M_TRIM_THRESHOLD, _MOST)  # glibc raises neither by itself any more
+    return mallopt, malloc, free
 
 
 def release() -> None:

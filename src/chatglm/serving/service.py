@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from chatglm.serving.bodies import Limits
 from chatglm.serving.catalog import Catalog, Kind, Offer
 from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
+from chatglm.serving.memory import Threads
 from chatglm.serving.metrics import Metrics
 from chatglm.serving.server_tools import Said, ServerTools
 from chatglm.serving.stored.background import BACKGROUND, Background
@@ -146,7 +146,7 @@ class Service:
         self.drain = Drain()
         self.rates = RateLimits()
         self.timeout: float | None = None
-        self.parsing = ThreadPoolExecutor(1, "chatglm-bodies")
+        self.parsing = Threads(1, "chatglm-bodies")
         self.calls = Calls()
         self.storage = Storage(home)
         self.tasks = Tasks(self.storage, self._work, self._model_of)
