@@ -32,7 +32,6 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -40,15 +39,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from chatglm.errors import SandboxError
-from chatglm.tools.interpreter import landlock, seccomp
+from chatglm.tools.interpreter import landlock, seccomp, users
 from chatglm.tools.interpreter.folder import remove
 from chatglm.tools.interpreter.keeper import below
 from chatglm.tools.interpreter.limits import Limits
+from chatglm.tools.interpreter.view import INSIDE, SETTINGS, SYSTEM, bubblewrap, closed_to_others, packages, python
 
 __all__ = ["SCRATCH", "Confined", "Layer", "Protection", "Tier", "protection", "start"]
 
@@ -60,23 +60,12 @@ SCRATCH = ".tmp"
 """Where temporary files lie in a conversation's folder, if the code has no /tmp of its own."""
 
 _HERE = Path(__file__).resolve().parent
-_INSIDE = "/mnt/data"  # the conversation's folder, as the code sees it
 _LANDLOCK = 3  # the version that is needed without namespaces: before it, any file could be cut to nothing
-_READ_ANYTHING, _MOUNT = 2, 21  # CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN
-_UIDS = range(200_000, 260_000)  # of kernels that root starts
 _MIB = 1 << 20
-_SHARED = 64 * _MIB  # /tmp and /dev/shm, each
 _SOCKET = 208 << 10  # what Linux lets lie in one (net.core.wmem_default)
 _FILES = 16  # open files of a process whose sockets are not counted
 _PATIENCE = 20.0  # seconds for a sandbox to start, on a machine with much to do
 _ENDING = 5.0  # and for one that was killed to be gone
-
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
-_SETTINGS = (
-    *("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/fonts", "/var/cache/fontconfig"),
-    f"/etc/python3.{sys.version_info.minor}",
-)
-_MASKED = ("cmdline", "config.gz", "kallsyms", "kcore", "key-users", "keys", "modules", "sched_debug", "timer_list")
 
 
 @dataclass(frozen=True)
@@ -199,7 +188,7 @@ def start(
         tier = found.tier
         if found.layers["landlock"]:
             without |= {"landlock"}
-    return _start(folder, limits, tier, without, abi, trial=False)
+    return _start(_Plan(Path(os.path.abspath(folder)), limits, tier, without, abi, trial=False))
 
 
 @functools.cache
@@ -233,7 +222,7 @@ def _try(tier: Tier, without: frozenset[Layer]) -> str:
     """Why a sandbox does not start; "" if it does."""
     try:
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
-            made = _start(Path(folder), Limits(), tier, without, None, trial=True)
+            made = _start(_Plan(Path(folder), Limits(), tier, without, None, trial=True))
             made.end()
             made.channel.close()
             os.close(made.printed)
@@ -294,116 +283,158 @@ def _setting(name: str) -> str:
         return ""
 
 
-def _start(
-    folder: Path, limits: Limits, tier: Tier, without: frozenset[Layer], abi: int | None, *, trial: bool
-) -> Confined:
-    """`start`, or a trial of the same, which ends before a shell is loaded."""
-    if sys.platform == "win32":
-        raise SandboxError("Windows cannot start the interpreter: use WSL2")
-    folder = Path(os.path.abspath(folder))
-    namespaces = tier == "full" and "namespaces" not in without
-    with contextlib.ExitStack() as stack:
-        try:
-            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SandboxError(
-                f"{folder}: the folder for the code's files cannot be opened: {error.strerror}"
-            ) from None
-        stack.callback(os.close, opened)
-        uid, held = _take_uid() if tier != "none" else (None, -1)
-        if held >= 0:
-            stack.callback(os.close, held)
-        ours, theirs = socket.socketpair()
-        status, status_inside = os.pipe()
-        printed, printed_inside = os.pipe()
-        os.set_blocking(printed, False)
-        stack.callback(os.close, status)
-        theirs_all = stack.enter_context(contextlib.ExitStack())  # the ends that we do not keep
-        theirs_all.callback(os.close, status_inside)
-        theirs_all.callback(os.close, printed_inside)
-        theirs_all.callback(theirs.close)
-        failed = stack.enter_context(contextlib.ExitStack())  # what happens if it does not start
-        failed.callback(os.close, printed)
-        failed.callback(ours.close)
+@dataclass(frozen=True)
+class _Plan:
+    """A sandbox to be started.
 
+    Attributes:
+        user: whom root makes the program by the time that it runs code; None: nobody else than who starts it.
+        early: whether that is so from the start, and not only when all is mounted.
+        closed: what that user could not read; root leaves it a capability then.
+        trial: whether it is to end when all layers are in force.
+    """
+
+    folder: Path
+    limits: Limits
+    tier: Tier
+    without: frozenset[Layer]
+    abi: int | None
+    trial: bool
+    user: int | None = None
+    early: bool = False
+    closed: str = ""
+
+    @property
+    def namespaces(self) -> bool:
+        return self.tier == "full" and "namespaces" not in self.without
+
+    @property
+    def inside(self) -> str:
+        """The folder, as the code sees it."""
+        return INSIDE if self.namespaces else str(self.folder)
+
+    @property
+    def scratch(self) -> str:
+        """Where the code has its temporary files."""
+        return "/tmp" if self.namespaces else f"{self.inside}/{SCRATCH}"
+
+    @property
+    def becomes(self) -> int | None:
+        """Whom the program makes itself."""
+        return None if self.early else self.user
+
+    def for_user(self, user: int | None) -> _Plan:
+        """The same for a kernel that root starts.
+
+        Raises:
+            SandboxError: the user could not read what it needs.
+        """
+        if user is None:
+            return self
         # Root of a container often may not mount. Then bubblewrap is another user from the start, as any user is.
-        user = uid if namespaces and not _is_capable(_MOUNT) else None
-        policy = _policy(tier, folder, limits, namespaces, without, abi, uid if user is None else None)
-        closed = _closed(folder, namespaces and user is None) if uid is not None else ""
-        policy["reads"] = bool(closed)
-        if closed and (user is not None or not _is_capable(_READ_ANYTHING)):
+        early = self.namespaces and not users.is_capable(users.MOUNT)
+        closed = closed_to_others(self.folder, self.namespaces and not early)
+        if closed and (early or not users.is_capable(users.READ_ANYTHING)):
             raise SandboxError(
                 f"root's kernels run as another user, who cannot pass {closed}: keep Python and conversations "
                 "(CHATGLM_HOME) in folders that others may read, or start this as an ordinary user"
             )
-        policy |= {"channel": theirs.fileno(), "status": status_inside, "trial": trial}
-        environment = _environment(policy)
-        command = [sys.executable, "-I", "-B", str(_HERE / "inside.py")]
-        if namespaces:
-            command = [*_bubblewrap(folder, environment, policy["uid"], held, policy["reads"]), "--", *command]
-        elif tier != "none":
-            command = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py"), *command]
-        if not namespaces:
-            remove(SCRATCH, opened)
-        if uid is not None:
-            os.chown(opened, uid, uid)
-        passed = [theirs.fileno(), status_inside, *([held] if held >= 0 else [])]
+        return replace(self, user=user, early=early, closed=closed)
+
+
+def _start(plan: _Plan) -> Confined:
+    """Start what is planned; see `start`."""
+    if sys.platform == "win32":
+        raise SandboxError("Windows cannot start the interpreter: use WSL2")
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs, contextlib.ExitStack() as failed:
         try:
-            process = _in_starter(
-                lambda: subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=printed_inside,
-                    stderr=printed_inside,
-                    pass_fds=passed,
-                    env={} if namespaces else environment,
-                    cwd="/",
-                    start_new_session=True,
-                    user=user,
-                    group=user,
-                    extra_groups=None if user is None else [],
-                )
-            )
+            folder = os.open(plan.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise SandboxError(f"{command[0]} cannot be started: {error.strerror}") from error
-        theirs_all.close()
-        made = Confined(process, ours, printed, tier, _folder=-1 if namespaces else os.dup(opened))
+            raise SandboxError(f"{plan.folder}: the folder cannot be opened: {error.strerror}") from None
+        ours.callback(os.close, folder)
+        user, held = users.take() if plan.tier != "none" else (None, -1)
+        if held >= 0:
+            ours.callback(os.close, held)
+        plan = plan.for_user(user)
+        channel, channel_inside = socket.socketpair()
+        failed.callback(channel.close)
+        theirs.callback(channel_inside.close)
+        printed, printed_inside = os.pipe()
+        failed.callback(os.close, printed)
+        theirs.callback(os.close, printed_inside)
+        os.set_blocking(printed, False)
+        status, status_inside = os.pipe()
+        ours.callback(os.close, status)
+        theirs.callback(os.close, status_inside)
+
+        if not plan.namespaces:
+            remove(SCRATCH, folder)
+        if user is not None:
+            os.chown(folder, user, user)
+        passed = [channel_inside.fileno(), status_inside, *([held] if held >= 0 else [])]
+        process = _run(plan, held, passed, printed_inside)
+        theirs.close()
+        made = Confined(process, channel, printed, plan.tier, _folder=-1 if plan.namespaces else os.dup(folder))
         failed.callback(made.end)
+        policy = {**_policy(plan), "channel": passed[0], "status": passed[1]}
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(policy).encode())
-        answer = _answer(status)
-        if answer:
-            raise SandboxError(_failure(answer, _read(printed)))
-        if namespaces and not trial:
+        if answer := _answer(status):
+            said = _read(printed)
+            raise SandboxError(f"{answer}{': ' if said else ''}{said}".replace("\n", " "))
+        if plan.namespaces and not plan.trial:
             made._first = below(process.pid)[0]
             made._handle = os.pidfd_open(made._first)
         failed.pop_all()
     return made
 
 
-def _failure(answer: str, printed: str) -> str:
-    return f"{answer}{': ' if printed else ''}{printed}".replace("\n", " ")
+def _run(plan: _Plan, held: int, passed: list[int], printed: int) -> subprocess.Popen[bytes]:
+    """Start the program, in what holds it.
+
+    Args:
+        held: the file that holds its user; it is to be open as long as anything lives.
+        passed: files that it gets.
+        printed: where it prints.
+    """
+    command = [sys.executable, "-I", "-B", str(_HERE / "inside.py")]
+    environment = _environment(plan)
+    if plan.namespaces:
+        command = [*bubblewrap(plan.folder, environment, plan.becomes, held, bool(plan.closed)), "--", *command]
+    elif plan.tier != "none":
+        command = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py"), *command]
+    user = plan.user if plan.early else None
+    try:
+        return _in_starter(
+            lambda: subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=printed,
+                stderr=printed,
+                pass_fds=passed,
+                env={} if plan.namespaces else environment,
+                cwd="/",
+                start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
+            )
+        )
+    except OSError as error:
+        raise SandboxError(f"{command[0]} cannot be started: {error.strerror}") from error
 
 
-def _policy(
-    tier: Tier,
-    folder: Path,
-    limits: Limits,
-    namespaces: bool,
-    without: frozenset[Layer],
-    abi: int | None,
-    uid: int | None,
-) -> dict[str, Any]:
+def _policy(plan: _Plan) -> dict[str, Any]:
     """What `inside.py` is told."""
-    inside = _INSIDE if namespaces else str(folder)
+    limits, inside, namespaces = plan.limits, plan.inside, plan.namespaces
     rlimits = {"CORE": 1}  # with 0 a crash still starts the host's program for dumps, as root
-    if "limits" not in without:
+    if "limits" not in plan.without:
         rlimits |= {
             "AS": 2 * limits.memory,
             "FSIZE": limits.file,
             "NOFILE": limits.open_files,
-            "NPROC": limits.processes + (0 if namespaces or uid is not None else _tasks()),
+            "NPROC": limits.processes + (0 if namespaces or plan.user is not None else users.tasks()),
             "MEMLOCK": 64 << 10,
             "MSGQUEUE": 0,
             "RTPRIO": 0,
@@ -411,199 +442,54 @@ def _policy(
             "STACK": 8 * _MIB,
         }
     rules: dict[str, int] | None = None
-    if "landlock" not in without:
-        rules = dict.fromkeys((*_SYSTEM, *_python()), landlock.READ_EXECUTE)
-        rules |= dict.fromkeys(_SETTINGS, landlock.READ)
+    if "landlock" not in plan.without:
+        rules = dict.fromkeys((*SYSTEM, *python()), landlock.READ_EXECUTE)
+        rules |= dict.fromkeys(SETTINGS, landlock.READ)
         rules |= dict.fromkeys(("/dev/zero", "/dev/random", "/dev/urandom"), landlock.READ)
         rules |= dict.fromkeys(("/proc/cpuinfo", "/proc/meminfo"), landlock.READ)
         rules |= {"/dev/null": landlock.READ_WRITE, inside: landlock.WORK}
         if namespaces:
             rules |= {"/proc": landlock.READ, "/tmp": landlock.WORK, "/dev/shm": landlock.WORK}
-    version = 0 if rules is None else landlock.abi() if abi is None else min(abi, landlock.abi())
+    version = 0 if rules is None else landlock.abi() if plan.abi is None else min(plan.abi, landlock.abi())
     signals: seccomp.Signals = "tree" if namespaces or version >= 6 else "self"
     return {
-        "tier": tier,
+        "tier": plan.tier,
+        "trial": plan.trial,
         "folder": inside,
-        "scratch": "/tmp" if namespaces else f"{inside}/{SCRATCH}",
+        "scratch": plan.scratch,
         "limits": asdict(limits),
         "rlimits": rlimits,
         "nice": 10,
-        "uid": uid,
+        "uid": plan.becomes,
+        "reads": bool(plan.closed),
         # Who is not dumpable cannot be measured by a host of the same user: it would not see whose pages are shared.
-        "dumpable": not namespaces and uid is None,
+        "dumpable": not namespaces and plan.user is None,
         "landlock": rules,
-        "abi": abi,
+        "abi": plan.abi,
         "attributes": namespaces,
-        "signals": None if "seccomp" in without else signals,
-        "packages": _packages(),
+        "signals": None if "seccomp" in plan.without else signals,
+        "packages": packages(),
     }
 
 
-def _environment(policy: Mapping[str, Any]) -> dict[str, str]:
+def _environment(plan: _Plan) -> dict[str, str]:
     """All of it: nothing of ours is handed on but the time zone."""
     zone = os.environ.get("TZ", "")
     return {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-        "HOME": policy["folder"],
+        "HOME": plan.inside,
         "USER": "user",
         "LANG": "C.UTF-8",
-        "TMPDIR": policy["scratch"],
-        "IPYTHONDIR": policy["scratch"],
-        "MPLCONFIGDIR": policy["scratch"],
-        "XDG_CACHE_HOME": policy["scratch"],
-        "XDG_CONFIG_HOME": policy["scratch"],
+        "TMPDIR": plan.scratch,
+        "IPYTHONDIR": plan.scratch,
+        "MPLCONFIGDIR": plan.scratch,
+        "XDG_CACHE_HOME": plan.scratch,
+        "XDG_CONFIG_HOME": plan.scratch,
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
     } | ({"TZ": zone} if zone else {})
-
-
-def _bubblewrap(folder: Path, environment: Mapping[str, str], uid: int | None, held: int, reads: bool) -> list[str]:
-    """The command before the program's own."""
-    program = shutil.which("bwrap")
-    if program is None:
-        raise SandboxError("bubblewrap is not installed: apt install bubblewrap")
-    spaces = ("pid", "net", "ipc", "uts", "cgroup-try")
-    command = [program, *(f"--unshare-{space}" for space in spaces), "--die-with-parent", "--new-session"]
-    command += ["--hostname", "sandbox", "--clearenv"]
-    for name, value in environment.items():
-        command += ["--setenv", name, value]
-    command += ["--proc", "/proc", "--dev", "/dev"]
-    for masked in _MASKED:
-        if os.path.exists(f"/proc/{masked}"):
-            command += ["--ro-bind", "/dev/null", f"/proc/{masked}"]
-    command += ["--size", str(_SHARED), "--perms", "1777", "--tmpfs", "/dev/shm"]
-    command += ["--size", str(_SHARED), "--perms", "1777", "--tmpfs", "/tmp"]  # before what is bound beneath it
-    for path in _SYSTEM:
-        if os.path.islink(path):
-            command += ["--symlink", os.readlink(path), path]
-        elif os.path.isdir(path):
-            command += [*_folders_above(path), "--ro-bind", path, path]
-    for path in (*_python(), *_SETTINGS):
-        if os.path.exists(path):
-            command += [*_folders_above(path), "--ro-bind", path, path]
-    for link, target in _links().items():
-        command += [*_folders_above(link), "--symlink", target, link]
-    command += [*_folders_above(_INSIDE), "--bind", str(folder), _INSIDE, "--cap-drop", "ALL"]
-    if uid is None:
-        command += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
-        command += ["--disable-userns"] if _disables_namespaces(program) else []
-    else:
-        kept = ("SETUID", "SETGID", *(("DAC_READ_SEARCH",) if reads else ()))
-        command += [word for name in kept for word in ("--cap-add", f"CAP_{name}")]
-    command += ["--sync-fd", str(held)] if held >= 0 else []  # open until all are gone
-    return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
-
-
-@functools.cache
-def _disables_namespaces(program: str) -> bool:
-    """Whether this bubblewrap can keep those inside from making namespaces (0.8 can); the filter refuses them too."""
-    asked = subprocess.run([program, "--help"], capture_output=True, timeout=_PATIENCE, check=False)
-    return b"--disable-userns" in asked.stdout
-
-
-def _folders_above(path: str) -> list[str]:
-    """Folders that bubblewrap makes by itself are root's alone where root starts it."""
-    above = [str(parent) for parent in reversed(Path(path).parents)]
-    made = (parent for parent in above if parent not in ("/", "/tmp", "/usr"))
-    return [word for parent in made for word in ("--perms", "0755", "--dir", parent)]
-
-
-@functools.cache
-def _python() -> tuple[str, ...]:
-    """Folders of this Python and of the packages that it imports, but for those beneath /usr. Never a whole prefix: an
-    environment may have been made in a project's folder, or at home."""
-    prefixes = dict.fromkeys((sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix))
-    parts = ("bin", "lib", "lib64", "share", "pyvenv.cfg")
-    found: list[str] = []
-    for path in (*(f"{prefix}/{part}" for prefix in prefixes for part in parts), *_packages(), str(_HERE)):
-        if os.path.exists(path) and not any(f"{path}/".startswith(f"{other}/") for other in ("/usr", *found)):
-            found.append(path)
-    return tuple(found)
-
-
-@functools.cache
-def _packages() -> tuple[str, ...]:
-    """Folders of packages on our own path, which files like `.pth` may have put there."""
-    named = (path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages"))
-    return tuple(dict.fromkeys(path for path in named if os.path.isabs(path) and os.path.isdir(path)))
-
-
-@functools.cache
-def _links() -> dict[str, str]:
-    """Links that lead to this Python's program from folders that are not bound."""
-    found: dict[str, str] = {}
-    path = sys.executable
-    while os.path.islink(path) and len(found) < 8:
-        target = os.readlink(path)
-        if not any(path.startswith(f"{folder}/") for folder in (*_SYSTEM, *_python())):
-            found[path] = target
-        path = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    return found
-
-
-def _closed(folder: Path, namespaces: bool) -> str:
-    """What of this Python, or on the way to it and the folder, others may not read; "": nothing. With namespaces there
-    is no way, only its end."""
-    needed = [Path(path) for path in _python()]
-    above = {parent for path in (*needed, folder) for parent in path.parents} if not namespaces else set()
-    closed = [path for path in needed if not path.stat().st_mode & 0o004]
-    closed += [path for path in sorted(above) if not path.stat().st_mode & 0o001]
-    return str(closed[0]) if closed else ""
-
-
-def _is_capable(capability: int) -> bool:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
-    return bool(effective >> capability & 1)
-
-
-def _take_uid() -> tuple[int | None, int]:
-    """As root: a user id that no other kernel of this machine has, and a file that holds it while it is open."""
-    if os.getuid() != 0:
-        return None, -1
-    import fcntl
-
-    ids = [uid for uid in _UIDS if _is_mapped(uid)] or [uid for uid in range(60_000, 65_000) if _is_mapped(uid)]
-    if not ids:
-        return None, -1  # a namespace with root alone
-    held = os.open(_locks(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    for uid in ids:
-        lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, uid, 1, 0)  # struct flock: byte `uid` of the file
-        with contextlib.suppress(BlockingIOError, PermissionError):
-            fcntl.fcntl(held, fcntl.F_OFD_SETLK, lock)
-            return uid, held
-    os.close(held)
-    raise SandboxError(f"{len(ids)} kernels run on this machine already")
-
-
-def _is_mapped(uid: int) -> bool:
-    return any(first <= uid < first + count for first, count in _mapped())
-
-
-@functools.cache
-def _mapped() -> tuple[tuple[int, int], ...]:
-    lines = Path("/proc/self/uid_map").read_text().splitlines()
-    return tuple((int(first), int(count)) for first, _, count in map(str.split, lines))
-
-
-def _locks() -> str:
-    """A file in a folder that root alone may write."""
-    for folder in ("/run", "/var/lib", "/root"):
-        if os.access(folder, os.W_OK) and not os.stat(folder).st_mode & 0o022:
-            return f"{folder}/chatglm-kernels.lock"
-    raise SandboxError("limits: no folder for locks: /run cannot be written")
-
-
-def _tasks() -> int:
-    """Processes and threads of this user, all of which his limit counts."""
-    count = 0
-    for name in os.listdir("/proc"):
-        with contextlib.suppress(OSError):
-            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
-                count += len(os.listdir(f"/proc/{name}/task"))
-    return count
 
 
 def _answer(status: int) -> str:
