@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,17 @@ import pytest
 from client_scripts import OWN, run_script
 from environments import ENVIRONMENTS
 
+from chatglm.assistant import Assistant
+from chatglm.tools.interpreter.pool import Kernels
+from chatglm.tools.toolbox import Toolbox
+from kernels import need_sandbox
+from server import serving
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 ADDRESS = "http://127.0.0.1:8000"
 SHELL = "sh"
+WITH_TOOLS = "Tools on the server"
+"""The section whose server runs tools."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,17 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+@pytest.fixture(scope="module")
+def demo_with_tools() -> Iterator[str]:
+    need_sandbox()
+    with (
+        Assistant.load(dtype="float32") as assistant,
+        Toolbox.open(["calculator", "get_weather"]) as tools,
+        serving({"demo": assistant}, toolbox=tools, kernels=Kernels(spare=0)) as url,
+    ):
+        yield url
+
+
 BLOCKS = blocks(PAGE.read_text("utf-8"))
 SCRIPTS = list(dict.fromkeys((block.section, block.client) for block in BLOCKS if block.client))
 
@@ -87,8 +107,9 @@ def test_what_is_found() -> None:
 
 
 @pytest.mark.parametrize(("section", "client"), SCRIPTS)
-def test_example(section: str, client: str, demo: str, tmp_path: Path) -> None:
+def test_example(section: str, client: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """It ends without an error. Lines of a traceback are those of the page."""
+    demo: str = request.getfixturevalue("demo_with_tools" if section == WITH_TOOLS else "demo")
     text = ""
     for block in BLOCKS:
         if (block.section, block.client) == (section, client):
