@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import subprocess
@@ -42,12 +43,14 @@ def soon() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def web() -> Iterator[str]:
+@contextlib.contextmanager
+def serving(port: int = 0) -> Iterator[str]:
+    """The address of a server of the library."""
     import mcp_server  # type: ignore[import-not-found]
 
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
     listening.listen(64)
     server = uvicorn.Server(
         uvicorn.Config(mcp_server.made().streamable_http_app(), log_level="critical", timeout_graceful_shutdown=1)
@@ -60,6 +63,13 @@ def web() -> Iterator[str]:
     yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
     server.should_exit = True
     thread.join(20)
+    listening.close()
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with serving() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -132,18 +142,38 @@ def test_calls(servers: MCPServers, server: str) -> None:
     assert call(servers, f"{server}_ask").failed
 
 
-@pytest.mark.parametrize("server", ["real", "web"])
-def test_what_is_slow_or_huge_is_an_observation_and_others_go_on(servers: MCPServers, server: str) -> None:
-    async def together() -> list[Outcome]:
-        names = [f"{server}_hang", f"{server}_huge", f"{server}_picture"]
+def test_what_is_slow_or_huge_is_an_observation_and_others_go_on(
+    servers: MCPServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def together(*names: str) -> list[Outcome]:
         return await asyncio.gather(*(tool(servers, name).run({}) for name in names))
 
-    hang, huge, picture = asyncio.run(together())
-    assert (hang.failed, hang.text) == (True, f"The server {server} did not answer within 3 seconds.")
-    assert huge.failed
-    assert "larger than" in huge.text or "exceed" in huge.text, huge.text
-    assert picture.pictures
-    assert call(servers, f"{server}_add", a=1, b=2).text == "3"
+    *hang, stdio, http, one, two = asyncio.run(
+        together("real_hang", "web_hang", "real_huge", "web_huge", "real_picture", "web_picture")
+    )
+    late = [f"The server {server} did not answer within 3 seconds." for server in ("real", "web")]
+    assert [outcome.text for outcome in hang] == late
+    assert "its answer is larger than 4,194,304 bytes" in stdio.text
+    assert "larger than" in http.text
+    assert all(outcome.failed for outcome in (*hang, stdio, http))
+    assert one.pictures
+    assert two.pictures
+    assert not [record for record in caplog.records if record.name.startswith("mcp.client")]  # no tracebacks
+
+
+def test_a_server_that_is_away_for_a_while() -> None:
+    with contextlib.ExitStack() as stack:
+        with serving() as address:
+            given = {"servers": {"a": {"url": address}}}
+            servers = stack.enter_context(MCPServers.read(given, start=10, seconds=3))
+            assert call(servers, "a_add", a=1, b=2).text == "3"
+        away = call(servers, "a_add", a=1, b=2)
+        assert away.failed
+        assert "ended during the call" in away.text or "is not running" in away.text
+        assert call(servers, "a_add", a=1, b=2).text.startswith("The server a is not running (")
+        with serving(int(address.rpartition(":")[2].removesuffix("/mcp"))):
+            works(servers, "a_picture")
+            assert call(servers, "a_add", a=1, b=2).text == "3"
 
 
 def test_the_environment_of_a_server(servers: MCPServers) -> None:

@@ -118,6 +118,9 @@ class MCPServers:
             import mcp  # noqa: F401
         except ImportError:
             raise DependencyError('tools of MCP servers need mcp: pip install "chatglm[mcp]"') from None
+        for name in ("mcp.client", "mcp.shared", "client"):
+            if (library := logging.getLogger(name)).level == logging.NOTSET:
+                library.setLevel(logging.CRITICAL)  # it writes a traceback for whatever a server sends
         thread = LoopThread("chatglm MCP servers")
         servers = cls([_Server(one, start) for one in given], thread)
         try:
