@@ -347,11 +347,24 @@ def test_a_permission_that_cannot_be_asked_for_is_none() -> None:
 
 def test_what_runs_is_what_was_permitted() -> None:
     async def permit(asked: ToolCall, tool: Tool) -> bool:
-        asked.arguments["a"] = 100  # type: ignore[index]
+        asked.arguments["numbers"].append(100)
         return True
 
-    with box_of(Function.of(add, consent=Consent.ALWAYS)) as box:
-        assert now(box, "add", permit, a=1).text == "3"
+    def total(numbers: list[Any]) -> int:
+        """Adds them up."""
+        return sum(numbers)
+
+    class Total:
+        """A tool of another kind."""
+
+        spec, consent = Function.of(total).spec, Consent.ALWAYS
+
+        async def run(self, arguments: Any) -> Outcome:
+            return Outcome(str(sum(arguments["numbers"])))
+
+    for tool in (Function.of(total, consent=Consent.ALWAYS), Total()):
+        with box_of(tool) as box:
+            assert now(box, "total", permit, numbers=[1, 2]).text == "3"
 
 
 # Boxes of one conversation, and the end

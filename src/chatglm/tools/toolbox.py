@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import copy
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -214,7 +215,7 @@ class Toolbox:
         """The tool and checked arguments of a call that may be carried out; or why it may not."""
         try:
             return await self._permitted(asked, permit)
-        except Exception as error:  # of a check of a user's own type, or a call that is none
+        except (Exception, SystemExit) as error:  # of a check of a user's own type, or of a call that is none
             return failed(failure(error))
 
     async def _permitted(self, asked: ToolCall, permit: Permit | None) -> tuple[Tool, Any] | Outcome:
@@ -228,10 +229,12 @@ class Toolbox:
             return failed(f"Arguments of {name} are not a JSON object; they may have been cut short.")
         if problem := too_large(asked.arguments):
             return failed(f"Arguments of {name} are {problem}.")
-        try:
-            arguments = tool.bind(asked.arguments) if isinstance(tool, Function) else asked.arguments
-        except InputError as error:
-            return failed(f"Arguments of {name} are wrong ({error}).")
+        arguments = copy.deepcopy(dict(asked.arguments))  # what is permitted is what runs, whoever has the call
+        if isinstance(tool, Function):
+            try:
+                arguments = tool.bind(arguments)
+            except InputError as error:
+                return failed(f"Arguments of {name} are wrong ({error}).")
         if tool.consent is Consent.ALWAYS or (tool.consent is Consent.ONCE and name not in self._granted):
             if permit is None:
                 return failed(f"{name} may only be used when a person permits it, and there is nobody to ask.")
