@@ -81,6 +81,7 @@ def now(box: Toolbox, name: str, **arguments: Any) -> str:
 
 
 def test_the_demos_file_registers_but_for_its_shell(write: Any, capsys: Any, tmp_path: Path) -> None:
+    """(differences: no-shell)"""
     with Toolbox.open([write(DEMO, "tool_registry.py")]) as box:
         assert names(box) == ["pick_number", "get_weather"]
         assert now(box, "pick_number", seed=42, range=[1, 10]) == "2"
@@ -277,6 +278,7 @@ def test_get_tools_has_the_official_form() -> None:
 
 
 def test_dispatch() -> None:
+    """(differences: tools-checked)"""
     assert count_letters("aab", ("a",)) == {"a": 2}
     assert dispatch_tool("count_letters", {"text": "aab", "letters": ["a", "b"]}) == '{"a": 2, "b": 1}'
     assert dispatch_tool("count_letters", {"text": "fail"}) == "Error: ValueError: no"
