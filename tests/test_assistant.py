@@ -726,6 +726,7 @@ def test_wrong_calls_are_told_to_the_model(over: Any, write: Writer, call: Any, 
 
 
 def test_rounds_are_limited(over: Any, write: Writer) -> None:
+    """(differences: tool-rounds)"""
     turns = [write.call(("weather", {"city": str(n)})) for n in range(2)]
     assistant, engine = over(*turns, write.say("enough")[len(write.form.opening()) :])
     new = assistant.run("q", [weather], max_rounds=2)
@@ -774,6 +775,28 @@ def test_calls_of_the_callers_own_tools_end_the_loop(over: Any, write: Writer) -
     assert len(engine.asked) == 2
     with pytest.raises(InputError, match="weather is the name of one of the functions"):
         assistant.run("q", [weather], tools=[{"name": "weather"}])
+
+
+def test_calls_without_ids_get_some() -> None:
+    class Endpoint(Assistant):
+        """Calls twice without ids, then answers."""
+
+        def __init__(self) -> None:
+            self.asked: list[Any] = []
+
+        def stream(self, messages: Any, **options: Any) -> Any:
+            self.asked.append(messages)
+            if len(self.asked) == 1:
+                yield CallDelta(0, name="weather", arguments='{"city": "a"}')
+                yield CallDelta(1, name="weather", arguments='{"city": "b"}')
+            yield Finish("stop", Usage(1, 1))
+
+    endpoint = Endpoint()
+    new = endpoint.run("q", [weather])
+    ids = [call.id for call in new[0].tool_calls]
+    assert len(set(ids) - {""}) == 2
+    assert [message.tool_call_id for message in new[1:3]] == ids
+    assert endpoint.asked[1] == [Message("user", "q"), *new[:3]]
 
 
 def test_errors_keep_the_dialogue(over: Any, write: Writer) -> None:

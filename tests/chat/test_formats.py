@@ -395,7 +395,8 @@ def test_the_interpreter_of_chatglm3_is_a_sentence_and_no_tool(formats) -> None:
     ],
 )
 def test_results_of_the_interpreter(formats, text: str, shown: str) -> None:
-    """ChatGLM3 reads them between fences, and `[Image]` as it is; GLM-4 reads them as they are."""
+    """ChatGLM3 reads them between fences, and `[Image]` as it is; GLM-4 reads them as they are.
+    (differences: results-fenced)"""
     asked = ToolCall(INTERPRETER, {"code": "1"}, "b"), ToolCall("f", {}, "a")
     dialogue = [Message("user", "u"), Message("assistant", "", asked)]
     answers = [Message("observation", "plain", tool_call_id="a"), Message("observation", text, tool_call_id="b")]

@@ -224,6 +224,34 @@ def test_who_leaves_ends_the_tools(over: Any, write: Writer, stream: bool) -> No
     assert ended.wait(20)
 
 
+def test_a_server_that_ends_tells_the_stream(write: Writer) -> None:
+    slow_ends.extend((threading.Event(), threading.Event()))
+    begun, ended = slow_ends[-2:]
+    servers: list[Any] = []
+    with (
+        Assistant(write.form, ScriptedEngine(write.call(("slow", {})))) as assistant,  # type: ignore[arg-type]
+        box() as tools,
+        serving({"demo": assistant}, toolbox=tools, drain=0.1, servers=servers) as url,
+        httpx.Client() as http,
+    ):
+        body = {"messages": [{"role": "user", "content": "q"}], "server_tools": ["slow"], "stream": True}
+        with http.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as response:
+            assert begun.wait(20)
+            servers[0].should_exit = True
+            lines = [line for line in response.iter_lines() if line]
+    assert ": tools are running" in lines
+    assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "shutting_down"
+    assert ended.wait(20)
+
+
+def test_pictures_are_bounded(over: Any, write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.serving.server_tools.PICTURES", len(PNG))
+    client, _ = over(write.call(("paint", {}), ("paint", {})), write.say("ok"))
+    message = ask(client, "paint").choices[0].message
+    assert len(message.images) == 1
+    assert "1 pictures left out" in message.server_tool_calls[1]["output"]
+
+
 def test_figures(over: Any, write: Writer) -> None:
     wrong = write.call(("add", {"a": "x", "b": 2}), ("add", {"a": 1, "b": 2}))
     client, _ = over(wrong, write.call(("other", {})), write.say("three"))

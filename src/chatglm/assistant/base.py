@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -719,15 +720,16 @@ class _Rounds:
         """The answer that is whole now."""
         (answer,) = self._transcript.answers()
         self._transcript = Transcript()
-        calls = answer.message.tool_calls if self._left else ()
+        message = _with_ids(answer.message)
+        calls = message.tool_calls if self._left else ()
         self._asked = tuple(call for call in calls if call.name not in self._own)
         self._met.update({_key(call) for call in self._asked})
         self._stuck = {key for key in map(_key, self._asked) if self._met[key] >= SAME_CALLS}
         self.due = [call for call in self._asked if _key(call) not in self._stuck]
         self._left = 0 if self._stuck else self._left - 1
         self.go_on = bool(self._asked) and len(self._asked) == len(calls)
-        self.new.append(answer.message)
-        return answer.message
+        self.new.append(message)
+        return message
 
     def results(self, outcomes: Sequence[Outcome]) -> Iterator[Called | Message]:
         """
@@ -740,6 +742,15 @@ class _Rounds:
             yield Called(call, outcome)
             self.new.append(Message("observation", outcome.text, tool_call_id=call.id))
             yield self.new[-1]
+
+
+def _with_ids(message: Message) -> Message:
+    """Some endpoints give their calls no ids, and observations could not be told apart."""
+    if len({call.id for call in message.tool_calls} - {""}) == len(message.tool_calls):
+        return message
+    return replace(
+        message, tool_calls=tuple(replace(call, id=f"call_{secrets.token_hex(12)}") for call in message.tool_calls)
+    )
 
 
 def _key(call: ToolCall) -> str:

@@ -40,6 +40,10 @@ ServerToolNames = Annotated[
 ]
 
 
+PICTURES = 16 << 20
+"""Bytes of pictures that one answer may have."""
+
+
 @dataclass(frozen=True)
 class Calling:
     """A call that is about to be carried out here."""
@@ -153,7 +157,7 @@ class ServerTools:
             assert self.kernels is not None
             box = box.also(Interpreter(self.kernels, conversation, user=user))
         own = {tool.name for tool in ToolSpec.list_from(options.get("tools") or ())}
-        told = _Told()
+        told, room = _Told(), PICTURES
         try:
             happenings = assistant.astream_run(messages, box, permit=_permitted, **options)
             async with aclosing(happenings):
@@ -166,6 +170,7 @@ class ServerTools:
                         case Called():
                             tool = box.tool(one.call.name)
                             self._metrics.note_call("unknown" if tool is None else tool.spec.name, one.outcome.failed)
+                            one, room = _within(one, room)
                             yield one
                         case _:
                             for delta in told.take(one, own):
@@ -174,6 +179,23 @@ class ServerTools:
         finally:
             if INTERPRETER in names and not container and self.kernels is not None:
                 await self.kernels.end(conversation, user=user)
+
+
+def _within(called: Called, room: int) -> tuple[Called, int]:
+    """A call with as many of its pictures as there is room for, and the room that is left.
+
+    Args:
+        room: bytes.
+    """
+    outcome, kept = called.outcome, 0
+    for picture in outcome.pictures:
+        if len(picture) > room:
+            break
+        room, kept = room - len(picture), kept + 1
+    if left := len(outcome.pictures) - kept:
+        text = f"{outcome.text}\n[{left} pictures left out: one answer has at most {PICTURES >> 20} MiB of them]"
+        called = replace(called, outcome=replace(outcome, text=text, pictures=outcome.pictures[:kept]))
+    return called, room
 
 
 async def _permitted(asked: ToolCall, tool: Tool) -> bool:

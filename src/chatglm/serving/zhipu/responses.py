@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
+
+from chatglm.serving.openai.responses import ServerToolCall
 
 __all__ = ["InvokeResponse", "TokenizerResponse", "ZhipuChatResponse", "ZhipuRefusal", "ZhipuTaskResponse"]
 
@@ -33,6 +35,8 @@ class _ZhipuMessage(BaseModel):
     role: Literal["assistant"]
     content: str
     tool_calls: list[_ZhipuCall] | None = None
+    server_tool_calls: list[ServerToolCall] | None = None
+    images: list[dict[str, Any]] | None = None
 
 
 class _ZhipuChoice(BaseModel):
