@@ -31,7 +31,7 @@ def test_it_is_kept(write: Writer, mode: GenerationMode, tmp_path: Path) -> None
         Reranker.load(make_reranker(tmp_path / "ranks")) as ranks,
     ):
         app = create_app({"demo": assistant}, encoders={"texts": texts, "ranks": ranks})
-        document = schemathesis.openapi.from_asgi("/openapi.json", app)
+        document = schemathesis.openapi.from_asgi("/openapi.json", app, timeout=60)
         seen = set()
         for found in document.get_all_operations():
             operation = found.ok()
@@ -62,7 +62,11 @@ def test_it_says_what_is_refused(write: Writer) -> None:
     with Assistant(write.form, ScriptedEngine([write.end])) as assistant:  # type: ignore[arg-type]
         document = create_app({"demo": assistant}).openapi()
     chat = document["paths"]["/v1/chat/completions"]["post"]
-    assert chat["responses"].keys() == {"200", "400", "404", "429", "500", "502"}
+    assert chat["responses"].keys() == {"200", "400", "404", "429", "500", "502", "503"}
+    for path in ("/v1/responses", "/v1/messages", "/api/paas/v4/chat/completions", "/v1/embeddings", "/v1/rerank", "/"):
+        assert "503" in document["paths"][path]["post"]["responses"], f"{path}: a model may not load"
+    model = document["paths"]["/api/paas/v4/models/{name}"]["get"]
+    assert model["responses"].keys() == {"200", "400"}
     request = document["components"]["schemas"]["ChatRequest"]
     assert request["additionalProperties"] == {"type": "null"}
     assert request["properties"]["audio"]["type"] == "null"

@@ -23,7 +23,7 @@ from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.bodies import Limits
 from chatglm.serving.catalog import Catalog, Leases, Model
-from chatglm.serving.dialect import Dialect, spoken
+from chatglm.serving.dialect import REFUSED, Dialect, spoken
 from chatglm.serving.encoding import Encoder
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.front import OPEN, Front, hint
@@ -54,12 +54,6 @@ _EXPOSED = (
     REQUEST_ID,
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 )
-
-_REFUSED = {
-    "401": "the API key is missing, wrong or expired",
-    "403": "the API key may not use the model, or may not do this",
-    "429": "a limit of the API key is reached; `Retry-After` says when to come again",
-}
 
 
 def create_app(
@@ -254,8 +248,8 @@ def _complete_document(app: FastAPI, keys: bool) -> None:
                 operation["responses"].pop("422", None)
                 if keys and not (path in OPEN and method == "get"):
                     operation["security"] = [{"key": []}]
-                    for status, words in _REFUSED.items():
-                        operation["responses"].setdefault(status, {"description": words})
+                    for status in (401, 403, 429):
+                        operation["responses"].setdefault(str(status), {"description": REFUSED[status]})
         for name in ("HTTPValidationError", "ValidationError"):
             document.get("components", {}).get("schemas", {}).pop(name, None)
         if keys:

@@ -37,14 +37,17 @@ from chatglm.serving.server_tools import Calling, Said
 from chatglm.serving.service import Drain, Served, Service
 
 __all__ = [
+    "REFUSED",
     "Dialect",
     "EventStream",
+    "Refusals",
     "Strict",
     "all_of",
     "dialect_route",
     "failure_within",
     "first_of",
     "note_unenforced",
+    "refusals",
     "spoken",
     "until_gone",
     "whole_of",
@@ -53,6 +56,35 @@ __all__ = [
 
 log = logging.getLogger("chatglm.serving")
 Result = TypeVar("Result")
+
+
+REFUSED: Mapping[int, str] = {
+    400: "a field is wrong, or not supported; the error names it",
+    401: "the API key is missing, wrong or expired",
+    403: "the API key may not use the model, or may not do this",
+    404: "no such model",
+    413: "the body is too large",
+    429: "too many requests wait, or a limit of the API key is reached; `Retry-After` says when to come again",
+    500: "the engine has stopped",
+    502: "the server behind this one failed",
+    503: "the model cannot be loaded now, or the server is full, or ends",
+}
+"""What statuses mean on most routes."""
+
+Refusals = dict[int | str, dict[str, Any]]
+"""Of a route, for the document: what FastAPI takes as `responses`."""
+
+
+def refusals(model: type[BaseModel], *statuses: int, words: Mapping[int, str] | None = None) -> Refusals:
+    """What a route refuses, as the OpenAPI document says it.
+
+    Args:
+        model: the shape of the dialect's errors.
+        statuses: those that the route may answer.
+        words: what they mean there, where that is not what `REFUSED` says.
+    """
+    said = {**REFUSED, **(words or {})}
+    return {status: {"model": model, "description": said[status]} for status in statuses}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import InputError
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Dialect, Strict, dialect_route, whole_of
+from chatglm.serving.dialect import Dialect, Strict, dialect_route, refusals, whole_of
 from chatglm.serving.failures import Failure
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import MESSAGE, REQUEST
@@ -80,9 +80,7 @@ def _render(failure: Failure) -> Response:
 def _router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["api.py"], route_class=dialect_route("legacy", service, _render, any_type=True))
 
-    refusals: dict[int | str, dict[str, Any]] = {status: {"model": _Refusal} for status in (400, 404, 429, 500, 502)}
-
-    @routes.post("/", response_model=_Reply, responses=refusals)
+    @routes.post("/", response_model=_Reply, responses=refusals(_Refusal, 400, 404, 429, 500, 502, 503))
     async def answer(question: _Question, request: Request) -> Response:
         """A prompt and a history in, a response and a history out, as `api.py` does."""
         caller = caller_of(request)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Dialect, Strict, dialect_route, until_gone
+from chatglm.serving.dialect import Dialect, Strict, dialect_route, refusals, until_gone
 from chatglm.serving.failures import Failure
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import RERANK, note_dropped
@@ -86,7 +86,11 @@ class _Refusal(BaseModel):
     param: str | None
 
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": _Refusal} for status in (400, 404, 429, 500)}
+_REFUSALS = refusals(
+    _Refusal,
+    *(400, 404, 429, 500, 503),
+    words={404: "no such model, or none that ranks", 500: "the encoder has failed"},
+)
 
 
 def _render(failure: Failure) -> Response:

@@ -16,7 +16,7 @@ from chatglm.chat.messages import Message, ToolSpec
 from chatglm.encoders.tokens import Tokens
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.serving.access.callers import Caller, caller_of
-from chatglm.serving.dialect import Strict
+from chatglm.serving.dialect import Strict, refusals
 from chatglm.serving.hints import TOKENIZE
 from chatglm.serving.messages import ChatMessage, messages_of
 from chatglm.serving.openai.responses import ErrorResponse
@@ -60,10 +60,7 @@ class DetokenizeResponse(BaseModel):
     prompt: str
 
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorResponse, "description": "a field is wrong, or not supported; `param` names it"},
-    404: {"model": ErrorResponse, "description": "no such model"},
-}
+_REFUSALS = refusals(ErrorResponse, 400, 404, 503)
 
 
 class _OfAssistant:

@@ -27,23 +27,13 @@ from chatglm.serving.anthropic.responses import (
     ModelsResponse,
 )
 from chatglm.serving.catalog import Offer
-from chatglm.serving.dialect import Dialect, EventStream, all_of, dialect_route, first_of, note_unenforced
+from chatglm.serving.dialect import Dialect, EventStream, all_of, dialect_route, first_of, note_unenforced, refusals
 from chatglm.serving.service import Service
 from chatglm.serving.structured import format_named
 
 __all__ = ["DIALECT"]
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorResponse, "description": "a field is wrong, or not supported; the message names it"},
-    401: {"model": ErrorResponse, "description": "the API key is missing or wrong"},
-    403: {"model": ErrorResponse, "description": "the API key may not use this model"},
-    404: {"model": ErrorResponse, "description": "no such model"},
-    413: {"model": ErrorResponse, "description": "the body is too large"},
-    429: {"model": ErrorResponse, "description": "too many requests wait; `Retry-After` says when to come again"},
-    500: {"model": ErrorResponse, "description": "the engine has stopped"},
-    502: {"model": ErrorResponse, "description": "the server behind this one failed"},
-    503: {"model": ErrorResponse, "description": "the server is full, or ends"},
-}
+_REFUSALS = refusals(ErrorResponse, 400, 401, 403, 404, 413, 429, 500, 502, 503)
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
@@ -97,7 +87,7 @@ def _router(service: Service) -> APIRouter:
             "max_tokens": context,
         }
 
-    @routes.get("/anthropic/v1/models", response_model=ModelsResponse, responses={400: _REFUSALS[400]})
+    @routes.get("/anthropic/v1/models", response_model=ModelsResponse, responses=refusals(ErrorResponse, 400))
     async def models(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000)] = 20,
@@ -118,7 +108,9 @@ def _router(service: Service) -> APIRouter:
         first, last = (shown[0], shown[-1]) if shown else (None, None)
         return _said({**page, "first_id": first, "last_id": last}, request_id())
 
-    @routes.get("/anthropic/v1/models/{name:path}", response_model=ModelResponse, responses={404: _REFUSALS[404]})
+    @routes.get(
+        "/anthropic/v1/models/{name:path}", response_model=ModelResponse, responses=refusals(ErrorResponse, 404)
+    )
     async def model(name: str, request: Request) -> Response:
         """One of them."""
         return _said(listed(service.offer(name, caller_of(request))), request_id())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from chatglm.errors import ChatGLMError, InputError, UnsupportedError
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Strict
+from chatglm.serving.dialect import Refusals, Strict, refusals
 from chatglm.serving.failures import ForbiddenError
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
@@ -35,11 +34,17 @@ class UnloadAdapterRequest(Strict):
     lora_name: str = Field(pattern=_NAME)
 
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+_REFUSALS: Refusals = {
     200: {"content": {"text/plain": {}}},
-    400: {"model": ErrorResponse, "description": "a field is wrong, or the folder is no adapter of this model"},
-    403: {"model": ErrorResponse, "description": "this caller may not do it"},
-    404: {"model": ErrorResponse, "description": "no such model or adapter"},
+    **refusals(
+        ErrorResponse,
+        *(400, 403, 404, 503),
+        words={
+            400: "a field is wrong, or the folder is no adapter of this model",
+            403: "this caller may not do it",
+            404: "no such model or adapter",
+        },
+    ),
 }
 
 

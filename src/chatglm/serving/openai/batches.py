@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -13,16 +14,16 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from chatglm.serving import bodies
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Strict
+from chatglm.serving.dialect import Refusals, Strict, refusals
 from chatglm.serving.fields import wrong
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
 from chatglm.serving.stored.batches import Batch
 from chatglm.serving.stored.files import PURPOSES, StoredFile
 
-__all__ = ["BatchBody", "BatchResponse", "add_batches", "add_begun_batches", "add_files", "refusals", "shown"]
+__all__ = ["BatchBody", "BatchResponse", "add_batches", "add_begun_batches", "add_files", "refused_by", "shown"]
 
-Refused = Callable[..., dict[int | str, dict[str, Any]]]
+Refused = Callable[..., Refusals]
 
 _FORM_BYTES = 64 << 10  # of a form, besides the file
 _FILE = "the file's content; with purpose `batch`: JSON lines, each a request"
@@ -57,11 +58,11 @@ _FORM = {
 }
 
 
-def refusals(model: type[BaseModel]) -> Refused:
-    """What the document says of a dialect's errors, by their statuses.
+def refused_by(model: type[BaseModel]) -> Refused:
+    """`refusals` of a dialect's routes for files and batches.
 
     Args:
-        model: their shape.
+        model: the shape of the dialect's errors.
     """
     words = {
         400: "a field is wrong, or not supported",
@@ -71,11 +72,7 @@ def refusals(model: type[BaseModel]) -> Refused:
         429: "too many batches are unfinished",
         500: "nothing can be stored",
     }
-
-    def refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
-        return {status: {"model": model, "description": words[status]} for status in statuses}
-
-    return refused
+    return partial(refusals, model, words=words)
 
 
 def _window(value: Any) -> Any:
@@ -246,7 +243,7 @@ def _list(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
 
 def add_batches(routes: APIRouter, service: Service) -> None:
     """Give OpenAI's router the routes of files and batches."""
-    refused = refusals(ErrorResponse)
+    refused = refused_by(ErrorResponse)
     add_files(routes, service, refused)
 
     @routes.post("/batches", response_model=BatchResponse, responses=refused(400, 404, 429, 500))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from chatglm.encoders import Embeddings
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Strict, until_gone
+from chatglm.serving.dialect import Strict, refusals, until_gone
 from chatglm.serving.fields import OneOf, wrong
 from chatglm.serving.hints import EMBEDDING, note_dropped
 from chatglm.serving.openai.responses import ErrorResponse
@@ -83,12 +83,11 @@ class EmbeddingsResponse(BaseModel):
     usage: _Usage
 
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorResponse, "description": "a field is wrong, or not supported; `param` names it"},
-    404: {"model": ErrorResponse, "description": "no such model, or none for embeddings"},
-    429: {"model": ErrorResponse, "description": "too many texts wait; `Retry-After` says when to come again"},
-    500: {"model": ErrorResponse, "description": "the encoder has failed"},
-}
+_REFUSALS = refusals(
+    ErrorResponse,
+    *(400, 404, 429, 500, 503),
+    words={404: "no such model, or none for embeddings", 500: "the encoder has failed"},
+)
 
 
 def add_embeddings(routes: APIRouter, service: Service) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from chatglm.serving.access.callers import caller_of
 from chatglm.serving.catalog import Kind, Offer
+from chatglm.serving.dialect import Refusals
 from chatglm.serving.openai.responses import ModelResponse, ModelsResponse
 from chatglm.serving.service import Service
 
@@ -32,7 +32,7 @@ _PERMISSION: dict[str, Any] = {
 """Older clients read it; what it says is the same for all models."""
 
 
-def add_models(routes: APIRouter, service: Service, unknown: Mapping[int | str, dict[str, Any]]) -> None:
+def add_models(routes: APIRouter, service: Service, unknown: Refusals) -> None:
     """Add `GET /models` and `GET /models/{name}`.
 
     Args:
@@ -59,7 +59,7 @@ def add_models(routes: APIRouter, service: Service, unknown: Mapping[int | str, 
         offers = service.offered(caller_of(request), *_KINDS).values()
         return {"object": "list", "data": [listed(offer) for offer in offers]}
 
-    @routes.get("/models/{name:path}", response_model=ModelResponse, responses=dict(unknown))
+    @routes.get("/models/{name:path}", response_model=ModelResponse, responses=unknown)
     async def model(name: str, request: Request) -> dict[str, Any]:
         """One of them."""
         return listed(service.offer(name, caller_of(request), *_KINDS))

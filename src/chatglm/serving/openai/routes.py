@@ -8,7 +8,16 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_of, whole_run
+from chatglm.serving.dialect import (
+    Dialect,
+    EventStream,
+    dialect_route,
+    first_of,
+    note_unenforced,
+    refusals,
+    whole_of,
+    whole_run,
+)
 from chatglm.serving.openai.adapters import add_adapters
 from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
@@ -27,13 +36,7 @@ from chatglm.serving.usage import UsageTotal
 
 __all__ = ["DIALECT"]
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorResponse, "description": "a field is wrong, or not supported; `param` names it"},
-    404: {"model": ErrorResponse, "description": "no such model"},
-    429: {"model": ErrorResponse, "description": "too many requests wait; `Retry-After` says when to come again"},
-    500: {"model": ErrorResponse, "description": "the engine has stopped"},
-    502: {"model": ErrorResponse, "description": "the server behind this one failed"},
-}
+_REFUSALS = refusals(ErrorResponse, 400, 404, 429, 500, 502, 503)
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
@@ -92,7 +95,7 @@ def _router(service: Service) -> APIRouter:
 
     add_routes(routes, service, _REFUSALS)
 
-    add_models(routes, service, {404: _REFUSALS[404]})
+    add_models(routes, service, refusals(ErrorResponse, 404))
 
     add_batches(routes, service)
 

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, whole_run
+from chatglm.serving.dialect import Dialect, EventStream, dialect_route, first_of, note_unenforced, refusals, whole_run
 from chatglm.serving.failures import Failure
 from chatglm.serving.hints import note_ignored
-from chatglm.serving.openai.batches import BatchResponse, add_begun_batches, add_files, refusals, shown
+from chatglm.serving.openai.batches import BatchResponse, add_begun_batches, add_files, refused_by, shown
 from chatglm.serving.openai.embeddings import EmbeddingRequest, EmbeddingsResponse, embeddings_of
 from chatglm.serving.openai.models import add_models
 from chatglm.serving.service import Service
@@ -27,14 +27,16 @@ __all__ = ["DIALECT"]
 
 NAME, BASE = "zhipu-v4", "/api/paas/v4"
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ZhipuRefusal, "description": "a field is wrong or not supported, or there is no such model"},
-    429: {"model": ZhipuRefusal, "description": "too many requests wait; `Retry-After` says when to come again"},
-    500: {"model": ZhipuRefusal, "description": "the engine has stopped"},
-    502: {"model": ZhipuRefusal, "description": "the server behind this one failed"},
-}
-_FAILED: dict[int | str, dict[str, Any]] = {500: {"model": ZhipuRefusal, "description": "nothing can be read"}}
-_GONE = {"model": ZhipuRefusal, "description": "there is no such task, it has expired, or belongs to another key"}
+_REFUSALS = refusals(
+    ZhipuRefusal,
+    *(400, 429, 500, 502, 503),
+    words={400: "a field is wrong or not supported, or there is no such model"},
+)
+_UNREAD = refusals(
+    ZhipuRefusal,
+    *(404, 500),
+    words={404: "there is no such task, it has expired, or belongs to another key", 500: "nothing can be read"},
+)
 _STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
@@ -78,7 +80,7 @@ def _router(service: Service) -> APIRouter:
         task = await service.tasks.submit(caller, NAME, f"{BASE}/chat/completions", given)
         return JSONResponse(task_answer(task))
 
-    @routes.get("/async-result/{task_id}", response_model=ZhipuTaskResponse, responses={404: _GONE, **_FAILED})
+    @routes.get("/async-result/{task_id}", response_model=ZhipuTaskResponse, responses=_UNREAD)
     async def result(task_id: str, request: Request) -> Response:
         """What has become of a request that is answered later."""
         return JSONResponse(task_answer(await service.tasks.get(caller_of(request), NAME, task_id)))
@@ -104,9 +106,9 @@ def _router(service: Service) -> APIRouter:
             }
         )
 
-    add_models(routes, service, {400: _REFUSALS[400]})
+    add_models(routes, service, refusals(ZhipuRefusal, 400, words={400: "no such model"}))
 
-    refused = refusals(ZhipuRefusal)
+    refused = refused_by(ZhipuRefusal)
     add_files(routes, service, refused)
 
     @routes.post("/batches", response_model=BatchResponse, responses=refused(400, 404, 429, 500))
