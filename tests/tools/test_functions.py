@@ -24,6 +24,7 @@ import jsonschema
 import numpy
 import pydantic
 import pytest
+import typing_extensions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
@@ -155,6 +156,31 @@ def test_structures_stand_in_the_schema_itself() -> None:
     assert bound["place"] == Place(title="a", at=Point(1))
     assert bound["options"] == {"deep": False}
     assert bound["also"] == [Point(2, 3.0)]
+
+
+class Deep(typing.TypedDict):
+    place: Options
+    more: typing_extensions.NotRequired[list[str]]
+
+
+class Standard(typing.TypedDict, total=False):
+    deep: Deep
+    also: str
+
+
+@pytest.mark.parametrize(
+    "hint", [Standard, list[Standard], Standard | None, dict[str, list[Standard]], tuple[Standard, ...]], ids=str
+)
+def test_typed_dicts_of_the_standard_library(hint: Any) -> None:
+    function = takes(hint)
+    shown = json.dumps(function.spec.given)
+    assert shown.count('"required": ["place"]') == 1
+    assert '"also"' in shown
+    value: Any = {"deep": {"place": {"deep": "yes"}}}
+    value = {"list": [value], "dict": {"a": [value]}, "tuple": [value]}.get(str(hint).partition("[")[0], value)
+    assert "True" in str(function.bind({"x": value}))
+    with pytest.raises(InputError, match="x"):
+        function.bind({"x": {"deep": 3}})
 
 
 def test_types_without_end_and_types_too_large() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -295,7 +296,8 @@ def _adapter(name: str, parameters: Sequence[_Parameter]) -> TypeAdapter[Any]:
 
     fields: dict[str, Any] = {}
     for one in parameters:
-        hint = Annotated[one.type, Field(description=one.described)] if one.described else one.type
+        hint = _known(one.type)
+        hint = Annotated[hint, Field(description=one.described)] if one.described else hint
         fields[one.name] = hint if one.required else NotRequired[hint]
     make: Any = TypedDict
     made = make(name, fields)
@@ -304,6 +306,30 @@ def _adapter(name: str, parameters: Sequence[_Parameter]) -> TypeAdapter[Any]:
         return TypeAdapter(made)
     except Exception as error:
         raise _unfit(name, parameters, error) from None
+
+
+def _known(hint: Any, above: tuple[Any, ...] = ()) -> Any:
+    """A type without `typing.TypedDict`: before Python 3.12, pydantic takes that of `typing_extensions` only."""
+    from typing_extensions import NotRequired, Required, TypedDict
+
+    if sys.version_info >= (3, 12) or hint in above:
+        return hint
+    if typing.is_typeddict(hint) and type(hint).__module__ == "typing":
+        fields = {}
+        for name, inner in typing.get_type_hints(hint, include_extras=True).items():
+            required = name in hint.__required_keys__
+            if (mark := typing.get_origin(inner)) in (Required, NotRequired):  # not seen above where it is a text
+                required, (inner,) = mark is Required, typing.get_args(inner)
+            inner = _known(inner, (*above, hint))
+            fields[name] = inner if required else NotRequired[inner]
+        make: Any = TypedDict
+        return make(hint.__name__, fields)
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, dict, tuple, Sequence, Mapping):
+        return origin[tuple(_known(one, above) for one in inside)]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_known(one, above) for one in inside)]  # noqa: UP007
+    return hint
 
 
 def _unfit(name: str, parameters: Sequence[_Parameter], error: Exception) -> ToolError:
