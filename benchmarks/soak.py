@@ -13,10 +13,9 @@ some go away in the middle of an answer or before it, some send what is wrong, a
   lives;
 - no key got more than its limits;
 - no memory was lost. What counts is the heap in use (`chatglm_heap_bytes{state="used"}`), which must be flat. Resident
-  memory is more than that: glibc keeps what threads have freed, up to the most that they had at the same time. In runs
-  of this benchmark that grew by 75 MB in four minutes while the heap in use stayed the same; so the server gives it
-  back every 20 seconds. Resident memory must stay within `_ABOVE` MB of what it was when the key/value memory had been
-  touched, and must not grow in the second half of the run;
+  memory is more than that: glibc keeps what threads have freed (`chatglm.serving.memory`), and the server gives it back
+  after each piece of work and every 20 seconds. Resident memory must stay within `_ABOVE` MB of what it was when the
+  key/value memory had been touched, and must not grow in the second half of the run;
 - every page is back, nothing runs or waits;
 - the server's figures, by model, by route and by key, are the clients' (of those that went away, the server alone knows
   how far they got), and its log has a line for each request, no error and no text of users.
