@@ -28,17 +28,23 @@ _PYTHON = "/usr/bin/python3"  # one that every user may read
 
 
 class Host:
-    """Our code in a folder that every user may read, with a bare shell in the place of IPython's."""
+    """Our code in a folder that every user may read.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        bare: whether a shell without IPython takes the place of ours.
+    """
+
+    def __init__(self, folder: Path, bare: bool = True) -> None:
         self.folder = folder
+        self.packages: tuple[str, ...] = ()
         package, copied = Path(chatglm.__file__).parent, folder / "chatglm"
         shutil.copytree(package / "tools" / "interpreter", copied / "tools" / "interpreter")
         shutil.copy(package / "errors.py", copied)
         for room in (copied, copied / "tools", copied / "tools" / "interpreter"):
             (room / "__init__.py").write_text("")  # what it offers imports much that no sandbox needs
         here = Path(__file__).parent
-        shutil.copy(here / "bare_shell.py", copied / "tools" / "interpreter" / "shell.py")
+        if bare:
+            shutil.copy(here / "bare_shell.py", copied / "tools" / "interpreter" / "shell.py")
         for name in ("attempts.py", "attempted.py"):
             shutil.copy(here / name, folder)
 
@@ -52,7 +58,8 @@ class Host:
         return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", _PYTHON, "-B", *arguments]
 
     def environment(self) -> dict[str, str]:
-        return {"PATH": "/usr/sbin:/usr/bin:/bin", "PYTHONPATH": str(self.folder), "SECRET_KEY": "of the host"}
+        path = os.pathsep.join((str(self.folder), *self.packages))
+        return {"PATH": "/usr/sbin:/usr/bin:/bin", "PYTHONPATH": path, "SECRET_KEY": "of the host"}
 
     def python(self, user: int, arguments: Sequence[str], seconds: float = 120) -> str:
         """What a program prints."""
@@ -87,10 +94,10 @@ class Host:
 
 
 @contextmanager
-def prepared() -> Iterator[Host]:
+def prepared(bare: bool = True) -> Iterator[Host]:
     with tempfile.TemporaryDirectory(prefix="hosts-") as folder:
         os.chmod(folder, 0o755)
-        yield Host(Path(folder))
+        yield Host(Path(folder), bare)
 
 
 def missing(reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from attempts import Attempt, Surroundings
+from hosts import NOBODY, need, prepared
 
 from chatglm.tools.interpreter.kernel import RESTARTED, Kernel
 from chatglm.tools.interpreter.limits import Cell, Limits
 from chatglm.tools.interpreter.sandbox import Tier
 from kernels import need_sandbox
 
+IPython = pytest.importorskip("IPython")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes need Linux")
 
 MIB = 1 << 20
@@ -100,3 +103,41 @@ def test_nothing_is_got_through_a_kernel(around: Surroundings, tier: Tier, stopp
     assert around.arrived() == []
     left = [name for name in os.listdir(around.mine) if name == ".tmp"]
     assert left == []
+
+
+@pytest.mark.parametrize("tier", ["full", "confined"])
+def test_the_host_of_an_ordinary_user_sees_what_its_kernels_use(tier: Tier) -> None:
+    """Root may look into every process; others only into those that let them."""
+    user = os.getuid() or NOBODY
+    need({}, user)
+    packages = Path(IPython.__file__).parents[1]
+    if user == NOBODY and not all(path.stat().st_mode & 0o001 for path in (packages, *packages.parents)):
+        pytest.skip(f"{packages}: other users cannot read our packages")
+    code = r"""
+import asyncio, json, sys
+from attempts import Surroundings
+from chatglm.tools.interpreter.kernel import Kernel
+from chatglm.tools.interpreter.limits import Limits
+
+unnamed = "\n".join((
+    "import os, time",
+    "for _ in range(6):",
+    "    f = os.open('f', os.O_RDWR | os.O_CREAT)",
+    "    os.unlink('f')",
+    "    os.write(f, bytes(16 << 20))",
+    "time.sleep(2)",
+))
+async def main():
+    with Surroundings() as around:
+        limits = Limits(memory=400 << 20, file=16 << 20, folder=64 << 20, processes=40)
+        kernel = await Kernel.start(around.mine, limits, tier=sys.argv[1])
+        codes = [unnamed, *(each.code for each in around.attempts() if each.name[:2] in ("07", "08", "36"))]
+        print(json.dumps([(await kernel.run(code)).ended for code in codes]))
+        await kernel.close()
+asyncio.run(main())
+"""
+    with prepared(bare=False) as host:
+        host.packages = (str(packages),)
+        folder, *memory = json.loads(host.python(user, ["-c", code, tier]))
+    assert "64 MiB in its folder" in folder
+    assert all("400 MiB of memory" in each for each in memory), memory

@@ -226,8 +226,8 @@ def _try(tier: Tier, without: frozenset[Layer]) -> str:
             made.end()
             made.channel.close()
             os.close(made.printed)
-    except (SandboxError, OSError, subprocess.SubprocessError) as error:
-        return str(error)
+    except Exception as error:
+        return str(error) or type(error).__name__
     return ""
 
 
@@ -462,8 +462,9 @@ def _policy(plan: _Plan) -> dict[str, Any]:
         "nice": 10,
         "uid": plan.becomes,
         "reads": bool(plan.closed),
-        # Who is not dumpable cannot be measured by a host of the same user: it would not see whose pages are shared.
-        "dumpable": not namespaces and plan.user is None,
+        # A host of the same user could not look into what is not dumpable: its share of pages, its open files. Nobody
+        # inside can, and no dump is written (RLIMIT_CORE), so little is lost.
+        "dumpable": plan.user is None,
         "landlock": rules,
         "abi": plan.abi,
         "attributes": namespaces,
