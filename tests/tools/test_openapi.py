@@ -18,10 +18,13 @@ import uvicorn
 import yaml
 from fastapi import Cookie, FastAPI, Form, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from chatglm.chat.messages import ToolCall
 from chatglm.errors import ToolError
+from chatglm.schemas import held
 from chatglm.tools import openapi
 from chatglm.tools.openapi import OpenAPITools, open_tools
 from chatglm.tools.tool import Consent, Outcome, Tool
@@ -524,3 +527,45 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(yaml.safe_dump({"document": "a.json", **more}))
         with pytest.raises(ToolError, match=said):
             open_tools(tmp_path / "a.yaml")
+
+
+WHOLE = {**written(__a={}), **app.openapi(), "openapi": "3.1.0", "servers": [{"url": "http://a.example"}]}
+WORDS = st.sampled_from(["", "#", "#/paths", "path", "object", "{a}", "/b"])
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | WORDS,
+    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(["$ref", "type", "in"]), one, max_size=3),
+    max_leaves=4,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+PLACES = [path for path in places(WHOLE) if path and path[0] != "info"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), ODD), min_size=1, max_size=3))
+def test_a_document_is_read_or_refused(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+    document = json.loads(json.dumps(WHOLE))
+    for (*path, last), value in changes:
+        found = document
+        for key in path:
+            found = found[key] if isinstance(found, dict | list) and _has(found, key) else {}
+        if isinstance(found, dict) or (isinstance(found, list) and _has(found, last)):
+            found[last] = value
+    with contextlib.suppress(ToolError):
+        for tool in OpenAPITools.read(document):
+            flat = tool.spec.flat()
+            assert json.dumps(flat)
+            assert held(flat["parameters"])
+            target, headers, _ = tool._request(dict.fromkeys(flat["parameters"]["properties"], "x"))
+            assert target.startswith("/")
+            assert not {"Host", "Authorization"} & headers.keys()
+
+
+def _has(found: Any, key: Any) -> bool:
+    return key in found if isinstance(found, dict) else isinstance(key, int) and key < len(found)

@@ -661,10 +661,10 @@ class _Server:
             self._why = str(error)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return
-        lost.set()
         with suppress(TimeoutError, asyncio.TimeoutError):
             code = await asyncio.wait_for(process.wait(), 0.5)
             self._why = self._why or f"ended with status {code}"
+        lost.set()
         await into.aclose()
 
     async def _send(self, process: asyncio.subprocess.Process, messages: Any, lost: asyncio.Event) -> None:

@@ -346,7 +346,7 @@ class _Reading:
                 one = self._resolved(one)
                 if not isinstance(one, Mapping) or not isinstance(one.get("name"), str):
                     raise self._wrong(f"{one!r:.60} is no parameter")
-                parameters[one["name"], one.get("in")] = one
+                parameters[one["name"], str(one.get("in"))] = one
         for parameter in parameters.values():
             self._parameter(parameter)
         filled = {place.name for place in self._places.values() if place.within == "path"}
@@ -386,7 +386,7 @@ class _Reading:
             self._required.append(name)
 
     def _parameter(self, given: Mapping[str, Any]) -> None:
-        name, within = given["name"], given.get("in")
+        name, within = given["name"], str(given.get("in"))
         if within not in _DEFAULTS:
             raise self._wrong(f"parameter {name!r:.60} is in {within!r:.20}; path, query, header and cookie are known")
         required = given.get("required") is True or within == "path"
@@ -418,7 +418,7 @@ class _Reading:
         told = plain_text(given.get("description"))
         self._add(name, schema, required, _Place(within, name, explode, isinstance(content, Mapping)), told)
 
-    def _owners(self, name: str, within: Any) -> bool:
+    def _owners(self, name: str, within: str) -> bool:
         """Whether the owner gives it."""
         if within == "query":
             return name in self._service.query
