@@ -216,6 +216,30 @@ def test_idle_kernels_are_ended_and_say_so() -> None:
     asyncio.run(main())
 
 
+def test_a_spare_kernel_knows_its_folder_where_it_has_no_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the folder has a path of its own, and `/mnt/data` is not there."""
+    monkeypatch.setattr(module.Kernel.load, "__defaults__", (("colorsys",),))
+
+    async def main() -> None:
+        async with Kernels(tmp_path, tier="confined") as kernels:
+            await until(lambda: kernels._spares)
+            spare = kernels._spares[0]
+            await kernels.put("a", "data.csv", pieces(b"1,2"))
+            code = """
+import os, tempfile
+print(open("/mnt/data/data.csv").read())
+with tempfile.TemporaryFile() as file: file.write(b"1")
+os.getcwd() == os.environ["HOME"] == "/mnt/data"
+"""
+            cell = await kernels.run("a", code)
+            assert (cell.text, cell.error, cell.files) == ("1,2\nTrue\n", "", ())
+            assert kernels._conversations["", "a"].kernel is spare
+
+    asyncio.run(main())
+
+
 def test_a_spare_kernel_is_taken_with_the_files_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.Kernel.load, "__defaults__", (("colorsys",),))
 

@@ -171,7 +171,8 @@ class Watchdog(threading.Thread):
             return "it closed its connection to the host"
         pids = confined.processes()
         with self._lock:
-            used = self._cpu.add(pids)
+            before, used = self._cpu.used, self._cpu.add(pids)
+            quiet = self._resting and used == before
             if used > self._allowed:
                 limit = self._limits.idle_cpu if self._resting else self._limits.cpu
                 return f"more than {limit:g} s of processor time {'between cells' if self._resting else 'in one cell'}"
@@ -182,6 +183,8 @@ class Watchdog(threading.Thread):
                 self._signal()
             if now >= self._end_at:
                 return f"it did not stop within {GRACE:g} s after it was interrupted ({self.stopped})"
+        if quiet:  # what does not run takes nothing
+            return ""
         return self._over_memory(pids, confined.shared()) or self._over_folder(pids, used, now)
 
     def _over_memory(self, pids: Sequence[int], shared: int) -> str:
