@@ -858,3 +858,22 @@ print("GOT 500 MiB")
 """,
     watched=True,
 )
+_cell(
+    "37 open files for the host",
+    """
+import json
+def is_socket(fd):
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+channel = socket.socket(fileno=os.dup(next(fd for fd in range(3, 256) if is_socket(fd))))
+for number in range(1000, 1010):
+    header = json.dumps({"kind": "result", "text": "mine", "number": number}).encode()
+    socket.send_fds(channel, [struct.pack(">II", len(header), 0) + header], [0] * 100)
+    channel.recv(struct.unpack(">II", channel.recv(8))[0])
+channel.close()
+print("no: the host says whether it has more open files")
+""",
+    watched=True,
+)

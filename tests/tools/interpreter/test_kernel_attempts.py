@@ -80,13 +80,20 @@ async def try_all(folder: Path, tier: Tier, limits: Limits, attempts: list[Attem
     return found
 
 
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("tier", ["full", "confined"])
 def test_nothing_is_got_through_a_kernel(around: Surroundings, tier: Tier, stopped: bool) -> None:
     attempts = [each for each in around.attempts() if each.name.startswith(TIME) == stopped]
     if tier == "confined" and not stopped:
         attempts = [each for each in attempts if each.name.startswith(CONFINED)]
+    asyncio.run(try_all(around.mine, tier, LIMITS, []))  # what is opened once, and stays
+    before = open_files()
     found = asyncio.run(try_all(around.mine, tier, LIMITS if stopped else SLOW, attempts))
+    assert open_files() == before
     for name, (cell, after) in found.items():
         assert "GOT" not in cell.text, (name, cell.text)
         assert after == "42\n", (name, after)
