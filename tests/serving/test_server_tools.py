@@ -369,7 +369,7 @@ def test_the_demo_answers_as_recorded(real: openai.OpenAI, stream: bool) -> None
 
 def test_responses_keep_the_variables_of_their_dialogue(over: Any, write: Writer) -> None:
     need_sandbox()
-    codes = ["numbers = [3, 5, 8]\nprint(sum(numbers))", *["print(max(numbers))"] * 3, "print(7)"]
+    codes = ["numbers = [3, 5, 8]\nprint(sum(numbers))", *["print(max(numbers))"] * 3, "print(7)", "print(7)"]
     replies = [reply for code in codes for reply in (code_reply(write, code), write.say("ok"))]
     client, _ = over(*replies, kernels=Kernels(spare=0))
 
@@ -388,7 +388,10 @@ def test_responses_keep_the_variables_of_their_dialogue(over: Any, write: Writer
     _, named = say({"type": "code_interpreter", "container": cell.container_id})
     assert named.outputs[0].logs == "8"
     assert running(client) == 2
-    say(store=False)
+    _, alone = say(store=False)
+    assert alone.container_id not in (cell.container_id, other.container_id)
+    assert running(client) == 2
+    say({"type": "code_interpreter", "container": cell.container_id}, store=False)
     assert running(client) == 2
 
 

@@ -140,22 +140,22 @@ class ServerTools:
         options: Options,
         names: Sequence[str],
         caller: Caller,
-        container: str = "",
+        container: str,
+        keep: bool,
     ) -> AsyncGenerator[Said]:
         """The answer as it comes, with the help of these tools. Who stops reading ends the tools that run.
 
         Args:
-            container: names the interpreter's files and variables, for a dialogue that goes on; those of another user
-                are others. "": one for this answer alone.
+            container: names the interpreter's files and variables; those of another user are others.
+            keep: whether they stay when the answer is whole.
         """
         user = caller.owner or caller.client
-        conversation = container or new_container()
         box = self._box.only(*(name for name in names if name != INTERPRETER))
         if INTERPRETER in names:
             from chatglm.tools.interpreter.tool import Interpreter
 
             assert self.kernels is not None
-            box = box.also(Interpreter(self.kernels, conversation, user=user))
+            box = box.also(Interpreter(self.kernels, container, user=user))
         own = {tool.name for tool in ToolSpec.list_from(options.get("tools") or ())}
         told, room = _Told(), PICTURES
         try:
@@ -177,8 +177,8 @@ class ServerTools:
                                 yield delta
             yield told.finish()
         finally:
-            if INTERPRETER in names and not container and self.kernels is not None:
-                await self.kernels.end(conversation, user=user)
+            if INTERPRETER in names and not keep and self.kernels is not None:
+                await self.kernels.end(container, user=user)
 
 
 def _within(called: Called, room: int) -> tuple[Called, int]:

@@ -23,7 +23,7 @@ from chatglm.serving.encoding import Encoder, ServedEmbedder, ServedReranker
 from chatglm.serving.failures import ForbiddenError, UnknownModelError
 from chatglm.serving.memory import Threads
 from chatglm.serving.metrics import Metrics
-from chatglm.serving.server_tools import Said, ServerTools
+from chatglm.serving.server_tools import Said, ServerTools, new_container
 from chatglm.serving.stored.background import BACKGROUND, Background
 from chatglm.serving.stored.batches import Batches
 from chatglm.serving.stored.calls import Calls, Reply
@@ -313,18 +313,20 @@ class Service:
         tools: Sequence[str] = (),
         container: str = "",
         *,
+        keep: bool = False,
         answers: int = 1,
     ) -> AsyncGenerator[Said]:
         """The answer to a dialogue as it comes, counted as by `watch`.
 
         Args:
             tools: of the server, that the caller may use (`ServerTools.check`).
-            container: the interpreter's; "": one for this answer alone.
+            container: the interpreter's; "": a new one. keep: whether it stays when the answer is whole.
         """
         assistant = served.assistant
         if not tools:
             return self.watch(served, caller, assistant.astream(messages, **options), answers=answers)
-        said = self.server_tools.run(assistant, messages, options, tools, caller, container)
+        container = container or new_container()
+        said = self.server_tools.run(assistant, messages, options, tools, caller, container, keep)
         return self.watch(served, caller, said)
 
     def watch(

@@ -16,7 +16,7 @@ from chatglm.serving.fields import OPTIONS, OneOf, Unsupported, sampling_option,
 from chatglm.serving.hints import REQUEST, STREAM_OPTIONS, note_ignored
 from chatglm.serving.openai.requests import Sampling
 from chatglm.serving.openai.responses_api.items import Item
-from chatglm.serving.server_tools import ServerToolNames, new_container
+from chatglm.serving.server_tools import ServerToolNames
 from chatglm.serving.structured import TextFormat
 from chatglm.serving.tools import Tool, ToolChoice, Tools, chosen_tool, tool_choice_of, tool_of, tools_of
 
@@ -176,14 +176,14 @@ class CountRequest(Strict):
         return tuple(names)
 
     def container(self, items: Sequence[dict[str, Any]]) -> str:
-        """The interpreter's files and variables: those that are asked for, or of the dialogue, or new ones.
+        """The interpreter's files and variables that are asked for, or of the dialogue; "": there are none yet.
 
         Args:
             items: the dialogue.
         """
         asked = next((tool.container for tool in self._hosted() if isinstance(tool.container, str)), None)
         used = (item["container_id"] for item in reversed(items) if item["type"] == "code_interpreter_call")
-        return asked or next(used, None) or new_container()
+        return asked or next(used, "")
 
     def asked(self) -> Options:
         """How the answer is to be.

@@ -28,6 +28,7 @@ from chatglm.serving.openai.responses_api.events import Writer, events
 from chatglm.serving.openai.responses_api.items import ItemReference, dialogue_of, item_id, stored
 from chatglm.serving.openai.responses_api.requests import FORMAT_FIELD, CountRequest, ResponsesRequest
 from chatglm.serving.openai.responses_api.stored import Chain, Responses, Stored
+from chatglm.serving.server_tools import new_container
 from chatglm.serving.service import Service
 from chatglm.serving.structured import format_named
 
@@ -100,7 +101,8 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
         options |= {"adapter": served.adapter, "client": caller.client}
         tools = body.run_here()
         service.server_tools.check(caller, tools, options)
-        container = body.container([*chain.items, *given])
+        known = body.container([*chain.items, *given])
+        container = known or new_container()
         store = await may_store(body)
         defaults = served.assistant.defaults
         sampling = {
@@ -115,7 +117,7 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
 
         with _naming_fields():
             await note_unenforced(served, service.server_tools.shown(options, tools), FORMAT_FIELD)
-            deltas = service.answer(served, caller, messages, options, tools, container if store else "")
+            deltas = service.answer(served, caller, messages, options, tools, container, keep=store or bool(known))
             if body.stream:
                 return EventStream(events(writer, await first_of(request, deltas), save), bool(tools))
             for delta in await all_of(request, deltas):
