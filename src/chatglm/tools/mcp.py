@@ -57,7 +57,7 @@ MOST_MESSAGE = 4 << 20
 """Bytes of one message of a server."""
 
 _MOST_SKIPPED = 256 << 20  # of one line that is too long; then the server is ended
-_MOST_UNASKED = 2_000  # messages between two calls
+_MOST_UNASKED = 2_000  # messages within ten seconds
 _MOST_PAGES = 50
 _MOST_LATE = 3  # calls one after the other that a server leaves without a word; then it is started again
 _WAITS = (0.5, 60.0)  # seconds before a server that ended is started again: at first, and at most
@@ -338,7 +338,9 @@ class _Server:
         self._client: Client | None = None
         self._lost = asyncio.Event()
         self._why = ""
-        self._unasked = self._late = self._status = 0
+        self._late = self._status = self._messages = 0
+        self._counted = 0.0
+        self._stale = False
         self._stderr: deque[bytes] = deque(maxlen=40)
         self._listing: asyncio.Task[None] | None = None
         self._living: asyncio.Task[None] | None = None
@@ -377,7 +379,7 @@ class _Server:
     async def _once(self, started: asyncio.Future[None]) -> None:
         """One connection, from its beginning to its end; says why it ended."""
         self._lost, up = asyncio.Event(), asyncio.Event()
-        self._why, self._unasked, self._late, self._status = "", 0, 0, 0
+        self._why, self._late, self._status, self._messages, self._stale = "", 0, 0, 0, False
         self._stderr.clear()
         connection = asyncio.create_task(self._connected(up, started))
         waiting = asyncio.create_task(up.wait())
@@ -479,27 +481,34 @@ class _Server:
             self._changed()
 
     def _count(self) -> None:
-        self._unasked += 1
         self._late = 0
-        if self._unasked > _MOST_UNASKED:
-            self._why = f"sent more than {_MOST_UNASKED:,} messages that nobody had asked for"
+        if (now := time.monotonic()) > self._counted + 10:
+            self._counted, self._messages = now, 0
+        self._messages += 1
+        if self._messages > _MOST_UNASKED:
+            self._why = f"sent more than {_MOST_UNASKED:,} messages in ten seconds"
             self._lost.set()
 
     def _changed(self) -> None:
+        self._stale = True
         if self._client is not None and (self._listing is None or self._listing.done()):
             self._listing = asyncio.create_task(self._list_again(self._client))
 
     async def _list_again(self, client: Client) -> None:
-        await asyncio.sleep(0.1)  # changes come in groups
-        try:
-            offered = {tool.name for tool in await self._list(client)}
-        except Exception as error:
-            log.warning("MCP server %s: its tools changed, and cannot be listed: %s", self.name, self._reason(error))
-            return
-        known = {tool.name for tool in self.told}
-        if new := sorted(offered - known):
-            log.info("MCP server %s has new tools, offered when it is opened again: %.300s", self.name, ", ".join(new))
-        self._offered = offered
+        while self._stale:
+            await asyncio.sleep(0.1)  # changes come in groups
+            self._stale = False
+            try:
+                offered = {tool.name for tool in await self._list(client)}
+            except Exception as error:
+                log.warning(
+                    "MCP server %s: its tools changed, and cannot be listed: %s", self.name, self._reason(error)
+                )
+                return
+            if new := sorted(offered - {tool.name for tool in self.told}):
+                names = plain_text(", ".join(new))
+                log.info("MCP server %s has new tools, offered when it is opened again: %s", self.name, names)
+            self._offered = offered
 
     async def _list(self, client: Client) -> list[mcp_types.Tool]:
         from mcp_types import PaginatedRequestParams
@@ -528,7 +537,6 @@ class _Server:
             return Outcome(f"The server {self.name} is not running ({why}). Try again later.", failed=True)
         if name not in self._offered:
             return Outcome(f"The server {self.name} no longer offers {plain_text(name, 100)}.", failed=True)
-        self._unasked = 0
         asking = asyncio.create_task(self._ask(client, name, arguments))
         gone = asyncio.create_task(lost.wait())
         try:
@@ -591,7 +599,7 @@ class _Server:
             self._status = response.status_code
 
         headers = {**self._given.headers, "Accept-Encoding": "identity"}
-        timeout = httpx2.Timeout(min(10.0, self._start), read=300)
+        timeout = httpx2.Timeout(min(10.0, self._start), read=max(300.0, self.seconds + 10))
         async with (
             httpx2.AsyncClient(
                 headers=headers, timeout=timeout, transport=_bounded_transport(), event_hooks={"response": [note]}
