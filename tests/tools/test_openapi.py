@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gzip
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -138,18 +140,27 @@ def raw(answer: bytes) -> Iterator[str]:
         listening.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.fixture(scope="module")
-def shop() -> Iterator[str]:
+@contextlib.contextmanager
+def serving(**options: Any) -> Iterator[int]:
+    """The port of the shop."""
     listening = free()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, **options)
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    yield listening.getsockname()[1]
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[str]:
+    with serving() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -380,6 +391,26 @@ def test_a_name_that_leads_to_a_private_address_is_refused(shop: str, monkeypatc
     assert set(asked) == {"shop.example"}
     tools.close()
     allowed.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl")
+def test_a_certificate_is_checked_by_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although it is an address that is connected to."""
+    certificate, key = tmp_path / "a.pem", tmp_path / "a.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
+    command += ["-nodes", "-subj", "/CN=a", "-addext", "subjectAltName=DNS:shop.example"]
+    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(ssl_certfile=str(certificate), ssl_keyfile=str(key)) as port:
+
+        async def resolve(self: Any, host: str, port_: int, **options: Any) -> Any:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+        for host, said in (("shop", "nobody is to see this"), ("other", "its certificate is not trusted")):
+            found = OpenAPITools.read(app.openapi(), f"https://{host}.example:{port}", private=True)
+            assert said in call(found, "secret").text
+            found.close()
 
 
 def test_a_document_from_elsewhere_does_not_point_at_our_network(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:

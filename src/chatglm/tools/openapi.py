@@ -621,8 +621,9 @@ class _Service:
             outcome = Outcome(f"{self._name} did not answer within {self.seconds:g} seconds.", failed=True)
         except (ChatGLMError, ValueError) as error:
             outcome = Outcome(f"{self._name}: {error}", failed=True)
-        except httpx.ConnectError:
-            outcome = Outcome(f"{self._name} cannot be reached.", failed=True)
+        except httpx.ConnectError as error:
+            why = ": its certificate is not trusted" if "CERTIFICATE" in str(error) else ""
+            outcome = Outcome(f"{self._name} cannot be reached{why}.", failed=True)
         except (httpx.HTTPError, httpx.StreamError) as error:
             outcome = Outcome(f"The connection to {self._name} broke ({type(error).__name__}).", failed=True)
         return Outcome(self._hidden(outcome.text), failed=outcome.failed)
@@ -750,7 +751,7 @@ def _transport(private: bool, query: str, limits: httpx.Limits) -> httpx.AsyncBa
                     request.url = address
             raise AssertionError("getaddrinfo gives an address, or raises")
 
-    return Transport(limits=limits, trust_env=False)  # type: ignore[no-any-return]
+    return Transport(limits=limits)  # type: ignore[no-any-return]
 
 
 def _httpx() -> Any:
