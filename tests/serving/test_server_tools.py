@@ -166,6 +166,18 @@ def test_refusals(over: Any, write: Writer, tools: Any, fields: Any, words: str)
     assert engine.asked == []
 
 
+@pytest.mark.parametrize("tools", ["add", [1], {"add": 1}, [""], ["a" * 200], ["add"] * 65, [["add"]], [None]])
+def test_lists_of_tools_that_are_none(over: Any, write: Writer, tools: Any) -> None:
+    client, engine = over(write.say("no"))
+    body = {"messages": [{"role": "user", "content": "q"}], "input": "q", "server_tools": tools}
+    for route in ("chat/completions", "responses"):
+        one = {name: body[name] for name in ("server_tools", "messages" if route[0] == "c" else "input")}
+        found = httpx.post(f"{client.base_url}{route}", json=one, timeout=60)
+        assert found.status_code == 400
+        assert "server_tools" in found.json()["error"]["message"]
+    assert engine.asked == []
+
+
 def test_a_server_without_tools_says_so(over: Any, write: Writer) -> None:
     client, _ = over(write.say("no"), toolbox=None)
     with pytest.raises(openai.BadRequestError, match="this server runs no tools"):

@@ -10,7 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["RECORDED", "Recorded"]
+__all__ = ["PERSONAS", "RECORDED", "Recorded"]
+
+PERSONAS: tuple[tuple[dict[str, str], str, str], ...] = (
+    (
+        {"bot_name": "苏梦远", "bot_info": "苏梦远是一位当红的歌手。", "user_name": "陆星辰"},
+        "你叫什么名字？",
+        "我叫苏梦远。",
+    ),
+    ({"bot_name": "Mia", "bot_info": "Mia is a tea-house keeper."}, "What is your name?", "My name is Mia."),
+)
+"""Roles, what is asked, and what is answered. Of a role the demo knows little but the name."""
 
 
 @dataclass(frozen=True)

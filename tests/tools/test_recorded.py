@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from recorded import RECORDED, Recorded
+from recorded import PERSONAS, RECORDED, Recorded
 
 from chatglm.assistant import Assistant, Called
 from chatglm.chat.messages import Message
+from chatglm.chat.personas import Persona
 from chatglm.tools.interpreter.pool import Kernels
 from chatglm.tools.interpreter.tool import Interpreter
 from chatglm.tools.toolbox import Toolbox
@@ -45,6 +46,11 @@ def test_functions(demo: Assistant, one: Recorded) -> None:
         heard: list[Any] = []
         new = demo.run(one.question, box, watch=heard.append, params=GREEDY)
     assert told(new, heard) == expected(one)
+
+
+@pytest.mark.parametrize(("role", "question", "answer"), PERSONAS)
+def test_roles(demo: Assistant, role: dict[str, str], question: str, answer: str) -> None:
+    assert demo.reply(question, persona=Persona(**role), params=GREEDY).content == answer
 
 
 def test_two_tools_in_one_dialogue(demo: Assistant) -> None:

@@ -106,7 +106,9 @@ def _router(service: Service) -> APIRouter:
             }
         )
 
-    add_models(routes, service, refusals(ZhipuRefusal, 400, words={400: "no such model"}))
+    add_models(
+        routes, service, refusals(ZhipuRefusal, 400, 404, words={400: "no such model", 404: "a path of several lines"})
+    )
 
     refused = refused_by(ZhipuRefusal)
     add_files(routes, service, refused)
