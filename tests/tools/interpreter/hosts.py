@@ -18,6 +18,8 @@ import pytest
 import chatglm
 
 NOBODY = 65534
+"""A user without rights. Tests that may run at once take NOBODY - 1 and so on: limits of processes, and signals to
+everybody, are of a user's."""
 CONTAINER = -1
 """Root with the capabilities that Docker leaves it."""
 _OF_CONTAINERS = (

@@ -24,9 +24,9 @@ TIERS: dict[str, tuple[int, dict[str, Any]]] = {
     "full": (os.getuid(), {"tier": "full"}),
     "full-nobody": (NOBODY, {"tier": "full"}),
     "confined": (os.getuid(), {"tier": "confined"}),
-    "confined-nobody": (NOBODY, {"tier": "confined"}),
-    "confined-abi4": (NOBODY, {"tier": "confined", "abi": 4}),
-    "confined-abi3": (NOBODY, {"tier": "confined", "abi": 3}),
+    "confined-nobody": (NOBODY - 1, {"tier": "confined"}),
+    "confined-abi4": (NOBODY - 2, {"tier": "confined", "abi": 4}),
+    "confined-abi3": (NOBODY - 3, {"tier": "confined", "abi": 3}),
 }
 
 
