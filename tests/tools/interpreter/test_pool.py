@@ -308,3 +308,15 @@ def test_what_cannot_start_is_told_and_takes_no_place(monkeypatch: pytest.Monkey
             assert not any(of.placed for of in kernels._conversations.values())
 
     asyncio.run(main())
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    async def main() -> None:
+        kernels = Kernels(tmp_path / "file" / "home", spare=0)
+        with pytest.raises(SandboxError, match="no folder for the interpreter can be made"):
+            await kernels.run("a", "1")
+        await kernels.close()
+
+    asyncio.run(main())

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from chatglm.errors import InputError
+from chatglm.errors import InputError, OutputError
 from chatglm.tools.interpreter.limits import Limits
 
 __all__ = ["Folder", "Mark", "Usage", "checked_name", "recover", "remove"]
@@ -162,6 +162,7 @@ class Folder:
 
         Raises:
             InputError: the name cannot be used, or the file is too large; nothing was changed.
+            OutputError: the disk is full; nothing was changed.
         """
         checked_name(name)
         before = await asyncio.to_thread(self.usage, limits.files)
@@ -178,7 +179,10 @@ class Folder:
                 if size > most:
                     limit = "one file" if most == limits.file else "what is left of the folder"
                     raise InputError(f"{name}: larger than {most} bytes, the limit of {limit}")
-                await asyncio.to_thread(_write, fd, chunk)
+                try:
+                    await asyncio.to_thread(_write, fd, chunk)
+                except OSError as error:
+                    raise OutputError(f"{name}: cannot be stored ({error.strerror})") from None
             self._give(fd)
             status = os.fstat(fd)
             try:

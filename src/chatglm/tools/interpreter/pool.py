@@ -363,12 +363,17 @@ class Kernels:
     async def _open_home(self) -> None:
         if self._home is not None:
             return
-        if self._given is None:
-            self._home = Path(tempfile.mkdtemp(prefix="chatglm-"))
-            self._home.chmod(0o711)  # root's kernels, which are other users, pass through it
-        else:
-            self._given.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._home = self._given.absolute()
+        try:
+            if self._given is None:
+                self._home = Path(tempfile.mkdtemp(prefix="chatglm-"))
+                self._home.chmod(0o711)  # root's kernels, which are other users, pass through it
+            else:
+                self._given.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._home = self._given.absolute()
+        except OSError as error:
+            where = self._given or tempfile.gettempdir()
+            raise SandboxError(f"{where}: no folder for the interpreter can be made ({error.strerror})") from None
+        if self._given is not None:
             for left in self._home.glob(".spare-*"):  # of a process that was killed
                 if not _lives(left.name.split("-")[1]):
                     await asyncio.to_thread(_remove, left)
