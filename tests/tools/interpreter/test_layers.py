@@ -90,6 +90,19 @@ def test_a_machine_without_bubblewrap_is_told_what_to_install(monkeypatch: pytes
     assert [reason for layer, reason in found.layers.items() if layer != "namespaces"] == ["", "", ""]
 
 
+def test_namespaces_are_enough_where_the_kernel_has_no_landlock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if protection().tier != "full":
+        missing("a machine with all layers")
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    found = found_here()
+    assert found.tier == "full"
+    assert "Linux 6.2" in found.layers["landlock"]
+    with pytest.raises(SandboxError, match="landlock: "):  # not without namespaces
+        sandbox._start(sandbox._Plan(tmp_path, Limits(), "confined", frozenset(), 0, trial=True))
+
+
 @pytest.mark.parametrize(("version", "said"), [(0, "has none"), (2, "has version 2, at least 3 is needed: Linux 6.2")])
 def test_below_is_refused_with_the_layer_and_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, said: str

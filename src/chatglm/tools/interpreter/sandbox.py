@@ -186,8 +186,6 @@ def start(
                 "all the same, and protects from nothing.)"
             )
         tier = found.tier
-        if found.layers["landlock"]:
-            without |= {"landlock"}
     return _start(_Plan(Path(os.path.abspath(folder)), limits, tier, without, abi, trial=False))
 
 
@@ -199,13 +197,13 @@ def protection() -> Protection:
         where = "WSL2" if sys.platform == "win32" else "a virtual machine or a container with Linux"
         return Protection("none", dict.fromkeys(layers, f"{platform.system()} has none that is enough: use {where}"))
     layers["landlock"] = _landlock_problem()
-    without: frozenset[Layer] = frozenset({"landlock"} if layers["landlock"] else ())
-    problem = _try("full", without)
+    problem = _try("full")
     if not problem:
         return Protection("full", layers)
     layers["namespaces"] = _namespaces_problem() or problem
-    for layer, name in _layers_of(_try("confined", without)):
-        layers[layer] = name
+    without: frozenset[Layer] = frozenset({"landlock"} if layers["landlock"] else ())
+    for layer, reason in _layers_of(_try("confined", without)):
+        layers[layer] = reason
     enough = not (layers["landlock"] or layers["seccomp"] or layers["limits"])
     return Protection("confined" if enough else "none", layers)
 
@@ -218,7 +216,7 @@ def _layers_of(problem: str) -> Iterator[tuple[Layer, str]]:
         yield known.get(named, "limits"), reason if named in known else problem
 
 
-def _try(tier: Tier, without: frozenset[Layer]) -> str:
+def _try(tier: Tier, without: frozenset[Layer] = frozenset()) -> str:
     """Why a sandbox does not start; "" if it does."""
     try:
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
@@ -307,6 +305,11 @@ class _Plan:
     @property
     def namespaces(self) -> bool:
         return self.tier == "full" and "namespaces" not in self.without
+
+    @property
+    def landlock(self) -> bool:
+        """With namespaces any version of it is welcome, and it may be missing; without them it is needed."""
+        return "landlock" not in self.without and (not self.namespaces or landlock.abi() > 0)
 
     @property
     def inside(self) -> str:
@@ -442,7 +445,7 @@ def _policy(plan: _Plan) -> dict[str, Any]:
             "STACK": 8 * _MIB,
         }
     rules: dict[str, int] | None = None
-    if "landlock" not in plan.without:
+    if plan.landlock:
         rules = dict.fromkeys((*SYSTEM, *python()), landlock.READ_EXECUTE)
         rules |= dict.fromkeys(SETTINGS, landlock.READ)
         rules |= dict.fromkeys(("/dev/zero", "/dev/random", "/dev/urandom"), landlock.READ)
