@@ -40,7 +40,7 @@ ServerToolNames = Annotated[
 ]
 
 
-PICTURES = 16 << 20
+PICTURES = 8 << 20
 """Bytes of pictures that one answer may have."""
 
 
