@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hosts import NOBODY, need, prepared
 
-from chatglm.tools.interpreter.folder import remove
+from chatglm.tools.interpreter.folder import Folder, remove
 
 
 def test_folders_deeper_than_a_path_is_long_are_removed(tmp_path: Path) -> None:
@@ -26,6 +26,19 @@ def test_folders_deeper_than_a_path_is_long_are_removed(tmp_path: Path) -> None:
     os.close(at)
     remove(top)
     assert os.listdir(tmp_path) == []
+
+
+def test_who_looks_at_the_same_time_sees_everything(tmp_path: Path) -> None:
+    """The watchdog and a cell's end do. Descriptors that are copies of each other share a place in a list of names."""
+    for number in range(300):
+        (tmp_path / f"file{number}").touch()
+    folder = Folder(tmp_path)
+    begun = folder._walk(1000)
+    next(begun)
+    assert folder.usage(1000).number == 300
+    assert len(folder.marks(1000)) == 300
+    assert len(list(begun)) == 299
+    folder.close()
 
 
 def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
@@ -56,7 +69,7 @@ def test_rights_that_were_taken_away_hold_nothing_up() -> None:
     code = """
 import os, sys, tempfile
 from pathlib import Path
-from chatglm.tools.interpreter.folder import remove
+from chatglm.tools.interpreter.folder import Folder, remove
 base = Path(tempfile.mkdtemp())
 for mode in (0, 0o100, 0o200, 0o400, 0o500):
     (base / "top" / str(mode) / "inner").mkdir(parents=True)

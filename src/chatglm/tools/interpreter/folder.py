@@ -262,7 +262,12 @@ class Folder:
                 finally:
                     os.close(fd)
 
-        return below(self._fd, "", 1)
+        # A descriptor of its own: others that read the names through the same one would share its place among them.
+        top = _open_folder(".", self._fd)
+        try:
+            yield from below(top, "", 1)
+        finally:
+            os.close(top)
 
 
 def remove(path: str | Path, at: int | None = None) -> None:
