@@ -221,12 +221,12 @@ def test_tool_choice_forces_a_tool_of_the_server_once(over: Any, write: Writer) 
 def test_who_leaves_ends_the_tools(over: Any, write: Writer, stream: bool) -> None:
     slow_ends.extend((threading.Event(), threading.Event()))
     begun, ended = slow_ends[-2:]
-    client, _ = over(write.call(("slow", {})), write.say("no"))
-    url, asked = str(client.base_url), {"messages": [{"role": "user", "content": "q"}], "server_tools": ["slow"]}
+    client, engine = over(write.call(("slow", {})), write.say("no"))
+    url, body = str(client.base_url), {"messages": [{"role": "user", "content": "q"}], "server_tools": ["slow"]}
 
     async def leave() -> None:
         async with httpx.AsyncClient() as http:
-            task = asyncio.ensure_future(http.post(f"{url}chat/completions", json={**asked, "stream": stream}))
+            task = asyncio.ensure_future(http.post(f"{url}chat/completions", json={**body, "stream": stream}))
             assert await asyncio.to_thread(begun.wait, 20)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -234,6 +234,12 @@ def test_who_leaves_ends_the_tools(over: Any, write: Writer, stream: bool) -> No
 
     asyncio.run(leave())
     assert ended.wait(20)
+    end = time.monotonic() + 20
+    while 'reason="broken off"} 1.0' not in (text := httpx.get(url.replace("/v1/", "/metrics")).text):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    (asked,) = engine.asked
+    assert f'chatglm_prompt_tokens_total{{model="demo"}} {len(asked.ids)}.0' in text
 
 
 def test_a_server_that_ends_tells_the_stream(write: Writer) -> None:

@@ -204,6 +204,17 @@ class Metrics:
         """Tell how many kernels run the model's code; asked at every scrape."""
         Gauge("chatglm_kernels", "Processes that run the model's code", registry=self._registry).set_function(running)
 
+    def note_rounds(self, model: str, record: Record, count: Callable[[int], None] | None, usage: Usage) -> None:
+        """Tokens of whole rounds of an answer that broke off."""
+        self._prompt.labels(model).inc(usage.prompt_tokens)
+        self._cached.labels(model).inc(usage.cached_tokens)
+        self._made.labels(model).inc(usage.completion_tokens)
+        record.prompt_tokens += usage.prompt_tokens
+        record.cached_tokens += usage.cached_tokens
+        record.completion_tokens += usage.completion_tokens
+        if count is not None:
+            count(usage.prompt_tokens + usage.completion_tokens)
+
     def note_call(self, tool: str, failed: bool) -> None:
         """The server has carried out a model's call."""
         self._calls.labels(tool, "failed" if failed else "done").inc()

@@ -142,12 +142,14 @@ class ServerTools:
         caller: Caller,
         container: str,
         keep: bool,
+        spent: Callable[[Usage], None],
     ) -> AsyncGenerator[Said]:
         """The answer as it comes, with the help of these tools. Who stops reading ends the tools that run.
 
         Args:
             container: names the interpreter's files and variables; those of another user are others.
             keep: whether they stay when the answer is whole.
+            spent: gets the tokens of the rounds that were whole, if the answer breaks off.
         """
         user = caller.owner or caller.client
         box = self._box.only(*(name for name in names if name != INTERPRETER))
@@ -157,7 +159,7 @@ class ServerTools:
             assert self.kernels is not None
             box = box.also(Interpreter(self.kernels, container, user=user))
         own = {tool.name for tool in ToolSpec.list_from(options.get("tools") or ())}
-        told, room = _Told(), PICTURES
+        told, room, whole = _Told(), PICTURES, False
         try:
             happenings = assistant.astream_run(messages, box, permit=_permitted, **options)
             async with aclosing(happenings):
@@ -175,8 +177,11 @@ class ServerTools:
                         case _:
                             for delta in told.take(one, own):
                                 yield delta
+            whole = True
             yield told.finish()
         finally:
+            if not whole and told.usage is not None:
+                spent(told.usage)
             if INTERPRETER in names and not keep and self.kernels is not None:
                 await self.kernels.end(container, user=user)
 
@@ -251,6 +256,11 @@ class _Told:
         self._between = self._text
         if finish.reason == "tool_calls" and not self._calls:
             self._finish = replace(finish, reason="stop")
+
+    @property
+    def usage(self) -> Usage | None:
+        """Of the rounds so far."""
+        return None if self._finish is None else self._finish.usage
 
     def finish(self) -> Finish:
         assert self._finish is not None

@@ -326,7 +326,8 @@ class Service:
         if not tools:
             return self.watch(served, caller, assistant.astream(messages, **options), answers=answers)
         container = container or new_container()
-        said = self.server_tools.run(assistant, messages, options, tools, caller, container, keep)
+        spent = partial(self.metrics.note_rounds, served.name, records.current(), self._count(caller))
+        said = self.server_tools.run(assistant, messages, options, tools, caller, container, keep, spent)
         return self.watch(served, caller, said)
 
     def watch(
