@@ -39,6 +39,9 @@ class Host:
     def __init__(self, folder: Path, bare: bool = True) -> None:
         self.folder = folder
         self.packages: tuple[str, ...] = ()
+        self.temporary = folder / "tmp"  # what a host that is killed leaves behind goes with the folder
+        self.temporary.mkdir()
+        self.temporary.chmod(0o1777)
         package, copied = Path(chatglm.__file__).parent, folder / "chatglm"
         shutil.copytree(package / "tools" / "interpreter", copied / "tools" / "interpreter")
         shutil.copy(package / "errors.py", copied)
@@ -61,7 +64,12 @@ class Host:
 
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join((str(self.folder), *self.packages))
-        return {"PATH": "/usr/sbin:/usr/bin:/bin", "PYTHONPATH": path, "SECRET_KEY": "of the host"}
+        return {
+            "PATH": "/usr/sbin:/usr/bin:/bin",
+            "PYTHONPATH": path,
+            "TMPDIR": str(self.temporary),
+            "SECRET_KEY": "of the host",
+        }
 
     def python(self, user: int, arguments: Sequence[str], seconds: float = 120) -> str:
         """What a program prints."""
