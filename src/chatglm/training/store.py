@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from chatglm.chat import calls, formats, messages, tokenizers
+from chatglm.chat import calls, formats, messages, rows, tokenizers
 from chatglm.chat.formats import ChatFormat
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError
@@ -243,7 +243,7 @@ def _fingerprint(files: Sequence[Path], form: ChatFormat, options: dict[str, Any
     tokenizer = form.tokenizer
     made = hashlib.sha256(json.dumps([_LAYOUT, options, type(tokenizer).__name__], sort_keys=True).encode())
     made.update(repr(form.prompt([Message("user", "?")])).encode())  # generation and persona
-    for code in (calls, formats, messages, tokenizers, dialogues, examples, tables):
+    for code in (calls, formats, messages, rows, tokenizers, dialogues, examples, tables):
         file = Path(str(code.__file__))
         for source in sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]:
             made.update(source.read_bytes())
