@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "assistant": {"params", "schemas", "chat", "tools", "engine", "loading"},
     "encoders": {"chat", "hub", "models"},
     "serving": {"params", "chat", "tools", "assistant", "encoders", "home", "database"},
+    "conversation": {"chat", "home", "database"},
     "measure": {"assistant"},
     "training": {"chat", "models", "quantization", "hub", "loading", "output"},
     "cli": {

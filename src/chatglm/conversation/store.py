@@ -1,0 +1,693 @@
+"""Conversations of all users in one database.
+
+No method is without a user, and none touches what is another's: an id of another user's conversation is answered as one
+that does not exist. What a method has returned from survives the end of the process, however it ends. Threads and
+processes may use one file at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from chatglm.chat.calls import as_json
+from chatglm.chat.messages import Message
+from chatglm.conversation.tree import Tree, Turn
+from chatglm.conversation.users import Users
+from chatglm.conversation.words import Snippet, query_of, snippet_of, tokens_of
+from chatglm.database import Database
+from chatglm.errors import InputError, OutputError, QueueFullError
+
+__all__ = ["Conversation", "File", "Found", "NotFoundError", "Store", "StoreLimits"]
+
+FileKind = Literal["upload", "picture", "produced"]
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_FINISHES = ("stop", "length", "tool_calls", "stopped")
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE users (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        password BLOB,
+        made REAL NOT NULL,
+        admin INTEGER NOT NULL
+    );
+    CREATE TABLE logins (
+        token_hash BLOB NOT NULL PRIMARY KEY,
+        user INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        until REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX logins_of ON logins (user, until);
+    CREATE TABLE conversations (
+        id TEXT NOT NULL PRIMARY KEY,
+        user INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        title TEXT NOT NULL,
+        mode TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        leaf INTEGER,
+        turns INTEGER NOT NULL DEFAULT 0,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        made REAL NOT NULL,
+        changed REAL NOT NULL
+    );
+    CREATE INDEX conversations_of ON conversations (user, changed, bytes);
+    CREATE TABLE turns (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+        parent INTEGER,
+        message TEXT NOT NULL,
+        finish TEXT,
+        rating INTEGER NOT NULL DEFAULT 0,
+        edited INTEGER NOT NULL DEFAULT 0,
+        made REAL NOT NULL
+    );
+    CREATE INDEX turns_of ON turns (conversation);
+    CREATE TABLE files (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+        turn INTEGER,
+        name TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        sha256 TEXT NOT NULL,
+        made REAL NOT NULL
+    );
+    CREATE INDEX files_of ON files (conversation);
+    CREATE VIRTUAL TABLE words USING fts5 (
+        owner, tokens, content = '', tokenize = "ascii tokenchars '_'", prefix = '1'
+    )
+    """,
+)
+# `words` has the tokens of every finished turn under the turn's id, and of no open one. It has no text of its own:
+# to take a turn out, FTS5 must be told the very tokens that were put in. So whoever changes `words.tokens_of` adds a
+# migration that makes the index anew.
+
+
+class NotFoundError(InputError):
+    """There is no such user, conversation, turn or file, or it is another user's."""
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """
+    Attributes:
+        conversations: of one user.
+        bytes: of all of a user's messages, settings and files.
+        turns: of one conversation, on all branches.
+        message: bytes of one message as JSON.
+        settings: bytes of a conversation's settings as JSON.
+        files: of one conversation.
+    """
+
+    conversations: int = 10_000
+    bytes: int = 1 << 30
+    turns: int = 10_000
+    message: int = 4 << 20
+    settings: int = 256 << 10
+    files: int = 1_000
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """
+    Attributes:
+        settings: JSON: model, adapter, sampling parameters, system prompt, tools, character, summary.
+        leaf: the turn that it is at; None: it is empty.
+        made, changed: Unix seconds.
+    """
+
+    id: str
+    title: str
+    mode: str
+    settings: Mapping[str, Any]
+    leaf: int | None
+    made: float
+    changed: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """A turn that a search found."""
+
+    conversation: str
+    title: str
+    turn: int
+    role: str
+    snippet: Snippet
+
+
+@dataclass(frozen=True)
+class File:
+    """What is known of a file; its content lies in the conversation's folder.
+
+    Attributes:
+        turn: that it came with; None: it belongs to the whole conversation.
+        size: in bytes.
+    """
+
+    id: int
+    turn: int | None
+    name: str
+    kind: FileKind
+    size: int
+    sha256: str
+
+
+class Store:
+    """
+    Args:
+        file: made if it is missing, readable by this user of the machine only.
+
+    Raises:
+        OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm. It is left as
+            it is.
+    """
+
+    def __init__(self, file: Path, limits: StoreLimits | None = None) -> None:
+        self.limits = limits or StoreLimits()
+        self._database = Database(file, _MIGRATIONS)
+        self.users = Users(self._database)
+        with self._database.transaction() as connection:
+            connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+
+    def close(self) -> None:
+        """Close the file. It may be called again."""
+        self._database.close()
+
+    # Conversations
+
+    def make(
+        self,
+        user: int,
+        *,
+        title: str = "",
+        mode: str = "chat",
+        settings: Mapping[str, Any] | None = None,
+        messages: Sequence[Message] = (),
+    ) -> str:
+        """Make a conversation; returns its id.
+
+        Args:
+            messages: its first turns, one after the other, as an import has them.
+
+        Raises:
+            NotFoundError: there is no such user.
+            InputError: the settings are no JSON, or something is too large.
+            QueueFullError: the user has too many conversations, or too much in them.
+        """
+        if len(messages) > self.limits.turns:
+            raise InputError(f"{len(messages):,} messages: a conversation has at most {self.limits.turns:,}")
+        written = self._settings(settings or {})
+        name, now = secrets.token_hex(16), time.time()
+        texts = [self._json(message) for message in messages]
+        with self._database.transaction() as connection:
+            if not connection.execute("SELECT 1 FROM users WHERE id = ?", (_number(user),)).fetchone():
+                raise NotFoundError(f"user {user}: no such user")
+            (have,) = connection.execute("SELECT count(*) FROM conversations WHERE user = ?", (user,)).fetchone()
+            if have >= self.limits.conversations:
+                raise QueueFullError(f"there are {have:,} conversations, which is the most; delete some")
+            connection.execute(
+                "INSERT INTO conversations (id, user, title, mode, settings, made, changed) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (name, user, _title(title), _line(mode, 40), written, now, now),
+            )
+            self._take(connection, user, name, _size(written))
+            leaf = None
+            for message, text in zip(messages, texts, strict=True):
+                leaf = self._insert(connection, user, name, leaf, message, text, "stop", False, now).id
+        return name
+
+    def conversation(self, user: int, conversation: str) -> Conversation:
+        """
+        Raises:
+            NotFoundError: there is none with this id among the user's.
+        """
+        rows = self._database.read(
+            "SELECT * FROM conversations WHERE id = ? AND user = ?", (_id(conversation), _number(user))
+        )
+        if not rows:
+            raise _no_conversation(conversation)
+        return self._conversation(rows[0])
+
+    def conversations(self, user: int, *, limit: int = 50, offset: int = 0) -> tuple[Conversation, ...]:
+        """The user's conversations, the one that changed last first.
+
+        Args:
+            limit: at most 200 are returned.
+            offset: how many are left out before.
+        """
+        rows = self._database.read(
+            "SELECT * FROM conversations WHERE user = ? ORDER BY changed DESC, rowid DESC LIMIT ? OFFSET ?",
+            (_number(user), max(0, min(limit, 200)), _number(max(0, offset))),
+        )
+        return tuple(map(self._conversation, rows))
+
+    def rename(self, user: int, conversation: str, title: str) -> None:
+        """Give a title: one line, of which 200 characters are kept.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        with self._own(user, conversation) as (connection, _):
+            connection.execute("UPDATE conversations SET title = ? WHERE id = ?", (_title(title), conversation))
+
+    def configure(self, user: int, conversation: str, settings: Mapping[str, Any], mode: str | None = None) -> None:
+        """Replace the settings, and the mode if one is given.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+            InputError: they are no JSON, or too large.
+            QueueFullError: the user has too much stored.
+        """
+        written = self._settings(settings)
+        with self._own(user, conversation) as (connection, row):
+            self._take(connection, user, conversation, _size(written) - _size(row["settings"]))
+            connection.execute(
+                "UPDATE conversations SET settings = ?, mode = ? WHERE id = ?",
+                (written, row["mode"] if mode is None else _line(mode, 40), conversation),
+            )
+
+    def delete(self, user: int, conversation: str) -> None:
+        """Delete a conversation with all turns. Files' contents are deleted by who has the folder.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        with self._own(user, conversation) as (connection, _):
+            self._delete(connection, user, conversation)
+
+    def delete_user(self, user: int) -> None:
+        """Delete a user with all conversations and logins.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        with self._database.transaction() as connection:
+            rows = connection.execute("SELECT id FROM conversations WHERE user = ?", (_number(user),)).fetchall()
+            for row in rows:
+                self._delete(connection, user, row["id"])
+            if not connection.execute("DELETE FROM users WHERE id = ?", (user,)).rowcount:
+                raise NotFoundError(f"user {user}: no such user")
+
+    def used(self, user: int) -> int:
+        """Bytes of all of the user's messages, settings and files."""
+        ((used,),) = self._database.read(
+            "SELECT coalesce(sum(bytes), 0) FROM conversations WHERE user = ?", (_number(user),)
+        )
+        return int(used)
+
+    # Turns
+
+    def tree(self, user: int, conversation: str) -> Tree:
+        """All turns.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+            OutputError: the file is damaged.
+        """
+        rows = self._database.read(
+            "SELECT conversations.leaf, turns.* FROM conversations "
+            "LEFT JOIN turns ON turns.conversation = conversations.id "
+            "WHERE conversations.id = ? AND conversations.user = ? ORDER BY turns.id",
+            (_id(conversation), _number(user)),
+        )
+        if not rows:
+            raise _no_conversation(conversation)
+        try:
+            return Tree.of((self._turn(row) for row in rows if row["id"] is not None), rows[0]["leaf"])
+        except InputError as error:
+            raise self._damaged(f"conversation {conversation}", error) from None
+
+    def add(
+        self,
+        user: int,
+        conversation: str,
+        message: Message,
+        *,
+        parent: int | None = None,
+        finish: str | None = "stop",
+    ) -> Turn:
+        """Add a turn; the conversation is at it then.
+
+        Args:
+            parent: the turn that it follows; None: the one that the conversation is at.
+            finish: None: the turn is open, and is written by `keep` and `finish`.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+            InputError: the message is too large, or there are too many turns.
+            QueueFullError: the user has too much stored.
+        """
+        if finish is not None:
+            _check_finish(finish)
+        text = self._json(message)
+        with self._own(user, conversation) as (connection, row):
+            if parent is not None:
+                self._row(connection, conversation, parent)
+            else:
+                parent = row["leaf"]
+            return self._insert(connection, user, conversation, parent, message, text, finish, False, time.time())
+
+    def keep(self, user: int, conversation: str, turn: int, message: Message) -> None:
+        """Store what an open turn has so far.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+            InputError: the turn is not open, or the message is too large.
+            QueueFullError: the user has too much stored.
+        """
+        self._write(user, conversation, turn, message, None)
+
+    def finish(self, user: int, conversation: str, turn: int, message: Message, finish: str = "stop") -> Turn:
+        """Store the whole of an open turn, which is open no longer, and is found from now on.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+            InputError: the turn is not open, or the message is too large.
+            QueueFullError: the user has too much stored.
+        """
+        return self._write(user, conversation, turn, message, _check_finish(finish))
+
+    def rate(self, user: int, conversation: str, turn: int, rating: Literal[-1, 0, 1]) -> None:
+        """Rate an assistant's turn: 1 for good, -1 for bad, 0 for neither.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+            InputError: the turn is not an assistant's, or the rating is another number.
+        """
+        if rating not in (-1, 0, 1):
+            raise InputError(f"rating {rating!r:.40}: must be 1, 0 or -1")
+        with self._own(user, conversation) as (connection, _):
+            if self._turn(self._row(connection, conversation, turn)).message.role != "assistant":
+                raise InputError(f"turn {turn}: only an assistant's turn can be rated")
+            connection.execute("UPDATE turns SET rating = ? WHERE id = ?", (rating, turn))
+
+    def edit(self, user: int, conversation: str, turn: int, text: str) -> Turn:
+        """Add a sibling of a turn that says something else; the conversation is at it then.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+            InputError: the turn is open, the text is too large, or there are too many turns.
+            QueueFullError: the user has too much stored.
+        """
+        with self._own(user, conversation) as (connection, _):
+            old = self._turn(self._row(connection, conversation, turn))
+            if old.finish is None:
+                raise InputError(f"turn {turn}: it is still being written; stop it first")
+            now = time.time()
+            new = old.rewritten(text, 0, now).message
+            return self._insert(connection, user, conversation, old.parent, new, self._json(new), "stop", True, now)
+
+    def choose(self, user: int, conversation: str, turn: int) -> None:
+        """Set the turn that the conversation is at: that very one, see `Tree.tip`.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+        """
+        with self._own(user, conversation) as (connection, _):
+            self._row(connection, conversation, turn)
+            connection.execute("UPDATE conversations SET leaf = ? WHERE id = ?", (turn, conversation))
+
+    def search(self, user: int, words: str, *, limit: int = 20) -> tuple[Found, ...]:
+        """Turns of the user's conversations that have all of the words, the newest first.
+
+        Args:
+            words: any text; see `words.py` for what is found.
+            limit: at most 100 are returned.
+        """
+        query = query_of(words)
+        if not query:
+            return ()
+        rows = self._database.read(
+            "SELECT turns.*, conversations.title FROM words JOIN turns ON turns.id = words.rowid "
+            "JOIN conversations ON conversations.id = turns.conversation "
+            "WHERE words MATCH ? AND conversations.user = ? ORDER BY words.rowid DESC LIMIT ?",
+            (f'owner : "{_owner(user)}" AND tokens : ({query})', user, max(0, min(limit, 100))),
+        )
+        found = []
+        for row in rows:
+            message = self._turn(row).message
+            snippet = snippet_of(_searched(message), words)
+            found.append(Found(row["conversation"], row["title"], row["id"], message.role, snippet))
+        return tuple(found)
+
+    # Files
+
+    def add_file(
+        self,
+        user: int,
+        conversation: str,
+        name: str,
+        kind: FileKind,
+        size: int,
+        sha256: str,
+        *,
+        turn: int | None = None,
+    ) -> File:
+        """Note a file of a conversation.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+            InputError: the name is empty, a path, or too long, or one of the others is none of those that may be.
+            QueueFullError: the conversation has too many files, or the user too much stored.
+        """
+        if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > 255:
+            raise InputError(f"file {name[:80]!r}: must be a name of 1 to 255 bytes, without a folder")
+        if kind not in ("upload", "picture", "produced"):
+            raise InputError(f"kind {kind!r:.40}: must be upload, picture or produced")
+        if size < 0 or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise InputError(f"file {name[:80]!r}: needs a size in bytes and a SHA-256 in hexadecimal digits")
+        with self._own(user, conversation) as (connection, _):
+            if turn is not None:
+                self._row(connection, conversation, turn)
+            counted = connection.execute("SELECT count(*) FROM files WHERE conversation = ?", (conversation,))
+            if counted.fetchone()[0] >= self.limits.files:
+                raise QueueFullError(f"the conversation has {self.limits.files:,} files, which is the most")
+            self._take(connection, user, conversation, size)
+            number = connection.execute(
+                "INSERT INTO files (conversation, turn, name, kind, size, sha256, made) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (conversation, turn, name, kind, size, sha256, time.time()),
+            ).lastrowid
+        return File(cast("int", number), turn, name, kind, size, sha256)
+
+    def files(self, user: int, conversation: str) -> tuple[File, ...]:
+        """The files of a conversation, in the order in which they came.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        rows = self._database.read(
+            "SELECT files.* FROM conversations LEFT JOIN files ON files.conversation = conversations.id "
+            "WHERE conversations.id = ? AND conversations.user = ? ORDER BY files.id",
+            (_id(conversation), _number(user)),
+        )
+        if not rows:
+            raise _no_conversation(conversation)
+        return tuple(
+            File(row["id"], row["turn"], row["name"], row["kind"], row["size"], row["sha256"])
+            for row in rows
+            if row["id"] is not None
+        )
+
+    def remove_file(self, user: int, conversation: str, file: int) -> None:
+        """Forget a file.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such file.
+        """
+        with self._own(user, conversation) as (connection, _):
+            row = connection.execute(
+                "SELECT size FROM files WHERE id = ? AND conversation = ?", (_number(file), conversation)
+            ).fetchone()
+            if row is None:
+                raise NotFoundError(f"file {file}: no such file in this conversation")
+            connection.execute("DELETE FROM files WHERE id = ?", (file,))
+            self._take(connection, user, conversation, -row["size"])
+
+    # Rows
+
+    @contextmanager
+    def _own(self, user: int, conversation: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
+        """A transaction on a conversation of the user's, and its row."""
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                "SELECT * FROM conversations WHERE id = ? AND user = ?", (_id(conversation), _number(user))
+            ).fetchone()
+            if row is None:
+                raise _no_conversation(conversation)
+            yield connection, row
+
+    def _row(self, connection: sqlite3.Connection, conversation: str, turn: int) -> sqlite3.Row:
+        row: sqlite3.Row | None = connection.execute(
+            "SELECT * FROM turns WHERE id = ? AND conversation = ?", (_number(turn), conversation)
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(f"turn {turn}: no such turn in this conversation")
+        return row
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        user: int,
+        conversation: str,
+        parent: int | None,
+        message: Message,
+        text: str,
+        finish: str | None,
+        edited: bool,
+        now: float,
+    ) -> Turn:
+        changed = connection.execute(
+            "UPDATE conversations SET turns = turns + 1 WHERE id = ? AND turns < ?", (conversation, self.limits.turns)
+        ).rowcount
+        if not changed:
+            raise InputError(f"the conversation has {self.limits.turns:,} turns, which is the most; begin another")
+        self._take(connection, user, conversation, _size(text))
+        number = connection.execute(
+            "INSERT INTO turns (conversation, parent, message, finish, edited, made) VALUES (?, ?, ?, ?, ?, ?)",
+            (conversation, parent, text, finish, int(edited), now),
+        ).lastrowid
+        connection.execute("UPDATE conversations SET leaf = ?, changed = ? WHERE id = ?", (number, now, conversation))
+        turn = Turn(cast("int", number), parent, message, finish, edited=edited, made=now)
+        if finish is not None:
+            _index(connection, user, turn)
+        return turn
+
+    def _write(self, user: int, conversation: str, turn: int, message: Message, finish: str | None) -> Turn:
+        text, now = self._json(message), time.time()
+        with self._own(user, conversation) as (connection, _):
+            row = self._row(connection, conversation, turn)
+            if row["finish"] is not None:
+                raise InputError(f"turn {turn}: it is finished, and is not written again; edit makes a sibling")
+            self._take(connection, user, conversation, _size(text) - _size(row["message"]))
+            connection.execute("UPDATE turns SET message = ?, finish = ? WHERE id = ?", (text, finish, turn))
+            written = Turn(turn, row["parent"], message, finish, row["rating"], bool(row["edited"]), row["made"])
+            if finish is not None:
+                connection.execute("UPDATE conversations SET changed = ? WHERE id = ?", (now, conversation))
+                _index(connection, user, written)
+        return written
+
+    def _delete(self, connection: sqlite3.Connection, user: int, conversation: str) -> None:
+        for row in connection.execute("SELECT * FROM turns WHERE conversation = ?", (conversation,)).fetchall():
+            if row["finish"] is not None:
+                _index(connection, user, self._turn(row), out=True)
+        connection.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
+
+    def _take(self, connection: sqlite3.Connection, user: int, conversation: str, size: int) -> None:
+        """Count bytes of a conversation, more or fewer."""
+        if size > 0:
+            (used,) = connection.execute("SELECT sum(bytes) FROM conversations WHERE user = ?", (user,)).fetchone()
+            if used + size > self.limits.bytes:
+                raise QueueFullError(
+                    f"the conversations and files have {used:,} bytes; at most {self.limits.bytes:,} are kept. "
+                    "Delete some"
+                )
+        connection.execute("UPDATE conversations SET bytes = bytes + ? WHERE id = ?", (size, conversation))
+
+    def _json(self, message: Message) -> str:
+        data = message.to_dict()
+        text = json.dumps(data, ensure_ascii=False)
+        if not _is_text(text):  # half a surrogate pair
+            text = json.dumps(data)
+        if _size(text) > self.limits.message:
+            raise InputError(f"the message is larger than {self.limits.message:,} bytes; shorten it, or send a file")
+        return text
+
+    def _settings(self, settings: Mapping[str, Any]) -> str:
+        text = as_json(dict(settings))
+        if text is None:
+            raise InputError("the settings must be what JSON can say")
+        if _size(text) > self.limits.settings:
+            raise InputError(f"the settings are larger than {self.limits.settings:,} bytes")
+        return text
+
+    def _turn(self, row: sqlite3.Row) -> Turn:
+        try:
+            message = Message.from_dict(json.loads(row["message"]))
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"turn {row['id']}", error) from None
+        return Turn(row["id"], row["parent"], message, row["finish"], row["rating"], bool(row["edited"]), row["made"])
+
+    def _conversation(self, row: sqlite3.Row) -> Conversation:
+        try:
+            settings = json.loads(row["settings"])
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"conversation {row['id']}", error) from None
+        return Conversation(row["id"], row["title"], row["mode"], settings, row["leaf"], row["made"], row["changed"])
+
+    def _damaged(self, what: str, error: Exception) -> OutputError:
+        return OutputError(f"{self._database.file}: {what} is damaged ({error}); take the file from a backup")
+
+
+def _index(connection: sqlite3.Connection, user: int, turn: Turn, out: bool = False) -> None:
+    """Put a turn's words into the index, or take them out."""
+    values = (turn.id, _owner(user), tokens_of(_searched(turn.message)))
+    if out:
+        connection.execute("INSERT INTO words (words, rowid, owner, tokens) VALUES ('delete', ?, ?, ?)", values)
+    else:
+        connection.execute("INSERT INTO words (rowid, owner, tokens) VALUES (?, ?, ?)", values)
+
+
+def _owner(user: int) -> str:
+    """The user as a token, so that a search reads nothing of others."""
+    return f"u{_number(user)}"
+
+
+def _searched(message: Message) -> str:
+    """What of a message is searched: its text, and the names and arguments of calls."""
+    calls = (
+        f"{call.name} " + (call.text if call.text is not None else "\n".join(map(str, call.arguments.values())))
+        for call in message.tool_calls
+    )
+    return "\n".join((message.content, *calls))
+
+
+def _no_conversation(conversation: str) -> NotFoundError:
+    return NotFoundError(f"conversation {conversation!r:.80}: no such conversation; it may have been deleted")
+
+
+def _id(conversation: str) -> str:
+    if not _ID.fullmatch(conversation):
+        raise _no_conversation(conversation)
+    return conversation
+
+
+def _number(number: int) -> int:
+    """A number that SQLite can hold; what it cannot hold is nobody's id."""
+    return number if 0 <= number < 1 << 63 else 0
+
+
+def _check_finish(finish: str) -> str:
+    if finish not in _FINISHES:
+        raise InputError(f"finish {finish!r:.40}: must be one of {', '.join(_FINISHES)}")
+    return finish
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _line(text: str, characters: int) -> str:
+    return " ".join(text[: 4 * characters].encode("utf-8", "replace").decode().split())[:characters]
+
+
+def _title(title: str) -> str:
+    return _line(title, 200)

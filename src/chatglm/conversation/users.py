@@ -1,0 +1,183 @@
+"""Who may sign in: names, passwords, and the logins of browsers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import sqlite3
+import threading
+import time
+import unicodedata
+from dataclasses import dataclass
+
+from chatglm.database import Database
+from chatglm.errors import InputError
+
+__all__ = ["SignInError", "User", "Users"]
+
+_LOGIN_SECONDS = 30 * 86400.0
+_LOGINS = 20
+_PASSWORD = range(8, 1025)
+_NAME_CHARACTERS = 64
+_LOCAL = "local"
+_COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
+_together = threading.BoundedSemaphore(2)  # passwords that are hashed at a time
+
+
+class SignInError(InputError):
+    """The name or the password is wrong; it is not said which."""
+
+
+@dataclass(frozen=True)
+class User:
+    """
+    Attributes:
+        id: never given to another user later.
+        admin: whether this user may make and delete others.
+        made: Unix seconds.
+    """
+
+    id: int
+    name: str
+    admin: bool
+    made: float
+
+
+class Users:
+    """
+    Args:
+        database: one of `Store`.
+        login_seconds: a login ends so long after it began.
+    """
+
+    def __init__(self, database: Database, login_seconds: float = _LOGIN_SECONDS) -> None:
+        self._database, self._login_seconds = database, login_seconds
+
+    def local(self) -> User:
+        """Who uses this machine without signing in; has no password, and is made when first asked for."""
+        self._database.write(
+            "INSERT INTO users (name, made, admin) VALUES (?, ?, 1) ON CONFLICT (name) DO NOTHING",
+            (_LOCAL, time.time()),
+        )
+        return self._named(_LOCAL)
+
+    def add(self, name: str, password: str, *, admin: bool = False) -> User:
+        """A new user.
+
+        Raises:
+            InputError: the name is taken, empty or too long, or the password too short or too long.
+        """
+        name, hashed = _name(name), _hashed(_checked(password))
+        try:
+            self._database.write(
+                "INSERT INTO users (name, password, made, admin) VALUES (?, ?, ?, ?)",
+                (name, hashed, time.time(), int(admin)),
+            )
+        except sqlite3.IntegrityError:
+            raise InputError(f"user {name!r}: the name is taken; choose another") from None
+        return self._named(name)
+
+    def all(self) -> tuple[User, ...]:
+        """Everybody, by name."""
+        return tuple(map(_user, self._database.read("SELECT * FROM users ORDER BY name")))
+
+    def set_password(self, user: int, password: str) -> None:
+        """Give a user another password, and end all of the user's logins.
+
+        Raises:
+            InputError: there is no such user, or the password is too short or too long.
+        """
+        hashed = _hashed(_checked(password))
+        with self._database.transaction() as connection:
+            changed = connection.execute("UPDATE users SET password = ? WHERE id = ?", (hashed, user)).rowcount
+            if not changed:
+                raise InputError(f"user {user}: no such user")
+            connection.execute("DELETE FROM logins WHERE user = ?", (user,))
+
+    def sign_in(self, name: str, password: str) -> str:
+        """A token that `of_token` knows. Only its hash is stored. Of a user's logins the newest 20 hold.
+
+        Raises:
+            SignInError: the name or the password is wrong. It takes as long for either.
+        """
+        try:
+            rows = self._database.read("SELECT * FROM users WHERE name = ?", (_name(name),))
+        except InputError:
+            rows = []
+        stored = rows[0]["password"] if rows else None
+        password = password if len(password) < _PASSWORD.stop else ""
+        right = hmac.compare_digest(_hashed(password, stored or _NOBODY), stored or _NOBODY)
+        if not (right and stored):
+            raise SignInError("the name or the password is wrong")
+        user, token, now = rows[0]["id"], secrets.token_urlsafe(32), time.time()
+        with self._database.transaction() as connection:
+            # Between the question and now the user may have been deleted, or have got another password.
+            if not connection.execute("SELECT 1 FROM users WHERE id = ? AND password = ?", (user, stored)).fetchone():
+                raise SignInError("the name or the password is wrong")
+            connection.execute(
+                "INSERT INTO logins (token_hash, user, until) VALUES (?, ?, ?)",
+                (_token_hash(token), user, now + self._login_seconds),
+            )
+            connection.execute("DELETE FROM logins WHERE until < ?", (now,))
+            connection.execute(
+                "DELETE FROM logins WHERE user = ? AND token_hash NOT IN "
+                "(SELECT token_hash FROM logins WHERE user = ? ORDER BY until DESC LIMIT ?)",
+                (user, user, _LOGINS),
+            )
+        return token
+
+    def of_token(self, token: str) -> User | None:
+        """Who signed in; None: the token is unknown, or its login has ended."""
+        rows = self._database.read(
+            "SELECT users.* FROM users JOIN logins ON logins.user = users.id "
+            "WHERE logins.token_hash = ? AND logins.until > ?",
+            (_token_hash(token), time.time()),
+        )
+        return _user(rows[0]) if rows else None
+
+    def sign_out(self, token: str) -> None:
+        """End a login, if there is one."""
+        self._database.write("DELETE FROM logins WHERE token_hash = ?", (_token_hash(token),))
+
+    def _named(self, name: str) -> User:
+        return _user(self._database.read("SELECT * FROM users WHERE name = ?", (name,))[0])
+
+
+def _user(row: sqlite3.Row) -> User:
+    return User(row["id"], row["name"], bool(row["admin"]), row["made"])
+
+
+def _name(name: str) -> str:
+    """As it is compared: in plain letters, without regard to case."""
+    plain = unicodedata.normalize("NFKC", name[: 4 * _NAME_CHARACTERS]).casefold().strip()
+    if not plain or len(plain) > _NAME_CHARACTERS or not plain.isprintable():
+        raise InputError(f"name {name[:80]!r}: must have 1 to {_NAME_CHARACTERS} printable characters")
+    return plain
+
+
+def _checked(password: str) -> str:
+    if len(password) not in _PASSWORD:
+        raise InputError(f"password: must have {_PASSWORD.start} to {_PASSWORD.stop - 1:,} characters")
+    return password
+
+
+def _token_hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _hashed(password: str, like: bytes | None = None) -> bytes:
+    """Three bytes of cost, 16 of salt, 32 of scrypt's result.
+
+    Args:
+        like: a stored one, whose cost and salt are taken.
+    """
+    cost = tuple(like[:3]) if like else _COST
+    salt = like[3:19] if like else secrets.token_bytes(16)
+    text = unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")
+    with _together:
+        result = hashlib.scrypt(text, salt=salt, n=1 << cost[0], r=cost[1], p=cost[2], maxmem=256 << 20, dklen=32)
+    return bytes(cost) + salt + result
+
+
+_NOBODY = bytes(_COST) + bytes(48)  # what an unknown name's password is compared with

@@ -1,0 +1,126 @@
+"""Words of texts, for searching, as the tokens of an index that splits at spaces.
+
+Chinese has no spaces between words. So each run of Chinese characters becomes its pairs, 知识库 the tokens 知识, 识库
+and 库, and is found as a phrase of pairs; one character is found as the beginning of a pair, or as the end of a run.
+Kana and Hangul are taken likewise. Other words are found by their beginnings, in lower case, without accents;
+identifiers also by their parts. Full-width letters are plain ones (Unicode's NFKC).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+__all__ = ["Snippet", "query_of", "snippet_of", "tokens_of"]
+
+_INDEXED = 100_000
+_QUERY_CHARACTERS = 200
+_QUERY_TERMS = 16
+_WORD_CHARACTERS = 64
+
+_WIDE = (
+    "\u3005-\u3007\u3040-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Characters of scripts that are written without spaces, as ranges of an expression."""
+_RUN = re.compile(rf"[{_WIDE}]+|[^\W{_WIDE}]+")
+_FOLD = re.compile(r"[^\x00-\x7f\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_PART = re.compile(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+|[^A-Za-z0-9_]+")
+_ACCENTS = range(0x300, 0x370)
+
+
+@lru_cache(4096)
+def _folded_character(character: str) -> str:
+    folded = unicodedata.normalize("NFKC", character)
+    plain = "".join(each for each in unicodedata.normalize("NFD", folded) if ord(each) not in _ACCENTS)
+    # Other scripts' marks are part of the word, and what has been taken apart is put together again.
+    folded = unicodedata.normalize("NFC", plain)
+    return folded.casefold() if len(folded.casefold()) > len(folded) else folded
+
+
+def _folded(text: str) -> str:
+    """In plain letters, upper and lower case kept."""
+    return _FOLD.sub(lambda found: _folded_character(found[0]), text)
+
+
+def _is_wide(run: str) -> bool:
+    return re.match(f"[{_WIDE}]", run) is not None
+
+
+def _runs(text: str) -> Iterator[str]:
+    return (found[0] for found in _RUN.finditer(_folded(text)))
+
+
+def _plain(word: str) -> str:
+    return word.casefold()[:_WORD_CHARACTERS]
+
+
+def tokens_of(text: str) -> str:
+    """The tokens of a text, with spaces between them; of its first 100,000 characters."""
+    found: list[str] = []
+    for run in _runs(text[:_INDEXED]):
+        if _is_wide(run):
+            found += map("".join, pairwise(run))
+            found.append(run[-1])
+            continue
+        whole = _plain(run)
+        found.append(whole)
+        found += (part for each in _PART.findall(run) if (part := _plain(each)) != whole)
+    return " ".join(found)
+
+
+def _terms(query: str) -> list[str]:
+    runs = _runs(query[:_QUERY_CHARACTERS])
+    return list(dict.fromkeys(run if _is_wide(run) else _plain(run) for run in runs if run.strip("_")))[:_QUERY_TERMS]
+
+
+def query_of(query: str) -> str:
+    """What a person typed, as a query of SQLite's FTS5 for texts with all of the words; "" if it has no words.
+
+    Of its first 200 characters and 16 words; whatever they are, the query is valid.
+    """
+    terms = []
+    for term in _terms(query):
+        pairs = " ".join(map("".join, pairwise(term)))
+        terms.append(f'"{pairs}"' if _is_wide(term) and pairs else f'"{term}" *')
+    return " AND ".join(terms)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A piece of a text.
+
+    Attributes:
+        text: on one line, with "…" where the text goes on.
+        marks: where the words stand in it, (start, end) in characters; in order, without overlaps.
+    """
+
+    text: str
+    marks: tuple[tuple[int, int], ...] = ()
+
+
+def snippet_of(text: str, query: str, characters: int = 80) -> Snippet:
+    """The piece of a text around the first place where a query's words stand."""
+    text = text[:_INDEXED]
+    folded = _folded(text)
+    if len(folded) != len(text):  # places in the two differ, so the plain letters are shown
+        text = folded
+    terms = sorted(_terms(query), key=len, reverse=True)
+    expressions = [re.escape(term) if _is_wide(term) else rf"(?<![^\W_{_WIDE}]){re.escape(term)}" for term in terms]
+    # A part of an identifier stands within a word.
+    found = [re.compile("|".join(each), re.IGNORECASE) for each in (expressions, map(re.escape, terms)) if terms]
+    first = next((match.start() for each in found if (match := each.search(folded))), 0)
+    start = max(first - characters // 3, 0)
+    end = min(start + characters, len(text))
+    before, after = "…" if start else "", "…" if end < len(text) else ""
+    piece = re.sub(r"\s", " ", text[start:end])
+    marks: list[tuple[int, int]] = []
+    for each in found:
+        marks = [(match.start() + len(before), match.end() + len(before)) for match in each.finditer(folded[start:end])]
+        if marks:
+            break
+    return Snippet(before + piece + after, tuple(marks))
