@@ -177,6 +177,25 @@ def test_cells_of_one_conversation_take_turns_and_cancelling_one_interrupts_it(s
     asyncio.run(main())
 
 
+def test_whoever_leaves_while_a_kernel_starts_or_ends_takes_nobody_along(shared: Kernels) -> None:
+    async def main() -> None:
+        for round_ in range(3):
+            await shared.run("l0", "", user="l")
+            tasks = [asyncio.create_task(shared.run(f"l{n}", "print(1)", user="l")) for n in (1, 2, 1, 2)]
+            ends = [asyncio.create_task(shared.end("l0", user="l")) for _ in range(2)]
+            await asyncio.sleep(0.1 * round_)
+            for task in tasks[:2]:
+                task.cancel()
+            await asyncio.wait(tasks[:2])
+            assert [(await task).text.removeprefix(f"{RESTARTED}\n") for task in tasks[2:]] == ["1\n", "1\n"]
+            await asyncio.gather(*ends)
+        held = [of for of in shared._conversations.values() if of.placed]
+        assert len(held) <= 3
+        assert all(of.kernel is not None for of in held)
+
+    asyncio.run(main())
+
+
 def test_ending_a_conversation_removes_its_folder_unless_it_is_kept(shared: Kernels) -> None:
     async def main() -> None:
         await shared.run("gone", "open('f', 'w').write('1'); import os; os.mkdir('d'); os.chmod('d', 0)", user="e")

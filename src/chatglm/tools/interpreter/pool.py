@@ -52,6 +52,7 @@ class _Conversation:
     uploads: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one cell after the other
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the folder is exchanged
+    starting: asyncio.Task[None] | None = None
     ending: asyncio.Task[None] | None = None
 
     @property
@@ -182,28 +183,31 @@ class Kernels:
         if self._closing:
             return
         self._closing = True
-        await self._there(self._close())
+        await self._thread.awaited(self._close())
         await asyncio.to_thread(self._thread.close)
 
     # What follows runs in the kernels' own event loop.
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the kernels' event loop."""
-        if self._closed:
+        if self._closing:
             work.close()
             raise SandboxError("the interpreter has been closed")
         return await self._thread.awaited(work)
 
     async def _run(self, user: str, name: str, code: str, on_output: Callable[[str], None] | None) -> Cell:
         await self._open_home()
-        of = await self._conversation(user, name)
-        async with of.turn:
-            kernel = await self._kernel(of)
-            try:
-                return await kernel.run(code, on_output)
-            finally:
-                of.used = time.monotonic()
-                self._soon(self._freed(kernel))
+        while True:
+            of = await self._conversation(user, name)
+            async with of.turn:
+                if self._conversations.get((user, name)) is not of:
+                    continue  # it was ended meanwhile, and this is the first cell of another one of its name
+                kernel = await self._kernel(of)
+                try:
+                    return await kernel.run(code, on_output)
+                finally:
+                    of.used = time.monotonic()
+                    self._soon(self._freed(kernel))
 
     async def _freed(self, kernel: Kernel) -> None:
         """A cell is over: a conversation that waits may have its kernel's place, once it really is idle."""
@@ -211,42 +215,57 @@ class Kernels:
         self._grant()
 
     async def _kernel(self, of: _Conversation) -> Kernel:
-        """The conversation's kernel, alive, and with a place."""
+        """The conversation's kernel, with a place. Whoever waits here may be cancelled; what has begun goes on."""
         if of.ending is not None:
-            await of.ending
-        if of.kernel is not None and of.kernel.alive:
-            return of.kernel
-        if of.kernel is None:
-            try:
-                await self._place(of)
-                of.kernel = await self._start(of)
-            except BaseException:
-                of.placed = False
-                self._grant()
-                raise
-            of.used = time.monotonic()
-            self._refill()
-        elif self._spares:  # it has died: a spare one is there at once
-            await of.kernel.close()
-            of.noted, of.kernel = True, None
+            await asyncio.shield(of.ending)
+        if of.kernel is not None and (of.kernel.alive or not self._spares):
+            return of.kernel  # one that has died starts again by itself
+        if of.starting is None:
+            if not of.placed:
+                try:
+                    await self._place(of)
+                except BaseException:
+                    of.placed = False
+                    self._grant()
+                    raise
+            of.starting = self._soon(self._begin(of))
+        await asyncio.shield(of.starting)
+        assert of.kernel is not None
+        return of.kernel
+
+    async def _begin(self, of: _Conversation) -> None:
+        try:
+            if of.kernel is not None:  # it has died, and a spare one is there at once
+                dead, of.kernel = of.kernel, None
+                of.noted = of.noted or dead.used
+                await dead.close()
             of.kernel = await self._start(of)
+            of.used = time.monotonic()
+        except BaseException:
+            of.placed = False
+            raise
+        finally:
+            of.starting = None
             self._refill()
-        return of.kernel  # or it starts again by itself
+            self._grant()
 
     async def _start(self, of: _Conversation) -> Kernel:
         while self._spares and not of.uploads:
             kernel = self._spares.pop()
             async with of.moving:
-                with contextlib.suppress(OSError):
+                try:
                     if kernel.alive:
                         await kernel.move(of.path)
                         kernel.noted, of.noted = of.noted, False
                         return kernel
+                except OSError:  # another one is started in its stead
+                    pass
+                except BaseException:
+                    await kernel.close()
+                    raise
             await self._drop(kernel)
-        if (
-            self._spares
-            and sum(other.placed for other in self._conversations.values()) + len(self._spares) > self._most
-        ):
+        placed = sum(other.placed for other in self._conversations.values())
+        if self._spares and placed + len(self._spares) > self._most:
             await self._drop(self._spares.pop())  # not for this one: files are on their way into its folder
         kernel = await Kernel.start(of.path, self.limits, tier=self.tier)
         kernel.noted, of.noted = of.noted, False
@@ -273,7 +292,7 @@ class Kernels:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
         if of.ending is not None:
-            await of.ending
+            await asyncio.shield(of.ending)
 
     def _grant(self) -> None:
         """Give places to those who wait: first to users who have fewest, then to whom has waited longest."""
@@ -357,6 +376,7 @@ class Kernels:
                 if of.placed and of.idle and of.kernel is not None and now - of.used > self._idle:
                     self._retire(of, f"it was idle for {self._idle:g} s")
             self._grant()
+            self._refill()
 
     # Conversations and their folders
 
@@ -433,12 +453,16 @@ class Kernels:
         if of.kernel is not None:
             await of.kernel.end("its conversation was ended")
         async with of.turn:
+            if of.starting is not None:
+                with contextlib.suppress(Exception):
+                    await asyncio.shield(of.starting)
             if of.kernel is not None:
-                await self._retire(of, "its conversation was ended")
+                await asyncio.shield(self._retire(of, "its conversation was ended"))
             if not keep:
                 async with of.moving:
                     await asyncio.to_thread(_remove, of.path)
-                del self._conversations[user, name]
+                if self._conversations.get((user, name)) is of:
+                    del self._conversations[user, name]
         self._grant()
 
     async def _close(self) -> None:
@@ -447,11 +471,12 @@ class Kernels:
             if not waiter.granted.done():
                 waiter.granted.set_exception(SandboxError("the interpreter has been closed"))
         tasks = [task for task in self._tasks if not task.done()]
-        kernels = [*self._spares, *(of.kernel for of in self._conversations.values() if of.kernel is not None)]
-        await asyncio.gather(*(kernel.close() for kernel in kernels), return_exceptions=True)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for again in (True, False):  # what was starting meanwhile is there then
+            kernels = [*self._spares, *(of.kernel for of in self._conversations.values() if of.kernel is not None)]
+            await asyncio.gather(*(kernel.close() for kernel in kernels), return_exceptions=True)
+            for task in tasks if again else ():
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for kernel in self._spares:
             await asyncio.to_thread(_remove, kernel.folder)
         if self._given is None and self._home is not None:
@@ -460,8 +485,13 @@ class Kernels:
     def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waited for it may have left
 
 
 def _remove(path: Path) -> None:
