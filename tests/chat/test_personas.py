@@ -36,6 +36,7 @@ def formats(checkpoint):
         (Persona(bot_info="一位诗人"), "一位诗人。"),
         (Persona(user_name="小明"), "和你对话的是小明。"),
         (Persona("Ada", "a mathematician", "Bob"), "Please play Ada. a mathematician. You are talking to Bob."),
+        (Persona("Zoë", "You’re a poet"), "Please play Zoë. You’re a poet."),
         (Persona("苏\n梦远", "第一行\n第二行！"), "请你扮演苏 梦远。第一行\n第二行！"),
     ],
 )

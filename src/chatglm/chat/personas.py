@@ -17,6 +17,7 @@ __all__ = ["Persona", "one_line", "staged"]
 
 _LINE_ENDS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _BRACKETS = str.maketrans("[]", "［］")
+_CHINESE = re.compile(r"[\u3000-\u9fff\uac00-\ud7af\uff00-\uffef]")  # and Japanese, and Korean
 _SENTENCE_ENDS = "。！？….!?~～”’\"'）)】」』"
 
 
@@ -46,7 +47,7 @@ class Persona:
         bot = "" if bot == Persona.bot_name else bot
         user = "" if user == Persona.user_name else user
         infos = self.bot_info.strip(), self.user_info.strip()
-        english = "".join((bot, user, *infos)).isascii()
+        english = not _CHINESE.search("".join((bot, user, *infos)))
         play, talk = ("Please play {}.", "You are talking to {}.") if english else ("请你扮演{}。", "和你对话的是{}。")
         parts = [play.format(bot) if bot else "", infos[0], talk.format(user) if user else "", infos[1]]
         stop = "." if english else "。"

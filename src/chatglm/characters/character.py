@@ -1,0 +1,433 @@
+"""A character: whom the model plays, how it greets, what it said before, and what its world holds."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from chatglm.characters.cards import card_of, fields_of, is_card, read_lore, read_text, read_texts, written_lore
+from chatglm.characters.containers import MOST_BYTES, PNG, ZIP, json_object, png_with, split_png, zip_card
+from chatglm.characters.lore import LoreEntry, chosen
+from chatglm.chat.files import read_file
+from chatglm.chat.generations import Generation
+from chatglm.chat.messages import Message
+from chatglm.chat.personas import Persona, staged
+from chatglm.errors import CheckpointError, InputError, OutputError
+
+__all__ = ["Character"]
+
+Count = Callable[[str], int]
+
+_MOST_ZIP = 64 << 20  # bytes of a .charx, which has pictures and sounds beside its card
+_MOST_YAML = 256 << 10
+_MOST_DEPTH, _MOST_VALUES = 32, 50_000
+_SCANNED = 4  # messages in which keys of the lore are looked for, where a card does not say
+_AROUND = 8  # tokens that a format puts around a message, at most
+_PLACEHOLDER = re.compile(r"\{\{(char|user)\}\}|<(char|bot|user)>", re.I)
+_CHINESE = re.compile(r"[\u3400-\u9fff]")
+_TEXTS = ("name", "bot_info", "user_name", "user_info", "creator", "licence", "language", "notes", "system_prompt",
+          "post_history_instructions")  # fmt: skip
+_LISTS = ("greetings", "tags")
+_OTHERS = ("examples", "lore", "extensions", "card")
+_OFFICIAL = {"bot_name": "name", "greeting": "greetings"}  # CharacterGLM's character.json
+
+
+@dataclass(frozen=True)
+class Character:
+    """Whom a model plays. In all texts `{{char}}` and `{{user}}` stand for the two names.
+
+    Attributes:
+        name, user_name: "" for whoever a `Persona` has then.
+        bot_info, user_info: what the model is to know about them, best in whole sentences.
+        greetings: what the character may begin with.
+        examples: what was asked and what the character answers; "" where it speaks first.
+        language: of its texts, as a BCP 47 tag (`zh`, `en`); "" if nobody said.
+        notes: of its creator, for people.
+        system_prompt, post_history_instructions: what a card's creator would tell the model. They are shown to people;
+            the model gets the first only where `instructions` asks for it, and the second never.
+        lore: what the model is told when a word comes up.
+        extensions: of other programs, kept.
+        card: what else a card has, given back on export.
+        picture: a PNG file without the card that lay in it; b"" if there is none.
+    """
+
+    name: str = ""
+    bot_info: str = ""
+    user_name: str = ""
+    user_info: str = ""
+    greetings: tuple[str, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()
+    creator: str = ""
+    licence: str = ""
+    language: str = ""
+    notes: str = ""
+    system_prompt: str = ""
+    post_history_instructions: str = ""
+    lore: tuple[LoreEntry, ...] = ()
+    extensions: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    card: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    picture: bytes = field(default=b"", repr=False)
+
+    # Files
+
+    @classmethod
+    def read(cls, path: str | Path) -> Character:
+        """From a file: YAML or JSON of our own, CharacterGLM's `character.json`, or a card (V1, V2, V3) as JSON, in a
+        PNG picture or in a `.charx` file. Its content says which it is.
+
+        Raises:
+            InputError: it cannot be read, is too large, or is none of these; names the file and what is wrong.
+        """
+        path = Path(path).expanduser()
+        try:
+            data = read_file(path, _MOST_ZIP if path.suffix.lower() == ".charx" else MOST_BYTES)
+        except CheckpointError as error:
+            raise InputError(re.split(", which no |; is ", str(error))[0]) from None
+        return cls.from_bytes(data, str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Character:
+        """From what stands in such a file.
+
+        Args:
+            where: its name, for errors.
+
+        Raises:
+            InputError: as `read`.
+        """
+        if data.startswith(ZIP):
+            return cls(**fields_of(zip_card(data, where), where))
+        if len(data) > MOST_BYTES:
+            raise InputError(f"{where}: larger than {MOST_BYTES:,} bytes")
+        if data.startswith(PNG):
+            picture, card = split_png(data, where)
+            return cls(**fields_of(card, where), picture=picture)
+        if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
+            given: Any = json_object(data, where)
+        else:
+            given = _yaml(data, where)
+        if not isinstance(given, dict) or not given:
+            raise InputError(f"{where}: expected names with texts, such as `name: 李白`; known: {', '.join(_known())}")
+        return cls(**(fields_of(given, where) if is_card(given) else _own(given, where)))
+
+    def write(self, path: str | Path, *, own: bool = False) -> None:
+        """To a file, by its ending: `.yaml` is our own form, `.json` and `.png` are cards that other programs read (V3
+        if it was one, else V2; the picture is kept).
+
+        Args:
+            own: `.json` in our own form, too.
+
+        Raises:
+            InputError: the ending is another one, there is no picture to put a card into, or the file would be larger
+                than `read` takes. Nothing is written.
+            OutputError: the file cannot be written.
+        """
+        path = Path(path).expanduser()
+        ending = path.suffix.lower()
+        if ending in (".yaml", ".yml"):
+            data = yaml.dump(self._given(), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100).encode()
+        elif ending == ".json":
+            data = json.dumps(self._given() if own else self._card(), ensure_ascii=False, indent=2).encode() + b"\n"
+        elif ending == ".png":
+            if not self.picture:
+                raise InputError(f"{path}: {self.name or 'the character'} has no picture; write .json or .yaml")
+            card = self._card()
+            cards = {"chara": self._card("chara_card_v2")}
+            if card["spec"] == "chara_card_v3":
+                cards["ccv3"] = card
+            data = png_with(self.picture, cards, str(path))
+        else:
+            raise InputError(f"{path}: write .yaml, .json or .png")
+        Character.from_bytes(data, str(path))
+        _replace(path, data)
+
+    @classmethod
+    def library(cls) -> tuple[str, ...]:
+        """The names of the characters that come with the package."""
+        files = resources.files("chatglm.characters").joinpath("library").iterdir()
+        return tuple(sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml")))
+
+    @classmethod
+    def named(cls, name: str) -> Character:
+        """One of them.
+
+        Raises:
+            InputError: there is none of this name; lists those that there are.
+        """
+        if name not in cls.library():
+            raise InputError(f"no character {name!r:.60}; there are {', '.join(cls.library())}")
+        file = resources.files("chatglm.characters").joinpath("library", f"{name}.yaml")
+        return cls.from_bytes(file.read_bytes(), file.name)
+
+    # Role play
+
+    def persona(self) -> Persona:
+        """Who speaks, for `chatglm.chat`."""
+        return Persona(
+            self.name or Persona.bot_name,
+            self._filled(self.bot_info),
+            self.user_name or Persona.user_name,
+            self._filled(self.user_info),
+        )
+
+    def opening(
+        self, generation: Generation | str | None, *, greeting: int = 0, system: str = "", instructions: bool = False
+    ) -> tuple[Persona | None, tuple[Message, ...]]:
+        """What a dialogue begins with, as a generation of models reads it.
+
+        CharacterGLM gets a persona and the greeting as an answer to nothing. All others get a system message in
+        sentences, which stands in front of the first question where a generation has no such messages, and the
+        greeting.
+
+        Args:
+            generation: of the model; None: unknown (another server's).
+            greeting: which of the greetings.
+            system: what else the model is told, below the character.
+            instructions: whether the card's own `system_prompt` is told, too.
+
+        Raises:
+            InputError: there is no such greeting.
+        """
+        return self._staged(generation, [], greeting, system, instructions)
+
+    def dialogue(
+        self,
+        generation: Generation | str | None,
+        history: Sequence[Message],
+        *,
+        context: int = 2048,
+        count: Count = len,
+        greeting: int = 0,
+        system: str = "",
+        instructions: bool = False,
+    ) -> tuple[Persona | None, tuple[Message, ...]]:
+        """The opening, examples where there is room, and the dialogue so far, with what the lore says of it.
+
+        Args:
+            history: without the opening.
+            context: tokens that the model reads. The lore gets a quarter at most; examples get what is left of a half,
+                the first ones first.
+            count: tokens of a text. Characters are a safe guess, and the default.
+
+        Raises:
+            InputError: there is no such greeting.
+        """
+        opening = [Message("assistant", self._greeting(greeting))]
+        lore = self.lore_of([*opening, *history], context, count)
+        told = "\n".join([text for text in (system, *lore) if text])
+        _, start = self._staged(generation, [], greeting, told, instructions)
+        persona = self.persona()
+        room = context // 2 - count(persona.bot_info + persona.user_info)
+        for message in (*start, *history):
+            room -= count(message.content) + _AROUND
+        examples: list[Message] = []
+        for pair in self.examples:
+            question, answer = map(self._filled, pair)
+            room -= count(question) + count(answer) + 2 * _AROUND
+            if room < 0:
+                break
+            examples += [Message("user", question)] if question or _is_script(generation) else []
+            examples.append(Message("assistant", answer))
+        who, start = self._staged(generation, examples, greeting, told, instructions)
+        return who, (*start, *history)
+
+    def lore_of(self, messages: Sequence[Message], budget: int, count: Count = len) -> tuple[str, ...]:
+        """What the lore says of the last messages.
+
+        Args:
+            budget: tokens of the whole context; a quarter of it is filled at most, or the card's own `token_budget`.
+            count: tokens of a text.
+        """
+        book = self.card.get("book", {})
+        depth, own = book.get("scan_depth"), book.get("token_budget")
+        depth = min(depth, 100) if isinstance(depth, int) and depth > 0 else _SCANNED
+        quota = budget // 4
+        quota = min(quota, own) if isinstance(own, int) and own > 0 else quota
+        told = chosen(self.lore, [message.content for message in messages[-depth:]], quota, count)
+        return tuple(map(self._filled, told))
+
+    def _staged(
+        self,
+        generation: Generation | str | None,
+        examples: Sequence[Message],
+        greeting: int,
+        system: str,
+        instructions: bool,
+    ) -> tuple[Persona | None, tuple[Message, ...]]:
+        told = "\n".join(
+            text for text in (self._filled(self.system_prompt) if instructions else "", system) if text.strip()
+        )
+        greets = self._greeting(greeting)
+        script = _is_script(generation)
+        messages = [Message("system", told)] if told else []
+        messages += examples
+        if greets:
+            messages += [Message("user", "")] if script else []
+            messages.append(Message("assistant", greets))
+        return (self.persona(), tuple(messages)) if script else (None, tuple(staged(messages, self.persona())))
+
+    def _greeting(self, number: int) -> str:
+        if not self.greetings and number == 0:
+            return ""
+        if not 0 <= number < len(self.greetings):
+            raise InputError(f"greeting {number}: {self.name or 'the character'} has {len(self.greetings)}")
+        return self._filled(self.greetings[number])
+
+    def _filled(self, text: str) -> str:
+        """A text with names in place of `{{char}}` and `{{user}}`. What a name holds is not read again."""
+        chinese = self.language.startswith("zh") if self.language else _CHINESE.search(self.bot_info) is not None
+        user = self.user_name or (Persona.user_name if chinese else "the user")
+        nickname = self.card.get("data", {}).get("nickname")  # V3
+        bot = nickname[:200] if isinstance(nickname, str) and nickname else self.name or Persona.bot_name
+        return _PLACEHOLDER.sub(lambda found: user if (found[1] or found[2]).lower() == "user" else bot, text)
+
+    # Forms
+
+    def _fields(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+
+    def _card(self, spec: str = "") -> dict[str, Any]:
+        if not self.name.strip():
+            raise InputError("a card needs the character's name")
+        return card_of(self._fields(), spec)
+
+    def _given(self) -> dict[str, Any]:
+        """Our own form."""
+        told = {name: getattr(self, name) for name in _TEXTS}
+        told |= {name: list(getattr(self, name)) for name in _LISTS}
+        told["examples"] = [{"user": user, "bot": bot} for user, bot in self.examples]
+        told["lore"] = written_lore(self.lore)
+        told |= {"extensions": dict(self.extensions), "card": dict(self.card)}
+        return {name: value for name, value in told.items() if value}
+
+
+def _is_script(generation: Generation | str | None) -> bool:
+    return generation == Generation.CHARACTERGLM
+
+
+def _known() -> list[str]:
+    return [*_TEXTS, *_LISTS, *_OTHERS, *_OFFICIAL]
+
+
+def _own(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields by our own names, or by those of CharacterGLM's `character.json`."""
+    for name in given:
+        if name not in _known():
+            raise InputError(f"{where}: unknown name {name!r:.60}; known: {', '.join(_known())}")
+    for official, ours in _OFFICIAL.items():
+        if official in given and ours in given:
+            raise InputError(f"{where}: {official} and {ours} say the same; leave one out")
+    fields: dict[str, Any] = {name: read_text(given, name, where) for name in _TEXTS}
+    fields |= {name: read_texts(given, name, where) for name in _LISTS}
+    fields["name"] = fields["name"] or read_text(given, "bot_name", where)
+    if greeting := read_text(given, "greeting", where):
+        fields["greetings"] = (greeting,)
+    examples = given.get("examples") or []
+    if not isinstance(examples, list) or not all(isinstance(e, dict) and e.keys() <= {"user", "bot"} for e in examples):
+        raise InputError(f"{where}: examples: expected a list of {{user: …, bot: …}}")
+    fields["examples"] = tuple(
+        (read_text(e, "user", f"{where}: examples"), read_text(e, "bot", f"{where}: examples")) for e in examples
+    )
+    fields["lore"] = read_lore(given.get("lore") or [], f"{where}: lore")
+    for name in ("extensions", "card"):
+        value = given.get(name) or {}
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: {name}: expected an object, got {value!r:.60}")
+        fields[name] = value
+    _check_card(fields["card"], where)
+    return fields
+
+
+def _check_card(card: Mapping[str, Any], where: str) -> None:
+    """What is kept of a card has the form that `cards.fields_of` gave it."""
+    kinds = {"spec": str, "spec_version": str, "top": dict, "data": dict, "texts": dict, "book": dict}
+    for name, value in card.items():
+        if not isinstance(value, kinds.get(name, ())):
+            raise InputError(f"{where}: card: {name!r:.60} is not what a card's rest has")
+    texts = card.get("texts", {})
+    if card.get("spec", "chara_card_v2") not in ("chara_card_v2", "chara_card_v3") or not (
+        texts.keys() <= {"description", "personality", "scenario", "mes_example"}
+        and all(isinstance(text, str) for text in texts.values())
+    ):
+        raise InputError(f"{where}: card: expected what is left of a V2 or V3 card")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, which could write one text a million times."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that reads back as it was: PyYAML writes unusual line ends as plain ones, except between double quotes."""
+
+    def represent_str(self, data: str) -> Any:
+        style = '"' if re.search(r"[\x85\u2028\u2029\r]", data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def _yaml(data: bytes, where: str) -> Any:
+    if len(data) > _MOST_YAML:
+        raise InputError(f"{where}: larger than {_MOST_YAML:,} bytes")
+    try:
+        given = yaml.load(data.decode("utf-8-sig"), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        raise InputError(f"{where}: {line}not valid YAML or JSON in UTF-8") from None
+    _check_values(given, where)
+    return given
+
+
+def _check_values(given: Any, where: str) -> None:
+    """Only what JSON has, of bounded depth."""
+    waiting = [(given, 0)]
+    seen = 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if depth > _MOST_DEPTH or seen > _MOST_VALUES:
+            raise InputError(f"{where}: more than {_MOST_DEPTH} levels or {_MOST_VALUES:,} values")
+        if isinstance(value, dict):
+            if not all(isinstance(name, str) for name in value):
+                raise InputError(f"{where}: names must be words")
+            waiting += [(inner, depth + 1) for inner in value.values()]
+        elif isinstance(value, list):
+            waiting += [(inner, depth + 1) for inner in value]
+        elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+            raise InputError(f"{where}: {value!r:.60} is no text and no number; put it into quotes")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole, or leave what was there."""
+    made = ""
+    try:
+        number, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+        with open(number, "wb") as stream:
+            stream.write(data)
+        os.chmod(made, 0o644)
+        os.replace(made, path)
+    except (OSError, ValueError) as error:
+        if made:
+            with contextlib.suppress(OSError):
+                os.unlink(made)
+        raise OutputError(f"{path!s:.300}: cannot be written ({getattr(error, 'strerror', None) or error})") from None

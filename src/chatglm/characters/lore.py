@@ -1,0 +1,88 @@
+"""What a character's world holds: texts that the model is told always, or when a word comes up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["LoreEntry", "chosen"]
+
+_SCANNED = 20_000  # characters of the last messages in which keys are looked for
+_COUNTED = 200  # entries that are counted at most
+
+
+@dataclass(frozen=True)
+class LoreEntry:
+    """One text of a lorebook (`character_book` of a card).
+
+    Attributes:
+        content: what the model is told.
+        keys: words of which one must stand in the last messages. Plain text: a regular expression of somebody else's
+            could take for ever, so an entry with `use_regex` is kept and never told.
+        secondary_keys: if `selective`, one of these must stand there, too.
+        constant: told always.
+        order: lower numbers are told first.
+        priority: where there is no room for all, higher numbers stay.
+        more: what else a card says of the entry; given back on export.
+    """
+
+    content: str
+    keys: tuple[str, ...] = ()
+    secondary_keys: tuple[str, ...] = ()
+    selective: bool = False
+    constant: bool = False
+    enabled: bool = True
+    case_sensitive: bool = False
+    order: float = 0
+    priority: float = 0
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def told_of(self, text: str, folded: str) -> bool:
+        """Whether it is told where the last messages are `text`; `folded` is the same without case."""
+        if not self.enabled or not self.content.strip():
+            return False
+        if self.constant:
+            return True
+        if self.more.get("use_regex"):
+            return False
+
+        def has(keys: Sequence[str]) -> bool:
+            return any(
+                key in text if self.case_sensitive else key.casefold() in folded for key in map(str.strip, keys) if key
+            )
+
+        return has(self.keys) and (not self.selective or not self.secondary_keys or has(self.secondary_keys))
+
+    def text(self) -> str:
+        """The content without the decorators (`@@depth 4`) that a V3 card may have on its first lines."""
+        lines = self.content.strip().split("\n")
+        while lines and lines[0].startswith("@@"):
+            del lines[0]
+        return "\n".join(lines).strip()
+
+
+def chosen(
+    entries: Sequence[LoreEntry], texts: Sequence[str], budget: int, count: Callable[[str], int]
+) -> tuple[str, ...]:
+    """What is told after these messages.
+
+    Args:
+        texts: of the last messages, the newest last.
+        budget: tokens for all of it.
+        count: tokens of a text.
+    """
+    text = "\n".join(texts)[-_SCANNED:]
+    folded = text.casefold()
+    found = [(number, entry) for number, entry in enumerate(entries) if entry.told_of(text, folded)]
+    found.sort(key=lambda pair: (-pair[1].priority, pair[1].order, pair[0]))
+    kept = []
+    for number, entry in found[:_COUNTED]:
+        told = entry.text()
+        if not told or len(told) > 32 * budget:  # no token has so many characters: counting it is wasted time
+            continue
+        tokens = count(told) + 1
+        if tokens <= budget:
+            budget -= tokens
+            kept.append((entry.order, number, told))
+    return tuple(told for _, _, told in sorted(kept))
