@@ -1,0 +1,165 @@
+"""A conversation's chosen path for others: as Markdown to read, and as a row of data to fine-tune with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import quote
+
+from chatglm.chat.messages import Message, ToolSpec
+from chatglm.chat.personas import Persona
+from chatglm.conversation.store import File
+from chatglm.conversation.tree import Tree, Turn
+
+__all__ = ["json_line", "markdown", "training_row"]
+
+_SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "observation": "Result"}
+
+
+def markdown(
+    tree: Tree, *, title: str = "", files: Sequence[File] = (), speakers: Mapping[str, str] = _SPEAKERS
+) -> str:
+    """The chosen path to read.
+
+    Args:
+        files: of the conversation. They are named as files that lie beside the text, those of a turn behind it.
+        speakers: what roles are called.
+    """
+    path = tree.path()
+    parts = [f"# {_escaped(title)}"] if title else []
+    for turn in path:
+        message = turn.message
+        parts.append(f"**{_escaped(speakers.get(message.role, message.role))}**")
+        if message.role == "observation":
+            parts.append(_fenced(message.content))
+        elif message.content:
+            parts.append(message.content)
+        for call in message.tool_calls:
+            code = call.arguments.get("code") if set(call.arguments) == {"code"} else None
+            text = call.text if call.text is not None else json.dumps(call.arguments, ensure_ascii=False, indent=2)
+            parts += [f"`{call.name}`", _fenced(code, "python") if isinstance(code, str) else _fenced(text, "json")]
+        parts += [_link(file) for file in files if file.turn == turn.id]
+    shown = {turn.id for turn in tree.turns.values()}
+    parts += [_link(file) for file in files if file.turn not in shown]
+    return "\n\n".join(parts) + "\n"
+
+
+def training_row(
+    tree: Tree,
+    *,
+    form: Literal["chatglm3", "messages"] = "messages",
+    system: str = "",
+    tools: Sequence[ToolSpec] = (),
+    persona: Persona | None = None,
+    title: str = "",
+    only_rated_up: bool = False,
+    without_names: bool = False,
+) -> dict[str, Any] | None:
+    """The chosen path as a row that `chatglm finetune` reads (`chat/rows.py`); None if nothing in it is to be learned.
+
+    Answers that were rated down have `loss: false`, with the calls of tools that led to them; so have turns that were
+    stopped, cut or left open, since learning them would teach to end there. At a call whose arguments are no JSON
+    the row ends, before the question that led to it.
+
+    Args:
+        form: "messages": OpenAI's, exact; "chatglm3": as the official scripts have it, a call and what it returned in
+            one entry, without ids.
+        system: the system prompt; a system message that begins the path is kept in its place.
+        tools: on offer; those of a message are kept in their place.
+        persona: whom the assistant played.
+        only_rated_up: learn the answers that were rated up, and no other.
+        without_names: leave out the title, and what the user is called in the role play. What people wrote is kept.
+    """
+    messages: list[Message] = []
+    for exchange in _exchanges(tree.path()):
+        if any(call.cut for turn in exchange for call in turn.message.tool_calls):
+            break
+        ratings = {turn.rating for turn in exchange if turn.message.role == "assistant"}
+        liked = -1 not in ratings and (1 in ratings or not only_rated_up)
+        messages += [_weighed(turn, liked) for turn in exchange]
+    if not any(message.role == "assistant" and message.loss is not False for message in messages):
+        return None
+    if system and messages[0].role != "system":
+        messages.insert(0, Message("system", system))
+    row: dict[str, Any] = {}
+    if title and not without_names:
+        row["title"] = title
+    if persona is not None:
+        if without_names:
+            persona = dataclasses.replace(persona, user_name=Persona.user_name)
+        row["session_meta"] = dataclasses.asdict(persona)
+    if tools and not any(message.tools for message in messages):
+        row["tools"] = ToolSpec.as_given(tools)
+    if form == "chatglm3":
+        row["conversations"] = _official(messages)
+    else:
+        row["messages"] = [message.to_dict() for message in messages]
+    return row
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """A row as a line of a .jsonl file, UTF-8."""
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return (json.dumps(row) + "\n").encode()
+
+
+def _exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
+    """Each user's turn with what follows it, up to the next one's."""
+    found: list[list[Turn]] = []
+    for turn in path:
+        if turn.message.role == "user" or not found:
+            found.append([])
+        found[-1].append(turn)
+    return found
+
+
+def _weighed(turn: Turn, liked: bool) -> Message:
+    message = turn.message
+    whole = turn.finish in ("stop", "tool_calls") and (message.content.strip() or message.tool_calls)
+    if message.role == "assistant" and not (liked and whole):
+        return dataclasses.replace(message, loss=False)
+    return message
+
+
+def _official(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    left = [_without_ids(message) for message in reversed(messages)]
+    while left:
+        message = left.pop()
+        follows = left[-1] if left else None
+        alone = message == Message("assistant", tool_calls=message.tool_calls[:1], loss=message.loss)
+        if alone and message.tool_calls and follows == Message("observation", follows.content if follows else ""):
+            (call,) = message.tool_calls
+            entry: dict[str, Any] = {"role": "tool", "name": call.name, "parameters": dict(call.arguments)}
+            entry["observation"] = left.pop().content
+            if message.loss is not None:
+                entry["loss"] = message.loss
+        else:
+            entry = message.to_dict()
+        entries.append(entry)
+    return entries
+
+
+def _without_ids(message: Message) -> Message:
+    calls = tuple(dataclasses.replace(call, id="", text=None) for call in message.tool_calls)
+    return dataclasses.replace(message, tool_calls=calls, tool_call_id="")
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>#])", r"\\\1", " ".join(text.split()))
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """A block of code whose fence is longer than any in it."""
+    longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _link(file: File) -> str:
+    return f"{'!' if file.kind == 'picture' else ''}[{_escaped(file.name)}]({quote(file.name)})"
