@@ -406,7 +406,7 @@ def test_characters_need_their_description(copied, chat, tmp_path: Path) -> None
     plain = chat("--model", folder, "--max-new-tokens", "3", "--verbose", "hi")[1]
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "chatglm_generation": "characterglm"}))
-    assert "--persona FILE" in chat("--model", folder, "hi", status=1)[1]
+    assert "--character NAME|FILE" in chat("--model", folder, "hi", status=1)[1]
     (tmp_path / "role.yaml").write_text("bot_name: 李白\nbot_info: 李白是唐代诗人。\n", "utf-8")
     _, err = chat("--model", folder, "--persona", tmp_path / "role.yaml", "--max-new-tokens", "3", "--verbose", "hi")
     assert int(err.partition("prompt ")[2].split()[0]) > int(plain.partition("prompt ")[2].split()[0])
@@ -419,25 +419,40 @@ def test_a_persona_is_played(chat, tmp_path: Path) -> None:
     assert "苏梦远" in chat("--persona", tmp_path / "role.json", "--temperature", "0", "你叫什么名字？")[0]
 
 
+def test_a_character_greets(chat, tmp_path: Path) -> None:
+    greeting = "你好，我是沈清。欢迎来我的茶馆，请坐。慢慢来！"
+    options = ("--character", "tea-house", "--temperature", "0")
+    out, _ = chat(*options, lines=("你叫什么名字？", "clear", "你的家乡是哪里？", "stop"))
+    first, name, again, home = out.splitlines()
+    assert (first, again) == (greeting, greeting)
+    assert "沈清" in name
+    assert "杭州" in home
+    assert greeting not in chat(*options, "你叫什么名字？")[0]
+    card = {"name": "Ada", "description": "You come from London.", "first_mes": "\x1b]0;title\x07Hello, I am {{char}}."}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    out, _ = chat("--character", tmp_path / "card.json", "--temperature", "0", lines=("Where are you from?",))
+    assert out == "]0;titleHello, I am Ada.\nI come from London.\n"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("bot_name: [1", "not valid YAML"),
         ("- a", "expected names with texts"),
-        ("name: x", "unknown name 'name'"),
+        ("nme: x", "unknown name 'nme'"),
         ("bot_name: 3", "bot_name: expected a text"),
         ("[" * 100000, "not valid YAML"),
         ("#" * 300000, "larger than"),
-        (None, "no such file"),
+        (None, "tea-house"),
     ],
 )
 def test_wrong_personas_are_one_line(text: str | None, words: str, chat, tmp_path: Path) -> None:
     file = tmp_path / "role.yaml"
     if text is not None:
         file.write_text(text)
-    out, err = chat("你好", "--persona", file, status=1)
+    out, err = chat("你好", "--character", file, status=1)
     assert (out, err.count("\n")) == ("", 1)
-    assert "--persona" in err
+    assert f"--character: {file}: " in err
     assert words in err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import signal
 import sys
 import threading
@@ -14,16 +15,18 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, open_assistant
-from chatglm.cli.personas import read_persona
 from chatglm.errors import ContextError, InputError
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
     from chatglm.assistant import Answer, BaseAssistant
+    from chatglm.characters import Character
+    from chatglm.chat.generations import Generation
     from chatglm.chat.messages import Message
     from chatglm.chat.personas import Persona
 
 CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # a file's text does not steer the terminal
 _NOT_HERE = ("n", "logprobs", "prompt_logprobs")  # options of generation that one text has no place for
 
 
@@ -36,10 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_assistant_arguments(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message (ChatGLM3, GLM-4)")
     parser.add_argument(
+        "--character",
         "--persona",
-        metavar="FILE",
-        help="role play: a YAML or JSON file with bot_name, bot_info, user_name and user_info, as CharacterGLM has "
-        "them; models of other generations are told in a system message, or in front of the first question",
+        dest="character",
+        metavar="NAME|FILE",
+        help="role play: a character that comes with chatglm, such as tea-house, or a file: YAML or JSON with name, "
+        "bot_info, user_name, user_info and greeting, or a character card (.json, .png, .charx)",
     )
     parser.add_argument(
         "--verbose", action="store_true", help="after each answer: time to its first token, tokens/s, tokens of prompt"
@@ -53,18 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for name in ("question", "system", "stop"):
+    for name in ("question", "system", "stop", "character"):
         if hasattr(arguments, name):
             setattr(arguments, name, _text(getattr(arguments, name)))
     SamplingParams.from_arguments(arguments)  # refuses what is out of range, before a model is loaded
-    persona = None if arguments.persona is None else read_persona(arguments.persona)
+    character = None if arguments.character is None else _character(arguments.character)
     with open_assistant(arguments) as assistant:
         dialogue = _Dialogue(
             assistant,
             SamplingParams.from_arguments(arguments, dataclasses.replace(assistant.defaults, n=1)),
-            _start(assistant, arguments.system, persona),
+            _checked(assistant, arguments.system, character),
             arguments.verbose,
-            persona,
+            character,
         )
         if arguments.question is not None:
             dialogue.ask(arguments.question)
@@ -92,24 +97,53 @@ def _text(given: Any) -> Any:
         ) from None
 
 
-def _start(assistant: BaseAssistant, system: str | None, persona: Persona | None) -> tuple[Message, ...]:
-    """What a dialogue begins with."""
-    from chatglm.assistant import Assistant
-    from chatglm.chat.generations import Generation
-    from chatglm.chat.messages import Message
+def _character(named: str) -> Character:
+    """By its name in the library, else from a file.
 
-    # A remote model's prompts are its endpoint's business.
-    generation = assistant.format.generation if isinstance(assistant, Assistant) else None
-    if generation == Generation.CHARACTERGLM and persona is None:
+    Raises:
+        InputError: there is neither, or the file is wrong.
+    """
+    from chatglm.characters import Character
+
+    library = Character.library()
+    if named in library:
+        return Character.named(named)
+    try:
+        return Character.read(named)
+    except InputError as error:
+        more = f"; names that need no file: {', '.join(library)}" if str(error).endswith("no such file") else ""
+        raise InputError(f"--character: {error}{more}") from None
+
+
+def _generation(assistant: BaseAssistant) -> Generation | None:
+    """None: a remote model's prompts are its endpoint's business."""
+    from chatglm.assistant import Assistant
+
+    return assistant.format.generation if isinstance(assistant, Assistant) else None
+
+
+def _checked(assistant: BaseAssistant, system: str | None, character: Character | None) -> str | None:
+    """The system message.
+
+    Raises:
+        InputError: this model's prompts have none, or need a character.
+    """
+    from chatglm.chat.generations import Generation
+
+    generation = _generation(assistant)
+    if generation == Generation.CHARACTERGLM and character is None:
         raise InputError(
-            "CharacterGLM plays a role and needs its description: --persona FILE, with bot_name, bot_info, user_name "
-            "and user_info"
+            "CharacterGLM plays a role and needs its description: --character NAME|FILE, such as tea-house, or a file "
+            "with name, bot_info, user_name and user_info"
         )
-    if system is None:
-        return ()
-    if generation not in (Generation.CHATGLM3, Generation.GLM4, Generation.CHARACTERGLM, None):
+    if system is not None and generation not in (
+        Generation.CHATGLM3,
+        Generation.GLM4,
+        Generation.CHARACTERGLM,
+        None,
+    ):
         raise InputError(f"--system: {generation} has no system message in its prompt")
-    return (Message("system", system),)
+    return system
 
 
 @dataclasses.dataclass
@@ -118,9 +152,9 @@ class _Dialogue:
 
     assistant: BaseAssistant
     params: SamplingParams
-    start: tuple[Message, ...]
+    system: str | None
     verbose: bool
-    persona: Persona | None = None
+    character: Character | None = None
     turns: list[Message] = dataclasses.field(default_factory=list)
 
     def ask(self, question: str) -> None:
@@ -129,12 +163,11 @@ class _Dialogue:
         from chatglm.chat.messages import Message
 
         asked = Message("user", question)
+        persona, messages = self._told([*self.turns, asked])
         transcript = Transcript()
         with (
             _interrupts() as noted,
-            closing(
-                self.assistant.stream([*self.start, *self.turns, asked], params=self.params, persona=self.persona)
-            ) as deltas,
+            closing(self.assistant.stream(messages, params=self.params, persona=persona)) as deltas,
         ):
             for delta in deltas:
                 if noted:
@@ -155,6 +188,30 @@ class _Dialogue:
             print(f"[{answer.finish.note}]", file=sys.stderr)
         if self.verbose:
             print(_figures(answer), file=sys.stderr)
+
+    def greet(self) -> None:
+        """What the character begins with."""
+        if self.character is None:
+            return
+        _, messages = self.character.opening(_generation(self.assistant))
+        if messages and messages[-1].role == "assistant":
+            print(_CONTROLS.sub("", messages[-1].content), flush=True)
+
+    def _told(self, turns: list[Message]) -> tuple[Persona | None, list[Message]]:
+        """The dialogue, and what stands in front of it."""
+        from chatglm.assistant import Assistant
+        from chatglm.chat.messages import Message
+
+        if self.character is None:
+            return None, turns if self.system is None else [Message("system", self.system), *turns]
+        room: dict[str, Any] = {}
+        if isinstance(self.assistant, Assistant):
+            encode = self.assistant.format.tokenizer.encode_text
+            room = {"context": self.assistant.context, "count": lambda text: len(encode(text))}
+        persona, messages = self.character.dialogue(
+            _generation(self.assistant), turns, system=self.system or "", **room
+        )
+        return persona, list(messages)
 
 
 @contextmanager
@@ -193,6 +250,7 @@ def _converse(dialogue: _Dialogue) -> None:
     terminal = sys.stdin.isatty()
     if terminal:
         print("Ask away. `clear` forgets what was said, `stop` ends.  输入 clear 清空对话历史，stop 终止程序")
+    dialogue.greet()
     while True:
         try:
             question = input("\n> " if terminal else "").strip()
@@ -207,6 +265,7 @@ def _converse(dialogue: _Dialogue) -> None:
             return
         if question in CLEAR:
             dialogue.turns.clear()
+            dialogue.greet()
         elif question:
             try:
                 dialogue.ask(question)
