@@ -179,6 +179,20 @@ def test_deleting_leaves_nothing(store: Store, user: int, other: int, tmp_path: 
     assert store.users.local().id not in (user, other)  # an id is never given again
 
 
+def test_a_deleted_user_is_not_in_the_file(store: Store, user: int, other: int, tmp_path: Path) -> None:
+    store.make(other, messages=(QUESTION,))
+    store.make(user, title="zanzibar", settings={"system": "zanzibar"}, messages=[Message("user", "zanzibar")] * 3)
+    store.delete_user(user)
+    store.close()
+    assert b"zanzibar" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_it_lies_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path / "home"))
+    Store().close()
+    assert (tmp_path / "home" / "conversations.sqlite").is_file()
+
+
 # Isolation
 
 ARGUMENTS: dict[str, Any] = {
@@ -330,6 +344,27 @@ def test_a_damaged_turn_is_named(store: Store, user: int) -> None:
         store.tree(user, name)
 
 
+def test_a_damaged_file_is_said_to_be(tmp_path: Path) -> None:
+    file = tmp_path / "c.sqlite"
+    store = Store(file)
+    user = store.users.local().id
+    name = store.make(user, messages=[QUESTION, ANSWER] * 100)
+    store.close()
+    data = bytearray(file.read_bytes())
+    data[8192:] = os.urandom(len(data) - 8192)
+    file.write_bytes(data)
+    store = Store(file)
+    for call in (
+        lambda: store.tree(user, name),
+        lambda: store.search(user, "天气"),
+        lambda: store.add(user, name, QUESTION),
+        lambda: store.delete(user, name),
+    ):
+        with pytest.raises(OutputError, match=r"c\.sqlite"):
+            call()
+    store.close()
+
+
 # Several at once
 
 
@@ -425,6 +460,7 @@ def test_sign_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         ("li明", "correct horse"),
         ("new", "short"),
         ("a\nb", "correct horse"),
+        ("LOCAL", "correct horse"),
         ("x" * 99, "correct horse"),
     ):
         with pytest.raises(InputError):

@@ -25,6 +25,7 @@ from chatglm.conversation.users import Users
 from chatglm.conversation.words import Snippet, query_of, snippet_of, tokens_of
 from chatglm.database import Database
 from chatglm.errors import InputError, OutputError, QueueFullError
+from chatglm.home import home_folder
 
 __all__ = ["Conversation", "File", "Found", "NotFoundError", "Store", "StoreLimits"]
 
@@ -166,19 +167,19 @@ class File:
 class Store:
     """
     Args:
-        file: made if it is missing, readable by this user of the machine only.
+        file: made if it is missing, readable by this user of the machine only; None: `conversations.sqlite` in the
+            home folder.
 
     Raises:
         OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm. It is left as
             it is.
     """
 
-    def __init__(self, file: Path, limits: StoreLimits | None = None) -> None:
+    def __init__(self, file: Path | None = None, limits: StoreLimits | None = None) -> None:
         self.limits = limits or StoreLimits()
-        self._database = Database(file, _MIGRATIONS)
+        self._database = Database(file or home_folder() / "conversations.sqlite", _MIGRATIONS)
         self.users = Users(self._database)
-        with self._database.transaction() as connection:
-            connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        self._database.read("PRAGMA secure_delete = ON")  # what is deleted is overwritten
 
     def close(self) -> None:
         """Close the file. It may be called again."""
@@ -221,7 +222,7 @@ class Store:
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (name, user, _title(title), _line(mode, 40), written, now, now),
             )
-            self._take(connection, user, name, _size(written))
+            self._take(connection, user, name, sum(map(_size, (written, *texts))))
             leaf = None
             for message, text in zip(messages, texts, strict=True):
                 leaf = self._insert(connection, user, name, leaf, message, text, "stop", False, now).id
@@ -278,7 +279,8 @@ class Store:
             )
 
     def delete(self, user: int, conversation: str) -> None:
-        """Delete a conversation with all turns. Files' contents are deleted by who has the folder.
+        """Delete a conversation with all turns. Files' contents are deleted by who has the folder. Single words of it,
+        in no order, may stay in the index for a while, where no search finds them.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -287,7 +289,7 @@ class Store:
             self._delete(connection, user, conversation)
 
     def delete_user(self, user: int) -> None:
-        """Delete a user with all conversations and logins.
+        """Delete a user with all conversations and logins. Nothing of them is left in the file.
 
         Raises:
             NotFoundError: there is no such user.
@@ -298,6 +300,8 @@ class Store:
                 self._delete(connection, user, row["id"])
             if not connection.execute("DELETE FROM users WHERE id = ?", (user,)).rowcount:
                 raise NotFoundError(f"user {user}: no such user")
+            # The index keeps the words of what was taken out of it, until it is put in order.
+            connection.execute("INSERT INTO words (words) VALUES ('optimize')")
 
     def used(self, user: int) -> int:
         """Bytes of all of the user's messages, settings and files."""
@@ -356,10 +360,11 @@ class Store:
                 self._row(connection, conversation, parent)
             else:
                 parent = row["leaf"]
+            self._take(connection, user, conversation, _size(text))
             return self._insert(connection, user, conversation, parent, message, text, finish, False, time.time())
 
     def keep(self, user: int, conversation: str, turn: int, message: Message) -> None:
-        """Store what an open turn has so far.
+        """Store what an open turn has so far. It waits for the disk, so once a second is often enough.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -404,9 +409,10 @@ class Store:
             old = self._turn(self._row(connection, conversation, turn))
             if old.finish is None:
                 raise InputError(f"turn {turn}: it is still being written; stop it first")
-            now = time.time()
-            new = old.rewritten(text, 0, now).message
-            return self._insert(connection, user, conversation, old.parent, new, self._json(new), "stop", True, now)
+            new, now = old.rewritten(text, 0, time.time()).message, time.time()
+            written = self._json(new)
+            self._take(connection, user, conversation, _size(written))
+            return self._insert(connection, user, conversation, old.parent, new, written, "stop", True, now)
 
     def choose(self, user: int, conversation: str, turn: int) -> None:
         """Set the turn that the conversation is at: that very one, see `Tree.tip`.
@@ -552,7 +558,6 @@ class Store:
         ).rowcount
         if not changed:
             raise InputError(f"the conversation has {self.limits.turns:,} turns, which is the most; begin another")
-        self._take(connection, user, conversation, _size(text))
         number = connection.execute(
             "INSERT INTO turns (conversation, parent, message, finish, edited, made) VALUES (?, ?, ?, ?, ?, ?)",
             (conversation, parent, text, finish, int(edited), now),

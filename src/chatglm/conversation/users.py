@@ -68,7 +68,10 @@ class Users:
         Raises:
             InputError: the name is taken, empty or too long, or the password too short or too long.
         """
-        name, hashed = _name(name), _hashed(_checked(password))
+        name = _name(name)
+        if name == _LOCAL:
+            raise InputError(f"user {name!r}: the name of who does not sign in; choose another")
+        hashed = _hashed(_checked(password))
         try:
             self._database.write(
                 "INSERT INTO users (name, password, made, admin) VALUES (?, ?, ?, ?)",
