@@ -1,6 +1,6 @@
 """How long a search takes among many turns, and how long a turn takes to be stored.
 
-    python benchmarks/bench_store.py [--turns 50000] [--users 5] [--times 5] [--json FILE]
+    python benchmarks/bench_store.py [--turns 50000] [--users 1] [--times 5] [--json FILE]
 
 Turns are of made-up Chinese and English words, as many to each user. A search is that of `Store.search`: the twenty
 newest turns with snippets; each figure is the median of so many. The goal is 30 ms, for words of one, two and three
@@ -45,7 +45,7 @@ def text_of(random_: random.Random, number: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=50_000)
-    parser.add_argument("--users", type=int, default=5)
+    parser.add_argument("--users", type=int, default=1)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
