@@ -258,6 +258,22 @@ def test_a_zip_with_a_million_names_is_not_listed() -> None:
         read(b"PK" + bytes(100) + end)
 
 
+def test_long_texts_take_one_pass() -> None:
+    """Each of these would take minutes if a line cost as much as the text before it."""
+    for examples, pairs in (
+        ("{{user}}: a\n" * 80_000 + "{{char}}: b", 1),
+        ("{{char}}: b\n" + "\n" * 900_000 + "c", 1),
+        ("<START>" * 140_000, 0),
+        ("{{char}}: b\n" * 80_000, 80_000),
+        (" " * 1_000_000, 0),
+    ):
+        assert len(read(as_json({**FLAT, "mes_example": examples})).examples) == pairs
+    book = {"entries": [{"constant": True, "content": "@@a\n" * 250_000 + "told"}]}
+    assert read(as_json({**FLAT, "character_book": book})).lore_of([], 100) == ("told",)
+    filled = read(as_json({**FLAT, "description": "{{char}}{{user}}" * 60_000})).persona().bot_info
+    assert filled.startswith("Adathe user")
+
+
 def test_mutated_files_are_cards_or_refused() -> None:
     """products: 1,000 of them, each at once."""
     rng = random.Random(0)

@@ -183,6 +183,7 @@ def test_our_own_files(tmp_path: Path) -> None:
     for name in ("c.yaml", "c.json"):
         whole.write(tmp_path / name, own=True)
         assert Character.read(tmp_path / name) == whole
+    assert Character.from_bytes(b"name: 12:30\ntags: [2024-01-01, 1:30.5]", "x").tags == ("2024-01-01", "1:30.5")
     (tmp_path / "official.json").write_text(
         '{"user_info": "", "bot_info": "诗人", "bot_name": "李白", "user_name": "杜甫", "greeting": "来！"}', "utf-8"
     )
@@ -201,7 +202,8 @@ def test_our_own_files(tmp_path: Path) -> None:
         ("name: [1", "not valid YAML"),
         ("[" * 10_000, "not valid YAML"),
         ("name: a\nextensions: " + "[" * 40 + "]" * 40, "levels"),
-        ("name: a\nextensions: {a: 2020-01-01}", "put it into quotes"),
+        ("name: a\nextensions: {a: !!binary YQ==}", "put it into quotes"),
+        ("name: a\ntags: [" + "a, " * 50_000 + "a]", "not valid YAML"),
         ("name: a\nextensions: {1: a}", "names must be words"),
         ("name: a\nextensions: {a: .inf}", "put it into quotes"),
         ("name: !!python/object/apply:os.system [x]", "not valid YAML"),
@@ -221,6 +223,14 @@ def test_what_is_wrong_is_said(text: str, words: str, tmp_path: Path) -> None:
         Character.read(file)
     assert str(error.value).startswith(f"{file}: ")
     assert words in str(error.value)
+
+
+def test_the_file_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "characters.md").read_text("utf-8")
+    character = Character.from_bytes(text.split("```yaml\n")[1].split("```")[0].encode(), "documentation")
+    assert character.opening("glm4", greeting=1)[1][-1].content == "小林，下雨了，快进来坐。"
+    assert character.lore_of([Message("user", "有龙井吗？")], 2048) == ("龙井是杭州的绿茶。", "茶馆在西湖边。")
+    assert all(f"| `{name}` |" in text for name in Character.library())
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -248,17 +248,21 @@ def _examples(text: str) -> tuple[tuple[str, str], ...]:
     """Pairs of question and answer in a card's `mes_example`."""
     pairs: list[tuple[str, str]] = []
     for block in _START.split(text):
-        turns: list[list[str]] = []  # who, what
+        turns: list[tuple[bool, list[str]]] = []  # whether the user speaks, and the lines
         for line in block.strip().splitlines():
             if speaker := _SPEAKER.match(line):
-                turns.append(["user" if speaker[1] else "bot", line[speaker.end() :]])
+                by_user = speaker[1] is not None
+                if not turns or turns[-1][0] != by_user or not by_user:
+                    turns.append((by_user, []))
+                turns[-1][1].append(line[speaker.end() :])
             elif turns:
-                turns[-1][1] += f"\n{line}"
+                turns[-1][1].append(line)
         question = ""
-        for who, said in turns:
-            if who == "user":
-                question = f"{question}\n{said}".strip()
-            elif said.strip():
-                pairs.append((question, said.strip()))
+        for by_user, lines in turns:
+            said = "\n".join(lines).strip()
+            if by_user:
+                question = said
+            elif said:
+                pairs.append((question, said))
                 question = ""
     return tuple(pairs)

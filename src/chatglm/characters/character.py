@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -32,7 +32,7 @@ Count = Callable[[str], int]
 
 _MOST_ZIP = 64 << 20  # bytes of a .charx, which has pictures and sounds beside its card
 _MOST_YAML = 256 << 10
-_MOST_DEPTH, _MOST_VALUES = 32, 50_000
+_MOST_DEPTH, _MOST_VALUES = 32, 40_000
 _SCANNED = 4  # messages in which keys of the lore are looked for, where a card does not say
 _AROUND = 8  # tokens that a format puts around a message, at most
 _PLACEHOLDER = re.compile(r"\{\{(char|user)\}\}|<(char|bot|user)>", re.I)
@@ -108,10 +108,11 @@ class Character:
         Raises:
             InputError: as `read`.
         """
+        most = _MOST_ZIP if data.startswith(ZIP) else MOST_BYTES
+        if len(data) > most:
+            raise InputError(f"{where}: larger than {most:,} bytes")
         if data.startswith(ZIP):
             return cls(**fields_of(zip_card(data, where), where))
-        if len(data) > MOST_BYTES:
-            raise InputError(f"{where}: larger than {MOST_BYTES:,} bytes")
         if data.startswith(PNG):
             picture, card = split_png(data, where)
             return cls(**fields_of(card, where), picture=picture)
@@ -236,6 +237,8 @@ class Character:
         examples: list[Message] = []
         for pair in self.examples:
             question, answer = map(self._filled, pair)
+            if len(question) + len(answer) > 32 * room:  # not to count what has no room anyway
+                break
             room -= count(question) + count(answer) + 2 * _AROUND
             if room < 0:
                 break
@@ -366,12 +369,25 @@ def _check_card(card: Mapping[str, Any], where: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which could write one text a million times."""
+    """YAML without aliases, which could write one text a million times. Dates and 12:30 are texts, as in YAML 1.2."""
+
+    nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
+        self.nodes += 1
+        if self.check_event(yaml.AliasEvent) or self.nodes > _MOST_VALUES:
+            raise yaml.composer.ComposerError(None, None, "an alias, or too many", self.peek_event().start_mark)
         return super().compose_node(parent, index)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        if ":" in node.value:
+            return self.construct_yaml_str(node)
+        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -419,15 +435,12 @@ def _check_values(given: Any, where: str) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file whole, or leave what was there."""
-    made = ""
+    made = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     try:
-        number, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-        with open(number, "wb") as stream:
+        with open(made, "xb") as stream:
             stream.write(data)
-        os.chmod(made, 0o644)
         os.replace(made, path)
     except (OSError, ValueError) as error:
-        if made:
-            with contextlib.suppress(OSError):
-                os.unlink(made)
+        with contextlib.suppress(OSError, ValueError):
+            made.unlink()
         raise OutputError(f"{path!s:.300}: cannot be written ({getattr(error, 'strerror', None) or error})") from None

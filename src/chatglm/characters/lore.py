@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,9 +58,7 @@ class LoreEntry:
     def text(self) -> str:
         """The content without the decorators (`@@depth 4`) that a V3 card may have on its first lines."""
         lines = self.content.strip().split("\n")
-        while lines and lines[0].startswith("@@"):
-            del lines[0]
-        return "\n".join(lines).strip()
+        return "\n".join(itertools.dropwhile(lambda line: line.startswith("@@"), lines)).strip()
 
 
 def chosen(
@@ -79,7 +78,7 @@ def chosen(
     kept = []
     for number, entry in found[:_COUNTED]:
         told = entry.text()
-        if not told or len(told) > 32 * budget:  # no token has so many characters: counting it is wasted time
+        if not told or len(told) > 32 * budget:  # no token has so many characters
             continue
         tokens = count(told) + 1
         if tokens <= budget:
