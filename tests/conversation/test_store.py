@@ -19,6 +19,7 @@ import pytest
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.conversation.store import NotFoundError, Store, StoreLimits
 from chatglm.conversation.users import SignInError, Users
+from chatglm.conversation.words import tokens_of
 from chatglm.errors import InputError, OutputError, QueueFullError
 
 SHA = "0" * 64
@@ -154,6 +155,22 @@ def test_calls_are_found(store: Store, user: int) -> None:
     assert store.search(user, "plot")
 
 
+def test_other_tokens_make_the_index_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "c.sqlite")
+    user = store.users.local().id
+    name = store.make(user, messages=(QUESTION, ANSWER))
+    store.add(user, name, Message("assistant", "开着"), finish=None)
+    store.close()
+    monkeypatch.setattr("chatglm.conversation.store.TOKENS", 99)
+    monkeypatch.setattr("chatglm.conversation.store.tokens_of", lambda text: tokens_of(f"{text} 另外"))
+    store = Store(tmp_path / "c.sqlite")
+    assert [len(store.search(user, words)) for words in ("天气", "另外", "开着")] == [2, 2, 0]
+    store.delete(user, name)
+    store._database.write("INSERT INTO words (words) VALUES ('integrity-check')")
+    assert not store._database.read("SELECT rowid FROM words")
+    store.close()
+
+
 def test_deleting_leaves_nothing(store: Store, user: int, other: int, tmp_path: Path) -> None:
     kept = store.make(other, messages=(QUESTION,))
     name = store.make(user, messages=(QUESTION, Message("assistant", "紫水晶是秘密")))
@@ -207,7 +224,11 @@ ARGUMENTS: dict[str, Any] = {
     "kind": "upload",
     "size": 1,
     "sha256": SHA,
+    "conversation": "0" * 32,
+    "turn": 1,
+    "file": 1,
 }
+"""What a method is called with, by the names of its parameters. Whoever adds a parameter adds it here."""
 
 
 def methods() -> list[tuple[str, Callable[..., Any]]]:
@@ -216,6 +237,11 @@ def methods() -> list[tuple[str, Callable[..., Any]]]:
         for name, method in inspect.getmembers(Store, inspect.isfunction)
         if not name.startswith("_") and name != "close"
     ]
+
+
+def arguments(name: str) -> dict[str, Any]:
+    _, _, *parameters = inspect.signature(getattr(Store, name)).parameters.values()
+    return {each.name: ARGUMENTS[each.name] for each in parameters if each.default is each.empty}
 
 
 def everything(store: Store) -> list[Any]:
@@ -240,40 +266,46 @@ def test_anothers_conversation_is_none(store: Store, user: int, other: int, name
     turns = {user: store.tree(user, his).path()[-1].id, other: store.tree(other, mine).path()[-1].id}
     file = store.add_file(user, his, "his.txt", "upload", 1, SHA)
     before = everything(store)
-    parameters = inspect.signature(getattr(Store, name)).parameters
-    if "conversation" not in parameters:
+    given = arguments(name)
+    if "conversation" not in given:
         if name == "delete_user":
             store.delete_user(other)
             assert store.tree(user, his).path()
             assert store.search(user, "天气")
         else:
-            given = {
-                key: ARGUMENTS[key]
-                for key, each in parameters.items()
-                if key in ARGUMENTS and each.default is each.empty
-            }
             result = getattr(store, name)(other, **given)
             assert his not in str(result)
             assert "秘密" not in str(result)
         return
-    given = {key: ARGUMENTS[key] for key, each in parameters.items() if key in ARGUMENTS and each.default is each.empty}
     said = []
     for conversation in (his, "f" * 32, "../x", "\ud800"):
-        for turn in (turns[user], 1 << 70):
-            more = {key: turn for key in ("turn", "file") if key in parameters}
+        for number in (turns[user], 1 << 70):
+            ids = {"conversation": conversation, "turn": number, "file": number}
             with pytest.raises(NotFoundError) as error:
-                getattr(store, name)(other, **{**given, "conversation": conversation, **more})
+                getattr(store, name)(other, **{**given, **{key: ids[key] for key in ids if key in given}})
             said.append(str(error.value).replace(repr(conversation), "ID"))
     assert set(said) == {"conversation ID: no such conversation; it may have been deleted"}
-    for key, value in {"turn": turns[user], "file": file.id, "parent": turns[user]}.items():
-        if key in parameters:
+    for key, number in {"turn": turns[user], "file": file.id, "parent": turns[user]}.items():
+        if key in inspect.signature(getattr(Store, name)).parameters:
+            own = {**given, "conversation": mine, **({"turn": turns[other]} if "turn" in given else {}), key: number}
             with pytest.raises(NotFoundError, match="in this conversation"):
-                getattr(store, name)(
-                    other,
-                    **{**given, "conversation": mine, "turn": turns[other], key: value}
-                    if "turn" in parameters
-                    else {**given, "conversation": mine, key: value},
+                getattr(store, name)(other, **own)
+    assert everything(store) == before
+
+
+@pytest.mark.parametrize("nobody", [0, -1, 12_345, 1 << 70])
+def test_nobody_has_nothing(store: Store, user: int, nobody: int) -> None:
+    name = store.make(user, messages=(QUESTION, ANSWER))
+    before = everything(store)
+    for method, _ in methods():
+        given = arguments(method)
+        if "conversation" in given or method in ("make", "delete_user"):
+            with pytest.raises(NotFoundError):
+                getattr(store, method)(
+                    nobody, **{**given, **({"conversation": name} if "conversation" in given else {})}
                 )
+        else:
+            assert not getattr(store, method)(nobody, **given), method
     assert everything(store) == before
 
 
@@ -348,21 +380,14 @@ def test_a_damaged_file_is_said_to_be(tmp_path: Path) -> None:
     file = tmp_path / "c.sqlite"
     store = Store(file)
     user = store.users.local().id
-    name = store.make(user, messages=[QUESTION, ANSWER] * 100)
+    store.make(user, messages=[QUESTION, ANSWER] * 100)
     store.close()
     data = bytearray(file.read_bytes())
-    data[8192:] = os.urandom(len(data) - 8192)
+    data[8192:] = os.urandom(len(data) - 8192)  # the first page tells what it is, and is left
     file.write_bytes(data)
-    store = Store(file)
-    for call in (
-        lambda: store.tree(user, name),
-        lambda: store.search(user, "天气"),
-        lambda: store.add(user, name, QUESTION),
-        lambda: store.delete(user, name),
-    ):
-        with pytest.raises(OutputError, match=r"c\.sqlite"):
-            call()
-    store.close()
+    with pytest.raises(OutputError, match=r"c\.sqlite: database disk image is malformed"):
+        Store(file)
+    assert file.read_bytes() == data
 
 
 # Several at once

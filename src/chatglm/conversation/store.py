@@ -22,7 +22,7 @@ from chatglm.chat.calls import as_json
 from chatglm.chat.messages import Message
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.conversation.users import Users
-from chatglm.conversation.words import Snippet, query_of, snippet_of, tokens_of
+from chatglm.conversation.words import TOKENS, Snippet, query_of, snippet_of, tokens_of
 from chatglm.database import Database
 from chatglm.errors import InputError, OutputError, QueueFullError
 from chatglm.home import home_folder
@@ -86,12 +86,13 @@ _MIGRATIONS = (
     CREATE INDEX files_of ON files (conversation);
     CREATE VIRTUAL TABLE words USING fts5 (
         owner, tokens, content = '', tokenize = "ascii tokenchars '_'", prefix = '1'
-    )
+    );
+    CREATE TABLE indexed (tokens INTEGER NOT NULL)
     """,
 )
 # `words` has the tokens of every finished turn under the turn's id, and of no open one. It has no text of its own:
-# to take a turn out, FTS5 must be told the very tokens that were put in. So whoever changes `words.tokens_of` adds a
-# migration that makes the index anew.
+# to take a turn out, FTS5 must be told the very tokens that were put in. `indexed` says of which kind they are.
+_TODAYS = "SELECT 1 FROM indexed WHERE tokens = ?"
 
 
 class NotFoundError(InputError):
@@ -179,7 +180,13 @@ class Store:
         self.limits = limits or StoreLimits()
         self._database = Database(file or home_folder() / "conversations.sqlite", _MIGRATIONS)
         self.users = Users(self._database)
-        self._database.read("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        try:
+            self._database.read("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+            if not self._database.read(_TODAYS, (TOKENS,)):
+                self._index_anew()
+        except BaseException:
+            self._database.close()
+            raise
 
     def close(self) -> None:
         """Close the file. It may be called again."""
@@ -294,8 +301,9 @@ class Store:
         Raises:
             NotFoundError: there is no such user.
         """
+        user = _number(user)
         with self._database.transaction() as connection:
-            rows = connection.execute("SELECT id FROM conversations WHERE user = ?", (_number(user),)).fetchall()
+            rows = connection.execute("SELECT id FROM conversations WHERE user = ?", (user,)).fetchall()
             for row in rows:
                 self._delete(connection, user, row["id"])
             if not connection.execute("DELETE FROM users WHERE id = ?", (user,)).rowcount:
@@ -438,7 +446,7 @@ class Store:
             "SELECT turns.*, conversations.title FROM words JOIN turns ON turns.id = words.rowid "
             "JOIN conversations ON conversations.id = turns.conversation "
             "WHERE words MATCH ? AND conversations.user = ? ORDER BY words.rowid DESC LIMIT ?",
-            (f'owner : "{_owner(user)}" AND tokens : ({query})', user, max(0, min(limit, 100))),
+            (f'owner : "{_owner(user)}" AND tokens : ({query})', _number(user), max(0, min(limit, 100))),
         )
         found = []
         for row in rows:
@@ -521,6 +529,20 @@ class Store:
             self._take(connection, user, conversation, -row["size"])
 
     # Rows
+
+    def _index_anew(self) -> None:
+        """Make today's tokens of all turns, unless another process just has."""
+        with self._database.transaction() as connection:
+            if connection.execute(_TODAYS, (TOKENS,)).fetchone():
+                return
+            connection.execute("INSERT INTO words (words) VALUES ('delete-all')")
+            for row in connection.execute(
+                "SELECT turns.*, conversations.user FROM turns "
+                "JOIN conversations ON conversations.id = turns.conversation WHERE turns.finish IS NOT NULL"
+            ):
+                _index(connection, row["user"], self._turn(row))
+            connection.execute("DELETE FROM indexed")
+            connection.execute("INSERT INTO indexed VALUES (?)", (TOKENS,))
 
     @contextmanager
     def _own(self, user: int, conversation: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:

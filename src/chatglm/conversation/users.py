@@ -21,6 +21,7 @@ _LOGINS = 20
 _PASSWORD = range(8, 1025)
 _NAME_CHARACTERS = 64
 _LOCAL = "local"
+_LARGEST = (1 << 63) - 1  # that SQLite can hold
 _COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
 _together = threading.BoundedSemaphore(2)  # passwords that are hashed at a time
 
@@ -93,7 +94,9 @@ class Users:
         """
         hashed = _hashed(_checked(password))
         with self._database.transaction() as connection:
-            changed = connection.execute("UPDATE users SET password = ? WHERE id = ?", (hashed, user)).rowcount
+            changed = connection.execute(
+                "UPDATE users SET password = ? WHERE id = ?", (hashed, min(user, _LARGEST))
+            ).rowcount
             if not changed:
                 raise InputError(f"user {user}: no such user")
             connection.execute("DELETE FROM logins WHERE user = ?", (user,))

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-__all__ = ["Snippet", "query_of", "snippet_of", "tokens_of"]
+__all__ = ["TOKENS", "Snippet", "query_of", "snippet_of", "tokens_of"]
+
+TOKENS = 1
+"""The number of today's tokens. Whoever changes what `tokens_of` returns adds one, and indexes are made anew."""
 
 _INDEXED = 100_000
 _QUERY_CHARACTERS = 200
