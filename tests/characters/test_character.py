@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -147,25 +148,45 @@ def test_lore_has_a_quarter_at_most(budget: int) -> None:
     assert 0 < sum(map(len, told)) <= budget // 4
 
 
-def test_library(demo: Assistant) -> None:
-    names = Character.library()
-    assert len(names) == 6
-    for name in names:
-        character = Character.named(name)
-        assert character.greetings
-        assert character.examples
-        assert character.language in ("zh", "en")
-        assert character.licence
-        asked = "你叫什么名字？" if character.language == "zh" else "What is your name?"
-        _, messages = character.opening(demo.format.generation)
-        reply = demo.reply([*messages, Message("user", asked)], params={"temperature": 0, "max_new_tokens": 40}).content
-        assert character.name in reply
-        assert (
-            character.name
-            in demo.reply(
-                [Message("user", asked)], persona=character.persona(), params={"temperature": 0, "max_new_tokens": 40}
-            ).content
-        )
+QUESTIONS = {
+    "zh": (
+        ("你叫什么名字？", ""),
+        ("你的家乡是哪里？", "家乡是(..)"),
+        ("你有什么爱好？", "爱好是([^，。]+)"),
+        ("你是AI吗？", ""),
+    ),
+    "en": (
+        ("What is your name?", ""),
+        ("Where are you from?", r"come from (\w+)"),
+        ("What is your hobby?", r"hobby is (\w+)"),
+        ("Are you an AI?", ""),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", Character.library())
+def test_the_demo_model_plays_the_library(name: str, demo: Assistant) -> None:
+    """A dialogue behind the greeting and the examples; every answer is what the character's description says."""
+    character = Character.named(name)
+    assert character.greetings
+    assert character.examples
+    assert character.licence
+    turns: list[Message] = []
+    for question, told in QUESTIONS[character.language]:
+        expected = character.name
+        if told:
+            found = re.search(told, character.bot_info)
+            assert found is not None
+            expected = found[1]
+        turns.append(Message("user", question))
+        persona, messages = character.dialogue(demo.format.generation, turns)
+        turns.append(demo.reply(messages, persona=persona, params={"temperature": 0, "max_new_tokens": 40}))
+        assert expected in turns[-1].content
+        assert len(turns[-1].content) < len(question) + len(expected) + 25
+
+
+def test_library_names() -> None:
+    assert len(Character.library()) == 6
     with pytest.raises(InputError, match="tea-house"):
         Character.named("../library/tea-house")
 

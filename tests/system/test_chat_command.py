@@ -420,7 +420,7 @@ def test_a_persona_is_played(chat, tmp_path: Path) -> None:
 
 
 def test_a_character_greets(chat, tmp_path: Path) -> None:
-    greeting = "你好，我是沈清。欢迎来我的茶馆，请坐。慢慢来！"
+    greeting = "你好，我是沈清。欢迎来我的茶馆，请坐。"
     options = ("--character", "tea-house", "--temperature", "0")
     out, _ = chat(*options, lines=("你叫什么名字？", "clear", "你的家乡是哪里？", "stop"))
     first, name, again, home = out.splitlines()
