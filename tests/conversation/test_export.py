@@ -243,6 +243,7 @@ def test_a_bad_row_harms_no_other() -> None:
         (b"1\n" * 10_002, "10,000"),
         (b'{"messages": [' + b"{}," * 10_001 + b"{}]}", "at most 10,000"),
         (b'[{"role": "user", "content": {"a": 1}}]', "content must be a string"),
+        (b"[" + b"[]," * 1_000_000 + b"[]]", "1,000,000 lists and objects"),
         (b'{"history": 3}', "no known form"),
     ],
 )

@@ -20,6 +20,7 @@ from chatglm.errors import InputError
 __all__ = ["Imported", "read_conversations"]
 
 _BYTES = 16 << 20
+_PARTS = 1_000_000  # lists and objects: an empty one is two bytes in a file, and 64 in memory
 _ROWS = 10_000
 _MESSAGES = 10_000
 _TITLE = 40
@@ -47,7 +48,7 @@ def read_conversations(data: bytes, *, skipped: list[str] | None = None) -> list
     """Conversations from the content of a file.
 
     Args:
-        data: at most 16 MiB, 10,000 conversations, 10,000 messages in each.
+        data: at most 16 MiB, a million lists and objects, 10,000 conversations, 10,000 messages in each.
         skipped: why rows are left out is added to it; without it a bad row is an error.
 
     Raises:
@@ -55,6 +56,10 @@ def read_conversations(data: bytes, *, skipped: list[str] | None = None) -> list
     """
     if len(data) > _BYTES:
         raise InputError(f"the file has {len(data):,} bytes; at most {_BYTES:,} are read. Split it")
+    if data.count(b"[") + data.count(b"{") > _PARTS:
+        raise InputError(
+            f"the file has more than {_PARTS:,} lists and objects, which no file of dialogues has. Split it"
+        )
     rows = _rows(data)
     if len(rows) > _ROWS:
         raise InputError(f"the file has {len(rows):,} conversations; at most {_ROWS:,} are read. Split it")
