@@ -200,6 +200,26 @@ def test_unknown_fields_come_back(top, data, book, entry, extensions, spec, tmp_
         assert within(json.loads((folder / "b.json").read_bytes()), card)
 
 
+NAMES = sorted([*V3["data"], "chatglm"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(fields=st.dictionaries(st.sampled_from(NAMES), JSON | st.just([]) | st.just({}), max_size=3), odd=JSON)
+def test_any_value_is_a_card_or_refused(fields, odd, tmp_path_factory) -> None:
+    """What is read can be written and is the same again, whatever stands in the fields."""
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    data = {**V3["data"], "extensions": {"chatglm": odd}, **fields}
+    try:
+        character = read(as_json({**V3, "data": data}))
+    except InputError as error:
+        said = str(error)
+        assert any(f": {name}" in said for name in (*NAMES, "the card has no name"))
+        return
+    for own in (False, True):
+        character.write(file, own=own)
+        assert Character.read(file) == character
+
+
 BOMB = zlib.compress(b"QUJD" * (8 << 20))
 
 

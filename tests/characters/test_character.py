@@ -144,7 +144,8 @@ def test_lore() -> None:
 def test_lore_has_a_quarter_at_most(budget: int) -> None:
     entries = [LoreEntry("x" * (1 + n % 7), constant=True, priority=n) for n in range(300)]
     entries.append(LoreEntry("y" * 1_000_000, constant=True, priority=999))
-    told = Character("A", lore=tuple(entries)).lore_of([], budget)
+    entries += [LoreEntry("{{char}}", constant=True, priority=50)] * 9
+    told = Character("A" * 30, lore=tuple(entries)).lore_of([], budget)
     assert 0 < sum(map(len, told)) <= budget // 4
 
 

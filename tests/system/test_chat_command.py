@@ -419,6 +419,17 @@ def test_a_persona_is_played(chat, tmp_path: Path) -> None:
     assert "苏梦远" in chat("--persona", tmp_path / "role.json", "--temperature", "0", "你叫什么名字？")[0]
 
 
+@pytest.mark.parametrize("version", [*VERSIONS, "characterglm"])
+def test_every_generation_plays_a_character(version: str, copied, chat) -> None:
+    folder = copied("chatglm2" if version == "characterglm" else version)
+    if version == "characterglm":
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "chatglm_generation": version}))
+    options = ("--model", folder, "--max-new-tokens", "3", "--verbose", "你好")
+    _, err = chat(*options, "--character", "tea-house")
+    assert int(err.partition("prompt ")[2].split()[0]) > 60  # the description, the greeting and the examples
+
+
 def test_a_character_greets(chat, tmp_path: Path) -> None:
     greeting = "你好，我是沈清。欢迎来我的茶馆，请坐。"
     options = ("--character", "tea-house", "--temperature", "0")

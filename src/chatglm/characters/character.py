@@ -229,9 +229,8 @@ class Character:
         opening = [Message("assistant", self._greeting(greeting))]
         lore = self.lore_of([*opening, *history], context, count)
         told = "\n".join([text for text in (system, *lore) if text])
-        _, start = self._staged(generation, [], greeting, told, instructions)
-        persona = self.persona()
-        room = context // 2 - count(persona.bot_info + persona.user_info)
+        persona, start = self._staged(generation, [], greeting, told, instructions)
+        room = context // 2 - (0 if persona is None else count(persona.bot_info + persona.user_info))
         for message in (*start, *history):
             room -= count(message.content) + _AROUND
         examples: list[Message] = []
@@ -244,8 +243,8 @@ class Character:
                 break
             examples += [Message("user", question)] if question or _is_script(generation) else []
             examples.append(Message("assistant", answer))
-        who, start = self._staged(generation, examples, greeting, told, instructions)
-        return who, (*start, *history)
+        persona, start = self._staged(generation, examples, greeting, told, instructions)
+        return persona, (*start, *history)
 
     def lore_of(self, messages: Sequence[Message], budget: int, count: Count = len) -> tuple[str, ...]:
         """What the lore says of the last messages.
@@ -259,8 +258,8 @@ class Character:
         depth = min(depth, 100) if isinstance(depth, int) and depth > 0 else _SCANNED
         quota = budget // 4
         quota = min(quota, own) if isinstance(own, int) and own > 0 else quota
-        told = chosen(self.lore, [message.content for message in messages[-depth:]], quota, count)
-        return tuple(map(self._filled, told))
+        texts = [message.content for message in messages[-depth:]]
+        return tuple(map(self._filled, chosen(self.lore, texts, quota, lambda text: count(self._filled(text)))))
 
     def _staged(
         self,
