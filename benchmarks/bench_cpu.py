@@ -242,6 +242,8 @@ def make_ours(folder: Path, source: Path | None, tokenizer: Path | None, layers:
     """The packed folder; one that is there is used as it is."""
     packed = folder / f"int4-{layers}"
     if (packed / "config.json").is_file():
+        if tokenizer:
+            shutil.copyfile(tokenizer, packed / "tokenizer.model")
         return packed
     plain = source or folder / f"fp16-{layers}"
     if source is None:

@@ -184,7 +184,9 @@ def _step(samples: Sequence[Sample]) -> float:
     for sample in samples:
         within = [arrival for arrival in sample.arrivals if begin <= arrival <= end]
         if len(within) < 2:
-            raise WorkerError("answers did not overlap; ask for more --steps")
+            raise WorkerError(
+                "answers did not overlap; ask for more --steps, or give --tokenizer: most of these tokens have no text"
+            )
         # A token that ends within a character shows with the next one: there are as many steps as fit.
         usual = statistics.median(late - early for early, late in itertools.pairwise(within))
         span = within[-1] - within[0]
@@ -486,7 +488,11 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--folder", type=Path, help="where our checkpoint is kept (default: made anew and removed)")
     parser.add_argument("--source", type=Path, help="an fp16 folder to quantise instead of a random one")
-    parser.add_argument("--tokenizer", type=Path, help="ChatGLM3's tokenizer.model (default: the demo model's)")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        help="ChatGLM3's tokenizer.model (default: the demo model's, with a text for few of these tokens)",
+    )
     parser.add_argument("--peer-folder", type=Path, help="that benchmarks/peers.py filled")
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--threads", type=int, default=2)
