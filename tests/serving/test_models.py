@@ -164,6 +164,31 @@ def test_an_idle_model_is_unloaded_and_comes_back(shelf: Shelf) -> None:
         assert "close c" not in shelf.events
 
 
+def test_timers_that_end_at_once_unload_a_model_once(shelf: Shelf) -> None:
+    async def run() -> list[str]:
+        with Catalog([shelf.source("a", idle=0.05)]) as catalog:
+            catalog.begin()
+            offer = catalog.offers["a"]
+            for _ in range(3):  # each use begins to wait anew
+                await asyncio.create_task(catalog.acquire(offer))
+                await asyncio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251  (the loop is busy: all timers are over when it looks)
+            for _ in range(2):
+                await asyncio.sleep(0)
+            model = await catalog.acquire(offer)  # comes before the one that is unloaded is closed
+            (holder,) = catalog.models()
+            assert holder.model is model
+            for _ in range(1000):
+                if "close a" in shelf.events:
+                    break
+                await asyncio.sleep(0.01)
+            assert sorted(shelf.events) == ["close a", "load a", "load a"]
+            assert holder.model is model
+        return shelf.events
+
+    assert asyncio.run(run())[-1] == "close a"
+
+
 def test_a_model_in_use_is_not_unloaded(shelf: Shelf) -> None:
     with served(shelf.source("a", "一二三四五六七八九十" * 4, idle=0.05, delay=0.03)) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")

@@ -378,7 +378,7 @@ class Catalog:
             self._freed.clear()
             unused = [one for one in self._holders if one.model is not None and one.owned and not one.users]
             if unused:
-                await self._unload(min(unused, key=lambda one: one.last))
+                await _in_thread(self._take_out(min(unused, key=lambda one: one.last)))
                 continue
             try:
                 await asyncio.wait_for(self._freed.wait(), end - time.monotonic())
@@ -389,14 +389,19 @@ class Catalog:
                     _TRY_AGAIN,
                 ) from None
 
-    async def _unload(self, holder: Holder) -> None:
-        model, holder.model = holder.model, None  # nobody finds it any more
-        assert model is not None
+    def _take_out(self, holder: Holder) -> Callable[[], None]:
+        """Let nobody find a loaded model any more. What is returned closes it and gives its memory back."""
+        assert holder.model is not None
+        held = [holder.model]
+        holder.model = None
         holder.unloads += 1
         log.info("model %s is unloaded", holder.source.name)
-        await _in_thread(model.close)
-        del model
-        await _in_thread(_give_back)
+
+        def close() -> None:
+            held.pop().close()
+            _give_back()  # nothing refers to the model any more
+
+        return close
 
     def _watch(self, holder: Holder) -> None:
         """Unload a model when it has been idle long enough."""
@@ -411,7 +416,8 @@ class Catalog:
             if rest > 0:
                 loop.call_later(rest, look)
             else:
-                task = loop.create_task(self._unload(holder))
+                # Taken out here and now: a request that comes before the task runs must not get it.
+                task = loop.create_task(_in_thread(self._take_out(holder)))
                 _unloading.add(task)
                 task.add_done_callback(_unloading.discard)
 
