@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from chatglm.assistant import Assistant
@@ -13,6 +14,9 @@ from chatglm.chat.formats import chat_format
 from chatglm.loading import AutoTokenizer, demo_folder
 from scripted import ScriptedEngine, Writer
 from server import serving
+
+# httpx gives up after five seconds; where other tests keep the processors busy, an answer may take longer.
+httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 60.0
 
 
 @pytest.fixture(scope="session")

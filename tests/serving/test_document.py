@@ -66,7 +66,8 @@ def test_it_says_what_is_refused(write: Writer) -> None:
     for path in ("/v1/responses", "/v1/messages", "/api/paas/v4/chat/completions", "/v1/embeddings", "/v1/rerank", "/"):
         assert "503" in document["paths"][path]["post"]["responses"], f"{path}: a model may not load"
     model = document["paths"]["/api/paas/v4/models/{name}"]["get"]
-    assert model["responses"].keys() == {"200", "400"}
+    assert model["responses"].keys() == {"200", "400", "404"}
+    assert "no such model" in model["responses"]["400"]["description"]
     request = document["components"]["schemas"]["ChatRequest"]
     assert request["additionalProperties"] == {"type": "null"}
     assert request["properties"]["audio"]["type"] == "null"

@@ -172,7 +172,7 @@ def test_timers_that_end_at_once_unload_a_model_once(shelf: Shelf) -> None:
             for _ in range(3):  # each use begins to wait anew
                 await asyncio.create_task(catalog.acquire(offer))
                 await asyncio.sleep(0)
-            time.sleep(0.1)  # noqa: ASYNC251  (the loop is busy: all timers are over when it looks)
+            time.sleep(0.1)
             for _ in range(2):
                 await asyncio.sleep(0)
             model = await catalog.acquire(offer)  # comes before the one that is unloaded is closed
