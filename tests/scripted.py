@@ -10,6 +10,7 @@ from typing import Any
 
 from chatglm.chat.calls import render_python_call
 from chatglm.chat.formats import ChatFormat
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall
 from chatglm.engine.engine import EngineStats, Event
 from chatglm.engine.sampling import Draw
 from chatglm.errors import InputError, QueueFullError
@@ -174,3 +175,8 @@ class Writer:
         assert header is not None
         ids = [token for part in parts for token in (header, *part)]
         return [*ids[1:], self.end]
+
+    def code(self, code: str) -> list[int]:
+        """A call of the code interpreter."""
+        ids, learned = self.form.example([Message("assistant", "", (ToolCall(INTERPRETER, {"code": code}),))])
+        return [token for token, own in zip(ids, learned, strict=True) if own]

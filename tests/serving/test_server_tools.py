@@ -66,11 +66,6 @@ def box(**options: Any) -> Toolbox:
     return Toolbox([add, paint, slow, Function.of(risky, consent=Consent.ALWAYS)], **options)
 
 
-def code_reply(write: Writer, code: str) -> list[int]:
-    ids, learned = write.form.example([Message("assistant", "", (ToolCall("interpreter", {"code": code}),))])
-    return [token for token, own in zip(ids, learned, strict=True) if own]
-
-
 @pytest.fixture
 def over(write: Writer) -> Iterator[Callable[..., tuple[openai.OpenAI, ScriptedEngine]]]:
     """A client of a server with tools, over an engine with these replies."""
@@ -331,7 +326,7 @@ class Echo:
 
 def test_a_remote_assistant_has_the_interpreter(over: Any, write: Writer) -> None:
     """Its server's model is told as one of this process would be."""
-    client, engine = over(code_reply(write, "1"), write.say("one"))
+    client, engine = over(write.code("1"), write.say("one"))
     with RemoteAssistant(str(client.base_url)) as remote:
         new = remote.run("q", [Echo()])
     assert [message.content for message in new] == ["", "<1>", "one"]
@@ -388,7 +383,7 @@ def test_the_demo_answers_as_recorded(real: openai.OpenAI, stream: bool) -> None
 def test_responses_keep_the_variables_of_their_dialogue(over: Any, write: Writer) -> None:
     need_sandbox()
     codes = ["numbers = [3, 5, 8]\nprint(sum(numbers))", *["print(max(numbers))"] * 3, "print(7)", "print(7)"]
-    replies = [reply for code in codes for reply in (code_reply(write, code), write.say("ok"))]
+    replies = [reply for code in codes for reply in (write.code(code), write.say("ok"))]
     client, _ = over(*replies, kernels=Kernels(spare=0))
 
     def say(python: Any = PYTHON, **more: Any) -> Any:
@@ -433,7 +428,7 @@ def test_events_of_code(real: openai.OpenAI) -> None:
 
 def test_who_leaves_ends_the_code(over: Any, write: Writer) -> None:
     need_sandbox()
-    client, _ = over(code_reply(write, "while True: pass"), kernels=Kernels(spare=0))
+    client, _ = over(write.code("while True: pass"), kernels=Kernels(spare=0))
 
     async def leave() -> None:
         async with httpx.AsyncClient() as http:

@@ -20,6 +20,7 @@ from chatglm.assistant import BaseAssistant, CallDelta, Called, Delta, Finish, O
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.errors import InputError
 from chatglm.serving.access.callers import Caller
+from chatglm.serving.failures import NotFoundError
 from chatglm.serving.metrics import Metrics
 from chatglm.tools.tool import Consent
 from chatglm.tools.toolbox import Toolbox
@@ -122,6 +123,18 @@ class ServerTools:
             )
         return f"{name!r:.80} is no tool of this server; available: {', '.join(self.names)}"
 
+    def interpreter(self, caller: Caller) -> tuple[Kernels, str]:
+        """Where the code of a caller's requests runs, and which user of the kernels the caller is.
+
+        Raises:
+            NotFoundError: this server has no interpreter.
+            ForbiddenError: the caller's key may not use it.
+        """
+        if self.kernels is None:
+            raise NotFoundError("this server has no interpreter; start it with `chatglm serve --interpreter`")
+        self._permit(caller, "interpreter")
+        return self.kernels, _user(caller)
+
     def shown(self, options: Options, names: Sequence[str]) -> Options:
         """The same options as the model's prompt has them: with these tools."""
         if not names:
@@ -151,7 +164,7 @@ class ServerTools:
             keep: whether they stay when the answer is whole.
             spent: gets the tokens of the rounds that were whole, if the answer breaks off.
         """
-        user = caller.owner or caller.client
+        user = _user(caller)
         box = self._box.only(*(name for name in names if name != INTERPRETER))
         if INTERPRETER in names:
             from chatglm.tools.interpreter.tool import Interpreter
@@ -184,6 +197,10 @@ class ServerTools:
                 spent(told.usage)
             if INTERPRETER in names and not keep and self.kernels is not None:
                 await self.kernels.end(container, user=user)
+
+
+def _user(caller: Caller) -> str:
+    return caller.owner or caller.client
 
 
 def _within(called: Called, room: int) -> tuple[Called, int]:

@@ -211,6 +211,26 @@ def test_ending_a_conversation_removes_its_folder_unless_it_is_kept(shared: Kern
     asyncio.run(main())
 
 
+def test_looking_makes_no_conversation(shared: Kernels) -> None:
+    async def main() -> None:
+        assert await shared.marks("none", user="e") is None
+        assert await shared.files("none", user="e") == {}
+        assert await shared.state("none", user="e") is None
+        with pytest.raises(InputError, match="no such file"):
+            await shared.open("none", "f", user="e")
+        assert ("e", "none") not in shared._conversations
+        await shared.put("none", "f", pieces(b"1"), user="e")
+        assert await shared.state("none", user="e") == "idle"
+        await shared.run("none", "1", user="e")
+        assert await shared.state("none", user="e") == "running"
+        await shared.end("none", user="e", keep=True)
+        assert await shared.state("none", user="e") == "idle"
+        await shared.end("none", user="e")
+        assert await shared.state("none", user="e") is None
+
+    asyncio.run(main())
+
+
 def test_a_broken_upload_leaves_nothing_and_holds_up_nobody(shared: Kernels) -> None:
     async def broken() -> Any:
         yield b"x"

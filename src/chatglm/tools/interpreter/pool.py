@@ -19,10 +19,10 @@ from collections.abc import AsyncIterable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
-from chatglm.errors import QueueFullError, SandboxError
-from chatglm.tools.interpreter.folder import Folder, Mark, recover, remove
+from chatglm.errors import InputError, QueueFullError, SandboxError
+from chatglm.tools.interpreter.folder import Folder, Mark, moving, recover, remove
 from chatglm.tools.interpreter.kernel import Kernel
 from chatglm.tools.interpreter.limits import Cell, Limits
 from chatglm.tools.interpreter.sandbox import Tier
@@ -154,9 +154,18 @@ class Kernels:
             folder.close()
             await self._there(self._end_upload(of, name, mark))
 
+    async def state(self, conversation: str, *, user: str = "") -> Literal["running", "idle"] | None:
+        """Whether the conversation has a kernel, or just a folder; None: neither."""
+        return await self._there(self._state(user, conversation))
+
+    async def marks(self, conversation: str, *, user: str = "") -> dict[str, Mark] | None:
+        """The files of the conversation's folder; hidden ones are left out. None: there is no folder."""
+        return await self._there(self._look(user, conversation, lambda folder: folder.marks(self.limits.files)))
+
     async def files(self, conversation: str, *, user: str = "") -> dict[str, int]:
         """The files of the conversation's folder and their sizes in bytes; hidden ones are left out."""
-        return await self._there(self._look(user, conversation, self._sizes))
+        marks = await self.marks(conversation, user=user)
+        return {name: mark.size for name, mark in (marks or {}).items()}
 
     async def open(self, conversation: str, name: str, *, user: str = "") -> BinaryIO:
         """A file of the conversation's folder; regular files only, and no links on the way.
@@ -164,7 +173,10 @@ class Kernels:
         Raises:
             InputError: there is none of this name.
         """
-        return await self._there(self._look(user, conversation, lambda folder: folder.open(name)))
+        file = await self._there(self._look(user, conversation, lambda folder: folder.open(name)))
+        if file is None:
+            raise InputError(f"{name!r:.80}: no such file; the conversation has none")
+        return file
 
     async def interrupt(self, conversation: str, *, user: str = "") -> None:
         """Interrupt the conversation's cell, if one runs."""
@@ -404,13 +416,16 @@ class Kernels:
         of = self._conversations.get((user, name))
         if of is None:
             await self._open_home()
-            assert self._home is not None
-            path = self._home / hashlib.sha256(f"{user}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+            path = self._path(user, name)
             recover(path)
             # Where there is a folder already, an earlier process had a kernel for it.
             of = self._conversations.setdefault((user, name), _Conversation(user, path, path.is_dir()))
             self._forget()
         return of
+
+    def _path(self, user: str, name: str) -> Path:
+        assert self._home is not None
+        return self._home / hashlib.sha256(f"{user}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     def _forget(self) -> None:
         if len(self._conversations) > _REMEMBERED:
@@ -430,18 +445,30 @@ class Kernels:
         if mark is not None and of.kernel is not None:
             of.kernel.uploaded(name, mark)
 
-    async def _look(self, user: str, name: str, look: Callable[[Folder], T]) -> T:
+    async def _look(self, user: str, name: str, look: Callable[[Folder], T]) -> T | None:
+        """Look into the conversation's folder; None: it has none, and gets none."""
+        if (user, name) not in self._conversations:
+            await self._open_home()
+            path = self._path(user, name)
+            if not path.is_dir() and not moving(path).is_dir():
+                return None
         of = await self._conversation(user, name)
         async with of.moving:
-            of.path.mkdir(mode=0o700, exist_ok=True)
-            folder = Folder(of.path)
+            try:
+                folder = Folder(of.path)
+            except FileNotFoundError:
+                return None
         try:
             return await asyncio.to_thread(look, folder)
         finally:
             folder.close()
 
-    def _sizes(self, folder: Folder) -> dict[str, int]:
-        return {name: mark.size for name, mark in folder.marks(self.limits.files).items()}
+    async def _state(self, user: str, name: str) -> Literal["running", "idle"] | None:
+        there = await self._look(user, name, lambda _: True)
+        of = self._conversations.get((user, name))
+        if there is None or of is None:
+            return None
+        return "idle" if of.kernel is None else "running"
 
     async def _interrupt(self, user: str, name: str) -> None:
         of = self._conversations.get((user, name))

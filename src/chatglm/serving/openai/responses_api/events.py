@@ -14,6 +14,7 @@ from chatglm.chat.messages import INTERPRETER, ToolCall
 from chatglm.errors import ChatGLMError
 from chatglm.serving.failures import Failure, failure_of
 from chatglm.serving.openai.events import logprobs_of
+from chatglm.serving.openai.responses_api.containers import citation
 from chatglm.serving.openai.responses_api.items import item_id
 from chatglm.serving.server_tools import Calling, Said, pictures
 from chatglm.serving.sse import event
@@ -34,9 +35,12 @@ class Writer:
         fields: of the request, which the response repeats.
         store: whether it is kept.
         container: of the server's interpreter, where it may be used.
+        keeps_files: whether the container stays when the response is whole, so that clients can get its files.
     """
 
-    def __init__(self, model: str, fields: Mapping[str, Any], store: bool, container: str = "") -> None:
+    def __init__(
+        self, model: str, fields: Mapping[str, Any], store: bool, container: str = "", keeps_files: bool = False
+    ) -> None:
         self.response: dict[str, Any] = {
             "id": f"resp_{secrets.token_hex(24)}",
             "object": "response",
@@ -57,7 +61,8 @@ class Writer:
         self._number = -1
         self._open: dict[str, Any] | None = None  # the item that is being written
         self._running: dict[str, int] = {}  # calls that the server carries out: the places of their items
-        self._container = container
+        self._container, self._keeps_files = container, keeps_files
+        self._made: dict[str, None] = {}  # files that code has made, and no text has cited
 
     def begin(self) -> Iterator[dict[str, Any]]:
         for name in ("created", "in_progress"):
@@ -91,7 +96,7 @@ class Writer:
             yield self._add({**made, "content": []})
             part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             yield self._event("response.content_part.added", **self._place, content_index=0, part={**part})
-            self._item["content"].append({**part, "logprobs": []})
+            self._item["content"].append({**part, "annotations": [], "logprobs": []})
         part = self._item["content"][0]
         logprobs = logprobs_of(delta.logprobs)
         part["text"] += delta.text
@@ -138,6 +143,8 @@ class Writer:
         if item["type"] == "code_interpreter_call":
             shown = [{"type": "image", "url": url} for url in pictures(called)]
             item["outputs"] = [{"type": "logs", "logs": outcome.text}, *shown]
+            if self._keeps_files:
+                self._made |= dict.fromkeys(outcome.files)
         else:
             item["output"] = outcome.text
             if outcome.failed:
@@ -159,6 +166,12 @@ class Writer:
         item, place = self._open, self._place
         if item["type"] == "message":
             part = item["content"][0]
+            for name in self._made:
+                cited = citation(self._container, name, part["text"])
+                place_in = {"content_index": 0, "annotation_index": len(part["annotations"])}
+                part["annotations"].append(cited)
+                yield self._event("response.output_text.annotation.added", **place, **place_in, annotation=cited)
+            self._made = {}
             done = {"text": part["text"], "logprobs": part["logprobs"]}
             yield self._event("response.output_text.done", **place, content_index=0, **done)
             yield self._event("response.content_part.done", **place, content_index=0, part=part)

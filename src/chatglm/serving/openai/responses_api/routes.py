@@ -18,6 +18,7 @@ from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import EventStream, all_of, first_of, note_unenforced
 from chatglm.serving.hints import note_ignored
 from chatglm.serving.openai.responses import ErrorResponse
+from chatglm.serving.openai.responses_api.containers import add_containers
 from chatglm.serving.openai.responses_api.documents import (
     DeletedResponse,
     InputTokens,
@@ -60,6 +61,7 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
         refusals: for the document, by status.
     """
     kept = Responses(service.storage)
+    add_containers(routes, service)
 
     async def dialogue(body: CountRequest, caller: Caller) -> tuple[list[Message], list[dict[str, Any]], Chain]:
         """The messages that are to be answered, the items of the input, and what the response continues."""
@@ -104,12 +106,13 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
         known = body.container([*chain.items, *given])
         container = known or new_container()
         store = await may_store(body)
+        keep = store or bool(known)
         defaults = served.assistant.defaults
         sampling = {
             "temperature": defaults.temperature if body.temperature is None else body.temperature,
             "top_p": defaults.top_p if body.top_p is None else body.top_p,
         }
-        writer = Writer(served.name, {**body.shown(), **sampling}, store, container)
+        writer = Writer(served.name, {**body.shown(), **sampling}, store, container, keeps_files=keep)
 
         async def save() -> None:
             if store:
@@ -117,7 +120,7 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
 
         with _naming_fields():
             await note_unenforced(served, service.server_tools.shown(options, tools), FORMAT_FIELD)
-            deltas = service.answer(served, caller, messages, options, tools, container, keep=store or bool(known))
+            deltas = service.answer(served, caller, messages, options, tools, container, keep=keep)
             if body.stream:
                 return EventStream(events(writer, await first_of(request, deltas), save), bool(tools))
             for delta in await all_of(request, deltas):

@@ -1,0 +1,234 @@
+"""OpenAI's `/v1/containers`: the files of a dialogue's code interpreter.
+
+A container is what `Kernels` calls a conversation. Nothing is stored about it but its folder: a file's id is a hash of
+the container and the file's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, BinaryIO, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from chatglm.errors import InputError
+from chatglm.serving.access.callers import Caller, caller_of
+from chatglm.serving.dialect import refusals
+from chatglm.serving.failures import NotFoundError
+from chatglm.serving.openai.responses import ErrorResponse
+from chatglm.serving.service import Service
+
+__all__ = ["add_containers", "citation"]
+
+_FOLDER = "/mnt/data/"
+"""What the code calls its folder."""
+_PIECE = 256 << 10
+
+_REFUSALS = refusals(
+    ErrorResponse,
+    *(400, 403, 404, 503),
+    words={
+        400: "a parameter is wrong",
+        403: "the key may not use the interpreter",
+        404: "the server has no interpreter, or there is no such container or file, or it belongs to another key",
+        503: "the interpreter has been closed",
+    },
+)
+
+
+class _Container(BaseModel):
+    id: str
+    object: Literal["container"]
+    name: str
+    status: Literal["running", "idle"]
+
+
+class _DeletedContainer(BaseModel):
+    id: str
+    object: Literal["container.deleted"]
+    deleted: Literal[True]
+
+
+class _File(BaseModel):
+    id: str
+    object: Literal["container.file"]
+    container_id: str
+    path: str
+    bytes: int
+    created_at: int
+    source: Literal["assistant"]
+
+
+class _Files(BaseModel):
+    object: Literal["list"]
+    data: list[_File]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class _Download(StreamingResponse):
+    """A file as it is now: as many bytes as it has, in pieces. It is closed in the end.
+
+    Code may write to it meanwhile. What is added is left out; where bytes are missing, the connection breaks off.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        size = os.fstat(file.fileno()).st_size
+        headers = {
+            "Content-Length": str(size),
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+            "X-Content-Type-Options": "nosniff",
+        }
+        super().__init__(self._pieces(size), headers=headers, media_type="application/octet-stream")
+
+    async def _pieces(self, left: int) -> AsyncIterator[bytes]:
+        while left and (piece := await asyncio.to_thread(self._file.read, min(left, _PIECE))):
+            left -= len(piece)
+            yield piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
+def _file_id(container: str, name: str) -> str:
+    return f"cfile_{hashlib.sha256(f'{container}/{name}'.encode()).hexdigest()[:48]}"
+
+
+def citation(container: str, name: str, text: str) -> dict[str, Any]:
+    """The annotation of a text that names a file which the code has made, as OpenAI's clients read it.
+
+    It is about the first place of the text that has the file's path or name; else about none, at the end.
+    """
+    last = name.rpartition("/")[2]
+    for shown in (f"sandbox:{_FOLDER}{name}", f"{_FOLDER}{name}", name, last):
+        if (start := text.find(shown)) >= 0:
+            end = start + len(shown)
+            break
+    else:
+        start = end = len(text)
+    return {
+        "type": "container_file_citation",
+        "container_id": container,
+        "file_id": _file_id(container, name),
+        "filename": last,
+        "start_index": start,
+        "end_index": end,
+    }
+
+
+def add_containers(routes: APIRouter, service: Service) -> None:
+    """Give OpenAI's router the routes of containers."""
+
+    async def names_of(caller: Caller, container: str) -> dict[str, tuple[str, dict[str, Any]]]:
+        """The files by their ids, the oldest first: their names, and what clients are shown.
+
+        Raises:
+            NotFoundError: the caller has no such container.
+        """
+        from chatglm.tools.interpreter.output import clean
+
+        kernels, user = service.server_tools.interpreter(caller)
+        marks = await kernels.marks(container, user=user)
+        if marks is None:
+            raise _unknown(container)
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
+        for name, mark in sorted(marks.items(), key=lambda named: (named[1].changed, named[0])):
+            if clean(name) != name:  # it has bytes that no JSON can have, or control characters
+                continue
+            file_id = _file_id(container, name)
+            shown = {
+                "id": file_id,
+                "object": "container.file",
+                "container_id": container,
+                "path": _FOLDER + name,
+                "bytes": mark.size,
+                "created_at": mark.changed // 1_000_000_000,
+                "source": "assistant",
+            }
+            found[file_id] = (name, shown)
+        return found
+
+    async def one_of(caller: Caller, container: str, file: str) -> tuple[str, dict[str, Any]]:
+        found = (await names_of(caller, container)).get(file)
+        if found is None:
+            raise _no_file(container, file)
+        return found
+
+    @routes.get("/containers/{container_id}", response_model=_Container, responses=_REFUSALS)
+    async def container(container_id: str, request: Request) -> dict[str, Any]:
+        """The interpreter's variables and files of a dialogue: `running`, or `idle` where just the files are left."""
+        kernels, user = service.server_tools.interpreter(caller_of(request))
+        state = await kernels.state(container_id, user=user)
+        if state is None:
+            raise _unknown(container_id)
+        return {"id": container_id, "object": "container", "name": "", "status": state}
+
+    @routes.delete("/containers/{container_id}", response_model=_DeletedContainer, responses=_REFUSALS)
+    async def delete(container_id: str, request: Request) -> dict[str, Any]:
+        """End its code, and delete its variables and files."""
+        kernels, user = service.server_tools.interpreter(caller_of(request))
+        if await kernels.state(container_id, user=user) is None:
+            raise _unknown(container_id)
+        await kernels.end(container_id, user=user)
+        return {"id": container_id, "object": "container.deleted", "deleted": True}
+
+    @routes.get("/containers/{container_id}/files", response_model=_Files, responses=_REFUSALS)
+    async def files(
+        container_id: str,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        order: Literal["asc", "desc"] = "desc",
+        after: str | None = None,
+    ) -> dict[str, Any]:
+        """The files that code has made there, those that were changed last first."""
+        found = [shown for _, shown in (await names_of(caller_of(request), container_id)).values()]
+        found = found if order == "asc" else found[::-1]
+        if after is not None:
+            place = next((number for number, shown in enumerate(found) if shown["id"] == after), None)
+            if place is None:
+                raise InputError(f"after: {after!r:.100} is no file of this container")
+            found = found[place + 1 :]
+        data = found[:limit]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+        return {"object": "list", "data": data, **ends, "has_more": len(data) < len(found)}
+
+    @routes.get("/containers/{container_id}/files/{file_id}", response_model=_File, responses=_REFUSALS)
+    async def file(container_id: str, file_id: str, request: Request) -> dict[str, Any]:
+        """About one of them."""
+        return (await one_of(caller_of(request), container_id, file_id))[1]
+
+    @routes.get(
+        "/containers/{container_id}/files/{file_id}/content",
+        response_class=Response,
+        responses={200: {"content": {"application/octet-stream": {}}, "description": "the file"}, **_REFUSALS},
+    )
+    async def content(container_id: str, file_id: str, request: Request) -> Response:
+        """What is in it."""
+        caller = caller_of(request)
+        name, _ = await one_of(caller, container_id, file_id)
+        kernels, user = service.server_tools.interpreter(caller)
+        try:
+            opened = await kernels.open(container_id, name, user=user)
+        except InputError:  # the code has removed it meanwhile, or put something else in its place
+            raise _no_file(container_id, file_id) from None
+        return _Download(opened, name.rpartition("/")[2])
+
+
+def _unknown(container: str) -> NotFoundError:
+    return NotFoundError(f"Container with id {container!r:.100} not found.")
+
+
+def _no_file(container: str, file: str) -> NotFoundError:
+    return NotFoundError(f"File with id {file!r:.100} not found in container {container!r:.100}.")
