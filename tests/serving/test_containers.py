@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from chatglm.assistant import Assistant
 from chatglm.serving.access.key_sources import KeyFile
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.openai.responses_api.containers import citation
+from chatglm.tools.interpreter.limits import Limits
 from chatglm.tools.interpreter.pool import Kernels
 from kernels import need_sandbox
 from scripted import ScriptedEngine, Writer
@@ -48,9 +50,9 @@ def over(write: Writer, tmp_path: Path) -> Iterator[Callable[..., openai.OpenAI]
     need_sandbox()
     with contextlib.ExitStack() as stack:
 
-        def get(*replies: Any, key: str = "x", **options: Any) -> openai.OpenAI:
+        def get(*replies: Any, key: str = "x", limits: Limits | None = None, **options: Any) -> openai.OpenAI:
             assistant = stack.enter_context(Assistant(write.form, ScriptedEngine(*replies, context=2048)))  # type: ignore[arg-type]
-            kernels = Kernels(tmp_path / "kernels", spare=0)
+            kernels = Kernels(tmp_path / "kernels", limits=limits or Limits(), spare=0)
             url = stack.enter_context(serving({"demo": assistant}, kernels=kernels, **options))
             return stack.enter_context(openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0))
 
@@ -132,6 +134,24 @@ def test_files_that_are_gone_or_replaced(over: Any, write: Writer) -> None:
     assert client.containers.files.content.retrieve(before["d"], container_id=container).content == b"1"
 
 
+@pytest.mark.parametrize(("size", "whole"), [(1 << 20, False), (65 << 20, True)])
+def test_a_file_that_changes_on_the_way(over: Any, write: Writer, tmp_path: Path, size: int, whole: bool) -> None:
+    """What is added is left out. A file that has become shorter is not taken for the whole one."""
+    client = over(write.code("open('big', 'wb').truncate(64 << 20)"), write.say("ok"))
+    _, container = ask(client)
+    (file,) = client.containers.files.list(container)
+    (big,) = (tmp_path / "kernels").glob("*/big")
+    url = f"{client.base_url}containers/{container}/files/{file.id}/content"
+    headers = {"Authorization": "Bearer x"}
+    with httpx.stream("GET", url, headers=headers, timeout=60) as response:
+        pieces = response.iter_bytes()
+        got = len(next(pieces))
+        os.truncate(big, size)
+        with contextlib.nullcontext() if whole else pytest.raises(httpx.RemoteProtocolError):
+            got += sum(len(piece) for piece in pieces)
+            assert got == 64 << 20
+
+
 def test_each_key_sees_its_own(over: Any, write: Writer, tmp_path: Path) -> None:
     (tmp_path / "keys.yaml").write_text(
         "keys: [{key: one-key-of-the-tests, name: one, may: [interpreter]}, "
@@ -151,6 +171,8 @@ def test_each_key_sees_its_own(over: Any, write: Writer, tmp_path: Path) -> None
             lambda: client.containers.files.list(container),
             lambda: client.containers.files.retrieve(file.id, container_id=container),
             lambda: client.containers.files.content.retrieve(file.id, container_id=container),
+            lambda: client.containers.files.create(container, file=("f", b"other")),
+            lambda: client.containers.files.delete(file.id, container_id=container),
             lambda: client.containers.delete(container),
         ):
             with pytest.raises(openai.APIStatusError) as error:
@@ -159,7 +181,7 @@ def test_each_key_sees_its_own(over: Any, write: Writer, tmp_path: Path) -> None
         return refused
 
     foreign, made_up = asked(two, container), asked(two, MADE_UP)
-    assert [error.status_code for error in foreign] == [404] * 5
+    assert [error.status_code for error in foreign] == [404] * 7
     assert [error.message.replace(container, MADE_UP) for error in foreign] == [error.message for error in made_up]
     for error in asked(six, container):
         assert error.status_code == 403
@@ -178,6 +200,50 @@ def test_files_outlive_the_kernel_and_end_with_the_container(over: Any, write: W
     with pytest.raises(openai.NotFoundError, match=container):
         client.containers.retrieve(container)
     assert list((tmp_path / "kernels").iterdir()) == []
+
+
+def test_uploads(over: Any, write: Writer) -> None:
+    code = "print(open('数据.csv').read()); open('mine', 'w').close()"
+    more = "open('数据.csv', 'a').write('3')"
+    replies = [write.code(one) for one in ("1", code, more)]
+    client = over(replies[0], write.say("ok"), replies[1], write.say("ok"), replies[2], write.say("ok"))
+    first, container = ask(client)
+    files = client.containers.files
+    made = files.create(container, file=("数据.csv", b"a,b\n1,2"))
+    assert (made.path, made.bytes, made.source) == ("/mnt/data/数据.csv", 7, "user")
+    second, _ = ask(client, previous_response_id=first.id)
+    assert second.output[0].outputs[0].logs == "a,b\n1,2"
+    assert [one.filename for one in second.output[-1].content[0].annotations] == ["mine"]
+    assert {one.path: one.source for one in files.list(container)} == {
+        "/mnt/data/数据.csv": "user",
+        "/mnt/data/mine": "assistant",
+    }
+    third, _ = ask(client, previous_response_id=second.id)
+    (cited,) = third.output[-1].content[0].annotations
+    assert cited.file_id == made.id
+    changed = files.retrieve(made.id, container_id=container)
+    assert (changed.source, changed.bytes) == ("assistant", 8)
+
+    files.delete(made.id, container_id=container)
+    assert [one.path for one in files.list(container)] == ["/mnt/data/mine"]
+    with pytest.raises(openai.NotFoundError, match="not found in container"):
+        files.delete(made.id, container_id=container)
+
+
+def test_uploads_that_are_refused(over: Any, write: Writer) -> None:
+    client = over(write.code("open('f', 'w').close()"), write.say("ok"), limits=Limits(file=1 << 20))
+    _, container = ask(client)
+    files = client.containers.files
+    for name in ("../f", "/etc/f", "a/b", "..", ".hidden", "x" * 201, "con", "a\\b"):
+        with pytest.raises(openai.BadRequestError, match="cannot be the name"):
+            files.create(container, file=(name, b"x"))
+    with pytest.raises(openai.BadRequestError, match="must be a form with a file"):
+        files.create(container, file_id="file-1", extra_headers={"Content-Type": "application/json"})
+    with pytest.raises(openai.APIStatusError, match="larger than"):
+        files.create(container, file=("large", bytes((1 << 20) + 1)))
+    with pytest.raises(openai.NotFoundError, match=f"Container with id '{MADE_UP}' not found"):
+        files.create(MADE_UP, file=("f", b"x"))
+    assert [file.path for file in files.list(container)] == ["/mnt/data/f"]
 
 
 def test_streams_name_files(over: Any, write: Writer) -> None:

@@ -1,4 +1,4 @@
-"""A conversation's folder goes away, whatever its code has made of it."""
+"""A conversation's folder and its files go away, whatever its code has made of it, and nothing else does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hosts import NOBODY, need, prepared
 
+from chatglm.errors import InputError
 from chatglm.tools.interpreter.folder import Folder, remove
 
 
@@ -52,6 +53,26 @@ def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(kept)
     remove(tmp_path / "link")
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["kept", "file"]
+
+
+def test_only_regular_files_beneath_are_deleted(tmp_path: Path) -> None:
+    kept, top = tmp_path / "kept", tmp_path / "top"
+    kept.mkdir()
+    (kept / "file").touch()
+    (top / "inner").mkdir(parents=True)
+    (top / "inner" / "file").touch()
+    (top / "link").symlink_to(kept)
+    (top / "file link").symlink_to(kept / "file")
+    os.mkfifo(top / "pipe")
+    before = sorted(tmp_path.rglob("*"))
+    folder = Folder(top)
+    for name in ("", ".", "..", "../kept/file", "/etc/passwd", "link/file", "file link", "inner", "pipe", "no", "a\0"):
+        with pytest.raises(InputError):
+            folder.delete(name)
+    assert sorted(tmp_path.rglob("*")) == before
+    folder.delete("inner/file")
+    folder.close()
+    assert sorted(tmp_path.rglob("*")) == [path for path in before if path != top / "inner" / "file"]
 
 
 @pytest.mark.parametrize("name", ["file", "nothing"])

@@ -138,6 +138,32 @@ class Folder:
         Raises:
             InputError: there is none of this name.
         """
+        with self._parent(name) as (at, last):
+            fd = os.open(last, _FLAGS, dir_fd=at)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InputError(f"{name!r:.80}: not a regular file")
+        return open(fd, "rb")
+
+    def delete(self, name: str) -> None:
+        """Delete a regular file beneath the folder; no link is followed on the way.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        with self._parent(name) as (at, last):
+            if not stat.S_ISREG(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
+                raise InputError(f"{name!r:.80}: not a regular file")
+            os.unlink(last, dir_fd=at)
+
+    @contextlib.contextmanager
+    def _parent(self, name: str) -> Iterator[tuple[int, str]]:
+        """The descriptor of the folder that a file is in, and its name there. Errors of the system within say that
+        there is no such file.
+
+        Raises:
+            InputError: there is no such folder.
+        """
         *folders, last = name.split("/")
         if len(folders) > DEPTH or "\0" in name or any(part in ("", ".", "..") for part in (*folders, last)):
             raise InputError(f"{name!r:.80}: no name of a file in the conversation's folder")
@@ -147,15 +173,11 @@ class Folder:
                 inner = os.open(part, _FOLDER, dir_fd=at)
                 os.close(at)
                 at = inner
-            fd = os.open(last, _FLAGS, dir_fd=at)
+            yield at, last
         except (OSError, UnicodeEncodeError):
             raise InputError(f"{name!r:.80}: no such file in the conversation's folder") from None
         finally:
             os.close(at)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise InputError(f"{name!r:.80}: not a regular file")
-        return open(fd, "rb")
 
     async def put(self, name: str, data: AsyncIterable[bytes], limits: Limits) -> Mark:
         """Store an uploaded file. It appears under its name when it is whole, in place of an older one.

@@ -49,7 +49,8 @@ class _Conversation:
     kernel: Kernel | None = None
     placed: bool = False  # has one of the places, with a kernel or while one starts
     used: float = 0.0
-    uploads: int = 0
+    uploads: int = 0  # that go on
+    uploaded: dict[str, Mark] = field(default_factory=dict)  # files, as they were then
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one cell after the other
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the folder is exchanged
     starting: asyncio.Task[None] | None = None
@@ -177,6 +178,24 @@ class Kernels:
         if file is None:
             raise InputError(f"{name!r:.80}: no such file; the conversation has none")
         return file
+
+    async def uploaded(self, conversation: str, *, user: str = "") -> dict[str, Mark]:
+        """The files that were stored by `put`, as they were then, as far as this process remembers."""
+        return await self._there(self._uploaded(user, conversation))
+
+    async def delete(self, conversation: str, name: str, *, user: str = "") -> None:
+        """Delete a regular file of the conversation's folder.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+
+        def work(folder: Folder) -> bool:
+            folder.delete(name)
+            return True
+
+        if not await self._there(self._look(user, conversation, work)):
+            raise InputError(f"{name!r:.80}: no such file; the conversation has none")
 
     async def interrupt(self, conversation: str, *, user: str = "") -> None:
         """Interrupt the conversation's cell, if one runs."""
@@ -442,8 +461,18 @@ class Kernels:
 
     async def _end_upload(self, of: _Conversation, name: str, mark: Mark | None) -> None:
         of.uploads -= 1
-        if mark is not None and of.kernel is not None:
+        if mark is None:
+            return
+        if of.kernel is not None:
             of.kernel.uploaded(name, mark)
+        of.uploaded.pop(name, None)
+        of.uploaded[name] = mark
+        if len(of.uploaded) > self.limits.files:  # names may come and go
+            del of.uploaded[next(iter(of.uploaded))]
+
+    async def _uploaded(self, user: str, name: str) -> dict[str, Mark]:
+        of = self._conversations.get((user, name))
+        return {} if of is None else dict(of.uploaded)
 
     async def _look(self, user: str, name: str, look: Callable[[Folder], T]) -> T | None:
         """Look into the conversation's folder; None: it has none, and gets none."""

@@ -7,9 +7,12 @@ the container and the file's name.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import os
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 from urllib.parse import quote
 
@@ -19,28 +22,47 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from chatglm.errors import InputError
+from chatglm.serving import bodies
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import refusals
 from chatglm.serving.failures import NotFoundError
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
+from chatglm.serving.stored.uploads import receive
 
 __all__ = ["add_containers", "citation"]
 
 _FOLDER = "/mnt/data/"
 """What the code calls its folder."""
 _PIECE = 256 << 10
+_FORM_BYTES = 64 << 10  # of a form, besides the file
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary", "description": "with its name"}},
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
 
-_REFUSALS = refusals(
-    ErrorResponse,
-    *(400, 403, 404, 503),
-    words={
-        400: "a parameter is wrong",
-        403: "the key may not use the interpreter",
-        404: "the server has no interpreter, or there is no such container or file, or it belongs to another key",
-        503: "the interpreter has been closed",
-    },
-)
+_WORDS = {
+    400: "a parameter is wrong",
+    403: "the key may not use the interpreter",
+    404: "the server has no interpreter, or there is no such container or file, or it belongs to another key",
+    408: "the file did not arrive in time",
+    413: "the file is too large",
+    500: "the file cannot be stored",
+    503: "the interpreter has been closed",
+}
+_REFUSALS = refusals(ErrorResponse, 400, 403, 404, 503, words=_WORDS)
+_UPLOAD_REFUSALS = refusals(ErrorResponse, *_WORDS, words=_WORDS)
 
 
 class _Container(BaseModel):
@@ -63,7 +85,13 @@ class _File(BaseModel):
     path: str
     bytes: int
     created_at: int
-    source: Literal["assistant"]
+    source: Literal["assistant", "user"]
+
+
+class _DeletedFile(BaseModel):
+    id: str
+    object: Literal["container.file.deleted"]
+    deleted: Literal[True]
 
 
 class _Files(BaseModel):
@@ -88,18 +116,19 @@ class _Download(StreamingResponse):
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
             "X-Content-Type-Options": "nosniff",
         }
-        super().__init__(self._pieces(size), headers=headers, media_type="application/octet-stream")
-
-    async def _pieces(self, left: int) -> AsyncIterator[bytes]:
-        while left and (piece := await asyncio.to_thread(self._file.read, min(left, _PIECE))):
-            left -= len(piece)
-            yield piece
+        super().__init__(_pieces(file, size), headers=headers, media_type="application/octet-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._file.close()
+
+
+async def _pieces(file: BinaryIO, left: int) -> AsyncIterator[bytes]:
+    while left and (piece := await asyncio.to_thread(file.read, min(left, _PIECE))):
+        left -= len(piece)
+        yield piece
 
 
 def _file_id(container: str, name: str) -> str:
@@ -143,6 +172,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         marks = await kernels.marks(container, user=user)
         if marks is None:
             raise _unknown(container)
+        uploaded = await kernels.uploaded(container, user=user)
         found: dict[str, tuple[str, dict[str, Any]]] = {}
         for name, mark in sorted(marks.items(), key=lambda named: (named[1].changed, named[0])):
             if clean(name) != name:  # it has bytes that no JSON can have, or control characters
@@ -155,7 +185,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
                 "path": _FOLDER + name,
                 "bytes": mark.size,
                 "created_at": mark.changed // 1_000_000_000,
-                "source": "assistant",
+                "source": "user" if uploaded.get(name) == mark else "assistant",
             }
             found[file_id] = (name, shown)
         return found
@@ -184,6 +214,29 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         await kernels.end(container_id, user=user)
         return {"id": container_id, "object": "container.deleted", "deleted": True}
 
+    @routes.post(
+        "/containers/{container_id}/files", response_model=_File, responses=_UPLOAD_REFUSALS, openapi_extra=_FORM
+    )
+    async def upload(container_id: str, request: Request) -> dict[str, Any]:
+        """Store a file there, in place of one that has its name."""
+        caller = caller_of(request)
+        kernels, user = service.server_tools.interpreter(caller)
+        if await kernels.state(container_id, user=user) is None:
+            raise _unknown(container_id)
+        slow = service.files.limits
+        bounds = dataclasses.replace(
+            service.limits, body=kernels.limits.file + _FORM_BYTES, seconds=slow.seconds, rate=slow.rate
+        )
+        with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
+            path = Path(folder) / "upload"
+            form = await receive(request, bodies.parts(request, bounds), path)
+            if form.fields:
+                raise InputError(f"{next(iter(form.fields))[:80]}: unknown field of the form; send the file itself")
+            name = form.name or ""
+            with path.open("rb") as file:
+                await kernels.put(container_id, name, _pieces(file, form.size), user=user)
+        return (await one_of(caller, container_id, _file_id(container_id, name)))[1]
+
     @routes.get("/containers/{container_id}/files", response_model=_Files, responses=_REFUSALS)
     async def files(
         container_id: str,
@@ -192,7 +245,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
     ) -> dict[str, Any]:
-        """The files that code has made there, those that were changed last first."""
+        """The files that code has made there or clients have stored, those that were changed last first."""
         found = [shown for _, shown in (await names_of(caller_of(request), container_id)).values()]
         found = found if order == "asc" else found[::-1]
         if after is not None:
@@ -224,6 +277,18 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         except InputError:  # the code has removed it meanwhile, or put something else in its place
             raise _no_file(container_id, file_id) from None
         return _Download(opened, name.rpartition("/")[2])
+
+    @routes.delete("/containers/{container_id}/files/{file_id}", response_model=_DeletedFile, responses=_REFUSALS)
+    async def delete_file(container_id: str, file_id: str, request: Request) -> dict[str, Any]:
+        """Delete one of them."""
+        caller = caller_of(request)
+        name, _ = await one_of(caller, container_id, file_id)
+        kernels, user = service.server_tools.interpreter(caller)
+        try:
+            await kernels.delete(container_id, name, user=user)
+        except InputError:
+            raise _no_file(container_id, file_id) from None
+        return {"id": file_id, "object": "container.file.deleted", "deleted": True}
 
 
 def _unknown(container: str) -> NotFoundError:
