@@ -234,7 +234,7 @@ def test_uploads_that_are_refused(over: Any, write: Writer) -> None:
     client = over(write.code("open('f', 'w').close()"), write.say("ok"), limits=Limits(file=1 << 20))
     _, container = ask(client)
     files = client.containers.files
-    for name in ("../f", "/etc/f", "a/b", "..", ".hidden", "x" * 201, "con", "a\\b"):
+    for name in ("../f", "/etc/f", "a/b", "..", ".hidden", "x" * 201, "con", "a\\b", "__pycache__"):
         with pytest.raises(openai.BadRequestError, match="cannot be the name"):
             files.create(container, file=(name, b"x"))
     with pytest.raises(openai.BadRequestError, match="must be a form with a file"):

@@ -68,6 +68,8 @@ def checked_name(name: str) -> str:
         problem = "it begins or ends with a dot or a space"
     elif name.split(".")[0].rstrip().lower() in _RESERVED:
         problem = "Windows has reserved it"
+    elif name == "__pycache__":
+        problem = "Python keeps its caches there, which nobody is shown"
     if problem:
         raise InputError(f"{name!r:.80} cannot be the name of an uploaded file: {problem}")
     return name
