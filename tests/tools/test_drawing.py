@@ -18,7 +18,7 @@ from chatglm.chat.messages import ToolCall
 from chatglm.errors import ToolError
 from chatglm.tools import drawing
 from chatglm.tools.drawing import Draw
-from chatglm.tools.results import is_picture
+from chatglm.tools.pictures import png_problem
 from chatglm.tools.tool import Consent, Outcome
 from chatglm.tools.toolbox import Toolbox
 
@@ -92,7 +92,7 @@ def test_what_a_model_is_shown(draw: Draw, folder: Path) -> None:
 def test_pictures(draw: Draw) -> None:
     one = call(draw, prompt="a cat", seed=5)
     assert one.text == "[Image] (128x128, seed 5)"
-    assert is_picture(one.pictures[0])
+    assert not png_problem(one.pictures[0])
     assert call(draw, prompt="a cat", seed="5").pictures == one.pictures
     assert call(draw, prompt="a cat", seed=6).pictures != one.pictures
     wide = call(draw, prompt="a dog", negative_prompt="a cat", size="130 x 64", steps=1)
@@ -126,7 +126,7 @@ def test_a_toolbox_draws(draw: Draw, folder: Path) -> None:
     with Toolbox([draw]) as box:
         (outcome,) = box.call_now([ToolCall("draw", {"prompt": "a cat", "seed": 1})])
     assert outcome.text == "[Image] (128x128, seed 1)"
-    assert is_picture(outcome.pictures[0])
+    assert not png_problem(outcome.pictures[0])
 
 
 def slowly(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:

@@ -35,7 +35,8 @@ from chatglm.chat.messages import ToolSpec
 from chatglm.errors import DependencyError, InputError, ToolError
 from chatglm.tools import Function, Outcome
 from chatglm.tools.docstrings import read_docstring
-from chatglm.tools.results import as_text, cut, failure, is_picture, outcome_of, shown
+from chatglm.tools.pictures import png_problem
+from chatglm.tools.results import as_text, cut, failure, outcome_of, shown
 
 
 class Colour(enum.Enum):
@@ -553,11 +554,11 @@ def test_pictures() -> None:
         outcome = outcome_of(value)
         assert outcome.text == "[Image]"
         (picture,) = outcome.pictures
-        assert is_picture(picture)
+        assert not png_problem(picture)
         assert Image.open(io.BytesIO(picture)).format == "PNG"
     large = outcome_of(Image.new("L", (5000, 1)))
     assert large.failed
-    assert "larger than 4 MiB or 4096 pixels" in large.text
+    assert "5000 × 1 pixels; the limit is 4096 each way" in large.text
     given = Outcome("two", pictures=(file.getvalue(), b"\x89PNG\r\n\x1a\n but not", b"<svg/>"))
     assert cut(outcome_of(given), 1024, 1024).pictures == (file.getvalue(),)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -335,6 +335,24 @@ def test_consent() -> None:
         assert "nobody to ask" in now(other, "act_once", n=9).text
         assert "missing: n" in now(other, "act_once", permit).text
         assert len(heard) == 5
+
+
+def test_nobody_is_asked_of_a_call_that_another_kind_of_tool_cannot_carry_out() -> None:
+    class Order:
+        spec, consent = Function.of(add).spec, Consent.ALWAYS
+
+        def problem(self, arguments: Mapping[str, Any]) -> str:
+            return "" if arguments.get("a") == 1 else "a must be 1"
+
+        async def run(self, arguments: Mapping[str, Any]) -> Outcome:
+            return Outcome("done")
+
+    permit, heard = asking(True)
+    with box_of(Order()) as box:
+        assert now(box, "add", permit, a=2).text == "Arguments of add are wrong (a must be 1)."
+        assert heard == []
+        assert now(box, "add", permit, a=1).text == "done"
+        assert len(heard) == 1
 
 
 def test_a_permission_that_cannot_be_asked_for_is_none() -> None:

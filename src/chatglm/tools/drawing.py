@@ -25,7 +25,7 @@ from chatglm.chat.messages import ToolSpec
 from chatglm.errors import DependencyError, ToolError
 from chatglm.tools.documents import read_document
 from chatglm.tools.parameters import checked
-from chatglm.tools.results import is_picture
+from chatglm.tools.pictures import png_problem
 from chatglm.tools.threads import Threads
 from chatglm.tools.tool import Consent, Outcome
 
@@ -266,7 +266,8 @@ class _Painter:
         file = io.BytesIO()
         made.save(file, "PNG")
         data = file.getvalue()
-        return data if is_picture(data) else "The picture could not be drawn (it is no PNG of at most 4 MiB)."
+        problem = png_problem(data)
+        return f"The picture could not be drawn ({problem})." if problem else data
 
 
 def _check(folder: Path) -> int:

@@ -38,7 +38,7 @@ from chatglm.chat.messages import ToolSpec
 from chatglm.errors import DependencyError, ToolError
 from chatglm.tools.documents import from_environment, read_document
 from chatglm.tools.parameters import checked, plain, plain_text, tool_name
-from chatglm.tools.results import is_picture
+from chatglm.tools.pictures import png_problem
 from chatglm.tools.threads import LoopThread
 from chatglm.tools.tool import Consent, Outcome
 
@@ -199,6 +199,9 @@ class MCPTool:
     @property
     def consent(self) -> Consent:
         return self._consent
+
+    def problem(self, arguments: Mapping[str, Any]) -> str:
+        return checked(arguments, self._spec.flat()["parameters"])[1]
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
         values, problem = checked(arguments, self._spec.flat()["parameters"])
@@ -784,7 +787,7 @@ def _outcome(result: mcp_types.CallToolResult) -> Outcome:
                 texts.append(block.text)
             case "image":
                 picture = _decoded(block.data)
-                if picture is not None and is_picture(picture):
+                if picture is not None and not png_problem(picture):
                     pictures.append(picture)
                     texts.append("[Image]")
                 else:

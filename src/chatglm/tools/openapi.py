@@ -486,22 +486,29 @@ class Operation:
     def consent(self) -> Consent:
         return Consent.NEVER if self._shape.method in ("GET", "HEAD") else Consent.ONCE
 
-    async def run(self, arguments: Mapping[str, Any]) -> Outcome:
-        values, problem = checked(arguments, self._spec.flat()["parameters"])
-        if problem:
-            return Outcome(f"Arguments of {self._spec.name} are wrong ({problem}).", failed=True)
+    def problem(self, arguments: Mapping[str, Any]) -> str:
         try:
-            target, headers, content = self._request(values)
+            self._request(arguments)
+        except ToolError as error:
+            return str(error)
+        return ""
+
+    async def run(self, arguments: Mapping[str, Any]) -> Outcome:
+        try:
+            target, headers, content = self._request(arguments)
         except ToolError as error:
             return Outcome(f"Arguments of {self._spec.name} are wrong ({error}).", failed=True)
         return await self._service.ask(self._shape.method, target, headers, content)
 
-    def _request(self, values: Mapping[str, Any]) -> tuple[str, dict[str, str], bytes | None]:
+    def _request(self, arguments: Mapping[str, Any]) -> tuple[str, dict[str, str], bytes | None]:
         """What follows the base, headers, and the body.
 
         Raises:
-            ToolError: a value cannot be written where it belongs.
+            ToolError: the arguments do not fit, or a value cannot be written where it belongs.
         """
+        values, problem = checked(arguments, self._spec.flat()["parameters"])
+        if problem:
+            raise ToolError(problem)
         parts: dict[str, list[tuple[str, Any, _Place]]] = {}
         for argument, place in self._shape.places.items():
             if values.get(argument) is not None:

@@ -9,21 +9,18 @@ import enum
 import io
 import json
 import os
-import struct
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from chatglm.tools.pictures import png_problem
 from chatglm.tools.tool import Outcome
 
-__all__ = ["as_text", "cut", "failed", "failure", "is_picture", "outcome_of", "shown"]
+__all__ = ["as_text", "cut", "failed", "failure", "outcome_of", "shown"]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_PICTURES = 20
-_LARGEST_PICTURE = 4 << 20
-_LONGEST_SIDE = 4096
 _TRUNCATED = " [TRUNCATED]"  # as in ChatGLM3's composite demo
 _MOST_TEXT = 1 << 20
 """Characters that are made of a result before it is cut to what people get."""
@@ -68,21 +65,13 @@ def cut(outcome: Outcome, characters: int, whole: int) -> Outcome:
         text, long = text[:characters] + _TRUNCATED, long or text
     if len(long.encode()) > whole:
         long = long.encode()[:whole].decode("utf-8", "ignore") + _TRUNCATED
-    pictures = tuple(picture for picture in outcome.pictures[:_MOST_PICTURES] if is_picture(picture))
+    pictures = tuple(picture for picture in outcome.pictures[:_MOST_PICTURES] if not png_problem(picture))
     return replace(outcome, text=text, whole="" if long == text else long, pictures=pictures)
-
-
-def is_picture(data: Any) -> bool:
-    """Whether it is a PNG file of at most 4 MiB and 4,096 pixels a side, as its header says (PNG, section 11.2.2)."""
-    if not isinstance(data, bytes) or not data.startswith(_PNG) or len(data) > _LARGEST_PICTURE or len(data) < 33:
-        return False
-    length, kind, width, height = struct.unpack(">I4sII", data[8:24])
-    return length == 13 and kind == b"IHDR" and 0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE
 
 
 def _picture(value: Any) -> bytes | None:
     if isinstance(value, bytes):
-        return value if is_picture(value) else None
+        return None if png_problem(value) else value
     # Whoever returns such an object has imported the package; we do not.
     if (pillow := sys.modules.get("PIL.Image")) is not None and isinstance(value, pillow.Image):
         file = io.BytesIO()
@@ -97,8 +86,8 @@ def _picture(value: Any) -> bytes | None:
 
 
 def _checked(data: bytes) -> bytes:
-    if not is_picture(data):
-        raise ValueError("the picture is larger than 4 MiB or 4096 pixels a side")
+    if problem := png_problem(data):
+        raise ValueError(f"the picture cannot be shown: {problem}")
     return data
 
 

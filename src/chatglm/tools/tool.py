@@ -44,7 +44,9 @@ class Outcome:
 class Tool(Protocol):
     """Something that a model may call. `Toolbox` is the one place that runs it.
 
-    One that needs more or less time than others has an attribute `seconds`: its calls are given up after that.
+    One that needs more or less time than others has an attribute `seconds`: its calls are given up after that. One
+    that can check arguments has `problem(arguments)`: what is wrong with them, "" if nothing. It is asked before a
+    person is.
     """
 
     @property

@@ -230,11 +230,13 @@ class Toolbox:
         if problem := too_large(asked.arguments):
             return failed(f"Arguments of {name} are {problem}.")
         arguments = copy.deepcopy(dict(asked.arguments))  # what is permitted is what runs, whoever has the call
-        if isinstance(tool, Function):
-            try:
+        try:  # before a person is asked
+            if isinstance(tool, Function):
                 arguments = tool.bind(arguments)
-            except InputError as error:
-                return failed(f"Arguments of {name} are wrong ({error}).")
+            elif problem := getattr(tool, "problem", _no_problem)(arguments):
+                return failed(f"Arguments of {name} are wrong ({problem}).")
+        except InputError as error:
+            return failed(f"Arguments of {name} are wrong ({error}).")
         if tool.consent is Consent.ALWAYS or (tool.consent is Consent.ONCE and name not in self._granted):
             if permit is None:
                 return failed(f"{name} may only be used when a person permits it, and there is nobody to ask.")
@@ -308,6 +310,10 @@ class Toolbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _no_problem(arguments: Any) -> str:
+    return ""
 
 
 def _is_tool(given: Any) -> bool:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatglm.tools.interpreter.limits import Limits
-from chatglm.tools.interpreter.output import Output, clean, picture_problem
+from chatglm.tools.interpreter.output import Output, clean
+from chatglm.tools.pictures import png_problem
 
 
 def png(width: int = 2, height: int = 2) -> bytes:
@@ -99,10 +100,10 @@ def test_pictures_are_png_files_of_bounded_size_and_number() -> None:
         "[picture left out: no PNG file]",
         "[picture left out: 101 × 3 pixels; the limit is 100 each way]",
         "[picture left out: no PNG file]",
-        "[picture left out: 1001 bytes; the limit is 1000]",
+        "[picture left out: 1,001 bytes; the limit is 1,000]",
         "[picture left out: only the first 2 of a cell are shown]",
     ]
-    assert picture_problem(png(0, 5), 100)
+    assert png_problem(png(0, 5), 100)
 
 
 def test_a_reader_that_fails_is_asked_no_more() -> None:

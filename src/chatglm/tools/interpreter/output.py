@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import re
-import struct
 from collections.abc import Callable
 
 from chatglm.tools.interpreter.limits import Limits
+from chatglm.tools.pictures import png_problem
 
-__all__ = ["RESULT", "Output", "clean", "picture_problem"]
+__all__ = ["RESULT", "Output", "clean"]
 
 RESULT = 8 << 10
 """Characters of one result or traceback, and a little room for what the shell says of those that it left out."""
@@ -18,7 +18,6 @@ _ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x
 _UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,4096}\x1b?|[ -/]*)|\x9b[0-?]*[ -/]*)\Z")
 _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Output:
@@ -74,9 +73,9 @@ class Output:
         if len(self.pictures) == self._limits.pictures:
             problem = f"only the first {self._limits.pictures} of a cell are shown"
         elif size > self._limits.picture:
-            problem = f"{size} bytes; the limit is {self._limits.picture}"
+            problem = f"{size:,} bytes; the limit is {self._limits.picture:,}"
         else:
-            problem = picture_problem(data, self._limits.side)
+            problem = png_problem(data, self._limits.side, self._limits.picture)
         if not problem:
             self.pictures.append(data)
         elif not self._full:
@@ -129,19 +128,3 @@ def clean(text: str) -> str:
     """Text without escape sequences of terminals, control characters and halves of characters."""
     text = _ESCAPES.sub("", text).translate(_CONTROL)
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def picture_problem(data: bytes, side: int) -> str:
-    """Why a file is no picture that can be shown; "" if it is one.
-
-    Read are the signature and the first chunk, IHDR, with the size in pixels (PNG, ISO/IEC 15948, 5.2 and 11.2.2).
-
-    Args:
-        side: pixels that it may have each way.
-    """
-    if len(data) < 33 or not data.startswith(_PNG) or data[12:16] != b"IHDR":
-        return "no PNG file"
-    width, height = struct.unpack_from(">II", data, 16)
-    if not (0 < width <= side and 0 < height <= side):
-        return f"{width} × {height} pixels; the limit is {side} each way"
-    return ""
