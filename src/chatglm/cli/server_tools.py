@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_tool_arguments", "open_tools"]
 
+_KEPT = 16
+"""Folders of the interpreter that one user keeps; each may have 512 MiB (`Limits.folder`)."""
+
 
 def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a server the options that `open_tools` reads."""
@@ -87,4 +90,4 @@ def _kernels(wanted: str, addresses: Sequence[socket.socket]) -> Kernels:
             f"--interpreter {wanted}: this machine's sandbox has no namespaces ({missing})"
             + ("" if wanted == "full" else ", and others reach the server; add --interpreter confined if it is enough")
         )
-    return Kernels()
+    return Kernels(kept=_KEPT)

@@ -245,6 +245,32 @@ def test_a_broken_upload_leaves_nothing_and_holds_up_nobody(shared: Kernels) -> 
     asyncio.run(main())
 
 
+def test_a_user_keeps_so_many_folders() -> None:
+    async def main() -> None:
+        async with Kernels(spare=0, most=2, each=1, kept=2) as kernels:
+            await kernels.put("other", "data.csv", pieces(b"1,2"), user="b")
+            for name in ("one", "two", "three"):
+                await kernels.put(name, "data.csv", pieces(b"1,2"), user="a")
+            gone = await kernels._there(folder_of(kernels, "one"))
+            await until(lambda: not gone.exists())
+            assert await kernels.state("one", user="a") is None
+            for name in ("two", "three"):
+                assert await kernels.files(name, user="a") == {"data.csv": 3}
+            assert await kernels.files("other", user="b") == {"data.csv": 3}
+            await kernels.run("two", "1", user="a")  # used last, so it is not the next to go
+            await kernels.put("four", "data.csv", pieces(b"1,2"), user="a")
+            gone = await kernels._there(folder_of(kernels, "three"))
+            await until(lambda: not gone.exists())
+            assert await kernels.files("two", user="a") == {"data.csv": 3}
+
+    async def folder_of(kernels: Kernels, name: str) -> Path:
+        return kernels._path("a", name)
+
+    asyncio.run(main())
+    with pytest.raises(InputError, match="kept: 3 folders are too few for 4 kernels"):
+        Kernels(kept=3)
+
+
 def test_idle_kernels_are_ended_and_say_so() -> None:
     async def main() -> None:
         async with Kernels(idle=0.3, spare=0) as kernels:

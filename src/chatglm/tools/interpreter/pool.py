@@ -48,7 +48,7 @@ class _Conversation:
     noted: bool  # its next cell is told that variables are gone
     kernel: Kernel | None = None
     placed: bool = False  # has one of the places, with a kernel or while one starts
-    used: float = 0.0
+    used: float = field(default_factory=time.monotonic)
     uploads: int = 0  # that go on
     uploaded: dict[str, Mark] = field(default_factory=dict)  # files, as they were then
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one cell after the other
@@ -77,6 +77,7 @@ class Kernels:
         spare: kernels that wait with the usual packages imported, so that a conversation's first cell need not.
         tier: of the sandbox; None: the best that this machine has.
         patience: seconds that a cell waits for a kernel when all are busy.
+        kept: folders that one user may have; one more removes that which was not used for longest. None: no limit.
     """
 
     def __init__(
@@ -90,11 +91,14 @@ class Kernels:
         spare: int = 1,
         tier: Tier | None = None,
         patience: float = PATIENCE,
+        kept: int | None = None,
     ) -> None:
+        if kept is not None and kept < each:
+            raise InputError(f"kept: {kept} folders are too few for {each} kernels of one user")
         self.limits = limits
         self.tier = tier
         self._most, self._each, self._idle, self._patience = most, each, idle, patience
-        self._spare = min(spare, most - 1)
+        self._spare, self._kept = min(spare, most - 1), kept
         self._given = home
         self._home: Path | None = None
         self._thread = LoopThread("chatglm kernels")
@@ -440,7 +444,18 @@ class Kernels:
             # Where there is a folder already, an earlier process had a kernel for it.
             of = self._conversations.setdefault((user, name), _Conversation(user, path, path.is_dir()))
             self._forget()
+            self._limit(user)
         return of
+
+    def _limit(self, user: str) -> None:
+        """Remove a user's oldest folders, if there are too many."""
+        if self._kept is None:
+            return
+        own = [(name, of) for (owner, name), of in self._conversations.items() if owner == user]
+        unused = [(name, of) for name, of in own if not of.placed and of.idle and not of.uploads]
+        unused.sort(key=lambda one: one[1].used)
+        for name, _ in unused[: max(0, len(own) - self._kept)]:
+            self._soon(self._end(user, name, False))
 
     def _path(self, user: str, name: str) -> Path:
         assert self._home is not None
@@ -450,7 +465,10 @@ class Kernels:
         if len(self._conversations) > _REMEMBERED:
             for key, of in list(self._conversations.items())[: _REMEMBERED // 8]:
                 if not of.placed and of.idle and not of.uploads and of.path.is_dir():
-                    del self._conversations[key]
+                    if self._kept is None:
+                        del self._conversations[key]
+                    else:  # a folder that nobody knows would stay for good
+                        self._soon(self._end(*key, False))
 
     async def _begin_upload(self, user: str, name: str) -> tuple[_Conversation, Folder]:
         of = await self._conversation(user, name)
