@@ -44,6 +44,7 @@ class Host:
         self.temporary.chmod(0o1777)
         package, copied = Path(chatglm.__file__).parent, folder / "chatglm"
         shutil.copytree(package / "tools" / "interpreter", copied / "tools" / "interpreter")
+        shutil.copy(package / "tools" / "pictures.py", copied / "tools")
         shutil.copy(package / "errors.py", copied)
         for room in (copied, copied / "tools", copied / "tools" / "interpreter"):
             (room / "__init__.py").write_text("")  # what it offers imports much that no sandbox needs

@@ -133,7 +133,8 @@ def test_odd_ends_of_cells_leave_a_kernel_that_goes_on(roomy: Held, code: str, e
     assert bool(error) == bool(cell.error)
     assert not set(cell.text) & set("\x00\x1b\ud800")
     after = roomy.run("print(alive)")
-    assert (after.text.replace("child\n", ""), after.error) == ("42\n", "")
+    # What a child writes comes when it comes, in pieces.
+    assert (after.text.replace("child", "").strip(), after.error) == ("42", "")
 
 
 def test_tables_are_text_and_wide_enough(roomy: Held) -> None:
