@@ -56,7 +56,15 @@ def memory_segments() -> set[str]:
 
 
 def alive(processes: list[int]) -> list[int]:
-    return [process for process in processes if os.path.exists(f"/proc/{process}")]
+    return [process for process in processes if _runs(process)]
+
+
+def _runs(process: int) -> bool:
+    """Whether it is there and no zombie: when the parent of those is gone, init takes its time."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def of_user(uid: int) -> list[int]:
