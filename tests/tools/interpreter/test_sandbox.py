@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -248,3 +249,12 @@ def gone(processes: list[int]) -> bool:
     while any(map(is_alive, processes)) and time.monotonic() < give_up:
         time.sleep(0.01)
     return not any(map(is_alive, processes))
+
+
+def test_a_python_that_was_called_by_a_path_with_dots(tmp_path: Path) -> None:
+    """`../.venv/bin/python` gets the sandbox that `python` gets."""
+    python = Path(sys.executable)
+    called = f"{python.parent}/../{python.parent.name}/{python.name}"
+    code = "from chatglm.tools.interpreter.sandbox import protection; print(protection().tier)"
+    done = subprocess.run([called, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == protection().tier

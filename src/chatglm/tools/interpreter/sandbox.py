@@ -48,7 +48,16 @@ from chatglm.tools.interpreter import landlock, seccomp, users
 from chatglm.tools.interpreter.folder import remove
 from chatglm.tools.interpreter.keeper import below
 from chatglm.tools.interpreter.limits import Limits
-from chatglm.tools.interpreter.view import INSIDE, SETTINGS, SYSTEM, bubblewrap, closed_to_others, packages, python
+from chatglm.tools.interpreter.view import (
+    INSIDE,
+    SETTINGS,
+    SYSTEM,
+    bubblewrap,
+    closed_to_others,
+    packages,
+    program,
+    python,
+)
 
 __all__ = ["SCRATCH", "Confined", "Layer", "Protection", "Tier", "protection", "start"]
 
@@ -401,12 +410,12 @@ def _run(plan: _Plan, held: int, passed: list[int], printed: int) -> subprocess.
         passed: files that it gets.
         printed: where it prints.
     """
-    command = [sys.executable, "-I", "-B", str(_HERE / "inside.py")]
+    command = [program(), "-I", "-B", str(_HERE / "inside.py")]
     environment = _environment(plan)
     if plan.namespaces:
         command = [*bubblewrap(plan.folder, environment, plan.becomes, held, bool(plan.closed)), "--", *command]
     elif plan.tier != "none":
-        command = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py"), *command]
+        command = [program(), "-I", "-S", "-B", str(_HERE / "keeper.py"), *command]
     user = plan.user if plan.early else None
     try:
         return _in_starter(
@@ -480,7 +489,7 @@ def _environment(plan: _Plan) -> dict[str, str]:
     """All of it: nothing of ours is handed on but the time zone."""
     zone = os.environ.get("TZ", "")
     return {
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PATH": f"{Path(program()).parent}:/usr/bin:/bin",
         "HOME": plan.inside,
         "USER": "user",
         "LANG": "C.UTF-8",

@@ -99,10 +99,17 @@ def packages() -> tuple[str, ...]:
 
 
 @functools.cache
+def program() -> str:
+    """This Python's program. Python keeps a path like `../.venv/bin/python`, and bubblewrap can bind none such."""
+    plain = os.path.normpath(sys.executable)
+    return plain if os.path.exists(plain) and os.path.samefile(plain, sys.executable) else sys.executable
+
+
+@functools.cache
 def _links() -> dict[str, str]:
     """Links that lead to this Python's program from folders that are not bound."""
     found: dict[str, str] = {}
-    path = sys.executable
+    path = program()
     while os.path.islink(path) and len(found) < 8:
         target = os.readlink(path)
         if not any(path.startswith(f"{folder}/") for folder in (*SYSTEM, *python())):
