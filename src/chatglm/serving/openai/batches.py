@@ -20,12 +20,12 @@ from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
 from chatglm.serving.stored.batches import Batch
 from chatglm.serving.stored.files import PURPOSES, StoredFile
+from chatglm.serving.stored.uploads import FORM_BYTES
 
 __all__ = ["BatchBody", "BatchResponse", "add_batches", "add_begun_batches", "add_files", "refused_by", "shown"]
 
 Refused = Callable[..., Refusals]
 
-_FORM_BYTES = 64 << 10  # of a form, besides the file
 _FILE = "the file's content; with purpose `batch`: JSON lines, each a request"
 _FORM = {
     "requestBody": {
@@ -274,7 +274,7 @@ def add_files(routes: APIRouter, service: Service, refused: Refused) -> None:
         """Store a file."""
         limits = service.files.limits
         bounds = dataclasses.replace(
-            service.limits, body=limits.bytes + _FORM_BYTES, seconds=limits.seconds, rate=limits.rate
+            service.limits, body=limits.bytes + FORM_BYTES, seconds=limits.seconds, rate=limits.rate
         )
         return _file(await service.files.create(caller_of(request), request, bodies.parts(request, bounds)))
 

@@ -16,7 +16,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from chatglm.errors import OutputError
 from chatglm.serving.bodies import BodyError
 
-__all__ = ["Upload", "receive"]
+__all__ = ["FORM_BYTES", "Upload", "receive"]
+
+FORM_BYTES = 64 << 10
+"""Of a form, besides its file."""
 
 _FIELDS = 16
 _FIELD_BYTES = 4096

@@ -26,16 +26,16 @@ from chatglm.serving import bodies
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import refusals
 from chatglm.serving.failures import NotFoundError
+from chatglm.serving.openai.listing import page_of
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
-from chatglm.serving.stored.uploads import receive
+from chatglm.serving.stored.uploads import FORM_BYTES, receive
 
 __all__ = ["add_containers", "citation"]
 
 _FOLDER = "/mnt/data/"
 """What the code calls its folder."""
 _PIECE = 256 << 10
-_FORM_BYTES = 64 << 10  # of a form, besides the file
 _FORM = {
     "requestBody": {
         "required": True,
@@ -225,7 +225,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
             raise _unknown(container_id)
         slow = service.files.limits
         bounds = dataclasses.replace(
-            service.limits, body=kernels.limits.file + _FORM_BYTES, seconds=slow.seconds, rate=slow.rate
+            service.limits, body=kernels.limits.file + FORM_BYTES, seconds=slow.seconds, rate=slow.rate
         )
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             path = Path(folder) / "upload"
@@ -247,15 +247,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
     ) -> dict[str, Any]:
         """The files that code has made there or clients have stored, those that were changed last first."""
         found = [shown for _, shown in (await names_of(caller_of(request), container_id)).values()]
-        found = found if order == "asc" else found[::-1]
-        if after is not None:
-            place = next((number for number, shown in enumerate(found) if shown["id"] == after), None)
-            if place is None:
-                raise InputError(f"after: {after!r:.100} is no file of this container")
-            found = found[place + 1 :]
-        data = found[:limit]
-        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-        return {"object": "list", "data": data, **ends, "has_more": len(data) < len(found)}
+        return page_of(found, limit, order, after, "file of this container")
 
     @routes.get("/containers/{container_id}/files/{file_id}", response_model=_File, responses=_REFUSALS)
     async def file(container_id: str, file_id: str, request: Request) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from chatglm.errors import ContextError, InputError, OutputError
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import EventStream, all_of, first_of, note_unenforced
 from chatglm.serving.hints import note_ignored
+from chatglm.serving.openai.listing import page_of
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.openai.responses_api.containers import add_containers
 from chatglm.serving.openai.responses_api.documents import (
@@ -171,17 +172,7 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
     ) -> Response:
         """The items of the request that a stored response answers."""
         items = (await kept.get(caller_of(request), name)).input
-        items = items if order == "asc" else items[::-1]
-        if after is not None:
-            place = next((number for number, item in enumerate(items) if item["id"] == after), None)
-            if place is None:
-                raise InputError(f"after: {after!r:.100} is no item of this response")
-            items = items[place + 1 :]
-        shown = items[:limit]
-        ends = (
-            {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
-        )
-        return JSONResponse({"object": "list", "data": shown, **ends, "has_more": len(shown) < len(items)})
+        return JSONResponse(page_of(items, limit, order, after, "item of this response"))
 
 
 def _copied(item: dict[str, Any]) -> dict[str, Any]:
