@@ -48,6 +48,10 @@ class Host:
         shutil.copy(package / "errors.py", copied)
         for room in (copied, copied / "tools", copied / "tools" / "interpreter"):
             (room / "__init__.py").write_text("")  # what it offers imports much that no sandbox needs
+        # An editable install finds `chatglm` before any folder is looked at.
+        (folder / "sitecustomize.py").write_text(
+            "import sys\nsys.meta_path[:] = [each for each in sys.meta_path if 'editable' not in type(each).__module__]"
+        )
         here = Path(__file__).parent
         if bare:
             shutil.copy(here / "bare_shell.py", copied / "tools" / "interpreter" / "shell.py")
