@@ -1,7 +1,8 @@
 #!/bin/sh
-# What the tests need of a Linux system beside Python: bubblewrap, which the code interpreter's sandbox is made with, and
-# a font with Chinese characters, which its plots are drawn with. What is missing is installed where that may be done (as
-# root), else the command is shown. It never fails: a test that lacks something skips, and fails in CI.
+# What the tests need of a Linux system beside Python: bubblewrap, which the code interpreter's sandbox is made with, a
+# font with Chinese characters, which its plots and the page are drawn with, Chromium, which shows the page, and tmux,
+# which runs the terminal. What is missing is installed where that may be done (as root), else the command is shown. It
+# never fails: a test that lacks something skips, and fails in CI.
 set -u
 
 has_chinese_font() {
@@ -11,6 +12,9 @@ has_chinese_font() {
 [ "$(uname)" = Linux ] || exit 0
 needed=
 command -v bwrap >/dev/null || needed=bubblewrap
+command -v tmux >/dev/null || needed="$needed tmux"
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
+    needed="$needed chromium"
 if has_chinese_font; then font=; else font=1; fi
 [ -n "$needed$font" ] || exit 0
 
@@ -23,16 +27,16 @@ elif command -v pacman >/dev/null; then
 elif command -v apk >/dev/null; then
     install="apk add" needed="$needed ${font:+font-noto-cjk}"
 else
-    echo "Some tests of the code interpreter skip without $needed${font:+${needed:+ and }a font with Chinese characters}" >&2
+    echo "Some tests skip without $needed${font:+${needed:+ and }a font with Chinese characters}" >&2
     exit 0
 fi
 command="$install $(echo $needed)"
 if [ "$(id -u)" != 0 ]; then
-    echo "Some tests of the code interpreter skip. So that they run: sudo $command" >&2
+    echo "Some tests skip. So that they run: sudo $command" >&2
     exit 0
 fi
 
-echo "For tests of the code interpreter: $command"
+echo "For tests: $command"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 {
@@ -40,6 +44,6 @@ log=$(mktemp)
     case $install in apt-get*) apt-get update ;; esac && $command
 } >"$log" 2>&1 </dev/null || {
     tail -n 5 "$log"
-    echo "This did not work, so some tests of the code interpreter skip."
+    echo "This did not work, so some tests skip."
 } >&2
 rm -f "$log"
