@@ -1,0 +1,342 @@
+"""Bytes of a text file as text, with the byte that every character came from.
+
+Which encoding a file has is not written in it. A mark at its start (BOM) says it; else it is UTF-8 if it is valid; else
+the encoding in which the text has most of the characters that every Chinese text is full of. Of a file that is damaged,
+the damaged bytes alone become U+FFFD.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chatglm.errors import InputError
+
+__all__ = ["ByteMap", "Decoded", "decode", "garbage_in"]
+
+ENCODINGS = ("utf-8", "gb18030", "big5", "utf-16-le", "utf-16-be")
+"""Those that are told apart. "windows-1252" is what is left when none fits."""
+
+_DECLARED = {
+    **{
+        name: name
+        for name in ("ascii", "utf-8", "big5", "cp1252", "iso8859-1", "shift_jis", "euc_jp", "euc_kr", "koi8-r")
+    },
+    **dict.fromkeys(("gb2312", "gbk", "gb18030"), "gb18030"),
+    **dict.fromkeys(("big5hkscs", "cp950"), "big5hkscs"),
+}
+"""What a file may say of itself, by Python's names, and what it is read as."""
+_SAMPLE = 1 << 16
+"""Bytes from which the encoding is guessed."""
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, which it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_FREQUENT = frozenset(
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多"
+    "经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性"
+    "知全三又关点正业外将两高间由问很最重并物手应战向头文体政美相见被利什二等产新己制身果加西斯月话合回特代内信表化老给世位次度门任"
+    "常先海通教儿原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结反受目太量再感建务做接必场"
+    "件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界达光放强即像难且权思王象完设式色路记南品住告类"
+    "這個們來為國說時會對過後裡種經麼學現當動還進樣開從實軍長機無與關點業將兩間問應戰頭體見產結書話門東聲論處義員條氣題電數報"
+    "務場計統區隊決馬聽達強難權設記類總變見給"
+)
+"""Characters of which about a third of any modern Chinese text consists, and half of an old one, in both scripts."""
+_PUNCTUATION = frozenset("，。、；：？！“”‘’（）《》〈〉「」『』【】—…·　")
+
+
+class ByteMap:
+    """Where in a file the characters of its text stand.
+
+    Args:
+        widths: of each character in the file, in bytes.
+        begin: of the first character, in bytes: behind a BOM.
+    """
+
+    _BLOCK = 1024
+
+    def __init__(self, widths: bytes, begin: int = 0) -> None:
+        self._widths = widths
+        self._begins = [begin]
+        for at in range(0, len(widths), self._BLOCK):
+            self._begins.append(self._begins[-1] + sum(widths[at : at + self._BLOCK]))
+
+    def __len__(self) -> int:
+        """How many characters there are."""
+        return len(self._widths)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ByteMap):
+            return NotImplemented
+        return self._widths == other._widths and self._begins[0] == other._begins[0]
+
+    def __hash__(self) -> int:
+        return hash((self._widths, self._begins[0]))
+
+    def at(self, character: int) -> int:
+        """The byte of the file in which a character begins; of the character behind the last: the end of the text.
+
+        Raises:
+            IndexError: there is no such character.
+        """
+        if not 0 <= character <= len(self._widths):
+            raise IndexError(f"character {character} of {len(self._widths)}")
+        block = character // self._BLOCK
+        return self._begins[block] + sum(self._widths[block * self._BLOCK : character])
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """The bytes of the characters from `start` to before `end`."""
+        return self.at(start), self.at(end)
+
+    def to_bytes(self) -> bytes:
+        """For a database: about a thousandth of the text's size for texts of one script."""
+        return self._begins[0].to_bytes(8, "little") + zlib.compress(self._widths, 1)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ByteMap:
+        """What `to_bytes` made.
+
+        Raises:
+            InputError: it did not make this.
+        """
+        try:
+            return cls(zlib.decompress(data[8:]), int.from_bytes(data[:8], "little"))
+        except zlib.error as error:
+            raise InputError(f"no map of bytes: {error}") from None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A text file's text.
+
+    Attributes:
+        text: without BOM; line ends are `\\n`.
+        encoding: by Python's name for it.
+        bytes_of: where its characters stand in the file.
+        damaged: how many runs of bytes are no text in this encoding; each is one U+FFFD.
+    """
+
+    text: str
+    encoding: str
+    bytes_of: ByteMap
+    damaged: int = 0
+
+
+def decode(data: bytes, encoding: str | None = None) -> Decoded:
+    """The text of a text file.
+
+    Args:
+        encoding: what the file says of itself (HTML and e-mail do); taken if its bytes are text in it.
+
+    Raises:
+        InputError: the bytes are no text: most of them are control characters.
+    """
+    begin, found = _encoding_of(data, encoding)
+    text, widths, damaged = _decoded(data[begin:], found)
+    text, widths = _plain_line_ends(text, widths, len("\n".encode(found)))
+    return Decoded(text, found, ByteMap(widths, begin), damaged)
+
+
+def _encoding_of(data: bytes, declared: str | None) -> tuple[int, str]:
+    for bom, name in _BOMS:
+        if data.startswith(bom) and not (name == "utf-32-le" and len(data) % 4):
+            return len(bom), name
+    said = _known(declared) if declared else None
+    if said and _is_valid(data, said):
+        return 0, said
+    if b"\0" not in data[:_SAMPLE] and _is_valid(data, "utf-8"):
+        return 0, "utf-8"
+    return 0, _most_plausible(data)
+
+
+def _known(name: str) -> str | None:
+    try:
+        found = codecs.lookup(name.strip().strip("\"'"))
+    except (LookupError, ValueError):
+        return None
+    if not found._is_text_encoding or found.name in (
+        "idna",
+        "punycode",
+        "unicode_escape",
+        "raw_unicode_escape",
+        "utf-7",
+    ):
+        return None
+    return "gb18030" if found.name in ("gb2312", "gbk", "hz") else {"utf-8-sig": "utf-8"}.get(found.name, found.name)
+
+
+def _is_valid(data: bytes, name: str) -> bool:
+    try:
+        data.decode(name)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _most_plausible(data: bytes) -> str:
+    sample = data[:_SAMPLE]
+    zeros = sample.count(0)
+    best, score = "windows-1252", 0.0
+    for name in ENCODINGS:
+        if zeros and not name.startswith("utf-16") and zeros > len(sample) / 1000:
+            continue
+        if (found := _plausibility(sample, name)) > score:
+            best, score = name, found
+    if best == "windows-1252" and _share_of_controls(sample) > 0.05:
+        raise InputError("it is no text: its bytes are not characters of UTF-8, GB18030, Big5 or UTF-16")
+    return best
+
+
+def _plausibility(sample: bytes, name: str) -> float:
+    """At most 1; 0 or less: it is not in this encoding."""
+    text = sample.decode(name, "replace")
+    if not text:
+        return 0.0
+    wrong = text.count("\ufffd") - (1 if len(sample) == _SAMPLE and text.endswith("\ufffd") else 0)
+    good = odd = 0
+    for character in text:
+        if character in _FREQUENT or character in _PUNCTUATION:
+            good += 1
+        elif character < "\x80":
+            good += character >= " " or character in "\t\n\r\f"
+            odd += character < " " and character not in "\t\n\r\f"
+        elif not "\u4e00" <= character <= "\u9fff":
+            odd += 1
+    letters = max(len(text), 1)
+    return (good + 0.01 * (letters - odd) - 5 * wrong - odd) / letters
+
+
+def _share_of_controls(sample: bytes) -> float:
+    return sum(byte < 32 and byte not in b"\t\n\r\f" for byte in sample) / max(len(sample), 1)
+
+
+# Characters with their widths
+
+
+def _decoded(data: bytes, name: str) -> tuple[str, bytes, int]:
+    texts: list[str] = []
+    widths: list[bytes] = []
+    damaged = 0
+    for text, raw in _runs(data, name):
+        if text is None:
+            damaged += 1
+            texts.append("\ufffd")
+            widths.append(bytes([len(raw)]))
+        else:
+            texts.append(text)
+            widths.append(_widths_of(text, raw, name))
+    return "".join(texts), b"".join(widths), damaged
+
+
+def _runs(data: bytes, name: str) -> Iterator[tuple[str | None, bytes]]:
+    """Stretches that are text, and between them (None) bytes that are none."""
+    try:
+        yield data.decode(name), data
+        return
+    except UnicodeDecodeError:
+        pass
+    at = 0
+    for start, end in _errors_in(data, name):
+        if at < start:
+            yield data[at:start].decode(name), data[at:start]
+        yield None, data[start:end]
+        at = end
+    yield data[at:].decode(name), data[at:]
+
+
+class _Noted(threading.local):
+    """The errors of the text that this thread is decoding."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[int, int]] = []
+        self.most = 0
+
+
+_noted = _Noted()
+
+
+def _note(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    _noted.spans.append((error.start, error.end))
+    if len(_noted.spans) > _noted.most:
+        raise error
+    return "\ufffd", error.end
+
+
+codecs.register_error("chatglm.note", _note)
+
+
+def _errors_in(data: bytes, name: str) -> list[tuple[int, int]]:
+    _noted.spans, _noted.most = [], 1000 + len(data) // 50
+    try:
+        data.decode(name, "chatglm.note")
+        return _noted.spans
+    except UnicodeDecodeError:
+        raise InputError(f"it is no text, or a damaged one: more than {_noted.most:,} places are not {name}") from None
+    finally:
+        _noted.spans = []
+
+
+def _widths_of(text: str, raw: bytes, name: str) -> bytes:
+    if name == "utf-8":
+        return raw.translate(_UTF8_WIDTHS, _UTF8_CONTINUATIONS)
+    if name == "windows-1252" or len(text) == len(raw):
+        return b"\1" * len(text)
+    widths = text.translate({ord(each): chr(len(each.encode(name))) for each in set(text)}).encode("latin-1")
+    return widths if sum(widths) == len(raw) else _widths_one_by_one(raw, name)
+
+
+_UTF8_WIDTHS = bytes(1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4 for lead in range(256))
+_UTF8_CONTINUATIONS = bytes(range(0x80, 0xC0))
+
+
+def _widths_one_by_one(raw: bytes, name: str) -> bytes:
+    """For encodings in which one character has several forms."""
+    decoder = codecs.getincrementaldecoder(name)()
+    widths = bytearray()
+    since = 0
+    for at in range(len(raw)):
+        got = decoder.decode(raw[at : at + 1])
+        since += 1
+        for place in range(len(got)):
+            widths.append(since if place == 0 else 0)
+            since = 0
+    if since and widths:
+        widths[-1] += since
+    return bytes(widths)
+
+
+def _plain_line_ends(text: str, widths: bytes, unit: int) -> tuple[str, bytes]:
+    """`\\r\\n` and a lone `\\r` as `\\n`."""
+    if "\r" not in text:
+        return text, widths
+    kept: list[bytes] = []
+    at = 0
+    for line in text.split("\r\n"):
+        kept.append(widths[at : at + len(line)])
+        at += len(line) + 2
+    return text.replace("\r\n", "\n").replace("\r", "\n"), bytes([2 * unit]).join(kept)
+
+
+# Garbage
+
+_WINDOW = 64
+_LEVEL_1 = frozenset(
+    bytes((high, low)).decode("gb2312")
+    for high in range(0xB0, 0xD8)
+    for low in range(0xA1, 0xFF)
+    if not (high == 0xD7 and low > 0xF9)
+)
+_SURELY = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+
+
+def garbage_in(text: str) -> list[tuple[int, int]]:
+    """Stretches (start, end) that look like text in a wrong encoding, in order."""
+    return []

@@ -1,0 +1,142 @@
+"""A document's text in pieces for searching: by headings, paragraphs, sentences, clauses, whichever comes first.
+
+The pieces are the text: end to end, nothing lost, nothing twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from chatglm.errors import InputError
+from chatglm.knowledge.reading.documents import Mark, Reading
+
+__all__ = ["VERSION", "Piece", "split"]
+
+VERSION = 1
+"""Whoever changes where texts are cut adds one, and documents are split anew."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a document.
+
+    Attributes:
+        file: "" until somebody knows it.
+        n: its number in the document, from 0.
+        start, end: in characters of the document's text.
+        title: the headings above it, the highest first, with " > " between them.
+        text: `reading.text[start:end]`.
+    """
+
+    file: str
+    n: int
+    start: int
+    end: int
+    title: str
+    text: str
+
+
+_CLOSING = "[”’」』）)\\]】》〉\"']*"
+_BREAKS: tuple[tuple[float, re.Pattern[str]], ...] = (
+    (0.0, re.compile(r"\n[ \t\u3000]*\n\s*")),
+    (0.05, re.compile(rf"(?<=[。！？!?…；．.:：”」』）)]){_CLOSING}[ \t\u3000]*\n\s*")),
+    (0.15, re.compile(rf"(?:[。！？!?．]|…+){_CLOSING}[ \t\u3000]*|\.{_CLOSING}[ \t]+|(?<=[^\n])\n(?=[ \t\u3000])")),
+    (0.35, re.compile(rf"[；;]{_CLOSING}\s*")),
+    (0.55, re.compile(rf"[，、：,:—]{_CLOSING}\s*|\n\s*")),
+    (0.9, re.compile(r"[ \t\u3000]+")),
+)
+"""How bad a cut behind each is, in parts of the size of a piece that it may be off."""
+_WORD = re.compile(r"[^\W\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+_LONGEST_WORD = 1000
+
+
+def split(reading: Reading, *, size: int = 400, tokens: Callable[[str], int] | None = None) -> Iterator[Piece]:
+    """Cut a text into pieces.
+
+    Args:
+        size: of a piece, in characters, or in tokens; a target: the pieces of a section are about equally long.
+        tokens: counts the tokens of a text; without it characters are counted.
+
+    Raises:
+        InputError: `size` is less than 20.
+    """
+    if size < 20:
+        raise InputError(f"size={size}: pieces have at least 20 characters or tokens")
+    text = reading.text
+    n = 0
+    for start, end, title in _sections(reading):
+        target = size if tokens is None else _characters_for(text[start:end], size, tokens)
+        for begin, stop in pairwise(_cuts(text, start, end, target)):
+            yield Piece("", n, begin, stop, title, text[begin:stop])
+            n += 1
+
+
+def _characters_for(section: str, size: int, tokens: Callable[[str], int]) -> int:
+    sample = section[:4000]
+    return max(20, round(size * len(sample) / max(tokens(sample), 1)))
+
+
+def _sections(reading: Reading) -> Iterator[tuple[int, int, str]]:
+    """(start, end, title) of stretches between headings, end to end."""
+    headings = [mark for mark in reading.marks if mark.kind == "heading"]
+    path: list[Mark] = []
+    at = 0
+    for mark in headings:
+        if mark.start > at and reading.text[at : mark.start].strip():
+            yield at, mark.start, _title(path)
+            at = mark.start
+        while path and path[-1].level >= mark.level:
+            path.pop()
+        path.append(mark)
+    if at < len(reading.text):
+        yield at, len(reading.text), _title(path)
+
+
+def _title(path: Sequence[Mark]) -> str:
+    return " > ".join(mark.value for mark in path)
+
+
+def _cuts(text: str, start: int, end: int, size: int) -> list[int]:
+    """Where the section from `start` to `end` is cut: about equal parts, at good places."""
+    cuts = [start]
+    while end - cuts[-1] > size * 1.25:
+        left = end - cuts[-1]
+        target = left / max(round(left / size), 2)
+        cuts.append(_best_cut(text, cuts[-1], end, target))
+    return cuts if cuts[-1] == end else [*cuts, end]
+
+
+def _best_cut(text: str, start: int, end: int, target: float) -> int:
+    low, high = start + int(target * 0.5), min(start + int(target * 1.4), end - 1)
+    ideal = start + target
+    best, cost = 0, 9.0
+    for penalty, expression in _BREAKS:
+        if penalty >= cost:
+            break
+        for match in expression.finditer(text, low, high):
+            at = match.end()
+            if low < at < high and penalty + abs(at - ideal) / target < cost and not _is_inside(text, at):
+                best, cost = at, penalty + abs(at - ideal) / target
+    if best:
+        return best
+    at = round(ideal)
+    for off in range(_LONGEST_WORD):
+        for place in (at - off, at + off):
+            if start < place <= end and not _is_inside(text, place):
+                return place
+    return at  # no word, but data
+
+
+def _is_inside(text: str, at: int) -> bool:
+    """Whether the characters before and behind a place are of one word or number."""
+    if at >= len(text):
+        return False
+    before, after = text[at - 1], text[at]
+    if _WORD.match(after) and _WORD.match(before):
+        return True
+    if after.isdigit() and before in ".,:/-" and at > 1 and text[at - 2].isdigit():
+        return True
+    return before.isdigit() and after in ".,:/-%" and at + 1 < len(text) and text[at + 1].isdigit()
