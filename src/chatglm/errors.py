@@ -6,9 +6,11 @@
     ├── ConfigError            a config.json asks for an architecture that no official checkpoint has
     ├── InputError             an argument of a call is wrong: a role, a history, ids without [gMASK] …
     │   ├── ContextError       a prompt is longer than the model's context, or than the caller allows
+    │   ├── NotFoundError      what is named does not exist, or is somebody else's
     │   └── ToolError          a tool that a model was to have cannot be had: its function, file or server is wrong
     ├── UnsupportedError       an option that exists elsewhere and is not honoured here
     ├── NumericalError         a model returned NaN or infinity
+    ├── BusyError              a conversation is being answered already; wait, or stop that answer
     ├── QueueFullError         the engine has as many requests waiting as it may have; try again later
     ├── EngineError            the engine's books contradict themselves: a fault of chatglm's, not of the caller's
     ├── ServiceError           another server, which was asked for an answer, failed or cannot be reached
@@ -25,6 +27,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "BusyError",
     "ChatGLMError",
     "CheckpointError",
     "ConfigError",
@@ -32,6 +35,7 @@ __all__ = [
     "DependencyError",
     "EngineError",
     "InputError",
+    "NotFoundError",
     "NumericalError",
     "OutputError",
     "QueueFullError",
@@ -81,6 +85,10 @@ class ContextError(InputError):
         self.field = field
 
 
+class NotFoundError(InputError):
+    """There is no such conversation, turn, file, task or response, or it is somebody else's: nobody is told which."""
+
+
 class ToolError(InputError):
     """A tool cannot be offered: the message names the function, file, document or server, and what is wrong with it.
     What goes wrong when a model calls a tool is no error: the model is told."""
@@ -92,6 +100,10 @@ class UnsupportedError(ChatGLMError, ValueError):
 
 class NumericalError(ChatGLMError, ArithmeticError):
     """A model's scores hold NaN or infinity: weights or precision are at fault, and no token is drawn from them."""
+
+
+class BusyError(ChatGLMError, RuntimeError):
+    """A conversation has one answer at a time, and one is under way: wait for its end, or stop it."""
 
 
 class QueueFullError(ChatGLMError, RuntimeError):

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from chatglm.chat.messages import Message, ToolCall
-from chatglm.conversation.store import NotFoundError, Store, StoreLimits
+from chatglm.conversation.store import Store, StoreLimits
 from chatglm.conversation.users import SignInError, Users
 from chatglm.conversation.words import tokens_of
-from chatglm.errors import InputError, OutputError, QueueFullError
+from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError
 
 SHA = "0" * 64
 QUESTION, ANSWER = Message("user", "今天的天气怎么样？"), Message("assistant", "今天天气晴朗。")

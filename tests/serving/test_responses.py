@@ -21,9 +21,9 @@ import pytest
 from pydantic import BaseModel
 
 from chatglm.assistant import Assistant, RemoteAssistant
-from chatglm.errors import NumericalError
+from chatglm.errors import NotFoundError, NumericalError
 from chatglm.serving.access.callers import Caller
-from chatglm.serving.failures import NotFoundError, PreviousResponseError
+from chatglm.serving.failures import PreviousResponseError
 from chatglm.serving.openai.responses_api.stored import Chain, ResponseLimits, Responses, Stored
 from chatglm.serving.stored.storage import Storage
 from scripted import ScriptedEngine, Writer

@@ -12,10 +12,9 @@ import pytest
 
 from chatglm.assistant import Assistant
 from chatglm.database import Database
-from chatglm.errors import InputError, OutputError, QueueFullError
+from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.app import create_app
-from chatglm.serving.failures import NotFoundError
 from chatglm.serving.service import Service
 from chatglm.serving.stored import background
 from chatglm.serving.stored.tasks import Task, TaskLimits

@@ -11,7 +11,7 @@ import secrets
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence, Set
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -42,11 +42,13 @@ __all__ = [
     "PromptDelta",
     "PromptToken",
     "ReplicaStats",
+    "Rounds",
     "Start",
     "TextDelta",
     "TokenLogprob",
     "Transcript",
     "Usage",
+    "made_too_often",
     "merge_streams",
     "params_of",
 ]
@@ -519,7 +521,7 @@ class BaseAssistant(ABC):
                 that were whole before.
         """
         with _toolbox(functions) as box:
-            rounds = _Rounds(messages, box, max_rounds, _single(options))
+            rounds = Rounds(messages, box.specs, max_rounds, _single(options))
             with rounds.kept():
                 while rounds.go_on:
                     with closing(self.stream(rounds.messages, **rounds.options)) as deltas:
@@ -539,7 +541,7 @@ class BaseAssistant(ABC):
     ) -> AsyncGenerator[Delta | Called | Message]:
         """`stream_run` for coroutines. Who stops reading, or is cancelled, ends the tools that run."""
         with _toolbox(functions) as box:
-            rounds = _Rounds(messages, box, max_rounds, _single(options))
+            rounds = Rounds(messages, box.specs, max_rounds, _single(options))
             with rounds.kept():
                 while rounds.go_on:
                     async with aclosing(self.astream(rounds.messages, **rounds.options)) as deltas:
@@ -664,30 +666,38 @@ def _toolbox(functions: Sequence[Callable[..., Any] | Tool] | Toolbox) -> Iterat
         yield box
 
 
-class _Rounds:
+class Rounds:
     """The tool loop, apart from who waits for what.
+
+    Args:
+        tools: whose calls are carried out; those of `options` are the caller's own.
+        most: so many times.
 
     Attributes:
         new: the messages that have come.
-        due: calls that are to be carried out now.
+        asked: calls of the last one that get an observation.
+        due: of them, those that are to be carried out; the others have been made too often.
+        finish: how the last one ended; None: there is none yet.
         go_on: whether the model is to be asked once more.
     """
 
-    def __init__(self, messages: Messages, box: Toolbox, most: int, options: Options) -> None:
+    def __init__(self, messages: Messages, tools: Sequence[ToolSpec], most: int, options: Options) -> None:
         if most < 1:
             raise InputError(f"max_rounds: {most}; the model's calls must be carried out at least once")
         own = ToolSpec.list_from(options.get("tools") or ())
         self._own = {tool.name for tool in own}
-        if both := self._own & {tool.name for tool in box.specs}:
+        if both := self._own & {tool.name for tool in tools}:
             raise InputError(f"tools: {min(both)} is the name of one of the functions, too")
-        self._options: Options = {**options, "tools": [*box.specs, *own]}
+        self._options: Options = {**options, "tools": [*tools, *own]}
         self._given, self._left = Ask.of(messages, {}).messages, most
+        self._ids = {call.id for message in self._given for call in message.tool_calls}
         self._transcript = Transcript()
-        self._asked: tuple[ToolCall, ...] = ()
+        self.asked: tuple[ToolCall, ...] = ()
         self._met: Counter[str] = Counter()
         self._stuck: set[str] = set()
         self.new: list[Message] = []
         self.due: list[ToolCall] = []
+        self.finish: Finish | None = None
         self.go_on = True
 
     @property
@@ -720,14 +730,16 @@ class _Rounds:
         """The answer that is whole now."""
         (answer,) = self._transcript.answers()
         self._transcript = Transcript()
-        message = _with_ids(answer.message)
+        self.finish = answer.finish
+        message = _with_ids(answer.message, self._ids)
+        self._ids |= {call.id for call in message.tool_calls}
         calls = message.tool_calls if self._left else ()
-        self._asked = tuple(call for call in calls if call.name not in self._own)
-        self._met.update({_key(call) for call in self._asked})
-        self._stuck = {key for key in map(_key, self._asked) if self._met[key] >= SAME_CALLS}
-        self.due = [call for call in self._asked if _key(call) not in self._stuck]
+        self.asked = tuple(call for call in calls if call.name not in self._own)
+        self._met.update({_key(call) for call in self.asked})
+        self._stuck = {key for key in map(_key, self.asked) if self._met[key] >= SAME_CALLS}
+        self.due = [call for call in self.asked if _key(call) not in self._stuck]
         self._left = 0 if self._stuck else self._left - 1
-        self.go_on = bool(self._asked) and len(self._asked) == len(calls)
+        self.go_on = bool(self.asked) and len(self.asked) == len(calls)
         self.new.append(message)
         return message
 
@@ -737,16 +749,17 @@ class _Rounds:
             outcomes: of the calls that were due.
         """
         done = iter(outcomes)
-        for call in self._asked:
-            outcome = _again(call) if _key(call) in self._stuck else next(done)
+        for call in self.asked:
+            outcome = made_too_often(call) if _key(call) in self._stuck else next(done)
             yield Called(call, outcome)
             self.new.append(Message("observation", outcome.text, tool_call_id=call.id))
             yield self.new[-1]
 
 
-def _with_ids(message: Message) -> Message:
-    """Some endpoints give their calls no ids, and observations could not be told apart."""
-    if len({call.id for call in message.tool_calls} - {""}) == len(message.tool_calls):
+def _with_ids(message: Message, taken: Set[str]) -> Message:
+    """Some endpoints give their calls no ids, or the same in each message, and observations could not be told apart."""
+    ids = {call.id for call in message.tool_calls} - {""}
+    if len(ids) == len(message.tool_calls) and not ids & taken:
         return message
     return replace(
         message, tool_calls=tuple(replace(call, id=f"call_{secrets.token_hex(12)}") for call in message.tool_calls)
@@ -760,7 +773,8 @@ def _key(call: ToolCall) -> str:
     return f"{call.name}\n{json.dumps(arguments, sort_keys=True)}"
 
 
-def _again(call: ToolCall) -> Outcome:
+def made_too_often(call: ToolCall) -> Outcome:
+    """What comes of a call that `Rounds` does not have carried out."""
     said = (
         f"`{call.name}` was called with these arguments {SAME_CALLS - 1} times already, and is not called again. "
         "Answer with what is known."

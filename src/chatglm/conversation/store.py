@@ -24,12 +24,15 @@ from chatglm.conversation.tree import Tree, Turn
 from chatglm.conversation.users import Users
 from chatglm.conversation.words import TOKENS, Snippet, query_of, snippet_of, tokens_of
 from chatglm.database import Database
-from chatglm.errors import InputError, OutputError, QueueFullError
+from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.home import home_folder
 
-__all__ = ["Conversation", "File", "Found", "NotFoundError", "Store", "StoreLimits"]
+__all__ = ["BEGINNING", "Conversation", "File", "Found", "Store", "StoreLimits"]
 
 FileKind = Literal["upload", "picture", "produced"]
+
+BEGINNING = 0
+"""Of a conversation, where a method asks for a turn: before all of them."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _FINISHES = ("stop", "length", "tool_calls", "stopped")
@@ -95,10 +98,6 @@ _MIGRATIONS = (
 _TODAYS = "SELECT 1 FROM indexed WHERE tokens = ?"
 
 
-class NotFoundError(InputError):
-    """There is no such user, conversation, turn or file, or it is another user's."""
-
-
 @dataclass(frozen=True)
 class StoreLimits:
     """
@@ -124,7 +123,7 @@ class Conversation:
     """
     Attributes:
         settings: JSON: model, adapter, sampling parameters, system prompt, tools, character, summary.
-        leaf: the turn that it is at; None: it is empty.
+        leaf: the turn that it is at; None: it is at its beginning.
         made, changed: Unix seconds.
     """
 
@@ -352,7 +351,7 @@ class Store:
         """Add a turn; the conversation is at it then.
 
         Args:
-            parent: the turn that it follows; None: the one that the conversation is at.
+            parent: the turn that it follows; 0: it begins the conversation; None: it follows where the conversation is.
             finish: None: the turn is open, and is written by `keep` and `finish`.
 
         Raises:
@@ -364,10 +363,12 @@ class Store:
             _check_finish(finish)
         text = self._json(message)
         with self._own(user, conversation) as (connection, row):
-            if parent is not None:
-                self._row(connection, conversation, parent)
-            else:
+            if parent is None:
                 parent = row["leaf"]
+            elif parent == BEGINNING:
+                parent = None
+            else:
+                self._row(connection, conversation, parent)
             self._take(connection, user, conversation, _size(text))
             return self._insert(connection, user, conversation, parent, message, text, finish, False, time.time())
 
@@ -423,14 +424,15 @@ class Store:
             return self._insert(connection, user, conversation, old.parent, new, written, "stop", True, now)
 
     def choose(self, user: int, conversation: str, turn: int) -> None:
-        """Set the turn that the conversation is at: that very one, see `Tree.tip`.
+        """Set the turn that the conversation is at: that very one, see `Tree.tip`; 0: its beginning, before any turn.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
         """
         with self._own(user, conversation) as (connection, _):
-            self._row(connection, conversation, turn)
-            connection.execute("UPDATE conversations SET leaf = ? WHERE id = ?", (turn, conversation))
+            if turn != BEGINNING:
+                self._row(connection, conversation, turn)
+            connection.execute("UPDATE conversations SET leaf = ? WHERE id = ?", (turn or None, conversation))
 
     def search(self, user: int, words: str, *, limit: int = 20) -> tuple[Found, ...]:
         """Turns of the user's conversations that have all of the words, the newest first.

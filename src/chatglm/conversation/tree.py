@@ -46,7 +46,8 @@ class Tree:
     """
     Attributes:
         turns: by id. A parent is made before its children and has a smaller id.
-        leaf: the turn that the conversation is at: it is the path from the beginning to there. None: it is empty.
+        leaf: the turn that the conversation is at: it is the path from the beginning to there. None: it is
+            at its beginning, before any turn.
     """
 
     turns: Mapping[int, Turn] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class Tree:
             if turn.id != number or (turn.parent is not None and not (turn.parent in turns and turn.parent < number)):
                 raise InputError(f"turn {number}: its parent {turn.parent} is not an older turn of this conversation")
             children.setdefault(turn.parent, []).append(number)
-        if self.leaf not in turns and not (self.leaf is None and not turns):
+        if self.leaf is not None and self.leaf not in turns:
             raise InputError(f"leaf {self.leaf}: not a turn of this conversation")
         object.__setattr__(self, "turns", MappingProxyType(turns))
         object.__setattr__(self, "_children", {parent: tuple(found) for parent, found in children.items()})

@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatglm.assistant import Assistant, BaseAssistant
 from chatglm.encoders import Embedder, Reranker
-from chatglm.errors import ChatGLMError, EngineError, InputError, UnsupportedError
+from chatglm.errors import ChatGLMError, EngineError, InputError, NotFoundError, UnsupportedError
 from chatglm.serving import memory
-from chatglm.serving.failures import ModelLoadError, NotFoundError
+from chatglm.serving.failures import ModelLoadError
 
 __all__ = ["Catalog", "Holder", "Kind", "Leases", "Model", "Offer", "Source"]
 

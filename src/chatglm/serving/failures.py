@@ -10,9 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from chatglm.errors import (
+    BusyError,
     ChatGLMError,
     ContextError,
     InputError,
+    NotFoundError,
     OutputError,
     QueueFullError,
     ServiceError,
@@ -27,7 +29,6 @@ __all__ = [
     "Failure",
     "ForbiddenError",
     "ModelLoadError",
-    "NotFoundError",
     "OverloadedError",
     "PreviousResponseError",
     "RateLimitError",
@@ -144,10 +145,6 @@ class TimeLimitError(ChatGLMError):
         super().__init__("the request took longer than this server allows (`chatglm serve --timeout`); ask for less")
 
 
-class NotFoundError(InputError):
-    """A task, response or file does not exist, or belongs to another key."""
-
-
 class PreviousResponseError(InputError):
     """A response that is to be continued does not exist, or belongs to another key."""
 
@@ -192,6 +189,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(400, str(error), param=_field(str(error)), code="unsupported")
         case InputError():
             return Failure(400, str(error), param=_field(str(error)), code="invalid_value")
+        case BusyError():
+            return Failure(409, str(error), code="busy")
         case QueueFullError():
             return Failure(429, str(error), "rate_limit_error", code="queue_full", retry_after=error.retry_after)
         case ServiceError():

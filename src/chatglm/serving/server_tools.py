@@ -18,9 +18,8 @@ from pydantic import Field
 
 from chatglm.assistant import BaseAssistant, CallDelta, Called, Delta, Finish, Options, Start, TextDelta, Usage
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
-from chatglm.errors import InputError
+from chatglm.errors import InputError, NotFoundError
 from chatglm.serving.access.callers import Caller
-from chatglm.serving.failures import NotFoundError
 from chatglm.serving.metrics import Metrics
 from chatglm.tools.tool import Consent
 from chatglm.tools.toolbox import Toolbox

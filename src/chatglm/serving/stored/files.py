@@ -15,10 +15,9 @@ from typing import Any
 from fastapi import Request
 
 from chatglm.database import Database
-from chatglm.errors import InputError
+from chatglm.errors import InputError, NotFoundError
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.failures import NotFoundError
 from chatglm.serving.stored import uploads
 from chatglm.serving.stored.storage import Storage
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from chatglm.database import Database
-from chatglm.errors import InputError, QueueFullError
+from chatglm.errors import InputError, NotFoundError, QueueFullError
 from chatglm.serving.access.callers import Caller
-from chatglm.serving.failures import NotFoundError
 from chatglm.serving.stored.instances import Instance
 from chatglm.serving.stored.storage import Storage
 

@@ -21,11 +21,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from chatglm.errors import InputError
+from chatglm.errors import InputError, NotFoundError
 from chatglm.serving import bodies
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import refusals
-from chatglm.serving.failures import NotFoundError
 from chatglm.serving.openai.listing import page_of
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service

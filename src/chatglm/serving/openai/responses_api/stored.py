@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatglm.database import Database
-from chatglm.errors import InputError
+from chatglm.errors import InputError, NotFoundError
 from chatglm.serving.access.callers import Caller
-from chatglm.serving.failures import NotFoundError, PreviousResponseError
+from chatglm.serving.failures import PreviousResponseError
 from chatglm.serving.stored.storage import Storage
 
 __all__ = ["Chain", "ResponseLimits", "Responses", "Stored"]

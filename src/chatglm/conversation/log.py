@@ -1,0 +1,123 @@
+"""The events of one answer, for any number of readers, each at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+
+from chatglm.conversation.events import Began, Calling, Done, Event, Failed, Output, Text
+
+__all__ = ["EventLog"]
+
+_MOST = 4096
+"""Events that are kept singly; beyond that, the older half is put together."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An event, or several pieces of text as one.
+
+    Attributes:
+        first: number of the first piece; the event has the last one's.
+    """
+
+    first: int
+    event: Event
+
+
+def _number(entry: _Entry) -> int:
+    return entry.event.number
+
+
+class EventLog:
+    """
+    What is kept does not grow with the number of events, only with the text in them: of a long answer, older pieces of
+    one text are put together. A reader in whose absence that happened gets the turn from its `Began` on again.
+
+    Args:
+        last: number of the last event before this answer.
+        most: events that are kept singly.
+    """
+
+    def __init__(self, last: int, most: int = _MOST) -> None:
+        self.last = last
+        self._most = most
+        self._entries: list[_Entry] = []
+        self._news = asyncio.Event()
+        self.ended = False
+
+    def add(self, event: Event) -> None:
+        """Number an event, and tell it to all readers. After `Done` or `Failed` nothing more is told."""
+        if self.ended:
+            return
+        self.last += 1
+        self._entries.append(_Entry(self.last, replace(event, number=self.last)))
+        self.ended = isinstance(event, Done | Failed)
+        if len(self._entries) > self._most:
+            half = self._most // 2
+            self._entries[:half] = _together(self._entries[:half])
+            self._most = max(
+                self._most, len(self._entries) + half
+            )  # what cannot be put together is not tried each time
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def read(self, after: int = 0) -> AsyncGenerator[Event]:
+        """Events with a number above `after`, as they come; ends with the answer.
+
+        Args:
+            after: of an event that this log has not had: all are told.
+        """
+        if after > self.last:
+            after = 0
+        while True:
+            news = self._news
+            while (place := self._place(after)) < len(self._entries):
+                entry = self._entries[place]
+                after = entry.event.number
+                yield entry.event
+            if self.ended:
+                return
+            await news.wait()
+
+    def _place(self, after: int) -> int:
+        """Index of the entry that a reader gets who has had the event numbered `after`."""
+        place = bisect.bisect_right(self._entries, after, key=_number)
+        if place < len(self._entries) and self._entries[place].first <= after:
+            while place and not isinstance(self._entries[place].event, Began):
+                place -= 1
+        return place
+
+
+def _together(entries: Sequence[_Entry]) -> list[_Entry]:
+    made: list[_Entry] = []
+    for _, group in itertools.groupby(entries, lambda entry: _text_of(entry.event)):
+        same = list(group)
+        made += [_joined(same)] if _text_of(same[0].event) is not None else same
+    return made
+
+
+def _text_of(event: Event) -> tuple[object, ...] | None:
+    """What text an event is a piece of; None: of none."""
+    match event:
+        case Text():
+            return "text", event.turn
+        case Calling():
+            return "calling", event.turn, event.index
+        case Output():
+            return "output", event.call
+    return None
+
+
+def _joined(entries: Sequence[_Entry]) -> _Entry:
+    last = entries[-1].event
+    events = [entry.event for entry in entries]
+    if isinstance(last, Calling):
+        pieces = [event for event in events if isinstance(event, Calling)]
+        last = replace(last, name=pieces[0].name, arguments="".join(piece.arguments for piece in pieces))
+    elif isinstance(last, Text | Output):
+        last = replace(last, text="".join(e.text for e in events if isinstance(e, Text | Output)))
+    return _Entry(entries[0].first, last)

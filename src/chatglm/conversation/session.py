@@ -1,0 +1,332 @@
+"""A conversation as whoever shows it uses it: questions, answers as events, branches, settings.
+
+Terminal and page are thin over this: neither has a loop of tools, a mode or a store of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from chatglm.chat.messages import Message
+from chatglm.conversation.answering import Answering, Models, Parts
+from chatglm.conversation.events import Began, Event, Title
+from chatglm.conversation.log import EventLog
+from chatglm.conversation.settings import Settings
+from chatglm.conversation.store import BEGINNING, Conversation, File, Store
+from chatglm.conversation.tree import Tree, Turn
+from chatglm.errors import BusyError, InputError, UnsupportedError
+from chatglm.tools.interpreter.pool import Kernels
+from chatglm.tools.toolbox import Toolbox
+
+__all__ = ["Session", "Sessions"]
+
+T = TypeVar("T")
+
+_OPEN = 1024
+"""Conversations that are kept in mind while nothing happens in them."""
+_TITLE = 40
+_CLOSING = 5.0
+"""Seconds that answers have to end when all is closed."""
+
+
+class Sessions:
+    """All conversations of a process.
+
+    Args:
+        models: by name, the first is the usual one; or what finds one for a conversation's settings.
+        store: stays open when this is closed, as do toolbox and kernels.
+        toolbox: for the mode `tools`.
+        kernels: for the mode `code`.
+        folder: where conversations' pictures lie, and files that were uploaded where there are no kernels; None:
+            `conversations` beside the store's file.
+        knowledge: for the mode `documents`.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        store: Store,
+        *,
+        toolbox: Toolbox | None = None,
+        kernels: Kernels | None = None,
+        folder: Path | None = None,
+        knowledge: Any = None,
+    ) -> None:
+        self.store = store
+        self._parts = Parts(models, store, toolbox, kernels, folder, knowledge)
+        self._sessions: OrderedDict[tuple[int, str], Session] = OrderedDict()
+        self._lock = threading.Lock()
+        self._last = 0  # number of the newest event of those that were forgotten
+
+    def open(self, user: int, conversation: str) -> Session:
+        """A conversation; the same object as long as it is in use. It reads the store, and may be called in a thread.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        key = user, conversation
+        try:
+            self.store.conversation(user, conversation)
+        except InputError:
+            with self._lock:
+                self._sessions.pop(key, None)
+            raise
+        with self._lock:
+            session = self._sessions.get(key)
+            if session is None:
+                session = self._sessions[key] = Session(self._parts, user, conversation, self._last)
+            self._sessions.move_to_end(key)
+            if len(self._sessions) > _OPEN:
+                self._forget()
+        return session
+
+    def _forget(self) -> None:
+        for key, session in list(self._sessions.items())[: _OPEN // 8]:
+            if not session.running:
+                self._last = max(self._last, session.last)
+                del self._sessions[key]
+
+    async def close(self) -> None:
+        """Stop all answers; what there is of them is kept."""
+        with self._lock:
+            running = [session for session in self._sessions.values() if session.running]
+        if running:
+            stops = [asyncio.ensure_future(session.stop()) for session in running]
+            await asyncio.wait(stops, timeout=_CLOSING)
+
+
+class Session:
+    """One conversation of a user's. `Sessions.open` makes it."""
+
+    def __init__(self, parts: Parts, user: int, conversation: str, last: int) -> None:
+        self.user, self.id = user, conversation
+        self._parts, self._store = parts, parts.store
+        self._log = EventLog(last)
+        self._log.ended = True
+        self._answer: Answering | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._reserved = False
+        self._granted: set[str] = set()
+
+    @property
+    def conversation(self) -> Conversation:
+        """As it is stored now.
+
+        Raises:
+            NotFoundError: it has been deleted.
+        """
+        return self._store.conversation(self.user, self.id)
+
+    @property
+    def settings(self) -> Settings:
+        """As they are stored now."""
+        found = self.conversation
+        return Settings.from_dict(found.settings, found.mode)
+
+    @property
+    def running(self) -> bool:
+        """Whether an answer is being made."""
+        return self._reserved or (self._task is not None and not self._task.done())
+
+    @property
+    def last(self) -> int:
+        """Number of the newest event; 0: there was none."""
+        return self._log.last
+
+    async def tree(self) -> Tree:
+        """All turns."""
+        return await self._stored(self._store.tree)
+
+    async def send(self, text: str, files: Sequence[str] = ()) -> int:
+        """Ask. The answer begins in the background, see `events`.
+
+        Args:
+            files: uploaded ones that the question is about.
+
+        Returns:
+            The number of the last event before it.
+
+        Raises:
+            BusyError: an answer is being made.
+            InputError: the text is empty or too long, or there is no such file.
+            QueueFullError: the user has too much stored.
+        """
+        if not text.strip():
+            raise InputError("text: is empty; say something")
+        if files:
+            raise UnsupportedError("files: are not there yet")
+
+        async def question() -> tuple[Turn, list[Event]]:
+            turn = await self._stored(self._store.add, Message("user", text))
+            events: list[Event] = [await self._began(turn)]
+            if not (await asyncio.to_thread(lambda: self.conversation)).title:
+                title = " ".join(text.split())[:_TITLE]
+                await self._stored(self._store.rename, title)
+                events.append(Title(title=title))
+            return turn, events
+
+        return await self._begin(question)
+
+    async def again(self, turn: int, text: str | None = None) -> int:
+        """Another answer to the question that a turn answers.
+
+        Args:
+            text: the question is asked in these words, beside the old one.
+
+        Returns:
+            The number of the last event before it.
+
+        Raises:
+            BusyError: an answer is being made.
+            InputError: there is no such turn, or no question before it.
+        """
+
+        async def question() -> tuple[Turn, list[Event]]:
+            asked = (await self.tree()).question(turn)
+            if text is None:
+                return asked, []
+            asked = await self._stored(self._store.edit, asked.id, text)
+            return asked, [await self._began(asked)]
+
+        return await self._begin(question)
+
+    async def events(self, after: int = 0) -> AsyncGenerator[Event]:
+        """What happens in the answer that is being made, or in the last one; ends with it, `Done` or `Failed`.
+
+        Any number of readers may come, leave, and come back with the number of the last event that they had. A `Began`
+        of a turn that a reader has already means: the turn follows from its beginning. That happens to a reader that
+        was away, or slow, for thousands of events.
+
+        Args:
+            after: only events with a higher number.
+        """
+        async with aclosing(self._log.read(after)) as events:
+            async for event in events:
+                yield event
+
+    async def stop(self) -> None:
+        """End the answer, with its tools and cells. What there is of it is kept as "stopped"."""
+        if self._answer is not None and self._task is not None:
+            self._answer.stop()
+            await asyncio.wait({self._task})
+
+    async def permit(self, call: str, yes: bool, always: bool = False) -> None:
+        """Say whether a call may run, see `Asked`.
+
+        Args:
+            always: as long as this program runs, its tool need not ask again in this conversation.
+
+        Raises:
+            InputError: this call waits for no permission.
+        """
+        self._asking(call).permit(call, yes, always)
+
+    async def observe(self, call: str, text: str) -> None:
+        """Say what a call returned, see `Asked`.
+
+        Raises:
+            InputError: this call waits for no observation.
+        """
+        self._asking(call).observe(call, text)
+
+    async def choose(self, turn: int) -> None:
+        """Turn to a branch, at its newest end.
+
+        Raises:
+            BusyError: an answer is being made.
+            InputError: there is no such turn.
+        """
+        self._check_idle()
+        await self._stored(self._store.choose, (await self.tree()).tip(turn))
+
+    async def rate(self, turn: int, rating: Literal[-1, 0, 1]) -> None:
+        """Rate an assistant's turn: 1 for good, -1 for bad, 0 for neither.
+
+        Raises:
+            InputError: there is no such turn, or it is not an assistant's.
+        """
+        await self._stored(self._store.rate, turn, rating)
+
+    async def undo(self) -> str:
+        """Go back to before the last question; nothing is lost, it is another branch.
+
+        Returns:
+            The text of the question.
+
+        Raises:
+            BusyError: an answer is being made.
+            InputError: there is no question.
+        """
+        self._check_idle()
+        tree = await self.tree()
+        if tree.leaf is None:
+            raise InputError("undo: the conversation is at its beginning")
+        question = tree.question(tree.leaf)
+        await self._stored(self._store.choose, question.parent or BEGINNING)
+        return question.message.content
+
+    async def configure(self, settings: Settings) -> None:
+        """Set the conversation to something else, from the next answer on.
+
+        Raises:
+            InputError: a setting says what cannot be; names the field.
+        """
+        settings.check()
+        if not callable(self._parts.models):
+            await self._parts.assistant(settings)
+        await self._stored(self._store.configure, settings.to_dict(), settings.mode)
+
+    async def upload(self, name: str, data: AsyncIterable[bytes]) -> File:
+        """Store a file that questions are about.
+
+        Raises:
+            InputError: the name cannot be used, or the file is too large.
+        """
+        raise UnsupportedError("uploads are not there yet")
+
+    # Answers
+
+    async def _begin(self, question: Callable[[], Awaitable[tuple[Turn, list[Event]]]]) -> int:
+        """Begin an answer.
+
+        Args:
+            question: stores it, and says what is told of that.
+        """
+        self._check_idle()
+        self._reserved = True
+        try:
+            settings = await asyncio.to_thread(lambda: self.settings)
+            turn, events = await question()
+            before = self.last
+            self._log = log = EventLog(before)
+            for event in events:
+                log.add(event)
+            self._answer = Answering(self._parts, self.user, self.id, settings, turn, log, self._granted)
+            self._task = asyncio.ensure_future(self._answer.run())
+        finally:
+            self._reserved = False
+        return before
+
+    async def _began(self, turn: Turn) -> Began:
+        tree = await self.tree()
+        role: Any = turn.message.role
+        return Began(turn=turn.id, parent=turn.parent, role=role, place=tree.place(turn.id), text=turn.message.content)
+
+    def _check_idle(self) -> None:
+        if self.running:
+            raise BusyError("this conversation is being answered; wait for the end, or stop it")
+
+    def _asking(self, call: str) -> Answering:
+        if self._answer is None or not self.running:
+            raise InputError(f"call {call!r:.80}: no answer is being made that could wait for it")
+        return self._answer
+
+    async def _stored(self, method: Callable[..., T], *arguments: Any) -> T:
+        """Call a method of the store about this conversation, in a thread."""
+        return await asyncio.to_thread(method, self.user, self.id, *arguments)

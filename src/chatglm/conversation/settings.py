@@ -1,0 +1,116 @@
+"""What a conversation is set to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from chatglm.errors import InputError
+from chatglm.params import SamplingParams
+
+__all__ = ["MODES", "Mode", "Settings"]
+
+Mode = Literal["chat", "tools", "code", "character", "documents"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+_TEXTS = ("model", "adapter", "system", "manual", "character", "summary", "language")
+_ALONE = ("n", "logprobs", "prompt_logprobs")
+"""Options of generation for which a dialogue has no place."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Attributes:
+        model, adapter: names; "" for the first model, and for none of its adapters.
+        system: what the model is told before everything else.
+        params: options of generation that differ from the model's own.
+        tools: names of those switched on; None: all of the toolbox.
+        manual: YAML or JSON of tools whose calls the person answers, as in the official demo's manual mode.
+        character: the conversation's own copy of one, as `Character.write(own=True)` has it.
+        summary: of what was said before; the model is told.
+        summarised: the last turn that `summary` covers; 0: a person wrote it, and it holds on every branch.
+        memory: whether turns that leave the context are summarised.
+        knowledge: bases, for the mode `documents`.
+        language: "zh" or "en"; "" if nobody chose.
+        more: keys that this version does not know; they are kept.
+    """
+
+    mode: Mode = "chat"
+    model: str = ""
+    adapter: str = ""
+    system: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tools: tuple[str, ...] | None = None
+    manual: str = ""
+    character: str = ""
+    summary: str = ""
+    summarised: int = 0
+    memory: bool = False
+    knowledge: tuple[str, ...] = ()
+    language: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], mode: str | None = None) -> Settings:
+        """What `to_dict` gave.
+
+        Args:
+            mode: in the place of the one in `data`.
+
+        Raises:
+            InputError: a value is of another type; names the key.
+        """
+        known = {one.name for one in dataclasses.fields(cls)} - {"more"}
+        found: dict[str, Any] = {name: value for name, value in data.items() if name in known}
+        if mode is not None:
+            found["mode"] = mode
+        for name in ("tools", "knowledge"):
+            if isinstance(found.get(name), list):
+                found[name] = tuple(found[name])
+        made = cls(**found, more={name: value for name, value in data.items() if name not in known})
+        made.check()
+        return made
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values: what differs from the defaults, and what `more` has."""
+        made: dict[str, Any] = dict(self.more)
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if one.name != "more" and value != getattr(_DEFAULTS, one.name):
+                made[one.name] = list(value) if isinstance(value, tuple) else value
+        return made
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: a field is of another type, or says what cannot be; names the field.
+        """
+        if self.mode not in MODES:
+            raise InputError(f"mode {self.mode!r:.40}: must be one of {', '.join(MODES)}")
+        for name in _TEXTS:
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name}: must be text, got {getattr(self, name)!r:.60}")
+        for name in ("tools", "knowledge"):
+            value = getattr(self, name)
+            if name == "tools" and value is None:
+                continue
+            if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+                raise InputError(f"{name}: must be a list of names, got {value!r:.60}")
+        if not isinstance(self.memory, bool):
+            raise InputError(f"memory: must be true or false, got {self.memory!r:.60}")
+        if not isinstance(self.summarised, int) or isinstance(self.summarised, bool):
+            raise InputError(f"summarised: must be the id of a turn, got {self.summarised!r:.60}")
+        if self.language not in ("", "zh", "en"):
+            raise InputError(f"language {self.language!r:.40}: must be zh or en")
+        if not isinstance(self.params, Mapping):
+            raise InputError(f"params: must be an object, got {self.params!r:.60}")
+        for name in _ALONE:
+            if self.params.get(name) not in (None, 1 if name == "n" else None):
+                raise InputError(f"{name}: a conversation has one answer at a time, without probabilities")
+        SamplingParams.from_dict(self.params)
+
+
+_DEFAULTS = Settings()
