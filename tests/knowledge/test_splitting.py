@@ -12,7 +12,9 @@ from chatglm.knowledge.splitting import split
 
 _texts = st.text(
     st.one_of(
-        st.sampled_from("天地玄黄宇宙洪荒。，！？；…“”\n \t　#第一回"), st.sampled_from("ab1.,- "), st.characters()
+        st.sampled_from("天地玄黄宇宙洪荒。，！？；…“”\n \t　#第一回"),
+        st.sampled_from("ab1.,- "),
+        st.characters(exclude_categories=["Cc", "Cs"]),
     ),
     max_size=2000,
 )
@@ -20,7 +22,7 @@ _texts = st.text(
 
 @given(_texts, st.integers(20, 400))
 def test_pieces_are_the_text(text: str, size: int) -> None:
-    reading = read(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode(), name="a.md")
+    reading = read(text.encode(), name="a.md")
     pieces = list(split(reading, size=size))
     assert "".join(piece.text for piece in pieces) == reading.text
     assert [piece.n for piece in pieces] == list(range(len(pieces)))

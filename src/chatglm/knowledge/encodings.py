@@ -161,15 +161,7 @@ def _known(name: str) -> str | None:
         found = codecs.lookup(name.strip().strip("\"'"))
     except (LookupError, ValueError):
         return None
-    if not found._is_text_encoding or found.name in (
-        "idna",
-        "punycode",
-        "unicode_escape",
-        "raw_unicode_escape",
-        "utf-7",
-    ):
-        return None
-    return "gb18030" if found.name in ("gb2312", "gbk", "hz") else {"utf-8-sig": "utf-8"}.get(found.name, found.name)
+    return _DECLARED.get(found.name)
 
 
 def _is_valid(data: bytes, name: str) -> bool:
