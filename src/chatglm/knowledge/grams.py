@@ -12,6 +12,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from chatglm.knowledge.variants import SIMPLIFIED
+
 __all__ = ["VERSION", "folded", "grams", "question_grams"]
 
 VERSION = 1
@@ -44,7 +46,7 @@ def _folded_character(character: str) -> str:
 
 def folded(text: str) -> str:
     """A text as its grams see it: each of `grams(text)` is a substring of it."""
-    plain = _UNUSUAL.sub(lambda found: _folded_character(found[0]), text).lower()
+    plain = _UNUSUAL.sub(lambda found: _folded_character(found[0]), text).lower().translate(SIMPLIFIED)
     plain = _GROUPS.sub(lambda found: found[0].replace(",", ""), plain)
     return _WRAP.sub("", plain) if "\n" in plain else plain
 
