@@ -221,6 +221,7 @@ ARGUMENTS: dict[str, Any] = {
     "text": "x",
     "words": "天气",
     "name": "a.txt",
+    "names": ["a.txt"],
     "kind": "upload",
     "size": 1,
     "sha256": SHA,

@@ -11,11 +11,13 @@ import json
 import re
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from chatglm.chat.calls import as_json
@@ -23,8 +25,8 @@ from chatglm.chat.messages import Message
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.conversation.users import Users
 from chatglm.conversation.words import TOKENS, Snippet, query_of, snippet_of, tokens_of
-from chatglm.database import Database
-from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError
+from chatglm.database import Database, Instance
+from chatglm.errors import BusyError, InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.home import home_folder
 
 __all__ = ["BEGINNING", "Conversation", "File", "Found", "Store", "StoreLimits"]
@@ -92,7 +94,12 @@ _MIGRATIONS = (
     );
     CREATE TABLE indexed (tokens INTEGER NOT NULL)
     """,
+    """
+    ALTER TABLE turns ADD COLUMN details TEXT;
+    ALTER TABLE conversations ADD COLUMN writer TEXT
+    """,
 )
+# `writer` is the process that makes an answer, see `Instance`.
 # `words` has the tokens of every finished turn under the turn's id, and of no open one. It has no text of its own:
 # to take a turn out, FTS5 must be told the very tokens that were put in. `indexed` says of which kind they are.
 _TODAYS = "SELECT 1 FROM indexed WHERE tokens = ?"
@@ -177,7 +184,10 @@ class Store:
 
     def __init__(self, file: Path | None = None, limits: StoreLimits | None = None) -> None:
         self.limits = limits or StoreLimits()
-        self._database = Database(file or home_folder() / "conversations.sqlite", _MIGRATIONS)
+        self.file = file or home_folder() / "conversations.sqlite"
+        self._database = Database(self.file, _MIGRATIONS)
+        self._instance: Instance | None = None
+        self._lock = threading.Lock()
         self.users = Users(self._database)
         try:
             self._database.read("PRAGMA secure_delete = ON")  # what is deleted is overwritten
@@ -189,6 +199,10 @@ class Store:
 
     def close(self) -> None:
         """Close the file. It may be called again."""
+        with self._lock:
+            if self._instance is not None:
+                self._instance.close()
+                self._instance = None
         self._database.close()
 
     # Conversations
@@ -372,6 +386,52 @@ class Store:
             self._take(connection, user, conversation, _size(text))
             return self._insert(connection, user, conversation, parent, message, text, finish, False, time.time())
 
+    def begin(self, user: int, conversation: str) -> None:
+        """Say that this store's process makes an answer from now on, and close what a dead one has left open.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+            BusyError: another process makes one.
+        """
+        instance = self._living()
+        with self._own(user, conversation) as (connection, row):
+            if self._written_elsewhere(row):
+                raise BusyError("another program is answering in this conversation; wait for the end, or stop it there")
+            self._close_turns(connection, user, conversation)
+            connection.execute("UPDATE conversations SET writer = ? WHERE id = ?", (instance.id, conversation))
+
+    def end(self, user: int, conversation: str) -> None:
+        """Say that the answer has ended. Turns that are open still are closed as they are, as "stopped".
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        with self._own(user, conversation) as (connection, _):
+            self._close_turns(connection, user, conversation)
+            connection.execute("UPDATE conversations SET writer = NULL WHERE id = ?", (conversation,))
+
+    def recover(self, user: int, conversation: str) -> bool:
+        """Close turns that a process has left open that is dead now; returns whether there were any. A conversation in
+        which another process makes an answer is left as it is.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        rows = self._database.read(
+            "SELECT EXISTS (SELECT 1 FROM turns WHERE conversation = conversations.id AND finish IS NULL) "
+            "FROM conversations WHERE id = ? AND user = ?",
+            (_id(conversation), _number(user)),
+        )
+        if not rows:
+            raise _no_conversation(conversation)
+        if not rows[0][0]:
+            return False
+        with self._own(user, conversation) as (connection, row):
+            if self._written_elsewhere(row):
+                return False
+            self._close_turns(connection, user, conversation)
+        return True
+
     def keep(self, user: int, conversation: str, turn: int, message: Message) -> None:
         """Store what an open turn has so far. It waits for the disk, so once a second is often enough.
 
@@ -382,15 +442,26 @@ class Store:
         """
         self._write(user, conversation, turn, message, None)
 
-    def finish(self, user: int, conversation: str, turn: int, message: Message, finish: str = "stop") -> Turn:
+    def finish(
+        self,
+        user: int,
+        conversation: str,
+        turn: int,
+        message: Message,
+        finish: str = "stop",
+        details: Mapping[str, Any] | None = None,
+    ) -> Turn:
         """Store the whole of an open turn, which is open no longer, and is found from now on.
+
+        Args:
+            details: see `Turn`.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
-            InputError: the turn is not open, or the message is too large.
+            InputError: the turn is not open, the message is too large, or the details are no JSON.
             QueueFullError: the user has too much stored.
         """
-        return self._write(user, conversation, turn, message, _check_finish(finish))
+        return self._write(user, conversation, turn, message, _check_finish(finish), details or {})
 
     def rate(self, user: int, conversation: str, turn: int, rating: Literal[-1, 0, 1]) -> None:
         """Rate an assistant's turn: 1 for good, -1 for bad, 0 for neither.
@@ -470,14 +541,18 @@ class Store:
         *,
         turn: int | None = None,
     ) -> File:
-        """Note a file of a conversation.
+        """Note a file of a conversation. One of the same name that was noted before is no more.
+
+        Args:
+            name: without a folder; of a file that code has made, its path beneath the conversation's folder.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
-            InputError: the name is empty, a path, or too long, or one of the others is none of those that may be.
+            InputError: the name is none, or too long, or one of the others is none of those that may be.
             QueueFullError: the conversation has too many files, or the user too much stored.
         """
-        if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > 255:
+        parts = name.split("/") if kind == "produced" else [name]
+        if not _is_name(name) or any(part in ("", ".", "..") or "/" in part for part in parts):
             raise InputError(f"file {name[:80]!r}: must be a name of 1 to 255 bytes, without a folder")
         if kind not in ("upload", "picture", "produced"):
             raise InputError(f"kind {kind!r:.40}: must be upload, picture or produced")
@@ -486,6 +561,11 @@ class Store:
         with self._own(user, conversation) as (connection, _):
             if turn is not None:
                 self._row(connection, conversation, turn)
+            for old in connection.execute(
+                "SELECT id, size FROM files WHERE conversation = ? AND name = ?", (conversation, name)
+            ).fetchall():
+                connection.execute("DELETE FROM files WHERE id = ?", (old["id"],))
+                self._take(connection, user, conversation, -old["size"])
             counted = connection.execute("SELECT count(*) FROM files WHERE conversation = ?", (conversation,))
             if counted.fetchone()[0] >= self.limits.files:
                 raise QueueFullError(f"the conversation has {self.limits.files:,} files, which is the most")
@@ -514,6 +594,25 @@ class Store:
             for row in rows
             if row["id"] is not None
         )
+
+    def attach(self, user: int, conversation: str, turn: int, names: Sequence[str]) -> None:
+        """Say which uploads came with a turn: those of these names, and all that came with none so far.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn or file.
+        """
+        with self._own(user, conversation) as (connection, _):
+            self._row(connection, conversation, turn)
+            for name in names:
+                if not connection.execute(
+                    "UPDATE files SET turn = ? WHERE conversation = ? AND name = ? AND kind = 'upload'",
+                    (turn, conversation, name if _is_name(name) else ""),
+                ).rowcount:
+                    raise NotFoundError(f"file {name!r:.80}: no such upload in this conversation")
+            connection.execute(
+                "UPDATE files SET turn = ? WHERE conversation = ? AND kind = 'upload' AND turn IS NULL",
+                (turn, conversation),
+            )
 
     def remove_file(self, user: int, conversation: str, file: int) -> None:
         """Forget a file.
@@ -592,15 +691,28 @@ class Store:
             _index(connection, user, turn)
         return turn
 
-    def _write(self, user: int, conversation: str, turn: int, message: Message, finish: str | None) -> Turn:
+    def _write(
+        self,
+        user: int,
+        conversation: str,
+        turn: int,
+        message: Message,
+        finish: str | None,
+        details: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Turn:
         text, now = self._json(message), time.time()
+        told = as_json(dict(details)) if details else None
+        if details and (told is None or _size(told) > self.limits.message):
+            raise InputError(f"details: must be what JSON can say, in {self.limits.message:,} bytes")
         with self._own(user, conversation) as (connection, _):
             row = self._row(connection, conversation, turn)
             if row["finish"] is not None:
                 raise InputError(f"turn {turn}: it is finished, and is not written again; edit makes a sibling")
-            self._take(connection, user, conversation, _size(text) - _size(row["message"]))
-            connection.execute("UPDATE turns SET message = ?, finish = ? WHERE id = ?", (text, finish, turn))
-            written = Turn(turn, row["parent"], message, finish, row["rating"], bool(row["edited"]), row["made"])
+            self._take(connection, user, conversation, _size(text) + _size(told or "") - _size(row["message"]))
+            connection.execute(
+                "UPDATE turns SET message = ?, finish = ?, details = ? WHERE id = ?", (text, finish, told, turn)
+            )
+            written = replace(self._turn(row), message=message, finish=finish, details=details)
             if finish is not None:
                 connection.execute("UPDATE conversations SET changed = ? WHERE id = ?", (now, conversation))
                 _index(connection, user, written)
@@ -640,12 +752,43 @@ class Store:
             raise InputError(f"the settings are larger than {self.limits.settings:,} bytes")
         return text
 
+    def _living(self) -> Instance:
+        """This store among those that have the file open."""
+        with self._lock:
+            if self._instance is None:
+                self._instance = Instance(self.file.with_name(f"{self.file.name}.writers"))
+            return self._instance
+
+    def _written_elsewhere(self, row: sqlite3.Row) -> bool:
+        """Whether another process that lives makes an answer in a conversation."""
+        instance = self._living()
+        return row["writer"] not in (None, instance.id) and instance.alive(row["writer"])
+
+    def _close_turns(self, connection: sqlite3.Connection, user: int, conversation: str) -> None:
+        """Close turns that nobody writes any more."""
+        rows = connection.execute(
+            "SELECT * FROM turns WHERE conversation = ? AND finish IS NULL", (conversation,)
+        ).fetchall()
+        for row in rows:
+            connection.execute("UPDATE turns SET finish = 'stopped' WHERE id = ?", (row["id"],))
+            _index(connection, user, self._turn(row))
+
     def _turn(self, row: sqlite3.Row) -> Turn:
         try:
             message = Message.from_dict(json.loads(row["message"]))
+            details = json.loads(row["details"]) if row["details"] else {}
         except (ValueError, RecursionError) as error:
             raise self._damaged(f"turn {row['id']}", error) from None
-        return Turn(row["id"], row["parent"], message, row["finish"], row["rating"], bool(row["edited"]), row["made"])
+        return Turn(
+            row["id"],
+            row["parent"],
+            message,
+            row["finish"],
+            row["rating"],
+            bool(row["edited"]),
+            row["made"],
+            details,
+        )
 
     def _conversation(self, row: sqlite3.Row) -> Conversation:
         try:
@@ -712,6 +855,10 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_name(name: str) -> bool:
+    return name.isprintable() and _is_text(name) and _size(name) <= 255
 
 
 def _line(text: str, characters: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError
@@ -26,6 +27,8 @@ class Turn:
         rating: 1 for good, -1 for bad, 0 for not rated.
         edited: whether a person wrote it in the place of another turn.
         made: Unix seconds.
+        details: what people are shown besides, as JSON values. Of an observation: `failed`, `seconds`, `whole` (what
+            people read, if that is more); of an answer from documents: `sources`.
     """
 
     id: int
@@ -35,6 +38,7 @@ class Turn:
     rating: int = 0
     edited: bool = False
     made: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def rewritten(self, text: str, new: int, made: float) -> Turn:
         """A sibling, with the id `new`, in which a person says something else. Calls of tools are kept."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from chatglm.database import Database
+from chatglm.database import Database, Instance
 from chatglm.errors import OutputError
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.bodies import Limits
@@ -24,7 +24,6 @@ from chatglm.serving.failures import failure_of
 from chatglm.serving.stored.batches import Batches, line_request
 from chatglm.serving.stored.calls import Reply
 from chatglm.serving.stored.files import delete_expired
-from chatglm.serving.stored.instances import Instance
 from chatglm.serving.stored.storage import Storage
 
 __all__ = ["BACKGROUND", "Background", "Server"]

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from chatglm.database import Database
+from chatglm.database import Database, Instance
 from chatglm.errors import ChatGLMError, InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.bodies import BodyError, Limits, parse_now
 from chatglm.serving.stored.files import PART, Files, StoredFile, insert_file, lines_of, new_file_id
-from chatglm.serving.stored.instances import Instance
 from chatglm.serving.stored.storage import Storage
 
 __all__ = [

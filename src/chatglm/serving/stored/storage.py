@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from chatglm.database import Database
+from chatglm.database import Database, Instance
 from chatglm.errors import OutputError
 from chatglm.home import home_folder, home_path
-from chatglm.serving.stored.instances import Instance
 
 __all__ = ["Storage"]
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from chatglm.database import Database
+from chatglm.database import Database, Instance
 from chatglm.errors import InputError, NotFoundError, QueueFullError
 from chatglm.serving.access.callers import Caller
-from chatglm.serving.stored.instances import Instance
 from chatglm.serving.stored.storage import Storage
 
 __all__ = ["Task", "TaskLimits", "Tasks"]
