@@ -3,17 +3,24 @@ send."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel, ValidationError
 from starlette.testclient import TestClient
 
+import hostile
 from chatglm.assistant import Assistant
-from chatglm.serving import hints
+from chatglm.serving import fields, hints
+from chatglm.serving.anthropic.requests import MessagesRequest
 from chatglm.serving.app import create_app
-from chatglm.serving.openai.requests import ChatRequest
+from chatglm.serving.bodies import BodyError, Limits, parse_now
+from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
+from chatglm.serving.openai.responses_api.requests import ResponsesRequest
+from chatglm.serving.zhipu.requests import InvokeRequest, ZhipuChatRequest
 from scripted import ScriptedEngine, Writer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -452,3 +459,34 @@ def test_any_model(write: Writer) -> None:
         for asked, answering in (("gpt-3.5-turbo", "demo"), ("chatglm3-6b", "chatglm3-6b"), ("", "demo")):
             assert client.post(CHAT, json=ASK | {"model": asked}).json()["model"] == answering
         assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["demo", "chatglm3-6b"]
+
+
+TYPES: dict[str, type[BaseModel]] = {
+    CHAT: ChatRequest,
+    TEXT: CompletionRequest,
+    "/v1/messages": MessagesRequest,
+    "/v1/responses": ResponsesRequest,
+    "/api/paas/v4/chat/completions": ZhipuChatRequest,
+    "/api/paas/v3/model-api/demo/invoke": InvokeRequest,
+}
+
+
+def test_types_that_a_field_may_have_are_made_once() -> None:
+    """And not for each request, at the cost of time and of memory."""
+    bodies = [(path, {"tools": [tool]}) for path in TYPES for tool in (TOOL, FUNCTION)]
+    bodies += [
+        ("/v1/responses", {"tools": [{"type": "code_interpreter", "container": container}]})
+        for container in ("cntr_1", {"type": "auto"})
+    ]
+    for one in hostile.requests():
+        if one.path in TYPES and len(one.content) < 10_000:
+            with contextlib.suppress(BodyError):
+                bodies.append((one.path, parse_now(one.content, Limits())))
+
+    def read_all() -> int:
+        for path, body in bodies:
+            with contextlib.suppress(ValidationError):
+                TYPES[path].model_validate(body)
+        return fields._adapter.cache_info().misses
+
+    assert read_all() == read_all() == fields._adapter.cache_info().currsize

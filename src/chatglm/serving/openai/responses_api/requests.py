@@ -50,9 +50,12 @@ class _AutoContainer(Strict):
     type: Literal["auto"]
 
 
+_ContainerId = Annotated[str, Field(pattern="^cntr_[0-9a-f]{48}$")]
+
+
 def _container(value: Any) -> Any:
     if isinstance(value, str):
-        return Annotated[str, Field(pattern="^cntr_[0-9a-f]{48}$")]
+        return _ContainerId
     if isinstance(value, dict):
         return _AutoContainer
     raise wrong("must be {'type': 'auto'}, or the container_id of an earlier call")
@@ -62,7 +65,7 @@ class _CodeInterpreter(Strict):
     """The server's code interpreter, for API keys that may use it."""
 
     type: Literal["code_interpreter"]
-    container: Annotated[str | _AutoContainer, OneOf(_container)] | None = Field(
+    container: Annotated[_ContainerId | _AutoContainer, OneOf(_container)] | None = Field(
         None,
         description="auto (default): that of the dialogue, if it has used one, else a new one; or the `container_id` "
         "of an earlier call",
@@ -82,8 +85,11 @@ def _tool(value: Any) -> Any:
     return tool_of(value)
 
 
+_ToolList = list[Annotated[Tool | _CodeInterpreter, OneOf(_tool)]]
+
+
 def _tools(value: Any) -> Any:
-    return list[Annotated[Tool | _CodeInterpreter, OneOf(_tool)]] if isinstance(value, list) else Tools
+    return _ToolList if isinstance(value, list) else Tools
 
 
 class _AllowedTool(Strict):
@@ -144,7 +150,7 @@ class CountRequest(Strict):
     )
     instructions: str | None = Field(None, description="a system message in front; not those of earlier responses")
     previous_response_id: str | None = Field(None, description="a stored response that this one continues")
-    tools: Annotated[list[Tool | _CodeInterpreter] | Tools, OneOf(_tools)] | None = None
+    tools: Annotated[_ToolList | Tools, OneOf(_tools)] | None = None
     server_tools: ServerToolNames | None = None
     tool_choice: Annotated[ToolChoice | _AllowedTools | _HostedChoice, OneOf(_choice)] | None = None
     parallel_tool_calls: bool | None = None
