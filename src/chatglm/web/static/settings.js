@@ -1,0 +1,74 @@
+// The side sheet: every change is stored at once, or kept for a conversation that is not stored yet.
+
+import { all, ask, find, here, words } from "./dom.js";
+
+const sheet = find("#settings");
+const form = find("#settings-form");
+const saved = find(".saved", sheet);
+const wrong = find("form > .failed", sheet);
+
+/** What is being stored just now. */
+export const store = { pending: Promise.resolve() };
+
+/** The settings that the form shows, as the server takes them. */
+export function chosen() {
+  const settings = { params: {} };
+  for (const field of form.elements) {
+    if (!field.name || field.name === "tools" || field.name === "knowledge") continue;
+    if (field.name.startsWith("params.")) {
+      const name = field.name.slice(7);
+      if (field.value.trim() === "") continue;
+      settings.params[name] = field.dataset.kind === "strings" ? field.value.split("\n").filter(Boolean) : Number(field.value);
+    } else settings[field.name] = field.type === "checkbox" ? field.checked : field.value;
+  }
+  const of = (name) => [...form.elements].filter((field) => field.name === name);
+  const ticked = (name) => of(name).filter((field) => field.checked).map((field) => field.value);
+  if (of("tools").length) settings.tools = ticked("tools").length === of("tools").length ? null : ticked("tools");
+  if (of("knowledge").length) settings.knowledge = ticked("knowledge");
+  return settings;
+}
+
+async function change(field) {
+  if (!field.checkValidity()) {
+    field.reportValidity();
+    return;
+  }
+  const mode = field.name === "mode";
+  if (!here.id) {
+    if (mode) location.assign(`${location.pathname}?mode=${field.value}`);
+    return;
+  }
+  try {
+    await ask("PATCH", here.path.replace("/c/", "/conversations/"), { settings: chosen() });
+    if (mode) location.reload();
+    wrong.hidden = true;
+    saved.textContent = words.saved;
+    setTimeout(() => (saved.textContent = ""), 1500);
+    if (field.name === "model") find("#composer .model").textContent = field.value;
+  } catch (error) {
+    wrong.textContent = error.message;
+    wrong.hidden = false;
+    wrong.scrollIntoView({ block: "nearest" });
+  }
+}
+
+/** Opens or closes the sheet; returns whether it is open. */
+export function toggleSettings(open = sheet.hidden) {
+  const button = find(".bar [data-do=settings]");
+  const was = !sheet.hidden;
+  sheet.hidden = !open;
+  button.setAttribute("aria-expanded", open);
+  if (open) find("select, input", form).focus();
+  else if (was) button.focus();
+  return open;
+}
+
+export const settingsOpen = () => !sheet.hidden;
+
+export function startSettings() {
+  form.onsubmit = (event) => event.preventDefault();
+  form.addEventListener("change", (event) => {
+    store.pending = store.pending.then(() => change(event.target));
+  });
+  for (const field of all("[name=knowledge]")) field.addEventListener("change", () => change(field)); // outside the form
+}
