@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 MODEL  ?=
 
-.PHONY: chat test check lint system clean
+.PHONY: chat web test check lint system clean
 
 # The stamp is newer than what it was made from, so that a changed requirement is installed and nothing else is.
 $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/chatglm/kernels/cpu/*)
@@ -14,6 +14,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src
 
 chat: $(VENV)/.installed
 	@$(BIN)/chatglm chat $(if $(MODEL),--model '$(MODEL)')
+
+web: $(VENV)/.installed
+	@$(BIN)/chatglm web --open $(if $(MODEL),--model '$(MODEL)')
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

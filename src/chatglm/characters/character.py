@@ -141,7 +141,7 @@ class Character:
         if ending in (".yaml", ".yml"):
             data = yaml.dump(self._given(), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100).encode()
         elif ending == ".json":
-            data = json.dumps(self._given() if own else self._card(), ensure_ascii=False, indent=2).encode() + b"\n"
+            data = self.text().encode() if own else _json(self._card()).encode()
         elif ending == ".png":
             if not self.picture:
                 raise InputError(f"{path}: {self.name or 'the character'} has no picture; write .json or .yaml")
@@ -154,6 +154,10 @@ class Character:
             raise InputError(f"{path}: write .yaml, .json or .png")
         Character.from_bytes(data, str(path))
         _replace(path, data)
+
+    def text(self) -> str:
+        """As JSON in our own form, without the picture; `from_bytes` reads it."""
+        return _json(self._given())
 
     @classmethod
     def library(cls) -> tuple[str, ...]:
@@ -314,6 +318,10 @@ class Character:
         told["lore"] = written_lore(self.lore)
         told |= {"extensions": dict(self.extensions), "card": dict(self.card)}
         return {name: value for name, value in told.items() if value}
+
+
+def _json(given: Mapping[str, Any]) -> str:
+    return json.dumps(given, ensure_ascii=False, indent=2) + "\n"
 
 
 def _is_script(generation: Generation | str | None) -> bool:

@@ -18,6 +18,7 @@ __all__ = ["main"]
 COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
     "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
+    "web": ("chatglm.cli.web", "the page: conversations in a browser, with tools, code and characters"),
     "keys": ("chatglm.cli.keys", "API keys of the server: add, list and remove them"),
     "batch": ("chatglm.cli.batch", "answer the requests of a file (JSON lines, as OpenAI's batches have them)"),
     "bench": ("chatglm.cli.bench", "measure a model or a server: time to first token, throughput, concurrent requests"),

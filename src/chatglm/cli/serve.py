@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{option.replace('_', '-')} {seconds:g}: must be more than 0 and less than 1000000")
     if arguments.max_body is not None and not 0 < arguments.max_body <= 4096:
         raise InputError(f"--max-body {arguments.max_body:g}: must be more than 0 and at most 4096 MiB")
-    tls = _tls(arguments)
+    tls = tls_of(arguments)
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
         keys = keyring_of(arguments, sockets)
@@ -203,7 +203,7 @@ def _show(app: FastAPI, log: LineWriter, url: str) -> None:
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+def tls_of(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     from chatglm.serving.tls import tls_context
 
     if arguments.tls_cert is None:

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatglm.errors import InputError, SandboxError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["add_tool_arguments", "open_tools"]
+__all__ = ["add_tool_arguments", "only_here", "open_kernels", "open_tools"]
 
 _KEPT = 16
 """Folders of the interpreter that one user keeps; each may have 512 MiB (`Limits.folder`)."""
@@ -66,7 +67,7 @@ def open_tools(
     """
     if arguments.tools_without_asking and not arguments.tools:
         raise InputError("--tools-without-asking: there are no tools; add --tools FILE")
-    kernels = None if arguments.interpreter == "off" else _kernels(arguments.interpreter, addresses)
+    kernels = None if arguments.interpreter == "off" else open_kernels(arguments.interpreter, addresses)
     with contextlib.ExitStack() as stack:
         box = None
         if arguments.tools:
@@ -76,7 +77,20 @@ def open_tools(
         yield box, kernels
 
 
-def _kernels(wanted: str, addresses: Sequence[socket.socket]) -> Kernels:
+def only_here(addresses: Sequence[socket.socket]) -> bool:
+    """Whether nothing but this machine itself reaches these sockets."""
+    return all(ipaddress.ip_address(one.getsockname()[0].partition("%")[0]).is_loopback for one in addresses)
+
+
+def open_kernels(wanted: str, addresses: Sequence[socket.socket], home: Path | None = None) -> Kernels:
+    """
+    Args:
+        wanted: the tier of the sandbox, or `auto`.
+        home: where folders are kept; None: they are temporary.
+
+    Raises:
+        SandboxError: this machine has no sandbox that is enough.
+    """
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.interpreter.sandbox import protection
 
@@ -84,10 +98,9 @@ def _kernels(wanted: str, addresses: Sequence[socket.socket]) -> Kernels:
     missing = "; ".join(f"{layer}: {reason}" for layer, reason in found.layers.items() if reason)
     if found.tier == "none":
         raise SandboxError(f"--interpreter: the model's code cannot be confined on this machine ({missing})")
-    here = all(ipaddress.ip_address(one.getsockname()[0].partition("%")[0]).is_loopback for one in addresses)
-    if found.tier == "confined" and (wanted == "full" or (wanted == "auto" and not here)):
+    if found.tier == "confined" and (wanted == "full" or (wanted == "auto" and not only_here(addresses))):
         raise SandboxError(
             f"--interpreter {wanted}: this machine's sandbox has no namespaces ({missing})"
             + ("" if wanted == "full" else ", and others reach the server; add --interpreter confined if it is enough")
         )
-    return Kernels(kept=_KEPT)
+    return Kernels(home, kept=_KEPT)

@@ -21,6 +21,7 @@ _LOGINS = 20
 _PASSWORD = range(8, 1025)
 _NAME_CHARACTERS = 64
 _LOCAL = "local"
+_GUEST_SECONDS = 400 * 86400.0  # as long as browsers keep a cookie
 _LARGEST = (1 << 63) - 1  # that SQLite can hold
 _COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
 _together = threading.BoundedSemaphore(2)  # passwords that are hashed at a time
@@ -37,12 +38,14 @@ class User:
         id: never given to another user later.
         admin: whether this user may make and delete others.
         made: Unix seconds.
+        guest: whether this is a browser where nobody had to sign in, rather than a person.
     """
 
     id: int
     name: str
     admin: bool
     made: float
+    guest: bool = False
 
 
 class Users:
@@ -82,9 +85,36 @@ class Users:
             raise InputError(f"user {name!r}: the name is taken; choose another") from None
         return self._named(name)
 
-    def all(self) -> tuple[User, ...]:
-        """Everybody, by name."""
-        return tuple(map(_user, self._database.read("SELECT * FROM users ORDER BY name")))
+    def guest(self) -> tuple[User, str]:
+        """A new user for a browser where nobody has to sign in, and a token that `of_token` knows. Nobody can sign in
+        as this user: who loses the token loses the conversations."""
+        name, token, now = f"browser-{secrets.token_hex(8)}", secrets.token_urlsafe(32), time.time()
+        with self._database.transaction() as connection:
+            number = connection.execute("INSERT INTO users (name, made, admin) VALUES (?, ?, 0)", (name, now)).lastrowid
+            connection.execute(
+                "INSERT INTO logins (token_hash, user, until) VALUES (?, ?, ?)",
+                (_token_hash(token), number, now + _GUEST_SECONDS),
+            )
+        return self._named(name), token
+
+    def all(self, *, guests: bool = True) -> tuple[User, ...]:
+        """Everybody, by name.
+
+        Args:
+            guests: whether browsers where nobody signed in are among them.
+        """
+        found = map(_user, self._database.read("SELECT * FROM users ORDER BY name"))
+        return tuple(user for user in found if guests or not user.guest)
+
+    def named(self, name: str) -> User:
+        """
+        Raises:
+            InputError: there is no such user.
+        """
+        found = self._database.read("SELECT * FROM users WHERE name = ?", (_name(name),))
+        if not found:
+            raise InputError(f"user {name!r:.80}: no such user")
+        return _user(found[0])
 
     def set_password(self, user: int, password: str) -> None:
         """Give a user another password, and end all of the user's logins.
@@ -151,7 +181,8 @@ class Users:
 
 
 def _user(row: sqlite3.Row) -> User:
-    return User(row["id"], row["name"], bool(row["admin"]), row["made"])
+    guest = row["password"] is None and row["name"] != _LOCAL
+    return User(row["id"], row["name"], bool(row["admin"]), row["made"], guest)
 
 
 def _name(name: str) -> str:

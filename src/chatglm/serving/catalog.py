@@ -246,6 +246,14 @@ class Catalog:
         assert holder.model is not None
         return holder.model
 
+    async def hold(self, offer: Offer) -> Model:
+        """`acquire` for a task that may outlive the request in which it began: the model stays until that task ends."""
+        token = _leases.set(None)
+        try:
+            return await self.acquire(offer)
+        finally:
+            _leases.reset(token)
+
     def release(self, offer: Offer) -> None:
         if self._using.get(offer):
             self._using[offer] -= 1

@@ -27,6 +27,7 @@ from typing import Any
 import h11
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
@@ -34,7 +35,7 @@ from chatglm.errors import InputError
 from chatglm.serving import memory
 from chatglm.serving.service import OVERLOADED, Service
 
-__all__ = ["Connection", "ConnectionLimits", "Server", "bind", "run"]
+__all__ = ["BareServer", "Connection", "ConnectionLimits", "Server", "bind", "here", "run"]
 
 log = logging.getLogger("uvicorn.error")
 
@@ -116,9 +117,9 @@ class _Transport:
 class Connection(H11Protocol):
     """One client."""
 
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, service: Service, **named: Any) -> None:
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._limits, self._service = limits, service
+        self._limits = limits
         self.conn = _Parser(h11.SERVER, limits.head_bytes)
         self.timeout_keep_alive = limits.idle  # type: ignore[assignment]
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -280,7 +281,68 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-class Server(uvicorn.Server):
+class BareServer(uvicorn.Server):
+    """A server for any app, with limits of connections. A signal ends it, and not the process.
+
+    Args:
+        tls: speak HTTPS.
+        ending: seconds that running requests may take when it ends; None: no limit.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: ConnectionLimits | None = None,
+        log_level: str = "info",
+        tls: ssl.SSLContext | None = None,
+        ending: int | None = None,
+    ) -> None:
+        protocol: Any = partial(Connection, limits=limits or ConnectionLimits())
+        config = uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",
+            loop="asyncio",
+            log_config=None,  # `logs.configure` says where lines go
+            log_level=log_level,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=ending,
+        )
+        config.load()
+        config.ssl = tls
+        self._scheme = "https" if tls else "http"
+        super().__init__(config)
+
+    def urls(self, sockets: Sequence[socket.socket]) -> list[str]:
+        """Where the sockets are reached."""
+        found = []
+        for one in sockets:
+            host, port = one.getsockname()[:2]
+            found.append(f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}")
+        return found
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal that was obeyed does not kill the process afterwards: it ends with status 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(130)  # a second Ctrl-C: at once, whatever is under way
+        self.should_exit = True
+
+
+class Server(BareServer):
     """A server for an app of `create_app`.
 
     Args:
@@ -302,25 +364,10 @@ class Server(uvicorn.Server):
         ready: Callable[[str], None] = lambda url: None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        limits = limits or ConnectionLimits()
+        super().__init__(app, limits=limits, log_level=log_level, tls=tls)
         self._service: Service = app.state.service
         self._drain, self._drain_delay, self._ready = drain, drain_delay, ready
         self._hurried = False
-        protocol: Any = partial(Connection, limits=limits, service=self._service)
-        config = uvicorn.Config(
-            app,
-            http=protocol,
-            ws="none",
-            loop="asyncio",
-            log_config=None,  # `logs.configure` says where lines go
-            log_level=log_level,
-            access_log=False,
-            server_header=False,
-        )
-        config.load()
-        config.ssl = tls
-        self._scheme = "https" if tls else "http"
-        super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # As many threads as the event loop's own.
@@ -330,14 +377,10 @@ class Server(uvicorn.Server):
         names = ", ".join(self._service.catalog.offers)
         keys = self._service.keys
         log.info("No API key is needed" if keys is None else f"An API key is needed; there are {len(keys.keys)}")
-        for number, one in enumerate(sockets or ()):
-            host, port = one.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            url = f"{self._scheme}://{shown}:{port}"
+        for number, url in enumerate(self.urls(sockets or ())):
             log.info("chatglm is running on %s (%s); press Ctrl-C to stop", url, names)
             if not number:
-                here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
-                self._ready(f"{self._scheme}://{here}:{port}")
+                self._ready(here(url))
         _tell_systemd("READY=1")
 
         self._releasing = asyncio.create_task(self._release_memory())
@@ -382,24 +425,14 @@ class Server(uvicorn.Server):
             one.close()
         await self.lifespan.shutdown()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but a signal that was obeyed does not kill the process afterwards: it ends with status 0."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit and sig == signal.SIGINT:
-            os._exit(130)  # a second Ctrl-C: at once, whatever is under way
         self._hurried = self.should_exit
-        self.should_exit = True
+        super().handle_exit(sig, frame)
+
+
+def here(url: str) -> str:
+    """The address under which this machine itself reaches a server that listens at all of its addresses."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _tell_systemd(state: str) -> None:
@@ -469,7 +502,7 @@ def _unusable(host: str, port: int, error: OSError | UnicodeError) -> InputError
     return InputError(f"--host {host} --port {port}: {error.strerror or error}")
 
 
-def run(server: Server, sockets: Sequence[socket.socket]) -> None:
+def run(server: BareServer, sockets: Sequence[socket.socket]) -> None:
     """Serve until a signal comes.
 
     Raises:

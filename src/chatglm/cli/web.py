@@ -1,0 +1,254 @@
+"""`chatglm web`: the page in a browser, and the accounts of people who use it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatglm.cli.models import add_assistant_arguments, note
+from chatglm.cli.served import open_catalog
+from chatglm.cli.server_tools import only_here, open_kernels
+from chatglm.errors import DependencyError, InputError, SandboxError
+from chatglm.home import home_folder
+
+if TYPE_CHECKING:
+    from chatglm.assistant import BaseAssistant
+    from chatglm.conversation.settings import Settings
+    from chatglm.serving.catalog import Catalog
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.web.app import Models
+
+__all__ = ["PASSWORD", "add_arguments", "facts", "models_of", "run"]
+
+PASSWORD = "CHATGLM_PASSWORD"
+"""Environment variable with a password: a command line is for everybody to read."""
+_ENDING = 2  # seconds that requests have to end
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="users …",
+        help="accounts instead of the page: `users add NAME`, `users list`, `users remove NAME` (with all of the "
+        f"user's conversations), `users password NAME`; a password is asked for, or read from {PASSWORD}",
+    )
+    add_assistant_arguments(parser, several=True)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file that names models and their options, as for `chatglm serve` (docs/serving.md)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; 0.0.0.0: all. Where others than this machine reach the page, people have to sign "
+        "in (default: %(default)s)",
+    )
+    parser.add_argument("--port", type=int, default=7860, help="0: any free port (default: %(default)s)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    access = parser.add_mutually_exclusive_group()
+    access.add_argument("--login", action="store_true", help="let people sign in also where only this machine comes")
+    access.add_argument(
+        "--no-login",
+        action="store_true",
+        help="let everybody who reaches the page use it; each browser is a user of its own",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this name, such as chat.example behind a proxy; may be repeated (default: where only this "
+        "machine reaches the page its own names, else all)",
+    )
+    parser.add_argument(
+        "--tools",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="tools that models may call: a Python file, which is run with this program's rights; an OpenAPI document; "
+        "a YAML file with MCP servers; `examples` for the built-in ones (the default); `none`; may be repeated",
+    )
+    parser.add_argument(
+        "--interpreter",
+        choices=("auto", "full", "confined", "off"),
+        help="sandbox of the model's Python code. auto: the best of this machine; where others reach the page it must "
+        "be full, unless confined is said to be enough (default: auto if this machine has one, else off)",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak HTTPS with this certificate (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM; default: in --tls-cert)")
+    # What `open_catalog` reads besides, and a page has no use for.
+    parser.set_defaults(name=None, adapters_from=None, embedding=[], rerank=[])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.what:
+        return _users(arguments.what)
+    try:
+        from starlette.applications import Starlette
+        from starlette.responses import RedirectResponse, Response
+
+        from chatglm.cli.serve import tls_of
+        from chatglm.conversation.store import Store
+        from chatglm.serving import connections, logs
+        from chatglm.web.app import add_page
+    except ImportError as error:
+        raise DependencyError(f"{error.name} is needed for the page: pip install 'chatglm[web]'") from None
+    if not 0 <= arguments.port < 65536:
+        raise InputError(f"--port {arguments.port}: must be from 0 to 65535")
+    tls = tls_of(arguments)
+    sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
+    with contextlib.ExitStack() as stack:
+        for one in sockets:
+            stack.callback(one.close)
+        local = only_here(sockets)
+        login = arguments.login or not (local or arguments.no_login)
+        toolbox = None
+        if arguments.tools != ["none"]:
+            from chatglm.tools.toolbox import Toolbox
+
+            toolbox = stack.enter_context(Toolbox.open(arguments.tools or ["examples"]))
+        kernels = _kernels(arguments.interpreter, sockets)
+        store = stack.enter_context(contextlib.closing(Store()))
+        catalog = stack.enter_context(open_catalog(arguments))
+
+        @contextlib.asynccontextmanager
+        async def lifespan(app: Any) -> AsyncIterator[None]:
+            catalog.begin()
+            async with contextlib.AsyncExitStack() as running:
+                if kernels is not None:
+                    await running.enter_async_context(kernels)
+                yield
+
+        app = Starlette(lifespan=lifespan)
+        page = add_page(
+            app,
+            models_of(catalog),
+            store,
+            toolbox=toolbox,
+            kernels=kernels,
+            login=login,
+            hosts=[*arguments.allow_host, "localhost"] if local or arguments.allow_host else (),
+            facts=facts,
+        )
+
+        async def start(request: Any) -> Response:
+            return RedirectResponse("/ui/")
+
+        app.add_route("/", start)
+        if login and not store.users.all(guests=False):
+            note("nobody can sign in yet; add somebody with `chatglm web users add NAME`")
+
+        class Server(connections.BareServer):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                urls = [connections.here(url) for url in self.urls(sockets or ())]
+                names = ", ".join(page.models.names())
+                print(f"chatglm: the page is at {urls[0]}/ ({names}); Ctrl-C ends it", file=sys.stderr, flush=True)
+                if arguments.open:
+                    webbrowser.open(f"{urls[0]}/")
+
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                await page.close()
+                await super().shutdown(sockets)
+
+        log = logs.configure("text")
+        stack.callback(log.close)
+        connections.run(Server(app, log_level="warning", tls=tls, ending=_ENDING), sockets)
+    return 0
+
+
+def _kernels(wanted: str | None, sockets: Sequence[socket.socket]) -> Kernels | None:
+    if wanted == "off":
+        return None
+    try:
+        return open_kernels(wanted or "auto", sockets, home_folder() / "interpreter")
+    except (SandboxError, DependencyError) as error:
+        if wanted is not None:
+            raise
+        note(f"no code is run on this page: {str(error).removeprefix('--interpreter auto: ')}")
+        return None
+
+
+def models_of(catalog: Catalog) -> Models:
+    """The chat models of a catalog, for a page. A model is loaded when it is first asked, and held while it answers."""
+    from chatglm.web.app import Models
+
+    def names() -> Mapping[str, Sequence[str]]:
+        found = {}
+        for name, offer in catalog.of("chat").items():
+            if offer.parent is None and name == offer.holder.source.name:
+                found[name] = getattr(offer.holder.model, "adapters", ())
+        return found
+
+    async def get(settings: Settings) -> BaseAssistant:
+        offers = catalog.of("chat")
+        name = settings.model or next(iter(offers), "")
+        if name not in offers:
+            raise InputError(f"model: no {name!r:.80}; there are {', '.join(names()) or 'none'}")
+        model: Any = await catalog.hold(offers[name])
+        return model  # type: ignore[no-any-return]
+
+    return Models(names, get)
+
+
+def facts() -> list[tuple[str, str]]:
+    """For the about box: what computes."""
+    import torch
+
+    from chatglm.kernels import native
+
+    found = native.info()
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    return [("device", device), ("kernels", f"{found.variant}: {found.reason}")]
+
+
+# Accounts
+
+
+def _users(words: Sequence[str]) -> int:
+    from chatglm.conversation.store import Store
+
+    match words:
+        case ["users", "list"] | ["users", "add" | "remove" | "password", _]:
+            pass
+        case _:
+            raise InputError(
+                f"{' '.join(words)!r:.80}: expected `users add NAME`, `users list`, `users remove NAME` or `users "
+                "password NAME`"
+            )
+    with contextlib.closing(Store()) as store:
+        match words[1:]:
+            case ["list"]:
+                for user in store.users.all(guests=False):
+                    print(user.name)
+            case ["add", name]:
+                made = store.users.add(name, _password())
+                print(f"{made.name} can sign in")
+            case ["password", name]:
+                store.users.set_password(store.users.named(name).id, _password())
+                print(f"{name} has another password, and is signed out everywhere")
+            case ["remove", name]:
+                store.delete_user(store.users.named(name).id)
+                print(f"{name} is removed, with all conversations")
+    return 0
+
+
+def _password() -> str:
+    if given := os.environ.get(PASSWORD):
+        return given
+    if not sys.stdin.isatty():
+        raise InputError(f"a password is needed: set {PASSWORD}, or run this in a terminal")
+    first = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != first:
+        raise InputError("the two passwords are not the same")
+    return first

@@ -1,0 +1,171 @@
+"""Who asks, and whether the request may come from where it comes from.
+
+Where people sign in, a cookie has the token of a login. Where they need not, every browser is a user of its own: its
+cookie has a token, too, and the user is made when the browser first stores something. Pages of other sites can neither
+ask in somebody's name (`Origin`) nor reach a server of this machine by a name that points here (`Host`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from chatglm.conversation.users import User, Users
+from chatglm.web.failures import ForbiddenError, LimitError, SignInNeededError
+
+__all__ = ["COOKIE", "Accounts", "Rate", "check_source"]
+
+COOKIE = "chatglm_session"
+_COOKIE_SECONDS = 400 * 86400  # as long as browsers keep one
+_TRIES, _TRIES_SECONDS = 5, 60.0
+_GUESTS, _GUESTS_SECONDS = 60, 60.0
+_UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
+
+
+class Rate:
+    """So many times in so many seconds, for each key.
+
+    Args:
+        keys: that are remembered; the one that was seen longest ago is forgotten first.
+    """
+
+    def __init__(self, most: int, seconds: float, keys: int = 10_000) -> None:
+        self._most, self._seconds, self._keys = most, seconds, keys
+        self._times: OrderedDict[str, list[float]] = OrderedDict()
+
+    def take(self, key: str) -> None:
+        """Count one.
+
+        Raises:
+            LimitError: there were too many.
+        """
+        now = time.monotonic()
+        times = [one for one in self._times.pop(key, ()) if one > now - self._seconds]
+        self._times[key] = times
+        if len(times) >= self._most:
+            raise LimitError(times[0] + self._seconds - now)
+        times.append(now)
+        while len(self._times) > self._keys:
+            self._times.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """
+    Args:
+        login: whether people have to sign in.
+    """
+
+    users: Users
+    login: bool
+    _tries: Rate
+    _guests: Rate
+
+    @classmethod
+    def of(cls, users: Users, login: bool) -> Accounts:
+        return cls(users, login, Rate(_TRIES, _TRIES_SECONDS), Rate(_GUESTS, _GUESTS_SECONDS))
+
+    async def who(self, request: Request) -> User | None:
+        """None: a browser that has stored nothing yet.
+
+        Raises:
+            SignInNeededError: people have to sign in, and this one has not.
+        """
+        token = request.cookies.get(COOKIE, "")
+        found = await asyncio.to_thread(self.users.of_token, token) if token else None
+        if found is not None and self.login and found.guest:  # of a time when nobody had to sign in
+            found = None
+        if found is None and self.login:
+            raise SignInNeededError
+        return found
+
+    async def someone(self, request: Request) -> tuple[User, str]:
+        """Who asks, made if it is a browser that has stored nothing yet; and the token that its cookie is to have ("":
+        it has one).
+
+        Raises:
+            SignInNeededError: people have to sign in, and this one has not.
+            LimitError: too many new browsers came from one address.
+        """
+        found = await self.who(request)
+        if found is not None:
+            return found, ""
+        self._guests.take(_address(request))
+        return await asyncio.to_thread(self.users.guest)
+
+    async def sign_in(self, request: Request, name: str, password: str) -> str:
+        """The token of a new login.
+
+        Raises:
+            SignInError: the name or the password is wrong.
+            LimitError: there were five tries within a minute, from this address or for this name.
+        """
+        self._tries.take(f"address {_address(request)}")
+        self._tries.take(f"name {name[:80].casefold()}")
+        return await asyncio.to_thread(self.users.sign_in, name, password)
+
+    async def sign_out(self, request: Request) -> None:
+        if token := request.cookies.get(COOKIE, ""):
+            await asyncio.to_thread(self.users.sign_out, token)
+
+    def keep(self, request: Request, response: Response, token: str, path: str) -> None:
+        """Let the browser keep a token."""
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=_COOKIE_SECONDS,
+            path=path,
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+
+    def forget(self, response: Response, path: str) -> None:
+        response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict")
+
+
+def check_source(connection: HTTPConnection, method: str, hosts: Collection[str]) -> None:
+    """
+    Args:
+        hosts: names under which the page may be asked for; empty: all. Names of this machine itself are always right.
+
+    Raises:
+        ForbiddenError: the request names another host, or changes something and comes from a page of another site.
+    """
+    host = connection.headers.get("host", "")
+    if hosts and not (_is_local(_name_of(host)) or _name_of(host) in hosts):
+        raise ForbiddenError(
+            f"Host {host[:80]!r}: this server is not asked for by this name; `--allow-host NAME` allows one"
+        )
+    if method in _UNSAFE:
+        origin = connection.headers.get("origin", "")
+        if not origin or urlsplit(origin).netloc.lower() != host.lower():
+            raise ForbiddenError(f"Origin {origin[:80]!r}: only the page itself may change something here")
+
+
+def _name_of(host: str) -> str:
+    """The header Host without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")
+
+
+def _is_local(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""

@@ -1,0 +1,884 @@
+"""The page: its routes, over conversations and models.
+
+`add_page` puts it under `/ui` of an app. It is an app of its own: what is served beside it, an API and its document, is
+not touched. Every request is checked for where it comes from and who asks; a conversation of another user is answered
+as one that does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatglm.assistant import BaseAssistant
+from chatglm.characters import Character
+from chatglm.conversation.export import json_line, markdown, training_row
+from chatglm.conversation.importing import read_conversations
+from chatglm.conversation.session import Session, Sessions
+from chatglm.conversation.settings import MODES, Settings
+from chatglm.conversation.store import Conversation, Store
+from chatglm.conversation.users import SignInError, User
+from chatglm.errors import InputError, NotFoundError
+from chatglm.params import SamplingParams
+from chatglm.web.accounts import Accounts, Rate, check_source
+from chatglm.web.assets import Assets
+from chatglm.web.examples import prompts_of
+from chatglm.web.failures import Failure, LimitError, SignInNeededError, failure_of
+from chatglm.web.requests import fields_of, form_of, parts, read
+from chatglm.web.streaming import stream
+from chatglm.web.views import Face, file_of, found_list, items_of, listed
+from chatglm.web.words import LANGUAGES, Words, language_of
+
+if TYPE_CHECKING:
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.toolbox import Toolbox
+
+__all__ = ["Models", "Page", "add_page"]
+
+log = logging.getLogger("chatglm.web")
+
+_BASE = "/ui"
+_THEMES = ("auto", "light", "dark")
+_PREFERENCES = "chatglm_language", "chatglm_theme"
+_KEPT_SECONDS = 400 * 86400
+_LISTED = 40
+_TURNS = 60
+"""Of a conversation, from its end; the others are loaded when somebody asks for them."""
+_IMPORT = 16 << 20
+_CONVERSATIONS, _CONVERSATIONS_SECONDS = 60, 60.0
+_ANSWERS = 8
+"""Of one user, at a time."""
+_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS = [
+    (name.lower().encode(), value.encode())
+    for name, value in {
+        "Content-Security-Policy": _POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    }.items()
+]
+_PICTURES = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+}
+_ALONE = ("n", "logprobs", "prompt_logprobs")
+_TYPED = ("number", "integer", "strings")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that a page offers.
+
+    Attributes:
+        names: each with the names of its adapters, now; the first is the usual one.
+        get: the model for a conversation's settings.
+    """
+
+    names: Callable[[], Mapping[str, Sequence[str]]]
+    get: Callable[[Settings], Awaitable[BaseAssistant]] | Mapping[str, BaseAssistant]
+
+    @classmethod
+    def of(cls, assistants: Mapping[str, BaseAssistant]) -> Models:
+        return cls(lambda: {name: tuple(one.adapters) for name, one in assistants.items()}, assistants)
+
+
+def add_page(
+    app: Starlette,
+    models: Models | Mapping[str, BaseAssistant],
+    store: Store,
+    *,
+    toolbox: Toolbox | None = None,
+    kernels: Kernels | None = None,
+    folder: Path | None = None,
+    login: bool = False,
+    hosts: Collection[str] = (),
+    facts: Callable[[], Sequence[tuple[str, str]]] = lambda: (),
+) -> Page:
+    """Put the page under `/ui` of an app. Conversations that are being answered are stopped when the app ends.
+
+    Args:
+        models: on offer. They stay their owner's, as do store, toolbox and kernels.
+        toolbox: for the mode `tools`. None: there are none.
+        kernels: for the mode `code`. None: there is no interpreter.
+        folder: of conversations' files; None: beside the store's own.
+        login: whether people have to sign in. If not, every browser is a user of its own.
+        hosts: names under which the page may be asked for, besides those of this machine itself; empty: all.
+        facts: further lines of the about box: (key of a word `about.KEY`, text).
+    """
+    page = Page(models, store, toolbox, kernels, folder, login, hosts, facts)
+    app.mount(_BASE, page)
+    inner = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def lifespan(outer: Any) -> AsyncIterator[Any]:
+        async with inner(outer) as state:
+            try:
+                yield state
+            finally:
+                await page.close()
+
+    app.router.lifespan_context = lifespan
+    return page
+
+
+class Page:
+    """The page as an ASGI app; see `add_page`."""
+
+    def __init__(
+        self,
+        models: Models | Mapping[str, BaseAssistant],
+        store: Store,
+        toolbox: Toolbox | None,
+        kernels: Kernels | None,
+        folder: Path | None,
+        login: bool,
+        hosts: Collection[str],
+        facts: Callable[[], Sequence[tuple[str, str]]],
+    ) -> None:
+        self.models = models if isinstance(models, Models) else Models.of(models)
+        self.store, self.toolbox, self.kernels = store, toolbox, kernels
+        self.sessions = Sessions(self.models.get, store, toolbox=toolbox, kernels=kernels, folder=folder)
+        self.accounts = Accounts.of(store.users, login)
+        self.assets = Assets()
+        self._hosts, self._facts = frozenset(host.lower() for host in hosts), facts
+        self._closing: asyncio.Event | None = None
+        self._closed = False
+        self._new = Rate(_CONVERSATIONS, _CONVERSATIONS_SECONDS)
+        self._answering: dict[int, list[Session]] = {}
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("chatglm.web"),
+            autoescape=True,
+            trim_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        self._app = self._routes()
+
+    def _routes(self) -> ASGIApp:
+        def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+            async def answer(request: Request) -> Response:
+                try:
+                    return await endpoint(request)
+                except ClientDisconnect:
+                    raise
+                except Exception as error:
+                    return await self._refuse(request, error)
+
+            return Route(path, answer, methods=list(methods or ("GET",)))
+
+        c = "/c/{id}"
+        app = Starlette(
+            routes=[
+                route("/", self._start),
+                route("/new", self._empty),
+                route("/login", self._login_form),
+                route("/login", self._login, "POST"),
+                route("/logout", self._logout, "POST"),
+                route("/preferences", self._prefer, "POST"),
+                route("/about", self._about),
+                route("/import", self._import, "POST"),
+                route("/conversations", self._list),
+                route("/conversations", self._make, "POST"),
+                route("/conversations/{id}", self._change, "PATCH"),
+                route("/conversations/{id}", self._delete, "DELETE"),
+                route(c, self._show),
+                route(c + "/turns", self._earlier),
+                route(c + "/events", self._events),
+                route(c + "/send", self._send, "POST"),
+                route(c + "/again", self._again, "POST"),
+                route(c + "/choose", self._choose, "POST"),
+                route(c + "/permit", self._permit, "POST"),
+                route(c + "/observe", self._observe, "POST"),
+                route(c + "/rate", self._rate, "POST"),
+                route(c + "/stop", self._stop, "POST"),
+                route(c + "/files/{name}", self._upload, "PUT"),
+                route(c + "/files/{name:path}", self._file),
+                route(c + "/export", self._export),
+                route("/static/{version}/{name}", self._static),
+            ],
+            exception_handlers={HTTPException: self._refuse},
+        )
+        app.router.redirect_slashes = False
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                names = {name for name, _ in message["headers"]}
+                more = [pair for pair in _HEADERS if pair[0] not in names]
+                if b"cache-control" not in names:
+                    more.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        request = Request(scope, receive)
+        try:
+            check_source(request, scope["method"], self._hosts)
+        except Exception as error:
+            await (await self._refuse(request, error))(scope, receive, guarded)
+            return
+        with contextlib.suppress(ClientDisconnect):
+            await self._app(scope, receive, guarded)
+
+    def end(self) -> None:
+        """End what waits for events, so that connections can be closed; from the event loop's thread."""
+        self._closed = True
+        if self._closing is not None:
+            self._closing.set()
+
+    async def close(self) -> None:
+        """Stop all answers."""
+        self.end()
+        await self.sessions.close()
+
+    # Pages
+
+    async def _start(self, request: Request) -> Response:
+        user = await self._who(request)
+        if user is None and (again := _cookie_left_out(request)):
+            return again
+        newest = await asyncio.to_thread(self.store.conversations, user.id, limit=1) if user else ()
+        return await self._page(request, user, newest[0] if newest else None)
+
+    async def _empty(self, request: Request) -> Response:
+        mode = request.query_params.get("mode", "chat")
+        settings = Settings(mode=mode if mode in MODES else "chat")  # type: ignore[arg-type]
+        return await self._page(request, await self._who(request), None, settings)
+
+    async def _show(self, request: Request) -> Response:
+        user = await self._who(request)
+        if user is None and (again := _cookie_left_out(request)):
+            return again
+        if user is None:
+            raise _no_conversation()
+        found = await asyncio.to_thread(self.store.conversation, user.id, request.path_params["id"])
+        return await self._page(request, user, found)
+
+    async def _page(
+        self, request: Request, user: User | None, conversation: Conversation | None, settings: Settings | None = None
+    ) -> Response:
+        t = _words(request)
+        running: int | None = None
+        items: list[Any] = []
+        earlier: int | None = None
+        if conversation is not None:
+            assert user is not None
+            session = await self._session(user, conversation.id)
+            settings = await asyncio.to_thread(lambda: session.settings)
+            running = 0 if session.running else None
+            items, earlier = await self._items(user, session, settings, t, running is not None)
+        settings = settings or Settings()
+        conversations, more = await self._listed(user)
+
+        def make() -> str:
+            return self._render(
+                request,
+                "page.html",
+                conversation=conversation,
+                items=items,
+                earlier=earlier,
+                running=running,
+                conversations=conversations,
+                more=more,
+                current=conversation.id if conversation else None,
+                search="",
+                login=self.accounts.login,
+                user=user.name if user else "",
+                interpreter=self.kernels is not None,
+                **self._settings(settings, t),
+            )
+
+        return HTMLResponse(await asyncio.to_thread(make))
+
+    async def _items(
+        self, user: User, session: Session, settings: Settings, t: Words, running: bool, before: int | None = None
+    ) -> tuple[list[Any], int | None]:
+        """Turns to show, from the end or from before a turn; and the first of them, if there are earlier ones."""
+        tree = await session.tree()
+        path = tree.path()
+        if before is not None:
+            ids = [turn.id for turn in path]
+            if before not in ids:
+                raise NotFoundError(f"turn {before}: no such turn in this conversation")
+            path = path[: ids.index(before)]
+        elif running:  # the turns of the running answer come as events
+            while path and path[-1].message.role != "user":
+                path = path[:-1]
+        earlier = None
+        if len(path) > _TURNS:
+            start = len(path) - _TURNS
+            while start and path[start].message.role != "user":
+                start -= 1
+            earlier = path[start].id if start else None
+            path = path[start:]
+        files = await asyncio.to_thread(self.store.files, user.id, session.id)
+        face = self._face(settings, t)
+        items = await asyncio.to_thread(items_of, tree, path, files, self._files_at(session.id), face)
+        return items, earlier
+
+    async def _earlier(self, request: Request) -> Response:
+        user, session = await self._open(request)
+        before = _whole(request.query_params.get("before", ""), "before")
+        t = _words(request)
+        settings = await asyncio.to_thread(lambda: session.settings)
+        items, earlier = await self._items(user, session, settings, t, False, before)
+        return HTMLResponse(await asyncio.to_thread(self._render, request, "turns.html", items=items, earlier=earlier))
+
+    def _render(self, request: Request, name: str, **values: Any) -> str:
+        return self._templates.get_template(name).render(**self._common(request), **values)
+
+    def _common(self, request: Request) -> dict[str, Any]:
+        theme = request.cookies.get(_PREFERENCES[1], "auto")
+        return {
+            "t": _words(request),
+            "base": _BASE,
+            "theme": theme if theme in _THEMES else "auto",
+            "static": lambda name: f"{_BASE}/{self.assets.path(name)}",
+            "modes": MODES,
+        }
+
+    def _settings(self, settings: Settings, t: Words) -> dict[str, Any]:
+        """What the sheet of settings and the empty states show."""
+        models = self.models.names()
+        name = settings.model if settings.model in models else next(iter(models), "")
+        tools = [] if self.toolbox is None else self.toolbox.specs
+        on = settings.tools
+        options = [
+            {
+                "name": option.name,
+                "kind": option.kind,
+                "help": t.option(option.name, option.help),
+                "low": option.low,
+                "high": option.high,
+                "default": option.default,
+                "value": settings.params.get(option.name),
+            }
+            for option in SamplingParams.options()
+            if option.name not in _ALONE and option.kind in _TYPED
+        ]
+        return {
+            "settings": {
+                **{one.name: getattr(settings, one.name) for one in dataclasses.fields(settings)},
+                "model": name,
+            },
+            "mode": settings.mode,
+            "models": list(models),
+            "adapters": list(models.get(name, ())),
+            "tools": [
+                {
+                    "name": spec.name,
+                    "description": str(spec.flat().get("description", "")),
+                    "on": on is None or spec.name in on,
+                }
+                for spec in tools
+            ],
+            "options": options,
+            "character": Face.of_character(settings.character),
+            "characters": _characters(),
+            "prompts": prompts_of(settings.mode, t.language),
+            "bases": (),
+        }
+
+    def _face(self, settings: Settings, t: Words) -> Face:
+        character = Face.of_character(settings.character) if settings.mode == "character" else None
+        return character or Face(t("turn.assistant"), "G", 0)
+
+    async def _about(self, request: Request) -> Response:
+        user = await self._who(request)
+        t = _words(request)
+        used = await asyncio.to_thread(self.store.used, user.id) if user else 0
+        sandbox = await asyncio.to_thread(self._sandbox, t)
+        rows = [
+            ("version", f"chatglm {importlib.metadata.version('chatglm')}"),
+            ("model", ", ".join(self.models.names())),
+            *await asyncio.to_thread(self._facts),
+            ("sandbox", sandbox),
+            ("storage", t("about.storage.used", used=_bytes(used), most=_bytes(self.store.limits.bytes))),
+            ("user", t("about.user.guest") if user is None or user.guest else user.name),
+        ]
+        return HTMLResponse(self._render(request, "about.html", rows=rows))
+
+    def _sandbox(self, t: Words) -> str:
+        if self.kernels is None:
+            return t("about.sandbox.off")
+        from chatglm.tools.interpreter.sandbox import protection
+
+        return t(f"about.sandbox.{self.kernels.tier or protection().tier}")
+
+    # Accounts
+
+    async def _login_form(self, request: Request) -> Response:
+        return HTMLResponse(self._render(request, "login.html", error=""))
+
+    async def _login(self, request: Request) -> Response:
+        fields = await form_of(request)
+        try:
+            token = await self.accounts.sign_in(request, fields.get("name", ""), fields.get("password", ""))
+        except (SignInError, LimitError) as error:
+            failure = failure_of(error)
+            page = self._render(request, "login.html", error=failure.message(_words(request)))
+            return HTMLResponse(page, failure.status, failure.headers)
+        response = RedirectResponse(f"{_BASE}/", 303)
+        self.accounts.keep(request, response, token, _BASE)
+        return response
+
+    async def _logout(self, request: Request) -> Response:
+        await self.accounts.sign_out(request)
+        response = RedirectResponse(f"{_BASE}/login" if self.accounts.login else f"{_BASE}/", 303)
+        self.accounts.forget(response, _BASE)
+        return response
+
+    async def _prefer(self, request: Request) -> Response:
+        """Language and colours of this browser."""
+        fields = await fields_of(request, language=str, theme=str)
+        response = Response(status_code=204)
+        for (name, value), key in zip((("language", LANGUAGES), ("theme", _THEMES)), _PREFERENCES, strict=True):
+            if name in fields:
+                if fields[name] not in value:
+                    raise InputError(f"{name}: must be one of {', '.join(value)}")
+                response.set_cookie(
+                    key, fields[name], max_age=_KEPT_SECONDS, path=_BASE, samesite="strict", httponly=True,
+                    secure=request.url.scheme == "https",
+                )  # fmt: skip
+        return response
+
+    async def _who(self, request: Request) -> User | None:
+        return await self.accounts.who(request)
+
+    # Conversations
+
+    async def _session(self, user: User, conversation: str) -> Session:
+        return await asyncio.to_thread(self.sessions.open, user.id, conversation)
+
+    async def _open(self, request: Request) -> tuple[User, Session]:
+        """
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        user = await self._who(request)
+        if user is None:
+            raise _no_conversation()
+        return user, await self._session(user, request.path_params["id"])
+
+    async def _listed(self, user: User | None, before: int = 0) -> tuple[list[Any], int | None]:
+        if user is None:
+            return [], None
+        found = await asyncio.to_thread(self.store.conversations, user.id, limit=_LISTED + 1, offset=before)
+        return listed(found[:_LISTED]), before + _LISTED if len(found) > _LISTED else None
+
+    async def _list(self, request: Request) -> Response:
+        user = await self._who(request)
+        search = request.query_params.get("search", "").strip()[:200]
+        before = _whole(request.query_params.get("before") or "0", "before")
+        if search and user is not None:
+            found = await asyncio.to_thread(self.store.search, user.id, search, limit=50)
+            names = dict.fromkeys(one.conversation for one in found)
+            modes = await asyncio.to_thread(self._modes, user.id, list(names))
+            conversations, more = found_list(found, modes), None
+        else:
+            conversations, more = await self._listed(user, before)
+        return HTMLResponse(
+            self._render(
+                request,
+                "list.html",
+                conversations=conversations,
+                more=more,
+                search=search,
+                current=request.query_params.get("current") or None,
+            )
+        )
+
+    def _modes(self, user: int, conversations: Sequence[str]) -> dict[str, str]:
+        found = {}
+        for name in conversations:
+            with contextlib.suppress(InputError):
+                found[name] = self.store.conversation(user, name).mode
+        return found
+
+    async def _make(self, request: Request) -> Response:
+        fields = await fields_of(request, settings=dict, title=str)
+        settings = await asyncio.to_thread(_settings_of, Settings(), fields.get("settings", {}))
+        user, token = await self.accounts.someone(request)
+        self._new.take(str(user.id))
+        name = await asyncio.to_thread(
+            functools.partial(
+                self.store.make,
+                user.id,
+                title=fields.get("title", ""),
+                mode=settings.mode,
+                settings=settings.to_dict(),
+            )
+        )
+        return self._made(request, token, {"id": name})
+
+    def _made(self, request: Request, token: str, said: Mapping[str, Any]) -> Response:
+        response = JSONResponse(said, 201)
+        if token:
+            self.accounts.keep(request, response, token, _BASE)
+        return response
+
+    async def _change(self, request: Request) -> Response:
+        fields = await fields_of(request, settings=dict, title=str)
+        user, session = await self._open(request)
+        if "settings" in fields:
+            old = await asyncio.to_thread(lambda: session.settings)
+            await session.configure(await asyncio.to_thread(_settings_of, old, fields["settings"]))
+        if "title" in fields:
+            await asyncio.to_thread(self.store.rename, user.id, session.id, fields["title"])
+        found = await asyncio.to_thread(lambda: session.conversation)
+        return JSONResponse({"id": found.id, "title": found.title, "mode": found.mode})
+
+    async def _delete(self, request: Request) -> Response:
+        user, session = await self._open(request)
+        await session.stop()
+        await asyncio.to_thread(self.store.delete, user.id, session.id)
+        if self.kernels is not None:
+            await self.kernels.end(session.id, user=str(user.id))
+        return Response(status_code=204)
+
+    async def _import(self, request: Request) -> Response:
+        """A character card becomes a conversation with that character; a file of dialogues as many as it has."""
+        name = request.query_params.get("name", "file")[:200]
+        data = await read(request, _IMPORT)
+        made, skipped = await asyncio.to_thread(_imported, data, name)
+        user, token = await self.accounts.someone(request)
+        self._new.take(str(user.id))
+
+        def store() -> list[str]:
+            return [self.store.make(user.id, **one) for one in made]
+
+        names = await asyncio.to_thread(store)
+        return self._made(request, token, {"id": names[-1], "ids": names, "skipped": skipped[:20]})
+
+    # One conversation
+
+    async def _send(self, request: Request) -> Response:
+        fields = await fields_of(request, text=str, files=list)
+        user, session = await self._open(request)
+        files = fields.get("files", [])
+        if not all(isinstance(name, str) for name in files):
+            raise InputError("files: must be names")
+        return await self._begin(user, session, lambda: session.send(fields.get("text", ""), files))
+
+    async def _again(self, request: Request) -> Response:
+        fields = await fields_of(request, turn=int, text=(str, type(None)))
+        user, session = await self._open(request)
+        return await self._begin(user, session, lambda: session.again(_turn(fields), fields.get("text")))
+
+    async def _begin(self, user: User, session: Session, begin: Callable[[], Awaitable[int]]) -> Response:
+        if self._closed:
+            raise LimitError(5.0)
+        others = [one for one in self._answering.get(user.id, ()) if one.running and one is not session]
+        if len(others) >= _ANSWERS:
+            raise LimitError(5.0)
+        after = await begin()
+        self._answering[user.id] = [*others, session]
+        if len(self._answering) > 1000:
+            self._answering = {
+                number: left
+                for number, sessions in self._answering.items()
+                if (left := [one for one in sessions if one.running])
+            }
+        return JSONResponse({"after": after}, 202)
+
+    async def _choose(self, request: Request) -> Response:
+        fields = await fields_of(request, turn=int)
+        _, session = await self._open(request)
+        await session.choose(_turn(fields))
+        return JSONResponse({"after": session.last})
+
+    async def _permit(self, request: Request) -> Response:
+        fields = await fields_of(request, call=str, yes=bool, always=bool)
+        _, session = await self._open(request)
+        await session.permit(_call(fields), fields.get("yes", False), fields.get("always", False))
+        return JSONResponse({"after": session.last})
+
+    async def _observe(self, request: Request) -> Response:
+        fields = await fields_of(request, call=str, text=str)
+        _, session = await self._open(request)
+        await session.observe(_call(fields), fields.get("text", ""))
+        return JSONResponse({"after": session.last})
+
+    async def _rate(self, request: Request) -> Response:
+        fields = await fields_of(request, turn=int, rating=int)
+        _, session = await self._open(request)
+        await session.rate(_turn(fields), fields.get("rating", 0))
+        return JSONResponse({"after": session.last})
+
+    async def _stop(self, request: Request) -> Response:
+        _, session = await self._open(request)
+        await session.stop()
+        return JSONResponse({"after": session.last})
+
+    async def _events(self, request: Request) -> Response:
+        _, session = await self._open(request)
+        given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+        after = _whole(given, "after")
+        if not session.running and after >= session.last:
+            return Response(status_code=204)  # which tells a browser not to come back
+        if self._closing is None:
+            self._closing = asyncio.Event()
+            if self._closed:
+                self._closing.set()
+        t = _words(request)
+        settings = await asyncio.to_thread(lambda: session.settings)
+        template = self._templates.get_template("turn.html")
+        module = template.make_module(self._common(request))
+
+        def macros(name: str, *values: Any) -> str:
+            return str(getattr(module, name)(*values)).strip()
+
+        events = stream(
+            session,
+            after,
+            files=lambda: asyncio.to_thread(self.store.files, session.user, session.id),
+            base=self._files_at(session.id),
+            face=self._face(settings, t),
+            t=t,
+            macros=macros,
+            closing=self._closing,
+        )
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+    # Files
+
+    def _files_at(self, conversation: str) -> str:
+        return f"{_BASE}/c/{conversation}/files/"
+
+    async def _upload(self, request: Request) -> Response:
+        _, session = await self._open(request)
+        name = request.path_params["name"]
+        file = await session.upload(name, parts(request, self.store.limits.bytes))
+        shown = file_of(file.name, self._files_at(session.id), file.size)
+        return JSONResponse({"name": shown.name, "url": shown.url, "size": shown.size}, 201)
+
+    async def _file(self, request: Request) -> Response:
+        _, session = await self._open(request)
+        name = request.path_params["name"]
+        file = await self._opened(session, name)
+        try:
+            head = await asyncio.to_thread(file.read, 16)
+            size = await asyncio.to_thread(file.seek, 0, 2)
+            await asyncio.to_thread(file.seek, 0)
+        except BaseException:
+            file.close()
+            raise
+        kind = next((kind for front, kind in _PICTURES.items() if head.startswith(front)), None)
+        last = name.rpartition("/")[2]
+        headers = {
+            "Content-Length": str(size),
+            "Content-Disposition": f"{'inline' if kind else 'attachment'}; filename*=UTF-8''{quote(last, safe='')}",
+            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+            "Cache-Control": "private, no-cache",
+        }
+
+        async def pieces() -> AsyncIterator[bytes]:
+            left = size
+            try:
+                while left and (piece := await asyncio.to_thread(file.read, min(left, 256 << 10))):
+                    left -= len(piece)
+                    yield piece
+            finally:
+                file.close()
+
+        return StreamingResponse(pieces(), media_type=kind or "application/octet-stream", headers=headers)
+
+    async def _opened(self, session: Session, name: str) -> BinaryIO:
+        if self.kernels is None:
+            raise NotFoundError(f"file {name!r:.80}: no such file in this conversation")
+        return await self.kernels.open(session.id, name, user=str(session.user))
+
+    async def _export(self, request: Request) -> Response:
+        user, session = await self._open(request)
+        form = request.query_params.get("form", "md")
+        tree = await session.tree()
+        found = await asyncio.to_thread(lambda: session.conversation)
+        settings = await asyncio.to_thread(lambda: session.settings)
+        files = await asyncio.to_thread(self.store.files, user.id, session.id)
+        t = _words(request)
+        if form == "md":
+            speakers = {
+                "user": t("turn.user"),
+                "assistant": self._face(settings, t).name,
+                "observation": t("call.result"),
+            }
+            data = markdown(tree, title=found.title, files=files, speakers=speakers).encode("utf-8", "replace")
+            kind = "text/markdown; charset=utf-8"
+        elif form == "jsonl":
+            character = settings.character if settings.mode == "character" else ""
+            persona = Character.from_bytes(character.encode(), "character").persona() if character else None
+            specs = self.toolbox.specs if self.toolbox is not None and settings.mode == "tools" else ()
+            row = training_row(tree, system=settings.system, tools=specs, persona=persona, title=found.title)
+            data, kind = (json_line(row) if row is not None else b""), "application/jsonl; charset=utf-8"
+        else:
+            raise InputError("form: must be md or jsonl")
+        name = f"{found.title.replace('/', ' ').strip() or 'conversation'}.{form}"
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+        return Response(data, media_type=kind, headers=headers)
+
+    # The rest
+
+    async def _static(self, request: Request) -> Response:
+        found = self.assets.respond(request, request.path_params["version"], request.path_params["name"])
+        if found is None:
+            raise HTTPException(404)
+        return found
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        failure = failure_of(error)
+        if failure.status >= 500:
+            log.error("%s failed", request.url.path, exc_info=error)
+        t = _words(request)
+        wants_page = "text/html" in request.headers.get("accept", "") and request.method in ("GET", "HEAD")
+        if isinstance(error, SignInNeededError) and wants_page:
+            return _cookie_left_out(request) or RedirectResponse(f"{_BASE}/login", 303)
+        if wants_page:
+            page = self._render(request, "error.html", status=failure.status, message=failure.message(t))
+            return HTMLResponse(page, failure.status, failure.headers)
+        return _json_failure(failure, t)
+
+
+def _json_failure(failure: Failure, t: Words) -> Response:
+    said = {"error": {"code": failure.code, "message": failure.message(t)}}
+    return JSONResponse(said, failure.status, failure.headers)
+
+
+def _words(request: Request) -> Words:
+    return Words(language_of(request.headers.get("accept-language", ""), request.cookies.get(_PREFERENCES[0], "")))
+
+
+def _cookie_left_out(request: Request) -> Response | None:
+    """A browser that follows a link of another site leaves strict cookies out. A page that loads itself again gets
+    them."""
+    if request.headers.get("sec-fetch-site") != "cross-site":
+        return None
+    return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0"><title>chatglm</title>')
+
+
+def _no_conversation() -> NotFoundError:
+    return NotFoundError("no such conversation; it may have been deleted")
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise InputError(f"{name}: must be a whole number")
+    return int(text)
+
+
+def _turn(fields: Mapping[str, Any]) -> int:
+    if "turn" not in fields:
+        raise InputError("turn: is missing")
+    return int(fields["turn"])
+
+
+def _call(fields: Mapping[str, Any]) -> str:
+    if "call" not in fields:
+        raise InputError("call: is missing")
+    return str(fields["call"])
+
+
+def _settings_of(old: Settings, given: Mapping[str, Any]) -> Settings:
+    """Settings with what was sent in the place of what was there.
+
+    A character may be one of the library's names.
+
+    Raises:
+        InputError: a value does not fit; names the field.
+    """
+    known = {one.name for one in dataclasses.fields(Settings)} - {"more"}
+    for name in given:
+        if name not in known:
+            raise InputError(f"settings: {name!r:.60}: no such setting; known: {', '.join(sorted(known))}")
+    changed = dict(given)
+    character = changed.get("character")
+    if isinstance(character, str) and character in Character.library():
+        changed["character"] = Character.named(character).text()
+    elif isinstance(character, str) and character:
+        Character.from_bytes(character.encode("utf-8", "replace"), "character")
+    return Settings.from_dict({**old.to_dict(), **changed})
+
+
+def _imported(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is in a file, as arguments of `Store.make`; and why rows were left out.
+
+    Raises:
+        InputError: it is neither a character nor dialogues.
+    """
+    skipped: list[str] = []
+    try:
+        character = Character.from_bytes(data, name)
+    except InputError as error:
+        if not name.lower().endswith((".json", ".jsonl")):
+            raise
+        try:
+            found = read_conversations(data, skipped=skipped)
+        except InputError as other:
+            raise InputError(f"{name}: neither a character ({error}) nor dialogues ({other})") from None
+        if not found:
+            raise InputError(f"{name}: {skipped[0] if skipped else 'holds no conversation'}") from None
+        made = []
+        for one in found:
+            settings = Settings(system=one.system)
+            made.append({"title": one.title, "mode": "chat", "settings": settings.to_dict(), "messages": one.messages})
+        return made, skipped
+    settings = Settings(mode="character", character=character.text())
+    return [{"title": character.name, "mode": "character", "settings": settings.to_dict()}], []
+
+
+@functools.cache
+def _characters() -> tuple[dict[str, Any], ...]:
+    """The library, for the choice."""
+    found = []
+    for key in Character.library():
+        one = Character.named(key)
+        face = Face.of(one.name)
+        found.append(
+            {
+                "key": key,
+                "name": one.name,
+                "initials": face.initials,
+                "hue": face.hue,
+                "greeting": one.greetings[0] if one.greetings else "",
+                "tags": one.tags,
+                "language": one.language or "zh",
+            }
+        )
+    return tuple(found)
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,478 @@
+"""A model's Markdown as HTML that is safe to show, a block at a time.
+
+What a model, a user or a tool writes is foreign: no HTML of it is HTML here, addresses are of few kinds, pictures are
+the conversation's own files, and what comes out is cleaned once more by a second, independent program (nh3). What is
+too large or too deep to render is shown as it was written.
+
+A block (a paragraph, a list, a table, a fenced piece of code) is closed when the next one has begun. It is rendered
+once, by itself, and rendering a text whole gives the same: so that nothing later can change a block, link references
+(`[name]: address`) are not read, and a block of mathematics ends at an empty line.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+__all__ = ["Blocks", "highlighted", "plain", "render"]
+
+_RENDERED = 256 << 10
+"""Characters of a text whose blocks are rendered; those that begin later are shown as they are."""
+_BLOCK = 32 << 10
+"""Characters of one block that is not code."""
+_CODE, _CODE_LINE = 20_000, 2_000
+"""Characters of code, and of its longest line, that are coloured."""
+_FORMULA, _FORMULA_BLOCK = 600, 3_000
+"""Characters of a formula in a line, and in a block of its own."""
+_FORMULAS = 100
+"""Of one block."""
+_NESTED = 24
+"""Blocks within blocks."""
+
+
+def render(text: str, base: str = "") -> str:
+    """A whole text.
+
+    Args:
+        base: address of the conversation's files, with a slash at its end; "": there are none.
+    """
+    return "".join(html for _, html in _closed(_lines(text), base, 0))
+
+
+class Blocks:
+    """A text that grows, as HTML of its closed blocks.
+
+    Args:
+        base: address of the conversation's files, with a slash at its end.
+
+    Attributes:
+        text: of the block that is open.
+    """
+
+    def __init__(self, base: str = "") -> None:
+        self._base = base
+        self._held = ""  # a carriage return, after which a line feed may follow
+        self._start = 0  # of the open block, in characters of the whole text
+        self._count = 0
+        self._try_at = 0  # characters of the open block at which it is looked at again
+        self.text = ""
+
+    def feed(self, text: str) -> bool:
+        """Add text; whether `take` may find a closed block."""
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""
+        self.text += _lines(text.removesuffix("\r"))
+        return "\n" in text and len(self.text) >= self._try_at
+
+    def take(self) -> list[tuple[int, str]]:
+        """Blocks that have been closed since the last time: which block it is, and its HTML. It may take long, and may
+        be called in another thread."""
+        whole = self.text[: self.text.rfind("\n") + 1]
+        if not whole or _in_code(whole):
+            return []
+        starts = _starts(whole)
+        if len(starts) < 2:
+            self._try_at = len(whole) + 1 if len(whole) < 1024 else len(whole) * 5 // 4
+            return []
+        end = starts[-1]
+        found = self._numbered(_closed(whole[:end], self._base, self._start))
+        self.text = self.text[end:]
+        self._start += end
+        self._try_at = 0
+        return found
+
+    def close(self) -> list[tuple[int, str]]:
+        """All blocks that are left."""
+        self.text += _lines(self._held)
+        self._held = ""
+        found = self._numbered(_closed(self.text, self._base, self._start))
+        self._start += len(self.text)
+        self.text = ""
+        return found
+
+    def _numbered(self, blocks: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
+        first, self._count = self._count, self._count + len(blocks)
+        return [(first + number, html) for number, (_, html) in enumerate(blocks)]
+
+
+def plain(text: str) -> str:
+    """A text as it was written."""
+    return f'<p class="plain">{html.escape(text)}</p>\n'
+
+
+def highlighted(code: str, language: str = "") -> str:
+    """Code as the inside of a `<code>` element, coloured by classes."""
+    if len(code) <= _CODE and max(map(len, code.split("\n"))) <= _CODE_LINE and (lexer := _lexer(language)):
+        from pygments import highlight
+
+        return highlight(code, lexer, _formatter())
+    return html.escape(code)
+
+
+# Blocks
+
+
+def _lines(text: str) -> str:
+    """With the ends of lines and the characters as the parser has them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+
+
+def _closed(text: str, base: str, start: int) -> list[tuple[str, str]]:
+    """Blocks of a text, each with its source.
+
+    Args:
+        start: of the text, in characters of the whole that it is of.
+    """
+    found = []
+    places = _starts(text)
+    for place, end in zip(places, [*places[1:], len(text)], strict=True):
+        source = text[place:end]
+        found.append((source, _block(source.rstrip("\n"), base) if start + place < _RENDERED else plain(source)))
+    return found
+
+
+def _starts(text: str) -> list[int]:
+    """Where blocks begin, in characters; blank lines belong to the block before."""
+    if len(text) > _BLOCK and text.count("\n") > _BLOCK:  # a text of nothing but ends of lines, or nearly so
+        return [0]
+    tokens: list[Token] = []
+    _markdown().block.parse(text, _markdown(), {}, tokens)
+    lines = [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
+    if not lines:
+        return []
+    places, place = [0], 0
+    for line in text.split("\n"):
+        place += len(line) + 1
+        places.append(place)
+    return [0, *(places[line] for line in lines[1:])]
+
+
+_FENCE = re.compile(r"\s*^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
+
+
+def _in_code(text: str) -> bool:
+    """Whether a text begins with fenced code that has not ended, which needs no parser to see."""
+    found = _FENCE.match(text)
+    if found is None:
+        return False
+    fence = found[1]
+    end = re.compile(rf"^ {{0,3}}{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$", re.MULTILINE)
+    return end.search(text, found.end()) is None
+
+
+@functools.lru_cache(2048)
+def _kept(source: str, base: str) -> str:
+    return _made(source, base)
+
+
+def _block(source: str, base: str) -> str:
+    # Several readers of one answer, and whoever loads the page again, need the same.
+    return _kept(source, base) if len(source) < 4096 else _made(source, base)
+
+
+def _made(source: str, base: str) -> str:
+    code = _FENCE.match(source) is not None
+    if len(source) > (_RENDERED if code else _BLOCK):
+        return plain(source)
+    env: dict[str, Any] = {"base": base}
+    try:
+        tokens = _markdown().parse(source, env)
+        if max((token.level for token in tokens), default=0) >= _NESTED:
+            return plain(source)
+        return _clean(_markdown().renderer.render(tokens, _markdown().options, env))
+    except (RecursionError, ValueError, IndexError):
+        return plain(source)
+
+
+# The parser
+
+_lock = threading.Lock()
+
+
+@functools.cache
+def _markdown() -> MarkdownIt:
+    made = MarkdownIt("commonmark", {"html": False, "maxNesting": _NESTED + 2})
+    made.enable(["table", "strikethrough"])
+    made.disable(["reference", "html_block", "html_inline"])
+    made.block.ruler.before("fence", "formula", _formula_block, {"alt": ["paragraph", "blockquote", "list"]})
+    made.inline.ruler.before("escape", "formula", _formula)
+    made.validateLink = _allowed  # type: ignore[method-assign, assignment]
+    for name, rule in (
+        ("fence", _code),
+        ("code_block", _code),
+        ("image", _image),
+        ("link_open", _link),
+        ("heading_open", _heading),
+        ("heading_close", _heading),
+        ("th_open", _cell),
+        ("td_open", _cell),
+        ("table_open", _table),
+        ("table_close", _table),
+        ("formula", _show_formula),
+        ("formula_block", _show_formula),
+    ):
+        made.add_render_rule(name, rule)
+    return made
+
+
+_ADDRESS = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
+_FILE = re.compile(r"(?:sandbox:)?(?:/mnt/data/|\./)?([^/\\:?#]{1,200})")
+
+
+def _allowed(address: str) -> bool:
+    return _ADDRESS.match(address) is not None or _file(address) is not None
+
+
+def _file(address: str) -> str | None:
+    """The name of a conversation's file that an address means; None: it means something else."""
+    found = _FILE.fullmatch(unquote(address))
+    return found[1] if found and found[1] not in (".", "..") else None
+
+
+def _address(address: str, env: Mapping[str, Any]) -> str:
+    """As it is written into HTML; "": it leads nowhere."""
+    if _ADDRESS.match(address):
+        return html.escape(address)
+    name = _file(address)
+    return html.escape(env["base"] + quote(name, safe="")) if name and env["base"] else ""
+
+
+def _link(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
+    address = str(tokens[index].attrGet("href") or "")
+    shown = _address(address, env)
+    if not shown:
+        return "<a>"
+    if not _ADDRESS.match(address):
+        return f'<a href="{shown}" download>'
+    return f'<a href="{shown}" rel="noopener nofollow noreferrer" target="_blank">'
+
+
+def _image(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
+    token = tokens[index]
+    address = str(token.attrGet("src") or "")
+    words = html.escape(self.renderInlineAsText(token.children or [], options, env))
+    shown = _address(address, env)
+    if _ADDRESS.match(address):  # of another server, which would learn who looks
+        return f'<a href="{shown}" rel="noopener nofollow noreferrer" target="_blank">{words or shown}</a>'
+    return f'<img src="{shown}" alt="{words}" loading="lazy">' if shown else words
+
+
+def _heading(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
+    """The page has headings above those of an answer."""
+    token = tokens[index]
+    level = min(6, int(token.tag[1]) + 2)
+    return f"<h{level}>" if token.nesting == 1 else f"</h{level}>\n"
+
+
+def _table(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
+    return '<div class="table" tabindex="0"><table>\n' if tokens[index].nesting == 1 else "</table></div>\n"
+
+
+def _cell(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
+    tag = tokens[index].tag
+    found = re.search(r"center|right", str(tokens[index].attrGet("style") or ""))
+    return f'<{tag} class="{found[0]}">' if found else f"<{tag}>"
+
+
+def _code(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
+    token = tokens[index]
+    language = re.sub(r"[^\w+#.-]", "", token.info.split(maxsplit=1)[0][:30]) if token.info.strip() else ""
+    shown = highlighted(token.content, language)
+    return f'<div class="code" data-language="{html.escape(language)}"><pre><code>{shown}</code></pre></div>\n'
+
+
+# Code
+
+_LANGUAGES = frozenset({
+    "bash", "sh", "shell", "zsh", "console", "c", "cpp", "c++", "csharp", "c#", "css", "diff", "dockerfile",
+    "docker", "go", "golang", "haskell", "html", "xml", "ini", "toml", "java", "javascript", "js", "typescript",
+    "ts", "jsx", "tsx", "json", "kotlin", "latex", "tex", "lua", "make", "makefile", "markdown", "md", "matlab",
+    "objective-c", "perl", "php", "powershell", "ps1", "python", "py", "python3", "pycon", "r", "ruby", "rb",
+    "rust", "rs", "scala", "sql", "swift", "vue", "yaml", "yml",
+})  # fmt: skip
+
+
+@functools.cache
+def _lexer(language: str) -> Any:
+    if language.lower() not in _LANGUAGES:
+        return None
+    from pygments.lexers import get_lexer_by_name
+    from pygments.util import ClassNotFound
+
+    try:
+        return get_lexer_by_name(language.lower(), stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
+
+
+@functools.cache
+def _formatter() -> Any:
+    from pygments.formatters import HtmlFormatter
+
+    return HtmlFormatter(nowrap=True)
+
+
+# Formulas
+
+_OPENING = {"$$": "$$", r"\[": r"\]"}
+
+
+def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """`$$` or `\\[` at the beginning of a line, to their end or an empty line."""
+    if state.is_code_block(start):
+        return False
+    first = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
+    opening = first[:2]
+    closing = _OPENING.get(opening)
+    if closing is None:
+        return False
+    rest = first[2:]
+    if closing in rest:
+        if not rest.rstrip().endswith(closing) or closing in rest.rstrip()[:-2] or not rest.rstrip()[:-2].strip():
+            return False  # in the midst of a line
+        if silent:
+            return True
+        content, line, closed = rest.rstrip()[:-2], start + 1, True
+    else:
+        if silent:
+            return True
+        parts, line, closed = [rest], start + 1, False
+        while line < end and not closed and not state.isEmpty(line) and state.sCount[line] >= state.blkIndent:
+            part = state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]]
+            line += 1
+            if closed := part.rstrip().endswith(closing):
+                part = part.rstrip()[:-2]
+            parts.append(part)
+        content = "\n".join(parts)
+    token = state.push("formula_block", "math", 0)
+    token.block, token.map, token.markup = True, [start, line], opening
+    token.content = content.strip() if closed else state.getLines(start, line, state.blkIndent, False)
+    token.hidden = not closed
+    state.line = line
+    return True
+
+
+def _formula(state: StateInline, silent: bool) -> bool:
+    src, start = state.src, state.pos
+    if src[start] == "$":
+        opening = closing = "$$" if src.startswith("$$", start) else "$"
+    elif src.startswith((r"\(", r"\["), start):
+        opening = src[start : start + 2]
+        closing = r"\)" if opening == r"\(" else r"\]"
+    else:
+        return False
+    begin = start + len(opening)
+    end = src.find(closing, begin, begin + _FORMULA)
+    if end <= begin or end + len(closing) > state.posMax:
+        return False
+    content = src[begin:end]
+    if opening == "$":
+        after = src[end + 1 : end + 2]
+        if content[0].isspace() or content[-1].isspace() or content[-1] == "\\" or after.isdigit() or after == "$":
+            return False
+    elif not content.strip():
+        return False
+    if not silent:
+        token = state.push("formula", "math", 0)
+        token.content, token.markup = content, opening
+    state.pos = end + len(closing)
+    return True
+
+
+def _show_formula(self: Any, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]) -> str:
+    token = tokens[index]
+    block = token.type == "formula_block"
+    if token.hidden:
+        return plain(token.content)
+    env["formulas"] = env.get("formulas", 0) + 1
+    display = block or token.markup in ("$$", r"\[")
+    most = _FORMULA_BLOCK if block else _FORMULA
+    shown = _mathml(token.content, display) if len(token.content) <= most and env["formulas"] <= _FORMULAS else None
+    if shown is None:
+        closing = {"$": "$", r"\(": r"\)", **_OPENING}[token.markup]
+        shown = f'<code class="formula">{html.escape(token.markup + token.content + closing)}</code>'
+    return f'<div class="formula" tabindex="0">{shown}</div>\n' if block else shown
+
+
+_MATH = frozenset({
+    "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "msup", "msub", "msubsup", "mfrac", "msqrt", "mroot",
+    "mover", "munder", "munderover", "mtable", "mtr", "mtd", "mpadded", "mphantom", "menclose", "mstyle",
+    "mmultiscripts", "mprescripts", "none",
+})  # fmt: skip
+_MATH_ATTRIBUTES = frozenset({
+    "display", "stretchy", "fence", "form", "accent", "accentunder", "mathvariant", "linethickness",
+    "columnalign", "rowalign", "columnspacing", "rowspacing", "columnlines", "rowlines", "width", "height",
+    "depth", "voffset", "lspace", "rspace", "minsize", "maxsize", "notation", "displaystyle", "scriptlevel",
+    "movablelimits", "separator", "largeop", "symmetric", "mathcolor", "mathbackground",
+})  # fmt: skip
+_MATH_VALUE = re.compile(r"[\w\s.,%#+-]{0,60}", re.ASCII)
+
+
+@functools.lru_cache(1024)
+def _mathml(latex: str, display: bool) -> str | None:
+    """None: it is no formula that can be read."""
+    from latex2mathml.converter import convert_to_element
+
+    if re.search(r"[{(\[^_]{40}|(?:\\(?:sqrt|frac|left|begin)\W*){30}", latex):  # deeper than any formula is
+        return None
+    try:
+        with _lock:  # it has tables of its own, and is quick
+            made = convert_to_element(latex, display="block" if display else "inline")
+        return _element(made, 0)
+    except Exception:  # it raises what it likes
+        return None
+
+
+def _element(element: Element, depth: int) -> str:
+    if depth > 60:
+        raise ValueError("nested too deep")
+    inner = html.escape(html.unescape(element.text or ""), quote=False) + "".join(
+        _element(child, depth + 1) + html.escape(html.unescape(child.tail or ""), quote=False) for child in element
+    )
+    tag = element.tag.rpartition("}")[2]
+    if tag not in _MATH:
+        return inner
+    attributes = "".join(
+        f' {name}="{html.escape(value)}"'
+        for name, value in element.attrib.items()
+        if name in _MATH_ATTRIBUTES and _MATH_VALUE.fullmatch(value)
+    )
+    return f"<{tag}{attributes}>{inner}</{tag}>"
+
+
+# The second line of defence
+
+_TAGS = {
+    "a", "blockquote", "br", "code", "del", "div", "em", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol", "p", "pre",
+    "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul", *_MATH,
+}  # fmt: skip
+_ATTRIBUTES: dict[str, set[str]] = {
+    "a": {"href", "rel", "target", "download"},
+    "code": {"class"},
+    "div": {"class", "data-language", "tabindex"},
+    "img": {"src", "alt", "loading"},
+    "ol": {"start"},
+    "p": {"class"},
+    "span": {"class"},
+    "td": {"class"},
+    "th": {"class"},
+    **{tag: set(_MATH_ATTRIBUTES) for tag in _MATH},
+}
+
+
+def _clean(shown: str) -> str:
+    return nh3.clean(shown, tags=_TAGS, attributes=_ATTRIBUTES, url_schemes={"http", "https", "mailto"}, link_rel=None)

@@ -1,0 +1,134 @@
+"""What the page's requests carry: bounded bodies, JSON whose every field is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.requests import ClientDisconnect, Request
+
+from chatglm.errors import InputError
+from chatglm.web.failures import BodyError
+
+__all__ = ["fields_of", "form_of", "parts", "read"]
+
+_JSON = 5 << 20
+_FORM = 16 << 10
+_SECONDS, _RATE = 30.0, 8 << 10  # that a body may take, and one more for so many bytes
+
+
+async def parts(request: Request, most: int) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Args:
+        most: bytes of it.
+
+    Raises:
+        BodyError: it is compressed, too large or too slow.
+        ClientDisconnect: the client left.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise BodyError("Content-Encoding: send the body uncompressed", 415)
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length[:20]) > most:
+        raise _too_large(most)
+    size, begun = 0, time.monotonic()
+    while True:
+        left = begun + _SECONDS + size / _RATE - time.monotonic()
+        try:
+            message = await asyncio.wait_for(request.receive(), max(left, 0.0))
+        except asyncio.TimeoutError:
+            raise BodyError("the body did not arrive in time", 408) from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise _too_large(most)
+        yield part
+        if not message.get("more_body", False):
+            return
+
+
+async def read(request: Request, most: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyError, ClientDisconnect: as `parts`.
+    """
+    return b"".join([part async for part in parts(request, most)])
+
+
+async def fields_of(request: Request, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+    """The fields of a JSON object; what is not sent is left out.
+
+    Args:
+        kinds: of each field that may be there.
+
+    Raises:
+        InputError: it is no JSON object, or has another field, or a value of another type; names the field.
+        BodyError, ClientDisconnect: as `parts`.
+    """
+    body = await read(request, _JSON)
+    if not body.strip():
+        return {}
+    if len(body) > 64 << 10:
+        return await asyncio.to_thread(_fields, body, kinds)
+    return _fields(body, kinds)
+
+
+def _fields(body: bytes, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    try:
+        value = json.loads(body, parse_constant=_no_number)
+    except UnicodeDecodeError:
+        raise InputError("the body is not UTF-8") from None
+    except RecursionError:
+        raise InputError("the body is nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"the body is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError("the body must be a JSON object")
+    for name, given in value.items():
+        if name not in kinds:
+            raise InputError(f"{name!r:.60}: no such field; known: {', '.join(kinds)}")
+        kind = kinds[name]
+        # A bool is an int in Python, and never meant as one.
+        allowed = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(given, allowed) or (isinstance(given, bool) and bool not in allowed):
+            raise InputError(f"{name}: {given!r:.60} is of the wrong type")
+    _check_text(value)
+    return value
+
+
+def _check_text(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise InputError("the body has half of a surrogate pair, or is nested too deep") from None
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form as browsers send it without files; of several with one name the first.
+
+    Raises:
+        InputError: it is not UTF-8, or has too many fields.
+        BodyError, ClientDisconnect: as `parts`.
+    """
+    body = await read(request, _FORM)
+    try:
+        found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20, errors="strict")
+    except ValueError:
+        raise InputError("the form cannot be read") from None
+    return {name: values[0] for name, values in found.items()}
+
+
+def _too_large(most: int) -> BodyError:
+    return BodyError(f"the body is too large; at most {most:,} bytes are taken", 413)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -1,0 +1,232 @@
+"""What the page says, in Chinese and in English."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+__all__ = ["LANGUAGES", "Words", "language_of"]
+
+LANGUAGES = ("zh", "en")
+
+_WORDS: dict[str, tuple[str, str]] = {
+    # key: (Chinese, English). What scripts say begins with "js.".
+    "app.skip": ("跳到输入框", "Skip to the question"),
+    "app.close": ("关闭", "Close"),
+    "app.cancel": ("取消", "Cancel"),
+    "app.theme": ("浅色或深色", "Light or dark"),
+    "app.fine": ("模型会出错，重要内容请核实。", "Models make mistakes. Check what matters."),
+    "mode.title": ("模式", "Mode"),
+    "mode.chat": ("对话", "Chat"),
+    "mode.tools": ("工具", "Tools"),
+    "mode.code": ("代码", "Code"),
+    "mode.character": ("角色", "Role play"),
+    "mode.documents": ("文档", "Documents"),
+    "mode.chat.about": ("直接与模型交谈。", "Talk with the model."),
+    "mode.tools.about": ("模型可以调用工具，每一步都看得见。", "The model may call tools, and every step can be seen."),
+    "mode.code.about": (
+        "模型编写 Python 代码并在沙箱中运行，也能读取您上传的文件。",
+        "The model writes Python and runs it in a sandbox, with the files that you upload.",
+    ),
+    "mode.character.about": ("模型扮演您选择的角色。", "The model plays a character of your choice."),
+    "mode.documents.about": (
+        "模型根据您的文档回答，并注明出处。",
+        "The model answers from your documents.",
+    ),
+    "empty.chat": ("从一个问题开始", "Begin with a question"),
+    "empty.tools": ("让模型使用工具", "Let the model use tools"),
+    "empty.code": ("让模型编写并运行代码", "Let the model write and run code"),
+    "empty.character": ("选择一个角色", "Choose a character"),
+    "empty.documents": ("向您的文档提问", "Ask your documents"),
+    "documents.none": ("还没有知识库。添加一个：", "There is no knowledge base yet. Add one:"),
+    "documents.count": ("{n} 个文档", "{n} documents"),
+    "list.title": ("对话列表", "Conversations"),
+    "list.new": ("新对话", "New conversation"),
+    "list.search": ("搜索对话", "Search conversations"),
+    "list.empty": ("还没有对话。", "No conversations yet."),
+    "list.nothing": ("没有找到。", "Nothing was found."),
+    "list.more": ("更早的对话", "Older ones"),
+    "list.untitled": ("未命名的对话", "Untitled"),
+    "list.today": ("今天", "Today"),
+    "list.yesterday": ("昨天", "Yesterday"),
+    "list.week": ("七天内", "Last seven days"),
+    "list.older": ("更早", "Older"),
+    "list.rename": ("修改标题", "Rename"),
+    "list.delete": ("删除", "Delete"),
+    "list.delete.one": ("删除“{title}”", "Delete “{title}”"),
+    "list.export": ("导出", "Export"),
+    "list.export.jsonl": ("训练数据", "Training data"),
+    "list.import": ("导入对话", "Import conversations"),
+    "search.placeholder": ("搜索所有对话", "Search all conversations"),
+    "keys.title": ("快捷键", "Keys"),
+    "keys.send": ("发送", "Send"),
+    "keys.newline": ("换行", "New line"),
+    "keys.focus": ("转到输入框", "Go to the question"),
+    "keys.stop": ("停止回答", "Stop the answer"),
+    "keys.search": ("搜索", "Search"),
+    "keys.edit": ("编辑上一个问题", "Edit the last question"),
+    "keys.keys": ("显示快捷键", "Show the keys"),
+    "turn.all": ("对话内容", "Conversation"),
+    "turn.user": ("您", "You"),
+    "turn.assistant": ("助手", "Assistant"),
+    "turn.copy": ("复制", "Copy"),
+    "turn.edit": ("编辑", "Edit"),
+    "turn.again": ("重新回答", "Answer again"),
+    "turn.good": ("好", "Good"),
+    "turn.bad": ("不好", "Bad"),
+    "turn.branches": ("版本", "Versions"),
+    "turn.previous": ("上一个版本", "Previous version"),
+    "turn.next": ("下一个版本", "Next version"),
+    "turn.earlier": ("显示更早的内容", "Show earlier turns"),
+    "turn.stopped": ("已停止", "Stopped"),
+    "turn.length": ("达到长度上限，回答在此中断。", "The answer ends here because it has reached its longest length."),
+    "turn.sources": ("{n} 个出处", "{n} sources"),
+    "turn.sources.page": ("第 {n} 页", "page {n}"),
+    "call.arguments": ("参数", "Arguments"),
+    "call.result": ("结果", "Result"),
+    "call.running": ("运行中", "Running"),
+    "call.permission": ("等待您的许可", "Waits for your permission"),
+    "call.observation": ("等待您的结果", "Waits for your result"),
+    "call.done": ("完成", "Done"),
+    "call.failed": ("失败", "Failed"),
+    "call.stopped": ("已停止", "Stopped"),
+    "call.seconds": ("{seconds} 秒", "{seconds} s"),
+    "call.permit": ("运行", "Run"),
+    "call.always": ("本对话中总是允许", "Always in this conversation"),
+    "call.refuse": ("不运行", "Do not run"),
+    "call.asks": ("模型想使用 {name}", "The model wants to use {name}"),
+    "call.asks.help": ("请先查看参数。", "Look at the arguments first."),
+    "call.observe": ("{name} 返回什么？", "What does {name} return?"),
+    "call.observe.help": ("由您代替工具回答。", "You answer in the tool's place."),
+    "call.send": ("提交结果", "Give the result"),
+    "call.picture": ("图片 {name}", "Picture {name}"),
+    "ask.placeholder": ("输入消息", "Message"),
+    "ask.placeholder.chat": ("有什么可以帮您？", "Ask anything"),
+    "ask.placeholder.tools": ("提一个需要工具的问题", "Ask for something that needs a tool"),
+    "ask.placeholder.code": ("描述要计算或绘制的内容", "Say what to compute or plot"),
+    "ask.placeholder.character": ("对角色说点什么", "Say something to the character"),
+    "ask.placeholder.documents": ("向文档提问", "Ask about the documents"),
+    "ask.send": ("发送", "Send"),
+    "ask.stop": ("停止", "Stop"),
+    "ask.upload": ("上传文件", "Upload files"),
+    "ask.files": ("要发送的文件", "Files to send"),
+    "ask.latest": ("回到最新", "To the latest"),
+    "settings.title": ("设置", "Settings"),
+    "settings.model": ("模型", "Model"),
+    "settings.adapter": ("适配器", "Adapter"),
+    "settings.adapter.none": ("不使用", "None"),
+    "settings.system": ("系统提示词", "System prompt"),
+    "settings.system.hint": ("模型在一切之前先读到它", "What the model is told before everything else"),
+    "settings.parameters": ("生成参数", "Generation"),
+    "settings.default": ("默认", "default"),
+    "settings.lines": ("每行一个", "one a line"),
+    "settings.tools": ("工具", "Tools"),
+    "settings.manual": ("手动模式", "Manual mode"),
+    "settings.manual.help": ("用 YAML 写下工具，由您给出它们的结果。", "Write tools as YAML; you give their results."),
+    "settings.character": ("角色", "Character"),
+    "settings.character.upload": ("上传角色卡", "Upload a character card"),
+    "settings.context": ("上下文", "Context"),
+    "settings.memory": ("记住被省略的内容", "Remember what is left out"),
+    "settings.memory.help": ("为放不下的旧内容写摘要。", "Older turns that no longer fit are summarised."),
+    "settings.summary": ("摘要", "Summary"),
+    "about.title": ("关于", "About"),
+    "about.fine": ("一切都在这台服务器上运行，不联网。", "Everything runs on this server; nothing is sent elsewhere."),
+    "about.version": ("版本", "Version"),
+    "about.model": ("模型", "Model"),
+    "about.models": ("全部模型", "All models"),
+    "about.device": ("设备", "Device"),
+    "about.kernels": ("计算内核", "Kernels"),
+    "about.sandbox": ("沙箱", "Sandbox"),
+    "about.sandbox.full": ("完整（命名空间、Landlock、seccomp）", "full (namespaces, Landlock, seccomp)"),
+    "about.sandbox.confined": ("受限（Landlock、seccomp）", "confined (Landlock, seccomp)"),
+    "about.sandbox.none": ("无，不能运行代码", "none; no code is run"),
+    "about.sandbox.off": ("未启用", "off"),
+    "about.storage": ("存储", "Storage"),
+    "about.storage.used": ("已用 {used}，最多 {most}", "{used} of {most}"),
+    "about.user": ("用户", "User"),
+    "about.user.guest": ("未登录，对话属于这个浏览器", "not signed in; conversations belong to this browser"),
+    "login.title": ("登录", "Sign in"),
+    "login.name": ("用户名", "Name"),
+    "login.password": ("密码", "Password"),
+    "login.out": ("退出登录（{name}）", "Sign out ({name})"),
+    "error.back": ("返回", "Back to the page"),
+    "error.invalid": ("请求有误", "The request is wrong"),
+    "error.unauthorized": ("请先登录", "Sign in first"),
+    "error.wrong_password": ("用户名或密码不正确", "The name or the password is wrong"),
+    "error.forbidden": ("请求被拒绝", "The request was refused"),
+    "error.not_found": ("没有找到，可能已被删除", "Not found; it may have been deleted"),
+    "error.method": ("不支持的操作", "Not supported here"),
+    "error.too_large": ("内容过大", "Too large"),
+    "error.timeout": ("内容没有及时到达", "It did not arrive in time"),
+    "error.busy": ("上一个回答还没有结束", "The last answer has not ended yet"),
+    "error.limit": ("已达到上限", "A limit is reached"),
+    "error.service": ("模型服务无法访问", "The model's server does not answer"),
+    "error.internal": ("服务器内部错误，详见日志", "An error within the server; its log has more"),
+    "error.closing": ("服务器正在关闭", "The server is shutting down"),
+    "note.left_out": ("较早的内容放不下，模型看不到了。", "Earlier turns no longer fit; the model does not see them."),
+    "note.summary": ("摘要已更新。", "The summary was extended."),
+    "note.restarted": ("Python 已重新启动，变量不再存在。", "Python was started again; variables are gone."),
+}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one language; called with a key and what its braces stand for.
+
+    Attributes:
+        language: "zh" or "en".
+    """
+
+    language: str
+
+    def __call__(self, key: str, **values: object) -> str:
+        """
+        Raises:
+            KeyError: nobody has written this.
+        """
+        text = _WORDS[key][LANGUAGES.index(self.language)]
+        return text.format(**values) if values else text
+
+    def has(self, key: str) -> bool:
+        return key in _WORDS
+
+    def option(self, name: str, help_text: str) -> str:
+        """What an option of generation is for, given what it says of itself in English."""
+        key = f"option.{name}"
+        return self(key) if self.language == "zh" and key in _WORDS else help_text
+
+    def script(self, front: str = "js.") -> Markup:
+        """The words whose keys begin so, without that, as JSON that may stand within a `<script>` element."""
+        place = LANGUAGES.index(self.language)
+        found = {key.removeprefix(front): words[place] for key, words in _WORDS.items() if key.startswith(front)}
+        return Markup(json_for_script(found))
+
+
+def json_for_script(value: Mapping[str, object]) -> str:
+    """JSON that cannot end the `<script>` element around it."""
+    return json.dumps(value, ensure_ascii=False).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def language_of(accepted: str, kept: str = "") -> str:
+    """
+    Args:
+        accepted: the header Accept-Language.
+        kept: what the user has chosen; "" if nothing.
+    """
+    if kept in LANGUAGES:
+        return kept
+    weighed = []
+    for place, part in enumerate(accepted[:1000].split(",")):
+        name, _, rest = part.strip().partition(";")
+        weight = rest.strip().removeprefix("q=")
+        try:
+            quality = float(weight) if weight else 1.0
+        except ValueError:
+            quality = 0.0
+        language = name.strip().lower().split("-")[0]
+        if language in LANGUAGES and quality > 0:
+            weighed.append((-quality, place, language))
+    return min(weighed)[2] if weighed else "en"
