@@ -9,11 +9,19 @@ const question = find("#question");
 const chips = find("#uploads");
 const drafts = `draft ${here.id}`;
 let uploads = []; // {name, done: Promise, chip}
+let sending = false;
 
-/** Makes sure that the conversation is stored; others are told its address from then on. */
-export async function stored(more = {}) {
-  if (here.id) return;
-  const { id } = await ask("POST", "/conversations", { settings: chosen(), ...more });
+let making = null;
+
+/** Makes sure that the conversation is stored, with these settings besides those of the sheet. */
+export function stored(more = {}) {
+  if (here.id) return Promise.resolve();
+  making ??= makeIt(more).finally(() => (making = null));
+  return making;
+}
+
+async function makeIt(more) {
+  const { id } = await ask("POST", "/conversations", { settings: { ...chosen(), ...more } });
   here.id = id;
   document.body.dataset.conversation = id;
   history.replaceState(null, "", `${location.pathname.replace(/\/(new)?$/, "")}/c/${id}`);
@@ -30,7 +38,8 @@ function grow() {
 
 async function send() {
   const text = question.value.trim();
-  if (busy() || (!text && !uploads.length)) return;
+  if (busy() || sending || !text) return;
+  sending = true;
   const [sent, files] = [question.value, uploads];
   question.value = "";
   grow();
@@ -48,6 +57,7 @@ async function send() {
     grow();
     tell(error.message);
   }
+  sending = false;
 }
 
 export function upload(files) {

@@ -77,9 +77,8 @@ export function announce(message) {
   find("#heard").textContent = message;
 }
 
-export function keep(name, value) {
-  document.cookie = `${name}=${value}; Path=/; Max-Age=31536000; SameSite=Strict`;
-}
+/** Keeps a choice of this browser: its language or its colours. */
+export const keep = (choice) => attempt(() => ask("POST", "/preferences", choice));
 
 export async function copy(text, button) {
   try {

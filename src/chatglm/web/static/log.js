@@ -8,6 +8,7 @@ const tabs = new BroadcastChannel("chatglm");
 let source = null;
 let open = null; // the block that is being written: {turn, raw, shown, element, text}
 let frame = 0;
+const written = new Map(); // what was written of each turn, for copying
 
 export const busy = () => source !== null;
 
@@ -88,6 +89,7 @@ function put(turn, call, html) {
 const heard = {
   began(data) {
     draw();
+    written.delete(data.turn);
     if (!data.html) return;
     const element = nodes(data.html).firstElementChild;
     find(".empty")?.remove();
@@ -106,7 +108,10 @@ const heard = {
     else find(".parts", all(".answer", log).at(-1)).append(element);
   },
 
-  text: (data) => write(data.turn, data.text),
+  text(data) {
+    written.set(data.turn, (written.get(data.turn) ?? "") + data.text);
+    write(data.turn, data.text);
+  },
 
   block(data) {
     const part = partOf(data.turn);
@@ -132,7 +137,7 @@ const heard = {
     for (const button of all(".code > button", undressed)) button.remove();
     if (undressed.innerHTML.trim() !== made.innerHTML.trim()) text.replaceChildren(...made.childNodes);
     dress(text.parentElement);
-    find(".raw", text.parentElement).textContent = data.text ?? "";
+    find(".raw", text.parentElement).textContent = written.get(data.turn) ?? "";
   },
 
   calling(data) {
@@ -278,6 +283,17 @@ export async function refresh() {
   } catch {
     return false;
   }
+}
+
+/** Turns before the first one that is shown; what is in view stays where it is. */
+export function showEarlier(button, html) {
+  const [next, scroller] = [button.nextElementSibling, find("#scroller")];
+  const below = next.getBoundingClientRect().top;
+  const made = nodes(html);
+  dress(made);
+  button.replaceWith(made);
+  scroller.scrollTop += next.getBoundingClientRect().top - below;
+  next.querySelector("button")?.focus({ preventScroll: true });
 }
 
 /** Begins an answer: `send` a question, or `again` with a turn. */

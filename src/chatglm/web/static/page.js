@@ -2,7 +2,7 @@
 
 import { all, ask, attempt, composing, copy, find, here, keep, nodes } from "./dom.js";
 import { edit, startComposer, stored, tryOut } from "./composer.js";
-import { again, begin, busy, changed, choose, refreshList, showTitle } from "./log.js";
+import { again, begin, busy, changed, choose, refreshList, showEarlier, showTitle } from "./log.js";
 import { toEnd } from "./scroll.js";
 import { settingsOpen, startSettings, toggleSettings } from "./settings.js";
 
@@ -58,11 +58,11 @@ const acts = {
     const now = getComputedStyle(document.documentElement).colorScheme;
     const dark = now === "dark" || (now !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
     document.documentElement.dataset.theme = dark ? "light" : "dark";
-    keep("theme", document.documentElement.dataset.theme);
+    keep({ theme: document.documentElement.dataset.theme });
   },
 
-  language(button) {
-    keep("language", button.dataset.language);
+  async language(button) {
+    await keep({ language: button.dataset.language });
     location.reload();
   },
 
@@ -88,8 +88,13 @@ const acts = {
   async play(button) {
     await attempt(async () => {
       await stored({ character: button.dataset.character });
-      location.reload();
+      location.assign(`${body.dataset.base}${here.path}`);
     });
+  },
+
+  async earlier(button) {
+    const html = await attempt(() => ask("GET", `${here.path}/turns?before=${button.dataset.before}`));
+    if (html !== undefined) showEarlier(button, html);
   },
 
   async more(button) {
