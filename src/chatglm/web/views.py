@@ -294,11 +294,11 @@ def _written(call: ToolCall) -> tuple[str, bool]:
 
 
 def call_html(arguments: str, code: bool) -> Markup:
-    """Arguments (JSON, if they are any) or code, to read."""
+    """Arguments (JSON, if they are any) or code, to read: the inside of a `<code>` element."""
     if not code:
         with contextlib.suppress(ValueError, RecursionError):
             arguments = json.dumps(json.loads(arguments), ensure_ascii=False, indent=2)
-    return Markup(f"<pre><code>{highlighted(_cut(arguments), 'python' if code else 'json')}</code></pre>")
+    return Markup(highlighted(_cut(arguments), "python" if code else "json"))
 
 
 def _cut(text: str) -> str:
