@@ -230,7 +230,7 @@ class Character:
         Raises:
             InputError: there is no such greeting.
         """
-        opening = [Message("assistant", self._greeting(greeting))]
+        opening = [Message("assistant", self.greeting(greeting))]
         lore = self.lore_of([*opening, *history], context, count)
         told = "\n".join([text for text in (system, *lore) if text])
         persona, start = self._staged(generation, [], greeting, told, instructions)
@@ -276,7 +276,7 @@ class Character:
         told = "\n".join(
             text for text in (self._filled(self.system_prompt) if instructions else "", system) if text.strip()
         )
-        greets = self._greeting(greeting)
+        greets = self.greeting(greeting)
         script = _is_script(generation)
         messages = [Message("system", told)] if told else []
         messages += examples
@@ -285,7 +285,12 @@ class Character:
             messages.append(Message("assistant", greets))
         return (self.persona(), tuple(messages)) if script else (None, tuple(staged(messages, self.persona())))
 
-    def _greeting(self, number: int) -> str:
+    def greeting(self, number: int = 0) -> str:
+        """What it begins with, with names filled in; "" if it has no greetings.
+
+        Raises:
+            InputError: it has fewer.
+        """
         if not self.greetings and number == 0:
             return ""
         if not 0 <= number < len(self.greetings):

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.assistant import BaseAssistant
 from chatglm.characters import Character
+from chatglm.chat.messages import Message as Turn
 from chatglm.conversation.export import json_line, markdown, training_row
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.session import Session, Sessions
@@ -529,15 +530,8 @@ class Page:
         settings = await asyncio.to_thread(_settings_of, Settings(), fields.get("settings", {}))
         user, token = await self.accounts.someone(request)
         self._new.take(str(user.id))
-        name = await asyncio.to_thread(
-            functools.partial(
-                self.store.make,
-                user.id,
-                title=fields.get("title", ""),
-                mode=settings.mode,
-                settings=settings.to_dict(),
-            )
-        )
+        made = _conversation(settings, fields.get("title", ""))
+        name = await asyncio.to_thread(functools.partial(self.store.make, user.id, **made))
         return self._made(request, token, {"id": name})
 
     def _made(self, request: Request, token: str, said: Mapping[str, Any]) -> Response:
@@ -852,8 +846,18 @@ def _imported(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
             settings = Settings(system=one.system)
             made.append({"title": one.title, "mode": "chat", "settings": settings.to_dict(), "messages": one.messages})
         return made, skipped
-    settings = Settings(mode="character", character=character.text())
-    return [{"title": character.name, "mode": "character", "settings": settings.to_dict()}], []
+    return [_conversation(Settings(mode="character", character=character.text()))], []
+
+
+def _conversation(settings: Settings, title: str = "") -> dict[str, Any]:
+    """Arguments of `Store.make`. A character gives its conversation the title, and greets."""
+    messages: tuple[Turn, ...] = ()
+    if settings.mode == "character" and settings.character:
+        character = Character.from_bytes(settings.character.encode("utf-8", "replace"), "character")
+        title = title or character.name
+        greeting = character.greeting()
+        messages = (Turn("assistant", greeting),) if greeting else ()
+    return {"title": title, "mode": settings.mode, "settings": settings.to_dict(), "messages": messages}
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import { find } from "./dom.js";
 
 const scroller = find("#scroller");
 const latest = find(".latest");
-let following = true;
+let following = false;
 
 const distance = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
 
@@ -13,8 +13,8 @@ function show() {
 }
 
 export function toEnd() {
-  following = true;
-  scroller.scrollTop = scroller.scrollHeight;
+  following = find("#log").childElementCount > 0;
+  if (following) scroller.scrollTop = scroller.scrollHeight;
   show();
 }
 
