@@ -35,12 +35,13 @@ class Database:
         file: made if it is missing, readable by this user only.
         migrations: statements (`;` between them) that make version 1 of an empty file, version 2 of version 1, and so
             on. What is published is never changed; what comes later is added at the end.
+        settings: of SQLite (`name = value`) that a file has from its first byte on.
 
     Raises:
         OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm.
     """
 
-    def __init__(self, file: Path, migrations: Sequence[str]) -> None:
+    def __init__(self, file: Path, migrations: Sequence[str], settings: Sequence[str] = ()) -> None:
         self.file = file
         self._lock = threading.RLock()
         with self._told():
@@ -51,7 +52,7 @@ class Database:
         try:
             with self._told():
                 self._connection.row_factory = sqlite3.Row
-                for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                for setting in (*settings, "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                     self._connection.execute(f"PRAGMA {setting}")
             self._migrate(migrations)
         except BaseException:

@@ -1,1 +1,59 @@
 """Answers from the user's own documents: reading, splitting, searching, answering with the passages it rests on."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatglm.knowledge.base import (
+        Base,
+        Bases,
+        Upload,
+        bases,
+        delete_base,
+        import_base,
+        open_base,
+        open_bases,
+    )
+    from chatglm.knowledge.indexing import Report, Step
+    from chatglm.knowledge.packing import Passage, packed, shown
+    from chatglm.knowledge.searching import Answerable, Hit, Hits
+    from chatglm.knowledge.store import File, NotFoundError, StoredPiece
+
+_HOMES = {
+    "base": ("Base", "Bases", "Upload", "bases", "delete_base", "import_base", "open_base", "open_bases"),
+    "indexing": ("Report", "Step"),
+    "packing": ("Passage", "packed", "shown"),
+    "searching": ("Answerable", "Hit", "Hits"),
+    "store": ("File", "NotFoundError", "StoredPiece"),
+}
+_WHERE = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Answerable",
+    "Base",
+    "Bases",
+    "File",
+    "Hit",
+    "Hits",
+    "NotFoundError",
+    "Passage",
+    "Report",
+    "Step",
+    "StoredPiece",
+    "Upload",
+    "bases",
+    "delete_base",
+    "import_base",
+    "open_base",
+    "open_bases",
+    "packed",
+    "shown",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

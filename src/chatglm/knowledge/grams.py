@@ -14,20 +14,20 @@ from functools import lru_cache
 
 from chatglm.knowledge.variants import SIMPLIFIED
 
-__all__ = ["VERSION", "folded", "grams", "question_grams"]
+__all__ = ["VERSION", "WIDE", "folded", "grams", "grams_of", "is_word", "question_grams"]
 
 VERSION = 1
 """Whoever changes what this module returns adds one, and bases are indexed anew."""
 
-_WIDE = (
+WIDE = (
     "\u3005-\u3007\u3040-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
 """Characters of scripts that are written without spaces, as ranges of an expression."""
-_TOKEN = re.compile(rf"[{_WIDE}]+|[0-9]+(?:\.[0-9]+)+|[^\W_{_WIDE}]+")
-_IS_WIDE = re.compile(f"[{_WIDE}]")
+_TOKEN = re.compile(rf"[{WIDE}]+|[0-9]+(?:\.[0-9]+)+|[^\W_{WIDE}]+")
+_IS_WIDE = re.compile(f"[{WIDE}]")
 _UNUSUAL = re.compile(r"[^\x00-\x7f\u3001-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
-_WRAP = re.compile(rf"(?<=[{_WIDE}，、；：])[ \t]*\n[ \t\u3000]*(?=[{_WIDE}])")
+_WRAP = re.compile(rf"(?<=[{WIDE}，、；：])[ \t]*\n[ \t\u3000]*(?=[{WIDE}])")
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _WORD_CHARACTERS = 64
 
@@ -51,7 +51,13 @@ def folded(text: str) -> str:
     return _WRAP.sub("", plain) if "\n" in plain else plain
 
 
-def _grams_of(plain: str) -> list[str]:
+def is_word(gram: str) -> bool:
+    """Whether a gram is a whole word or number, and not of a script without spaces."""
+    return _IS_WIDE.match(gram) is None
+
+
+def grams_of(plain: str) -> list[str]:
+    """The grams of a text that is `folded` already."""
     found: list[str] = []
     for match in _TOKEN.finditer(plain):
         run = match[0]
@@ -68,10 +74,10 @@ def _grams_of(plain: str) -> list[str]:
 
 def grams(text: str) -> list[str]:
     """The grams of a text, in its order, each as often as it stands there."""
-    return _grams_of(folded(text))
+    return grams_of(folded(text))
 
 
 def question_grams(question: str) -> list[str]:
     """Those of a question, without its question words; all of them if nothing else is left. Each once."""
     plain = folded(question)
-    return list(dict.fromkeys(_grams_of(_QUESTION.sub(" ", plain)) or _grams_of(plain)))
+    return list(dict.fromkeys(grams_of(_QUESTION.sub(" ", plain)) or grams_of(plain)))

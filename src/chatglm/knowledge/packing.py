@@ -1,0 +1,218 @@
+"""Which passages a model is shown: the hits first, then what stands around them, as far as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from chatglm.knowledge.searching import Hit
+from chatglm.knowledge.store import StoredPiece
+
+__all__ = ["Passage", "packed", "shown"]
+
+_SENTENCE_ENDS = "。！？!?；;…\n"
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of a file that a model is shown.
+
+    Attributes:
+        n: its number, from 1.
+        start, end: characters of the file's text.
+        text: the file's text there; of an edited piece, the text that somebody gave it.
+        score: of its best hit.
+        pieces: ids of the pieces that it is made of, in the file's order.
+        edited: whether there is an edited piece in it: `text` is then not what the file says from start to end.
+    """
+
+    n: int
+    base: str
+    file: str
+    start: int
+    end: int
+    title: str
+    page: int | None
+    text: str
+    score: float
+    pieces: tuple[int, ...]
+    edited: bool = False
+
+    @property
+    def header(self) -> str:
+        """《员工手册.docx》 第三章 休假（第 12 页）"""
+        title = f" {self.title}" if self.title else ""
+        page = "" if self.page is None else f"（第 {self.page} 页）"
+        return f"《{PurePosixPath(self.file).name}》{title}{page}"
+
+
+def shown(passages: Sequence[Passage]) -> str:
+    """Passages as a prompt has them: `[1] header`, the text, and an empty line between them."""
+    return "\n\n".join(f"[{each.n}] {each.header}\n{each.text.strip()}" for each in passages)
+
+
+class Around(Protocol):
+    """Where the pieces around a hit are had."""
+
+    def __call__(self, hit: Hit, n: int | None = None) -> StoredPiece | None:
+        """The piece of this number in the hit's file, or the hit's own; None: there is none."""
+
+
+@dataclass
+class _Stretch:
+    """Pieces of one file, end to end."""
+
+    hit: Hit
+    pieces: list[StoredPiece]
+    cut: int | None = None
+    before: int = 0
+    behind: int = 0
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.hit.base, self.hit.file
+
+    @property
+    def first(self) -> int:
+        return self.pieces[0].n
+
+    @property
+    def last(self) -> int:
+        return self.pieces[-1].n
+
+
+def packed(
+    hits: Sequence[Hit],
+    budget: float,
+    around: Around,
+    *,
+    k: int = 5,
+    cost: Callable[[str], int] = len,
+    steps: int | None = _STEPS,
+    headings: bool = True,
+    show: Callable[[Sequence[Passage]], str] = shown,
+) -> list[Passage]:
+    """Passages for a prompt, the best first. Together they cost at most `budget`; no text is in two of them, and none
+    is of two files.
+
+    Args:
+        budget: for `show(passages)`, in what `cost` counts.
+        around: `Bases.around`.
+        k: how many hits are taken at most.
+        cost: tokens of a text; characters, if it is left out.
+        steps: how many pieces before a hit, and how many behind it, may be added; None: as many as there is room for.
+        headings: add only what stands under the same heading.
+    """
+    taken: list[_Stretch] = []
+    for hit in hits[:k]:
+        piece = around(hit)
+        if piece is None:  # the file has changed since
+            continue
+        new = _Stretch(hit, [piece])
+        if _fits([*taken, new], budget, cost, show):
+            taken.append(new)
+        elif not taken and _cut(new, budget, cost, show):
+            return _passages([new])
+    queue = list(taken)
+    while queue:
+        for stretch in list(queue):
+            if not _widen(stretch, taken, around, budget, cost, steps, headings, show):
+                queue.remove(stretch)
+    return _passages(taken)
+
+
+def _widen(
+    stretch: _Stretch,
+    taken: Sequence[_Stretch],
+    around: Around,
+    budget: float,
+    cost: Callable[[str], int],
+    steps: int | None,
+    headings: bool,
+    show: Callable[[Sequence[Passage]], str],
+) -> bool:
+    """Add the piece behind, or else the one before; returns whether one was added."""
+    for behind in (True, False) if stretch.behind <= stretch.before else (False, True):
+        at = stretch.last + 1 if behind else stretch.first - 1
+        if steps is not None and (stretch.behind if behind else stretch.before) >= steps:
+            continue
+        if any(other.place == stretch.place and other.first <= at <= other.last for other in taken):
+            continue  # it is there already, in the passage that this one will be one with
+        piece = around(stretch.hit, at)
+        if piece is None or (headings and piece.title != stretch.hit.title):
+            continue
+        if piece.disabled and piece.text.strip():
+            continue
+        stretch.pieces.insert(len(stretch.pieces) if behind else 0, piece)
+        if _fits(taken, budget, cost, show):
+            if behind:
+                stretch.behind += 1
+            else:
+                stretch.before += 1
+            return True
+        stretch.pieces.pop(-1 if behind else 0)
+    return False
+
+
+def _fits(
+    taken: Sequence[_Stretch], budget: float, cost: Callable[[str], int], show: Callable[[Sequence[Passage]], str]
+) -> bool:
+    return cost(show(_passages(taken))) <= budget
+
+
+def _cut(
+    stretch: _Stretch, budget: float, cost: Callable[[str], int], show: Callable[[Sequence[Passage]], str]
+) -> bool:
+    """Shorten a passage that is too long alone, behind a sentence; returns whether any is left."""
+    text = stretch.hit.text
+    ends = [at + 1 for at, character in enumerate(text) if character in _SENTENCE_ENDS]
+    low, high = 0, len(ends)
+    while low < high:
+        middle = (low + high) // 2
+        stretch.cut = ends[middle]
+        if _fits([stretch], budget, cost, show):
+            low = middle + 1
+        else:
+            high = middle
+    stretch.cut = ends[low - 1] if low else None
+    # Costs need not grow with every character, so what is returned is asked once more.
+    return stretch.cut is not None and bool(text[: stretch.cut].strip()) and _fits([stretch], budget, cost, show)
+
+
+def _passages(taken: Sequence[_Stretch]) -> list[Passage]:
+    """Stretches that touch each other as one, by their scores."""
+    groups: list[list[_Stretch]] = []
+    for stretch in sorted(taken, key=lambda each: (each.place, each.first)):
+        if groups and groups[-1][-1].place == stretch.place and groups[-1][-1].last + 1 >= stretch.first:
+            groups[-1].append(stretch)
+        else:
+            groups.append([stretch])
+    order = {id(stretch): place for place, stretch in enumerate(taken)}
+    groups.sort(key=lambda group: min(order[id(stretch)] for stretch in group))
+    return [_passage(n, group) for n, group in enumerate(groups, 1)]
+
+
+def _passage(n: int, group: Sequence[_Stretch]) -> Passage:
+    best = max(group, key=lambda stretch: stretch.hit.score)
+    own = [piece for stretch in group for piece in stretch.pieces]
+    text = "".join(piece.text for piece in own)
+    end = own[-1].end
+    if (cut := group[0].cut) is not None:
+        text, end = text[:cut], own[0].start + cut
+    first = own[0]
+    return Passage(
+        n,
+        best.hit.base,
+        best.hit.file,
+        first.start,
+        end,
+        best.hit.title,
+        first.page,
+        text,
+        best.hit.score,
+        tuple(piece.id for piece in own),
+        any(piece.edited for piece in own),
+    )

@@ -1,0 +1,834 @@
+"""A base in its file: one SQLite database with files, their texts, pieces, grams and vectors.
+
+Only the pieces of a file's own `generation` are seen. A file that is indexed again gets its new pieces under the next
+generation, batch by batch, and one transaction makes that its own: it is searched as its old self or its new one,
+never half. What is left of old generations is taken out afterwards, in batches. So a process may end at any time, by
+`kill -9` too; the next one goes on from what was committed. Readers have connections of their own and wait for nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import sqlite3
+import threading
+import zlib
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from chatglm.database import Database
+from chatglm.errors import InputError, OutputError
+from chatglm.home import home_folder, home_path
+from chatglm.knowledge import grams as tokens
+from chatglm.knowledge.encodings import ByteMap
+from chatglm.knowledge.reading import Reading
+
+__all__ = [
+    "ROLES",
+    "File",
+    "NotFoundError",
+    "Role",
+    "Store",
+    "StoredPiece",
+    "base_file",
+    "base_names",
+    "check_foreign",
+    "digest_of",
+    "header_of",
+    "indexed",
+]
+
+Role = Literal["read", "write", "own"]
+ROLES: tuple[Role, ...] = ("read", "write", "own")
+"""Each may do what those before it may."""
+
+SUFFIX = ".sqlite"
+BATCH = 500
+"""Pieces of a transaction."""
+BLOCK = 1 << 16
+"""Characters of a block of a text, which is packed by itself: to show a piece, one or two are unpacked."""
+_CACHED_BLOCKS = 128
+_COMMON = 256
+_COUNTED_FROM = 2_000
+_NAME = re.compile(r"[\w][\w .-]{0,63}")
+_DIGEST_BYTES = 16
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE access (
+        who TEXT NOT NULL PRIMARY KEY,
+        role TEXT NOT NULL CHECK (role IN ('read', 'write', 'own'))
+    ) WITHOUT ROWID;
+    CREATE TABLE file (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT UNIQUE,
+        path TEXT,
+        folder TEXT,
+        digest BLOB NOT NULL,
+        size INTEGER NOT NULL,
+        ocr TEXT NOT NULL,
+        media TEXT NOT NULL DEFAULT '',
+        encoding TEXT,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'reading', 'indexing', 'ready', 'failed', 'removed')),
+        error TEXT NOT NULL DEFAULT '',
+        warnings TEXT NOT NULL DEFAULT '[]',
+        generation INTEGER NOT NULL DEFAULT 0,
+        next_generation INTEGER NOT NULL DEFAULT 0,
+        done INTEGER NOT NULL DEFAULT 0,
+        total INTEGER NOT NULL DEFAULT 0,
+        pieces INTEGER NOT NULL DEFAULT 0,
+        grams INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        leftover INTEGER NOT NULL DEFAULT 0,
+        added REAL NOT NULL
+    );
+    CREATE INDEX file_state ON file (state);
+    CREATE INDEX file_leftover ON file (leftover) WHERE leftover;
+    CREATE TABLE source (file INTEGER PRIMARY KEY REFERENCES file (id) ON DELETE CASCADE, body BLOB NOT NULL);
+    CREATE TABLE reading (
+        file INTEGER NOT NULL REFERENCES file (id) ON DELETE CASCADE,
+        generation INTEGER NOT NULL,
+        length INTEGER NOT NULL,
+        marks BLOB NOT NULL,
+        bytes_of BLOB,
+        PRIMARY KEY (file, generation)
+    ) WITHOUT ROWID;
+    CREATE TABLE block (
+        file INTEGER NOT NULL REFERENCES file (id) ON DELETE CASCADE,
+        generation INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        text BLOB NOT NULL,
+        PRIMARY KEY (file, generation, n)
+    );
+    CREATE TABLE piece (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        file INTEGER NOT NULL REFERENCES file (id),
+        generation INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        "end" INTEGER NOT NULL,
+        page INTEGER,
+        title TEXT NOT NULL,
+        folded TEXT NOT NULL,
+        length INTEGER NOT NULL,
+        origin BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        edited TEXT,
+        disabled INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (file, generation, n)
+    );
+    CREATE INDEX piece_digest ON piece (digest);
+    CREATE VIRTUAL TABLE gram USING fts5 (
+        g, content = '', detail = none, columnsize = 0, tokenize = "ascii tokenchars '._'"
+    );
+    CREATE VIRTUAL TABLE gram_count USING fts5vocab ('gram', 'row');
+    CREATE TABLE common (gram TEXT NOT NULL PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE vector (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE, scale REAL NOT NULL, v BLOB NOT NULL
+    )
+    """,
+)
+# file.generation is 0 before the first, and -1 when the file is removed: no piece has such a one.
+# piece.folded is the header and the text as grams see them: what was put into `gram`, and what scores are counted in.
+# piece.disabled is 1 where somebody has said so, and 2 where there is nothing but space.
+# file.leftover: it has pieces of generations that are not its own.
+# A vector belongs to a text, not to a piece: what stands in two pieces, or still in a changed file, has it once.
+# `gram` has each gram of a piece once and no places, which is half the size; scores are counted in the candidates.
+# `common` has how many pieces hold a gram, of those that many do: to count these takes `gram_count` long.
+VISIBLE = "piece.generation = file.generation AND NOT piece.disabled"
+
+
+class NotFoundError(InputError):
+    """There is no such base, file or piece, or one may not read it."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a base.
+
+    Attributes:
+        name: by which it is cited; of one from a folder, its path in that.
+        path: where it was added from; "" if it was uploaded.
+        state: "ready" if what is searched is the file as it was added last; "failed": `error` says why.
+        pieces: that are searched: of the file's last state that could be read.
+        done, total: pieces that are indexed, of those that there will be.
+        warnings: of reading, and of edited pieces that the file has no longer.
+        added: Unix seconds.
+    """
+
+    id: int
+    name: str
+    path: str
+    size: int
+    media: str
+    encoding: str | None
+    state: Literal["queued", "reading", "indexing", "ready", "failed"]
+    error: str
+    warnings: tuple[str, ...]
+    pieces: int
+    done: int
+    total: int
+    added: float
+
+
+@dataclass(frozen=True)
+class StoredPiece:
+    """A piece in its base.
+
+    Attributes:
+        n: its number in the file.
+        start, end: characters of the file's text.
+        text: as it is searched and shown; if `edited`, not what stands in the file.
+    """
+
+    id: int
+    file: str
+    n: int
+    start: int
+    end: int
+    title: str
+    page: int | None
+    text: str
+    edited: bool = False
+    disabled: bool = False
+
+
+def base_names(home: Path | None = None) -> list[str]:
+    """The bases that there are, in the order of their names."""
+    folder = _folder(home)
+    if not folder.is_dir():
+        return []
+    return sorted(file.stem for file in folder.iterdir() if file.suffix == SUFFIX and _NAME.fullmatch(file.stem))
+
+
+def base_file(name: str, home: Path | None = None, *, make_folder: bool = False) -> Path:
+    """Where a base of this name lies.
+
+    Raises:
+        InputError: no base can have this name.
+    """
+    if not _NAME.fullmatch(name) or name != name.strip() or len(name.encode()) > 200:
+        raise InputError(
+            f"base {name!r:.80}: a name has at most 64 letters, digits, spaces, and . _ - between them; choose another"
+        )
+    if make_folder:
+        home_folder(home)
+        home_folder(_folder(home))
+    return _folder(home) / (name + SUFFIX)
+
+
+def _folder(home: Path | None) -> Path:
+    return (home_path() if home is None else home) / "knowledge"
+
+
+def header_of(file: str, title: str) -> str:
+    """What is indexed in front of a piece: the file's name without its ending, and the headings above it."""
+    stem = PurePosixPath(file).stem
+    return f"{stem} {title}\n" if title else f"{stem}\n"
+
+
+def digest_of(*parts: str | bytes) -> bytes:
+    digest = blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+    return digest.digest()
+
+
+class Store:
+    """
+    Args:
+        file: made if it is missing, readable by this user of the machine only.
+
+    Raises:
+        OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm. It is left as
+            it is.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.name = file.stem
+        self._database = Database(file, _MIGRATIONS, settings=("auto_vacuum = INCREMENTAL",))
+        self._idle: list[sqlite3.Connection] = []
+        self._pool = threading.Lock()
+        self._closed = False
+        self._blocks: OrderedDict[tuple[int, int, int], str] = OrderedDict()
+        self._common: tuple[int, dict[str, int]] = (-1, {})
+        try:
+            if self.meta("grams") != str(tokens.VERSION):
+                self._index_anew()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file. It may be called again."""
+        with self._pool:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        self._database.close()
+
+    # Connections
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which all queries see the base as it is now. It waits for no writer.
+
+        Raises:
+            OutputError: the file cannot be read, or is damaged.
+        """
+        with self._told():
+            with self._pool:
+                if self._closed:
+                    raise OutputError(f"{self.file}: the base is closed; open it again")
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = sqlite3.connect(self.file, timeout=30, isolation_level=None, check_same_thread=False)
+                connection.row_factory = sqlite3.Row
+                connection.execute("PRAGMA query_only = ON")
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+                with self._pool:
+                    keep = not self._closed and len(self._idle) < 8
+                    if keep:
+                        self._idle.append(connection)
+                if not keep:
+                    connection.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise OutputError(f"{self.file}: {error}; `chatglm knowledge check` says what is damaged") from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction. It waits for other writers, which are quick."""
+        with self._database.transaction() as connection:
+            yield connection
+
+    # What is known of the base
+
+    def meta(self, key: str, default: str = "") -> str:
+        rows = self._database.read("SELECT value FROM meta WHERE key = ?", (key,))
+        return rows[0]["value"] if rows else default
+
+    def set_meta(self, values: Mapping[str, str | None]) -> None:
+        """Store settings; None takes one away."""
+        with self.writing() as connection:
+            for key, value in values.items():
+                if value is None:
+                    connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+                else:
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            self.changed(connection)
+
+    @staticmethod
+    def changed(connection: sqlite3.Connection) -> None:
+        """Count a change of what a search finds. Within its transaction."""
+        connection.execute(
+            "INSERT INTO meta VALUES ('change', '1') "
+            "ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
+        )
+
+    @staticmethod
+    def change(connection: sqlite3.Connection) -> int:
+        """How often the base has changed."""
+        row = connection.execute("SELECT value FROM meta WHERE key = 'change'").fetchone()
+        return int(row["value"]) if row else 0
+
+    # Who may do what
+
+    def role(self, who: str | None) -> Role | None:
+        """What somebody may do; None: nothing, not even know that the base exists.
+
+        Args:
+            who: a user's name or the digest of a key; None: the owner of the machine, who may do everything.
+        """
+        if who is None:
+            return "own"
+        rows = self._database.read("SELECT role FROM access WHERE who IN (?, '*')", (who,))
+        return max((row["role"] for row in rows), key=ROLES.index, default=None)
+
+    def roles(self) -> dict[str, Role]:
+        return {row["who"]: row["role"] for row in self._database.read("SELECT who, role FROM access ORDER BY who")}
+
+    def share(self, who: str, role: Role | None) -> None:
+        """Let somebody do something; "*" is everyone, and None takes it back.
+
+        Raises:
+            InputError: there is no such role, or nobody is named.
+        """
+        if not who or len(who) > 200 or not who.isprintable():
+            raise InputError(f"{who!r:.80}: name a user or the digest of a key, or * for everyone")
+        if role is not None and role not in ROLES:
+            raise InputError(f"role {role!r:.40}: must be {', '.join(ROLES[:-1])} or {ROLES[-1]}")
+        with self.writing() as connection:
+            if role is None:
+                connection.execute("DELETE FROM access WHERE who = ?", (who,))
+            else:
+                connection.execute("INSERT OR REPLACE INTO access VALUES (?, ?)", (who, role))
+
+    def adopt(self, who: str | None) -> None:
+        """Make a copy of another base one of its own, which belongs to somebody."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM access")
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('id', ?)", (secrets.token_hex(8),))
+            connection.execute("UPDATE file SET path = NULL, folder = NULL WHERE state = 'ready'")
+            if who is not None:
+                connection.execute("INSERT INTO access VALUES (?, 'own')", (who,))
+        self._database.read("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # Files
+
+    def files(self) -> list[File]:
+        """The files, in the order of their names."""
+        with self.reading() as connection:
+            rows = connection.execute("SELECT * FROM file WHERE state <> 'removed' ORDER BY name").fetchall()
+        return [_file(row) for row in rows]
+
+    def find(self, name: str) -> File:
+        """
+        Raises:
+            NotFoundError: the base has no such file.
+        """
+        with self.reading() as connection:
+            return _file(self._row(connection, name))
+
+    def _row(self, connection: sqlite3.Connection, name: str) -> sqlite3.Row:
+        row: sqlite3.Row | None = connection.execute("SELECT * FROM file WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFoundError(
+                f"{self.name}: has no file {name!r:.200}; `chatglm knowledge list {self.name}` shows them"
+            )
+        return row
+
+    def body(self, name: str) -> bytes | Path:
+        """The file itself: what was uploaded, or where it was added from.
+
+        Raises:
+            NotFoundError: the base has no such file.
+        """
+        with self.reading() as connection:
+            row = self._row(connection, name)
+            body = connection.execute("SELECT body FROM source WHERE file = ?", (row["id"],)).fetchone()
+        return body["body"] if body is not None else Path(row["path"])
+
+    def reading_of(self, name: str) -> Reading:
+        """What was read of a file: as it is searched, which may be an older state than the file's own.
+
+        Raises:
+            NotFoundError: the base has no such file, or none of it could be read.
+        """
+        with self.reading() as connection:
+            row = self._row(connection, name)
+            return self.reading_in(connection, row, row["generation"])
+
+    def reading_in(self, connection: sqlite3.Connection, row: sqlite3.Row, generation: int) -> Reading:
+        """What was read of a file (its row) for a generation."""
+        known = connection.execute(
+            "SELECT * FROM reading WHERE file = ? AND generation = ?", (row["id"], generation)
+        ).fetchone()
+        if known is None:
+            raise NotFoundError(f"{row['name']}: nothing of it has been read ({row['error'] or row['state']})")
+        text = self._slice(connection, row["id"], generation, 0, known["length"])
+        return Reading(
+            text,
+            Reading.marks_from_json(zlib.decompress(known["marks"]).decode()),
+            row["media"],
+            row["encoding"],
+            None if known["bytes_of"] is None else ByteMap.from_bytes(known["bytes_of"]),
+            tuple(json.loads(row["warnings"])),
+        )
+
+    def text(self, name: str, start: int = 0, end: int | None = None) -> str:
+        """Characters of a file's text.
+
+        Raises:
+            NotFoundError: the base has no such file, or none of it could be read.
+        """
+        with self.reading() as connection:
+            row = self._row(connection, name)
+            known = connection.execute(
+                "SELECT length FROM reading WHERE file = ? AND generation = ?", (row["id"], row["generation"])
+            ).fetchone()
+            if known is None:
+                raise NotFoundError(f"{name}: nothing of it has been read ({row['error'] or row['state']})")
+            length = known["length"]
+            return self._slice(
+                connection, row["id"], row["generation"], max(0, start), length if end is None else min(end, length)
+            )
+
+    def _slice(self, connection: sqlite3.Connection, file: int, generation: int, start: int, end: int) -> str:
+        if start >= end:
+            return ""
+        first = start // BLOCK
+        parts = [self._block(connection, file, generation, n) for n in range(first, (end - 1) // BLOCK + 1)]
+        return "".join(parts)[start - first * BLOCK : end - first * BLOCK]
+
+    def _block(self, connection: sqlite3.Connection, file: int, generation: int, n: int) -> str:
+        key = (file, generation, n)
+        with self._pool:
+            if (known := self._blocks.get(key)) is not None:
+                self._blocks.move_to_end(key)
+                return known
+        row = connection.execute("SELECT text FROM block WHERE file = ? AND generation = ? AND n = ?", key).fetchone()
+        if row is None:
+            raise OutputError(f"{self.file}: part of a text is missing; `chatglm knowledge check {self.name} --repair`")
+        text = zlib.decompress(row["text"]).decode("utf-8", "surrogatepass")
+        with self._pool:
+            self._blocks[key] = text
+            while len(self._blocks) > _CACHED_BLOCKS:
+                self._blocks.popitem(last=False)
+        return text
+
+    # Pieces
+
+    def pieces(self, name: str) -> list[StoredPiece]:
+        """The pieces of a file, those that are not searched too.
+
+        Raises:
+            NotFoundError: the base has no such file.
+        """
+        with self.reading() as connection:
+            row = self._row(connection, name)
+            return self.stored(
+                connection,
+                connection.execute(
+                    "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
+                    "WHERE file.id = ? AND piece.generation = file.generation ORDER BY piece.n",
+                    (row["id"],),
+                ),
+            )
+
+    def piece(self, name: str, number: int | None, n: int | None = None) -> StoredPiece | None:
+        """The piece of a file with this id, or of this place in the file; None: there is none."""
+        with self.reading() as connection:
+            which, value = ("piece.n", n) if number is None else ("piece.id", number)
+            rows = connection.execute(
+                "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
+                f"WHERE file.name = ? AND piece.generation = file.generation AND {which} = ?",
+                (name, value),
+            ).fetchall()
+            return next(iter(self.stored(connection, rows)), None)
+
+    def stored(self, connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[StoredPiece]:
+        """Rows of `piece` with the name of their file, as pieces."""
+        return [
+            StoredPiece(
+                row["id"],
+                row["name"],
+                row["n"],
+                row["start"],
+                row["end"],
+                row["title"],
+                row["page"],
+                self._slice(connection, row["file"], row["generation"], row["start"], row["end"])
+                if row["edited"] is None
+                else row["edited"],
+                row["edited"] is not None,
+                bool(row["disabled"]),
+            )
+            for row in rows
+        ]
+
+    def edit(self, piece: int, text: str | None) -> None:
+        """Change what a piece says where it is searched and shown, or, with None, let no search find it. The file's
+        own text gives it back as it was.
+
+        Raises:
+            NotFoundError: there is no such piece.
+            InputError: the text is empty or longer than 10,000 characters.
+        """
+        if text is not None and not 0 < len(text.strip()) <= len(text) <= 10_000:
+            raise InputError("the text of a piece has 1 to 10,000 characters; to take the piece out, give none")
+        with self.writing() as connection:
+            row = connection.execute(
+                "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
+                "WHERE piece.id = ? AND piece.generation = file.generation",
+                (piece,),
+            ).fetchone()
+            if row is None:
+                raise NotFoundError(f"piece {piece}: {self.name} has no such piece; the file may have changed")
+            own = self._slice(connection, row["file"], row["generation"], row["start"], row["end"])
+            if not row["disabled"]:
+                self.put(connection, [(row["id"], row["folded"])], out=True)
+            shown = own if text is None else text
+            folded, length, digest = indexed(row["name"], row["title"], shown)
+            connection.execute(
+                "UPDATE piece SET edited = ?, disabled = ?, folded = ?, length = ?, digest = ? WHERE id = ?",
+                (None if text in (None, own) else text, int(text is None), folded, length, digest, piece),
+            )
+            if text is not None:
+                self.put(connection, [(row["id"], folded)])
+            self.recount(connection, row["file"])
+            self.changed(connection)
+
+    @staticmethod
+    def recount(connection: sqlite3.Connection, file: int) -> None:
+        """Count a file's pieces and their grams again."""
+        connection.execute(
+            "UPDATE file SET (pieces, grams) = (SELECT count(*), coalesce(sum(length), 0) FROM piece "
+            f"WHERE piece.file = file.id AND {VISIBLE}) WHERE id = ?",
+            (file,),
+        )
+
+    # Grams
+
+    def put(self, connection: sqlite3.Connection, rows: Sequence[tuple[int, str]], out: bool = False) -> None:
+        """Put grams of pieces (id, folded text) into the index, or take them out: the very same."""
+        common = {row["gram"] for row in connection.execute("SELECT gram FROM common")}
+        counts: Counter[str] = Counter()
+        values = []
+        for number, folded in rows:
+            found = dict.fromkeys(tokens.grams_of(folded))
+            values.append((number, " ".join(found)))
+            counts.update(found.keys() & common)
+        if out:
+            connection.executemany("INSERT INTO gram (gram, rowid, g) VALUES ('delete', ?, ?)", values)
+        else:
+            connection.executemany("INSERT INTO gram (rowid, g) VALUES (?, ?)", values)
+        sign = -1 if out else 1
+        connection.executemany(
+            "UPDATE common SET n = n + ? WHERE gram = ?", [(sign * count, gram) for gram, count in counts.items()]
+        )
+
+    def count_common(self) -> None:
+        """Count the common grams, if the base has grown much since they were counted."""
+        with self.reading() as connection:
+            pieces, _ = self.size(connection)
+        if pieces < max(_COUNTED_FROM, 2 * int(self.meta("counted", "0"))):
+            return
+        with self.writing() as connection:
+            connection.execute("DELETE FROM common")
+            connection.execute("INSERT INTO common SELECT term, doc FROM gram_count WHERE doc >= ?", (_COMMON,))
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('counted', ?)", (str(pieces),))
+            self.changed(connection)
+
+    def counts(self, connection: sqlite3.Connection, grams: Iterable[str]) -> dict[str, int]:
+        """In how many pieces each gram stands."""
+        change = self.change(connection)
+        number, known = self._common
+        if number != change:
+            known = {row["gram"]: row["n"] for row in connection.execute("SELECT gram, n FROM common")}
+            self._common = change, known
+        found: dict[str, int] = {}
+        for gram in grams:
+            count = known.get(gram)
+            if count is None:
+                row = connection.execute("SELECT doc FROM gram_count WHERE term = ?", (gram,)).fetchone()
+                count = known[gram] = row["doc"] if row else 0
+            found[gram] = count
+        return found
+
+    @staticmethod
+    def size(connection: sqlite3.Connection) -> tuple[int, int]:
+        """How many pieces there are, and how many grams they have."""
+        row = connection.execute(
+            "SELECT coalesce(sum(pieces), 0) AS pieces, coalesce(sum(grams), 0) AS grams FROM file WHERE generation > 0"
+        ).fetchone()
+        return row["pieces"], row["grams"]
+
+    def _index_anew(self) -> None:
+        """Make today's grams of all pieces, in one transaction, unless another process just has."""
+        with self.writing() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'grams'").fetchone()
+            if row is not None and row["value"] == str(tokens.VERSION):
+                return
+            if row is not None:
+                self._fill(connection)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('grams', ?)", (str(tokens.VERSION),))
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (secrets.token_hex(8),))
+
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO gram (gram) VALUES ('delete-all')")
+        connection.execute("DELETE FROM common")
+        connection.execute("DELETE FROM meta WHERE key = 'counted'")
+        last = 0
+        while rows := connection.execute(
+            "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file WHERE piece.id > ? "
+            f"ORDER BY piece.id LIMIT {BATCH}",
+            (last,),
+        ).fetchall():
+            last = rows[-1]["id"]
+            put = []
+            for row in rows:
+                shown = row["edited"]
+                if shown is None:
+                    shown = self._slice(connection, row["file"], row["generation"], row["start"], row["end"])
+                folded, length, digest = indexed(row["name"] or "", row["title"], shown)
+                connection.execute(
+                    "UPDATE piece SET folded = ?, length = ?, digest = ? WHERE id = ?",
+                    (folded, length, digest, row["id"]),
+                )
+                if not row["disabled"]:
+                    put.append((row["id"], folded))
+            self.put(connection, put)
+        for row in connection.execute("SELECT id FROM file").fetchall():
+            self.recount(connection, row["id"])
+        self.changed(connection)
+
+    def vacuum(self) -> None:
+        """Give pages that nothing is on back to the disk, some at a time."""
+        self._database.read("PRAGMA incremental_vacuum(4096)")
+
+    # Care
+
+    def check(self, *, repair: bool = False) -> list[str]:
+        """What is wrong with the base, in sentences; none if all is well.
+
+        Args:
+            repair: make grams, counts and states again from the texts; each sentence says what was done.
+
+        Raises:
+            OutputError: the file is so damaged that it cannot be read.
+        """
+        with self.reading() as connection:
+            found = [
+                f"the file is damaged: {row[0]}"
+                for row in connection.execute("PRAGMA integrity_check(20)")
+                if row[0] != "ok"
+            ]
+            grams_wrong = self._wrong_grams(connection)
+            counts_wrong = [
+                row["name"]
+                for row in connection.execute("SELECT * FROM file WHERE state <> 'removed'").fetchall()
+                if tuple(
+                    connection.execute(
+                        "SELECT count(*), coalesce(sum(length), 0) FROM piece JOIN file ON file.id = piece.file "
+                        f"WHERE file.id = ? AND {VISIBLE}",
+                        (row["id"],),
+                    ).fetchone()
+                )
+                != (row["pieces"], row["grams"])
+            ]
+            found += [
+                f"{row['name']}: a part of its text is missing; add the file again"
+                for row in connection.execute(
+                    "SELECT file.name, reading.length, count(block.n) AS blocks FROM file "
+                    "JOIN reading ON reading.file = file.id AND reading.generation = file.generation "
+                    "LEFT JOIN block ON block.file = file.id AND block.generation = file.generation "
+                    f"GROUP BY file.id HAVING blocks <> (reading.length + {BLOCK - 1}) / {BLOCK}"
+                )
+            ]
+        done = "; they were made again" if repair else ""
+        if grams_wrong:
+            found.append(f"{grams_wrong:,} grams are not counted as the pieces have them{done}")
+        if counts_wrong:
+            found.append(f"{', '.join(counts_wrong[:5])}: counts of pieces are wrong{done}")
+        if repair and (grams_wrong or counts_wrong):
+            with self.writing() as connection:
+                self._fill(connection)
+        return found
+
+    def _wrong_grams(self, connection: sqlite3.Connection) -> int:
+        """How many grams the index and the pieces do not count alike."""
+        counts: Counter[str] = Counter()
+        for row in connection.execute("SELECT folded FROM piece WHERE NOT disabled"):
+            counts.update(set(tokens.grams_of(row["folded"])))
+        wrong = 0
+        for row in connection.execute("SELECT term, doc FROM gram_count"):
+            wrong += counts.pop(row["term"], 0) != row["doc"]
+        common = connection.execute(
+            "SELECT count(*) FROM common LEFT JOIN gram_count ON gram_count.term = common.gram "
+            "WHERE common.n <> coalesce(gram_count.doc, 0)"
+        ).fetchone()[0]
+        return wrong + len(counts) + int(common)
+
+    def export(self, path: Path) -> None:
+        """Write the base as it is now into a new file, which is a base by itself. Who may read it is not in it.
+
+        Raises:
+            InputError: the file exists.
+            OutputError: it cannot be written.
+        """
+        if path.exists():
+            raise InputError(f"{path}: exists; choose another name")
+        try:
+            with self._told():
+                connection = sqlite3.connect(self.file, timeout=30, isolation_level=None)
+                with contextlib.closing(connection):
+                    connection.execute("VACUUM INTO ?", (str(path),))
+                with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+                    copy.execute("DELETE FROM access")
+            path.chmod(0o600)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+
+def check_foreign(file: Path) -> None:
+    """Look at a file that somebody else has made before it is opened as a base.
+
+    Raises:
+        InputError: it is no base of chatglm, or damaged, or holds what no base holds.
+    """
+    try:
+        with file.open("rb") as opened:
+            if opened.read(16) != b"SQLite format 3\0":
+                raise InputError(f"{file}: is no base of chatglm; `chatglm knowledge export` writes one")
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        with contextlib.closing(connection):
+            connection.execute("PRAGMA trusted_schema = OFF")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > len(_MIGRATIONS):
+                raise InputError(f"{file}: was written by a newer chatglm; update this one")
+            if _schema(connection) != _schema_of(version):
+                raise InputError(f"{file}: has other tables than a base of chatglm; it is not taken")
+            ((damage,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise InputError(f"{file}: cannot be read as a base ({error})") from None
+    if damage != "ok":
+        raise InputError(f"{file}: is damaged ({damage:.200}); take another copy")
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    rows = connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name").fetchall()
+    return [(kind, name, " ".join(sql.split())) for kind, name, sql in rows]
+
+
+def _schema_of(version: int) -> list[tuple[str, str, str]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        for statements in _MIGRATIONS[:version]:
+            for statement in filter(str.strip, statements.split(";")):
+                connection.execute(statement)
+        return _schema(connection)
+
+
+def _file(row: sqlite3.Row) -> File:
+    return File(
+        row["id"],
+        row["name"],
+        row["path"] or "",
+        row["size"],
+        row["media"],
+        row["encoding"],
+        row["state"],
+        row["error"],
+        tuple(json.loads(row["warnings"])),
+        row["pieces"],
+        row["done"],
+        row["total"],
+        row["added"],
+    )
+
+
+def indexed(file: str, title: str, text: str) -> tuple[str, int, bytes]:
+    """Of a piece: what is searched of it, how many grams that has, and the digest by which its vector is known."""
+    whole = header_of(file, title) + text
+    folded = tokens.folded(whole)
+    return folded, len(tokens.grams_of(folded)), digest_of(whole)

@@ -1,0 +1,21 @@
+"""Bases of a few small files, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from chatglm.knowledge import Base, Upload, open_base
+
+HANDBOOK = {
+    "员工手册.md": "# 休假\n\n员工每年有十天年假。年假须提前三天申请，由部门经理批准。\n\n"
+    "# 报销\n\n出差的车票凭发票报销，每天的伙食补助是八十元。\n",
+    "安全.txt": "实验室内禁止饮食。离开实验室前须关闭气阀和电源。灭火器在门口右侧。\n",
+    "食堂.txt": "食堂早餐七点开始，午餐十一点半开始。周五供应饺子。\n",
+}
+
+
+def made(home: Path, name: str = "手册", files: Mapping[str, str] = HANDBOOK) -> Base:
+    base = open_base(name, create=True, home=home)
+    base.add(*(Upload(file, text.encode()) for file, text in files.items()))
+    return base

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from small_bases import HANDBOOK, made
+
+from chatglm.errors import InputError, OutputError
+from chatglm.knowledge import (
+    Bases,
+    NotFoundError,
+    Upload,
+    bases,
+    delete_base,
+    import_base,
+    open_base,
+    open_bases,
+)
+
+
+def written(file: Path) -> bytes:
+    wal = file.with_name(file.name + "-wal")
+    return file.read_bytes() + (wal.read_bytes() if wal.exists() else b"")
+
+
+def test_what_is_added_is_found(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        (best, *_) = base.search("年假有几天？")
+        assert best.file == "员工手册.md"
+        assert best.title == "休假"
+        assert best.text == base.text(best.file, best.start, best.end)
+        assert 0 < best.score <= 1
+        assert base.search("灭火器在哪里")[0].file == "安全.txt"
+        assert base.check() == []
+
+
+def test_a_base_is_found_again(tmp_path: Path) -> None:
+    made(tmp_path).close()
+    assert bases(tmp_path) == ["手册"]
+    with open_base("手册", home=tmp_path) as base:
+        assert [file.name for file in base.files()] == sorted(HANDBOOK)
+        assert base.search("周五吃什么")[0].file == "食堂.txt"
+    with pytest.raises(NotFoundError, match="there is none"):
+        open_base("别的", home=tmp_path)
+    for name in ("../手册", "", "a/b", "a,b", "a+b", ".a", "a" * 65):
+        with pytest.raises(InputError):
+            open_base(name, create=True, home=tmp_path)
+
+
+def test_files_and_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "one.txt").write_text("甲乙丙丁", "utf-8")
+    (folder / "two.md").write_text("# 题\n\n戊己庚辛\n", "utf-8")
+    (folder / ".hidden.txt").write_text("x", "utf-8")
+    with open_base("b", create=True, home=tmp_path) as base:
+        assert base.add(folder).added == ("a/one.txt", "two.md")
+        before = written(base.store.file)
+        assert base.add(folder).unchanged == ("a/one.txt", "two.md")
+        assert base.sync(folder).unchanged == ("a/one.txt", "two.md")
+        assert written(base.store.file) == before  # what is unchanged writes nothing
+        (folder / "two.md").write_text("# 题\n\n壬癸子丑\n", "utf-8")
+        (folder / "a" / "one.txt").unlink()
+        report = base.sync(folder)
+        assert (report.changed, report.removed) == (("two.md",), ("a/one.txt",))
+        assert base.search("甲乙丙") == []
+        assert base.search("戊己庚") == []
+        assert base.search("壬癸")[0].file == "two.md"
+        assert base.check() == []
+
+
+def test_what_cannot_be_read_is_said_and_harms_nothing(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        report = base.add(Upload("安全.txt", b"\x00\x01\x02" * 1000))
+        ((name, why),) = report.failed
+        assert name == "安全.txt"
+        assert why
+        assert base.search("灭火器")[0].file == "安全.txt"  # as it was
+        with pytest.raises(InputError, match="no such file"):
+            base.add(tmp_path / "nowhere.txt")
+        with pytest.raises(InputError):
+            base.add(Upload("../x.txt", b"a"))
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        for folder in "ab":
+            (tmp_path / folder / "x.txt").write_text(folder, "utf-8")
+        with pytest.raises(InputError, match="both"):
+            base.add(tmp_path / "a" / "x.txt", tmp_path / "b" / "x.txt")
+        assert base.check() == []
+
+
+def test_removed_files_leave_nothing(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        assert base.remove("食堂.txt", "没有.txt") == 1
+        assert base.search("饺子") == []
+        assert [file.name for file in base.files()] == ["员工手册.md", "安全.txt"]
+        with base.store.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM file").fetchone()[0] == 2
+            assert base.store.counts(connection, ["饺子"]) == {"饺子": 0}
+        assert base.check() == []
+        assert base.add(Upload("食堂.txt", HANDBOOK["食堂.txt"].encode())).added == ("食堂.txt",)
+        assert base.search("饺子")
+
+
+def test_edits_stay_while_their_text_does(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        (piece, other) = base.pieces("员工手册.md")
+        base.edit(piece.id, "年假从今年起是十二天。")
+        assert base.search("十二天")[0].edited
+        assert all("申请" not in hit.text for hit in base.search("提前三天申请"))
+        base.edit(other.id, None)
+        longer = HANDBOOK["员工手册.md"] + "\n# 医疗\n\n每年体检一次。\n"
+        assert base.add(Upload("员工手册.md", longer.encode())).warnings == ()
+        assert base.search("体检")
+        assert base.search("十二天")[0].edited
+        assert all("伙食" not in hit.text for hit in base.search("伙食补助"))
+        assert base.check() == []
+        report = base.add(Upload("员工手册.md", "没有年假了。".encode()))
+        assert not any(hit.edited for hit in base.search("十二天"))
+        assert any("edited" in text for _, text in report.warnings)
+        (piece,) = base.pieces("安全.txt")
+        base.edit(piece.id, None)
+        assert base.search("灭火器") == []
+        base.edit(piece.id, piece.text)
+        assert base.search("灭火器")[0].edited is False
+        with pytest.raises(NotFoundError):
+            base.edit(999, "x")
+        assert base.check() == []
+
+
+def test_each_text_is_found_once(tmp_path: Path) -> None:
+    with made(tmp_path, files={"a.txt": "同一句话在两个文件里。", "b.txt": "同一句话在两个文件里。"}) as base:
+        assert len(base.search("同一句话")) == 1
+
+
+def test_damage_is_seen_and_mended(tmp_path: Path) -> None:
+    base = made(tmp_path)
+    base.close()
+    with closing(sqlite3.connect(base.store.file)) as connection:
+        connection.execute("INSERT INTO gram (gram) VALUES ('delete-all')")
+        connection.execute("UPDATE file SET pieces = 7 WHERE name = '食堂.txt'")
+        connection.commit()
+    with open_base("手册", home=tmp_path) as base:
+        assert base.search("饺子") == []
+        assert len(base.check(repair=True)) == 2
+        assert base.check() == []
+        assert base.search("饺子")
+
+
+def test_bases_move_as_files(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        base.store.share("*", "read")
+        base.export(tmp_path / "copy.sqlite")
+        with pytest.raises(InputError, match="exists"):
+            base.export(tmp_path / "copy.sqlite")
+    import_base(tmp_path / "copy.sqlite", "第二", home=tmp_path, who="li")
+    assert bases(tmp_path) == ["手册", "第二"]
+    assert bases(tmp_path, who="wang") == ["手册"]
+    with open_base("第二", home=tmp_path, who="li", role="own") as base:
+        assert base.search("饺子")[0].file == "食堂.txt"
+        assert base.check() == []
+    with pytest.raises(InputError, match="exists"):
+        import_base(tmp_path / "copy.sqlite", "第二", home=tmp_path)
+    delete_base("第二", home=tmp_path)
+    assert bases(tmp_path) == ["手册"]
+
+
+def test_foreign_files_are_no_bases(tmp_path: Path) -> None:
+    made(tmp_path).export(tmp_path / "copy.sqlite")
+    with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as connection:
+        connection.execute("CREATE TRIGGER t AFTER INSERT ON piece BEGIN DELETE FROM piece; END")
+    (tmp_path / "text.sqlite").write_text("no database", "utf-8")
+    (tmp_path / "cut.sqlite").write_bytes((tmp_path / "copy.sqlite").read_bytes()[:9000])
+    for name in ("copy", "text", "cut", "none"):
+        with pytest.raises(InputError):
+            import_base(tmp_path / f"{name}.sqlite", name, home=tmp_path)
+    assert bases(tmp_path) == ["手册"]
+
+
+def test_a_newer_base_is_left_alone(tmp_path: Path) -> None:
+    base = made(tmp_path)
+    base.close()
+    with closing(sqlite3.connect(base.store.file)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(OutputError, match="newer chatglm"):
+        open_base("手册", home=tmp_path)
+
+
+def test_who_may_do_what(tmp_path: Path) -> None:
+    made(tmp_path).close()
+    with open_base("甲", create=True, home=tmp_path, who="li") as base:
+        base.add(Upload("甲.txt", "李的文件。".encode()))
+    with pytest.raises(NotFoundError, match="there is none"):
+        open_base("甲", home=tmp_path, who="wang")
+    assert bases(tmp_path, who="wang") == []
+    assert bases(tmp_path, who="li") == ["甲"]
+    assert bases(tmp_path) == ["手册", "甲"]
+    with open_base("甲", home=tmp_path, who="li", role="own") as base:
+        base.store.share("wang", "read")
+        with open_bases(["甲"], home=tmp_path, who="wang") as shared:
+            assert shared.search("李的文件")
+            base.store.share("wang", None)
+            with pytest.raises(NotFoundError):
+                shared.search("李的文件")  # from now on
+        base.store.share("*", "write")
+        with pytest.raises(InputError, match="right to own"):
+            open_base("甲", home=tmp_path, who="wang", role="own")
+        open_base("甲", home=tmp_path, who="wang", role="write").close()
+        with pytest.raises(InputError):
+            base.store.share("wang", "admin")  # type: ignore[arg-type]
+    with open_base("手册", home=tmp_path) as hidden, pytest.raises(NotFoundError):
+        Bases([hidden], who="wang")
+    with pytest.raises(NotFoundError):
+        delete_base("手册", home=tmp_path, who="wang")
