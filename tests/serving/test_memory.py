@@ -170,3 +170,45 @@ def test_threads_say_what_became_of_their_work() -> None:
         assert pool.submit(divmod, 7, 2).result() == (3, 1)
         with pytest.raises(ZeroDivisionError):
             pool.submit(divmod, 7, 0).result()
+
+
+def test_large_requests_are_worked_on_a_few_at_a_time_and_small_ones_do_not_wait(
+    write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a text takes while it is tokenised is many times its size."""
+    before, running, most, lock = write.form.tokenizer.encode_text, 0, 0, threading.Lock()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def encode(text: str) -> list[int]:
+        nonlocal running, most
+        if len(text) < 1000:
+            return before(text)
+        with lock:
+            running += 1
+            most = max(most, running)
+        begun.set()
+        assert go_on.wait(60)
+        with lock:
+            running -= 1
+        return [5] * len(text)  # more than the model can read
+
+    monkeypatch.setattr(write.form.tokenizer, "encode_text", encode)
+    engine: Any = ScriptedEngine(write.say("x"))
+    statuses: list[int] = []
+    with Assistant(write.form, engine) as assistant, serving({"demo": assistant}) as url:
+
+        def ask(text: str) -> None:
+            statuses.append(httpx.post(f"{url}{TEXT}", json={"prompt": text}, timeout=60).status_code)
+
+        large = [threading.Thread(target=ask, args=("x" * 100_000,)) for _ in range(40)]
+        for one in large:
+            one.start()
+        assert begun.wait(60)
+        for _ in range(3):
+            ask("x")
+        assert statuses == [200] * 3
+        go_on.set()
+        for one in large:
+            one.join()
+    assert sorted(statuses) == [200] * 3 + [400] * 40
+    assert most <= memory._LARGE_AT_ONCE

@@ -20,11 +20,12 @@ from starlette.requests import ClientDisconnect, Request
 
 from chatglm.errors import InputError
 
-__all__ = ["BodyError", "Limits", "parse", "parse_now", "parts", "read"]
+__all__ = ["LARGE", "BodyError", "Limits", "parse", "parse_now", "parts", "read"]
 
 _BYTES_PER_TOKEN = 16
 _DIGITS = 100
-_INLINE = 1 << 16  # bytes; larger bodies are parsed in a thread, so that the event loop goes on
+LARGE = 1 << 16
+"""Bytes: larger bodies are parsed in a thread, so that the event loop goes on."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ async def parse(body: bytes, limits: Limits, executor: Executor | None = None) -
     Raises:
         BodyError: it is none, or exceeds a limit; the message says which.
     """
-    if len(body) <= _INLINE:
+    if len(body) <= LARGE:
         return parse_now(body, limits)
     return await asyncio.get_running_loop().run_in_executor(executor, parse_now, body, limits)
 

@@ -371,7 +371,7 @@ class Server(BareServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # As many threads as the event loop's own.
-        threads = memory.Threads(min(32, (os.cpu_count() or 1) + 4), "chatglm-work")
+        threads = memory.LoopThreads(min(32, (os.cpu_count() or 1) + 4), "chatglm-work")
         asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
         names = ", ".join(self._service.catalog.offers)

@@ -17,7 +17,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Threads", "heap", "release"]
+from chatglm.serving.bodies import LARGE
+from chatglm.serving.records import current
+
+__all__ = ["LoopThreads", "Threads", "heap", "release"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +32,8 @@ _MAPPED, _MOST, _LEFT = 32 << 20, 64 << 20, 1 << 20
 and after the work of one of `Threads`. The first two are those that glibc comes to by itself."""
 _PIECE = 128 << 10
 """Bytes: from 64 KiB on, glibc looks at the end of an arena when a block is freed."""
+_LARGE_AT_ONCE = 2
+"""Requests. To tokenise a megabyte takes up to 60 MB."""
 
 
 class _Heap(ctypes.Structure):
@@ -57,6 +62,24 @@ class Threads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return super().submit(_and_give_back, fn, *args, **kwargs)
+
+
+class LoopThreads(Threads):
+    """The threads of a server's event loop. Large requests have a few of their own: so what they need at a time is
+    bounded, however many come, and small ones do not wait behind them."""
+
+    def __init__(self, most: int, name: str) -> None:
+        super().__init__(most, name)
+        self._large = Threads(_LARGE_AT_ONCE, f"{name}-large")
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        if current().body > LARGE:
+            return self._large.submit(fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._large.shutdown(wait, cancel_futures=cancel_futures)
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _and_give_back(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
