@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from chatglm.errors import InputError
 from chatglm.knowledge.encodings import ByteMap
 
-__all__ = ["Kind", "Limits", "Mark", "Reading"]
+__all__ = ["Draft", "Kind", "Limits", "Mark", "Reading"]
 
 Kind = Literal["page", "heading", "table", "code", "sheet", "slide"]
 
@@ -105,3 +107,68 @@ class Reading:
             return tuple(Mark(int(a), int(b), kind, str(value), int(level)) for a, b, kind, value, level in rows)
         except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"no marks of a document: {error}") from None
+
+
+class Draft:
+    """A text that is put together, with its marks.
+
+    Raises:
+        InputError: from each method that adds: the text becomes longer than the limits allow.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._parts: list[str] = []
+        self._marks: list[Mark] = []
+        self._length = 0
+        self.warnings: list[str] = []
+
+    @property
+    def length(self) -> int:
+        """Characters so far."""
+        return self._length
+
+    def add(self, text: str) -> None:
+        """Text, as it is."""
+        if text:
+            self._parts.append(text)
+            self._length += len(text)
+            if self._length > self._limits.characters:
+                raise InputError(f"has more than the {self._limits.characters:,} characters that are read; divide it")
+
+    def line(self, text: str) -> None:
+        """Text, and the end of a line."""
+        self.add(text)
+        self.add("\n")
+
+    def heading(self, text: str, level: int) -> None:
+        """A heading on a line of its own."""
+        value = " ".join(text.split())
+        if value:
+            with self.part("heading", value, level):
+                self.add(value)
+            self.add("\n")
+
+    @contextlib.contextmanager
+    def part(self, kind: Kind, value: str, level: int = 0) -> Iterator[None]:
+        """Whatever is added meanwhile is that page, sheet, table …"""
+        start, at = self._length, len(self._marks)
+        yield
+        if self._length > start:
+            self._marks.insert(at, Mark(start, self._length, kind, value, level))
+
+    def section(self, value: str, level: int) -> None:
+        """From here on the text is under a heading that does not stand in it."""
+        self._marks.append(Mark(self._length, self._length, "heading", value, level))
+
+    def take(self, reading: Reading, below: int = 0) -> None:
+        """Another document, its headings `below` levels lower."""
+        begin = self._length
+        self.add(reading.text)
+        for mark in reading.marks:
+            level = mark.level + below if mark.kind == "heading" else mark.level
+            self._marks.append(replace(mark, start=mark.start + begin, end=mark.end + begin, level=level))
+
+    def reading(self, media: str) -> Reading:
+        """What has been put together."""
+        return Reading("".join(self._parts), tuple(self._marks), media, warnings=tuple(self.warnings))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from chatglm.knowledge.reading.documents import Mark
+from chatglm.knowledge.reading.documents import Mark, Reading
 
-__all__ = ["headings_in"]
+__all__ = ["headings_in", "with_headings"]
 
 _LONGEST = 40
 _NUMBER = "[〇零一二三四五六七八九十百千两0-9０-９]{1,7}"
@@ -42,6 +43,14 @@ def headings_in(text: str) -> list[Mark]:
                 level += match["three"].strip(" \t\u3000.").count(".") - 1
             found.append(_mark(text, match.start(), match.end(), level))
     return sorted(found, key=lambda mark: mark.start)
+
+
+def with_headings(reading: Reading) -> Reading:
+    """A reading with the headings of its text, if it marks none."""
+    if any(mark.kind == "heading" for mark in reading.marks):
+        return reading
+    marks = sorted([*reading.marks, *headings_in(reading.text)], key=lambda mark: (mark.start, -mark.end))
+    return replace(reading, marks=tuple(marks))
 
 
 def _is_title(rest: str) -> bool:

@@ -2,23 +2,79 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import BinaryIO, Literal
 
-from chatglm.errors import InputError
+from chatglm.errors import DependencyError, InputError, UnsupportedError
+from chatglm.knowledge.reading.archives import read_zip
+from chatglm.knowledge.reading.books import read_epub
 from chatglm.knowledge.reading.documents import Limits, Reading
-from chatglm.knowledge.reading.texts import read_markdown, read_text
+from chatglm.knowledge.reading.html import read_html
+from chatglm.knowledge.reading.mail import read_mail
+from chatglm.knowledge.reading.ocr import Sight, read_picture
+from chatglm.knowledge.reading.pdf import read_pdf
+from chatglm.knowledge.reading.records import read_json
+from chatglm.knowledge.reading.sheets import read_xlsx
+from chatglm.knowledge.reading.slides import read_pptx
+from chatglm.knowledge.reading.subtitles import read_subtitles
+from chatglm.knowledge.reading.tables import read_csv
+from chatglm.knowledge.reading.texts import read_code, read_markdown, read_rst, read_text
+from chatglm.knowledge.reading.word import read_docx
 
-__all__ = ["read"]
+__all__ = ["ENDINGS", "TEXT_ENDINGS", "bytes_of", "kind_of", "read"]
 
-Reader = Callable[[bytes, str, Limits], Reading]
 
-_READERS: dict[str, Reader] = {
-    "txt": read_text,
-    "md": read_markdown,
-    "markdown": read_markdown,
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_CODE = _words(
+    "py pyi js mjs cjs ts tsx jsx java kt kts scala go rs c h cc cpp cxx hpp hh cs swift m mm php rb pl pm lua r jl sh "
+    "bash zsh fish ps1 bat sql proto gradle groovy dart ex exs erl hs ml mli clj lisp el vim css scss less asm s f90"
+)
+_TEXT = _words("txt text log conf cfg ini toml yaml yml xml tex bib properties env diff patch")
+
+_TEXTS: dict[str, Callable[[bytes, str, Limits], Reading]] = {
+    **dict.fromkeys(_TEXT, read_text),
+    **dict.fromkeys(_CODE, read_code),
+    **dict.fromkeys(("md", "markdown", "mdown", "mkd"), read_markdown),
+    **dict.fromkeys(("rst", "rest"), read_rst),
+    **dict.fromkeys(("csv", "tsv"), read_csv),
+    **dict.fromkeys(("json", "jsonl", "ndjson"), read_json),
+    **dict.fromkeys(("srt", "vtt"), read_subtitles),
 }
+_FORMATS: dict[str, Callable[[bytes, str, Limits], Reading]] = {
+    **dict.fromkeys(("html", "htm", "xhtml"), read_html),
+    **dict.fromkeys(("docx", "docm", "dotx"), read_docx),
+    **dict.fromkeys(("pptx", "pptm", "ppsx"), read_pptx),
+    **dict.fromkeys(("xlsx", "xlsm", "xltx"), read_xlsx),
+    "epub": read_epub,
+}
+_SEEN: dict[str, Callable[[bytes, Limits, Sight], Reading]] = {
+    "pdf": read_pdf,
+    **dict.fromkeys(("png", "jpg", "jpeg", "tif", "tiff", "bmp", "gif", "webp"), read_picture),
+}
+_CONTAINERS: dict[str, Callable[[bytes, Limits, Callable[[bytes, str], Reading]], Reading]] = {
+    "zip": read_zip,
+    "eml": read_mail,
+}
+_REFUSED = {
+    **dict.fromkeys(("doc", "dot", "wps", "rtf", "odt"), "save it as .docx"),
+    **dict.fromkeys(("ppt", "pps", "dps", "odp"), "save it as .pptx"),
+    **dict.fromkeys(("xls", "et", "ods", "xlsb"), "save it as .xlsx"),
+    **dict.fromkeys(("mobi", "azw", "azw3", "chm", "djvu", "caj"), "convert it to .epub or .pdf"),
+    **dict.fromkeys(("rar", "7z", "gz", "tgz", "tar", "bz2", "xz"), "pack it as .zip, or unpack it"),
+    **dict.fromkeys(("mp3", "wav", "m4a", "mp4", "mkv", "avi", "mov"), "add its subtitles (.srt)"),
+    **dict.fromkeys(("exe", "dll", "so", "bin", "iso", "class", "jar", "pyc", "whl"), "it has no text"),
+}
+
+TEXT_ENDINGS = frozenset(_TEXTS)
+"""Endings of files that are read in this process: they are parsed by Python's own code alone, in linear time."""
+ENDINGS = frozenset([*_TEXTS, *_FORMATS, *_SEEN, *_CONTAINERS])
+"""Endings of all kinds, without the dot. Files with other endings are read as text if they are text."""
 
 
 def read(
@@ -27,29 +83,93 @@ def read(
     name: str,
     ocr: bool | Literal["auto"] = "auto",
     limit: Limits = Limits(),  # noqa: B008 - it cannot change
+    alive: Callable[[], None] | None = None,
 ) -> Reading:
-    """A document's text.
+    """A document's text, read in this process. Files of strangers: `read_apart`.
 
     Args:
         source: the file, or its bytes.
         name: of the file; its ending says of what kind it is.
         ocr: read the characters in pictures: of all pages, of none, or ("auto") of pictures and of pages without text.
         limit: what it may cost.
+        alive: called now and then while reading takes long.
 
     Raises:
         InputError: it cannot be read; the message says why, and what to do.
         UnsupportedError: a kind that is not read.
         DependencyError: reading this kind needs a package that is not installed.
     """
-    data = _bytes_of(source, name, limit)
-    ending = PurePath(name).suffix.lower().removeprefix(".")
+    sight = Sight(ocr, alive) if alive else Sight(ocr)
+    return _read(bytes_of(source, name, limit), name, limit, sight, 0)
+
+
+def _read(data: bytes, name: str, limits: Limits, sight: Sight, depth: int) -> Reading:
+    kind = kind_of(name, data)
     try:
-        return _READERS.get(ending, read_text)(data, name, limit)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        if reader := _TEXTS.get(kind) or _FORMATS.get(kind):
+            return reader(data, name, limits)
+        if seer := _SEEN.get(kind):
+            return seer(data, limits, sight)
+        if kind in _REFUSED:
+            raise UnsupportedError(f".{kind} files are not read; {_REFUSED[kind]}")
+        if opener := _CONTAINERS.get(kind):
+            if depth >= limits.depth:
+                raise InputError(f"lies in {depth} files within each other, and no more are opened")
+            return opener(data, limits, lambda inner, within: _read(inner, within, limits, sight, depth + 1))
+        return read_text(data, name, limits)
+    except (InputError, UnsupportedError, DependencyError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
-def _bytes_of(source: Path | BinaryIO | bytes, name: str, limit: Limits) -> bytes:
+_MAGIC = (
+    (b"%PDF-", "pdf"),
+    (b"\x89PNG\r\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "ole"),
+    (b"Rar!", "rar"),
+    (b"7z\xbc\xaf", "7z"),
+    (b"\x1f\x8b", "gz"),
+)
+
+
+def kind_of(name: str, data: bytes) -> str:
+    """What a file is: by its ending, and by its first bytes where it has none, an unknown one or clearly a wrong one.
+
+    Returns:
+        an ending without its dot; "" if it may be text.
+    """
+    ending = PurePath(name).suffix.lower().removeprefix(".")
+    found = next((kind for magic, kind in _MAGIC if data.startswith(magic)), "")
+    if data.startswith(b"PK\x03\x04"):
+        found = ending if ending in _FORMATS or ending in _CONTAINERS else _packed_kind(data)
+    if found == "ole":  # of Office 97; an encrypted .docx is in one, too
+        return ending if ending in _REFUSED else {"docx": "docx", "pptx": "pptx", "xlsx": "xlsx"}.get(ending, "doc")
+    if not ending or ending not in ENDINGS | _REFUSED.keys():
+        return found or ("" if ending not in ENDINGS else ending)
+    if found and ending in _TEXTS:
+        return found
+    return ending
+
+
+def _packed_kind(data: bytes) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as opened:
+            names = set(opened.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "zip"
+    parts = {"word/document.xml": "docx", "ppt/presentation.xml": "pptx", "xl/workbook.xml": "xlsx"}
+    parts["META-INF/container.xml"] = "epub"
+    return next((kind for part, kind in parts.items() if part in names), "zip")
+
+
+def bytes_of(source: Path | BinaryIO | bytes, name: str, limit: Limits) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        InputError: it cannot be read, or is too large.
+    """
     if isinstance(source, bytes):
         data = source
     elif isinstance(source, Path):

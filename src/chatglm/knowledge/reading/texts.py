@@ -1,16 +1,16 @@
-"""Text files: plain text and Markdown."""
+"""Text files, read as they stand, with the byte of every character: plain text, Markdown, reStructuredText, code."""
 
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
+from collections.abc import Iterable
 
 from chatglm.errors import InputError
 from chatglm.knowledge.encodings import Decoded, decode, garbage_in
 from chatglm.knowledge.reading.documents import Limits, Mark, Reading
 from chatglm.knowledge.reading.headings import headings_in
 
-__all__ = ["decoded", "read_markdown", "read_text", "warnings_of"]
+__all__ = ["decoded", "read_code", "read_markdown", "read_rst", "read_text", "warnings_of"]
 
 
 def decoded(data: bytes, limits: Limits, encoding: str | None = None) -> Decoded:
@@ -34,8 +34,19 @@ def warnings_of(text: str, damaged: int = 0) -> tuple[str, ...]:
         share = sum(end - start for start, end in spans) / len(text)
         places = ", ".join(f"{start:,}–{end:,}" for start, end in spans[:3]) + (", …" if len(spans) > 3 else "")
         percent = f"{share:.0%}" if share >= 0.01 else f"{share:.2%}"
-        found.append(f"{percent} of the characters look like text in a wrong encoding ({places})")
+        found.append(f"{percent} of the characters look like text in a wrong encoding (characters {places})")
     return tuple(found)
+
+
+def _reading(found: Decoded, marks: Iterable[Mark], media: str) -> Reading:
+    return Reading(
+        found.text,
+        tuple(sorted(marks, key=lambda mark: (mark.start, -mark.end))),
+        media,
+        found.encoding,
+        found.bytes_of,
+        warnings_of(found.text, found.damaged),
+    )
 
 
 def read_text(data: bytes, name: str, limits: Limits) -> Reading:
@@ -44,40 +55,123 @@ def read_text(data: bytes, name: str, limits: Limits) -> Reading:
     return _reading(found, headings_in(found.text), "text/plain")
 
 
-_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?\n)??(?: {0,3}(?P=fence)[`~]*[ \t]*$|\Z)", re.M | re.S)
-_HASHES = re.compile(r"^ {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<title>[^\n]*?))?(?:[ \t]+#+)?[ \t]*$", re.M)
-_UNDERLINED = re.compile(r"^(?P<title>[^\n\s][^\n]*)\n(?P<line>=+|-+)[ \t]*$", re.M)
-_TABLE = re.compile(r"^[^\n]*\|[^\n]*\n[ \t]*[|:-][-|: \t]*-[-|: \t]*\n(?:[^\n]*\|[^\n]*(?:\n|\Z))*", re.M)
+# Markdown
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_HASHES = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_RULE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
 
 
 def read_markdown(data: bytes, name: str, limits: Limits) -> Reading:
-    """Markdown as it stands: headings, fenced code and tables are marked."""
+    """Markdown: headings, fenced code and tables are marked."""
     found = decoded(data, limits)
-    text = found.text
-    code = [Mark(match.start(), match.end(), "code", "") for match in _FENCE.finditer(text)]
-    marks = [*code, *(Mark(match.start(), match.end(), "table", "") for match in _TABLE.finditer(text))]
-    for expression in (_HASHES, _UNDERLINED):
-        for match in expression.finditer(text):
-            if any(mark.start <= match.start() < mark.end for mark in code):
-                continue
-            title = (match["title"] or "").strip()
-            level = len(match["hashes"]) if expression is _HASHES else 1 if match["line"][0] == "=" else 2
-            if title:
-                marks.append(Mark(match.start(), match.end(), "heading", title, level))
-    return _reading(found, marks, "text/markdown")
+    return _reading(found, _marks_of_markdown(found.text), "text/markdown")
 
 
-def _reading(found: Decoded, marks: list[Mark], media: str) -> Reading:
-    return Reading(
-        found.text,
-        tuple(sorted(marks, key=lambda mark: (mark.start, mark.end))),
-        media,
-        found.encoding,
-        found.bytes_of,
-        warnings_of(found.text, found.damaged),
-    )
+def _may_be_title(line: str) -> bool:
+    return bool(line.strip()) and "|" not in line and not line.lstrip().startswith(("#", ">", "-", "*", "+"))
 
 
-def stem_of(name: str) -> str:
-    """A file's name without folders and ending."""
-    return PurePath(name).stem
+def _marks_of_markdown(text: str) -> list[Mark]:
+    marks: list[Mark] = []
+    fence, code = "", 0  # what closes the code that began at this place
+    table: int | None = None
+    before, at_before = "", 0
+    at = 0
+    for line in text.split("\n"):
+        end = at + len(line)
+        if fence:
+            if line.strip().startswith(fence) and not line.strip().strip(fence[0]):
+                marks.append(Mark(code, end, "code", ""))
+                fence = ""
+        elif opened := _FENCE.match(line):
+            fence, code = opened[1], at
+        elif heading := _HASHES.match(line):
+            if title := (heading[2] or "").strip():
+                marks.append(Mark(at, end, "heading", title, len(heading[1])))
+        elif table is None and "|" in before and "|" in line and _TABLE_RULE.match(line):
+            table = at_before
+        elif _may_be_title(before) and (rule := _RULE.match(line)):
+            marks.append(Mark(at_before, end, "heading", before.strip(), 1 if rule[1][0] == "=" else 2))
+        if table is not None and "|" not in line:
+            marks.append(Mark(table, at - 1, "table", ""))
+            table = None
+        before, at_before = line, at
+        at = end + 1
+    if fence:
+        marks.append(Mark(code, len(text), "code", ""))
+    if table is not None:
+        marks.append(Mark(table, len(text), "table", ""))
+    return marks
+
+
+# reStructuredText
+
+_ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{1,}[ \t]*$")
+_LITERAL = re.compile(r"^(?P<indent>[ \t]*)(?:\.\. (?:code|code-block|sourcecode|literalinclude)::.*|(?!\.\. ).*::)$")
+
+
+def read_rst(data: bytes, name: str, limits: Limits) -> Reading:
+    """reStructuredText: headings, in the order in which their lines first occur, and literal blocks are marked."""
+    found = decoded(data, limits)
+    return _reading(found, _marks_of_rst(found.text), "text/x-rst")
+
+
+def _marks_of_rst(text: str) -> list[Mark]:
+    marks: list[Mark] = []
+    styles: list[str] = []
+    lines = text.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    for n in range(1, len(lines)):
+        under, title = lines[n].rstrip(), lines[n - 1].strip()
+        if not title or not _ADORNMENT.match(under) or _ADORNMENT.match(title) or len(under) < len(title) // 2:
+            continue
+        over = n > 1 and lines[n - 2].rstrip() == under
+        style = under[0] + ("=" if over else "")
+        if style not in styles:
+            styles.append(style)
+        begin = starts[n - 2] if over else starts[n - 1]
+        marks.append(Mark(begin, starts[n] + len(lines[n]), "heading", title, styles.index(style) + 1))
+    n = 0
+    while n < len(lines):
+        match = _LITERAL.match(lines[n])
+        n += 1
+        if not match:
+            continue
+        begin, last = n, n
+        while n < len(lines) and (not lines[n].strip() or _indent(lines[n]) > len(match["indent"])):
+            n += 1
+            if lines[n - 1].strip():
+                last = n
+        if last > begin:
+            marks.append(Mark(starts[begin], starts[last] - 1, "code", ""))
+    return marks
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t"))
+
+
+# Code
+
+_DEFINITION = re.compile(
+    r"^(?P<indent>[ \t]*)(?P<line>(?:(?:export|default|public|private|protected|internal|static|final|abstract|async"
+    r"|pub|pub\([a-z]+\)|unsafe|const|inline|virtual|override|open|sealed|data|local)[ \t]+){0,4}"
+    r"(?:class|interface|struct|enum|trait|impl|module|namespace|def|func|fun|fn|function|sub|procedure|macro_rules!)"
+    r"[ \t*]+[A-Za-z_][^\n{;]{0,120})",
+    re.MULTILINE,
+)
+
+
+def read_code(data: bytes, name: str, limits: Limits) -> Reading:
+    """A program: its definitions are the headings."""
+    found = decoded(data, limits)
+    marks = []
+    for match in _DEFINITION.finditer(found.text):
+        value = match["line"].strip().rstrip(":")
+        level = 1 + len(match["indent"].expandtabs(4)) // 4
+        marks.append(Mark(match.start("line"), match.end("line"), "heading", value, min(level, 9)))
+    return _reading(found, marks, "text/x-code")

@@ -1,0 +1,382 @@
+"""Documents are read in a process of their own, so that a bad one cannot take this one along.
+
+A parser of a foreign format may need endless time or memory, or crash. So a worker process reads one document after the
+other, with a limit of memory, without the right to write files, open connections or start programs; it gets the bytes
+and answers with text and numbers. If it dies or is too slow, that document is refused with a sentence, and the next one
+gets a new worker. Plain text is read in this process: it costs less than a pipe.
+
+This module is also what runs in the worker: `python -c "from chatglm.knowledge.reading.apart import work; work()"`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from chatglm.errors import ChatGLMError, DependencyError, InputError, QueueFullError, UnsupportedError
+from chatglm.knowledge.encodings import ByteMap
+from chatglm.knowledge.reading.documents import Limits, Reading
+from chatglm.knowledge.reading.kinds import TEXT_ENDINGS, bytes_of, kind_of, read
+
+__all__ = ["Readers", "read_apart", "work"]
+
+_PATIENCE = 600.0
+"""Seconds to wait for a worker to be free."""
+_DOCUMENTS = 500
+"""That one worker reads; memory that libraries have lost goes with it."""
+_IDLE = 30.0
+"""Seconds after which a worker that has nothing to read ends."""
+_ERRORS: dict[str, type[ChatGLMError]] = {
+    each.__name__: each for each in (InputError, UnsupportedError, DependencyError)
+}
+
+
+class Readers:
+    """Worker processes that read documents; for threads. They are started when they are needed.
+
+    Args:
+        workers: at a time.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self._free: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        self._started: set[_Worker] = set()
+        for _ in range(workers):
+            self._free.put(None)
+        self._end = weakref.finalize(self, _end_all, self._started, os.getpid())
+
+    def read(
+        self,
+        source: Path | BinaryIO | bytes,
+        *,
+        name: str,
+        ocr: bool | Literal["auto"] = "auto",
+        limit: Limits = Limits(),  # noqa: B008 - it cannot change
+    ) -> Reading:
+        """Like `read`, within `limit.seconds` and `limit.memory`.
+
+        While pages are recognised as pictures, each may take `limit.seconds`.
+
+        Raises:
+            InputError: it cannot be read, or not within the limits.
+            UnsupportedError, DependencyError: as by `read`.
+            QueueFullError: no worker became free for ten minutes.
+        """
+        data = bytes_of(source, name, limit)
+        if kind_of(name, data) in TEXT_ENDINGS:
+            return read(data, name=name, ocr=ocr, limit=limit)
+        try:
+            worker = self._free.get(timeout=_PATIENCE)
+        except queue.Empty:
+            raise QueueFullError("many documents are being read; try again later") from None
+        kept: _Worker | None = None
+        try:
+            if worker is None or not worker.fits(limit):
+                self._let_go(worker)
+                worker = self._start(limit)
+            reading = worker.read(data, name, ocr, limit)
+            kept = worker if worker.lives else None
+            return reading
+        except _Worker.Refused as refused:
+            kept = worker
+            raise refused.error from None
+        finally:
+            if kept is None:
+                self._let_go(worker)
+            self._free.put(kept)
+
+    def _start(self, limit: Limits) -> _Worker:
+        try:
+            worker = _Worker(limit.memory)
+        except OSError as error:
+            raise InputError(f"no process can be started to read it in ({error}); close other programs") from None
+        self._started.add(worker)
+        return worker
+
+    def _let_go(self, worker: _Worker | None) -> None:
+        if worker is not None:
+            self._started.discard(worker)
+            worker.end()
+
+    def close(self) -> None:
+        """The workers end, also one that is reading."""
+        self._end()
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_apart(
+    source: Path | BinaryIO | bytes,
+    *,
+    name: str,
+    ocr: bool | Literal["auto"] = "auto",
+    limit: Limits = Limits(),  # noqa: B008 - it cannot change
+) -> Reading:
+    """One document, in a process that ends with it; for several: `Readers`. What it raises stands there."""
+    with Readers() as readers:
+        return readers.read(source, name=name, ocr=ocr, limit=limit)
+
+
+def _end_all(workers: set[_Worker], pid: int) -> None:
+    for worker in list(workers):
+        if pid == os.getpid():
+            worker.end()
+        else:
+            worker.forget()  # after a fork they are the parent's
+
+
+class _Worker:
+    """One process that reads documents."""
+
+    class Refused(Exception):  # noqa: N818 - no failure of the worker
+        """It read the document's kind, and said why it cannot be read."""
+
+        def __init__(self, error: ChatGLMError) -> None:
+            super().__init__(str(error))
+            self.error = error
+
+    def __init__(self, memory: int) -> None:
+        if not sys.executable:
+            raise OSError("Python's own program is unknown")
+        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
+            "from chatglm.knowledge.reading.apart import work; work(int(sys.argv[2]))"
+        )
+        self._memory = memory
+        self._begun = 0
+        self._used = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-B", "-c", code, json.dumps([part for part in sys.path if part]), str(memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in a terminal is for the parent
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+        )
+
+    @property
+    def lives(self) -> bool:
+        return self._begun < _DOCUMENTS and self._process.poll() is None
+
+    def fits(self, limit: Limits) -> bool:
+        """Whether it has the memory that is asked for, and has not ended by itself."""
+        return limit.memory == self._memory and time.monotonic() - self._used < _IDLE / 2 and self.lives
+
+    def read(self, data: bytes, name: str, ocr: bool | Literal["auto"], limit: Limits) -> Reading:
+        """What the process answers.
+
+        Raises:
+            Refused: it says why not.
+            InputError: it died, or was ended because it took too long.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._begun += 1
+        watch = _Watch(limit.seconds, self._process.kill)
+        try:
+            head = {"name": name, "ocr": ocr, "limit": asdict(limit)}
+            _write(self._process.stdin, head, data)
+            while True:
+                got = _read(self._process.stdout, limit)
+                if got is None:
+                    break
+                answer, parts = got
+                if answer.get("alive"):
+                    watch.feed()
+                    continue
+                self._used = time.monotonic()
+                return _reading(answer, parts)
+        except OSError:
+            pass
+        finally:
+            watch.end()
+        if watch.barked:
+            raise InputError(f"{name}: took longer than {limit.seconds:g} seconds to read; divide it or convert it")
+        code = self._process.wait()
+        raise InputError(f"{name}: its reader ended without an answer (code {code}); the file is damaged or very large")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._close()
+        self._process.wait()
+
+    def forget(self) -> None:
+        """It belongs to the process that this one was forked from."""
+        self._process.returncode = 0  # or Popen would look for it
+        self._close()
+
+    def _close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class _Watch:
+    """Ends a process that gives no sign of life for some seconds."""
+
+    def __init__(self, seconds: float, bark: Any) -> None:
+        self._seconds = seconds
+        self._bark = bark
+        self._fed = threading.Event()
+        self._done = False
+        self.barked = False
+        self._thread = threading.Thread(target=self._guard, daemon=True)
+        self._thread.start()
+
+    def _guard(self) -> None:
+        while self._fed.wait(self._seconds):
+            self._fed.clear()
+            if self._done:
+                return
+        self.barked = True
+        self._bark()
+
+    def feed(self) -> None:
+        self._fed.set()
+
+    def end(self) -> None:
+        self._done = True
+        self._fed.set()
+        self._thread.join()
+
+
+# Messages: a line of JSON with the sizes of the byte strings that follow it
+
+
+def _write(pipe: BinaryIO | Any, head: dict[str, Any], *parts: bytes) -> None:
+    pipe.write(json.dumps({**head, "sizes": [len(part) for part in parts]}).encode() + b"\n")
+    for part in parts:
+        pipe.write(part)
+    pipe.flush()
+
+
+def _read(pipe: BinaryIO | Any, limit: Limits | None = None) -> tuple[dict[str, Any], list[bytes]] | None:
+    """None: the other side has ended, or says more than it may."""
+    line = pipe.readline(1 << 26)
+    try:
+        head = json.loads(line)
+        sizes = [int(size) for size in head["sizes"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if limit is not None and sum(sizes) > 5 * limit.characters + (64 << 20):
+        return None
+    parts = [pipe.read(size) for size in sizes]
+    return (head, parts) if [len(part) for part in parts] == sizes else None
+
+
+def _reading(answer: dict[str, Any], parts: Sequence[bytes]) -> Reading:
+    if "error" in answer:
+        error = _ERRORS.get(str(answer["error"]), InputError)(str(answer["message"]))
+        raise _Worker.Refused(error)
+    text, marks, bytes_map = parts
+    return Reading(
+        text.decode("utf-8", "surrogatepass"),
+        Reading.marks_from_json(marks.decode("utf-8", "surrogatepass")),
+        str(answer["media"]),
+        answer["encoding"],
+        ByteMap.from_bytes(bytes_map) if bytes_map else None,
+        tuple(map(str, answer["warnings"])),
+    )
+
+
+# The worker's side
+
+
+def work(memory: int) -> None:
+    """Read documents from standard input, until it ends or the parent does."""
+    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    _leave_with_parent()
+    _limit_memory(memory)
+    sys.addaudithook(_refuse)
+    while _comes(orders) and (order := _read(orders)) is not None:
+        head, (data,) = order
+        _answer(answers, data, head)
+
+
+def _comes(orders: Any) -> bool:
+    """Whether there is something to do before the worker is idle for too long."""
+    try:
+        return bool(select.select([orders], [], [], _IDLE)[0])
+    except OSError:  # pipes cannot be waited for on Windows
+        return True
+
+
+def _answer(pipe: Any, data: bytes, head: dict[str, Any]) -> None:
+    name = head["name"]
+    try:
+        limit = Limits(**head["limit"])
+        reading = read(data, name=name, ocr=head["ocr"], limit=limit, alive=lambda: _write(pipe, {"alive": True}))
+    except (InputError, UnsupportedError, DependencyError) as error:
+        _write(pipe, {"error": type(error).__name__, "message": str(error)})
+    except MemoryError:
+        _write(pipe, {"error": "InputError", "message": f"{name}: needs too much memory to read; divide it"})
+    except RecursionError:
+        _write(pipe, {"error": "InputError", "message": f"{name}: is nested too deeply"})
+    except Exception as error:  # of a library that its document has confused
+        said = f"{name}: cannot be read ({type(error).__name__}: {error!s:.200}); it may be damaged"
+        _write(pipe, {"error": "InputError", "message": said})
+    else:
+        about = {"media": reading.media, "encoding": reading.encoding, "warnings": reading.warnings}
+        _write(
+            pipe,
+            about,
+            reading.text.encode("utf-8", "surrogatepass"),
+            reading.marks_to_json().encode("utf-8", "surrogatepass"),
+            reading.bytes_of.to_bytes() if reading.bytes_of else b"",
+        )
+
+
+_REFUSED = ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec",
+            "os.posix_spawn", "os.fork", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
+            "os.chmod", "os.chown", "os.truncate", "shutil.rmtree")  # fmt: skip
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    """What reading needs none of. It holds Python code, and not what has taken over the process."""
+    if event in _REFUSED or (event == "open" and _writes(*arguments)):
+        raise PermissionError(f"{event} is refused while a document is read")
+
+
+def _writes(path: object, mode: object, flags: int) -> bool:
+    if path in ("/dev/null", os.devnull):
+        return False
+    return isinstance(path, str | bytes) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+
+
+def _leave_with_parent() -> None:
+    """Standard input also ends with the parent, unless a child of the parent's holds it open."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _limit_memory(memory: int) -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        with open("/proc/self/statm", encoding="ascii") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, resource.getrlimit(resource.RLIMIT_AS)[1]))

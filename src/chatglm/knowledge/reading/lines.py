@@ -1,0 +1,190 @@
+"""Lines that stand on a page, as text: in reading order, without the line breaks that only the paper's width makes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+__all__ = ["Line", "are_spaced", "in_columns", "joined", "repeated", "text_of"]
+
+_WIDE = "\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uff00-\uffef"
+_ITEM = re.compile(
+    r"[•·●○■□▪–—*◆★※☆►▶◇]|[-–]\s|\(?[0-9]{1,3}[.)）、]|[（(][一二三四五六七八九十0-9]{1,3}[)）]"
+    r"|[一二三四五六七八九十]{1,3}、|第[一二三四五六七八九十百0-9]{1,5}[章节条回部篇]|[#$>]\s"
+)
+_TOUCHING = re.compile(r"[\u4e00-\u9fff](?=[A-Za-z0-9])|[A-Za-z0-9](?=[\u4e00-\u9fff])")
+_SPACED = re.compile(r"[\u4e00-\u9fff] (?=[A-Za-z0-9])|[A-Za-z0-9] (?=[\u4e00-\u9fff])")
+_ENDS = re.compile(r"[。！？!?：:；;…][”’」』）)\]】》\"']*$")
+
+
+@dataclass
+class Line:
+    """A line of text on a page.
+
+    Attributes:
+        x0, x1: its left and right end.
+        top, bottom: downwards, so `top < bottom`. All in one unit, whichever it is.
+    """
+
+    text: str
+    x0: float
+    x1: float
+    top: float
+    bottom: float
+
+    @property
+    def height(self) -> float:
+        return max(self.bottom - self.top, 0.1)
+
+
+def joined(lines: Sequence[Line]) -> list[list[Line]]:
+    """Lines in reading order, as paragraphs of lines that belong together."""
+    found: list[list[Line]] = []
+    for n, line in enumerate(lines):
+        if n and _goes_on(lines[n - 1], line, _right_margin(lines, n - 1)):
+            found[-1].append(line)
+        else:
+            found.append([line])
+    return found
+
+
+def are_spaced(texts: Iterable[str]) -> bool:
+    """Whether there are spaces between Chinese characters and Latin letters in these texts."""
+    touching = spaced = 0
+    for text in texts:
+        touching += len(_TOUCHING.findall(text))
+        spaced += len(_SPACED.findall(text))
+    return spaced > touching
+
+
+def text_of(paragraph: Sequence[Line], spaced: bool = False) -> str:
+    """Of a paragraph's lines.
+
+    Args:
+        spaced: a space is put between a Chinese character and a Latin letter.
+    """
+    said = paragraph[0].text.strip()
+    for line in paragraph[1:]:
+        more = line.text.strip()
+        if not said or not more:
+            said += more
+            continue
+        before, after = said[-1], more[0]
+        wide = bool(re.match(f"[{_WIDE}]", before)), bool(re.match(f"[{_WIDE}]", after))
+        if all(wide) or (any(wide) and not (spaced and before.isalnum() and after.isalnum())):
+            said += more
+        elif not any(wide) and after.islower() and re.search(r"[A-Za-z]-$", said):
+            said = said[:-1] + more
+        else:
+            said += f" {more}"
+    return said
+
+
+def _right_margin(lines: Sequence[Line], n: int) -> float:
+    """Where the lines around one end that begin in the same column."""
+    line = lines[n]
+    near = lines[max(n - 30, 0) : n + 30]
+    return max(
+        each.x1 for each in near if each.x0 < line.x1 and each.x1 > line.x0 and abs(each.x0 - line.x0) < 6 * line.height
+    )
+
+
+def _goes_on(line: Line, after: Line, margin: float) -> bool:
+    height = min(line.height, after.height)
+    return (
+        line.x1 > margin - 2.2 * height
+        and after.x0 < line.x0 + height
+        and -0.5 * height < after.top - line.bottom < 1.1 * height
+        and max(line.height, after.height) < 1.5 * height
+        and not _ENDS.search(line.text.rstrip())
+        and not _ITEM.match(after.text.lstrip())
+    )
+
+
+def in_columns(lines: Sequence[Line], width: float) -> list[Line]:
+    """Lines in reading order: those of a left column before those of the right one, between lines of full width.
+
+    Args:
+        lines: parts of one row, which another column divides, are lines of their own.
+        width: of the page.
+    """
+    rows = sorted(lines, key=lambda line: (round(line.top / max(line.height, 1) * 2), line.x0))
+    gutter = _gutter(lines, width)
+    if gutter is None:
+        return _by_rows(lines)
+    found: list[Line] = []
+    left: list[Line] = []
+    right: list[Line] = []
+    for line in sorted(rows, key=lambda line: line.top):
+        if line.x1 <= gutter:
+            left.append(line)
+        elif line.x0 >= gutter:
+            right.append(line)
+        else:
+            found += [*_by_rows(left), *_by_rows(right), line]
+            left, right = [], []
+    return [*found, *_by_rows(left), *_by_rows(right)]
+
+
+def _by_rows(lines: Sequence[Line]) -> list[Line]:
+    """From top to bottom, and those beside each other from left to right."""
+    found: list[Line] = []
+    row: list[Line] = []
+    for line in sorted(lines, key=lambda line: line.top):
+        if row and line.top > row[0].top + 0.6 * row[0].height:
+            found += sorted(row, key=lambda each: each.x0)
+            row = []
+        row.append(line)
+    return found + sorted(row, key=lambda each: each.x0)
+
+
+def _gutter(lines: Sequence[Line], width: float) -> float | None:
+    """The middle of the gap between two columns, if most lines are in one of two."""
+    if len(lines) < 6:
+        return None
+    height = median(line.height for line in lines)
+    best: tuple[float, float] | None = None
+    for step in range(30, 71):
+        at = width * step / 100
+        left = [line for line in lines if line.x1 <= at]
+        right = [line for line in lines if line.x0 >= at]
+        across = len(lines) - len(left) - len(right)
+        if min(len(left), len(right)) < 3 or across > 0.3 * len(lines):
+            continue
+        if not _overlap(left, right) or min(_reach(left, height), _reach(right, height)) < 0.15 * width:
+            continue
+        score = across + abs(step - 50) / 100
+        if best is None or score < best[0]:
+            best = score, at
+    return best[1] if best else None
+
+
+def _reach(lines: Sequence[Line], height: float) -> float:
+    """Width of the usual line: columns of text are wide, those of a table's numbers are not."""
+    return median(line.x1 - line.x0 for line in lines)
+
+
+def _overlap(left: Sequence[Line], right: Sequence[Line]) -> bool:
+    """Whether the two stand beside each other for a good part."""
+    top = max(min(line.top for line in left), min(line.top for line in right))
+    bottom = min(max(line.bottom for line in left), max(line.bottom for line in right))
+    whole = max(line.bottom for line in [*left, *right]) - min(line.top for line in [*left, *right])
+    return bottom - top > 0.3 * whole
+
+
+def repeated(pages: Sequence[Sequence[Line]]) -> Iterator[set[int]]:
+    """For each page, the places of lines that head or foot most pages: running titles and page numbers."""
+    edges = [[*range(min(2, len(page))), *range(max(len(page) - 2, 2), len(page))] for page in pages]
+    counts: dict[str, int] = {}
+    for page, places in zip(pages, edges, strict=True):
+        for form in {_form(page[place]) for place in places}:
+            counts[form] = counts.get(form, 0) + 1
+    least = max(4, len(pages) // 3)
+    for page, places in zip(pages, edges, strict=True):
+        yield {place for place in places if counts[_form(page[place])] >= least}
+
+
+def _form(line: Line) -> str:
+    return re.sub(r"[0-9]+|\b[ivxl]+\b", "#", " ".join(line.text.split())) + f" {round(line.top / 8)}"

@@ -1,0 +1,156 @@
+"""Pictures as text: scans and photographs, by the models that come with `rapidocr`. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from chatglm.errors import DependencyError, InputError
+from chatglm.knowledge.reading.documents import Draft, Limits, Reading
+from chatglm.knowledge.reading.headings import with_headings
+from chatglm.knowledge.reading.lines import Line, in_columns, joined, text_of
+
+__all__ = ["Sight", "read_picture"]
+
+_INSTALL = "recognising characters needs the rapidocr package: pip install 'chatglm[ocr]'"
+_SURE = 0.5
+"""Lines that the recogniser is less sure of are left out: pieces of pictures."""
+_LONGEST_SIDE = 4000
+"""Pixels; larger pictures are made smaller."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Whether and how pictures are read.
+
+    Attributes:
+        mode: of all pages (True), of none (False), or where there is no text ("auto").
+        alive: is called after each picture.
+    """
+
+    mode: bool | Literal["auto"] = "auto"
+    alive: Callable[[], None] = _nothing
+
+    @property
+    def always(self) -> bool:
+        return self.mode is True and not self.missing
+
+    @property
+    def missing(self) -> str:
+        """Why no picture can be read; "" if it can."""
+        if self.mode is False:
+            return "recognising characters is switched off"
+        return "" if importlib.util.find_spec("rapidocr") and importlib.util.find_spec("onnxruntime") else _INSTALL
+
+    def read(self, picture: Any) -> list[Line]:
+        """The lines of a picture of Pillow's, in reading order, in its pixels.
+
+        Raises:
+            DependencyError: `rapidocr` is not installed.
+        """
+        import numpy
+
+        picture = picture.convert("RGB")
+        scale = max(1.0, max(picture.size) / _LONGEST_SIDE)
+        if scale > 1:
+            picture = picture.resize((round(picture.width / scale), round(picture.height / scale)))
+        result = _recogniser()(numpy.asarray(picture)[:, :, ::-1])
+        self.alive()
+        if result.boxes is None or result.txts is None:
+            return []
+        lines = []
+        for box, text, score in zip(result.boxes, result.txts, result.scores, strict=True):
+            xs, ys = [float(point[0]) * scale for point in box], [float(point[1]) * scale for point in box]
+            if text.strip() and score >= _SURE:
+                lines.append(Line(text, min(xs), max(xs), min(ys), max(ys)))
+        return in_columns(lines, picture.width * scale)
+
+
+@cache
+def _recogniser() -> Any:
+    """The three models (where lines are, which way up, what they say), loaded once."""
+    try:
+        import logging
+
+        from rapidocr import RapidOCR
+    except ImportError:
+        raise DependencyError(_INSTALL) from None
+    logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+    return RapidOCR(
+        params={
+            "Global.log_level": "error",
+            "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            "EngineConfig.onnxruntime.enable_cpu_mem_arena": False,
+        }
+    )
+
+
+def read_picture(data: bytes, limits: Limits, sight: Sight) -> Reading:
+    """A PNG, JPEG, TIFF, BMP, GIF or WebP file; each picture of a TIFF is a page.
+
+    Raises:
+        DependencyError: `rapidocr` is not installed.
+        InputError: it is damaged or too large, or `sight` is switched off.
+    """
+    if sight.mode is False:
+        raise InputError(f"is a picture, and {sight.missing}")
+    if sight.missing:
+        raise DependencyError(sight.missing)
+    draft = Draft(limits)
+    for n, picture in enumerate(_pictures(data, limits), 1):
+        lines = sight.read(picture)
+        with draft.part("page", str(n)):
+            for paragraph in joined(lines):
+                draft.line(text_of(paragraph))
+        if not lines:
+            draft.warnings.append(f"picture {n} has no text that could be recognised")
+    return with_headings(draft.reading("image"))
+
+
+def _pictures(data: bytes, limits: Limits) -> Iterator[Any]:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")) as picture:
+                frames = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+                if frames > limits.pages:
+                    raise InputError(f"has {frames:,} pictures, and at most {limits.pages:,} are read; divide it")
+                for frame in range(frames):
+                    if frames > 1:
+                        picture.seek(frame)
+                    if picture.width * picture.height > limits.pixels:
+                        raise InputError(
+                            f"is a picture of {picture.width:,} × {picture.height:,} pixels, and at most "
+                            f"{limits.pixels:,} are read; make it smaller"
+                        )
+                    yield ImageOps.exif_transpose(_on_white(picture))
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError("is no picture that can be read: PNG, JPEG, TIFF, BMP, GIF and WebP can") from None
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, Image.DecompressionBombError) as error:
+        raise InputError(f"is a damaged picture ({error!s:.100})") from None
+
+
+def _on_white(picture: Any) -> Any:
+    """Without transparency, which would be black."""
+    if picture.mode not in ("RGBA", "LA", "PA") and "transparency" not in picture.info:
+        return picture
+    from PIL import Image
+
+    seen = picture.convert("RGBA")
+    white = Image.new("RGBA", seen.size, "white")
+    white.alpha_composite(seen)
+    return white
