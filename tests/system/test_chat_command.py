@@ -205,6 +205,33 @@ def test_calls_are_readable(over, chat) -> None:
     assert "北京" in out
 
 
+def test_a_pipe_gives_the_answers_and_nothing_else(over, chat) -> None:
+    """Byte for byte: no prompt, no colours, no commands but `clear` and `stop`; what looks like one is a question."""
+
+    def replies(write: Writer) -> list[list[int]]:
+        texts = ("# 标题\n\n**粗**  [链接](http://a)\n\n| a |\n", "\x1b[31m红\x07 \t🙂", "", "/", "end")
+        call = write.call(("now", {"zone": "东"}), text="我看看。")
+        return [*map(write.say, texts), call, write.call(("now", {}))]
+
+    _, engine = over(replies)
+    lines = ("你好", "", "   ", "/help", "clear", "/usr/bin", "//", '"""', "clear ", "/clear", "\x1b[A", "退出", "c")
+    out, err = chat(lines=lines)
+    assert out.encode() == WAS
+    assert err == ""
+    read = AutoTokenizer.from_pretrained(demo_folder())
+    asked = [read.decode(one.ids) for one in engine.asked]
+    assert ["标题" in prompt for prompt in asked] == [False, True, False, False, False, False, False]
+    assert all(line in prompt for line, prompt in zip(("你好", "/help", "/usr/bin"), asked, strict=False))
+
+
+WAS = (
+    "# 标题\n\n**粗**  [链接](http://a)\n\n| a |\n"
+    "\x1b[31m红\x07 \t🙂\n"
+    "\n/\nend\n"
+    '我看看。\n{"name": "now", "parameters": {"zone": "东"}}\n{"name": "now", "parameters": {}}\n'
+).encode()
+
+
 class Pieces(io.StringIO):
     """Remembers what was written at a time; Ctrl-C comes once, at a word."""
 
