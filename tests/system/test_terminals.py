@@ -59,7 +59,7 @@ def test_an_answer_is_written_whole_in_any_encoding(encoding: str, expected: str
 def test_questions_are_read_in_the_terminal_s_encoding(encoding, errors, raw, monkeypatch, capsys) -> None:
     answers(monkeypatch)
     asked: list[str] = []
-    monkeypatch.setattr("chatglm.cli.chat._Dialogue.ask", lambda self, question: asked.append(question))
+    monkeypatch.setattr("chatglm.cli.plain.PlainDialogue.ask", lambda self, question: asked.append(question))
     monkeypatch.setattr(sys, "stdin", console(encoding, errors, raw))
     assert main(["chat"]) == 0
     assert asked == ["你好"]
@@ -79,7 +79,7 @@ def test_questions_in_another_encoding_are_refused(monkeypatch, capsys) -> None:
 def test_a_question_of_the_posix_locale_is_utf_8(monkeypatch, capsys) -> None:
     answers(monkeypatch)
     asked: list[str] = []
-    monkeypatch.setattr("chatglm.cli.chat._Dialogue.ask", lambda self, question: asked.append(question))
+    monkeypatch.setattr("chatglm.cli.plain.PlainDialogue.ask", lambda self, question: asked.append(question))
     assert main(["chat", "你好".encode().decode("ascii", "surrogateescape")]) == 0
     assert asked == ["你好"]
 

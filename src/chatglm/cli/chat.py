@@ -1,40 +1,34 @@
-"""`chatglm chat`: one question answered, or a dialogue line by line."""
+"""`chatglm chat`: one question answered, or a dialogue, on a terminal or in a pipe."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import importlib.util
+import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, open_assistant
-from chatglm.errors import ContextError, InputError
+from chatglm.cli.server_tools import add_source_arguments
+from chatglm.errors import InputError
 from chatglm.params import SamplingParams
 
 if TYPE_CHECKING:
-    from chatglm.assistant import Answer, BaseAssistant
-    from chatglm.characters import Character
-    from chatglm.chat.generations import Generation
-    from chatglm.chat.messages import Message
-    from chatglm.chat.personas import Persona
+    from chatglm.assistant import BaseAssistant
+    from chatglm.conversation.settings import Settings
 
-CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # a file's text does not steer the terminal
 _NOT_HERE = ("n", "logprobs", "prompt_logprobs")  # options of generation that one text has no place for
+_ID = re.compile(r"[0-9a-f]{4,32}")
+_MODES = ("chat", "tools", "code", "character")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "question",
         nargs="?",
-        help="one question; without it, a dialogue: `clear` forgets what was said, `stop` ends it",
+        help="one question; without it, a dialogue: /help shows what can be typed, in a pipe each line is a question",
     )
     add_assistant_arguments(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message (ChatGLM3, GLM-4)")
@@ -47,6 +41,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "bot_info, user_name, user_info and greeting, or a character card (.json, .png, .charx)",
     )
     parser.add_argument(
+        "--mode",
+        choices=_MODES,
+        help="how the dialogue begins (default: tools, code or character where such an option is given, else chat)",
+    )
+    add_source_arguments(parser, "the model may call these tools: ")
+    parser.add_argument(
+        "--tools-without-asking",
+        action="store_true",
+        help="use tools that want a person's consent, too, without asking (default: it is asked for on a terminal; "
+        "in a pipe they are refused)",
+    )
+    parser.add_argument(
+        "--interpreter", action="store_true", help="run the model's Python code, in the best sandbox of this machine"
+    )
+    parser.add_argument(
+        "--code-runs-with-my-rights",
+        action="store_true",
+        help="run the model's Python code without a sandbox: it can read, change and delete your files. Each cell is "
+        "asked about",
+    )
+    keeping = parser.add_argument_group("conversations", "What is typed on a terminal is kept in CHATGLM_HOME.")
+    keeping.add_argument(
+        "--continue",
+        dest="resume",
+        nargs="?",
+        const="",
+        metavar="ID",
+        help="go on with a conversation (default: the last one, if there is one), with its model and settings unless "
+        "others are given",
+    )
+    keeping.add_argument("--no-store", action="store_true", help="keep nothing of what is said")
+    form = parser.add_argument_group("input and output")
+    form.add_argument(
+        "--json", action="store_true", help="write what happens as JSON, one event a line (docs/chat.md); for programs"
+    )
+    form.add_argument(
+        "--lines",
+        action="store_true",
+        help="plain text on a terminal, too, as it always is in a pipe: each line of input is a question, and gets its "
+        "answer; nothing is kept",
+    )
+    form.add_argument("--language", choices=("zh", "en"), help="of what chatglm itself says (default: the locale's)")
+    form.add_argument(
         "--verbose", action="store_true", help="after each answer: time to its first token, tokens/s, tokens of prompt"
     )
     generation = parser.add_argument_group(
@@ -61,21 +98,119 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("question", "system", "stop", "character"):
         if hasattr(arguments, name):
             setattr(arguments, name, _text(getattr(arguments, name)))
-    SamplingParams.from_arguments(arguments)  # refuses what is out of range, before a model is loaded
-    character = None if arguments.character is None else _character(arguments.character)
+    if arguments.resume and arguments.question is None and not _ID.fullmatch(arguments.resume):
+        arguments.question, arguments.resume = _text(arguments.resume), ""  # `--continue 你好`
+    _check(arguments)
+    if _is_terminal(arguments) and _has_packages():
+        from chatglm.cli.terminal import run_terminal
+
+        return run_terminal(arguments, lambda found: _settings(arguments, found), _checked(arguments))
+    if _session_options(arguments):
+        from chatglm.cli.piped import run_piped
+
+        return run_piped(arguments, lambda found: _settings(arguments, found), _checked(arguments))
+    return _plainly(arguments)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        InputError: a value is out of range, or options contradict each other; before a model is loaded.
+    """
+    SamplingParams.from_arguments(arguments)
+    if arguments.tools_without_asking and not arguments.tools:
+        raise InputError("--tools-without-asking: there are no tools; add --tools FILE")
+    if arguments.mode == "character" and arguments.character is None and arguments.resume is None:
+        raise InputError("--mode character: needs --character NAME|FILE, such as tea-house")
+    if arguments.no_store and arguments.resume is not None:
+        raise InputError("--no-store: what goes on with --continue is kept; leave one of them out")
+    if arguments.lines and (used := _session_options(arguments)):
+        raise InputError(f"--lines: cannot be used with {used[0]}")
+
+
+def _plainly(arguments: argparse.Namespace) -> int:
+    """Text in, text out, nothing kept."""
+    from chatglm.cli.characters import character_of
+    from chatglm.cli.plain import PlainDialogue, check_prompt, converse
+
+    character = None if arguments.character is None else character_of(arguments.character, "--character: ")
     with open_assistant(arguments) as assistant:
-        dialogue = _Dialogue(
+        check_prompt(assistant, arguments.system, character is not None)
+        dialogue = PlainDialogue(
             assistant,
             SamplingParams.from_arguments(arguments, dataclasses.replace(assistant.defaults, n=1)),
-            _checked(assistant, arguments.system, character),
+            arguments.system,
             arguments.verbose,
             character,
         )
         if arguments.question is not None:
             dialogue.ask(arguments.question)
         else:
-            _converse(dialogue)
+            converse(dialogue)
     return 0
+
+
+def _is_terminal(arguments: argparse.Namespace) -> bool:
+    """Whether a person looks at it, who types."""
+    if arguments.json or arguments.lines or os.environ.get("TERM") in ("dumb", "unknown"):
+        return False
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _has_packages() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("prompt_toolkit", "rich"))
+
+
+def _session_options(arguments: argparse.Namespace) -> list[str]:
+    """Options with which there is more to do than to ask and to answer."""
+    given = {
+        "--continue": arguments.resume is not None,
+        "--json": arguments.json,
+        "--tools": bool(arguments.tools),
+        "--interpreter": arguments.interpreter,
+        "--code-runs-with-my-rights": arguments.code_runs_with_my_rights,
+        "--mode": arguments.mode in ("tools", "code"),
+    }
+    return [name for name, used in given.items() if used]
+
+
+def _settings(arguments: argparse.Namespace, found: Settings) -> Settings:
+    """What the command line makes of settings.
+
+    Raises:
+        InputError: the character cannot be read.
+    """
+    from chatglm.cli.characters import character_of
+
+    changes: dict[str, Any] = {}
+    names = [option.name for option in SamplingParams.options()]
+    given = {name: getattr(arguments, name, None) for name in names}
+    if params := {name: value for name, value in given.items() if value is not None}:
+        changes["params"] = {**found.params, **params}
+    if arguments.system is not None:
+        changes["system"] = arguments.system
+    if arguments.tools:
+        changes.update(mode="tools", tools=None)
+    if arguments.interpreter or arguments.code_runs_with_my_rights:
+        changes["mode"] = "code"
+    if arguments.character is not None:
+        changes.update(mode="character", character=character_of(arguments.character, "--character: ").text())
+    if arguments.mode is not None:
+        changes["mode"] = arguments.mode
+    if arguments.model is not None:
+        changes["model"] = arguments.model
+    return dataclasses.replace(found, **changes)
+
+
+def _checked(arguments: argparse.Namespace) -> Any:
+    """What looks at a model before it is used."""
+
+    def check(assistant: BaseAssistant) -> None:
+        from chatglm.cli.plain import check_prompt
+
+        check_prompt(assistant, arguments.system, arguments.character is not None or arguments.resume is not None)
+
+    return check
 
 
 def _text(given: Any) -> Any:
@@ -95,183 +230,3 @@ def _text(given: Any) -> Any:
             f"{given!a}: this text is not in the terminal's encoding ({sys.getfilesystemencoding()}); set the "
             "terminal to UTF-8, or convert the text"
         ) from None
-
-
-def _character(named: str) -> Character:
-    """By its name in the library, else from a file.
-
-    Raises:
-        InputError: there is neither, or the file is wrong.
-    """
-    from chatglm.characters import Character
-
-    library = Character.library()
-    if named in library:
-        return Character.named(named)
-    try:
-        return Character.read(named)
-    except InputError as error:
-        more = f"; names that need no file: {', '.join(library)}" if str(error).endswith("no such file") else ""
-        raise InputError(f"--character: {error}{more}") from None
-
-
-def _generation(assistant: BaseAssistant) -> Generation | None:
-    """None: a remote model's prompts are its endpoint's business."""
-    from chatglm.assistant import Assistant
-
-    return assistant.format.generation if isinstance(assistant, Assistant) else None
-
-
-def _checked(assistant: BaseAssistant, system: str | None, character: Character | None) -> str | None:
-    """The system message.
-
-    Raises:
-        InputError: this model's prompts have none, or need a character.
-    """
-    from chatglm.chat.generations import Generation
-
-    generation = _generation(assistant)
-    if generation == Generation.CHARACTERGLM and character is None:
-        raise InputError(
-            "CharacterGLM plays a role and needs its description: --character NAME|FILE, such as tea-house, or a file "
-            "with name, bot_info, user_name and user_info"
-        )
-    if system is not None and generation not in (
-        Generation.CHATGLM3,
-        Generation.GLM4,
-        Generation.CHARACTERGLM,
-        None,
-    ):
-        raise InputError(f"--system: {generation} has no system message in its prompt")
-    return system
-
-
-@dataclasses.dataclass
-class _Dialogue:
-    """Questions and answers so far, and how they are shown."""
-
-    assistant: BaseAssistant
-    params: SamplingParams
-    system: str | None
-    verbose: bool
-    character: Character | None = None
-    turns: list[Message] = dataclasses.field(default_factory=list)
-
-    def ask(self, question: str) -> None:
-        """Write the answer as it grows. A turn that does not come to its end leaves nothing behind."""
-        from chatglm.assistant import TextDelta, Transcript
-        from chatglm.chat.messages import Message
-
-        asked = Message("user", question)
-        persona, messages = self._told([*self.turns, asked])
-        transcript = Transcript()
-        with (
-            _interrupts() as noted,
-            closing(self.assistant.stream(messages, params=self.params, persona=persona)) as deltas,
-        ):
-            for delta in deltas:
-                if noted:
-                    raise KeyboardInterrupt
-                transcript.add(delta)
-                if isinstance(delta, TextDelta):
-                    print(delta.text, end="", flush=True)
-        (answer,) = transcript.answers()
-        lines = [
-            json.dumps({"name": c.name, "parameters": c.arguments if c.text is None else c.text}, ensure_ascii=False)
-            for c in answer.message.tool_calls
-        ]
-        if lines and answer.message.content:
-            lines.insert(0, "")
-        print(*lines, sep="\n", flush=True)
-        self.turns += [asked, answer.message]
-        if answer.finish.note:
-            print(f"[{answer.finish.note}]", file=sys.stderr)
-        if self.verbose:
-            print(_figures(answer), file=sys.stderr)
-
-    def greet(self) -> None:
-        """What the character begins with."""
-        if self.character is None:
-            return
-        _, messages = self.character.opening(_generation(self.assistant))
-        if messages and messages[-1].role == "assistant":
-            print(_CONTROLS.sub("", messages[-1].content), flush=True)
-
-    def _told(self, turns: list[Message]) -> tuple[Persona | None, list[Message]]:
-        """The dialogue, and what stands in front of it."""
-        from chatglm.assistant import Assistant
-        from chatglm.chat.messages import Message
-
-        if self.character is None:
-            return None, turns if self.system is None else [Message("system", self.system), *turns]
-        room: dict[str, Any] = {}
-        if isinstance(self.assistant, Assistant):
-            encode = self.assistant.format.tokenizer.encode_text
-            room = {"context": self.assistant.context, "count": lambda text: len(encode(text))}
-        persona, messages = self.character.dialogue(
-            _generation(self.assistant), turns, system=self.system or "", **room
-        )
-        return persona, list(messages)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C is noted, too: Python drops the exception if it comes up inside a finalizer, and the key was pressed for
-    nothing.
-    """
-    noted: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
-        signal.default_int_handler(number, frame)
-
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _figures(answer: Answer) -> str:
-    usage, first, seconds = answer.finish.usage, answer.finish.first_seconds, answer.finish.seconds
-    more = usage.completion_tokens - 1
-    rate = f"{more / (seconds - first):.1f} tokens/s, " if more > 0 and seconds > first else ""
-    return (
-        f"[first token {first:.2f} s, {rate}{usage.completion_tokens} tokens; "
-        f"prompt {usage.prompt_tokens} tokens, {usage.cached_tokens} of them from the cache]"
-    )
-
-
-def _converse(dialogue: _Dialogue) -> None:
-    terminal = sys.stdin.isatty()
-    if terminal:
-        print("Ask away. `clear` forgets what was said, `stop` ends.  输入 clear 清空对话历史，stop 终止程序")
-    dialogue.greet()
-    while True:
-        try:
-            question = input("\n> " if terminal else "").strip()
-        except EOFError:
-            return
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"the input is not {sys.stdin.encoding} ({error.reason} at byte {error.start}); convert it, or "
-                "name its encoding: PYTHONIOENCODING=gbk"
-            ) from None
-        if question in STOP:
-            return
-        if question in CLEAR:
-            dialogue.turns.clear()
-            dialogue.greet()
-        elif question:
-            try:
-                dialogue.ask(question)
-            except KeyboardInterrupt:  # ends the answer, not the dialogue
-                print("\n[stopped]" if terminal else "")
-            except ContextError as error:  # of this question; the next may be shorter
-                if not terminal:
-                    raise
-                print(f"chatglm: {error}", file=sys.stderr)

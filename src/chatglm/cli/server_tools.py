@@ -1,4 +1,4 @@
-"""The tools that `chatglm serve` runs for requests that ask for them: what the command line says of them."""
+"""Tools on the command line: which a model may call, and those that `chatglm serve` runs for requests."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ if TYPE_CHECKING:
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["add_tool_arguments", "only_here", "open_kernels", "open_tools"]
+__all__ = ["add_source_arguments", "add_tool_arguments", "only_here", "open_kernels", "open_tools"]
 
 _KEPT = 16
 """Folders of the interpreter that one user keeps; each may have 512 MiB (`Limits.folder`)."""
 
 
-def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a server the options that `open_tools` reads."""
+def add_source_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Give a command `--tools`, which may be repeated: `Toolbox.open` takes its list.
+
+    Args:
+        what: they are for.
+    """
     parser.add_argument(
         "--tools",
         action="append",
         default=[],
         metavar="FILE",
-        help="run these tools here, for requests that name them (`server_tools`) and API keys that may: a Python file, "
-        "which is run with this program's rights; an OpenAPI document; a YAML file with MCP servers; or `examples` for "
-        "the built-in ones (docs/tools.md); may be repeated",
+        help=f"{what}a Python file, which is run with this program's rights; an OpenAPI document; a YAML file with MCP "
+        "servers; or `examples` for the built-in ones (docs/tools.md); may be repeated",
+    )
+
+
+def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a server the options that `open_tools` reads."""
+    add_source_arguments(
+        parser, "run these tools here, for requests that name them (`server_tools`) and API keys that may: "
     )
     parser.add_argument(
         "--tools-without-asking",

@@ -1,0 +1,259 @@
+"""The conversation that `chatglm chat` is in: made when something is first said, kept or not, with tools and code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatglm.conversation.session import Session, Sessions
+from chatglm.conversation.settings import Settings
+from chatglm.conversation.store import Conversation, Store
+from chatglm.errors import InputError, SandboxError
+from chatglm.home import home_folder
+
+if TYPE_CHECKING:
+    from chatglm.assistant import BaseAssistant
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.toolbox import Toolbox
+
+__all__ = ["Dialogue", "kernels_of", "open_dialogue"]
+
+_PART = re.compile(r"[0-9a-f]{4,32}")
+_LOOKED_AT = 200
+"""Conversations among which a part of an id is looked for."""
+
+
+class Dialogue:
+    """
+    Args:
+        find: the model for a conversation's settings.
+        settings: what a new conversation begins with.
+        sources: tools that are open.
+        kept: whether what is said is found again later.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        find: Callable[[Settings], Awaitable[BaseAssistant]],
+        settings: Settings,
+        *,
+        sources: Sequence[str] = (),
+        rights: bool = False,
+        kept: bool = True,
+        home: Path,
+    ) -> None:
+        self.store, self.kept = store, kept
+        self.user = store.users.local().id
+        self.toolbox: Toolbox | None = None
+        self.kernels: Kernels | None = None
+        self._find, self._home = find, home
+        self._sources, self._rights = list(sources), rights
+        self._settings = settings
+        self._session: Session | None = None
+        self._sessions = self._make()
+
+    def _make(self) -> Sessions:
+        return Sessions(self._find, self.store, toolbox=self.toolbox, kernels=self.kernels)
+
+    # Tools and code
+
+    def open_tools(self, *more: str) -> None:
+        """Open the tools of the command line, and more.
+
+        Raises:
+            ToolError: a source is wrong; those that were open stay so. DependencyError: a package is missing.
+        """
+        if not (sources := [*self._sources, *more]):
+            return
+        from chatglm.tools.toolbox import Toolbox
+
+        box = Toolbox.open(sources)
+        if self.toolbox is not None:
+            self.toolbox.close()
+        self._sources, self.toolbox = sources, box
+        self._renew()
+
+    def open_code(self) -> None:
+        """Let code run.
+
+        Raises:
+            SandboxError: this machine cannot confine it.
+        """
+        if self.kernels is None:
+            self.kernels = kernels_of(self._rights, self._home / "interpreter")
+            self._renew()
+
+    @property
+    def model(self) -> str | None:
+        """The folder or id of the model that the conversation talked to; None: whichever there is. The page has names
+        of its own for models, which mean nothing here."""
+        named = self.settings.model
+        return named if os.path.isdir(named) or named.count("/") == 1 else None
+
+    @property
+    def rights(self) -> bool:
+        """Whether code runs unconfined."""
+        return self.kernels is not None and self.kernels.tier == "none"
+
+    def _renew(self) -> None:
+        """Sessions that know of what was opened."""
+        self._sessions = self._make()
+        if self._session is not None:
+            self._session = self._sessions.open(self.user, self._session.id)
+
+    # The conversation
+
+    @property
+    def now(self) -> Session | None:
+        """The conversation; None: nothing has been said yet."""
+        return self._session
+
+    @property
+    def settings(self) -> Settings:
+        """Of the conversation, or of the one that will be."""
+        return self._settings if self._session is None else self._session.settings
+
+    async def configure(self, **changes: Any) -> None:
+        """Set the conversation to something else.
+
+        Raises:
+            InputError: a setting says what cannot be.
+        """
+        settings = dataclasses.replace(self.settings, **changes)
+        settings.check()
+        if self._session is not None:
+            await self._session.configure(settings)
+        self._settings = settings
+
+    def session(self) -> Session:
+        """The conversation, which is made if it is not there yet."""
+        if self._session is None:
+            settings = self._settings
+            made = self.store.make(self.user, mode=settings.mode, settings=settings.to_dict())
+            self._session = self._sessions.open(self.user, made)
+        return self._session
+
+    def open(self, conversation: str) -> Session:
+        """Go on with a conversation.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        self._session = self._sessions.open(self.user, conversation)
+        self._settings = self._session.settings
+        return self._session
+
+    def clear(self) -> None:
+        """Begin another one, with the same settings but for what was remembered of this one."""
+        self._settings = dataclasses.replace(self.settings, summary="", summarised=0)
+        self._session = None
+
+    def newest(self) -> Conversation | None:
+        """The conversation in which something was said last; None: there is none."""
+        return next(iter(self.store.conversations(self.user, limit=1)), None)
+
+    def find(self, part: str) -> Conversation:
+        """A conversation by its id or the beginning of it.
+
+        Raises:
+            InputError: there is none, or several.
+        """
+        recent = self.store.conversations(self.user, limit=_LOOKED_AT)
+        if _PART.fullmatch(part):
+            if len(part) == 32:
+                return self.store.conversation(self.user, part)
+            found = [one for one in recent if one.id.startswith(part)]
+            if len(found) > 1:
+                raise InputError(f"conversation {part}: {len(found)} begin with it; give more of the id")
+            if found:
+                return found[0]
+        raise InputError(f"conversation {part[:80]!r}: no such conversation")
+
+    async def close(self) -> None:
+        await self._sessions.close()
+        if self.kernels is not None:
+            await self.kernels.close()
+        if self.toolbox is not None:
+            self.toolbox.close()
+
+
+def kernels_of(rights: bool, home: Path) -> Kernels:
+    """Where code runs.
+
+    Args:
+        rights: unconfined, as the person wants it.
+
+    Raises:
+        SandboxError: this machine cannot confine it; says why and what can be done.
+    """
+    from chatglm.tools.interpreter.pool import Kernels
+    from chatglm.tools.interpreter.sandbox import protection
+
+    if rights:
+        return Kernels(home, tier="none", spare=0, kept=None)
+    found = protection()
+    if found.tier == "none":
+        missing = "; ".join(f"{layer}: {reason}" for layer, reason in found.layers.items() if reason)
+        raise SandboxError(
+            f"--interpreter: the model's code cannot be confined on this machine ({missing}); `chatglm info` says what "
+            "helps, and --code-runs-with-my-rights runs it unconfined"
+        )
+    return Kernels(home)
+
+
+@contextlib.asynccontextmanager
+async def open_dialogue(
+    arguments: argparse.Namespace,
+    find: Callable[[Settings], Awaitable[BaseAssistant]],
+    settings: Callable[[Settings], Settings],
+    *,
+    kept: bool,
+) -> AsyncGenerator[Dialogue]:
+    """The dialogue that a command line asks for.
+
+    Args:
+        settings: what the command line makes of settings: of the defaults, or of those of a conversation that goes on.
+        kept: in the home folder; else in a temporary one.
+
+    Raises:
+        InputError: there is no such conversation, or an option does not fit.
+        ToolError, SandboxError, DependencyError: a source of tools is wrong, code cannot be confined.
+    """
+    with contextlib.ExitStack() as stack:
+        home = home_folder() if kept else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatglm-")))
+        store = Store(home / "conversations.sqlite")
+        stack.callback(store.close)
+        dialogue = Dialogue(
+            store,
+            find,
+            settings(Settings()),
+            sources=arguments.tools,
+            rights=arguments.code_runs_with_my_rights,
+            kept=kept,
+            home=home,
+        )
+        try:
+            dialogue.open_tools()
+            if arguments.interpreter or arguments.code_runs_with_my_rights:
+                dialogue.open_code()
+            found = dialogue.find(arguments.resume) if arguments.resume else None
+            if arguments.resume == "":
+                found = dialogue.newest()
+            if found is not None:
+                session = dialogue.open(found.id)
+                changed = settings(session.settings)
+                if changed != session.settings:
+                    await session.configure(changed)
+            if dialogue.settings.mode == "code":
+                dialogue.open_code()
+            yield dialogue
+        finally:
+            await dialogue.close()

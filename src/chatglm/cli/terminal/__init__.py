@@ -1,0 +1,60 @@
+"""`chatglm chat` on a terminal, by prompt_toolkit and rich (extra `chat`)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chatglm.assistant import BaseAssistant
+    from chatglm.conversation.settings import Settings
+
+__all__ = ["run_terminal"]
+
+
+def run_terminal(
+    arguments: argparse.Namespace,
+    settings: Callable[[Settings], Settings],
+    check: Callable[[BaseAssistant], None],
+) -> int:
+    """Talk, or answer the one question of the command line; returns the exit status.
+
+    Args:
+        settings: what the command line makes of a conversation's settings.
+        check: looks at the model before it is used.
+    """
+    from chatglm.cli.terminal.models import Models
+
+    models = Models(arguments, check)
+    status = asyncio.run(_run(arguments, settings, models))
+    if models.working:
+        # A thread is in the middle of loading what nobody waits for. Python would tear down under it what native
+        # libraries still use, and may crash; all that is to be kept is kept.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+async def _run(arguments: argparse.Namespace, settings: Callable[[Settings], Settings], models: object) -> int:
+    from chatglm.cli.dialogue import open_dialogue
+    from chatglm.cli.terminal.app import App
+    from chatglm.cli.terminal.models import Models
+    from chatglm.cli.terminal.words import Words, language_of
+
+    assert isinstance(models, Models)
+    kept = not arguments.no_store and (arguments.question is None or arguments.resume is not None)
+    try:
+        async with open_dialogue(arguments, models, settings, kept=kept) as dialogue:
+            if arguments.model is None and arguments.remote is None:
+                arguments.model = dialogue.model
+            app = App(arguments, dialogue, models, Words(arguments.language or language_of()))
+            if arguments.question is not None:
+                return await app.once(arguments.question)
+            return await app.run()
+    finally:
+        models.close()

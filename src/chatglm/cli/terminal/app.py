@@ -1,0 +1,327 @@
+"""`chatglm chat` on a terminal: what is typed, what is answered, what Ctrl+C means."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.text import Text
+
+from chatglm.cli.dialogue import Dialogue
+from chatglm.cli.terminal.actions import Actions
+from chatglm.cli.terminal.commands import Do, Say, Unknown, read
+from chatglm.cli.terminal.keys import Line, history_at
+from chatglm.cli.terminal.markdown import plain
+from chatglm.cli.terminal.models import Models
+from chatglm.cli.terminal.part import Leave
+from chatglm.cli.terminal.screen import Screen, console
+from chatglm.cli.terminal.turns import Turns
+from chatglm.cli.terminal.words import Words
+from chatglm.conversation import events
+from chatglm.errors import ChatGLMError, InputError
+from chatglm.home import home_folder
+
+if TYPE_CHECKING:
+    from chatglm.conversation.session import Session
+
+__all__ = ["App"]
+
+T = TypeVar("T")
+
+_TWICE = 2.0
+"""Seconds in which a second Ctrl+C leaves."""
+_LATE = 1.0
+"""Seconds after an answer in which Ctrl+C was probably meant for it."""
+_FRAME = 0.1
+"""Seconds between two drawings while nothing happens."""
+
+
+class App:
+    """The program on a terminal, see `Face`."""
+
+    def __init__(self, arguments: argparse.Namespace, dialogue: Dialogue, models: Models, words: Words) -> None:
+        self.arguments, self.dialogue, self.models, self.words = arguments, dialogue, models, words
+        self.screen = Screen(console(), words, self.path_of)
+        self.default = ""
+        self.editing: int | None = None
+        self.done: events.Done | None = None
+        self.made = self.answers = 0
+        self._ended = self._interrupted = 0.0
+        self._leaving = False
+        self._turns = Turns(self)
+        self._actions = Actions(self, self._turns)
+        self.line = Line(
+            words,
+            history_at(home_folder() / "chat_history" if dialogue.kept else None),
+            self._actions.values,
+            self._bar,
+        )
+
+    def path_of(self, name: str) -> Path | None:
+        """Where a file of the conversation lies; None: it cannot be named by a path."""
+        return None
+
+    def _bar(self) -> str:
+        settings = self.dialogue.settings
+        what = self.words("loading") if self.models.loading else self.models.name
+        return f" {what} · {settings.mode} · {self.words('bar')}"
+
+    # The loop
+
+    async def run(self) -> int:
+        """Talk until somebody leaves; returns the exit status.
+
+        Raises:
+            ChatGLMError: the model cannot be loaded.
+        """
+        self._welcome()
+        self.models.begin(self._loaded)
+        if not self.models.quiet:  # a download has something to say
+            await self.models(self.dialogue.settings)
+        await self.begin()
+        while True:
+            try:
+                await self._turn()
+            except Leave as leave:
+                return leave.status
+
+    async def begin(self) -> None:
+        """Show the end of the conversation that goes on."""
+        await self._turns.begin()
+
+    async def greet(self) -> None:
+        """Show what the character begins with."""
+        await self._turns.greet()
+
+    async def once(self, question: str) -> int:
+        """Answer one question."""
+        self.models.begin(self._loaded)
+        try:
+            await self.answer(lambda session: session.send(question))
+        except Leave as leave:
+            return leave.status
+        return 130 if self.done is not None and self.done.finish == "stopped" else 0
+
+    def _welcome(self) -> None:
+        from chatglm import __version__
+
+        self.screen.console.print(Text.assemble(("chatglm ", "bold"), (__version__, "bright_black")))
+        self.screen.note(self.words("welcome"))
+        if self.dialogue.rights:
+            self.screen.say(self.words("rights"), "bold red")
+
+    def _loaded(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.line.fail(error)
+        self.line.redraw()
+
+    async def _turn(self) -> None:
+        default, self.default = self.default, ""
+        self.screen.console.print()
+        try:
+            typed = await self.line.read(self._prompt(), default)
+        except EOFError:
+            raise Leave from None
+        except KeyboardInterrupt:
+            if self.editing is not None:
+                self.editing = None
+                return
+            if time.monotonic() - self._ended < _LATE:
+                self._ended = 0.0
+                self.screen.note(self.words("leave_again"))
+                return
+            raise Leave(130) from None
+        if self.models.error is not None:
+            raise self.models.error
+        await self.obey(typed)
+
+    def _prompt(self) -> str:
+        mode = self.dialogue.settings.mode
+        return "> " if mode == "chat" else f"{mode} > "
+
+    async def obey(self, typed: str) -> None:
+        """Do what a line says."""
+        match read(typed):
+            case Do(command, argument):
+                self.editing = None
+                try:
+                    await self._actions.do(command, argument)
+                except ChatGLMError as error:
+                    self.screen.problem(str(error))
+                except OSError as error:
+                    self.screen.problem(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+            case Unknown(word, near):
+                hint = self.words("near", near=near) if near else ""
+                self.screen.problem(self.words("unknown", word=word) + hint + self.words("escape", word=word))
+            case Say(text):
+                turn, self.editing = self.editing, None
+                if turn is not None:
+                    await self.answer(lambda session: session.again(turn, text))
+                else:
+                    await self.answer(lambda session: session.send(text))
+
+    # Answers
+
+    async def answer(self, begin: Callable[[Session], Awaitable[int]]) -> None:
+        """Show an answer as it comes.
+
+        Args:
+            begin: begins it, and returns the number of the last event before it.
+
+        Raises:
+            Leave: somebody wants to.
+            ChatGLMError: the model cannot be loaded.
+        """
+        session = self.dialogue.session()
+        self._interrupted, self._leaving = 0.0, False
+        self.screen.begin(self.words("loading" if self.models.loading else "thinking"))
+        drawing = asyncio.ensure_future(self._draw())
+        try:
+            with _silent(), self._interrupts(session):
+                after = await begin(session)
+                async with aclosing(session.events(after)) as happenings:
+                    async for event in happenings:
+                        await self._show(session, event)
+        except ChatGLMError as error:  # it did not begin
+            self.screen.end()
+            self.screen.problem(str(error))
+        finally:
+            drawing.cancel()
+            self.screen.end()
+            self._ended = time.monotonic()
+        if self.models.error is not None:
+            raise self.models.error
+        if self._leaving:
+            raise Leave(130)
+
+    async def waiting(self, what: str, work: Awaitable[T]) -> T:
+        """Wait for something, and show that; Ctrl+C ends it.
+
+        Raises:
+            InputError: somebody did not want to wait.
+        """
+        task = asyncio.ensure_future(work)
+        self.screen.begin(what)
+        drawing = asyncio.ensure_future(self._draw())
+        loop = asyncio.get_running_loop()
+        try:
+            with _silent():
+                with contextlib.suppress(NotImplementedError):
+                    loop.add_signal_handler(signal.SIGINT, task.cancel)
+                return await task
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            raise InputError(self.words("stopped")) from None
+        finally:
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(signal.SIGINT)
+            drawing.cancel()
+            self.screen.end()
+
+    async def _draw(self) -> None:
+        while True:
+            await asyncio.sleep(_FRAME)
+            self.screen.draw()
+
+    async def _show(self, session: Session, event: events.Event) -> None:
+        if isinstance(event, events.Failed) and self.models.error is not None:
+            return  # said once, when the program ends
+        if isinstance(event, events.Began) and event.role == "user":
+            return
+        self.screen.show(event)
+        if isinstance(event, events.Asked):
+            await self._asked(session, event)
+        elif isinstance(event, events.Done):
+            self.done = event
+            self.answers += 1
+            self.made += event.completion_tokens
+            if self.arguments.verbose:
+                self.screen.note(f"[{self.figures(event)}]")
+
+    async def _asked(self, session: Session, event: events.Asked) -> None:
+        words = self.words
+        if event.wants == "permission" and self.arguments.tools_without_asking:
+            await session.permit(event.call, True, True)
+            return
+        name = self.screen.asked(event.call)
+        with contextlib.suppress(ChatGLMError):  # it was stopped meanwhile
+            if event.wants == "observation":
+                text = await self.line.text(words("observe", name=name))
+                if text is None:
+                    self._interrupt(session)
+                else:
+                    await session.observe(event.call, text)
+            else:
+                keys = [("y", words("yes")), ("n", words("no")), ("a", words("always"))]
+                question = words("permit_code") if name == words("code") else words("permit", name=plain(name))
+                key = await self.line.choose(question, keys)
+                if not key:
+                    self._interrupt(session)
+                else:
+                    await session.permit(event.call, key != "n", key == "a")
+        self._listen(session)
+        self.screen.went_on()
+
+    def figures(self, done: events.Done) -> str:
+        """How long an answer took."""
+        after = done.seconds - done.first_seconds
+        return self.words(
+            "figures",
+            first=done.first_seconds,
+            rate=(done.completion_tokens - 1) / after if after > 0 and done.completion_tokens > 1 else 0.0,
+            made=done.completion_tokens,
+            prompt=done.prompt_tokens,
+            cached=done.cached_tokens,
+        )
+
+    # Ctrl+C
+
+    @contextlib.contextmanager
+    def _interrupts(self, session: Session) -> Iterator[None]:
+        """Ctrl+C stops the answer; a second one soon after it leaves."""
+        self._listen(session)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NotImplementedError):
+                asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+
+    def _listen(self, session: Session) -> None:
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C ends the program
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt, session)
+
+    def _interrupt(self, session: Session) -> None:
+        now = time.monotonic()
+        if now - self._interrupted < _TWICE:
+            self._leaving = True
+        self._interrupted = now
+        self._stopping = asyncio.ensure_future(session.stop())
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """What is typed meanwhile is not seen in the middle of an answer; the next line has it."""
+    try:
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    quiet = list(before)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)

@@ -1,0 +1,162 @@
+"""Commands about conversations and files."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from chatglm.chat.files import read_file
+from chatglm.cli.terminal.markdown import plain
+from chatglm.cli.terminal.part import Face, Part
+from chatglm.cli.terminal.screen import size
+from chatglm.conversation.export import json_line, markdown, training_row
+from chatglm.conversation.importing import read_conversations
+from chatglm.conversation.settings import Settings
+from chatglm.errors import InputError, OutputError, UnsupportedError
+
+__all__ = ["Files"]
+
+_LISTED = 20
+"""Conversations, files and things found that are listed."""
+_CHUNK = 1 << 16
+_IMPORTED = 16 << 20
+"""Bytes of a file that is read."""
+
+
+class Files(Part):
+    def __init__(self, app: Face) -> None:
+        super().__init__(app)
+        self._listed: list[str] = []  # conversations, by the numbers that /load takes
+
+    async def search(self, argument: str) -> None:
+        if not argument:
+            raise self.usage("search")
+        dialogue = self.app.dialogue
+        found = await asyncio.to_thread(dialogue.store.search, dialogue.user, argument, limit=_LISTED)
+        if not found:
+            return self.screen.note(self.words("nothing_found"))
+        self._listed = list(dict.fromkeys(one.conversation for one in found))
+        rows = []
+        for one in found:
+            line = Text(plain(one.snippet.text), no_wrap=True, overflow="ellipsis")
+            for start, end in one.snippet.marks:
+                line.stylize("bold reverse", start, end)
+            number = str(self._listed.index(one.conversation) + 1)
+            rows.append((Text(number, "cyan"), Text(plain(one.title[:20])), line))
+        return self.grid(rows)
+
+    async def load(self, argument: str) -> None:
+        dialogue = self.app.dialogue
+        if not argument:
+            recent = await asyncio.to_thread(dialogue.store.conversations, dialogue.user, limit=_LISTED)
+            if not recent:
+                return self.screen.note(self.words("nothing_found"))
+            self._listed = [one.id for one in recent]
+            return self.grid(
+                (Text(str(n), "cyan"), one.id[:8], one.mode, Text(plain(one.title), no_wrap=True, overflow="ellipsis"))
+                for n, one in enumerate(recent, 1)
+            )
+        path = Path(argument).expanduser()
+        if argument.isdecimal() and 1 <= int(argument) <= len(self._listed):
+            dialogue.open(self._listed[int(argument) - 1])
+        elif path.is_file():
+            await self._read(path)
+        else:
+            dialogue.open(dialogue.find(argument).id)
+        if dialogue.settings.mode == "code":
+            dialogue.open_code()
+        return await self.app.begin()
+
+    async def _read(self, path: Path) -> None:
+        dialogue = self.app.dialogue
+        data = await asyncio.to_thread(read_file, path, _IMPORTED)
+        found = await asyncio.to_thread(read_conversations, data)
+        made = []
+        for one in found:
+            settings = dataclasses.replace(Settings(), system=one.system)
+            made.append(
+                await asyncio.to_thread(
+                    lambda one=one, settings=settings: dialogue.store.make(  # type: ignore[misc]
+                        dialogue.user, title=one.title, settings=settings.to_dict(), messages=one.messages
+                    )
+                )
+            )
+        if not made:
+            raise InputError(f"{path}: {self.words('nothing_found')}")
+        self._listed = made
+        self.screen.note(self.words("read", count=len(made), file=path.name))
+        dialogue.open(made[0])
+
+    async def save(self, argument: str) -> None:
+        if not argument:
+            raise self.usage("save")
+        tree = await self.tree()
+        if Path(argument).suffix.lower() in (".md", ".markdown"):
+            return await self.export(f"md {argument}")
+        row: dict[str, Any] = {"title": self.begun().conversation.title}
+        messages = [turn.message.to_dict() for turn in tree.path()]
+        if system := self.app.dialogue.settings.system:
+            messages.insert(0, {"role": "system", "content": system})
+
+        return await self._write(argument, json_line({**row, "messages": messages}))
+
+    async def export(self, argument: str) -> None:
+        form, _, name = argument.partition(" ")
+        if form not in ("md", "jsonl") or not name:
+            raise self.usage("export")
+
+        tree, session, dialogue = await self.tree(), self.begun(), self.app.dialogue
+        title = session.conversation.title
+        if form == "md":
+            files = await asyncio.to_thread(dialogue.store.files, dialogue.user, session.id)
+            return await self._write(name, markdown(tree, title=title, files=files).encode("utf-8", "replace"))
+        settings = dialogue.settings
+        specs = dialogue.toolbox.specs if dialogue.toolbox is not None and settings.mode == "tools" else ()
+        row = training_row(tree, system=settings.system, tools=specs, title=title)
+        if row is None:
+            raise InputError(self.words("nothing_to_learn"))
+        return await self._write(name, json_line(row))
+
+    async def _write(self, name: str, data: bytes) -> None:
+        path = Path(name.strip()).expanduser()
+        if path.exists():
+            keys = [("y", self.words("yes")), ("n", self.words("no"))]
+            if await self.app.line.choose(self.words("exists", file=path), keys) != "y":
+                return
+        try:
+            await asyncio.to_thread(path.write_bytes, data)
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from None
+        self.screen.note(self.words("written", file=path))
+
+    async def upload(self, argument: str) -> None:
+        if not argument:
+            raise self.usage("upload")
+        path = Path(argument.strip().strip("'\"")).expanduser()
+        descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"{path}: is not a regular file")
+
+            async def chunks() -> AsyncGenerator[bytes]:
+                while data := await asyncio.to_thread(stream.read, _CHUNK):
+                    yield data
+
+            file = await self.app.dialogue.session().upload(path.name, chunks())
+        self.screen.note(self.words("uploaded", name=plain(file.name), size=size(file.size)))
+
+    async def files(self, argument: str) -> None:
+        dialogue, session = self.app.dialogue, self.app.dialogue.now
+        found = await asyncio.to_thread(dialogue.store.files, dialogue.user, session.id) if session else ()
+        if not found:
+            return self.screen.note(self.words("no_files"))
+        if not argument:
+            return self.grid((Text(plain(one.name), "cyan"), one.kind, size(one.size)) for one in found)
+        raise UnsupportedError("/files: files cannot be copied yet")

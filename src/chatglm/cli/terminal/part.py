@@ -1,0 +1,128 @@
+"""What the commands of the terminal share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from rich.table import Table
+from rich.text import Text
+
+from chatglm.cli.terminal.commands import named, usage
+from chatglm.errors import InputError
+
+if TYPE_CHECKING:
+    from chatglm.cli.dialogue import Dialogue
+    from chatglm.cli.terminal.keys import Line
+    from chatglm.cli.terminal.models import Models
+    from chatglm.cli.terminal.screen import Screen
+    from chatglm.cli.terminal.words import Words
+    from chatglm.conversation.events import Done
+    from chatglm.conversation.session import Session
+    from chatglm.conversation.tree import Tree
+
+__all__ = ["Face", "Leave", "Part"]
+
+T = TypeVar("T")
+
+
+class Leave(Exception):  # noqa: N818 — no error
+    """The program ends.
+
+    Attributes:
+        status: its exit status.
+    """
+
+    def __init__(self, status: int = 0) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Face(Protocol):
+    """The program, as its commands see it.
+
+    Attributes:
+        default: what the next line begins with.
+        editing: the turn that the next line is a new version of; None: it is a question.
+        done: the last answer's end; None: there was none.
+        made: tokens of all answers; answers: how many there were.
+    """
+
+    dialogue: Dialogue
+    models: Models
+    words: Words
+    screen: Screen
+    line: Line
+    default: str
+    editing: int | None
+    done: Done | None
+    made: int
+    answers: int
+
+    async def answer(self, begin: Callable[[Session], Awaitable[int]]) -> None:
+        """Show an answer as it comes."""
+
+    async def waiting(self, what: str, work: Awaitable[T]) -> T:
+        """Wait for something, and show that."""
+
+    def figures(self, done: Done) -> str:
+        """How long an answer took."""
+
+    async def begin(self) -> None:
+        """Show the end of the conversation that goes on."""
+
+    async def greet(self) -> None:
+        """Show what the character begins with."""
+
+
+class Part:
+    """Some of the commands: a method of the command's name takes its argument.
+
+    It raises `ChatGLMError` or `OSError` where something cannot be done, which says why.
+    """
+
+    def __init__(self, app: Face) -> None:
+        self.app, self.words, self.screen = app, app.words, app.screen
+
+    def usage(self, name: str) -> InputError:
+        """The argument was none that the command takes."""
+        command = named(name)
+        assert command is not None
+        return InputError(self.words("usage", usage=usage(command)))
+
+    def said(self, what: str, value: str) -> None:
+        """How something is set."""
+        self.screen.say(self.words("now", what=self.words(what), value=value or self.words("none")))
+
+    def changed(self, what: str, value: str) -> None:
+        """How something is set from now on."""
+        self.screen.note(self.words("set", what=self.words(what), value=value or self.words("none")))
+
+    def grid(self, rows: Iterable[Sequence[Text | str]]) -> None:
+        """Columns, of which the last has what room is left."""
+        table = Table.grid(padding=(0, 2))
+        for row in rows:
+            table.add_row(*row)
+        self.screen.console.print(table)
+
+    def begun(self) -> Session:
+        """The conversation, in which something has been said.
+
+        Raises:
+            InputError: nothing has.
+        """
+        session = self.app.dialogue.now
+        if session is None:
+            raise InputError(self.words("nothing_said"))
+        return session
+
+    async def tree(self) -> Tree:
+        """Its turns.
+
+        Raises:
+            InputError: there are none.
+        """
+        tree = await self.begun().tree()
+        if tree.leaf is None:
+            raise InputError(self.words("nothing_said"))
+        return tree

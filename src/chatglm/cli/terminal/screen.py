@@ -1,0 +1,355 @@
+"""A session's events on a terminal: what is finished is printed once, and only what still grows is drawn again."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.constrain import Constrain
+from rich.live import Live
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.segment import Segment
+from rich.spinner import Spinner
+from rich.text import Text
+from rich.theme import Theme
+
+from chatglm.cli.terminal.markdown import THEME, Blocks, Rendered, highlighted, plain
+from chatglm.cli.terminal.words import Words
+from chatglm.conversation import events
+
+__all__ = ["Screen", "console", "size"]
+
+_WIDEST = 100
+"""Cells of a line of prose; longer ones are hard to read."""
+_PARTS = 1 / 12
+"""Seconds between two drawings of what grows, at least."""
+_ARGUMENTS, _RESULT, _CODE = 4, 6, 30
+"""Lines of a call that are shown; `/turns N` shows all."""
+_SHOWN = 4_000
+"""Characters of them."""
+
+
+def console() -> Console:
+    """This terminal. NO_COLOR and TERM are obeyed."""
+    return Console(theme=Theme(THEME), highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+@dataclass
+class _Call:
+    """A call of a tool as it comes."""
+
+    name: str = ""
+    arguments: str = ""
+    code: bool = False
+    call: str = ""
+    output: str = ""
+    begun: float = field(default_factory=time.monotonic)
+
+
+class _Tail:
+    """The last lines of something: what grows must not be higher than the terminal."""
+
+    def __init__(self, shown: RenderableType, height: int) -> None:
+        self._shown, self._height = shown, height
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(self._shown, options.update(height=None), pad=False)
+        for line in lines[-self._height :]:
+            yield from line
+            yield Segment.line()
+
+
+class Screen:
+    """
+    Args:
+        folder: where the conversation's pictures and files lie; None: nowhere.
+    """
+
+    def __init__(
+        self, console: Console, words: Words, folder: Callable[[str], Path | None] = lambda name: None
+    ) -> None:
+        self.console = console
+        self._words, self._folder = words, folder
+        self._live: Live | None = None
+        self._drawn = self._cost = 0.0
+        self._first = True
+        self._blocks = Blocks()
+        self._calls: dict[int, _Call] = {}
+        self._running: dict[str, _Call] = {}
+        self._waiting = ""
+        self._spinner = Spinner("dots", style="cyan")
+
+    # What somebody says besides
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of the program's own."""
+        self.console.print(Text(plain(text), style=style), width=self._width)
+
+    def note(self, text: str) -> None:
+        self.say(text, "bright_black")
+
+    def problem(self, text: str) -> None:
+        self.say(text, "red")
+
+    def prose(self, text: str) -> None:
+        """Markdown, whole."""
+        blocks = Blocks()
+        self._first = True
+        for block in [*blocks.add(plain(text)), *blocks.close()]:
+            self._print_block(block)
+
+    @property
+    def _width(self) -> int:
+        return max(1, min(self.console.width, _WIDEST))
+
+    # An answer
+
+    def begin(self, waiting: str) -> None:
+        """An answer is on its way.
+
+        Args:
+            waiting: what is shown until it comes.
+        """
+        self._waiting, self._first = waiting, True
+        self._blocks, self._calls, self._running = Blocks(), {}, {}
+        self._resume()
+
+    def wait(self, waiting: str) -> None:
+        """Say what is waited for."""
+        self._waiting = waiting
+
+    def pause(self) -> None:
+        """Take off what is drawn again and again, so that something else can be written."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.update("", refresh=True)
+            live.stop()
+
+    def _resume(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                console=self.console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="visible",
+            )
+            self._live.start()
+            self.draw(force=True)
+
+    def end(self) -> None:
+        """The answer has ended, or somebody does not want to see more of it."""
+        self._close_text()
+        self._running = {}
+        self.pause()
+
+    def draw(self, force: bool = False) -> None:
+        """Draw what grows, unless it has just been drawn."""
+        now = time.monotonic()
+        if self._live is None or (not force and now - self._drawn < max(_PARTS, 4 * self._cost)):
+            return
+        height = max(2, self.console.height - 2)
+        self._live.update(_Tail(Group(*self._growing()), height), refresh=True)
+        self._drawn = time.monotonic()
+        self._cost = self._drawn - now
+
+    def _growing(self) -> list[RenderableType]:
+        found: list[RenderableType] = []
+        if self._blocks.open.strip():
+            found += [*([] if self._first else [""]), self._prose(self._blocks.open)]
+        for call in self._calls.values():
+            found.append(self._panel(call, self._words("writing"), tail=True))
+        for call in self._running.values():
+            took = time.monotonic() - call.begun
+            found.append(self._panel(call, f"{self._words('running')} {took:.0f} s", call.output, tail=True))
+        if self._waiting or self._running:
+            self._spinner.update(
+                text=Text(f"{self._waiting or self._words('running')}  {self._words('stop_key')}", "bright_black")
+            )
+            found.append(self._spinner)
+        return found
+
+    def show(self, event: events.Event) -> None:
+        """Show what has happened."""
+        match event:
+            case events.Began(role="assistant"):
+                self._close_text()
+                self._waiting = self._words("thinking")
+            case events.Text():
+                self._waiting = ""
+                for block in self._blocks.add(plain(event.text)):
+                    self._print_block(block)
+            case events.Calling():
+                self._close_text()
+                self._waiting = ""
+                call = self._calls.setdefault(event.index, _Call())
+                call.name += plain(event.name)
+                call.arguments = (call.arguments + plain(event.arguments))[-_SHOWN:]
+                call.code = call.code or call.name in ("interpreter", "python")
+            case events.Called():
+                self._close_text()
+                self._calls.clear()
+                self._waiting = ""
+                self._running[event.call] = _Call(plain(event.name), plain(event.arguments), event.code, event.call)
+            case events.Output():
+                if running := self._running.get(event.call):
+                    running.output = (running.output + plain(event.text))[-_SHOWN:]
+            case events.Answered():
+                self._answered(event)
+            case events.Note():
+                self._close_text()
+                self.note(f"[{event.text}]")
+            case events.Sources():
+                self._sources(event)
+            case events.Failed():
+                self.end()
+                self.problem(event.message)
+            case events.Done():
+                self.end()
+                if event.finish == "stopped":
+                    self.note(f"[{self._words('stopped')}]")
+                elif event.finish == "length":
+                    self.note(f"[{self._words('length')}]")
+        self.draw(force=isinstance(event, events.Called | events.Answered | events.Began))
+
+    def _close_text(self) -> None:
+        for block in self._blocks.close():
+            self._print_block(block)
+
+    def _print_block(self, block: str) -> None:
+        if self._live is not None:
+            self._live.update("")  # it is drawn again below what is printed
+        if not self._first:
+            self.console.print()
+        self._first = False
+        self.console.print(self._prose(block), width=self._width)
+
+    def _prose(self, text: str) -> RenderableType:
+        return Constrain(Rendered(text), self._width)
+
+    # Calls of tools
+
+    def asked(self, call: str) -> str:
+        """Show the call that a person is asked about, instead of drawing it; returns its tool's name."""
+        self.pause()
+        if found := self._running.get(call):
+            self.console.print(self._panel(found, ""), width=self._width)
+            return self._words("code") if found.code else found.name
+        return ""
+
+    def went_on(self) -> None:
+        """Somebody has answered."""
+        for call in self._running.values():
+            call.begun = time.monotonic()
+        self._resume()
+
+    def _answered(self, event: events.Answered) -> None:
+        call = self._running.pop(event.call, None) or _Call("tool")
+        took = f"{event.seconds:.1f} s" if event.seconds >= 0.05 else f"{event.seconds * 1000:.0f} ms"
+        state = f"{self._words('failed')} · {took}" if event.failed else took
+        text = plain(event.whole or event.text)
+        self._first = False
+        self.console.print(self._panel(call, state, text, failed=event.failed, turn=event.turn), width=self._width)
+        for name in event.pictures:
+            self.picture(name)
+        for name in event.files:
+            if name not in event.pictures:
+                self.file(name)
+        self._waiting = self._words("thinking")
+
+    def _panel(
+        self, call: _Call, state: str, result: str = "", *, tail: bool = False, failed: bool = False, turn: int = 0
+    ) -> Panel:
+        parts: list[RenderableType] = []
+        if call.code:
+            shown = self._cut(call.arguments, _CODE, tail, turn)
+            parts.append(highlighted(shown, "python"))
+        elif arguments := _arguments(call.arguments):
+            parts.append(Text(self._cut(arguments, _ARGUMENTS, tail, turn), "cyan"))
+        if result.strip():
+            shown = self._cut(result.strip("\n"), _CODE if call.code else _RESULT, tail, turn)
+            parts.append(Text(f"→ {shown}" if not call.code and "\n" not in shown else shown, "red" if failed else ""))
+        name = self._words("code") if call.code else call.name[:80]
+        title = Text(f"{name}{' · ' if state else ''}{state}", "bold red" if failed else "bold")
+        return Panel(Group(*parts), title=title, title_align="left", border_style="bright_black", padding=(0, 1))
+
+    def _cut(self, text: str, most: int, tail: bool, turn: int) -> str:
+        """A few lines of a text."""
+        whole = text.count("\n") + 1
+        text = text[-_SHOWN:] if tail else text[:_SHOWN]
+        lines = text.split("\n")
+        if whole <= most and len(lines) == whole:
+            return text
+        if tail:
+            return "\n".join(lines[-most:])
+        kept = lines[: most - 1]
+        if not turn:
+            return "\n".join([*kept, "…"])
+        return "\n".join([*kept, self._words("more_lines", count=whole - len(kept), turn=turn)])
+
+    def picture(self, name: str) -> None:
+        """A picture of the conversation, if this terminal can show one; else where it lies."""
+        path = self._folder(name)
+        if path is not None and self.console.color_system and (drawn := _drawn(path)):
+            self.console.print(drawn)
+        self._lies("picture", name, path)
+
+    def file(self, name: str) -> None:
+        """A file of the conversation."""
+        self._lies("file", name, self._folder(name))
+
+    def _lies(self, what: str, name: str, path: Path | None) -> None:
+        try:
+            length = f" ({size(path.stat().st_size)})" if path is not None else ""
+        except OSError:
+            path, length = None, ""
+        self.console.print(
+            Padding(Text(f"{self._words(what)}: {plain(name)}{length}" + (f"  {path}" if path else "")), (0, 2)),
+            style="cyan",
+        )
+
+    def _sources(self, event: events.Sources) -> None:
+        self._close_text()
+        self.console.print(Text(self._words("sources"), "bold"))
+        for source in event.sources:
+            page = f", {source.page}" if source.page else ""
+            self.say(f"[{source.n}] {source.title or source.file}{page}", "cyan")
+
+
+def _arguments(text: str) -> str:
+    """A call's JSON as a person reads it: `name=value`, one a line where they are long."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(values, dict):
+        return text
+    parts = [f"{plain(name)}={plain(json.dumps(value, ensure_ascii=False))}" for name, value in values.items()]
+    line = ", ".join(parts)
+    return line if len(line) <= 60 else "\n".join(parts)
+
+
+def _drawn(path: Path) -> RenderableType | None:
+    """A picture for terminals that show some, by `textual-image` where it is installed."""
+    try:
+        from textual_image.renderable import Image  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    try:
+        return Image(io.BytesIO(path.read_bytes()))  # type: ignore[no-any-return]
+    except Exception:  # of a foreign package, about a foreign file
+        return None

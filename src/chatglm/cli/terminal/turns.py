@@ -1,0 +1,121 @@
+"""Commands about what has been said."""
+
+from __future__ import annotations
+
+import json
+
+from rich.text import Text
+
+from chatglm.cli.characters import greeting
+from chatglm.cli.terminal.markdown import plain
+from chatglm.cli.terminal.part import Part
+from chatglm.conversation.tree import Tree, Turn
+from chatglm.errors import InputError
+
+__all__ = ["Turns"]
+
+_SHOWN = 2
+"""Questions of a conversation that are shown when it goes on."""
+_SPEAKS = {"user": ">", "assistant": "<", "observation": "=", "system": "#"}
+
+
+class Turns(Part):
+    async def _turn(self, number: str, role: str = "") -> Turn:
+        """The turn that a number of the list means."""
+        path = (await self.tree()).path()
+        if not number.isdecimal() or not 1 <= int(number) <= len(path):
+            raise InputError(f"{number[:20]}: 1–{len(path)}; /turns")
+        return path[int(number) - 1]
+
+    async def retry(self, argument: str) -> None:
+        leaf = (await self.tree()).leaf
+        assert leaf is not None
+        await self.app.answer(lambda session: session.again(leaf))
+
+    async def undo(self, argument: str) -> None:
+        self.app.default = await self.begun().undo()
+        self.screen.note(self.words("undone"))
+
+    async def edit(self, argument: str) -> None:
+        tree = await self.tree()
+        if argument:
+            turn = tree.question((await self._turn(argument)).id)
+        else:
+            assert tree.leaf is not None
+            turn = tree.question(tree.leaf)
+        self.app.default, self.app.editing = turn.message.content, turn.id
+        self.screen.note(self.words("edit"))
+
+    async def branch(self, argument: str) -> None:
+        tree = await self.tree()
+        forks = [(n, turn) for n, turn in enumerate(tree.path(), 1) if tree.place(turn.id)[1] > 1]
+        if not forks:
+            raise InputError(self.words("no_branches"))
+        parts = argument.split()
+        if not parts:
+            for number, turn in forks:
+                n, of = tree.place(turn.id)
+                self.screen.say(self.words("branch", turn=number, n=n, of=of))
+            return
+        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+            raise self.usage("branch")
+        turn = await self._turn(parts[0]) if len(parts) == 2 else forks[-1][1]
+        siblings = tree.siblings(turn.id)
+        n = int(parts[-1])
+        if not 1 <= n <= len(siblings):
+            raise InputError(f"{n}: 1–{len(siblings)}")
+        await self.begun().choose(siblings[n - 1].id)
+        await self.recall(1)
+
+    async def turns(self, argument: str) -> None:
+        tree = await self.tree()
+        if argument:
+            turn = await self._turn(argument)
+            for call in turn.message.tool_calls:
+                self.screen.say(call.name, "bold")
+                code = call.arguments.get("code")
+                self.screen.say(code if isinstance(code, str) else json.dumps(call.to_dict()["function"]))
+            text = plain(turn.message.content)
+            (self.screen.prose if turn.message.role == "assistant" else self.screen.say)(text)
+            return None
+        rows = []
+        for number, turn in enumerate(tree.path(), 1):
+            n, of = tree.place(turn.id)
+            text = turn.message.content or ", ".join(f"{call.name}(…)" for call in turn.message.tool_calls)
+            line = Text(plain(" ".join(text[:400].split())), no_wrap=True, overflow="ellipsis")
+            rows.append((str(number), Text(_SPEAKS[turn.message.role], "cyan"), f"{n}/{of}" if of > 1 else "", line))
+        return self.grid(rows)
+
+    async def begin(self) -> None:
+        """What is shown of a conversation that goes on, and how a character greets."""
+        if self.app.dialogue.now is not None:
+            self.screen.note(self.words("continued", title=plain(self.app.dialogue.now.conversation.title)))
+        await self.recall(_SHOWN)
+
+    async def recall(self, questions: int) -> None:
+        """Show the end of the conversation."""
+        session = self.app.dialogue.now
+        tree = await session.tree() if session is not None else Tree()
+        path = tree.path()
+        asked = [place for place, turn in enumerate(path) if turn.message.role == "user"]
+        if not asked:
+            return await self.greet()
+        begin = asked[max(0, len(asked) - questions)]
+        if begin:
+            self.screen.note("…")
+        for turn in path[begin:]:
+            self.screen.console.print()
+            text = plain(turn.message.content)
+            if turn.message.role == "user":
+                self.screen.say(f"> {text}", "bold")
+            elif turn.message.role == "assistant":
+                for call in turn.message.tool_calls:
+                    self.screen.note(f"{plain(call.name)}(…)")
+                self.screen.prose(text)
+        return None
+
+    async def greet(self) -> None:
+        """What the character begins with, where nothing has been said yet."""
+        settings = self.app.dialogue.settings
+        if settings.mode == "character" and settings.character and (text := greeting(settings.character)):
+            self.screen.prose(plain(text))
