@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 import weakref
@@ -38,7 +39,8 @@ class Shelf:
         self.broken: set[str] = set()
         self.gates: dict[str, threading.Event] = {}
         self.engines: dict[str, ScriptedEngine] = {}
-        self.made: dict[str, weakref.ref[Assistant]] = {}
+        self.closing: Callable[[Assistant], None] = lambda assistant: None
+        self.gone: list[str] = []
 
     def source(self, name: str, text: str | None = None, **options: Any) -> Source:
         def load() -> BaseAssistant:
@@ -50,11 +52,12 @@ class Shelf:
             engine = ScriptedEngine(self.write.say(text or name), context=512, delay=options.get("delay", 0.0))
             self.engines[name] = engine
             assistant = Assistant(self.write.form, engine)  # type: ignore[arg-type]
-            self.made[name] = weakref.ref(assistant)
+            weakref.finalize(assistant, self.gone.append, name)
             close = assistant.close
 
             def closed() -> None:
                 self.events.append(f"close {name}")
+                self.closing(assistant)
                 close()
 
             assistant.close = closed  # type: ignore[method-assign]
@@ -156,12 +159,29 @@ def test_an_idle_model_is_unloaded_and_comes_back(shelf: Shelf) -> None:
         assert said(url, "c") == "c"
         assert said(url, "b") == "b"
         until(lambda: {"close a", "close b"} <= {*shelf.events})
-        until(lambda: shelf.made["b"]() is None)  # nothing keeps it
+        until(lambda: {"a", "b"} <= {*shelf.gone})  # nothing keeps them
         assert httpx.get(f"{url}/health").json() == {"status": "ok"}
         assert "chatglm_engine_running{" in httpx.get(f"{url}/metrics").text
         assert said(url, "b") == "b"
         assert shelf.events.count("load b") == 2
         assert "close c" not in shelf.events
+
+
+def test_a_model_that_somebody_looks_at_while_it_is_unloaded_goes_all_the_same(shelf: Shelf) -> None:
+    looked: list[Assistant] = []
+
+    def collected(phase: str, what: dict[str, int]) -> None:
+        if phase == "stop" and what["generation"] == 2:
+            looked.clear()
+
+    shelf.closing = looked.append
+    gc.callbacks.append(collected)
+    try:
+        with served(shelf.source("a", idle=0.05)) as url:
+            assert said(url, "a") == "a"
+            until(lambda: shelf.gone == ["a"])
+    finally:
+        gc.callbacks.remove(collected)
 
 
 def test_timers_that_end_at_once_unload_a_model_once(shelf: Shelf) -> None:

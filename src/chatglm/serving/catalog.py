@@ -14,6 +14,7 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ Model = BaseAssistant | Embedder | Reranker
 _LONGEST_WAIT = 600.0  # seconds that a request waits for its model
 _MOST_ADAPTERS = 64
 _TRY_AGAIN = 30.0  # seconds after which a model that could not be loaded is tried again
+_PAUSES = (0.05, 0.5, 2.0, 10.0)  # seconds between two looks whether an unloaded model is gone
 
 
 @dataclass(frozen=True)
@@ -400,14 +402,17 @@ class Catalog:
     def _take_out(self, holder: Holder) -> Callable[[], None]:
         """Let nobody find a loaded model any more. What is returned closes it and gives its memory back."""
         assert holder.model is not None
-        held = [holder.model]
+        held, name = [holder.model], holder.source.name
         holder.model = None
         holder.unloads += 1
-        log.info("model %s is unloaded", holder.source.name)
+        log.info("model %s is unloaded", name)
 
         def close() -> None:
+            gone = weakref.ref(held[0])
             held.pop().close()
-            _give_back()  # nothing refers to the model any more
+            if not _is_gone(gone):
+                log.warning("model %s is unloaded, but something still refers to it and keeps its memory", name)
+            memory.release()
 
         return close
 
@@ -461,10 +466,19 @@ def _loaded_by_others() -> Model:
     raise EngineError("a model that others loaded is never loaded here")
 
 
-def _give_back() -> None:
-    """Let go of what refers to itself, and give free memory back to the system."""
+def _is_gone(model: weakref.ref[Model]) -> bool:
+    """Let go of a model that refers to itself.
+
+    A collection does not find it while another thread looks at it, as a scrape of the figures or the end of a request
+    may do; and the next full one may be hours away. So this looks again.
+    """
+    for pause in _PAUSES:
+        gc.collect()
+        if model() is None:
+            return True
+        time.sleep(pause)
     gc.collect()
-    memory.release()
+    return model() is None
 
 
 def _size(count: int) -> str:
