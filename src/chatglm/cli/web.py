@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import getpass
 import os
 import socket
@@ -161,6 +162,8 @@ def run(arguments: argparse.Namespace) -> int:
                 await page.close()
                 await super().shutdown(sockets)
 
+        gc.collect()
+        gc.freeze()  # what is there now stays, and need not be looked at while requests wait
         log = logs.configure("text")
         stack.callback(log.close)
         connections.run(Server(app, log_level="warning", tls=tls, ending=_ENDING), sockets)

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 
 import nh3
 from markdown_it import MarkdownIt
-from markdown_it.rules_block import StateBlock
+from markdown_it.rules_block import StateBlock, table
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "highlighted", "plain", "render"]
 
-_RENDERED = 256 << 10
-"""Characters of a text whose blocks are rendered; those that begin later are shown as they are."""
-_BLOCK = 32 << 10
+_RENDERED, _LINES = 200_000, 5_000
+"""Characters and lines of a text that are rendered; what follows is shown as it is."""
+_BLOCK = 20_000
 """Characters of one block that is not code."""
 _CODE, _CODE_LINE = 20_000, 2_000
 """Characters of code, and of its longest line, that are coloured."""
@@ -40,6 +40,8 @@ _FORMULA, _FORMULA_BLOCK = 600, 3_000
 """Characters of a formula in a line, and in a block of its own."""
 _FORMULAS = 100
 """Of one block."""
+_ROW = 4_000
+"""Characters of a table's first two lines."""
 _NESTED = 24
 """Blocks within blocks."""
 
@@ -50,7 +52,9 @@ def render(text: str, base: str = "") -> str:
     Args:
         base: address of the conversation's files, with a slash at its end; "": there are none.
     """
-    return "".join(html for _, html in _closed(_lines(text), base, 0))
+    blocks = Blocks(base)
+    blocks.feed(text)
+    return "".join(shown for _, shown in blocks.close())
 
 
 class Blocks:
@@ -66,8 +70,8 @@ class Blocks:
     def __init__(self, base: str = "") -> None:
         self._base = base
         self._held = ""  # a carriage return, after which a line feed may follow
-        self._start = 0  # of the open block, in characters of the whole text
-        self._count = 0
+        self._start = self._lines = 0  # of the open block, in characters and lines of the whole text
+        self._count = 0  # of closed blocks
         self._try_at = 0  # characters of the open block at which it is looked at again
         self.text = ""
 
@@ -81,32 +85,43 @@ class Blocks:
     def take(self) -> list[tuple[int, str]]:
         """Blocks that have been closed since the last time: which block it is, and its HTML. It may take long, and may
         be called in another thread."""
-        whole = self.text[: self.text.rfind("\n") + 1]
-        if not whole or _in_code(whole):
+        if _in_code(self.text):
             return []
-        starts = _starts(whole)
-        if len(starts) < 2:
-            self._try_at = len(whole) + 1 if len(whole) < 1024 else len(whole) * 5 // 4
-            return []
-        end = starts[-1]
-        found = self._numbered(_closed(whole[:end], self._base, self._start))
-        self.text = self.text[end:]
-        self._start += end
-        self._try_at = 0
+        found = self._closed(ended=False)
+        size = len(self.text)
+        self._try_at = 0 if found else size + 1 if size < 1024 else size * 5 // 4
         return found
 
     def close(self) -> list[tuple[int, str]]:
         """All blocks that are left."""
         self.text += _lines(self._held)
         self._held = ""
-        found = self._numbered(_closed(self.text, self._base, self._start))
-        self._start += len(self.text)
+        found = self._closed(ended=True)
+        if self.text.strip("\n"):
+            found.append((self._count, plain(self.text.strip("\n"))))
         self.text = ""
         return found
 
-    def _numbered(self, blocks: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
-        first, self._count = self._count, self._count + len(blocks)
-        return [(first + number, html) for number, (_, html) in enumerate(blocks)]
+    def _closed(self, ended: bool) -> list[tuple[int, str]]:
+        """
+        Args:
+            ended: nothing follows, so that the last block is closed, too.
+        """
+        whole = _first_lines(self.text[: max(0, _RENDERED - self._start)], _LINES - self._lines)
+        ended = ended and len(whole) == len(self.text)
+        if not ended:  # what may go on is not looked at
+            whole = whole[: whole.rfind("\n") + 1]
+        starts = _starts(whole)
+        ends = [*starts[1:], len(whole)] if ended else starts[1:]
+        found, place = [], 0
+        for end in ends:
+            found.append((self._count, _block(whole[place:end], self._base)))
+            self._count += 1
+            place = end
+        self._lines += self.text.count("\n", 0, place)
+        self._start += place
+        self.text = self.text[place:]
+        return found
 
 
 def plain(text: str) -> str:
@@ -131,24 +146,17 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
 
 
-def _closed(text: str, base: str, start: int) -> list[tuple[str, str]]:
-    """Blocks of a text, each with its source.
-
-    Args:
-        start: of the text, in characters of the whole that it is of.
-    """
-    found = []
-    places = _starts(text)
-    for place, end in zip(places, [*places[1:], len(text)], strict=True):
-        source = text[place:end]
-        found.append((source, _block(source.rstrip("\n"), base) if start + place < _RENDERED else plain(source)))
-    return found
+def _first_lines(text: str, most: int) -> str:
+    if text.count("\n") <= most:
+        return text
+    end = 0
+    for _ in range(most):
+        end = text.index("\n", end) + 1
+    return text[:end]
 
 
 def _starts(text: str) -> list[int]:
-    """Where blocks begin, in characters; blank lines belong to the block before."""
-    if len(text) > _BLOCK and text.count("\n") > _BLOCK:  # a text of nothing but ends of lines, or nearly so
-        return [0]
+    """Where blocks begin, in characters. Blank lines belong to the block before, the first ones to the first block."""
     tokens: list[Token] = []
     _markdown().block.parse(text, _markdown(), {}, tokens)
     lines = [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
@@ -208,6 +216,7 @@ def _markdown() -> MarkdownIt:
     made = MarkdownIt("commonmark", {"html": False, "maxNesting": _NESTED + 2})
     made.enable(["table", "strikethrough"])
     made.disable(["reference", "html_block", "html_inline"])
+    made.block.ruler.at("table", _narrow_table, {"alt": ["paragraph", "reference"]})
     made.block.ruler.before("fence", "formula", _formula_block, {"alt": ["paragraph", "blockquote", "list"]})
     made.inline.ruler.before("escape", "formula", _formula)
     made.validateLink = _allowed  # type: ignore[method-assign, assignment]
@@ -276,6 +285,14 @@ def _heading(self: Any, tokens: Sequence[Token], index: int, options: Any, env: 
     token = tokens[index]
     level = min(6, int(token.tag[1]) + 2)
     return f"<h{level}>" if token.nesting == 1 else f"</h{level}>\n"
+
+
+def _narrow_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """To look at a line of a megabyte takes the parser of tables long."""
+    last = min(start + 1, end - 1)
+    if any(state.eMarks[line] - state.bMarks[line] > _ROW for line in (start, last)):
+        return False
+    return table(state, start, end, silent)
 
 
 def _table(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
@@ -360,8 +377,8 @@ def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> boo
         content = "\n".join(parts)
     token = state.push("formula_block", "math", 0)
     token.block, token.map, token.markup = True, [start, line], opening
-    token.content = content.strip() if closed else state.getLines(start, line, state.blkIndent, False)
-    token.hidden = not closed
+    token.content = content.strip() if closed else state.getLines(start, line, state.blkIndent, False).rstrip("\n")
+    token.meta["closed"] = closed
     state.line = line
     return True
 
@@ -396,7 +413,7 @@ def _formula(state: StateInline, silent: bool) -> bool:
 def _show_formula(self: Any, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]) -> str:
     token = tokens[index]
     block = token.type == "formula_block"
-    if token.hidden:
+    if block and not token.meta["closed"]:
         return plain(token.content)
     env["formulas"] = env.get("formulas", 0) + 1
     display = block or token.markup in ("$$", r"\[")
