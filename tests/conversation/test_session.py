@@ -3,71 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from talks import contents, heard, text_of, until
 
-from chatglm.assistant import Assistant
-from chatglm.chat.formats import chat_format
 from chatglm.conversation.events import Began, Done, Event, Failed, Text, Title
-from chatglm.conversation.session import Session, Sessions
+from chatglm.conversation.session import Sessions
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import Store
 from chatglm.errors import BusyError, InputError, NotFoundError
-from chatglm.loading import AutoTokenizer, demo_folder
-from scripted import ScriptedEngine, Writer
-
-
-@pytest.fixture(scope="module")
-def write() -> Writer:
-    return Writer(chat_format(AutoTokenizer.from_pretrained(demo_folder())))
-
-
-@pytest.fixture
-def over(write: Writer) -> Iterator[Callable[..., Assistant]]:
-    made: list[Assistant] = []
-
-    def get(*replies: Any, **options: Any) -> Assistant:
-        made.append(Assistant(write.form, ScriptedEngine(*replies, **options)))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield get
-    for assistant in made:
-        assistant.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "conversations.sqlite")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def user(store: Store) -> int:
-    return store.users.local().id
-
-
-async def heard(session: Session, after: int = 0) -> list[Event]:
-    return [event async for event in session.events(after)]
-
-
-async def until(session: Session, kind: type[Event] | Any, after: int = 0) -> Event:
-    """The first event of a kind."""
-    async for event in session.events(after):
-        if isinstance(event, kind):
-            return event
-    raise AssertionError(f"no {kind}")
-
-
-def text_of(events: list[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Text))
-
-
-def contents(store: Store, user: int, session: Session) -> list[tuple[str, str | None]]:
-    return [(turn.message.content, turn.finish) for turn in store.tree(user, session.id).path()]
+from scripted import Writer
 
 
 def test_a_question_and_its_answer(store: Store, user: int, over: Any, write: Writer) -> None:

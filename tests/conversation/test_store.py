@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,6 @@ from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullErro
 
 SHA = "0" * 64
 QUESTION, ANSWER = Message("user", "今天的天气怎么样？"), Message("assistant", "今天天气晴朗。")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "conversations.sqlite")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def user(store: Store) -> int:
-    return store.users.local().id
-
-
-@pytest.fixture
-def other(store: Store) -> int:
-    """Another user, as rows: a password takes a while."""
-    store._database.write("INSERT INTO users (name, made, admin) VALUES ('other', 0, 0)")
-    return next(each.id for each in store.users.all() if each.name == "other")
 
 
 def texts(store: Store, user: int, conversation: str) -> list[str]:

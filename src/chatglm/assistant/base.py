@@ -113,6 +113,8 @@ class Finish:
 
     Attributes:
         stop: the stop sequence that ended the answer; "" if none did, or if an endpoint does not say which.
+        left_out: turns that the context had no room for: what a user said, and all until the next; the oldest. An
+            endpoint does not say how many.
         note: what the caller should know: how much of the history was left out, and which keywords of a schema were not
             enforced. "" if nothing.
         first_seconds, seconds: from asking to the first token, and to the end.
@@ -125,6 +127,7 @@ class Finish:
     first_seconds: float = field(default=0.0, compare=False)
     seconds: float = field(default=0.0, compare=False)
     stop: str = ""
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class _Plan:
     adapter: str | None = None
     parallel_calls: bool = True
     note: str = ""
+    left_out: int = 0  # turns
     uncounted: Callable[[int], bool] | None = None  # tokens that do not count where the reply begins with them
     client: str | None = None
     text: str | None = None  # the prompt as it was given; None: it was given as messages or ids
@@ -229,7 +230,9 @@ class _Choice:
         usage = Usage(len(self._plan.ids), self._tokens, event.cached_tokens)
         ended = "tool_calls" if self._calls and reason == "stop" else reason
         seconds = time.perf_counter() - self._asked
-        return Finish(ended, usage, self._plan.note, self._number, self._first, seconds, self._stop)
+        return Finish(
+            ended, usage, self._plan.note, self._number, self._first, seconds, self._stop, self._plan.left_out
+        )
 
 
 def _held_back(plan: _Plan) -> int:
@@ -511,7 +514,8 @@ class Assistant(BaseAssistant):
         opening, constraint = self._opening(ask), self._held_to(ask)
         limit = min(self.context, ask.params.max_length or self.context)
         form = self._form(ask)
-        ids, note = self._fitting(ask, form, limit, len(opening))
+        ids, left_out, turns = self._fitting(ask, form, limit, len(opening))
+        note = f"the {left_out} oldest of {turns} turns were left out, for want of context" if left_out else ""
         params = _within(ask.params, limit - len(ids) - len(opening))
         if dropped := self.dropped(tools=ask.tools, tool_choice=ask.tool_choice, response_format=ask.response_format):
             note = "; ".join([*filter(None, [note]), f"not enforced: {', '.join(dropped)}"])
@@ -529,6 +533,7 @@ class Assistant(BaseAssistant):
             ask.adapter or self._adapter,
             ask.parallel_calls,
             note,
+            left_out,
             None if ask.prefill else partial(_is_blank, self.tokenizer),
             ask.client,
             start=ask.start,
@@ -624,14 +629,14 @@ class Assistant(BaseAssistant):
                 self._grammars = Grammars(tokens, self.format.stop_ids)
             return self._grammars
 
-    def _fitting(self, ask: Ask, form: ChatFormat, limit: int, more: int) -> tuple[list[int], str]:
-        """The prompt's ids with as many of the latest turns as fit, and a note if that is not all."""
+    def _fitting(self, ask: Ask, form: ChatFormat, limit: int, more: int) -> tuple[list[int], int, int]:
+        """The prompt's ids with as many of the latest turns as fit, how many were left out, and of how many."""
         prompt = partial(form.prompt, tools=ask.tools)
         ids = prompt(ask.messages)
         # An answer may need this much; where fewer tokens are asked for, no more.
         room = min(ask.params.max_new_tokens or limit, limit // 4)
         if len(ids) + more + (room if ask.trim else 1) <= limit:
-            return ids, ""
+            return ids, 0, 0
         lead, turns = _turns(ask.messages)
         low, high = 0, len(turns) - 1  # of the oldest turns, how many are left out
         if ask.trim:
@@ -643,7 +648,7 @@ class Assistant(BaseAssistant):
         if len(ids) + more >= limit:
             which = "the last turn alone resulted in" if low else "your messages resulted in"
             raise self._too_long("messages", which, len(ids) + more, limit)
-        return ids, f"the {low} oldest of {len(turns)} turns were left out, for want of context" if low else ""
+        return ids, low, len(turns)
 
     def _too_long(self, field: str, which: str, tokens: int, limit: int) -> ContextError:
         # Clients recognise the error by the words "This model's maximum context length is".

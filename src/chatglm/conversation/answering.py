@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
+import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from chatglm.assistant.base import (
     MAX_ROUNDS,
@@ -28,7 +29,7 @@ from chatglm.assistant.base import (
     made_too_often,
     params_of,
 )
-from chatglm.chat.messages import INTERPRETER, Message, ToolCall
+from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.conversation.events import (
     Answered,
     Asked,
@@ -39,18 +40,26 @@ from chatglm.conversation.events import (
     Event,
     Failed,
     Note,
+    Output,
+    Source,
+    Sources,
     Text,
 )
+from chatglm.conversation.files import Digest, Files
 from chatglm.conversation.log import EventLog
+from chatglm.conversation.memory import due, extended
+from chatglm.conversation.prompts import Told, character_of, manual_tools, told
 from chatglm.conversation.settings import Settings
-from chatglm.conversation.store import Store
+from chatglm.conversation.store import FileKind, Store
 from chatglm.conversation.tree import Turn
-from chatglm.errors import ChatGLMError, InputError, UnsupportedError
+from chatglm.errors import ChatGLMError, InputError, OutputError, QueueFullError, UnsupportedError
+from chatglm.tools.interpreter.kernel import RESTARTED
 from chatglm.tools.interpreter.pool import Kernels
-from chatglm.tools.tool import Outcome, Tool
+from chatglm.tools.interpreter.tool import Interpreter
+from chatglm.tools.tool import Consent, Outcome, Tool
 from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["Answering", "Models", "Parts"]
+__all__ = ["Answering", "Knowledge", "Models", "Parts"]
 
 T = TypeVar("T")
 Models = Mapping[str, BaseAssistant] | Callable[[Settings], Awaitable[BaseAssistant]]
@@ -61,7 +70,40 @@ _GRACE = 5.0
 """Seconds that what is cancelled has to end."""
 _TOGETHER = 4
 """Calls of one turn that run at the same time."""
+_OBSERVED = 64 << 10
+"""Characters that a person may say a call returned."""
 _STOPPED = "Stopped by the user."
+_INTERPRETERS = (INTERPRETER, "python")
+_CODE_BEGINS = re.compile(r'\s*\{\s*"code"\s*:\s*"')
+# Of a JSON string: half a surrogate pair waits for the other half.
+_CODE_GOES_ON = re.compile(
+    r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
+    r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4})*"
+)
+
+
+class Knowledge(Protocol):
+    """What answers from documents."""
+
+    def answer(
+        self,
+        assistant: BaseAssistant,
+        question: str,
+        *,
+        history: Sequence[Message],
+        bases: Sequence[str],
+        user: int,
+        options: Options,
+        language: str,
+    ) -> AsyncGenerator[tuple[Source, ...] | Delta]:
+        """An answer: first the passages that the model is given, then its deltas; the last one is its `Finish`.
+
+        Args:
+            history: messages before the question, a system message among them if there is one.
+            bases: names; empty: all that the user may read.
+            options: for the assistant.
+            language: "zh" or "en"; "" if nobody chose.
+        """
 
 
 @dataclass(frozen=True)
@@ -70,10 +112,39 @@ class Parts:
 
     models: Models
     store: Store
-    toolbox: Toolbox | None
+    toolbox: Toolbox
     kernels: Kernels | None
-    folder: Path | None
-    knowledge: Any
+    files: Files
+    knowledge: Knowledge | None
+
+    def check(self, settings: Settings) -> None:
+        """
+        Raises:
+            InputError: the settings need what is not here, or name what there is not; names the field.
+        """
+        settings.check()
+        if settings.mode == "tools":
+            known = [tool.name for tool in self.toolbox.specs]
+            for name in settings.tools or ():
+                if name not in known:
+                    raise InputError(f"tools: no {name!r:.80}; there are {', '.join(known) or 'none'}")
+            if settings.manual.strip():
+                manual_tools(settings.manual)
+        if settings.mode == "code" and self.kernels is None:
+            raise InputError("mode: code needs the interpreter, which this program was started without")
+        if settings.mode == "documents" and self.knowledge is None:
+            raise InputError("mode: documents needs a knowledge base, and there is none here")
+        character_of(settings)
+
+    async def checked(self, settings: Settings) -> None:
+        """`check`, and whether there are the model and the adapter, as far as that can be told without loading one.
+
+        Raises:
+            InputError: as `check` and `assistant`.
+        """
+        await asyncio.to_thread(self.check, settings)
+        if not callable(self.models):
+            await self.assistant(settings)
 
     async def assistant(self, settings: Settings) -> BaseAssistant:
         """
@@ -92,21 +163,52 @@ class Parts:
         return found
 
 
+class _Code:
+    """The code in the arguments of a call of the interpreter, from their JSON text as it comes."""
+
+    def __init__(self) -> None:
+        self._text, self._within = "", False
+
+    def feed(self, piece: str) -> str:
+        """More of the code."""
+        self._text += piece
+        if not self._within:
+            opening = _CODE_BEGINS.match(self._text)
+            if opening is None:
+                return ""
+            self._within, self._text = True, self._text[opening.end() :]
+        body = _CODE_GOES_ON.match(self._text)
+        assert body is not None
+        self._text = self._text[body.end() :]
+        return str(json.loads(f'"{body[0]}"'))
+
+
+@dataclass
+class _Call:
+    """A call that is being written."""
+
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+    code: _Code = field(default_factory=_Code)
+
+
 @dataclass
 class _Open:
     """A turn that is being written."""
 
     turn: Turn
     texts: list[str] = field(default_factory=list)
-    calls: dict[int, list[str]] = field(default_factory=dict)  # name, arguments
-    kept: int = 0  # pieces that are stored
-    pieces: int = 0
+    calls: dict[int, _Call] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    pieces: int = 0  # that came, and that are stored
+    kept: int = 0
 
     def message(self) -> Message:
         """What there is."""
         text = "".join(self.texts)
         calls = (
-            ToolCall.from_dict({"name": name or "?", "arguments": arguments}) for name, arguments in self.calls.values()
+            ToolCall.from_dict({"name": call.name or "?", "arguments": "".join(call.arguments)})
+            for call in self.calls.values()
         )
         return replace(self.turn.message, content=text, tool_calls=tuple(calls))
 
@@ -137,9 +239,12 @@ class Answering:
         self._finish: Finish | None = None
         self._begun = time.perf_counter()
         self._first = 0.0
+        self._noted: set[str] = set()
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
+        self._box = parts.toolbox
+        self._carry: Callable[[ToolCall, _Open, asyncio.Semaphore], Awaitable[Outcome]] = self._called
         self._halt = asyncio.Event()
-        self._stopped = False
+        self._stopped = self._complete = False
 
     async def run(self) -> None:
         """Make the answer. Raises nothing; the last event is `Done` or `Failed`."""
@@ -152,7 +257,7 @@ class Answering:
                 await asyncio.wait({work, keeping, halted}, return_when=asyncio.FIRST_COMPLETED)
             work.cancel()
             await asyncio.wait({work}, timeout=_GRACE)
-            self._stopped = not work.done() or work.cancelled()
+            self._stopped = not self._complete and (not work.done() or work.cancelled())
             error = next((t.exception() for t in (keeping, work) if t.done() and not t.cancelled()), None)
             keeping.cancel()
             ended = await self._end(error)
@@ -175,8 +280,10 @@ class Answering:
     def observe(self, call: str, text: str) -> None:
         """
         Raises:
-            InputError: this call waits for no observation.
+            InputError: this call waits for no observation, or the text is too long.
         """
+        if len(text) > _OBSERVED:
+            raise InputError(f"text: longer than {_OBSERVED:,} characters")
         self._reply(call, "observation", text)
 
     def _reply(self, call: str, wants: str, value: Any) -> None:
@@ -213,8 +320,8 @@ class Answering:
         return opened
 
     async def _close(self, opened: _Open, message: Message, finish: str) -> None:
+        await self._stored(self._parts.store.finish, opened.turn.id, message, finish, opened.details)
         del self._open[opened.turn.id]
-        await self._stored(self._parts.store.finish, opened.turn.id, message, finish)
 
     async def _keep_on(self) -> None:
         """Store open turns about once a second, until something goes wrong."""
@@ -227,14 +334,19 @@ class Answering:
 
     async def _end(self, error: BaseException | None) -> Event:
         """The last event, once all turns are closed."""
-        for opened in list(self._open.values()):
-            message = opened.message()
-            if message.role == "observation":
-                message = replace(message, content=f"{message.content}\n{_STOPPED}".lstrip("\n"))
-            try:
+        try:
+            for opened in list(self._open.values()):
+                message = opened.message()
+                if message.role == "observation":
+                    message = replace(message, content=f"{message.content.rstrip()}\n{_STOPPED}".lstrip())
+                    opened.details["failed"] = True
                 await self._close(opened, message, "stopped")
-            except Exception as failure:
-                error = error or failure
+        except Exception as failure:
+            error = error or failure
+        try:
+            await self._stored(self._parts.store.end)
+        except Exception as failure:
+            error = error or failure
         if error is not None:
             return Failed(turn=self._leaf if self._leaf != self._question.id else None, message=_said(error))
         usage = self._finish.usage if self._finish else None
@@ -251,50 +363,116 @@ class Answering:
     # Answering
 
     async def _answer(self) -> None:
-        settings = self._settings
-        if settings.mode != "chat":
-            raise UnsupportedError(f"mode {settings.mode}: is not there yet")
-        assistant = await self._parts.assistant(settings)
-        path = (await self._stored(self._parts.store.tree)).path(self._question.id)
-        messages = [turn.message for turn in path]
-        if settings.system:
-            messages.insert(0, Message("system", settings.system))
+        settings, parts = self._settings, self._parts
+        await asyncio.to_thread(parts.check, settings)
+        assistant = await parts.assistant(settings)
+        tree = await self._stored(parts.store.tree)
+        files = await self._stored(parts.store.files)
+        prompt = await asyncio.to_thread(told, tree, self._question.id, settings, assistant, files)
         options: Options = {
             "params": params_of(settings.params, replace(assistant.defaults, n=1)),
-            "client": str(self._user),
+            "client": f"user {self._user}",
+            "persona": prompt.persona,
         }
         if settings.adapter:
             options["adapter"] = settings.adapter
-        await self._rounds(assistant, messages, options, None)
+        if settings.mode == "documents":
+            await self._look_up(assistant, prompt, options)
+            return
+        left_out = await self._rounds(assistant, prompt, options)
+        self._complete = True
+        if settings.memory and (leaving := due(prompt, left_out, settings)):
+            await self._remember(assistant, leaving, options)
 
-    async def _rounds(
-        self, assistant: BaseAssistant, messages: Sequence[Message], options: Options, box: Toolbox | None
-    ) -> None:
-        rounds = Rounds(messages, box.specs if box is not None else (), MAX_ROUNDS, options)
+    async def _rounds(self, assistant: BaseAssistant, prompt: Told, options: Options) -> int:
+        """Ask the model, carry out its calls, and so on; returns how many turns the context had no room for."""
+        specs = self._offered()
+        rounds = Rounds(prompt.messages, specs, MAX_ROUNDS, options)
+        left_out = 0
         while rounds.go_on:
             opened = await self._begin(Message("assistant"))
             async with aclosing(assistant.astream(rounds.messages, **rounds.options)) as deltas:
                 async for delta in deltas:
                     self._hear(opened, rounds.hear(delta))
             message = rounds.message()
-            self._finish = finish = rounds.finish
-            assert finish is not None
-            await self._close(opened, message, finish.reason)
-            if finish.note:
-                self.log.add(Note(code="left_out" if "left out" in finish.note else "model", text=finish.note))
+            assert rounds.finish is not None
+            await self._ended(opened, message, rounds.finish)
+            left_out = max(left_out, rounds.finish.left_out)
             for call in message.tool_calls:
                 code = _code(call)
                 arguments = call.to_dict()["function"]["arguments"] if code is None else code
+                is_code = code is not None
                 self.log.add(
-                    Called(
-                        turn=opened.turn.id, call=call.id, name=call.name, arguments=arguments, code=code is not None
-                    )
+                    Called(turn=opened.turn.id, call=call.id, name=call.name, arguments=arguments, code=is_code)
                 )
             if rounds.asked:
-                assert box is not None
-                outcomes = await self._carry_out(box, rounds.asked, rounds.due)
+                outcomes = await self._carry_out(rounds.asked, rounds.due)
                 for _ in rounds.results([outcomes[call.id] for call in rounds.due]):
                     pass
+        return left_out
+
+    async def _look_up(self, assistant: BaseAssistant, prompt: Told, options: Options) -> None:
+        """Answer from documents."""
+        assert self._parts.knowledge is not None
+        opened = await self._begin(Message("assistant"))
+        finish: Finish | None = None
+        *history, question = prompt.messages
+        options.pop("persona")
+        found = self._parts.knowledge.answer(
+            assistant,
+            question.content,
+            history=history,
+            bases=self._settings.knowledge,
+            user=self._user,
+            options=options,
+            language=self._settings.language,
+        )
+        async with aclosing(found) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, tuple):
+                    opened.details["sources"] = [source.to_dict() for source in piece]
+                    self.log.add(Sources(turn=opened.turn.id, sources=piece))
+                    continue
+                self._hear(opened, piece)
+                if isinstance(piece, Finish):
+                    finish = piece
+        if finish is None:
+            raise UnsupportedError("the answer from documents has no end; this is a fault of the knowledge base's")
+        await self._ended(opened, opened.message(), finish)
+
+    async def _ended(self, opened: _Open, message: Message, finish: Finish) -> None:
+        """A turn of the model's is whole."""
+        await self._close(opened, message, finish.reason)
+        self._finish = finish
+        if finish.note and finish.note not in self._noted:
+            self._noted.add(finish.note)
+            self.log.add(Note(code="left_out" if finish.left_out else "model", text=finish.note))
+
+    async def _remember(self, assistant: BaseAssistant, leaving: Sequence[Turn], options: Options) -> None:
+        """Extend the summary by turns that the context has no room for. No failure of it is one of the answer's."""
+        old = self._settings.summary
+        try:
+            new = await extended(assistant, old, leaving, options)
+
+            def store() -> bool:
+                found = self._parts.store.conversation(self._user, self._conversation)
+                settings = Settings.from_dict(found.settings, found.mode)
+                if settings.summary != old:  # a person has edited it meanwhile
+                    return False
+                settings = replace(settings, summary=new or old, summarised=leaving[-1].id)
+                self._parts.store.configure(self._user, self._conversation, settings.to_dict(), settings.mode)
+                return True
+
+            if not await asyncio.to_thread(store):
+                return
+        except Exception as error:
+            self.log.add(Note(code="summary_failed", text=f"no summary was made: {_said(error)}"))
+            return
+        if new:
+            self.log.add(Note(code="summary", text=new))
+        else:
+            said = "the summary was no shorter than what it replaces; the oldest turns are left out without one"
+            self.log.add(Note(code="summary_failed", text=said))
 
     def _hear(self, opened: _Open, delta: Delta) -> None:
         if isinstance(delta, TextDelta | CallDelta) and not self._first:
@@ -304,15 +482,30 @@ class Answering:
             opened.pieces += 1
             self.log.add(Text(turn=opened.turn.id, text=delta.text))
         elif isinstance(delta, CallDelta):
-            call = opened.calls.setdefault(delta.index, ["", ""])
-            call[0] += delta.name
-            call[1] += delta.arguments
+            call = opened.calls.setdefault(delta.index, _Call())
+            call.name += delta.name
+            call.arguments.append(delta.arguments)
             opened.pieces += 1
-            self.log.add(Calling(turn=opened.turn.id, index=delta.index, name=delta.name, arguments=delta.arguments))
+            shown = call.code.feed(delta.arguments) if call.name in _INTERPRETERS else delta.arguments
+            if delta.name or shown:
+                self.log.add(Calling(turn=opened.turn.id, index=delta.index, name=delta.name, arguments=shown))
 
     # Tools
 
-    async def _carry_out(self, box: Toolbox, asked: Sequence[ToolCall], due: Sequence[ToolCall]) -> dict[str, Outcome]:
+    def _offered(self) -> tuple[ToolSpec, ...]:
+        """What the model may call, and how that is carried out."""
+        settings, toolbox = self._settings, self._parts.toolbox
+        if settings.mode == "tools" and settings.manual.strip():
+            self._carry = self._observed
+            return manual_tools(settings.manual)
+        self._carry = self._called
+        if settings.mode == "tools":
+            names = [tool.name for tool in toolbox.specs] if settings.tools is None else settings.tools
+            self._box = toolbox.only(*names)
+            return self._box.specs
+        return (Interpreter.spec,) if settings.mode == "code" else ()
+
+    async def _carry_out(self, asked: Sequence[ToolCall], due: Sequence[ToolCall]) -> dict[str, Outcome]:
         """Outcomes of the calls, by their ids. Each is told when it is there."""
         opened = [await self._begin(Message("observation", tool_call_id=call.id)) for call in asked]
         room = asyncio.Semaphore(_TOGETHER)
@@ -320,19 +513,9 @@ class Answering:
 
         async def one(call: ToolCall, turn: _Open) -> None:
             async with room:
-                outcome = await self._outcome(box, call, room) if call in due else made_too_often(call)
-            await self._close(turn, replace(turn.turn.message, content=outcome.text), "stop")
+                outcome = await self._carry(call, turn, room) if call in due else made_too_often(call)
             outcomes[call.id] = outcome
-            self.log.add(
-                Answered(
-                    turn=turn.turn.id,
-                    call=call.id,
-                    text=outcome.text,
-                    whole=outcome.whole,
-                    failed=outcome.failed,
-                    seconds=outcome.seconds,
-                )
-            )
+            await self._answered(call, turn, outcome)
 
         tasks = [asyncio.ensure_future(one(*pair)) for pair in zip(asked, opened, strict=True)]
         try:
@@ -341,11 +524,70 @@ class Answering:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_GRACE)
-        for task in tasks:
-            task.result()
+        for error in [task.exception() for task in tasks if task.done() and not task.cancelled()]:
+            if error is not None:
+                raise error
         return outcomes
 
-    async def _outcome(self, box: Toolbox, call: ToolCall, room: asyncio.Semaphore) -> Outcome:
+    async def _answered(self, call: ToolCall, opened: _Open, outcome: Outcome) -> None:
+        """Store and tell what came of a call."""
+        turn, whole = opened.turn.id, outcome.whole if outcome.whole != outcome.text else ""
+        pictures = [await self._picture(turn, data) for data in outcome.pictures]
+        files = [await self._produced(turn, name) for name in outcome.files]
+        opened.details = {"seconds": round(outcome.seconds, 3)}
+        opened.details |= {"failed": True} if outcome.failed else {}
+        opened.details |= {"whole": whole} if whole else {}
+        await self._close(opened, replace(opened.turn.message, content=outcome.text), "stop")
+        if self._settings.mode == "code" and (outcome.whole or outcome.text).startswith(RESTARTED):
+            self.log.add(Note(code="restarted", text="the interpreter was started again; its variables are gone"))
+        self.log.add(
+            Answered(
+                turn=turn,
+                call=call.id,
+                text=outcome.text,
+                whole=whole,
+                pictures=tuple(filter(None, pictures)),
+                files=tuple(filter(None, files)),
+                failed=outcome.failed,
+                seconds=outcome.seconds,
+            )
+        )
+
+    async def _picture(self, turn: int, data: bytes) -> str:
+        """Store a picture; its name."""
+        name = f"picture-{secrets.token_hex(6)}.png"
+        return await self._noted_file(turn, name, "picture", self._parts.files.keep(self._conversation, name, data))
+
+    async def _produced(self, turn: int, name: str) -> str:
+        """Note a file that code has made; its name."""
+        if self._parts.kernels is None or self._settings.mode != "code":
+            return ""
+        digest = self._parts.files.digest(self._user, self._conversation, name)
+        return await self._noted_file(turn, name, "produced", digest)
+
+    async def _noted_file(self, turn: int, name: str, kind: FileKind, work: Awaitable[Digest]) -> str:
+        """The name of a file that is stored now; "" and a note if it cannot be."""
+        try:
+            size, sha256 = await work
+            await self._stored(self._parts.store.add_file, name, kind, size, sha256, turn=turn)
+        except (InputError, OutputError, QueueFullError, OSError) as error:
+            self.log.add(Note(code="file", text=f"{name:.100}: is not kept ({_said(error)})"))
+            return ""
+        return name
+
+    async def _observed(self, call: ToolCall, opened: _Open, room: asyncio.Semaphore) -> Outcome:
+        """What a person says that a call returned."""
+        begun = time.perf_counter()
+        room.release()
+        try:
+            text = await self._ask(call.id, "observation")
+        finally:
+            await room.acquire()
+        return Outcome(text, seconds=time.perf_counter() - begun)
+
+    async def _called(self, call: ToolCall, opened: _Open, room: asyncio.Semaphore) -> Outcome:
+        """What the tool returns."""
+
         async def permit(asked: ToolCall, tool: Tool) -> bool:
             name = tool.spec.name
             if name in self._granted:
@@ -355,17 +597,27 @@ class Answering:
                 yes, always = await self._ask(asked.id, "permission")
             finally:
                 await room.acquire()
-            if yes and always:
+            if yes and (always or tool.consent is Consent.ONCE):
                 self._granted.add(name)
             return bool(yes)
 
-        return await box.call(call, permit)
+        if self._settings.mode != "code":
+            return await self._box.call(call, permit)
+
+        def output(text: str) -> None:
+            opened.texts.append(text)
+            opened.pieces += 1
+            self.log.add(Output(call=call.id, text=text))
+
+        assert self._parts.kernels is not None
+        interpreter = Interpreter(self._parts.kernels, self._conversation, user=str(self._user), on_output=output)
+        return await self._parts.toolbox.only().also(interpreter).call(call, permit)
 
 
 def _code(call: ToolCall) -> str | None:
     """The code of a call of the interpreter."""
     code = call.arguments.get("code")
-    return code if call.name == INTERPRETER and isinstance(code, str) else None
+    return code if call.name in _INTERPRETERS and isinstance(code, str) else None
 
 
 def _said(error: BaseException) -> str:

@@ -6,25 +6,29 @@ Terminal and page are thin over this: neither has a loop of tools, a mode or a s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from chatglm.chat.messages import Message
-from chatglm.conversation.answering import Answering, Models, Parts
-from chatglm.conversation.events import Began, Event, Title
+from chatglm.conversation.answering import Answering, Knowledge, Models, Parts
+from chatglm.conversation.events import Began, Done, Event, Text, Title
+from chatglm.conversation.files import Files
 from chatglm.conversation.log import EventLog
+from chatglm.conversation.prompts import character_of, first_turn
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import BEGINNING, Conversation, File, Store
 from chatglm.conversation.tree import Tree, Turn
-from chatglm.errors import BusyError, InputError, UnsupportedError
+from chatglm.errors import BusyError, InputError, NotFoundError
 from chatglm.tools.interpreter.pool import Kernels
 from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Knowledge", "Session", "Sessions"]
 
 T = TypeVar("T")
 
@@ -56,10 +60,14 @@ class Sessions:
         toolbox: Toolbox | None = None,
         kernels: Kernels | None = None,
         folder: Path | None = None,
-        knowledge: Any = None,
+        knowledge: Knowledge | None = None,
     ) -> None:
         self.store = store
-        self._parts = Parts(models, store, toolbox, kernels, folder, knowledge)
+        self._own_toolbox = None if toolbox is not None else Toolbox()
+        tools = toolbox or self._own_toolbox
+        assert tools is not None
+        files = Files(folder or store.file.with_name("conversations"), kernels)
+        self._parts = Parts(models, store, tools, kernels, files, knowledge)
         self._sessions: OrderedDict[tuple[int, str], Session] = OrderedDict()
         self._lock = threading.Lock()
         self._last = 0  # number of the newest event of those that were forgotten
@@ -67,12 +75,14 @@ class Sessions:
     def open(self, user: int, conversation: str) -> Session:
         """A conversation; the same object as long as it is in use. It reads the store, and may be called in a thread.
 
+        What a process that has died left open is closed as "stopped". A character that greets has the first turn.
+
         Raises:
             NotFoundError: the user has no such conversation.
         """
         key = user, conversation
         try:
-            self.store.conversation(user, conversation)
+            found = self.store.conversation(user, conversation)
         except InputError:
             with self._lock:
                 self._sessions.pop(key, None)
@@ -80,11 +90,48 @@ class Sessions:
         with self._lock:
             session = self._sessions.get(key)
             if session is None:
+                self.store.recover(user, conversation)
                 session = self._sessions[key] = Session(self._parts, user, conversation, self._last)
+                if found.leaf is None and found.mode == "character":
+                    with contextlib.suppress(InputError):  # the character is told of when it is to answer
+                        session._greet(session.settings)
             self._sessions.move_to_end(key)
             if len(self._sessions) > _OPEN:
                 self._forget()
         return session
+
+    async def make(self, user: int, settings: Settings | None = None, *, title: str = "") -> Session:
+        """A new conversation. One with a character has its name as the title, if no other is given.
+
+        Raises:
+            NotFoundError: there is no such user.
+            InputError: a setting says what cannot be; names the field.
+            QueueFullError: the user has too many conversations.
+        """
+        settings = settings or Settings()
+        await self._parts.checked(settings)
+
+        def made() -> Session:
+            character = character_of(settings)
+            named = title or (character.name if character is not None else "")
+            name = self.store.make(user, title=named, mode=settings.mode, settings=settings.to_dict())
+            return self.open(user, name)
+
+        return await asyncio.to_thread(made)
+
+    async def delete(self, user: int, conversation: str) -> None:
+        """Delete a conversation with its files and its kernel; an answer that is being made ends.
+
+        Raises:
+            NotFoundError: the user has no such conversation.
+        """
+        await asyncio.to_thread(self.store.delete, user, conversation)
+        with self._lock:
+            session = self._sessions.pop((user, conversation), None)
+            self._last = max(self._last, session.last if session is not None else 0)
+        if session is not None:
+            await session.stop()
+        await self._parts.files.remove(user, conversation)
 
     def _forget(self) -> None:
         for key, session in list(self._sessions.items())[: _OPEN // 8]:
@@ -99,6 +146,8 @@ class Sessions:
         if running:
             stops = [asyncio.ensure_future(session.stop()) for session in running]
             await asyncio.wait(stops, timeout=_CLOSING)
+        if self._own_toolbox is not None:
+            self._own_toolbox.close()
 
 
 class Session:
@@ -147,7 +196,7 @@ class Session:
         """Ask. The answer begins in the background, see `events`.
 
         Args:
-            files: uploaded ones that the question is about.
+            files: names of uploads that the question is about, besides those that no question was about so far.
 
         Returns:
             The number of the last event before it.
@@ -159,11 +208,14 @@ class Session:
         """
         if not text.strip():
             raise InputError("text: is empty; say something")
-        if files:
-            raise UnsupportedError("files: are not there yet")
+        known = {file.name for file in await self.files() if file.kind == "upload"}
+        if missing := [name for name in files if name not in known]:
+            raise InputError(f"files: no {missing[0]!r:.80} was uploaded to this conversation")
 
         async def question() -> tuple[Turn, list[Event]]:
             turn = await self._stored(self._store.add, Message("user", text))
+            if known:
+                await self._stored(self._store.attach, turn.id, files)
             events: list[Event] = [await self._began(turn)]
             if not (await asyncio.to_thread(lambda: self.conversation)).title:
                 title = " ".join(text.split())[:_TITLE]
@@ -174,10 +226,10 @@ class Session:
         return await self._begin(question)
 
     async def again(self, turn: int, text: str | None = None) -> int:
-        """Another answer to the question that a turn answers.
+        """Another answer to the question that a turn answers. Of a character's greeting: its next one.
 
         Args:
-            text: the question is asked in these words, beside the old one.
+            text: the question is asked in these words, beside the old one; or the greeting is this one.
 
         Returns:
             The number of the last event before it.
@@ -186,6 +238,12 @@ class Session:
             BusyError: an answer is being made.
             InputError: there is no such turn, or no question before it.
         """
+
+        if text is not None and not text.strip():
+            raise InputError("text: is empty; say something")
+        old = (await self.tree()).turn(turn)
+        if old.parent is None and old.message.role == "assistant":
+            return await self._greet_again(old, text)
 
         async def question() -> tuple[Turn, list[Event]]:
             asked = (await self.tree()).question(turn)
@@ -238,12 +296,16 @@ class Session:
     async def choose(self, turn: int) -> None:
         """Turn to a branch, at its newest end.
 
+        Args:
+            turn: of the branch; 0: the beginning of the conversation, where another first question may be asked.
+
         Raises:
             BusyError: an answer is being made.
             InputError: there is no such turn.
         """
         self._check_idle()
-        await self._stored(self._store.choose, (await self.tree()).tip(turn))
+        place = BEGINNING if turn == BEGINNING else (await self.tree()).tip(turn)
+        await self._stored(self._store.choose, place)
 
     async def rate(self, turn: int, rating: Literal[-1, 0, 1]) -> None:
         """Rate an assistant's turn: 1 for good, -1 for bad, 0 for neither.
@@ -277,18 +339,52 @@ class Session:
         Raises:
             InputError: a setting says what cannot be; names the field.
         """
-        settings.check()
-        if not callable(self._parts.models):
-            await self._parts.assistant(settings)
-        await self._stored(self._store.configure, settings.to_dict(), settings.mode)
+        await self._parts.checked(settings)
+
+        def configured() -> None:
+            self._store.configure(self.user, self.id, settings.to_dict(), settings.mode)
+            self._greet(settings)
+
+        await asyncio.to_thread(configured)
+
+    def _greet(self, settings: Settings) -> None:
+        """Let the character say the first word, where nobody has asked anything yet."""
+        tree = self._store.tree(self.user, self.id)
+        greeting = first_turn(settings)
+        if greeting is None or any(turn.message.role == "user" for turn in tree.turns.values()):
+            return
+        if greeting not in [turn.message for turn in tree.children(None)]:
+            self._store.add(self.user, self.id, greeting, parent=BEGINNING)
+
+    async def files(self) -> tuple[File, ...]:
+        """The files of the conversation: uploads, pictures, and what code has made."""
+        return await self._stored(self._store.files)
+
+    async def file(self, name: str) -> BinaryIO:
+        """The content of one of them. Whoever asks closes it.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        found = next((file for file in await self.files() if file.name == name), None)
+        if found is None:
+            raise NotFoundError(f"file {name!r:.80}: no such file in this conversation")
+        return await self._parts.files.open(self.user, self.id, name, kept=found.kind == "picture")
 
     async def upload(self, name: str, data: AsyncIterable[bytes]) -> File:
-        """Store a file that questions are about.
+        """Store a file, in the interpreter's folder if there is one. The next question is about it, too.
+
+        Args:
+            data: its content, in pieces.
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
+            QueueFullError: the conversation has too many files, or the user too much stored.
+            OutputError: the disk is full.
         """
-        raise UnsupportedError("uploads are not there yet")
+        await asyncio.to_thread(lambda: self.conversation)  # or there is none
+        size, sha256 = await self._parts.files.upload(self.user, self.id, name, data)
+        return await self._stored(self._store.add_file, name, "upload", size, sha256)
 
     # Answers
 
@@ -302,13 +398,46 @@ class Session:
         self._reserved = True
         try:
             settings = await asyncio.to_thread(lambda: self.settings)
-            turn, events = await question()
+            await self._stored(self._store.begin)
+            try:
+                turn, events = await question()
+            except BaseException:
+                await asyncio.shield(self._stored(self._store.end))
+                raise
             before = self.last
             self._log = log = EventLog(before)
             for event in events:
                 log.add(event)
             self._answer = Answering(self._parts, self.user, self.id, settings, turn, log, self._granted)
             self._task = asyncio.ensure_future(self._answer.run())
+        finally:
+            self._reserved = False
+        return before
+
+    async def _greet_again(self, old: Turn, text: str | None) -> int:
+        """Another greeting beside one, told as an answer is."""
+        self._check_idle()
+        self._reserved = True
+        try:
+
+            def greeted() -> Turn:
+                if text is not None:
+                    return self._store.edit(self.user, self.id, old.id, text)
+                siblings = self._store.tree(self.user, self.id).siblings(old.id)
+                greeting = first_turn(self.settings, len(siblings))
+                known = [turn for turn in siblings if turn.message == greeting]
+                if greeting is not None and not known:
+                    return self._store.add(self.user, self.id, greeting, parent=BEGINNING)
+                following = siblings[[turn.id for turn in siblings].index(old.id) + 1 - len(siblings)]
+                self._store.choose(self.user, self.id, following.id)
+                return following
+
+            turn = await asyncio.to_thread(greeted)
+            before = self.last
+            self._log = log = EventLog(before)
+            log.add(replace(await self._began(turn), text=""))
+            log.add(Text(turn=turn.id, text=turn.message.content))
+            log.add(Done(turn=turn.id, finish=turn.finish or "stop"))
         finally:
             self._reserved = False
         return before

@@ -42,7 +42,8 @@ class Turn:
 
     def rewritten(self, text: str, new: int, made: float) -> Turn:
         """A sibling, with the id `new`, in which a person says something else. Calls of tools are kept."""
-        return Turn(new, self.parent, replace(self.message, content=text, loss=None), "stop", edited=True, made=made)
+        loss = self.message.loss if self.parent is None else None  # a greeting stays one
+        return Turn(new, self.parent, replace(self.message, content=text, loss=loss), "stop", edited=True, made=made)
 
 
 @dataclass(frozen=True)

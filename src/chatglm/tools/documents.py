@@ -20,7 +20,7 @@ import yaml
 
 from chatglm.errors import ToolError
 
-__all__ = ["MOST_BYTES", "from_environment", "parse_document", "read_bytes", "read_document"]
+__all__ = ["MOST_BYTES", "from_environment", "parse_document", "parse_value", "read_bytes", "read_document"]
 
 MOST_BYTES = 8 << 20
 """Of a document."""
@@ -77,17 +77,27 @@ def parse_document(data: bytes, where: str) -> dict[str, Any]:
     Raises:
         ToolError: it is neither, it holds no object, or it is too large or too deep.
     """
+    found = parse_value(data, where)
+    if not isinstance(found, dict):
+        raise ToolError(f"{where}: holds {type(found).__name__} where an object is expected")
+    return found
+
+
+def parse_value(data: bytes, where: str) -> Any:
+    """`parse_document` for any value: an object, a list, a text.
+
+    Raises:
+        ToolError: it is neither JSON nor YAML, or it is too large or too deep.
+    """
     if len(data) > MOST_BYTES:
         raise ToolError(f"{where}: larger than {MOST_BYTES:,} bytes")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ToolError(f"{where}: not UTF-8 (byte {error.start:,})") from None
-    found = _json(text, where) if text.lstrip()[:1] == "{" else _NOT_JSON
+    found = _json(text, where) if text.lstrip()[:1] in ("{", "[") else _NOT_JSON
     if found is _NOT_JSON:  # `{` may open YAML too
         found = _yaml(text, where)
-    if not isinstance(found, dict):
-        raise ToolError(f"{where}: holds {type(found).__name__} where an object is expected")
     return found
 
 

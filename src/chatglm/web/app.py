@@ -16,7 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import jinja2
@@ -29,7 +29,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.assistant import BaseAssistant
 from chatglm.characters import Character
-from chatglm.chat.messages import Message as Turn
 from chatglm.conversation.export import json_line, markdown, training_row
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.session import Session, Sessions
@@ -530,9 +529,8 @@ class Page:
         settings = await asyncio.to_thread(_settings_of, Settings(), fields.get("settings", {}))
         user, token = await self.accounts.someone(request)
         self._new.take(str(user.id))
-        made = _conversation(settings, fields.get("title", ""))
-        name = await asyncio.to_thread(functools.partial(self.store.make, user.id, **made))
-        return self._made(request, token, {"id": name})
+        session = await self.sessions.make(user.id, settings, title=fields.get("title", ""))
+        return self._made(request, token, {"id": session.id})
 
     def _made(self, request: Request, token: str, said: Mapping[str, Any]) -> Response:
         response = JSONResponse(said, 201)
@@ -553,10 +551,7 @@ class Page:
 
     async def _delete(self, request: Request) -> Response:
         user, session = await self._open(request)
-        await session.stop()
-        await asyncio.to_thread(self.store.delete, user.id, session.id)
-        if self.kernels is not None:
-            await self.kernels.end(session.id, user=str(user.id))
+        await self.sessions.delete(user.id, session.id)
         return Response(status_code=204)
 
     async def _import(self, request: Request) -> Response:
@@ -680,7 +675,7 @@ class Page:
     async def _file(self, request: Request) -> Response:
         _, session = await self._open(request)
         name = request.path_params["name"]
-        file = await self._opened(session, name)
+        file = await session.file(name)
         try:
             head = await asyncio.to_thread(file.read, 16)
             size = await asyncio.to_thread(file.seek, 0, 2)
@@ -707,11 +702,6 @@ class Page:
                 file.close()
 
         return StreamingResponse(pieces(), media_type=kind or "application/octet-stream", headers=headers)
-
-    async def _opened(self, session: Session, name: str) -> BinaryIO:
-        if self.kernels is None:
-            raise NotFoundError(f"file {name!r:.80}: no such file in this conversation")
-        return await self.kernels.open(session.id, name, user=str(session.user))
 
     async def _export(self, request: Request) -> Response:
         user, session = await self._open(request)
@@ -846,18 +836,8 @@ def _imported(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
             settings = Settings(system=one.system)
             made.append({"title": one.title, "mode": "chat", "settings": settings.to_dict(), "messages": one.messages})
         return made, skipped
-    return [_conversation(Settings(mode="character", character=character.text()))], []
-
-
-def _conversation(settings: Settings, title: str = "") -> dict[str, Any]:
-    """Arguments of `Store.make`. A character gives its conversation the title, and greets."""
-    messages: tuple[Turn, ...] = ()
-    if settings.mode == "character" and settings.character:
-        character = Character.from_bytes(settings.character.encode("utf-8", "replace"), "character")
-        title = title or character.name
-        greeting = character.greeting()
-        messages = (Turn("assistant", greeting),) if greeting else ()
-    return {"title": title, "mode": settings.mode, "settings": settings.to_dict(), "messages": messages}
+    settings = Settings(mode="character", character=character.text())
+    return [{"title": character.name, "mode": settings.mode, "settings": settings.to_dict()}], []
 
 
 @functools.cache

@@ -1,0 +1,79 @@
+"""What stays of turns that the context has no room for: a short summary, which people see and edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from chatglm.assistant.base import BaseAssistant, Options, params_of
+from chatglm.chat.messages import Message
+from chatglm.conversation.prompts import Told, exchanges
+from chatglm.conversation.settings import Settings
+from chatglm.conversation.tree import Turn
+
+__all__ = ["due", "extended"]
+
+LEAVING = 8
+"""So many turns (questions with their answers) have left the context when they are summarised."""
+LONGEST = 300
+"""Characters of a summary."""
+
+_READ = 400
+"""Characters of one message that are read for it."""
+_ASK = (
+    "请把下面的对话接着“之前发生的事”概括成一段话，不超过{most}个字，只写发生过的事和以后要记住的事实。\n"
+    "之前发生的事：{old}\n\n{said}\n\n概括："
+)
+_SPEAKERS = {"user": "用户", "assistant": "助手", "observation": "结果"}
+_ENDS = "。！？.!?"
+
+
+def due(prompt: Told, left_out: int, settings: Settings) -> list[Turn]:
+    """The turns that are to be summarised now: those that have left, unless the summary covers them or they are few.
+
+    Args:
+        left_out: groups of messages that the model did not get, the part in front of the turns among them.
+    """
+    left = exchanges(prompt.turns)[: max(0, left_out - prompt.ahead)]
+    covered = next((n for n, group in enumerate(left, 1) if settings.summarised in [turn.id for turn in group]), 0)
+    leaving = left[covered:]
+    return [turn for group in leaving for turn in group] if len(leaving) >= LEAVING else []
+
+
+async def extended(assistant: BaseAssistant, old: str, leaving: Sequence[Turn], options: Options) -> str:
+    """A summary of what another one says and of turns after it; "" if it is of no use: empty, or longer than what it
+    replaces, as small models make them."""
+    lines = [
+        f"{_SPEAKERS[turn.message.role]}：{' '.join(turn.message.content[:_READ].split())}"
+        for turn in leaving
+        if turn.message.role in _SPEAKERS and turn.message.content.strip()
+    ]
+    said = _newest(lines, (assistant.context or 4096) // 2)
+    question = _ASK.format(most=LONGEST, old=old or "（无）", said=said)
+    params = replace(params_of(options.get("params"), assistant.defaults), n=1, max_new_tokens=LONGEST, stop=())
+    asked: Options = {"params": params}
+    for name in ("adapter", "client"):
+        if name in options:
+            asked[name] = options[name]  # type: ignore[literal-required]
+    (answer,) = await assistant.aanswers([Message("user", question)], **asked)
+    made = _cut(" ".join(answer.message.content.split()))
+    return made if len(made) <= len(old) + sum(map(len, lines)) else ""
+
+
+def _newest(lines: Sequence[str], most: int) -> str:
+    """As many of the last lines as so many characters hold, of which a token has at least one, almost always."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        most -= len(line) + 1
+        if most < 0:
+            break
+        kept.append(line)
+    return "\n".join(reversed(kept))
+
+
+def _cut(text: str) -> str:
+    """At most so many characters, up to the end of a sentence if there is one."""
+    if len(text) <= LONGEST:
+        return text
+    text = text[:LONGEST]
+    return text[: max(map(text.rfind, _ENDS)) + 1] or text

@@ -1,0 +1,175 @@
+"""What the model is told of a conversation: its turns, and what stands in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chatglm.assistant.base import BaseAssistant
+from chatglm.characters import Character
+from chatglm.chat.messages import Message, ToolSpec
+from chatglm.chat.personas import Persona
+from chatglm.conversation.settings import Settings
+from chatglm.conversation.store import File
+from chatglm.conversation.tree import Tree, Turn
+from chatglm.errors import InputError, ToolError
+from chatglm.tools.documents import parse_value
+from chatglm.tools.interpreter.protocol import upload_notice
+from chatglm.tools.parameters import plain
+
+__all__ = ["Told", "character_of", "exchanges", "first_turn", "manual_tools", "told"]
+
+_MANUAL_BYTES = 64 << 10
+_MANUAL_TOOLS = 32
+_BEFORE = "之前发生的事："
+
+
+@dataclass(frozen=True)
+class Told:
+    """
+    Attributes:
+        messages: what stands in front of the turns, and the turns.
+        turns: those whose messages the last ones are.
+        ahead: how many groups of messages the part in front of the turns has, as a context that is too short counts
+            what it leaves out.
+    """
+
+    messages: tuple[Message, ...]
+    turns: tuple[Turn, ...]
+    persona: Persona | None = None
+    ahead: int = 0
+
+
+def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, files: Sequence[File] = ()) -> Told:
+    """What the model is asked with.
+
+    Args:
+        leaf: the last turn that it hears of.
+        files: of the conversation; uploads are announced in front of the question that they came with.
+
+    Raises:
+        InputError: the conversation's character cannot be read.
+    """
+    path = tree.path(leaf)
+    summary = settings.summary.strip()
+    if settings.summarised and settings.summarised not in {turn.id for turn in path}:
+        summary = ""  # of what happened on another branch
+    system = "\n".join(filter(None, [settings.system, summary and f"{_BEFORE}{summary}"]))
+    character = character_of(settings)
+    if character is not None and path and path[0].message.role == "assistant":
+        character = replace(character, greetings=(path[0].message.content,))
+        path = path[1:]
+    elif character is not None:
+        character = replace(character, greetings=())
+    turns, history = _history(tree, path, files if settings.mode == "code" else ())
+    if character is None:
+        lead = [Message("system", system)] if system else []
+        return Told((*lead, *history), turns)
+    form = getattr(assistant, "format", None)  # another server's is its own affair
+    room: dict[str, Any] = {}
+    if form is not None:
+        room = {"context": assistant.context, "count": lambda text: len(form.tokenizer.encode_text(text))}
+    persona, messages = character.dialogue(None if form is None else form.generation, history, system=system, **room)
+    return Told(messages, turns, persona, _groups(messages) - _groups(history))
+
+
+def character_of(settings: Settings) -> Character | None:
+    """Whom the model plays.
+
+    Raises:
+        InputError: the text is no character.
+    """
+    if settings.mode != "character" or not settings.character.strip():
+        return None
+    return Character.from_bytes(settings.character.encode("utf-8", "replace"), "character")
+
+
+def first_turn(settings: Settings, number: int = 0) -> Message | None:
+    """What the character says first, as a turn that is never learned; None if it waits for the user.
+
+    Args:
+        number: which of its greetings, counted round.
+
+    Raises:
+        InputError: the text is no character.
+    """
+    character = character_of(settings)
+    if character is None or not character.greetings:
+        return None
+    greeting = character.greeting(number % len(character.greetings))
+    return Message("assistant", greeting, loss=False) if greeting.strip() else None
+
+
+def manual_tools(text: str) -> tuple[ToolSpec, ...]:
+    """The tools whose calls a person answers: a list of them, or one alone.
+
+    Raises:
+        ToolError: it is neither YAML nor JSON, has no tools, too many or too large ones, or one has a schema that is
+            none.
+    """
+    data = text.encode("utf-8", "replace")
+    if len(data) > _MANUAL_BYTES:
+        raise ToolError(f"manual: larger than {_MANUAL_BYTES:,} bytes")
+    value = parse_value(data, "manual")
+    try:
+        tools = ToolSpec.list_from(value, "manual")
+    except InputError as error:
+        raise ToolError(str(error)) from None
+    names = [tool.name for tool in tools]
+    if not tools or len(tools) > _MANUAL_TOOLS or len(set(names)) < len(names):
+        raise ToolError(f"manual: expected 1 to {_MANUAL_TOOLS} tools of different names")
+    for tool in tools:
+        if not tool.name.strip() or "\n" in tool.name or len(tool.name) > 100:
+            raise ToolError(f"manual: {tool.name!r:.40} is no name of a tool")
+        if parameters := tool.flat().get("parameters"):
+            plain(parameters, parameters if isinstance(parameters, Mapping) else {}, f"manual: {tool.name}")
+    return tools
+
+
+def exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
+    """Groups of turns that leave the context together: what a user said, and all until the next."""
+    groups: list[list[Turn]] = []
+    for turn in path:
+        begins = not groups or (turn.message.role == "user" and groups[-1][-1].message.role != "user")
+        groups.append([turn]) if begins else groups[-1].append(turn)
+    return groups
+
+
+def _groups(messages: Sequence[Message]) -> int:
+    """As `exchanges` groups them, without system messages in front."""
+    count, before = 0, ""
+    for message in messages:
+        if message.role == "system" and not count:
+            continue
+        count += not count or (message.role == "user" and before != "user")
+        before = message.role
+    return count
+
+
+def _history(tree: Tree, path: Sequence[Turn], files: Sequence[File]) -> tuple[tuple[Turn, ...], tuple[Message, ...]]:
+    """The turns that the model hears of, and their messages."""
+    made: list[Message] = []
+    turns: list[Turn] = []
+    for number, turn in enumerate(path):
+        message = turn.message
+        if message.role == "assistant":
+            answered = set()
+            for later in path[number + 1 :]:
+                if later.message.role != "observation":
+                    break
+                answered.add(later.message.tool_call_id)
+            # Calls that were never carried out, because they were cut short or stopped, would wait for their results.
+            calls = tuple(call for call in message.tool_calls if call.id in answered)
+            if not calls and not message.content:
+                continue
+            message = replace(message, tool_calls=calls, loss=None)
+        elif message.role == "user" and files:
+            # An edited question stands beside the one that the files came with.
+            places = {sibling.id for sibling in tree.siblings(turn.id)} if turn.edited else {turn.id}
+            came = [file for file in files if file.kind == "upload" and file.turn in places]
+            notices = [upload_notice(file.name, file.size) for file in came]
+            message = replace(message, content="\n".join([*notices, message.content]))
+        turns.append(turn)
+        made.append(message)
+    return tuple(turns), tuple(made)

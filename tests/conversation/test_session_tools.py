@@ -1,0 +1,345 @@
+"""Tools in conversations: those of a toolbox, those that a person answers, and the interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from talks import contents, heard, text_of, until
+
+from chatglm.chat.messages import Message
+from chatglm.conversation.events import (
+    Answered,
+    Asked,
+    Began,
+    Called,
+    Calling,
+    Done,
+    Event,
+    Note,
+    Output,
+    Text,
+)
+from chatglm.conversation.session import Sessions
+from chatglm.conversation.settings import Settings
+from chatglm.conversation.store import Store
+from chatglm.errors import InputError, ToolError
+from chatglm.tools import Consent, Function, Toolbox
+from chatglm.tools.interpreter.pool import Kernels
+from kernels import need_sandbox, pieces
+from scripted import Writer
+
+
+def get_weather(city: str) -> str:
+    """The weather.
+
+    Args:
+        city: a city
+    """
+    return f"{city}：晴"
+
+
+def order(thing: str) -> str:
+    """Order something.
+
+    Args:
+        thing: what
+    """
+    return f"{thing}已订"
+
+
+WEATHER = ("get_weather", {"city": "北京"})
+ORDER = ("order", {"thing": "茶"})
+
+
+@pytest.fixture
+def box() -> Any:
+    with Toolbox([get_weather, Function.of(order, consent=Consent.ALWAYS)]) as box:
+        yield box
+
+
+def kinds(events: list[Event]) -> list[str]:
+    """Without pieces of text."""
+    return [event.kind for event in events if not isinstance(event, Text | Calling | Output)]
+
+
+def test_a_tool_is_called(store: Store, user: int, over: Any, write: Writer, box: Toolbox) -> None:
+    sessions = Sessions({"demo": over(write.call(WEATHER, text="我看看"), write.say("晴天"))}, store, toolbox=box)
+
+    async def talk() -> None:
+        session = await sessions.make(user, Settings(mode="tools", tools=("get_weather",)))
+        await session.send("北京天气")
+        events = await heard(session)
+        assert kinds(events) == ["began", "title", "began", "called", "began", "answered", "began", "done"]
+        called = next(event for event in events if isinstance(event, Called))
+        answered = next(event for event in events if isinstance(event, Answered))
+        assert (called.name, called.arguments, called.code) == ("get_weather", '{"city": "北京"}', False)
+        assert (answered.call, answered.text, answered.failed) == (called.call, "北京：晴", False)
+        assert contents(store, user, session) == [
+            ("北京天气", "stop"),
+            ("我看看", "tool_calls"),
+            ("北京：晴", "stop"),
+            ("晴天", "stop"),
+        ]
+        turns = store.tree(user, session.id).path()
+        assert [event.turn for event in events if isinstance(event, Began)] == [turn.id for turn in turns]
+        assert turns[2].id == answered.turn
+        assert turns[2].message.tool_call_id == turns[1].message.tool_calls[0].id == called.call
+        assert set(turns[2].details) == {"seconds"}
+        calling = [event for event in events if isinstance(event, Calling)]
+        assert "".join(event.name for event in calling) == "get_weather"
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_person_is_asked(store: Store, user: int, over: Any, write: Writer, box: Toolbox, yes: bool) -> None:
+    replies = (write.call(ORDER), write.say("好"), write.call(ORDER), write.say("好"))
+    sessions = Sessions({"demo": over(*replies)}, store, toolbox=box)
+
+    async def talk() -> None:
+        session = await sessions.make(user, Settings(mode="tools"))
+        await session.send("订茶")
+        asked = await until(session, Asked)
+        assert asked.wants == "permission"
+        with pytest.raises(InputError, match="does not wait for an observation"):
+            await session.observe(asked.call, "x")
+        with pytest.raises(InputError, match="does not wait for a permission"):
+            await session.permit("another", True)
+        await session.permit(asked.call, yes, always=True)
+        with pytest.raises(InputError, match="does not wait"):
+            await session.permit(asked.call, True)
+        answered = await until(session, Answered)
+        assert answered.text == "茶已订" if yes else answered.failed
+        await heard(session)
+        with pytest.raises(InputError, match="no answer is being made"):
+            await session.permit(asked.call, True)
+        after = await session.send("再订")
+        if yes:  # always
+            assert "asked" not in kinds(await heard(session, after))
+        else:
+            await session.permit((await until(session, Asked, after)).call, False)
+        await heard(session)
+
+    asyncio.run(talk())
+
+
+def test_calls_run_together_and_each_is_told_when_it_ends(store: Store, user: int, over: Any, write: Writer) -> None:
+    last = threading.Event()
+
+    def first() -> str:
+        """Waits for the second."""
+        last.wait(20)
+        return "一"
+
+    def second() -> str:
+        """Ends at once."""
+        return "二"
+
+    calls = write.call(("first", {}), ("second", {}))
+    with Toolbox([first, second]) as box:
+        sessions = Sessions({"demo": over(calls, write.say("好"))}, store, toolbox=box)
+
+        async def talk() -> None:
+            session = await sessions.make(user, Settings(mode="tools"))
+            await session.send("做")
+            assert (await until(session, Answered)).text == "二"
+            last.set()
+            events = await heard(session)
+            assert [event.text for event in events if isinstance(event, Answered)] == ["二", "一"]
+            assert [text for text, _ in contents(store, user, session)] == ["做", "", "一", "二", "好"]
+
+        asyncio.run(talk())
+
+
+def test_stop_ends_a_tool(store: Store, user: int, over: Any, write: Writer) -> None:
+    begun, over_it = threading.Event(), threading.Event()
+
+    async def wait() -> str:
+        """Waits."""
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            over_it.set()
+        return ""
+
+    with Toolbox([wait, Function.of(order, consent=Consent.ALWAYS)]) as box:
+        assistant = over(write.call(("wait", {})), write.call(ORDER), write.say("好"))
+        sessions = Sessions({"demo": assistant}, store, toolbox=box)
+
+        async def talk() -> None:
+            session = await sessions.make(user, Settings(mode="tools"))
+            await session.send("等")
+            await until(session, Began)
+            await asyncio.to_thread(begun.wait, 20)
+            await session.stop()
+            assert over_it.is_set()
+            done = (await heard(session))[-1]
+            assert isinstance(done, Done)
+            assert done.finish == "stopped"
+            assert contents(store, user, session)[-1] == ("Stopped by the user.", "stopped")
+            after = await session.send("订")
+            await until(session, Asked, after)
+            await session.stop()  # while a person is asked
+            assert contents(store, user, session)[-1][1] == "stopped"
+            await session.again(done.turn)
+            assert text_of(await heard(session)) == "好"
+
+        asyncio.run(talk())
+
+
+MANUAL = """
+- name: look_up
+  description: 查
+  parameters: {type: object, properties: {word: {type: string}}, required: [word]}
+"""
+
+
+def test_a_person_answers_for_the_tools(store: Store, user: int, over: Any, write: Writer) -> None:
+    sessions = Sessions({"demo": over(write.call(("look_up", {"word": "茶"})), write.say("是叶子"))}, store)
+
+    async def talk() -> None:
+        for text, said in (
+            ("- a: [", "neither JSON nor YAML"),
+            ("x" * 70_000, "larger"),
+            ("[]", "1 to 32"),
+            (MANUAL * 2, "different names"),
+            ("- {name: a, parameters: {$ref: 'http://x'}}", "manual"),
+            ("- 3", "expected a dict"),
+        ):
+            with pytest.raises((ToolError, InputError), match=said):
+                await sessions.make(user, Settings(mode="tools", manual=text))
+        session = await sessions.make(user, Settings(mode="tools", manual=MANUAL))
+        await session.send("茶是什么")
+        asked = await until(session, Asked)
+        assert asked.wants == "observation"
+        with pytest.raises(InputError, match="longer than"):
+            await session.observe(asked.call, "x" * 100_000)
+        await session.observe(asked.call, "叶子")
+        await heard(session)
+        assert [text for text, _ in contents(store, user, session)] == ["茶是什么", "", "叶子", "是叶子"]
+
+    asyncio.run(talk())
+
+
+# The interpreter
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    need_sandbox()
+    kernels = Kernels(tmp_path_factory.mktemp("kernels"), spare=0)
+    yield kernels
+    asyncio.run(kernels.close())
+
+
+PLOT = """
+import base64
+print('算', 6 * 7)
+open('out.txt', 'w').write('hi')
+import os; os.makedirs('in', exist_ok=True); open('in/b.txt', 'w').write('x')
+from IPython.display import Image, display
+png = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='
+display(Image(base64.b64decode(png)))
+"""
+
+
+def test_code(store: Store, user: int, other: int, over: Any, write: Writer, kernels: Kernels, tmp_path: Path) -> None:
+    assistant = over(write.code(PLOT), write.say("四十二"), write.say("看过了"))
+    sessions = Sessions({"demo": assistant}, store, kernels=kernels, folder=tmp_path / "files")
+
+    async def talk() -> None:
+        session = await sessions.make(user, Settings(mode="code"))
+        file = await session.upload("数据.csv", pieces(b"a,b\n", b"1,2\n"))
+        assert (file.size, file.kind) == (8, "upload")
+        await session.send("算一算", ["数据.csv"])
+        events = await heard(session)
+        assert kinds(events) == ["began", "title", "began", "called", "began", "answered", "began", "done"]
+        called = next(event for event in events if isinstance(event, Called))
+        assert called.code
+        assert called.arguments.strip() == PLOT.strip()
+        shown = "".join(event.arguments for event in events if isinstance(event, Calling))
+        assert shown == called.arguments
+        outputs = [event for event in events if isinstance(event, Output)]
+        assert {event.call for event in outputs} == {called.call}
+        assert "".join(event.text for event in outputs).startswith("算 42\n")
+        answered = next(event for event in events if isinstance(event, Answered))
+        assert sorted(answered.files) == ["in/b.txt", "out.txt"]
+        (picture,) = answered.pictures
+        assert answered.text == "算 42\n[Image]"
+        assert not answered.failed
+        kept = {file.name: (file.kind, file.turn) for file in await session.files()}
+        question = store.tree(user, session.id).path()[0]
+        assert kept == {
+            "数据.csv": ("upload", question.id),
+            picture: ("picture", answered.turn),
+            "out.txt": ("produced", answered.turn),
+            "in/b.txt": ("produced", answered.turn),
+        }
+        with await session.file(picture) as stream:
+            assert stream.read(4) == b"\x89PNG"
+        with await session.file("in/b.txt") as stream:
+            assert stream.read() == b"x"
+        with pytest.raises(InputError, match="no such file"):
+            await session.file("../out.txt")
+        assert "#File: /mnt/data/数据.csv\n#Size: 8\n#File uploaded\n算一算" in assistant.prompts()[-1]
+        assert "数据.csv" not in question.message.content
+        # An edited question is about the same files.
+        await session.again(question.id, "看一看")
+        await heard(session)
+        assert "#File uploaded\n看一看" in assistant.prompts()[-1]
+        assert await kernels.state(session.id, user=str(user)) == "running"
+        await sessions.delete(user, session.id)
+        assert await kernels.state(session.id, user=str(user)) is None
+        assert list((tmp_path / "files").iterdir()) == []
+
+    asyncio.run(talk())
+
+
+def test_stop_ends_a_cell(store: Store, user: int, over: Any, write: Writer, kernels: Kernels) -> None:
+    loop = "print('一', flush=True)\nwhile True: pass"
+    assistant = over(write.code(loop), write.code("x = 1"), write.say("好"), write.code("print(x)"), write.say("一"))
+    sessions = Sessions({"demo": assistant}, store, kernels=kernels)
+
+    async def talk() -> None:
+        session = await sessions.make(user, Settings(mode="code"))
+        await session.send("转圈")
+        await until(session, Output)
+        await session.stop()
+        assert contents(store, user, session)[-1] == ("一\nStopped by the user.", "stopped")
+        await session.send("设")
+        await heard(session)
+        await kernels.end(session.id, user=str(user), keep=True)
+        after = await session.send("看")
+        events = await heard(session, after)
+        notes = [event.code for event in events if isinstance(event, Note)]
+        assert notes == ["restarted"]
+        assert (await until(session, Answered, after)).failed
+
+    asyncio.run(talk())
+
+
+def test_code_needs_an_interpreter(store: Store, user: int, over: Any, write: Writer) -> None:
+    sessions = Sessions({"demo": over(write.say("好"))}, store)
+
+    async def talk() -> None:
+        with pytest.raises(InputError, match="mode: code"):
+            await sessions.make(user, Settings(mode="code"))
+        session = sessions.open(user, store.make(user, mode="code", messages=[Message("user", "x")]))
+        await session.send("问")
+        assert "mode: code" in getattr((await heard(session))[-1], "message", "")
+        # Without kernels, uploads are kept all the same.
+        await session.upload("a.txt", pieces(b"abc"))
+        with await session.file("a.txt") as stream:
+            assert stream.read() == b"abc"
+        with pytest.raises(InputError, match="was uploaded"):
+            await session.send("问", ["b.txt"])
+        for name in ("../x", "", "a/b", "nul"):
+            with pytest.raises(InputError, match="name"):
+                await session.upload(name, pieces(b""))
+
+    asyncio.run(talk())
