@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from functools import partial
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from chatglm.cli.keys import add_keyring_arguments, keyring_of
 from chatglm.cli.served import add_catalog_arguments, open_catalog
-from chatglm.cli.server_tools import add_tool_arguments, open_tools
+from chatglm.cli.server_tools import add_tool_arguments, only_here, open_tools
+from chatglm.cli.web import PATH, page_beside
 from chatglm.errors import DependencyError, InputError
+from chatglm.home import home_folder
 
 if TYPE_CHECKING:
     import ssl
@@ -72,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1000,
         metavar="N",
         help="connections at a time; more get status 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="serve the page of `chatglm web`, too, under /ui/. Where API keys are needed, or others than this machine "
+        "reach the server, people sign in (`chatglm web users add NAME`)",
     )
     add_keyring_arguments(parser)
     add_tool_arguments(parser)
@@ -139,11 +148,16 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{option.replace('_', '-')} {seconds:g}: must be more than 0 and less than 1000000")
     if arguments.max_body is not None and not 0 < arguments.max_body <= 4096:
         raise InputError(f"--max-body {arguments.max_body:g}: must be more than 0 and at most 4096 MiB")
-    tls = tls_of(arguments)
+    tls = _tls(arguments)
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
         keys = keyring_of(arguments, sockets)
-        with open_tools(arguments, sockets) as (toolbox, kernels), open_catalog(arguments) as catalog:
+        kept = home_folder() / "interpreter" if arguments.page else None
+        with (
+            open_tools(arguments, sockets, kept) as (toolbox, kernels),
+            open_catalog(arguments) as catalog,
+            contextlib.ExitStack() as stack,
+        ):
             app = create_app(
                 catalog,
                 origins=arguments.cors,
@@ -157,7 +171,11 @@ def run(arguments: argparse.Namespace) -> int:
                 toolbox=toolbox,
                 kernels=kernels,
                 tools_without_asking=arguments.tools_without_asking,
+                page=PATH if arguments.page else "",
             )
+            if arguments.page:
+                login = keys is not None or not only_here(sockets)
+                stack.enter_context(page_beside(app, catalog, toolbox, kernels, login=login, local=only_here(sockets)))
             show = arguments.log_format == "text" and not arguments.quiet
             log = logs.configure(arguments.log_format)
             try:
@@ -165,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
                     app,
                     drain=arguments.drain,
                     drain_delay=arguments.drain_delay,
-                    ready=partial(_show, app, log) if show else lambda url: None,
+                    ready=partial(_show, app, log, arguments.page) if show else lambda url: None,
                     limits=connections.ConnectionLimits(arguments.max_connections, idle=arguments.keep_alive),
                     tls=tls,
                 )
@@ -187,7 +205,7 @@ def _adapters_folder(given: str | None) -> Path | None:
     return folder
 
 
-def _show(app: FastAPI, log: LineWriter, url: str) -> None:
+def _show(app: FastAPI, log: LineWriter, page: bool, url: str) -> None:
     """Tell the user which interfaces there are, and how each is tried."""
     from chatglm.serving.app import DIALECTS
     from chatglm.serving.dialect import spoken
@@ -197,13 +215,15 @@ def _show(app: FastAPI, log: LineWriter, url: str) -> None:
     width = max((len(dialect.title) for dialect, _ in known), default=0)
     lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect, _ in known]
     log.flush()  # the line with the address comes first
+    if page:
+        lines += ["", f"  page: {url}{PATH}/"]
     if names := service.server_tools.names:
         lines += ["", f"  server_tools: {', '.join(names)}"]
     lines += ["", *(f"  {dialect.curl(url, model, key=service.keys is not None)}" for dialect, model in known), ""]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def tls_of(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     from chatglm.serving.tls import tls_context
 
     if arguments.tls_cert is None:

@@ -63,12 +63,13 @@ def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def open_tools(
-    arguments: argparse.Namespace, addresses: Sequence[socket.socket]
+    arguments: argparse.Namespace, addresses: Sequence[socket.socket], home: Path | None = None
 ) -> Iterator[tuple[Toolbox | None, Kernels | None]]:
     """The tools that the command line asks for, and where the interpreter's code runs.
 
     Args:
         addresses: where the server will listen.
+        home: where folders of the interpreter are kept; None: they are temporary.
 
     Raises:
         InputError: options contradict each other. ToolError: a source of tools is wrong.
@@ -77,7 +78,7 @@ def open_tools(
     """
     if arguments.tools_without_asking and not arguments.tools:
         raise InputError("--tools-without-asking: there are no tools; add --tools FILE")
-    kernels = None if arguments.interpreter == "off" else open_kernels(arguments.interpreter, addresses)
+    kernels = None if arguments.interpreter == "off" else open_kernels(arguments.interpreter, addresses, home)
     with contextlib.ExitStack() as stack:
         box = None
         if arguments.tools:

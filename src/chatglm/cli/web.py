@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,22 @@ from chatglm.errors import DependencyError, InputError, SandboxError
 from chatglm.home import home_folder
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from chatglm.assistant import BaseAssistant
     from chatglm.conversation.settings import Settings
     from chatglm.serving.catalog import Catalog
     from chatglm.tools.interpreter.pool import Kernels
-    from chatglm.web.app import Models
+    from chatglm.tools.toolbox import Toolbox
+    from chatglm.web.app import Models, Page
 
-__all__ = ["PASSWORD", "add_arguments", "facts", "models_of", "run"]
+__all__ = ["PASSWORD", "PATH", "add_arguments", "models_of", "page_beside", "run"]
 
 PASSWORD = "CHATGLM_PASSWORD"
 """Environment variable with a password: a command line is for everybody to read."""
-_ENDING = 2  # seconds that requests have to end
+PATH = "/ui"
+"""Of the page."""
+_PATIENCE = 2  # seconds that requests have to end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,15 +103,15 @@ def run(arguments: argparse.Namespace) -> int:
         from starlette.applications import Starlette
         from starlette.responses import RedirectResponse, Response
 
-        from chatglm.cli.serve import tls_of
-        from chatglm.conversation.store import Store
         from chatglm.serving import connections, logs
-        from chatglm.web.app import add_page
+        from chatglm.serving.tls import tls_context
     except ImportError as error:
         raise DependencyError(f"{error.name} is needed for the page: pip install 'chatglm[web]'") from None
     if not 0 <= arguments.port < 65536:
         raise InputError(f"--port {arguments.port}: must be from 0 to 65535")
-    tls = tls_of(arguments)
+    if arguments.tls_key is not None and arguments.tls_cert is None:
+        raise InputError("--tls-key: needs --tls-cert FILE, too")
+    tls = None if arguments.tls_cert is None else tls_context(arguments.tls_cert, arguments.tls_key)
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     with contextlib.ExitStack() as stack:
         for one in sockets:
@@ -119,7 +124,6 @@ def run(arguments: argparse.Namespace) -> int:
 
             toolbox = stack.enter_context(Toolbox.open(arguments.tools or ["examples"]))
         kernels = _kernels(arguments.interpreter, sockets)
-        store = stack.enter_context(contextlib.closing(Store()))
         catalog = stack.enter_context(open_catalog(arguments))
 
         @contextlib.asynccontextmanager
@@ -130,43 +134,28 @@ def run(arguments: argparse.Namespace) -> int:
                     await running.enter_async_context(kernels)
                 yield
 
+        async def start(request: Any) -> Response:
+            return RedirectResponse(f"{PATH}/")
+
         app = Starlette(lifespan=lifespan)
-        page = add_page(
-            app,
-            models_of(catalog),
-            store,
-            toolbox=toolbox,
-            kernels=kernels,
-            login=login,
-            hosts=[*arguments.allow_host, "localhost"] if local or arguments.allow_host else (),
-            facts=facts,
+        app.add_route("/", start)
+        page = stack.enter_context(
+            page_beside(app, catalog, toolbox, kernels, login=login, local=local, hosts=arguments.allow_host)
         )
 
-        async def start(request: Any) -> Response:
-            return RedirectResponse("/ui/")
-
-        app.add_route("/", start)
-        if login and not store.users.all(guests=False):
-            note("nobody can sign in yet; add somebody with `chatglm web users add NAME`")
-
-        class Server(connections.BareServer):
-            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-                await super().startup(sockets)
-                urls = [connections.here(url) for url in self.urls(sockets or ())]
-                names = ", ".join(page.models.names())
-                print(f"chatglm: the page is at {urls[0]}/ ({names}); Ctrl-C ends it", file=sys.stderr, flush=True)
-                if arguments.open:
-                    webbrowser.open(f"{urls[0]}/")
-
-            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-                await page.close()
-                await super().shutdown(sockets)
+        def ready(url: str) -> None:
+            note(f"the page is at {url}/ ({', '.join(page.models.names())}); Ctrl-C ends it")
+            if arguments.open:
+                webbrowser.open(f"{url}/")
 
         gc.collect()
         gc.freeze()  # what is there now stays, and need not be looked at while requests wait
         log = logs.configure("text")
         stack.callback(log.close)
-        connections.run(Server(app, log_level="warning", tls=tls, ending=_ENDING), sockets)
+        server = connections.BareServer(
+            app, log_level="warning", tls=tls, patience=_PATIENCE, ready=ready, last=page.close
+        )
+        connections.run(server, sockets)
     return 0
 
 
@@ -180,6 +169,47 @@ def _kernels(wanted: str | None, sockets: Sequence[socket.socket]) -> Kernels | 
             raise
         note(f"no code is run on this page: {str(error).removeprefix('--interpreter auto: ')}")
         return None
+
+
+@contextlib.contextmanager
+def page_beside(
+    app: Starlette,
+    catalog: Catalog,
+    toolbox: Toolbox | None,
+    kernels: Kernels | None,
+    *,
+    login: bool,
+    local: bool,
+    hosts: Sequence[str] = (),
+) -> Iterator[Page]:
+    """Put the page, over this user's stored conversations, under `PATH` of an app, for as long as the context lasts.
+
+    Args:
+        login: whether people sign in.
+        local: whether only this machine reaches the app.
+        hosts: further names that it is asked for by.
+
+    Raises:
+        DependencyError: a package that the page needs is missing.
+    """
+    try:
+        from chatglm.conversation.store import Store
+        from chatglm.web.app import add_page
+    except ImportError as error:
+        raise DependencyError(f"{error.name} is needed for the page: pip install 'chatglm[web]'") from None
+    with contextlib.closing(Store()) as store:
+        if login and not store.users.all(guests=False):
+            note("nobody can sign in to the page yet; add somebody with `chatglm web users add NAME`")
+        yield add_page(
+            app,
+            models_of(catalog),
+            store,
+            toolbox=toolbox,
+            kernels=kernels,
+            login=login,
+            hosts=[*hosts, "localhost"] if local or hosts else (),
+            facts=_facts,
+        )
 
 
 def models_of(catalog: Catalog) -> Models:
@@ -204,7 +234,7 @@ def models_of(catalog: Catalog) -> Models:
     return Models(names, get)
 
 
-def facts() -> list[tuple[str, str]]:
+def _facts() -> list[tuple[str, str]]:
     """For the about box: what computes."""
     import torch
 

@@ -72,6 +72,7 @@ def create_app(
     toolbox: Toolbox | None = None,
     kernels: Kernels | None = None,
     tools_without_asking: bool = False,
+    page: str = "",
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -95,6 +96,7 @@ def create_app(
         kernels: where the code interpreter runs, for requests and keys likewise (`interpreter`); None: there is none.
             The app opens and closes it.
         tools_without_asking: offer tools that need a person's consent, too.
+        page: path under which somebody mounts a page that checks itself who asks: no API key is needed there.
     """
     given: dict[str, Model] = {}
     if not isinstance(assistants, Catalog):
@@ -114,9 +116,10 @@ def create_app(
         Front,
         service=service,
         render=_render,
-        dialect_of=lambda path: _dialect_of(path).name,
+        dialect_of=lambda path: "page" if page and path.startswith(f"{page}/") else _dialect_of(path).name,
         open_metrics=open_metrics,
         log_text=log_text,
+        page=page,
     )
     if origins:
         app.add_middleware(
@@ -131,7 +134,7 @@ def create_app(
     async def start(request: Request) -> Response:
         url = str(request.base_url).rstrip("/")
         known = spoken(DIALECTS, service)
-        return start_page(version, service.catalog.offers, url, known, key=service.keys is not None)
+        return start_page(version, service.catalog.offers, url, known, key=service.keys is not None, page=page)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

@@ -18,7 +18,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -35,7 +35,7 @@ from chatglm.errors import InputError
 from chatglm.serving import memory
 from chatglm.serving.service import OVERLOADED, Service
 
-__all__ = ["BareServer", "Connection", "ConnectionLimits", "Server", "bind", "here", "run"]
+__all__ = ["BareServer", "Connection", "ConnectionLimits", "Server", "bind", "run"]
 
 log = logging.getLogger("uvicorn.error")
 
@@ -286,7 +286,9 @@ class BareServer(uvicorn.Server):
 
     Args:
         tls: speak HTTPS.
-        ending: seconds that running requests may take when it ends; None: no limit.
+        ready: is told the server's URL when requests are taken.
+        last: done when it ends, before running requests are waited for.
+        patience: seconds that those may take; None: no limit.
     """
 
     def __init__(
@@ -296,8 +298,11 @@ class BareServer(uvicorn.Server):
         limits: ConnectionLimits | None = None,
         log_level: str = "info",
         tls: ssl.SSLContext | None = None,
-        ending: int | None = None,
+        ready: Callable[[str], None] = lambda url: None,
+        last: Callable[[], Awaitable[None]] | None = None,
+        patience: int | None = None,
     ) -> None:
+        self._ready, self._last = ready, last
         protocol: Any = partial(Connection, limits=limits or ConnectionLimits())
         config = uvicorn.Config(
             app,
@@ -308,20 +313,33 @@ class BareServer(uvicorn.Server):
             log_level=log_level,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=ending,
+            timeout_graceful_shutdown=patience,
         )
         config.load()
         config.ssl = tls
         self._scheme = "https" if tls else "http"
         super().__init__(config)
 
-    def urls(self, sockets: Sequence[socket.socket]) -> list[str]:
-        """Where the sockets are reached."""
-        found = []
-        for one in sockets:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # As many threads as the event loop's own.
+        threads = memory.LoopThreads(min(32, (os.cpu_count() or 1) + 4), "chatglm-work")
+        asyncio.get_running_loop().set_default_executor(threads)
+        await super().startup(sockets)
+        urls = []
+        for one in sockets or ():
             host, port = one.getsockname()[:2]
-            found.append(f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}")
-        return found
+            urls.append(f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}")
+        self.announce(urls)
+
+    def announce(self, urls: Sequence[str]) -> None:
+        """Requests are taken at these addresses."""
+        if urls:
+            self._ready(urls[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:"))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._last is not None:
+            await self._last()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -349,8 +367,7 @@ class Server(BareServer):
         drain: seconds that running requests may take to finish when the server is told to stop.
         drain_delay: seconds before that, in which new requests are still taken while `/health` says that the server
             ends: for balancers that only notice it there. A second SIGTERM cuts them short.
-        ready: is told the server's URL when requests are taken.
-        tls: speak HTTPS.
+        ready, tls: as of `BareServer`.
     """
 
     def __init__(
@@ -364,26 +381,23 @@ class Server(BareServer):
         ready: Callable[[str], None] = lambda url: None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(app, limits=limits, log_level=log_level, tls=tls)
+        super().__init__(app, limits=limits, log_level=log_level, tls=tls, ready=ready)
         self._service: Service = app.state.service
-        self._drain, self._drain_delay, self._ready = drain, drain_delay, ready
+        self._drain, self._drain_delay = drain, drain_delay
         self._hurried = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # As many threads as the event loop's own.
-        threads = memory.LoopThreads(min(32, (os.cpu_count() or 1) + 4), "chatglm-work")
-        asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
+        _tell_systemd("READY=1")
+        self._releasing = asyncio.create_task(self._release_memory())
+
+    def announce(self, urls: Sequence[str]) -> None:
         names = ", ".join(self._service.catalog.offers)
         keys = self._service.keys
         log.info("No API key is needed" if keys is None else f"An API key is needed; there are {len(keys.keys)}")
-        for number, url in enumerate(self.urls(sockets or ())):
+        for url in urls:
             log.info("chatglm is running on %s (%s); press Ctrl-C to stop", url, names)
-            if not number:
-                self._ready(here(url))
-        _tell_systemd("READY=1")
-
-        self._releasing = asyncio.create_task(self._release_memory())
+        super().announce(urls)
 
     async def _release_memory(self) -> None:
         """Give memory back that threads have kept for large requests."""
@@ -428,11 +442,6 @@ class Server(BareServer):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._hurried = self.should_exit
         super().handle_exit(sig, frame)
-
-
-def here(url: str) -> str:
-    """The address under which this machine itself reaches a server that listens at all of its addresses."""
-    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _tell_systemd(state: str) -> None:

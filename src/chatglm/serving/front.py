@@ -40,6 +40,7 @@ class Front:
         dialect_of: the name of this dialect.
         open_metrics: whether `/metrics` may be read without a key.
         log_text: whether the log has the texts of requests and answers.
+        page: path under which an app lies that knows itself who asks; "": there is none.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Front:
         dialect_of: Callable[[str], str],
         open_metrics: bool = False,
         log_text: bool = False,
+        page: str = "",
     ) -> None:
+        self._page = page
         self._app, self._service, self._render, self._dialect_of = app, service, render, dialect_of
         self._open = (*OPEN, "/metrics") if open_metrics else OPEN
         self._log_text = log_text
@@ -112,6 +115,8 @@ class Front:
         """
         keys, method, rates = self._service.keys, scope["method"], self._service.rates
         if keys is None or method == "OPTIONS" or (path in self._open and method in ("GET", "HEAD")):
+            return None
+        if self._page and (path == self._page or path.startswith(f"{self._page}/")):
             return None
         key = keys.authenticate(scope["headers"])
         record.key = key.name

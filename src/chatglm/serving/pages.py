@@ -46,7 +46,13 @@ def _page(title: str, body: str) -> HTMLResponse:
 
 
 def start_page(
-    version: str, models: Iterable[str], url: str, dialects: Iterable[tuple[Dialect, str]], *, key: bool = False
+    version: str,
+    models: Iterable[str],
+    url: str,
+    dialects: Iterable[tuple[Dialect, str]],
+    *,
+    key: bool = False,
+    page: str = "",
 ) -> HTMLResponse:
     """What a browser shows that opens the server's address.
 
@@ -55,6 +61,7 @@ def start_page(
         url: of this server, without a slash at its end.
         dialects: that it speaks, each with the model that its example asks.
         key: whether requests need an API key. Then the page, which needs none, does not name the models.
+        page: path of the page with conversations; "": there is none.
     """
     names = ["MODEL"] if key else list(models)
     spoken = "\n".join(
@@ -65,6 +72,7 @@ def start_page(
     )
     needed = ("an API key is needed", "需要 API key") if key else ("any API key will do", "API key 任意")
     rows = (
+        *([(f"{page}/", "conversations in the browser", "在浏览器中对话")] if page else []),
         ("/v1/models", "models on offer", "可用的模型"),
         ("/docs", "all routes and fields", "全部路由与字段"),
         ("/openapi.json", "the same for programs", "机器可读的接口文档"),
