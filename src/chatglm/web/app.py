@@ -295,7 +295,7 @@ class Page:
             session = await self._session(user, conversation.id)
             settings = await asyncio.to_thread(lambda: session.settings)
             running = 0 if session.running else None
-            items, earlier = await self._items(user, session, settings, t, running is not None)
+            items, earlier = await self._items(session, settings, t, running is not None)
         settings = settings or Settings()
         conversations, more = await self._listed(user)
 
@@ -320,7 +320,7 @@ class Page:
         return HTMLResponse(await asyncio.to_thread(make))
 
     async def _items(
-        self, user: User, session: Session, settings: Settings, t: Words, running: bool, before: int | None = None
+        self, session: Session, settings: Settings, t: Words, running: bool, before: int | None = None
     ) -> tuple[list[Any], int | None]:
         """Turns to show, from the end or from before a turn; and the first of them, if there are earlier ones."""
         tree = await session.tree()
@@ -340,17 +340,17 @@ class Page:
                 start -= 1
             earlier = path[start].id if start else None
             path = path[start:]
-        files = await asyncio.to_thread(self.store.files, user.id, session.id)
+        files = await session.files()
         face = self._face(settings, t)
         items = await asyncio.to_thread(items_of, tree, path, files, self._files_at(session.id), face)
         return items, earlier
 
     async def _earlier(self, request: Request) -> Response:
-        user, session = await self._open(request)
+        _, session = await self._open(request)
         before = _whole(request.query_params.get("before", ""), "before")
         t = _words(request)
         settings = await asyncio.to_thread(lambda: session.settings)
-        items, earlier = await self._items(user, session, settings, t, False, before)
+        items, earlier = await self._items(session, settings, t, False, before)
         return HTMLResponse(await asyncio.to_thread(self._render, request, "turns.html", items=items, earlier=earlier))
 
     def _render(self, request: Request, name: str, **values: Any) -> str:
@@ -649,7 +649,6 @@ class Page:
         events = stream(
             session,
             after,
-            files=lambda: asyncio.to_thread(self.store.files, session.user, session.id),
             base=self._files_at(session.id),
             face=self._face(settings, t),
             t=t,
@@ -704,12 +703,12 @@ class Page:
         return StreamingResponse(pieces(), media_type=kind or "application/octet-stream", headers=headers)
 
     async def _export(self, request: Request) -> Response:
-        user, session = await self._open(request)
+        _, session = await self._open(request)
         form = request.query_params.get("form", "md")
         tree = await session.tree()
         found = await asyncio.to_thread(lambda: session.conversation)
         settings = await asyncio.to_thread(lambda: session.settings)
-        files = await asyncio.to_thread(self.store.files, user.id, session.id)
+        files = await session.files()
         t = _words(request)
         if form == "md":
             speakers = {

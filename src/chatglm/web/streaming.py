@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +23,6 @@ from chatglm.conversation.events import (
     Text,
 )
 from chatglm.conversation.session import Session
-from chatglm.conversation.store import File
 from chatglm.web.render import Blocks
 from chatglm.web.views import Answer, Branch, Call, Face, Shown, ShownFile, branch_of, call_html, file_of
 from chatglm.web.words import Words
@@ -51,7 +50,6 @@ async def stream(
     session: Session,
     after: int,
     *,
-    files: Callable[[], Awaitable[Sequence[File]]],
     base: str,
     face: Face,
     t: Words,
@@ -65,11 +63,10 @@ async def stream(
 
     Args:
         after: number of the last event that the reader had.
-        files: those of the conversation, as they are when it is called.
         base: address of the conversation's files, with a slash at its end.
         closing: set when the server ends.
     """
-    telling = _Telling(session, files, base, face, t, macros)
+    telling = _Telling(session, base, face, t, macros)
     caught_up = min(after, session.last)
     held: list[bytes] = []
     yield b"retry: 1000\n\n"
@@ -113,13 +110,12 @@ class _Telling:
     def __init__(
         self,
         session: Session,
-        files: Callable[[], Awaitable[Sequence[File]]],
         base: str,
         face: Face,
         t: Words,
         macros: Macros,
     ) -> None:
-        self._session, self._all_files = session, files
+        self._session = session
         self._base, self._face, self._t, self._macros = base, face, t, macros
         self._calls: dict[str, Call] = {}
         self._question: int | None = None
@@ -161,7 +157,7 @@ class _Telling:
         self._branch = branch_of(tree, event.turn) if event.turn in tree.turns else Branch(*event.place)
         self._files = ()
         if event.role == "user":
-            files = await self._all_files()
+            files = await self._session.files()
             self._files = tuple(
                 file_of(file.name, self._base, file.size, file.kind == "picture")
                 for file in files

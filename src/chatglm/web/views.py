@@ -8,7 +8,7 @@ import datetime
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -256,10 +256,11 @@ def _shown(turn: Turn, results: Sequence[Turn], files: Mapping[int | None, list[
                 call.name,
                 _is_code(call),
                 call_html(*_written(call)),
-                "done" if result else "stopped",
-                _cut(result.message.content) if result else "",
+                _state(result),
+                _cut(str(result.details.get("whole") or result.message.content)) if result else "",
                 tuple(file for file in own if file.picture),
                 tuple(file for file in own if not file.picture),
+                _seconds(result),
             )
         )
     return Shown(
@@ -273,7 +274,28 @@ def _shown(turn: Turn, results: Sequence[Turn], files: Mapping[int | None, list[
         finish=turn.finish,
         files=tuple(files.get(turn.id, ())),
         calls=tuple(calls),
+        sources=_sources(turn.details.get("sources")),
     )
+
+
+def _sources(given: Any) -> tuple[Source, ...]:
+    """
+    Args:
+        given: as `Source.to_dict` has them.
+    """
+    names = [one.name for one in fields(Source)]
+    return tuple(Source(**{name: one[name] for name in names}) for one in given or ())
+
+
+def _state(result: Turn | None) -> State:
+    if result is None or result.finish == "stopped":
+        return "stopped"
+    return "failed" if result.details.get("failed") else "done"
+
+
+def _seconds(result: Turn | None) -> float:
+    given = result.details.get("seconds") if result is not None else None
+    return float(given) if isinstance(given, int | float) else 0.0
 
 
 def _result_of(call: ToolCall, number: int, results: Sequence[Turn]) -> Turn | None:
