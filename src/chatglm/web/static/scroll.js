@@ -2,9 +2,10 @@
 
 import { find } from "./dom.js";
 
+const log = find("#log");
 const scroller = find("#scroller");
 const latest = find(".latest");
-let following = false;
+let following = true;
 
 const distance = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
 
@@ -12,10 +13,14 @@ function show() {
   latest.hidden = following || distance() < 200;
 }
 
-export function toEnd() {
-  following = find("#log").childElementCount > 0;
-  if (following) scroller.scrollTop = scroller.scrollHeight;
+function keepUp() {
+  if (following && log.childElementCount) scroller.scrollTop = scroller.scrollHeight;
   show();
+}
+
+export function toEnd() {
+  following = true;
+  keepUp();
 }
 
 /** Shows a turn, wherever it is. */
@@ -25,12 +30,14 @@ export function toTurn(element) {
   show();
 }
 
+// Text that has come since the last frame is no sign that the reader has left the end; going up is.
+let top = 0;
 scroller.addEventListener("scroll", () => {
-  following = distance() < 40;
+  if (distance() < 40) following = true;
+  else if (scroller.scrollTop < top) following = false;
+  top = scroller.scrollTop;
   show();
 });
-new ResizeObserver(() => {
-  if (following) scroller.scrollTop = scroller.scrollHeight;
-  show();
-}).observe(find("#log"));
-new ResizeObserver(() => following && toEnd()).observe(scroller);
+const sizes = new ResizeObserver(keepUp);
+sizes.observe(log);
+sizes.observe(scroller);
