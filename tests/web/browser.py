@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 from starlette.applications import Starlette
 
 from chatglm.assistant import Assistant
@@ -262,9 +262,18 @@ def send(page: Page, text: str) -> None:
 def until(page: Page, expression: str, value: Any = None) -> None:
     """Wait for an expression to be true; Playwright's own way needs `eval`, which the page's policy forbids."""
     end = time.monotonic() + 20
-    while not page.evaluate(expression, value):
+    while not _true(page, expression, value):
         assert time.monotonic() < end, f"never: {expression} {value or ''}"
         page.wait_for_timeout(15)
+
+
+def _true(page: Page, expression: str, value: Any) -> bool:
+    try:
+        return bool(page.evaluate(expression, value))
+    except Error as error:
+        if "context was destroyed" in str(error):  # another page is being loaded
+            return False
+        raise
 
 
 def answered(page: Page, text: str = "") -> None:

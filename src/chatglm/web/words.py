@@ -192,6 +192,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "js.edit": ("修改问题", "Edit the question"),
     "js.cancel": ("取消", "Cancel"),
     "js.send": ("发送", "Send"),
+    "js.sure": ("？删除后无法恢复。", "? It cannot be brought back."),
     "js.remove": ("移除", "Remove"),
 }
 

@@ -1,6 +1,6 @@
 // The page: what its buttons and keys do.
 
-import { all, ask, attempt, composing, copy, find, here, keep, nodes } from "./dom.js";
+import { all, ask, attempt, composing, copy, find, here, keep, nodes, words } from "./dom.js";
 import { edit, startComposer, stored, tryOut } from "./composer.js";
 import { again, begin, busy, changed, choose, refreshList, showEarlier, showTitle } from "./log.js";
 import { toEnd } from "./scroll.js";
@@ -116,7 +116,7 @@ const acts = {
 
 function sure(text) {
   const dialog = find("#sure");
-  find("#sure-text").textContent = `${text}?`.replace("??", "?").replace("？?", "？");
+  find("#sure-text").textContent = text + words.sure;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((done) => (dialog.onclose = () => done(dialog.returnValue === "yes")));
@@ -225,6 +225,7 @@ function rename() {
     await attempt(async () => {
       await ask("PATCH", `/conversations/${here.id}`, { title: now });
       showTitle(now);
+      await refreshList();
       changed();
     });
   };
