@@ -234,8 +234,7 @@ def test_a_character_greets(site: Site, views: Views) -> None:
     page = views.open("/new?mode=character", width=390)
     assert page.locator(".cast button").count() == 6
     page.click(".cast button:has-text('沈清')")
-    page.wait_for_url("**/c/*")
-    assert page.locator("#title").inner_text() == "沈清"
+    until(page, "document.querySelector('#title').innerText === '沈清' && document.body.dataset.ready === ''")
     assert page.locator(".answer .avatar").inner_text() == "沈"
     assert "我是沈清" in page.locator(".answer .text").inner_text()
     assert page.locator(".answer [data-do=again]").count() == 0  # it answers nothing
