@@ -38,6 +38,10 @@ _DOCUMENTS = 500
 """That one worker reads; memory that libraries have lost goes with it."""
 _IDLE = 30.0
 """Seconds after which a worker that has nothing to read ends."""
+_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from chatglm.knowledge.reading.apart import work; work(int(sys.argv[2]))"
+)
 _ERRORS: dict[str, type[ChatGLMError]] = {
     each.__name__: each for each in (InputError, UnsupportedError, DependencyError)
 }
@@ -154,14 +158,11 @@ class _Worker:
     def __init__(self, memory: int) -> None:
         if not sys.executable:
             raise OSError("Python's own program is unknown")
-        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
-            "from chatglm.knowledge.reading.apart import work; work(int(sys.argv[2]))"
-        )
         self._memory = memory
         self._begun = 0
         self._used = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-B", "-c", code, json.dumps([part for part in sys.path if part]), str(memory)],
+            [sys.executable, "-B", "-c", _CODE, json.dumps([part for part in sys.path if part]), str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

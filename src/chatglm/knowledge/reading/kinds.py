@@ -110,6 +110,8 @@ def _read(data: bytes, name: str, limits: Limits, sight: Sight, depth: int) -> R
             return reader(data, name, limits)
         if seer := _SEEN.get(kind):
             return seer(data, limits, sight)
+        if kind == "locked":
+            raise InputError("is protected by a password; save it without one")
         if kind in _REFUSED:
             raise UnsupportedError(f".{kind} files are not read; {_REFUSED[kind]}")
         if opener := _CONTAINERS.get(kind):
@@ -144,8 +146,8 @@ def kind_of(name: str, data: bytes) -> str:
     found = next((kind for magic, kind in _MAGIC if data.startswith(magic)), "")
     if data.startswith(b"PK\x03\x04"):
         found = ending if ending in _FORMATS or ending in _CONTAINERS else _packed_kind(data)
-    if found == "ole":  # of Office 97; an encrypted .docx is in one, too
-        return ending if ending in _REFUSED else {"docx": "docx", "pptx": "pptx", "xlsx": "xlsx"}.get(ending, "doc")
+    if found == "ole":  # the container of Office 97, and of all that Office encrypts
+        return ending if ending in _REFUSED else "locked" if ending in _FORMATS else "doc"
     if not ending or ending not in ENDINGS | _REFUSED.keys():
         return found or ("" if ending not in ENDINGS else ending)
     if found and ending in _TEXTS:

@@ -44,6 +44,8 @@ def read_pdf(data: bytes, limits: Limits, sight: Sight) -> Reading:
     except pypdfium2.PdfiumError as error:
         if "assword" in str(error):
             raise InputError("is protected by a password; save it without one") from None
+        if "Success" in str(error):  # pdfium's word for no pages
+            return Reading("", media="application/pdf", warnings=("it has no pages",))
         raise InputError(f"is a damaged PDF ({error!s:.100})") from None
     try:
         return _Document(document, limits, sight).reading()

@@ -13,7 +13,7 @@ from chatglm.knowledge.reading.texts import decoded, warnings_of
 
 __all__ = ["add_rows", "read_csv"]
 
-_LONGEST_CELL = 1 << 20
+_LONGEST_CELL = 1 << 17
 _NUMBER = re.compile(r"[-+]?[\d.,]+%?$")
 
 
