@@ -9,7 +9,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import making
@@ -41,7 +41,6 @@ class Case:
     refused: str = ""
     error: type[ChatGLMError] = InputError
     warned: str = ""
-    limit: Limits = field(default_factory=lambda: SMALL)
     ocr: Any = False
 
 
@@ -218,7 +217,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def readers() -> Iterator[Readers]:
-    with Readers() as readers:
+    with Readers(SMALL, workers=1) as readers:
         yield readers
 
 
@@ -232,17 +231,17 @@ def test_text_or_a_sentence(case: Case, readers: Readers) -> None:
     begin = time.monotonic()
     if case.text is None:
         with pytest.raises(ChatGLMError, match=case.refused) as caught:
-            readers.read(data, name=case.name, ocr=case.ocr, limit=case.limit)
+            readers.read(data, case.name, case.ocr)
         assert type(caught.value) is case.error
         assert str(caught.value).startswith(f"{case.name}: ")
         assert "/etc" not in str(caught.value)
     else:
-        reading = readers.read(data, name=case.name, ocr=case.ocr, limit=case.limit)
+        reading = readers.read(data, case.name, case.ocr)
         assert case.text in reading.text
         assert case.warned in "; ".join(reading.warnings)
         assert "root:" not in reading.text
         assert ".." not in reading.text
-    assert time.monotonic() - begin < case.limit.seconds
+    assert time.monotonic() - begin < SMALL.seconds
 
 
 def _need_font() -> None:
@@ -274,7 +273,7 @@ kinds._FORMATS["epub"] = misbehave
 
 
 @pytest.fixture
-def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Callable[[str, Limits], ChatGLMError]]:
+def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., ChatGLMError]:
     """Runs code in a worker in place of a parser; gives the error that comes of it."""
     (tmp_path / "sitecustomize.py").write_text("")
     (tmp_path / "misbehaving.py").write_text(MISBEHAVING)
@@ -282,15 +281,15 @@ def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Call
     import chatglm.knowledge.reading.apart as apart
 
     monkeypatch.setattr(apart, "_CODE", apart._CODE.replace("from chatglm", "import misbehaving; from chatglm", 1))
-    with Readers() as readers:
 
-        def run(code: str, limit: Limits = SMALL) -> ChatGLMError:
+    def run(code: str, limit: Limits = SMALL) -> ChatGLMError:
+        with Readers(limit) as readers:
             with pytest.raises(ChatGLMError) as caught:
-                readers.read(b"PK\x03\x04", name=f"{code}.epub", limit=limit)
-            assert readers.read(making.docx(_word), name="a.docx").text  # the next one is read
-            return caught.value
+                readers.read(b"PK\x03\x04", f"{code}.epub")
+            assert readers.read(making.docx(_word), "a.docx").text  # the next one is read
+        return caught.value
 
-        yield run
+    return run
 
 
 def test_a_parser_that_hangs_is_ended(misbehaving: Callable[..., ChatGLMError]) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from chatglm.errors import ChatGLMError, InputError, OutputError
-from chatglm.knowledge.child import Readers
 from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
 from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
 from chatglm.knowledge.packing import Passage, packed
-from chatglm.knowledge.reading import Limits, Reading
+from chatglm.knowledge.reading import Limits, Readers, Reading
 from chatglm.knowledge.searching import Answerable, Hit, Hits, Mode, answerable, search
 from chatglm.knowledge.store import (
     ROLES,

@@ -24,8 +24,7 @@ from typing import Protocol
 
 from chatglm.errors import ChatGLMError, InputError, OutputError
 from chatglm.knowledge import splitting
-from chatglm.knowledge.child import Readers, ReadingError
-from chatglm.knowledge.reading import Reading
+from chatglm.knowledge.reading import Readers, Reading, ReadingError
 from chatglm.knowledge.splitting import Piece, split
 from chatglm.knowledge.store import BATCH, BLOCK, Store, digest_of, indexed
 
@@ -381,12 +380,6 @@ class Indexer:
         try:
             reading = self._read(row)
             pieces = list(split(reading))
-        except ReadingError as error:
-            if error.again and row["attempts"] + 1 < _ATTEMPTS:
-                self._set(row, "state = 'queued', attempts = attempts + 1")
-            else:
-                self._fail(row, str(error))
-            return
         except _ChangedError as error:
             if row["attempts"] + 1 < _ATTEMPTS:
                 self._set(
@@ -394,6 +387,12 @@ class Indexer:
                 )
             else:
                 self._fail(row, f"{row['name']}: changes while it is read; add it later")
+            return
+        except ChatGLMError as error:
+            if isinstance(error, ReadingError) and row["attempts"] + 1 < _ATTEMPTS:
+                self._set(row, "state = 'queued', attempts = attempts + 1")
+            else:
+                self._fail(row, str(error))
             return
         self._put(row, reading, pieces, None, progress)
 
@@ -407,7 +406,7 @@ class Indexer:
             reading = self._readers.read(path, row["name"], row["ocr"])
             digest, size = _content(Item(row["name"], path))
         except OSError as error:
-            raise ReadingError(f"{path}: cannot be read any more ({error.strerror or error})") from None
+            raise InputError(f"{path}: cannot be read any more ({error.strerror or error})") from None
         if digest != row["digest"]:
             raise _ChangedError(digest, size)
         return reading

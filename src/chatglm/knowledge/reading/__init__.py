@@ -1,7 +1,7 @@
 """Documents of every kind as text, with marks: `read`."""
 
-from chatglm.knowledge.reading.apart import Readers, read_apart
+from chatglm.knowledge.reading.apart import Readers, ReadingError, read_apart
 from chatglm.knowledge.reading.documents import Limits, Mark, Reading
 from chatglm.knowledge.reading.kinds import ENDINGS, read
 
-__all__ = ["ENDINGS", "Limits", "Mark", "Readers", "Reading", "read", "read_apart"]
+__all__ = ["ENDINGS", "Limits", "Mark", "Readers", "Reading", "ReadingError", "read", "read_apart"]

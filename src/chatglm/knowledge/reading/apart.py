@@ -30,7 +30,9 @@ from chatglm.knowledge.encodings import ByteMap
 from chatglm.knowledge.reading.documents import Limits, Reading
 from chatglm.knowledge.reading.kinds import TEXT_ENDINGS, bytes_of, kind_of, read
 
-__all__ = ["Readers", "read_apart", "work"]
+__all__ = ["Ocr", "Readers", "ReadingError", "read_apart", "work"]
+
+Ocr = bool | Literal["auto", "always", "never"]
 
 _PATIENCE = 600.0
 """Seconds to wait for a worker to be free."""
@@ -42,70 +44,76 @@ _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from chatglm.knowledge.reading.apart import work; work(int(sys.argv[2]))"
 )
+_MODES: dict[Ocr, bool | Literal["auto"]] = {True: True, False: False, "auto": "auto", "always": True, "never": False}
 _ERRORS: dict[str, type[ChatGLMError]] = {
     each.__name__: each for each in (InputError, UnsupportedError, DependencyError)
 }
+
+
+class ReadingError(InputError):
+    """The process that read a document died, or was ended; the next time it may go better."""
 
 
 class Readers:
     """Worker processes that read documents; for threads. They are started when they are needed.
 
     Args:
+        limits: of each document.
         workers: at a time.
     """
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, limits: Limits | None = None, workers: int = 2) -> None:
+        self.limits = limits or Limits()
         self._free: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         self._started: set[_Worker] = set()
         for _ in range(workers):
             self._free.put(None)
         self._end = weakref.finalize(self, _end_all, self._started, os.getpid())
 
-    def read(
-        self,
-        source: Path | BinaryIO | bytes,
-        *,
-        name: str,
-        ocr: bool | Literal["auto"] = "auto",
-        limit: Limits = Limits(),  # noqa: B008 - it cannot change
-    ) -> Reading:
-        """Like `read`, within `limit.seconds` and `limit.memory`.
+    def read(self, source: Path | BinaryIO | bytes, name: str, ocr: Ocr = "auto") -> Reading:
+        """Like `read`, within the limits of time and memory.
 
-        While pages are recognised as pictures, each may take `limit.seconds`.
+        While pages are recognised as pictures, each may take `limits.seconds`.
+
+        Args:
+            ocr: "always" and "never" are True and False.
 
         Raises:
-            InputError: it cannot be read, or not within the limits.
+            InputError: it cannot be read.
+            ReadingError: nor within the limits, or its reader crashed.
             UnsupportedError, DependencyError: as by `read`.
             QueueFullError: no worker became free for ten minutes.
         """
+        limit, mode = self.limits, _MODES[ocr]
         data = bytes_of(source, name, limit)
         if kind_of(name, data) in TEXT_ENDINGS:
-            return read(data, name=name, ocr=ocr, limit=limit)
+            return read(data, name=name, ocr=mode, limit=limit)
         try:
             worker = self._free.get(timeout=_PATIENCE)
         except queue.Empty:
             raise QueueFullError("many documents are being read; try again later") from None
         kept: _Worker | None = None
         try:
-            if worker is None or not worker.fits(limit):
+            if worker is None or not worker.fresh:
                 self._let_go(worker)
-                worker = self._start(limit)
-            reading = worker.read(data, name, ocr, limit)
+                worker = self._start()
+            reading = worker.read(data, name, mode, limit)
             kept = worker if worker.lives else None
             return reading
         except _Worker.Refused as refused:
             kept = worker
             raise refused.error from None
         finally:
-            if kept is None:
+            if kept is None or not self._end.alive:  # the latter: closed meanwhile
                 self._let_go(worker)
+                kept = None
             self._free.put(kept)
 
-    def _start(self, limit: Limits) -> _Worker:
+    def _start(self) -> _Worker:
         try:
-            worker = _Worker(limit.memory)
+            worker = _Worker(self.limits.memory)
         except OSError as error:
-            raise InputError(f"no process can be started to read it in ({error}); close other programs") from None
+            raise ReadingError(f"no process can be started to read it in ({error}); close other programs") from None
         self._started.add(worker)
         return worker
 
@@ -126,15 +134,11 @@ class Readers:
 
 
 def read_apart(
-    source: Path | BinaryIO | bytes,
-    *,
-    name: str,
-    ocr: bool | Literal["auto"] = "auto",
-    limit: Limits = Limits(),  # noqa: B008 - it cannot change
+    source: Path | BinaryIO | bytes, *, name: str, ocr: Ocr = "auto", limit: Limits | None = None
 ) -> Reading:
-    """One document, in a process that ends with it; for several: `Readers`. What it raises stands there."""
-    with Readers() as readers:
-        return readers.read(source, name=name, ocr=ocr, limit=limit)
+    """One document, in a process that ends with it; for several: `Readers`, which raises the same."""
+    with Readers(limit) as readers:
+        return readers.read(source, name, ocr)
 
 
 def _end_all(workers: set[_Worker], pid: int) -> None:
@@ -158,7 +162,6 @@ class _Worker:
     def __init__(self, memory: int) -> None:
         if not sys.executable:
             raise OSError("Python's own program is unknown")
-        self._memory = memory
         self._begun = 0
         self._used = time.monotonic()
         self._process = subprocess.Popen(
@@ -174,16 +177,17 @@ class _Worker:
     def lives(self) -> bool:
         return self._begun < _DOCUMENTS and self._process.poll() is None
 
-    def fits(self, limit: Limits) -> bool:
-        """Whether it has the memory that is asked for, and has not ended by itself."""
-        return limit.memory == self._memory and time.monotonic() - self._used < _IDLE / 2 and self.lives
+    @property
+    def fresh(self) -> bool:
+        """Whether it lives, and is not about to end by itself."""
+        return time.monotonic() - self._used < _IDLE / 2 and self.lives
 
     def read(self, data: bytes, name: str, ocr: bool | Literal["auto"], limit: Limits) -> Reading:
         """What the process answers.
 
         Raises:
             Refused: it says why not.
-            InputError: it died, or was ended because it took too long.
+            ReadingError: it died, or was ended because it took too long.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -207,9 +211,11 @@ class _Worker:
         finally:
             watch.end()
         if watch.barked:
-            raise InputError(f"{name}: took longer than {limit.seconds:g} seconds to read; divide it or convert it")
+            raise ReadingError(f"{name}: took longer than {limit.seconds:g} seconds to read; divide it or convert it")
         code = self._process.wait()
-        raise InputError(f"{name}: its reader ended without an answer (code {code}); the file is damaged or very large")
+        raise ReadingError(
+            f"{name}: its reader ended without an answer (code {code}); is the file damaged or very large?"
+        )
 
     def end(self) -> None:
         self._process.kill()
@@ -301,7 +307,8 @@ def _reading(answer: dict[str, Any], parts: Sequence[bytes]) -> Reading:
 
 def work(memory: int) -> None:
     """Read documents from standard input, until it ends or the parent does."""
-    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    orders, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print goes nowhere
     _leave_with_parent()
     _limit_memory(memory)
     sys.addaudithook(_refuse)
