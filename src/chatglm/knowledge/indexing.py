@@ -17,7 +17,6 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +35,8 @@ except ImportError:  # Windows: two processes may index a base at once, which co
 __all__ = ["Filler", "Indexer", "Item", "Progress", "Report", "Step", "items_of", "items_of_folder"]
 
 _ATTEMPTS = 3
-_SHOWN_FROM = 1 << 16
+_SMALL = 1 << 16
+_TOGETHER = 64
 _MAX_FILES = 1_000_000
 _POLL_SECONDS = 0.05
 _MERGED_FROM = 2_000
@@ -339,47 +339,69 @@ class Indexer:
         filler = self._filler()
         more = filler is not None
         while not self._ending.is_set():
-            row, waiting = self._next()
-            if row is not None:
-                self._index(row, partial(_tell, progress, row["name"], waiting))
+            rows, waiting = self._next()
+            if rows:
+                self._index(rows, waiting, progress)
                 worked = True
             elif self._clean(filler):
                 worked = True
             elif filler is not None and more:
                 more = filler.fill(
-                    lambda done, total: progress(Step("", "vectors", done, total, 0)), lambda: self._next()[1] == 0
+                    lambda done, total: progress(Step("", "vectors", done, total, 0)),
+                    lambda: not self._ending.is_set() and not self._next()[1],
                 )
             else:
                 break
         if worked:
             self._tidy()
 
-    def _next(self) -> tuple[sqlite3.Row | None, int]:
+    def _next(self) -> tuple[list[sqlite3.Row], int]:
+        """Files to index next, and how many there are to do: one, or several small ones."""
         with self._store.reading() as connection:
             (waiting,) = connection.execute(f"SELECT count(*) FROM file WHERE {_WAITING}").fetchone()
             # What is begun is ended first.
-            row = connection.execute(
-                f"SELECT * FROM file WHERE {_WAITING} ORDER BY state <> 'indexing', id LIMIT 1"
-            ).fetchone()
-        return row, waiting
+            rows = connection.execute(
+                f"SELECT * FROM file WHERE {_WAITING} ORDER BY state <> 'indexing', id LIMIT {_TOGETHER}"
+            ).fetchall()
+        small = 0
+        while small < len(rows) and rows[small]["size"] <= _SMALL and rows[small]["state"] != "indexing":
+            small += 1
+        return rows[: max(small, 1)], waiting
 
-    def _index(self, row: sqlite3.Row, progress: Callable[[str, int, int], None]) -> None:
-        """Index one file, or note why it cannot be."""
-        if row["state"] == "indexing":
-            with self._store.reading() as connection:
-                reading = self._store.reading_in(connection, row, row["next_generation"])
-            pieces = list(split(reading))
-            if len(pieces) != row["total"]:  # another version of chatglm had begun it
-                self._set(row, "state = 'queued'")
-                return
-            self._put(row, reading, pieces, row["done"], progress)
-            return
-        if row["size"] > _SHOWN_FROM and not self._set(row, "state = 'reading'"):
-            return
-        progress("reading", 0, 0)
+    def _index(self, rows: Sequence[sqlite3.Row], waiting: int, progress: Progress) -> None:
+        """Index files, or note why they cannot be."""
+        jobs = []
+        pieces = 0
+        for place, row in enumerate(rows):
+            if self._ending.is_set() or pieces >= BATCH:
+                break
+            progress(Step(row["name"], "reading", 0, 0, waiting - place))
+            job = self._begun(row) if row["state"] == "indexing" else self._job(row)
+            if job is not None:
+                jobs.append(job)
+                pieces += len(job.pieces)
+        while jobs and not self._ending.is_set():
+            self._advance(jobs)
+            last = jobs[-1]
+            progress(Step(last.row["name"], "indexing", last.done, len(last.pieces), waiting))
+            jobs = [job for job in jobs if not job.ended]
+
+    def _begun(self, row: sqlite3.Row) -> _Job | None:
+        """A file whose pieces another process has begun to index."""
+        with self._store.reading() as connection:
+            reading = self._store.reading_in(connection, row, row["next_generation"])
+        pieces = list(split(reading))
+        if len(pieces) == row["total"]:
+            return _Job(row, reading, pieces, row["next_generation"], row["done"])
+        self._set(row, "state = 'queued'")  # another version of chatglm cut it
+        return None
+
+    def _job(self, row: sqlite3.Row) -> _Job | None:
+        if row["size"] > _SMALL and not self._set(row, "state = 'reading'"):
+            return None
         try:
             reading = self._read(row)
-            pieces = list(split(reading))
+            return _Job(row, reading, list(split(reading)))
         except _ChangedError as error:
             if row["attempts"] + 1 < _ATTEMPTS:
                 self._set(
@@ -387,14 +409,14 @@ class Indexer:
                 )
             else:
                 self._fail(row, f"{row['name']}: changes while it is read; add it later")
-            return
+        except OutputError:  # the base's own file, not the document
+            raise
         except ChatGLMError as error:
             if isinstance(error, ReadingError) and row["attempts"] + 1 < _ATTEMPTS:
                 self._set(row, "state = 'queued', attempts = attempts + 1")
             else:
                 self._fail(row, str(error))
-            return
-        self._put(row, reading, pieces, None, progress)
+        return None
 
     def _read(self, row: sqlite3.Row) -> Reading:
         with self._store.reading() as connection:
@@ -424,39 +446,30 @@ class Indexer:
     def _fail(self, row: sqlite3.Row, why: str) -> None:
         self._set(row, "state = 'failed', error = ?, leftover = 1", why)
 
-    def _put(
-        self,
-        row: sqlite3.Row,
-        reading: Reading,
-        pieces: Sequence[Piece],
-        done: int | None,
-        progress: Callable[[str, int, int], None],
-    ) -> None:
-        """Pieces in batches, then the flip. `done` None: the file's next generation is still to begin."""
-        pages = _Pages(reading)
-        at = done or 0
-        while not self._ending.is_set() and (at < len(pieces) or done is None or not pieces):
-            with self._store.writing() as connection:
+    def _advance(self, jobs: Sequence[_Job]) -> None:
+        """Index a batch of pieces, of one file or of several, in one transaction."""
+        room = BATCH
+        with self._store.writing() as connection:
+            for job in jobs:
                 now = connection.execute(
-                    f"SELECT * FROM file WHERE id = ? AND digest = ? AND {_WAITING}", (row["id"], row["digest"])
+                    f"SELECT * FROM file WHERE id = ? AND digest = ? AND {_WAITING}", (job.row["id"], job.row["digest"])
                 ).fetchone()
-                if now is None:
-                    return  # it was removed or replaced
-                if done is None:
-                    generation = max(now["generation"], now["next_generation"]) + 1
-                    self._begin(connection, row["id"], generation, reading, len(pieces))
-                    done = 0
-                else:
-                    generation = now["next_generation"]
-                batch = pieces[at : at + BATCH]
-                self._insert(connection, row, generation, batch, pages)
-                at += len(batch)
-                connection.execute("UPDATE file SET done = ? WHERE id = ?", (at, row["id"]))
-                if at == len(pieces):
-                    self._flip(connection, row["id"], row["name"], generation)
-            progress("indexing", at, len(pieces))
-            if not pieces:
-                return
+                if now is None:  # it was removed or replaced
+                    job.ended = True
+                    continue
+                if not job.generation:
+                    job.generation = max(now["generation"], now["next_generation"]) + 1
+                    self._begin(connection, job.row["id"], job.generation, job.reading, len(job.pieces))
+                batch = job.pieces[job.done : job.done + room]
+                self._insert(connection, job, batch)
+                job.done += len(batch)
+                room -= len(batch)
+                connection.execute("UPDATE file SET done = ? WHERE id = ?", (job.done, job.row["id"]))
+                if job.done == len(job.pieces):
+                    self._flip(connection, job.row["id"], job.generation)
+                    job.ended = True
+                if not room:
+                    break
 
     @staticmethod
     def _begin(connection: sqlite3.Connection, file: int, generation: int, reading: Reading, total: int) -> None:
@@ -496,23 +509,21 @@ class Indexer:
             ),
         )
 
-    def _insert(
-        self, connection: sqlite3.Connection, row: sqlite3.Row, generation: int, batch: Sequence[Piece], pages: _Pages
-    ) -> None:
+    def _insert(self, connection: sqlite3.Connection, job: _Job, batch: Sequence[Piece]) -> None:
         put = []
         for piece in batch:
-            folded, length, digest = indexed(row["name"], piece.title, piece.text)
+            folded, length, digest = indexed(job.row["name"], piece.title, piece.text)
             blank = not piece.text.strip()
             number = connection.execute(
                 'INSERT INTO piece (file, generation, n, start, "end", page, title, folded, length, origin, digest, '
                 "disabled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    row["id"],
-                    generation,
+                    job.row["id"],
+                    job.generation,
                     piece.n,
                     piece.start,
                     piece.end,
-                    pages.at(piece.start),
+                    job.pages.at(piece.start),
                     piece.title,
                     folded,
                     length,
@@ -525,7 +536,7 @@ class Indexer:
                 put.append((number, folded))
         self._store.put(connection, put)  # type: ignore[arg-type]
 
-    def _flip(self, connection: sqlite3.Connection, file: int, name: str, generation: int) -> None:
+    def _flip(self, connection: sqlite3.Connection, file: int, generation: int) -> None:
         """Make the next generation what is searched."""
         lost = 0
         for old in connection.execute(
@@ -627,10 +638,6 @@ class Indexer:
             self._store.vacuum()
 
 
-def _tell(progress: Progress, file: str, files: int, stage: str, done: int, total: int) -> None:
-    progress(Step(file, stage, done, total, files))
-
-
 class _ChangedError(ChatGLMError):
     def __init__(self, digest: bytes, size: int) -> None:
         super().__init__()
@@ -649,6 +656,26 @@ class _Pages:
     def at(self, character: int) -> int | None:
         at = bisect_right(self._starts, character) - 1
         return int(self._marks[at].value) if at >= 0 and character < self._marks[at].end else None
+
+
+@dataclass
+class _Job:
+    """A file whose pieces are indexed.
+
+    Attributes:
+        generation: of these pieces; 0: it is to begin.
+        done: pieces that are indexed.
+    """
+
+    row: sqlite3.Row
+    reading: Reading
+    pieces: list[Piece]
+    generation: int = 0
+    done: int = 0
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.pages = _Pages(self.reading)
 
 
 def _content(item: Item) -> tuple[bytes, int]:

@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +53,23 @@ class View:
     files: frozenset[int] | None = None
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Row of a piece, in the view of this number."""
+class Candidate(NamedTuple):
+    """What is needed of a piece to score it.
+
+    Attributes:
+        view: number of its base's view.
+        folded: its header and text, as grams see them.
+        length: how many grams it has.
+    """
 
     view: int
-    row: sqlite3.Row
+    id: int
+    file: int
+    name: str
+    n: int
+    digest: bytes
+    length: int
+    folded: str
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,7 @@ class Scored:
         covered: the share of the question, by how rare its grams are, that stands in the piece; from 0 to 1.
     """
 
-    view: int
-    row: sqlite3.Row
+    piece: Candidate
     score: float
     covered: float
 
@@ -169,34 +179,33 @@ def _best(
     views: Sequence[View], ids: NDArray[np.int64], owners: NDArray[np.int64], scores: NDArray[np.float64], limit: int
 ) -> list[Candidate]:
     """The first that are searched at all; among equals at the end, those that every base of the same texts takes."""
-    taken: list[tuple[float, bytes, int, sqlite3.Row]] = []
+    taken: list[tuple[float, bytes, Candidate]] = []
     at = 0
     while at < len(ids) and (len(taken) < limit or (scores[at] == taken[limit - 1][0] and len(taken) < _MOST_TIES)):
         stop = min(at + limit, len(ids))
-        rows = rows_of(views, ids[at:stop].tolist(), owners[at:stop].tolist())
+        found: dict[tuple[int, int], Candidate] = {}
+        for number, view in enumerate(views):
+            own = ids[at:stop][owners[at:stop] == number].tolist()
+            found |= {(number, piece.id): piece for piece in pieces_of(view, number, own)}
         for place in range(at, stop):
-            row = rows.get((int(owners[place]), int(ids[place])))
-            if row is not None:
-                taken.append((float(scores[place]), row["digest"], int(owners[place]), row))
+            if (piece := found.get((int(owners[place]), int(ids[place])))) is not None:
+                taken.append((float(scores[place]), piece.digest, piece))
         at = stop
-    taken.sort(key=lambda each: (-each[0], each[1]))
-    return [Candidate(view, row) for _, _, view, row in taken[:limit]]
+    taken.sort(key=lambda each: each[:2], reverse=True)
+    return [piece for _, _, piece in taken[:limit]]
 
 
-def rows_of(views: Sequence[View], ids: Sequence[int], owners: Sequence[int]) -> dict[tuple[int, int], sqlite3.Row]:
-    """Rows of pieces that are searched, by view and id."""
-    found: dict[tuple[int, int], sqlite3.Row] = {}
-    for number, view in enumerate(views):
-        own = [id_ for id_, owner in zip(ids, owners, strict=True) if owner == number]
-        if not own:
-            continue
-        rows = view.connection.execute(
-            "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file WHERE piece.id IN "
-            f"({','.join('?' * len(own))}) AND {VISIBLE}",
-            own,
-        )
-        found |= {(number, row["id"]): row for row in rows if view.files is None or row["file"] in view.files}
-    return found
+def pieces_of(view: View, number: int, ids: Sequence[int]) -> list[Candidate]:
+    """Those of the pieces with these ids that are searched."""
+    if not ids:
+        return []
+    cursor = view.connection.cursor()
+    cursor.row_factory = None
+    rows = cursor.execute(
+        "SELECT piece.id, piece.file, file.name, piece.n, piece.digest, piece.length, piece.folded "
+        f"FROM piece JOIN file ON file.id = piece.file WHERE piece.id IN ({','.join(map(str, ids))}) AND {VISIBLE}"
+    )
+    return [Candidate(number, *row) for row in rows if view.files is None or row[1] in view.files]
 
 
 class Words:
@@ -233,6 +242,6 @@ def scored(found: Sequence[Candidate], words: Words) -> list[Scored]:
     """Exact scores, the best first; of equals, by file and number, whichever base they are in."""
     scores = []
     for each in found:
-        score, covered = words.score(each.row["folded"], each.row["length"])
-        scores.append(Scored(each.view, each.row, score, covered))
-    return sorted(scores, key=lambda each: (-each.score, each.row["name"], each.row["n"]))
+        score, covered = words.score(each.folded, each.length)
+        scores.append(Scored(each, score, covered))
+    return sorted(scores, key=lambda each: (-each.score, each.piece.name, each.piece.n))

@@ -136,7 +136,7 @@ class _Found:
 
     @property
     def key(self) -> tuple[int, int]:
-        return self.scored.view, self.scored.row["id"]
+        return self.scored.piece.view, self.scored.piece.id
 
 
 def search(
@@ -256,10 +256,10 @@ def _near(
         except ChatGLMError as error:
             _warn(warnings, f"{base.name}: searched by words only ({error})")
             continue
-        for row, cosine in rows:
-            score, covered = words.score(row["folded"], row["length"])
-            found.append(_Found(Scored(number, row, score, covered), cosine=cosine))
-    found.sort(key=lambda each: (-(each.cosine or 0.0), each.scored.row["name"], each.scored.row["n"]))
+        for piece, cosine in rows:
+            score, covered = words.score(piece.folded, piece.length)
+            found.append(_Found(Scored(piece._replace(view=number), score, covered), cosine=cosine))
+    found.sort(key=lambda each: (-(each.cosine or 0.0), each.scored.piece.name, each.scored.piece.n))
     return found[:limit]
 
 
@@ -274,7 +274,7 @@ def _fused(lexical: Sequence[_Found], near: Sequence[_Found], most: int) -> list
         each.fused = LEXICAL * words.get(key, 0.0) + VECTOR * meaning.get(key, 0.0)
     return sorted(
         found.values(),
-        key=lambda each: (-each.fused, -each.scored.score, each.scored.row["name"], each.scored.row["n"]),
+        key=lambda each: (-each.fused, -each.scored.score, each.scored.piece.name, each.scored.piece.n),
     )
 
 
@@ -288,7 +288,11 @@ def _once(bases: Sequence[Searched], views: Sequence[View], found: Iterable[_Fou
     hits: list[Hit] = []
     seen: set[bytes] = set()
     for each in found:
-        row, view = each.scored.row, views[each.scored.view]
+        view = views[each.scored.piece.view]
+        row = view.connection.execute(
+            "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file WHERE piece.id = ?",
+            (each.scored.piece.id,),
+        ).fetchone()
         text = row["digest"] if row["edited"] is not None else row["origin"]
         if text in seen:
             continue
@@ -299,7 +303,7 @@ def _once(bases: Sequence[Searched], views: Sequence[View], found: Iterable[_Fou
             parts["vector"] = each.cosine
         hits.append(
             Hit(
-                bases[each.scored.view].name,
+                bases[each.scored.piece.view].name,
                 piece.file,
                 piece.id,
                 piece.start,

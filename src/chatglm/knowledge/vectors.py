@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chatglm.knowledge.lexical import View
+from chatglm.knowledge.lexical import Candidate, View, pieces_of
 from chatglm.knowledge.models import Embedder, Matrix
 from chatglm.knowledge.store import VISIBLE, Store, header_of
 
@@ -36,8 +36,8 @@ class Neighbours(Protocol):
 
     name: str
 
-    def nearest(self, view: View, question: str, limit: int) -> list[tuple[sqlite3.Row, float]]:
-        """Rows of pieces that are searched, with their likeness to the question; the best first."""
+    def nearest(self, view: View, question: str, limit: int) -> list[tuple[Candidate, float]]:
+        """Pieces that are searched, with their likeness to the question; the best first."""
 
     def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool: ...
 
@@ -119,7 +119,7 @@ class Vectors:
 
     # Search
 
-    def nearest(self, view: View, question: str, limit: int) -> list[tuple[sqlite3.Row, float]]:
+    def nearest(self, view: View, question: str, limit: int) -> list[tuple[Candidate, float]]:
         asked = self._embedder.questions([question])[0]
         with self._lock:
             (count, last) = view.connection.execute("SELECT count(*), coalesce(max(id), 0) FROM vector").fetchone()
@@ -132,7 +132,7 @@ class Vectors:
                 more, their = index[0].search(asked[None], min(4 * limit, count))[1::-1]
                 known = more[0] >= 0
                 ids, scores = np.concatenate([ids, more[0][known]]), np.concatenate([scores, their[0][known]])
-        return _rows_by_vector(view, ids, scores, limit)
+        return _best(view, ids, scores, limit)
 
     def _indexed(self, connection: sqlite3.Connection, count: int, last: int) -> tuple[Any, int] | None:
         """The index, up to date enough; None: there is none, or the base is small."""
@@ -201,33 +201,29 @@ def _load(
     return ids, whole, scales
 
 
-def _rows_by_vector(
-    view: View, ids: NDArray[np.int64], scores: NDArray[Any], limit: int
-) -> list[tuple[sqlite3.Row, float]]:
+def _best(view: View, ids: NDArray[np.int64], scores: NDArray[Any], limit: int) -> list[tuple[Candidate, float]]:
     """The pieces that are searched of the best vectors."""
     if view.files is not None:
-        marks = ",".join("?" * len(view.files))
         own = view.connection.execute(
             "SELECT DISTINCT vector.id FROM vector JOIN piece ON piece.digest = vector.digest "
-            f"WHERE piece.file IN ({marks})",
-            list(view.files),
+            f"WHERE piece.file IN ({','.join(map(str, view.files))})"
         )
-        keep = np.isin(ids, np.fromiter((row[0] for row in own), np.int64))
+        keep = np.isin(ids, np.array([row[0] for row in own], np.int64))
         ids, scores = ids[keep], scores[keep]
-    found: list[tuple[sqlite3.Row, float]] = []
+    found: list[tuple[Candidate, float]] = []
     order = np.argsort(-scores, kind="stable")
     for start in range(0, len(order), limit):
         part = order[start : start + limit]
         by_id = {int(ids[place]): float(scores[place]) for place in part}
         rows = view.connection.execute(
-            "SELECT piece.*, file.name, vector.id AS vector FROM vector JOIN piece ON piece.digest = vector.digest "
-            f"JOIN file ON file.id = piece.file WHERE vector.id IN ({','.join('?' * len(by_id))}) AND {VISIBLE}",
-            list(by_id),
-        )
-        found += [(row, by_id[row["vector"]]) for row in rows if view.files is None or row["file"] in view.files]
+            "SELECT vector.id, piece.id FROM vector JOIN piece ON piece.digest = vector.digest "
+            f"WHERE vector.id IN ({','.join(map(str, by_id))})"
+        ).fetchall()
+        by_piece = {row[1]: by_id[row[0]] for row in rows}
+        found += [(piece, by_piece[piece.id]) for piece in pieces_of(view, 0, list(by_piece))]
         if len(found) >= limit:
             break
-    found.sort(key=lambda each: (-each[1], each[0]["name"], each[0]["n"]))
+    found.sort(key=lambda each: (-each[1], each[0].name, each[0].n))
     return found[:limit]
 
 
