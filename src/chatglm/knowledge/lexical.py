@@ -22,6 +22,8 @@ from chatglm.knowledge.store import VISIBLE, Store
 __all__ = ["CANDIDATES", "Candidate", "Finder", "Scored", "Statistics", "View", "Words", "candidates", "scored"]
 
 K1, B = 1.2, 0.75
+BESIDE = 0.2
+"""How much of the better neighbour's score a piece gets."""
 CANDIDATES = 300
 BUDGET = 10_000
 """Pieces that are looked at for candidates, each as often as it holds one of the grams that are taken."""
@@ -239,9 +241,15 @@ def _whole(word: str) -> re.Pattern[str]:
 
 
 def scored(found: Sequence[Candidate], words: Words) -> list[Scored]:
-    """Exact scores, the best first; of equals, by file and number, whichever base they are in."""
+    """Exact scores, the best first; of equals, by file and number, whichever base they are in.
+
+    A piece whose neighbour in the file scores well is about the same, and gets a part of that: the name stands in one
+    and what is asked of it in the other.
+    """
+    own = {(each.view, each.file, each.n): words.score(each.folded, each.length) for each in found}
     scores = []
     for each in found:
-        score, covered = words.score(each.folded, each.length)
-        scores.append(Scored(each, score, covered))
+        score, covered = own[each.view, each.file, each.n]
+        beside = (own.get((each.view, each.file, n), (0.0, 0.0))[0] for n in (each.n - 1, each.n + 1))
+        scores.append(Scored(each, score + BESIDE * max(beside), covered))
     return sorted(scores, key=lambda each: (-each.score, each.piece.name, each.piece.n))

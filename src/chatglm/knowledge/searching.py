@@ -11,7 +11,9 @@ from typing import Literal, Protocol
 from chatglm.errors import ChatGLMError, InputError
 from chatglm.knowledge.grams import question_grams
 from chatglm.knowledge.lexical import (
+    BESIDE,
     CANDIDATES,
+    K1,
     Finder,
     Scored,
     Statistics,
@@ -34,6 +36,8 @@ FUSED = 50
 """Pieces of each kind whose scores are put together, and that are reranked."""
 LEXICAL, VECTOR = 0.6, 0.4
 EARLIER = 0.5
+HIGHEST = (K1 + 1) * (1 + BESIDE)
+"""No score reaches it, in sums of weights."""
 _QUESTION = 10_000
 _MOST = 1000
 
@@ -187,7 +191,7 @@ def search(
         elif near:
             found = _fused(found, near, most)
         else:
-            best = words.total * 2.2 or 1.0
+            best = words.total * HIGHEST or 1.0
             for each in found:
                 each.fused = each.scored.score / best
         hits = _once(bases, views, found, most)
