@@ -4,8 +4,8 @@
 
 Starts `chatglm serve` with the demo model, two tiny encoders, API keys, limits and a JSON log. So many clients at a
 time ask it in all its dialects (OpenAI, Anthropic, ZhipuAI v3 and v4, api.py) for dialogues, tool calls, JSON that
-follows a schema, plain completions, stored responses, embeddings, rerank and answers for later, as streams and whole;
-some go away in the middle of an answer or before it, some send what is wrong, and some what is meant to hurt
+follows a schema, plain completions, stored responses, embeddings, rerank, answers for later and batches, as streams and
+whole; some go away in the middle of an answer or before it, some send what is wrong, and some what is meant to hurt
 (`tests/hostile.py`). Some of the keys have limits. At the end it must hold that
 
 - nothing failed: every answer is whole, what was wrong got its 4xx, and the only other refusal is 429, for want of room
@@ -14,8 +14,9 @@ some go away in the middle of an answer or before it, some send what is wrong, a
 - no key got more than its limits;
 - no memory was lost. What counts is the heap in use (`chatglm_heap_bytes{state="used"}`), which must be flat. Resident
   memory is more than that: glibc keeps what threads have freed (`chatglm.serving.memory`), and the server gives it back
-  after each piece of work and every 20 seconds. Resident memory must stay within `_ABOVE` MB of what it was when the
-  key/value memory had been touched, and must not grow in the second half of the run;
+  after each piece of work and every 20 seconds. Resident memory must stay within `_ABOVE` MB of what it was at the
+  start, and must not grow in the second half of the run. What a server keeps for requests that come again, within
+  bounds, is filled before: the key/value memory, and compiled grammars, of which the hostile requests have the most;
 - every page is back, nothing runs or waits;
 - the server's figures, by model, by route and by key, are the clients' (of those that went away, the server alone knows
   how far they got), and its log has a line for each request, no error and no text of users.
@@ -59,14 +60,17 @@ COMMAND = shutil.which("chatglm", path=str(Path(sys.executable).parent)) or "cha
 CHAT, TEXT, LEGACY = "/v1/chat/completions", "/v1/completions", "/"
 MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
 EMBEDDINGS, RERANK = "/v1/embeddings", "/v1/rerank"
+FILES, BATCHES = "/v1/files", "/v1/batches"
 V3, V3_STREAM = (f"/api/paas/v3/model-api/demo/{way}" for way in ("invoke", "sse-invoke"))
 V3_LATER = "/api/paas/v3/model-api/demo/async-invoke"
 V4, V4_LATER = "/api/paas/v4/chat/completions", "/api/paas/v4/async/chat/completions"
+LATER = {V3_LATER: V3, V4_LATER: V4}
+"""Where answers for later are asked for, and where the server asks itself for them."""
 ROUTES = {
     CHAT: ("openai", CHAT),
     TEXT: ("openai", TEXT),
     LEGACY: ("legacy", LEGACY),
-    **{path: ("openai", path) for path in (RESPONSES, EMBEDDINGS)},
+    **{path: ("openai", path) for path in (RESPONSES, EMBEDDINGS, FILES, BATCHES)},
     RERANK: ("rerank", RERANK),
     MESSAGES: ("anthropic", MESSAGES),
     **{path: ("zhipu-v3", path.replace("/demo/", "/{model}/")) for path in (V3, V3_STREAM, V3_LATER)},
@@ -83,9 +87,12 @@ KEYS: tuple[dict[str, Any], ...] = (
     {"name": "slow", "key": "soakslow.requests-are-limited-secretsecretsecrets", "requests_per_minute": 60},
     {"name": "thin", "key": "soakthin.one-at-a-time-or-two-secretsecretsecrets", "concurrency": 2},
     {"name": "short", "key": "soakshort.tokens-are-limited-secretsecretsecretsec", "tokens_per_minute": 20_000},
+    {"name": "batches", "key": "soakbatch.for-batches-alone-secretsecretsecretsecr"},
 )
-SHARES = (0, 60, 25, 5, 5, 5)
+SHARES = (0, 60, 25, 5, 5, 5, 0)
 """Clients of each key, in percent."""
+LINES = 12
+"""Of a batch."""
 _ABOVE = 160.0
 _GROWTH = 5.0
 """MB that the heap in use may grow by, and resident memory in the second half of ten minutes."""
@@ -117,6 +124,7 @@ class Ask:
         answers: that it asks for.
         hostile: any answer and any refusal will do, and how many answers were begun is not known.
         later: the path under which an answer for later is asked for; its id follows.
+        must_call: a tool that there is, whatever the model would say.
     """
 
     kind: str
@@ -126,6 +134,7 @@ class Ask:
     answers: int = 1
     hostile: bool = False
     later: str = ""
+    must_call: bool = False
 
 
 def draw(rng: random.Random) -> Ask:
@@ -164,7 +173,8 @@ def draw(rng: random.Random) -> Ask:
         case "tools":
             wrapped = [{"type": "function", "function": WEATHER}]
             choice = rng.choice(("auto", "required", {"type": "function", "function": {"name": "get_weather"}}))
-            return Ask(kind, CHAT, {**body, "messages": said, "tools": wrapped, "tool_choice": choice})
+            asked = {**body, "messages": said, "tools": wrapped, "tool_choice": choice}
+            return Ask(kind, CHAT, asked, must_call=choice != "auto")
         case "schema":
             shape = {"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE}}
             body.pop("stop", None)
@@ -275,6 +285,7 @@ class Counts:
         failures: what should not have been.
         hostile: requests that were meant to hurt.
         kinds: whole requests of each kind.
+        own: by route, requests that the server has made to itself, or may have: answers for later, lines of batches.
     """
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -293,6 +304,7 @@ class Counts:
     failures: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     hostile: int = 0
+    own: Counter[str] = field(default_factory=Counter)
     first: list[float] = field(default_factory=list)
 
 
@@ -430,25 +442,27 @@ def status_of(ask: Ask, answer: httpx.Response, body: bytes) -> int:
     return answer.status_code
 
 
-def check_chat(kind: str, choice: dict[str, Any], message: dict[str, Any]) -> None:
-    """What a whole answer of a kind has to be like.
+def check_chat(ask: Ask, choice: dict[str, Any]) -> None:
+    """What a whole answer has to be like.
+
+    Where a model need not call a tool, it may call one that it has made up, and a client is told so.
 
     Raises:
         ValueError: it is not.
     """
-    reason = choice["finish_reason"]
-    if kind == "schema" and reason == "stop":
+    reason, message = choice["finish_reason"], choice["message"]
+    if ask.kind == "schema" and reason == "stop":
         made = json.loads(message["content"])
         if made.keys() != {"city", "age"}:
             raise ValueError(f"the schema asks for city and age, not {made}")
     calls = message.get("tool_calls") or []
     for number, call in enumerate(calls):
-        if call["function"]["name"] != "get_weather":
+        if ask.must_call and call["function"]["name"] != "get_weather":
             raise ValueError(f"no call of get_weather: {call}")
         # The last call of an answer that max_tokens has cut may have a part of its arguments only.
         whole = reason != "length" or number < len(calls) - 1
         if whole and not isinstance(json.loads(call["function"]["arguments"]), dict):
-            raise ValueError(f"no arguments of get_weather: {call}")
+            raise ValueError(f"no arguments of a call: {call}")
 
 
 def check_encoded(asked: Any, found: dict[str, Any]) -> None:
@@ -504,6 +518,8 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
             if status not in ALLOWED:
                 counts.failures.append(f"{ask.kind}: status {status}: {whole[:200]!r}")
             counts.hostile += 1
+            if ask.path in LATER:
+                counts.own[LATER[ask.path]] += 1
             return False
         if meant != 200:
             if meant == 429 and (of_v3 or answer.headers.get("Retry-After", "").isdigit()):
@@ -525,6 +541,7 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
                     return False
             counts.chunks += n
         elif ask.later:
+            counts.own[LATER[ask.path]] += 1
             counts.perhaps += 1  # until its end is known
             await later(client, ask, key, json.loads(whole), said, counts)
             counts.perhaps -= 1
@@ -549,7 +566,7 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
                 said.take(found)
             if ask.path == CHAT:
                 for choice in found["choices"]:
-                    check_chat(ask.kind, choice, choice["message"])
+                    check_chat(ask, choice)
         if said.error is not None and ask.path == V3_STREAM and _STATUSES.get(said.error.get("code")) == 429:
             counts.statuses[ask.path, 200] -= 1  # the server's figures have 429, or nothing for what the key refused
             if "API key" not in said.error["msg"]:
@@ -580,6 +597,8 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
             counts.unknown[counted(ask.path)] += 1
             counts.keys[key, False] += answer is None
             counts.perhaps += ask.answers
+            if ask.path in LATER:
+                counts.own[LATER[ask.path]] += 1
         elif ask.hostile or ask.later:
             counts.perhaps += ask.answers
         else:
@@ -591,6 +610,80 @@ async def request(client: httpx.AsyncClient, ask: Ask, key: str, leave: int | No
         if answer is not None:
             await answer.aclose()
     return False
+
+
+async def batches_of(url: str, rng: random.Random, until: float, counts: Counts) -> None:
+    """One batch after another, by a key of their own: requests in a file, answers in two."""
+    headers = {"Authorization": headers_of(FILES, "batches")["Authorization"]}
+    async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False, headers=headers) as client:
+
+        async def ask(method: str, path: str, **what: Any) -> httpx.Response:
+            answer = await client.request(method, path, **what)
+            counts.keys["batches", True] += 1
+            if method == "POST":
+                counts.statuses[path, answer.status_code] += 1
+            return answer.raise_for_status()
+
+        while time.monotonic() < until:
+            wrong = rng.randrange(LINES)
+            bodies = [
+                {
+                    "model": "demo",
+                    "messages": [{"role": "user", "content": rng.choice(QUESTIONS)}],
+                    "max_tokens": rng.randrange(4, 48),
+                    "temperature": -1 if number == wrong else 1,
+                }
+                for number in range(LINES)
+            ]
+            lines = [
+                json.dumps({"custom_id": f"{number}", "method": "POST", "url": CHAT, "body": body})
+                for number, body in enumerate(bodies)
+            ]
+            try:
+                sent = {"file": ("lines.jsonl", "\n".join(lines).encode())}
+                file = (await ask("POST", FILES, files=sent, data={"purpose": "batch"})).json()["id"]
+                begun = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+                name = (await ask("POST", BATCHES, json=begun)).json()["id"]
+                counts.own[CHAT] += LINES
+                counts.perhaps += LINES  # until its end is known
+                while True:
+                    state = (await ask("GET", f"{BATCHES}/{name}")).json()
+                    if state["status"] not in ("validating", "in_progress", "finalizing"):
+                        break
+                    await asyncio.sleep(1)
+                found = {"output_file_id": b"", "error_file_id": b""}
+                for place in found:
+                    found[place] = (await ask("GET", f"{FILES}/{state[place]}/content")).content
+                    await ask("DELETE", f"{FILES}/{state[place]}")
+                await ask("DELETE", f"{FILES}/{file}")
+                check_batch(state, wrong, *found.values(), counts)
+                counts.perhaps -= LINES
+            except (httpx.HTTPError, ValueError, LookupError) as error:
+                counts.failures.append(f"batch: {type(error).__name__}: {error}")
+
+
+def check_batch(state: dict[str, Any], wrong: int, output: bytes, errors: bytes, counts: Counts) -> None:
+    """Every line has been answered once, the wrong one with its refusal; what they took is added to the counts.
+
+    Raises:
+        ValueError: that is not so.
+    """
+    right, refused = ([json.loads(line) for line in content.splitlines()] for content in (output, errors))
+    if state["status"] != "completed" or [(one["custom_id"], one["response"]["status_code"]) for one in refused] != [
+        (f"{wrong}", 400)
+    ]:
+        raise ValueError(f"{state}, with the errors {refused}")
+    if sorted(int(one["custom_id"]) for one in right) != [number for number in range(LINES) if number != wrong]:
+        raise ValueError(f"not every line has one answer: {right}")
+    said = Said()
+    for one in right:
+        said.take(one["response"]["body"])
+        for number, kind in enumerate(("prompt", "completion")):
+            counts.key_tokens["batches", kind] += said.tokens[number]
+        counts.prompt_tokens += said.tokens[0]
+        counts.completion_tokens += said.tokens[1]
+    counts.reasons += said.reasons
+    counts.kinds["batch"] += 1
 
 
 async def client_of(url: str, key: str, rng: random.Random, until: float, counts: Counts) -> None:
@@ -652,6 +745,28 @@ def served(folder: Path) -> Iterator[tuple[int, str]]:
 
 
 def fill(url: str) -> None:
+    """Fill what the server keeps, within bounds, for requests that come again."""
+    fill_pages(url)
+    asyncio.run(send_hostile(url))
+
+
+async def send_hostile(url: str) -> None:
+    """Every hostile request once: no other ones have as many grammars, which are kept when they are compiled."""
+    counts, left = Counts(), [one for one in HOSTILE if one.path not in LATER]
+
+    async def send() -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False) as client:
+            while left:
+                one = left.pop()
+                ask = Ask(one.name, one.path, one.content, answers=MOST_ANSWERS, hostile=True)
+                await request(client, ask, "open", None, counts)
+
+    await asyncio.gather(*(send() for _ in range(8)))
+    if counts.failures:
+        raise RuntimeError(f"before it began: {counts.failures}")
+
+
+def fill_pages(url: str) -> None:
     """Touch all of the key/value memory: prompts that have nothing in common, until no page is new."""
     page, total = 64, int(figures(url)['chatglm_engine_pages_total{model="demo"}'])
     with httpx.Client(base_url=url, timeout=600, trust_env=False, headers=headers_of(TEXT, "open")) as client:
@@ -688,7 +803,8 @@ async def use(url: str, process: int, streams: int, seconds: float, seed: int) -
     rng = random.Random(seed)
     names = rng.choices([one["name"] for one in KEYS], SHARES, k=streams)
     await asyncio.gather(
-        *(client_of(url, name, random.Random(f"{seed} {n}"), until, counts) for n, name in enumerate(names))
+        batches_of(url, random.Random(f"{seed} batches"), until, counts),
+        *(client_of(url, name, random.Random(f"{seed} {n}"), until, counts) for n, name in enumerate(names)),
     )
     watching.cancel()
     return counts, memory
@@ -721,10 +837,9 @@ def compare(counts: Counts, before: dict[str, float], after: dict[str, float]) -
         routes = re.compile(rf'chatglm_requests_total{{dialect="{dialect}",route="{re.escape(route)}",status="(\d+)"}}')
         said = Counter({int(found[1]): since(name) for name in after if (found := routes.fullmatch(name))})
         met = Counter({status: count for (of, status), count in counts.statuses.items() if of == path})
-        # Who went away before there was an answer: answered or not (499), refused, or never read at all.
-        gone, most = said.total() - met.total(), counts.unknown[path]
-        if asked := {V3: V3_LATER, V4: V4_LATER}.get(path):  # answers for later, which the server asks itself for
-            most += counts.statuses[asked, 200] + counts.unknown[asked]
+        # Who went away before there was an answer: answered or not (499), refused, or never read at all. And the
+        # server, which asks itself.
+        gone, most = said.total() - met.total(), counts.unknown[path] + counts.own[path]
         if any(said[status] < met[status] for status in met) or not 0 <= gone <= most:
             wrong.append(f"{path}: statuses {dict(said)} at the server, {dict(met)} and {counts.unknown[path]} unknown")
     reasons = {
@@ -771,9 +886,7 @@ def compare_keys(counts: Counts, before: dict[str, float], after: dict[str, floa
             tokens[labels["key"], labels["kind"]] += value
     for key in {key for key, _ in counts.keys}:
         met, unknown = counts.keys[key, True], counts.keys[key, False]
-        # Answers for later are requests of the server to itself, which nobody met.
-        own = counts.kinds["v3 later"] + counts.kinds["v4 later"] + counts.perhaps
-        if not met <= requests[key] <= met + unknown + own:
+        if not met <= requests[key] <= met + unknown + counts.own.total():
             wrong.append(f"key {key}: {requests[key]:g} requests at the server, {met} and {unknown} unknown")
         for status in (401, 429):
             if statuses[key, status] < counts.refused[key, status]:
@@ -862,7 +975,7 @@ def soak(streams: int, seconds: float, seed: int = 0, *, fill_first: bool = True
     """A server and its clients.
 
     Args:
-        fill_first: touch all of the key/value memory before; only then memory is checked.
+        fill_first: what the server keeps for requests that come again; only then memory is checked.
 
     Returns:
         figures, and what did not hold.
@@ -881,8 +994,9 @@ def soak(streams: int, seconds: float, seed: int = 0, *, fill_first: bool = True
             end = resident(process)
         wrong = [*compare(counts, before, after), *compare_keys(counts, before, after), *compare_limits(counts, took)]
         posts = counts.statuses.total() + counts.refused.total()
-        later = counts.kinds["v3 later"] + counts.kinds["v4 later"] + counts.perhaps
-        wrong += check_log((folder / "log").read_text("utf-8")[seen:], posts, counts.unknown.total() + later)
+        wrong += check_log(
+            (folder / "log").read_text("utf-8")[seen:], posts, counts.unknown.total() + counts.own.total()
+        )
     if fill_first:
         wrong += check_memory(memory, seconds)
     figure = 'chatglm_{}{{model="demo"}}'.format

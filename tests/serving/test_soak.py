@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +73,42 @@ def test_what_does_not_add_up_is_told(soak: ModuleType) -> None:
             )
             fewer = name.startswith("chatglm_time_to_first") and change < 0
             assert bool(found) != (more or fewer), (name, change, found)
+
+
+def test_tools_that_a_model_has_made_up(soak: ModuleType) -> None:
+    """It may where it need not call any."""
+    called = [{"function": {"name": "get_whether", "arguments": "{}"}}]
+    choice = {"finish_reason": "tool_calls", "message": {"tool_calls": called}}
+    soak.check_chat(soak.Ask("tools", soak.CHAT, {}), choice)
+    with pytest.raises(ValueError, match="no call of get_weather"):
+        soak.check_chat(soak.Ask("tools", soak.CHAT, {}, must_call=True), choice)
+    called[0]["function"]["arguments"] = "[]"
+    with pytest.raises(ValueError, match="no arguments of a call"):
+        soak.check_chat(soak.Ask("tools", soak.CHAT, {}), choice)
+
+
+def test_batches_are_answered_whole(soak: ModuleType) -> None:
+    counts = soak.Counts()
+    body = {"choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
+    lines = [
+        {"custom_id": f"{n}", "response": {"status_code": 400} if n == 3 else {"status_code": 200, "body": body}}
+        for n in range(soak.LINES)
+    ]
+    output, errors = (
+        "\n".join(json.dumps(line) for line in lines if (line["custom_id"] == "3") is wrong).encode()
+        for wrong in (False, True)
+    )
+    soak.check_batch({"status": "completed"}, 3, output, errors, counts)
+    assert counts.reasons == {"stop": soak.LINES - 1}
+    assert counts.key_tokens["batches", "prompt"] == counts.prompt_tokens == 5 * (soak.LINES - 1)
+    for state, found, refused in (
+        ("failed", output, errors),
+        ("completed", output.partition(b"\n")[2], errors),
+        ("completed", output + b"\n" + output.partition(b"\n")[0], errors),
+        ("completed", output, b""),
+    ):
+        with pytest.raises(ValueError, match=r"with the errors|not every line has one answer"):
+            soak.check_batch({"status": state}, 3, found, refused, counts)
 
 
 def test_growth_is_that_after_the_warm_up(soak: ModuleType) -> None:
