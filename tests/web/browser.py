@@ -127,18 +127,8 @@ class Site:
         (self._socket,) = bind("127.0.0.1", self._port)
         self._port = self._socket.getsockname()[1]
         app = Starlette()
-        kernels = self._options.get("kernels")
         page = add_page(app, {"demo": self.assistant}, self.store, **self._options)
-        if kernels is not None:
-            inner = app.router.lifespan_context
-
-            @contextlib.asynccontextmanager
-            async def lifespan(outer: Any) -> Any:
-                async with kernels, inner(outer) as state:
-                    yield state
-
-            app.router.lifespan_context = lifespan
-        self._server = _Server(app, page, log_level="warning", ending=1)
+        self._server = BareServer(app, log_level="warning", patience=1, last=page.close)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         end = time.monotonic() + 30
@@ -163,16 +153,6 @@ class Site:
         self.stop()
         self.assistant.close()
         self.store.close()
-
-
-class _Server(BareServer):
-    def __init__(self, app: Any, page: Any, **options: Any) -> None:
-        super().__init__(app, **options)
-        self._page = page
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        self._page.end()
-        await super().shutdown(sockets)
 
 
 @contextlib.contextmanager

@@ -180,7 +180,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "js.offline": ("无法连接服务器，正在重试。", "The server cannot be reached; trying again."),
     "js.sending": ("正在上传文件。", "Uploading files."),
     "js.asks": ("模型在等待您", "The model waits for you"),
-    "js.stopped": ("已停止。", "Stopped."),
+    "js.stopped": ("已停止", "Stopped"),
     "js.length": ("达到长度上限，回答不完整。", "Cut: the longest length was reached."),
     "js.tokens": ("个词元", "tokens"),
     "js.restarted": (

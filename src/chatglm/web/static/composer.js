@@ -8,7 +8,7 @@ const form = find("#composer");
 const question = find("#question");
 const chips = find("#uploads");
 const drafts = `draft ${here.id}`;
-let uploads = []; // {name, done: Promise, chip}
+let uploads = []; // {file, name, chip, stored: whether the server has it}
 let sending = false;
 
 let making = null;
@@ -46,9 +46,8 @@ async function send() {
   try {
     await store.pending;
     await stored();
-    if (files.length) tell(words.sending);
-    const names = await Promise.all(files.map((one) => one.done));
-    await answer("send", { text, files: names });
+    for (const one of files) await put(one);
+    await answer("send", { text, files: files.map((one) => one.name) });
     uploads = [];
     chips.replaceChildren();
     sessionStorage.removeItem(drafts);
@@ -60,30 +59,36 @@ async function send() {
   sending = false;
 }
 
+/** Files go to the server with the question, so that one that is taken back is nowhere. */
+async function put(one) {
+  if (one.stored) return;
+  one.chip.dataset.state = "sending";
+  find("button", one.chip).replaceWith(make("progress", { "aria-label": words.sending }));
+  try {
+    const told = await ask("PUT", `${here.path}/files/${encodeURIComponent(one.name)}`, one.file, true);
+    one.name = told?.name ?? one.name;
+    one.stored = true;
+    find("progress", one.chip).remove();
+  } catch (error) {
+    uploads = uploads.filter((other) => other !== one);
+    one.chip.remove();
+    throw new Error(`${one.name}: ${error.message}`);
+  }
+}
+
 export function upload(files) {
   for (const file of files) {
     const pasted = /^image\.\w+$/.test(file.name);
     const name = pasted ? file.name.replace("image", `image-${Date.now() % 1e8}`) : file.name;
     const remove = make("button", { type: "button", class: "quiet", "aria-label": `${words.remove} ${name}` });
     remove.append(icon("close"));
-    const chip = make("li", { class: "file", "data-state": "sending" }, icon("file"), make("span", {}, name), make("progress"), remove);
-    const one = { name, chip, done: null };
+    const chip = make("li", { class: "file" }, icon("file"), make("span", {}, name), remove);
+    const one = { file, name, chip, stored: false };
     remove.onclick = () => {
       uploads = uploads.filter((other) => other !== one);
       chip.remove();
       question.focus();
     };
-    one.done = (async () => {
-      await stored();
-      const told = await ask("PUT", `${here.path}/files/${encodeURIComponent(name)}`, file, true);
-      chip.dataset.state = "done";
-      find("progress", chip)?.remove();
-      return told?.name ?? name;
-    })();
-    one.done.catch((error) => {
-      remove.click();
-      tell(`${name}: ${error.message}`);
-    });
     uploads.push(one);
     chips.append(chip);
   }

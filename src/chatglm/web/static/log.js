@@ -228,6 +228,11 @@ function ended() {
   source = null;
   setBusy(false);
   for (const element of all("[data-open]", log)) element.removeAttribute("data-open");
+  for (const call of all(".call:is([data-state=running], [data-state=permission], [data-state=observation])", log)) {
+    call.dataset.state = "stopped";
+    find(".state", call).textContent = words.stopped;
+    find(".consent", call)?.remove();
+  }
   for (const caret of all(".open", log)) if (!caret.textContent) caret.remove();
   open = null;
   refreshList();
