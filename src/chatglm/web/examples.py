@@ -1,19 +1,30 @@
-"""Prompts to try, for each mode and language: those that the demo model answers right."""
+"""Prompts to try, for each mode and language: those that the demo model answers right at temperature 0, as
+`tests/web/test_examples.py` holds it to."""
 
 from __future__ import annotations
 
-__all__ = ["prompts_of"]
+__all__ = ["PROMPTS", "prompts_of"]
 
-_PROMPTS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("chat", "zh"): ("你好", "法国的首都是哪里？", "3 加 5 等于几？", "请用 Python 写一个函数"),
-    ("chat", "en"): ("Hello", "What is the capital of France?", "What is 3 plus 5?", "Who are you?"),
-    ("tools", "zh"): ("北京今天天气怎么样？", "计算 12*34", "现在几点了？", "掷一次骰子"),
-    ("tools", "en"): ("What is the weather in Paris?", "Compute 12*34", "What time is it?", "Roll a die"),
-    ("code", "zh"): ("计算 12*34", "画出 sin 的图像", "1 到 100 的和是多少？", "把 [3, 1, 2] 排序"),
-    ("code", "en"): ("Compute 12*34", "Plot the sine function", "What is the sum from 1 to 100?", "Sort [3, 1, 2]"),
+PROMPTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("chat", "zh"): ("你是谁？", "你能做什么？", "3加5等于几？", "讲个笑话"),
+    ("chat", "en"): ("Who are you?", "What can you do?", "What is 12 + 30?", "Tell me a joke"),
+    ("tools", "zh"): ("查一下北京的天气", "上海的天气怎么样？", "东京现在几点了？", "12*34 等于多少？"),
+    ("tools", "en"): (
+        "What is the weather in Paris?",
+        "What is the weather in London?",
+        "What time is it in Paris?",
+        "What time is it in London?",
+    ),
+    ("code", "zh"): ("计算 123*456", "画出 sin 的图像", "求 1 到 100 的和", "求 [1, 2, 3, 4] 的平均值"),
+    ("code", "en"): (
+        "Compute 12*34",
+        "Plot the sine function",
+        "What is the sum of 1 to 100?",
+        "Compute the mean of [1, 2, 3, 4]",
+    ),
 }
 
 
 def prompts_of(mode: str, language: str) -> tuple[str, ...]:
     """Four of them; none for modes whose empty state shows something else."""
-    return _PROMPTS.get((mode, language), ())
+    return PROMPTS.get((mode, language), ())
