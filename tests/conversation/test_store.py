@@ -18,7 +18,7 @@ import pytest
 
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.conversation.store import Store, StoreLimits
-from chatglm.conversation.users import SignInError, Users
+from chatglm.conversation.users import SignInError, TooManyTriesError, Users
 from chatglm.conversation.words import tokens_of
 from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError
 
@@ -494,3 +494,24 @@ def test_the_local_user_cannot_sign_in(store: Store, user: int) -> None:
     assert store.users.local().admin
     with pytest.raises(SignInError):
         store.users.sign_in("local", "")
+
+
+def test_wrong_passwords_are_slowed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.conversation.users._COST", (4, 1, 1))
+    now = [1000.0]
+    monkeypatch.setattr("chatglm.conversation.users.time.monotonic", lambda: now[0])
+    users = store.users
+    for name in ("ming", "hong"):
+        users.add(name, "correct horse")
+    for name in ("ming", "nobody", ""):  # it is not told who is there
+        for _ in range(5):
+            with pytest.raises(SignInError, match="name or the password"):
+                users.sign_in(name, "wrong horse")
+            now[0] += 1
+        with pytest.raises(TooManyTriesError, match="in 55 seconds") as error:
+            users.sign_in(name.upper(), "correct horse")
+        assert error.value.retry_after == 55
+        users.sign_in("hong", "correct horse")
+    now[0] += 60
+    for _ in range(9):  # right ones are not counted
+        assert users.of_token(users.sign_in("ming", "correct horse"))

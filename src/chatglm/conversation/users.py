@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import sqlite3
 import threading
 import time
 import unicodedata
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from chatglm.database import Database
 from chatglm.errors import InputError
 
-__all__ = ["SignInError", "User", "Users"]
+__all__ = ["SignInError", "TooManyTriesError", "User", "Users"]
 
 _LOGIN_SECONDS = 30 * 86400.0
 _LOGINS = 20
@@ -24,11 +26,27 @@ _LOCAL = "local"
 _GUEST_SECONDS = 400 * 86400.0  # as long as browsers keep a cookie
 _LARGEST = (1 << 63) - 1  # that SQLite can hold
 _COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
+_TRIES, _TRIES_SECONDS = 5, 60.0
+"""Wrong passwords for one name, wherever they come from, in so many seconds."""
+_NAMES = 10_000
+"""Names of which tries are kept in mind."""
 _together = threading.BoundedSemaphore(2)  # passwords that are hashed at a time
 
 
 class SignInError(InputError):
     """The name or the password is wrong; it is not said which."""
+
+
+class TooManyTriesError(SignInError):
+    """Too many passwords were tried for one name; nobody can sign in with it for a while.
+
+    Attributes:
+        retry_after: seconds until the next try.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many tries with this name; try again in {math.ceil(retry_after)} seconds")
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,7 @@ class Users:
 
     def __init__(self, database: Database, login_seconds: float = _LOGIN_SECONDS) -> None:
         self._database, self._login_seconds = database, login_seconds
+        self._tries = _Tries()
 
     def local(self) -> User:
         """Who uses this machine without signing in; has no password, and is made when first asked for."""
@@ -136,11 +155,14 @@ class Users:
 
         Raises:
             SignInError: the name or the password is wrong. It takes as long for either.
+            TooManyTriesError: five passwords were wrong for this name within a minute; none is looked at.
         """
         try:
-            rows = self._database.read("SELECT * FROM users WHERE name = ?", (_name(name),))
+            name = _name(name)
+            rows = self._database.read("SELECT * FROM users WHERE name = ?", (name,))
         except InputError:
-            rows = []
+            name, rows = "", []
+        tried = self._tries.begin(name)
         stored = rows[0]["password"] if rows else None
         password = password if len(password) < _PASSWORD.stop else ""
         right = hmac.compare_digest(_hashed(password, stored or _NOBODY), stored or _NOBODY)
@@ -161,6 +183,7 @@ class Users:
                 "(SELECT token_hash FROM logins WHERE user = ? ORDER BY until DESC LIMIT ?)",
                 (user, user, _LOGINS),
             )
+        self._tries.forgive(name, tried)
         return token
 
     def of_token(self, token: str) -> User | None:
@@ -178,6 +201,38 @@ class Users:
 
     def _named(self, name: str) -> User:
         return _user(self._database.read("SELECT * FROM users WHERE name = ?", (name,))[0])
+
+
+class _Tries:
+    """Passwords that were tried for a name within the last minute, and were not right."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: OrderedDict[str, list[float]] = OrderedDict()
+
+    def begin(self, name: str) -> float:
+        """Count a try, before it is known what becomes of it: many at once are as many.
+
+        Raises:
+            TooManyTriesError: there were too many.
+        """
+        now = time.monotonic()
+        with self._lock:
+            tries = [each for each in self._of.get(name, ()) if each > now - _TRIES_SECONDS]
+            self._of[name] = tries
+            self._of.move_to_end(name)
+            if len(self._of) > _NAMES:
+                self._of.popitem(last=False)
+            if len(tries) >= _TRIES:
+                raise TooManyTriesError(tries[-_TRIES] + _TRIES_SECONDS - now)
+            tries.append(now)
+            return now
+
+    def forgive(self, name: str, tried: float) -> None:
+        """A try was right, and counts no more."""
+        with self._lock:
+            if tried in self._of.get(name, ()):
+                self._of[name].remove(tried)
 
 
 def _user(row: sqlite3.Row) -> User:
