@@ -44,7 +44,7 @@ class EventLog:
 
     def __init__(self, last: int, most: int = _MOST) -> None:
         self.last = last
-        self._most = most
+        self._most = self._limit = most
         self._entries: list[_Entry] = []
         self._news = asyncio.Event()
         self.ended = False
@@ -56,12 +56,11 @@ class EventLog:
         self.last += 1
         self._entries.append(_Entry(self.last, replace(event, number=self.last)))
         self.ended = isinstance(event, Done | Failed)
-        if len(self._entries) > self._most:
-            half = self._most // 2
+        if len(self._entries) > self._limit:
+            half = len(self._entries) // 2
             self._entries[:half] = _together(self._entries[:half])
-            self._most = max(
-                self._most, len(self._entries) + half
-            )  # what cannot be put together is not tried each time
+            # Turns and calls stay single, and are few: it is not tried again for each event.
+            self._limit = max(self._most, len(self._entries) + self._most // 4)
         self._news.set()
         self._news = asyncio.Event()
 
@@ -117,7 +116,8 @@ def _joined(entries: Sequence[_Entry]) -> _Entry:
     events = [entry.event for entry in entries]
     if isinstance(last, Calling):
         pieces = [event for event in events if isinstance(event, Calling)]
-        last = replace(last, name=pieces[0].name, arguments="".join(piece.arguments for piece in pieces))
+        name, arguments = "".join(p.name for p in pieces), "".join(p.arguments for p in pieces)
+        last = replace(last, name=name, arguments=arguments)
     elif isinstance(last, Text | Output):
         last = replace(last, text="".join(e.text for e in events if isinstance(e, Text | Output)))
     return _Entry(entries[0].first, last)
