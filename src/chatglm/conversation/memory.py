@@ -18,8 +18,8 @@ LEAVING = 8
 LONGEST = 300
 """Characters of a summary."""
 
-_READ = 400
-"""Characters of one message that are read for it."""
+_READ = 24, 400
+"""Characters of one message that are read for it, at least and at most."""
 _ASK = (
     "请把下面的对话接着“之前发生的事”概括成一段话，不超过{most}个字，只写发生过的事和以后要记住的事实。\n"
     "之前发生的事：{old}\n\n{said}\n\n概括："
@@ -43,12 +43,11 @@ def due(prompt: Told, left_out: int, settings: Settings) -> list[Turn]:
 async def extended(assistant: BaseAssistant, old: str, leaving: Sequence[Turn], options: Options) -> str:
     """A summary of what another one says and of turns after it; "" if it is of no use: empty, or longer than what it
     replaces, as small models make them."""
-    lines = [
-        f"{_SPEAKERS[turn.message.role]}：{' '.join(turn.message.content[:_READ].split())}"
-        for turn in leaving
-        if turn.message.role in _SPEAKERS and turn.message.content.strip()
-    ]
-    said = _newest(lines, (assistant.context or 4096) // 2)
+    heard = [turn.message for turn in leaving if turn.message.role in _SPEAKERS and turn.message.content.strip()]
+    most = (assistant.context or 4096) // 2
+    each = max(_READ[0], min(_READ[1], most // max(1, len(heard))))
+    lines = [f"{_SPEAKERS[message.role]}：{' '.join(message.content[:each].split())}" for message in heard]
+    said = _newest(lines, most)
     question = _ASK.format(most=LONGEST, old=old or "（无）", said=said)
     params = replace(params_of(options.get("params"), assistant.defaults), n=1, max_new_tokens=LONGEST, stop=())
     asked: Options = {"params": params}
