@@ -243,6 +243,7 @@ class Answering:
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._box = parts.toolbox
         self._carry: Callable[[ToolCall, _Open, asyncio.Semaphore], Awaitable[Outcome]] = self._called
+        self._writing = asyncio.Lock()  # of one turn there is one writer: what is finished is not kept again
         self._halt = asyncio.Event()
         self._stopped = self._complete = False
 
@@ -260,6 +261,7 @@ class Answering:
             self._stopped = not self._complete and (not work.done() or work.cancelled())
             error = next((t.exception() for t in (keeping, work) if t.done() and not t.cancelled()), None)
             keeping.cancel()
+            await asyncio.wait({keeping}, timeout=_GRACE)
             ended = await self._end(error)
         finally:
             for task in (work, keeping, halted):
@@ -305,8 +307,16 @@ class Answering:
     # Storing
 
     async def _stored(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a method of the store about this conversation, in a thread."""
-        return await asyncio.to_thread(method, self._user, self._conversation, *arguments, **named)
+        """Call a method of the store about this conversation, in a thread. Who is cancelled waits for its end: a turn
+        that is added must not come behind what closes all turns."""
+        task = asyncio.ensure_future(asyncio.to_thread(method, self._user, self._conversation, *arguments, **named))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # nobody is left to hear of it
+            raise
 
     async def _begin(self, message: Message) -> _Open:
         """Open a turn behind the last one."""
@@ -320,17 +330,19 @@ class Answering:
         return opened
 
     async def _close(self, opened: _Open, message: Message, finish: str) -> None:
-        await self._stored(self._parts.store.finish, opened.turn.id, message, finish, opened.details)
-        del self._open[opened.turn.id]
+        async with self._writing:
+            await self._stored(self._parts.store.finish, opened.turn.id, message, finish, opened.details)
+            del self._open[opened.turn.id]
 
     async def _keep_on(self) -> None:
         """Store open turns about once a second, until something goes wrong."""
         while True:
             await asyncio.sleep(KEEP_SECONDS)
-            for opened in list(self._open.values()):
-                if opened.pieces > opened.kept:
-                    opened.kept = opened.pieces
-                    await self._stored(self._parts.store.keep, opened.turn.id, opened.message())
+            for number, opened in list(self._open.items()):
+                async with self._writing:
+                    if number in self._open and opened.pieces > opened.kept:
+                        opened.kept = opened.pieces
+                        await self._stored(self._parts.store.keep, number, opened.message())
 
     async def _end(self, error: BaseException | None) -> Event:
         """The last event, once all turns are closed."""
