@@ -182,14 +182,21 @@ def test_any_text_is_shown_safely(text: str) -> None:
 def test_blocks_come_as_soon_as_the_next_one_begins() -> None:
     blocks = Blocks()
     assert not blocks.feed("First para")
-    assert blocks.feed("graph.\n\n")
+    assert blocks.feed("graph.\n")
     assert blocks.take() == []
-    blocks.feed("Second.\n")
+    assert blocks.feed("\n")
     assert blocks.take() == [(0, "<p>First paragraph.</p>\n")]
-    assert blocks.text == "Second.\n"
-    blocks.feed("```\ncode\n\nmore\n")
+    assert blocks.text == ""
+    assert blocks.feed("Second.\n```\ncode\n\nmore\n")
     assert blocks.take() == [(1, "<p>Second.</p>\n")]
-    assert blocks.close() == [(2, '<div class="code" data-language=""><pre><code>code\n\nmore\n</code></pre></div>\n')]
+    assert blocks.text == "```\ncode\n\nmore\n"
+    assert blocks.feed("```\n")
+    assert blocks.take() == [(2, '<div class="code" data-language=""><pre><code>code\n\nmore\n</code></pre></div>\n')]
+    assert blocks.feed("# Head\n- item\n\n")
+    assert blocks.take() == [(3, "<h3>Head</h3>\n")]
+    assert blocks.feed("  more of it\n")
+    assert blocks.take() == []
+    assert blocks.close() == [(4, "<ul>\n<li>\n<p>item</p>\n<p>more of it</p>\n</li>\n</ul>\n")]
 
 
 # Size and depth
@@ -264,7 +271,7 @@ def test_a_text_that_grows_is_not_parsed_from_its_beginning_each_time(monkeypatc
     parsed = 0
     real = module._starts
 
-    def counted(text: str) -> list[int]:
+    def counted(text: str) -> tuple[list[int], bool]:
         nonlocal parsed
         parsed += len(text)
         return real(text)

@@ -97,7 +97,7 @@ class Blocks:
         self.text += _lines(self._held)
         self._held = ""
         found = self._closed(ended=True)
-        if self.text.strip("\n"):
+        if self.text.strip(" \t\n"):
             found.append((self._count, plain(self.text.strip("\n"))))
         self.text = ""
         return found
@@ -111,8 +111,8 @@ class Blocks:
         ended = ended and len(whole) == len(self.text)
         if not ended:  # what may go on is not looked at
             whole = whole[: whole.rfind("\n") + 1]
-        starts = _starts(whole)
-        ends = [*starts[1:], len(whole)] if ended else starts[1:]
+        starts, closed = _starts(whole)
+        ends = [*starts[1:], len(whole)] if starts and (ended or closed) else starts[1:]
         found, place = [], 0
         for end in ends:
             found.append((self._count, _block(whole[place:end], self._base)))
@@ -155,18 +155,35 @@ def _first_lines(text: str, most: int) -> str:
     return text[:end]
 
 
-def _starts(text: str) -> list[int]:
-    """Where blocks begin, in characters. Blank lines belong to the block before, the first ones to the first block."""
+def _starts(text: str) -> tuple[list[int], bool]:
+    """Where blocks begin, in characters; and whether the last one is closed, so that nothing that follows changes it.
+    Blank lines belong to the block before, the first ones to the first block.
+
+    Args:
+        text: whole lines, if anything may follow.
+    """
     tokens: list[Token] = []
     _markdown().block.parse(text, _markdown(), {}, tokens)
-    lines = [token.map[0] for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
-    if not lines:
-        return []
+    begins = [token for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
+    if not begins:
+        return [], False
     places, place = [0], 0
-    for line in text.split("\n"):
+    lines = text.split("\n")
+    for line in lines:
         place += len(line) + 1
         places.append(place)
-    return [0, *(places[line] for line in lines[1:])]
+    starts = [0, *(places[token.map[0]] for token in begins[1:] if token.map)]
+    last = begins[-1]
+    match last.type:
+        case "heading_open" | "hr":
+            closed = True
+        case "fence":
+            closed = not _in_code(text[starts[-1] :])
+        case "paragraph_open" | "table_open" | "formula_block":  # a blank line ends them
+            closed = last.map is not None and any(not line.strip() for line in lines[last.map[1] : -1])
+        case _:
+            closed = False
+    return starts, closed
 
 
 _FENCE = re.compile(r"\s*^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
