@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["Line", "are_spaced", "in_columns", "joined", "repeated", "text_of"]
+__all__ = ["Line", "are_spaced", "in_columns", "in_rows", "joined", "repeated", "text_of"]
 
 _WIDE = "\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uff00-\uffef"
 _ITEM = re.compile(
@@ -26,6 +27,7 @@ class Line:
     Attributes:
         x0, x1: its left and right end.
         top, bottom: downwards, so `top < bottom`. All in one unit, whichever it is.
+        row: of a table.
     """
 
     text: str
@@ -33,6 +35,7 @@ class Line:
     x1: float
     top: float
     bottom: float
+    row: bool = False
 
     @property
     def height(self) -> float:
@@ -95,7 +98,9 @@ def _goes_on(line: Line, after: Line, margin: float) -> bool:
     height = min(line.height, after.height)
     return (
         line.x1 > margin - 2.2 * height
-        and after.x0 < line.x0 + height
+        and line.x0 - 4 * height < after.x0 < line.x0 + height
+        and not line.row
+        and not after.row
         and -0.5 * height < after.top - line.bottom < 1.1 * height
         and max(line.height, after.height) < 1.5 * height
         and not _ENDS.search(line.text.rstrip())
@@ -174,17 +179,39 @@ def _overlap(left: Sequence[Line], right: Sequence[Line]) -> bool:
     return bottom - top > 0.3 * whole
 
 
+def in_rows(lines: Sequence[Line]) -> list[Line]:
+    """Lines that follow each other in one row, the cells of a table, as one line."""
+    found: list[Line] = []
+    for line in lines:
+        last = found[-1] if found else None
+        if last and abs(last.bottom - line.bottom) < 0.4 * min(last.height, line.height) and line.x0 >= last.x1:
+            text = f"{last.text.strip()} | {line.text.strip()}"
+            found[-1] = Line(text, last.x0, line.x1, min(last.top, line.top), max(last.bottom, line.bottom), row=True)
+        else:
+            found.append(line)
+    return found
+
+
 def repeated(pages: Sequence[Sequence[Line]]) -> Iterator[set[int]]:
     """For each page, the places of lines that head or foot most pages: running titles and page numbers."""
     edges = [[*range(min(2, len(page))), *range(max(len(page) - 2, 2), len(page))] for page in pages]
-    counts: dict[str, int] = {}
-    for page, places in zip(pages, edges, strict=True):
-        for form in {_form(page[place]) for place in places}:
-            counts[form] = counts.get(form, 0) + 1
+    forms = [
+        {place: _forms(page[place], number) for place in places}
+        for number, (page, places) in enumerate(zip(pages, edges, strict=True))
+    ]
+    counts = Counter(form for page in forms for form in set().union(*page.values()))
     least = max(4, len(pages) // 3)
-    for page, places in zip(pages, edges, strict=True):
-        yield {place for place in places if counts[_form(page[place])] >= least}
+    for page in forms:
+        yield {place for place, own in page.items() if max(counts[form] for form in own) >= least}
 
 
-def _form(line: Line) -> str:
-    return re.sub(r"[0-9]+|\b[ivxl]+\b", "#", " ".join(line.text.split())) + f" {round(line.top / 8)}"
+def _forms(line: Line, page: int) -> set[str]:
+    """A line as it stands; and with its first or last number as what it is beyond the page's."""
+    text = f"{' '.join(line.text.split())} {round(line.top / 8)}"
+    numbers = [] if _ITEM.match(line.text) else list(re.finditer(r"(?<![0-9])[0-9]{1,5}(?![0-9])", line.text))
+    found = {text}
+    for number in (numbers[:1], numbers[-1:]):
+        for match in number:
+            rest = f"{line.text[: match.start()]}#{int(match[0]) - page}#{line.text[match.end() :]}"
+            found.add(f"{' '.join(rest.split())} {round(line.top / 8)}")
+    return found

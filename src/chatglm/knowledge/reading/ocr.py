@@ -13,7 +13,7 @@ from typing import Any, Literal
 from chatglm.errors import DependencyError, InputError
 from chatglm.knowledge.reading.documents import Draft, Limits, Reading
 from chatglm.knowledge.reading.headings import with_headings
-from chatglm.knowledge.reading.lines import Line, in_columns, joined, text_of
+from chatglm.knowledge.reading.lines import Line, in_columns, in_rows, joined, text_of
 
 __all__ = ["Sight", "read_picture"]
 
@@ -130,7 +130,7 @@ def read_picture(data: bytes, limits: Limits, sight: Sight) -> Reading:
     for n, picture in enumerate(_pictures(data, limits), 1):
         lines = sight.read(picture)
         with draft.part("page", str(n)):
-            for paragraph in joined(lines):
+            for paragraph in joined(in_rows(lines)):
                 draft.line(text_of(paragraph))
         if not lines:
             draft.warnings.append(f"picture {n} has no text that could be recognised")

@@ -13,7 +13,7 @@ from typing import Any
 from chatglm.errors import DependencyError, InputError
 from chatglm.knowledge.reading.documents import Draft, Limits, Mark, Reading
 from chatglm.knowledge.reading.headings import with_headings
-from chatglm.knowledge.reading.lines import Line, are_spaced, in_columns, joined, repeated, text_of
+from chatglm.knowledge.reading.lines import Line, are_spaced, in_columns, in_rows, joined, repeated, text_of
 from chatglm.knowledge.reading.ocr import Sight
 
 __all__ = ["read_pdf"]
@@ -188,8 +188,8 @@ def _text_lines(page: Any, text: Any) -> list[Line]:
         for segment in segments:
             box = (segment.x0 - 0.5, height - segment.bottom - 0.5, segment.x1 + 0.5, height - segment.top + 0.5)
             segment.text = " ".join(text.get_text_bounded(*box).split())
-        return in_columns([segment for segment in segments if segment.text], width)
-    return lines
+        lines = in_columns([segment for segment in segments if segment.text], width)
+    return in_rows(lines)
 
 
 def _segments(text: Any, height: float) -> list[Line]:
