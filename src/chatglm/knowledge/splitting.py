@@ -40,13 +40,17 @@ class Piece:
 
 
 _CLOSING = "[”’」』）)\\]】》〉\"']*"
+_BLANK = r"[^\S\n]*"
+_EMPTY_LINES = rf"(?:{_BLANK}\n)*"
+_ITEM = rf"\u3000|{_BLANK}(?:[*•·●○■◆▪–-]|[0-9]{{1,3}}[.)、])[^\S\n]"
 _BREAKS: tuple[tuple[float, re.Pattern[str]], ...] = (
-    (0.0, re.compile(r"\n[ \t\u3000]*\n\s*")),
-    (0.05, re.compile(rf"(?<=[。！？!?…；．.:：”」』）)]){_CLOSING}[ \t\u3000]*\n\s*")),
-    (0.15, re.compile(rf"(?:[。！？!?．]|…+){_CLOSING}[ \t\u3000]*|\.{_CLOSING}[ \t]+|(?<=[^\n])\n(?=[ \t\u3000])")),
-    (0.35, re.compile(rf"[；;]{_CLOSING}\s*")),
-    (0.55, re.compile(rf"[，、：,:—]{_CLOSING}\s*|\n\s*")),
-    (0.9, re.compile(r"[ \t\u3000]+")),
+    (0.0, re.compile(rf"\n{_BLANK}\n{_EMPTY_LINES}")),
+    (0.05, re.compile(rf"(?<=[。！？!?…；．.:：”」』）)]){_CLOSING}{_BLANK}\n{_EMPTY_LINES}")),
+    (0.1, re.compile(rf"\n(?={_ITEM})")),
+    (0.15, re.compile(rf"(?:[。！？!?．]|…+){_CLOSING}{_BLANK}|\.{_CLOSING}[ \t]+")),
+    (0.35, re.compile(rf"[；;]{_CLOSING}{_BLANK}")),
+    (0.55, re.compile(rf"[，、：,:—]{_CLOSING}{_BLANK}|\n")),
+    (0.9, re.compile(r"[^\S\n]+")),
 )
 """How bad a cut behind each is, in parts of the size of a piece that it may be off."""
 _WORD = re.compile(r"[^\W\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -80,14 +84,18 @@ def _characters_for(section: str, size: int, tokens: Callable[[str], int]) -> in
 
 
 def _sections(reading: Reading) -> Iterator[tuple[int, int, str]]:
-    """(start, end, title) of stretches between headings, end to end."""
-    headings = [mark for mark in reading.marks if mark.kind == "heading"]
+    """(start, end, title) of stretches between headings, end to end; headings without a text of their own go with the
+    next one."""
     path: list[Mark] = []
     at = 0
-    for mark in headings:
-        if mark.start > at and reading.text[at : mark.start].strip():
+    said = 0  # where the text behind the last heading begins
+    for mark in reading.marks:
+        if mark.kind != "heading":
+            continue
+        if mark.start > at and reading.text[said : mark.start].strip():
             yield at, mark.start, _title(path)
             at = mark.start
+        said = max(said, mark.end)
         while path and path[-1].level >= mark.level:
             path.pop()
         path.append(mark)

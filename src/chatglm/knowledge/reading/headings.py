@@ -10,21 +10,23 @@ from chatglm.knowledge.reading.documents import Mark, Reading
 __all__ = ["headings_in", "with_headings"]
 
 _LONGEST = 40
-_CONTENTS = 5
-_SPACE = "[ \t\u3000\xa0]"
+_BLANK = r"[^\S\n]"
 _NUMBER = "[〇零一二三四五六七八九十百千两0-9０-９]{1,7}"
 _CHAPTER = re.compile(
-    rf"^(?P<before>[^\n第。！？]{{0,8}}?)第{_SPACE}?{_NUMBER}{_SPACE}?(?P<unit>[编編部卷篇章回节節条條])(?P<rest>[^\n]*)$",
+    rf"^(?P<before>[^\n第。！？]{{0,8}}?)第{_BLANK}?{_NUMBER}{_BLANK}?(?P<unit>[编編部卷篇章回节節条條])(?P<rest>[^\n]*)$",
     re.MULTILINE,
 )
 _LEVELS = {unit: level for level, units in enumerate(("编編部", "卷篇", "章回", "节節", "条條"), 1) for unit in units}
 _LIST = re.compile(
-    r"^[ \t\u3000]*(?:(?P<one>[一二三四五六七八九十]{1,3}、)|(?P<two>（[一二三四五六七八九十]{1,3}）)"
-    r"|(?P<three>[0-9]{1,2}(?:\.[0-9]{1,2}){1,3}\.?[ \t\u3000\xa0])"
-    r"|(?P<four>楔子|引子|序言|前言|附录|后记)(?=[ \t\u3000\n]))(?P<rest>[^\n]*)$",
+    rf"^{_BLANK}*(?:(?P<one>[一二三四五六七八九十]{{1,3}}、)|(?P<two>（[一二三四五六七八九十]{{1,3}}）)"
+    rf"|(?P<three>[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{1,4}})\.?{_BLANK}"
+    r"|(?P<four>楔子|引子|序言|前言|附录|后记)(?=\s))(?P<rest>[^\n]*)$",
     re.MULTILINE,
 )
-_SENTENCE = re.compile("[。！？；，：,;:!?]")
+_LINES = re.compile(rf"{_BLANK}*\n{_BLANK}*")
+_GAP = re.compile(rf"{_BLANK}*\n{_BLANK}*\n")
+_SENTENCE = re.compile("[。！？；，,;!?]|：$|:$")
+_PAIRS = ("（）", "()", "“”", "《》", "[]")
 
 
 def headings_in(text: str) -> list[Mark]:
@@ -33,30 +35,49 @@ def headings_in(text: str) -> list[Mark]:
     for match in _CHAPTER.finditer(text):
         rest = match["rest"]
         level = _LEVELS[match["unit"]]
-        if match["before"].strip() and not rest.startswith((" ", "\u3000", "\xa0", "\t")):
+        if match["before"].strip() and not rest[:1].isspace():
             continue  # a sentence: 见第三章的说明
         if _is_title(rest):
             found.append(_mark(text, match.start(), match.end(), level))
-        elif level == 5 and rest.startswith((" ", "\u3000", "\t", "：", "【", "（")):
+        elif level == 5 and rest.startswith((" ", "\xa0", "\u3000", "\t", "：", "【", "（")):
             found.append(_mark(text, match.start(), match.start("rest"), level))
+    chapter = min((mark.level for mark in found), default=8)  # else 序言 would be above all that is numbered
+    numbers: set[tuple[int, ...]] = set()
     for match in _LIST.finditer(text):
-        if _is_title(match["rest"]) and (match["rest"].strip() or match["four"]):
-            level = 8 if match["four"] else 6 if match["one"] else 7 if match["two"] else 8
-            if match["three"]:
-                level += match["three"].strip(" \t\u3000\xa0.").count(".") - 1
-            found.append(_mark(text, match.start(), match.end(), level))
-    return _without_contents(text, sorted(found, key=lambda mark: mark.start))
+        if not _is_title(match["rest"]) or not (match["rest"].strip() or match["four"]):
+            continue
+        level = chapter if match["four"] else 6 if match["one"] else 7 if match["two"] else 8
+        if match["three"]:
+            number = tuple(map(int, match["three"].split(".")))
+            before = (*number[:-1], number[-1] - 1) if number[-1] > 1 else number[:-1]
+            if len(before) > 1 and before not in numbers:
+                continue  # a version, an amount, an address: what is numbered has a number before
+            numbers.add(number)
+            level += len(number) - 2
+        found.append(_mark(text, match.start(), match.end(), level))
+    return _with_content(text, sorted(found, key=lambda mark: mark.start))
 
 
-def _without_contents(text: str, marks: list[Mark]) -> list[Mark]:
-    """Headings with nothing between many of them are a table of contents; the last may be the first that is not."""
-    runs: list[list[Mark]] = []
-    for mark in marks:
-        if runs and not text[runs[-1][-1].end : mark.start].strip():
-            runs[-1].append(mark)
-        else:
-            runs.append([mark])
-    return [mark for run in runs for mark in (run if len(run) < _CONTENTS else run[-1:])]
+def _with_content(text: str, marks: list[Mark]) -> list[Mark]:
+    """Without those that have nothing below them: they are lines of a table of contents."""
+    kept = [False] * len(marks)
+    after = [0] * len(marks)  # the next one that is not below it
+    for n in range(len(marks) - 1, -1, -1):
+        end = marks[n + 1].start if n + 1 < len(marks) else len(text)
+        kept[n] = bool(text[marks[n].end : end].strip())
+        below = n + 1
+        while below < len(marks) and marks[below].level > marks[n].level:
+            kept[n] = kept[n] or kept[below]
+            below = after[below]
+        after[n] = below
+    for n in range(1, len(marks)):
+        if (
+            not kept[n - 1]
+            and _LINES.fullmatch(text, marks[n - 1].end, marks[n].start)
+            and not _GAP.match(text, marks[n].end)
+        ):
+            kept[n] = False  # the last line of one
+    return [mark for mark, keep in zip(marks, kept, strict=True) if keep]
 
 
 def with_headings(reading: Reading) -> Reading:
@@ -68,9 +89,11 @@ def with_headings(reading: Reading) -> Reading:
 
 
 def _is_title(rest: str) -> bool:
-    if len(rest) > _LONGEST or _SENTENCE.search(rest):
-        return False
-    return all(rest.count(opened) >= rest.count(closed) for opened, closed in ("()", "（）"))  # else a line's end
+    return (
+        len(rest) <= _LONGEST
+        and not _SENTENCE.search(rest.strip())
+        and all(rest.count(one) == rest.count(other) for one, other in _PAIRS)
+    )
 
 
 def _mark(text: str, start: int, end: int, level: int) -> Mark:
