@@ -25,6 +25,7 @@ _LIST = re.compile(
 )
 _LINES = re.compile(rf"{_BLANK}*\n{_BLANK}*")
 _GAP = re.compile(rf"{_BLANK}*\n{_BLANK}*\n")
+_ENDS_IN_GAP = re.compile(rf"\n{_BLANK}*\n\Z")
 _SENTENCE = re.compile("[。！？；，,;!?]|：$|:$")
 _PAIRS = ("（）", "()", "“”", "《》", "[]")
 
@@ -50,7 +51,7 @@ def headings_in(text: str) -> list[Mark]:
         if match["three"]:
             number = tuple(map(int, match["three"].split(".")))
             before = (*number[:-1], number[-1] - 1) if number[-1] > 1 else number[:-1]
-            if len(before) > 1 and before not in numbers:
+            if len(before) > 1 and before not in numbers and not _stands_alone(text, match.start(), match.end()):
                 continue  # a version, an amount, an address: what is numbered has a number before
             numbers.add(number)
             level += len(number) - 2
@@ -94,6 +95,12 @@ def _is_title(rest: str) -> bool:
         and not _SENTENCE.search(rest.strip())
         and all(rest.count(one) == rest.count(other) for one, other in _PAIRS)
     )
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether there are empty lines before and behind a line."""
+    before = text[max(start - 200, 0) : start]
+    return bool(_GAP.match(text, end)) and (not before.strip() or bool(_ENDS_IN_GAP.search(before)))
 
 
 def _mark(text: str, start: int, end: int, level: int) -> Mark:
