@@ -27,7 +27,7 @@ _LINES = re.compile(rf"{_BLANK}*\n{_BLANK}*")
 _GAP = re.compile(rf"{_BLANK}*\n{_BLANK}*\n")
 _ENDS_IN_GAP = re.compile(rf"\n{_BLANK}*\n\Z")
 _SENTENCE = re.compile("[。！？；，,;!?]|：$|:$")
-_PAIRS = ("（）", "()", "“”", "《》", "[]")
+_PAIRS = (("（", "）"), ("(", ")"), ("“", "”"), ("《", "》"), ("[", "]"))
 
 
 def headings_in(text: str) -> list[Mark]:
