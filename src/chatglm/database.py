@@ -43,21 +43,30 @@ class Database:
 
     def __init__(self, file: Path, migrations: Sequence[str], settings: Sequence[str] = ()) -> None:
         self.file = file
-        self._lock = threading.RLock()
+        self._lock, self._reading = threading.RLock(), threading.Lock()
+        self._writer = 0  # the thread that has a transaction
+        self._reader: sqlite3.Connection | None = None
         with self._told():
             file.touch(mode=0o600)
-            self._connection = sqlite3.connect(
-                file, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
-            )
+        self._connection = self._connected(*settings, "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
         try:
-            with self._told():
-                self._connection.row_factory = sqlite3.Row
-                for setting in (*settings, "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-                    self._connection.execute(f"PRAGMA {setting}")
             self._migrate(migrations)
+            self._reader = self._connected("query_only = ON")
         except BaseException:
             self._connection.close()
             raise
+
+    def _connected(self, *settings: str) -> sqlite3.Connection:
+        with self._told():
+            made = sqlite3.connect(self.file, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                made.row_factory = sqlite3.Row
+                for setting in settings:
+                    made.execute(f"PRAGMA {setting}")
+            except BaseException:
+                made.close()
+                raise
+            return made
 
     def _migrate(self, migrations: Sequence[str]) -> None:
         with self.transaction() as connection:  # of several processes, one migrates
@@ -85,6 +94,7 @@ class Database:
         """Statements that take effect together, or, after an exception, not at all."""
         with self._lock, self._told():
             self._connection.execute("BEGIN IMMEDIATE")
+            self._writer = threading.get_ident()
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
@@ -92,11 +102,17 @@ class Database:
                 if self._connection.in_transaction:  # after a full disk SQLite has rolled back by itself
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._writer = 0
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """The rows that a query finds."""
-        with self._lock, self._told():
-            return self._connection.execute(statement, values).fetchall()
+        """The rows that a query finds. It does not wait for what other threads write to the disk; in a transaction it
+        sees what that has changed."""
+        if self._reader is None or self._writer == threading.get_ident() or not statement.startswith("SELECT"):
+            with self._lock, self._told():
+                return self._connection.execute(statement, values).fetchall()
+        with self._reading, self._told():
+            return self._reader.execute(statement, values).fetchall()
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run one statement; returns how many rows it changed."""
@@ -109,8 +125,10 @@ class Database:
 
     def close(self) -> None:
         """Close the file. It may be called again."""
-        with self._lock:
+        with self._lock, self._reading:
             self._connection.close()
+            if self._reader is not None:
+                self._reader.close()
 
 
 class Instance:

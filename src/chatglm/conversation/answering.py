@@ -51,7 +51,7 @@ from chatglm.conversation.memory import due, extended
 from chatglm.conversation.prompts import Told, character_of, manual_tools, told
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import FileKind, Store
-from chatglm.conversation.tree import Turn
+from chatglm.conversation.tree import Tree, Turn
 from chatglm.errors import ChatGLMError, InputError, OutputError, QueueFullError, UnsupportedError
 from chatglm.tools.interpreter.kernel import RESTARTED
 from chatglm.tools.interpreter.pool import Kernels
@@ -216,7 +216,8 @@ class _Open:
 class Answering:
     """
     Args:
-        question: a user's turn, which is stored already.
+        tree: of the conversation, with the question.
+        question: a user's turn.
         log: is told what happens.
         granted: tools that the person lets run without being asked again; more may come.
     """
@@ -227,12 +228,13 @@ class Answering:
         user: int,
         conversation: str,
         settings: Settings,
+        tree: Tree,
         question: Turn,
         log: EventLog,
         granted: set[str],
     ) -> None:
         self._parts, self._user, self._conversation, self._settings = parts, user, conversation, settings
-        self._question, self._granted = question, granted
+        self._tree, self._question, self._granted = tree, question, granted
         self.log = log
         self._open: dict[int, _Open] = {}
         self._leaf = question.id
@@ -321,12 +323,12 @@ class Answering:
     async def _begin(self, message: Message) -> _Open:
         """Open a turn behind the last one."""
         store = self._parts.store
+        place = len(self._tree.children(self._leaf)) + 1
         turn = await self._stored(store.add, message, parent=self._leaf, finish=None)
-        place = (await self._stored(store.tree)).place(turn.id)
         self._leaf = turn.id
         opened = self._open[turn.id] = _Open(turn)
         role: Any = message.role
-        self.log.add(Began(turn=turn.id, parent=turn.parent, role=role, place=place))
+        self.log.add(Began(turn=turn.id, parent=turn.parent, role=role, place=(place, place)))
         return opened
 
     async def _close(self, opened: _Open, message: Message, finish: str) -> None:
@@ -378,9 +380,8 @@ class Answering:
         settings, parts = self._settings, self._parts
         await asyncio.to_thread(parts.check, settings)
         assistant = await parts.assistant(settings)
-        tree = await self._stored(parts.store.tree)
         files = await self._stored(parts.store.files)
-        prompt = await asyncio.to_thread(told, tree, self._question.id, settings, assistant, files)
+        prompt = await asyncio.to_thread(told, self._tree, self._question.id, settings, assistant, files)
         options: Options = {
             "params": params_of(settings.params, replace(assistant.defaults, n=1)),
             "client": f"user {self._user}",

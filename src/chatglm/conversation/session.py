@@ -212,16 +212,17 @@ class Session:
         if missing := [name for name in files if name not in known]:
             raise InputError(f"files: no {missing[0]!r:.80} was uploaded to this conversation")
 
-        async def question() -> tuple[Turn, list[Event]]:
+        async def question() -> tuple[Tree, Turn, list[Event]]:
             turn = await self._stored(self._store.add, Message("user", text))
             if known:
                 await self._stored(self._store.attach, turn.id, files)
-            events: list[Event] = [await self._began(turn)]
+            tree = await self.tree()
+            events: list[Event] = [_began(tree, turn)]
             if not (await asyncio.to_thread(lambda: self.conversation)).title:
                 title = " ".join(text.split())[:_TITLE]
                 await self._stored(self._store.rename, title)
                 events.append(Title(title=title))
-            return turn, events
+            return tree, turn, events
 
         return await self._begin(question)
 
@@ -241,16 +242,18 @@ class Session:
 
         if text is not None and not text.strip():
             raise InputError("text: is empty; say something")
-        old = (await self.tree()).turn(turn)
+        tree = await self.tree()
+        old = tree.turn(turn)
         if old.parent is None and old.message.role == "assistant":
             return await self._greet_again(old, text)
+        asked = tree.question(turn)
 
-        async def question() -> tuple[Turn, list[Event]]:
-            asked = (await self.tree()).question(turn)
+        async def question() -> tuple[Tree, Turn, list[Event]]:
             if text is None:
-                return asked, []
-            asked = await self._stored(self._store.edit, asked.id, text)
-            return asked, [await self._began(asked)]
+                return tree, asked, []
+            edited = await self._stored(self._store.edit, asked.id, text)
+            found = await self.tree()
+            return found, edited, [_began(found, edited)]
 
         return await self._begin(question)
 
@@ -388,7 +391,7 @@ class Session:
 
     # Answers
 
-    async def _begin(self, question: Callable[[], Awaitable[tuple[Turn, list[Event]]]]) -> int:
+    async def _begin(self, question: Callable[[], Awaitable[tuple[Tree, Turn, list[Event]]]]) -> int:
         """Begin an answer.
 
         Args:
@@ -400,7 +403,7 @@ class Session:
             settings = await asyncio.to_thread(lambda: self.settings)
             await self._stored(self._store.begin)
             try:
-                turn, events = await question()
+                tree, turn, events = await question()
             except BaseException:
                 await asyncio.shield(self._stored(self._store.end))
                 raise
@@ -408,7 +411,7 @@ class Session:
             self._log = log = EventLog(before)
             for event in events:
                 log.add(event)
-            self._answer = Answering(self._parts, self.user, self.id, settings, turn, log, self._granted)
+            self._answer = Answering(self._parts, self.user, self.id, settings, tree, turn, log, self._granted)
             self._task = asyncio.ensure_future(self._answer.run())
         finally:
             self._reserved = False
@@ -435,17 +438,12 @@ class Session:
             turn = await asyncio.to_thread(greeted)
             before = self.last
             self._log = log = EventLog(before)
-            log.add(replace(await self._began(turn), text=""))
+            log.add(replace(_began(await self.tree(), turn), text=""))
             log.add(Text(turn=turn.id, text=turn.message.content))
             log.add(Done(turn=turn.id, finish=turn.finish or "stop"))
         finally:
             self._reserved = False
         return before
-
-    async def _began(self, turn: Turn) -> Began:
-        tree = await self.tree()
-        role: Any = turn.message.role
-        return Began(turn=turn.id, parent=turn.parent, role=role, place=tree.place(turn.id), text=turn.message.content)
 
     def _check_idle(self) -> None:
         if self.running:
@@ -459,3 +457,9 @@ class Session:
     async def _stored(self, method: Callable[..., T], *arguments: Any) -> T:
         """Call a method of the store about this conversation, in a thread."""
         return await asyncio.to_thread(method, self.user, self.id, *arguments)
+
+
+def _began(tree: Tree, turn: Turn) -> Began:
+    role: Any = turn.message.role
+    place = tree.place(turn.id)
+    return Began(turn=turn.id, parent=turn.parent, role=role, place=place, text=turn.message.content)
