@@ -60,8 +60,8 @@ class Speaker(ScriptedEngine):
         told: the prompts.
     """
 
-    def __init__(self, form: Any, script: Mapping[str, Sequence[list[int]]]) -> None:
-        super().__init__([0], context=4096)
+    def __init__(self, form: Any, script: Mapping[str, Sequence[list[int]]], context: int) -> None:
+        super().__init__([0], context=context)
         self.form, self.script = form, dict(script)
         self.hold = threading.Event()
         self.fails: Exception | None = None
@@ -92,11 +92,15 @@ class Site:
     Attributes:
         url: of the page, without a slash at its end.
         write: makes replies for `engine.script`.
+
+    Args:
+        context: tokens that the model reads.
+        options: of `add_page`.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, *, context: int = 1 << 17, **options: Any) -> None:
         self.write = Writer(chat_format(AutoTokenizer.from_pretrained(demo_folder())))
-        self.engine = Speaker(self.write.form, {})
+        self.engine = Speaker(self.write.form, {}, context)
         self.assistant = Assistant(self.write.form, self.engine)  # type: ignore[arg-type]
         self.store = Store(folder / "conversations.sqlite")
         self._options = {"folder": folder / "files", **options}
@@ -214,7 +218,7 @@ class Views:
         for page in self.pages:
             if not page.is_closed():
                 assert page.evaluate("window.pwned") is None
-        assert self.faults == []
+        assert not self.faults, self.faults
 
     def close(self) -> None:
         for context in self._contexts:
@@ -235,8 +239,10 @@ def viewing(browser: Browser, site: Site) -> Iterator[Views]:
 
 
 def send(page: Page, text: str) -> None:
+    asked = page.locator(".user").count()
     page.fill("#question", text)
     page.press("#question", "Enter")
+    until(page, "(asked) => document.querySelectorAll('.user').length > asked", asked)
 
 
 def until(page: Page, expression: str, value: Any = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -267,3 +268,18 @@ def test_earlier_turns_are_shown_when_asked_for(site: Site, views: Views) -> Non
         until(page, "(text) => document.querySelector('article .said').innerText !== text", before)
     texts = page.locator("article .said").all_inner_texts()
     assert texts == [f"第{n}句" for n in range(0, 150, 2)]
+
+
+def test_people_see_when_turns_are_left_out(browser: Any, tmp_path: Path) -> None:
+    site = Site(tmp_path, context=160)
+    try:
+        with viewing(browser, site) as views:
+            page = views.open()
+            for number in range(4):
+                send(page, site.say(f"第{number}问" + "很长" * 20, f"第{number}答"))
+                answered(page, f"第{number}答")
+            assert "放不下" in page.locator(".note[data-code=left_out]").last.inner_text()
+            page.reload()
+            assert "第0答" in page.locator("#log").inner_text()  # they are shown still
+    finally:
+        site.close()

@@ -191,6 +191,9 @@ search.addEventListener("keydown", (event) => {
     event.preventDefault();
     const next = place + (event.key === "ArrowDown" ? 1 : -1);
     (links[next] ?? find("input", search)).focus();
+  } else if (event.key === "Escape" && !composing(event)) {
+    event.preventDefault(); // else a first one would only empty the field
+    search.close();
   } else if (event.key === "Enter" && event.target.matches("input")) {
     event.preventDefault();
     if (!composing(event)) links[0]?.click();
