@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from chatglm.assistant import BaseAssistant
     from chatglm.conversation.settings import Settings
+    from chatglm.params import SamplingParams
     from chatglm.serving.catalog import Catalog
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
@@ -231,7 +232,11 @@ def models_of(catalog: Catalog) -> Models:
         model: Any = await catalog.hold(offers[name])
         return model  # type: ignore[no-any-return]
 
-    return Models(names, get)
+    def defaults(name: str) -> SamplingParams | None:
+        model = catalog.of("chat")[name].holder.model
+        return getattr(model, "defaults", None)
+
+    return Models(names, get, defaults)
 
 
 def _facts() -> list[tuple[str, str]]:

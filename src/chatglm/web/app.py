@@ -98,14 +98,17 @@ class Models:
     Attributes:
         names: each with the names of its adapters, now; the first is the usual one.
         get: the model for a conversation's settings.
+        defaults: of a model's options of generation; None: they are not known, perhaps because it is not loaded.
     """
 
     names: Callable[[], Mapping[str, Sequence[str]]]
     get: Callable[[Settings], Awaitable[BaseAssistant]] | Mapping[str, BaseAssistant]
+    defaults: Callable[[str], SamplingParams | None] = lambda name: None
 
     @classmethod
     def of(cls, assistants: Mapping[str, BaseAssistant]) -> Models:
-        return cls(lambda: {name: tuple(one.adapters) for name, one in assistants.items()}, assistants)
+        names = {name: tuple(one.adapters) for name, one in assistants.items()}
+        return cls(lambda: names, assistants, lambda name: getattr(assistants.get(name), "defaults", None))
 
 
 def add_page(
@@ -372,6 +375,7 @@ class Page:
         name = settings.model if settings.model in models else next(iter(models), "")
         tools = [] if self.toolbox is None else self.toolbox.specs
         on = settings.tools
+        defaults = self.models.defaults(name) or SamplingParams()
         options = [
             {
                 "name": option.name,
@@ -379,7 +383,7 @@ class Page:
                 "help": t.option(option.name, option.help),
                 "low": option.low,
                 "high": option.high,
-                "default": option.default,
+                "default": getattr(defaults, option.name),
                 "value": settings.params.get(option.name),
             }
             for option in SamplingParams.options()

@@ -197,6 +197,23 @@ _WORDS: dict[str, tuple[str, str]] = {
 }
 
 
+# What options of generation are for. In English they say it themselves (`Option.help`).
+_OPTIONS = {
+    "temperature": "越高越随机；0 总是取最可能的词元",
+    "top_k": "只从最可能的这么多个词元中抽取；0 表示不限",
+    "top_p": "只从概率之和达到它的最可能的词元中抽取",
+    "min_p": "去掉概率低于最高概率这一比例的词元",
+    "repetition_penalty": "大于 1 时，出现过的词元不易再次出现",
+    "presence_penalty": "回答中已有的词元，分数减去它",
+    "frequency_penalty": "回答中每出现一次，分数减去它一次",
+    "seed": "种子相同，回答相同；留空则每次不同",
+    "stop": "遇到这些文字就结束回答",
+    "max_new_tokens": "回答最多有多少词元",
+    "max_length": "提示与回答一共最多有多少词元",
+    "min_new_tokens": "回答至少有多少词元",
+}
+
+
 @dataclass(frozen=True)
 class Words:
     """The words of one language; called with a key and what its braces stand for.
@@ -220,8 +237,7 @@ class Words:
 
     def option(self, name: str, help_text: str) -> str:
         """What an option of generation is for, given what it says of itself in English."""
-        key = f"option.{name}"
-        return self(key) if self.language == "zh" and key in _WORDS else help_text
+        return _OPTIONS.get(name, help_text) if self.language == "zh" else help_text
 
     def script(self, front: str = "js.") -> Markup:
         """The words whose keys begin so, without that, as JSON that may stand within a `<script>` element."""
