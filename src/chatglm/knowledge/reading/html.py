@@ -97,6 +97,7 @@ class _Page(HTMLParser):
             self._cells = None
             self._end_line()
         elif tag == "tr":
+            self._end_row()
             self._end_line()
             self._cells = []
         elif _BLOCK.fullmatch(tag) and self._cells is None:
@@ -129,12 +130,8 @@ class _Page(HTMLParser):
         elif tag in _HEADINGS:
             self._end_line()
             self._heading = 0
-        elif tag == "tr" and self._cells is not None:
-            self._end_cell()
-            row = " | ".join(self._cells)
-            self._cells = None
-            if row.strip(" |"):
-                self._rows.append(row)
+        elif tag == "tr":
+            self._end_row()
         elif tag == "table":
             self._end_table()
         elif _BLOCK.fullmatch(tag) and self._cells is None:
@@ -152,10 +149,7 @@ class _Page(HTMLParser):
             self._line.append(data if self._pre else re.sub(r"[ \t\r\n\f]+", " ", data))
 
     def finish(self) -> None:
-        if self._cells is not None:
-            self._end_cell()
-            self._rows.append(" | ".join(self._cells))
-            self._cells = None
+        self._end_row()
         self._end_line()
         self._end_table()
 
@@ -168,6 +162,15 @@ class _Page(HTMLParser):
         said = " ".join(self._said().split())
         if self._cells is not None and (said or self._cells):
             self._cells.append(said)
+
+    def _end_row(self) -> None:
+        if self._cells is None:
+            return
+        self._end_cell()
+        row = " | ".join(self._cells)
+        self._cells = None
+        if row.strip(" |"):
+            self._rows.append(row)
 
     def _end_line(self) -> None:
         if self._cells is not None:
@@ -196,6 +199,6 @@ class _Page(HTMLParser):
             self._apart, self._started = False, True
 
     def _space(self, tag: str) -> None:
-        if tag in _APART and not self._apart and not self._rows:
+        if tag in _APART and not self._apart and not self._rows and not self._bullet:
             self._draft.add("\n")
             self._apart = True

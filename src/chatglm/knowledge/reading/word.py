@@ -93,8 +93,8 @@ def _number_of(properties: Element | None) -> tuple[str, int] | None:
 class _Numbers:
     """Numbers of paragraphs, which Word counts when it shows them: 第一条, 1.1, (a)."""
 
-    levels: dict[tuple[str, int], tuple[str, str, int]] = field(default_factory=dict)
-    """By list and level: format, text such as 第%1条, first number."""
+    levels: dict[tuple[str, int], tuple[str, str, int, bool]] = field(default_factory=dict)
+    """By list and level: format, text such as 第%1条, first number, whether it has Arabic numerals only."""
     lists: dict[str, str] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
 
@@ -114,6 +114,7 @@ class _Numbers:
                         _value(_child(level, "numFmt")) or "decimal",
                         _value(_child(level, "lvlText")) or "",
                         int(start),
+                        _child(level, "isLgl") is not None,
                     )
         for element in root:
             if local(element) == "num":
@@ -126,7 +127,7 @@ class _Numbers:
         if abstract is None or (abstract, level) not in self.levels or level > 8:
             return ""
         counts = self.counts.setdefault(abstract, [0] * 9)
-        form, text, start = self.levels[abstract, level]
+        form, text, start, arabic = self.levels[abstract, level]
         counts[level] = counts[level] + 1 if counts[level] else start
         counts[level + 1 :] = [0] * (8 - level)
         if form in ("bullet", "none"):
@@ -134,8 +135,8 @@ class _Numbers:
 
         def said(match: re.Match[str]) -> str:
             place = int(match[1]) - 1
-            inner, _, first = self.levels.get((abstract, place), ("decimal", "", 1))
-            return _written(counts[place] or first, inner)
+            inner, _, first, _ = self.levels.get((abstract, place), ("decimal", "", 1, False))
+            return _written(counts[place] or first, "decimal" if arabic else inner)
 
         return re.sub(r"%([1-9])", said, text) + " "
 
