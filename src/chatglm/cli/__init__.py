@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
     "web": ("chatglm.cli.web", "the page: conversations in a browser, with tools, code and characters"),
     "keys": ("chatglm.cli.keys", "API keys of the server: add, list and remove them"),
+    "knowledge": ("chatglm.cli.knowledge", "documents of your own: add, search, share and measure them"),
     "batch": ("chatglm.cli.batch", "answer the requests of a file (JSON lines, as OpenAI's batches have them)"),
     "bench": ("chatglm.cli.bench", "measure a model or a server: time to first token, throughput, concurrent requests"),
     "finetune": ("chatglm.cli.finetune", "train a model on your dialogues: full, LoRA, P-tuning v2 or freeze"),

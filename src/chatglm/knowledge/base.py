@@ -52,7 +52,7 @@ class Base:
 
     Args:
         file: the database; made if it is missing.
-        embedder: what `models.embedder_of` takes; None: the one that the base was made with.
+        embedder: what `models.embedder_of` takes; None: the base's own: the one that files were last added with.
         reranker: what `models.reranker_of` takes; None: the base's own.
         limits: of documents that are read.
         neighbours: finds by meaning instead of the vectors in the file (`external.py`).
@@ -73,7 +73,7 @@ class Base:
     ) -> None:
         self.store = Store(file)
         self._readers = Readers(limits)
-        self._indexer = Indexer(self.store, self._readers, self._filler)
+        self._indexer = Indexer(self.store, self._readers, self.neighbours)
         self._given = embedder
         self._given_reranker = reranker
         self._external = neighbours
@@ -153,6 +153,7 @@ class Base:
     ) -> Report:
         if ocr not in ("auto", "always", "never"):
             raise InputError(f"ocr={ocr!r:.40}: must be auto, always or never")
+        self._remember()
         queued = self._indexer.enqueue(items, ocr=ocr, again=again)
         if gone:
             self._indexer.remove(gone)
@@ -161,6 +162,12 @@ class Base:
         else:
             self.resume()
         return self._indexer.outcome(queued, gone)
+
+    def _remember(self) -> None:
+        """The models that a base is filled with are those that it is searched with."""
+        given = {"embedder": self._given, "reranker": self._given_reranker}
+        named = {key: str(model) for key, model in given.items() if isinstance(model, str | Path)}
+        self.configure(**{key: None if model == "none" else model for key, model in named.items()})
 
     def remove(self, *names: str) -> int:
         """Take files out; returns how many there were."""
@@ -224,12 +231,18 @@ class Base:
 
     # Settings
 
+    @property
+    def trouble(self) -> str:
+        """What keeps texts from getting vectors; "" if nothing does."""
+        return self._indexer.trouble
+
     def configure(self, **settings: str | None) -> None:
         """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None takes one away."""
         for key in settings:
             if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id"):
                 raise InputError(f"{key}: is not a setting")
-        self.store.set_meta(settings)
+        if any(self.store.meta(key) != (value or "") for key, value in settings.items()):
+            self.store.set_meta(settings)
 
     def setting(self, key: str, default: str = "") -> str:
         return self.store.meta(key, default)
@@ -266,8 +279,6 @@ class Base:
         if self._embedder is None:
             given = self._given if self._given is not None else self.store.meta("embedder")
             self._embedder = embedder_of(given)
-            if isinstance(self._given, str | Path) and str(self._given) != self.store.meta("embedder"):
-                self.store.set_meta({"embedder": str(self._given)})
         return self._embedder
 
     def reranker(self) -> Reranker | None:
@@ -276,12 +287,6 @@ class Base:
                 given = self._given_reranker if self._given_reranker is not None else self.store.meta("reranker")
                 self._reranker = reranker_of(given)
             return self._reranker
-
-    def _filler(self) -> Neighbours | None:
-        try:
-            return self.neighbours()
-        except ChatGLMError:
-            return None  # searches say why
 
     # Care
 

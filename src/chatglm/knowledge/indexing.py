@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -17,9 +18,10 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from chatglm.errors import ChatGLMError, InputError, OutputError
 from chatglm.knowledge import splitting
@@ -33,6 +35,8 @@ except ImportError:  # Windows: two processes may index a base at once, which co
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Filler", "Indexer", "Item", "Progress", "Report", "Step", "items_of", "items_of_folder"]
+
+_log = logging.getLogger("chatglm.knowledge")
 
 _ATTEMPTS = 3
 _SMALL = 1 << 16
@@ -62,6 +66,7 @@ class Step:
 
 
 Progress = Callable[[Step], None]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,10 @@ class Indexer:
     """Puts files into a base and takes them out.
 
     Args:
-        filler: makes vectors; None: there are none.
+        filler: what makes vectors; None: nothing does.
+
+    Attributes:
+        trouble: why vectors are missing; "" if none are.
     """
 
     def __init__(self, store: Store, readers: Readers, filler: Callable[[], Filler | None]) -> None:
@@ -186,6 +194,7 @@ class Indexer:
         self._readers = readers
         self._filler = filler
         self._ending = threading.Event()
+        self.trouble = ""
 
     def end(self) -> None:
         """Let `work` return after the batch that it is at."""
@@ -336,7 +345,8 @@ class Indexer:
 
     def _drain(self, progress: Progress) -> None:
         worked = self._split_anew()
-        filler = self._filler()
+        self.trouble = ""
+        filler = self._filling(self._filler)
         more = filler is not None
         while not self._ending.is_set():
             rows, waiting = self._next()
@@ -346,14 +356,30 @@ class Indexer:
             elif self._clean(filler):
                 worked = True
             elif filler is not None and more:
-                more = filler.fill(
-                    lambda done, total: progress(Step("", "vectors", done, total, 0)),
-                    lambda: not self._ending.is_set() and not self._next()[1],
+                more = bool(
+                    self._filling(
+                        partial(
+                            filler.fill,
+                            lambda done, total: progress(Step("", "vectors", done, total, 0)),
+                            lambda: not self._ending.is_set() and not self._next()[1],
+                        )
+                    )
                 )
             else:
                 break
         if worked:
             self._tidy()
+
+    def _filling(self, work: Callable[[], Result]) -> Result | None:
+        """Work with a model. Where it fails, files are indexed all the same, and are found by their words."""
+        try:
+            return work()
+        except OutputError:
+            raise
+        except ChatGLMError as error:
+            self.trouble = f"texts have no vectors ({error})"
+            _log.warning("%s: %s", self._store.name, self.trouble)
+            return None
 
     def _next(self) -> tuple[list[sqlite3.Row], int]:
         """Files to index next, and how many there are to do: one, or several small ones."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from chatglm.errors import InputError
 from chatglm.knowledge.lexical import Candidate, View, pieces_of
 from chatglm.knowledge.models import Embedder, Matrix
 from chatglm.knowledge.store import VISIBLE, Store, header_of
@@ -51,7 +52,7 @@ class Vectors:
     """The vectors in a base's own file.
 
     Args:
-        store: is emptied of another model's vectors.
+        embedder: when vectors are made with it, those of another are deleted.
     """
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
@@ -61,11 +62,14 @@ class Vectors:
         self._lock = threading.Lock()
         self._rows = _Rows()
         self._index: tuple[Any, int] | None = None  # with the largest id in it
-        if store.meta("vectors") != self.name:
-            with store.writing() as connection:
+
+    def _begin(self) -> None:
+        """Forget the vectors of another model."""
+        if self._store.meta("vectors") != self.name:
+            with self._store.writing() as connection:
                 connection.execute("DELETE FROM vector")
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('vectors', ?)", (self.name,))
-                store.changed(connection)
+                self._store.changed(connection)
 
     # A `Filler`
 
@@ -78,6 +82,7 @@ class Vectors:
         return int(count)
 
     def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool:
+        self._begin()
         total, done, after = self.left(), 0, 0
         progress(done, total)
         while total and go_on():
@@ -120,6 +125,11 @@ class Vectors:
     # Search
 
     def nearest(self, view: View, question: str, limit: int) -> list[tuple[Candidate, float]]:
+        other = self._store.meta("vectors")
+        if other != self.name:
+            if other:
+                raise InputError(f"its vectors are of {other}, not of {self.name}; add files with {self.name} first")
+            return []
         asked = self._embedder.questions([question])[0]
         with self._lock:
             (count, last) = view.connection.execute("SELECT count(*), coalesce(max(id), 0) FROM vector").fetchone()

