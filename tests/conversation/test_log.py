@@ -132,6 +132,10 @@ def test_a_long_answer_takes_few_events() -> None:
         again = await read(log, 50)
         assert [event.number for event in again] == [event.number for event in events]
         assert (await read(log, 9_990))[0].number == 9_991
+        log.settle()
+        assert [event.kind for event in await read(log)] == ["began", "text", "done"]
+        assert len(await read(log, 9_990)) == 3
+        assert [event.kind for event in await read(log, 10_001)] == ["done"]
 
     asyncio.run(talk())
 

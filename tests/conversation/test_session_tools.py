@@ -25,8 +25,8 @@ from chatglm.conversation.events import (
 )
 from chatglm.conversation.session import Sessions
 from chatglm.conversation.settings import Settings
-from chatglm.conversation.store import Store
-from chatglm.errors import InputError, ToolError
+from chatglm.conversation.store import Store, StoreLimits
+from chatglm.errors import InputError, QueueFullError, ToolError
 from chatglm.tools import Consent, Function, Toolbox
 from chatglm.tools.interpreter.pool import Kernels
 from kernels import need_sandbox, pieces
@@ -178,7 +178,9 @@ def test_stop_ends_a_tool(store: Store, user: int, over: Any, write: Writer) -> 
             await asyncio.to_thread(begun.wait, 20)
             await session.stop()
             assert over_it.is_set()
-            done = (await heard(session))[-1]
+            *_, answered, done = await heard(session)
+            assert isinstance(answered, Answered)
+            assert (answered.text, answered.failed) == ("Stopped by the user.", True)
             assert isinstance(done, Done)
             assert done.finish == "stopped"
             assert contents(store, user, session)[-1] == ("Stopped by the user.", "stopped")
@@ -323,8 +325,8 @@ def test_stop_ends_a_cell(store: Store, user: int, over: Any, write: Writer, ker
     asyncio.run(talk())
 
 
-def test_code_needs_an_interpreter(store: Store, user: int, over: Any, write: Writer) -> None:
-    sessions = Sessions({"demo": over(write.say("好"))}, store)
+def test_code_needs_an_interpreter(store: Store, user: int, over: Any, write: Writer, tmp_path: Path) -> None:
+    sessions = Sessions({"demo": over(write.say("好"))}, store, folder=tmp_path / "files")
 
     async def talk() -> None:
         with pytest.raises(InputError, match="mode: code"):
@@ -341,5 +343,10 @@ def test_code_needs_an_interpreter(store: Store, user: int, over: Any, write: Wr
         for name in ("../x", "", "a/b", "nul"):
             with pytest.raises(InputError, match="name"):
                 await session.upload(name, pieces(b""))
+        # What there is no room for is not left behind.
+        store.limits = StoreLimits(files=1)
+        with pytest.raises(QueueFullError, match="1 files"):
+            await session.upload("b.txt", pieces(b"abc"))
+        assert [path.name for path in (tmp_path / "files").rglob("*.txt")] == ["a.txt"]
 
     asyncio.run(talk())

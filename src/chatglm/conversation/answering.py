@@ -66,6 +66,8 @@ Models = Mapping[str, BaseAssistant] | Callable[[Settings], Awaitable[BaseAssist
 
 KEEP_SECONDS = 1.0
 """Between two times that an open turn is stored."""
+_READ_SECONDS = 60.0
+"""After the end of an answer, in which its readers have each of its events; then texts are kept as wholes."""
 _GRACE = 5.0
 """Seconds that what is cancelled has to end."""
 _TOGETHER = 4
@@ -269,6 +271,7 @@ class Answering:
             for task in (work, keeping, halted):
                 task.cancel()
             self.log.add(ended)
+            asyncio.get_running_loop().call_later(_READ_SECONDS, self.log.settle)
 
     def stop(self) -> None:
         """End it. What there is is kept."""
@@ -355,6 +358,9 @@ class Answering:
                     message = replace(message, content=f"{message.content.rstrip()}\n{_STOPPED}".lstrip())
                     opened.details["failed"] = True
                 await self._close(opened, message, "stopped")
+                if message.role == "observation":
+                    call, text = message.tool_call_id, message.content
+                    self.log.add(Answered(turn=opened.turn.id, call=call, text=text, failed=True))
         except Exception as failure:
             error = error or failure
         try:

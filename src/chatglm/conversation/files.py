@@ -103,6 +103,14 @@ class Files:
         except OSError:
             raise InputError(f"{name!r:.80}: no such file in this conversation") from None
 
+    async def discard(self, user: int, conversation: str, name: str) -> None:
+        """Remove an upload, if it is there."""
+        with contextlib.suppress(InputError, OSError):
+            if self._kernels is not None:
+                await self._kernels.delete(conversation, name, user=str(user))
+            else:
+                await asyncio.to_thread(self._delete, conversation, name)
+
     async def remove(self, user: int, conversation: str) -> None:
         """Remove all files of a conversation, and end its kernel. What cannot be removed stays."""
         if self._kernels is not None:
@@ -110,6 +118,13 @@ class Files:
                 await self._kernels.end(conversation, user=str(user))
         with contextlib.suppress(OSError):
             await asyncio.to_thread(remove, self._home / conversation)
+
+    def _delete(self, conversation: str, name: str) -> None:
+        folder = Folder(self._home / conversation)
+        try:
+            folder.delete(name)
+        finally:
+            folder.close()
 
     def _made(self, conversation: str) -> Folder:
         folder = self._home / conversation

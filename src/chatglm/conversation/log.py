@@ -64,6 +64,10 @@ class EventLog:
         self._news.set()
         self._news = asyncio.Event()
 
+    def settle(self) -> None:
+        """Keep texts as wholes: the answer has ended, and its readers have had the time to read it."""
+        self._entries = _together(self._entries)
+
     async def read(self, after: int = 0) -> AsyncGenerator[Event]:
         """Events with a number above `after`, as they come; ends with the answer.
 

@@ -387,7 +387,11 @@ class Session:
         """
         await asyncio.to_thread(lambda: self.conversation)  # or there is none
         size, sha256 = await self._parts.files.upload(self.user, self.id, name, data)
-        return await self._stored(self._store.add_file, name, "upload", size, sha256)
+        try:
+            return await self._stored(self._store.add_file, name, "upload", size, sha256)
+        except BaseException:
+            await self._parts.files.discard(self.user, self.id, name)
+            raise
 
     # Answers
 
