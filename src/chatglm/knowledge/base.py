@@ -368,15 +368,15 @@ class Bases(Sequence[Base]):
     def around(self) -> Callable[..., StoredPiece | None]:
         """Gives the piece of a hit, and those beside it in its file."""
         by_name = {base.name: base for base in self._readable()}
-        known: dict[tuple[str, str, int], StoredPiece | None] = {}
+        known: dict[tuple[str, str, int | None, int | None], StoredPiece | None] = {}
 
         def piece(hit: Hit, n: int | None = None) -> StoredPiece | None:
             base = by_name.get(hit.base)
             if base is None:
                 raise NotFoundError(f"base {hit.base!r:.80}: is not among those that are asked")
-            key = (hit.base, hit.file, -hit.piece if n is None else n)
+            key = (hit.base, hit.file, hit.piece if n is None else None, n)
             if key not in known:
-                known[key] = base.store.piece(hit.file, hit.piece if n is None else None, n)
+                known[key] = base.store.piece(hit.file, key[2], n)
             return known[key]
 
         return piece
