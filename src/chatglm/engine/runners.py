@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import Cache
 
+from chatglm.engine.graphs import Graphs
 from chatglm.engine.pages import PAGE_TOKENS
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.kernels import native
@@ -268,8 +270,18 @@ class TorchRunner(Runner):
             2 * self._layers * PAGE_TOKENS * self._shape[0] * (self._shape[1] * self._store.itemsize + scale_bytes)
         )
         self._slots = _Slots(torch.empty(0))
+        # A model that may be compiled whole never looks at a number that the device has computed.
+        whole = getattr(self._base, "_can_compile_fullgraph", False)
+        self._graphs = Graphs(self.device) if self.device.type == "cuda" and whole else None
+
+    def replace(self, model: Any) -> None:
+        super().replace(model)
+        if self._graphs is not None:
+            self._graphs.clear()
 
     def allocate(self, pages: int) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
         # One page more: padding writes there, and nobody reads it.
         shape = (self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape)
         self._slots = _Slots(
@@ -295,21 +307,22 @@ class TorchRunner(Runner):
             alone = None if chunk.count <= _DECODING else number
             batches.setdefault((chunk.adapter, alone), []).append(number)
         for (adapter, _), numbers in batches.items():
-            with self._with(adapter):
-                for number, found in zip(numbers, self._batch([chunks[n] for n in numbers]), strict=True):
-                    scores[number] = found
+            for number, found in zip(numbers, self._batch([chunks[n] for n in numbers], adapter), strict=True):
+                scores[number] = found
         return torch.cat([scores[number] for number in range(len(chunks))]).float()
 
     @torch.inference_mode()
     def score(self, chunk: Chunk, take: Callable[[Tensor], None]) -> None:
+        if self.causal:
+            for start in range(chunk.start, len(chunk.ids), _SCORED):
+                ids = chunk.ids[: start + _SCORED]
+                take(self._batch([Chunk(ids, start, chunk.pages, len(ids) - start)], chunk.adapter)[0].float())
+            return
         with self._with(chunk.adapter):
-            if self.causal:
-                for start in range(chunk.start, len(chunk.ids), _SCORED):
-                    ids = chunk.ids[: start + _SCORED]
-                    take(self._batch([Chunk(ids, start, chunk.pages, len(ids) - start)])[0].float())
-                return
             # ChatGLM-6B's prompt goes through the layers in one piece, and then through the head in pieces.
-            states = self._base.transformer(**self._inputs([chunk])).last_hidden_state[0]
+            size = self._size([chunk])
+            inputs = self._inputs(self._table([chunk], size).to(self.device), size)
+            states = self._base.transformer(**inputs).last_hidden_state[0]
             for part in states.split(_SCORED):
                 take(self._base.get_output_embeddings()(part).float())
 
@@ -321,44 +334,102 @@ class TorchRunner(Runner):
         self.model.set_adapter(adapter)
         return nullcontext()
 
-    def _batch(self, chunks: Sequence[Chunk]) -> list[Tensor]:
-        keep = max(chunk.wanted for chunk in chunks) if len(chunks) == 1 else 0
-        logits = self.model(**self._inputs(chunks), logits_to_keep=keep or (1 if len(chunks) == 1 else 0)).logits
+    def _batch(self, chunks: Sequence[Chunk], adapter: str | None) -> list[Tensor]:
+        """Scores of each chunk's wanted tokens."""
+        size = self._size(chunks)
+        recorded = None if self._graphs is None else _recorded(size)
+        if recorded is not None:
+            assert self._graphs is not None
+            logits = self._graphs.run(
+                (adapter, *recorded),
+                self._table(chunks, recorded),
+                lambda table: self._scores(table, recorded, adapter, 1 if recorded.columns == 1 else 0),
+            )
+        else:
+            keep = max(chunks[0].wanted, 1) if len(chunks) == 1 else 0
+            logits = self._scores(self._table(chunks, size).to(self.device), size, adapter, keep)
         found = []
         for row, chunk in enumerate(chunks):
-            end = logits.shape[1] if len(chunks) == 1 else chunk.count
+            end = logits.shape[1] if recorded is None and len(chunks) == 1 else chunk.count
             found.append(logits[row, end - chunk.wanted : end])
         return found
 
-    def _inputs(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
-        """What a model of `transformers` is called with: ids, positions, mask and cache."""
-        columns = max(chunk.count for chunk in chunks)
-        total = max(len(chunk.ids) for chunk in chunks) + self.prefix
-        ids = torch.zeros(len(chunks), columns, dtype=torch.long)
-        placed = [self.positions(chunk) for chunk in chunks]
-        positions = torch.zeros(len(chunks), *placed[0].shape[:-1], columns, dtype=torch.long)
-        write = torch.full((len(chunks), columns), self._slots.count - PAGE_TOKENS)
-        read = torch.zeros(len(chunks), total, dtype=torch.long)
-        sees = torch.ones(len(chunks), columns, dtype=torch.long)
-        for row, (chunk, where) in enumerate(zip(chunks, placed, strict=True)):
-            count = chunk.count
-            ids[row, :count] = torch.tensor(list(chunk.ids[chunk.start :]))
-            positions[row, ..., :count] = where
-            end = self.prefix + len(chunk.ids)
-            slots = _slots(chunk.pages, 0, end)
-            write[row, :count] = slots[end - count :]
-            read[row, :end] = slots
-            sees[row, :count] = self.visible(chunk, where)
-        hidden = torch.arange(total) >= sees[..., None]
-        mask = torch.zeros(hidden.shape, dtype=self.dtype).masked_fill_(hidden, torch.finfo(self.dtype).min)
-        cache = _PagedCache(self._slots, write.to(self.device), read.to(self.device))
+    def _scores(self, table: Tensor, size: _Size, adapter: str | None, keep: int) -> Tensor:
+        """(rows, columns or the last `keep` of them, vocabulary)."""
+        with self._with(adapter):
+            scores: Tensor = self.model(**self._inputs(table, size), logits_to_keep=keep).logits
+        return scores
+
+    def _size(self, chunks: Sequence[Chunk]) -> _Size:
+        most = max(len(chunk.ids) for chunk in chunks) + self.prefix
+        return _Size(len(chunks), max(chunk.count for chunk in chunks), -(-most // PAGE_TOKENS))
+
+    def _table(self, chunks: Sequence[Chunk], size: _Size) -> Tensor:
+        """All that a step depends on, int64 (rows, …), in the CPU's memory. Of each row: ids, positions, slots to write
+        to, and how many keys are seen, for each column; tokens with the chunk's; pages. What is not there sees one
+        token, and writes where nobody reads.
+        """
+        rows, columns, pages = size
+        kinds = 1 if self.causal else 2
+        nobody = self._slots.count // PAGE_TOKENS - 1
+        table = np.zeros((rows, (kinds + 3) * columns + 1 + pages), dtype=np.int64)
+        ids, positions, write, sees, end, held = np.split(
+            table, np.cumsum([columns, kinds * columns, columns, columns, 1]), axis=1
+        )
+        write[:], sees[:], end[:], held[:] = nobody * PAGE_TOKENS, 1, 1, nobody
+        for row, chunk in enumerate(chunks):
+            count, total = chunk.count, self.prefix + len(chunk.ids)
+            ids[row, :count] = chunk.ids[chunk.start :]
+            used = held[row, : -(-total // PAGE_TOKENS)]
+            used[:] = chunk.pages[: len(used)]
+            places = np.arange(total - count, total)
+            write[row, :count] = used[places // PAGE_TOKENS] * PAGE_TOKENS + places % PAGE_TOKENS
+            end[row] = total
+            if self.causal:
+                positions[row, :count] = places - self.prefix
+                sees[row, :count] = places + 1
+            else:
+                where = self.positions(chunk)
+                positions[row].reshape(kinds, columns)[:, :count] = where.numpy()
+                sees[row, :count] = self.visible(chunk, where).numpy()
+        return torch.from_numpy(table)
+
+    def _inputs(self, table: Tensor, size: _Size) -> dict[str, Any]:
+        """What a model of `transformers` is called with, from a `_table` on its device, for which nothing waits."""
+        _, columns, pages = size
+        kinds = 1 if self.causal else 2
+        ids, positions, write, sees, end, held = table.split([columns, kinds * columns, columns, columns, 1, pages], 1)
+        places = torch.arange(pages * PAGE_TOKENS, device=table.device)
+        slots = (held[:, :, None] * PAGE_TOKENS + places[:PAGE_TOKENS]).flatten(1)
+        # What is behind a sequence's end is masked, and may be anything: zero times infinity would be no number.
+        read = torch.where(places < end, slots, slots[:, :1])
+        mask = torch.zeros(len(table), 1, columns, len(places), dtype=self.dtype, device=table.device)
+        mask.masked_fill_((places >= sees[..., None])[:, None], torch.finfo(self.dtype).min)
         return {
-            "input_ids": ids.to(self.device),
-            "position_ids": positions.to(self.device),
-            "attention_mask": mask[:, None].to(self.device),
-            "past_key_values": cache,
+            "input_ids": ids,
+            "position_ids": positions if self.causal else positions.unflatten(1, (kinds, columns)),
+            "attention_mask": mask,
+            "past_key_values": _PagedCache(self._slots, write, read),
             "use_cache": True,
         }
+
+
+class _Size(NamedTuple):
+    """Of a step: chunks, tokens of the longest one, pages of the longest sequence."""
+
+    rows: int
+    columns: int
+    pages: int
+
+
+def _recorded(size: _Size) -> _Size | None:
+    """The size, not much larger, of the CUDA graph that does a step; None: none is worth it."""
+    columns = 1 << (size.columns - 1).bit_length()
+    rows = 1 << (size.rows - 1).bit_length() if size.rows <= 8 else -(-size.rows // 8) * 8
+    pages = max(2, 1 << (size.pages - 1).bit_length())
+    # Where more is computed, launching takes no part of the time.
+    fits = columns <= 8 and rows * columns <= 128 and rows * pages <= 4096
+    return _Size(rows, columns, pages) if fits else None
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Linear layers over packed weights on a CUDA device, by Triton: whether that works here, and the launching.
 
-One row of inputs (decoding) goes to a kernel that reads the weights once and has little else to do; more go to the
-card's matrix units (`cuda_kernels.py`). Block sizes follow from the shapes alone: nothing is timed, nothing waits
-for the device, so a step can be captured in a CUDA graph once it has run. Under `torch.compile` the layer is the one
-operator `chatglm::packed_linear`.
+One row of inputs (decoding) goes to a kernel that reads the weights once and has little else to do; a few go to the
+card's matrix units (`cuda_kernels.py`); for more, the weights are made numbers, and torch multiplies. Block sizes
+follow from the shapes alone: nothing is timed, nothing waits for the device, so a step can be captured in a CUDA graph
+once it has run. Under `torch.compile` the layer is the one operator `chatglm::packed_linear`.
 
 `CHATGLM_KERNELS=reference` turns this off; names of CPU variants leave it on.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from chatglm.errors import InputError
 from chatglm.kernels.packing import TILE, PackedWeight
 
-__all__ = ["DTYPES", "Info", "in_planes", "info", "linear", "takes"]
+__all__ = ["DTYPES", "Info", "dequantize", "in_planes", "info", "linear", "takes"]
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Element types of inputs and outputs."""
@@ -107,7 +107,7 @@ def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> 
     float32, and the bias (rows,), of any float type, is added before the one rounding at the end.
 
     Of `reference.linear` in exact arithmetic it is off by the rounding of the result, of float32 sums, and, for more
-    than one row and weights in groups, of each weight to the inputs' type.
+    than one row, of each weight to the inputs' type.
 
     Raises:
         InputError: the inputs have another width.
@@ -134,18 +134,38 @@ def _run(
     bits: int,
     group_size: int,
 ) -> Tensor:
-    outputs = inputs.new_empty(*inputs.shape[:-1], rows)
     given = inputs.detach().reshape(-1, columns)
     if not given.numel():
-        return outputs
+        return inputs.new_empty(*inputs.shape[:-1], rows)
+    shape, words, scales = _held(data, scales, rows, columns, bits, group_size)
+    bias = None if bias is None else bias.detach().contiguous()
+    with torch.cuda.device_of(inputs):
+        if len(given) > _FEW:
+            numbers = _numbers(words, scales, shape, given.dtype)
+            outputs = F.linear(given, numbers, None if bias is None else bias.to(given.dtype))
+        else:
+            outputs = given.new_empty(len(given), rows)
+            (_one if len(given) == 1 else _few)(given, words, scales, bias, outputs, shape)
+    return outputs.view(*inputs.shape[:-1], rows)
+
+
+def dequantize(weight: PackedWeight, dtype: torch.dtype) -> Tensor:
+    """(rows, columns) in `dtype`, one of `DTYPES`: integer times scale, rounded once, as `reference.dequantize`."""
+    shape, words, scales = _held(
+        weight.data, weight.scales, weight.rows, weight.columns, weight.bits, weight.group_size
+    )
+    with torch.cuda.device_of(words):
+        return _numbers(words, scales, shape, dtype)
+
+
+def _held(
+    data: Tensor, scales: Tensor, rows: int, columns: int, bits: int, group_size: int
+) -> tuple[_Shape, Tensor, Tensor]:
+    """Sizes, words and scales of a weight, as the kernels take them."""
     if data.storage_offset() % 4:  # cannot be read as words where it lies
         data = data.clone()
     shape = _Shape(rows, columns, bits, group_size, scales.shape[1], data.numel() // scales.shape[0])
-    words, scales = data.detach().view(torch.int32), scales.detach().contiguous()
-    bias = None if bias is None else bias.detach().contiguous()
-    with torch.cuda.device_of(inputs):
-        (_one if given.shape[0] == 1 else _many)(given, words, scales, bias, outputs, shape)
-    return outputs
+    return shape, data.detach().view(torch.int32), scales.detach().contiguous()
 
 
 torch.library.custom_op("chatglm::packed_linear", _run, mutates_args=())
@@ -204,11 +224,15 @@ def _one(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outp
     )
 
 
-def _many(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outputs: Tensor, shape: _Shape) -> None:
+_FEW = 64
+"""Rows of inputs up to which weights are multiplied as they lie."""
+
+
+def _few(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outputs: Tensor, shape: _Shape) -> None:
     """given (count, columns)."""
-    count = given.shape[0]
-    block = _block(count, given.dtype)
-    _load().many_rows[(-(-count // block.rows), -(-shape.rows // block.outputs))](
+    count = len(given)
+    block = _block(count, given.dtype, shape)
+    _load().few_rows[(-(-shape.rows // block.outputs),)](
         in_planes(given, shape.bits, shape.steps),
         words,
         scales,
@@ -224,6 +248,8 @@ def _many(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, out
         OUTPUTS=block.outputs,
         STEPS=block.steps,
         BIASED=bias is not None,
+        # Triton's interpreter, for tests, knows no instructions of a card.
+        ASSEMBLED=shape.bits == 4 and given.dtype != torch.float32 and block.whole and words.is_cuda,
         num_warps=block.warps,
         num_stages=block.stages,
         enable_fp_fusion=True,
@@ -236,19 +262,36 @@ class _Block(NamedTuple):
     steps: int
     warps: int
     stages: int
+    whole: bool  # no scale ends inside of a block's steps
 
 
-def _block(count: int, dtype: torch.dtype) -> _Block:
+def _block(count: int, dtype: torch.dtype, shape: _Shape) -> _Block:
     """Sizes that leave the matrix units fed and fit into the shared memory of every card from 8.0 on (99 KiB)."""
+    rows = max(8, 1 << (count - 1).bit_length())
     if dtype == torch.float32:  # no matrix units: plain multiplications
-        return _Block(16 if count <= 16 else 32, 32, 16, 4, 2)
-    if count <= 16:  # weights still cost more than products: many blocks, several steps ahead
-        return _Block(16, 16, 64, 4, 3)
-    if count <= 32:
-        return _Block(32, 32, 32, 4, 3)
-    if count <= 128:
-        return _Block(64, 64, 16, 4, 3)
-    return _Block(128, 64, 16, 4, 2)
+        return _Block(rows, 32, 16, 4, 2, False)
+    whole = not shape.group_steps or shape.group_steps >= 16
+    steps = max(16, shape.group_steps) if shape.group_steps else 32
+    return _Block(rows, 16, steps, 1, 4, whole)
+
+
+def _numbers(words: Tensor, scales: Tensor, shape: _Shape, dtype: torch.dtype) -> Tensor:
+    """The weight (rows, columns)."""
+    numbers = torch.empty(shape.rows, shape.columns, dtype=dtype, device=words.device)
+    _load().unpacked[(shape.tiles, -(-shape.steps // 64))](
+        words,
+        scales,
+        numbers,
+        shape.rows,
+        shape.columns,
+        shape.steps,
+        shape.groups,
+        BITS=shape.bits,
+        GROUP_STEPS=shape.group_steps,
+        STEPS=64,
+        num_warps=4,
+    )
+    return numbers
 
 
 def in_planes(given: Tensor, bits: int, steps: int) -> Tensor:
@@ -256,7 +299,8 @@ def in_planes(given: Tensor, bits: int, steps: int) -> Tensor:
     on, of a row's word s; zeros where there is no such column.
     """
     planes = 32 // bits
-    padded = F.pad(given, (0, planes * steps - given.shape[1]))
+    missing = planes * steps - given.shape[1]
+    padded = F.pad(given, (0, missing)) if missing else given
     if bits == 8:
         return padded.unflatten(1, (steps, 4)).transpose(1, 2).contiguous()
     # Of 8 columns the first 4 are low halves of bytes, the others high halves.

@@ -1,4 +1,4 @@
-"""What runs on the card, in Triton: a packed weight times one row of inputs, and times many.
+"""What runs on the card, in Triton: a packed weight times one row of inputs, times a few, and made into numbers.
 
 The layout of `packing.py` suits a GPU as it is. Read as 32-bit words it is words[tile, step, row]: a word holds the 8
 (4 bits) or 4 (8 bits) columns of one row in one step, and the 16 rows of a tile follow one another. So four threads
@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["many_rows", "one_row"]
+__all__ = ["few_rows", "one_row", "unpacked"]
 
 _LANES = tl.constexpr(16)  # rows of a tile
 _EXPONENT = tl.constexpr(0x4B000000)  # of 2^23, whose mantissa counts in ones
@@ -78,7 +78,7 @@ def one_row(
 
 
 @triton.jit
-def many_rows(
+def few_rows(
     inputs,
     words,
     scales,
@@ -94,40 +94,138 @@ def many_rows(
     OUTPUTS: tl.constexpr,
     STEPS: tl.constexpr,
     BIASED: tl.constexpr,
+    ASSEMBLED: tl.constexpr,
 ):
-    """A block of (ROWS, OUTPUTS) with the card's matrix units: one product of (ROWS, STEPS) by (STEPS, OUTPUTS) for
-    each plane. Weights are rounded to the inputs' type, once, as in `reference.dequantize`; with a scale per row their
-    integers are multiplied as they are, which is exact, and the scale comes last.
+    """Few rows of inputs, with the card's matrix units: for each plane one product of (OUTPUTS, STEPS) weights by
+    (STEPS, ROWS) inputs. Weights are the first factor, which the units take from registers: so words go from memory
+    through shared memory into the registers of the threads that multiply what they make of them.
 
-    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); all else as in `one_row`.
-    Grid: blocks of inputs, which share weights and run together, by blocks of outputs.
+    Where STEPS is the length of a group, or a row has one scale, integers are multiplied as they are, which is exact,
+    and scales come behind the sums. Weights of shorter groups are rounded to the inputs' type.
+
+    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); ASSEMBLED: 4 bits are made
+    numbers by instructions for pairs; all else as in `one_row`.
+    Grid: blocks of outputs.
     """
     PLANES: tl.constexpr = 32 // BITS
-    number = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    row = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
+    row = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     tile, lane = row // _LANES, row % _LANES
     real = row < (rows + _LANES - 1) // _LANES * _LANES  # words of padding rows are there, of padding tiles not
-    given = inputs + number.to(tl.int64)[:, None] * (PLANES * steps)
-    sums = tl.zeros((ROWS, OUTPUTS), tl.float32)
+    number = tl.arange(0, ROWS)
+    given = inputs + number.to(tl.int64)[None, :] * (PLANES * steps)
+    sums = tl.zeros((OUTPUTS, ROWS), tl.float32)
     for first in range(0, steps, STEPS):
         step = first + tl.arange(0, STEPS)
-        there = (step < steps)[:, None] & real[None, :]
-        held = tl.load(words + (tile * steps)[None, :] * _LANES + step[:, None] * _LANES + lane[None, :], there, 0)
-        if GROUP_STEPS > 0:
-            group = (step // GROUP_STEPS)[:, None]
-            where = (tile * groups)[None, :] * _LANES + group * _LANES + lane[None, :]
-            scale = tl.load(scales + where, there, 0.0).to(tl.float32)
-        known = (number < count)[:, None] & (step < steps)[None, :]
-        for plane in tl.static_range(PLANES):
-            bits = ((held >> (plane * BITS)) & ((1 << BITS) - 1)) | _EXPONENT
-            weight = bits.to(tl.float32, bitcast=True) - (_TWO_23 + (1 << (BITS - 1)))
-            if GROUP_STEPS > 0:
-                weight *= scale
-            x = tl.load(given + plane * steps + step[None, :], known, 0.0)
-            sums = tl.dot(x, weight.to(x.dtype), sums, input_precision="ieee")
+        there = real[:, None] & (step < steps)[None, :]
+        held = tl.load(words + (tile * steps)[:, None] * _LANES + step[None, :] * _LANES + lane[:, None], there, 0)
+        known = (step < steps)[:, None] & (number < count)[None, :]
+        part = tl.zeros((OUTPUTS, ROWS), tl.float32)
+        if ASSEMBLED:
+            kind: tl.constexpr = inputs.dtype.element_ty
+            w0, w1, w2, w3, w4, w5, w6, w7 = _numbers(held, kind)
+            part = tl.dot(w0, tl.load(given + 0 * steps + step[:, None], known, 0.0), part)
+            part = tl.dot(w1, tl.load(given + 1 * steps + step[:, None], known, 0.0), part)
+            part = tl.dot(w2, tl.load(given + 2 * steps + step[:, None], known, 0.0), part)
+            part = tl.dot(w3, tl.load(given + 3 * steps + step[:, None], known, 0.0), part)
+            part = tl.dot(w4, tl.load(given + 4 * steps + step[:, None], known, 0.0), part)
+            part = tl.dot(w5, tl.load(given + 5 * steps + step[:, None], known, 0.0), part)
+            part = tl.dot(w6, tl.load(given + 6 * steps + step[:, None], known, 0.0), part)
+            part = tl.dot(w7, tl.load(given + 7 * steps + step[:, None], known, 0.0), part)
+        else:
+            if GROUP_STEPS > 0 and GROUP_STEPS < STEPS:
+                where = (tile * groups)[:, None] * _LANES + (step // GROUP_STEPS)[None, :] * _LANES + lane[:, None]
+                scale = tl.load(scales + where, there, 0.0).to(tl.float32)
+            for plane in tl.static_range(PLANES):
+                bits = ((held >> (plane * BITS)) & ((1 << BITS) - 1)) | _EXPONENT
+                weight = bits.to(tl.float32, bitcast=True) - (_TWO_23 + (1 << (BITS - 1)))
+                if GROUP_STEPS > 0 and GROUP_STEPS < STEPS:
+                    weight *= scale
+                x = tl.load(given + plane * steps + step[:, None], known, 0.0)
+                part = tl.dot(weight.to(x.dtype), x, part, input_precision="ieee")
+        if GROUP_STEPS > 0 and GROUP_STEPS >= STEPS:
+            place = (tile * groups + first // GROUP_STEPS) * _LANES + lane
+            part *= tl.load(scales + place, real, 0.0).to(tl.float32)[:, None]
+        sums += part
     if GROUP_STEPS == 0:
-        sums *= tl.load(scales + row, real, 0.0).to(tl.float32)[None, :]
+        sums *= tl.load(scales + row, real, 0.0).to(tl.float32)[:, None]
     if BIASED:
-        sums += tl.load(bias + row, row < rows, 0.0).to(tl.float32)[None, :]
-    place = outputs + number.to(tl.int64)[:, None] * rows + row[None, :]
-    tl.store(place, sums.to(outputs.dtype.element_ty), (number < count)[:, None] & (row < rows)[None, :])
+        sums += tl.load(bias + row, row < rows, 0.0).to(tl.float32)[:, None]
+    place = outputs + number.to(tl.int64)[None, :] * rows + row[:, None]
+    tl.store(place, sums.to(outputs.dtype.element_ty), (row < rows)[:, None] & (number < count)[None, :])
+
+
+def _pairs(kind: str, exponent: int, one: int, offset: int) -> tl.constexpr:
+    """Two words of 8 columns → 8 pairs of 16-bit floats, in PTX. As in `one_row`, numbers are put under an exponent at
+    which the mantissa counts in ones (2^7 for bfloat16, 2^10 for float16), and that is taken off again with the offset
+    of 8; both for two at a time.
+
+    Args:
+        exponent, one, offset: of each 16 bits; the offset is negative.
+    """
+    lines = [f"{{ .reg .b32 a, b, t, o, n; mov.b32 o, {one:#x}; mov.b32 n, {offset:#x};"]
+    lines += ["prmt.b32 a, $8, $9, 0x5410; prmt.b32 b, $8, $9, 0x7632;"]  # low halves, high halves
+    for plane in range(8):
+        half = "ab"[plane // 4]
+        if plane % 4:
+            lines.append(f"shr.u32 {half}, {half}, 4;")
+        lines.append(f"lop3.b32 t, {half}, 0x000F000F, {exponent:#x}, 0xEA; fma.rn.{kind}x2 ${plane}, t, o, n;")
+    return tl.constexpr(" ".join([*lines, "}"]))
+
+
+_BFLOAT16 = _pairs("bf16", 0x43004300, 0x3F803F80, 0xC308C308)
+_FLOAT16 = _pairs("f16", 0x64006400, 0x3C003C00, 0xE408E408)
+_EIGHT_BFLOAT16 = tl.constexpr((tl.bfloat16,) * 8)
+_EIGHT_FLOAT16 = tl.constexpr((tl.float16,) * 8)
+_OPERANDS = tl.constexpr("=r,=r,=r,=r,=r,=r,=r,=r,r,r")
+
+
+@triton.jit
+def _numbers(held, kind: tl.constexpr):
+    """Words of 8 columns → the 8 planes as 16-bit floats."""
+    if kind == tl.bfloat16:
+        return tl.inline_asm_elementwise(_BFLOAT16, _OPERANDS, [held], dtype=_EIGHT_BFLOAT16, is_pure=True, pack=2)
+    else:
+        return tl.inline_asm_elementwise(_FLOAT16, _OPERANDS, [held], dtype=_EIGHT_FLOAT16, is_pure=True, pack=2)
+
+
+@triton.jit
+def unpacked(words, scales, outputs, rows, columns, steps, groups, BITS: tl.constexpr, GROUP_STEPS: tl.constexpr,
+             STEPS: tl.constexpr):  # fmt: skip
+    """The weight as numbers, outputs (rows, columns), each rounded once.
+
+    Grid: tiles, blocks of STEPS words.
+    """
+    PLANES: tl.constexpr = 32 // BITS
+    tile = tl.program_id(0)
+    lane = tl.arange(0, _LANES)
+    step = tl.program_id(1) * STEPS + tl.arange(0, STEPS)
+    there = (step < steps)[:, None] & (lane < _LANES)[None, :]
+    held = tl.load(words + (tile * steps + step)[:, None] * _LANES + lane[None, :], there, 0)
+    if GROUP_STEPS > 0:
+        where = (tile * groups + step // GROUP_STEPS)[:, None] * _LANES + lane[None, :]
+        scale = tl.load(scales + where, there, 0.0).to(tl.float32)
+    else:
+        scale = tl.load(scales + tile * _LANES + lane).to(tl.float32)[None, :]
+    kind: tl.constexpr = outputs.dtype.element_ty
+    if BITS == 4:  # of 8 columns the first 4 are low halves of bytes, the others high halves
+        a = tl.join(_plane(held, scale, 0, BITS, kind), _plane(held, scale, 1, BITS, kind))
+        b = tl.join(_plane(held, scale, 2, BITS, kind), _plane(held, scale, 3, BITS, kind))
+        c = tl.join(_plane(held, scale, 4, BITS, kind), _plane(held, scale, 5, BITS, kind))
+        d = tl.join(_plane(held, scale, 6, BITS, kind), _plane(held, scale, 7, BITS, kind))
+        numbers = tl.join(tl.join(a, c), tl.join(b, d))  # (STEPS, 16, high or low, byte / 2, byte % 2)
+    else:
+        a = tl.join(_plane(held, scale, 0, BITS, kind), _plane(held, scale, 2, BITS, kind))
+        b = tl.join(_plane(held, scale, 1, BITS, kind), _plane(held, scale, 3, BITS, kind))
+        numbers = tl.join(a, b)
+    numbers = tl.reshape(numbers, (STEPS, _LANES, PLANES))
+    numbers = tl.reshape(tl.permute(numbers, (1, 0, 2)), (_LANES, STEPS * PLANES))
+    row = tile * _LANES + lane
+    column = tl.program_id(1) * (STEPS * PLANES) + tl.arange(0, STEPS * PLANES)
+    place = outputs + row.to(tl.int64)[:, None] * columns + column[None, :]
+    tl.store(place, numbers, (row < rows)[:, None] & (column < columns)[None, :])
+
+
+@triton.jit
+def _plane(held, scale, plane: tl.constexpr, BITS: tl.constexpr, kind: tl.constexpr):
+    bits = ((held >> (plane * BITS)) & ((1 << BITS) - 1)) | _EXPONENT
+    return ((bits.to(tl.float32, bitcast=True) - (_TWO_23 + (1 << (BITS - 1)))) * scale).to(kind)

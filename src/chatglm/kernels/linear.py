@@ -47,4 +47,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        return gradient @ reference.dequantize(ctx.weight, gradient.dtype), None
+        device, weight = gradient.device, ctx.weight
+        on_card = device == weight.data.device and cuda.takes(device.type, device.index, gradient.dtype)
+        numbers = (cuda if on_card else reference).dequantize(weight, gradient.dtype)
+        return gradient @ numbers, None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chatglm.errors import UnsupportedError
 
-__all__ = ["eager_attention", "packed_examples", "show_everything_to_padding"]
+__all__ = ["eager_attention", "one_token_attention", "packed_examples", "show_everything_to_padding"]
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(batch, head, query, key) indices → whether the query sees the key; as in `transformers.masking_utils`."""
@@ -44,6 +44,22 @@ def eager_attention(
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     context = torch.matmul(weights, value[:, :, None]).flatten(1, 2)
     return context.transpose(1, 2).contiguous(), weights.flatten(1, 2)
+
+
+def one_token_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """SDPA for one new token: the heads that share a key are rows of one product, so that no key is copied for each.
+
+    Args:
+        query: (B, N, 1, D). key, value: (B, G, T, D), each serving N / G query heads.
+        mask: (B, 1, 1, T or more), added to the scores, or False where a key is not seen.
+
+    Returns:
+        Context (B, 1, N, D).
+    """
+    rows = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
+    seen = mask[..., : key.shape[2]].expand(-1, -1, rows.shape[2], -1)
+    context = nn.functional.scaled_dot_product_attention(rows, key, value, attn_mask=seen, scale=scaling)
+    return context.flatten(1, 2)[:, None]
 
 
 def show_everything_to_padding(mask: Any, padding: Any, queries: int) -> Any:

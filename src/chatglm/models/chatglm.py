@@ -29,7 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatglm.chat.generations import Generation, read_generation
 from chatglm.models.api import ChatMixin
-from chatglm.models.attention import eager_attention, show_everything_to_padding
+from chatglm.models.attention import eager_attention, one_token_attention, show_everything_to_padding
 from chatglm.models.configuration import ChatGLMConfig
 from chatglm.models.positions import rotary_tables
 from chatglm.models.pretrained import (
@@ -113,6 +113,15 @@ class SelfAttention(nn.Module):
             query, key, value = split_heads(mixed, self.heads).chunk(3, dim=-1)
             query, key = rotate(query, tables), rotate(key, tables)
         key, value = remember(past, key, value, self.layer_idx)
+        if (
+            states.shape[1] == 1
+            and self.config._attn_implementation == "sdpa"
+            and isinstance(mask, Tensor)
+            and key.shape[1] < self.heads
+            and not self.training
+        ):
+            context = one_token_attention(query, key, value, mask, self.scaling)
+            return self.dense(context.reshape(*states.shape[:2], -1)), None
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )

@@ -212,8 +212,10 @@ class GLMModel(GLMPreTrainedModel):
     ) -> Any:
         """The mask of the attention implementation in use: causal, and open both ways inside the prompt."""
         if isinstance(given, Tensor) and given.ndim == 4:
-            if self.prefix_encoder is not None:  # its columns are open to all: not masked, nothing added
-                given = F.pad(given, (self.prefix_encoder.length, 0))
+            if self.prefix_encoder is not None and cache is not None:
+                # Columns of the virtual tokens, where the caller left them out, are open to all: nothing is added.
+                lacking = cache.get_mask_sizes(states.shape[1], 0)[0] - given.shape[-1]
+                given = F.pad(given, (lacking, 0)) if lacking == self.prefix_encoder.length else given
             if given.dtype != torch.bool:
                 return given
             return _open(given.shape, states).masked_fill(given.to(states.device), torch.finfo(states.dtype).min)
