@@ -204,7 +204,7 @@ def _one(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outp
     # A thread has 8 words in flight. Where there are few tiles, more threads share each, so that every multiprocessor
     # has enough bytes to wait for. More steps than half the threads, and Triton fetches inputs through shared memory,
     # with a barrier for each plane; up to there every thread loads what it needs.
-    warps = 16 if shape.tiles <= 512 else 8 if shape.tiles <= 1024 else 4
+    warps = 16 if shape.tiles <= 512 or shape.bits == 8 else 8
     _load().one_row[(shape.tiles,)](
         given if given.stride(1) == 1 else given.contiguous(),
         words,
@@ -247,6 +247,7 @@ def _few(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outp
         ROWS=block.rows,
         OUTPUTS=block.outputs,
         STEPS=block.steps,
+        TIMES=block.times,
         BIASED=bias is not None,
         # Triton's interpreter, for tests, knows no instructions of a card.
         ASSEMBLED=shape.bits == 4 and given.dtype != torch.float32 and block.whole and words.is_cuda,
@@ -260,6 +261,7 @@ class _Block(NamedTuple):
     rows: int
     outputs: int
     steps: int
+    times: int
     warps: int
     stages: int
     whole: bool  # no scale ends inside of a block's steps
@@ -269,10 +271,15 @@ def _block(count: int, dtype: torch.dtype, shape: _Shape) -> _Block:
     """Sizes that leave the matrix units fed and fit into the shared memory of every card from 8.0 on (99 KiB)."""
     rows = max(8, 1 << (count - 1).bit_length())
     if dtype == torch.float32:  # no matrix units: plain multiplications
-        return _Block(rows, 32, 16, 4, 2, False)
+        return _Block(rows, 32, 16, 1, 4, 2, False)
     whole = not shape.group_steps or shape.group_steps >= 16
-    steps = max(16, shape.group_steps) if shape.group_steps else 32
-    return _Block(rows, 16, steps, 1, 4, whole)
+    # Measured on an H200, on ChatGLM3-6B's layers: groups are short, so several are asked for together.
+    steps = max(16, shape.group_steps) if shape.group_steps else 64
+    if count > 32 or (count > 8 and not shape.group_steps):
+        return _Block(rows, 64, steps, 1, 4, 3, whole)
+    if not shape.group_steps:
+        return _Block(rows, 16, steps, 1, 1, 3, whole)
+    return _Block(rows, 32, steps, 64 // steps, 2, 3, whole)
 
 
 def _numbers(words: Tensor, scales: Tensor, shape: _Shape, dtype: torch.dtype) -> Tensor:

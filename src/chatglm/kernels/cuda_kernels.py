@@ -93,6 +93,7 @@ def few_rows(
     ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     STEPS: tl.constexpr,
+    TIMES: tl.constexpr,
     BIASED: tl.constexpr,
     ASSEMBLED: tl.constexpr,
 ):
@@ -103,8 +104,8 @@ def few_rows(
     Where STEPS is the length of a group, or a row has one scale, integers are multiplied as they are, which is exact,
     and scales come behind the sums. Weights of shorter groups are rounded to the inputs' type.
 
-    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); ASSEMBLED: 4 bits are made
-    numbers by instructions for pairs; all else as in `one_row`.
+    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); TIMES: so many times STEPS are
+    asked for together; ASSEMBLED: 4 bits are made numbers by instructions for pairs; all else as in `one_row`.
     Grid: blocks of outputs.
     """
     PLANES: tl.constexpr = 32 // BITS
@@ -114,38 +115,41 @@ def few_rows(
     number = tl.arange(0, ROWS)
     given = inputs + number.to(tl.int64)[None, :] * (PLANES * steps)
     sums = tl.zeros((OUTPUTS, ROWS), tl.float32)
-    for first in range(0, steps, STEPS):
-        step = first + tl.arange(0, STEPS)
-        there = real[:, None] & (step < steps)[None, :]
-        held = tl.load(words + (tile * steps)[:, None] * _LANES + step[None, :] * _LANES + lane[:, None], there, 0)
-        known = (step < steps)[:, None] & (number < count)[None, :]
-        part = tl.zeros((OUTPUTS, ROWS), tl.float32)
-        if ASSEMBLED:
-            kind: tl.constexpr = inputs.dtype.element_ty
-            w0, w1, w2, w3, w4, w5, w6, w7 = _numbers(held, kind)
-            part = tl.dot(w0, tl.load(given + 0 * steps + step[:, None], known, 0.0), part)
-            part = tl.dot(w1, tl.load(given + 1 * steps + step[:, None], known, 0.0), part)
-            part = tl.dot(w2, tl.load(given + 2 * steps + step[:, None], known, 0.0), part)
-            part = tl.dot(w3, tl.load(given + 3 * steps + step[:, None], known, 0.0), part)
-            part = tl.dot(w4, tl.load(given + 4 * steps + step[:, None], known, 0.0), part)
-            part = tl.dot(w5, tl.load(given + 5 * steps + step[:, None], known, 0.0), part)
-            part = tl.dot(w6, tl.load(given + 6 * steps + step[:, None], known, 0.0), part)
-            part = tl.dot(w7, tl.load(given + 7 * steps + step[:, None], known, 0.0), part)
-        else:
-            if GROUP_STEPS > 0 and GROUP_STEPS < STEPS:
-                where = (tile * groups)[:, None] * _LANES + (step // GROUP_STEPS)[None, :] * _LANES + lane[:, None]
-                scale = tl.load(scales + where, there, 0.0).to(tl.float32)
-            for plane in tl.static_range(PLANES):
-                bits = ((held >> (plane * BITS)) & ((1 << BITS) - 1)) | _EXPONENT
-                weight = bits.to(tl.float32, bitcast=True) - (_TWO_23 + (1 << (BITS - 1)))
+    for start in range(0, steps, STEPS * TIMES):
+        for time in tl.static_range(TIMES):
+            first = start + time * STEPS
+            step = first + tl.arange(0, STEPS)
+            there = real[:, None] & (step < steps)[None, :]
+            held = tl.load(words + (tile * steps)[:, None] * _LANES + step[None, :] * _LANES + lane[:, None], there, 0)
+            known = (step < steps)[:, None] & (number < count)[None, :]
+            x = given + step[:, None]
+            part = tl.zeros((OUTPUTS, ROWS), tl.float32)
+            if ASSEMBLED:
+                w0, w1, w2, w3, w4, w5, w6, w7 = _numbers(held, inputs.dtype.element_ty)
+                part = tl.dot(w0, tl.load(x, known, 0.0), part)
+                part = tl.dot(w1, tl.load(x + steps, known, 0.0), part)
+                part = tl.dot(w2, tl.load(x + 2 * steps, known, 0.0), part)
+                part = tl.dot(w3, tl.load(x + 3 * steps, known, 0.0), part)
+                part = tl.dot(w4, tl.load(x + 4 * steps, known, 0.0), part)
+                part = tl.dot(w5, tl.load(x + 5 * steps, known, 0.0), part)
+                part = tl.dot(w6, tl.load(x + 6 * steps, known, 0.0), part)
+                part = tl.dot(w7, tl.load(x + 7 * steps, known, 0.0), part)
+            else:
                 if GROUP_STEPS > 0 and GROUP_STEPS < STEPS:
-                    weight *= scale
-                x = tl.load(given + plane * steps + step[:, None], known, 0.0)
-                part = tl.dot(weight.to(x.dtype), x, part, input_precision="ieee")
-        if GROUP_STEPS > 0 and GROUP_STEPS >= STEPS:
-            place = (tile * groups + first // GROUP_STEPS) * _LANES + lane
-            part *= tl.load(scales + place, real, 0.0).to(tl.float32)[:, None]
-        sums += part
+                    where = (tile * groups)[:, None] * _LANES + (step // GROUP_STEPS)[None, :] * _LANES + lane[:, None]
+                    scale = tl.load(scales + where, there, 0.0).to(tl.float32)
+                for plane in tl.static_range(PLANES):
+                    bits = ((held >> (plane * BITS)) & ((1 << BITS) - 1)) | _EXPONENT
+                    weight = bits.to(tl.float32, bitcast=True) - (_TWO_23 + (1 << (BITS - 1)))
+                    if GROUP_STEPS > 0 and GROUP_STEPS < STEPS:
+                        weight *= scale
+                    of_plane = tl.load(x + plane * steps, known, 0.0)
+                    part = tl.dot(weight.to(of_plane.dtype), of_plane, part, input_precision="ieee")
+            if GROUP_STEPS > 0 and GROUP_STEPS >= STEPS:
+                group = tl.zeros_like(tile) + first // GROUP_STEPS
+                place = (tile * groups + group) * _LANES + lane
+                part *= tl.load(scales + place, real & (group < groups), 0.0).to(tl.float32)[:, None]
+            sums += part
     if GROUP_STEPS == 0:
         sums *= tl.load(scales + row, real, 0.0).to(tl.float32)[:, None]
     if BIASED:

@@ -191,6 +191,7 @@ class GLMModel(GLMPreTrainedModel):
             position_ids = two_row_positions(input_ids, config, padding)
         if position_ids.ndim != 3 or position_ids.shape[1] != 2:
             raise InputError(f"position_ids has shape {tuple(position_ids.shape)}; expected (batch, 2, tokens)")
+        position_ids = position_ids.to(states.device)  # generate takes ids from the CPU, and has made these of them
         packed = self._packed(position_ids, attention_mask, past_key_values)
         mask = self._mask(states, position_ids, with_prefix(attention_mask, self.prefix_encoder), cache, packed)
         tables = two_row_tables(position_ids, config, states.dtype)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel, StaticCache
 from transformers.generation.configuration_utils import GenerationMode
@@ -267,15 +268,18 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         keep_weights = config.output_attentions if output_attentions is None else output_attentions
         trail, attentions = [states], []
-        for number, block in enumerate(blocks):
-            # A cache that is not to be written to (a prefix in training) is only read.
-            reads = cache is not None and not use_cache
-            past = (cache.layers[number].keys, cache.layers[number].values) if cache is not None and reads else cache
-            states, weights = block(states, mask, tables, past, **kwargs)
-            if keep:
-                trail.append(states)
-            if keep_weights:
-                attentions.append(weights)
+        with _attention_of(states):
+            for number, block in enumerate(blocks):
+                # A cache that is not to be written to (a prefix in training) is only read.
+                reads = cache is not None and not use_cache
+                past = (
+                    (cache.layers[number].keys, cache.layers[number].values) if cache is not None and reads else cache
+                )
+                states, weights = block(states, mask, tables, past, **kwargs)
+                if keep:
+                    trail.append(states)
+                if keep_weights:
+                    attentions.append(weights)
         return states, trail if keep else None, attentions if keep_weights else None
 
     def _make_prefix_encoder(self, *, heads: int, width: int, hidden: int, embedding: int | None) -> PrefixEncoder:
@@ -494,6 +498,19 @@ def _refuse_others_code(asked: dict[str, Any]) -> None:
                 check_dtype(dtype)
             except ConfigError as error:
                 raise InputError(str(error)) from None
+
+
+_UNPLANNED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def _attention_of(states: Tensor) -> AbstractContextManager[None]:
+    """Which of torch's attention kernels may run on new tokens, (B, S, H).
+
+    On Hopper torch takes cuDNN's first, which makes a plan for every number of keys that it has not met yet: some 30
+    ms, and token by token each number is a new one. In a CUDA graph it is always the same.
+    """
+    alone = states.is_cuda and states.shape[1] == 1 and not torch.compiler.is_compiling()
+    return sdpa_kernel(_UNPLANNED) if alone and not torch.cuda.is_current_stream_capturing() else nullcontext()
 
 
 Past: TypeAlias = Cache | tuple[Tensor, Tensor] | None

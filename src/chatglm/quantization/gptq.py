@@ -85,7 +85,9 @@ def gptq(
     if scheme.official:
         scales = (exact.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)).half()
     else:
-        scales = torch.cat([group_scales(part, bits, weigh) for part in padded.split(rows_at_once(columns))])
+        scales = torch.cat(
+            [group_scales(part, bits, weigh) for part in padded.split(rows_at_once(columns, padded.device))]
+        )
     if not bool(scales.isfinite().all()):
         raise InputError("the weight holds numbers too large for float16 scales; it is damaged")
     limit = -(2 ** (bits - 1) - 1) if scheme.official else -(2 ** (bits - 1))

@@ -33,7 +33,10 @@ __all__ = [
 _SHRINK = (1.0, 0.92, 0.84, 0.76)
 """Scales that are tried for a group of 4 bits, relative to the one that just holds its largest weight."""
 
-_AT_ONCE = 1 << 18  # weights
+_AT_ONCE = 1 << 18
+"""Weights that are worked on at a time on a CPU: float32 copies of them stay in its cache."""
+_AT_ONCE_THERE = 1 << 25
+"""The same on another device, where launching must not be what takes the time; 128 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,14 @@ def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
 
 def _pieces(weight: Tensor) -> Iterator[Tensor]:
     """A few rows at a time, whole tiles."""
-    yield from weight.split(rows_at_once(weight.shape[1]))
+    yield from weight.split(rows_at_once(weight.shape[1], weight.device))
 
 
 def _tiles(packed: PackedWeight) -> Iterator[PackedWeight]:
     """The same rows of a packed weight, which lie together in it."""
     tiles = packed.scales.shape[0]
     bytes_of_tile = packed.data.numel() // tiles
-    count = rows_at_once(packed.columns) // TILE
+    count = rows_at_once(packed.columns, packed.data.device) // TILE
     for start in range(0, tiles, count):
         stop = min(start + count, tiles)
         yield PackedWeight(
@@ -114,9 +117,9 @@ def _tiles(packed: PackedWeight) -> Iterator[PackedWeight]:
         )
 
 
-def rows_at_once(columns: int) -> int:
-    """Rows of a weight that are worked on at a time: float32 copies of them stay in the processor's cache."""
-    return max(1, _AT_ONCE // columns // TILE) * TILE
+def rows_at_once(columns: int, device: torch.device) -> int:
+    """Rows of a weight that are worked on at a time."""
+    return max(1, (_AT_ONCE if device.type == "cpu" else _AT_ONCE_THERE) // columns // TILE) * TILE
 
 
 def quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
