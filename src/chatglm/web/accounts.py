@@ -73,14 +73,14 @@ class Accounts:
     def of(cls, users: Users, login: bool) -> Accounts:
         return cls(users, login, Rate(_TRIES, _TRIES_SECONDS), Rate(_GUESTS, _GUESTS_SECONDS))
 
-    async def who(self, request: Request) -> User | None:
-        """None: a browser that has stored nothing yet.
+    def who(self, request: Request) -> User | None:
+        """None: a browser that has stored nothing yet. It reads the store, and is called in a thread.
 
         Raises:
             SignInNeededError: people have to sign in, and this one has not.
         """
         token = request.cookies.get(COOKIE, "")
-        found = await asyncio.to_thread(self.users.of_token, token) if token else None
+        found = self.users.of_token(token) if token else None
         if found is not None and self.login and found.guest:  # of a time when nobody had to sign in
             found = None
         if found is None and self.login:
@@ -95,7 +95,7 @@ class Accounts:
             SignInNeededError: people have to sign in, and this one has not.
             LimitError: too many new browsers came from one address.
         """
-        found = await self.who(request)
+        found = await asyncio.to_thread(self.who, request)
         if found is not None:
             return found, ""
         self._guests.take(_address(request))

@@ -41,6 +41,7 @@ from chatglm.web.accounts import Accounts, Rate, check_source
 from chatglm.web.assets import Assets
 from chatglm.web.examples import prompts_of
 from chatglm.web.failures import Failure, LimitError, SignInNeededError, failure_of
+from chatglm.web.render import render
 from chatglm.web.requests import fields_of, form_of, parts, read
 from chatglm.web.streaming import stream
 from chatglm.web.views import Face, file_of, found_list, items_of, listed
@@ -179,7 +180,11 @@ class Page:
             autoescape=True,
             trim_blocks=True,
             undefined=jinja2.StrictUndefined,
+            auto_reload=False,
         )
+        for name in self._templates.list_templates():  # now, and not while requests wait
+            self._templates.get_template(name)
+        render("```python\nx = 1\n```\n\n$x$")
         self._app = self._routes()
 
     def _routes(self) -> ASGIApp:
@@ -476,7 +481,7 @@ class Page:
         return response
 
     async def _who(self, request: Request) -> User | None:
-        return await self.accounts.who(request)
+        return await asyncio.to_thread(self.accounts.who, request)
 
     # Conversations
 
@@ -488,10 +493,14 @@ class Page:
         Raises:
             NotFoundError: the user has no such conversation.
         """
-        user = await self._who(request)
-        if user is None:
-            raise _no_conversation()
-        return user, await self._session(user, request.path_params["id"])
+
+        def find() -> tuple[User, Session]:
+            user = self.accounts.who(request)
+            if user is None:
+                raise _no_conversation()
+            return user, self.sessions.open(user.id, request.path_params["id"])
+
+        return await asyncio.to_thread(find)
 
     async def _listed(self, user: User | None, before: int = 0) -> tuple[list[Any], int | None]:
         if user is None:

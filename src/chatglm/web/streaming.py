@@ -14,6 +14,7 @@ from chatglm.conversation.events import (
     Asked,
     Began,
     Called,
+    Calling,
     Done,
     Event,
     Failed,
@@ -21,6 +22,7 @@ from chatglm.conversation.events import (
     Output,
     Sources,
     Text,
+    Title,
 )
 from chatglm.conversation.session import Session
 from chatglm.web.render import Blocks
@@ -132,7 +134,8 @@ class _Telling:
             self._stop_calls()
         if isinstance(event, Began):
             await self._look(event)
-        html = await asyncio.to_thread(self._html, event)
+        plain = isinstance(event, Text | Calling | Output | Title | Done)
+        html = self._html(event) if plain else await asyncio.to_thread(self._html, event)
         data = event.to_dict() if html is None else {**event.to_dict(), "html": html}
         yield _sse(event.kind, data, event.number)
         if isinstance(event, Text) and self.turn is not None and self.turn.id == event.turn:
