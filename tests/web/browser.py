@@ -179,9 +179,11 @@ class Views:
         self._contexts: list[Any] = []
         self.expected: list[str] = []
 
-    def context(self, width: int = 1200, language: str = "zh", theme: str = "light", **options: Any) -> Any:
+    def context(
+        self, width: int = 1200, language: str = "zh", theme: str = "light", height: int = 800, **options: Any
+    ) -> Any:
         made = self.browser.new_context(
-            viewport={"width": width, "height": 800},
+            viewport={"width": width, "height": height},
             locale=_LANGUAGES[language],
             color_scheme=theme,
             has_touch=width < 500,

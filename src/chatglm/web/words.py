@@ -138,7 +138,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "settings.memory.help": ("为放不下的旧内容写摘要。", "Older turns that no longer fit are summarised."),
     "settings.summary": ("摘要", "Summary"),
     "about.title": ("关于", "About"),
-    "about.fine": ("一切都在这台服务器上运行，不联网。", "Everything runs on this server; nothing is sent elsewhere."),
+    "about.fine": ("对话保存在运行本页的机器上。", "Conversations are kept on the machine that runs this page."),
     "about.version": ("版本", "Version"),
     "about.model": ("模型", "Model"),
     "about.models": ("全部模型", "All models"),
