@@ -38,8 +38,9 @@ __all__ = ["Constraint", "Form", "Grammars"]
 _KEPT = 256
 """Compiled grammars that are kept, and refusals of others."""
 _KEPT_TEXT, _KEPT_TOKENS = 2 << 20, 1 << 13
-"""Their characters together, and the tokens that answers have taken by them. A compiled grammar is up to 40 bytes for a
-character, and grows by up to 7 KB with a token: so 140 MB at most, where all of them are as bad as that."""
+"""Their characters together, and the tokens that answers have taken by them. A compiled grammar is up to 100 KB and
+40 bytes for a character, and grows by up to 7 KB with a token (most by far less, and not for long): so 165 MB at most,
+where all of them are as bad as that."""
 _PROVEN = 4096
 """Grammars that need no trial when they are compiled again."""
 _REFUSED = 300.0
