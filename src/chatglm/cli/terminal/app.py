@@ -56,6 +56,7 @@ class App:
         self.made = self.answers = 0
         self._ended = self._interrupted = 0.0
         self._leaving = False
+        self._stop: Callable[[], object] | None = None
         self._turns = Turns(self)
         self._actions = Actions(self, self._turns)
         self.line = Line(
@@ -83,15 +84,17 @@ class App:
             ChatGLMError: the model cannot be loaded.
         """
         self._welcome()
+        self._listen()
         self.models.begin(self._loaded)
         if not self.models.quiet:  # a download has something to say
             await self.models(self.dialogue.settings)
-        await self.begin()
-        while True:
-            try:
-                await self._turn()
-            except Leave as leave:
-                return leave.status
+        try:
+            with _silent():
+                await self.begin()
+                while True:
+                    await self._turn()
+        except Leave as leave:
+            return leave.status
 
     async def begin(self) -> None:
         """Show the end of the conversation that goes on."""
@@ -103,9 +106,11 @@ class App:
 
     async def once(self, question: str) -> int:
         """Answer one question."""
+        self._listen()
         self.models.begin(self._loaded)
         try:
-            await self.answer(lambda session: session.send(question))
+            with _silent():
+                await self.answer(lambda session: session.send(question))
         except Leave as leave:
             return leave.status
         return 130 if self.done is not None and self.done.finish == "stopped" else 0
@@ -128,17 +133,21 @@ class App:
         self.screen.console.print()
         try:
             typed = await self.line.read(self._prompt(), default)
+            self._ended = self._interrupted = 0.0
         except EOFError:
             raise Leave from None
         except KeyboardInterrupt:
             if self.editing is not None:
                 self.editing = None
                 return
-            if time.monotonic() - self._ended < _LATE:
-                self._ended = 0.0
+            now = time.monotonic()
+            if now - self._ended < _LATE and now - self._interrupted >= _TWICE:
+                self._ended, self._interrupted = 0.0, now
                 self.screen.note(self.words("leave_again"))
                 return
             raise Leave(130) from None
+        finally:
+            self._listen()
         if self.models.error is not None:
             raise self.models.error
         await self.obey(typed)
@@ -181,19 +190,26 @@ class App:
             ChatGLMError: the model cannot be loaded.
         """
         session = self.dialogue.session()
-        self._interrupted, self._leaving = 0.0, False
+        stopping: set[asyncio.Task[None]] = set()
+
+        def stop() -> None:
+            stopping.add(asyncio.ensure_future(session.stop()))
+
+        self._interrupted, self._leaving, self._stop = 0.0, False, stop
         self.screen.begin(self.words("loading" if self.models.loading else "thinking"))
         drawing = asyncio.ensure_future(self._draw())
         try:
-            with _silent(), self._interrupts(session):
-                after = await begin(session)
-                async with aclosing(session.events(after)) as happenings:
-                    async for event in happenings:
-                        await self._show(session, event)
+            after = await begin(session)
+            if self._interrupted:
+                stop()
+            async with aclosing(session.events(after)) as happenings:
+                async for event in happenings:
+                    await self._show(session, event)
         except ChatGLMError as error:  # it did not begin
             self.screen.end()
             self.screen.problem(str(error))
         finally:
+            self._stop = None
             drawing.cancel()
             self.screen.end()
             self._ended = time.monotonic()
@@ -211,19 +227,15 @@ class App:
         task = asyncio.ensure_future(work)
         self.screen.begin(what)
         drawing = asyncio.ensure_future(self._draw())
-        loop = asyncio.get_running_loop()
+        self._stop = task.cancel
         try:
-            with _silent():
-                with contextlib.suppress(NotImplementedError):
-                    loop.add_signal_handler(signal.SIGINT, task.cancel)
-                return await task
+            return await task
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
             raise InputError(self.words("stopped")) from None
         finally:
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(signal.SIGINT)
+            self._stop = None
             drawing.cancel()
             self.screen.end()
 
@@ -257,7 +269,7 @@ class App:
             if event.wants == "observation":
                 text = await self.line.text(words("observe", name=name))
                 if text is None:
-                    self._interrupt(session)
+                    self._interrupt()
                 else:
                     await session.observe(event.call, text)
             else:
@@ -265,10 +277,10 @@ class App:
                 question = words("permit_code") if name == words("code") else words("permit", name=plain(name))
                 key = await self.line.choose(question, keys)
                 if not key:
-                    self._interrupt(session)
+                    self._interrupt()
                 else:
                     await session.permit(event.call, key != "n", key == "a")
-        self._listen(session)
+        self._listen()
         self.screen.went_on()
 
     def figures(self, done: events.Done) -> str:
@@ -285,31 +297,23 @@ class App:
 
     # Ctrl+C
 
-    @contextlib.contextmanager
-    def _interrupts(self, session: Session) -> Iterator[None]:
-        """Ctrl+C stops the answer; a second one soon after it leaves."""
-        self._listen(session)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(NotImplementedError):
-                asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+    def _listen(self) -> None:
+        """Hear Ctrl+C, which the line hears while somebody types, and then lets go."""
+        with contextlib.suppress(NotImplementedError):  # Windows: it ends the program
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
 
-    def _listen(self, session: Session) -> None:
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl+C ends the program
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt, session)
-
-    def _interrupt(self, session: Session) -> None:
+    def _interrupt(self) -> None:
+        """Stop what goes on; a second time soon after it, leave."""
         now = time.monotonic()
-        if now - self._interrupted < _TWICE:
-            self._leaving = True
+        self._leaving = self._leaving or now - self._interrupted < _TWICE
         self._interrupted = now
-        self._stopping = asyncio.ensure_future(session.stop())
+        if self._stop is not None:
+            self._stop()
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """What is typed meanwhile is not seen in the middle of an answer; the next line has it."""
+    """What is typed while something else is shown is not seen there; the next line has it."""
     try:
         import termios
 
@@ -319,7 +323,7 @@ def _silent() -> Iterator[None]:
         yield
         return
     quiet = list(before)
-    quiet[3] &= ~termios.ECHO
+    quiet[3] = (quiet[3] & ~termios.ECHO) | termios.NOFLSH  # Ctrl+C takes nothing of it away
     termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
     try:
         yield

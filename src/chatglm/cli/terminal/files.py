@@ -128,7 +128,8 @@ class Files(Part):
         path = Path(name.strip()).expanduser()
         if path.exists():
             keys = [("y", self.words("yes")), ("n", self.words("no"))]
-            if await self.app.line.choose(self.words("exists", file=path), keys) != "y":
+            self.screen.say(self.words("exists", file=path))
+            if await self.app.line.choose(self.words("overwrite"), keys) != "y":
                 return
         try:
             await asyncio.to_thread(path.write_bytes, data)

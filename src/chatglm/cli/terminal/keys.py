@@ -10,7 +10,8 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import Condition, has_focus, to_filter
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -136,6 +137,9 @@ class Line:
             erase_when_done=False,
         )
         self._session.app.ttimeoutlen = 0.05
+        for window in self._session.app.layout.find_all_windows():
+            if window.content is self._session.app.layout.current_control:
+                window.dont_extend_height = to_filter(True)  # the bar stands below the line, not far away
 
     async def read(self, prompt: str, default: str = "") -> str:
         """A message or a command, without the marks of a block.
@@ -210,9 +214,9 @@ def _in_block(text: str) -> bool:
 
 
 def _bindings() -> KeyBindings:
-    bindings = KeyBindings()
+    bindings, typing = KeyBindings(), has_focus(DEFAULT_BUFFER)  # not while the history is searched
 
-    @bindings.add("enter")
+    @bindings.add("enter", filter=typing)
     def _send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         before = buffer.document.current_line_before_cursor
@@ -224,15 +228,15 @@ def _bindings() -> KeyBindings:
         elif buffer.text.strip():
             buffer.validate_and_handle()
 
-    @bindings.add("escape", "enter")
+    @bindings.add("escape", "enter", filter=typing)
     def _newline(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    @bindings.add("c-o")
+    @bindings.add("c-o", filter=typing)
     def _editor(event: KeyPressEvent) -> None:
         event.current_buffer.open_in_editor()
 
-    @bindings.add("c-c")
+    @bindings.add("c-c", filter=typing)
     def _drop(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()

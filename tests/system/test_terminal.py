@@ -1,0 +1,376 @@
+"""`chatglm chat` on a terminal, typed into as people do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tmux import Terminal, tmux_server
+
+HOST = [sys.executable, str(Path(__file__).parent / "terminal_host.py")]
+ENGLISH = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
+CHINESE = {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
+PROMPT = re.compile(r"^(?:\w+ )?> *$")
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs tmux")
+
+
+class Chat:
+    """The program in a terminal, which waits for a line."""
+
+    def __init__(self, terminal: Terminal, home: Path) -> None:
+        self.terminal, self.home = terminal, home
+        self.ready()
+
+    def ready(self, prompts: int = 0) -> str:
+        """Wait for an empty line to type into, of which there have been so many."""
+
+        def right(text: str) -> bool:
+            *_, line, bar = ["", "", *text.splitlines()]
+            return "Alt+Enter" in bar and PROMPT.match(line) is not None and self.count(text) > prompts
+
+        return self.terminal.until(right)
+
+    @staticmethod
+    def count(text: str) -> int:
+        return len(re.findall(r"^(?:\w+ )?> ?", text, re.M))
+
+    def ask(self, line: str) -> str:
+        """Type a line; returns what is shown of it until the next one may be typed."""
+        before = self.count(self.terminal.text())
+        self.terminal.type(line)
+        self.terminal.keys("Enter")
+        text = self.ready(before)
+        shown = [found.rstrip() for found in text.rpartition(f"> {line}\n")[2].splitlines()]
+        return "\n".join(shown[:-2]).strip()
+
+    def leave(self, *keys: str) -> int:
+        """Leave; returns the exit status."""
+        self.terminal.keys(*keys or ("C-d",))
+        text = self.terminal.until(r"\[status (\d+)\]")
+        return int(re.findall(r"\[status (\d+)\]", text)[-1])
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Chat]]:
+    with tmux_server() as server:
+
+        def begin(*arguments: str, home: Path | None = None, chinese: bool = False, **options: object) -> Chat:
+            home = home or tmp_path_factory.mktemp("home")
+            environment = {**(CHINESE if chinese else ENGLISH), "CHATGLM_HOME": str(home), "EDITOR": str(editor)}
+            language = ["--language", "zh"] if chinese else []
+            return Chat(server([*HOST, *language, *arguments], environment=environment, **options), home)
+
+        editor = tmp_path_factory.mktemp("bin") / "editor"
+        editor.write_text('#!/bin/sh\nprintf "written\\nelsewhere" > "$1"\n')
+        editor.chmod(0o755)
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def shared(start: Callable[..., Chat]) -> Chat:
+    """One program for many tests."""
+    return start("--tools", "examples", "--mode", "chat")
+
+
+@pytest.fixture
+def chat(shared: Chat) -> Chat:
+    """It, in a new conversation."""
+    shared.ask("/clear")
+    shared.ask("/mode chat")
+    return shared
+
+
+# Saying something
+
+
+def test_answers_are_markdown_printed_once(chat: Chat) -> None:
+    out = chat.ask("markdown")
+    assert out.startswith("标题\n\n第一段 粗体 和 code，use <div> here.\n\n • 一\n • 二\n\n  def f(x):")
+    assert re.search(r"─+\n 北京\s+21\n\n完。$", out)
+    assert out.count("第一段") == 1
+    out = chat.ask("long")
+    assert out.split() == [word for n in range(1, 61) for word in ("第", str(n), "段")]
+
+
+def test_nothing_that_a_model_says_steers_the_terminal(chat: Chat) -> None:
+    assert chat.ask("hostile") == "a]0;ownedb[2Jc31mde"
+
+
+def test_chinese_and_slashes(chat: Chat) -> None:
+    assert chat.ask("你好，世界") == "你说：你好，世界"
+    assert chat.ask("//help") == "你说：/help"
+    assert chat.ask("/usr/bin 是什么") == "你说：/usr/bin 是什么"
+    assert "Did you mean /help?" in chat.ask("/hepl")
+    assert "no such command" in chat.ask("/xyzzy")
+
+
+def test_several_lines(chat: Chat) -> None:
+    terminal = chat.terminal
+    before = chat.count(terminal.text())
+    terminal.paste("一\n/help\n三")
+    terminal.keys("Enter")
+    assert "3 行：一\n/help\n三" in chat.ready(before)
+    before = chat.count(terminal.text())
+    terminal.type("a")
+    terminal.keys("M-Enter")
+    terminal.type("b\\")
+    terminal.keys("Enter")
+    terminal.type("c")
+    terminal.keys("Enter")
+    assert "3 行：a\nb\nc" in chat.ready(before)
+    before = chat.count(terminal.text())
+    for line in ('"""x', "", 'y"""'):
+        terminal.type(line)
+        terminal.keys("Enter")
+    assert "3 行：x\n\ny" in chat.ready(before).replace("行：x\ny", "行：x\n\ny")
+    before = chat.count(terminal.text())
+    terminal.keys("C-o")
+    terminal.until("elsewhere")
+    terminal.keys("Enter")
+    assert "2 行：written\nelsewhere" in chat.ready(before)
+
+
+def test_history_and_completion(chat: Chat) -> None:
+    chat.ask("findme one")
+    chat.ask("another")
+    terminal = chat.terminal
+    terminal.keys("C-r")
+    terminal.type("findme")
+    terminal.until("findme one")
+    before = chat.count(terminal.text())
+    terminal.keys("Enter")
+    time.sleep(0.3)
+    terminal.keys("Enter")
+    assert chat.ready(before).count("你说：findme one") == 2
+    terminal.type("/mo")
+    terminal.until("with tools, with Python")
+    terminal.keys("Tab")
+    terminal.until(r"> /mode")
+    terminal.type(" to")
+    terminal.keys("Tab")
+    terminal.until(r"> /mode tools")
+    terminal.keys("C-c")
+    chat.ready()
+    file = chat.home / "chat_history"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "findme one" in file.read_text("utf-8")
+
+
+# Ctrl+C
+
+
+def test_ctrl_c_stops_an_answer_and_keeps_what_there_is(chat: Chat) -> None:
+    terminal = chat.terminal
+    before = chat.count(terminal.text())
+    terminal.type("slow")
+    terminal.keys("Enter")
+    terminal.until(r"\b1 2 3 4 5")
+    terminal.keys("C-c")
+    assert chat.ready(before).rstrip().splitlines()[-4:][0].endswith("[stopped]")
+    assert chat.ask("history").startswith("slow | 1 2 3 4 5")
+
+
+def test_what_is_typed_meanwhile_waits(chat: Chat) -> None:
+    terminal = chat.terminal
+    terminal.type("slow")
+    terminal.keys("Enter")
+    terminal.until(r"\b1 2 3")
+    terminal.type("typed early")
+    terminal.until(r"\b10 11")
+    assert "typed" not in terminal.screen()
+    terminal.keys("C-c")
+    terminal.until(r"> typed early")
+    terminal.keys("C-c")
+    chat.ready()
+
+
+def test_ctrl_c_on_an_empty_line_leaves(start: Callable[..., Chat]) -> None:
+    chat = start("--no-store")
+    chat.terminal.type("slow")
+    chat.terminal.keys("Enter")
+    chat.terminal.until(r"\b1 2 3")
+    chat.terminal.keys("C-c")
+    chat.terminal.until(r"\[stopped\]")
+    chat.ready()
+    time.sleep(1.2)  # at once it would be taken for one that came too late to stop the answer
+    assert chat.leave("C-c") == 130
+    assert "conversations.sqlite" not in os.listdir(chat.home)
+    assert "chat_history" not in os.listdir(chat.home)
+
+
+# Commands
+
+
+def test_help(chat: Chat) -> None:
+    out = chat.ask("/help")
+    for words in ("/mode chat|tools|code|character", "/exit", "Ctrl+O"):
+        assert words in out
+    assert "/帮助" in chat.ask("/help help")
+    assert chat.ask("/retry now").startswith("Usage: /retry")
+
+
+def test_settings(chat: Chat) -> None:
+    assert chat.ask("/mode") == "mode: chat"
+    assert chat.ask("/mode nonsense").startswith("Usage: /mode")
+    assert chat.ask("/system 你是诗人").startswith("system message is now 你是诗人")
+    assert chat.ask("history") == "你是诗人 | history"
+    assert chat.ask("/system off").startswith("system message is now none")
+    assert chat.ask("/params temperature 0.25") == "temperature = 0.25"
+    assert chat.ask("/params temperature 9e9").startswith("temperature = 9")
+    assert "must be" in chat.ask("/params top_p 2")
+    assert "did you mean temperature" in chat.ask("/params temprature 1")
+    assert chat.ask("/params temperature off") == "temperature = 0.5"
+    assert "repetition_penalty" in chat.ask("/params")
+    assert chat.ask("/adapter cafe").startswith("adapter is now cafe")
+    assert "no such adapter; there are cafe" in chat.ask("/adapter other")
+    assert chat.ask("/adapter off").startswith("adapter is now none")
+    assert chat.ask("/summary 他喜欢茶").startswith("summary is now 他喜欢茶")
+    assert "summary: 他喜欢茶" in chat.ask("/summary")
+    assert chat.ask("/summary on").startswith("memory is now on")
+    assert chat.ask("/summary off").startswith("memory is now off")
+
+
+def test_another_model(chat: Chat, tmp_path: Path) -> None:
+    assert chat.ask("/model") == "model: demo"
+    assert "missing: no such folder" in chat.ask(f"/model {tmp_path / 'missing'}")
+    assert chat.ask("still here") == "你说：still here"
+    (tmp_path / "mine").mkdir()
+    assert chat.ask(f"/model {tmp_path / 'mine'}").startswith("model is now mine")
+
+
+def test_branches(chat: Chat) -> None:
+    assert chat.ask("/turns") == "Nothing has been said yet."
+    chat.ask("first")
+    chat.ask("second")
+    assert chat.ask("/branch") == "No answer here has another version."
+    assert chat.ask("/retry") == "你说：second"
+    assert re.search(r"4\s+<\s+2/2\s+你说：second", chat.ask("/turns"))
+    assert chat.ask("/branch") == "Turn 4, version 2 of 2."
+    assert "你说：second" in chat.ask("/branch 1")
+    assert re.search(r"4\s+<\s+1/2", chat.ask("/turns"))
+    assert chat.ask("/branch 7").startswith("7: 1–2")
+    assert chat.ask("/turns 3") == "second"
+    assert "1–4" in chat.ask("/turns 9")
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type("/edit 1")
+    chat.terminal.keys("Enter")
+    chat.terminal.until(r"> first$|> first\n")
+    chat.terminal.type(" again")
+    chat.terminal.keys("Enter")
+    assert "你说：first again" in chat.ready(before + 1)
+    assert re.search(r"1\s+>\s+2/2\s+first again\n2\s+<\s+你说：first again", chat.ask("/turns"))
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type("/undo")
+    chat.terminal.keys("Enter")
+    chat.terminal.until(r"Taken back.*\n+> first again")
+    chat.terminal.keys("C-c")
+    chat.ready(before)
+
+
+def test_conversations_are_found_and_go_on(chat: Chat, tmp_path: Path) -> None:
+    chat.ask("今天天气怎么样")
+    chat.ask("/clear")
+    chat.ask("unrelated")
+    assert re.search(r"1\s+今天天气怎么样", chat.ask("/search 天气"))
+    assert chat.ask("/search 没有的词") == "Nothing found."
+    assert "Goes on: 今天天气怎么样" in chat.ask("/load 1")
+    assert chat.ask("history").startswith("今天天气怎么样 | 你说：")
+    assert "unrelated" in chat.ask("/load")
+    assert "no such conversation" in chat.ask("/load abcdef12")
+    file, other = tmp_path / "a.json", tmp_path / "b.jsonl"
+    assert "written." in chat.ask(f"/save {file}")
+    assert [m["role"] for m in json.loads(file.read_text("utf-8"))["messages"]] == ["user", "assistant"] * 2
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type(f"/save {file}")
+    chat.terminal.keys("Enter")
+    chat.terminal.until("Overwrite it")
+    file.unlink()
+    chat.terminal.keys("n")
+    chat.ready(before)
+    assert not file.exists()
+    assert "written." in chat.ask(f"/export jsonl {other}")
+    assert json.loads(other.read_text("utf-8"))["messages"][0]["content"] == "今天天气怎么样"
+    assert "written." in chat.ask(f"/export md {tmp_path / 'c.md'}")
+    assert "今天天气怎么样" in (tmp_path / "c.md").read_text("utf-8")
+    assert "Usage: /export" in chat.ask("/export pdf x")
+    assert "1 conversations of b.jsonl" in chat.ask(f"/load {other}")
+    assert chat.ask("history").startswith("今天天气怎么样 | 你说：")
+    assert "conversations.sqlite" in chat.ask(f"/load {chat.home / 'conversations.sqlite'}")
+
+
+def test_stats(chat: Chat) -> None:
+    chat.ask("hello")
+    out = chat.ask("/stats").replace("\n", " ")
+    assert re.search(r"first token \d\.\d\d s, .* prompt 10 tokens, 0 of them from the cache", out)
+    assert "--continue" in out
+
+
+def test_failures_are_one_line(chat: Chat) -> None:
+    assert chat.ask("fail") == "the engine has stopped: no reason"
+    assert chat.ask("after") == "你说：after"
+
+
+# Leaving, and going on
+
+
+def test_going_on_after_kill_9(start: Callable[..., Chat]) -> None:
+    chat = start()
+    chat.ask("remember me")
+    chat.terminal.type("slow")
+    chat.terminal.keys("Enter")
+    chat.terminal.until(r"\b1 2 3 4 5")
+    time.sleep(1.5)  # an open turn is stored about once a second
+    (child,) = (int(line) for line in _children(chat.terminal.pid()))
+    os.kill(child, signal.SIGKILL)
+    chat.terminal.until(r"\[status 137\]")
+    again = start("--continue", home=chat.home)
+    text = again.terminal.text()
+    assert "Goes on: remember me" in text
+    assert "你说：remember me" in text
+    assert again.ask("history").startswith("remember me | 你说：remember me | slow | 1 2 3")
+    assert again.leave() == 0
+    with sqlite3.connect(chat.home / "conversations.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM conversations").fetchone() == (1,)
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(start: Callable[..., Chat], tmp_path: Path) -> None:
+    with tmux_server() as server:
+        terminal = server(
+            [*HOST, "--model", str(tmp_path / "missing")], environment={**ENGLISH, "CHATGLM_HOME": str(tmp_path)}
+        )
+        text = terminal.until(r"\[status 1\]")
+    assert len(re.findall("missing: no such folder", text)) == 1
+    assert "Traceback" not in text
+
+
+def test_forty_columns_in_chinese(start: Callable[..., Chat]) -> None:
+    chat = start(chinese=True, width=40, height=30)
+    assert "请开始提问" in chat.terminal.text()
+    out = chat.ask("markdown")
+    assert "第一段 粗体 和 code，use <div> here." in out.replace("\n", "")
+    assert "退出程序" in chat.ask("/帮助")
+    assert "没有这个命令" in chat.ask("/xyzzy")
+    assert chat.leave("C-c") == 130
+
+
+def test_one_question_is_answered_and_not_kept(start: Callable[..., Chat], tmp_path: Path) -> None:
+    with tmux_server() as server:
+        terminal = server([*HOST, "markdown"], environment={**ENGLISH, "CHATGLM_HOME": str(tmp_path)})
+        text = terminal.until(r"\[status 0\]")
+    assert text.startswith("标题\n\n第一段 粗体 和 code")
+    assert not (tmp_path / "conversations.sqlite").exists()
