@@ -50,6 +50,7 @@ class Scripted(BaseAssistant):
         last, question = messages[-1], next(m.content for m in reversed(messages) if m.role == "user")
         if last.role == "observation":
             return f"工具说：{last.content[:60]}", [], 0.0
+        question = question.rpartition("#File uploaded\n")[2]  # what the model is told of a file
         word, _, rest = question.partition(" ")
         match word:
             case "markdown":

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tmux import Terminal, tmux_server
+
+from chatglm.tools.interpreter.sandbox import protection
 
 HOST = [sys.executable, str(Path(__file__).parent / "terminal_host.py")]
 ENGLISH = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
@@ -374,3 +375,141 @@ def test_one_question_is_answered_and_not_kept(start: Callable[..., Chat], tmp_p
         text = terminal.until(r"\[status 0\]")
     assert text.startswith("标题\n\n第一段 粗体 和 code")
     assert not (tmp_path / "conversations.sqlite").exists()
+
+
+# Tools and code
+
+TOOLS = """
+import time
+from typing import Annotated
+
+from chatglm.tools import Consent, register_tool
+
+
+@register_tool(consent=Consent.ALWAYS)
+def delete_all(word: Annotated[str, "a word", True]) -> str:
+    \"\"\"Delete everything.\"\"\"
+    return f"deleted {word}"
+
+
+@register_tool
+def wait(seconds: Annotated[float, "how long", True]) -> str:
+    \"\"\"Wait.\"\"\"
+    time.sleep(seconds)
+    return "waited"
+
+
+@register_tool
+def lines(count: Annotated[int, "how many", True]) -> str:
+    \"\"\"Many lines.\"\"\"
+    return "\\n".join(f"line {n}" for n in range(count))
+"""
+
+
+def test_tools(chat: Chat) -> None:
+    assert "mode is now tools" in chat.ask("/mode tools")
+    out = chat.ask('call calculator {"expression": "6*7"}')
+    assert re.search(
+        r'我看看。\n\n?╭─ calculator · [\d.]+ m?s ─+╮\n│ expression="6\*7" +│\n│ → .*42.*│\n╰─+╯\n\n工具说：', out
+    )
+    assert "calculator" in chat.ask("/tools")
+    assert re.search(r"calculator\s+off", chat.ask("/tools off calculator"))
+    assert re.search(r"failed · ", chat.ask('call calculator {"expression": "6*7"}'))
+    assert re.search(r"calculator\s+on", chat.ask("/tools on calculator"))
+    assert "Nothing found" in chat.ask("/tools off nonsense")
+    assert "calculator" in chat.ask("/turns")
+
+
+def permit(chat: Chat, line: str, key: str) -> str:
+    """Ask, and answer the question that comes up."""
+    before = chat.count(chat.terminal.text())
+    asked = chat.terminal.text().count("May delete_all be used?")
+    chat.terminal.type(line)
+    chat.terminal.keys("Enter")
+    chat.terminal.until(lambda text: text.count("May delete_all be used?") > asked)
+    chat.terminal.keys(key)
+    return chat.ready(before).rpartition(f"> {line}\n")[2]
+
+
+def test_consent_and_ctrl_c_during_a_tool(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TOOLS)
+    assert "delete_all" in chat.ask(f"/tools {tmp_path / 'mine.py'}")
+    assert "calculator" in chat.ask("/tools")  # those that were open stay so
+    asked = 'call delete_all {"word": "a"}'
+    out = permit(chat, asked, "n")
+    assert "did not permit it" in out
+    assert "deleted" not in out
+    assert "deleted a" in permit(chat, asked, "y")
+    assert "deleted a" in permit(chat, asked, "a")
+    assert "May delete_all be used?" not in chat.ask(asked)
+    assert re.search(r"line 4 +│\n│ … 45 more lines; /turns 19 shows all", chat.ask('call lines {"count": 50}'))
+    assert "line 49" in chat.ask("/turns 19")
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type('call wait {"seconds": 30}')
+    chat.terminal.keys("Enter")
+    chat.terminal.until(r"wait · running")
+    chat.terminal.keys("C-c")
+    text = chat.ready(before)
+    assert "[stopped]" in text.rpartition("seconds")[2]
+    assert chat.ask("after") == "你说：after"
+
+
+def test_ctrl_c_while_somebody_is_asked_stops_the_answer(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(re.sub(r"\b(delete_all|wait|lines)\(", r"\1_again(", TOOLS))
+    chat.ask(f"/tools {tmp_path / 'mine.py'}")
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type('call delete_all_again {"word": "a"}')
+    chat.terminal.keys("Enter")
+    chat.terminal.until("May delete_all_again be used?")
+    chat.terminal.keys("C-c")
+    assert "[stopped]" in chat.ready(before)
+
+
+def test_code_with_pictures_files_and_ctrl_c(start: Callable[..., Chat], tmp_path: Path) -> None:
+    if protection().tier == "none":
+        if os.environ.get("CI"):
+            pytest.fail("a sandbox must be there in CI")
+        pytest.skip("no sandbox on this machine")
+    chat = start("--interpreter")
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n")
+    assert chat.ask(f"/upload {tmp_path / 'data.csv'}") == "data.csv (8 B) is uploaded."
+    assert "is not a regular file" in chat.ask("/upload /dev/null")
+    assert "No such file" in chat.ask("/upload nowhere")
+    out = chat.ask("code print(open('data.csv').read().upper())")
+    assert re.search(r"╭─ Python · [\d.]+ m?s ─", out)
+    assert "│ A,B" in out
+    assert "ZeroDivisionError" in chat.ask("code 1/0")
+    picture = "import struct, zlib; from IPython.display import Image, display; " + PNG
+    out = chat.ask(f"code {picture}; display(Image(data=p)); open('made.txt', 'w').write('x')")
+    assert re.search(r"picture: \S+\.png \(\d+ B\)  /files", out)
+    assert "file: made.txt (1 B)" in out
+    assert {"data.csv", "made.txt"} <= set(chat.ask("/files").split())
+    assert "written." in chat.ask(f"/files made.txt {tmp_path / 'copy.txt'}")
+    assert (tmp_path / "copy.txt").read_text() == "x"
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type("code print('begun'); import time; time.sleep(50)")
+    chat.terminal.keys("Enter")
+    chat.terminal.until(r"Python · running[^╰]*\n│ begun")
+    chat.terminal.keys("C-c")
+    assert "[stopped]" in chat.ready(before).rpartition("sleep(50)")[2]
+    assert "│ 6 " in chat.ask("code print(2*3)")
+    assert chat.leave() == 0
+
+
+PNG = (
+    "c = lambda k, d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d)); "
+    "p = b'\\x89PNG\\r\\n\\x1a\\n' + c(b'IHDR', struct.pack('>IIBBBBB', 1, 1, 8, 0, 0, 0, 0)) "
+    "+ c(b'IDAT', zlib.compress(b'\\0\\0')) + c(b'IEND', b'')"
+)
+
+
+def test_characters(chat: Chat) -> None:
+    out = chat.ask("/character tea-house")
+    assert "沈清" in out
+    assert "欢迎来我的茶馆" in out
+    said = chat.ask("history")
+    assert "茶馆" in said
+    assert said.endswith("history")
+    assert "detective" in chat.ask("/character").replace("\n", " ")
+    assert "no such file" in chat.ask("/character nobody")
+    assert "character is now none" in chat.ask("/character off")

@@ -224,7 +224,7 @@ def told(*happenings: events.Event, width: int = 60) -> str:
     face, out = screen(width)
     face.begin("thinking")
     for event in happenings:
-        face.show(event)
+        face.show(event, 7)
     face.end()
     return out.getvalue()
 
@@ -255,7 +255,7 @@ def test_a_long_result_is_folded() -> None:
     )
     assert "line 4" in out
     assert "line 5\n" not in out
-    assert "45 more lines" in out
+    assert "45 more lines; /turns 7 shows all" in out
     assert "failed · 2.0 s" in out
 
 

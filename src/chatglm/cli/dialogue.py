@@ -133,12 +133,14 @@ class Dialogue:
             await self._session.configure(settings)
         self._settings = settings
 
-    def session(self) -> Session:
-        """The conversation, which is made if it is not there yet."""
+    async def session(self) -> Session:
+        """The conversation, which is made if it is not there yet.
+
+        Raises:
+            InputError: a setting says what cannot be, or the model cannot play it.
+        """
         if self._session is None:
-            settings = self._settings
-            made = self.store.make(self.user, mode=settings.mode, settings=settings.to_dict())
-            self._session = self._sessions.open(self.user, made)
+            self._session = await self._sessions.make(self.user, self._settings)
         return self._session
 
     def open(self, conversation: str) -> Session:

@@ -73,7 +73,7 @@ class _Piped:
     def answer(self, question: str) -> int:
         """Answer; returns 0, 1 if the answer has failed, 130 if Ctrl+C has ended it."""
         self._status = 0
-        session = self._dialogue.session()
+        session = self._loop.run(self._dialogue.session())
         try:
             self._loop.run(self._ask(session, question))
         except KeyboardInterrupt:

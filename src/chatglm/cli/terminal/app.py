@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from rich.text import Text
 
@@ -40,6 +39,8 @@ _TWICE = 2.0
 """Seconds in which a second Ctrl+C leaves."""
 _LATE = 1.0
 """Seconds after an answer in which Ctrl+C was probably meant for it."""
+_PICTURE = 8 << 20
+"""Bytes of a picture that is drawn."""
 _FRAME = 0.1
 """Seconds between two drawings while nothing happens."""
 
@@ -49,7 +50,7 @@ class App:
 
     def __init__(self, arguments: argparse.Namespace, dialogue: Dialogue, models: Models, words: Words) -> None:
         self.arguments, self.dialogue, self.models, self.words = arguments, dialogue, models, words
-        self.screen = Screen(console(), words, self.path_of)
+        self.screen = Screen(console(), words)
         self.default = ""
         self.editing: int | None = None
         self.done: events.Done | None = None
@@ -65,10 +66,6 @@ class App:
             self._actions.values,
             self._bar,
         )
-
-    def path_of(self, name: str) -> Path | None:
-        """Where a file of the conversation lies; None: it cannot be named by a path."""
-        return None
 
     def _bar(self) -> str:
         settings = self.dialogue.settings
@@ -189,7 +186,7 @@ class App:
             Leave: somebody wants to.
             ChatGLMError: the model cannot be loaded.
         """
-        session = self.dialogue.session()
+        session = await self.dialogue.session()
         stopping: set[asyncio.Task[None]] = set()
 
         def stop() -> None:
@@ -249,8 +246,13 @@ class App:
             return  # said once, when the program ends
         if isinstance(event, events.Began) and event.role == "user":
             return
-        self.screen.show(event)
-        if isinstance(event, events.Asked):
+        if isinstance(event, events.Answered):
+            self.screen.show(event, len((await session.tree()).path(event.turn)))
+        else:
+            self.screen.show(event)
+        if isinstance(event, events.Answered):
+            await self._made(session, event)
+        elif isinstance(event, events.Asked):
             await self._asked(session, event)
         elif isinstance(event, events.Done):
             self.done = event
@@ -258,6 +260,17 @@ class App:
             self.made += event.completion_tokens
             if self.arguments.verbose:
                 self.screen.note(f"[{self.figures(event)}]")
+
+    async def _made(self, session: Session, event: events.Answered) -> None:
+        """Show the pictures and files that a call has made."""
+        sizes = {file.name: file.size for file in await session.files()} if event.pictures or event.files else {}
+        for name in event.pictures:
+            with contextlib.suppress(ChatGLMError, OSError):  # it is named at least
+                self.screen.picture(await asyncio.to_thread(_content, await session.file(name)))
+            self.screen.file("picture", name, sizes.get(name))
+        for name in event.files:
+            if name not in event.pictures:
+                self.screen.file("file", name, sizes.get(name))
 
     async def _asked(self, session: Session, event: events.Asked) -> None:
         words = self.words
@@ -309,6 +322,11 @@ class App:
         self._interrupted = now
         if self._stop is not None:
             self._stop()
+
+
+def _content(file: BinaryIO) -> bytes:
+    with file:
+        return file.read(_PICTURE)
 
 
 @contextlib.contextmanager

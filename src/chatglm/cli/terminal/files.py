@@ -19,7 +19,7 @@ from chatglm.cli.terminal.screen import size
 from chatglm.conversation.export import json_line, markdown, training_row
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.settings import Settings
-from chatglm.errors import InputError, OutputError, UnsupportedError
+from chatglm.errors import InputError, OutputError
 
 __all__ = ["Files"]
 
@@ -77,7 +77,10 @@ class Files(Part):
     async def _read(self, path: Path) -> None:
         dialogue = self.app.dialogue
         data = await asyncio.to_thread(read_file, path, _IMPORTED)
-        found = await asyncio.to_thread(read_conversations, data)
+        try:
+            found = await asyncio.to_thread(read_conversations, data)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         made = []
         for one in found:
             settings = dataclasses.replace(Settings(), system=one.system)
@@ -150,7 +153,8 @@ class Files(Part):
                 while data := await asyncio.to_thread(stream.read, _CHUNK):
                     yield data
 
-            file = await self.app.dialogue.session().upload(path.name, chunks())
+            session = await self.app.dialogue.session()
+            file = await session.upload(path.name, chunks())
         self.screen.note(self.words("uploaded", name=plain(file.name), size=size(file.size)))
 
     async def files(self, argument: str) -> None:
@@ -160,4 +164,7 @@ class Files(Part):
             return self.screen.note(self.words("no_files"))
         if not argument:
             return self.grid((Text(plain(one.name), "cyan"), one.kind, size(one.size)) for one in found)
-        raise UnsupportedError("/files: files cannot be copied yet")
+        name, _, to = argument.partition(" ")
+        assert session is not None
+        with await session.file(name) as file:
+            return await self._write(to.strip() or name, await asyncio.to_thread(file.read))

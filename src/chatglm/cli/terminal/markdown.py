@@ -120,7 +120,7 @@ def breaks(text: str, width: int) -> list[int]:
         size = cell_len(sign)
         if place > start and _may_break(text[place - 1], sign):
             last = place
-        if cells + size > width and not sign.isspace() and place > start:
+        while cells + size > width and not sign.isspace() and place > start:
             at = last if last > start else place
             found.append(at)
             start, last = at, -1

@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.constrain import Constrain
 from rich.live import Live
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.segment import Segment
 from rich.spinner import Spinner
@@ -73,16 +70,11 @@ class _Tail:
 
 
 class Screen:
-    """
-    Args:
-        folder: where the conversation's pictures and files lie; None: nowhere.
-    """
+    """What is shown of a dialogue."""
 
-    def __init__(
-        self, console: Console, words: Words, folder: Callable[[str], Path | None] = lambda name: None
-    ) -> None:
+    def __init__(self, console: Console, words: Words) -> None:
         self.console = console
-        self._words, self._folder = words, folder
+        self._words = words
         self._live: Live | None = None
         self._drawn = self._cost = 0.0
         self._first = True
@@ -183,8 +175,12 @@ class Screen:
             found.append(self._spinner)
         return found
 
-    def show(self, event: events.Event) -> None:
-        """Show what has happened."""
+    def show(self, event: events.Event, place: int = 0) -> None:
+        """Show what has happened.
+
+        Args:
+            place: of the event's turn in the conversation, as /turns counts; 0: unknown.
+        """
         match event:
             case events.Began(role="assistant"):
                 self._close_text()
@@ -209,10 +205,11 @@ class Screen:
                 if running := self._running.get(event.call):
                     running.output = (running.output + plain(event.text))[-_SHOWN:]
             case events.Answered():
-                self._answered(event)
+                self._answered(event, place)
             case events.Note():
                 self._close_text()
-                self.note(f"[{event.text}]")
+                known = f"note_{event.code}"
+                self.note(f"[{self._words(known, text=plain(event.text)) if known in self._words else event.text}]")
             case events.Sources():
                 self._sources(event)
             case events.Failed():
@@ -257,18 +254,13 @@ class Screen:
             call.begun = time.monotonic()
         self._resume()
 
-    def _answered(self, event: events.Answered) -> None:
+    def _answered(self, event: events.Answered, place: int) -> None:
         call = self._running.pop(event.call, None) or _Call("tool")
         took = f"{event.seconds:.1f} s" if event.seconds >= 0.05 else f"{event.seconds * 1000:.0f} ms"
         state = f"{self._words('failed')} · {took}" if event.failed else took
         text = plain(event.whole or event.text)
         self._first = False
-        self.console.print(self._panel(call, state, text, failed=event.failed, turn=event.turn), width=self._width)
-        for name in event.pictures:
-            self.picture(name)
-        for name in event.files:
-            if name not in event.pictures:
-                self.file(name)
+        self.console.print(self._panel(call, state, text, failed=event.failed, turn=place), width=self._width)
         self._waiting = self._words("thinking")
 
     def _panel(
@@ -284,7 +276,7 @@ class Screen:
             shown = self._cut(result.strip("\n"), _CODE if call.code else _RESULT, tail, turn)
             parts.append(Text(f"→ {shown}" if not call.code and "\n" not in shown else shown, "red" if failed else ""))
         name = self._words("code") if call.code else call.name[:80]
-        title = Text(f"{name}{' · ' if state else ''}{state}", "bold red" if failed else "bold")
+        title = Text(f"{name}{' · ' if state else ''}{state}", "bold red" if failed else "bold default")
         return Panel(Group(*parts), title=title, title_align="left", border_style="bright_black", padding=(0, 1))
 
     def _cut(self, text: str, most: int, tail: bool, turn: int) -> str:
@@ -301,26 +293,24 @@ class Screen:
             return "\n".join([*kept, "…"])
         return "\n".join([*kept, self._words("more_lines", count=whole - len(kept), turn=turn)])
 
-    def picture(self, name: str) -> None:
-        """A picture of the conversation, if this terminal can show one; else where it lies."""
-        path = self._folder(name)
-        if path is not None and self.console.color_system and (drawn := _drawn(path)):
+    def picture(self, data: bytes) -> None:
+        """A picture, if this terminal can show one."""
+        if self.console.color_system and (drawn := _drawn(data)):
+            self.pause()
             self.console.print(drawn)
-        self._lies("picture", name, path)
+            self._resume()
 
-    def file(self, name: str) -> None:
-        """A file of the conversation."""
-        self._lies("file", name, self._folder(name))
+    def file(self, what: str, name: str, length: int | None) -> None:
+        """A file of the conversation.
 
-    def _lies(self, what: str, name: str, path: Path | None) -> None:
-        try:
-            length = f" ({size(path.stat().st_size)})" if path is not None else ""
-        except OSError:
-            path, length = None, ""
-        self.console.print(
-            Padding(Text(f"{self._words(what)}: {plain(name)}{length}" + (f"  {path}" if path else "")), (0, 2)),
-            style="cyan",
-        )
+        Args:
+            what: "picture" or "file".
+            length: in bytes; None: unknown.
+        """
+        size_of_it = "" if length is None else f" ({size(length)})"
+        line = Text(f"  {self._words(what)}: {plain(name)}{size_of_it}", "cyan")
+        line.append(f"  /files {plain(name)}", "bright_black")
+        self.console.print(line, width=self._width)
 
     def _sources(self, event: events.Sources) -> None:
         self._close_text()
@@ -343,13 +333,13 @@ def _arguments(text: str) -> str:
     return line if len(line) <= 60 else "\n".join(parts)
 
 
-def _drawn(path: Path) -> RenderableType | None:
+def _drawn(data: bytes) -> RenderableType | None:
     """A picture for terminals that show some, by `textual-image` where it is installed."""
     try:
         from textual_image.renderable import Image  # type: ignore[import-not-found]
     except ImportError:
         return None
     try:
-        return Image(io.BytesIO(path.read_bytes()))  # type: ignore[no-any-return]
+        return Image(io.BytesIO(data))  # type: ignore[no-any-return]
     except Exception:  # of a foreign package, about a foreign file
         return None

@@ -101,6 +101,7 @@ class Turns(Part):
         if not asked:
             return await self.greet()
         begin = asked[max(0, len(asked) - questions)]
+        begin = 0 if begin == 1 else begin  # a greeting
         if begin:
             self.screen.note("…")
         for turn in path[begin:]:

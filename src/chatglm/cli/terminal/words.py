@@ -30,6 +30,9 @@ class Words:
     def __call__(self, name: str, /, **values: object) -> str:
         return _WORDS[name][self.language == "zh"].format(**values)
 
+    def __contains__(self, name: str) -> bool:
+        return name in _WORDS
+
     def of(self, pair: tuple[str, str]) -> str:
         """The one of an English and a Chinese text."""
         return pair[self.language == "zh"]
@@ -44,6 +47,9 @@ _WORDS: dict[str, tuple[str, str]] = {
     "thinking": ("thinking", "思考中"),
     "stop_key": ("Ctrl+C stops", "Ctrl+C 停止"),
     "bar": ("/help  Alt+Enter: new line", "/help 帮助  Alt+Enter 换行"),
+    "note_left_out": ("{text}", "上下文不足，较早的对话未提供给模型（{text}）"),
+    "note_restarted": ("the interpreter began anew; its variables are gone", "解释器已重启，之前的变量不再存在"),
+    "note_summary": ("summary: {text}", "摘要：{text}"),
     "stopped": ("stopped", "已停止"),
     "length": ("The answer was cut at its greatest length.", "回答达到最大长度，已截断。"),
     "leave_again": ("Press Ctrl+C again to leave.", "再按一次 Ctrl+C 退出。"),
