@@ -189,7 +189,9 @@ class Painter:
                     self._line(draw, sign, box, color)
                 elif sign.strip():
                     font = self._chinese if wide == 2 else self._latin[style.bold]
-                    draw.text((box[0], box[1] + (height - SIZE) / 2 + SIZE - 2), sign, font=font, fill=color, anchor="ls")
+                    draw.text(
+                        (box[0], box[1] + (height - SIZE) / 2 + SIZE - 2), sign, font=font, fill=color, anchor="ls"
+                    )
                 if style.under:
                     draw.line((box[0], box[3] - 1, box[2], box[3] - 1), fill=color)
                 x += wide

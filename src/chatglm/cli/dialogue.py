@@ -35,8 +35,9 @@ class Dialogue:
     Args:
         find: the model for a conversation's settings.
         settings: what a new conversation begins with.
-        sources: tools that are open.
+        rights: whether code runs unconfined.
         kept: whether what is said is found again later.
+        home: of the files that code sees.
     """
 
     def __init__(
@@ -45,7 +46,6 @@ class Dialogue:
         find: Callable[[Settings], Awaitable[BaseAssistant]],
         settings: Settings,
         *,
-        sources: Sequence[str] = (),
         rights: bool = False,
         kept: bool = True,
         home: Path,
@@ -55,7 +55,8 @@ class Dialogue:
         self.toolbox: Toolbox | None = None
         self.kernels: Kernels | None = None
         self._find, self._home = find, home
-        self._sources, self._rights = list(sources), rights
+        self._boxes: list[Toolbox] = []
+        self._rights = rights
         self._settings = settings
         self._session: Session | None = None
         self._sessions = self._make()
@@ -65,20 +66,28 @@ class Dialogue:
 
     # Tools and code
 
-    def open_tools(self, *more: str) -> None:
-        """Open the tools of the command line, and more.
+    def open_tools(self, sources: Sequence[str]) -> None:
+        """Open tools, besides those that are open.
 
         Raises:
-            ToolError: a source is wrong; those that were open stay so. DependencyError: a package is missing.
+            ToolError: a source is wrong, or a tool has the name of one that is open. None is opened then.
+            DependencyError: a package is missing.
         """
-        if not (sources := [*self._sources, *more]):
-            return
         from chatglm.tools.toolbox import Toolbox
 
         box = Toolbox.open(sources)
-        if self.toolbox is not None:
-            self.toolbox.close()
-        self._sources, self.toolbox = sources, box
+        if self.toolbox is None:
+            merged = box
+        else:
+            tools = [tool for spec in box.specs if (tool := box.tool(spec.name)) is not None]
+            try:
+                merged = self.toolbox.also(*tools)
+            except BaseException:
+                box.close()
+                raise
+            merged.refused = {**self.toolbox.refused, **box.refused}
+        self._boxes.append(box)  # they hold connections of their tools
+        self.toolbox = merged
         self._renew()
 
     def open_code(self) -> None:
@@ -183,8 +192,8 @@ class Dialogue:
         await self._sessions.close()
         if self.kernels is not None:
             await self.kernels.close()
-        if self.toolbox is not None:
-            self.toolbox.close()
+        for box in self._boxes:
+            box.close()
 
 
 def kernels_of(rights: bool, home: Path) -> Kernels:
@@ -237,13 +246,13 @@ async def open_dialogue(
             store,
             find,
             settings(Settings()),
-            sources=arguments.tools,
             rights=arguments.code_runs_with_my_rights,
             kept=kept,
             home=home,
         )
         try:
-            dialogue.open_tools()
+            if arguments.tools:
+                dialogue.open_tools(arguments.tools)
             if arguments.interpreter or arguments.code_runs_with_my_rights:
                 dialogue.open_code()
             found = dialogue.find(arguments.resume) if arguments.resume else None

@@ -79,7 +79,7 @@ class Setup(Part):
         return self._list_tools()
 
     async def _open_tools(self, source: str) -> None:
-        await asyncio.to_thread(self.app.dialogue.open_tools, os.path.expanduser(source))
+        await asyncio.to_thread(self.app.dialogue.open_tools, [os.path.expanduser(source)])
 
     def _list_tools(self) -> None:
         box = self.app.dialogue.toolbox
