@@ -88,6 +88,12 @@ def test_who_follows_a_link_of_another_site_is_known_a_moment_later(site: Site) 
         assert "set-cookie" not in page.headers
 
 
+def test_who_has_no_key_is_not_this_machines_own_user(site: Site) -> None:
+    with Visitor(site.url) as visitor:
+        codes = [visitor.get("/mine", params={"key": key}).status_code for key in ("", "x", "密", "y", "z", "w")]
+        assert codes == [403] * 5 + [429]
+
+
 # Where a request comes from
 
 

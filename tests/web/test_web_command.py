@@ -59,6 +59,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproce
 
 def test_the_page_runs_and_ends_at_once(running: tuple[subprocess.Popen[str], str, Path]) -> None:
     process, url, home = running
+    assert process.stderr is not None
+    own = process.stderr.readline()
+    assert own.startswith("chatglm: your own conversations, with those of chatglm chat: ")
+    store = Store(home / "conversations.sqlite")
+    kept = store.make(store.users.local().id, title="made on a terminal")
+    store.close()
     with httpx.Client(follow_redirects=True, timeout=60) as client:
         assert client.get(f"{url}/").url.path == "/ui/"
     with Visitor(f"{url}/ui", "zh") as visitor:
@@ -79,9 +85,14 @@ def test_the_page_runs_and_ends_at_once(running: tuple[subprocess.Popen[str], st
             f"chatglm: --port {port}: in use at 127.0.0.1 already; stop that server or choose another port\n"
         )
         visitor.post(f"/c/{conversation}/send", json={"text": "讲个笑话"})
+    with Visitor(f"{url}/ui") as visitor:
+        assert "made on a terminal" not in visitor.get("/").text
+        assert visitor.get("/mine?key=wrong").status_code == 403
+        assert visitor.get(own.split()[-1]).headers["location"] == "/ui/"
+        assert "made on a terminal" in visitor.get("/").text
+        assert visitor.get(f"/c/{kept}").status_code == 200
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
-    assert process.stderr is not None
     assert process.stderr.read() == ""
     assert (home / "conversations.sqlite").stat().st_mode & 0o77 == 0
 

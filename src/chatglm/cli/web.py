@@ -7,6 +7,7 @@ import contextlib
 import gc
 import getpass
 import os
+import secrets
 import socket
 import sys
 import webbrowser
@@ -138,16 +139,19 @@ def run(arguments: argparse.Namespace) -> int:
         async def start(request: Any) -> Response:
             return RedirectResponse(f"{PATH}/")
 
+        key = secrets.token_urlsafe(16) if local and not login else ""
         app = Starlette(lifespan=lifespan)
         app.add_route("/", start)
         page = stack.enter_context(
-            page_beside(app, catalog, toolbox, kernels, login=login, local=local, hosts=arguments.allow_host)
+            page_beside(app, catalog, toolbox, kernels, login=login, local=local, hosts=arguments.allow_host, key=key)
         )
 
         def ready(url: str) -> None:
             note(f"the page is at {url}/ ({', '.join(page.models.names())}); Ctrl-C ends it")
+            if key:
+                note(f"your own conversations, with those of chatglm chat: {url}{PATH}/mine?key={key}")
             if arguments.open:
-                webbrowser.open(f"{url}/")
+                webbrowser.open(f"{url}{PATH}/mine?key={key}" if key else f"{url}/")
 
         gc.collect()
         gc.freeze()  # what is there now stays, and need not be looked at while requests wait
@@ -182,6 +186,7 @@ def page_beside(
     login: bool,
     local: bool,
     hosts: Sequence[str] = (),
+    key: str = "",
 ) -> Iterator[Page]:
     """Put the page, over this user's stored conversations, under `PATH` of an app, for as long as the context lasts.
 
@@ -189,6 +194,7 @@ def page_beside(
         login: whether people sign in.
         local: whether only this machine reaches the app.
         hosts: further names that it is asked for by.
+        key: see `add_page`.
 
     Raises:
         DependencyError: a package that the page needs is missing.
@@ -209,6 +215,7 @@ def page_beside(
             kernels=kernels,
             login=login,
             hosts=[*hosts, "localhost"] if local or hosts else (),
+            key=key,
             facts=_facts,
         )
 

@@ -186,6 +186,15 @@ class Users:
         self._tries.forgive(name, tried)
         return token
 
+    def sign_in_local(self) -> str:
+        """A token that `of_token` knows, of who uses this machine without signing in (`local`)."""
+        user, token, now = self.local().id, secrets.token_urlsafe(32), time.time()
+        self._database.write(
+            "INSERT INTO logins (token_hash, user, until) VALUES (?, ?, ?)",
+            (_token_hash(token), user, now + _GUEST_SECONDS),
+        )
+        return token
+
     def of_token(self, token: str) -> User | None:
         """Who signed in; None: the token is unknown, or its login has ended."""
         rows = self._database.read(

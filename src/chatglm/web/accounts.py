@@ -8,6 +8,7 @@ ask in somebody's name (`Origin`) nor reach a server of this machine by a name t
 from __future__ import annotations
 
 import asyncio
+import hmac
 import ipaddress
 import time
 from collections import OrderedDict
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from chatglm.conversation.users import User, Users
+from chatglm.conversation.users import SignInError, User, Users
 from chatglm.web.failures import ForbiddenError, LimitError, SignInNeededError
 
 __all__ = ["COOKIE", "Accounts", "Rate", "check_source"]
@@ -62,16 +63,18 @@ class Accounts:
     """
     Args:
         login: whether people have to sign in.
+        key: who has it may be this machine's own user; "": nobody may.
     """
 
     users: Users
     login: bool
+    key: str
     _tries: Rate
     _guests: Rate
 
     @classmethod
-    def of(cls, users: Users, login: bool) -> Accounts:
-        return cls(users, login, Rate(_TRIES, _TRIES_SECONDS), Rate(_GUESTS, _GUESTS_SECONDS))
+    def of(cls, users: Users, login: bool, key: str = "") -> Accounts:
+        return cls(users, login, key, Rate(_TRIES, _TRIES_SECONDS), Rate(_GUESTS, _GUESTS_SECONDS))
 
     def who(self, request: Request) -> User | None:
         """None: a browser that has stored nothing yet. It reads the store, and is called in a thread.
@@ -111,6 +114,18 @@ class Accounts:
         self._tries.take(f"address {_address(request)}")
         self._tries.take(f"name {name[:80].casefold()}")
         return await asyncio.to_thread(self.users.sign_in, name, password)
+
+    async def open_own(self, request: Request, key: str) -> str:
+        """The token of a login as this machine's own user.
+
+        Raises:
+            SignInError: the key is wrong, or there is none.
+            LimitError: there were five tries within a minute from this address.
+        """
+        self._tries.take(f"address {_address(request)}")
+        if not self.key or not hmac.compare_digest(self.key.encode(), key.encode("utf-8", "replace")):
+            raise SignInError("the key is wrong; the program that serves the page has shown the right one")
+        return await asyncio.to_thread(self.users.sign_in_local)
 
     async def sign_out(self, request: Request) -> None:
         if token := request.cookies.get(COOKIE, ""):

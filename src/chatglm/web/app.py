@@ -122,6 +122,7 @@ def add_page(
     folder: Path | None = None,
     login: bool = False,
     hosts: Collection[str] = (),
+    key: str = "",
     facts: Callable[[], Sequence[tuple[str, str]]] = lambda: (),
 ) -> Page:
     """Put the page under `/ui` of an app. Conversations that are being answered are stopped when the app ends.
@@ -133,9 +134,11 @@ def add_page(
         folder: of conversations' files; None: beside the store's own.
         login: whether people have to sign in. If not, every browser is a user of its own.
         hosts: names under which the page may be asked for, besides those of this machine itself; empty: all.
+        key: who opens `/ui/mine?key=KEY` has the conversations of this machine's own user, those of the terminal; "":
+            nobody has.
         facts: further lines of the about box: (key of a word `about.KEY`, text).
     """
-    page = Page(models, store, toolbox, kernels, folder, login, hosts, facts)
+    page = Page(models, store, toolbox, kernels, folder, login, hosts, key, facts)
     app.mount(_BASE, page)
     inner = app.router.lifespan_context
 
@@ -163,12 +166,13 @@ class Page:
         folder: Path | None,
         login: bool,
         hosts: Collection[str],
+        key: str,
         facts: Callable[[], Sequence[tuple[str, str]]],
     ) -> None:
         self.models = models if isinstance(models, Models) else Models.of(models)
         self.store, self.toolbox, self.kernels = store, toolbox, kernels
         self.sessions = Sessions(self.models.get, store, toolbox=toolbox, kernels=kernels, folder=folder)
-        self.accounts = Accounts.of(store.users, login)
+        self.accounts = Accounts.of(store.users, login, key)
         self.assets = Assets()
         self._hosts, self._facts = frozenset(host.lower() for host in hosts), facts
         self._closing: asyncio.Event | None = None
@@ -206,6 +210,7 @@ class Page:
                 route("/new", self._empty),
                 route("/login", self._login_form),
                 route("/login", self._login, "POST"),
+                route("/mine", self._mine),
                 route("/logout", self._logout, "POST"),
                 route("/preferences", self._prefer, "POST"),
                 route("/about", self._about),
@@ -456,6 +461,12 @@ class Page:
             failure = failure_of(error)
             page = self._render(request, "login.html", error=failure.message(_words(request)))
             return HTMLResponse(page, failure.status, failure.headers)
+        response = RedirectResponse(f"{_BASE}/", 303)
+        self.accounts.keep(request, response, token, _BASE)
+        return response
+
+    async def _mine(self, request: Request) -> Response:
+        token = await self.accounts.open_own(request, request.query_params.get("key", ""))
         response = RedirectResponse(f"{_BASE}/", 303)
         self.accounts.keep(request, response, token, _BASE)
         return response
