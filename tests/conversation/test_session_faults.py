@@ -79,6 +79,8 @@ def test_two_users(store: Store, user: int, other: int) -> None:
             with pytest.raises(NotFoundError):
                 await sessions.delete(thief, session.id)
         assert sessions.open(user, mine.id) is mine
+        with pytest.raises(NotFoundError, match="no such user"):
+            await sessions.make(12_345)
 
     asyncio.run(talk())
 
@@ -339,6 +341,7 @@ def test_words_of_a_code_call_as_they_come(store: Store, user: int) -> None:
     from chatglm.conversation.answering import _Code
 
     text = '{"code": "a = \\"\\u4f60\\ud83d\\ude00\\"\\nprint(a)"}'
+    assert _Code().feed('{"code": "a\\udc00b') == "a"  # half a character is no text
     for size in (1, 2, 3, 7, 100):
         code = _Code()
         made = [code.feed(text[at : at + size]) for at in range(0, len(text), size)]

@@ -20,7 +20,7 @@ from chatglm.chat.messages import Message, ToolCall
 from chatglm.conversation.store import Store, StoreLimits
 from chatglm.conversation.users import SignInError, TooManyTriesError, Users
 from chatglm.conversation.words import tokens_of
-from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError
+from chatglm.errors import BusyError, InputError, NotFoundError, OutputError, QueueFullError
 
 SHA = "0" * 64
 QUESTION, ANSWER = Message("user", "今天的天气怎么样？"), Message("assistant", "今天天气晴朗。")
@@ -442,6 +442,71 @@ def test_a_kill_loses_the_open_answer_at_most(tmp_path: Path) -> None:
     store.add(user, name, QUESTION)
     store._database.write("INSERT INTO words (words) VALUES ('integrity-check')")
     store.close()
+
+
+def test_one_answer_at_a_time(store: Store, user: int) -> None:
+    """Of two processes, which two stores are like, one answers; what a dead one has left open is closed."""
+    name = store.make(user, messages=(QUESTION,))
+    second = Store(store.file)
+    store.begin(user, name)
+    store.begin(user, name)  # it is its own
+    open_turn = store.add(user, name, Message("assistant", "多云"), finish=None)
+    with pytest.raises(BusyError):
+        second.begin(user, name)
+    assert not second.recover(user, name)
+    assert store.tree(user, name).turn(open_turn.id).finish is None
+    store.end(user, name)
+    assert store.tree(user, name).turn(open_turn.id).finish == "stopped"
+    second.begin(user, name)
+    left = second.add(user, name, Message("assistant", "转晴"), finish=None)
+    assert not store.recover(user, name)
+    second.close()
+    assert store.recover(user, name)
+    assert not store.recover(user, name)
+    assert store.tree(user, name).turn(left.id).finish == "stopped"
+    assert store.search(user, "转晴")
+    store.begin(user, name)
+
+
+def test_details_and_files(store: Store, user: int) -> None:
+    name = store.make(user, messages=(QUESTION,))
+    turn = store.add(user, name, Message("observation"), finish=None)
+    details = {"seconds": 0.5, "failed": True, "whole": "全"}
+    assert store.finish(user, name, turn.id, Message("observation", "x"), details=details).details == details
+    assert store.tree(user, name).turn(turn.id).details == details
+    second = store.add(user, name, Message("observation"), finish=None)
+    with pytest.raises(InputError, match="details"):
+        store.finish(user, name, second.id, Message("observation"), details={"a": float("nan")})
+    # A file of the same name is another one; uploads wait for a question.
+    store.add_file(user, name, "a.csv", "upload", 100, SHA)
+    store.add_file(user, name, "a.csv", "upload", 7, SHA)
+    used = store.used(user)
+    store.add_file(user, name, "out/b.csv", "produced", 1, SHA, turn=turn.id)
+    assert store.used(user) == used + 1
+    store.attach(user, name, turn.id, ())
+    assert [(file.name, file.size, file.turn) for file in store.files(user, name)] == [
+        ("a.csv", 7, turn.id),
+        ("out/b.csv", 1, turn.id),
+    ]
+    store.attach(user, name, second.id, ["a.csv"])
+    assert store.files(user, name)[0].turn == second.id
+    for bad in ("out/b.csv", "no.csv", "\ud800"):
+        with pytest.raises(NotFoundError):
+            store.attach(user, name, turn.id, [bad])
+    for kind, path in (("upload", "a/b"), ("produced", "../b"), ("produced", "a//b"), ("produced", "/b")):
+        with pytest.raises(InputError, match="must be a name"):
+            store.add_file(user, name, path, kind, 1, SHA)  # type: ignore[arg-type]
+
+
+def test_the_beginning_is_a_place(store: Store, user: int) -> None:
+    name = store.make(user, messages=(QUESTION, ANSWER))
+    store.choose(user, name, 0)
+    assert store.tree(user, name).path() == ()
+    assert store.conversation(user, name).leaf is None
+    first = store.add(user, name, Message("user", "别的"))
+    assert store.tree(user, name).place(first.id) == (2, 2)
+    second = store.add(user, name, QUESTION, parent=0)
+    assert store.tree(user, name).place(second.id) == (3, 3)
 
 
 # Users

@@ -52,7 +52,7 @@ from chatglm.conversation.prompts import Told, character_of, manual_tools, told
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import FileKind, Store
 from chatglm.conversation.tree import Tree, Turn
-from chatglm.errors import ChatGLMError, InputError, OutputError, QueueFullError, UnsupportedError
+from chatglm.errors import ChatGLMError, InputError, UnsupportedError
 from chatglm.tools.interpreter.kernel import RESTARTED
 from chatglm.tools.interpreter.pool import Kernels
 from chatglm.tools.interpreter.tool import Interpreter
@@ -77,10 +77,10 @@ _OBSERVED = 64 << 10
 _STOPPED = "Stopped by the user."
 _INTERPRETERS = (INTERPRETER, "python")
 _CODE_BEGINS = re.compile(r'\s*\{\s*"code"\s*:\s*"')
-# Of a JSON string: half a surrogate pair waits for the other half.
+# Of a JSON string: half a surrogate pair waits for the other half, for ever if need be; alone it is no text.
 _CODE_GOES_ON = re.compile(
     r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
-    r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4})*"
+    r"|\\u(?![dD][89abcdefABCDEF])[0-9a-fA-F]{4})*"
 )
 
 
@@ -589,7 +589,7 @@ class Answering:
         try:
             size, sha256 = await work
             await self._stored(self._parts.store.add_file, name, kind, size, sha256, turn=turn)
-        except (InputError, OutputError, QueueFullError, OSError) as error:
+        except (ChatGLMError, OSError) as error:
             self.log.add(Note(code="file", text=f"{name:.100}: is not kept ({_said(error)})"))
             return ""
         return name
