@@ -390,15 +390,18 @@ def test_a_killed_process(tmp_path: Path) -> None:
         with pytest.raises(BusyError, match="another program"):
             await session.send("三")
 
-    asyncio.run(busy())
-    assert contents(store, user, session)[-1][1] is None  # it is left as it is
-    end = time.monotonic() + 60
-    while not contents(store, user, session)[-1][0]:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    try:
+        end = time.monotonic() + 60
+        while not (path := contents(store, user, session))[3:] or not path[3][0]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        asyncio.run(busy())
+        session = Sessions({"demo": Teller.text("好")}, store).open(user, name)
+        assert contents(store, user, session)[-1][1] is None  # it is left as it is
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
     again = Sessions({"demo": Teller.text("好")}, store).open(user, name)
     path = contents(store, user, again)
     assert path[:3] == [("一", "stop"), ("第一答", "stop"), ("二", "stop")]

@@ -14,8 +14,9 @@ from talks import Teller, contents, heard, text_of
 from chatglm.assistant import Delta, Finish, TextDelta, Usage
 from chatglm.characters import Character
 from chatglm.chat.messages import Message, ToolCall
+from chatglm.chat.rows import dialogue_of
 from chatglm.conversation.events import Began, Done, Failed, Note, Source, Sources, Text
-from chatglm.conversation.export import json_line, training_row
+from chatglm.conversation.export import json_line
 from chatglm.conversation.memory import extended
 from chatglm.conversation.prompts import told
 from chatglm.conversation.session import Sessions
@@ -58,8 +59,10 @@ def test_a_character_greets_and_is_played(store: Store, user: int, over: Any, wr
         await heard(session, await session.send("说说龙井"))
         assert "清明前采的最嫩" in assistant.prompts()[1]  # lore
         # The greeting is nobody's lesson.
-        row = training_row(store.tree(user, session.id))
+        row = await session.training_row()
         assert row is not None
+        assert row["session_meta"]["bot_name"] == "沈清"
+        assert dialogue_of(row).persona == TEA.persona()
         assert [message.get("loss") for message in row["messages"]] == [False, None, None, None, None]
 
     asyncio.run(talk())
@@ -273,7 +276,7 @@ def test_a_rated_dialogue_is_what_training_reads(
                 break
         await session.stop()
         tree = await session.tree()
-        row = training_row(tree, form=form, system="短")
+        row = await session.training_row(form=form)
         assert row is not None
         file = tmp_path / "data.jsonl"
         file.write_bytes(json_line(row))

@@ -224,6 +224,9 @@ def test_a_person_answers_for_the_tools(store: Store, user: int, over: Any, writ
         await session.observe(asked.call, "叶子")
         await heard(session)
         assert [text for text, _ in contents(store, user, session)] == ["茶是什么", "", "叶子", "是叶子"]
+        row = await session.training_row()
+        assert row is not None
+        assert [tool["name"] for tool in row["tools"]] == ["look_up"]
 
     asyncio.run(talk())
 
@@ -294,6 +297,12 @@ def test_code(store: Store, user: int, other: int, over: Any, write: Writer, ker
         await session.again(question.id, "看一看")
         await heard(session)
         assert "#File uploaded\n看一看" in assistant.prompts()[-1]
+        # And so is what it teaches.
+        await session.choose(answered.turn)
+        row = await session.training_row()
+        assert row is not None
+        assert row["tools"] == [{"type": "python"}]
+        assert row["messages"][0]["content"] == "#File: /mnt/data/数据.csv\n#Size: 8\n#File uploaded\n算一算"
         assert await kernels.state(session.id, user=str(user)) == "running"
         await sessions.delete(user, session.id)
         assert await kernels.state(session.id, user=str(user)) is None

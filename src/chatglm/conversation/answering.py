@@ -138,6 +138,25 @@ class Parts:
             raise InputError("mode: documents needs a knowledge base, and there is none here")
         character_of(settings)
 
+    def tools(self, settings: Settings) -> tuple[ToolSpec, ...]:
+        """What the model is offered.
+
+        Raises:
+            ToolError: the tools that a person answers cannot be read.
+        """
+        if settings.mode == "code":
+            return (Interpreter.spec,)
+        if settings.mode != "tools":
+            return ()
+        if settings.manual.strip():
+            return manual_tools(settings.manual)
+        return self.box(settings).specs
+
+    def box(self, settings: Settings) -> Toolbox:
+        """The tools that are switched on."""
+        names = [tool.name for tool in self.toolbox.specs] if settings.tools is None else settings.tools
+        return self.toolbox.only(*names)
+
     async def checked(self, settings: Settings) -> None:
         """`check`, and whether there are the model and the adapter, as far as that can be told without loading one.
 
@@ -245,8 +264,7 @@ class Answering:
         self._first = 0.0
         self._noted: set[str] = set()
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
-        self._box = parts.toolbox
-        self._carry: Callable[[ToolCall, _Open, asyncio.Semaphore], Awaitable[Outcome]] = self._called
+        self._box = parts.box(settings)
         self._writing = asyncio.Lock()  # of one turn there is one writer: what is finished is not kept again
         self._halt = asyncio.Event()
         self._stopped = self._complete = False
@@ -299,15 +317,17 @@ class Answering:
             raise InputError(f"call {call!r:.80}: does not wait for {'a' if wants[0] == 'p' else 'an'} {wants}")
         future.set_result(value)
 
-    async def _ask(self, call: str, wants: Any) -> Any:
-        """Wait for what a person says."""
+    async def _ask(self, call: str, wants: Any, room: asyncio.Semaphore) -> Any:
+        """Wait for what a person says. Other calls may run meanwhile."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[call] = wants, future
         self.log.add(Asked(call=call, wants=wants))
+        room.release()
         try:
             return await future
         finally:
             del self._waiting[call]
+            await room.acquire()
 
     # Storing
 
@@ -405,8 +425,8 @@ class Answering:
 
     async def _rounds(self, assistant: BaseAssistant, prompt: Told, options: Options) -> int:
         """Ask the model, carry out its calls, and so on; returns how many turns the context had no room for."""
-        specs = self._offered()
-        rounds = Rounds(prompt.messages, specs, MAX_ROUNDS, options)
+        tools = await asyncio.to_thread(self._parts.tools, self._settings)
+        rounds = Rounds(prompt.messages, tools, MAX_ROUNDS, options)
         left_out = 0
         while rounds.go_on:
             opened = await self._begin(Message("assistant"))
@@ -511,19 +531,6 @@ class Answering:
 
     # Tools
 
-    def _offered(self) -> tuple[ToolSpec, ...]:
-        """What the model may call, and how that is carried out."""
-        settings, toolbox = self._settings, self._parts.toolbox
-        if settings.mode == "tools" and settings.manual.strip():
-            self._carry = self._observed
-            return manual_tools(settings.manual)
-        self._carry = self._called
-        if settings.mode == "tools":
-            names = [tool.name for tool in toolbox.specs] if settings.tools is None else settings.tools
-            self._box = toolbox.only(*names)
-            return self._box.specs
-        return (Interpreter.spec,) if settings.mode == "code" else ()
-
     async def _carry_out(self, asked: Sequence[ToolCall], due: Sequence[ToolCall]) -> dict[str, Outcome]:
         """Outcomes of the calls, by their ids. Each is told when it is there."""
         opened = [await self._begin(Message("observation", tool_call_id=call.id)) for call in asked]
@@ -532,7 +539,7 @@ class Answering:
 
         async def one(call: ToolCall, turn: _Open) -> None:
             async with room:
-                outcome = await self._carry(call, turn, room) if call in due else made_too_often(call)
+                outcome = await self._outcome(call, turn, room) if call in due else made_too_often(call)
             outcomes[call.id] = outcome
             await self._answered(call, turn, outcome)
 
@@ -594,28 +601,18 @@ class Answering:
             return ""
         return name
 
-    async def _observed(self, call: ToolCall, opened: _Open, room: asyncio.Semaphore) -> Outcome:
-        """What a person says that a call returned."""
-        begun = time.perf_counter()
-        room.release()
-        try:
-            text = await self._ask(call.id, "observation")
-        finally:
-            await room.acquire()
-        return Outcome(text, seconds=time.perf_counter() - begun)
-
-    async def _called(self, call: ToolCall, opened: _Open, room: asyncio.Semaphore) -> Outcome:
-        """What the tool returns."""
+    async def _outcome(self, call: ToolCall, opened: _Open, room: asyncio.Semaphore) -> Outcome:
+        """What a person, a tool or the interpreter says that came of a call."""
+        if self._settings.mode == "tools" and self._settings.manual.strip():
+            begun = time.perf_counter()
+            text = await self._ask(call.id, "observation", room)
+            return Outcome(text, seconds=time.perf_counter() - begun)
 
         async def permit(asked: ToolCall, tool: Tool) -> bool:
             name = tool.spec.name
             if name in self._granted:
                 return True
-            room.release()  # others may run meanwhile
-            try:
-                yes, always = await self._ask(asked.id, "permission")
-            finally:
-                await room.acquire()
+            yes, always = await self._ask(asked.id, "permission", room)
             if yes and (always or tool.consent is Consent.ONCE):
                 self._granted.add(name)
             return bool(yes)

@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from chatglm.chat.messages import Message, ToolSpec
 from chatglm.chat.personas import Persona
-from chatglm.conversation.store import File
+from chatglm.conversation.store import File, uploads_with
 from chatglm.conversation.tree import Tree, Turn
+from chatglm.tools.interpreter.protocol import upload_notice
 
-__all__ = ["json_line", "markdown", "training_row"]
+__all__ = ["announced", "json_line", "markdown", "training_row"]
 
 _SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "observation": "Result"}
 
@@ -54,6 +55,7 @@ def training_row(
     system: str = "",
     tools: Sequence[ToolSpec] = (),
     persona: Persona | None = None,
+    files: Sequence[File] = (),
     title: str = "",
     only_rated_up: bool = False,
     without_names: bool = False,
@@ -70,6 +72,7 @@ def training_row(
         system: the system prompt; a system message that begins the path is kept in its place.
         tools: on offer; those of a message are kept in their place.
         persona: whom the assistant played.
+        files: of a conversation with the interpreter: uploads are announced as its model reads of them.
         only_rated_up: learn the answers that were rated up, and no other.
         without_names: leave out the title, and what the user is called in the role play. What people wrote is kept.
     """
@@ -79,7 +82,7 @@ def training_row(
             break
         ratings = {turn.rating for turn in exchange if turn.message.role == "assistant"}
         liked = -1 not in ratings and (1 in ratings or not only_rated_up)
-        messages += [_weighed(turn, liked) for turn in exchange]
+        messages += [_weighed(tree, turn, liked, files) for turn in exchange]
     if not any(message.role == "assistant" and message.loss is not False for message in messages):
         return None
     if system and messages[0].role != "system":
@@ -118,12 +121,21 @@ def _exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
     return found
 
 
-def _weighed(turn: Turn, liked: bool) -> Message:
-    message = turn.message
+def _weighed(tree: Tree, turn: Turn, liked: bool, files: Sequence[File]) -> Message:
+    message = announced(tree, turn, files)
     whole = turn.finish in ("stop", "tool_calls") and (message.content.strip() or message.tool_calls)
     if message.role == "assistant" and not (liked and whole):
         return dataclasses.replace(message, loss=False)
     return message
+
+
+def announced(tree: Tree, turn: Turn, files: Sequence[File]) -> Message:
+    """A turn's message; of a user's, with the notices of the uploads that came with it in front."""
+    message = turn.message
+    if message.role != "user" or not files:
+        return message
+    notices = [upload_notice(file.name, file.size) for file in uploads_with(tree, turn, files)]
+    return dataclasses.replace(message, content="\n".join([*notices, message.content]))
 
 
 def _official(messages: Sequence[Message]) -> list[dict[str, Any]]:

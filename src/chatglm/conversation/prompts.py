@@ -10,12 +10,12 @@ from chatglm.assistant.base import BaseAssistant
 from chatglm.characters import Character
 from chatglm.chat.messages import Message, ToolSpec
 from chatglm.chat.personas import Persona
+from chatglm.conversation.export import announced
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import File
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.errors import InputError, ToolError
 from chatglm.tools.documents import parse_value
-from chatglm.tools.interpreter.protocol import upload_notice
 from chatglm.tools.parameters import plain
 
 __all__ = ["Told", "character_of", "exchanges", "first_turn", "manual_tools", "told"]
@@ -164,12 +164,8 @@ def _history(tree: Tree, path: Sequence[Turn], files: Sequence[File]) -> tuple[t
             if not calls and not message.content:
                 continue
             message = replace(message, tool_calls=calls, loss=None)
-        elif message.role == "user" and files:
-            # An edited question stands beside the one that the files came with.
-            places = {sibling.id for sibling in tree.siblings(turn.id)} if turn.edited else {turn.id}
-            came = [file for file in files if file.kind == "upload" and file.turn in places]
-            notices = [upload_notice(file.name, file.size) for file in came]
-            message = replace(message, content="\n".join([*notices, message.content]))
+        elif message.role == "user":
+            message = announced(tree, turn, files)
         turns.append(turn)
         made.append(message)
     return tuple(turns), tuple(made)

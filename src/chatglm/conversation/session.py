@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 from chatglm.chat.messages import Message
 from chatglm.conversation.answering import Answering, Knowledge, Models, Parts
 from chatglm.conversation.events import Began, Done, Event, Text, Title
+from chatglm.conversation.export import training_row
 from chatglm.conversation.files import Files
 from chatglm.conversation.log import EventLog
 from chatglm.conversation.prompts import character_of, first_turn
@@ -373,6 +374,38 @@ class Session:
         if found is None:
             raise NotFoundError(f"file {name!r:.80}: no such file in this conversation")
         return await self._parts.files.open(self.user, self.id, name, kept=found.kind == "picture")
+
+    async def training_row(
+        self,
+        *,
+        form: Literal["chatglm3", "messages"] = "messages",
+        only_rated_up: bool = False,
+        without_names: bool = False,
+    ) -> dict[str, Any] | None:
+        """The chosen path, with all that its model was told, as a row that `chatglm finetune` reads; None if nothing in
+        it is to be learned. See `export.training_row`.
+
+        Raises:
+            InputError: tools or character of the settings cannot be read.
+        """
+
+        def made() -> dict[str, Any] | None:
+            found = self.conversation
+            settings = Settings.from_dict(found.settings, found.mode)
+            character = character_of(settings)
+            return training_row(
+                self._store.tree(self.user, self.id),
+                form=form,
+                system=settings.system,
+                tools=self._parts.tools(settings),
+                persona=None if character is None else character.persona(),
+                files=self._store.files(self.user, self.id) if settings.mode == "code" else (),
+                title=found.title,
+                only_rated_up=only_rated_up,
+                without_names=without_names,
+            )
+
+        return await asyncio.to_thread(made)
 
     async def upload(self, name: str, data: AsyncIterable[bytes]) -> File:
         """Store a file, in the interpreter's folder if there is one. The next question is about it, too.

@@ -29,7 +29,7 @@ from chatglm.database import Database, Instance
 from chatglm.errors import BusyError, InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.home import home_folder
 
-__all__ = ["BEGINNING", "Conversation", "File", "Found", "Store", "StoreLimits"]
+__all__ = ["BEGINNING", "Conversation", "File", "Found", "Store", "StoreLimits", "uploads_with"]
 
 FileKind = Literal["upload", "picture", "produced"]
 
@@ -169,6 +169,12 @@ class File:
     kind: FileKind
     size: int
     sha256: str
+
+
+def uploads_with(tree: Tree, turn: Turn, files: Sequence[File]) -> tuple[File, ...]:
+    """The uploads that came with a user's turn. An edited question stands beside the one that they came with."""
+    places = {sibling.id for sibling in tree.siblings(turn.id)} if turn.edited else {turn.id}
+    return tuple(file for file in files if file.kind == "upload" and file.turn in places)
 
 
 class Store:

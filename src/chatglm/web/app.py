@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.assistant import BaseAssistant
 from chatglm.characters import Character
-from chatglm.conversation.export import json_line, markdown, training_row
+from chatglm.conversation.export import json_line, markdown
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.session import Session, Sessions
 from chatglm.conversation.settings import MODES, Settings
@@ -743,10 +743,7 @@ class Page:
             data = markdown(tree, title=found.title, files=files, speakers=speakers).encode("utf-8", "replace")
             kind = "text/markdown; charset=utf-8"
         elif form == "jsonl":
-            character = settings.character if settings.mode == "character" else ""
-            persona = Character.from_bytes(character.encode(), "character").persona() if character else None
-            specs = self.toolbox.specs if self.toolbox is not None and settings.mode == "tools" else ()
-            row = training_row(tree, system=settings.system, tools=specs, persona=persona, title=found.title)
+            row = await session.training_row()
             data, kind = (json_line(row) if row is not None else b""), "application/jsonl; charset=utf-8"
         else:
             raise InputError("form: must be md or jsonl")

@@ -16,7 +16,7 @@ from chatglm.chat.files import read_file
 from chatglm.cli.terminal.markdown import plain
 from chatglm.cli.terminal.part import Face, Part
 from chatglm.cli.terminal.screen import size
-from chatglm.conversation.export import json_line, markdown, training_row
+from chatglm.conversation.export import json_line, markdown
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.settings import Settings
 from chatglm.errors import InputError, OutputError
@@ -120,9 +120,7 @@ class Files(Part):
         if form == "md":
             files = await asyncio.to_thread(dialogue.store.files, dialogue.user, session.id)
             return await self._write(name, markdown(tree, title=title, files=files).encode("utf-8", "replace"))
-        settings = dialogue.settings
-        specs = dialogue.toolbox.specs if dialogue.toolbox is not None and settings.mode == "tools" else ()
-        row = training_row(tree, system=settings.system, tools=specs, title=title)
+        row = await session.training_row()
         if row is None:
             raise InputError(self.words("nothing_to_learn"))
         return await self._write(name, json_line(row))
