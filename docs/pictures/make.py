@@ -104,7 +104,7 @@ def began(views: Views, language: str, mode: str, **options: Any) -> Any:
 def code(views: Views, folder: Path) -> None:
     site = views.site
     question = site.say("用最小二乘法拟合一组带噪声的数据，并画出来", site.write.code(FIT), FITTED)
-    page = began(views, "zh", "code", width=1280, height=1020)
+    page = began(views, "zh", "code", width=1280, height=1090)
     send(page, question)
     answered(page, "拟合的直线")
     page.wait_for_timeout(300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import socket
@@ -166,6 +167,7 @@ def browsing() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
         yield browser
         browser.close()
+    gc.collect()  # Playwright's greenlets: what collects them later, within `ast.parse`, breaks that in Python 3.11
 
 
 class Views:
