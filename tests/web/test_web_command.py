@@ -146,6 +146,16 @@ def test_accounts_are_added_listed_changed_and_removed(
     store.close()
 
 
+def test_options_of_the_documentation_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "page.md").read_text("utf-8")
+    named = set(re.findall(r"`(--[a-z-]+)", text)) - {"--page", "--json"}
+    with pytest.raises(SystemExit):
+        main(["web", "--help"])
+    shown = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert len(named) > 12
+    assert named - shown == set()
+
+
 # Beside the API
 
 
