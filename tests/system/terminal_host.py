@@ -6,10 +6,12 @@ What it says depends on the question, so that one process serves many tests.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
+import json
 import os
 import sys
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from chatglm.assistant.base import BaseAssistant, CallDelta, Delta, Finish, TextDelta, Usage
@@ -74,25 +76,28 @@ class Scripted(BaseAssistant):
                 lines = question.count("\n") + 1
                 return f"你说：{question}" if lines == 1 else f"{lines} 行：{question}", [], 0.0
 
-    async def astream(self, messages: Any, **options: Any) -> AsyncGenerator[Delta]:
+    def _deltas(self, messages: Sequence[Message]) -> Iterator[tuple[float, Delta]]:
+        """Deltas, each with the seconds before it."""
         text, calls, pause = self._says(messages)
         pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
         for piece in pieces:
-            await asyncio.sleep(pause)
-            yield TextDelta(piece)
+            yield pause, TextDelta(piece)
         for index, (name, arguments) in enumerate(calls):
-            identity = f"call_{os.getpid()}_{next(self._ids)}"
             if name == "interpreter":
-                import json
-
                 arguments = json.dumps({"code": arguments}, ensure_ascii=False)
-            yield CallDelta(index, identity, name)
-            yield CallDelta(index, arguments=arguments)
+            yield 0.0, CallDelta(index, f"call_{os.getpid()}_{next(self._ids)}", name)
+            yield 0.0, CallDelta(index, arguments=arguments)
         reason: Any = "tool_calls" if calls else "stop"
-        yield Finish(reason, Usage(10 * len(messages), len(pieces), 10 * (len(messages) - 1)), "", 0, 0.1, 0.2)
+        yield 0.0, Finish(reason, Usage(10 * len(messages), len(pieces), 10 * (len(messages) - 1)), "", 0, 0.1, 0.2)
+
+    async def astream(self, messages: Any, **options: Any) -> AsyncGenerator[Delta]:
+        for pause, delta in self._deltas(messages):
+            await asyncio.sleep(pause)
+            yield delta
 
     def stream(self, messages: Any, **options: Any) -> Generator[Delta]:
-        raise NotImplementedError
+        for _, delta in self._deltas(messages):
+            yield delta
 
     def stream_text(self, prompt: Any, **options: Any) -> Generator[Delta]:
         raise NotImplementedError
@@ -104,11 +109,12 @@ class Scripted(BaseAssistant):
         pass
 
 
-def main(arguments: list[str]) -> int:
-    import chatglm.cli.chat
-    import chatglm.cli.piped
-    import chatglm.cli.terminal.models
-    from chatglm.cli import main
+def use(put: Callable[[str, Any], None]) -> None:
+    """Make the command talk to it.
+
+    Args:
+        put: sets `open_assistant` of a module.
+    """
     from chatglm.errors import CheckpointError
 
     def opened(given: Any, **engine: Any) -> Scripted:
@@ -116,8 +122,16 @@ def main(arguments: list[str]) -> int:
             raise CheckpointError(f"{given.model}: no such folder")
         return Scripted()
 
-    for module in (chatglm.cli.chat, chatglm.cli.piped, chatglm.cli.terminal.models):
-        module.open_assistant = opened  # type: ignore[attr-defined]
+    for name in ("chatglm.cli.chat", "chatglm.cli.piped", "chatglm.cli.terminal.models"):
+        put(name, opened)
+
+
+def main(arguments: list[str]) -> int:
+    from chatglm.cli import main
+
+    use(lambda name, made: setattr(importlib.import_module(name), "open_assistant", made))
+    if os.environ.get("WITHOUT_PACKAGES"):
+        importlib.import_module("chatglm.cli.chat")._has_packages = lambda: False  # type: ignore[attr-defined]
     return main(["chat", *arguments])
 
 

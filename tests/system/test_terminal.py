@@ -513,3 +513,44 @@ def test_characters(chat: Chat) -> None:
     assert "detective" in chat.ask("/character").replace("\n", " ")
     assert "no such file" in chat.ask("/character nobody")
     assert "character is now none" in chat.ask("/character off")
+
+
+def test_tools_that_a_person_answers(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "manual.yaml").write_text("- name: ask_friend\n  description: Ask.\n  parameters: {type: object}\n")
+    assert "You answer the calls" in chat.ask(f"/tools manual {tmp_path / 'manual.yaml'}")
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type("call ask_friend {}")
+    chat.terminal.keys("Enter")
+    chat.terminal.until(r"What does ask_friend answer\?")
+    chat.terminal.type("他说好")
+    chat.terminal.keys("Enter")
+    text = chat.ready(before)
+    assert "→ 他说好" in text
+    assert "工具说：他说好" in text
+    assert "by themselves again" in chat.ask("/tools manual off")
+
+
+def test_code_with_my_rights_says_so_in_red_and_asks(start: Callable[..., Chat]) -> None:
+    chat = start("--code-runs-with-my-rights", "--no-store")
+    assert "runs with your own rights" in chat.terminal.text()
+    assert re.search(r"\x1b\[[\d;]*31[\d;]*m[^\x1b]*own rights", chat.terminal.screen(colors=True))
+    before = chat.count(chat.terminal.text())
+    chat.terminal.type("code print(6*7)")
+    chat.terminal.keys("Enter")
+    chat.terminal.until("May this code run, with your rights")
+    chat.terminal.keys("y")
+    assert "│ 42" in chat.ready(before)
+
+
+def test_without_its_packages_it_is_what_it_was(start: Callable[..., Chat], tmp_path: Path) -> None:
+    with tmux_server() as server:
+        environment = {**ENGLISH, "CHATGLM_HOME": str(tmp_path), "WITHOUT_PACKAGES": "1"}
+        terminal = server(HOST, environment=environment)
+        terminal.until(r"stop 终止程序\n\n>")
+        terminal.type("**你好**")
+        terminal.keys("Enter")
+        terminal.until(r"> \*\*你好\*\*\n你说：\*\*你好\*\*\n\n>")
+        terminal.type("stop")
+        terminal.keys("Enter")
+        terminal.until(r"\[status 0\]")
+    assert not list(tmp_path.iterdir())

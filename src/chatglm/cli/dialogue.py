@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import re
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,17 @@ class Dialogue:
         self.toolbox = merged
         self._renew()
 
+    def prepare(self, mode: str) -> None:
+        """Open what a mode needs: tools to try it with, where none are open, or the interpreter.
+
+        Raises:
+            SandboxError, DependencyError: it is not to be had.
+        """
+        if mode == "tools" and self.toolbox is None:
+            self.open_tools(["examples"])
+        elif mode == "code":
+            self.open_code()
+
     def open_code(self) -> None:
         """Let code run.
 
@@ -136,7 +147,7 @@ class Dialogue:
         Raises:
             InputError: a setting says what cannot be.
         """
-        settings = dataclasses.replace(self.settings, **changes)
+        settings = replace(self.settings, **changes)
         settings.check()
         if self._session is not None:
             await self._session.configure(settings)
@@ -164,7 +175,7 @@ class Dialogue:
 
     def clear(self) -> None:
         """Begin another one, with the same settings but for what was remembered of this one."""
-        self._settings = dataclasses.replace(self.settings, summary="", summarised=0)
+        self._settings = replace(self.settings, summary="", summarised=0)
         self._session = None
 
     def newest(self) -> Conversation | None:
@@ -259,12 +270,13 @@ async def open_dialogue(
             if arguments.resume == "":
                 found = dialogue.newest()
             if found is not None:
-                session = dialogue.open(found.id)
-                changed = settings(session.settings)
-                if changed != session.settings:
-                    await session.configure(changed)
-            if dialogue.settings.mode == "code":
-                dialogue.open_code()
+                before = dialogue.open(found.id).settings
+                changed = settings(before)
+                dialogue.prepare(changed.mode)
+                if changed != before:
+                    await dialogue.configure(**{one.name: getattr(changed, one.name) for one in fields(changed)})
+            else:
+                dialogue.prepare(dialogue.settings.mode)
             yield dialogue
         finally:
             await dialogue.close()

@@ -56,7 +56,7 @@ class App:
         self.done: events.Done | None = None
         self.made = self.answers = 0
         self._ended = self._interrupted = 0.0
-        self._leaving = False
+        self._leaving = self._alone = False
         self._stop: Callable[[], object] | None = None
         self._turns = Turns(self)
         self._actions = Actions(self, self._turns)
@@ -102,9 +102,14 @@ class App:
         await self._turns.greet()
 
     async def once(self, question: str) -> int:
-        """Answer one question."""
+        """Answer one question; returns the exit status.
+
+        Raises:
+            ChatGLMError: there is no answer.
+        """
         self._listen()
         self.models.begin(self._loaded)
+        self._alone = True
         try:
             with _silent():
                 await self.answer(lambda session: session.send(question))
@@ -204,6 +209,8 @@ class App:
                     await self._show(session, event)
         except ChatGLMError as error:  # it did not begin
             self.screen.end()
+            if self._alone:
+                raise
             self.screen.problem(str(error))
         finally:
             self._stop = None
@@ -244,6 +251,8 @@ class App:
     async def _show(self, session: Session, event: events.Event) -> None:
         if isinstance(event, events.Failed) and self.models.error is not None:
             return  # said once, when the program ends
+        if isinstance(event, events.Failed) and self._alone:
+            raise ChatGLMError(event.message)
         if isinstance(event, events.Began) and event.role == "user":
             return
         if isinstance(event, events.Answered):

@@ -42,7 +42,7 @@ COMMANDS = (
     Command("system", "[TEXT|off]", ("show or set the system message", "查看或设置系统提示"), ("系统",)),
     Command(
         "tools",
-        "[FILE|examples|on NAME|off NAME]",
+        "[FILE|examples|on NAME|off NAME|manual FILE]",
         ("list tools, open more, switch them", "列出、打开或开关工具"),
         ("工具",),
         "tools",

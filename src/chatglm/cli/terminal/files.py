@@ -70,8 +70,7 @@ class Files(Part):
             await self._read(path)
         else:
             dialogue.open(dialogue.find(argument).id)
-        if dialogue.settings.mode == "code":
-            dialogue.open_code()
+        await asyncio.to_thread(dialogue.prepare, dialogue.settings.mode)
         return await self.app.begin()
 
     async def _read(self, path: Path) -> None:

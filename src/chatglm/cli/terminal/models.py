@@ -118,7 +118,10 @@ class Models:
             ChatGLMError: it cannot be loaded; the old one stays.
         """
         arguments = copy.copy(self._arguments)
-        arguments.model, arguments.adapter, arguments.prefix = named, None, None
+        if arguments.remote is not None:
+            arguments.remote_model = named
+        else:
+            arguments.model, arguments.adapter, arguments.prefix = named, None, None
         loading = self._load(arguments)
         try:
             made = await asyncio.shield(loading)

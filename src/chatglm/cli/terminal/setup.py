@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from chatglm.characters import Character
+from chatglm.chat.files import read_file
 from chatglm.cli.characters import character_of
 from chatglm.cli.plain import check_prompt
 from chatglm.cli.terminal.markdown import plain
@@ -20,6 +22,8 @@ from chatglm.params import SamplingParams
 __all__ = ["MODES", "Setup", "typed_options"]
 
 MODES = ("chat", "tools", "code", "character")
+_MANUAL = 64 << 10
+"""Bytes of a file of tools that the person answers."""
 _ALONE = ("n", "logprobs", "prompt_logprobs")
 
 
@@ -38,12 +42,9 @@ class Setup(Part):
             return self.said("mode", settings.mode)
         if argument not in MODES:
             raise self.usage("mode")
-        if argument == "code":
-            self.app.dialogue.open_code()
-            if self.app.dialogue.rights:
-                self.screen.say(self.words("rights"), "bold red")
-        if argument == "tools" and self.app.dialogue.toolbox is None:
-            await self._open_tools("examples")
+        await asyncio.to_thread(self.app.dialogue.prepare, argument)
+        if argument == "code" and self.app.dialogue.rights:
+            self.screen.say(self.words("rights"), "bold red")
         if argument == "character" and not settings.character:
             raise InputError(self.words("usage", usage="/character NAME|FILE"))
         await self.app.dialogue.configure(mode=argument)
@@ -62,6 +63,10 @@ class Setup(Part):
         word, _, name = argument.partition(" ")
         if not argument:
             return self._list_tools()
+        if word == "manual" and name:
+            data = b"" if name == "off" else await asyncio.to_thread(read_file, Path(name).expanduser(), _MANUAL)
+            await self.app.dialogue.configure(manual=data.decode("utf-8", "replace"), mode="tools")
+            return self.screen.note(self.words("manual" if data else "manual_off"))
         box = self.app.dialogue.toolbox
         if word in ("on", "off") and name:
             if box is None or (tool := box.tool(name.strip())) is None:

@@ -101,7 +101,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "No tools are open. /tools examples opens those that come with chatglm.",
         "没有打开任何工具。输入 /tools examples 打开内置工具。",
     ),
-    "tools_open": ("{count} tools: {names}", "{count} 个工具：{names}"),
+    "manual": (
+        "You answer the calls of these tools yourself; /tools manual off ends it.",
+        "这些工具的调用由您来回答；/tools manual off 结束。",
+    ),
+    "manual_off": ("Tools answer by themselves again.", "工具恢复自动回答。"),
     "asks": ("asks first", "使用前询问"),
     "undone": ("Taken back. It stands in the next prompt.", "已撤回，问题已放回输入行。"),
     "edit": ("Change the question and press Enter; Ctrl+C leaves it.", "修改问题后按 Enter 提交，Ctrl+C 放弃。"),
