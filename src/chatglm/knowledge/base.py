@@ -189,7 +189,7 @@ class Base:
 
     def wait(self, progress: Progress | None = None) -> None:
         """Until nothing is queued, and what can have a vector has one."""
-        self._indexer.work(progress=progress)
+        self._indexer.work(None, progress)
 
     def files(self) -> list[File]:
         """The files, in the order of their names."""

@@ -286,13 +286,17 @@ class Indexer:
 
     # Work
 
-    def work(self, ids: Sequence[int] = (), progress: Progress | None = None) -> None:
-        """Index what is queued, until nothing is, or another process does so and has done these files."""
+    def work(self, ids: Sequence[int] | None = (), progress: Progress | None = None) -> None:
+        """Index what is queued, until nothing is, or another process does so and has done these files.
+
+        Args:
+            ids: of files; None: wait until the other has done everything.
+        """
         while not self._ending.is_set():
             with self._lock() as held:
                 if held:
                     self._drain(progress or (lambda step: None))
-            if held or self._done(ids, progress):
+            if held or (self._done(ids, progress) and ids is not None):
                 return
             self._ending.wait(_POLL_SECONDS)
 
@@ -314,10 +318,10 @@ class Indexer:
             tuple((row["name"], text) for row in states.values() for text in json.loads(row["warnings"])),
         )
 
-    def _done(self, ids: Sequence[int], progress: Progress | None) -> bool:
+    def _done(self, ids: Sequence[int] | None, progress: Progress | None) -> bool:
         with self._store.reading() as connection:
             waiting = connection.execute(f"SELECT * FROM file WHERE {_WAITING} ORDER BY id").fetchall()
-        own = {row["id"] for row in waiting} & set(ids)
+        own = {row["id"] for row in waiting} & set(ids or ())
         if own and progress is not None:
             row = waiting[0]
             progress(Step(row["name"], row["state"], row["done"], row["total"], len(waiting)))

