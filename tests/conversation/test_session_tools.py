@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from talks import contents, heard, text_of, until
@@ -51,6 +51,7 @@ def order(thing: str) -> str:
     return f"{thing}已订"
 
 
+E = TypeVar("E", bound=Any)
 WEATHER = ("get_weather", {"city": "北京"})
 ORDER = ("order", {"thing": "茶"})
 
@@ -64,6 +65,10 @@ def box() -> Any:
 def kinds(events: list[Event]) -> list[str]:
     """Without pieces of text."""
     return [event.kind for event in events if not isinstance(event, Text | Calling | Output)]
+
+
+def found_of(events: list[Event], kind: type[E]) -> list[E]:
+    return [event for event in events if isinstance(event, kind)]
 
 
 def test_a_tool_is_called(store: Store, user: int, over: Any, write: Writer, box: Toolbox) -> None:
@@ -153,6 +158,72 @@ def test_calls_run_together_and_each_is_told_when_it_ends(store: Store, user: in
             assert [text for text, _ in contents(store, user, session)] == ["做", "", "一", "二", "好"]
 
         asyncio.run(talk())
+
+
+def test_a_person_is_asked_once(store: Store, user: int, over: Any, write: Writer) -> None:
+    """While others run; in another conversation anew."""
+    ran: list[str] = []
+
+    async def note(text: str) -> str:
+        """Note.
+
+        Args:
+            text: what
+        """
+        ran.append(text)
+        await asyncio.sleep(0.01)
+        return text
+
+    replies = []
+    for _ in range(3):
+        replies += [write.call(ORDER, *(("note", {"text": str(n)}) for n in range(6))), write.say("好")]
+    with Toolbox([note, Function.of(order, consent=Consent.ONCE)]) as box:
+        sessions = Sessions({"demo": over(*replies)}, store, toolbox=box)
+
+        async def talk() -> None:
+            one, two = [await sessions.make(user, Settings(mode="tools")) for _ in range(2)]
+            for session, asks in ((one, True), (one, False), (two, True)):
+                after = await session.send("做")
+                found: list[Event] = []
+                async for event in session.events(after):
+                    found.append(event)
+                    if asks and isinstance(event, Answered) and len(found_of(found, Answered)) == 6:
+                        assert len(ran) == 6  # all but the one that waits
+                        await session.permit(found_of(found, Asked)[0].call, True)
+                assert len(found_of(found, Answered)) == 7
+                assert len(found_of(found, Asked)) == asks
+                ran.clear()
+
+        asyncio.run(talk())
+
+
+def test_so_many_calls_run_together(store: Store, user: int, over: Any, write: Writer) -> None:
+    running = most = 0
+
+    async def count(number: int) -> str:
+        """Count.
+
+        Args:
+            number: which
+        """
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        return str(number)
+
+    calls = write.call(*(("count", {"number": n}) for n in range(9)))
+    with Toolbox([count]) as box:
+        sessions = Sessions({"demo": over(calls, write.say("好"))}, store, toolbox=box)
+
+        async def talk() -> None:
+            session = await sessions.make(user, Settings(mode="tools"))
+            await heard(session, await session.send("数"))
+            assert [text for text, _ in contents(store, user, session)][2:-1] == list("012345678")
+
+        asyncio.run(talk())
+    assert most == 4
 
 
 def test_stop_ends_a_tool(store: Store, user: int, over: Any, write: Writer) -> None:

@@ -126,10 +126,15 @@ class Sessions:
         Raises:
             NotFoundError: the user has no such conversation.
         """
-        await asyncio.to_thread(self.store.delete, user, conversation)
-        with self._lock:
-            session = self._sessions.pop((user, conversation), None)
-            self._last = max(self._last, session.last if session is not None else 0)
+
+        def deleted() -> Session | None:
+            self.store.delete(user, conversation)
+            with self._lock:
+                session = self._sessions.pop((user, conversation), None)
+                self._last = max(self._last, session.last if session is not None else 0)
+                return session
+
+        session = await asyncio.to_thread(deleted)
         if session is not None:
             await session.stop()
         await self._parts.files.remove(user, conversation)
