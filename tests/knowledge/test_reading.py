@@ -344,3 +344,18 @@ def readable() -> None:
         pytest.fail(f"in CI there must be {missing}")
     if missing:
         pytest.skip(f"needs {' and '.join(missing)}")
+
+
+@pytest.mark.parametrize("ending", sorted(ENDINGS))
+def test_an_empty_file_of_every_kind(ending: str) -> None:
+    refused = None
+    try:
+        assert read(b"", name=f"a.{ending}", ocr=False).text.strip() == ""
+    except InputError as error:
+        refused = str(error)
+    assert refused is None or refused.startswith(f"a.{ending}: ")
+
+
+def test_long_lines_of_nothing_take_no_long_time() -> None:
+    """With an expression that goes back at each space this took 20 minutes."""
+    assert read(b" " * 2_000_000, name="a.rst").marks == ()

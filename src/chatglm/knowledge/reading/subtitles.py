@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 
 from chatglm.errors import InputError
 from chatglm.knowledge.reading.documents import Draft, Limits, Reading
@@ -28,7 +29,7 @@ def read_subtitles(data: bytes, name: str, limits: Limits) -> Reading:
     if not cues and found.text.strip():
         raise InputError("has no times like 00:00:01,000 --> 00:00:02,000; name it .txt to have it read as text")
     minute = -1
-    for cue, after in zip(cues, [*cues[1:], None], strict=True):
+    for cue, after in zip_longest(cues, cues[1:]):
         seconds = int(cue[1] or 0) * 3600 + int(cue[2]) * 60 + int(cue[3])
         if seconds // _SECTION != minute:
             minute = seconds // _SECTION

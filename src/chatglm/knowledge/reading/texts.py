@@ -109,7 +109,7 @@ def _marks_of_markdown(text: str) -> list[Mark]:
 # reStructuredText
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{1,}[ \t]*$")
-_LITERAL = re.compile(r"^(?P<indent>[ \t]*)(?:\.\. (?:code|code-block|sourcecode|literalinclude)::.*|(?!\.\. ).*::)$")
+_LITERAL = re.compile(r"\.\. (?:code|code-block|sourcecode|literalinclude)::|(?!\.\. ).*::$")
 
 
 def read_rst(data: bytes, name: str, limits: Limits) -> Reading:
@@ -137,12 +137,13 @@ def _marks_of_rst(text: str) -> list[Mark]:
         marks.append(Mark(begin, starts[n] + len(lines[n]), "heading", title, styles.index(style) + 1))
     n = 0
     while n < len(lines):
-        match = _LITERAL.match(lines[n])
+        line = lines[n].strip()
+        indent = _indent(lines[n])
         n += 1
-        if not match:
+        if "::" not in line or not _LITERAL.match(line):
             continue
         begin, last = n, n
-        while n < len(lines) and (not lines[n].strip() or _indent(lines[n]) > len(match["indent"])):
+        while n < len(lines) and (not lines[n].strip() or _indent(lines[n]) > indent):
             n += 1
             if lines[n - 1].strip():
                 last = n
