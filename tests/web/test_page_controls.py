@@ -216,8 +216,16 @@ def test_settings_are_stored_as_they_are_changed(site: Site, views: Views) -> No
     page.wait_for_selector(".saved:not(:empty)")
     stored = site.store.conversation(site.owner(page), page.url[-32:]).settings
     assert stored["params"]["top_p"] == 0.9
+    # A change elsewhere is not undone by one here.
+    owner, name = site.owner(page), page.url[-32:]
+    site.store.configure(owner, name, {**stored, "summary": "之前谈过天气。"})
+    page.fill("[name='params.top_p']", "0.8")
+    page.press("[name='params.top_p']", "Tab")
+    while (stored := site.store.conversation(owner, name).settings)["params"]["top_p"] == 0.9:
+        page.wait_for_timeout(20)
+    assert (stored["summary"], stored["params"]["top_p"]) == ("之前谈过天气。", 0.8)
     page.reload()
-    assert page.input_value("[name='params.top_p']") == "0.9"
+    assert page.input_value("[name='params.top_p']") == "0.8"
     page.wait_for_selector("body[data-ready]", state="attached")
     page.click(".bar [data-do=settings]")
     page.click(".params summary")
@@ -226,7 +234,7 @@ def test_settings_are_stored_as_they_are_changed(site: Site, views: Views) -> No
     page.wait_for_timeout(100)
     assert page.eval_on_selector("[name='params.top_p']", "field => !field.checkValidity()")
     stored = site.store.conversation(site.owner(page), page.url[-32:]).settings
-    assert stored["params"]["top_p"] == 0.9
+    assert stored["params"]["top_p"] == 0.8
 
 
 def test_a_character_greets(site: Site, views: Views) -> None:

@@ -34,6 +34,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "模型编写 Python 代码并在沙箱中运行，也能读取您上传的文件。",
         "The model writes Python and runs it in a sandbox, with the files that you upload.",
     ),
+    "mode.code.off": (
+        "这台服务器没有代码沙箱，不会运行任何代码。",
+        "This server has no sandbox for code, and runs none.",
+    ),
     "mode.character.about": ("模型扮演您选择的角色。", "The model plays a character of your choice."),
     "mode.documents.about": (
         "模型根据您的文档回答，并注明出处。",

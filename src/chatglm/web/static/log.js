@@ -2,6 +2,7 @@
 
 import { all, announce, ask, attempt, base, find, here, icon, make, nodes, tell, words } from "./dom.js";
 import { toEnd, toTurn } from "./scroll.js";
+import { showSummary } from "./settings.js";
 
 const log = find("#log");
 const tabs = new BroadcastChannel("chatglm");
@@ -188,7 +189,10 @@ const heard = {
     put(data.turn, data.call, data.html);
   },
 
-  note: (data) => data.html && (current() ? find(".parts", current()) : log).append(nodes(data.html)),
+  note(data) {
+    if (data.html) (current() ? find(".parts", current()) : log).append(nodes(data.html));
+    if (data.code === "summary") page().then(showSummary, () => {});
+  },
 
   sources(data) {
     const part = partOf(data.turn);
@@ -275,19 +279,25 @@ export function follow(after) {
 /** Shows the conversation as the server has it now; false if the server cannot be reached. */
 export async function refresh() {
   try {
-    const response = await fetch(`${base}${here.path}`, { headers: { Accept: "text/html" } });
-    if (!response.ok) return response.status < 500;
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const now = await page();
     close();
-    log.replaceChildren(...find("#log", page).childNodes);
+    log.replaceChildren(...find("#log", now).childNodes);
     if (log.childElementCount) find(".empty")?.remove();
     dress(log);
-    showTitle(find("#title", page).textContent);
-    if (page.body.dataset.running !== undefined && !busy()) follow(page.body.dataset.running);
+    showTitle(find("#title", now).textContent);
+    showSummary(now);
+    if (now.body.dataset.running !== undefined && !busy()) follow(now.body.dataset.running);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return error.final === true;
   }
+}
+
+/** This conversation's page as the server has it now. */
+async function page() {
+  const response = await fetch(`${base}${here.path}`, { headers: { Accept: "text/html" } });
+  if (!response.ok) throw Object.assign(new Error(words.failed), { final: response.status < 500 });
+  return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
 /** Turns before the first one that is shown; what is in view stays where it is. */

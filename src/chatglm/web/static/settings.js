@@ -28,28 +28,36 @@ export function chosen() {
   return settings;
 }
 
+/** Stores one setting: the others may have been changed elsewhere, in another tab or by the model's own summary. */
 async function change(field) {
   if (!field.checkValidity()) {
     field.reportValidity();
     return;
   }
-  const mode = field.name === "mode";
+  const name = field.name.startsWith("params.") ? "params" : field.name;
   if (!here.id) {
-    if (mode) location.assign(`${location.pathname}?mode=${field.value}`);
+    if (name === "mode") location.assign(`${location.pathname}?mode=${field.value}`);
     return;
   }
+  const settings = { [name]: chosen()[name] };
+  if (name === "model") settings.adapter = "";
   try {
-    await ask("PATCH", here.path.replace("/c/", "/conversations/"), { settings: chosen() });
-    if (mode) location.reload();
+    await ask("PATCH", here.path.replace("/c/", "/conversations/"), { settings });
+    if (name === "mode" || name === "model") location.reload(); // adapters, empty states and more follow from them
     wrong.hidden = true;
     saved.textContent = words.saved;
     setTimeout(() => (saved.textContent = ""), 1500);
-    if (field.name === "model") find("#composer .model").textContent = field.value;
   } catch (error) {
     wrong.textContent = error.message;
     wrong.hidden = false;
     wrong.scrollIntoView({ block: "nearest" });
   }
+}
+
+/** Shows what a page that was just loaded has as the summary, unless somebody is writing there. */
+export function showSummary(page) {
+  const field = form.elements.summary;
+  if (document.activeElement !== field) field.value = page.querySelector("[name=summary]").value;
 }
 
 /** Opens or closes the sheet; returns whether it is open. */
