@@ -36,19 +36,24 @@ class Database:
         migrations: statements (`;` between them) that make version 1 of an empty file, version 2 of version 1, and so
             on. What is published is never changed; what comes later is added at the end.
         settings: of SQLite (`name = value`) that a file has from its first byte on.
+        at_once: whether what is written is on the disk when a call returns, which waits for the disk each time. If not,
+            it still survives the end of the process, however that ends; a power failure may take the last seconds.
 
     Raises:
         OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm.
     """
 
-    def __init__(self, file: Path, migrations: Sequence[str], settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, file: Path, migrations: Sequence[str], settings: Sequence[str] = (), *, at_once: bool = True
+    ) -> None:
         self.file = file
         self._lock, self._reading = threading.RLock(), threading.Lock()
         self._writer = 0  # the thread that has a transaction
         self._reader: sqlite3.Connection | None = None
         with self._told():
             file.touch(mode=0o600)
-        self._connection = self._connected(*settings, "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+        waits = "synchronous = FULL" if at_once else "synchronous = NORMAL"
+        self._connection = self._connected(*settings, "journal_mode = WAL", waits, "foreign_keys = ON")
         try:
             self._migrate(migrations)
             self._reader = self._connected("query_only = ON")

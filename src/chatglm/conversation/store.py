@@ -191,7 +191,8 @@ class Store:
     def __init__(self, file: Path | None = None, limits: StoreLimits | None = None) -> None:
         self.limits = limits or StoreLimits()
         self.file = file or home_folder() / "conversations.sqlite"
-        self._database = Database(self.file, _MIGRATIONS)
+        # An answer takes six transactions. To wait for the disk six times is most of what fifty users wait for.
+        self._database = Database(self.file, _MIGRATIONS, at_once=False)
         self._instance: Instance | None = None
         self._lock = threading.Lock()
         self.users = Users(self._database)
