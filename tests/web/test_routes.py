@@ -337,6 +337,13 @@ def test_long_lists_and_long_conversations_come_in_pieces(site: Site, visitor: V
         piece = visitor.get(f"/c/{conversation}/turns", params={"before": before[1]}).text
         seen, before = piece + seen, re.search(r'data-before="(\d+)"', piece)
     assert [int(n) for n in re.findall(r"question (\d+);", seen + page)] == list(range(100))
+    large = site.store.make(owner)
+    for number in range(8):
+        site.store.add(owner, large, Message("user", f"large {number};"))
+        site.store.add(owner, large, Message("assistant", "word " * 20_000))
+    page = visitor.get(f"/c/{large}").text
+    assert re.findall(r"large (\d);", page) == ["5", "6", "7"]
+    assert 'data-before="' in page
     for _ in range(41):
         site.store.make(owner)
     more = re.search(r'data-before="(\d+)"', visitor.get("/conversations").text)

@@ -155,6 +155,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         gc.collect()
         gc.freeze()  # what is there now stays, and need not be looked at while requests wait
+        # While models compute in threads, the one that talks to browsers gets its turn sooner than every 5 ms.
+        sys.setswitchinterval(0.001)
         log = logs.configure("text")
         stack.callback(log.close)
         server = connections.BareServer(

@@ -34,6 +34,7 @@ from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.session import Session, Sessions
 from chatglm.conversation.settings import MODES, Settings
 from chatglm.conversation.store import Conversation, Store
+from chatglm.conversation.tree import Turn
 from chatglm.conversation.users import SignInError, User
 from chatglm.errors import InputError, NotFoundError
 from chatglm.params import SamplingParams
@@ -60,8 +61,8 @@ _THEMES = ("auto", "light", "dark")
 _PREFERENCES = "chatglm_language", "chatglm_theme"
 _KEPT_SECONDS = 400 * 86400
 _LISTED = 40
-_TURNS = 60
-"""Of a conversation, from its end; the others are loaded when somebody asks for them."""
+_TURNS, _CHARACTERS = 60, 300_000
+"""Of a conversation, from its end; what comes before is loaded when somebody asks for it."""
 _IMPORT = 16 << 20
 _CONVERSATIONS, _CONVERSATIONS_SECONDS = 60, 60.0
 _ANSWERS = 8
@@ -346,13 +347,8 @@ class Page:
         elif running:  # the turns of the running answer come as events
             while path and path[-1].message.role != "user":
                 path = path[:-1]
-        earlier = None
-        if len(path) > _TURNS:
-            start = len(path) - _TURNS
-            while start and path[start].message.role != "user":
-                start -= 1
-            earlier = path[start].id if start else None
-            path = path[start:]
+        start = _first_shown(path)
+        earlier, path = (path[start].id if start else None), path[start:]
         files = await session.files()
         face = self._face(settings, t)
         items = await asyncio.to_thread(items_of, tree, path, files, self._files_at(session.id), face)
@@ -788,6 +784,17 @@ def _cookie_left_out(request: Request) -> Response | None:
     if request.headers.get("sec-fetch-site") != "cross-site":
         return None
     return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0"><title>chatglm</title>')
+
+
+def _first_shown(path: Sequence[Turn]) -> int:
+    """The turn from which on a path is shown: a question, if there is one."""
+    start, size = len(path), 0
+    while start and len(path) - start < _TURNS and size < _CHARACTERS:
+        start -= 1
+        size += len(path[start].message.content)
+    while start and path[start].message.role != "user":
+        start -= 1
+    return start
 
 
 def _no_conversation() -> NotFoundError:
