@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from talks import contents, heard, text_of, until
 
+from chatglm.assistant import RemoteAssistant
 from chatglm.chat.messages import Message
 from chatglm.conversation.events import (
     Answered,
@@ -31,6 +32,7 @@ from chatglm.tools import Consent, Function, Toolbox
 from chatglm.tools.interpreter.pool import Kernels
 from kernels import need_sandbox, pieces
 from scripted import Writer
+from server import serving
 
 
 def get_weather(city: str) -> str:
@@ -403,6 +405,20 @@ def test_stop_ends_a_cell(store: Store, user: int, over: Any, write: Writer, ker
         assert (await until(session, Answered, after)).failed
 
     asyncio.run(talk())
+
+
+def test_code_of_another_servers_model(store: Store, user: int, over: Any, write: Writer, kernels: Kernels) -> None:
+    """It runs here, in this conversation's kernel."""
+    local = over(write.code("print(6 * 7)"), write.say("四十二"))
+
+    async def talk() -> None:
+        sessions = Sessions({"there": remote}, store, kernels=kernels)
+        session = await sessions.make(user, Settings(mode="code"))
+        await heard(session, await session.send("算"))
+        assert [text for text, _ in contents(store, user, session)] == ["算", "", "42", "四十二"]
+
+    with serving({"demo": local}) as url, RemoteAssistant(f"{url}/v1") as remote:
+        asyncio.run(talk())
 
 
 def test_code_needs_an_interpreter(store: Store, user: int, over: Any, write: Writer, tmp_path: Path) -> None:

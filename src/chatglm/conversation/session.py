@@ -64,10 +64,9 @@ class Sessions:
         knowledge: Knowledge | None = None,
     ) -> None:
         self.store = store
-        self._own_toolbox = None if toolbox is not None else Toolbox()
-        tools = toolbox or self._own_toolbox
-        assert tools is not None
+        self._no_tools = Toolbox()
         files = Files(folder or store.file.with_name("conversations"), kernels)
+        tools = self._no_tools if toolbox is None else toolbox
         self._parts = Parts(models, store, tools, kernels, files, knowledge)
         self._sessions: OrderedDict[tuple[int, str], Session] = OrderedDict()
         self._lock = threading.Lock()
@@ -152,8 +151,7 @@ class Sessions:
         if running:
             stops = [asyncio.ensure_future(session.stop()) for session in running]
             await asyncio.wait(stops, timeout=_CLOSING)
-        if self._own_toolbox is not None:
-            self._own_toolbox.close()
+        self._no_tools.close()
 
 
 class Session:
