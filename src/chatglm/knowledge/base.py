@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from chatglm.errors import ChatGLMError, InputError, OutputError
 from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
+from chatglm.knowledge.large import finder_of
 from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
 from chatglm.knowledge.packing import Passage, packed
 from chatglm.knowledge.reading import Limits, Readers, Reading
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Base", "Bases", "Upload", "bases", "delete_base", "import_base", "open_base", "open_bases"]
 
-_DERIVED = (".lock", ".ivf", ".ivf.json", ".sqlite-wal", ".sqlite-shm")
+_DERIVED = (".lock", ".ivf", ".ivf.json", ".tantivy.json", ".sqlite-wal", ".sqlite-shm")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Base:
     ) -> None:
         self.store = Store(file)
         self._readers = Readers(limits)
-        self._indexer = Indexer(self.store, self._readers, self.neighbours)
+        self.finder: Finder | None = finder_of(self.store)
+        self._indexer = Indexer(self.store, self._readers, self.neighbours, self._follow)
         self._given = embedder
         self._given_reranker = reranker
         self._external = neighbours
@@ -82,7 +85,6 @@ class Base:
         self._neighbours: Neighbours | None = None
         self._reranker: Reranker | None = None
         self._worker: threading.Thread | None = None
-        self.finder: Finder | None = None
 
     @property
     def name(self) -> str:
@@ -280,6 +282,10 @@ class Base:
             given = self._given if self._given is not None else self.store.meta("embedder")
             self._embedder = embedder_of(given)
         return self._embedder
+
+    def _follow(self) -> None:
+        if self.finder is not None:
+            self.finder.follow()
 
     def reranker(self) -> Reranker | None:
         with self._lock:
@@ -485,6 +491,7 @@ def delete_base(name: str, *, home: Path | None = None, who: str | None = None) 
     file = base_file(name, home)
     for suffix in (".sqlite", *_DERIVED):
         file.with_suffix(suffix).unlink(missing_ok=True)
+    shutil.rmtree(file.with_suffix(".tantivy"), ignore_errors=True)
 
 
 def import_base(path: Path, name: str, *, home: Path | None = None, who: str | None = None) -> None:

@@ -184,12 +184,20 @@ class Indexer:
 
     Args:
         filler: what makes vectors; None: nothing does.
+        follow: lets indexes beside the base take in what is new.
 
     Attributes:
         trouble: why vectors are missing; "" if none are.
     """
 
-    def __init__(self, store: Store, readers: Readers, filler: Callable[[], Filler | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        readers: Readers,
+        filler: Callable[[], Filler | None],
+        follow: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._follow = follow
         self._store = store
         self._readers = readers
         self._filler = filler
@@ -666,6 +674,7 @@ class Indexer:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('taken', '0')")
         if free > _FREE_PAGES:
             self._store.vacuum()
+        self._follow()
 
 
 class _ChangedError(ChatGLMError):

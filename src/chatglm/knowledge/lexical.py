@@ -29,6 +29,7 @@ BUDGET = 10_000
 """Pieces that are looked at for candidates, each as often as it holds one of the grams that are taken."""
 LARGE_BUDGET = 60_000
 _FILTERED_BUDGET = 10
+_SPARE, _FILTERED_SPARE = 2, 30
 _LEAST_GRAMS = 3
 _MOST_TIES = 5_000
 
@@ -36,9 +37,16 @@ _MOST_TIES = 5_000
 class Finder(Protocol):
     """An index of its own, beside that of the base's file."""
 
-    def find(self, change: int, weights: Mapping[str, float], limit: int) -> tuple[list[int], list[float]] | None:
-        """The pieces with the largest sums of weights of the grams that they hold, largest first; None: the index is
-        behind the base (its change number is another), and the base's own is to be asked."""
+    def ready(self, connection: sqlite3.Connection) -> bool:
+        """Whether it has all of the base as this connection sees it."""
+
+    def find(
+        self, connection: sqlite3.Connection, weights: Mapping[str, float], limit: int
+    ) -> tuple[list[int], list[float]]:
+        """The pieces with the largest sums of weights of the grams that they hold, at least so many."""
+
+    def follow(self) -> None:
+        """Take in what is new in the base."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +167,8 @@ def candidates(
 
 def _found(view: View, grams: Mapping[str, float], limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     if view.finder is not None and grams:
-        reply = view.finder.find(view.store.change(view.connection), grams, limit)
-        if reply is not None:
-            return np.asarray(reply[0], np.int64), np.asarray(reply[1], np.float64)
+        reply = view.finder.find(view.connection, grams, limit * (_SPARE if view.files is None else _FILTERED_SPARE))
+        return np.asarray(reply[0], np.int64), np.asarray(reply[1], np.float64)
     parts, weights = [], []
     cursor = view.connection.cursor()
     cursor.row_factory = None

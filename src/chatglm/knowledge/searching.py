@@ -237,7 +237,8 @@ def _views(bases: Sequence[Searched], files: Sequence[str], stack: ExitStack) ->
             rows = connection.execute(f"SELECT id, name FROM file WHERE name IN ({marks})", list(files)).fetchall()
             chosen = frozenset(row["id"] for row in rows)
             found |= {row["name"] for row in rows}
-        views.append(View(base.store, connection, base.finder, chosen))
+        finder = base.finder if base.finder is not None and base.finder.ready(connection) else None
+        views.append(View(base.store, connection, finder, chosen))
     if missing := [name for name in files if name not in found]:
         raise NotFoundError(f"{', '.join(missing)[:200]}: no such file in {', '.join(base.name for base in bases)}")
     return views
