@@ -114,7 +114,7 @@ def code(views: Views, folder: Path) -> None:
 def tools(views: Views, folder: Path) -> None:
     site = views.site
     question = site.say(
-        "If the weather in Beijing is fine, invite the group to Saturday's walk.",
+        "If Beijing is sunny, invite the walkers.",
         site.write.call(("get_weather", {"city_name": "Beijing"})),
         site.write.call(
             (
@@ -128,6 +128,7 @@ def tools(views: Views, folder: Path) -> None:
     page = began(views, "en", "tools", width=1280, theme="dark")
     send(page, question)
     page.wait_for_selector(".consent")
+    page.wait_for_selector("#conversations .current")
     save(shot(page), folder / "page-tools.png")
 
 

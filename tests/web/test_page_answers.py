@@ -62,6 +62,7 @@ def test_an_answer_comes_in_pieces_and_nothing_jumps(
     send(page, question)
     page.wait_for_selector(".open:not(:empty)")
     assert page.is_visible("#stop")
+    page.wait_for_selector("#conversations .current", state="attached")  # before the answer has ended
     assert page.locator(".open").get_attribute("aria-live") == "off"
     answered(page, "最后一段文字。")
     assert page.locator(".answer strong").inner_text() == "误差的平方和"

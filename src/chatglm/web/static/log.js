@@ -201,7 +201,10 @@ const heard = {
     part.prepend(nodes(data.html));
   },
 
-  title: (data) => showTitle(data.title),
+  title(data) {
+    showTitle(data.title);
+    refreshList();
+  },
 
   done(data) {
     const article = current();
