@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tmux import Terminal, tmux_server
@@ -20,7 +21,6 @@ from chatglm.tools.interpreter.sandbox import protection
 
 HOST = [sys.executable, str(Path(__file__).parent / "terminal_host.py")]
 ENGLISH = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
-CHINESE = {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
 PROMPT = re.compile(r"^(?:\w+ )?> *$")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs tmux")
@@ -66,11 +66,11 @@ class Chat:
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Chat]]:
     with tmux_server() as server:
 
-        def begin(*arguments: str, home: Path | None = None, chinese: bool = False, **options: object) -> Chat:
+        def begin(*arguments: str, home: Path | None = None, **options: Any) -> Chat:
             home = home or tmp_path_factory.mktemp("home")
-            environment = {**(CHINESE if chinese else ENGLISH), "CHATGLM_HOME": str(home), "EDITOR": str(editor)}
-            language = ["--language", "zh"] if chinese else []
-            return Chat(server([*HOST, *language, *arguments], environment=environment, **options), home)
+            more = options.pop("environment", {})
+            environment = {**ENGLISH, "CHATGLM_HOME": str(home), "EDITOR": str(editor), **more}
+            return Chat(server([*HOST, *arguments], environment=environment, **options), home)
 
         editor = tmp_path_factory.mktemp("bin") / "editor"
         editor.write_text('#!/bin/sh\nprintf "written\\nelsewhere" > "$1"\n')
@@ -196,18 +196,16 @@ def test_what_is_typed_meanwhile_waits(chat: Chat) -> None:
     chat.ready()
 
 
-def test_ctrl_c_on_an_empty_line_leaves(start: Callable[..., Chat]) -> None:
+def test_ctrl_c_again_and_again_leaves(start: Callable[..., Chat]) -> None:
     chat = start("--no-store")
     chat.terminal.type("slow")
     chat.terminal.keys("Enter")
     chat.terminal.until(r"\b1 2 3")
-    chat.terminal.keys("C-c")
-    chat.terminal.until(r"\[stopped\]")
-    chat.ready()
-    time.sleep(1.2)  # at once it would be taken for one that came too late to stop the answer
-    assert chat.leave("C-c") == 130
-    assert "conversations.sqlite" not in os.listdir(chat.home)
-    assert "chat_history" not in os.listdir(chat.home)
+    while "[status" not in chat.terminal.text():
+        chat.terminal.keys("C-c")
+        time.sleep(0.2)
+    assert chat.leave("Enter") == 130
+    assert not {"conversations.sqlite", "chat_history"} & set(os.listdir(chat.home))
 
 
 # Commands
@@ -359,13 +357,36 @@ def test_a_model_that_cannot_be_loaded_is_one_line(start: Callable[..., Chat], t
     assert "Traceback" not in text
 
 
-def test_forty_columns_in_chinese(start: Callable[..., Chat]) -> None:
-    chat = start(chinese=True, width=40, height=30)
+def test_the_prompt_is_there_before_the_model(tmp_path: Path) -> None:
+    """With the model in the box: one question waits for it; a program that is left at once does not."""
+    command = [sys.executable, "-m", "chatglm.cli", "chat", "--temperature", "0"]
+    environment = {**ENGLISH, "CHATGLM_HOME": str(tmp_path)}
+    with tmux_server() as server:
+        left, asked = (server(command, environment=environment) for _ in range(2))
+        asked.until("\n> ")
+        asked.type("3加5等于几？")
+        asked.keys("Enter")
+        left.until("loading the model · chat")
+        left.keys("C-d")
+        assert left.until(r"\[status \d+\]").rstrip().endswith("[status 0]")
+        asked.until(r"> 3加5等于几？\n.*=8。\n")
+        asked.until("demo · chat")
+        asked.keys("C-d")
+        text = asked.until(r"\[status \d+\]")
+    assert text.rstrip().endswith("[status 0]")
+    assert "Traceback" not in text
+
+
+def test_forty_columns_in_chinese_without_colours(start: Callable[..., Chat]) -> None:
+    chinese = {"LC_ALL": "zh_CN.UTF-8", "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    chat = start(width=40, height=30, environment=chinese)
     assert "请开始提问" in chat.terminal.text()
     out = chat.ask("markdown")
     assert "第一段 粗体 和 code，use <div> here." in out.replace("\n", "")
     assert "退出程序" in chat.ask("/帮助")
     assert "没有这个命令" in chat.ask("/xyzzy")
+    codes = ";".join(re.findall(r"\x1b\[([\d;]*)m", chat.terminal.screen(colors=True)))
+    assert not re.search(r"\b(3[0-8]|48|9[0-7])\b", codes)
     assert chat.leave("C-c") == 130
 
 

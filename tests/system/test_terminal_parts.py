@@ -11,6 +11,7 @@ import string
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -283,6 +284,32 @@ def test_hostile_text_is_harmless_everywhere() -> None:
     )
     assert "[red]x[/red]:smile:" in out
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", out)
+
+
+def test_pictures_are_drawn_where_that_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `textual-image`, which is not installed with the extra; whatever it raises, the picture is named."""
+    drawn: list[bytes] = []
+
+    def image(stream: io.BytesIO) -> str:
+        drawn.append(stream.read())
+        if drawn[-1] != b"good":
+            raise ValueError("no picture")
+        return "[drawn]"
+
+    monkeypatch.setitem(sys.modules, "textual_image", ModuleType("textual_image"))
+    monkeypatch.setitem(sys.modules, "textual_image.renderable", SimpleNamespace(Image=image))
+    face, out = screen()
+    face.picture(b"good")
+    assert drawn == []  # not on a terminal without colours
+    out = io.StringIO()
+    face = Screen(Console(file=out, force_terminal=True, color_system="standard", markup=False), Words("en"))
+    face.picture(b"good")
+    face.picture(b"bad")
+    face.file("picture", "a.png", 1200)
+    face.end()
+    assert drawn == [b"good", b"bad"]
+    assert out.getvalue().count("drawn") == 1
+    assert "a.png (1.2 kB)" in out.getvalue()
 
 
 def test_sizes() -> None:

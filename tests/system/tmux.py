@@ -84,7 +84,7 @@ def tmux_server() -> Iterator[Callable[..., Terminal]]:
         name = f"t{count}"
         words = ["env", *(f"{key}={value}" for key, value in (environment or {}).items()), *command]
         # The status is seen, and the terminal stays for whoever looks at it.
-        line = f'{shlex.join(words)}; echo "[status $?]"; exec sleep 1000'
+        line = f"trap : INT; {shlex.join(words)}; echo \"[status $?]\"; trap '' INT; exec sleep 1000"
         size = ["-x", str(width), "-y", str(height)]
         history = ["set-option", "-g", "history-limit", "20000", ";"]
         _tmux(server, "-f", "/dev/null", "start-server", ";", *history, "new-session", "-d", *size, "-s", name, line)

@@ -17,6 +17,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
+from rich.cells import chop_cells
 
 from chatglm.cli.terminal.commands import COMMANDS, Values, named
 from chatglm.cli.terminal.words import Words
@@ -255,4 +256,4 @@ def _continued(width: int, line: int, wrapped: int) -> str:
 
 
 def _cut(text: str) -> str:
-    return text[: max(0, get_app().output.get_size().columns - 1)]
+    return (chop_cells(text, max(1, get_app().output.get_size().columns - 1)) or [""])[0]

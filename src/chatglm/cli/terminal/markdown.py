@@ -20,7 +20,7 @@ from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
 
-__all__ = ["THEME", "Blocks", "Rendered", "highlighted", "plain"]
+__all__ = ["THEME", "Blocks", "Prose", "Rendered", "highlighted", "plain"]
 
 THEME = {
     "markdown.code": "bold cyan",
@@ -86,7 +86,7 @@ def _is_block(token: Token) -> bool:
     return token.level == 0 and token.nesting >= 0 and token.type != "inline"
 
 
-class _Prose(Text):
+class Prose(Text):
     """Text whose lines may be broken between Chinese characters, and are not before a comma."""
 
     def wrap(
@@ -142,7 +142,7 @@ def _is_wide(sign: str) -> bool:
 class _Paragraph(markdown.Paragraph):
     def on_enter(self, context: markdown.MarkdownContext) -> None:
         super().on_enter(context)
-        self.text = _Prose()
+        self.text = Prose()
 
 
 class _Heading(markdown.Heading):
@@ -150,7 +150,7 @@ class _Heading(markdown.Heading):
 
     def on_enter(self, context: markdown.MarkdownContext) -> None:
         super().on_enter(context)
-        self.text = _Prose(style="bold" if self.tag not in ("h1", "h2") else "bold cyan")
+        self.text = Prose(style="bold" if self.tag not in ("h1", "h2") else "bold cyan")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.text

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chatglm.cli.terminal.commands import named, usage
+from chatglm.cli.terminal.markdown import Prose
 from chatglm.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Part:
         """Columns, of which the last has what room is left."""
         table = Table.grid(padding=(0, 2))
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Prose(cell) if isinstance(cell, str) else cell for cell in row))
         self.screen.console.print(table)
 
     def begun(self) -> Session:

@@ -16,7 +16,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 from rich.theme import Theme
 
-from chatglm.cli.terminal.markdown import THEME, Blocks, Rendered, highlighted, plain
+from chatglm.cli.terminal.markdown import THEME, Blocks, Prose, Rendered, highlighted, plain
 from chatglm.cli.terminal.words import Words
 from chatglm.conversation import events
 
@@ -88,7 +88,7 @@ class Screen:
 
     def say(self, text: str, style: str = "") -> None:
         """A line of the program's own."""
-        self.console.print(Text(plain(text), style=style), width=self._width)
+        self.console.print(Prose(plain(text), style=style), width=self._width)
 
     def note(self, text: str) -> None:
         self.say(text, "bright_black")
