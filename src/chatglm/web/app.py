@@ -500,14 +500,13 @@ class Page:
         Raises:
             NotFoundError: the user has no such conversation.
         """
+        return await asyncio.to_thread(self._find, request)
 
-        def find() -> tuple[User, Session]:
-            user = self.accounts.who(request)
-            if user is None:
-                raise _no_conversation()
-            return user, self.sessions.open(user.id, request.path_params["id"])
-
-        return await asyncio.to_thread(find)
+    def _find(self, request: Request) -> tuple[User, Session]:
+        user = self.accounts.who(request)
+        if user is None:
+            raise _no_conversation()
+        return user, self.sessions.open(user.id, request.path_params["id"])
 
     async def _listed(self, user: User | None, before: int = 0) -> tuple[list[Any], int | None]:
         if user is None:
@@ -649,7 +648,11 @@ class Page:
         return JSONResponse({"after": session.last})
 
     async def _events(self, request: Request) -> Response:
-        _, session = await self._open(request)
+        def find() -> tuple[Session, Settings]:
+            _, session = self._find(request)
+            return session, session.settings
+
+        session, settings = await asyncio.to_thread(find)
         given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
         after = _whole(given, "after")
         if not session.running and after >= session.last:
@@ -659,7 +662,6 @@ class Page:
             if self._closed:
                 self._closing.set()
         t = _words(request)
-        settings = await asyncio.to_thread(lambda: session.settings)
         template = self._templates.get_template("turn.html")
         module = template.make_module(self._common(request))
 

@@ -156,8 +156,10 @@ class _Telling:
 
     async def _look(self, event: Began) -> None:
         """What an event does not say of a turn: its neighbours, a user's files."""
-        tree = await self._session.tree()
-        self._branch = branch_of(tree, event.turn) if event.turn in tree.turns else Branch(*event.place)
+        self._branch = Branch(*event.place)
+        if event.place[1] > 1:
+            tree = await self._session.tree()
+            self._branch = branch_of(tree, event.turn) if event.turn in tree.turns else self._branch
         self._files = ()
         if event.role == "user":
             files = await self._session.files()
