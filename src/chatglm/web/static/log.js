@@ -212,7 +212,7 @@ const heard = {
       const why = { stopped: words.stopped, length: words.length }[data.finish];
       if (why && !find(".parts > .note[data-code=finish]", article))
         find(".parts", article).append(make("p", { class: "note", "data-code": "finish" }, why));
-      const facts = [`${data.seconds.toFixed(1)} s`];
+      const facts = data.seconds < 0.05 ? [] : [`${data.seconds.toFixed(1)} s`];
       if (data.completion_tokens) facts.push(`${data.completion_tokens} ${words.tokens}`);
       find(".meta", article).textContent = facts.join(" · ");
     }
