@@ -647,7 +647,7 @@ class Indexer:
                 connection.execute("DELETE FROM file WHERE id = ? AND state = 'removed'", (file["id"],))
             self._store.changed(connection)
         if filler is not None and orphans:
-            filler.drop(orphans)
+            self._filling(partial(filler.drop, orphans))
         return True
 
     def _split_anew(self) -> bool:

@@ -23,7 +23,7 @@ from chatglm.knowledge.lexical import Candidate, View, pieces_of
 from chatglm.knowledge.models import Embedder, Matrix
 from chatglm.knowledge.store import VISIBLE, Store, header_of
 
-__all__ = ["Neighbours", "Vectors"]
+__all__ = ["Following", "Neighbours", "Vectors"]
 
 INDEXED_FROM = 100_000
 _REBUILT_AT = 0.2
@@ -48,32 +48,35 @@ class Neighbours(Protocol):
         """How many texts have no vector yet."""
 
 
-class Vectors:
-    """The vectors in a base's own file.
+class Following:
+    """Follows a base: gives each of its texts to something that finds by meaning, once.
 
     Args:
-        embedder: when vectors are made with it, those of another are deleted.
+        store: of the base.
+        name: of the model or the store of vectors; when texts are given to another, those of this one are forgotten.
     """
 
-    def __init__(self, store: Store, embedder: Embedder) -> None:
-        self.name = embedder.name
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
         self._store = store
-        self._embedder = embedder
-        self._lock = threading.Lock()
-        self._rows = _Rows()
-        self._index: tuple[Any, int] | None = None  # with the largest id in it
 
-    def _begin(self) -> None:
-        """Forget the vectors of another model."""
-        if self._store.meta("vectors") != self.name:
-            with self._store.writing() as connection:
-                connection.execute("DELETE FROM vector")
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('vectors', ?)", (self.name,))
-                self._store.changed(connection)
+    def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
+        """Take texts in, and insert their digests into `vector`."""
+        raise NotImplementedError
 
-    # A `Filler`
+    def _is_mine(self) -> bool:
+        """Whether what the base notes as done was done with this one.
+
+        Raises:
+            InputError: it was done with another.
+        """
+        other = self._store.meta("vectors")
+        if other and other != self.name:
+            raise InputError(f"its vectors are of {other}, not of {self.name}; add files with {self.name} first")
+        return bool(other)
 
     def left(self) -> int:
+        """How many texts are still to take."""
         with self._store.reading() as connection:
             (count,) = connection.execute(
                 "SELECT count(DISTINCT piece.digest) FROM piece JOIN file ON file.id = piece.file "
@@ -82,7 +85,12 @@ class Vectors:
         return int(count)
 
     def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool:
-        self._begin()
+        """Take texts while one may; returns whether there are more."""
+        if self._store.meta("vectors") != self.name:
+            with self._store.writing() as connection:
+                connection.execute("DELETE FROM vector")
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('vectors', ?)", (self.name,))
+                self._store.changed(connection)
         total, done, after = self.left(), 0, 0
         progress(done, total)
         while total and go_on():
@@ -101,12 +109,28 @@ class Vectors:
                 row["digest"]: header_of(piece.file, piece.title) + piece.text
                 for row, piece in zip(rows, pieces, strict=True)
             }
-            self._put(list(texts), self._embedder.passages(list(texts.values())))
+            self._take(list(texts), list(texts.values()))
             done += len(texts)
             progress(done, max(done, total))
         return bool(total)
 
-    def _put(self, digests: Sequence[bytes], vectors: Matrix) -> None:
+
+class Vectors(Following):
+    """The vectors in a base's own file.
+
+    Args:
+        embedder: when vectors are made with it, those of another are deleted.
+    """
+
+    def __init__(self, store: Store, embedder: Embedder) -> None:
+        super().__init__(store, embedder.name)
+        self._embedder = embedder
+        self._lock = threading.Lock()
+        self._rows = _Rows()
+        self._index: tuple[Any, int] | None = None  # with the largest id in it
+
+    def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
+        vectors = self._embedder.passages(texts)
         scales = np.abs(vectors).max(axis=1) / 127
         whole = np.rint(vectors / np.maximum(scales, 1e-12)[:, None]).astype(np.int8)
         with self._store.writing() as connection:
@@ -125,10 +149,7 @@ class Vectors:
     # Search
 
     def nearest(self, view: View, question: str, limit: int) -> list[tuple[Candidate, float]]:
-        other = self._store.meta("vectors")
-        if other != self.name:
-            if other:
-                raise InputError(f"its vectors are of {other}, not of {self.name}; add files with {self.name} first")
+        if not self._is_mine():
             return []
         asked = self._embedder.questions([question])[0]
         with self._lock:
