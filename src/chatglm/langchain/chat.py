@@ -1,0 +1,369 @@
+"""`ChatChatGLM`: dialogues, tools and structured output, by a model of this process or behind an endpoint."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from operator import itemgetter
+from typing import Any, Literal, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LanguageModelInput, ModelProfile
+from langchain_core.language_models.chat_models import BaseChatModel, LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.base import OutputParserLike
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
+
+from chatglm.assistant import Assistant, Delta, Finish, TextDelta
+from chatglm.chat.messages import Message
+from chatglm.errors import InputError, UnsupportedError
+from chatglm.langchain.messages import chunk_of, message_of, messages_of
+from chatglm.langchain.source import Source
+
+__all__ = ["ChatChatGLM"]
+
+_OF_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "adapter", "prefill", "client")
+_SILENT = ("stream", "ls_structured_output_format", "stream_options", "strict")
+_BUILT_IN = ("python", "simple_browser", "cogview")
+Method = Literal["function_calling", "json_schema", "json_mode"]
+
+
+class ChatChatGLM(Source, BaseChatModel):
+    """A chat model of the ChatGLM family.
+
+        model = ChatChatGLM(model="/models/chatglm3-6b", temperature=0)
+        model.bind_tools([weather]).invoke("北京天气怎么样？").tool_calls
+        model.with_structured_output(Person).invoke("张三今年 30 岁")
+
+    A call may say what the object says (`temperature`, `max_tokens`, `seed`, any field of `SamplingParams`) and,
+    besides, `tools`, `tool_choice`, `parallel_tool_calls`, `response_format`, `adapter`, `prefill`, `client`. An option
+    that is unknown is an InputError.
+
+    Attributes:
+        streaming: whether `invoke` streams too, so that callbacks hear of every token. Chains of `langchain_classic`
+            need it.
+        stream_usage: whether the last piece of a stream tells how many tokens there were.
+
+    Raises:
+        InputError: an option is wrong; UnsupportedError: a message has a picture, or the model's prompts have no place
+            for something. Errors of the model: see `chatglm.load` and `Assistant.stream`.
+    """
+
+    streaming: bool = False
+    stream_usage: bool = True
+
+    # What LangChain asks of a model
+
+    @property
+    def _llm_type(self) -> str:
+        return "chatglm"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": self.name_of(), "base_url": self.base_url, "adapter": self.adapter, **self.params()}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        found = super()._get_ls_params(stop=stop, **kwargs)
+        found["ls_provider"] = "chatglm"
+        found["ls_model_name"] = self.name_of(kwargs.get("model"))
+        if (ends := stop or self.stop) is not None:
+            found["ls_stop"] = ends
+        return found
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        """What may be asked of it. A model that is not open yet is not opened for this."""
+        found: dict[str, Any] = {
+            "text_inputs": True,
+            "text_outputs": True,
+            "image_inputs": False,
+            "audio_inputs": False,
+            "video_inputs": False,
+            "pdf_inputs": False,
+            "tool_calling": True,
+            "tool_choice": True,
+            "structured_output": True,
+        }
+        known = self.assistant
+        if known is not None and known.context is not None:
+            found["max_input_tokens"] = known.context
+        return cast(ModelProfile, found)
+
+    # Answers
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self._may_stream(kwargs):
+            return _together(list(self._stream(messages, stop, run_manager, **kwargs)))
+        model, options = self._options(stop, kwargs)
+        answers = self.tries(lambda: self.opened(model).answers(messages_of(messages), **options))
+        return self._result([message_of(answer, self.name_of(model)) for answer in answers])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self._may_stream(kwargs):
+            return _together([chunk async for chunk in self._astream(messages, stop, run_manager, **kwargs)])
+        model, options = self._options(stop, kwargs)
+        assistant = await self.aopened(model)
+        answers = await self.atries(lambda: assistant.aanswers(messages_of(messages), **options))
+        return self._result([message_of(answer, self.name_of(model)) for answer in answers])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        usage = self._usage(kwargs)
+        model, options = self._options(stop, kwargs, single=True)
+        assistant, asked = self.opened(model), messages_of(messages)
+
+        def begin() -> tuple[Any, Delta | None]:
+            deltas = assistant.stream(asked, **options)
+            return deltas, next(deltas, None)
+
+        deltas, first = self.tries(begin)
+        with closing(deltas):
+            for delta in itertools.chain(() if first is None else (first,), deltas):
+                chunk = chunk_of(delta, self.name_of(model), usage)
+                if chunk is None:
+                    continue
+                generation = _generation(chunk, delta)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(_said(delta), chunk=generation)
+                yield generation
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        usage = self._usage(kwargs)
+        model, options = self._options(stop, kwargs, single=True)
+        assistant, asked = await self.aopened(model), messages_of(messages)
+
+        async def begin() -> tuple[Any, Delta | None]:
+            deltas = assistant.astream(asked, **options)
+            return deltas, await anext(deltas, None)
+
+        deltas, first = await self.atries(begin)
+        async with aclosing(deltas):
+            delta = first
+            while delta is not None:
+                if (chunk := chunk_of(delta, self.name_of(model), usage)) is not None:
+                    generation = _generation(chunk, delta)
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(_said(delta), chunk=generation)
+                    yield generation
+                delta = await anext(deltas, None)
+
+    def _may_stream(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether an answer that is wanted whole is streamed, for the callbacks' sake."""
+        return self.streaming and not self.disable_streaming and kwargs.get("n", self.n) == 1
+
+    def _usage(self, kwargs: Mapping[str, Any]) -> bool:
+        asked = kwargs.get("stream_options") or {}
+        return bool(asked.get("include_usage", self.stream_usage))
+
+    def _options(
+        self, stop: Sequence[str] | None, kwargs: Mapping[str, Any], single: bool = False
+    ) -> tuple[str | None, dict[str, Any]]:
+        """The model that a call names, and what it asks of the assistant."""
+        given = {key: value for key, value in kwargs.items() if key not in _SILENT}
+        model = given.pop("model", None)
+        given.pop("stream_usage", None)
+        options = {key: given.pop(key) for key in _OF_ANSWER if key in given}
+        if "parallel_tool_calls" in options:
+            parallel = options.pop("parallel_tool_calls")
+            options["parallel_calls"] = parallel is None or bool(parallel)
+        options = {key: value for key, value in options.items() if value is not None}
+        options.setdefault("adapter", self.adapter)
+        if "tools" in options:
+            options["tools"] = [_tool(tool) for tool in options["tools"]]
+        if "tool_choice" in options:
+            options["tool_choice"] = _choice(options["tool_choice"], options.get("tools", ()))
+        options["params"] = self.params(stop, given)
+        if single and options["params"].get("n", 1) != 1:
+            raise InputError("n: a stream has one answer; ask for several with invoke or generate")
+        return model, options
+
+    def _result(self, messages: Sequence[AIMessage]) -> ChatResult:
+        generations = [
+            ChatGeneration(
+                message=message, generation_info={"finish_reason": message.response_metadata["finish_reason"]}
+            )
+            for message in messages
+        ]
+        used = [message.usage_metadata for message in messages if message.usage_metadata is not None]
+        output: dict[str, Any] = {"model_name": messages[0].response_metadata["model_name"]}
+        if used:
+            output["token_usage"] = {
+                "prompt_tokens": used[0]["input_tokens"],
+                "completion_tokens": sum(usage["output_tokens"] for usage in used),
+                "total_tokens": used[0]["input_tokens"] + sum(usage["output_tokens"] for usage in used),
+            }
+        return ChatResult(generations=generations, llm_output=output)
+
+    # Tools and structured output
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools on offer.
+
+        Args:
+            tool_choice: "auto", "none"; "any", "required" or True: a call of some tool; a tool's name, or OpenAI's
+                form of it: a call of this one. Calls that are asked for are held to the tools' schemas by grammar.
+            strict: refuse schemas with keywords that the grammar cannot hold.
+            parallel_tool_calls: False: the answer ends with its first call.
+        """
+        read = [_tool(tool, strict) for tool in tools]
+        more: dict[str, Any] = dict(kwargs)
+        if tool_choice is not None and tool_choice is not False:
+            more["tool_choice"] = _choice(tool_choice, read)
+        if parallel_tool_calls is not None:
+            more["parallel_tool_calls"] = parallel_tool_calls
+        return self.bind(tools=read, **more)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """The model, held to a schema.
+
+        Args:
+            schema: a pydantic class, a TypedDict, a JSON schema, or a function in OpenAI's form.
+            method: "json_schema": the whole answer is JSON of the schema, by grammar; "function_calling": a call of a
+                tool with the schema's parameters; "json_mode": some JSON object, which the question has to describe.
+            strict: refuse a schema with keywords that the grammar cannot hold.
+
+        Raises:
+            InputError: an argument is unknown.
+        """
+        if kwargs:
+            raise InputError(f"{', '.join(sorted(kwargs))}: with_structured_output has no such argument")
+        is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+        told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        parser: OutputParserLike[Any]
+        if method == "function_calling":
+            name = convert_to_openai_tool(schema)["function"]["name"]
+            model = self.bind_tools(
+                [schema], tool_choice=name, strict=strict, parallel_tool_calls=False, ls_structured_output_format=told
+            )
+            if is_class:
+                parser = PydanticToolsParser(tools=[cast(type[BaseModel], schema)], first_tool_only=True)
+            else:
+                parser = JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+        elif method in ("json_schema", "json_mode"):
+            form: dict[str, Any] = {"type": "json_object"}
+            if method == "json_schema":
+                read = convert_to_json_schema(schema)
+                held = {"name": str(read.get("title", "answer")), "schema": read}
+                form = {"type": "json_schema", "json_schema": held if strict is None else {**held, "strict": strict}}
+            model = self.bind(response_format=form, ls_structured_output_format=told)
+            if is_class:
+                parser = PydanticOutputParser(pydantic_object=cast(type[BaseModel], schema))
+            else:
+                parser = JsonOutputParser()
+        else:
+            raise InputError(f"method={method!r:.40}: must be json_schema, function_calling or json_mode")
+        if not include_raw:
+            return model | parser
+        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+    # Counting
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """
+        Raises:
+            UnsupportedError: the model is behind an endpoint, which keeps its vocabulary.
+        """
+        assistant = self.opened()
+        if not isinstance(assistant, Assistant):
+            raise UnsupportedError("the ids of tokens are not known here: the model is at another server")
+        return list(assistant.tokenizer.encode_text(text))
+
+    def get_num_tokens(self, text: str) -> int:
+        """How many tokens a text has; of a model behind an endpoint, how many it takes as a question."""
+        assistant = self.opened()
+        if isinstance(assistant, Assistant):
+            return len(assistant.tokenizer.encode_text(text))
+        return assistant.count([Message("user", text)])
+
+    def get_num_tokens_from_messages(self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """How many tokens the prompt has."""
+        return self.opened().count(messages_of(messages), tools=[_tool(tool) for tool in tools or ()])
+
+
+def _tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
+    """In OpenAI's form. The interpreter (`{"type": "python"}`) and the like stay what they are."""
+    if isinstance(tool, Mapping) and tool.get("type") in _BUILT_IN and not tool.keys() & {"function", "name", "title"}:
+        return dict(tool)
+    return dict(convert_to_openai_tool(tool, strict=strict))
+
+
+def _choice(asked: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+    names = [str(tool["function"]["name"]) if "function" in tool else str(tool.get("type")) for tool in tools]
+    if isinstance(asked, Mapping):
+        inner = asked.get("function", asked)
+        asked = inner.get("name") if isinstance(inner, Mapping) else None
+    if asked is True or asked == "any":
+        return "required"
+    if asked is False:
+        return "none"
+    if isinstance(asked, str) and asked in ("auto", "none", "required", *names):
+        return asked
+    raise InputError(
+        f"tool_choice: {asked!r:.80} is none of auto, none, any, required, and none of the tools "
+        f"({', '.join(names) or 'there are none'})"
+    )
+
+
+def _said(delta: Delta) -> str:
+    return delta.text if isinstance(delta, TextDelta) else ""
+
+
+def _generation(chunk: AIMessageChunk, delta: Delta) -> ChatGenerationChunk:
+    info = {"finish_reason": delta.reason} if isinstance(delta, Finish) else {}
+    if isinstance(delta, TextDelta) and delta.logprobs:
+        info["logprobs"] = chunk.response_metadata["logprobs"]
+    return ChatGenerationChunk(message=chunk, generation_info=info or None)
+
+
+def _together(chunks: Sequence[ChatGenerationChunk]) -> ChatResult:
+    from langchain_core.language_models.chat_models import generate_from_stream
+
+    return generate_from_stream(iter(chunks))

