@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatglm.cli.server_tools import KEPT
 from chatglm.conversation.session import Session, Sessions
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import Conversation, Store
@@ -141,6 +142,11 @@ class Dialogue:
         """Of the conversation, or of the one that will be."""
         return self._settings if self._session is None else self._session.settings
 
+    @property
+    def mode(self) -> str:
+        """The conversation's, as it was set here; the store is not asked, which each drawn line would do."""
+        return self._settings.mode
+
     async def configure(self, **changes: Any) -> None:
         """Set the conversation to something else.
 
@@ -228,7 +234,7 @@ def kernels_of(rights: bool, home: Path) -> Kernels:
             f"--interpreter: the model's code cannot be confined on this machine ({missing}); `chatglm info` says what "
             "helps, and --code-runs-with-my-rights runs it unconfined"
         )
-    return Kernels(home)
+    return Kernels(home, kept=KEPT)
 
 
 @contextlib.asynccontextmanager

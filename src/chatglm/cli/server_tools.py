@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["add_source_arguments", "add_tool_arguments", "only_here", "open_kernels", "open_tools"]
+__all__ = ["KEPT", "add_source_arguments", "add_tool_arguments", "only_here", "open_kernels", "open_tools"]
 
-_KEPT = 16
+KEPT = 16
 """Folders of the interpreter that one user keeps; each may have 512 MiB (`Limits.folder`)."""
 
 
@@ -114,4 +114,4 @@ def open_kernels(wanted: str, addresses: Sequence[socket.socket], home: Path | N
             f"--interpreter {wanted}: this machine's sandbox has no namespaces ({missing})"
             + ("" if wanted == "full" else ", and others reach the server; add --interpreter confined if it is enough")
         )
-    return Kernels(home, kept=_KEPT)
+    return Kernels(home, kept=KEPT)

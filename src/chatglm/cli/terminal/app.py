@@ -68,9 +68,8 @@ class App:
         )
 
     def _bar(self) -> str:
-        settings = self.dialogue.settings
         what = self.words("loading") if self.models.loading else self.models.name
-        return f" {what} · {settings.mode} · {self.words('bar')}"
+        return f" {what} · {self.dialogue.mode} · {self.words('bar')}"
 
     # The loop
 
@@ -155,7 +154,7 @@ class App:
         await self.obey(typed)
 
     def _prompt(self) -> str:
-        mode = self.dialogue.settings.mode
+        mode = self.dialogue.mode
         return "> " if mode == "chat" else f"{mode} > "
 
     async def obey(self, typed: str) -> None:
