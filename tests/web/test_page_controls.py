@@ -198,6 +198,7 @@ def test_nothing_is_wider_than_the_window(site: Site, views: Views, width: int) 
 def test_settings_are_stored_as_they_are_changed(site: Site, views: Views) -> None:
     page = views.open(language="en")
     page.click(".bar [data-do=settings]")
+    assert not page.is_visible("[name=manual]")  # which is of the mode for tools
     page.fill("[name=system]", "Be short.")
     page.click(".params summary")
     page.fill("[name='params.temperature']", "0.5")
