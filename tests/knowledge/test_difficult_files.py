@@ -199,7 +199,7 @@ CASES = [
     Case("cut.pdf", lambda: making.pdf([_PAGE])[:700], refused="damaged PDF"),
     Case("empty.pdf", lambda: b"", refused="damaged PDF"),
     Case("no.pdf", lambda: os.urandom(5000), refused="damaged PDF"),
-    Case("scan.pdf", _scan_and_text, "", warned="page 1 is a picture"),
+    Case("scan.pdf", _scan_and_text, "", warned="no text on page 1: a picture, and recognising"),
     Case("a.epub", lambda: making.epub([("第一章", TEXT), ("第二章", "再见")]), "再见"),
     Case("locked.epub", lambda: making.epub([("a", TEXT)], {"META-INF/encryption.xml":
          '<e><EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/></e>'}), refused="DRM"),

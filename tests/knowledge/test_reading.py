@@ -307,6 +307,11 @@ def test_apart_it_is_the_same() -> None:
         assert readers.read(data, "b.zip") == read(data, name="b.zip")
 
 
+def test_a_long_text_is_read_apart() -> None:
+    data = ("第一章 总则\n" + "天地玄黄，宇宙洪荒。\n" * 200_000).encode("gb18030")
+    assert read_apart(data, name="a.txt") == read(data, name="a.txt")
+
+
 def test_many_threads_share_two_readers() -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -3,7 +3,7 @@
 A parser of a foreign format may need endless time or memory, or crash. So a worker process reads one document after the
 other, with a limit of memory, without the right to write files, open connections or start programs; it gets the bytes
 and answers with text and numbers. If it dies or is too slow, that document is refused with a sentence, and the next one
-gets a new worker. Plain text is read in this process: it costs less than a pipe.
+gets a new worker. Plain text, if it is not very long, is read in this process: it costs less than a pipe.
 
 This module is also what runs in the worker: `python -c "from chatglm.knowledge.reading.apart import work; work()"`.
 """
@@ -36,6 +36,8 @@ Ocr = bool | Literal["auto", "always", "never"]
 
 _PATIENCE = 600.0
 """Seconds to wait for a worker to be free."""
+_HERE = 4 << 20
+"""Bytes of text that are read in this process; more would hold up its other threads for too long."""
 _DOCUMENTS = 500
 """That one worker reads; memory that libraries have lost goes with it."""
 _IDLE = 30.0
@@ -86,7 +88,7 @@ class Readers:
         """
         limit, mode = self.limits, _MODES[ocr]
         data = bytes_of(source, name, limit)
-        if kind_of(name, data) in TEXT_ENDINGS:
+        if len(data) <= _HERE and kind_of(name, data) in TEXT_ENDINGS:
             return read(data, name=name, ocr=mode, limit=limit)
         try:
             worker = self._free.get(timeout=_PATIENCE)

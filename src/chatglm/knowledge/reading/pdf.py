@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import median
@@ -61,7 +62,7 @@ class _Document:
         self._limits = limits
         self._sight = sight
         self._draft = Draft(limits)
-        self._unread: dict[str, list[int]] = {}
+        self._unread: defaultdict[str, list[int]] = defaultdict(list)
 
     def reading(self) -> Reading:
         count = len(self._document)
@@ -76,7 +77,7 @@ class _Document:
                 for paragraph in joined(page):
                     self._draft.line(text_of(paragraph, spaced))
         for reason, numbers in self._unread.items():
-            self._draft.warnings.append(f"{_pages(numbers)} {reason}")
+            self._draft.warnings.append(f"no text on {_pages(numbers)}: {reason}")
         reading = self._draft.reading("application/pdf")
         headings = self._outline(reading) or _by_size(reading, pages)
         marks = sorted([*reading.marks, *headings], key=lambda mark: (mark.start, -mark.end))
@@ -88,27 +89,26 @@ class _Document:
         try:
             page = self._document[n]
         except pypdfium2.PdfiumError:
-            self._unread.setdefault("cannot be read: damaged", []).append(n + 1)
+            self._unread["damaged"].append(n + 1)
             return []
         try:
             text = page.get_textpage()
             try:
-                lines = [] if self._sight.always else _text_lines(page, text)
+                lines = _text_lines(page, text)
             finally:
                 text.close()
-            if sum(len(line.text) for line in lines) < _SCAN_CHARACTERS and (self._sight.always or _is_scan(page)):
-                return self._seen(n, page) or lines
-            return lines
+            few = sum(len(line.text) for line in lines) < _SCAN_CHARACTERS
+            seen = self._seen(n, page) if self._sight.always or (few and _is_scan(page)) else []
+            return seen or lines
         except pypdfium2.PdfiumError:
-            self._unread.setdefault("cannot be read: damaged", []).append(n + 1)
+            self._unread["damaged"].append(n + 1)
             return []
         finally:
             page.close()
 
     def _seen(self, n: int, page: Any) -> list[Line]:
-        reason = self._sight.missing
-        if reason:
-            self._unread.setdefault(f"{'is a picture' if reason else ''}: {reason}", []).append(n + 1)
+        if reason := self._sight.missing:
+            self._unread[f"a picture, and {reason}"].append(n + 1)
             return []
         width, height = page.get_size()
         scale = min(_OCR_SCALE, (self._limits.pixels / max(width * height, 1)) ** 0.5)
@@ -118,7 +118,7 @@ class _Document:
         finally:
             bitmap.close()
         if not lines:
-            self._unread.setdefault("has no text that could be recognised", []).append(n + 1)
+            self._unread["a picture in which nothing was recognised"].append(n + 1)
         return [
             Line(line.text, *(each / scale for each in (line.x0, line.x1, line.top, line.bottom))) for line in lines
         ]
