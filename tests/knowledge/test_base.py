@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -186,6 +187,33 @@ def test_a_newer_base_is_left_alone(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(OutputError, match="newer chatglm"):
         open_base("手册", home=tmp_path)
+
+
+def test_readers_do_not_wait_for_writers(tmp_path: Path) -> None:
+    with made(tmp_path) as base, ThreadPoolExecutor(1) as pool:
+        base.store.share("li", "read")
+        shared = Bases([base], who="li")
+        with base.store.writing() as connection:
+            connection.execute("UPDATE file SET pieces = 0")
+            assert pool.submit(shared.search, "饺子").result(30)  # as it was before
+            assert pool.submit(base.files).result(30)[0].pieces
+            connection.execute("UPDATE file SET pieces = 1")
+
+
+def test_an_imported_base_is_cut_anew_from_its_own_texts(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        base.export(tmp_path / "copy.sqlite")
+    import_base(tmp_path / "copy.sqlite", "b", home=tmp_path)
+    with open_base("b", home=tmp_path) as base:
+        with base.store.writing() as connection:
+            connection.execute("DELETE FROM source")
+        with pytest.raises(NotFoundError, match="without the file"):
+            base.store.body("食堂.txt")
+        base.store.set_meta({"splitter": "0"})  # an older chatglm's
+        base.wait()
+        assert [file.state for file in base.files()] == ["ready"] * 3
+        assert base.search("饺子")
+        assert base.check() == []
 
 
 def test_who_may_do_what(tmp_path: Path) -> None:

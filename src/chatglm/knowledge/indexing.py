@@ -461,6 +461,9 @@ class Indexer:
             body = connection.execute("SELECT body FROM source WHERE file = ?", (row["id"],)).fetchone()
         if body is not None:
             return self._readers.read(body["body"], row["name"], row["ocr"])
+        if row["path"] is None:  # the base was imported
+            with self._store.reading() as connection:
+                return self._store.reading_in(connection, row, row["generation"])
         path = Path(row["path"])
         try:
             reading = self._readers.read(path, row["name"], row["ocr"])

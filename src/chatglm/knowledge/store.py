@@ -323,8 +323,9 @@ class Store:
     # What is known of the base
 
     def meta(self, key: str, default: str = "") -> str:
-        rows = self._database.read("SELECT value FROM meta WHERE key = ?", (key,))
-        return rows[0]["value"] if rows else default
+        with self.reading() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row["value"] if row else default
 
     def set_meta(self, values: Mapping[str, str | None]) -> None:
         """Store settings; None takes one away."""
@@ -360,11 +361,13 @@ class Store:
         """
         if who is None:
             return "own"
-        rows = self._database.read("SELECT role FROM access WHERE who IN (?, '*')", (who,))
+        with self.reading() as connection:
+            rows = connection.execute("SELECT role FROM access WHERE who IN (?, '*')", (who,)).fetchall()
         return max((row["role"] for row in rows), key=ROLES.index, default=None)
 
     def roles(self) -> dict[str, Role]:
-        return {row["who"]: row["role"] for row in self._database.read("SELECT who, role FROM access ORDER BY who")}
+        with self.reading() as connection:
+            return {row["who"]: row["role"] for row in connection.execute("SELECT who, role FROM access ORDER BY who")}
 
     def share(self, who: str, role: Role | None) -> None:
         """Let somebody do something; "*" is everyone, and None takes it back.
@@ -420,12 +423,16 @@ class Store:
         """The file itself: what was uploaded, or where it was added from.
 
         Raises:
-            NotFoundError: the base has no such file.
+            NotFoundError: the base has no such file, or only its text.
         """
         with self.reading() as connection:
             row = self._row(connection, name)
             body = connection.execute("SELECT body FROM source WHERE file = ?", (row["id"],)).fetchone()
-        return body["body"] if body is not None else Path(row["path"])
+        if body is not None:
+            return body["body"]  # type: ignore[no-any-return]
+        if row["path"] is None:
+            raise NotFoundError(f"{name}: the base has its text, but came from elsewhere without the file")
+        return Path(row["path"])
 
     def reading_of(self, name: str) -> Reading:
         """What was read of a file: as it is searched, which may be an older state than the file's own.
