@@ -1,6 +1,7 @@
 """Many users of the page at once: does everybody get an answer, how soon does it begin, does anybody see another's?
 
-    python benchmarks/bench_page.py [--users 50] [--coders 10] [--seconds 60] [--json FILE]
+    python benchmarks/bench_page.py [--users 50] [--coders 10] [--seconds 60] [--pause 1]
+        [--json FILE]
 
 Starts `chatglm web` on the demo model. Each user is a browser of its own that asks one question after the other, and
 `coders` of them let the code interpreter compute; of those, as many run at once as there are kernels (eight), and the
@@ -101,7 +102,7 @@ class User:
         return f"m{self.number:03d}x"
 
 
-async def use(user: User, url: str, end: float) -> None:
+async def use(user: User, url: str, end: float, pause: float) -> None:
     limits = httpx.Limits(max_connections=2)
     headers = {"Origin": url.removesuffix("/ui"), "Accept-Language": "zh"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, limits=limits) as client:
@@ -118,7 +119,7 @@ async def use(user: User, url: str, end: float) -> None:
             user.got.append((await client.get("/conversations", params={"search": "m0"})).text)
             if user.asked % 4 == 0:  # a conversation that never ends would only measure its length
                 conversation = (await client.post("/conversations", json={"settings": settings})).json()["id"]
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(pause)
 
 
 async def ask(user: User, client: httpx.AsyncClient, conversation: str) -> None:
@@ -150,17 +151,17 @@ async def ask(user: User, client: httpx.AsyncClient, conversation: str) -> None:
     user.added.append(first - json.loads(data)["first_seconds"])
 
 
-async def all_use(users: list[User], url: str, seconds: float) -> float:
+async def all_use(users: list[User], url: str, seconds: float, pause: float = 1.0) -> float:
     """Seconds that it took."""
     began = time.perf_counter()
-    await asyncio.gather(*(use(user, url, began + seconds) for user in users))
+    await asyncio.gather(*(use(user, url, began + seconds, pause) for user in users))
     return time.perf_counter() - began
 
 
 # The engine alone
 
 
-async def alone(users: int, seconds: float) -> list[float]:
+async def alone(users: int, seconds: float, pause: float) -> list[float]:
     """Seconds to the first token of so many clients at once."""
     from chatglm.assistant import Assistant, TextDelta
 
@@ -174,7 +175,7 @@ async def alone(users: int, seconds: float) -> list[float]:
                 if isinstance(delta, TextDelta) and not seen:
                     first.append(time.perf_counter() - began)
                     seen = True
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(pause)
 
     with Assistant.load(dtype="float32") as assistant:
         end = time.perf_counter() + seconds
@@ -184,6 +185,7 @@ async def alone(users: int, seconds: float) -> list[float]:
 
 def measured(given: argparse.Namespace) -> dict[str, Any]:
     users = [User(number, number < given.coders) for number in range(given.users)]
+    loads = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         process = subprocess.Popen(
@@ -204,7 +206,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         warm = User(len(users), codes=False)
         asyncio.run(all_use([warm], url, 2))
         before = resident(process.pid)
-        took = asyncio.run(all_use(users, url, given.seconds))
+        took = asyncio.run(all_use(users, url, given.seconds, given.pause))
         after = resident(process.pid)
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
@@ -215,7 +217,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
     for user in users:
         seen = set(re.findall(r"m\d{3}x", "\n".join(user.got))) - {user.word}
         leaks += [f"{user.word} saw {other}" for other in sorted(seen)]
-    engine = asyncio.run(alone(given.users, min(given.seconds, 20)))
+    engine = asyncio.run(alone(given.users, min(given.seconds, 20), given.pause))
     talkers = [user for user in users if not user.codes]
     first = sorted(seconds for user in talkers for seconds in user.first)
     added = sorted(seconds for user in talkers for seconds in user.added)
@@ -223,6 +225,8 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
     return {
         "users": len(users),
         "with the interpreter": given.coders,
+        "pause, s": given.pause,
+        "load before and after": [loads, round(os.getloadavg()[0], 1)],
         "seconds": round(took, 1),
         "questions": sum(user.asked for user in users),
         "answered": sum(user.answered for user in users),
@@ -240,7 +244,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         "looks at the event loop": loop["looks"],
         "memory before, MiB": round(before, 1),
         "memory more after, MiB": round(after - before, 1),
-        "said by the server": errors[-500:],
+        "said by the server": [line for line in errors.splitlines() if "/mine?key=" not in line][-5:],
         "machine": machine(),
     }
 
@@ -260,6 +264,7 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--coders", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pause", type=float, default=1, help="seconds between an answer and the next question")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
