@@ -94,3 +94,24 @@ def test_a_base_is_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     (home / "bad.jsonl").write_text('{"question": 1}\n', "utf-8")
     assert main(["knowledge", "eval", "手册", str(home / "bad.jsonl")]) == 1
     assert "bad.jsonl:1" in capsys.readouterr().err
+
+
+def test_a_question_is_answered(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["knowledge", "add", "手册", str(home / "documents")])
+    capsys.readouterr()
+    assert main(["knowledge", "ask", "手册", "灭火器放在哪里？", "--extract", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["answer"], found["answered"]) == ("灭火器在门口右侧。[1]", True)
+    (citation,) = found["citations"]
+    assert citation["n"] == 1
+    assert HANDBOOK[citation["file"]][citation["start"] : citation["end"]] == citation["text"] == "灭火器在门口右侧。"
+    assert main(["knowledge", "ask", "手册", "灭火器放在哪里？", "--extract"]) == 0
+    assert capsys.readouterr().out == "灭火器在门口右侧。[1]\n\n[1] 《安全.txt》 24–33\n    灭火器在门口右侧。\n"
+    assert main(["knowledge", "ask", "手册", "月球绕地球一圈需要多久？", "--json"]) == 0  # the demo model is not asked
+    assert json.loads(capsys.readouterr().out) == {
+        "answer": "根据已知信息无法回答该问题。",
+        "answered": False,
+        "citations": [],
+    }
+    assert main(["knowledge", "ask", "手册", "年假有几天？", "--style", "没有占位"]) == 1
+    assert "has no {" in capsys.readouterr().err

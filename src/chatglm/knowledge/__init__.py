@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chatglm.knowledge.answering import CitationEvent, Done, Event, Passages
     from chatglm.knowledge.base import (
         Base,
         Bases,
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
         open_base,
         open_bases,
     )
+    from chatglm.knowledge.citations import Citation
     from chatglm.knowledge.indexing import Report, Step
     from chatglm.knowledge.packing import Passage, packed, shown
     from chatglm.knowledge.searching import Answerable, Hit, Hits
     from chatglm.knowledge.store import File, NotFoundError, StoredPiece
 
 _HOMES = {
+    "answering": ("CitationEvent", "Done", "Event", "Passages"),
     "base": ("Base", "Bases", "Upload", "bases", "delete_base", "import_base", "open_base", "open_bases"),
+    "citations": ("Citation",),
     "indexing": ("Report", "Step"),
     "packing": ("Passage", "packed", "shown"),
     "searching": ("Answerable", "Hit", "Hits"),
@@ -34,11 +38,16 @@ __all__ = [
     "Answerable",
     "Base",
     "Bases",
+    "Citation",
+    "CitationEvent",
+    "Done",
+    "Event",
     "File",
     "Hit",
     "Hits",
     "NotFoundError",
     "Passage",
+    "Passages",
     "Report",
     "Step",
     "StoredPiece",

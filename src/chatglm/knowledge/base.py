@@ -6,18 +6,19 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from chatglm.errors import ChatGLMError, InputError, OutputError
+from chatglm.knowledge.answering import Event, Request, aask, ask, check_prompt
 from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
 from chatglm.knowledge.large import finder_of
 from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
 from chatglm.knowledge.packing import Passage, packed
 from chatglm.knowledge.reading import Limits, Readers, Reading
-from chatglm.knowledge.searching import Answerable, Hit, Hits, Mode, answerable, search
+from chatglm.knowledge.searching import Answerable, Hit, Hits, Mode, answerable, rarity, search
 from chatglm.knowledge.store import (
     ROLES,
     File,
@@ -34,7 +35,10 @@ from chatglm.knowledge.vectors import Neighbours, Vectors
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from chatglm.assistant.base import BaseAssistant
+    from chatglm.knowledge.encodings import ByteMap
     from chatglm.knowledge.lexical import Finder
+    from chatglm.knowledge.reading import Mark
 
 __all__ = ["Base", "Bases", "Upload", "bases", "delete_base", "import_base", "open_base", "open_bases"]
 
@@ -243,6 +247,8 @@ class Base:
         for key in settings:
             if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id"):
                 raise InputError(f"{key}: is not a setting")
+        if prompt := settings.get("prompt"):
+            check_prompt(prompt)
         if any(self.store.meta(key) != (value or "") for key, value in settings.items()):
             self.store.set_meta(settings)
 
@@ -370,6 +376,48 @@ class Bases(Sequence[Base]):
     ) -> list[Passage]:
         """What a model is shown of hits: see `packing.packed`."""
         return packed(hits, budget, self.around(), k=k, cost=cost, **options)
+
+    def ask(self, assistant: BaseAssistant | None, question: str, **options: Any) -> Generator[Event]:
+        """Answer a question: first the `Passages`, then text and citations as they come, at last `Done`.
+
+        Args:
+            assistant: None: the answer is the best sentences of the documents, and no model is asked.
+            options: `answering.Request` says what they mean.
+
+        Raises:
+            InputError, UnsupportedError: an option is wrong; and what the assistant's `stream` raises.
+        """
+        return ask(self, assistant, Request(question, **options))
+
+    def aask(self, assistant: BaseAssistant | None, question: str, **options: Any) -> AsyncGenerator[Event]:
+        """`ask` for coroutines."""
+        return aask(self, assistant, Request(question, **options))
+
+    def setting(self, key: str) -> str:
+        """Of the first base that has it; "" if none has."""
+        return next(filter(None, (base.setting(key) for base in self._readable())), "")
+
+    def rarity(self, grams: Iterable[str]) -> dict[str, float]:
+        """How rare grams are: see `searching.rarity`."""
+        return rarity(self._readable(), grams)
+
+    def text(self, base: str, file: str, start: int = 0, end: int | None = None) -> str:
+        """Characters of a file's text.
+
+        Raises:
+            NotFoundError: the base is not among these, or has no such file.
+        """
+        return self._named(base).text(file, start, end)
+
+    def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
+        """A file's marks and its map to bytes: see `Store.places`."""
+        return self._named(base).store.places(file)
+
+    def _named(self, name: str) -> Base:
+        found = next((base for base in self._readable() if base.name == name), None)
+        if found is None:
+            raise NotFoundError(f"base {name!r:.80}: is not among those that are asked")
+        return found
 
     def around(self) -> Callable[..., StoredPiece | None]:
         """Gives the piece of a hit, and those beside it in its file."""

@@ -26,7 +26,7 @@ from chatglm.knowledge.models import Reranker
 from chatglm.knowledge.store import NotFoundError, Store
 from chatglm.knowledge.vectors import Neighbours
 
-__all__ = ["Answerable", "Hit", "Hits", "Mode", "Searched", "answerable", "search"]
+__all__ = ["Answerable", "Hit", "Hits", "Mode", "Searched", "answerable", "rarity", "search"]
 
 _log = logging.getLogger("chatglm.knowledge")
 
@@ -217,6 +217,13 @@ def answerable(bases: Sequence[Searched], question: str, *, files: Sequence[str]
         best = max((each.covered for each in scored(candidates(views, statistics), words)), default=0.0)
         near = _near(bases, views, question, 1, words, warnings)
         return Answerable(statistics.unknown(), best, max((each.cosine or 0.0 for each in near), default=None))
+
+
+def rarity(bases: Sequence[Searched], grams: Iterable[str]) -> dict[str, float]:
+    """How rare grams are in all pieces of the bases together (idf): the rarer, the more it says where one stands."""
+    with ExitStack() as stack:
+        statistics = Statistics.of(_views(bases, (), stack), dict.fromkeys(grams, 1.0))
+        return {gram: statistics.idf(gram) for gram in statistics.weights}
 
 
 def _weights(question: str, earlier: str) -> dict[str, float]:

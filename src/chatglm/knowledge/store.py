@@ -27,7 +27,7 @@ from chatglm.errors import InputError, OutputError
 from chatglm.home import home_folder, home_path
 from chatglm.knowledge import grams as tokens
 from chatglm.knowledge.encodings import ByteMap
-from chatglm.knowledge.reading import Reading
+from chatglm.knowledge.reading import Mark, Reading
 
 __all__ = [
     "ROLES",
@@ -460,6 +460,22 @@ class Store:
             None if known["bytes_of"] is None else ByteMap.from_bytes(known["bytes_of"]),
             tuple(json.loads(row["warnings"])),
         )
+
+    def places(self, name: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
+        """The marks of a file's text, and where its characters stand in the file; `reading_of` without the text.
+
+        Raises:
+            NotFoundError: the base has no such file, or none of it could be read.
+        """
+        with self.reading() as connection:
+            row = self._row(connection, name)
+            known = connection.execute(
+                "SELECT marks, bytes_of FROM reading WHERE file = ? AND generation = ?", (row["id"], row["generation"])
+            ).fetchone()
+        if known is None:
+            raise NotFoundError(f"{name}: nothing of it has been read ({row['error'] or row['state']})")
+        marks = Reading.marks_from_json(zlib.decompress(known["marks"]).decode())
+        return marks, None if known["bytes_of"] is None else ByteMap.from_bytes(known["bytes_of"])
 
     def text(self, name: str, start: int = 0, end: int | None = None) -> str:
         """Characters of a file's text.

@@ -1,0 +1,305 @@
+"""What each sentence of an answer rests on: sentences of the passages, at their places in the files.
+
+Small models write wrong numbers, so a number that a model writes is kept only where the passage says about the same,
+and sentences without one get the passage that says nearly all that they do. What is cited is always the file's own
+text. All is decided at the end of each sentence, so a stream has the same as a whole answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from chatglm.knowledge.encodings import ByteMap
+from chatglm.knowledge.grams import WIDE, grams, is_word
+from chatglm.knowledge.packing import Passage
+from chatglm.knowledge.reading.documents import Mark
+
+__all__ = ["Citation", "Citer", "Sentence", "Sources", "sentences"]
+
+WRITTEN = 0.25
+"""Share of a sentence that must stand in the passage whose number the model wrote."""
+FOUND = 0.5
+"""Share of a sentence without a number that must stand in a passage to rest on it."""
+_LEAST = 8
+_MORE = 0.15
+_MOST_TOGETHER = 3
+
+_END = r"(?:[。！？!?；;…\n]|\.(?=\s))+"
+_CLOSING = r"[”’」』）)】》〉\"']"
+_NUMBER = r"(?:\[\d{1,3}\]|［\d{1,3}］|【\d{1,3}】)"
+_SENTENCE = re.compile(rf"{_END}(?:{_NUMBER}|{_CLOSING}|\s)*")
+_LINE = rf"\n(?=\s*\n)|(?<![{WIDE}，、])\n|\n(?![{WIDE}])"  # between two Chinese characters, a line only was too long
+_PASSAGE_SENTENCE = re.compile(rf"(?:[。！？!?；;…]|\.(?=\s)|{_LINE})+(?:{_CLOSING}|\s)*")
+_NUMBERS = re.compile(r"[\[［【](\d{1,3})[\]］】]")
+_MAY_GO_ON = re.compile(r"(?:[\[［【]\d{0,3}|\.)?")
+_MAY_BE_NUMBER = re.compile(r"[\[［【](?:\d{0,3}$|\d{1,3}[\]］】])")
+_ITEM = re.compile(r"\s*(?:[-*•#>]+|\d{1,2}[.、)）])\s*")
+_LONGEST = 20_000
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A stretch of a file that a sentence of an answer rests on.
+
+    Attributes:
+        n: number of the passage.
+        start, end: characters of the file's text.
+        bytes: of the original file; None: it is no text file.
+        page: on which it begins; None: the file has no pages.
+        text: the file's text from start to end; of a piece that somebody has edited, the sentence that they wrote.
+        sentence: where in the answer's text the sentence stands that rests on it (start, end).
+        edited: `text` is not what the file says there.
+    """
+
+    n: int
+    base: str
+    file: str
+    start: int
+    end: int
+    bytes: tuple[int, int] | None
+    page: int | None
+    text: str
+    sentence: tuple[int, int]
+    edited: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        found = vars(self).copy()
+        return {**found, "bytes": list(self.bytes) if self.bytes else None, "sentence": list(self.sentence)}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of an answer that is whole.
+
+    Attributes:
+        start, end: where it stands in the answer's text.
+        supported: whether it rests on a passage; None: it is too short to tell.
+    """
+
+    start: int
+    end: int
+    citations: tuple[Citation, ...]
+    supported: bool | None
+
+
+class Sources(Protocol):
+    """Where files and grams are looked up."""
+
+    def text(self, base: str, file: str, start: int, end: int) -> str: ...
+
+    def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]: ...
+
+    def rarity(self, grams: Iterable[str]) -> Mapping[str, float]: ...
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of the sentences of a document's text, without the space around them."""
+    at = 0
+    for match in _PASSAGE_SENTENCE.finditer(text):
+        yield from _trimmed(text, at, match.end())
+        at = match.end()
+    yield from _trimmed(text, at, len(text))
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    plain = text[start:end]
+    if stripped := plain.strip():
+        first = start + len(plain) - len(plain.lstrip())
+        yield first, first + len(stripped)
+
+
+@dataclass
+class _Source:
+    """A passage as it is cited."""
+
+    passage: Passage
+    own: str
+    parts: list[tuple[int, int]]
+    grams: list[frozenset[str]]
+    all: frozenset[str] = field(default=frozenset())
+
+
+class Citer:
+    """Reads an answer as it comes, and finds what its sentences rest on.
+
+    Args:
+        numbered: whether numbers in brackets are citations: those that do not hold are taken out of the text, and those
+            that are found are put behind their sentences. Otherwise the text stays as it is.
+    """
+
+    def __init__(self, passages: Sequence[Passage], sources: Sources, *, numbered: bool = True) -> None:
+        self._sources, self._numbered = sources, numbered
+        self._passages = [self._source(passage) for passage in passages]
+        self._by_n = {source.passage.n: source for source in self._passages}
+        self._weights: dict[str, float] = {}
+        self._places: dict[tuple[str, str], tuple[tuple[Mark, ...], ByteMap | None]] = {}
+        self._rest = ""
+        self._told = 0  # characters of `_rest` that were given back already
+        self._length = 0  # of the answer's text before `_rest`
+
+    def _source(self, passage: Passage) -> _Source:
+        own = self._sources.text(passage.base, passage.file, passage.start, passage.end)
+        parts = list(sentences(passage.text))
+        found = [frozenset(grams(passage.text[start:end])) for start, end in parts]
+        return _Source(passage, own, parts, found, frozenset().union(*found))
+
+    def feed(self, text: str) -> tuple[str, list[Sentence]]:
+        """More of what the model says: more of the answer's text, and the sentences that are whole now."""
+        self._rest += text
+        said, whole = "", []
+        while (end := self._whole()) is not None:
+            more, sentence = self._sentence(end)
+            said += more
+            whole += sentence
+        hold = self._hold()
+        if hold > self._told:
+            said += self._rest[self._told : hold]
+            self._told = hold
+        return said, whole
+
+    def end(self) -> tuple[str, list[Sentence]]:
+        """The rest of the answer's text, and its last sentence."""
+        said, whole = "", []
+        while (end := self._whole(last=True)) is not None:
+            more, sentence = self._sentence(end)
+            said += more
+            whole += sentence
+        return said, whole
+
+    def _whole(self, last: bool = False) -> int | None:
+        """Where the first sentence ends, if that is sure whatever comes; if nothing comes any more, in any case."""
+        match = _SENTENCE.search(self._rest)
+        if match is not None and match.start() < _LONGEST:
+            behind = self._rest[match.end() : match.end() + 5]
+            may_go_on = match.end() + len(behind) == len(self._rest) and _MAY_GO_ON.fullmatch(behind)
+            return None if may_go_on and not last else match.end()
+        if len(self._rest) > _LONGEST + 5:
+            return _LONGEST
+        return len(self._rest) or None if last else None
+
+    def _hold(self) -> int:
+        """How much of the open sentence can be shown: all before what may be its end or a number."""
+        end = _SENTENCE.search(self._rest)
+        last = len(self._rest.rstrip()) if end is None else end.start()
+        if self._rest[:last].endswith("."):
+            last -= 1
+        if self._numbered and (number := _MAY_BE_NUMBER.search(self._rest)):
+            last = min(last, number.start())
+        return last
+
+    def _sentence(self, end: int) -> tuple[str, list[Sentence]]:
+        """Take a sentence off the front; what is new of its text, and what it rests on."""
+        raw, self._rest = self._rest[:end], self._rest[end:]
+        numbers = [int(number) for number in _NUMBERS.findall(raw)] if self._numbered else []
+        cited, supported = self._cited(_NUMBERS.sub("", raw), numbers)
+        shown = raw
+        if self._numbered:
+            kept = {source.passage.n for source, _ in cited}
+            shown = _NUMBERS.sub(lambda found: found[0] if int(found[1]) in kept else "", raw)
+            core = shown.rstrip()
+            missing = [n for n in sorted(kept) if n not in numbers]
+            shown = core + "".join(f"[{n}]" for n in missing) + shown[len(core) :]
+        said, self._told = shown[self._told :], 0
+        begin, self._length = self._length, self._length + len(shown)
+        whole = []
+        for first, last in _trimmed(shown, 0, len(shown)):
+            place = (begin + first, begin + last)
+            citations = tuple(self._citation(source, span, place) for source, span in cited)
+            whole.append(Sentence(*place, citations, supported))
+        return said, whole
+
+    # What a sentence rests on
+
+    def _cited(
+        self, sentence: str, numbers: Sequence[int]
+    ) -> tuple[list[tuple[_Source, tuple[int, int]]], bool | None]:
+        item = _ITEM.match(sentence)
+        plain = sentence[item.end() :] if item else sentence
+        own = frozenset(grams(plain))
+        if not own or not self._passages:
+            return [], None
+        if new := own - self._weights.keys():
+            self._weights |= self._sources.rarity(new)
+        known = [self._by_n[n] for n in dict.fromkeys(numbers) if n in self._by_n]
+        taken = [source for source in known if self._share(own, source.all) >= WRITTEN]
+        if not taken:
+            if len(plain.strip()) < _LEAST:
+                return [], None
+            best = max(self._passages, key=lambda source: (self._share(own, source.all), -source.passage.n))
+            if self._share(own, best.all) < FOUND:
+                return [], False
+            taken = [best]
+        return [(source, self._span(own, source)) for source in taken], True
+
+    def _share(self, own: frozenset[str], other: frozenset[str]) -> float:
+        """How much of a sentence stands elsewhere, by how rare its grams are; none where one of its numbers does not.
+
+        A single character says little about what a sentence says: pairs and words count.
+        """
+        counted = [gram for gram in own if len(gram) > 1 or is_word(gram)] or list(own)
+        if any(gram[0].isdecimal() and is_word(gram) and gram not in other for gram in counted):
+            return 0.0
+        total = sum(self._weights.get(gram, 1.0) for gram in counted)
+        return sum(self._weights.get(gram, 1.0) for gram in counted if gram in other) / total if total else 0.0
+
+    def _span(self, own: frozenset[str], source: _Source) -> tuple[int, int]:
+        """The sentences of a passage, one beside the other, that carry what a sentence says; characters of its text."""
+        shares = [self._share_of(own, found) for found in source.grams]
+        best = max(range(len(shares)), key=lambda at: (shares[at], -at))
+        first = last = best
+        share = shares[best]
+        while last - first + 1 < _MOST_TOGETHER:
+            choices = [
+                pair for pair in ((first - 1, last), (first, last + 1)) if pair[0] >= 0 and pair[1] < len(shares)
+            ]
+            grown = [
+                (self._share_of(own, frozenset().union(*source.grams[low : high + 1])), low, high)
+                for low, high in choices
+            ]
+            if not grown or max(grown)[0] < share + _MORE:
+                break
+            share, first, last = max(grown)
+        return source.parts[first][0], source.parts[last][1]
+
+    def _share_of(self, own: frozenset[str], other: frozenset[str]) -> float:
+        return sum(self._weights.get(gram, 1.0) for gram in own & other) / (
+            sum(self._weights.get(gram, 1.0) for gram in own) or 1.0
+        )
+
+    def cite(self, n: int, start: int, end: int, sentence: tuple[int, int]) -> Citation:
+        """A citation of characters of passage n's text."""
+        return self._citation(self._by_n[n], (start, end), sentence)
+
+    def _citation(self, source: _Source, span: tuple[int, int], sentence: tuple[int, int]) -> Citation:
+        passage = source.passage
+        text = passage.text[span[0] : span[1]]
+        at = span[0] if source.own[span[0] : span[1]] == text else source.own.find(text)
+        edited = at < 0
+        start, end = (passage.start, passage.end) if edited else (passage.start + at, passage.start + at + len(text))
+        place = (passage.base, passage.file)
+        if place not in self._places:
+            self._places[place] = self._sources.places(*place)
+        marks, bytes_of = self._places[place]
+        has_bytes = bytes_of is not None and not edited and end <= len(bytes_of)
+        return Citation(
+            passage.n,
+            passage.base,
+            passage.file,
+            start,
+            end,
+            bytes_of.span(start, end) if has_bytes and bytes_of is not None else None,
+            _page(marks, start),
+            text,
+            sentence,
+            edited,
+        )
+
+
+def _page(marks: Sequence[Mark], at: int) -> int | None:
+    """The page or slide that a character is on."""
+    begun = [mark for mark in marks if mark.kind in ("page", "slide") and mark.value.isdecimal() and mark.start <= at]
+    return int(max(begun, key=lambda mark: mark.start).value) if begun else None
