@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,8 @@ def tmux_server() -> Iterator[Callable[..., Terminal]]:
         yield start
     finally:
         subprocess.run(["tmux", "-L", server, "kill-server"], capture_output=True)
+        folder = Path(os.environ.get("TMUX_TMPDIR", "/tmp"), f"tmux-{os.getuid()}")
+        (folder / server).unlink(missing_ok=True)  # tmux leaves its socket
 
 
 def _tmux(server: str, *words: str, **options: object) -> str:
