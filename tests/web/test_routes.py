@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html.parser
 import json
 import re
@@ -17,7 +18,8 @@ from attacks import ATTACKS
 from browser import Site
 
 from chatglm.characters import Character
-from chatglm.chat.messages import ToolSpec
+from chatglm.chat.messages import Message, ToolSpec
+from chatglm.conversation.events import Source
 from chatglm.conversation.store import StoreLimits
 from chatglm.tools import Consent, Outcome, Toolbox
 from chatglm.web.render import render
@@ -318,8 +320,6 @@ def test_lists_titles_search_and_deleting(site: Site, visitor: Visitor) -> None:
 
 
 def test_long_lists_and_long_conversations_come_in_pieces(site: Site, visitor: Visitor) -> None:
-    from chatglm.chat.messages import Message
-
     conversation = visitor.new()
     user = site.store.users.all()[-1].id
     owner = next(
@@ -443,6 +443,35 @@ def _until(visitor: Visitor, conversation: str, kind: str) -> list[tuple[str, di
             return events
         assert events[-1][0] not in ("done", "failed"), events[-1]
         most += 1
+
+
+class _Library:
+    """Answers from one document."""
+
+    async def answer(self, assistant: Any, question: str, *, history: Any, options: Any, **more: Any) -> Any:
+        yield (Source(n=1, base="notes", file="a.txt", start=0, end=9, title="<b>A</b>", text="<i>apples</i>"),)
+        async with contextlib.aclosing(assistant.astream([*history, Message("user", question)], **options)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+
+def test_passages_of_documents_are_shown_with_the_answer(tmp_path: Path) -> None:
+    site = Site(tmp_path, knowledge=_Library(), bases=lambda: [("notes", 3)])
+    try:
+        site.say("What is there?", "Apples.")
+        with Visitor(site.url) as visitor:
+            page = visitor.get("/new?mode=documents").text
+            assert 'name="knowledge" value="notes"' in page
+            assert "3 documents" in page
+            conversation = visitor.new(mode="documents", knowledge=["notes"])
+            events = visitor.ask(conversation, "What is there?")
+            assert events[-1][0] == "done"
+            shown = next(data["html"] for kind, data in events if kind == "sources")
+            for text in (shown, visitor.get(f"/c/{conversation}").text):
+                assert "&lt;b&gt;A&lt;/b&gt;" in text
+                assert "&lt;i&gt;apples&lt;/i&gt;" in text
+    finally:
+        site.close()
 
 
 # Characters, files

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.assistant import BaseAssistant
 from chatglm.characters import Character
+from chatglm.conversation.answering import Knowledge
 from chatglm.conversation.export import json_line, markdown
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.session import Session, Sessions
@@ -120,6 +121,8 @@ def add_page(
     *,
     toolbox: Toolbox | None = None,
     kernels: Kernels | None = None,
+    knowledge: Knowledge | None = None,
+    bases: Callable[[], Sequence[tuple[str, int]]] = lambda: (),
     folder: Path | None = None,
     login: bool = False,
     hosts: Collection[str] = (),
@@ -132,6 +135,8 @@ def add_page(
         models: on offer. They stay their owner's, as do store, toolbox and kernels.
         toolbox: for the mode `tools`. None: there are none.
         kernels: for the mode `code`. None: there is no interpreter.
+        knowledge: for the mode `documents`. None: there is none.
+        bases: names of the knowledge bases that people may ask, each with the number of its documents.
         folder: of conversations' files; None: beside the store's own.
         login: whether people have to sign in. If not, every browser is a user of its own.
         hosts: names under which the page may be asked for, besides those of this machine itself; empty: all.
@@ -139,7 +144,7 @@ def add_page(
             nobody has.
         facts: further lines of the about box: (key of a word `about.KEY`, text).
     """
-    page = Page(models, store, toolbox, kernels, folder, login, hosts, key, facts)
+    page = Page(models, store, toolbox, kernels, knowledge, bases, folder, login, hosts, key, facts)
     app.mount(_BASE, page)
     inner = app.router.lifespan_context
 
@@ -164,6 +169,8 @@ class Page:
         store: Store,
         toolbox: Toolbox | None,
         kernels: Kernels | None,
+        knowledge: Knowledge | None,
+        bases: Callable[[], Sequence[tuple[str, int]]],
         folder: Path | None,
         login: bool,
         hosts: Collection[str],
@@ -172,7 +179,10 @@ class Page:
     ) -> None:
         self.models = models if isinstance(models, Models) else Models.of(models)
         self.store, self.toolbox, self.kernels = store, toolbox, kernels
-        self.sessions = Sessions(self.models.get, store, toolbox=toolbox, kernels=kernels, folder=folder)
+        self.sessions = Sessions(
+            self.models.get, store, toolbox=toolbox, kernels=kernels, folder=folder, knowledge=knowledge
+        )
+        self.bases = bases
         self.accounts = Accounts.of(store.users, login, key)
         self.assets = Assets()
         self._hosts, self._facts = frozenset(host.lower() for host in hosts), facts
@@ -415,7 +425,7 @@ class Page:
             "character": Face.of_character(settings.character),
             "characters": _characters(),
             "prompts": prompts_of(settings.mode, t.language),
-            "bases": (),
+            "bases": [{"name": name, "documents": count} for name, count in self.bases()],
         }
 
     def _face(self, settings: Settings, t: Words) -> Face:
