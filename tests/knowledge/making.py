@@ -9,8 +9,12 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-FONT = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc")
-"""Of Debian's package fonts-noto-cjk."""
+_FONTS = sorted(
+    (file for folder in ("/usr/share/fonts", "/usr/local/share/fonts") for file in Path(folder).rglob("*CJK*.tt[cf]")),
+    key=lambda file: "SansCJK-Regular" not in file.name,
+)
+FONT = _FONTS[0] if _FONTS else None
+"""Noto's Chinese font, if it is installed: `tests/packages.sh`."""
 
 
 def zipped(members: Mapping[str, bytes | str]) -> bytes:
@@ -102,7 +106,7 @@ def picture(lines: Sequence[str], *, size: int = 28, form: str = "PNG", width: i
 def drawn(lines: Sequence[str], size: int = 28, width: int = 1240) -> Any:
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.truetype(str(FONT), size, index=2)
+    font = ImageFont.truetype(str(FONT), size, index=2 if str(FONT).endswith("ttc") else 0)
     image = Image.new("RGB", (width, max(int(len(lines) * size * 1.7) + 160, 200)), "white")
     pen = ImageDraw.Draw(image)
     for n, line in enumerate(lines):

@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -228,7 +227,6 @@ def test_text_or_a_sentence(case: Case, readers: Readers) -> None:
     if "scan" in case.name or case.name.endswith(".tiff"):
         _need_font()
     data = case.data()
-    begin = time.monotonic()
     if case.text is None:
         with pytest.raises(ChatGLMError, match=case.refused) as caught:
             readers.read(data, case.name, case.ocr)
@@ -241,13 +239,12 @@ def test_text_or_a_sentence(case: Case, readers: Readers) -> None:
         assert case.warned in "; ".join(reading.warnings)
         assert "root:" not in reading.text
         assert ".." not in reading.text
-    assert time.monotonic() - begin < SMALL.seconds
 
 
 def _need_font() -> None:
-    if not making.FONT.exists():
+    if making.FONT is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("fonts-noto-cjk must be installed in CI (tests/packages.sh)")
+            pytest.fail("a Chinese font must be installed in CI (tests/packages.sh)")
         pytest.skip("no Chinese font: install fonts-noto-cjk")
 
 
@@ -256,11 +253,6 @@ def test_there_are_enough_of_them() -> None:
 
 
 # Limits of the process
-
-
-def _chew(command: str) -> bytes:
-    """A file whose reader misbehaves: the test has put another one in the place of `read_epub`."""
-    return making.epub([(command, "")])
 
 
 MISBEHAVING = """
@@ -275,7 +267,6 @@ kinds._FORMATS["epub"] = misbehave
 @pytest.fixture
 def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., ChatGLMError]:
     """Runs code in a worker in place of a parser; gives the error that comes of it."""
-    (tmp_path / "sitecustomize.py").write_text("")
     (tmp_path / "misbehaving.py").write_text(MISBEHAVING)
     monkeypatch.syspath_prepend(str(tmp_path))
     import chatglm.knowledge.reading.apart as apart

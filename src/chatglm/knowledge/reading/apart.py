@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -36,6 +36,8 @@ Ocr = bool | Literal["auto", "always", "never"]
 
 _PATIENCE = 600.0
 """Seconds to wait for a worker to be free."""
+_START = 120.0
+"""Seconds until a worker's first sign of life, on a very busy machine."""
 _HERE = 4 << 20
 """Bytes of text that are read in this process; more would hold up its other threads for too long."""
 _DOCUMENTS = 500
@@ -194,7 +196,7 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._begun += 1
-        watch = _Watch(limit.seconds, self._process.kill)
+        watch = _Watch(limit.seconds, self._process.kill, _START if self._begun == 1 else limit.seconds)
         try:
             head = {"name": name, "ocr": ocr, "limit": asdict(limit)}
             _write(self._process.stdin, head, data)
@@ -237,10 +239,11 @@ class _Worker:
 
 
 class _Watch:
-    """Ends a process that gives no sign of life for some seconds."""
+    """Ends a process that gives no sign of life for some seconds; for the first one it has others."""
 
-    def __init__(self, seconds: float, bark: Any) -> None:
+    def __init__(self, seconds: float, bark: Callable[[], None], first: float) -> None:
         self._seconds = seconds
+        self._first = first
         self._bark = bark
         self._fed = threading.Event()
         self._done = False
@@ -249,10 +252,12 @@ class _Watch:
         self._thread.start()
 
     def _guard(self) -> None:
-        while self._fed.wait(self._seconds):
+        seconds = self._first
+        while self._fed.wait(seconds):
             self._fed.clear()
             if self._done:
                 return
+            seconds = self._seconds
         self.barked = True
         self._bark()
 
@@ -314,6 +319,7 @@ def work(memory: int) -> None:
     _leave_with_parent()
     _limit_memory(memory)
     sys.addaudithook(_refuse)
+    _write(answers, {"alive": True})
     while _comes(orders) and (order := _read(orders)) is not None:
         head, (data,) = order
         _answer(answers, data, head)
