@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_base import written
 
-from chatglm.knowledge import Bases, Hit, Upload, open_base
+from chatglm.knowledge import Bases, Hit, Upload, open_base, searching
 from chatglm.knowledge.packing import shown
 from chatglm.knowledge.store import StoredPiece
 
@@ -48,6 +49,11 @@ def test_two_bases_are_their_union_in_any_order(files: dict[str, str], question:
         assert seen(Bases([a, b]).search(question, k=20)) == expected
         assert seen(Bases([b, a]).search(question, k=20)) == expected
         assert Bases([a, b]).answerable(question) == Bases([one]).answerable(question)
+        with pytest.MonkeyPatch.context() as few:  # candidates: equals at the end are cut alike
+            few.setattr(searching, "CANDIDATES", 2)
+            expected = seen(one.search(question, k=2))
+            assert seen(Bases([a, b]).search(question, k=2)) == expected
+            assert seen(Bases([b, a]).search(question, k=2)) == expected
 
 
 @FEW

@@ -190,18 +190,44 @@ def _best(
     """The first that are searched at all; among equals at the end, those that every base of the same texts takes."""
     taken: list[tuple[float, bytes, Candidate]] = []
     at = 0
-    while at < len(ids) and (len(taken) < limit or (scores[at] == taken[limit - 1][0] and len(taken) < _MOST_TIES)):
-        stop = min(at + limit, len(ids))
-        found: dict[tuple[int, int], Candidate] = {}
-        for number, view in enumerate(views):
-            own = ids[at:stop][owners[at:stop] == number].tolist()
-            found |= {(number, piece.id): piece for piece in pieces_of(view, number, own)}
-        for place in range(at, stop):
-            if (piece := found.get((int(owners[place]), int(ids[place])))) is not None:
-                taken.append((float(scores[place]), piece.digest, piece))
-        at = stop
-    taken.sort(key=lambda each: each[:2], reverse=True)
-    return [piece for _, _, piece in taken[:limit]]
+    while at < len(ids) and len(taken) < limit:
+        part = slice(at, at + limit)
+        found = {(piece.view, piece.id): piece for piece in _pieces(views, ids[part], owners[part])}
+        for place in zip(owners[part].tolist(), ids[part].tolist(), scores[part].tolist(), strict=True):
+            if (piece := found.get(place[:2])) is not None:
+                taken.append((place[2], piece.digest, piece))
+        at += limit
+    if len(taken) < limit:
+        return [piece for _, _, piece in taken]
+    cut = sorted((score for score, _, _ in taken), reverse=True)[limit - 1]
+    sure = [piece for score, _, piece in taken if score > cut]
+    equal = {(piece.view, piece.id): piece.digest for score, _, piece in taken if score == cut}
+    more = at + int(np.searchsorted(-scores[at:], -cut, side="right"))
+    more = min(more, at + _MOST_TIES)
+    equal |= _digests(views, ids[at:more], owners[at:more])
+    chosen = sorted(equal, key=lambda key: (equal[key], key))[: limit - len(sure)]
+    keys = np.array(chosen, np.int64).reshape(-1, 2)
+    return sure + _pieces(views, keys[:, 1], keys[:, 0])
+
+
+def _pieces(views: Sequence[View], ids: NDArray[np.int64], owners: NDArray[np.int64]) -> list[Candidate]:
+    return [
+        piece for number, view in enumerate(views) for piece in pieces_of(view, number, ids[owners == number].tolist())
+    ]
+
+
+def _digests(views: Sequence[View], ids: NDArray[np.int64], owners: NDArray[np.int64]) -> dict[tuple[int, int], bytes]:
+    """Of the pieces that are searched, by view and id."""
+    found: dict[tuple[int, int], bytes] = {}
+    for number, view in enumerate(views):
+        own = ids[owners == number].tolist()
+        if own:
+            rows = view.connection.execute(
+                "SELECT piece.id, piece.file, piece.digest FROM piece JOIN file ON file.id = piece.file "
+                f"WHERE piece.id IN ({','.join(map(str, own))}) AND {VISIBLE}"
+            )
+            found |= {(number, row[0]): row[2] for row in rows if view.files is None or row[1] in view.files}
+    return found
 
 
 def pieces_of(view: View, number: int, ids: Sequence[int]) -> list[Candidate]:

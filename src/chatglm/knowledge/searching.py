@@ -194,8 +194,13 @@ def search(
             best = words.total * HIGHEST or 1.0
             for each in found:
                 each.fused = each.scored.score / best
-        hits = _once(bases, views, found, most)
-        hits = _reranked(bases, question, hits, warnings)
+        model = _reranker(bases, warnings)
+        if threshold is not None and model is None:
+            found = [each for each in found if each.scored.covered >= threshold]
+        # Texts are unpacked of those only that are shown, or read by the reranker.
+        hits = _once(bases, views, found, k if model is None else most)
+        if model is not None and hits:
+            hits = _reranked(model, question, hits, warnings)
     if threshold is not None:
         hits = [hit for hit in hits if hit.parts.get("rerank", hit.parts["covered"]) >= threshold]
     result = Hits(hits[:k])
@@ -333,25 +338,30 @@ def _once(bases: Sequence[Searched], views: Sequence[View], found: Iterable[_Fou
     return hits
 
 
-def _reranked(bases: Sequence[Searched], question: str, hits: list[Hit], warnings: list[str]) -> list[Hit]:
-    """The best hits by what the first base's reranker says; as they are if there is none, or it fails."""
+def _reranker(bases: Sequence[Searched], warnings: list[str]) -> Reranker | None:
+    """That of the first base that has one."""
     for base in bases:
         try:
-            model = base.reranker()
-            if model is None or not hits:
-                continue
-            scores = model.scores(
-                question, [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in hits[:FUSED]]
-            )
+            if (model := base.reranker()) is not None:
+                return model
         except ChatGLMError as error:
             _warn(warnings, f"{base.name}: not reranked ({error})")
-            return hits
-        best = [
-            replace(hit, score=float(score), parts={**hit.parts, "rerank": float(score)})
-            for hit, score in zip(hits, scores, strict=False)
-        ]
-        return sorted(best, key=lambda hit: -hit.score) + hits[len(best) :]
-    return hits
+    return None
+
+
+def _reranked(model: Reranker, question: str, hits: list[Hit], warnings: list[str]) -> list[Hit]:
+    """The best hits by what a reranker says; as they are if it fails."""
+    texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in hits[:FUSED]]
+    try:
+        scores = model.scores(question, texts)
+    except ChatGLMError as error:
+        _warn(warnings, f"not reranked ({error})")
+        return hits
+    best = [
+        replace(hit, score=float(score), parts={**hit.parts, "rerank": float(score)})
+        for hit, score in zip(hits, scores, strict=False)
+    ]
+    return sorted(best, key=lambda hit: -hit.score) + hits[len(best) :]
 
 
 def _warn(warnings: list[str], text: str) -> None:

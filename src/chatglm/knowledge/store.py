@@ -51,9 +51,9 @@ ROLES: tuple[Role, ...] = ("read", "write", "own")
 SUFFIX = ".sqlite"
 BATCH = 500
 """Pieces of a transaction."""
-BLOCK = 1 << 16
+BLOCK = 1 << 14
 """Characters of a block of a text, which is packed by itself: to show a piece, one or two are unpacked."""
-_CACHED_BLOCKS = 128
+_CACHED_BLOCKS = 512
 _COMMON = 256
 _COUNTED_FROM = 2_000
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
