@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,16 @@ def test_many_threads_share_two_readers() -> None:
 def test_marks_survive_a_database(rows: list[tuple[int, int, str, int]]) -> None:
     marks = tuple(Mark(start, end, "heading", value, level) for start, end, value, level in rows)
     assert Reading.marks_from_json(Reading("", marks).marks_to_json()) == marks
+
+
+def test_a_page_is_recognised(readable: None, shared: Path) -> None:
+    """Twenty pages are in `benchmarks/bench_reading.py`."""
+    text = (shared / "data" / "knowledge" / "三国演义.txt").read_text("utf-8")
+    text = "".join(text[100_000:101_000].split())
+    page = [text[at : at + 36] for at in range(0, 36 * 8, 36)]
+    seen = "".join(read(making.picture(page), name="a.png").text.split())
+    blocks = difflib.SequenceMatcher(None, "".join(page), seen, autojunk=False).get_matching_blocks()
+    assert sum(block.size for block in blocks) >= 0.98 * 36 * 8
 
 
 def test_a_picture_on_its_head(readable: None) -> None:
