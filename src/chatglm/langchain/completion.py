@@ -30,7 +30,8 @@ class ChatGLM(Source, LLM):
         raw: complete the text, without the form of a dialogue.
         history: pairs of question and answer that come first.
         with_history: whether every answer is added to `history`.
-        endpoint_url: of a legacy interface, such as http://127.0.0.1:8000/; it has no streams.
+        endpoint_url: of a legacy interface, such as http://127.0.0.1:8000/. It has no streams, no seed, and no stop
+            sequences (the text is cut here); `max_tokens` is sent as its `max_length`, which counts the prompt too.
 
     Raises:
         InputError: an option is wrong. Errors of the model: see `chatglm.load` and `Assistant.stream`.
@@ -185,7 +186,8 @@ class ChatGLM(Source, LLM):
             **{names[key]: params[key] for key in names if key in params},
         }
         if self._client is None:
-            self._client = httpx.Client(timeout=self.timeout)
+            headers = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
+            self._client = httpx.Client(timeout=self.timeout, headers=headers)
         assert self.endpoint_url is not None
 
         def post() -> str:
@@ -199,6 +201,12 @@ class ChatGLM(Source, LLM):
             return str(data["response"])
 
         return self.tries(post)
+
+    def close(self) -> None:
+        super().close()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     # Counting
 

@@ -1,0 +1,149 @@
+"""The project's tools in LangChain: LangChain's own tests, and what they do not ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool, ToolException
+from langchain_tests.integration_tests import ToolsIntegrationTests
+from langchain_tests.unit_tests import ToolsUnitTests
+
+from chatglm.langchain import langchain_tools
+from chatglm.tools.interpreter import Interpreter, Kernels
+from chatglm.tools.tool import Outcome
+from chatglm.tools.toolbox import Toolbox
+from kernels import need_sandbox
+
+
+def divide(dividend: float, divisor: float = 2.0) -> float:
+    """Divide a number.
+
+    Args:
+        dividend: what is divided.
+        divisor: by what.
+    """
+    return dividend / divisor
+
+
+class TestUnit(ToolsUnitTests):
+    @property
+    def tool_constructor(self) -> BaseTool:
+        return langchain_tools([divide])[0]
+
+    @property
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        return {"dividend": 6, "divisor": 3}
+
+
+class TestIntegration(ToolsIntegrationTests):
+    @property
+    def tool_constructor(self) -> BaseTool:
+        return langchain_tools([divide])[0]
+
+    @property
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        return {"dividend": 6, "divisor": 3}
+
+
+def called(tool: BaseTool, **arguments: Any) -> ToolMessage:
+    message = tool.invoke({"name": tool.name, "args": arguments, "id": "call_1", "type": "tool_call"})
+    assert isinstance(message, ToolMessage)
+    return message
+
+
+def test_a_function_becomes_a_tool_with_its_schema() -> None:
+    (tool,) = langchain_tools([divide])
+    assert tool.name == "divide"
+    assert "Divide a number." in tool.description
+    assert set(tool.args) == {"dividend", "divisor"}
+    assert tool.args["dividend"]["description"] == "what is divided."
+
+
+def test_an_answer_has_a_text_for_the_model_and_an_outcome_for_people() -> None:
+    message = called(langchain_tools([divide])[0], dividend=6)
+    assert "3.0" in message.text
+    assert isinstance(message.artifact, Outcome)
+    assert message.tool_call_id == "call_1"
+
+
+async def test_a_call_within_an_event_loop() -> None:
+    (tool,) = langchain_tools([divide])
+    assert "3.0" in str(await tool.ainvoke({"dividend": 6}))
+    assert "3.0" in str(tool.invoke({"dividend": 6}))  # without `await`, too
+    many = await asyncio.gather(*(tool.ainvoke({"dividend": n, "divisor": 1}) for n in range(20)))
+    assert [str(n) in str(text) for n, text in enumerate(many)] == [True] * 20
+
+
+def test_an_error_is_told_to_the_model_as_one() -> None:
+    message = called(langchain_tools([divide])[0], dividend=6, divisor=0)
+    assert message.status == "error"
+    assert "division" in message.text
+
+
+def test_arguments_are_checked_by_the_toolbox() -> None:
+    message = called(langchain_tools([divide])[0], dividend="many")
+    assert message.status == "error"
+    assert "dividend" in message.text
+
+
+def test_examples_of_a_toolbox_are_all_offered() -> None:
+    with Toolbox.open(["calculator", "get_weather"]) as box:
+        tools = {tool.name: tool for tool in langchain_tools(box)}
+        assert set(tools) == {"calculator", "get_weather"}
+        assert "408" in called(tools["calculator"], expression="12*34").text
+
+
+class Delicate:
+    """A tool that asks first."""
+
+    from chatglm.chat.messages import ToolSpec
+    from chatglm.tools.tool import Consent
+
+    spec = ToolSpec({"name": "erase", "description": "Erases.", "parameters": {"type": "object", "properties": {}}})
+    consent = Consent.ALWAYS
+
+    async def run(self, arguments: Any) -> Outcome:
+        return Outcome("erased")
+
+
+def test_a_tool_that_wants_consent_is_refused_where_nobody_can_be_asked() -> None:
+    message = called(langchain_tools([Delicate()])[0])
+    assert message.status == "error"
+    assert "erased" not in message.text
+
+
+def test_a_tool_that_wants_consent_runs_where_it_is_given() -> None:
+    async def permit(call: Any, *rest: Any) -> bool:
+        return bool(call.name == "erase")
+
+    assert called(langchain_tools([Delicate()], permit=permit)[0]).text == "erased"
+
+
+def test_errors_are_exceptions_for_those_who_want_them() -> None:
+    (tool,) = langchain_tools([divide])
+    tool.handle_tool_error = False
+    with pytest.raises(ToolException, match="division"):
+        tool.invoke({"dividend": 1, "divisor": 0})
+
+
+@pytest.fixture
+def interpreter() -> Iterator[BaseTool]:
+    need_sandbox()
+    loop_kernels = Kernels()
+    yield langchain_tools([Interpreter(loop_kernels)])[0]
+    asyncio.run(loop_kernels.aclose())
+
+
+def test_the_interpreter_runs_code_and_keeps_its_variables(interpreter: BaseTool) -> None:
+    assert "Python" in interpreter.description
+    assert set(interpreter.args) == {"code"}
+    assert called(interpreter, code="total = sum(range(1, 101))\nprint(total)").text.strip() == "5050"
+    assert called(interpreter, code="print(total + 1)").text.strip() == "5051"
+
+
+def test_an_error_of_code_is_a_text_that_a_model_can_read(interpreter: BaseTool) -> None:
+    assert "ZeroDivisionError" in called(interpreter, code="1 / 0").text
