@@ -10,6 +10,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+from pydantic import ValidationError
 
 from chatglm.errors import ChatGLMError, InputError
 from chatglm.knowledge import Base, NotFoundError, Upload, open_base
@@ -97,9 +98,9 @@ def test_a_retriever_leaves_out_what_is_below_its_threshold(base: Base) -> None:
 
 
 def test_a_retriever_needs_one_kind_of_base(base: Base) -> None:
-    with pytest.raises(InputError, match="bases"):
+    with pytest.raises(ValidationError, match="bases"):
         KnowledgeRetriever()
-    with pytest.raises(InputError, match="bases"):
+    with pytest.raises(ValidationError, match="bases"):
         KnowledgeRetriever(bases=["a"], opened=base)
 
 

@@ -13,7 +13,8 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
 from chatglm.langchain import langchain_tools
-from chatglm.tools.interpreter import Interpreter, Kernels
+from chatglm.tools.interpreter.pool import Kernels
+from chatglm.tools.interpreter.tool import Interpreter
 from chatglm.tools.tool import Outcome
 from chatglm.tools.toolbox import Toolbox
 from kernels import need_sandbox
@@ -133,9 +134,9 @@ def test_errors_are_exceptions_for_those_who_want_them() -> None:
 @pytest.fixture
 def interpreter() -> Iterator[BaseTool]:
     need_sandbox()
-    loop_kernels = Kernels()
-    yield langchain_tools([Interpreter(loop_kernels)])[0]
-    asyncio.run(loop_kernels.aclose())
+    kernels = Kernels(spare=0)
+    yield langchain_tools([Interpreter(kernels)])[0]
+    asyncio.run(kernels.close())
 
 
 def test_the_interpreter_runs_code_and_keeps_its_variables(interpreter: BaseTool) -> None:

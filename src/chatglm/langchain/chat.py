@@ -20,7 +20,7 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from chatglm.assistant import Assistant, Delta, Finish, TextDelta
 from chatglm.chat.messages import Message
@@ -53,9 +53,13 @@ class ChatChatGLM(Source, BaseChatModel):
         stream_usage: whether the last piece of a stream tells how many tokens there were.
 
     Raises:
-        InputError: an option is wrong; UnsupportedError: a message has a picture, or the model's prompts have no place
-            for something. Errors of the model: see `chatglm.load` and `Assistant.stream`.
+        ValidationError (pydantic's): an option is wrong when the object is made; it names the option.
+        InputError: an option of a call is wrong.
+        UnsupportedError: a message has a picture, or the model's prompts have no place for something.
+        Errors of the model: see `chatglm.load` and `Assistant.stream`.
     """
+
+    model_config = ConfigDict(extra="forbid")  # LangChain's own models pass over what they do not know
 
     streaming: bool = False
     stream_usage: bool = True

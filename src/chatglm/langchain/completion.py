@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.llms import LLM
 from langchain_core.outputs import GenerationChunk
-from pydantic import Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from chatglm.assistant import Delta, Finish, TextDelta
 from chatglm.chat.messages import Message, messages_from_pairs
@@ -34,8 +34,11 @@ class ChatGLM(Source, LLM):
             sequences (the text is cut here); `max_tokens` is sent as its `max_length`, which counts the prompt too.
 
     Raises:
-        InputError: an option is wrong. Errors of the model: see `chatglm.load` and `Assistant.stream`.
+        ValidationError (pydantic's): an option is wrong when the object is made; it names the option.
+        InputError: an option of a call is wrong. Errors of the model: see `chatglm.load` and `Assistant.stream`.
     """
+
+    model_config = ConfigDict(extra="forbid")  # LangChain's own models pass over what they do not know
 
     streaming: bool = False
     raw: bool = False

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
@@ -17,7 +14,6 @@ from chatglm.tools.toolbox import Permit, Toolbox
 
 __all__ = ["langchain_tools"]
 
-T = TypeVar("T")
 _CODE = {
     "type": "object",
     "properties": {"code": {"type": "string", "description": "Python code"}},
@@ -34,7 +30,7 @@ def langchain_tools(
     besides the text (pictures, files) is the message's `artifact`, an `Outcome`.
 
     Args:
-        tools: a toolbox, or what one is made of: functions, `Interpreter(kernels)`, tools of MCP servers …
+        tools: a toolbox, whose owner closes it; or what one is made of: functions, `Interpreter(kernels)` …
         permit: is asked where a tool wants consent; None: such calls are refused.
     """
     box = tools if isinstance(tools, Toolbox) else Toolbox(tools)
@@ -50,14 +46,11 @@ def langchain_tools(
 
 
 def _one(box: Toolbox, name: str, described: str, schema: Any, permit: Permit | None) -> BaseTool:
-    async def arun(**arguments: Any) -> tuple[str, Outcome]:
-        outcome = await box.call(ToolCall(name, _plain(arguments)), permit)
-        if outcome.failed:
-            raise ToolException(outcome.text)
-        return outcome.text, outcome
-
     def run(**arguments: Any) -> tuple[str, Outcome]:
-        return _now(arun(**arguments))
+        return _told(*box.call_now([ToolCall(name, _plain(arguments))], permit))
+
+    async def arun(**arguments: Any) -> tuple[str, Outcome]:
+        return _told(await box.call(ToolCall(name, _plain(arguments)), permit))
 
     return StructuredTool(
         name=name,
@@ -71,6 +64,12 @@ def _one(box: Toolbox, name: str, described: str, schema: Any, permit: Permit | 
     )
 
 
+def _told(outcome: Outcome) -> tuple[str, Outcome]:
+    if outcome.failed:
+        raise ToolException(outcome.text)
+    return outcome.text, outcome
+
+
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON has it: LangChain may have made objects of it."""
     plain: dict[str, Any] = json.loads(json.dumps(arguments, default=_dumped))
@@ -80,21 +79,3 @@ def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _dumped(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)
     return dump() if dump is not None else str(value)
-
-
-def _now(work: Coroutine[Any, Any, T]) -> T:
-    """Its result, whether or not this thread has an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(asyncio.run(work))
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="chatglm tool", daemon=True).start()
-    return done.result()
