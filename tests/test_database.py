@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,7 @@ def test_several_processes_open_and_write_it_at_once(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
+from typing import Any
 from chatglm.database import Database
 sys.stdin.readline()  # all begin together
 database = Database(Path({str(tmp_path / "a.sqlite")!r}), {TWO!r})
@@ -86,6 +88,22 @@ for number in range(20):
     assert [process.wait(60) for process in running] == [0] * 4
     database = Database(tmp_path / "a.sqlite", TWO)
     assert sorted(texts(database)) == sorted(f"{who} {number}" for who in range(4) for number in range(20))
+    database.close()
+
+
+def test_who_is_told_at_once_that_others_make_the_file_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = iter([True, True, False])
+
+    class Refused(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            if "journal_mode" in statement and next(refusals, False):
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(statement, *arguments)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, **named, factory=Refused))
+    database = Database(tmp_path / "a.sqlite", TWO)
+    assert next(refusals, None) is None
     database.close()
 
 
@@ -108,6 +126,7 @@ def test_several_threads_use_one(tmp_path: Path) -> None:
 def test_killed_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
+from typing import Any
 from chatglm.database import Database
 database = Database(Path({str(tmp_path / "a.sqlite")!r}), {ONE!r})
 database.write("INSERT INTO notes (text) VALUES ('kept')")

@@ -11,6 +11,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,20 @@ __all__ = ["Database", "Instance"]
 Result = TypeVar("Result")
 
 _WAIT_SECONDS = 30
+
+
+def _set(connection: sqlite3.Connection, setting: str) -> None:
+    """Of processes that open a new file at once, SQLite may refuse some as locked without waiting."""
+    end = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            connection.execute(f"PRAGMA {setting}")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 class Database:
@@ -67,7 +82,7 @@ class Database:
             try:
                 made.row_factory = sqlite3.Row
                 for setting in settings:
-                    made.execute(f"PRAGMA {setting}")
+                    _set(made, setting)
             except BaseException:
                 made.close()
                 raise
