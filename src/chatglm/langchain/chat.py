@@ -23,7 +23,6 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict
 
 from chatglm.assistant import Assistant, Delta, Finish, TextDelta
-from chatglm.chat.messages import Message
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.langchain.messages import chunk_of, message_of, messages_of
 from chatglm.langchain.source import Source
@@ -319,13 +318,6 @@ class ChatChatGLM(Source, BaseChatModel):
         if not isinstance(assistant, Assistant):
             raise UnsupportedError("the ids of tokens are not known here: the model is at another server")
         return list(assistant.tokenizer.encode_text(text))
-
-    def get_num_tokens(self, text: str) -> int:
-        """How many tokens a text has; of a model behind an endpoint, how many it takes as a question."""
-        assistant = self.opened()
-        if isinstance(assistant, Assistant):
-            return len(assistant.tokenizer.encode_text(text))
-        return assistant.count([Message("user", text)])
 
     def get_num_tokens_from_messages(self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """How many tokens the prompt has."""

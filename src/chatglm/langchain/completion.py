@@ -214,15 +214,7 @@ class ChatGLM(Source, LLM):
     # Counting
 
     def get_num_tokens(self, text: str) -> int:
-        """How many tokens a text has; where the model keeps its vocabulary, one for each character."""
-        from chatglm.assistant import Assistant
-
-        if self.endpoint_url is not None:
-            return len(text)
-        assistant = self.opened()
-        if isinstance(assistant, Assistant):
-            return len(assistant.tokenizer.encode_text(text))
-        return assistant.count([Message("user", text)])
+        return len(text) if self.endpoint_url is not None else super().get_num_tokens(text)
 
 
 def _chunk(delta: Delta) -> GenerationChunk | None:

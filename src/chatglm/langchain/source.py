@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 
 from chatglm.assistant import Assistant, BaseAssistant, RemoteAssistant
-from chatglm.errors import InputError, QueueFullError, ServiceError
+from chatglm.chat.messages import Message
+from chatglm.errors import InputError, QueueFullError, ServiceError, UnsupportedError
 from chatglm.params import SamplingParams
 
 __all__ = ["Source"]
@@ -144,6 +145,17 @@ class Source(BaseModel):
             found.setdefault("n", self.n)
         SamplingParams.from_dict(found)
         return found
+
+    def get_num_tokens(self, text: str) -> int:
+        """How many tokens a text has; of a model behind an endpoint, how many it takes as a question, and where the
+        endpoint does not count, one for each character. Chains of LangChain cut documents by this."""
+        assistant = self.opened()
+        if isinstance(assistant, Assistant):
+            return len(assistant.tokenizer.encode_text(text))
+        try:
+            return assistant.count([Message("user", text)])
+        except UnsupportedError:
+            return len(text)
 
     def tries(self, first: Callable[[], T]) -> T:
         """What `first` gives, tried again while the model has no place or its endpoint does not answer."""

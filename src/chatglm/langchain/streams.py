@@ -39,7 +39,7 @@ class _Listener(BaseCallbackHandler):
     raise_error = True  # so that `_Left` ends the chain
 
     def __init__(self, tag: str | None) -> None:
-        self.pieces: queue.Queue[str] = queue.Queue(_ROOM)
+        self.pieces: queue.Queue[str | None] = queue.Queue(_ROOM)  # None: there are no more
         self.left = threading.Event()
         self.said = False
         self._tag = tag
@@ -82,6 +82,62 @@ class _Listener(BaseCallbackHandler):
             except queue.Full:
                 continue
 
+    def end(self) -> None:
+        while True:
+            try:
+                return self.pieces.put(None, timeout=0.1)
+            except queue.Full:
+                if self.left.is_set():
+                    return None
+
+
+class _Chain:
+    """A chain that runs in a thread, and what it says."""
+
+    def __init__(self, run: Callable[[_Listener], str], tag: str | None = None) -> None:
+        self._run, self._listener = run, _Listener(tag)
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._work, name="chatglm chain", daemon=True)
+
+    def _work(self) -> None:
+        listener = self._listener
+        try:
+            result = self._run(listener)
+            if not listener.said and result:  # a model that does not stream
+                listener.say(result)
+        except _Left:
+            pass
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            listener.end()
+
+    def pieces(self) -> Generator[str]:
+        self._thread.start()
+        try:
+            while (piece := self._next()) is not None:
+                yield piece
+        finally:
+            self._leave()
+
+    async def apieces(self) -> AsyncGenerator[str]:
+        self._thread.start()
+        try:
+            while (piece := await asyncio.to_thread(self._next)) is not None:
+                yield piece
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._leave))
+
+    def _next(self) -> str | None:
+        piece = self._listener.pieces.get()
+        if piece is None and self._errors:
+            raise self._errors[0]
+        return piece
+
+    def _leave(self) -> None:
+        self._listener.left.set()
+        self._thread.join()
+
 
 def stream_predict(chain: Any, **inputs: Any) -> Generator[str]:
     """The text of a chain as it comes: of `LLMChain.predict(**inputs)`, or of any chain with one text as its result.
@@ -91,12 +147,16 @@ def stream_predict(chain: Any, **inputs: Any) -> Generator[str]:
     Raises:
         whatever the chain raises.
     """
-    return _stream(lambda listener: _run(_streaming(chain), inputs, [listener]), None)
+    return _predicting(chain, inputs).pieces()
 
 
 def astream_predict(chain: Any, **inputs: Any) -> AsyncGenerator[str]:
     """`stream_predict` for coroutines."""
-    return _drained(stream_predict(chain, **inputs))
+    return _predicting(chain, inputs).apieces()
+
+
+def _predicting(chain: Any, inputs: dict[str, Any]) -> _Chain:
+    return _Chain(lambda listener: _run(_streaming(chain), inputs, [listener]))
 
 
 def stream_summary(
@@ -118,24 +178,7 @@ def stream_summary(
         DependencyError: `langchain-classic` is not installed.
         InputError: there are no documents, or the chain is of no known type. Besides, whatever the model raises.
     """
-    try:
-        from langchain_classic.chains.summarize import load_summarize_chain
-    except ImportError as error:
-        raise DependencyError("stream_summary needs langchain-classic: pip install langchain-classic") from error
-    if chain_type not in ("stuff", "map_reduce", "refine"):
-        raise InputError(f"chain_type={chain_type!r:.40}: must be stuff, map_reduce or refine")
-    if not documents:
-        raise InputError("documents: there are none to summarise")
-    told = _tagged(llm)
-    given = list(documents)
-    if chain_type == "map_reduce":
-        chain = load_summarize_chain(llm, chain_type="map_reduce", reduce_llm=told, **options)
-        return _stream(lambda listener: _run(chain, {"input_documents": given}, [listener]), _TAG)
-    if chain_type == "stuff" or len(given) == 1:
-        chain = load_summarize_chain(told, chain_type=chain_type, **options)
-        return _stream(lambda listener: _run(chain, {"input_documents": given}, [listener]), _TAG)
-    chain = load_summarize_chain(llm, chain_type="refine", **options)
-    return _stream(lambda listener: _run(chain, {"input_documents": given}, [_LastOf(listener, len(given))]), None)
+    return _summarising(llm, documents, chain_type, options).pieces()
 
 
 def astream_summary(
@@ -146,7 +189,30 @@ def astream_summary(
     **options: Any,
 ) -> AsyncGenerator[str]:
     """`stream_summary` for coroutines."""
-    return _drained(stream_summary(llm, documents, chain_type=chain_type, **options))
+    return _summarising(llm, documents, chain_type, options).apieces()
+
+
+def _summarising(
+    llm: BaseLanguageModel[Any], documents: Sequence[Document], chain_type: str, options: dict[str, Any]
+) -> _Chain:
+    try:
+        from langchain_classic.chains.summarize import load_summarize_chain
+    except ImportError as error:
+        raise DependencyError("stream_summary needs langchain-classic: pip install langchain-classic") from error
+    if chain_type not in ("stuff", "map_reduce", "refine"):
+        raise InputError(f"chain_type={chain_type!r:.40}: must be stuff, map_reduce or refine")
+    if not documents:
+        raise InputError("documents: there are none to summarise")
+    model = _told(llm)  # in every phase, so that a chain that nobody reads ends at its next token
+    inputs = {"input_documents": list(documents)}
+    if chain_type == "map_reduce":
+        chain = load_summarize_chain(
+            model, chain_type="map_reduce", **{**options, "reduce_llm": _tagged(options.get("reduce_llm") or model)}
+        )
+        return _Chain(lambda listener: _run(chain, inputs, [listener]), _TAG)
+    chain = load_summarize_chain(model, chain_type=chain_type, **options)
+    last = len(inputs["input_documents"]) if chain_type == "refine" else 1
+    return _Chain(lambda listener: _run(chain, inputs, [_LastOf(listener, last)]), _TAG)
 
 
 class _LastOf(BaseCallbackHandler):
@@ -166,8 +232,6 @@ class _LastOf(BaseCallbackHandler):
     def _begin(self, run_id: UUID) -> None:
         self._left -= 1
         self._listener._begin(run_id, {"tags": () if self._left else (_TAG,)})
-        if self._left:
-            self._listener._heard.discard(run_id)
 
     def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
         self._listener.on_llm_new_token(token, run_id=run_id)
@@ -202,55 +266,3 @@ def _told(model: Any, **more: Any) -> Any:
 
 def _tagged(model: Any) -> Any:
     return _told(model, tags=[*(getattr(model, "tags", None) or ()), _TAG])
-
-
-def _stream(run: Callable[[_Listener], str], tag: str | None) -> Generator[str]:
-    listener = _Listener(tag)
-    ended = threading.Event()
-    results: list[str] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(run(listener))
-            if not listener.said and results[0]:  # a model that does not stream
-                listener.say(results[0])
-        except _Left:
-            pass
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.set()
-
-    thread = threading.Thread(target=work, name="chatglm chain", daemon=True)
-    thread.start()
-    try:
-        while True:
-            try:
-                yield listener.pieces.get(timeout=0.02)
-            except queue.Empty:
-                if ended.is_set() and listener.pieces.empty():
-                    break
-        if errors:
-            raise errors[0]
-    finally:
-        listener.left.set()
-        thread.join()
-
-
-async def _drained(pieces: Generator[str]) -> AsyncGenerator[str]:
-    """A generator, each of whose pieces is waited for in a thread."""
-    end = object()
-    try:
-        while True:
-            waiting = asyncio.ensure_future(asyncio.to_thread(next, pieces, end))
-            try:
-                piece = await asyncio.shield(waiting)
-            except asyncio.CancelledError:
-                await asyncio.wait([waiting])  # a generator that runs cannot be closed
-                raise
-            if piece is end:
-                return
-            yield str(piece)
-    finally:
-        await asyncio.shield(asyncio.to_thread(pieces.close))
