@@ -115,3 +115,14 @@ def test_a_question_is_answered(home: Path, capsys: pytest.CaptureFixture[str]) 
     }
     assert main(["knowledge", "ask", "手册", "年假有几天？", "--style", "没有占位"]) == 1
     assert "has no {" in capsys.readouterr().err
+
+
+def test_a_conversation_is_answered_from_a_base(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["knowledge", "add", "手册", str(home / "documents")])
+    capsys.readouterr()
+    assert main(["chat", "--knowledge", "手册", "灭火器放在哪里？"]) == 0
+    said = capsys.readouterr()
+    assert "[1]" in said.out
+    assert "[1] 《安全.txt》" in said.err
+    assert main(["chat", "--knowledge", "没有", "灭火器放在哪里？"]) == 1
+    assert "base '没有': there is none" in capsys.readouterr().err

@@ -456,7 +456,7 @@ class _Library:
 
 
 def test_passages_of_documents_are_shown_with_the_answer(tmp_path: Path) -> None:
-    site = Site(tmp_path, knowledge=_Library(), bases=lambda: [("notes", 3)])
+    site = Site(tmp_path, knowledge=_Library(), bases=lambda user: [("notes", 3)])
     try:
         site.say("What is there?", "Apples.")
         with Visitor(site.url) as visitor:

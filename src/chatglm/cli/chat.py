@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NOT_HERE = ("n", "logprobs", "prompt_logprobs")  # options of generation that one text has no place for
 _ID = re.compile(r"[0-9a-f]{4,32}")
-_MODES = ("chat", "tools", "code", "character")
+_MODES = ("chat", "tools", "code", "character", "documents")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         choices=_MODES,
-        help="how the dialogue begins (default: tools, code or character where such an option is given, else chat)",
+        help="how the dialogue begins (default: tools, code, character or documents where such an option is "
+        "given, else chat)",
+    )
+    parser.add_argument(
+        "--knowledge",
+        action="append",
+        metavar="NAME",
+        help="answer from this base of documents (chatglm knowledge); may be repeated",
     )
     add_source_arguments(parser, "the model may call these tools: ")
     parser.add_argument(
@@ -169,7 +176,8 @@ def _session_options(arguments: argparse.Namespace) -> list[str]:
         "--tools": bool(arguments.tools),
         "--interpreter": arguments.interpreter,
         "--code-runs-with-my-rights": arguments.code_runs_with_my_rights,
-        "--mode": arguments.mode in ("tools", "code"),
+        "--knowledge": bool(arguments.knowledge),
+        "--mode": arguments.mode in ("tools", "code", "documents"),
     }
     return [name for name, used in given.items() if used]
 
@@ -195,6 +203,8 @@ def _settings(arguments: argparse.Namespace, found: Settings) -> Settings:
         changes["mode"] = "code"
     if arguments.character is not None:
         changes.update(mode="character", character=character_of(arguments.character, "--character: ").text())
+    if arguments.knowledge:
+        changes.update(mode="documents", knowledge=tuple(arguments.knowledge))
     if arguments.mode is not None:
         changes["mode"] = arguments.mode
     if arguments.model is not None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.server_tools import KEPT
+from chatglm.conversation.documents import Documents
 from chatglm.conversation.session import Session, Sessions
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import Conversation, Store
 from chatglm.errors import InputError, SandboxError
 from chatglm.home import home_folder
+from chatglm.knowledge.shelf import Shelf
 
 if TYPE_CHECKING:
     from chatglm.assistant import BaseAssistant
@@ -59,11 +61,14 @@ class Dialogue:
         self._boxes: list[Toolbox] = []
         self._rights = rights
         self._settings = settings
+        self._shelf = Shelf()  # of the user's own home, also where nothing is kept
         self._session: Session | None = None
         self._sessions = self._make()
 
     def _make(self) -> Sessions:
-        return Sessions(self._find, self.store, toolbox=self.toolbox, kernels=self.kernels)
+        return Sessions(
+            self._find, self.store, toolbox=self.toolbox, kernels=self.kernels, knowledge=Documents(self._shelf)
+        )
 
     # Tools and code
 
@@ -211,6 +216,7 @@ class Dialogue:
             await self.kernels.close()
         for box in self._boxes:
             box.close()
+        self._shelf.close()
 
 
 def kernels_of(rights: bool, home: Path) -> Kernels:

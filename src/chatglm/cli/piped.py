@@ -124,6 +124,9 @@ class _Piped:
                 print(f"[{asked} → {_line(event.whole or event.text)}; {event.seconds:.1f} s]", file=sys.stderr)
                 for name in (*event.pictures, *event.files):
                     print(f"[{name}]", file=sys.stderr)
+            case events.Sources():
+                for source in event.sources:
+                    print(f"[{source.n}] {source.title}", file=sys.stderr)
             case events.Note():
                 print(f"[{event.text}]", file=sys.stderr)
             case events.Done():

@@ -202,13 +202,16 @@ def page_beside(
         DependencyError: a package that the page needs is missing.
     """
     try:
+        from chatglm.conversation.documents import Documents
         from chatglm.conversation.store import Store
+        from chatglm.knowledge import Shelf
         from chatglm.web.app import add_page
     except ImportError as error:
         raise DependencyError(f"{error.name} is needed for the page: pip install 'chatglm[web]'") from None
-    with contextlib.closing(Store()) as store:
+    with contextlib.closing(Store()) as store, Shelf() as shelf:
         if login and not store.users.all(guests=False):
             note("nobody can sign in to the page yet; add somebody with `chatglm web users add NAME`")
+        documents = Documents(shelf, None if local and not login else store.users.name)
         yield add_page(
             app,
             models_of(catalog),
@@ -219,6 +222,8 @@ def page_beside(
             hosts=[*hosts, "localhost"] if local or hosts else (),
             key=key,
             facts=_facts,
+            knowledge=documents,
+            bases=documents.known,
         )
 
 

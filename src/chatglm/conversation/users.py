@@ -125,6 +125,16 @@ class Users:
         found = map(_user, self._database.read("SELECT * FROM users ORDER BY name"))
         return tuple(user for user in found if guests or not user.guest)
 
+    def name(self, user: int) -> str:
+        """
+        Raises:
+            InputError: there is no such user.
+        """
+        found = self._database.read("SELECT name FROM users WHERE id = ?", (user,))
+        if not found:
+            raise InputError(f"user {user}: no such user")
+        return str(found[0]["name"])
+
     def named(self, name: str) -> User:
         """
         Raises:

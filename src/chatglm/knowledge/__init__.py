@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from chatglm.knowledge.indexing import Report, Step
     from chatglm.knowledge.packing import Passage, packed, shown
     from chatglm.knowledge.searching import Answerable, Hit, Hits
+    from chatglm.knowledge.shelf import Shelf
     from chatglm.knowledge.store import File, NotFoundError, StoredPiece
 
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "indexing": ("Report", "Step"),
     "packing": ("Passage", "packed", "shown"),
     "searching": ("Answerable", "Hit", "Hits"),
+    "shelf": ("Shelf",),
     "store": ("File", "NotFoundError", "StoredPiece"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
@@ -49,6 +51,7 @@ __all__ = [
     "Passage",
     "Passages",
     "Report",
+    "Shelf",
     "Step",
     "StoredPiece",
     "Upload",

@@ -122,7 +122,7 @@ def add_page(
     toolbox: Toolbox | None = None,
     kernels: Kernels | None = None,
     knowledge: Knowledge | None = None,
-    bases: Callable[[], Sequence[tuple[str, int]]] = lambda: (),
+    bases: Callable[[int | None], Sequence[tuple[str, int]]] = lambda user: (),
     folder: Path | None = None,
     login: bool = False,
     hosts: Collection[str] = (),
@@ -136,7 +136,8 @@ def add_page(
         toolbox: for the mode `tools`. None: there are none.
         kernels: for the mode `code`. None: there is no interpreter.
         knowledge: for the mode `documents`. None: there is none.
-        bases: names of the knowledge bases that people may ask, each with the number of its documents.
+        bases: names of the knowledge bases that a user may ask, each with the number of its documents; None: somebody
+            whom the store does not know yet.
         folder: of conversations' files; None: beside the store's own.
         login: whether people have to sign in. If not, every browser is a user of its own.
         hosts: names under which the page may be asked for, besides those of this machine itself; empty: all.
@@ -170,7 +171,7 @@ class Page:
         toolbox: Toolbox | None,
         kernels: Kernels | None,
         knowledge: Knowledge | None,
-        bases: Callable[[], Sequence[tuple[str, int]]],
+        bases: Callable[[int | None], Sequence[tuple[str, int]]],
         folder: Path | None,
         login: bool,
         hosts: Collection[str],
@@ -338,7 +339,7 @@ class Page:
                 login=self.accounts.login,
                 user=user.name if user else "",
                 interpreter=self.kernels is not None,
-                **self._settings(settings, t),
+                **self._settings(settings, t, user),
             )
 
         return HTMLResponse(await asyncio.to_thread(make))
@@ -385,7 +386,7 @@ class Page:
             "modes": MODES,
         }
 
-    def _settings(self, settings: Settings, t: Words) -> dict[str, Any]:
+    def _settings(self, settings: Settings, t: Words, user: User | None) -> dict[str, Any]:
         """What the sheet of settings and the empty states show."""
         models = self.models.names()
         name = settings.model if settings.model in models else next(iter(models), "")
@@ -425,8 +426,14 @@ class Page:
             "character": Face.of_character(settings.character),
             "characters": _characters(),
             "prompts": prompts_of(settings.mode, t.language),
-            "bases": [{"name": name, "documents": count} for name, count in self.bases()],
+            "bases": self._bases(settings, user),
         }
+
+    def _bases(self, settings: Settings, user: User | None) -> list[dict[str, Any]]:
+        """Those that can be ticked, where they are shown."""
+        if settings.mode != "documents":
+            return []
+        return [{"name": name, "documents": count} for name, count in self.bases(None if user is None else user.id)]
 
     def _face(self, settings: Settings, t: Words) -> Face:
         character = Face.of_character(settings.character) if settings.mode == "character" else None

@@ -21,7 +21,7 @@ from chatglm.params import SamplingParams
 
 __all__ = ["MODES", "Setup", "typed_options"]
 
-MODES = ("chat", "tools", "code", "character")
+MODES = ("chat", "tools", "code", "character", "documents")
 _MANUAL = 64 << 10
 """Bytes of a file of tools that the person answers."""
 _ALONE = ("n", "logprobs", "prompt_logprobs")

@@ -1,0 +1,106 @@
+"""The bases of a home folder, held open for a program that is asked again and again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatglm.errors import InputError
+from chatglm.knowledge.base import Base, Bases, bases, delete_base, open_base, permit
+from chatglm.knowledge.store import Role, base_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Shelf"]
+
+_MOST = 16
+"""Bases that are asked at once."""
+
+
+class Shelf:
+    """For any number of threads.
+
+    Args:
+        home: instead of `CHATGLM_HOME`.
+        options: of `open_base`.
+    """
+
+    def __init__(self, home: Path | None = None, **options: Any) -> None:
+        self._home, self._options = home, options
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[tuple[int, int], Base]] = {}
+
+    def names(self, who: str | None) -> list[str]:
+        """The bases that somebody may read."""
+        return bases(self._home, who=who)
+
+    def base(self, name: str, who: str | None, role: Role = "read", *, create: bool = False) -> Base:
+        """A base, which stays open; do not close it.
+
+        Raises:
+            as `open_base`.
+        """
+        with self._lock:
+            known = self._open.get(name)
+            if known is not None and known[0] != _identity(base_file(name, self._home)):
+                del self._open[name]  # deleted, or another one
+                known[1].close()
+                known = None
+            if known is None:
+                base = open_base(name, home=self._home, who=who, create=create, **self._options)
+                known = self._open[name] = (_identity(base.store.file), base)
+        permit(known[1], who, role)
+        return known[1]
+
+    def make(self, name: str, who: str | None) -> Base:
+        """A new base, which is somebody's own.
+
+        Raises:
+            InputError: the name cannot be one, or is taken; nobody is told by whom.
+        """
+        if base_file(name, self._home).exists():
+            raise InputError(f"name: {name!r} is taken; choose another")
+        return self.base(name, who, "own", create=True)
+
+    def bases(self, names: Sequence[str], who: str | None) -> Bases:
+        """Several to be asked together, for somebody.
+
+        Raises:
+            InputError: none is named, one twice, or too many.
+            NotFoundError: one does not exist, or may not be read.
+        """
+        if not names or len(set(names)) != len(names) or len(names) > _MOST:
+            raise InputError(f"name the bases, each once, {_MOST} at most")
+        return Bases([self.base(name, who) for name in names], who=who)
+
+    def delete(self, name: str, who: str | None) -> None:
+        """Delete a base: see `delete_base`."""
+        delete_base(name, home=self._home, who=who)
+        with self._lock:
+            known = self._open.pop(name, None)
+        if known is not None:
+            known[1].close()
+
+    def close(self) -> None:
+        with self._lock:
+            opened, self._open = list(self._open.values()), {}
+        for _, base in opened:
+            base.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
