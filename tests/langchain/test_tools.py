@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from clever import Clever
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
-from chatglm.langchain import langchain_tools
+from chatglm.langchain import ChatChatGLM, langchain_tools
 from chatglm.tools.interpreter.pool import Kernels
 from chatglm.tools.interpreter.tool import Interpreter
 from chatglm.tools.tool import Outcome
@@ -148,3 +149,8 @@ def test_the_interpreter_runs_code_and_keeps_its_variables(interpreter: BaseTool
 
 def test_an_error_of_code_is_a_text_that_a_model_can_read(interpreter: BaseTool) -> None:
     assert "ZeroDivisionError" in called(interpreter, code="1 / 0").text
+
+
+def test_the_model_is_told_of_the_interpreter_as_its_family_is(interpreter: BaseTool) -> None:
+    bound = ChatChatGLM(assistant=Clever()).bind_tools([interpreter])
+    assert bound.kwargs["tools"] == [{"type": "python"}]  # type: ignore[attr-defined]
