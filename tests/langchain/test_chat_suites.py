@@ -33,6 +33,8 @@ class TestUnit(ChatModelUnitTests):
 
 
 class Integration(ChatModelIntegrationTests):
+    """Pictures, sound and PDF are off: the family reads text."""
+
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatChatGLM

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +16,25 @@ from langchain_core.tools import BaseTool, ToolException
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
+from chatglm.chat.messages import ToolSpec
 from chatglm.langchain import ChatChatGLM, langchain_tools
 from chatglm.tools.interpreter.pool import Kernels
 from chatglm.tools.interpreter.tool import Interpreter
-from chatglm.tools.tool import Outcome
+from chatglm.tools.tool import Consent, Outcome
 from chatglm.tools.toolbox import Toolbox
 from kernels import need_sandbox
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+PICTURE = (
+    b"\x89PNG\r\n\x1a\n"
+    + _chunk(b"IHDR", bytes((0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0)))
+    + _chunk(b"IDAT", zlib.compress(b"\0\0"))
+    + _chunk(b"IEND", b"")
+)
 
 
 def divide(dividend: float, divisor: float = 2.0) -> float:
@@ -102,9 +118,6 @@ def test_examples_of_a_toolbox_are_all_offered() -> None:
 class Delicate:
     """A tool that asks first."""
 
-    from chatglm.chat.messages import ToolSpec
-    from chatglm.tools.tool import Consent
-
     spec = ToolSpec({"name": "erase", "description": "Erases.", "parameters": {"type": "object", "properties": {}}})
     consent = Consent.ALWAYS
 
@@ -154,3 +167,29 @@ def test_an_error_of_code_is_a_text_that_a_model_can_read(interpreter: BaseTool)
 def test_the_model_is_told_of_the_interpreter_as_its_family_is(interpreter: BaseTool) -> None:
     bound = ChatChatGLM(assistant=Clever()).bind_tools([interpreter])
     assert bound.kwargs["tools"] == [{"type": "python"}]  # type: ignore[attr-defined]
+
+
+class Painter:
+    """Draws nothing in particular; `chatglm.tools.drawing.Draw` has the same form."""
+
+    spec = ToolSpec({"type": "cogview"})
+    consent = Consent.NEVER
+
+    async def run(self, arguments: Any) -> Outcome:
+        return Outcome(f"[Image] {arguments['prompt']}", pictures=(PICTURE,))
+
+
+def test_pictures_are_the_artifact_of_the_message() -> None:
+    (tool,) = langchain_tools([Painter()])
+    model = ChatChatGLM(assistant=Clever())
+    assert model.bind_tools([tool]).kwargs["tools"] == [{"type": "cogview"}]  # type: ignore[attr-defined]
+    message = called(tool, prompt="a cat")
+    assert message.text == "[Image] a cat"
+    assert message.artifact.pictures == (PICTURE,)
+
+
+def test_without_langchain_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['langchain_core'] = None; from chatglm.langchain import ChatGLM"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "chatglm[langchain]" in done.stderr
+    assert "DependencyError" in done.stderr

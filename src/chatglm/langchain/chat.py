@@ -328,8 +328,8 @@ def _tool(tool: Any, strict: bool | None = None) -> dict[str, Any]:
     """In OpenAI's form. The interpreter (`{"type": "python"}`) and the like stay what they are."""
     if isinstance(tool, Mapping) and tool.get("type") in _BUILT_IN and not tool.keys() & {"function", "name", "title"}:
         return dict(tool)
-    if isinstance(tool, BaseTool) and (tool.metadata or {}).get("interpreter"):  # of `langchain_tools`
-        return {"type": "python"}
+    if isinstance(tool, BaseTool) and (kind := (tool.metadata or {}).get("builtin")) in _BUILT_IN:
+        return {"type": kind}  # of `langchain_tools`
     return dict(convert_to_openai_tool(tool, strict=strict))
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
-from chatglm.chat.messages import INTERPRETER, ToolCall
+from chatglm.chat.messages import ToolCall, ToolSpec
 from chatglm.tools.tool import Outcome, Tool
 from chatglm.tools.toolbox import Permit, Toolbox
 
 __all__ = ["langchain_tools"]
 
-_CODE = {
-    "type": "object",
-    "properties": {"code": {"type": "string", "description": "Python code"}},
-    "required": ["code"],
+_BUILT_IN = {
+    "python": ("code", "Python code", "Runs Python code, and gives what it prints. Variables stay between calls."),
+    "cogview": ("prompt", "what is to be seen", "Draws a picture and shows it to the user."),
 }
+"""What the family's own tools take, which its prompts tell without a schema: the argument, what it is, what is done."""
 
 
 def langchain_tools(
@@ -36,16 +36,21 @@ def langchain_tools(
     box = tools if isinstance(tools, Toolbox) else Toolbox(tools)
     found: list[BaseTool] = []
     for spec in box.specs:
-        flat = spec.flat()
-        schema = _CODE if spec.builtin == "python" else flat.get("parameters") or {"type": "object", "properties": {}}
-        described = str(flat.get("description") or "")
-        if spec.builtin == "python":
-            described = described or "Runs Python code, and gives what it prints. Variables stay between calls."
-        found.append(_one(box, spec.name, described, schema, permit))
+        if spec.builtin in _BUILT_IN:
+            argument, meant, described = _BUILT_IN[spec.builtin]
+            properties = {argument: {"type": "string", "description": meant}}
+            schema: Any = {"type": "object", "properties": properties, "required": [argument]}
+        else:
+            flat = spec.flat()
+            described = str(flat.get("description") or "")
+            schema = flat.get("parameters") or {"type": "object", "properties": {}}
+        found.append(_one(box, spec, described, schema, permit))
     return found
 
 
-def _one(box: Toolbox, name: str, described: str, schema: Any, permit: Permit | None) -> BaseTool:
+def _one(box: Toolbox, spec: ToolSpec, described: str, schema: Any, permit: Permit | None) -> BaseTool:
+    name = spec.name
+
     def run(**arguments: Any) -> tuple[str, Outcome]:
         return _told(*box.call_now([ToolCall(name, _plain(arguments))], permit))
 
@@ -60,7 +65,7 @@ def _one(box: Toolbox, name: str, described: str, schema: Any, permit: Permit | 
         coroutine=arun,
         response_format="content_and_artifact",
         handle_tool_error=True,
-        metadata={"interpreter": name == INTERPRETER},
+        metadata={"builtin": spec.builtin} if spec.builtin else None,
     )
 
 
