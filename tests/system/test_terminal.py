@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,13 @@ class Chat:
         self.terminal.keys(*keys or ("C-d",))
         text = self.terminal.until(r"\[status (\d+)\]")
         return int(re.findall(r"\[status (\d+)\]", text)[-1])
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """With a short name: a path that is broken over two lines of the terminal is not found in what it shows."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_stop_keeps_what_there_is(site: Site, views: Views) -> None:
     question = site.say("讲一个长故事", "从前有一座山。" * 200, delay=0.01)
     page = views.open()
     send(page, question)
-    page.wait_for_selector(".open:not(:empty)")
+    until(page, "document.querySelector('.answer')?.innerText.includes('从前有一座山')")
     page.press("#question", "Escape")
     answered(page, "从前有一座山")
     assert "已停止" in page.locator(".answer .note").inner_text()
