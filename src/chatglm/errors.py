@@ -86,7 +86,8 @@ class ContextError(InputError):
 
 
 class NotFoundError(InputError):
-    """There is no such conversation, turn, file, task or response, or it is somebody else's: nobody is told which."""
+    """There is no such conversation, turn, file, task, response or base of documents, or it is somebody else's: nobody
+    is told which."""
 
 
 class ToolError(InputError):

@@ -13,6 +13,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from chatglm.assistant import Assistant
 from chatglm.encoders import Embedder, Reranker
+from chatglm.knowledge import Shelf
 from chatglm.serving.app import create_app
 from scripted import ScriptedEngine, Writer
 from tiny_encoders import make_reranker, make_sentence
@@ -29,8 +30,9 @@ def test_it_is_kept(write: Writer, mode: GenerationMode, tmp_path: Path) -> None
         Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
         Embedder.load(make_sentence(tmp_path / "texts", prompts={"query": ""}), dimensions=None) as texts,
         Reranker.load(make_reranker(tmp_path / "ranks")) as ranks,
+        Shelf(tmp_path / "home") as shelf,
     ):
-        app = create_app({"demo": assistant}, encoders={"texts": texts, "ranks": ranks})
+        app = create_app({"demo": assistant}, encoders={"texts": texts, "ranks": ranks}, knowledge=shelf)
         document = schemathesis.openapi.from_asgi("/openapi.json", app, timeout=60)
         seen = set()
         for found in document.get_all_operations():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from chatglm.knowledge import Shelf
     from chatglm.serving.bodies import Limits
     from chatglm.serving.logs import LineWriter
 
@@ -82,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="serve the page of `chatglm web`, too, under /ui/. Where API keys are needed, or others than this machine "
         "reach the server, people sign in (`chatglm web users add NAME`)",
     )
+    parser.add_argument(
+        "--knowledge",
+        action="store_true",
+        help="serve the bases of `chatglm knowledge`, too: /v1/knowledge, and answers from them (model "
+        "knowledge:NAME). A key reads the bases that it has made, and those that are shared with its id (`chatglm "
+        "knowledge share`). Without API keys, all who reach the server read, change and delete all bases",
+    )
     add_keyring_arguments(parser)
     add_tool_arguments(parser)
     parser.add_argument(
@@ -126,6 +134,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _shelf() -> Shelf:
+    from chatglm.knowledge import Shelf
+
+    return Shelf()
+
+
 def run(arguments: argparse.Namespace) -> int:
     try:
         from chatglm.serving import connections, logs
@@ -158,6 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
             open_catalog(arguments) as catalog,
             contextlib.ExitStack() as stack,
         ):
+            shelf = stack.enter_context(_shelf()) if arguments.knowledge else None
             app = create_app(
                 catalog,
                 origins=arguments.cors,
@@ -172,6 +187,7 @@ def run(arguments: argparse.Namespace) -> int:
                 kernels=kernels,
                 tools_without_asking=arguments.tools_without_asking,
                 page=PATH if arguments.page else "",
+                knowledge=shelf,
             )
             if arguments.page:
                 login = keys is not None or not only_here(sockets)

@@ -62,6 +62,7 @@ class Base:
         reranker: what `models.reranker_of` takes; None: the base's own.
         limits: of documents that are read.
         neighbours: finds by meaning instead of the vectors in the file (`external.py`).
+        readers: processes that read documents, shared with other bases; they stay their owner's. None: its own.
 
     Raises:
         OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm.
@@ -76,9 +77,10 @@ class Base:
         reranker: Any = None,
         limits: Limits | None = None,
         neighbours: Callable[[Store], Neighbours] | None = None,
+        readers: Readers | None = None,
     ) -> None:
         self.store = Store(file)
-        self._readers = Readers(limits)
+        self._readers, self._shares_readers = readers or Readers(limits), readers is not None
         self.finder: Finder | None = finder_of(self.store)
         self._indexer = Indexer(self.store, self._readers, self.neighbours, self._follow)
         self._given = embedder
@@ -99,7 +101,8 @@ class Base:
         self._indexer.end()
         if self._worker is not None:
             self._worker.join()
-        self._readers.close()
+        if not self._shares_readers:
+            self._readers.close()
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -483,6 +486,7 @@ def open_base(
     reranker: Any = None,
     limits: Limits | None = None,
     neighbours: Callable[[Store], Neighbours] | None = None,
+    readers: Readers | None = None,
 ) -> Base:
     """
     Args:
@@ -491,7 +495,7 @@ def open_base(
         home: instead of `CHATGLM_HOME`.
         who: opens it: a user's name or a key's digest; None: the owner of this machine.
         role: that is needed.
-        embedder, reranker: see `Base`.
+        embedder, reranker, readers: see `Base`.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
@@ -502,7 +506,7 @@ def open_base(
     fresh = not file.exists()
     if fresh and not create:
         raise _no_base(name)
-    base = Base(file, embedder=embedder, reranker=reranker, limits=limits, neighbours=neighbours)
+    base = Base(file, embedder=embedder, reranker=reranker, limits=limits, neighbours=neighbours, readers=readers)
     try:
         if fresh and who is not None:
             base.store.share(who, "own")

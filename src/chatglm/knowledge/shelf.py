@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatglm.errors import InputError
 from chatglm.knowledge.base import Base, Bases, bases, delete_base, open_base, permit
+from chatglm.knowledge.reading import Readers
 from chatglm.knowledge.store import Role, base_file
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ class Shelf:
     Args:
         home: instead of `CHATGLM_HOME`.
         options: of `open_base`.
+
+    All bases share the processes that read documents: however many get files at once, few are read at a time.
     """
 
     def __init__(self, home: Path | None = None, **options: Any) -> None:
-        self._home, self._options = home, options
+        self._home = home
+        self._readers = Readers(options.get("limits"))
+        self._options = {"readers": self._readers, **options}
         self._lock = threading.Lock()
         self._open: dict[str, tuple[tuple[int, int], Base]] = {}
 
@@ -90,6 +95,7 @@ class Shelf:
             opened, self._open = list(self._open.values()), {}
         for _, base in opened:
             base.close()
+        self._readers.close()
 
     def __enter__(self) -> Self:
         return self

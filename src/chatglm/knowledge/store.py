@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from chatglm.database import Database
-from chatglm.errors import InputError, OutputError
+from chatglm.errors import InputError, NotFoundError, OutputError
 from chatglm.home import home_folder, home_path
 from chatglm.knowledge import grams as tokens
 from chatglm.knowledge.encodings import ByteMap
@@ -143,10 +143,6 @@ _MIGRATIONS = (
 # `gram` has each gram of a piece once and no places, which is half the size; scores are counted in the candidates.
 # `common` has how many pieces hold a gram, of those that many do: to count these takes `gram_count` long.
 VISIBLE = "piece.generation = file.generation AND NOT piece.disabled"
-
-
-class NotFoundError(InputError):
-    """There is no such base, file or piece, or one may not read it."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from chatglm.serving.records import REQUEST_ID
 from chatglm.serving.service import Service
 
 if TYPE_CHECKING:
+    from chatglm.knowledge import Shelf
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
@@ -73,6 +74,7 @@ def create_app(
     kernels: Kernels | None = None,
     tools_without_asking: bool = False,
     page: str = "",
+    knowledge: Shelf | None = None,
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -97,12 +99,16 @@ def create_app(
             The app opens and closes it.
         tools_without_asking: offer tools that need a person's consent, too.
         page: path under which somebody mounts a page that checks itself who asks: no API key is needed there.
+        knowledge: bases of documents that requests may be answered from (`/v1/knowledge`); None: there are none. They
+            stay their owner's.
     """
     given: dict[str, Model] = {}
     if not isinstance(assistants, Catalog):
         given = {**assistants, **(encoders or {})}
     catalog = assistants if isinstance(assistants, Catalog) else Catalog(given=given)
-    service = Service(catalog, limits, any_model, keys, home, adapters_from, toolbox, kernels, tools_without_asking)
+    service = Service(
+        catalog, limits, any_model, keys, home, adapters_from, toolbox, kernels, tools_without_asking, knowledge
+    )
     version = importlib.metadata.version("chatglm")
     # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
     app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)

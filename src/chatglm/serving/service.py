@@ -32,6 +32,7 @@ from chatglm.serving.stored.storage import Storage
 from chatglm.serving.stored.tasks import Tasks
 
 if TYPE_CHECKING:
+    from chatglm.knowledge import Shelf
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
@@ -112,6 +113,7 @@ class Service:
         adapters_from: folder from within which adapters may be loaded; None: none may.
         home: folder of what is stored; None: `chatglm.home.home_path()`.
         toolbox, kernels, tools_without_asking: see `ServerTools`.
+        shelf: bases of documents; None: there are none.
 
     Attributes:
         parsing: one thread for large bodies. Several would take turns, each with the memory of its body.
@@ -133,6 +135,7 @@ class Service:
         toolbox: Toolbox | None = None,
         kernels: Kernels | None = None,
         tools_without_asking: bool = False,
+        shelf: Shelf | None = None,
     ) -> None:
         if not catalog.offers:
             raise InputError("create_app: no models given")
@@ -143,6 +146,7 @@ class Service:
         self.server_tools = ServerTools(self.permit, self.metrics, toolbox, kernels, tools_without_asking)
         if kernels is not None:
             self.metrics.show_kernels(lambda: kernels.running)
+        self.shelf = shelf
         self.drain = Drain()
         self.rates = RateLimits()
         self.timeout: float | None = None

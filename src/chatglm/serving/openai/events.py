@@ -27,6 +27,7 @@ from chatglm.assistant import (
 from chatglm.chat.messages import Message
 from chatglm.serving.dialect import failure_within
 from chatglm.serving.failures import Failure
+from chatglm.serving.knowledge import FromDocuments
 from chatglm.serving.server_tools import Calling, Said, pictures, report
 from chatglm.serving.sse import compact, event
 from chatglm.serving.usage import UsageTotal
@@ -37,6 +38,7 @@ __all__ = [
     "calls_here",
     "chat_choice",
     "chat_events",
+    "document_events",
     "logprobs_of",
     "render",
     "text_choice",
@@ -240,6 +242,39 @@ async def chat_events(
                         choice |= {"finish_reason": _reason(delta, old_calls), **_stop(delta)}
                         total.add(delta)
                 yield head.event(choice, None, with_usage)
+        if with_usage:
+            yield head.event(None, usage_of(total), True)
+        yield event("[DONE]")
+    except Exception as error:  # the status has been sent
+        yield event(_error(failure_within(error)))
+
+
+async def document_events(
+    head: Head, deltas: AsyncGenerator[TextDelta | Finish], documents: FromDocuments, with_usage: bool
+) -> AsyncGenerator[str]:
+    """An answer from documents: passages first, citations when their sentence is whole, and all of them at the end."""
+    total = UsageTotal()
+
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return head.event(choice, None, with_usage)
+
+    try:
+        told = 0
+        async with aclosing(deltas):
+            begun = False
+            async for delta in deltas:
+                if not begun:
+                    begun = True
+                    yield chunk({"role": "assistant", "content": "", "passages": documents.shown()})
+                if told < len(documents.cited):
+                    yield chunk({"citations": documents.cited[told:]})
+                    told = len(documents.cited)
+                if isinstance(delta, TextDelta):
+                    yield chunk({"content": delta.text})
+                else:
+                    total.add(delta)
+                    yield chunk(documents.whole(), delta.reason)
         if with_usage:
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from chatglm.serving.access.callers import caller_of
+from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.catalog import Kind, Offer
 from chatglm.serving.dialect import Refusals
+from chatglm.serving.knowledge import PREFIX
 from chatglm.serving.openai.responses import ModelResponse, ModelsResponse
 from chatglm.serving.service import Service
 
@@ -53,13 +56,27 @@ def add_models(routes: APIRouter, service: Service, unknown: Refusals) -> None:
             "permission": [{**_PERMISSION, "id": f"modelperm-{digest}", "created": started}],
         }
 
+    async def with_documents(caller: Caller) -> list[dict[str, Any]]:
+        """The first model, once for each base that it answers from."""
+        first = next(iter(service.offered(caller).values()), None)
+        if first is None or service.shelf is None:
+            return []
+        names = await asyncio.to_thread(service.shelf.names, caller.owner or None)
+        return [{**listed(replace(first, name=f"{PREFIX}{name}")), "parent": first.name} for name in names]
+
     @routes.get("/models", response_model=ModelsResponse)
     async def models(request: Request) -> dict[str, Any]:
         """The models on offer, their other names and adapters, and those for embeddings and rerank."""
-        offers = service.offered(caller_of(request), *_KINDS).values()
-        return {"object": "list", "data": [listed(offer) for offer in offers]}
+        caller = caller_of(request)
+        offers = service.offered(caller, *_KINDS).values()
+        return {"object": "list", "data": [listed(offer) for offer in offers] + await with_documents(caller)}
 
     @routes.get("/models/{name:path}", response_model=ModelResponse, responses=unknown)
     async def model(name: str, request: Request) -> dict[str, Any]:
         """One of them."""
-        return listed(service.offer(name, caller_of(request), *_KINDS))
+        caller = caller_of(request)
+        if name.startswith(PREFIX):
+            for found in await with_documents(caller):
+                if found["id"] == name:
+                    return found
+        return listed(service.offer(name, caller, *_KINDS))

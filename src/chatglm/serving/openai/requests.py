@@ -122,6 +122,9 @@ class ChatRequest(Generation, Guided):
     modalities: list[Literal["text"]] | None = None
     audio: Unsupported = None
     server_tools: ServerToolNames | None = None
+    knowledge: Annotated[list[str], Field(max_length=16)] | None = Field(
+        None, description="bases of documents to answer from; or `knowledge:NAME` as the model"
+    )
 
     def asked(self) -> tuple[list[Message], Options]:
         """Return the dialogue and how it is to be answered.

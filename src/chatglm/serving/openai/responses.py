@@ -59,6 +59,8 @@ class _ResponseMessage(BaseModel):
     content: str | None
     server_tool_calls: list[ServerToolCall] | None = None
     images: list[dict[str, Any]] | None = None
+    citations: list[dict[str, Any]] | None = None
+    answered: bool | None = None
     tool_calls: list[_Call] | None = None
     function_call: _CalledFunction | None = None
 

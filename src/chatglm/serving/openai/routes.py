@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from chatglm.errors import UnsupportedError
 from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import (
     Dialect,
@@ -18,10 +21,20 @@ from chatglm.serving.dialect import (
     whole_of,
     whole_run,
 )
+from chatglm.serving.knowledge import FromDocuments, add_knowledge, bases_of, open_bases
 from chatglm.serving.openai.adapters import add_adapters
 from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
-from chatglm.serving.openai.events import Head, chat_choice, chat_events, render, text_choice, text_events, usage_of
+from chatglm.serving.openai.events import (
+    Head,
+    chat_choice,
+    chat_events,
+    document_events,
+    render,
+    text_choice,
+    text_events,
+    usage_of,
+)
 from chatglm.serving.openai.models import add_models
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
 from chatglm.serving.openai.responses import (
@@ -47,12 +60,27 @@ def _router(service: Service) -> APIRouter:
     async def chat(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message."""
         caller = caller_of(request)
-        served, with_usage = await service.find(body.model, caller), body.usage_wanted()
+        names, model = bases_of(body.model, body.knowledge)
+        served, with_usage = await service.find(model, caller), body.usage_wanted()
         messages, options = body.asked()
         options |= {"adapter": served.adapter, "client": caller.client}
         tools = body.server_tools or ()
         service.server_tools.check(caller, tools, options)
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
+        if names:
+            for name, value in (("server_tools", tools), ("logprobs", body.logprobs), ("n", (body.n or 1) > 1)):
+                if value:
+                    raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+            documents = FromDocuments(await asyncio.to_thread(open_bases, service, caller, names))
+            said = service.watch(served, caller, documents.deltas(served.assistant, messages, options))
+            if body.stream:
+                return EventStream(document_events(head, await first_of(request, said), documents, with_usage))
+            (answer,) = await whole_of(request, said)
+            choice = chat_choice(0, answer, False)
+            choice["message"] |= documents.whole()
+            total = UsageTotal()
+            total.add(answer.finish)
+            return JSONResponse(head.whole([choice], usage_of(total)))
         with body.naming_its_fields():
             await note_unenforced(served, service.server_tools.shown(options, tools))
             deltas = service.answer(served, caller, messages, options, tools, answers=body.n or 1)
@@ -91,6 +119,7 @@ def _router(service: Service) -> APIRouter:
         return JSONResponse(head.whole(choices, usage_of(total)))
 
     add_embeddings(routes, service)
+    add_knowledge(routes, service, partial(refusals, ErrorResponse))
     add_adapters(routes, service)
 
     add_routes(routes, service, _REFUSALS)
