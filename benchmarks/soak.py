@@ -12,11 +12,12 @@ whole; some go away in the middle of an answer or before it, some send what is w
   or because of a limit of the client's own key; hostile requests got an answer or a refusal of theirs, and the process
   lives;
 - no key got more than its limits;
-- no memory was lost. What counts is the heap in use (`chatglm_heap_bytes{state="used"}`), which must be flat. Resident
-  memory is more than that: glibc keeps what threads have freed (`chatglm.serving.memory`), and the server gives it back
-  after each piece of work and every 20 seconds. Resident memory must stay within `_ABOVE` MB of what it was at the
-  start, and must not grow in the second half of the run. What a server keeps for requests that come again, within
-  bounds, is filled before: the key/value memory, and compiled grammars, of which the hostile requests have the most;
+- no memory was lost. The load comes in stints. After each, with nothing under way, the heap in use
+  (`chatglm_heap_bytes{state="used"}`) must be flat, and resident memory must not grow in the second half of the run.
+  Resident memory is more than the heap: glibc keeps what threads have freed (`chatglm.serving.memory`), and the server
+  gives it back after each piece of work and every 20 seconds. Within a stint resident memory must stay within `_ABOVE`
+  MB of what it was at the start. What a server keeps for requests that come again, within bounds, is filled before: the
+  key/value memory, and compiled grammars, of which the hostile requests have the most;
 - every page is back, nothing runs or waits;
 - the server's figures, by model, by route and by key, are the clients' (of those that went away, the server alone knows
   how far they got), and its log has a line for each request, no error and no text of users.
@@ -93,6 +94,9 @@ SHARES = (0, 60, 25, 5, 5, 5, 0)
 """Clients of each key, in percent."""
 LINES = 12
 """Of a batch."""
+_STINT = 54.0
+"""Seconds of load between two looks at a server that has nothing to do."""
+_QUIET = 3.0
 _ABOVE = 160.0
 _GROWTH = 5.0
 """MB that the heap in use may grow by, and resident memory in the second half of ten minutes."""
@@ -777,35 +781,45 @@ def fill_pages(url: str) -> None:
 
 @dataclass
 class Memory:
-    """Of the server, in MB: what it has of the system, each second; of its heap what is in use, every five seconds."""
+    """Of the server, in MB: what it has of the system, each second; and after each stint, with nothing under way, what
+    of its heap is in use and what it has of the system."""
 
     resident: list[float] = field(default_factory=list)
     used: list[float] = field(default_factory=list)
+    quiet: list[float] = field(default_factory=list)
 
 
 async def use(url: str, process: int, streams: int, seconds: float, seed: int) -> tuple[Counts, Memory]:
     """Clients for so long; what they met, and the server's memory."""
     counts, memory = Counts(), Memory([resident(process)])
-    until = time.monotonic() + seconds
+    end = time.monotonic() + seconds
 
     async def watch() -> None:
         while True:
             await asyncio.sleep(1)
             memory.resident.append(resident(process))
-            if len(memory.resident) % 5 == 0:
-                used = (await asyncio.to_thread(figures, url)).get('chatglm_heap_bytes{state="used"}')
-                memory.used += [] if used is None else [used / (1 << 20)]
             if sys.stderr.isatty():
                 done = counts.kinds.total()
-                print(f"\r{until - time.monotonic():5.0f} s left, {done} whole answers", end="", file=sys.stderr)
+                print(f"\r{end - time.monotonic():5.0f} s left, {done} whole answers", end="", file=sys.stderr)
 
     watching = asyncio.ensure_future(watch())
     rng = random.Random(seed)
     names = rng.choices([one["name"] for one in KEYS], SHARES, k=streams)
-    await asyncio.gather(
-        batches_of(url, random.Random(f"{seed} batches"), until, counts),
-        *(client_of(url, name, random.Random(f"{seed} {n}"), until, counts) for n, name in enumerate(names)),
-    )
+    stints = max(1, round(seconds / _STINT))
+    rngs = [random.Random(f"{seed} {n}") for n in range(streams)]
+    of_batches = random.Random(f"{seed} batches")
+    for stint in range(stints):
+        until = time.monotonic() + (end - time.monotonic()) / (stints - stint) - (_QUIET if stints > 1 else 0.0)
+        await asyncio.gather(
+            batches_of(url, of_batches, until, counts),
+            *(client_of(url, name, rngs[n], until, counts) for n, name in enumerate(names)),
+        )
+        if stints > 1:
+            await asyncio.to_thread(settled, url)
+            await asyncio.sleep(_QUIET)
+            if (used := (await asyncio.to_thread(figures, url)).get('chatglm_heap_bytes{state="used"}')) is not None:
+                memory.used.append(used / (1 << 20))
+            memory.quiet.append(resident(process))
     watching.cancel()
     return counts, memory
 
@@ -952,19 +966,13 @@ def growth(memory: list[float], share: float = 1 / 3) -> float:
     return statistics.median(slopes) * len(rest)
 
 
-def least(values: list[float], count: int) -> list[float]:
-    """Of each so many samples the least: requests that are under way come on top."""
-    return [min(values[n : n + count]) for n in range(0, len(values), count)]
-
-
 def check_memory(memory: Memory, seconds: float) -> list[str]:
     """Whether memory was lost; see above."""
     wrong = []
     allowed = _GROWTH * max(seconds / 600, 0.2)
-    if (grown := growth(least(memory.used, 5))) > allowed:
+    if (grown := growth(memory.used, 0.2)) > allowed:
         wrong.append(f"memory: the heap in use grew by {grown:.1f} MB after the warm-up")
-    # Just after it was given back, which is every 20 seconds.
-    if seconds >= 300 and (half := growth(least(memory.resident, 25), 1 / 2)) > allowed:
+    if seconds >= 300 and (half := growth(memory.quiet, 1 / 2)) > allowed:
         wrong.append(f"memory: resident memory grew by {half:.1f} MB in the second half")
     if max(memory.resident) > memory.resident[0] + _ABOVE:
         wrong.append(f"memory: from {memory.resident[0]:.0f} MB up to {max(memory.resident):.0f} MB resident")
@@ -1017,8 +1025,9 @@ def soak(streams: int, seconds: float, seed: int = 0, *, fill_first: bool = True
         "preemptions": after[figure("engine_preemptions_total")],
         "memory_mb": {"before": round(memory.resident[0]), "most": round(max(memory.resident)), "after": round(end)},
         "memory_curve_mb": curve(memory.resident),
-        "heap_curve_mb": curve(memory.used),
-        "heap_growth_mb": round(growth(least(memory.used, 5)), 1),
+        "heap_quiet_mb": [round(used, 1) for used in memory.used],
+        "memory_quiet_mb": [round(quiet) for quiet in memory.quiet],
+        "heap_growth_mb": round(growth(memory.used, 0.2), 1),
     }
     return result, wrong
 
