@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import importlib
 import importlib.metadata
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -158,6 +159,7 @@ def add_page(
                 await page.close()
 
     app.router.lifespan_context = lifespan
+    page.prepare()
     return page
 
 
@@ -202,6 +204,13 @@ class Page:
             self._templates.get_template(name)
         render("```python\nx = 1\n```\n\n$x$")
         self._app = self._routes()
+
+    def prepare(self) -> None:
+        """Load what the first answer would load while others wait: templates, colours of code, formulas, streams."""
+        for name in self._templates.list_templates(["html"]):
+            self._templates.get_template(name)
+        render("```python\npass\n```\n\n$x$")
+        importlib.import_module("anyio._backends._asyncio")
 
     def _routes(self) -> ASGIApp:
         def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
