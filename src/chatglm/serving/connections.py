@@ -325,6 +325,7 @@ class BareServer(uvicorn.Server):
         threads = memory.LoopThreads(min(32, (os.cpu_count() or 1) + 4), "chatglm-work")
         asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
+        self._releasing = asyncio.create_task(self._release_memory())
         urls = []
         for one in sockets or ():
             host, port = one.getsockname()[:2]
@@ -336,7 +337,17 @@ class BareServer(uvicorn.Server):
         if urls:
             self._ready(urls[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:"))
 
+    async def _release_memory(self) -> None:
+        """Give memory back that threads have kept for large requests."""
+        seen = 0
+        while True:
+            await asyncio.sleep(_RELEASE)
+            if seen != self.server_state.total_requests:
+                seen = self.server_state.total_requests
+                await asyncio.to_thread(memory.release)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._releasing.cancel()
         if self._last is not None:
             await self._last()
         await super().shutdown(sockets)
@@ -389,7 +400,6 @@ class Server(BareServer):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         _tell_systemd("READY=1")
-        self._releasing = asyncio.create_task(self._release_memory())
 
     def announce(self, urls: Sequence[str]) -> None:
         names = ", ".join(self._service.catalog.offers)
@@ -398,15 +408,6 @@ class Server(BareServer):
         for url in urls:
             log.info("chatglm is running on %s (%s); press Ctrl-C to stop", url, names)
         super().announce(urls)
-
-    async def _release_memory(self) -> None:
-        """Give memory back that threads have kept for large requests."""
-        seen = 0
-        while True:
-            await asyncio.sleep(_RELEASE)
-            if seen != self.server_state.total_requests:
-                seen = self.server_state.total_requests
-                await asyncio.to_thread(memory.release)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._releasing.cancel()
