@@ -241,7 +241,7 @@ def test_a_slot_is_free_however_the_response_ended(write: Writer, end: Callable[
 
 
 def test_one_request_at_a_time(write: Writer) -> None:
-    with limited(write, 400, 0.005, concurrency=1) as (client, _):
+    with limited(write, 400, 0.05, concurrency=1) as (client, _):
         stream = client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True})
         with stream as answer:
             next(answer.iter_lines())
