@@ -25,7 +25,7 @@ from chatglm.cli.terminal.actions import Actions
 from chatglm.cli.terminal.commands import COMMANDS, Do, Say, Unknown, named, read
 from chatglm.cli.terminal.files import Files
 from chatglm.cli.terminal.keys import history_at, unblocked
-from chatglm.cli.terminal.markdown import THEME, Blocks, Rendered, breaks, plain
+from chatglm.cli.terminal.markdown import THEME, Rendered, breaks, plain
 from chatglm.cli.terminal.screen import Screen, size
 from chatglm.cli.terminal.setup import Setup
 from chatglm.cli.terminal.turns import Turns
@@ -137,35 +137,6 @@ def test_the_locale_decides(environment: dict[str, str], language: str) -> None:
 # Markdown
 
 
-@given(MARKDOWN, st.lists(st.integers(1, 9), min_size=1, max_size=20))
-def test_blocks_are_the_same_however_the_text_comes(text: str, sizes: list[int]) -> None:
-    blocks, found, place, turn = Blocks(), [], 0, 0
-    while place < len(text):
-        piece = text[place : place + sizes[turn % len(sizes)]]
-        found += blocks.add(piece)
-        place, turn = place + len(piece), turn + 1
-    found += blocks.close()
-    lost = text
-    for block in found:  # nothing but blank lines is lost between them
-        before, same, lost = lost.partition(block)
-        assert same
-        assert not before.strip()
-    assert not lost.strip()
-    assert blocks.open == ""
-
-
-def test_a_block_is_finished_when_the_next_one_begins() -> None:
-    blocks = Blocks()
-    assert blocks.add("# Title\n\n") == []
-    assert blocks.add("```python\n") == ["# Title\n\n"]
-    assert blocks.add("a = 1\n\n\nb = 2\n") == []  # empty lines end no code
-    assert blocks.add("```\n") == []
-    assert blocks.add("- one\n") == ["```python\na = 1\n\n\nb = 2\n```\n"]
-    assert blocks.add("- two\n\n  more\n") == []
-    assert blocks.add("\nend") == ["- one\n- two\n\n  more\n\n"]
-    assert blocks.close() == ["end"]
-
-
 def shown(text: str, width: int = 40, color: Any = None) -> str:
     out = io.StringIO()
     Console(file=out, width=width, theme=Theme(THEME), color_system=color, force_terminal=True).print(Rendered(text))
@@ -186,6 +157,10 @@ def test_what_markdown_looks_like() -> None:
     assert shown("[text](http://a.b)") == "text (http://a.b)\n"
     assert "\x1b]8" not in shown("[text](http://a.b)", color="truecolor")  # no links whose address is not seen
     assert "\x1b[" in shown("```python\nimport os\n```", color="standard")
+    assert (
+        shown("和 $x_1 + x_2$、\\(a*b*c\\)：\n\n$$\n\\int_0^1 x\\,dx\n$$\n")
+        == "和 x_1 + x_2、a*b*c：\n\n  \\int_0^1 x\\,dx\n"
+    )
 
 
 @given(st.text(st.sampled_from("ab 中文，。（）“”,.()-"), max_size=80), st.integers(2, 30))

@@ -159,7 +159,8 @@ def test_a_text_in_pieces_is_the_text_as_a_whole(text: str, cuts: list[int]) -> 
 
 @given(_TEXTS)
 def test_a_block_is_what_the_parser_makes_of_it_in_its_place(text: str) -> None:
-    from chatglm.web.render import _clean, _lines, _markdown
+    from chatglm.conversation.markdown import _lines
+    from chatglm.web.render import _clean, _markdown
 
     source = _lines(text)
     assert render(text, _BASE) == _clean(_markdown().render(source, {"base": _BASE}))
@@ -266,7 +267,7 @@ def test_what_is_too_deep_is_shown_as_it_was_written() -> None:
 
 
 def test_a_text_that_grows_is_not_parsed_from_its_beginning_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from chatglm.web import render as module
+    from chatglm.conversation import markdown as module
 
     parsed = 0
     real = module._starts

@@ -4,9 +4,8 @@ What a model, a user or a tool writes is foreign: no HTML of it is HTML here, ad
 the conversation's own files, and what comes out is cleaned once more by a second, independent program (nh3). What is
 too large or too deep to render is shown as it was written.
 
-A block (a paragraph, a list, a table, a fenced piece of code) is closed when the next one has begun. It is rendered
-once, by itself, and rendering a text whole gives the same: so that nothing later can change a block, link references
-(`[name]: address`) are not read, and a block of mathematics ends at an empty line.
+A block is rendered once, by itself, when it is closed (`chatglm.conversation.markdown`), and rendering a text whole
+gives the same.
 """
 
 from __future__ import annotations
@@ -21,29 +20,23 @@ from urllib.parse import quote, unquote
 
 import nh3
 from markdown_it import MarkdownIt
-from markdown_it.rules_block import StateBlock, table
-from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
+
+from chatglm.conversation.markdown import CLOSING, FORMULA, NESTED, RENDERED, Splitter, begins_code, parser
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 __all__ = ["Blocks", "highlighted", "plain", "render"]
 
-_RENDERED, _LINES = 200_000, 5_000
-"""Characters and lines of a text that are rendered; what follows is shown as it is."""
 _BLOCK = 20_000
 """Characters of one block that is not code."""
 _CODE, _CODE_LINE = 20_000, 2_000
 """Characters of code, and of its longest line, that are coloured."""
-_FORMULA, _FORMULA_BLOCK = 600, 3_000
-"""Characters of a formula in a line, and in a block of its own."""
+_FORMULA_BLOCK = 3_000
+"""Characters of a formula in a block of its own."""
 _FORMULAS = 100
 """Of one block."""
-_ROW = 4_000
-"""Characters of a table's first two lines."""
-_NESTED = 24
-"""Blocks within blocks."""
 
 
 def render(text: str, base: str = "") -> str:
@@ -58,70 +51,41 @@ def render(text: str, base: str = "") -> str:
 
 
 class Blocks:
-    """A text that grows, as HTML of its closed blocks.
+    """A text that grows, as HTML of its closed blocks; see `Splitter`.
 
     Args:
         base: address of the conversation's files, with a slash at its end.
-
-    Attributes:
-        text: of the block that is open.
     """
 
     def __init__(self, base: str = "") -> None:
         self._base = base
-        self._held = ""  # a carriage return, after which a line feed may follow
-        self._start = self._lines = 0  # of the open block, in characters and lines of the whole text
+        self._splitter = Splitter()
         self._count = 0  # of closed blocks
-        self._try_at = 0  # characters of the open block at which it is looked at again
-        self.text = ""
+
+    @property
+    def text(self) -> str:
+        """Of the block that is open."""
+        return self._splitter.text
 
     def feed(self, text: str) -> bool:
         """Add text; whether `take` may find a closed block."""
-        text = self._held + text
-        self._held = "\r" if text.endswith("\r") else ""
-        self.text += _lines(text.removesuffix("\r"))
-        return "\n" in text and len(self.text) >= self._try_at
+        return self._splitter.feed(text)
 
     def take(self) -> list[tuple[int, str]]:
         """Blocks that have been closed since the last time: which block it is, and its HTML. It may take long, and may
         be called in another thread."""
-        if _in_code(self.text):
-            return []
-        found = self._closed(ended=False)
-        size = len(self.text)
-        self._try_at = 0 if found else size + 1 if size < 1024 else size * 5 // 4
-        return found
+        return self._numbered([_block(one, self._base) for one in self._splitter.take()])
 
     def close(self) -> list[tuple[int, str]]:
         """All blocks that are left."""
-        self.text += _lines(self._held)
-        self._held = ""
-        found = self._closed(ended=True)
-        if self.text.strip(" \t\n"):
-            found.append((self._count, plain(self.text.strip("\n"))))
-        self.text = ""
-        return found
+        found, rest = self._splitter.close()
+        made = [_block(one, self._base) for one in found]
+        return self._numbered([*made, plain(rest.strip("\n"))] if rest else made)
 
-    def _closed(self, ended: bool) -> list[tuple[int, str]]:
-        """
-        Args:
-            ended: nothing follows, so that the last block is closed, too.
-        """
-        whole = _first_lines(self.text[: max(0, _RENDERED - self._start)], _LINES - self._lines)
-        ended = ended and len(whole) == len(self.text)
-        if not ended:  # what may go on is not looked at
-            whole = whole[: whole.rfind("\n") + 1]
-        starts, closed = _starts(whole)
-        ends = [*starts[1:], len(whole)] if starts and (ended or closed) else starts[1:]
-        found, place = [], 0
-        for end in ends:
-            found.append((self._count, _block(whole[place:end], self._base)))
-            self._count += 1
-            place = end
-        self._lines += self.text.count("\n", 0, place)
-        self._start += place
-        self.text = self.text[place:]
-        return found
+    def _numbered(self, made: list[str]) -> list[tuple[int, str]]:
+        numbered = list(enumerate(made, self._count))
+        self._count += len(made)
+        return numbered
 
 
 def plain(text: str) -> str:
@@ -141,64 +105,6 @@ def highlighted(code: str, language: str = "") -> str:
 # Blocks
 
 
-def _lines(text: str) -> str:
-    """With the ends of lines and the characters as the parser has them."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
-
-
-def _first_lines(text: str, most: int) -> str:
-    if text.count("\n") <= most:
-        return text
-    end = 0
-    for _ in range(most):
-        end = text.index("\n", end) + 1
-    return text[:end]
-
-
-def _starts(text: str) -> tuple[list[int], bool]:
-    """Where blocks begin, in characters; and whether the last one is closed, so that nothing that follows changes it.
-    Blank lines belong to the block before, the first ones to the first block.
-
-    Args:
-        text: whole lines, if anything may follow.
-    """
-    tokens: list[Token] = []
-    _markdown().block.parse(text, _markdown(), {}, tokens)
-    begins = [token for token in tokens if token.level == 0 and token.nesting >= 0 and token.map]
-    if not begins:
-        return [], False
-    places, place = [0], 0
-    lines = text.split("\n")
-    for line in lines:
-        place += len(line) + 1
-        places.append(place)
-    starts = [0, *(places[token.map[0]] for token in begins[1:] if token.map)]
-    last = begins[-1]
-    match last.type:
-        case "heading_open" | "hr":
-            closed = True
-        case "fence":
-            closed = not _in_code(text[starts[-1] :])
-        case "paragraph_open" | "table_open" | "formula_block":  # a blank line ends them
-            closed = last.map is not None and any(not line.strip() for line in lines[last.map[1] : -1])
-        case _:
-            closed = False
-    return starts, closed
-
-
-_FENCE = re.compile(r"\s*^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
-
-
-def _in_code(text: str) -> bool:
-    """Whether a text begins with fenced code that has not ended, which needs no parser to see."""
-    found = _FENCE.match(text)
-    if found is None:
-        return False
-    fence = found[1]
-    end = re.compile(rf"^ {{0,3}}{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$", re.MULTILINE)
-    return end.search(text, found.end()) is None
-
-
 @functools.lru_cache(2048)
 def _kept(source: str, base: str) -> str:
     return _made(source, base)
@@ -210,13 +116,13 @@ def _block(source: str, base: str) -> str:
 
 
 def _made(source: str, base: str) -> str:
-    code = _FENCE.match(source) is not None
-    if len(source) > (_RENDERED if code else _BLOCK):
+    code = begins_code(source, ended=True)
+    if len(source) > (RENDERED if code else _BLOCK):
         return plain(source)
     env: dict[str, Any] = {"base": base}
     try:
         tokens = _markdown().parse(source, env)
-        if max((token.level for token in tokens), default=0) >= _NESTED:
+        if max((token.level for token in tokens), default=0) >= NESTED:
             return plain(source)
         return _clean(_markdown().renderer.render(tokens, _markdown().options, env))
     except (RecursionError, ValueError, IndexError):
@@ -230,12 +136,7 @@ _lock = threading.Lock()
 
 @functools.cache
 def _markdown() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False, "maxNesting": _NESTED + 2})
-    made.enable(["table", "strikethrough"])
-    made.disable(["reference", "html_block", "html_inline"])
-    made.block.ruler.at("table", _narrow_table, {"alt": ["paragraph", "reference"]})
-    made.block.ruler.before("fence", "formula", _formula_block, {"alt": ["paragraph", "blockquote", "list"]})
-    made.inline.ruler.before("escape", "formula", _formula)
+    made = parser()
     made.validateLink = _allowed  # type: ignore[method-assign, assignment]
     for name, rule in (
         ("fence", _code),
@@ -304,14 +205,6 @@ def _heading(self: Any, tokens: Sequence[Token], index: int, options: Any, env: 
     return f"<h{level}>" if token.nesting == 1 else f"</h{level}>\n"
 
 
-def _narrow_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """To look at a line of a megabyte takes the parser of tables long."""
-    last = min(start + 1, end - 1)
-    if any(state.eMarks[line] - state.bMarks[line] > _ROW for line in (start, last)):
-        return False
-    return table(state, start, end, silent)
-
-
 def _table(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Mapping[str, Any]) -> str:
     return '<div class="table" tabindex="0"><table>\n' if tokens[index].nesting == 1 else "</table></div>\n"
 
@@ -362,70 +255,6 @@ def _formatter() -> Any:
 
 # Formulas
 
-_OPENING = {"$$": "$$", r"\[": r"\]"}
-
-
-def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """`$$` or `\\[` at the beginning of a line, to their end or an empty line."""
-    if state.is_code_block(start):
-        return False
-    first = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
-    opening = first[:2]
-    closing = _OPENING.get(opening)
-    if closing is None:
-        return False
-    rest = first[2:]
-    if closing in rest:
-        if not rest.rstrip().endswith(closing) or closing in rest.rstrip()[:-2] or not rest.rstrip()[:-2].strip():
-            return False  # in the midst of a line
-        if silent:
-            return True
-        content, line, closed = rest.rstrip()[:-2], start + 1, True
-    else:
-        if silent:
-            return True
-        parts, line, closed = [rest], start + 1, False
-        while line < end and not closed and not state.isEmpty(line) and state.sCount[line] >= state.blkIndent:
-            part = state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]]
-            line += 1
-            if closed := part.rstrip().endswith(closing):
-                part = part.rstrip()[:-2]
-            parts.append(part)
-        content = "\n".join(parts)
-    token = state.push("formula_block", "math", 0)
-    token.block, token.map, token.markup = True, [start, line], opening
-    token.content = content.strip() if closed else state.getLines(start, line, state.blkIndent, False).rstrip("\n")
-    token.meta["closed"] = closed
-    state.line = line
-    return True
-
-
-def _formula(state: StateInline, silent: bool) -> bool:
-    src, start = state.src, state.pos
-    if src[start] == "$":
-        opening = closing = "$$" if src.startswith("$$", start) else "$"
-    elif src.startswith((r"\(", r"\["), start):
-        opening = src[start : start + 2]
-        closing = r"\)" if opening == r"\(" else r"\]"
-    else:
-        return False
-    begin = start + len(opening)
-    end = src.find(closing, begin, begin + _FORMULA)
-    if end <= begin or end + len(closing) > state.posMax:
-        return False
-    content = src[begin:end]
-    if opening == "$":
-        after = src[end + 1 : end + 2]
-        if content[0].isspace() or content[-1].isspace() or content[-1] == "\\" or after.isdigit() or after == "$":
-            return False
-    elif not content.strip():
-        return False
-    if not silent:
-        token = state.push("formula", "math", 0)
-        token.content, token.markup = content, opening
-    state.pos = end + len(closing)
-    return True
-
 
 def _show_formula(self: Any, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]) -> str:
     token = tokens[index]
@@ -434,11 +263,11 @@ def _show_formula(self: Any, tokens: Sequence[Token], index: int, options: Any, 
         return plain(token.content)
     env["formulas"] = env.get("formulas", 0) + 1
     display = block or token.markup in ("$$", r"\[")
-    most = _FORMULA_BLOCK if block else _FORMULA
+    most = _FORMULA_BLOCK if block else FORMULA
     shown = _mathml(token.content, display) if len(token.content) <= most and env["formulas"] <= _FORMULAS else None
     if shown is None:
-        closing = {"$": "$", r"\(": r"\)", **_OPENING}[token.markup]
-        shown = f'<code class="formula">{html.escape(token.markup + token.content + closing)}</code>'
+        source = token.markup + token.content + CLOSING[token.markup]
+        shown = f'<code class="formula">{html.escape(source)}</code>'
     return f'<div class="formula" tabindex="0">{shown}</div>\n' if block else shown
 
 

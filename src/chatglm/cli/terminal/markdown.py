@@ -1,10 +1,9 @@
-"""A model's text on a terminal: Markdown in finished blocks, Chinese lines broken as they should be, nothing that
-steers the terminal.
+"""A model's text on a terminal: blocks of Markdown, Chinese lines broken as they should be, nothing that steers the
+terminal.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import unicodedata
 from functools import lru_cache
@@ -20,7 +19,9 @@ from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
 
-__all__ = ["THEME", "Blocks", "Prose", "Rendered", "highlighted", "plain"]
+from chatglm.conversation.markdown import parser
+
+__all__ = ["THEME", "Prose", "Rendered", "highlighted", "plain"]
 
 THEME = {
     "markdown.code": "bold cyan",
@@ -46,44 +47,7 @@ def plain(text: str) -> str:
 
 @lru_cache(1)
 def _parser() -> MarkdownIt:
-    # HTML is shown as the text that it is.
-    return MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
-
-
-class Blocks:
-    """Markdown that grows, cut into blocks that are finished and one that is open.
-
-    A block is finished when the next one begins. Only what is open is read again when more comes.
-    """
-
-    def __init__(self) -> None:
-        self.open = ""
-
-    def add(self, text: str) -> list[str]:
-        """More text; returns the blocks that it finishes."""
-        begins = self.open.endswith("\n")
-        self.open += text
-        if not begins and "\n" not in text:
-            return []
-        *finished, self.open = _blocks(self.open)
-        return [block for block in finished if block.strip()]
-
-    def close(self) -> list[str]:
-        """The end of the text; returns what was open."""
-        last, self.open = _blocks(self.open), ""
-        return [block for block in last if block.strip()]
-
-
-def _blocks(text: str) -> list[str]:
-    """A text cut where its blocks begin; one at least."""
-    starts = [token.map[0] for token in _parser().parse(text) if token.map and _is_block(token)]
-    lines = text.splitlines(keepends=True)
-    cuts = [0, *starts[1:], len(lines)]
-    return ["".join(lines[begin:end]) for begin, end in itertools.pairwise(cuts)]
-
-
-def _is_block(token: Token) -> bool:
-    return token.level == 0 and token.nesting >= 0 and token.type != "inline"
+    return parser()
 
 
 class Prose(Text):
@@ -184,7 +148,7 @@ class Rendered(markdown.Markdown):
     def __init__(self, text: str) -> None:
         super().__init__("", hyperlinks=False)
         self.markup = text
-        self.parsed = _lines_kept(_parser().parse(text))
+        self.parsed = _readable(_parser().parse(text))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         try:
@@ -213,10 +177,15 @@ def _split(found: RenderResult, console: Console, options: ConsoleOptions) -> li
     return lines
 
 
-def _lines_kept(tokens: list[Token]) -> list[Token]:
-    """A line break of the text is one on the terminal: poems, addresses and lists are written so."""
+def _readable(tokens: list[Token]) -> list[Token]:
+    """A line break of the text is one on the terminal: poems, addresses and lists are written so. Formulas are shown in
+    the letters of LaTeX."""
     for token in tokens:
+        if token.type == "formula_block":
+            token.type, token.tag, token.info = "code_block", "code", "latex"
         for child in token.children or ():
             if child.type == "softbreak":
                 child.type = "hardbreak"
+            elif child.type == "formula":
+                child.type, child.tag = "code_inline", "code"
     return tokens

@@ -16,9 +16,10 @@ from rich.spinner import Spinner
 from rich.text import Text
 from rich.theme import Theme
 
-from chatglm.cli.terminal.markdown import THEME, Blocks, Prose, Rendered, highlighted, plain
+from chatglm.cli.terminal.markdown import THEME, Prose, Rendered, highlighted, plain
 from chatglm.cli.terminal.words import Words
 from chatglm.conversation import events
+from chatglm.conversation.markdown import Splitter
 
 __all__ = ["Screen", "console", "size"]
 
@@ -78,7 +79,7 @@ class Screen:
         self._live: Live | None = None
         self._drawn = self._cost = 0.0
         self._first = True
-        self._blocks = Blocks()
+        self._splitter = Splitter()
         self._calls: dict[int, _Call] = {}
         self._running: dict[str, _Call] = {}
         self._waiting = ""
@@ -98,10 +99,10 @@ class Screen:
 
     def prose(self, text: str) -> None:
         """Markdown, whole."""
-        blocks = Blocks()
+        splitter = Splitter()
         self._first = True
-        for block in [*blocks.add(plain(text)), *blocks.close()]:
-            self._print_block(block)
+        splitter.feed(plain(text))
+        self._print_rest(splitter)
 
     @property
     def _width(self) -> int:
@@ -116,7 +117,7 @@ class Screen:
             waiting: what is shown until it comes.
         """
         self._waiting, self._first = waiting, True
-        self._blocks, self._calls, self._running = Blocks(), {}, {}
+        self._splitter, self._calls, self._running = Splitter(), {}, {}
         self._resume()
 
     def wait(self, waiting: str) -> None:
@@ -161,8 +162,8 @@ class Screen:
 
     def _growing(self) -> list[RenderableType]:
         found: list[RenderableType] = []
-        if self._blocks.open.strip():
-            found += [*([] if self._first else [""]), self._prose(self._blocks.open)]
+        if self._splitter.text.strip():
+            found += [*([] if self._first else [""]), self._prose(self._splitter.text)]
         for call in self._calls.values():
             found.append(self._panel(call, self._words("writing"), tail=True))
         for call in self._running.values():
@@ -187,8 +188,9 @@ class Screen:
                 self._waiting = self._words("thinking")
             case events.Text():
                 self._waiting = ""
-                for block in self._blocks.add(plain(event.text)):
-                    self._print_block(block)
+                if self._splitter.feed(plain(event.text)):
+                    for block in self._splitter.take():
+                        self._print(self._prose(block))
             case events.Calling():
                 self._close_text()
                 self._waiting = ""
@@ -224,16 +226,23 @@ class Screen:
         self.draw(force=isinstance(event, events.Called | events.Answered | events.Began))
 
     def _close_text(self) -> None:
-        for block in self._blocks.close():
-            self._print_block(block)
+        splitter, self._splitter = self._splitter, Splitter()
+        self._print_rest(splitter)
 
-    def _print_block(self, block: str) -> None:
+    def _print_rest(self, splitter: Splitter) -> None:
+        blocks, rest = splitter.close()
+        for block in blocks:
+            self._print(self._prose(block))
+        if rest:  # more than is read as Markdown
+            self._print(Prose(rest.strip("\n")))
+
+    def _print(self, block: RenderableType) -> None:
         if self._live is not None:
             self._live.update("")  # it is drawn again below what is printed
         if not self._first:
             self.console.print()
         self._first = False
-        self.console.print(self._prose(block), width=self._width)
+        self.console.print(block, width=self._width)
 
     def _prose(self, text: str) -> RenderableType:
         return Constrain(Rendered(text), self._width)
