@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.errors import InputError
-from chatglm.knowledge.base import Base, Bases, bases, delete_base, open_base, permit
+from chatglm.errors import InputError, OutputError
+from chatglm.knowledge.base import Base, Bases, delete_base, open_base, permit
 from chatglm.knowledge.reading import Readers
-from chatglm.knowledge.store import Role, base_file
+from chatglm.knowledge.store import Glance, Role, base_file, base_names, glance
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,6 +21,8 @@ __all__ = ["Shelf"]
 
 _MOST = 16
 """Bases that are asked at once."""
+_SETTLED = 100_000_000
+"""Nanoseconds after which another change of a file gets another time."""
 
 
 class Shelf:
@@ -38,10 +41,31 @@ class Shelf:
         self._options = {"readers": self._readers, **options}
         self._lock = threading.Lock()
         self._open: dict[str, tuple[tuple[int, int], Base]] = {}
+        self._glances: dict[str, tuple[_Stamp, Glance]] = {}
 
     def names(self, who: str | None) -> list[str]:
-        """The bases that somebody may read."""
-        return bases(self._home, who=who)
+        """The bases that somebody may read, in the order of their names."""
+        return base_names(self._home) if who is None else list(self.listed(who))
+
+    def listed(self, who: str | None) -> dict[str, Glance]:
+        """The same, each with what a list shows of it. No base is opened, and one that has not changed is not read."""
+        known, kept = self._glances, dict[str, tuple[_Stamp, Glance]]()
+        found = {}
+        for name in base_names(self._home):
+            file = base_file(name, self._home)
+            stamp = _stamp(file)
+            entry = known.get(name)
+            if entry is None or entry[0] != stamp:
+                try:
+                    entry = stamp, glance(file)
+                except OutputError:  # gone since, or no base
+                    continue
+            if time.time_ns() - stamp[-1] > _SETTLED:
+                kept[name] = entry
+            if entry[1].role(who) is not None:
+                found[name] = entry[1]
+        self._glances = kept
+        return found
 
     def base(self, name: str, who: str | None, role: Role = "read", *, create: bool = False) -> Base:
         """A base, which stays open; do not close it.
@@ -102,6 +126,25 @@ class Shelf:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+_Stamp = tuple[int, ...]
+
+
+def _stamp(file: Path) -> _Stamp:
+    """Another one after every change of a base: which file it is, sizes and times of it and of its log, and at last
+    the latest of these times (nanoseconds)."""
+    found: list[int] = []
+    latest = 0
+    for each in (file, file.with_name(file.name + "-wal")):
+        try:
+            seen = os.stat(each)
+        except OSError:
+            found += (0, 0, 0, 0)
+            continue
+        found += (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+        latest = max(latest, seen.st_mtime_ns)
+    return *found, latest
 
 
 def _identity(file: Path) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from chatglm.knowledge.reading import Mark, Reading
 __all__ = [
     "ROLES",
     "File",
+    "Glance",
     "NotFoundError",
     "Role",
     "Store",
@@ -40,6 +41,7 @@ __all__ = [
     "base_names",
     "check_foreign",
     "digest_of",
+    "glance",
     "header_of",
     "indexed",
 ]
@@ -224,6 +226,50 @@ def _folder(home: Path | None) -> Path:
     return (home_path() if home is None else home) / "knowledge"
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What a list of bases says of one.
+
+    Attributes:
+        roles: who may do what, as `Store.roles` has it.
+        pieces: of all its files, that are searched.
+        made: Unix seconds at which its first file came, or that of the file itself.
+    """
+
+    roles: Mapping[str, Role]
+    about: str
+    files: int
+    pieces: int
+    made: float
+
+    def role(self, who: str | None) -> Role | None:
+        """As `Store.role`."""
+        if who is None:
+            return "own"
+        found = (self.roles[one] for one in (who, "*") if one in self.roles)
+        return max(found, key=ROLES.index, default=None)
+
+
+def glance(file: Path) -> Glance:
+    """Read what a list shows of a base, without opening it: by one connection that only reads.
+
+    Raises:
+        OutputError: the file is gone, or is no base that has been opened before.
+    """
+    try:
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        with contextlib.closing(connection):
+            roles = dict(connection.execute("SELECT who, role FROM access"))
+            about = connection.execute("SELECT value FROM meta WHERE key = 'about'").fetchone()
+            files, pieces, first = connection.execute(
+                "SELECT count(*), coalesce(sum(pieces), 0), min(added) FROM file WHERE state <> 'removed'"
+            ).fetchone()
+        made = file.stat().st_ctime if first is None else first
+    except (sqlite3.Error, OSError) as error:
+        raise OutputError(f"{file}: cannot be read ({error})") from None
+    return Glance(roles, about[0] if about else "", files, pieces, made)
+
+
 def header_of(file: str, title: str) -> str:
     """What is indexed in front of a piece: the file's name without its ending, and the headings above it."""
     stem = PurePosixPath(file).stem
@@ -399,6 +445,14 @@ class Store:
             rows = connection.execute("SELECT * FROM file WHERE state <> 'removed' ORDER BY name").fetchall()
         return [_file(row) for row in rows]
 
+    def waiting(self) -> list[File]:
+        """The files that are not indexed yet, those that are being indexed first."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT * FROM file WHERE state IN ('queued', 'reading', 'indexing') ORDER BY state, id"
+            ).fetchall()
+        return [_file(row) for row in rows if row["name"] is not None]
+
     def find(self, name: str) -> File:
         """
         Raises:
@@ -543,6 +597,21 @@ class Store:
                 (name, value),
             ).fetchall()
             return next(iter(self.stored(connection, rows)), None)
+
+    def piece_by_id(self, number: int) -> StoredPiece:
+        """
+        Raises:
+            NotFoundError: there is no such piece, or its file has changed since.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
+                "WHERE piece.id = ? AND piece.generation = file.generation",
+                (number,),
+            ).fetchall()
+            for piece in self.stored(connection, rows):
+                return piece
+        raise NotFoundError(f"piece {number}: {self.name} has no such piece; the file may have changed")
 
     def stored(self, connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[StoredPiece]:
         """Rows of `piece` with the name of their file, as pieces."""
