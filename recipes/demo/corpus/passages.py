@@ -413,6 +413,32 @@ def text(rng: Random, split: Split, chinese: bool, count: int) -> str:
     return ("" if chinese else " ").join(sentences)
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of a handbook, and how it is asked for."""
+
+    text: str
+    question: str
+
+
+def handbook(rng: Random, split: Split, chinese: bool, count: int = 10) -> tuple[list[Line], list[str]]:
+    """Lines about four entities, mixed; and questions about them that no line answers."""
+    lines: list[Line] = []
+    untold: list[str] = []
+    ask = _ASK if chinese else _ASK_EN
+    for n, topic in enumerate(rng.sample(_ZH if chinese else _EN, 4)):
+        (name,) = _names(rng, split, topic.name, 1)
+        for place, attribute in enumerate(rng.sample(topic.attributes, len(topic.attributes))):
+            question = rng.choice(ask).format(rng.choice(attribute.asks).format(e=name))
+            if place < (count + 3 - n) // 4:
+                made = draw(rng, split, partial(attribute.make, rng))
+                lines.append(Line(_upper(attribute.says.format(e=name, v=made)), _upper(question)))
+            else:
+                untold.append(_upper(question))
+    rng.shuffle(lines)
+    return lines, untold
+
+
 def sample(rng: Random, split: Split) -> Sample:
     """A passage and a few questions."""
     return draw(rng, split, lambda: _sample(rng, split), lambda made: str(made.messages[0]["content"]))

@@ -25,6 +25,7 @@ from chatglm.knowledge.searching import Answerable, Hit, Hits
 
 __all__ = [
     "CITED",
+    "CITED_EN",
     "CLASSIC",
     "NOT_FOUND",
     "CitationEvent",
@@ -49,6 +50,12 @@ CITED = (
     "已知信息：\n{context}\n\n根据上述已知信息，简洁和专业的来回答用户的问题，并在每句话末尾用方括号写出它所依据的段落编号，例如[1]或[2][3]。"
     "如果无法从中得到答案，请说“根据已知信息无法回答该问题”，不允许在答案中添加编造成分，答案请使用中文。问题是：{question}"
 )
+CITED_EN = (
+    "Known information:\n{context}\n\nFrom this information alone, answer the user's question briefly and precisely, "
+    "and behind each sentence write in square brackets the number of the passage that it rests on, such as [1] or "
+    '[2][3]. If the answer is not there, say "The documents do not answer this question" and add nothing of your own. '
+    "The question is: {question}"
+)
 NOT_FOUND: Mapping[str, str] = {
     "zh": "根据已知信息无法回答该问题。",
     "en": "The documents do not answer this question.",
@@ -59,7 +66,11 @@ NOT_FROM_DOCUMENTS: Mapping[str, str] = {
     "en": "(The documents do not answer this; what follows is the model's own.)\n",
 }
 _REFUSALS = ("根据已知信息无法回答", "没有提供足够的相关信息", "The documents do not answer this question")
-_REWRITE = "把最后的问题改写成不依赖上文的一句话，只写出这个问题。\n\n上文：\n{context}\n\n最后的问题：{question}"
+_REWRITE = {
+    "zh": "把最后的问题改写成不依赖上文的一句话，只写出这个问题。\n\n上文：\n{context}\n\n最后的问题：{question}",
+    "en": "Write the last question so that it can be understood without the dialogue before it, and nothing else.\n\n"
+    "Dialogue:\n{context}\n\nLast question: {question}",
+}
 
 _QUESTION = 10_000
 _SHORT = 12
@@ -151,7 +162,7 @@ class Request:
         limit: above it a question cannot be answered (`Answerable.value`); None: a careful one.
         k: hits that are taken at most.
         files: of the bases, to ask these only.
-        language: of the sentence that says that there is no answer: "zh" or "en"; "": the question's.
+        language: "zh" or "en": of the prompt, and of the sentence that there is no answer; "": the question's.
         options: for the assistant.
     """
 
@@ -320,9 +331,9 @@ def _sent(steps: _Steps, reply: Any) -> Any:
 
 def _steps(documents: Documents, assistant: BaseAssistant | None, request: Request) -> _Steps:
     question, earlier = request.question, ""
-    if assistant is not None and (before := _goes_on(request)):
-        question, earlier = yield from _rewritten(assistant, request, before)
     language = request.language or ("zh" if any(not is_word(gram) for gram in grams(request.question)) else "en")
+    if assistant is not None and (before := _goes_on(request)):
+        question, earlier = yield from _rewritten(assistant, request, before, language)
     hits = yield _Work(
         partial(
             documents.search,
@@ -347,7 +358,7 @@ def _steps(documents: Documents, assistant: BaseAssistant | None, request: Reque
         return
     options: Options = {**(request.options or {})}
     style = request.style or documents.setting("prompt") or "cited"
-    template = {"cited": CITED, "classic": CLASSIC}.get(style, style)
+    template = {"cited": CITED if language == "zh" else CITED_EN, "classic": CLASSIC}.get(style, style)
     show = plain if style == "classic" else numbered
     history = yield _Work(partial(_kept, assistant, request.history, options))
     passages: list[Passage] = []
@@ -415,16 +426,16 @@ def _goes_on(request: Request) -> str:
 
 
 def _rewritten(
-    assistant: BaseAssistant, request: Request, before: str
+    assistant: BaseAssistant, request: Request, before: str, language: str
 ) -> Generator[_Work | _Generation | None, Any, tuple[str, str]]:
     """A follow-up as a question that can stand alone; or as it is, with the question before it."""
     talk = [message for message in request.history if message.role in ("user", "assistant")][-4:]
-    words = {"user": "问", "assistant": "答"}
-    context = "\n".join(f"{words[message.role]}：{message.content[:300]}" for message in talk)
+    words = {"user": "问：", "assistant": "答："} if language == "zh" else {"user": "Q: ", "assistant": "A: "}
+    context = "\n".join(f"{words[message.role]}{message.content[:300]}" for message in talk)
     options: Options = {**(request.options or {})}
     params = params_of(options.get("params"), assistant.defaults)
     options["params"] = replace(params, temperature=0.0, max_new_tokens=_REWRITE_TOKENS, max_length=None)
-    yield _Generation([Message("user", filled(_REWRITE, context, request.question))], options)
+    yield _Generation([Message("user", filled(_REWRITE[language], context, request.question))], options)
     text = ""
     while (delta := (yield None)) is not None:
         if isinstance(delta, TextDelta):
