@@ -16,6 +16,7 @@ import pytest
 from terminal_host import Scripted, use
 
 from chatglm.cli import main
+from chatglm.conversation.store import Store
 
 HOST = [sys.executable, str(Path(__file__).parent / "terminal_host.py")]
 Run = Callable[..., tuple[str, str]]
@@ -69,6 +70,25 @@ def test_conversations_go_on(chat: Run, tmp_path: Path) -> None:
     assert chat("history", "--continue")[0].startswith("s | first | ")  # settings stay
     _, err = chat("x", "--continue", "0123456789abcdef", status=1)
     assert err == "chatglm: conversation '0123456789abcdef': no such conversation\n"
+
+
+def test_a_conversation_of_the_page_goes_on(chat: Run, tmp_path: Path) -> None:
+    """The page names models as its server does, which means nothing here."""
+    chat("--continue", "first")
+    store = Store(tmp_path / "home" / "conversations.sqlite")
+    user = store.users.local().id
+    (one,) = store.conversations(user)
+    store.configure(user, one.id, {"model": "chatglm3-6b", "adapter": "poems", "theme": "dark"})
+    out, err = chat("--continue", "history")
+    assert out == "first | 你说：first | history\n"
+    assert err == (
+        "chatglm: this conversation began with the model chatglm3-6b; demo answers now\n"
+        "[the model has no adapter 'poems'; it answers without one]\n"
+    )
+    assert store.conversation(user, one.id).settings == {"model": "chatglm3-6b", "adapter": "poems", "theme": "dark"}
+    store.configure(user, one.id, {"model": "demo"})
+    assert chat("--continue", "x")[1] == ""
+    store.close()
 
 
 def test_tools(chat: Run, tmp_path: Path) -> None:

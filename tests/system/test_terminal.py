@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from tmux import Terminal, tmux_server
 
+from chatglm.conversation.store import Store
 from chatglm.tools.interpreter.sandbox import protection
 
 HOST = [sys.executable, str(Path(__file__).parent / "terminal_host.py")]
@@ -341,9 +342,15 @@ def test_going_on_after_kill_9(start: Callable[..., Chat]) -> None:
     (child,) = (int(line) for line in _children(chat.terminal.pid()))
     os.kill(child, signal.SIGKILL)
     chat.terminal.until(r"\[status 137\]")
+    store = Store(chat.home / "conversations.sqlite")  # as if it had been begun on the page
+    user = store.users.local().id
+    (one,) = store.conversations(user)
+    store.configure(user, one.id, {"model": "chatglm3-6b"})
+    store.close()
     again = start("--continue", home=chat.home)
     text = again.terminal.text()
     assert "Goes on: remember me" in text
+    assert "This conversation began with the model chatglm3-6b; demo answers now." in text
     assert "你说：remember me" in text
     assert again.ask("history").startswith("remember me | 你说：remember me | slow | 1 2 3")
     assert again.leave() == 0

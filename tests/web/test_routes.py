@@ -193,6 +193,26 @@ def test_the_about_box_names_model_version_sandbox_and_storage(visitor: Visitor)
 # A conversation
 
 
+def test_a_conversation_with_a_model_that_is_not_here_goes_on(site: Site, visitor: Visitor) -> None:
+    conversation = visitor.new()
+    site.say("Still there?", "Yes.")
+    owner = next(user.id for user in site.store.users.all() if site.store.conversations(user.id, limit=1))
+    stored = {"model": "/models/chatglm3-6b", "adapter": "poems"}
+    site.store.configure(owner, conversation, stored)
+    page = visitor.get(f"/c/{conversation}").text
+    assert "This conversation’s model, “chatglm3-6b”, is not here. “demo” answers from now on" in page
+    events = visitor.ask(conversation, "Still there?")
+    assert "".join(data["text"] for kind, data in events if kind == "text") == "Yes."
+    (noted,) = [data["html"] for kind, data in events if kind == "note"]
+    assert "does not have the adapter" in noted
+    path = f"/conversations/{conversation}"
+    assert visitor.patch(path, json={"settings": {"params": {"temperature": 0}}}).status_code == 200
+    assert site.store.conversation(owner, conversation).settings == {**stored, "params": {"temperature": 0}}
+    assert visitor.patch(path, json={"settings": {"model": "gpt"}}).status_code == 400
+    assert visitor.patch(path, json={"settings": {"model": "demo", "adapter": ""}}).status_code == 200
+    assert "is not here" not in visitor.get(f"/c/{conversation}").text
+
+
 def test_a_question_is_answered_and_stays(site: Site, visitor: Visitor) -> None:
     text = "First **bold**.\n\n```python\nx = 1\n```\n\nLast $x^2$."
     question = site.say("What is bold?", text)

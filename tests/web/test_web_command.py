@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import re
@@ -16,16 +17,20 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from test_routes import Visitor
 
 from chatglm.assistant import Assistant
 from chatglm.chat.formats import chat_format
 from chatglm.cli import main
+from chatglm.cli.web import add_access_arguments, models_of, page_beside
+from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import Store
 from chatglm.loading import AutoTokenizer, demo_folder
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.app import create_app
+from chatglm.serving.catalog import Catalog, Source
 from chatglm.serving.connections import Server, bind
 from chatglm.web.app import add_page
 from scripted import ScriptedEngine, Writer
@@ -154,6 +159,74 @@ def test_options_of_the_documentation_are_there(capsys: pytest.CaptureFixture[st
     shown = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     assert len(named) > 12
     assert named - shown == set()
+
+
+def test_who_signs_in_is_the_same_on_both_commands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path))
+    helps = []
+    for command in ("web", "serve"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        helps.append(re.search(r"--open open the page.*?else all\)", shown))
+    assert helps[0] is not None
+    assert helps[1] is not None
+    assert helps[0][0] == helps[1][0]
+    for option in (["--no-login"], ["--login"], ["--allow-host", "chat.example"], ["--open"]):
+        assert main(["serve", *option, "--port", "0"]) == 1
+        assert capsys.readouterr().err == f"chatglm: {option[0]}: is of the page; add --page\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "local", "keyed", "login", "own"),
+    [
+        ([], True, False, False, True),
+        ([], True, True, True, False),  # beside an API that needs keys
+        ([], False, False, True, False),
+        (["--login"], True, False, True, False),
+        (["--no-login"], True, True, False, True),
+        (["--no-login"], False, True, False, False),
+    ],
+)
+def test_who_signs_in(
+    options: list[str], local: bool, keyed: bool, login: bool, own: bool, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path))
+    parser = argparse.ArgumentParser()
+    add_access_arguments(parser)
+    given = parser.parse_args(options)
+    with page_beside(Starlette(), Catalog(), None, None, given, local=local, keyed=keyed) as (page, path):
+        assert page.accounts.login is login
+        assert path.startswith("/ui/mine?key=") is own
+
+
+def test_models_that_the_terminal_names_by_their_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def never() -> Any:
+        raise AssertionError("nothing is loaded")
+
+    catalog = Catalog(
+        [
+            Source(name, "chat", never, root=root, at_start=False)
+            for name, root in (("small", "demo"), ("glm", "chatglm3-6b"))
+        ]
+    )
+
+    async def hold(offer: Any) -> Any:
+        return offer.name
+
+    monkeypatch.setattr(catalog, "hold", hold)
+    models = models_of(catalog)
+    assert callable(models.get)
+    for named, called, found in (
+        ("", "", "small"),
+        ("glm", "glm", "glm"),
+        (str(tmp_path / "chatglm3-6b"), "glm", "glm"),
+        ("/gone/glm-4", "/gone/glm-4", "small"),
+    ):
+        assert models.called(named) == called
+        assert asyncio.run(models.get(Settings(model=named))) == found  # type: ignore[arg-type]
 
 
 # Beside the API

@@ -119,10 +119,19 @@ class Dialogue:
 
     @property
     def model(self) -> str | None:
-        """The folder or id of the model that the conversation talked to; None: whichever there is. The page has names
-        of its own for models, which mean nothing here."""
+        """The folder or id of the model that the conversation talked to, if it is on this machine; None: whichever
+        there is. The page has names of its own for models, which are found nowhere here."""
+        from chatglm.hub import cached
+
         named = self.settings.model
-        return named if os.path.isdir(named) or named.count("/") == 1 else None
+        return named if os.path.isdir(named) or ("/" in named and named in cached()) else None
+
+    def missed(self, name: str) -> str:
+        """The model that the conversation talked to, where it is another one than that of this name; else ""."""
+        from chatglm.hub import folder_name
+
+        named = self.settings.model
+        return "" if not named or name in (named, folder_name(named)) else folder_name(named)
 
     @property
     def rights(self) -> bool:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from chatglm.cli.dialogue import Dialogue, open_dialogue
-from chatglm.cli.models import open_assistant
+from chatglm.cli.models import model_name, note, open_assistant
 from chatglm.cli.plain import CLEAR, STOP, next_line
 from chatglm.conversation import events
 from chatglm.errors import ChatGLMError
@@ -49,6 +49,8 @@ def run_piped(
         stack.callback(lambda: loop.run(opened.__aexit__(None, None, None)))
         if arguments.model is None and arguments.remote is None:
             arguments.model = dialogue.model
+        if wanted := dialogue.missed(model_name(arguments)):
+            note(f"this conversation began with the model {wanted}; {model_name(arguments)} answers now")
         found.append(stack.enter_context(open_assistant(arguments)))
         check(found[0])
         piped = _Piped(arguments, dialogue, loop)

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import sys
+import webbrowser
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from chatglm.cli.keys import add_keyring_arguments, keyring_of
 from chatglm.cli.served import add_catalog_arguments, open_catalog
 from chatglm.cli.server_tools import add_tool_arguments, only_here, open_tools
-from chatglm.cli.web import PATH, page_beside
+from chatglm.cli.web import PATH, add_access_arguments, page_beside
 from chatglm.errors import DependencyError, InputError
 from chatglm.home import home_folder
 
@@ -77,12 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="connections at a time; more get status 503 (default: %(default)s)",
     )
-    parser.add_argument(
+    page = parser.add_argument_group("page", "The page of `chatglm web`, beside the interfaces.")
+    page.add_argument(
         "--page",
         action="store_true",
-        help="serve the page of `chatglm web`, too, under /ui/. Where API keys are needed, or others than this machine "
-        "reach the server, people sign in (`chatglm web users add NAME`)",
+        help="serve it, under /ui/. Where API keys are needed, or others than this machine reach the server, people "
+        "sign in (`chatglm web users add NAME`)",
     )
+    add_access_arguments(page)
     parser.add_argument(
         "--knowledge",
         action="store_true",
@@ -154,6 +157,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--drain-delay {arguments.drain_delay:g}: must be from 0 to 1000000")
     if arguments.max_connections < 1:
         raise InputError(f"--max-connections {arguments.max_connections}: must be at least 1")
+    for option in ("login", "no_login", "allow_host", "open"):
+        if getattr(arguments, option) and not arguments.page:
+            raise InputError(f"--{option.replace('_', '-')}: is of the page; add --page")
     for origin in arguments.cors:
         if origin != "*" and ("://" not in origin or origin.endswith("/")):
             raise InputError(f"--cors {origin}: expected an origin such as https://chat.example, without a path, or *")
@@ -189,9 +195,13 @@ def run(arguments: argparse.Namespace) -> int:
                 page=PATH if arguments.page else "",
                 knowledge=shelf,
             )
+            own = ""
             if arguments.page:
-                login = keys is not None or not only_here(sockets)
-                stack.enter_context(page_beside(app, catalog, toolbox, kernels, login=login, local=only_here(sockets)))
+                _, own = stack.enter_context(
+                    page_beside(
+                        app, catalog, toolbox, kernels, arguments, local=only_here(sockets), keyed=keys is not None
+                    )
+                )
             show = arguments.log_format == "text" and not arguments.quiet
             log = logs.configure(arguments.log_format)
             try:
@@ -199,7 +209,7 @@ def run(arguments: argparse.Namespace) -> int:
                     app,
                     drain=arguments.drain,
                     drain_delay=arguments.drain_delay,
-                    ready=partial(_show, app, log, arguments.page) if show else lambda url: None,
+                    ready=partial(_ready, app, log, arguments, own, show),
                     limits=connections.ConnectionLimits(arguments.max_connections, idle=arguments.keep_alive),
                     tls=tls,
                 )
@@ -221,8 +231,24 @@ def _adapters_folder(given: str | None) -> Path | None:
     return folder
 
 
-def _show(app: FastAPI, log: LineWriter, page: bool, url: str) -> None:
-    """Tell the user which interfaces there are, and how each is tried."""
+def _ready(app: FastAPI, log: LineWriter, arguments: argparse.Namespace, own: str, show: bool, url: str) -> None:
+    """
+    Args:
+        own: path of the page with this machine's own conversations; "": there is none.
+        show: whether the user is told what there is.
+    """
+    if show:
+        _show(app, log, f"{url}{own or f'{PATH}/'}" if arguments.page else "", url)
+    if arguments.open:
+        webbrowser.open(f"{url}{own or f'{PATH}/'}")
+
+
+def _show(app: FastAPI, log: LineWriter, page: str, url: str) -> None:
+    """Tell the user which interfaces there are, and how each is tried.
+
+    Args:
+        page: its address; "": there is none.
+    """
     from chatglm.serving.app import DIALECTS
     from chatglm.serving.dialect import spoken
 
@@ -232,7 +258,7 @@ def _show(app: FastAPI, log: LineWriter, page: bool, url: str) -> None:
     lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect, _ in known]
     log.flush()  # the line with the address comes first
     if page:
-        lines += ["", f"  page: {url}{PATH}/"]
+        lines += ["", f"  page: {page}"]
     if names := service.server_tools.names:
         lines += ["", f"  server_tools: {', '.join(names)}"]
     lines += ["", *(f"  {dialect.curl(url, model, key=service.keys is not None)}" for dialect, model in known), ""]

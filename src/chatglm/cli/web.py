@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from chatglm.tools.toolbox import Toolbox
     from chatglm.web.app import Models, Page
 
-__all__ = ["PASSWORD", "PATH", "add_arguments", "models_of", "page_beside", "run"]
+__all__ = ["PASSWORD", "PATH", "add_access_arguments", "add_arguments", "models_of", "page_beside", "run"]
 
 PASSWORD = "CHATGLM_PASSWORD"
 """Environment variable with a password: a command line is for everybody to read."""
@@ -62,6 +62,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "in (default: %(default)s)",
     )
     parser.add_argument("--port", type=int, default=7860, help="0: any free port (default: %(default)s)")
+    add_access_arguments(parser)
+    parser.add_argument(
+        "--tools",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="tools that models may call: a Python file, which is run with this program's rights; an OpenAPI document; "
+        "a YAML file with MCP servers; `examples` for the built-in ones (the default); `none`; may be repeated",
+    )
+    parser.add_argument(
+        "--interpreter",
+        nargs="?",
+        const="auto",
+        choices=("auto", "full", "confined", "off"),
+        help="sandbox of the model's Python code. auto: the best of this machine; where others reach the page it must "
+        "be full, unless confined is said to be enough (default: auto if this machine has one, else off)",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak HTTPS with this certificate (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM; default: in --tls-cert)")
+    # What `open_catalog` reads besides, and a page has no use for.
+    parser.set_defaults(name=None, adapters_from=None, embedding=[], rerank=[])
+
+
+def add_access_arguments(parser: argparse._ActionsContainer) -> None:
+    """Who may use the page, for every command that serves it; see `page_beside`."""
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     access = parser.add_mutually_exclusive_group()
     access.add_argument("--login", action="store_true", help="let people sign in also where only this machine comes")
@@ -78,24 +103,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="answer to this name, such as chat.example behind a proxy; may be repeated (default: where only this "
         "machine reaches the page its own names, else all)",
     )
-    parser.add_argument(
-        "--tools",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="tools that models may call: a Python file, which is run with this program's rights; an OpenAPI document; "
-        "a YAML file with MCP servers; `examples` for the built-in ones (the default); `none`; may be repeated",
-    )
-    parser.add_argument(
-        "--interpreter",
-        choices=("auto", "full", "confined", "off"),
-        help="sandbox of the model's Python code. auto: the best of this machine; where others reach the page it must "
-        "be full, unless confined is said to be enough (default: auto if this machine has one, else off)",
-    )
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak HTTPS with this certificate (PEM)")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM; default: in --tls-cert)")
-    # What `open_catalog` reads besides, and a page has no use for.
-    parser.set_defaults(name=None, adapters_from=None, embedding=[], rerank=[])
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -119,7 +126,6 @@ def run(arguments: argparse.Namespace) -> int:
         for one in sockets:
             stack.callback(one.close)
         local = only_here(sockets)
-        login = arguments.login or not (local or arguments.no_login)
         toolbox = None
         if arguments.tools != ["none"]:
             from chatglm.tools.toolbox import Toolbox
@@ -139,19 +145,16 @@ def run(arguments: argparse.Namespace) -> int:
         async def start(request: Any) -> Response:
             return RedirectResponse(f"{PATH}/")
 
-        key = secrets.token_urlsafe(16) if local and not login else ""
         app = Starlette(lifespan=lifespan)
         app.add_route("/", start)
-        page = stack.enter_context(
-            page_beside(app, catalog, toolbox, kernels, login=login, local=local, hosts=arguments.allow_host, key=key)
-        )
+        page, own = stack.enter_context(page_beside(app, catalog, toolbox, kernels, arguments, local=local))
 
         def ready(url: str) -> None:
             note(f"the page is at {url}/ ({', '.join(page.models.names())}); Ctrl-C ends it")
-            if key:
-                note(f"your own conversations, with those of chatglm chat: {url}{PATH}/mine?key={key}")
+            if own:
+                note(f"your own conversations, with those of chatglm chat: {url}{own}")
             if arguments.open:
-                webbrowser.open(f"{url}{PATH}/mine?key={key}" if key else f"{url}/")
+                webbrowser.open(f"{url}{own or '/'}")
 
         gc.collect()
         gc.freeze()  # what is there now stays, and need not be looked at while requests wait
@@ -184,23 +187,26 @@ def page_beside(
     catalog: Catalog,
     toolbox: Toolbox | None,
     kernels: Kernels | None,
+    arguments: argparse.Namespace,
     *,
-    login: bool,
     local: bool,
-    hosts: Sequence[str] = (),
-    key: str = "",
-) -> Iterator[Page]:
+    keyed: bool = False,
+) -> Iterator[tuple[Page, str]]:
     """Put the page, over this user's stored conversations, under `PATH` of an app, for as long as the context lasts.
 
     Args:
-        login: whether people sign in.
+        arguments: of `add_access_arguments`.
         local: whether only this machine reaches the app.
-        hosts: further names that it is asked for by.
-        key: see `add_page`.
+        keyed: whether people need API keys for what is served beside the page.
+
+    Returns:
+        The page, and the path that opens the conversations of this machine's own user; "": people sign in.
 
     Raises:
         DependencyError: a package that the page needs is missing.
     """
+    login = arguments.login or not ((local and not keyed) or arguments.no_login)
+    key = secrets.token_urlsafe(16) if local and not login else ""
     try:
         from chatglm.conversation.documents import Documents
         from chatglm.conversation.store import Store
@@ -212,19 +218,20 @@ def page_beside(
         if login and not store.users.all(guests=False):
             note("nobody can sign in to the page yet; add somebody with `chatglm web users add NAME`")
         documents = Documents(shelf, None if local and not login else store.users.name)
-        yield add_page(
+        page = add_page(
             app,
             models_of(catalog),
             store,
             toolbox=toolbox,
             kernels=kernels,
             login=login,
-            hosts=[*hosts, "localhost"] if local or hosts else (),
+            hosts=[*arguments.allow_host, "localhost"] if local or arguments.allow_host else (),
             key=key,
             facts=_facts,
             knowledge=documents,
             bases=documents.known,
         )
+        yield page, f"{PATH}/mine?key={key}" if key else ""
 
 
 def models_of(catalog: Catalog) -> Models:
@@ -238,11 +245,20 @@ def models_of(catalog: Catalog) -> Models:
                 found[name] = getattr(offer.holder.model, "adapters", ())
         return found
 
+    def called(model: str) -> str:
+        from chatglm.hub import folder_name
+
+        if not model or model in catalog.of("chat"):
+            return model
+        roots = {offer.holder.source.root: name for name, offer in catalog.of("chat").items() if offer.parent is None}
+        return roots.get(model) or roots.get(folder_name(model)) or model
+
     async def get(settings: Settings) -> BaseAssistant:
         offers = catalog.of("chat")
-        name = settings.model or next(iter(offers), "")
-        if name not in offers:
-            raise InputError(f"model: no {name!r:.80}; there are {', '.join(names()) or 'none'}")
+        name = called(settings.model)
+        name = name if name in offers else next(iter(offers), "")
+        if not name:
+            raise InputError("model: there are none")
         model: Any = await catalog.hold(offers[name])
         return model  # type: ignore[no-any-return]
 
@@ -250,7 +266,7 @@ def models_of(catalog: Catalog) -> Models:
         model = catalog.of("chat")[name].holder.model
         return getattr(model, "defaults", None)
 
-    return Models(names, get, defaults)
+    return Models(names, get, defaults, called)
 
 
 def _facts() -> list[tuple[str, str]]:

@@ -76,6 +76,7 @@ _OBSERVED = 64 << 10
 """Characters that a person may say a call returned."""
 _STOPPED = "Stopped by the user."
 _INTERPRETERS = (INTERPRETER, "python")
+_DEFAULTS = Settings()
 _CODE_BEGINS = re.compile(r'\s*\{\s*"code"\s*:\s*"')
 # Of a JSON string: half a surrogate pair waits for the other half, for ever if need be; alone it is no text.
 _CODE_GOES_ON = re.compile(
@@ -157,31 +158,36 @@ class Parts:
         names = [tool.name for tool in self.toolbox.specs] if settings.tools is None else settings.tools
         return self.toolbox.only(*names)
 
-    async def checked(self, settings: Settings) -> None:
-        """`check`, and whether there are the model and the adapter, as far as that can be told without loading one.
+    async def checked(self, settings: Settings, before: Settings = _DEFAULTS) -> None:
+        """`check`, and whether there are the model and the adapter that `before` has not, as far as that can be told
+        without loading one. A conversation that names others, because it was begun elsewhere, can be set to something
+        else all the same.
 
         Raises:
-            InputError: as `check` and `assistant`.
+            InputError: as `check`; there is no such model or adapter.
         """
         await asyncio.to_thread(self.check, settings)
-        if not callable(self.models):
-            await self.assistant(settings)
+        if callable(self.models):
+            return
+        if settings.model != before.model and settings.model and settings.model not in self.models:
+            raise InputError(f"model: no {settings.model!r:.80}; there are {', '.join(self.models) or 'none'}")
+        if settings.adapter != before.adapter and settings.adapter:
+            known = (await self.assistant(settings)).adapters
+            if settings.adapter not in known:
+                raise InputError(f"adapter: no {settings.adapter!r:.80}; there are {', '.join(known) or 'none'}")
 
     async def assistant(self, settings: Settings) -> BaseAssistant:
-        """
+        """The model that answers: the one that is named, or the first where there is no such model any more.
+
         Raises:
-            InputError: there is no such model or adapter.
+            InputError: there are none at all.
         """
         if callable(self.models):
-            found = await self.models(settings)
-        else:
-            name = settings.model or next(iter(self.models), "")
-            if name not in self.models:
-                raise InputError(f"model: no {name!r:.80}; there are {', '.join(self.models) or 'none'}")
-            found = self.models[name]
-        if settings.adapter and settings.adapter not in found.adapters:
-            raise InputError(f"adapter: no {settings.adapter!r:.80}; there are {', '.join(found.adapters) or 'none'}")
-        return found
+            return await self.models(settings)
+        name = settings.model if settings.model in self.models else next(iter(self.models), "")
+        if not name:
+            raise InputError("model: there are none")
+        return self.models[name]
 
 
 class _Code:
@@ -413,8 +419,11 @@ class Answering:
             "client": f"user {self._user}",
             "persona": prompt.persona,
         }
-        if settings.adapter:
+        if settings.adapter in assistant.adapters:
             options["adapter"] = settings.adapter
+        elif settings.adapter:
+            text = f"the model has no adapter {settings.adapter!r:.80}; it answers without one"
+            self.log.add(Note(code="adapter", text=text))
         if settings.mode == "documents":
             await self._look_up(assistant, prompt, options)
             return

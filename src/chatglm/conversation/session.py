@@ -346,7 +346,7 @@ class Session:
         Raises:
             InputError: a setting says what cannot be; names the field.
         """
-        await self._parts.checked(settings)
+        await self._parts.checked(settings, await asyncio.to_thread(lambda: self.settings))
 
         def configured() -> None:
             self._store.configure(self.user, self.id, settings.to_dict(), settings.mode)

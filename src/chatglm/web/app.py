@@ -103,11 +103,13 @@ class Models:
         names: each with the names of its adapters, now; the first is the usual one.
         get: the model for a conversation's settings.
         defaults: of a model's options of generation; None: they are not known, perhaps because it is not loaded.
+        called: the name of a model that a conversation names otherwise: the terminal names folders.
     """
 
     names: Callable[[], Mapping[str, Sequence[str]]]
     get: Callable[[Settings], Awaitable[BaseAssistant]] | Mapping[str, BaseAssistant]
     defaults: Callable[[str], SamplingParams | None] = lambda name: None
+    called: Callable[[str], str] = lambda model: model
 
     @classmethod
     def of(cls, assistants: Mapping[str, BaseAssistant]) -> Models:
@@ -398,7 +400,8 @@ class Page:
     def _settings(self, settings: Settings, t: Words, user: User | None) -> dict[str, Any]:
         """What the sheet of settings and the empty states show."""
         models = self.models.names()
-        name = settings.model if settings.model in models else next(iter(models), "")
+        wanted = self.models.called(settings.model)
+        name = wanted if wanted in models else next(iter(models), "")
         tools = [] if self.toolbox is None else self.toolbox.specs
         on = settings.tools
         defaults = self.models.defaults(name) or SamplingParams()
@@ -421,6 +424,7 @@ class Page:
                 "model": name,
             },
             "mode": settings.mode,
+            "missing": "" if wanted in ("", name) else wanted.rstrip("/").rpartition("/")[2],
             "models": list(models),
             "adapters": list(models.get(name, ())),
             "tools": [
@@ -572,10 +576,20 @@ class Page:
     async def _make(self, request: Request) -> Response:
         fields = await fields_of(request, settings=dict, title=str)
         settings = await asyncio.to_thread(_settings_of, Settings(), fields.get("settings", {}))
+        self._check_model(fields.get("settings", {}))
         user, token = await self.accounts.someone(request)
         self._new.take(str(user.id))
         session = await self.sessions.make(user.id, settings, title=fields.get("title", ""))
         return self._made(request, token, {"id": session.id})
+
+    def _check_model(self, given: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            InputError: somebody chose a model that is not on offer.
+        """
+        known = self.models.names()
+        if (name := given.get("model")) and name not in known:
+            raise InputError(f"model: no {name!r:.80}; there are {', '.join(known) or 'none'}")
 
     def _made(self, request: Request, token: str, said: Mapping[str, Any]) -> Response:
         response = JSONResponse(said, 201)
@@ -588,6 +602,7 @@ class Page:
         user, session = await self._open(request)
         if "settings" in fields:
             old = await asyncio.to_thread(lambda: session.settings)
+            self._check_model(fields["settings"])
             await session.configure(await asyncio.to_thread(_settings_of, old, fields["settings"]))
         if "title" in fields:
             await asyncio.to_thread(self.store.rename, user.id, session.id, fields["title"])

@@ -175,6 +175,14 @@ _WORDS: dict[str, tuple[str, str]] = {
     "error.service": ("模型服务无法访问", "The model's server does not answer"),
     "error.internal": ("服务器内部错误，详见日志", "An error within the server; its log has more"),
     "error.closing": ("服务器正在关闭", "The server is shutting down"),
+    "note.model": (
+        "这段对话原来的模型“{wanted}”不在这里，之后由“{name}”回答；可在设置中更换。",
+        "This conversation’s model, “{wanted}”, is not here. “{name}” answers from now on; Settings has the others.",
+    ),
+    "note.adapter": (
+        "模型没有这段对话所用的适配器，将不用适配器回答。",
+        "The model does not have the adapter of this conversation, and answers without one.",
+    ),
     "note.left_out": ("较早的内容放不下，模型看不到了。", "Earlier turns no longer fit; the model does not see them."),
     "note.summary": ("摘要已更新。", "The summary was extended."),
     "note.restarted": ("Python 已重新启动，变量不再存在。", "Python was started again; variables are gone."),

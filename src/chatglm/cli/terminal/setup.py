@@ -164,8 +164,9 @@ class Setup(Part):
         app = self.app
         if not argument:
             return self.said("model", app.words("loading") if app.models.loading else app.models.name)
-        await app.waiting(app.words("loading"), app.models.change(os.path.expanduser(argument)))
-        named_so = os.path.abspath(os.path.expanduser(argument)) if os.path.isdir(argument) else argument
+        found = os.path.expanduser(argument)
+        await app.waiting(app.words("loading"), app.models.change(found))
+        named_so = os.path.abspath(found) if os.path.isdir(found) else argument
         await app.dialogue.configure(model=named_so, adapter="")
         return self.changed("model", app.models.name)
 

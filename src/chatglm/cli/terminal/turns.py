@@ -90,6 +90,8 @@ class Turns(Part):
         """What is shown of a conversation that goes on, and how a character greets."""
         if self.app.dialogue.now is not None:
             self.screen.note(self.words("continued", title=plain(self.app.dialogue.now.conversation.title)))
+            if wanted := self.app.dialogue.missed(self.app.models.name):
+                self.screen.note(self.words("other_model", wanted=plain(wanted), name=self.app.models.name))
         await self.recall(_SHOWN)
 
     async def recall(self, questions: int) -> None:

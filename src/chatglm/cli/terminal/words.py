@@ -48,6 +48,10 @@ _WORDS: dict[str, tuple[str, str]] = {
     "stop_key": ("Ctrl+C stops", "Ctrl+C 停止"),
     "bar": ("/help  Alt+Enter: new line", "/help 帮助  Alt+Enter 换行"),
     "note_left_out": ("{text}", "上下文不足，较早的对话未提供给模型（{text}）"),
+    "note_adapter": (
+        "the model does not have the adapter of this conversation, and answers without one",
+        "模型没有此对话所用的适配器，将不用适配器回答",
+    ),
     "note_restarted": ("the interpreter began anew; its variables are gone", "解释器已重启，之前的变量不再存在"),
     "note_summary": ("summary: {text}", "摘要：{text}"),
     "stopped": ("stopped", "已停止"),
@@ -117,6 +121,10 @@ _WORDS: dict[str, tuple[str, str]] = {
     "read": ("{count} conversations of {file}; this is the first.", "已从 {file} 读入 {count} 个对话，当前为第一个。"),
     "read_one": ("{title} ({count} turns)", "{title}（{count} 条）"),
     "continued": ("Goes on: {title}", "继续：{title}"),
+    "other_model": (
+        "This conversation began with the model {wanted}; {name} answers now. /model FOLDER loads another.",
+        "此对话原来使用模型 {wanted}，现在由 {name} 回答；输入 /model FOLDER 可更换。",
+    ),
     "uploaded": ("{name} ({size}) is uploaded.", "已上传 {name}（{size}）。"),
     "no_files": ("The conversation has no files.", "对话中没有文件。"),
     "saved_in": ("files: {folder}", "文件位于 {folder}"),
