@@ -26,6 +26,9 @@ class RemoteAssistant(BaseAssistant):
         timeout: seconds without a byte after which the endpoint counts as gone.
         defaults: what holds where the caller does not say; what is at its default is not sent.
 
+    Attributes:
+        endpoint: the server and the connections to it.
+
     Raises:
         DependencyError: `httpx` is not installed.
         InputError: `url` is no URL of an endpoint.
@@ -40,11 +43,11 @@ class RemoteAssistant(BaseAssistant):
         timeout: float = 600,
         defaults: SamplingParams | None = None,
     ) -> None:
-        self._endpoint = Endpoint(url, model, key, timeout=timeout)
-        self.url, self.defaults = self._endpoint.url, defaults or SamplingParams()
+        self.endpoint = Endpoint(url, model, key, timeout=timeout)
+        self.url, self.defaults = self.endpoint.url, defaults or SamplingParams()
 
     def close(self) -> None:
-        self._endpoint.close()
+        self.endpoint.close()
 
     @property
     def model(self) -> str:
@@ -53,18 +56,18 @@ class RemoteAssistant(BaseAssistant):
         Raises:
             ServiceError: the endpoint does not answer, or has no model.
         """
-        if self._endpoint.model is None:
-            self._endpoint.model = self._endpoint.models()[0]
-        return self._endpoint.model
+        if self.endpoint.model is None:
+            self.endpoint.model = self.endpoint.models()[0]
+        return self.endpoint.model
 
     def count(self, messages: Messages, **options: Unpack[Options]) -> int:
-        return self._endpoint.count(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
+        return self.endpoint.count(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
 
     def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
-        return self._endpoint.read(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
+        return self.endpoint.read(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
 
     def astream(self, messages: Messages, **options: Unpack[Options]) -> AsyncGenerator[Delta]:
-        return self._endpoint.aread(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
+        return self.endpoint.aread(Question.of_dialogue(Ask.of(messages, options, self.defaults)))
 
     def stream_text(
         self,
@@ -74,7 +77,7 @@ class RemoteAssistant(BaseAssistant):
         adapter: str | None = None,
         client: str | None = None,
     ) -> Generator[Delta]:
-        return self._endpoint.read(Question.of_text(prompt, params_of(params, self.defaults), adapter, client))
+        return self.endpoint.read(Question.of_text(prompt, params_of(params, self.defaults), adapter, client))
 
     def astream_text(
         self,
@@ -84,4 +87,4 @@ class RemoteAssistant(BaseAssistant):
         adapter: str | None = None,
         client: str | None = None,
     ) -> AsyncGenerator[Delta]:
-        return self._endpoint.aread(Question.of_text(prompt, params_of(params, self.defaults), adapter, client))
+        return self.endpoint.aread(Question.of_text(prompt, params_of(params, self.defaults), adapter, client))

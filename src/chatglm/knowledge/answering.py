@@ -198,6 +198,10 @@ class Request:
         for name in ("tools", "response_format", "prefill", "persona"):
             if (self.options or {}).get(name):
                 raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+        params = params_of((self.options or {}).get("params"), None)
+        for name, value in (("n", params.n > 1), ("logprobs", params.logprobs is not None)):
+            if value:
+                raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
 
 
 def check_prompt(template: str) -> None:
@@ -483,7 +487,7 @@ def _tokens(assistant: BaseAssistant, messages: Sequence[Message], options: Opti
     """Of a prompt; where only an endpoint could count them, one for each character."""
     try:
         return assistant.count(messages, **options)
-    except UnsupportedError:
+    except (UnsupportedError, InputError):  # an endpoint in front of another refuses as if the question were wrong
         return sum(len(message.content) for message in messages)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import BaseChatModel, LangSmithParams
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.base import OutputParserLike
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
@@ -20,10 +22,12 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from chatglm.assistant import Assistant, Delta, Finish, TextDelta
 from chatglm.errors import InputError, UnsupportedError
+from chatglm.knowledge import Base, Bases, Done, Event, Passages, open_bases
+from chatglm.langchain.knowledge import Documents
 from chatglm.langchain.messages import chunk_of, message_of, messages_of
 from chatglm.langchain.source import Source
 
@@ -33,6 +37,7 @@ _OF_ANSWER = ("tools", "tool_choice", "parallel_tool_calls", "response_format", 
 _SILENT = ("stream", "ls_structured_output_format", "stream_options", "strict")
 _BUILT_IN = ("python", "simple_browser", "cogview")
 Method = Literal["function_calling", "json_schema", "json_mode"]
+_Heard = Delta | Event
 
 
 class ChatChatGLM(Source, BaseChatModel):
@@ -46,7 +51,19 @@ class ChatChatGLM(Source, BaseChatModel):
     besides, `tools`, `tool_choice`, `parallel_tool_calls`, `response_format`, `adapter`, `prefill`, `client`. An option
     that is unknown is an InputError.
 
+    With `knowledge`, the answer is from documents. Its message has `citations` (fields of
+    `chatglm.knowledge.Citation`), `answered` (False: the documents do not have it) and, if a part of the search failed,
+    `warnings` in `response_metadata`; `content_blocks` has the citations in LangChain's standard form. In a stream they
+    come with the last chunk, and each also in `additional_kwargs["citations"]` when its sentence is whole. Tools,
+    structured output, `n` and log-probabilities have no place there.
+
     Attributes:
+        knowledge: names of bases that are searched as one: this user's, or, with `base_url`, those of the server
+            (`chatglm serve --knowledge`); or bases that are open (`Base`, `Bases`), whatever model answers. A call may
+            name others.
+        knowledge_options: fields of `chatglm.knowledge.answering.Request`, such as `{"k": 8, "strict": False}`; not for
+            bases of a server.
+        home: the folder in which this user's bases lie; None: CHATGLM_HOME.
         streaming: whether `invoke` streams too, so that callbacks hear of every token. Chains of `langchain_classic`
             need it.
         stream_usage: whether the last piece of a stream tells how many tokens there were.
@@ -62,6 +79,16 @@ class ChatChatGLM(Source, BaseChatModel):
 
     streaming: bool = False
     stream_usage: bool = True
+    knowledge: Any = None
+    knowledge_options: dict[str, Any] = Field(default_factory=dict)
+    home: Path | None = None
+
+    _bases: dict[tuple[str, ...], Bases] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if self.knowledge is not None:
+            _named(self.knowledge)
 
     # What LangChain asks of a model
 
@@ -71,7 +98,8 @@ class ChatChatGLM(Source, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.name_of(), "base_url": self.base_url, "adapter": self.adapter, **self.params()}
+        told = {"model": self.name_of(), "base_url": self.base_url, "adapter": self.adapter, **self.params()}
+        return told if self.knowledge is None else {**told, "knowledge": _names(_named(self.knowledge))}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         found = super()._get_ls_params(stop=stop, **kwargs)
@@ -110,6 +138,8 @@ class ChatChatGLM(Source, BaseChatModel):
     ) -> ChatResult:
         if self._may_stream(kwargs):
             return _together(list(self._stream(messages, stop, run_manager, **kwargs)))
+        if self._asks_documents(kwargs):
+            return self._cited(list(self._stream(messages, stop, **kwargs)))
         model, options = self._options(stop, kwargs)
         answers = self.tries(lambda: self.opened(model).answers(messages_of(messages), **options))
         return self._result([message_of(answer, self.name_of(model)) for answer in answers])
@@ -123,6 +153,8 @@ class ChatChatGLM(Source, BaseChatModel):
     ) -> ChatResult:
         if self._may_stream(kwargs):
             return _together([chunk async for chunk in self._astream(messages, stop, run_manager, **kwargs)])
+        if self._asks_documents(kwargs):
+            return self._cited([chunk async for chunk in self._astream(messages, stop, **kwargs)])
         model, options = self._options(stop, kwargs)
         assistant = await self.aopened(model)
         answers = await self.atries(lambda: assistant.aanswers(messages_of(messages), **options))
@@ -135,23 +167,31 @@ class ChatChatGLM(Source, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        usage = self._usage(kwargs)
+        usage, documents = self._usage(kwargs), self._documents(kwargs)
         model, options = self._options(stop, kwargs, single=True)
         assistant, asked = self.opened(model), messages_of(messages)
 
-        def begin() -> tuple[Any, Delta | None]:
-            deltas = assistant.stream(asked, **options)
-            return deltas, next(deltas, None)
+        def begin() -> tuple[Generator[_Heard], list[_Heard]]:
+            said = cast(
+                Generator[_Heard],
+                assistant.stream(asked, **options) if documents is None else documents.ask(assistant, asked, options),
+            )
+            first: list[_Heard] = []
+            for each in said:
+                first.append(each)
+                if not isinstance(each, Passages):  # with them, the model has not begun
+                    break
+            return said, first
 
-        deltas, first = self.tries(begin)
-        with closing(deltas):
-            for delta in itertools.chain(() if first is None else (first,), deltas):
-                chunk = chunk_of(delta, self.name_of(model), usage)
+        said, first = self.tries(begin)
+        with closing(said):
+            for each in itertools.chain(first, said):
+                chunk = chunk_of(each, self.name_of(model), usage)
                 if chunk is None:
                     continue
-                generation = _generation(chunk, delta)
+                generation = _generation(chunk, each)
                 if run_manager is not None:
-                    run_manager.on_llm_new_token(_said(delta), chunk=generation)
+                    run_manager.on_llm_new_token(_said(each), chunk=generation)
                 yield generation
 
     async def _astream(
@@ -162,23 +202,67 @@ class ChatChatGLM(Source, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         usage = self._usage(kwargs)
+        documents = await asyncio.to_thread(self._documents, kwargs) if self._asks_documents(kwargs) else None
         model, options = self._options(stop, kwargs, single=True)
         assistant, asked = await self.aopened(model), messages_of(messages)
 
-        async def begin() -> tuple[Any, Delta | None]:
-            deltas = assistant.astream(asked, **options)
-            return deltas, await anext(deltas, None)
+        async def begin() -> tuple[AsyncGenerator[_Heard], list[_Heard]]:
+            said = cast(
+                AsyncGenerator[_Heard],
+                assistant.astream(asked, **options) if documents is None else documents.aask(assistant, asked, options),
+            )
+            first: list[_Heard] = []
+            async for each in said:
+                first.append(each)
+                if not isinstance(each, Passages):
+                    break
+            return said, first
 
-        deltas, first = await self.atries(begin)
-        async with aclosing(deltas):
-            delta = first
-            while delta is not None:
-                if (chunk := chunk_of(delta, self.name_of(model), usage)) is not None:
-                    generation = _generation(chunk, delta)
+        said, first = await self.atries(begin)
+        async with aclosing(said):
+            async for each in _achain(first, said):
+                if (chunk := chunk_of(each, self.name_of(model), usage)) is not None:
+                    generation = _generation(chunk, each)
                     if run_manager is not None:
-                        await run_manager.on_llm_new_token(_said(delta), chunk=generation)
+                        await run_manager.on_llm_new_token(_said(each), chunk=generation)
                     yield generation
-                delta = await anext(deltas, None)
+
+    # Documents
+
+    def _asks_documents(self, kwargs: Mapping[str, Any]) -> bool:
+        return kwargs.get("knowledge", self.knowledge) is not None
+
+    def _documents(self, kwargs: Mapping[str, Any]) -> Documents | None:
+        """What a call is answered from; None: from what the model knows.
+
+        Raises:
+            NotFoundError: there is no such base of this machine.
+        """
+        if not self._asks_documents(kwargs):
+            return None
+        named = _named(kwargs.get("knowledge", self.knowledge))
+        if isinstance(named, Bases) or self.base_url is not None:
+            return Documents(named, self.knowledge_options)
+        with self._lock:
+            if named not in self._bases:
+                self._bases[named] = open_bases(named, home=self.home)
+            return Documents(self._bases[named], self.knowledge_options)
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            opened = list(self._bases.values())
+            self._bases.clear()
+        for bases in opened:
+            bases.close()
+
+    def _cited(self, chunks: Sequence[ChatGenerationChunk]) -> ChatResult:
+        """A whole answer from documents."""
+        first, *rest = [cast(AIMessageChunk, chunk.message) for chunk in chunks]
+        whole = cast(AIMessageChunk, first + rest)
+        message = cast(AIMessage, message_chunk_to_message(whole))
+        message.additional_kwargs.clear()  # what streams have meanwhile
+        return self._result([message])
 
     def _may_stream(self, kwargs: Mapping[str, Any]) -> bool:
         """Whether an answer that is wanted whole is streamed, for the callbacks' sake."""
@@ -194,7 +278,8 @@ class ChatChatGLM(Source, BaseChatModel):
         """The model that a call names, and what it asks of the assistant."""
         given = {key: value for key, value in kwargs.items() if key not in _SILENT}
         model = given.pop("model", None)
-        given.pop("stream_usage", None)
+        for known in ("stream_usage", "knowledge"):
+            given.pop(known, None)
         options = {key: given.pop(key) for key in _OF_ANSWER if key in given}
         if "parallel_tool_calls" in options:
             parallel = options.pop("parallel_tool_calls")
@@ -207,7 +292,7 @@ class ChatChatGLM(Source, BaseChatModel):
             options["tool_choice"] = _choice(options["tool_choice"], options.get("tools", ()))
         options["params"] = self.params(stop, given)
         if single and options["params"].get("n", 1) != 1:
-            raise InputError("n: a stream has one answer; ask for several with invoke or generate")
+            raise InputError("n: streams and answers from documents have one answer; ask for several with invoke")
         return model, options
 
     def _result(self, messages: Sequence[AIMessage]) -> ChatResult:
@@ -350,12 +435,38 @@ def _choice(asked: Any, tools: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _said(delta: Delta) -> str:
-    return delta.text if isinstance(delta, TextDelta) else ""
+def _named(given: Any) -> Bases | tuple[str, ...]:
+    """
+    Raises:
+        InputError: it names no bases.
+    """
+    if isinstance(given, Bases):
+        return given
+    many = list(given) if isinstance(given, list | tuple) else [given]
+    if many and all(isinstance(each, str) for each in many):
+        return tuple(many)
+    if many and all(isinstance(each, Base) for each in many):
+        return Bases(many)
+    raise InputError("knowledge: give names of bases, or bases that are open")
 
 
-def _generation(chunk: AIMessageChunk, delta: Delta) -> ChatGenerationChunk:
-    info = {"finish_reason": delta.reason} if isinstance(delta, Finish) else {}
+def _names(named: Bases | tuple[str, ...]) -> list[str]:
+    return [base.name for base in named] if isinstance(named, Bases) else list(named)
+
+
+async def _achain(first: Sequence[_Heard], rest: AsyncGenerator[_Heard]) -> AsyncIterator[_Heard]:
+    for each in first:
+        yield each
+    async for each in rest:
+        yield each
+
+
+def _said(heard: _Heard) -> str:
+    return heard.text if isinstance(heard, TextDelta) else ""
+
+
+def _generation(chunk: AIMessageChunk, delta: _Heard) -> ChatGenerationChunk:
+    info = {"finish_reason": chunk.response_metadata["finish_reason"]} if isinstance(delta, Finish | Done) else {}
     if isinstance(delta, TextDelta) and delta.logprobs:
         info["logprobs"] = chunk.response_metadata["logprobs"]
     return ChatGenerationChunk(message=chunk, generation_info=info or None)

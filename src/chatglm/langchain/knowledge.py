@@ -1,4 +1,5 @@
-"""Knowledge bases in LangChain: `KnowledgeRetriever` searches them, `KnowledgeStore` keeps documents in one."""
+"""Knowledge bases in LangChain: `KnowledgeRetriever` searches them, `KnowledgeStore` keeps documents in one, and
+`ChatChatGLM` answers from them."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import hashlib
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,13 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from chatglm.assistant import BaseAssistant, RemoteAssistant
+from chatglm.chat.messages import Message
 from chatglm.errors import InputError
-from chatglm.knowledge import Base, Bases, Hit, NotFoundError, Upload, open_base, open_bases
+from chatglm.knowledge import Base, Bases, Event, Hit, NotFoundError, Upload, open_base, open_bases
+from chatglm.knowledge.remote import aask_remote, ask_remote
 
-__all__ = ["KnowledgeRetriever", "KnowledgeStore"]
+__all__ = ["Documents", "KnowledgeRetriever", "KnowledgeStore"]
 
 _KEPT = "document:"
 
@@ -39,6 +43,48 @@ def _document(hit: Hit) -> Document:
     if hit.page is not None:
         metadata["page"] = hit.page
     return Document(page_content=hit.text, metadata=metadata)
+
+
+class Documents:
+    """What a chat model answers from: bases of this machine, or, by their names, those of the server that answers.
+
+    Args:
+        options: fields of `chatglm.knowledge.answering.Request`.
+
+    Raises:
+        InputError: options are given for bases of a server, which has its own.
+    """
+
+    def __init__(self, bases: Bases | Sequence[str], options: dict[str, Any]) -> None:
+        self._bases, self._options = bases, options
+        if options and not isinstance(bases, Bases):
+            raise InputError(
+                f"knowledge_options: {min(options)}: the bases are the server's, which answers as they are set there"
+            )
+
+    def ask(self, assistant: BaseAssistant, messages: Sequence[Message], options: dict[str, Any]) -> Generator[Event]:
+        """The events of an answer to the last message: see `Bases.ask`."""
+        question, history = _question(messages)
+        if isinstance(self._bases, Bases):
+            return self._bases.ask(assistant, question, history=history, options=options, **self._options)
+        assert isinstance(assistant, RemoteAssistant)
+        return ask_remote(assistant, self._bases, messages, **options)
+
+    def aask(
+        self, assistant: BaseAssistant, messages: Sequence[Message], options: dict[str, Any]
+    ) -> AsyncGenerator[Event]:
+        """`ask` for coroutines."""
+        question, history = _question(messages)
+        if isinstance(self._bases, Bases):
+            return self._bases.aask(assistant, question, history=history, options=options, **self._options)
+        assert isinstance(assistant, RemoteAssistant)
+        return aask_remote(assistant, self._bases, messages, **options)
+
+
+def _question(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    if not messages or messages[-1].role != "user":
+        raise InputError("messages: the last one must be the user's question, to be answered from documents")
+    return messages[-1].content, messages[:-1]
 
 
 class KnowledgeRetriever(BaseRetriever):

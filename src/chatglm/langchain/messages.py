@@ -16,14 +16,19 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.block_translators import register_translator
+from langchain_core.messages.content import Annotation, Citation, ContentBlock, TextContentBlock
 from langchain_core.messages.tool import tool_call_chunk
 
-from chatglm.assistant import Answer, CallDelta, Delta, Finish, TextDelta
+from chatglm.assistant import Answer, CallDelta, Delta, Finish, TextDelta, Usage
 from chatglm.assistant.base import TokenLogprob
 from chatglm.chat.messages import Message, ToolCall, unreadable_part
 from chatglm.errors import UnsupportedError
+from chatglm.knowledge.answering import CitationEvent, Done, Event, Passages
 
 __all__ = ["chunk_of", "message_of", "messages_of"]
+
+_PROVIDER = "chatglm"
 
 
 def messages_of(messages: Sequence[BaseMessage]) -> list[Message]:
@@ -80,8 +85,9 @@ def _text(content: str | Sequence[Any], where: str) -> str:
     return "".join(parts)
 
 
-def chunk_of(delta: Delta, model: str, usage: bool = True) -> AIMessageChunk | None:
-    """What a delta adds to an answer; None: nothing that LangChain has a place for.
+def chunk_of(delta: Delta | Event, model: str, usage: bool = True) -> AIMessageChunk | None:
+    """What a delta, or an event of an answer from documents, adds to an answer; None: nothing that LangChain has a
+    place for.
 
     Args:
         model: its name.
@@ -93,11 +99,21 @@ def chunk_of(delta: Delta, model: str, usage: bool = True) -> AIMessageChunk | N
     if isinstance(delta, CallDelta):
         piece = tool_call_chunk(name=delta.name or None, args=delta.arguments, id=delta.id or None, index=delta.index)
         return AIMessageChunk(content="", tool_call_chunks=[piece])
-    if isinstance(delta, Finish):
+    if isinstance(delta, CitationEvent):  # all are in the end's metadata; streams of events keep one of each key there
+        return AIMessageChunk(content="", additional_kwargs={"citations": [delta.citation.to_dict()]})
+    if isinstance(delta, Passages):
+        return (
+            AIMessageChunk(content="", response_metadata={"warnings": list(delta.warnings)}) if delta.warnings else None
+        )
+    if isinstance(delta, Finish | Done):
+        finish = delta if isinstance(delta, Finish) else delta.finish or Finish("stop", Usage(0, 0))
+        told = _end(finish, model)
+        if isinstance(delta, Done):
+            told |= {"answered": delta.answered, "citations": [each.to_dict() for each in delta.citations]}
         return AIMessageChunk(
             content="",
-            response_metadata=_end(delta, model),
-            usage_metadata=_usage(delta) if usage else None,
+            response_metadata=told,
+            usage_metadata=_usage(finish) if usage else None,
             chunk_position="last",
         )
     return None
@@ -126,7 +142,7 @@ def message_of(answer: Answer, model: str) -> AIMessage:
 
 
 def _end(finish: Finish, model: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"finish_reason": finish.reason, "model_name": model, "model_provider": "chatglm"}
+    found: dict[str, Any] = {"finish_reason": finish.reason, "model_name": model, "model_provider": _PROVIDER}
     if finish.note:
         found["note"] = finish.note
     if finish.stop:
@@ -156,3 +172,33 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
             for token in tokens
         ]
     }
+
+
+# LangChain's standard blocks
+
+
+def _blocks(message: AIMessage) -> list[ContentBlock]:
+    """The answer's text with its citations, in LangChain's standard form.
+
+    Raises:
+        NotImplementedError: there are none; LangChain makes blocks of the rest itself.
+    """
+    cited = message.response_metadata.get("citations")
+    if not cited or not isinstance(message.content, str):
+        raise NotImplementedError
+    annotations: list[Annotation] = [
+        Citation(
+            type="citation",
+            title=each["file"],
+            start_index=each["sentence"][0],
+            end_index=each["sentence"][1],
+            cited_text=each["text"],
+            extras={name: value for name, value in each.items() if name not in ("text", "sentence")},
+        )
+        for each in cited
+    ]
+    # Without ids, which would keep the blocks of a stream apart.
+    return [TextContentBlock(type="text", text=message.content, annotations=annotations)]
+
+
+register_translator(_PROVIDER, _blocks, _blocks)

@@ -154,7 +154,7 @@ class Source(BaseModel):
             return len(assistant.tokenizer.encode_text(text))
         try:
             return assistant.count([Message("user", text)])
-        except UnsupportedError:
+        except (UnsupportedError, InputError):  # an endpoint in front of another refuses as if the text were wrong
             return len(text)
 
     def tries(self, first: Callable[[], T]) -> T:
@@ -177,6 +177,9 @@ class Source(BaseModel):
 
 
 def _pause(error: Exception, attempt: int) -> float:
-    """Seconds."""
+    """Seconds; an error that will not pass is raised."""
+    status = getattr(error, "status", 0)
+    if 400 <= status < 500 and status != 408:  # it is the question that is wrong
+        raise error
     asked = getattr(error, "retry_after", None)
     return min(float(asked) if asked else 0.25 * 2**attempt, 30.0)

@@ -1,0 +1,159 @@
+"""Answers from bases that lie at a server (`chatglm serve --knowledge`), as the same events as those of bases here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from chatglm.assistant import Delta, Finish, Options, RemoteAssistant, TextDelta
+from chatglm.assistant.base import Ask, Messages
+from chatglm.assistant.wire import Question, Reading
+from chatglm.errors import UnsupportedError
+from chatglm.knowledge.answering import CitationEvent, Done, Event, Passages
+from chatglm.knowledge.citations import Citation
+from chatglm.knowledge.packing import Passage
+
+__all__ = ["aask_remote", "ask_remote"]
+
+
+def ask_remote(
+    assistant: RemoteAssistant, names: Sequence[str], messages: Messages, **options: Any
+) -> Generator[Event]:
+    """Answer the last message from bases of the assistant's server: events as `Bases.ask` has them.
+
+    The server does not say which sentences rest on nothing, nor how its search went: `Done.unsupported`, `Done.prompt`
+    and `Passages.warnings` are empty, and passages have no score.
+
+    Args:
+        names: of bases there.
+        options: for the assistant.
+
+    Raises:
+        UnsupportedError: the server answers without documents: it is no `chatglm serve`, or an option has no place.
+        InputError: the server refuses the request, or has no such base.
+        ServiceError: it does not answer, or not in its form.
+    """
+    asked = _asked(assistant, names, messages, options)
+    with closing(assistant.endpoint.read(asked)) as deltas:
+        for delta in deltas:
+            yield from asked.heard.events(delta)
+
+
+async def aask_remote(
+    assistant: RemoteAssistant, names: Sequence[str], messages: Messages, **options: Any
+) -> AsyncGenerator[Event]:
+    """`ask_remote` for coroutines."""
+    asked = _asked(assistant, names, messages, options)
+    async with aclosing(assistant.endpoint.aread(asked)) as deltas:
+        async for delta in deltas:
+            for event in asked.heard.events(delta):
+                yield event
+
+
+def _asked(assistant: RemoteAssistant, names: Sequence[str], messages: Messages, options: dict[str, Any]) -> _Asked:
+    chosen: Options = {**options}  # type: ignore[typeddict-item]
+    ask = Ask.of(messages, chosen, assistant.defaults)
+    for name, value in (("tools", ask.tools), ("response_format", ask.response_format)):
+        if value:
+            raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+    if ask.params.logprobs is not None:
+        raise UnsupportedError("logprobs: answers from documents have no place for it; leave it out")
+    plain = Question.of_dialogue(ask)
+    heard = _Heard(assistant.endpoint.name, ask.messages[-1].content)
+    return _Asked(plain.route, {**plain.body, "knowledge": list(names)}, plain.params, plain.client, heard=heard)
+
+
+@dataclass
+class _Heard:
+    """What came beside the text, until it is told."""
+
+    url: str
+    question: str
+    passages: tuple[Passage, ...] | None = None
+    cited: list[Citation] = field(default_factory=list)
+    told: int = 0
+    begun: bool = False
+    answered: bool = False
+    text: str = ""
+
+    def hear(self, delta: Mapping[str, Any]) -> None:
+        if self.passages is None and "passages" in delta:
+            self.passages = tuple(map(_passage, delta["passages"]))
+        if "answered" in delta:  # the end, with all citations once more
+            self.answered = bool(delta["answered"])
+        else:
+            self.cited += map(_citation, delta.get("citations") or ())
+
+    def events(self, delta: Delta) -> Iterator[Event]:
+        """
+        Raises:
+            UnsupportedError: the server has sent no passages.
+        """
+        if self.passages is None:
+            raise UnsupportedError(
+                f"{self.url}: answers without documents; `knowledge` needs `chatglm serve --knowledge`"
+            )
+        if not self.begun:
+            self.begun = True
+            yield Passages(self.passages, self.question)
+        for citation in self.cited[self.told :]:
+            yield CitationEvent(citation)
+        self.told = len(self.cited)
+        if isinstance(delta, TextDelta):
+            self.text += delta.text
+            yield delta
+        elif isinstance(delta, Finish):
+            yield Done(self.text, self.answered, tuple(self.cited), finish=replace(delta, choice=0))
+
+
+@dataclass(frozen=True)
+class _Asked(Question):
+    heard: _Heard = field(kw_only=True)
+
+    def reading(self, url: str) -> Reading:
+        return _Reading(url, self.heard)
+
+
+class _Reading(Reading):
+    """Text as it is: places of citations count its characters."""
+
+    def __init__(self, url: str, heard: _Heard) -> None:
+        super().__init__(url, 1, chat=False)
+        self._heard = heard
+
+    def _choice(self, choice: Mapping[str, Any]) -> Iterator[Delta]:
+        self._heard.hear(choice.get("delta") or {})
+        return super()._choice(choice)
+
+
+def _passage(given: Mapping[str, Any]) -> Passage:
+    return Passage(
+        int(given["n"]),
+        str(given["base"]),
+        str(given["file"]),
+        int(given["start"]),
+        int(given["end"]),
+        str(given["title"]),
+        given["page"],
+        str(given["text"]),
+        0.0,
+        (),
+    )
+
+
+def _citation(given: Mapping[str, Any]) -> Citation:
+    bytes_of, (first, last) = given["bytes"], given["sentence"]
+    return Citation(
+        int(given["n"]),
+        str(given["base"]),
+        str(given["file"]),
+        int(given["start"]),
+        int(given["end"]),
+        None if bytes_of is None else (int(bytes_of[0]), int(bytes_of[1])),
+        None if given["page"] is None else int(given["page"]),
+        str(given["text"]),
+        (int(first), int(last)),
+        bool(given.get("edited")),
+    )
