@@ -75,7 +75,8 @@ class Failure:
         words = t(f"error.{self.code}")
         if not self.detail:
             return words
-        return self.detail if t.language == "en" else f"{words}：{self.detail}"
+        said = t.said(self.detail)
+        return said if t.language == "en" or said != self.detail else f"{words}：{said}"
 
     @property
     def headers(self) -> dict[str, str]:

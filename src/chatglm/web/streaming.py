@@ -212,11 +212,11 @@ class _Telling:
                 )
             case Note():
                 key = f"note.{event.code}"
-                return self._macros("note", event.code, self._t(key) if self._t.has(key) else event.text)
+                return self._macros("note", event.code, self._t(key) if self._t.has(key) else self._t.said(event.text))
             case Sources():
                 return self._macros("sources", event.sources)
             case Failed():
-                return self._macros("failed", event.message)
+                return self._macros("failed", self._t.said(event.message))
         return None
 
     def _shown(self, call: Call) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from chatglm.conversation import chinese
+
 __all__ = ["LANGUAGES", "Words", "language_of"]
 
 LANGUAGES = ("zh", "en")
@@ -175,7 +177,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "error.service": ("模型服务无法访问", "The model's server does not answer"),
     "error.internal": ("服务器内部错误，详见日志", "An error within the server; its log has more"),
     "error.closing": ("服务器正在关闭", "The server is shutting down"),
-    "note.model": (
+    "note.missing": (
         "这段对话原来的模型“{wanted}”不在这里，之后由“{name}”回答；可在设置中更换。",
         "This conversation’s model, “{wanted}”, is not here. “{name}” answers from now on; Settings has the others.",
     ),
@@ -183,6 +185,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "模型没有这段对话所用的适配器，将不用适配器回答。",
         "The model does not have the adapter of this conversation, and answers without one.",
     ),
+    "note.summary_failed": ("这次没有生成摘要。", "No summary was made this time."),
     "note.left_out": ("较早的内容放不下，模型看不到了。", "Earlier turns no longer fit; the model does not see them."),
     "note.summary": ("摘要已更新。", "The summary was extended."),
     "note.restarted": ("Python 已重新启动，变量不再存在。", "Python was started again; variables are gone."),
@@ -209,23 +212,6 @@ _WORDS: dict[str, tuple[str, str]] = {
 }
 
 
-# What options of generation are for. In English they say it themselves (`Option.help`).
-_OPTIONS = {
-    "temperature": "越高越随机；0 总是取最可能的词元",
-    "top_k": "只从最可能的这么多个词元中抽取；0 表示不限",
-    "top_p": "只从概率之和达到它的最可能的词元中抽取",
-    "min_p": "去掉概率低于最高概率这一比例的词元",
-    "repetition_penalty": "大于 1 时，出现过的词元不易再次出现",
-    "presence_penalty": "回答中已有的词元，分数减去它",
-    "frequency_penalty": "回答中每出现一次，分数减去它一次",
-    "seed": "种子相同，回答相同；留空则每次不同",
-    "stop": "遇到这些文字就结束回答",
-    "max_new_tokens": "回答最多有多少词元",
-    "max_length": "提示与回答一共最多有多少词元",
-    "min_new_tokens": "回答至少有多少词元",
-}
-
-
 @dataclass(frozen=True)
 class Words:
     """The words of one language; called with a key and what its braces stand for.
@@ -249,7 +235,11 @@ class Words:
 
     def option(self, name: str, help_text: str) -> str:
         """What an option of generation is for, given what it says of itself in English."""
-        return _OPTIONS.get(name, help_text) if self.language == "zh" else help_text
+        return chinese.option(name, help_text) if self.language == "zh" else help_text
+
+    def said(self, text: str) -> str:
+        """What the package says in English of an error, for the people of this language."""
+        return chinese.said(text, self.language)
 
     def script(self, front: str = "js.") -> Markup:
         """The words whose keys begin so, without that, as JSON that may stand within a `<script>` element."""

@@ -113,7 +113,7 @@ class Actions(Part):
                 yield from ((name, "") for name in Character.library())
                 yield "off", ""
             case "params":
-                yield from ((option.name, option.help) for option in typed_options())
+                yield from ((one.name, self.words.option(one.name, one.help)) for one in typed_options())
             case "adapter":
                 model = self.app.models.now
                 yield from ((name, "") for name in (*(model.adapters if model is not None else ()), "off"))

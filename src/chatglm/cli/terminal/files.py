@@ -160,7 +160,9 @@ class Files(Part):
         if not found:
             return self.screen.note(self.words("no_files"))
         if not argument:
-            return self.grid((Text(plain(one.name), "cyan"), one.kind, size(one.size)) for one in found)
+            return self.grid(
+                (Text(plain(one.name), "cyan"), self.words(f"kind_{one.kind}"), size(one.size)) for one in found
+            )
         name, _, to = argument.partition(" ")
         assert session is not None
         with await session.file(name) as file:

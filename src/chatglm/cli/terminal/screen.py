@@ -95,7 +95,8 @@ class Screen:
         self.say(text, "bright_black")
 
     def problem(self, text: str) -> None:
-        self.say(text, "red")
+        """What cannot be done: an error of the package's, or a sentence of the terminal's own."""
+        self.say(self._words.said(text), "red")
 
     def prose(self, text: str) -> None:
         """Markdown, whole."""
@@ -211,7 +212,8 @@ class Screen:
             case events.Note():
                 self._close_text()
                 known = f"note_{event.code}"
-                self.note(f"[{self._words(known, text=plain(event.text)) if known in self._words else event.text}]")
+                text = self._words.said(plain(event.text))
+                self.note(f"[{self._words(known, text=text) if known in self._words else text}]")
             case events.Sources():
                 self._sources(event)
             case events.Failed():

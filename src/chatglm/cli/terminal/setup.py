@@ -141,8 +141,8 @@ class Setup(Part):
                 rows.append(
                     (
                         Text(option.name, "bold cyan" if own else "cyan"),
-                        Text(json.dumps(_listed(getattr(now, option.name))), "bold" if own else ""),
-                        option.help,
+                        Text(json.dumps(_listed(getattr(now, option.name)), ensure_ascii=False), "bold" if own else ""),
+                        self.words.option(option.name, option.help),
                     )
                 )
             return self.grid(rows)
@@ -158,7 +158,9 @@ class Setup(Part):
             SamplingParams.from_dict({name: None})  # says which there are
         if value:
             await self.app.dialogue.configure(params=params)
-        return self.screen.say(f"{name} = {json.dumps(_listed(getattr(now, name)))}")
+        self.screen.say(f"{name} = {json.dumps(_listed(getattr(now, name)), ensure_ascii=False)}")
+        (option,) = [one for one in SamplingParams.options() if one.name == name]
+        return self.screen.note(self.words.option(name, option.help))
 
     async def model(self, argument: str) -> None:
         app = self.app
@@ -179,7 +181,7 @@ class Setup(Part):
             )
         name = "" if argument == "off" else argument
         if name and name not in model.adapters:
-            raise InputError(f"{name}: no such adapter; there are {', '.join(model.adapters) or 'none'}")
+            raise InputError(f"adapter: no {name!r:.80}; there are {', '.join(model.adapters) or 'none'}")
         await self.app.dialogue.configure(adapter=name)
         return self.changed("adapter", name or self.words("none"))
 

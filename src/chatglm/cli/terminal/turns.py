@@ -24,7 +24,7 @@ class Turns(Part):
         """The turn that a number of the list means."""
         path = (await self.tree()).path()
         if not number.isdecimal() or not 1 <= int(number) <= len(path):
-            raise InputError(f"{number[:20]}: 1–{len(path)}; /turns")
+            raise InputError(self.words("no_turn", number=number[:20], most=len(path)))
         return path[int(number) - 1]
 
     async def retry(self, argument: str) -> None:
@@ -63,7 +63,7 @@ class Turns(Part):
         siblings = tree.siblings(turn.id)
         n = int(parts[-1])
         if not 1 <= n <= len(siblings):
-            raise InputError(f"{n}: 1–{len(siblings)}")
+            raise InputError(self.words("no_version", n=n, most=len(siblings)))
         await self.begun().choose(siblings[n - 1].id)
         await self.recall(1)
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Literal
 
+from chatglm.conversation import chinese
+
 __all__ = ["Language", "Words", "language_of"]
 
 Language = Literal["zh", "en"]
@@ -33,6 +35,14 @@ class Words:
     def __contains__(self, name: str) -> bool:
         return name in _WORDS
 
+    def said(self, text: str) -> str:
+        """What the package says in English, such as an error, for the people of this language."""
+        return chinese.said(text, self.language)
+
+    def option(self, name: str, text: str) -> str:
+        """What an option of generation is for, given what it says of itself in English."""
+        return chinese.option(name, text) if self.language == "zh" else text
+
     def of(self, pair: tuple[str, str]) -> str:
         """The one of an English and a Chinese text."""
         return pair[self.language == "zh"]
@@ -47,7 +57,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "thinking": ("thinking", "思考中"),
     "stop_key": ("Ctrl+C stops", "Ctrl+C 停止"),
     "bar": ("/help  Alt+Enter: new line", "/help 帮助  Alt+Enter 换行"),
-    "note_left_out": ("{text}", "上下文不足，较早的对话未提供给模型（{text}）"),
+    "note_left_out": ("{text}", "上下文不足：{text}"),
     "note_adapter": (
         "the model does not have the adapter of this conversation, and answers without one",
         "模型没有此对话所用的适配器，将不用适配器回答",
@@ -61,7 +71,6 @@ _WORDS: dict[str, tuple[str, str]] = {
     "near": ("Did you mean /{near}? ", "您是想输入 /{near} 吗？"),
     "escape": ("/help shows them; //{word} says it to the model.", "/help 查看命令；输入 //{word} 可原样发送。"),
     "usage": ("Usage: {usage}", "用法：{usage}"),
-    "busy": ("An answer is still being written.", "回答尚未结束。"),
     "permit": (
         "May {name} be used?  y yes  n no  a always",
         "允许使用 {name} 吗？ y 允许  n 拒绝  a 总是允许",
@@ -114,12 +123,16 @@ _WORDS: dict[str, tuple[str, str]] = {
     "undone": ("Taken back. It stands in the next prompt.", "已撤回，问题已放回输入行。"),
     "edit": ("Change the question and press Enter; Ctrl+C leaves it.", "修改问题后按 Enter 提交，Ctrl+C 放弃。"),
     "no_branches": ("No answer here has another version.", "这里没有其他版本的回答。"),
+    "no_turn": (
+        "There is no turn {number}; /turns lists 1 to {most}.",
+        "没有第 {number} 条；输入 /turns 查看第 1 到 {most} 条。",
+    ),
+    "no_version": ("There is no version {n}; there are 1 to {most}.", "没有版本 {n}，可选 1 到 {most}。"),
     "branch": ("Turn {turn}, version {n} of {of}.", "第 {turn} 条，版本 {n}/{of}。"),
     "written": ("{file} is written.", "已写入 {file}。"),
     "exists": ("{file} is there already.", "{file} 已存在。"),
     "overwrite": ("Overwrite it?  y yes  n no", "要覆盖吗？ y 是  n 否"),
     "read": ("{count} conversations of {file}; this is the first.", "已从 {file} 读入 {count} 个对话，当前为第一个。"),
-    "read_one": ("{title} ({count} turns)", "{title}（{count} 条）"),
     "continued": ("Goes on: {title}", "继续：{title}"),
     "other_model": (
         "This conversation began with the model {wanted}; {name} answers now. /model FOLDER loads another.",
@@ -127,7 +140,9 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "uploaded": ("{name} ({size}) is uploaded.", "已上传 {name}（{size}）。"),
     "no_files": ("The conversation has no files.", "对话中没有文件。"),
-    "saved_in": ("files: {folder}", "文件位于 {folder}"),
+    "kind_upload": ("uploaded", "已上传"),
+    "kind_picture": ("picture", "图片"),
+    "kind_produced": ("made by code", "代码生成"),
     "nothing_to_learn": (
         "There is nothing to learn from: no answer is whole, or all are rated down.",
         "没有可用于微调的内容：没有完整的回答。",
@@ -145,7 +160,6 @@ _WORDS: dict[str, tuple[str, str]] = {
         "The model's code runs with your own rights: it can read, change and delete your files.",
         "模型的代码以您的权限运行，可以读取、修改和删除您的文件。",
     ),
-    "wide": ("The terminal is too narrow.", "终端太窄。"),
     "key_enter": ("send", "发送"),
     "key_newline": ("a new line (or \\ at the end of one)", "换行（或在行末输入 \\）"),
     "key_block": (
