@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import pytest
 
 from chatglm.assistant import Assistant
 from chatglm.knowledge import Shelf
-from chatglm.serving import knowledge
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
+from chatglm.serving.knowledge import filing, routes
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -184,6 +184,160 @@ def test_nobody_sees_anothers_base(write: Writer, tmp_path: Path) -> None:
         assert alice.delete("/v1/knowledge/手册").status_code == 200
 
 
+def events_of(lines: Iterable[str]) -> list[tuple[str, Any]]:
+    """Names and data of server-sent events."""
+    found, name = [], ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            found.append((name, json.loads(line.removeprefix("data: "))))
+    return found
+
+
+def test_ask_streamed_and_not(url: str) -> None:
+    ask = f"{url}/v1/knowledge/手册/ask"
+    body = {"question": "灭火器放在哪里？", "show_prompt": True}
+    whole = httpx.post(ask, json=body).json()
+    assert (whole["answer"], whole["answered"], whole["model"]) == ("灭火器在门口右侧。[1]", True, "demo")
+    assert whole["citations"][0]["text"] == "灭火器在门口右侧。"
+    assert whole["passages"][0]["text"] == TEXT
+    assert whole["usage"]["completion_tokens"] > 0
+    assert whole["prompt"].startswith("已知信息：")
+    assert whole["unsupported"] == []
+    streamed = events_of(httpx.post(ask, json={**body, "stream": True}).text.splitlines())
+    names = [name for name, _ in streamed]
+    assert (names[0], names[-1]) == ("passages", "done")
+    assert streamed[0][1]["passages"] == whole["passages"]
+    assert "".join(data["text"] for name, data in streamed if name == "text") == whole["answer"]
+    assert [data for name, data in streamed if name == "citation"] == whole["citations"]
+    last = streamed[-1][1]
+    assert {**last, "usage": None} == {**whole, "usage": None}
+
+
+def test_ask_takes_what_is_said_of_how(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=60) as client:
+
+        def ask(**body: Any) -> dict[str, Any]:
+            return dict(client.post("/v1/knowledge/手册/ask", json={"question": "灭火器放在哪里？", **body}).json())
+
+        extracted = ask(extract=True)
+        assert extracted["answered"] is True
+        assert extracted["model"] is None
+        assert extracted["citations"][0]["text"] in TEXT
+        assert "问：灭火器放在哪里？" in ask(style="依据：{context}\n问：{question}", show_prompt=True)["prompt"]
+        assert ask(question="月球绕地球一圈需要多久？")["answered"] is False
+        assert ask(question="月球绕地球一圈需要多久？", strict=False)["answer"].startswith("（文档中没有答案")
+        for wrong, words in (
+            ({"style": "{{ config }}"}, "prompt"),
+            ({"question": ""}, "question"),
+            ({"k": 0}, "k"),
+            ({"model": "other"}, "model"),
+            ({"files": ["没有.txt"]}, "没有.txt"),
+            ({"n": 2}, "n"),
+        ):
+            assert words in ask(**wrong)["error"]["message"]
+        assert client.post("/v1/knowledge/没有/ask", json={"question": "x"}).status_code == 404
+
+
+def test_pieces_are_read_edited_switched_off_and_given_back(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        fill(client, "改")
+        (piece,) = client.get("/v1/knowledge/改/files/安全.txt/pieces").json()["data"]
+        one = f"/v1/knowledge/改/pieces/{piece['id']}"
+        assert client.get(one).json() == piece
+
+        def found() -> list[str]:
+            return [
+                hit["text"] for hit in client.post("/v1/knowledge/改/search", json={"question": "气阀"}).json()["hits"]
+            ]
+
+        edited = client.patch(one, json={"text": "气阀在二楼。"}).json()
+        assert (edited["text"], edited["edited"]) == ("气阀在二楼。", True)
+        assert found() == ["气阀在二楼。"]
+        assert client.patch(one, json={"disabled": True}).json()["disabled"] is True
+        assert found() == []
+        assert client.patch(one, json={"disabled": False}).json() == piece
+        assert found() == [TEXT]
+        for wrong in ({}, {"text": ""}, {"text": "x", "disabled": True}, {"text": "x" * 10_001}, {"own": 1}):
+            assert client.patch(one, json=wrong).status_code == 400, wrong
+        assert client.get("/v1/knowledge/改/pieces/9999").status_code == 404
+        assert client.get(f"/v1/knowledge/改/pieces/{10**30}").status_code == 400
+        page = client.get("/v1/knowledge/改/files/安全.txt/pieces", params={"after": 0}).json()
+        assert (page["data"], page["has_more"]) == ([], False)
+        client.delete("/v1/knowledge/改")
+
+
+def test_files_come_back_as_they_were(url: str) -> None:
+    answer = httpx.get(f"{url}/v1/knowledge/手册/files/安全.txt/content")
+    assert answer.content == TEXT.encode("gb18030")
+    assert answer.headers["content-disposition"].startswith("attachment;")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert httpx.get(f"{url}/v1/knowledge/手册/files/没有.txt/content").status_code == 404
+
+
+def test_several_files_and_their_progress(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        client.post("/v1/knowledge", json={"name": "多份"})
+        assert events_of(client.get("/v1/knowledge/多份/events").iter_lines())[-1][0] == "done"
+        given = [("file", (f"第{n}份.txt", f"第{n}条：灭火器在{n}楼。".encode())) for n in range(5)]
+        given.append(("file", ("坏.pdf", b"%PDF-1.4 no pages")))
+        answer = client.post("/v1/knowledge/多份/files", files=given)
+        assert answer.status_code == 202, answer.text
+        assert len(answer.json()["data"]) == 6
+        with client.stream("GET", "/v1/knowledge/多份/events") as stream:
+            told = events_of(stream.iter_lines())
+        assert told[-1] == ("done", {"files": 6, "failed": 1, "pieces": 5, "trouble": ""})
+        files = {file["name"]: file["state"] for file in client.get("/v1/knowledge/多份/files").json()["data"]}
+        assert files.pop("坏.pdf") == "failed"
+        assert set(files.values()) == {"ready"}
+        last = {data["name"]: data["state"] for name, data in told if name == "file"}
+        assert last == {name: state for name, state in ({**files, "坏.pdf": "failed"}).items() if name in last}
+        twice = [("file", ("a.txt", b"x")), ("file", ("./a.txt", b"y"))]
+        assert client.post("/v1/knowledge/多份/files", files=twice).status_code == 400
+        client.delete("/v1/knowledge/多份")
+
+
+def test_settings_and_sharing(write: Writer, tmp_path: Path) -> None:
+    keys = Keyring([Texts([ALICE, BOB], "test")])
+    engine = ScriptedEngine(write.say("灭火器在门口右侧。"), context=2048)
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, keys=keys) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
+    ):
+        fill(alice, "手册")
+        base, access = "/v1/knowledge/手册", "/v1/knowledge/手册/access"
+        changed = alice.patch(base, json={"about": "新", "strict": False, "prompt": "{context}{question}"}).json()
+        assert (changed["about"], changed["settings"]["strict"]) == ("新", False)
+        changed = alice.patch(base, json={"prompt": "", "strict": True}).json()
+        assert (changed["about"], changed["settings"]["prompt"], changed["settings"]["strict"]) == ("新", "", True)
+        assert alice.patch(base, json={"prompt": "nothing"}).status_code == 400
+        ((alice_id, role),) = [(each["who"], each["role"]) for each in alice.get(access).json()["data"]]
+        assert role == "own"
+        bob.post("/v1/knowledge", json={"name": "乙"})
+        bob_id = bob.get("/v1/knowledge/乙/access").json()["data"][0]["who"]
+        assert bob.get(base).status_code == 404
+        assert alice.put(f"{access}/{bob_id}", json={"role": "read"}).status_code == 200
+        assert bob.get(base).json()["role"] == "read"
+        for forbidden in (
+            bob.get(access),
+            bob.put(f"{access}/{bob_id}", json={"role": "own"}),
+            bob.delete(f"{access}/{alice_id}"),
+            bob.patch(base, json={"about": "x"}),
+            bob.patch(f"{base}/pieces/1", json={"disabled": True}),
+            bob.post(f"{base}/files", files={"file": ("a.txt", b"x")}),
+        ):
+            assert forbidden.status_code == 403
+        assert alice.delete(f"{access}/{alice_id}").status_code == 400  # nobody would own it
+        assert alice.put(f"{access}/{alice_id}", json={"role": "read"}).status_code == 400
+        assert alice.put(f"{access}/{bob_id}", json={"role": "all"}).status_code == 400
+        alice.delete(f"{access}/{bob_id}")
+        assert bob.get(base).status_code == 404
+
+
 def test_a_server_without_bases(demo: str) -> None:
     answer = httpx.get(f"{demo}/v1/knowledge")
     assert answer.status_code == 404
@@ -198,20 +352,20 @@ def test_uploads_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path
         return httpx.post(files, files={"file": (name, content)}, timeout=60).status_code
 
     with monkeypatch.context() as patch:
-        patch.setattr(knowledge, "_FILE_BYTES", 1000)
+        patch.setattr(filing, "FILE_BYTES", 1000)
         assert status("large.txt", bytes(100_000)) == 413
     with monkeypatch.context() as patch:
-        patch.setattr(knowledge, "_BASE_BYTES", 100)
+        patch.setattr(filing, "BASE_BYTES", 100)
         assert status("more.txt", bytes(100)) == 413
         assert status("安全.txt", TEXT.encode("gb18030")) == 202  # in its own place there is room
     with monkeypatch.context() as patch:
-        patch.setattr(knowledge, "_FILES", 1)
+        patch.setattr(filing, "FILES", 1)
         assert status("another.txt", b"x") == 413
     with monkeypatch.context() as patch:
-        patch.setattr(knowledge, "_WAITING", 0)
+        patch.setattr(filing, "WAITING", 0)
         assert status("later.txt", b"x") == 429
     with monkeypatch.context() as patch:
-        patch.setattr(knowledge, "_BASES", 1)
+        patch.setattr(routes, "BASES", 1)
         assert httpx.post(f"{url}/v1/knowledge", json={"name": "多"}).status_code == 413
     (file,) = httpx.get(files).json()["data"]
     assert file["name"] == "安全.txt"

@@ -484,6 +484,32 @@ class Store:
             raise NotFoundError(f"{name}: the base has its text, but came from elsewhere without the file")
         return Path(row["path"])
 
+    def content(self, name: str, most: int) -> bytes:
+        """A file as it was added last. One that lies elsewhere on this machine is given only if it is still the same.
+
+        Args:
+            most: bytes that it may have.
+
+        Raises:
+            NotFoundError: the base has no such file, or only its text, or the file has changed since.
+            InputError: it is larger.
+        """
+        body = self.body(name)
+        with self.reading() as connection:
+            row = self._row(connection, name)
+        if row["size"] > most:
+            raise InputError(f"file {name!r:.200}: has {row['size']:,} bytes; at most {most:,} are given out")
+        if isinstance(body, bytes):
+            return body
+        try:
+            with body.open("rb") as file:
+                content = file.read(row["size"] + 1)
+        except OSError:
+            content = b""
+        if blake2b(content, digest_size=_DIGEST_BYTES).digest() != row["digest"]:
+            raise NotFoundError(f"file {name!r:.200}: is not there any more as it was added; the base has its text")
+        return content
+
     def reading_of(self, name: str) -> Reading:
         """What was read of a file: as it is searched, which may be an older state than the file's own.
 
@@ -570,8 +596,11 @@ class Store:
 
     # Pieces
 
-    def pieces(self, name: str) -> list[StoredPiece]:
+    def pieces(self, name: str, first: int = 0, most: int = -1) -> list[StoredPiece]:
         """The pieces of a file, those that are not searched too.
+
+        Args:
+            first: number of the first one. most: of them; -1: all.
 
         Raises:
             NotFoundError: the base has no such file.
@@ -582,8 +611,9 @@ class Store:
                 connection,
                 connection.execute(
                     "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
-                    "WHERE file.id = ? AND piece.generation = file.generation ORDER BY piece.n",
-                    (row["id"],),
+                    "WHERE file.id = ? AND piece.generation = file.generation AND piece.n >= ? "
+                    "ORDER BY piece.n LIMIT ?",
+                    (row["id"], first, most),
                 ),
             )
 

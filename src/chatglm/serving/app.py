@@ -131,7 +131,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=("GET", "HEAD", "POST", "DELETE", "OPTIONS"),
+            allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"),
             allow_headers=("*",),
             expose_headers=(IGNORED_HEADER, DROPPED_HEADER, "Retry-After", *_EXPOSED),
         )

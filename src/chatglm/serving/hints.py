@@ -292,6 +292,9 @@ MESSAGE = Hints(
         "provider_specific_fields": ANY,
         "extra_content": ANY,
         "annotations": ANY,
+        "citations": ANY,  # of an answer from documents
+        "answered": ANY,
+        "docs": ANY,
         "tool_name": ANY,
         "parsed": ANY,
         "phase": ANY,

@@ -27,7 +27,7 @@ from chatglm.assistant import (
 from chatglm.chat.messages import Message
 from chatglm.serving.dialect import failure_within
 from chatglm.serving.failures import Failure
-from chatglm.serving.knowledge import FromDocuments
+from chatglm.serving.knowledge.answers import FromDocuments
 from chatglm.serving.server_tools import Calling, Said, pictures, report
 from chatglm.serving.sse import compact, event
 from chatglm.serving.usage import UsageTotal
@@ -39,6 +39,7 @@ __all__ = [
     "chat_choice",
     "chat_events",
     "document_events",
+    "error_body",
     "logprobs_of",
     "render",
     "text_choice",
@@ -48,10 +49,10 @@ __all__ = [
 
 
 def render(failure: Failure) -> Response:
-    return JSONResponse(_error(failure), failure.status)
+    return JSONResponse(error_body(failure), failure.status)
 
 
-def _error(failure: Failure) -> dict[str, Any]:
+def error_body(failure: Failure) -> dict[str, Any]:
     inner = {"message": failure.message, "type": failure.kind, "param": failure.param, "code": failure.code}
     return {"error": inner}
 
@@ -246,7 +247,7 @@ async def chat_events(
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")
     except Exception as error:  # the status has been sent
-        yield event(_error(failure_within(error)))
+        yield event(error_body(failure_within(error)))
 
 
 async def document_events(
@@ -268,7 +269,7 @@ async def document_events(
                     begun = True
                     yield chunk({"role": "assistant", "content": "", "passages": documents.shown()})
                 if told < len(documents.cited):
-                    yield chunk({"citations": documents.cited[told:]})
+                    yield chunk({"citations": [each.to_dict() for each in documents.cited[told:]]})
                     told = len(documents.cited)
                 if isinstance(delta, TextDelta):
                     yield chunk({"content": delta.text})
@@ -279,7 +280,7 @@ async def document_events(
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")
     except Exception as error:  # the status has been sent
-        yield event(_error(failure_within(error)))
+        yield event(error_body(failure_within(error)))
 
 
 async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: bool) -> AsyncGenerator[str]:
@@ -304,4 +305,4 @@ async def text_events(head: Head, deltas: AsyncGenerator[Delta], n: int, usage: 
             yield head.event(None, usage_of(total), True)
         yield event("[DONE]")
     except Exception as error:
-        yield event(_error(failure_within(error)))
+        yield event(error_body(failure_within(error)))

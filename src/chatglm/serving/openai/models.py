@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.catalog import Kind, Offer
 from chatglm.serving.dialect import Refusals
-from chatglm.serving.knowledge import PREFIX
+from chatglm.serving.knowledge.shelves import PREFIX
 from chatglm.serving.openai.responses import ModelResponse, ModelsResponse
 from chatglm.serving.service import Service
 

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from chatglm.errors import UnsupportedError
 from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import (
     Dialect,
@@ -21,7 +20,9 @@ from chatglm.serving.dialect import (
     whole_of,
     whole_run,
 )
-from chatglm.serving.knowledge import FromDocuments, add_knowledge, bases_of, open_bases
+from chatglm.serving.knowledge.answers import FromDocuments, refuse_beside_documents
+from chatglm.serving.knowledge.routes import add_knowledge
+from chatglm.serving.knowledge.shelves import bases_of, open_bases
 from chatglm.serving.openai.adapters import add_adapters
 from chatglm.serving.openai.batches import add_batches
 from chatglm.serving.openai.embeddings import add_embeddings
@@ -68,9 +69,7 @@ def _router(service: Service) -> APIRouter:
         service.server_tools.check(caller, tools, options)
         head = Head("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", served.name)
         if names:
-            for name, value in (("server_tools", tools), ("logprobs", body.logprobs), ("n", (body.n or 1) > 1)):
-                if value:
-                    raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+            refuse_beside_documents({"server_tools": tools, "logprobs": body.logprobs, "n": (body.n or 1) > 1})
             documents = FromDocuments(await asyncio.to_thread(open_bases, service, caller, names))
             said = service.watch(served, caller, documents.deltas(served.assistant, messages, options))
             if body.stream:

@@ -1,11 +1,11 @@
-"""Forms with a file (`multipart/form-data`): the file goes to disk as it arrives, and nothing else is large."""
+"""Forms with files (`multipart/form-data`): files go to disk as they arrive, and nothing else is large."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from chatglm.errors import OutputError
 from chatglm.serving.bodies import BodyError
 
-__all__ = ["FORM_BYTES", "Upload", "receive"]
+__all__ = ["FORM_BYTES", "Form", "Upload", "receive", "receive_all"]
 
 FORM_BYTES = 64 << 10
-"""Of a form, besides its file."""
+"""Of a form, besides its files."""
 
 _FIELDS = 16
 _FIELD_BYTES = 4096
@@ -28,7 +28,8 @@ _WRITE_BYTES = 1 << 20
 
 @dataclass
 class Upload:
-    """
+    """A form with one file.
+
     Attributes:
         fields: the other fields of the form.
         name: of the file, as the client gave it; None: the form has no file.
@@ -40,24 +41,56 @@ class Upload:
     size: int = 0
 
 
-class _Form:
-    """What the parser of a form calls."""
+@dataclass
+class Part:
+    """A file of a form.
 
-    def __init__(self) -> None:
-        self.upload = Upload()
-        self.pending = bytearray()  # of the file
+    Attributes:
+        name: as the client gave it.
+        size: bytes.
+        path: where it lies now.
+        how: it is opened for the next bytes: the first make it, over nothing that is there.
+    """
+
+    name: str
+    path: Path
+    size: int = 0
+    how: int = os.O_CREAT | os.O_EXCL
+
+
+@dataclass
+class Form:
+    """
+    Attributes:
+        fields: those that are no files.
+        files: in the order of the form.
+    """
+
+    fields: dict[str, str] = field(default_factory=dict)
+    files: list[Part] = field(default_factory=list)
+
+
+class _Reader:
+    """What the parser of a form calls.
+
+    Args:
+        paths: where files go, one after the other; there may be as many files.
+        file_field: name of the field that files come in.
+    """
+
+    def __init__(self, paths: Sequence[Path], file_field: str) -> None:
+        self._paths, self._file_field = paths, file_field
+        self.form = Form()
+        self.pending: list[tuple[Part, bytearray]] = []  # of files
         self._header, self._value = b"", b""
         self._headers: dict[bytes, bytes] = {}
         self._field: str | None = None
         self._text = bytearray()
-        self._parts = 0
+        self._fields = 0
         self.whole = False
 
     def on_part_begin(self) -> None:
         self._headers = {}
-        self._parts += 1
-        if self._parts > _FIELDS:
-            raise BodyError(f"the form has more than {_FIELDS} fields", "too_many_items")
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -72,22 +105,35 @@ class _Form:
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        if b"filename" in options or name == "file":
-            if name != "file":
-                raise BodyError(f"the form has a file in the field {name[:80]!r}; send one, in the field 'file'")
-            if self.upload.name is not None:
-                raise BodyError("the form has more than one file; send each by itself", param="file")
-            self.upload.name = options.get(b"filename", b"").decode("utf-8", "replace")
+        if b"filename" in options or name == self._file_field:
+            if name != self._file_field:
+                wanted = (
+                    f"send one, in the field {self._file_field!r}"
+                    if len(self._paths) == 1
+                    else (f"send files in the field {self._file_field!r}")
+                )
+                raise BodyError(f"the form has a file in the field {name[:80]!r}; {wanted}")
+            if len(self.form.files) == len(self._paths):
+                most = "more than one file; send each by itself"
+                if len(self._paths) > 1:
+                    most = f"more than {len(self._paths)} files; send them in several requests"
+                raise BodyError(f"the form has {most}", param=self._file_field)
+            part = Part(options.get(b"filename", b"").decode("utf-8", "replace"), self._paths[len(self.form.files)])
+            self.form.files.append(part)
+            self.pending.append((part, bytearray()))
             self._field = None
         else:
-            if name in self.upload.fields:
+            self._fields += 1
+            if self._fields > _FIELDS:
+                raise BodyError(f"the form has more than {_FIELDS} fields", "too_many_items")
+            if name in self.form.fields:
                 raise BodyError(f"the form has the field {name[:80]!r} twice; remove one")
             self._field = name
             self._text = bytearray()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._field is None:
-            self.pending += data[start:end]
+            self.pending[-1][1].extend(data[start:end])
             return
         self._text += data[start:end]
         if len(self._text) > _FIELD_BYTES:
@@ -96,7 +142,7 @@ class _Form:
     def on_part_end(self) -> None:
         if self._field is not None:
             try:
-                self.upload.fields[self._field] = self._text.decode()
+                self.form.fields[self._field] = self._text.decode()
             except UnicodeDecodeError:
                 raise BodyError(f"{self._field[:80]}: not UTF-8", "bad_encoding") from None
 
@@ -105,7 +151,8 @@ class _Form:
 
 
 async def receive(request: Request, parts: AsyncIterator[bytes], file: Path) -> Upload:
-    """Write the form's file; the path is free before. If anything goes wrong, there is no file.
+    """Write the form's one file, which is its field `file`; the path is free before. If anything goes wrong, there is
+    no file.
 
     Args:
         parts: the body.
@@ -115,66 +162,90 @@ async def receive(request: Request, parts: AsyncIterator[bytes], file: Path) -> 
         ClientDisconnect: the client left.
         OutputError: the disk is full.
     """
+    form = await receive_all(request, parts, [file], sync=True)
+    return Upload(form.fields, form.files[0].name, form.files[0].size)
+
+
+async def receive_all(
+    request: Request,
+    parts: AsyncIterator[bytes],
+    paths: Sequence[Path],
+    file_field: str = "file",
+    *,
+    sync: bool = False,
+) -> Form:
+    """`receive` for forms with several files.
+
+    Args:
+        paths: where the files go; there may be as many as there are paths.
+        file_field: the field that they come in.
+        sync: return when all is on the disk.
+    """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
         raise BodyError("the body must be a form with a file (Content-Type: multipart/form-data)")
-    form = _Form()
+    reader = _Reader(paths, file_field)
     try:
         parser = MultipartParser(
             boundary,
             {  # type: ignore[arg-type,misc]
-                name: getattr(form, name) for name in dir(_Form) if name.startswith("on_")
+                name: getattr(reader, name) for name in dir(_Reader) if name.startswith("on_")
             },
         )
     except FormParserError as error:
         raise _no_form(error) from None
-    descriptor = _opened(file)
     try:
-        async for part in parts:
+        async for data in parts:
             try:
-                parser.write(part)
+                parser.write(data)
             except FormParserError as error:
                 raise _no_form(error) from None
-            if len(form.pending) >= _WRITE_BYTES:
-                await _write(descriptor, form, file)
-        if not form.whole:
+            if sum(len(content) for _, content in reader.pending) >= _WRITE_BYTES:
+                await _write(reader)
+        if not reader.whole:
             raise BodyError("the form is cut off: its last boundary is missing")
-        if form.upload.name is None:
-            raise BodyError("file: required; the form has no file", "missing", param="file")
-        await _write(descriptor, form, file, sync=True)
+        if not reader.form.files:
+            raise BodyError(f"{file_field}: required; the form has no file", "missing", param=file_field)
+        await _write(reader, sync)
     except BaseException:
-        with contextlib.suppress(OSError):
-            file.unlink()
+        for part in reader.form.files:
+            if not part.how:
+                with contextlib.suppress(OSError):
+                    part.path.unlink()
         raise
-    finally:
-        os.close(descriptor)
-    return form.upload
+    return reader.form
 
 
 def _no_form(error: FormParserError) -> BodyError:
     return BodyError(f"the body is not a form (multipart/form-data): {str(error)[:200]}")
 
 
-def _opened(file: Path) -> int:
-    try:
-        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror})") from None
+async def _write(reader: _Reader, sync: bool = False) -> None:
+    """Append to the files what has come of them.
 
-
-async def _write(descriptor: int, form: _Form, file: Path, sync: bool = False) -> None:
-    content, form.pending = form.pending, bytearray()
+    Args:
+        sync: and wait until it is on the disk.
+    """
+    waiting = reader.pending
+    reader.pending = [(waiting[-1][0], bytearray())] if waiting else []
 
     def write() -> None:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(descriptor, left) :]
-        if sync:
-            os.fsync(descriptor)
+        for part, content in waiting:
+            descriptor = os.open(part.path, os.O_WRONLY | os.O_APPEND | part.how, 0o600)
+            part.how = 0
+            try:
+                left = memoryview(content)
+                while left:
+                    written = os.write(descriptor, left)
+                    part.size += written
+                    left = left[written:]
+                if sync:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     try:
         await asyncio.to_thread(write)
     except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror}); make room") from None
-    form.upload.size += len(content)
+        raise OutputError(f"{waiting[0][0].path}: cannot be written ({error.strerror}); make room") from None

@@ -1,0 +1,1 @@
+"""Documents over HTTP: bases, their files and pieces, and answers from them."""

@@ -1,0 +1,97 @@
+"""Files of requests into bases: forms to disk as they come, names that lead nowhere else, room that is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from fastapi import Request
+
+from chatglm.errors import InputError, QueueFullError
+from chatglm.knowledge import Base, Upload
+from chatglm.knowledge.store import File
+from chatglm.serving import bodies
+from chatglm.serving.bodies import BodyError
+from chatglm.serving.service import Service
+from chatglm.serving.stored.uploads import FORM_BYTES, Form, receive_all
+
+__all__ = ["FILE_BYTES", "add_files", "contents_of", "form_of", "name_of"]
+
+FILE_BYTES = 64 << 20
+"""Of all files of a form together."""
+BASE_BYTES = 4 << 30
+"""Of all files of a base together."""
+FILES = 10_000
+"""Of a base."""
+AT_ONCE = 100
+"""Files of a form."""
+WAITING = 1000
+"""Files of a base that are not read yet."""
+
+
+async def form_of(
+    request: Request, service: Service, folder: Path, file_field: str, fields: Collection[str] = ()
+) -> Form:
+    """A form with files, which go to a folder.
+
+    Args:
+        fields: that it may have besides.
+
+    Raises:
+        BodyError: it is no form, has no file, or is too large or too slow.
+        InputError: it has other fields.
+    """
+    slow = service.files.limits
+    limits = replace(service.limits, body=FILE_BYTES + FORM_BYTES, seconds=slow.seconds, rate=slow.rate)
+    paths = [folder / str(number) for number in range(AT_ONCE)]
+    form = await receive_all(request, bodies.parts(request, limits), paths, file_field)
+    for field in form.fields:
+        if field not in fields:
+            known = ", ".join((file_field, *fields))
+            raise InputError(f"{field[:80]}: unknown field of the form; it has {known}")
+    return form
+
+
+def contents_of(form: Form) -> dict[str, bytes]:
+    """The files of a form by name.
+
+    Raises:
+        InputError: a name is none, or two files have one.
+    """
+    found: dict[str, bytes] = {}
+    for part in form.files:
+        name = name_of(part.name)
+        if name in found:
+            raise InputError(f"file: two files of the form have the name {name!r:.80}; rename one")
+        found[name] = part.path.read_bytes()
+    return found
+
+
+def add_files(base: Base, contents: Mapping[str, bytes]) -> list[File]:
+    """Queue files to be read in the background; what is there unchanged is left alone.
+
+    Raises:
+        BodyError: the base has no room for them.
+        QueueFullError: too many of its files wait to be read.
+    """
+    files = [each for each in base.files() if each.name not in contents]
+    size = sum(each.size for each in files) + sum(map(len, contents.values()))
+    if len(files) + len(contents) > FILES or size > BASE_BYTES:
+        most = f"{FILES:,} files and {BASE_BYTES:,} bytes"
+        raise BodyError(f"file: a base has {most} at most; remove some", "too_large", 413)
+    if sum(each.state not in ("ready", "failed") for each in files) >= WAITING:
+        raise QueueFullError(f"{WAITING:,} files of the base wait to be read; send this one later")
+    base.add(*(Upload(name, content) for name, content in contents.items()), wait=False)
+    return [base.store.find(name) for name in contents]
+
+
+def name_of(given: str) -> str:
+    """
+    Raises:
+        InputError: no file of a base can have this name.
+    """
+    parts = PurePosixPath(given.replace("\\", "/")).parts
+    if not parts or len(given) > 200 or not given.isprintable() or parts[0] == "/" or ".." in parts:
+        raise InputError(f"file: {given!r:.80} is no name of a file; at most 200 printable characters, and no ..")
+    return "/".join(parts)

@@ -1,0 +1,464 @@
+"""`/v1/knowledge`: bases of one's own, their files and pieces, search, answers and who may read them.
+
+Who a request comes from is its API key. Where the server needs no keys, everybody may do everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import JSONResponse
+from starlette.responses import StreamingResponse
+
+from chatglm.assistant import Finish, Options, TextDelta, Usage
+from chatglm.chat.messages import Message
+from chatglm.errors import InputError, NotFoundError, QueueFullError
+from chatglm.knowledge import Base, Shelf
+from chatglm.knowledge.store import Role
+from chatglm.serving.access.callers import caller_of
+from chatglm.serving.bodies import BodyError
+from chatglm.serving.dialect import EventStream, Refusals, failure_within, first_of, whole_of
+from chatglm.serving.knowledge import bodies, filing
+from chatglm.serving.knowledge.answers import FromDocuments
+from chatglm.serving.knowledge.bodies import file_shown, knowledge_shown, piece_shown
+from chatglm.serving.knowledge.shelves import base_for, open_bases, shelf_of, who_of
+from chatglm.serving.openai.events import error_body, usage_of
+from chatglm.serving.service import Service
+from chatglm.serving.sse import event
+from chatglm.serving.usage import UsageTotal
+
+__all__ = ["BASES", "add_knowledge", "attachment"]
+
+BASES = 100
+"""That one caller may read and still make another."""
+_TEXT = 100_000
+"""Characters of one answer."""
+_PIECES = 500
+_LAST = 1 << 31
+_FOLLOWING = 100
+"""Streams of progress at a time."""
+_LOOK_SECONDS = 0.5
+_TOLD = 1000
+"""Files of a base whose progress is told at a time."""
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "one or several; their names say how they are read",
+                        }
+                    },
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
+_CONTENT: dict[str, Any] = {"content": {"application/octet-stream": {}}}
+_Number = Annotated[int, InPath(ge=1, le=_LAST)]
+
+
+def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Refusals]) -> None:
+    """Add `/knowledge…`.
+
+    Args:
+        refused: `refusals` of the dialect.
+    """
+    words = {
+        404: "there is no such base, file or piece, or the caller may not read it, or the server has no bases",
+        408: "the file did not arrive in time",
+        413: "the file is too large, or too much is stored",
+        429: "too many files wait to be read, or too many clients follow",
+        500: "a base cannot be read or written",
+    }
+    refusals = refused(400, 404, 500, words=words)
+    more_refusals = refused(400, 404, 408, 413, 429, 500, words=words)
+    answer_refusals = refused(400, 404, 429, 500, 502, 503)
+    following = 0
+
+    async def work(request: Request, call: Any, *arguments: Any, **named: Any) -> Any:
+        """Call a method of the shelf's in somebody's name, in a thread."""
+        return await asyncio.to_thread(
+            partial(call, shelf_of(service), who_of(caller_of(request)), *arguments, **named)
+        )
+
+    @routes.get("/knowledge", response_model=bodies.AllKnowledge, responses=refusals)
+    async def list_bases(request: Request) -> dict[str, Any]:
+        """The bases that the caller may read."""
+
+        def listed(shelf: Shelf, who: str | None) -> list[dict[str, Any]]:
+            return [knowledge_shown(name, seen, who) for name, seen in shelf.listed(who).items()]
+
+        return {"object": "list", "data": await work(request, listed)}
+
+    @routes.post("/knowledge", status_code=201, response_model=bodies.OneKnowledge, responses=more_refusals)
+    async def make(body: bodies.NewBase, request: Request) -> dict[str, Any]:
+        """A new base, which is the caller's own."""
+
+        def made(shelf: Shelf, who: str | None) -> dict[str, Any]:
+            if len(shelf.names(who)) >= BASES:
+                raise BodyError(f"name: there are {BASES} bases that you may read; delete one", "too_large", 413)
+            base = shelf.make(body.name, who)
+            base.configure(about=body.about)
+            return _shown(base, who)
+
+        return dict(await work(request, made))
+
+    @routes.get("/knowledge/{name}", response_model=bodies.OneKnowledge, responses=refusals)
+    async def retrieve(name: str, request: Request) -> dict[str, Any]:
+        """A base and how it is set."""
+        return dict(await work(request, lambda shelf, who: _shown(base_for(shelf, who, name, "read"), who)))
+
+    @routes.patch("/knowledge/{name}", response_model=bodies.OneKnowledge, responses=refusals)
+    async def change(name: str, body: bodies.Change, request: Request) -> dict[str, Any]:
+        """Change how a base is set; for its owners. What is left out stays."""
+
+        def changed(shelf: Shelf, who: str | None) -> dict[str, Any]:
+            base = base_for(shelf, who, name, "own")
+            given = {"about": body.about, "prompt": body.prompt}
+            settings = {key: value or None for key, value in given.items() if value is not None}
+            if body.strict is not None:
+                settings["strict"] = None if body.strict else "mixed"
+            base.configure(**settings)
+            return _shown(base, who)
+
+        return dict(await work(request, changed))
+
+    @routes.delete("/knowledge/{name}", response_model=bodies.DeletedKnowledge, responses=refusals)
+    async def delete(name: str, request: Request) -> dict[str, Any]:
+        """Delete a base with all its files; for its owners."""
+
+        def deleted(shelf: Shelf, who: str | None) -> None:
+            base_for(shelf, who, name, "own")
+            shelf.delete(name, who)
+
+        await work(request, deleted)
+        return {"name": name, "object": "knowledge", "deleted": True}
+
+    # Files
+
+    @routes.get("/knowledge/{name}/files", response_model=bodies.Files, responses=refusals)
+    async def files(name: str, request: Request) -> dict[str, Any]:
+        """The files of a base, and how far each is."""
+        found = await work(request, lambda shelf, who: shelf.base(name, who).files())
+        return {"object": "list", "data": [file_shown(file) for file in found]}
+
+    @routes.post(
+        "/knowledge/{name}/files",
+        status_code=202,
+        response_model=bodies.Files,
+        responses=more_refusals,
+        openapi_extra=_FORM,
+    )
+    async def upload(name: str, request: Request) -> dict[str, Any]:
+        """Add files, or new states of them, sent as a form (`file`, once or several times, 64 MiB in all); they are
+        read in the background."""
+        base: Base = await work(request, base_for, name, "write")
+        with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
+            form = await filing.form_of(request, service, Path(folder), "file")
+            added = await asyncio.to_thread(lambda: filing.add_files(base, filing.contents_of(form)))
+        return {"object": "list", "data": [file_shown(file) for file in added]}
+
+    @routes.delete("/knowledge/{name}/files/{file:path}", response_model=bodies.DeletedFile, responses=refusals)
+    async def remove(name: str, file: str, request: Request) -> dict[str, Any]:
+        """Take a file out of a base."""
+        base: Base = await work(request, base_for, name, "write")
+        if not await asyncio.to_thread(base.remove, file):
+            raise NotFoundError(f"file {file!r:.200}: the base has no such file")
+        return {"file": file, "deleted": True}
+
+    @routes.get("/knowledge/{name}/files/{file:path}/text", response_model=bodies.Text, responses=refusals)
+    async def text(
+        name: str,
+        file: str,
+        request: Request,
+        start: Annotated[int, Query(ge=0, le=_LAST)] = 0,
+        end: Annotated[int | None, Query(ge=0, le=_LAST)] = None,
+    ) -> dict[str, Any]:
+        """Characters of a file's text, as citations count them; 100,000 at most."""
+        base: Base = await work(request, base_for, name, "read")
+        last = start + _TEXT if end is None else min(end, start + _TEXT)
+        found = await asyncio.to_thread(base.text, file, start, last)
+        return {"file": file, "start": start, "end": start + len(found), "text": found}
+
+    @routes.get(
+        "/knowledge/{name}/files/{file:path}/content",
+        response_class=Response,
+        responses={**refusals, 200: _CONTENT},
+    )
+    async def content(name: str, file: str, request: Request) -> Response:
+        """The file itself, as it was added; 64 MiB at most."""
+        base: Base = await work(request, base_for, name, "read")
+        return attachment(file, await asyncio.to_thread(base.store.content, file, filing.FILE_BYTES))
+
+    @routes.get("/knowledge/{name}/files/{file:path}/pieces", response_model=bodies.Pieces, responses=refusals)
+    async def pieces(
+        name: str,
+        file: str,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=_PIECES)] = 100,
+        after: Annotated[int, Query(ge=-1, le=_LAST)] = -1,
+    ) -> dict[str, Any]:
+        """The pieces of a file, those that no search finds too, in their order; `after`: number (`n`) of the last one
+        of the page before."""
+        base: Base = await work(request, base_for, name, "read")
+        found = await asyncio.to_thread(base.store.pieces, file, after + 1, limit + 1)
+        return {
+            "object": "list",
+            "data": [piece_shown(piece) for piece in found[:limit]],
+            "has_more": len(found) > limit,
+        }
+
+    # Pieces
+
+    @routes.get("/knowledge/{name}/pieces/{piece}", response_model=bodies.Piece, responses=refusals)
+    async def piece(name: str, piece: _Number, request: Request) -> dict[str, Any]:
+        """One piece."""
+        base: Base = await work(request, base_for, name, "read")
+        return piece_shown(await asyncio.to_thread(base.store.piece_by_id, piece))
+
+    @routes.patch("/knowledge/{name}/pieces/{piece}", response_model=bodies.Piece, responses=refusals)
+    async def edit(name: str, piece: _Number, body: bodies.PieceChange, request: Request) -> dict[str, Any]:
+        """Change what a piece says where it is searched and shown, switch it off, or give it back as the file has it.
+        The file stays as it is."""
+        base: Base = await work(request, base_for, name, "write")
+
+        def edited() -> dict[str, Any]:
+            if (body.text is None) == (body.disabled is None):
+                raise InputError("text: give it, or disabled; not both")
+            known = base.store.piece_by_id(piece)
+            said = body.text
+            if body.disabled is False:
+                said = base.text(known.file, known.start, known.end)
+            base.edit(piece, said)
+            return piece_shown(base.store.piece_by_id(piece))
+
+        return await asyncio.to_thread(edited)
+
+    # How far files are
+
+    @routes.get(
+        "/knowledge/{name}/events",
+        response_class=StreamingResponse,
+        responses={**refused(400, 404, 429, 500, words=words), 200: _STREAM},
+    )
+    async def events(name: str, request: Request, follow: bool = False) -> Response:
+        """Progress of the files that are being indexed, as it is made: events `file`, each a file as `…/files` lists
+        it, and at last `done`. With `follow` the stream goes on when nothing is left to do."""
+        await work(request, base_for, name, "read")
+        if following >= _FOLLOWING:
+            raise QueueFullError(f"{_FOLLOWING} clients follow the progress of bases; come again later")
+
+        async def told() -> AsyncGenerator[str]:
+            nonlocal following
+            following += 1
+            try:
+                async for one in _progress(lambda: work(request, base_for, name, "read"), follow):
+                    yield one
+            finally:
+                following -= 1
+
+        return EventStream(told())
+
+    # Search and answers
+
+    @routes.post("/knowledge/{name}/search", response_model=bodies.Hits, responses=refusals)
+    async def search(name: str, body: bodies.Search, request: Request) -> dict[str, Any]:
+        """The pieces that answer a question best."""
+
+        def found(shelf: Shelf, who: str | None) -> dict[str, Any]:
+            names = list(dict.fromkeys([name, *(body.knowledge or ())]))
+            hits = shelf.bases(names, who).search(body.question, k=body.k, files=body.files or ())
+            rows = [{**vars(hit), "parts": dict(hit.parts)} for hit in hits]
+            return {"hits": rows, "warnings": list(hits.warnings)}
+
+        return dict(await work(request, found))
+
+    @routes.post("/knowledge/{name}/ask", response_model=bodies.Answer, responses={**answer_refusals, 200: _STREAM})
+    async def ask(name: str, body: bodies.Ask, request: Request) -> Response:
+        """An answer from a base with what it rests on. Streamed: events `passages`, `text`, `citation`, and at last
+        `done`, which has all that the answer has without `stream`."""
+        caller = caller_of(request)
+        names = list(dict.fromkeys([name, *(body.knowledge or ())]))
+        documents = FromDocuments(await asyncio.to_thread(open_bases, service, caller, names))
+        history = [Message(said.role, said.content) for said in body.history or ()]
+        messages = [*history, Message("user", body.question)]
+        served = None if body.extract else await service.find(body.model, caller)
+        options: Options = {}
+        if served is not None:
+            options = {"params": body.params(), "adapter": served.adapter, "client": caller.client}
+        said = documents.deltas(None if served is None else served.assistant, messages, options, **body.how())
+        if served is not None:
+            said = service.watch(served, caller, said)
+        model = None if served is None else served.name
+        if body.stream:
+            begun = await first_of(request, said)
+            return EventStream(_answer_events(documents, begun, model, bool(body.show_prompt)))
+        (answer,) = await whole_of(request, said)
+        return JSONResponse(_answer(documents, answer.finish, model, bool(body.show_prompt)))
+
+    # Who may do what
+
+    @routes.get("/knowledge/{name}/access", response_model=bodies.Access, responses=refusals)
+    async def access(name: str, request: Request) -> dict[str, Any]:
+        """Who may read, write or own a base; for its owners. `*` is everyone."""
+        base: Base = await work(request, base_for, name, "own")
+        return _access(await asyncio.to_thread(base.store.roles))
+
+    @routes.put("/knowledge/{name}/access/{who}", response_model=bodies.Access, responses=refusals)
+    async def share(name: str, who: str, body: bodies.RoleChange, request: Request) -> dict[str, Any]:
+        """Let somebody read, write or own a base: the id of an API key, a user of the page, or `*`."""
+        base: Base = await work(request, base_for, name, "own")
+        return _access(await asyncio.to_thread(_shared, base, who, body.role))
+
+    @routes.delete("/knowledge/{name}/access/{who}", response_model=bodies.Access, responses=refusals)
+    async def unshare(name: str, who: str, request: Request) -> dict[str, Any]:
+        """Let somebody do nothing with a base any more. The last owner stays one."""
+        base: Base = await work(request, base_for, name, "own")
+        return _access(await asyncio.to_thread(_shared, base, who, None))
+
+
+def attachment(name: str, content: bytes, *, inline: bool = False) -> Response:
+    """A file of a base for a client to store, or with `inline` to show as text. No browser takes it for a page.
+
+    Args:
+        name: of the file; folders of it are left out.
+    """
+    how = "inline" if inline else "attachment"
+    headers = {
+        "Content-Disposition": f"{how}; filename*=UTF-8''{quote(PurePosixPath(name).name, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return Response(content, headers=headers, media_type="application/octet-stream")
+
+
+def _shown(base: Base, who: str | None) -> dict[str, Any]:
+    files = base.files()
+    return {
+        "object": "knowledge",
+        "name": base.name,
+        "about": base.setting("about"),
+        "role": base.store.role(who),
+        "files": len(files),
+        "pieces": sum(file.pieces for file in files),
+        "settings": {
+            "prompt": base.setting("prompt"),
+            "strict": base.setting("strict") not in ("no", "mixed", "0"),
+            "embedder": base.setting("embedder"),
+            "reranker": base.setting("reranker"),
+        },
+        "trouble": base.trouble,
+    }
+
+
+def _access(roles: dict[str, Role]) -> dict[str, Any]:
+    return {"object": "list", "data": [{"who": who, "role": role} for who, role in roles.items()]}
+
+
+def _shared(base: Base, who: str, role: Role | None) -> dict[str, Role]:
+    """
+    Raises:
+        InputError: nobody would own the base any more.
+    """
+    roles = base.store.roles()
+    if role != "own" and roles.get(who) == "own" and list(roles.values()).count("own") == 1:
+        raise InputError(f"who: {who!r:.80} is the base's only owner; make somebody else one first, or delete the base")
+    base.store.share(who, role)
+    return base.store.roles()
+
+
+async def _progress(base_now: Callable[[], Any], follow: bool) -> AsyncGenerator[str]:
+    """Events of a base's files.
+
+    Args:
+        base_now: the base, while the caller may still read it.
+    """
+    before: dict[str, Any] = {}
+    try:
+        while True:
+            base: Base = await base_now()
+            waiting = {file.name: file for file in (await asyncio.to_thread(base.store.waiting))[:_TOLD]}
+            told = [file for name, file in waiting.items() if before.get(name) != file]
+            for name in before.keys() - waiting.keys():
+                try:
+                    told.append(await asyncio.to_thread(base.store.find, name))
+                except NotFoundError:  # removed since
+                    continue
+            for file in told:
+                yield event(file_shown(file), "file")
+            if not waiting and (before or not follow):
+                files = await asyncio.to_thread(base.files)
+                failed = sum(file.state == "failed" for file in files)
+                pieces = sum(file.pieces for file in files)
+                whole = {"files": len(files), "failed": failed, "pieces": pieces, "trouble": base.trouble}
+                yield event(whole, "done")
+                if not follow:
+                    return
+            elif not told:
+                yield ": nothing new\n\n"  # nothing else shows that a client has gone that waits without a word
+            before = waiting
+            await asyncio.sleep(_LOOK_SECONDS)
+    except Exception as error:  # the status has been sent
+        yield event(error_body(failure_within(error)), "error")
+
+
+def _answer(documents: FromDocuments, finish: Finish, model: str | None, prompt: bool) -> dict[str, Any]:
+    assert documents.done is not None
+    total = UsageTotal()
+    total.add(finish)
+    return {
+        "answer": documents.done.text,
+        **documents.whole(),
+        "passages": documents.shown(),
+        "unsupported": [list(place) for place in documents.done.unsupported],
+        "question": documents.question,
+        "warnings": list(documents.warnings),
+        "model": model,
+        "finish_reason": finish.reason,
+        "usage": usage_of(total),
+        **({"prompt": documents.done.prompt} if prompt else {}),
+    }
+
+
+async def _answer_events(
+    documents: FromDocuments, deltas: AsyncGenerator[TextDelta | Finish], model: str | None, prompt: bool
+) -> AsyncGenerator[str]:
+    """An answer as events: passages first, citations when their sentence is whole, and all of it at the end."""
+    told, begun = 0, False
+    finish = Finish("stop", Usage(0, 0))
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                if not begun:
+                    begun = True
+                    head = {"passages": documents.shown(), "question": documents.question}
+                    yield event({**head, "warnings": list(documents.warnings)}, "passages")
+                for citation in documents.cited[told:]:
+                    yield event(citation.to_dict(), "citation")
+                told = len(documents.cited)
+                if isinstance(delta, TextDelta):
+                    yield event({"text": delta.text}, "text")
+                else:
+                    finish = delta
+        yield event(_answer(documents, finish, model, prompt), "done")
+    except Exception as error:  # the status has been sent
+        yield event(error_body(failure_within(error)), "error")
