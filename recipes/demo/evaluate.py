@@ -1,6 +1,8 @@
-"""Held-out accuracy of the demo model, skill by skill.
+"""Held-out accuracy of the demo model, skill by skill; and how it copes with what people type.
 
     python recipes/demo/evaluate.py [FOLDER] [--count 300] [--show 5]
+
+Two tables: dialogues of the grammars' held-out side, and dialogues that were written by hand (`unseen.py`).
 
 Every assistant message of a held-out dialogue is asked for, with the true dialogue in front of it, and counts as right
 if the greedy answer is the expected one (or has in it what the sample says it must have); a tool call must have the
@@ -21,6 +23,8 @@ from typing import Any
 import torch
 from corpus import SKILLS, draw_sample
 from corpus.base import Sample
+from unseen import report as unseen_report
+from unseen import unseen
 
 from chatglm.chat.messages import Message
 from chatglm.loading import load_parts
@@ -139,8 +143,13 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0, help="wrong answers of each skill to print")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    tallies = unseen(options.folder)
+    print(unseen_report(tallies))
+    for name, tally in tallies.items():
+        for verdict, question, got in tally.others[: options.show]:
+            print(f"\n[{name}] {verdict}: {question}\n  got:    {got!r}", file=sys.stderr)
     scores = evaluate(options.folder, options.count, options.seed)
-    print(report(scores))
+    print("\n" + report(scores))
     for name, score in scores.items():
         for question, got, wanted in score.wrong[: options.show]:
             print(f"\n[{name}] {question}\n  got:    {got!r}\n  wanted: {wanted!r}", file=sys.stderr)

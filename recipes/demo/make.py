@@ -34,6 +34,8 @@ from evaluate import evaluate, report
 from initial import begin
 from torch import Tensor, nn
 from transformers import TrainerCallback
+from unseen import report as unseen_report
+from unseen import unseen
 
 from chatglm.chat.formats import chat_format
 from chatglm.chat.tokenizers import SentencePieceTokenizer
@@ -384,11 +386,12 @@ def main() -> None:
         model.save_pretrained(result)
         tokenizer.save_pretrained(result)
         (work / "seconds.txt").write_text(f"{time.time() - clock:.0f}", "utf-8")
-    scores = evaluate(result, options.held_out, seed=options.seed)
-    table = report(scores)
+    typed = unseen_report(unseen(result))
+    print(typed)
+    table = report(evaluate(result, options.held_out, seed=options.seed))
     print(table)
     minutes = float((work / "seconds.txt").read_text("utf-8")) / 60 if (work / "seconds.txt").exists() else 0.0
-    (result / "MODEL_CARD.md").write_text(card(table, options, minutes, result), "utf-8")
+    (result / "MODEL_CARD.md").write_text(card(table, typed, options, minutes, result), "utf-8")
     if options.install:
         INSTALLED.mkdir(exist_ok=True)
         for file in sorted(result.iterdir()):
@@ -396,13 +399,14 @@ def main() -> None:
         print(f"installed in {INSTALLED}")
 
 
-def card(table: str, options: argparse.Namespace, minutes: float, result: Path) -> str:
+def card(table: str, typed: str, options: argparse.Namespace, minutes: float, result: Path) -> str:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
     return (
         (Path(__file__).parent / "card.md")
         .read_text("utf-8")
         .format(
             table=table,
+            unseen=typed,
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
             refining=f"{options.refining:,}",
