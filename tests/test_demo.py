@@ -161,12 +161,9 @@ def test_what_the_guide_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     """The commands of docs/training.md on the demo model, in their order."""
     monkeypatch.chdir(ROOT)
     guide = (ROOT / "docs" / "training.md").read_text("utf-8")
-    readme = (ROOT / "README.md").read_text("utf-8")
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", guide, re.DOTALL))
     commands = [line.split() for line in shell.splitlines() if "cafe" in line or "out/merged" in line]
     assert len(commands) == 5
-    for words in commands[:4]:
-        assert " ".join(words) in readme
     output = ""
     for words in commands:
         arguments = [word.strip('"').replace("out/", f"{tmp_path}/") for word in words[1:]]

@@ -1,4 +1,4 @@
-"""docs/serving.md: every Python example runs, against a real server with the demo model.
+"""docs/serving.md and its Chinese guide: every Python example runs, against a real server with the demo model.
 
 Above each example stands who runs it: `<!-- client: NAME -->`, where NAME is an environment of
 `clients/environments.py`, or `own` for the one that runs the tests. Examples of one `##` section for the same client
@@ -77,7 +77,7 @@ def demo_with_tools() -> Iterator[str]:
         yield url
 
 
-BLOCKS = blocks(PAGE.read_text("utf-8"))
+BLOCKS = [*blocks(PAGE.read_text("utf-8")), *blocks((PAGE.parent / "zh" / "serving.md").read_text("utf-8"))]
 SCRIPTS = list(dict.fromkeys((block.section, block.client) for block in BLOCKS if block.client))
 
 

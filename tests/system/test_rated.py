@@ -1,4 +1,4 @@
-"""A conversation whose answers were corrected and rated, exported, and learned by the demo model: README's commands."""
+"""Corrected and rated answers, exported and learned by the demo model: the training guide's commands."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def exported(folder: Path) -> Path:
 
 def test_what_was_rated_is_learned(tmp_path: Path) -> None:
     file = exported(tmp_path)
-    readme = (ROOT / "README.md").read_text("utf-8")
-    commands = [shlex.split(line) for line in re.findall(r"^chatglm .*mine.*$", readme, re.M)]
+    guide = (ROOT / "docs" / "training.md").read_text("utf-8")
+    commands = [shlex.split(line) for line in re.findall(r"^chatglm .*mine.*$", guide, re.M)]
     assert [words[1] for words in commands] == ["finetune", "finetune", "chat"]
     told = []
     for words in commands:

@@ -1,4 +1,4 @@
-"""docs/tools.md: its examples run.
+"""docs/tools.md and its Chinese guide: their examples run.
 
 Above an example (Python, YAML) stands `<!-- run -->`; or `<!-- file: NAME -->` where it is a file that the examples
 behind it use; or `<!-- not run: REASON -->`. An indented block right behind an example is what it prints last.
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "tools.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, CHINESE = DOCS / "tools.md", DOCS / "zh" / "tools.md"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def examples(page: str) -> list[Example]:
 
 
 EXAMPLES = examples(PAGE.read_text("utf-8"))
+IN_CHINESE = examples(CHINESE.read_text("utf-8"))
 
 
 def test_what_is_found() -> None:
@@ -54,13 +56,14 @@ def test_what_is_found() -> None:
 
 def test_every_example_says_whether_it_runs() -> None:
     assert len(EXAMPLES) >= 6
-    for example in EXAMPLES:
-        assert re.fullmatch(r"run|file: \S+|not run: .+", example.mark), f"docs/tools.md, line {example.line}"
+    assert IN_CHINESE
+    for example in [*EXAMPLES, *IN_CHINESE]:
+        assert re.fullmatch(r"run|file: \S+|not run: .+", example.mark), f"tools.md, line {example.line}"
 
 
-@pytest.mark.parametrize("example", [one for one in EXAMPLES if one.mark == "run"], ids=str)
+@pytest.mark.parametrize("example", [one for one in [*EXAMPLES, *IN_CHINESE] if one.mark == "run"], ids=str)
 def test_example(example: Example, tmp_path: Path) -> None:
-    for other in EXAMPLES:
+    for other in EXAMPLES if example in EXAMPLES else IN_CHINESE:
         if other.mark.startswith("file: ") and other.line < example.line:
             (tmp_path / other.mark.removeprefix("file: ")).write_text(other.text, "utf-8")
     script = tmp_path / "page.py"
