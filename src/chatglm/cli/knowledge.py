@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.cli.models import add_assistant_arguments, open_assistant
+from chatglm.cli.models import add_assistant_arguments, model_identity, open_assistant
 from chatglm.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,6 +86,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _model_options(embedding)
     add_assistant_arguments(answer)
 
+    summary = _action(
+        actions,
+        "summarise",
+        _summarise,
+        "summarise a base or a file, however long; a run that was stopped goes on where it was",
+        base="NAME|FILE",
+    )
+    summary.add_argument("--files", metavar="A,B", help="of the base, summarise these files only, in this order")
+    summary.add_argument(
+        "--style",
+        choices=("map-reduce", "refine"),
+        default="map-reduce",
+        help="map-reduce: parts at once, then their summaries; refine: part after part, which takes longer",
+    )
+    summary.add_argument("--focus", default="", metavar="TEXT", help="what it is to be about above all")
+    summary.add_argument("--language", choices=("zh", "en"), default="", help="of the prompts (default: the text's)")
+    summary.add_argument(
+        "--part", type=int, metavar="N", help="tokens of a part at most (default: what the context allows, up to 8000)"
+    )
+    summary.add_argument("--at-once", type=int, default=8, metavar="N", help="parts asked about at once (default: 8)")
+    summary.add_argument("--fresh", action="store_true", help="ask the model for all of it, and keep nothing")
+    summary.add_argument(
+        "--json", action="store_true", help='{"summary", "citations": [{"n", "file", "start", "end", …}], "parts"}'
+    )
+    add_assistant_arguments(summary)
+
     remove = _action(actions, "remove", _remove, "take files out of a base, or delete it")
     remove.add_argument("files", nargs="*", metavar="FILE", help="its name in the base (default: the whole base)")
     remove.add_argument("--yes", action="store_true", help="delete a whole base without asking")
@@ -141,7 +167,8 @@ def _action(
     if base == "?":
         parser.add_argument("name", nargs="?", metavar="NAME", help="a base")
     else:
-        parser.add_argument("name", metavar=base, help="a base" + (", or several" if "," in base else ""))
+        more = ", or several" if "," in base else ", or a file that is in none" if "|" in base else ""
+        parser.add_argument("name", metavar=base, help=f"a base{more}")
     parser.set_defaults(act=run)
     return parser
 
@@ -470,6 +497,61 @@ def _ask(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _summarise(arguments: argparse.Namespace) -> int:
+    from contextlib import ExitStack, closing
+
+    from chatglm.assistant import TextDelta
+    from chatglm.knowledge import FileTexts, Progress, Summary, SummaryRequest, bases, open_base, summarise
+    from chatglm.knowledge.reading import read_apart
+
+    files = [name for name in (arguments.files or "").split(",") if name]
+    options = {name: getattr(arguments, name) for name in ("style", "focus", "language", "part", "at_once")}
+    path = Path(arguments.name)
+    is_base = arguments.name in bases()
+    if not is_base and not path.is_file():
+        raise InputError(f"{arguments.name}: is neither a base (`chatglm knowledge list`) nor a file")
+    if files and not is_base:
+        raise InputError("--files: chooses files of a base, and this is a file")
+    SummaryRequest(**options).check()
+    reached = ""
+    try:
+        with ExitStack() as stack:
+            reading = None if is_base else read_apart(path, name=path.name)
+            assistant = stack.enter_context(open_assistant(arguments))
+            options["model"] = "" if arguments.fresh else model_identity(arguments)
+            if reading is None:
+                base = stack.enter_context(open_base(arguments.name))
+                made = base.summarise(assistant, files, **options)
+            else:
+                made = summarise(FileTexts(reading, path.name), assistant, SummaryRequest(**options))
+            show = stack.enter_context(_progress())
+            for event in stack.enter_context(closing(made)):
+                if isinstance(event, Progress):
+                    if event.stage in ("map", "refine"):
+                        reached = f"{event.done:,} of {event.total:,} parts are summarised"
+                    if show is not None:
+                        known = f" ({event.kept:,} known)" if event.kept else ""
+                        show(_step(event.stage + known, event.done, event.total))
+                elif isinstance(event, TextDelta) and not arguments.json:
+                    print(event.text, end="", flush=True)
+                elif isinstance(event, Summary):
+                    done = event
+    except KeyboardInterrupt:
+        kept = "" if arguments.fresh else " and kept: the same command goes on there"
+        print(f"\nstopped{'; ' + reached + kept if reached else ''}", file=sys.stderr)
+        return 130
+    citations = [citation.to_dict() for citation in done.citations]
+    if arguments.json:
+        print(json.dumps({"summary": done.text, "citations": citations, "parts": done.parts}, ensure_ascii=False))
+        return 0
+    print("\n")
+    for citation in dict.fromkeys(replace(each, sentence=(0, 0)) for each in done.citations):
+        page = "" if citation.page is None else f"（第 {citation.page} 页）"
+        print(f"《{citation.file}》{page} {citation.start}–{citation.end}")
+        print("\n".join(f"    {line}" for line in citation.text.splitlines()))
+    return 0
+
+
 # Care
 
 
@@ -596,6 +678,10 @@ def _counted(what: str) -> Iterator[Callable[[int, int], None] | None]:
         if show is None:
             yield None
             return
-        from chatglm.knowledge import Step
+        yield lambda done, total: show(_step(what, done, total))
 
-        yield lambda done, total: show(Step("", what, done, total, 0))
+
+def _step(what: str, done: int, total: int) -> Step:
+    from chatglm.knowledge import Step
+
+    return Step("", what, done, total, 0)

@@ -18,6 +18,7 @@ __all__ = [
     "add_model_arguments",
     "find_model",
     "loading_options",
+    "model_identity",
     "model_name",
     "model_of_environment",
     "note",
@@ -168,6 +169,27 @@ def model_name(arguments: argparse.Namespace) -> str:
     from chatglm.hub import folder_name
 
     return folder_name(arguments.model) if arguments.model else "demo"
+
+
+def model_identity(arguments: argparse.Namespace) -> str:
+    """What tells the model that `open_assistant` has opened from every other: what it says may be kept under this. A
+    folder that was written anew is another model."""
+    import json
+
+    if arguments.remote is not None:
+        return json.dumps([remote_urls(arguments), arguments.remote_model])
+    from chatglm import hub
+    from chatglm.loading import demo_folder
+
+    folders = [hub.folder(arguments.model) if arguments.model else demo_folder()]
+    folders += [hub.folder(name) for name in (arguments.adapter, arguments.prefix) if name]
+    files = [
+        (str(file.resolve()), seen.st_size, seen.st_mtime_ns)
+        for folder in folders
+        for file in sorted(folder.iterdir() if folder.is_dir() else [folder])
+        if (seen := file.stat())
+    ]
+    return json.dumps([files, arguments.device, arguments.dtype, arguments.kv_cache])
 
 
 def note(line: str) -> None:

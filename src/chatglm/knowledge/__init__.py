@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from chatglm.knowledge.searching import Answerable, Hit, Hits
     from chatglm.knowledge.shelf import Shelf
     from chatglm.knowledge.store import File, NotFoundError, StoredPiece
+    from chatglm.knowledge.summarising import (
+        FileTexts,
+        Part,
+        Progress,
+        Summary,
+        SummaryEvent,
+        SummaryRequest,
+        asummarise,
+        summarise,
+    )
 
 _HOMES = {
     "answering": ("CitationEvent", "Done", "Event", "Passages"),
@@ -33,6 +43,16 @@ _HOMES = {
     "searching": ("Answerable", "Hit", "Hits"),
     "shelf": ("Shelf",),
     "store": ("File", "NotFoundError", "StoredPiece"),
+    "summarising": (
+        "FileTexts",
+        "Part",
+        "Progress",
+        "Summary",
+        "SummaryEvent",
+        "SummaryRequest",
+        "asummarise",
+        "summarise",
+    ),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -45,16 +65,23 @@ __all__ = [
     "Done",
     "Event",
     "File",
+    "FileTexts",
     "Hit",
     "Hits",
     "NotFoundError",
+    "Part",
     "Passage",
     "Passages",
+    "Progress",
     "Report",
     "Shelf",
     "Step",
     "StoredPiece",
+    "Summary",
+    "SummaryEvent",
+    "SummaryRequest",
     "Upload",
+    "asummarise",
     "bases",
     "delete_base",
     "import_base",
@@ -62,6 +89,7 @@ __all__ = [
     "open_bases",
     "packed",
     "shown",
+    "summarise",
 ]
 
 

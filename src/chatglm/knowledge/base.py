@@ -30,6 +30,7 @@ from chatglm.knowledge.store import (
     base_names,
     check_foreign,
 )
+from chatglm.knowledge.summarising import SummaryEvent, SummaryRequest, asummarise, summarise
 from chatglm.knowledge.vectors import Neighbours, Vectors
 
 if TYPE_CHECKING:
@@ -303,6 +304,29 @@ class Base:
                 self._reranker = reranker_of(given)
             return self._reranker
 
+    # Summaries
+
+    def summarise(self, assistant: BaseAssistant, files: Sequence[str] = (), **options: Any) -> Generator[SummaryEvent]:
+        """Summarise files of any length, as their own texts say it (not as pieces were edited): `Progress` again and
+        again, then the text as it comes, its citations, and at last `Summary`. What the model has said is kept in the
+        base: a run that was stopped or killed goes on when the same is asked again.
+
+        Args:
+            files: their names, in this order; none: all that are ready.
+            options: `summarising.SummaryRequest` says what they mean.
+
+        Raises:
+            NotFoundError: there is no such file.
+            as `summarising.asummarise`.
+        """
+        return summarise(_BaseTexts(self.store, files), assistant, SummaryRequest(**options))
+
+    def asummarise(
+        self, assistant: BaseAssistant, files: Sequence[str] = (), **options: Any
+    ) -> AsyncGenerator[SummaryEvent]:
+        """`summarise` for coroutines."""
+        return asummarise(_BaseTexts(self.store, files), assistant, SummaryRequest(**options))
+
     # Care
 
     def check(self, *, repair: bool = False) -> list[str]:
@@ -317,6 +341,29 @@ class Base:
             OutputError: it cannot be written.
         """
         self.store.export(Path(path))
+
+
+class _BaseTexts:
+    """Files of a base, to be summarised."""
+
+    def __init__(self, store: Store, files: Sequence[str]) -> None:
+        found = [store.find(name) for name in files] or store.files()
+        self._store, self.base = store, store.name
+        self._files = [file for file in found if file.pieces]
+        self.reading = store.reading_of
+        self.kept = store.kept
+
+    def files(self) -> Sequence[str]:
+        return [file.name for file in self._files]
+
+    def text(self, base: str, file: str, start: int, end: int) -> str:
+        return self._store.text(file, start, end)
+
+    def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
+        return self._store.places(file)
+
+    def changed(self) -> float:
+        return max((file.added for file in self._store.files()), default=0.0)
 
 
 class Bases(Sequence[Base]):

@@ -274,6 +274,13 @@ class Citer:
         """A citation of characters of passage n's text."""
         return self._citation(self._by_n[n], (start, end), sentence)
 
+    def quote(self, n: int, text: str, sentence: tuple[int, int]) -> Citation:
+        """A citation of the sentences of passage n that say most of a text."""
+        own = frozenset(grams(text))
+        if new := own - self._weights.keys():
+            self._weights |= self._sources.rarity(new)
+        return self._citation(self._by_n[n], self._span(own, self._by_n[n]), sentence)
+
     def _citation(self, source: _Source, span: tuple[int, int], sentence: tuple[int, int]) -> Citation:
         passage = source.passage
         text = passage.text[span[0] : span[1]]

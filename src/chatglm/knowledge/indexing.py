@@ -282,6 +282,7 @@ class Indexer:
                     (name,),
                 ).rowcount
             if gone:
+                connection.execute("DELETE FROM kept")  # what models said of it; of the other files it is asked again
                 self._store.changed(connection)
         return gone
 

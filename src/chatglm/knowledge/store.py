@@ -26,6 +26,7 @@ from chatglm.database import Database
 from chatglm.errors import InputError, NotFoundError, OutputError
 from chatglm.home import home_folder, home_path
 from chatglm.knowledge import grams as tokens
+from chatglm.knowledge import kept
 from chatglm.knowledge.encodings import ByteMap
 from chatglm.knowledge.reading import Mark, Reading
 
@@ -136,6 +137,7 @@ _MIGRATIONS = (
         id INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE, scale REAL NOT NULL, v BLOB NOT NULL
     )
     """,
+    kept.TABLE,
 )
 # file.generation is 0 before the first, and -1 when the file is removed: no piece has such a one.
 # piece.folded is the header and the text as grams see them: what was put into `gram`, and what scores are counted in.
@@ -593,6 +595,10 @@ class Store:
             while len(self._blocks) > _CACHED_BLOCKS:
                 self._blocks.popitem(last=False)
         return text
+
+    def kept(self) -> kept.Kept:
+        """What models have said of the base's texts. It closes with the base."""
+        return kept.Kept(self._database)
 
     # Pieces
 
