@@ -517,7 +517,7 @@ def test_code_with_pictures_files_and_ctrl_c(start: Callable[..., Chat], tmp_pat
     assert "ZeroDivisionError" in chat.ask("code 1/0")
     picture = "import struct, zlib; from IPython.display import Image, display; " + PNG
     out = chat.ask(f"code {picture}; display(Image(data=p)); open('made.txt', 'w').write('x')")
-    assert re.search(r"picture: \S+\.png \(\d+ B\)  /files", out)
+    assert re.search(r"▀\n  picture: \S+\.png \(\d+ B\)  /files", out)
     assert "file: made.txt (1 B)" in out
     assert {"data.csv", "made.txt"} <= set(chat.ask("/files").split())
     assert "written." in chat.ask(f"/files made.txt {tmp_path / 'copy.txt'}")

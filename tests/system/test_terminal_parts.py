@@ -11,12 +11,12 @@ import string
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 from rich.theme import Theme
@@ -26,6 +26,7 @@ from chatglm.cli.terminal.commands import COMMANDS, Do, Say, Unknown, named, rea
 from chatglm.cli.terminal.files import Files
 from chatglm.cli.terminal.keys import history_at, unblocked
 from chatglm.cli.terminal.markdown import THEME, Rendered, breaks, plain
+from chatglm.cli.terminal.pictures import Abilities, Pictures, ask
 from chatglm.cli.terminal.screen import Screen, size
 from chatglm.cli.terminal.setup import Setup
 from chatglm.cli.terminal.turns import Turns
@@ -261,30 +262,97 @@ def test_hostile_text_is_harmless_everywhere() -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", out)
 
 
-def test_pictures_are_drawn_where_that_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `textual-image`, which is not installed with the extra; whatever it raises, the picture is named."""
-    drawn: list[bytes] = []
+# Pictures
 
-    def image(stream: io.BytesIO) -> str:
-        drawn.append(stream.read())
-        if drawn[-1] != b"good":
-            raise ValueError("no picture")
-        return "[drawn]"
 
-    monkeypatch.setitem(sys.modules, "textual_image", ModuleType("textual_image"))
-    monkeypatch.setitem(sys.modules, "textual_image.renderable", SimpleNamespace(Image=image))
-    face, out = screen()
-    face.picture(b"good")
-    assert drawn == []  # not on a terminal without colours
+def png(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(out, "PNG")
+    return out.getvalue()
+
+
+def drawing(
+    monkeypatch: pytest.MonkeyPatch, term: str = "xterm", abilities: Abilities | None = None, **options: Any
+) -> tuple[Pictures, Console, io.StringIO]:
+    """Pictures on a terminal of 60 columns and 20 lines."""
+    monkeypatch.setenv("TERM", term)
     out = io.StringIO()
-    face = Screen(Console(file=out, force_terminal=True, color_system="standard", markup=False), Words("en"))
-    face.picture(b"good")
-    face.picture(b"bad")
-    face.file("picture", "a.png", 1200)
-    face.end()
-    assert drawn == [b"good", b"bad"]
-    assert out.getvalue().count("drawn") == 1
-    assert "a.png (1.2 kB)" in out.getvalue()
+    console = Console(file=out, width=60, height=20, force_terminal=True, **{"color_system": "truecolor", **options})
+    monkeypatch.setattr("chatglm.cli.terminal.pictures.ask", lambda *_: (abilities or Abilities(), b""))
+    return Pictures(console, lambda keys: None), console, out
+
+
+@pytest.mark.filterwarnings("ignore:.*getdata:DeprecationWarning")  # which textual-image 0.12 uses
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (10, 10), (4096, 30), (30, 4096), (4096, 4096)])
+def test_pictures_are_drawn_in_half_cells(monkeypatch: pytest.MonkeyPatch, width: int, height: int) -> None:
+    pictures, console, out = drawing(monkeypatch)
+    drawn = pictures.drawn(png(width, height))
+    assert drawn is not None
+    console.print(drawn)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()
+    assert 1 <= len(lines) <= 16
+    assert {len(line) for line in lines} <= set(range(1, 60))
+    assert set("".join(lines)) == {"▀"}
+
+
+def test_pictures_are_sixels_where_the_terminal_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, console, out = drawing(monkeypatch, abilities=Abilities(sixel=True, cell=(10, 20)))
+    drawn = pictures.drawn(png(100, 100))
+    assert drawn is not None
+    console.print(drawn)
+    assert "\x1bP" in out.getvalue()
+    assert out.getvalue().count("\n") == 5  # as large as it is, in cells of 20 pixels
+
+
+def test_pictures_go_to_kitty_by_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, console, out = drawing(monkeypatch, "xterm-kitty")
+    drawn = pictures.drawn(png(640, 480))
+    assert drawn is not None
+    beside = io.StringIO()
+    monkeypatch.setattr(sys, "__stdout__", beside)
+    console.print(drawn)
+    assert beside.getvalue().startswith("\x1b_G")
+    assert chr(0x10EEEE) in out.getvalue()
+
+
+def test_what_is_no_picture_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, *_ = drawing(monkeypatch)
+    for data in (b"", b"bad", png(10, 10)[:60], b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"):
+        assert pictures.drawn(data) is None
+    pictures, *_ = drawing(monkeypatch, color_system=None)  # NO_COLOR
+    assert pictures.drawn(png(10, 10)) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs pseudo-terminals")
+@pytest.mark.parametrize(
+    ("answer", "abilities"),
+    [
+        (b"\x1b[6;24;12t\x1b[?62;4;22c", Abilities(True, (12, 24))),
+        (b"\x1b[?64;1;2;44c", Abilities()),
+        (b"\x1b[6;0;0t\x1b[?4c", Abilities(True)),
+        (b"", Abilities()),
+    ],
+)
+def test_a_terminal_is_asked_and_keys_are_kept(
+    answer: bytes, abilities: Abilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatglm.cli.terminal.pictures._PATIENCE", 1.0 if answer else 0.05)
+    terminal, program = os.openpty()
+    try:
+        os.write(terminal, "你".encode())
+        found, typed = ask(program, lambda question: os.write(terminal, answer[:7] + answer[7:] + b"x"))
+        assert found == abilities
+        assert typed.decode().startswith("你")
+        assert termios_echoes(program)
+    finally:
+        os.close(terminal)
+        os.close(program)
+
+
+def termios_echoes(descriptor: int) -> bool:
+    import termios
+
+    return bool(termios.tcgetattr(descriptor)[3] & termios.ECHO)
 
 
 def test_sizes() -> None:

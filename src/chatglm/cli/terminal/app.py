@@ -21,6 +21,7 @@ from chatglm.cli.terminal.keys import Line, history_at
 from chatglm.cli.terminal.markdown import plain
 from chatglm.cli.terminal.models import Models
 from chatglm.cli.terminal.part import Leave
+from chatglm.cli.terminal.pictures import Pictures
 from chatglm.cli.terminal.screen import Screen, console
 from chatglm.cli.terminal.turns import Turns
 from chatglm.cli.terminal.words import Words
@@ -66,6 +67,7 @@ class App:
             self._actions.values,
             self._bar,
         )
+        self._pictures = Pictures(self.screen.console, self.line.type)
 
     def _bar(self) -> str:
         what = self.words("loading") if self.models.loading else self.models.name
@@ -273,9 +275,14 @@ class App:
         """Show the pictures and files that a call has made."""
         sizes = {file.name: file.size for file in await session.files()} if event.pictures or event.files else {}
         for name in event.pictures:
+            self.screen.pause()
             with contextlib.suppress(ChatGLMError, OSError):  # it is named at least
-                self.screen.picture(await asyncio.to_thread(_content, await session.file(name)))
+                data = await asyncio.to_thread(_content, await session.file(name))
+                if (drawn := await asyncio.to_thread(self._pictures.drawn, data)) is not None:
+                    self.screen.picture(drawn)
             self.screen.file("picture", name, sizes.get(name))
+        if event.pictures:
+            self.screen.resume()
         for name in event.files:
             if name not in event.pictures:
                 self.screen.file("file", name, sizes.get(name))

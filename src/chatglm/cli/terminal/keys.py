@@ -14,7 +14,9 @@ from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus, to_filter
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
 from rich.cells import chop_cells
@@ -157,6 +159,14 @@ class Line:
         """End a `read` that waits with an error; nothing if none does."""
         if self._session.app.is_running and not self._session.app.is_done:
             self._session.app.exit(exception=error)
+
+    def type(self, keys: bytes) -> None:
+        """Keys that were pressed while nothing was read: the next `read` has them."""
+        pressed: list[KeyPress] = []
+        parser = Vt100Parser(pressed.append)
+        parser.feed(keys.decode("utf-8", "ignore"))
+        parser.flush()
+        store_typeahead(self._session.app.input, pressed)
 
     def redraw(self) -> None:
         """What stands below the line has changed."""

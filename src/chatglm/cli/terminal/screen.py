@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from dataclasses import dataclass, field
@@ -119,7 +118,7 @@ class Screen:
         """
         self._waiting, self._first = waiting, True
         self._splitter, self._calls, self._running = Splitter(), {}, {}
-        self._resume()
+        self.resume()
 
     def wait(self, waiting: str) -> None:
         """Say what is waited for."""
@@ -132,7 +131,8 @@ class Screen:
             live.update("", refresh=True)
             live.stop()
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Draw again what grows."""
         if self._live is None:
             self._live = Live(
                 console=self.console,
@@ -263,7 +263,7 @@ class Screen:
         """Somebody has answered."""
         for call in self._running.values():
             call.begun = time.monotonic()
-        self._resume()
+        self.resume()
 
     def _answered(self, event: events.Answered, place: int) -> None:
         call = self._running.pop(event.call, None) or _Call("tool")
@@ -304,12 +304,11 @@ class Screen:
             return "\n".join([*kept, "…"])
         return "\n".join([*kept, self._words("more_lines", count=whole - len(kept), turn=turn)])
 
-    def picture(self, data: bytes) -> None:
-        """A picture, if this terminal can show one."""
-        if self.console.color_system and (drawn := _drawn(data)):
-            self.pause()
-            self.console.print(drawn)
-            self._resume()
+    def picture(self, drawn: RenderableType) -> None:
+        """A picture, as `Pictures` draws it."""
+        self.pause()
+        self.console.file.flush()  # kitty's are written beside it
+        self.console.print(drawn)
 
     def file(self, what: str, name: str, length: int | None) -> None:
         """A file of the conversation.
@@ -342,15 +341,3 @@ def _arguments(text: str) -> str:
     parts = [f"{plain(name)}={plain(json.dumps(value, ensure_ascii=False))}" for name, value in values.items()]
     line = ", ".join(parts)
     return line if len(line) <= 60 else "\n".join(parts)
-
-
-def _drawn(data: bytes) -> RenderableType | None:
-    """A picture for terminals that show some, by `textual-image` where it is installed."""
-    try:
-        from textual_image.renderable import Image  # type: ignore[import-not-found]
-    except ImportError:
-        return None
-    try:
-        return Image(io.BytesIO(data))  # type: ignore[no-any-return]
-    except Exception:  # of a foreign package, about a foreign file
-        return None
