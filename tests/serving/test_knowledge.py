@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.responses import ResponseOutputMessage, ResponseOutputText
+from openai.types.responses.response_output_text import AnnotationFileCitation
 
 from chatglm.assistant import Assistant
 from chatglm.knowledge import Shelf
@@ -80,6 +82,85 @@ def test_openais_client_gets_citations_streamed_and_not(url: str, how: dict[str,
         assert client.models.retrieve("knowledge:手册").id == "knowledge:手册"
         with pytest.raises(openai.NotFoundError):
             client.models.retrieve("knowledge:没有")
+
+
+@pytest.mark.parametrize("how", [{"model": "knowledge:手册"}, {"model": "demo", "extra_body": {"knowledge": ["手册"]}}])
+def test_responses_annotate_what_they_rest_on(url: str, how: dict[str, Any]) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
+        whole = client.responses.create(input="灭火器放在哪里？", store=False, **how)
+        (item,) = whole.output
+        assert isinstance(item, ResponseOutputMessage)
+        (part,) = item.content
+        assert isinstance(part, ResponseOutputText)
+        assert whole.output_text == part.text == "灭火器在门口右侧。[1]"
+        (cited,) = part.annotations
+        assert isinstance(cited, AnnotationFileCitation)
+        assert (cited.filename, cited.file_id, cited.index) == ("安全.txt", "手册/安全.txt", len(part.text))
+        extra = cited.model_extra or {}
+        assert extra["text"] == "灭火器在门口右侧。"
+        assert TEXT.encode("gb18030")[slice(*extra["bytes"])].decode("gb18030") == extra["text"]
+        assert (whole.model_extra or {})["answered"] is True
+        with client.responses.create(input="灭火器放在哪里？", stream=True, store=False, **how) as stream:
+            events = list(stream)
+        added = [event for event in events if event.type == "response.output_text.annotation.added"]
+        assert [(event.annotation_index, event.annotation) for event in added] == [(0, cited)]
+        (last,) = (event for event in events if event.type == "response.completed")
+        assert last.response.output[0].content[0].annotations == [cited]  # type: ignore[union-attr]
+        refused = client.responses.create(input="月球绕地球一圈需要多久？", store=False, **how)
+        assert refused.output_text == "根据已知信息无法回答该问题。"
+        assert (refused.model_extra or {})["answered"] is False
+        with pytest.raises(openai.BadRequestError, match="tools: answers from documents"):
+            client.responses.create(input="x", tools=[{"type": "function", "name": "f", "parameters": {}}], **how)
+        with pytest.raises(openai.BadRequestError, match="include"):
+            client.responses.create(input="x", include=["message.output_text.logprobs"], **how)
+
+
+def test_a_dialogue_of_responses_goes_on_about_documents(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="x") as client:
+        first = client.responses.create(model="knowledge:手册", input="灭火器放在哪里？")
+        again = client.responses.create(
+            model="knowledge:手册", input="气阀在离开实验室前要怎么办？", previous_response_id=first.id
+        )
+        assert again.output[0].content[0].annotations  # type: ignore[union-attr]
+        said = client.responses.create(
+            model="knowledge:手册",
+            input=[*first.output, {"role": "user", "content": "灭火器放在哪里？"}],  # type: ignore[list-item]
+        )
+        assert said.output_text == "灭火器在门口右侧。[1]"
+        message = client.chat.completions.create(model="knowledge:手册", messages=QUESTION).choices[0].message
+        sent: Any = [*QUESTION, message, *QUESTION]
+        assert client.chat.completions.create(model="knowledge:手册", messages=sent).choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", {"max_tokens": 9, "messages": QUESTION}),
+        ("/api/paas/v4/chat/completions", {"messages": QUESTION}),
+        ("/v1/completions", {"prompt": "x"}),
+        ("/v1/responses/input_tokens", {"input": "x"}),
+        ("/", {"prompt": "x"}),
+    ],
+)
+def test_dialects_without_citations_refuse_documents(url: str, path: str, body: dict[str, Any]) -> None:
+    answer = httpx.post(url + path, json={**body, "model": "knowledge:手册"})
+    assert answer.status_code in (400, 404)
+    assert "no place for citations" in answer.text
+    answer = httpx.post(url + path, json={**body, "model": "demo", "knowledge": ["手册"]})
+    assert answer.status_code == 400
+    assert "knowledge: unknown field" in answer.text
+    listed = [model["id"] for model in httpx.get(f"{url}/api/paas/v4/models").json()["data"]]
+    assert listed == ["demo"]
+
+
+def test_any_model_is_no_answer_without_documents(write: Writer) -> None:
+    with (
+        Assistant(write.form, ScriptedEngine(write.say("x"))) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, any_model=True) as url,
+    ):
+        for path in ("/v1/messages", "/v1/chat/completions"):
+            body = {"model": "knowledge:手册", "max_tokens": 9, "messages": QUESTION}
+            assert httpx.post(url + path, json=body).status_code == 404
 
 
 def test_what_the_documents_do_not_have(url: str) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["OVERLOADED", "Drain", "Served", "Service"]
+__all__ = ["DOCUMENTS", "OVERLOADED", "Drain", "Served", "Service"]
 
 Some = TypeVar("Some", bound=Said)
 
@@ -46,6 +46,9 @@ _WORDS: dict[Kind, tuple[str, str]] = {
     "rerank": ("rerank", "--rerank"),
 }
 """What a kind of model is for, and the option that names one."""
+
+DOCUMENTS = "knowledge:"
+"""Begins a name in the place of a model's that stands for bases of documents: `knowledge:NAME+NAME`."""
 
 OVERLOADED = "chatglm.overloaded"
 """Key of `scope["state"]`: set by the server for requests beyond its limit of connections, which are refused."""
@@ -251,6 +254,11 @@ class Service:
             )
         if name in offered:
             return offered[name]
+        if name and name.startswith(DOCUMENTS):
+            raise UnknownModelError(
+                f"model: {name!r:.80} stands for documents, which are asked at /v1/chat/completions, /v1/responses and "
+                "/v1/knowledge/NAME/ask; answers of this route have no place for citations"
+            )
         if name in known or not offered:
             shown = ", ".join(offered) or "none of those that are served here"
             raise ForbiddenError(f"model: this API key may not use {name or 'any'!r}; it may use: {shown}", "model")

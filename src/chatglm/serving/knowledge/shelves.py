@@ -10,12 +10,9 @@ from chatglm.knowledge.base import permit
 from chatglm.knowledge.store import Role
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.failures import ForbiddenError
-from chatglm.serving.service import Service
+from chatglm.serving.service import DOCUMENTS, Service
 
-__all__ = ["PREFIX", "base_for", "bases_of", "open_bases", "shelf_of", "who_of"]
-
-PREFIX = "knowledge:"
-"""Of a model's name that names bases: `knowledge:NAME+NAME`."""
+__all__ = ["base_for", "bases_of", "open_bases", "shelf_of", "who_of"]
 
 
 def shelf_of(service: Service) -> Shelf:
@@ -63,11 +60,11 @@ def bases_of(model: str | None, knowledge: Sequence[str] | None) -> tuple[list[s
     Raises:
         InputError: it names them twice, or none.
     """
-    if model is None or not model.startswith(PREFIX):
+    if model is None or not model.startswith(DOCUMENTS):
         return list(knowledge or ()), model
     if knowledge:
         raise InputError("knowledge: the model's name has the bases already; leave one of them out")
-    names = model.removeprefix(PREFIX).split("+")
+    names = model.removeprefix(DOCUMENTS).split("+")
     if not all(names):
-        raise InputError(f"model: {model!r:.80} names no base; expected {PREFIX}NAME or {PREFIX}NAME+NAME")
+        raise InputError(f"model: {model!r:.80} names no base; expected {DOCUMENTS}NAME or {DOCUMENTS}NAME+NAME")
     return names, None

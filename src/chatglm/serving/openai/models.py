@@ -13,9 +13,8 @@ from fastapi import APIRouter, Request
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.catalog import Kind, Offer
 from chatglm.serving.dialect import Refusals
-from chatglm.serving.knowledge.shelves import PREFIX
 from chatglm.serving.openai.responses import ModelResponse, ModelsResponse
-from chatglm.serving.service import Service
+from chatglm.serving.service import DOCUMENTS, Service
 
 __all__ = ["add_models"]
 
@@ -35,11 +34,12 @@ _PERMISSION: dict[str, Any] = {
 """Older clients read it; what it says is the same for all models."""
 
 
-def add_models(routes: APIRouter, service: Service, unknown: Refusals) -> None:
+def add_models(routes: APIRouter, service: Service, unknown: Refusals, *, documents: bool = False) -> None:
     """Add `GET /models` and `GET /models/{name}`.
 
     Args:
         unknown: how the dialect answers for a model that there is not, by status, for the OpenAPI document.
+        documents: whether the dialect answers from bases: they are listed, too.
     """
     started = int(time.time())
 
@@ -59,10 +59,10 @@ def add_models(routes: APIRouter, service: Service, unknown: Refusals) -> None:
     async def with_documents(caller: Caller) -> list[dict[str, Any]]:
         """The first model, once for each base that it answers from."""
         first = next(iter(service.offered(caller).values()), None)
-        if first is None or service.shelf is None:
+        if first is None or service.shelf is None or not documents:
             return []
         names = await asyncio.to_thread(service.shelf.names, caller.owner or None)
-        return [{**listed(replace(first, name=f"{PREFIX}{name}")), "parent": first.name} for name in names]
+        return [{**listed(replace(first, name=f"{DOCUMENTS}{name}")), "parent": first.name} for name in names]
 
     @routes.get("/models", response_model=ModelsResponse)
     async def models(request: Request) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def add_models(routes: APIRouter, service: Service, unknown: Refusals) -> None:
     async def model(name: str, request: Request) -> dict[str, Any]:
         """One of them."""
         caller = caller_of(request)
-        if name.startswith(PREFIX):
+        if name.startswith(DOCUMENTS):
             for found in await with_documents(caller):
                 if found["id"] == name:
                     return found

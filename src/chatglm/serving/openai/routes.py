@@ -123,7 +123,7 @@ def _router(service: Service) -> APIRouter:
 
     add_routes(routes, service, _REFUSALS)
 
-    add_models(routes, service, refusals(ErrorResponse, 404))
+    add_models(routes, service, refusals(ErrorResponse, 404), documents=True)
 
     add_batches(routes, service)
 

@@ -43,6 +43,7 @@ class ResponseObject(BaseModel):
     top_logprobs: int
     top_p: float
     truncation: Literal["auto", "disabled"]
+    answered: bool | None = None
     usage: _Usage | None
 
 

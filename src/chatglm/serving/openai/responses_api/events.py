@@ -12,7 +12,9 @@ from typing import Any
 from chatglm.assistant import CallDelta, Called, Finish, TextDelta, Usage
 from chatglm.chat.messages import INTERPRETER, ToolCall
 from chatglm.errors import ChatGLMError
+from chatglm.knowledge import Citation
 from chatglm.serving.failures import Failure, failure_of
+from chatglm.serving.knowledge.answers import FromDocuments
 from chatglm.serving.openai.events import logprobs_of
 from chatglm.serving.openai.responses_api.containers import citation
 from chatglm.serving.openai.responses_api.items import item_id
@@ -36,10 +38,17 @@ class Writer:
         store: whether it is kept.
         container: of the server's interpreter, where it may be used.
         keeps_files: whether the container stays when the response is whole, so that clients can get its files.
+        documents: that the answer is made from; None: it is made from none.
     """
 
     def __init__(
-        self, model: str, fields: Mapping[str, Any], store: bool, container: str = "", keeps_files: bool = False
+        self,
+        model: str,
+        fields: Mapping[str, Any],
+        store: bool,
+        container: str = "",
+        keeps_files: bool = False,
+        documents: FromDocuments | None = None,
     ) -> None:
         self.response: dict[str, Any] = {
             "id": f"resp_{secrets.token_hex(24)}",
@@ -62,6 +71,7 @@ class Writer:
         self._open: dict[str, Any] | None = None  # the item that is being written
         self._running: dict[str, int] = {}  # calls that the server carries out: the places of their items
         self._container, self._keeps_files = container, keeps_files
+        self._documents, self._cited = documents, 0
         self._made: dict[str, None] = {}  # files that code has made, and no text has cited
 
     def begin(self) -> Iterator[dict[str, Any]]:
@@ -70,6 +80,8 @@ class Writer:
 
     def take(self, delta: Said) -> Iterator[dict[str, Any]]:
         """The events that a delta makes."""
+        if self._documents is not None:
+            yield from self._cite(self._documents)
         match delta:
             case TextDelta():
                 yield from self._text(delta)
@@ -104,6 +116,21 @@ class Writer:
         yield self._event(
             "response.output_text.delta", **self._place, content_index=0, delta=delta.text, logprobs=logprobs
         )
+
+    def _cite(self, documents: FromDocuments) -> Iterator[dict[str, Any]]:
+        """What sentences rest on that are whole now."""
+        if self._open is not None:
+            for cited in documents.cited[self._cited :]:
+                yield self._annotation(_citation(cited))
+            self._cited = len(documents.cited)
+        if documents.done is not None:
+            self.response["answered"] = documents.done.answered
+
+    def _annotation(self, made: dict[str, Any]) -> dict[str, Any]:
+        annotations = self._item["content"][0]["annotations"]
+        place = {**self._place, "content_index": 0, "annotation_index": len(annotations)}
+        annotations.append(made)
+        return self._event("response.output_text.annotation.added", **place, annotation=made)
 
     def _call(self, delta: CallDelta) -> Iterator[dict[str, Any]]:
         if delta.name:
@@ -167,10 +194,7 @@ class Writer:
         if item["type"] == "message":
             part = item["content"][0]
             for name in self._made:
-                cited = citation(self._container, name, part["text"])
-                place_in = {"content_index": 0, "annotation_index": len(part["annotations"])}
-                part["annotations"].append(cited)
-                yield self._event("response.output_text.annotation.added", **place, **place_in, annotation=cited)
+                yield self._annotation(citation(self._container, name, part["text"]))
             self._made = {}
             done = {"text": part["text"], "logprobs": part["logprobs"]}
             yield self._event("response.output_text.done", **place, content_index=0, **done)
@@ -211,6 +235,12 @@ class Writer:
     def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
         self._number += 1
         return {"type": kind, "sequence_number": self._number, **fields}
+
+
+def _citation(cited: Citation) -> dict[str, Any]:
+    """A citation as OpenAI's clients read it, at the end of its sentence, and with all that it says."""
+    own = {"type": "file_citation", "file_id": f"{cited.base}/{cited.file}", "filename": cited.file}
+    return {**own, "index": cited.sentence[1], **cited.to_dict()}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

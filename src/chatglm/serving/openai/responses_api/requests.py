@@ -219,6 +219,9 @@ class CountRequest(Strict):
 
 
 class ResponsesRequest(CountRequest, Sampling):
+    knowledge: Annotated[list[str], Field(max_length=16)] | None = Field(
+        None, description="bases of documents to answer from; or `knowledge:NAME` as the model"
+    )
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_output_tokens: int | None = Field(None, ge=1, description=OPTIONS["max_new_tokens"].help)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,8 @@ from chatglm.errors import ContextError, InputError, OutputError
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import EventStream, all_of, first_of, note_unenforced
 from chatglm.serving.hints import note_ignored
+from chatglm.serving.knowledge.answers import FromDocuments, refuse_beside_documents
+from chatglm.serving.knowledge.shelves import bases_of, open_bases
 from chatglm.serving.openai.listing import page_of
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.openai.responses_api.containers import add_containers
@@ -30,7 +32,7 @@ from chatglm.serving.openai.responses_api.events import Writer, events
 from chatglm.serving.openai.responses_api.items import ItemReference, dialogue_of, item_id, stored
 from chatglm.serving.openai.responses_api.requests import FORMAT_FIELD, CountRequest, ResponsesRequest
 from chatglm.serving.openai.responses_api.stored import Chain, Responses, Stored
-from chatglm.serving.server_tools import new_container
+from chatglm.serving.server_tools import Said, new_container
 from chatglm.serving.service import Service
 from chatglm.serving.structured import format_named
 
@@ -98,12 +100,19 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
     async def create(body: ResponsesRequest, request: Request) -> Response:
         """The assistant's answer to items: messages, calls and their results."""
         caller = caller_of(request)
-        served = await service.find(body.model, caller)
+        names, model = bases_of(body.model, body.knowledge)
+        served = await service.find(model, caller)
         options = body.asked()
         messages, given, chain = await dialogue(body, caller)
         options |= {"adapter": served.adapter, "client": caller.client}
         tools = body.run_here()
         service.server_tools.check(caller, tools, options)
+        documents = None
+        if names:
+            beside: dict[str, object] = {"tools": body.tools, "server_tools": tools, "top_logprobs": body.top_logprobs}
+            beside["include"] = "message.output_text.logprobs" in (body.include or ())
+            refuse_beside_documents({**beside, "text.format": options.get("response_format")})
+            documents = FromDocuments(await asyncio.to_thread(open_bases, service, caller, names))
         known = body.container([*chain.items, *given])
         container = known or new_container()
         store = await may_store(body)
@@ -113,7 +122,7 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
             "temperature": defaults.temperature if body.temperature is None else body.temperature,
             "top_p": defaults.top_p if body.top_p is None else body.top_p,
         }
-        writer = Writer(served.name, {**body.shown(), **sampling}, store, container, keeps_files=keep)
+        writer = Writer(served.name, {**body.shown(), **sampling}, store, container, keep, documents)
 
         async def save() -> None:
             if store:
@@ -121,7 +130,11 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
 
         with _naming_fields():
             await note_unenforced(served, service.server_tools.shown(options, tools), FORMAT_FIELD)
-            deltas = service.answer(served, caller, messages, options, tools, container, keep=keep)
+            deltas: AsyncGenerator[Said]
+            if documents is not None:
+                deltas = service.watch(served, caller, documents.deltas(served.assistant, messages, options))
+            else:
+                deltas = service.answer(served, caller, messages, options, tools, container, keep=keep)
             if body.stream:
                 return EventStream(events(writer, await first_of(request, deltas), save), bool(tools))
             for delta in await all_of(request, deltas):
