@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from chatglm.errors import ChatGLMError, InputError, OutputError
+from chatglm.errors import ChatGLMError, InputError, OutputError, ServiceError, UnsupportedError
 from chatglm.knowledge.answering import Event, Request, aask, ask, check_prompt
+from chatglm.knowledge.external import is_external
 from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
 from chatglm.knowledge.large import finder_of
 from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
@@ -285,6 +286,8 @@ class Base:
                 self._neighbours = self._external(self.store)
             if self._neighbours is None and (model := self._model()) is not None:
                 self._neighbours = Vectors(self.store, model)
+            if self._neighbours is None and self._given is None and is_external(made := self.store.meta("vectors")):
+                raise UnsupportedError(f"its vectors are in {made}, which only a program opens; see docs/knowledge.md")
             return self._neighbours
 
     def _model(self) -> Embedder | None:
@@ -330,8 +333,22 @@ class Base:
     # Care
 
     def check(self, *, repair: bool = False) -> list[str]:
-        """What is wrong with the base, in sentences; none if all is well. See `Store.check`."""
-        return self.store.check(repair=repair)
+        """What is wrong with the base, in sentences; none if all is well. See `Store.check`.
+
+        Args:
+            repair: make again what can be made, vectors in another store among it.
+        """
+        found = self.store.check(repair=repair)
+        if self._external is not None:
+            try:
+                neighbours = self.neighbours()
+                lost = neighbours.check(repair) if neighbours is not None else []
+            except ServiceError as error:
+                return [*found, f"vectors were not checked ({error})"]
+            found += lost
+            if lost and repair:
+                self._indexer.work()
+        return found
 
     def export(self, path: Path | str) -> None:
         """Write the base as it is now into a new file.

@@ -27,7 +27,6 @@ __all__ = ["Following", "Neighbours", "Vectors"]
 
 INDEXED_FROM = 100_000
 _REBUILT_AT = 0.2
-_BATCH = 16
 _CHUNK = 8192
 _LISTS, _PROBES = 256, 16
 
@@ -47,9 +46,13 @@ class Neighbours(Protocol):
     def left(self) -> int:
         """How many texts have no vector yet."""
 
+    def check(self, repair: bool) -> list[str]:
+        """What is wrong, in sentences; with `repair`, what is missing is made by the next `fill`."""
+
 
 class Following:
-    """Follows a base: gives each of its texts to something that finds by meaning, once.
+    """Follows a base: gives each of its texts to something that finds by meaning, once, and takes those back that no
+    piece has any more.
 
     Args:
         store: of the base.
@@ -60,9 +63,19 @@ class Following:
         self.name = name
         self._store = store
 
+    _batch = 16
+    """Texts that are given at once."""
+
     def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
         """Take texts in, and insert their digests into `vector`."""
         raise NotImplementedError
+
+    def drop(self, digests: Sequence[bytes]) -> None:
+        """Forget texts that the base has deleted already."""
+
+    def check(self, repair: bool) -> list[str]:
+        """What is wrong, in sentences."""
+        return []
 
     def _is_mine(self) -> bool:
         """Whether what the base notes as done was done with this one.
@@ -91,28 +104,50 @@ class Following:
                 connection.execute("DELETE FROM vector")
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('vectors', ?)", (self.name,))
                 self._store.changed(connection)
+        self._forget()
         total, done, after = self.left(), 0, 0
         progress(done, total)
         while total and go_on():
-            with self._store.reading() as connection:
-                rows = connection.execute(
-                    "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
-                    "LEFT JOIN vector ON vector.digest = piece.digest "
-                    f"WHERE piece.id > ? AND {VISIBLE} AND vector.id IS NULL ORDER BY piece.id LIMIT {_BATCH}",
-                    (after,),
-                ).fetchall()
-                pieces = self._store.stored(connection, rows)
-            if not rows:
+            texts, after = self._texts("vector.id IS NULL", after)
+            if not texts:
                 return False
-            after = rows[-1]["id"]
-            texts = {
-                row["digest"]: header_of(piece.file, piece.title) + piece.text
-                for row, piece in zip(rows, pieces, strict=True)
-            }
             self._take(list(texts), list(texts.values()))
             done += len(texts)
             progress(done, max(done, total))
         return bool(total)
+
+    def _texts(self, which: str, after: int) -> tuple[dict[bytes, str], int]:
+        """The next texts that are searched, by their digests, and the id of their last piece.
+
+        Args:
+            which: a condition of SQL on `piece` and `vector`.
+            after: the id of a piece.
+        """
+        with self._store.reading() as connection:
+            rows = connection.execute(
+                "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
+                "LEFT JOIN vector ON vector.digest = piece.digest "
+                f"WHERE piece.id > ? AND {VISIBLE} AND {which} ORDER BY piece.id LIMIT {self._batch}",
+                (after,),
+            ).fetchall()
+            pieces = self._store.stored(connection, rows)
+        texts = {
+            row["digest"]: header_of(piece.file, piece.title) + piece.text
+            for row, piece in zip(rows, pieces, strict=True)
+        }
+        return texts, rows[-1]["id"] if rows else after
+
+    def _forget(self) -> None:
+        """Take texts back that no piece has: of pieces that were edited, and those that could not be dropped."""
+        gone = "SELECT digest FROM vector WHERE NOT EXISTS (SELECT 1 FROM piece WHERE piece.digest = vector.digest)"
+        with self._store.reading() as connection:
+            if connection.execute(f"{gone} LIMIT 1").fetchone() is None:
+                return
+        with self._store.writing() as connection:
+            digests = [row["digest"] for row in connection.execute(gone).fetchall()]
+            connection.executemany("DELETE FROM vector WHERE digest = ?", [(each,) for each in digests])
+            self._store.changed(connection)
+        self.drop(digests)
 
 
 class Vectors(Following):
@@ -142,9 +177,6 @@ class Vectors(Following):
                 ],
             )
             self._store.changed(connection)
-
-    def drop(self, digests: Sequence[bytes]) -> None:
-        """Nothing: the base has deleted them with the texts."""
 
     # Search
 
