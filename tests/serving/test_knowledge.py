@@ -103,7 +103,7 @@ def test_responses_annotate_what_they_rest_on(url: str, how: dict[str, Any]) -> 
         with client.responses.create(input="灭火器放在哪里？", stream=True, store=False, **how) as stream:
             events = list(stream)
         added = [event for event in events if event.type == "response.output_text.annotation.added"]
-        assert [(event.annotation_index, event.annotation) for event in added] == [(0, cited)]
+        assert [(event.annotation_index, event.to_dict()["annotation"]) for event in added] == [(0, cited.to_dict())]
         (last,) = (event for event in events if event.type == "response.completed")
         assert last.response.output[0].content[0].annotations == [cited]  # type: ignore[union-attr]
         refused = client.responses.create(input="月球绕地球一圈需要多久？", store=False, **how)
