@@ -448,16 +448,20 @@ def test_one_answer_at_a_time(store: Store, user: int) -> None:
     """Of two processes, which two stores are like, one answers; what a dead one has left open is closed."""
     name = store.make(user, messages=(QUESTION,))
     second = Store(store.file)
-    store.begin(user, name)
-    store.begin(user, name)  # it is its own
+    store.ask(user, name, QUESTION)
+    store.ask(user, name, QUESTION)  # it is its own
     open_turn = store.add(user, name, Message("assistant", "多云"), finish=None)
+    before = everything(store)
     with pytest.raises(BusyError):
-        second.begin(user, name)
+        second.ask(user, name, QUESTION)
+    with pytest.raises(BusyError):
+        second.ask_again(user, name, store.tree(user, name).path()[0].id, "别的")
+    assert everything(store) == before
     assert not second.recover(user, name)
     assert store.tree(user, name).turn(open_turn.id).finish is None
     store.end(user, name)
     assert store.tree(user, name).turn(open_turn.id).finish == "stopped"
-    second.begin(user, name)
+    second.ask(user, name, QUESTION)
     left = second.add(user, name, Message("assistant", "转晴"), finish=None)
     assert not store.recover(user, name)
     second.close()
@@ -465,7 +469,35 @@ def test_one_answer_at_a_time(store: Store, user: int) -> None:
     assert not store.recover(user, name)
     assert store.tree(user, name).turn(left.id).finish == "stopped"
     assert store.search(user, "转晴")
-    store.begin(user, name)
+    # An answer ends with its last turn, too.
+    store.ask(user, name, QUESTION)
+    last = store.add(user, name, Message("assistant"), finish=None)
+    store.finish(user, name, last.id, ANSWER, ends=True)
+    third = Store(store.file)
+    third.ask(user, name, QUESTION)
+    third.close()
+
+
+def test_a_question_is_asked_as_a_whole(store: Store, user: int) -> None:
+    """With its uploads and the title that the conversation gets from it, or not at all."""
+    name = store.make(user)
+    store.add_file(user, name, "a.csv", "upload", 1, SHA)
+    before = everything(store)
+    with pytest.raises(InputError, match="no 'b.csv' was uploaded"):
+        store.ask(user, name, QUESTION, files=["b.csv"], title="题")
+    assert everything(store) == before
+    asked = store.ask(user, name, QUESTION, title="题")
+    assert (asked.conversation.title, asked.title) == ("", "题")
+    assert asked.tree == store.tree(user, name)
+    assert asked.tree.path() == (asked.turn,)
+    assert [(file.name, file.turn) for file in asked.files] == [("a.csv", asked.turn.id)]
+    store.end(user, name)
+    again = store.ask_again(user, name, asked.turn.id, "改了")
+    assert again.turn.message.content == "改了"
+    assert again.tree.place(again.turn.id) == (2, 2)
+    assert store.ask_again(user, name, asked.turn.id).turn == asked.turn
+    assert store.ask(user, name, QUESTION, title="别的").title == ""
+    assert store.conversation(user, name).title == "题"
 
 
 def test_details_and_files(store: Store, user: int) -> None:
@@ -483,16 +515,17 @@ def test_details_and_files(store: Store, user: int) -> None:
     used = store.used(user)
     store.add_file(user, name, "out/b.csv", "produced", 1, SHA, turn=turn.id)
     assert store.used(user) == used + 1
-    store.attach(user, name, turn.id, ())
+    first = store.ask(user, name, QUESTION).turn
     assert [(file.name, file.size, file.turn) for file in store.files(user, name)] == [
-        ("a.csv", 7, turn.id),
+        ("a.csv", 7, first.id),
         ("out/b.csv", 1, turn.id),
     ]
-    store.attach(user, name, second.id, ["a.csv"])
-    assert store.files(user, name)[0].turn == second.id
+    assert store.ask(user, name, QUESTION).files[0].turn == first.id
+    last = store.ask(user, name, QUESTION, files=["a.csv"])
+    assert last.files[0].turn == last.turn.id
     for bad in ("out/b.csv", "no.csv", "\ud800"):
-        with pytest.raises(NotFoundError):
-            store.attach(user, name, turn.id, [bad])
+        with pytest.raises(InputError, match="was uploaded"):
+            store.ask(user, name, QUESTION, files=[bad])
     for kind, path in (("upload", "a/b"), ("produced", "../b"), ("produced", "a//b"), ("produced", "/b")):
         with pytest.raises(InputError, match="must be a name"):
             store.add_file(user, name, path, kind, 1, SHA)  # type: ignore[arg-type]

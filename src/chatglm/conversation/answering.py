@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from chatglm.assistant.base import (
@@ -50,8 +51,8 @@ from chatglm.conversation.log import EventLog
 from chatglm.conversation.memory import due, extended
 from chatglm.conversation.prompts import Told, character_of, manual_tools, told
 from chatglm.conversation.settings import Settings
-from chatglm.conversation.store import FileKind, Store
-from chatglm.conversation.tree import Tree, Turn
+from chatglm.conversation.store import FileKind, Question, Store
+from chatglm.conversation.tree import Turn
 from chatglm.errors import ChatGLMError, InputError, UnsupportedError
 from chatglm.tools.interpreter.kernel import RESTARTED
 from chatglm.tools.interpreter.pool import Kernels
@@ -243,8 +244,7 @@ class _Open:
 class Answering:
     """
     Args:
-        tree: of the conversation, with the question.
-        question: a user's turn.
+        question: that is asked, as the store has it now.
         log: is told what happens.
         granted: tools that the person lets run without being asked again; more may come.
     """
@@ -253,27 +253,26 @@ class Answering:
         self,
         parts: Parts,
         user: int,
-        conversation: str,
         settings: Settings,
-        tree: Tree,
-        question: Turn,
+        question: Question,
         log: EventLog,
         granted: set[str],
     ) -> None:
-        self._parts, self._user, self._conversation, self._settings = parts, user, conversation, settings
-        self._tree, self._question, self._granted = tree, question, granted
+        self._parts, self._user, self._settings, self._granted = parts, user, settings, granted
+        self._conversation = question.conversation.id
+        self._tree, self._question, self._files = question.tree, question.turn, question.files
         self.log = log
         self._open: dict[int, _Open] = {}
-        self._leaf = question.id
+        self._leaf = question.turn.id
         self._finish: Finish | None = None
-        self._begun = time.perf_counter()
+        self._asked = time.perf_counter()
         self._first = 0.0
         self._noted: set[str] = set()
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._box = parts.box(settings)
         self._writing = asyncio.Lock()  # of one turn there is one writer: what is finished is not kept again
         self._halt = asyncio.Event()
-        self._stopped = self._complete = False
+        self._stopped = self._complete = self._over = False
 
     async def run(self) -> None:
         """Make the answer. Raises nothing; the last event is `Done` or `Failed`."""
@@ -337,10 +336,10 @@ class Answering:
 
     # Storing
 
-    async def _stored(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a method of the store about this conversation, in a thread. Who is cancelled waits for its end: a turn
-        that is added must not come behind what closes all turns."""
-        task = asyncio.ensure_future(asyncio.to_thread(method, self._user, self._conversation, *arguments, **named))
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Do something that uses the store. Who is cancelled waits for its end: a turn that is added must not come
+        behind what closes all turns."""
+        task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -349,21 +348,39 @@ class Answering:
                 task.exception()  # nobody is left to hear of it
             raise
 
+    async def _stored(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Call a method of the store about this conversation."""
+        return await self._in_thread(partial(method, self._user, self._conversation, *arguments, **named))
+
     async def _begin(self, message: Message) -> _Open:
         """Open a turn behind the last one."""
-        store = self._parts.store
+        return self._begun(await self._stored(self._parts.store.add, message, parent=self._leaf, finish=None))
+
+    def _begun(self, turn: Turn) -> _Open:
+        """Tell of a turn that is open."""
         place = len(self._tree.children(self._leaf)) + 1
-        turn = await self._stored(store.add, message, parent=self._leaf, finish=None)
         self._leaf = turn.id
         opened = self._open[turn.id] = _Open(turn)
-        role: Any = message.role
+        role: Any = turn.message.role
         self.log.add(Began(turn=turn.id, parent=turn.parent, role=role, place=(place, place)))
         return opened
 
-    async def _close(self, opened: _Open, message: Message, finish: str) -> None:
+    async def _close(self, opened: _Open, message: Message, finish: str, ends: bool = False) -> None:
+        """
+        Args:
+            ends: whether the answer ends with this turn.
+        """
+        if message.role == "assistant":
+            opened.details["seconds"] = round(time.perf_counter() - self._asked, 3)
+        number, details = opened.turn.id, opened.details
+
+        def close() -> None:  # what is stored is known to be, whoever has stopped waiting for it
+            self._parts.store.finish(self._user, self._conversation, number, message, finish, details, ends=ends)
+            del self._open[number]
+            self._over = ends
+
         async with self._writing:
-            await self._stored(self._parts.store.finish, opened.turn.id, message, finish, opened.details)
-            del self._open[opened.turn.id]
+            await self._in_thread(close)
 
     async def _keep_on(self) -> None:
         """Store open turns about once a second, until something goes wrong."""
@@ -390,7 +407,8 @@ class Answering:
         except Exception as failure:
             error = error or failure
         try:
-            await self._stored(self._parts.store.end)
+            if not self._over:
+                await self._stored(self._parts.store.end)
         except Exception as failure:
             error = error or failure
         if error is not None:
@@ -403,17 +421,24 @@ class Answering:
             cached_tokens=usage.cached_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
             first_seconds=self._first,
-            seconds=time.perf_counter() - self._begun,
+            seconds=time.perf_counter() - self._asked,
         )
 
     # Answering
 
     async def _answer(self) -> None:
         settings, parts = self._settings, self._parts
-        await asyncio.to_thread(parts.check, settings)
         assistant = await parts.assistant(settings)
-        files = await self._stored(parts.store.files)
-        prompt = await asyncio.to_thread(told, self._tree, self._question.id, settings, assistant, files)
+
+        def begin() -> tuple[Told, tuple[ToolSpec, ...], Turn]:
+            parts.check(settings)
+            prompt = told(self._tree, self._question.id, settings, assistant, self._files)
+            tools, asked = parts.tools(settings), Message("assistant")
+            turn = parts.store.add(self._user, self._conversation, asked, parent=self._leaf, finish=None)
+            return prompt, tools, turn
+
+        prompt, tools, turn = await self._in_thread(begin)
+        opened = self._begun(turn)
         options: Options = {
             "params": params_of(settings.params, replace(assistant.defaults, n=1)),
             "client": f"user {self._user}",
@@ -425,26 +450,28 @@ class Answering:
             text = f"the model has no adapter {settings.adapter!r:.80}; it answers without one"
             self.log.add(Note(code="adapter", text=text))
         if settings.mode == "documents":
-            await self._look_up(assistant, prompt, options)
+            await self._look_up(assistant, prompt, options, opened)
             return
-        left_out = await self._rounds(assistant, prompt, options)
+        left_out = await self._rounds(assistant, Rounds(prompt.messages, tools, MAX_ROUNDS, options), opened)
         self._complete = True
         if settings.memory and (leaving := due(prompt, left_out, settings)):
             await self._remember(assistant, leaving, options)
 
-    async def _rounds(self, assistant: BaseAssistant, prompt: Told, options: Options) -> int:
-        """Ask the model, carry out its calls, and so on; returns how many turns the context had no room for."""
-        tools = await asyncio.to_thread(self._parts.tools, self._settings)
-        rounds = Rounds(prompt.messages, tools, MAX_ROUNDS, options)
+    async def _rounds(self, assistant: BaseAssistant, rounds: Rounds, opened: _Open | None) -> int:
+        """Ask the model, carry out its calls, and so on; returns how many turns the context had no room for.
+
+        Args:
+            opened: the first turn.
+        """
         left_out = 0
         while rounds.go_on:
-            opened = await self._begin(Message("assistant"))
+            opened = opened or await self._begin(Message("assistant"))
             async with aclosing(assistant.astream(rounds.messages, **rounds.options)) as deltas:
                 async for delta in deltas:
                     self._hear(opened, rounds.hear(delta))
             message = rounds.message()
             assert rounds.finish is not None
-            await self._ended(opened, message, rounds.finish)
+            await self._ended(opened, message, rounds.finish, last=not rounds.asked)
             left_out = max(left_out, rounds.finish.left_out)
             for call in message.tool_calls:
                 code = _code(call)
@@ -457,12 +484,12 @@ class Answering:
                 outcomes = await self._carry_out(rounds.asked, rounds.due)
                 for _ in rounds.results([outcomes[call.id] for call in rounds.due]):
                     pass
+            opened = None
         return left_out
 
-    async def _look_up(self, assistant: BaseAssistant, prompt: Told, options: Options) -> None:
+    async def _look_up(self, assistant: BaseAssistant, prompt: Told, options: Options, opened: _Open) -> None:
         """Answer from documents."""
         assert self._parts.knowledge is not None
-        opened = await self._begin(Message("assistant"))
         finish: Finish | None = None
         *history, question = prompt.messages
         options.pop("persona")
@@ -486,11 +513,12 @@ class Answering:
                     finish = piece
         if finish is None:
             raise UnsupportedError("the answer from documents has no end; this is a fault of the knowledge base's")
-        await self._ended(opened, opened.message(), finish)
+        await self._ended(opened, opened.message(), finish, last=True)
 
-    async def _ended(self, opened: _Open, message: Message, finish: Finish) -> None:
+    async def _ended(self, opened: _Open, message: Message, finish: Finish, *, last: bool) -> None:
         """A turn of the model's is whole."""
-        await self._close(opened, message, finish.reason)
+        opened.details["tokens"] = finish.usage.completion_tokens
+        await self._close(opened, message, finish.reason, last)
         self._finish = finish
         if finish.note and finish.note not in self._noted:
             self._noted.add(finish.note)
@@ -524,7 +552,7 @@ class Answering:
 
     def _hear(self, opened: _Open, delta: Delta) -> None:
         if isinstance(delta, TextDelta | CallDelta) and not self._first:
-            self._first = time.perf_counter() - self._begun
+            self._first = time.perf_counter() - self._asked
         if isinstance(delta, TextDelta) and delta.text:
             opened.texts.append(delta.text)
             opened.pieces += 1

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
+import unicodedata
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from chatglm.conversation.files import Files
 from chatglm.conversation.log import EventLog
 from chatglm.conversation.prompts import character_of, first_turn
 from chatglm.conversation.settings import Settings
-from chatglm.conversation.store import BEGINNING, Conversation, File, Store
+from chatglm.conversation.store import BEGINNING, Conversation, File, Question, Store
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.errors import BusyError, InputError, NotFoundError
 from chatglm.tools.interpreter.pool import Kernels
@@ -36,6 +38,11 @@ T = TypeVar("T")
 _OPEN = 1024
 """Conversations that are kept in mind while nothing happens in them."""
 _TITLE = 40
+"""Characters of a title that is a question's beginning."""
+_SENTENCE = "。！？.!?"
+_PART = re.compile(r"[。！？；，、：]|[.!?;,:](?=\s)")
+_JOINED = "\u200d\ufe0e\ufe0f"
+"""What makes one sign of those around it: a joiner, and what chooses between forms."""
 _CLOSING = 5.0
 """Seconds that answers have to end when all is closed."""
 
@@ -155,7 +162,11 @@ class Sessions:
 
 
 class Session:
-    """One conversation of a user's. `Sessions.open` makes it."""
+    """One conversation of a user's. `Sessions.open` makes it.
+
+    Attributes:
+        attached: uploads that came with the question that was asked last.
+    """
 
     def __init__(self, parts: Parts, user: int, conversation: str, last: int) -> None:
         self.user, self.id = user, conversation
@@ -166,6 +177,7 @@ class Session:
         self._task: asyncio.Task[None] | None = None
         self._reserved = False
         self._granted: set[str] = set()
+        self.attached: tuple[File, ...] = ()
 
     @property
     def conversation(self) -> Conversation:
@@ -212,23 +224,8 @@ class Session:
         """
         if not text.strip():
             raise InputError("text: is empty; say something")
-        known = {file.name for file in await self.files() if file.kind == "upload"}
-        if missing := [name for name in files if name not in known]:
-            raise InputError(f"files: no {missing[0]!r:.80} was uploaded to this conversation")
-
-        async def question() -> tuple[Tree, Turn, list[Event]]:
-            turn = await self._stored(self._store.add, Message("user", text))
-            if known:
-                await self._stored(self._store.attach, turn.id, files)
-            tree = await self.tree()
-            events: list[Event] = [_began(tree, turn)]
-            if not (await asyncio.to_thread(lambda: self.conversation)).title:
-                title = " ".join(text.split())[:_TITLE]
-                await self._stored(self._store.rename, title)
-                events.append(Title(title=title))
-            return tree, turn, events
-
-        return await self._begin(question)
+        message, title = Message("user", text), _title_of(text)
+        return await self._begin(lambda: self._store.ask(self.user, self.id, message, files=files, title=title))
 
     async def again(self, turn: int, text: str | None = None) -> int:
         """Another answer to the question that a turn answers. Of a character's greeting: its next one.
@@ -251,15 +248,9 @@ class Session:
         if old.parent is None and old.message.role == "assistant":
             return await self._greet_again(old, text)
         asked = tree.question(turn)
-
-        async def question() -> tuple[Tree, Turn, list[Event]]:
-            if text is None:
-                return tree, asked, []
-            edited = await self._stored(self._store.edit, asked.id, text)
-            found = await self.tree()
-            return found, edited, [_began(found, edited)]
-
-        return await self._begin(question)
+        return await self._begin(
+            lambda: self._store.ask_again(self.user, self.id, asked.id, text), told=text is not None
+        )
 
     async def events(self, after: int = 0) -> AsyncGenerator[Event]:
         """What happens in the answer that is being made, or in the last one; ends with it, `Done` or `Failed`.
@@ -431,31 +422,47 @@ class Session:
 
     # Answers
 
-    async def _begin(self, question: Callable[[], Awaitable[tuple[Tree, Turn, list[Event]]]]) -> int:
+    async def _begin(self, ask: Callable[[], Question], told: bool = True) -> int:
         """Begin an answer.
 
         Args:
-            question: stores it, and says what is told of that.
+            ask: stores the question; it runs in a thread.
+            told: whether the question is new, and is told of.
         """
         self._check_idle()
         self._reserved = True
+        asking = asyncio.ensure_future(asyncio.to_thread(ask))
         try:
-            settings = await asyncio.to_thread(lambda: self.settings)
-            await self._stored(self._store.begin)
-            try:
-                tree, turn, events = await question()
-            except BaseException:
-                await asyncio.shield(self._stored(self._store.end))
-                raise
-            before = self.last
-            self._log = log = EventLog(before)
-            for event in events:
-                log.add(event)
-            self._answer = Answering(self._parts, self.user, self.id, settings, tree, turn, log, self._granted)
-            self._task = asyncio.ensure_future(self._answer.run())
+            question = await asyncio.shield(asking)
+            found, before = question.conversation, self.last
+            settings = Settings.from_dict(found.settings, found.mode)
+            log = EventLog(before)
+            answer = Answering(self._parts, self.user, settings, question, log, self._granted)
+            if told:
+                log.add(_began(question.tree, question.turn))
+            if question.title:
+                log.add(Title(title=question.title))
+            self.attached = tuple(file for file in question.files if file.turn == question.turn.id)
+            self._log, self._answer = log, answer
+            self._task = asyncio.ensure_future(answer.run())
+            self._task.add_done_callback(self._forget)
+        except BaseException:
+            await asyncio.shield(self._give_up(asking))
+            raise
         finally:
             self._reserved = False
         return before
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        """An answer that has ended needs its conversation's turns no more."""
+        if self._task is task:
+            self._answer = None
+
+    async def _give_up(self, asking: asyncio.Future[Question]) -> None:
+        """A question, if it was stored, gets no answer."""
+        await asyncio.wait({asking})
+        if not asking.cancelled() and asking.exception() is None:
+            await self._stored(self._store.end)
 
     async def _greet_again(self, old: Turn, text: str | None) -> int:
         """Another greeting beside one, told as an answer is."""
@@ -503,3 +510,36 @@ def _began(tree: Tree, turn: Turn) -> Began:
     role: Any = turn.message.role
     place = tree.place(turn.id)
     return Began(turn=turn.id, parent=turn.parent, role=role, place=place, text=turn.message.content)
+
+
+_CHINESE = re.compile(r"[\u2e80-\u9fff\uf900-\uffef\U00020000-\U0003ffff]")
+"""And Japanese: what is written without blanks between words."""
+
+
+def _title_of(text: str) -> str:
+    """The beginning of a question. Cut, if it must be, behind a part of a sentence, else between two words; Chinese has
+    no marks between its words, and is cut between two characters then."""
+    text = " ".join(text[: 8 * _TITLE].split())
+    if len(text) <= _TITLE:
+        return text
+    ends = [found.end() for found in _PART.finditer(text, _TITLE // 2, _TITLE)]
+    if ends and text[ends[-1] - 1] in _SENTENCE:
+        return text[: ends[-1]]
+    end = ends[-1] - 1 if ends else _TITLE - 1
+    while not ends and end and not _between_words(text, end):
+        end -= 1
+    return f"{text[: end or _TITLE - 1].rstrip()}…"
+
+
+def _between_words(text: str, place: int) -> bool:
+    before, after = text[place - 1], text[place]
+    if unicodedata.combining(after) or after in _JOINED or before == _JOINED[0]:
+        return False
+    return not (_in_word(before) and _in_word(after))
+
+
+def _in_word(character: str) -> bool:
+    """Whether it belongs to a word that is written together, as Chinese and Japanese ones are not."""
+    return (
+        (character.isalnum() or character in "'’-_.") and not "\u2e80" <= character <= "\u9fff" and character < "\uf900"
+    )

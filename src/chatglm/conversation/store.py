@@ -29,7 +29,7 @@ from chatglm.database import Database, Instance
 from chatglm.errors import BusyError, InputError, NotFoundError, OutputError, QueueFullError
 from chatglm.home import home_folder
 
-__all__ = ["BEGINNING", "Conversation", "File", "Found", "Store", "StoreLimits", "uploads_with"]
+__all__ = ["BEGINNING", "Conversation", "File", "Found", "Question", "Store", "StoreLimits", "uploads_with"]
 
 FileKind = Literal["upload", "picture", "produced"]
 
@@ -145,10 +145,15 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Found:
-    """A turn that a search found."""
+    """A turn that a search found.
+
+    Attributes:
+        title, mode: of its conversation.
+    """
 
     conversation: str
     title: str
+    mode: str
     turn: int
     role: str
     snippet: Snippet
@@ -169,6 +174,24 @@ class File:
     kind: FileKind
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that is to be answered.
+
+    Attributes:
+        conversation: as it was before.
+        turn: the user's.
+        tree, files: of the conversation, with it.
+        title: that the conversation has got from it; "": it had one.
+    """
+
+    conversation: Conversation
+    turn: Turn
+    tree: Tree
+    files: tuple[File, ...]
+    title: str = ""
 
 
 def uploads_with(tree: Tree, turn: Turn, files: Sequence[File]) -> tuple[File, ...]:
@@ -393,19 +416,55 @@ class Store:
             self._take(connection, user, conversation, _size(text))
             return self._insert(connection, user, conversation, parent, message, text, finish, False, time.time())
 
-    def begin(self, user: int, conversation: str) -> None:
-        """Say that this store's process makes an answer from now on, and close what a dead one has left open.
+    def ask(
+        self, user: int, conversation: str, message: Message, *, files: Sequence[str] = (), title: str = ""
+    ) -> Question:
+        """Add a question, which this store's process answers from now on; see `end`. What a dead process has left open
+        is closed. It is one transaction: either all of this has happened, or nothing.
+
+        Args:
+            files: names of uploads that it is about, besides those that no question was about so far.
+            title: for the conversation, if it has none.
 
         Raises:
             NotFoundError: the user has no such conversation.
-            BusyError: another process makes one.
+            BusyError: another process answers.
+            InputError: the message is too large, there are too many turns, or there is no such upload.
+            QueueFullError: the user has too much stored.
+        """
+        text, instance = self._json(message), self._living()
+        with self._own(user, conversation) as (connection, row):
+            self._answer(connection, row, instance)
+            self._take(connection, user, conversation, _size(text))
+            turn = self._insert(connection, user, conversation, row["leaf"], message, text, "stop", False, time.time())
+            self._attach(connection, conversation, turn.id, files)
+            title = "" if row["title"] else _title(title)
+            if title:
+                connection.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
+            return Question(
+                self._conversation(row), turn, self.tree(user, conversation), self.files(user, conversation), title
+            )
+
+    def ask_again(self, user: int, conversation: str, turn: int, text: str | None = None) -> Question:
+        """As `ask`, with a question that there is.
+
+        Args:
+            turn: the user's.
+            text: what a sibling of it says, which is asked instead.
+
+        Raises:
+            NotFoundError: the user has no such conversation, or it has no such turn.
+            BusyError, InputError, QueueFullError: as `ask`.
         """
         instance = self._living()
         with self._own(user, conversation) as (connection, row):
-            if self._written_elsewhere(row):
-                raise BusyError("another program is answering in this conversation; wait for the end, or stop it there")
-            self._close_turns(connection, user, conversation)
-            connection.execute("UPDATE conversations SET writer = ? WHERE id = ?", (instance.id, conversation))
+            asked = self._turn(self._row(connection, conversation, turn))
+            self._answer(connection, row, instance)
+            if text is not None:
+                asked = self._edit(connection, user, conversation, turn, text)
+            return Question(
+                self._conversation(row), asked, self.tree(user, conversation), self.files(user, conversation)
+            )
 
     def end(self, user: int, conversation: str) -> None:
         """Say that the answer has ended. Turns that are open still are closed as they are, as "stopped".
@@ -414,8 +473,7 @@ class Store:
             NotFoundError: the user has no such conversation.
         """
         with self._own(user, conversation) as (connection, _):
-            self._close_turns(connection, user, conversation)
-            connection.execute("UPDATE conversations SET writer = NULL WHERE id = ?", (conversation,))
+            self._end(connection, user, conversation)
 
     def recover(self, user: int, conversation: str) -> bool:
         """Close turns that a process has left open that is dead now; returns whether there were any. A conversation in
@@ -457,18 +515,21 @@ class Store:
         message: Message,
         finish: str = "stop",
         details: Mapping[str, Any] | None = None,
+        *,
+        ends: bool = False,
     ) -> Turn:
         """Store the whole of an open turn, which is open no longer, and is found from now on.
 
         Args:
             details: see `Turn`.
+            ends: whether the answer ends with it, as with `end`.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
             InputError: the turn is not open, the message is too large, or the details are no JSON.
             QueueFullError: the user has too much stored.
         """
-        return self._write(user, conversation, turn, message, _check_finish(finish), details or {})
+        return self._write(user, conversation, turn, message, _check_finish(finish), details or {}, ends)
 
     def rate(self, user: int, conversation: str, turn: int, rating: Literal[-1, 0, 1]) -> None:
         """Rate an assistant's turn: 1 for good, -1 for bad, 0 for neither.
@@ -493,13 +554,7 @@ class Store:
             QueueFullError: the user has too much stored.
         """
         with self._own(user, conversation) as (connection, _):
-            old = self._turn(self._row(connection, conversation, turn))
-            if old.finish is None:
-                raise InputError(f"turn {turn}: it is still being written; stop it first")
-            new, now = old.rewritten(text, 0, time.time()).message, time.time()
-            written = self._json(new)
-            self._take(connection, user, conversation, _size(written))
-            return self._insert(connection, user, conversation, old.parent, new, written, "stop", True, now)
+            return self._edit(connection, user, conversation, turn, text)
 
     def choose(self, user: int, conversation: str, turn: int) -> None:
         """Set the turn that the conversation is at: that very one, see `Tree.tip`; 0: its beginning, before any turn.
@@ -523,7 +578,7 @@ class Store:
         if not query:
             return ()
         rows = self._database.read(
-            "SELECT turns.*, conversations.title FROM words JOIN turns ON turns.id = words.rowid "
+            "SELECT turns.*, conversations.title, conversations.mode FROM words JOIN turns ON turns.id = words.rowid "
             "JOIN conversations ON conversations.id = turns.conversation "
             "WHERE words MATCH ? AND conversations.user = ? ORDER BY words.rowid DESC LIMIT ?",
             (f'owner : "{_owner(user)}" AND tokens : ({query})', _number(user), max(0, min(limit, 100))),
@@ -532,7 +587,7 @@ class Store:
         for row in rows:
             message = self._turn(row).message
             snippet = snippet_of(_searched(message), words)
-            found.append(Found(row["conversation"], row["title"], row["id"], message.role, snippet))
+            found.append(Found(row["conversation"], row["title"], row["mode"], row["id"], message.role, snippet))
         return tuple(found)
 
     # Files
@@ -601,25 +656,6 @@ class Store:
             for row in rows
             if row["id"] is not None
         )
-
-    def attach(self, user: int, conversation: str, turn: int, names: Sequence[str]) -> None:
-        """Say which uploads came with a turn: those of these names, and all that came with none so far.
-
-        Raises:
-            NotFoundError: the user has no such conversation, or it has no such turn or file.
-        """
-        with self._own(user, conversation) as (connection, _):
-            self._row(connection, conversation, turn)
-            for name in names:
-                if not connection.execute(
-                    "UPDATE files SET turn = ? WHERE conversation = ? AND name = ? AND kind = 'upload'",
-                    (turn, conversation, name if _is_name(name) else ""),
-                ).rowcount:
-                    raise NotFoundError(f"file {name!r:.80}: no such upload in this conversation")
-            connection.execute(
-                "UPDATE files SET turn = ? WHERE conversation = ? AND kind = 'upload' AND turn IS NULL",
-                (turn, conversation),
-            )
 
     def remove_file(self, user: int, conversation: str, file: int) -> None:
         """Forget a file.
@@ -698,6 +734,15 @@ class Store:
             _index(connection, user, turn)
         return turn
 
+    def _edit(self, connection: sqlite3.Connection, user: int, conversation: str, turn: int, text: str) -> Turn:
+        old = self._turn(self._row(connection, conversation, turn))
+        if old.finish is None:
+            raise InputError(f"turn {turn}: it is still being written; stop it first")
+        new, now = old.rewritten(text, 0, time.time()).message, time.time()
+        written = self._json(new)
+        self._take(connection, user, conversation, _size(written))
+        return self._insert(connection, user, conversation, old.parent, new, written, "stop", True, now)
+
     def _write(
         self,
         user: int,
@@ -706,6 +751,7 @@ class Store:
         message: Message,
         finish: str | None,
         details: Mapping[str, Any] = MappingProxyType({}),
+        ends: bool = False,
     ) -> Turn:
         text, now = self._json(message), time.time()
         told = as_json(dict(details)) if details else None
@@ -723,7 +769,33 @@ class Store:
             if finish is not None:
                 connection.execute("UPDATE conversations SET changed = ? WHERE id = ?", (now, conversation))
                 _index(connection, user, written)
+            if ends:
+                self._end(connection, user, conversation)
         return written
+
+    def _answer(self, connection: sqlite3.Connection, row: sqlite3.Row, instance: Instance) -> None:
+        """Say that this store's process makes an answer from now on.
+
+        Raises:
+            BusyError: another process makes one.
+        """
+        if self._written_elsewhere(row):
+            raise BusyError("another program is answering in this conversation; wait for the end, or stop it there")
+        self._close_turns(connection, row["user"], row["id"])
+        connection.execute("UPDATE conversations SET writer = ? WHERE id = ?", (instance.id, row["id"]))
+
+    def _attach(self, connection: sqlite3.Connection, conversation: str, turn: int, names: Sequence[str]) -> None:
+        """Say which uploads came with a turn: those of these names, and all that came with none so far."""
+        for name in names:
+            if not connection.execute(
+                "UPDATE files SET turn = ? WHERE conversation = ? AND name = ? AND kind = 'upload'",
+                (turn, conversation, name if _is_name(name) else ""),
+            ).rowcount:
+                raise InputError(f"files: no {name!r:.80} was uploaded to this conversation")
+        connection.execute(
+            "UPDATE files SET turn = ? WHERE conversation = ? AND kind = 'upload' AND turn IS NULL",
+            (turn, conversation),
+        )
 
     def _delete(self, connection: sqlite3.Connection, user: int, conversation: str) -> None:
         for row in connection.execute("SELECT * FROM turns WHERE conversation = ?", (conversation,)).fetchall():
@@ -770,6 +842,10 @@ class Store:
         """Whether another process that lives makes an answer in a conversation."""
         instance = self._living()
         return row["writer"] not in (None, instance.id) and instance.alive(row["writer"])
+
+    def _end(self, connection: sqlite3.Connection, user: int, conversation: str) -> None:
+        self._close_turns(connection, user, conversation)
+        connection.execute("UPDATE conversations SET writer = NULL WHERE id = ?", (conversation,))
 
     def _close_turns(self, connection: sqlite3.Connection, user: int, conversation: str) -> None:
         """Close turns that nobody writes any more."""

@@ -28,7 +28,8 @@ class Turn:
         edited: whether a person wrote it in the place of another turn.
         made: Unix seconds.
         details: what people are shown besides, as JSON values. Of an observation: `failed`, `seconds`, `whole` (what
-            people read, if that is more); of an answer from documents: `sources`.
+            people read, if that is more); of an assistant's turn: `seconds` since the question, `tokens` that were
+            written; of an answer from documents: `sources`.
     """
 
     id: int

@@ -34,6 +34,8 @@ __all__ = ["Macros", "stream"]
 _BEAT = 15.0
 """Seconds without an event after which a comment says that the connection lives."""
 _SHOWN = 64 << 10
+_SHORT = 4096
+"""Characters of a question that are escaped at once; to go to a thread and back takes longer."""
 
 Macros = Callable[..., str]
 """`macros("call", call)` is what the template of turns makes of it."""
@@ -135,6 +137,7 @@ class _Telling:
         if isinstance(event, Began):
             await self._look(event)
         plain = isinstance(event, Text | Calling | Output | Title | Done)
+        plain = plain or (isinstance(event, Began) and len(event.text) < _SHORT)
         html = self._html(event) if plain else await asyncio.to_thread(self._html, event)
         data = event.to_dict() if html is None else {**event.to_dict(), "html": html}
         yield _sse(event.kind, data, event.number)
@@ -160,14 +163,9 @@ class _Telling:
         if event.place[1] > 1:
             tree = await self._session.tree()
             self._branch = branch_of(tree, event.turn) if event.turn in tree.turns else self._branch
-        self._files = ()
-        if event.role == "user":
-            files = await self._session.files()
-            self._files = tuple(
-                file_of(file.name, self._base, file.size, file.kind == "picture")
-                for file in files
-                if file.turn == event.turn
-            )
+        self._files = tuple(
+            file_of(file.name, self._base, file.size) for file in self._session.attached if file.turn == event.turn
+        )
 
     def _stop_calls(self) -> None:
         for name, call in self._calls.items():
