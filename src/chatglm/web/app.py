@@ -46,7 +46,7 @@ from chatglm.web.examples import prompts_of
 from chatglm.web.failures import Failure, LimitError, SignInNeededError, failure_of
 from chatglm.web.render import render
 from chatglm.web.requests import fields_of, form_of, parts, read
-from chatglm.web.streaming import stream
+from chatglm.web.streaming import Macros, stream
 from chatglm.web.views import Face, file_of, found_list, items_of, listed
 from chatglm.web.words import LANGUAGES, Words, language_of
 
@@ -202,9 +202,7 @@ class Page:
             undefined=jinja2.StrictUndefined,
             auto_reload=False,
         )
-        for name in self._templates.list_templates():  # now, and not while requests wait
-            self._templates.get_template(name)
-        render("```python\nx = 1\n```\n\n$x$")
+        self._modules: dict[str, Any] = {}
         self._app = self._routes()
 
     def prepare(self) -> None:
@@ -212,6 +210,8 @@ class Page:
         for name in self._templates.list_templates(["html"]):
             self._templates.get_template(name)
         render("```python\npass\n```\n\n$x$")
+        for language in LANGUAGES:
+            self._macros(Words(language))
         importlib.import_module("anyio._backends._asyncio")
 
     def _routes(self) -> ASGIApp:
@@ -299,67 +299,67 @@ class Page:
     # Pages
 
     async def _start(self, request: Request) -> Response:
-        user = await self._who(request)
-        if user is None and (again := _cookie_left_out(request)):
-            return again
-        newest = await asyncio.to_thread(self.store.conversations, user.id, limit=1) if user else ()
-        return await self._page(request, user, newest[0] if newest else None)
+        return await asyncio.to_thread(self._page, request, newest=True)
 
     async def _empty(self, request: Request) -> Response:
         mode = request.query_params.get("mode", "chat")
         settings = Settings(mode=mode if mode in MODES else "chat")  # type: ignore[arg-type]
-        return await self._page(request, await self._who(request), None, settings)
+        return await asyncio.to_thread(self._page, request, settings)
 
     async def _show(self, request: Request) -> Response:
-        user = await self._who(request)
-        if user is None and (again := _cookie_left_out(request)):
-            return again
-        if user is None:
-            raise _no_conversation()
-        found = await asyncio.to_thread(self.store.conversation, user.id, request.path_params["id"])
-        return await self._page(request, user, found)
+        return await asyncio.to_thread(self._page, request, name=request.path_params["id"])
 
-    async def _page(
-        self, request: Request, user: User | None, conversation: Conversation | None, settings: Settings | None = None
+    def _page(
+        self, request: Request, settings: Settings | None = None, name: str = "", *, newest: bool = False
     ) -> Response:
-        t = _words(request)
-        running: int | None = None
+        """The page at one conversation, or at none. It reads the store, and is called in a thread.
+
+        Args:
+            settings: of a conversation that is not there yet.
+            name: of the conversation.
+            newest: it is the user's newest one, if there is one.
+        """
+        user, t = self.accounts.who(request), _words(request)
+        if user is None and (name or newest) and (again := _cookie_left_out(request)):
+            return again
+        conversations = () if user is None else self.store.conversations(user.id, limit=_LISTED + 1)
+        if newest and conversations:
+            name = conversations[0].id
+        running = False
         items: list[Any] = []
         earlier: int | None = None
-        if conversation is not None:
-            assert user is not None
-            session = await self._session(user, conversation.id)
-            settings = await asyncio.to_thread(lambda: session.settings)
-            running = 0 if session.running else None
-            items, earlier = await self._items(session, settings, t, running is not None)
+        found: Conversation | None = None
+        if name:
+            if user is None:
+                raise _no_conversation()
+            session = self.sessions.open(user.id, name)
+            running = session.running
+            found = session.conversation
+            settings = Settings.from_dict(found.settings, found.mode)
+            items, earlier = self._items(session, settings, t, running)
         settings = settings or Settings()
-        conversations, more = await self._listed(user)
+        page = self._render(
+            request,
+            "page.html",
+            conversation=found,
+            items=items,
+            earlier=earlier,
+            running=0 if running else None,
+            current=found.id if found else None,
+            search="",
+            login=self.accounts.login,
+            user=user.name if user else "",
+            interpreter=self.kernels is not None,
+            **_list_of(conversations, 0),
+            **self._settings(settings, t, user),
+        )
+        return HTMLResponse(page)
 
-        def make() -> str:
-            return self._render(
-                request,
-                "page.html",
-                conversation=conversation,
-                items=items,
-                earlier=earlier,
-                running=running,
-                conversations=conversations,
-                more=more,
-                current=conversation.id if conversation else None,
-                search="",
-                login=self.accounts.login,
-                user=user.name if user else "",
-                interpreter=self.kernels is not None,
-                **self._settings(settings, t, user),
-            )
-
-        return HTMLResponse(await asyncio.to_thread(make))
-
-    async def _items(
+    def _items(
         self, session: Session, settings: Settings, t: Words, running: bool, before: int | None = None
     ) -> tuple[list[Any], int | None]:
         """Turns to show, from the end or from before a turn; and the first of them, if there are earlier ones."""
-        tree = await session.tree()
+        tree = self.store.tree(session.user, session.id)
         path = tree.path()
         if before is not None:
             ids = [turn.id for turn in path]
@@ -371,21 +371,33 @@ class Page:
                 path = path[:-1]
         start = _first_shown(path)
         earlier, path = (path[start].id if start else None), path[start:]
-        files = await session.files()
-        face = self._face(settings, t)
-        items = await asyncio.to_thread(items_of, tree, path, files, self._files_at(session.id), face)
-        return items, earlier
+        files = self.store.files(session.user, session.id)
+        return items_of(tree, path, files, self._files_at(session.id), self._face(settings, t)), earlier
 
     async def _earlier(self, request: Request) -> Response:
-        _, session = await self._open(request)
         before = _whole(request.query_params.get("before", ""), "before")
-        t = _words(request)
-        settings = await asyncio.to_thread(lambda: session.settings)
-        items, earlier = await self._items(session, settings, t, False, before)
-        return HTMLResponse(await asyncio.to_thread(self._render, request, "turns.html", items=items, earlier=earlier))
+
+        def earlier() -> Response:
+            _, session = self._find(request)
+            items, first = self._items(session, session.settings, _words(request), False, before)
+            return HTMLResponse(self._render(request, "turns.html", items=items, earlier=first))
+
+        return await asyncio.to_thread(earlier)
 
     def _render(self, request: Request, name: str, **values: Any) -> str:
         return self._templates.get_template(name).render(**self._common(request), **values)
+
+    def _macros(self, t: Words) -> Macros:
+        """What the template of turns makes of its parts, in one language."""
+        module = self._modules.get(t.language)
+        if module is None:
+            template = self._templates.get_template("turn.html")
+            module = self._modules[t.language] = template.make_module({"t": t, "base": _BASE})
+
+        def macros(name: str, *values: Any) -> str:
+            return str(getattr(module, name)(*values)).strip()
+
+        return macros
 
     def _common(self, request: Request) -> dict[str, Any]:
         theme = request.cookies.get(_PREFERENCES[1], "auto")
@@ -522,9 +534,6 @@ class Page:
 
     # Conversations
 
-    async def _session(self, user: User, conversation: str) -> Session:
-        return await asyncio.to_thread(self.sessions.open, user.id, conversation)
-
     async def _open(self, request: Request) -> tuple[User, Session]:
         """
         Raises:
@@ -538,40 +547,22 @@ class Page:
             raise _no_conversation()
         return user, self.sessions.open(user.id, request.path_params["id"])
 
-    async def _listed(self, user: User | None, before: int = 0) -> tuple[list[Any], int | None]:
-        if user is None:
-            return [], None
-        found = await asyncio.to_thread(self.store.conversations, user.id, limit=_LISTED + 1, offset=before)
-        return listed(found[:_LISTED]), before + _LISTED if len(found) > _LISTED else None
-
     async def _list(self, request: Request) -> Response:
-        user = await self._who(request)
         search = request.query_params.get("search", "").strip()[:200]
         before = _whole(request.query_params.get("before") or "0", "before")
-        if search and user is not None:
-            found = await asyncio.to_thread(self.store.search, user.id, search, limit=50)
-            names = dict.fromkeys(one.conversation for one in found)
-            modes = await asyncio.to_thread(self._modes, user.id, list(names))
-            conversations, more = found_list(found, modes), None
-        else:
-            conversations, more = await self._listed(user, before)
-        return HTMLResponse(
-            self._render(
-                request,
-                "list.html",
-                conversations=conversations,
-                more=more,
-                search=search,
-                current=request.query_params.get("current") or None,
-            )
-        )
 
-    def _modes(self, user: int, conversations: Sequence[str]) -> dict[str, str]:
-        found = {}
-        for name in conversations:
-            with contextlib.suppress(InputError):
-                found[name] = self.store.conversation(user, name).mode
-        return found
+        def make() -> Response:
+            user = self.accounts.who(request)
+            if user is None:
+                shown = _list_of((), 0)
+            elif search:
+                shown = {"conversations": found_list(self.store.search(user.id, search, limit=50)), "more": None}
+            else:
+                shown = _list_of(self.store.conversations(user.id, limit=_LISTED + 1, offset=before), before)
+            current = request.query_params.get("current") or None
+            return HTMLResponse(self._render(request, "list.html", search=search, current=current, **shown))
+
+        return await asyncio.to_thread(make)
 
     async def _make(self, request: Request) -> Response:
         fields = await fields_of(request, settings=dict, title=str)
@@ -703,12 +694,7 @@ class Page:
             if self._closed:
                 self._closing.set()
         t = _words(request)
-        template = self._templates.get_template("turn.html")
-        module = template.make_module(self._common(request))
-
-        def macros(name: str, *values: Any) -> str:
-            return str(getattr(module, name)(*values)).strip()
-
+        macros = self._macros(t)
         events = stream(
             session,
             after,
@@ -768,10 +754,14 @@ class Page:
     async def _export(self, request: Request) -> Response:
         _, session = await self._open(request)
         form = request.query_params.get("form", "md")
-        tree = await session.tree()
-        found = await asyncio.to_thread(lambda: session.conversation)
-        settings = await asyncio.to_thread(lambda: session.settings)
-        files = await session.files()
+        found, settings, tree, files = await asyncio.to_thread(
+            lambda: (
+                session.conversation,
+                session.settings,
+                self.store.tree(session.user, session.id),
+                self.store.files(session.user, session.id),
+            )
+        )
         t = _words(request)
         if form == "md":
             speakers = {
@@ -827,6 +817,11 @@ def _cookie_left_out(request: Request) -> Response | None:
     if request.headers.get("sec-fetch-site") != "cross-site":
         return None
     return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0"><title>chatglm</title>')
+
+
+def _list_of(found: Sequence[Conversation], before: int) -> dict[str, Any]:
+    """For the template of lists: conversations, of which one more than shown was looked for, and where others begin."""
+    return {"conversations": listed(found[:_LISTED]), "more": before + _LISTED if len(found) > _LISTED else None}
 
 
 def _first_shown(path: Sequence[Turn]) -> int:

@@ -364,19 +364,15 @@ def listed(conversations: Sequence[Conversation], now: float | None = None) -> l
     return found
 
 
-def found_list(found: Sequence[Found], modes: Mapping[str, str]) -> list[Listed]:
-    """What a search found, at most one turn of each conversation.
-
-    Args:
-        modes: of the conversations.
-    """
+def found_list(found: Sequence[Found]) -> list[Listed]:
+    """What a search found, at most one turn of each conversation."""
     seen: dict[str, Listed] = {}
     for one in found:
         if one.conversation not in seen:
             seen[one.conversation] = Listed(
                 one.conversation,
                 one.title,
-                modes.get(one.conversation, "chat"),
+                one.mode,
                 turn=one.turn,
                 snippet=_pieces(one.snippet),
             )
