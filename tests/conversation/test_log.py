@@ -61,12 +61,12 @@ def shown(events: Sequence[Event]) -> dict[object, str]:
 
 async def read(log: EventLog, after: int = 0, most: int = 1 << 30) -> list[Event]:
     found: list[Event] = []
-    async with aclosing(log.read(after)) as events:
-        async for event in events:
-            found.append(event)
+    async with aclosing(log.read(after)) as told:
+        async for events in told:
+            found += events
             if len(found) >= most:
                 break
-    return found
+    return found[:most]
 
 
 @settings(deadline=None)

@@ -101,7 +101,7 @@ def add_assistant_arguments(parser: argparse.ArgumentParser, *, several: bool = 
         "--kv-cache",
         choices=("auto", "float32", "float16", "int8"),
         help="data type of the KV cache; int8 halves its memory at a small loss of accuracy (default: auto, as the "
-        "weights; two bytes a number if they are quantised)",
+        "weights; two bytes a number if they are quantised, and for the bundled demo model)",
     )
     parser.add_argument(
         "--kv-memory",
@@ -136,7 +136,7 @@ def open_assistant(arguments: argparse.Namespace, **engine: Any) -> BaseAssistan
         from chatglm.assistant import Assistant
 
         options = loading_options(arguments)
-        return Assistant.load(arguments.model, **options, **_engine_options(arguments), **engine)
+        return Assistant.load(arguments.model, **options, **_engine_options(arguments, options["device"]), **engine)
     from chatglm.assistant import RemoteAssistant, RemoteFleet
 
     key = os.environ.get(REMOTE_KEY)
@@ -279,12 +279,17 @@ def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def _engine_options(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     import torch
+
+    from chatglm.kernels import native
 
     options: dict[str, Any] = {"draft": arguments.draft}
     if arguments.kv_cache not in (None, "auto"):
         options["store"] = getattr(torch, arguments.kv_cache)
+    elif arguments.model is None and torch.device(device).type == "cpu":
+        # The small model computes in float32, and keeps what it has read as models of half precision do.
+        options["store"] = native.store_of_two_bytes()
     if arguments.kv_memory is not None:
         if not 0 < arguments.kv_memory < 1 << 20:
             raise InputError(f"--kv-memory {arguments.kv_memory:g}: must be more than 0 GiB")

@@ -279,7 +279,7 @@ def _full_contexts(own: argparse.Namespace, dtype: str, context: int | None, dia
     groups = getattr(config, "multi_query_group_num", None) if getattr(config, "multi_query_attention", False) else None
     width = getattr(config, "kv_channels", None) or config.hidden_size // heads
     longest = context or getattr(config, "seq_length", None) or getattr(config, "max_sequence_length", None) or 2048
-    size = {"int8": 1, "float32": 4}.get(own.kv_cache or "", 4 if dtype == "float32" else 2)
+    size = {"int8": 1, "float32": 4}.get(own.kv_cache or "", 4 if dtype == "float32" and own.model is not None else 2)
     return int(2 * config.num_hidden_layers * (groups or heads) * width * size * longest * dialogues)
 
 

@@ -14,6 +14,8 @@ __all__ = ["EventLog"]
 
 _MOST = 4096
 """Events that are kept singly; beyond that, the older half is put together."""
+_TOLD = 256
+"""Events that a reader gets at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class EventLog:
         """Keep texts as wholes: the answer has ended, and its readers have had the time to read it."""
         self._entries = _together(self._entries)
 
-    async def read(self, after: int = 0) -> AsyncGenerator[Event]:
-        """Events with a number above `after`, as they come; ends with the answer.
+    async def read(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:
+        """Events with a number above `after`, as they come: each time all that are there; ends with the answer.
 
         Args:
             after: of an event that this log has not had: all are told.
@@ -78,13 +80,14 @@ class EventLog:
             after = 0
         while True:
             news = self._news
-            while (place := self._place(after)) < len(self._entries):
-                entry = self._entries[place]
-                after = entry.event.number
-                yield entry.event
-            if self.ended:
+            place = self._place(after)
+            if entries := self._entries[place : place + _TOLD]:
+                after = _number(entries[-1])
+                yield tuple(entry.event for entry in entries)
+            elif self.ended:
                 return
-            await news.wait()
+            else:
+                await news.wait()
 
     def _place(self, after: int) -> int:
         """Index of the entry that a reader gets who has had the event numbered `after`."""

@@ -262,9 +262,14 @@ class Session:
         Args:
             after: only events with a higher number.
         """
-        async with aclosing(self._log.read(after)) as events:
-            async for event in events:
-                yield event
+        async with aclosing(self._log.read(after)) as told:
+            async for events in told:
+                for event in events:
+                    yield event
+
+    def news(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:
+        """As `events`, each time all that are there."""
+        return self._log.read(after)
 
     async def stop(self) -> None:
         """End the answer, with its tools and cells. What there is of it is kept as "stopped"."""

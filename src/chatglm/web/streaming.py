@@ -74,33 +74,33 @@ async def stream(
     caught_up = min(after, session.last)
     held: list[bytes] = []
     yield b"retry: 1000\n\n"
-    async with aclosing(session.events(0)) as events:
+    async with aclosing(session.news()) as told:
         waiting: asyncio.Future[Any] | None = None
         ended = asyncio.ensure_future(closing.wait())
         try:
             while True:
-                waiting = waiting or asyncio.ensure_future(anext(events, None))
+                waiting = waiting or asyncio.ensure_future(anext(told, None))
                 await asyncio.wait({waiting, ended}, timeout=_BEAT, return_when=asyncio.FIRST_COMPLETED)
                 if ended.done():
                     return
                 if not waiting.done():
                     yield b": alive\n\n"
                     continue
-                event, waiting = waiting.result(), None
-                if event is None:
+                events, waiting = waiting.result(), None
+                if events is None:
                     return
-                past = event.number > after
-                if isinstance(event, Began) and event.role == "assistant" and not past:
-                    held.clear()
-                async for part in telling.tell(event):
-                    if past:
-                        yield part
-                    else:
-                        held.append(part)
-                if event.number >= caught_up and held:
-                    if telling.turn is not None:  # else that turn has ended, and the reader had its end
-                        yield b"".join(held)
-                    held.clear()
+                parts: list[bytes] = []
+                for event in events:
+                    past = event.number > after
+                    if isinstance(event, Began) and event.role == "assistant" and not past:
+                        held.clear()
+                    (parts if past else held).extend(await telling.tell(event))
+                    if event.number >= caught_up and held:
+                        if telling.turn is not None:  # else that turn has ended, and the reader had its end
+                            parts[:0] = held
+                        held.clear()
+                if parts:
+                    yield b"".join(parts)
         finally:
             for task in (waiting, ended):
                 if task is not None and not task.done():
@@ -128,10 +128,10 @@ class _Telling:
         self._files: tuple[ShownFile, ...] = ()
         self.turn: _Turn | None = None
 
-    async def tell(self, event: Event) -> AsyncGenerator[bytes]:
+    async def tell(self, event: Event) -> list[bytes]:
+        parts: list[bytes] = []
         if isinstance(event, Began | Done | Failed):
-            for part in await self._end_turn():
-                yield part
+            parts += await self._end_turn()
         if isinstance(event, Failed):
             self._stop_calls()
         if isinstance(event, Began):
@@ -140,7 +140,7 @@ class _Telling:
         plain = plain or (isinstance(event, Began) and len(event.text) < _SHORT)
         html = self._html(event) if plain else await asyncio.to_thread(self._html, event)
         data = event.to_dict() if html is None else {**event.to_dict(), "html": html}
-        yield _sse(event.kind, data, event.number)
+        parts.append(_sse(event.kind, data, event.number))
         if isinstance(event, Text) and self.turn is not None and self.turn.id == event.turn:
             blocks = self.turn.blocks
             if blocks.feed(event.text):
@@ -148,7 +148,8 @@ class _Telling:
                 self.turn.html += [html for _, html in closed]
                 for place, (index, shown) in enumerate(closed):
                     rest = blocks.text if place == len(closed) - 1 else ""
-                    yield _sse("block", {"turn": event.turn, "index": index, "html": shown, "rest": rest})
+                    parts.append(_sse("block", {"turn": event.turn, "index": index, "html": shown, "rest": rest}))
+        return parts
 
     async def _end_turn(self) -> list[bytes]:
         turn, self.turn = self.turn, None
