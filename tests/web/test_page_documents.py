@@ -34,7 +34,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Iterator[Site]:
-    made = Site(tmp_path_factory.mktemp("site"), knowledge=Documents(shelf), bases=Documents(shelf).known)
+    made = Site(tmp_path_factory.mktemp("site"), knowledge=Documents(shelf))
     yield made
     made.close()
 
@@ -52,7 +52,8 @@ def test_an_answer_shows_what_it_rests_on(site: Site, views: Views) -> None:
     page.get_by_label("手册").check()
     send(page, question)
     answered(page)
-    assert page.locator(".answer .text").inner_text() == "灭火器在门口右侧。[1]"
+    assert page.locator(".answer .text").inner_text() == "灭火器在门口右侧。1"
+    assert page.locator(".answer .raw").text_content() == "灭火器在门口右侧。[1]"
     page.locator(".sources summary").click()
     assert page.locator(".sources cite").inner_text() == "《手册.txt》"
     assert page.locator(".sources blockquote").inner_text() == TEXT.strip()

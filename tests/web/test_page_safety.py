@@ -215,7 +215,7 @@ def test_the_log_tells_finished_blocks_only(site: Site, views: Views) -> None:
 
 def test_every_word_is_there_in_both_languages() -> None:
     said = set()
-    for file in (PAGE / "templates").glob("*.html"):
+    for file in (PAGE / "templates").rglob("*.html"):
         said |= set(re.findall(r'\bt\("([a-z.]+)"', file.read_text()))
         said |= set(re.findall(r'"(keys\.[a-z]+)"', file.read_text()))
     for file in (PAGE / "static").glob("*.js"):
@@ -234,7 +234,7 @@ def test_scripts_are_few_and_load_nothing_from_elsewhere() -> None:
         assert re.findall(r"""from ["'](?!\./)""", text) == []
         assert re.findall(r"\beval\(|new Function|insertAdjacentHTML|document\.write", text) == []
     assert 500 < lines <= 1200
-    for file in (PAGE / "templates").glob("*.html"):
+    for file in (PAGE / "templates").rglob("*.html"):
         assert (
             re.findall(
                 r"""\sstyle=|\son\w+=|https?://|<script(?! type="module"| type="application/json")""", file.read_text()

@@ -468,6 +468,9 @@ def _until(visitor: Visitor, conversation: str, kind: str) -> list[tuple[str, di
 class _Library:
     """Answers from one document."""
 
+    def known(self, user: int | None) -> list[tuple[str, int]]:
+        return [("notes", 3)]
+
     async def answer(self, assistant: Any, question: str, *, history: Any, options: Any, **more: Any) -> Any:
         yield (Source(n=1, base="notes", file="a.txt", start=0, end=9, title="<b>A</b>", text="<i>apples</i>"),)
         async with contextlib.aclosing(assistant.astream([*history, Message("user", question)], **options)) as deltas:
@@ -476,7 +479,7 @@ class _Library:
 
 
 def test_passages_of_documents_are_shown_with_the_answer(tmp_path: Path) -> None:
-    site = Site(tmp_path, knowledge=_Library(), bases=lambda user: [("notes", 3)])
+    site = Site(tmp_path, knowledge=_Library())
     try:
         site.say("What is there?", "Apples.")
         with Visitor(site.url) as visitor:

@@ -229,7 +229,6 @@ def page_beside(
             key=key,
             facts=_facts,
             knowledge=documents,
-            bases=documents.known,
         )
         yield page, f"{PATH}/mine?key={key}" if key else ""
 

@@ -37,6 +37,7 @@ from chatglm.conversation.events import (
     Began,
     Called,
     Calling,
+    Cited,
     Done,
     Event,
     Failed,
@@ -89,9 +90,16 @@ _CODE_GOES_ON = re.compile(
 class Knowledge(Protocol):
     """What answers from documents."""
 
+    def known(self, user: int | None) -> Sequence[tuple[str, int]]:
+        """Names of the bases that a user may ask, each with the number of its documents.
+
+        Args:
+            user: None: somebody whom the store does not know yet.
+        """
+
     def answer(
         self,
-        assistant: BaseAssistant,
+        assistant: BaseAssistant | None,
         question: str,
         *,
         history: Sequence[Message],
@@ -99,10 +107,12 @@ class Knowledge(Protocol):
         user: int,
         options: Options,
         language: str,
-    ) -> AsyncGenerator[tuple[Source, ...] | Delta]:
-        """An answer: first the passages that the model is given, then its deltas; the last one is its `Finish`.
+    ) -> AsyncGenerator[tuple[Source, ...] | Cited | Delta]:
+        """An answer: first the passages that the model is given, then its deltas; the last one is its `Finish`, and
+        what the text rests on may come before that.
 
         Args:
+            assistant: None: the answer is the best sentences of the documents.
             history: messages before the question, a system message among them if there is one.
             bases: names; empty: all that the user may read.
             options: for the assistant.
@@ -494,7 +504,7 @@ class Answering:
         *history, question = prompt.messages
         options.pop("persona")
         found = self._parts.knowledge.answer(
-            assistant,
+            None if self._settings.extract else assistant,
             question.content,
             history=history,
             bases=self._settings.knowledge,
@@ -507,6 +517,11 @@ class Answering:
                 if isinstance(piece, tuple):
                     opened.details["sources"] = [source.to_dict() for source in piece]
                     self.log.add(Sources(turn=opened.turn.id, sources=piece))
+                    continue
+                if isinstance(piece, Cited):
+                    cited = replace(piece, turn=opened.turn.id)
+                    opened.details["cited"] = cited.to_dict()
+                    self.log.add(replace(cited, prompt=""))  # which is shown on demand only
                     continue
                 self._hear(opened, piece)
                 if isinstance(piece, Finish):

@@ -8,10 +8,11 @@ from contextlib import aclosing
 
 from chatglm.assistant.base import BaseAssistant, Delta, Finish, Options, TextDelta, Usage
 from chatglm.chat.messages import Message
-from chatglm.conversation.events import Source
-from chatglm.errors import InputError
+from chatglm.conversation.events import Cited, Quote, Source
+from chatglm.errors import InputError, NotFoundError
 from chatglm.knowledge.answering import Done, Passages
 from chatglm.knowledge.base import Bases
+from chatglm.knowledge.citations import Citation
 from chatglm.knowledge.shelf import Shelf
 
 __all__ = ["Documents"]
@@ -26,7 +27,7 @@ class Documents:
     """
 
     def __init__(self, shelf: Shelf, who: Callable[[int], str] | None = None) -> None:
-        self._shelf, self._who = shelf, who
+        self.shelf, self._who = shelf, who
 
     def known(self, user: int | None) -> list[tuple[str, int]]:
         """The bases that a user may read, and how many files each has.
@@ -34,24 +35,34 @@ class Documents:
         Args:
             user: None: somebody whom the store does not know yet.
         """
-        if user is None and self._who is not None:
+        try:
+            who = self.who(user)
+        except NotFoundError:
             return []
-        who = None if user is None else self._name(user)
-        return [(name, len(self._shelf.base(name, who).files())) for name in self._shelf.names(who)]
+        return [(name, self.shelf.base(name, who).store.summary().files) for name in self.shelf.names(who)]
 
-    def _name(self, user: int) -> str | None:
-        return None if self._who is None else self._who(user)
+    def who(self, user: int | None) -> str | None:
+        """By whose name a user may read bases; None: all of them.
+
+        Raises:
+            NotFoundError: nobody knows this user, who has no bases then.
+        """
+        if self._who is None:
+            return None
+        if user is None:
+            raise NotFoundError("there is no such base; it may have been deleted")
+        return self._who(user)
 
     def _bases(self, names: Sequence[str], user: int) -> Bases:
-        who = self._name(user)
-        found = list(names) or self._shelf.names(who)
+        who = self.who(user)
+        found = list(names) or self.shelf.names(who)
         if not found:
             raise InputError("there is no knowledge base yet; `chatglm knowledge add NAME FILES` makes one")
-        return self._shelf.bases(found, who)
+        return self.shelf.bases(found, who)
 
     async def answer(
         self,
-        assistant: BaseAssistant,
+        assistant: BaseAssistant | None,
         question: str,
         *,
         history: Sequence[Message],
@@ -59,18 +70,20 @@ class Documents:
         user: int,
         options: Options,
         language: str,
-    ) -> AsyncGenerator[tuple[Source, ...] | Delta]:
-        """An answer: first its passages, then text, at last `Finish`.
+    ) -> AsyncGenerator[tuple[Source, ...] | Cited | Delta]:
+        """An answer: first its passages, then text, what that rests on, at last `Finish`.
 
         Raises:
             InputError: there is no base, or not the one that is named.
         """
         found = await asyncio.to_thread(self._bases, bases, user)
+        searched: Passages | None = None
         async with aclosing(
             found.aask(assistant, question, history=history, options=options, language=language)
         ) as events:
             async for event in events:
                 if isinstance(event, Passages):
+                    searched = event
                     yield tuple(
                         Source(
                             n=each.n,
@@ -87,4 +100,33 @@ class Documents:
                 elif isinstance(event, TextDelta):
                     yield event
                 elif isinstance(event, Done):
+                    closest: tuple[Citation, ...] = ()
+                    if not event.answered and event.prompt and searched is not None and searched.passages:
+                        closest = await asyncio.to_thread(_closest, found, searched.question)
+                    yield Cited(
+                        answered=event.answered,
+                        quotes=tuple(map(_quote, event.citations)),
+                        unsupported=event.unsupported,
+                        question="" if searched is None else searched.question,
+                        prompt=event.prompt,
+                        closest=tuple(map(_quote, closest)),
+                    )
                     yield event.finish or Finish("stop", Usage(0, 0))
+
+
+def _closest(bases: Bases, question: str) -> tuple[Citation, ...]:
+    """The best sentences of the documents, without a model."""
+    return next((event.citations for event in bases.ask(None, question) if isinstance(event, Done)), ())
+
+
+def _quote(citation: Citation) -> Quote:
+    return Quote(
+        n=citation.n,
+        base=citation.base,
+        file=citation.file,
+        start=citation.start,
+        end=citation.end,
+        text=citation.text,
+        page=citation.page,
+        sentence=citation.sentence,
+    )

@@ -12,11 +12,13 @@ __all__ = [
     "Began",
     "Called",
     "Calling",
+    "Cited",
     "Done",
     "Event",
     "Failed",
     "Note",
     "Output",
+    "Quote",
     "Source",
     "Sources",
     "Text",
@@ -198,6 +200,49 @@ class Sources(_Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quote(_Event):
+    """A stretch of a file that a sentence of an answer rests on.
+
+    Attributes:
+        n: number of the passage.
+        start, end: characters of the file's text; text: what it says there.
+        sentence: where in the turn's text the sentence stands (start, end).
+    """
+
+    kind = "quote"
+    n: int
+    base: str
+    file: str
+    start: int
+    end: int
+    text: str
+    page: int | None = None
+    sentence: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cited(_Event):
+    """What the sentences of a turn that answers from documents rest on; the turn's text is whole.
+
+    Attributes:
+        answered: False: the documents do not answer the question, or the model says so.
+        unsupported: sentences that rest on no passage (start, end).
+        question: as the documents were searched for it.
+        prompt: exactly what the model was asked as the last message; "" if none was.
+        closest: where the model found no answer in the passages, their sentences that come closest to one.
+    """
+
+    kind = "cited"
+    turn: int = 0
+    answered: bool
+    quotes: tuple[Quote, ...] = ()
+    unsupported: tuple[tuple[int, int], ...] = ()
+    question: str = ""
+    prompt: str = ""
+    closest: tuple[Quote, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Title(_Event):
     """The conversation has this title now."""
 
@@ -239,4 +284,4 @@ class Failed(_Event):
     message: str
 
 
-Event = Began | Text | Calling | Called | Asked | Output | Answered | Note | Sources | Title | Done | Failed
+Event = Began | Text | Calling | Called | Asked | Output | Answered | Note | Sources | Cited | Title | Done | Failed

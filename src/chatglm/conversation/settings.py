@@ -34,6 +34,7 @@ class Settings:
         summarised: the last turn that `summary` covers; 0: a person wrote it, and it holds on every branch.
         memory: whether turns that leave the context are summarised.
         knowledge: bases, for the mode `documents`.
+        extract: whether that answers with sentences of the documents, without the model.
         language: "zh" or "en"; "" if nobody chose.
         more: keys that this version does not know; they are kept.
     """
@@ -50,6 +51,7 @@ class Settings:
     summarised: int = 0
     memory: bool = False
     knowledge: tuple[str, ...] = ()
+    extract: bool = False
     language: str = ""
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -99,8 +101,9 @@ class Settings:
                 continue
             if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
                 raise InputError(f"{name}: must be a list of names, got {value!r:.60}")
-        if not isinstance(self.memory, bool):
-            raise InputError(f"memory: must be true or false, got {self.memory!r:.60}")
+        for name in ("memory", "extract"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}: must be true or false, got {getattr(self, name)!r:.60}")
         if not isinstance(self.summarised, int) or isinstance(self.summarised, bool):
             raise InputError(f"summarised: must be the id of a turn, got {self.summarised!r:.60}")
         if self.language not in ("", "zh", "en"):

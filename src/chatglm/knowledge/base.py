@@ -187,6 +187,18 @@ class Base:
             self._indexer.work()
         return count
 
+    def retry(self, *names: str) -> int:
+        """Try files again that could not be read, in the background; returns how many there were."""
+        count = self._indexer.retry(names)
+        if count:
+            self.resume()
+        return count
+
+    @property
+    def works(self) -> bool:
+        """Whether this process is reading, indexing or making vectors for the base in the background."""
+        return self._worker is not None and self._worker.is_alive()
+
     def resume(self) -> None:
         """Go on in the background with what is queued, and with vectors that are missing."""
         with self._lock:

@@ -286,6 +286,17 @@ class Indexer:
                 self._store.changed(connection)
         return gone
 
+    def retry(self, names: Sequence[str]) -> int:
+        """Queue files again that could not be read; returns how many there were."""
+        with self._store.writing() as connection:
+            return sum(
+                connection.execute(
+                    "UPDATE file SET state = 'queued', error = '', attempts = 0 WHERE name = ? AND state = 'failed'",
+                    (name,),
+                ).rowcount
+                for name in names
+            )
+
     def names_in(self, folder: Path) -> set[str]:
         """The files that were found in a folder, or in one below it."""
         root = folder.absolute()

@@ -38,6 +38,7 @@ __all__ = [
     "Role",
     "Store",
     "StoredPiece",
+    "Summary",
     "base_file",
     "base_names",
     "check_foreign",
@@ -61,6 +62,7 @@ _COMMON = 256
 _COUNTED_FROM = 2_000
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _DIGEST_BYTES = 16
+_LARGEST = (1 << 63) - 1  # that SQLite can hold
 
 _MIGRATIONS = (
     """
@@ -161,6 +163,7 @@ class File:
         done, total: pieces that are indexed, of those that there will be.
         warnings: of reading, and of edited pieces that the file has no longer.
         added: Unix seconds.
+        digest: of what was added: blake2b of 16 bytes, in hexadecimal digits.
     """
 
     id: int
@@ -176,6 +179,7 @@ class File:
     done: int
     total: int
     added: float
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,24 @@ class StoredPiece:
     text: str
     edited: bool = False
     disabled: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a base holds.
+
+    Attributes:
+        pieces: that are searched.
+        bytes: of all files as they were added.
+        waiting: files that are still to be read or indexed.
+        failed: files that could not be.
+    """
+
+    files: int
+    pieces: int
+    bytes: int
+    waiting: int
+    failed: int
 
 
 def base_names(home: Path | None = None) -> list[str]:
@@ -441,10 +463,23 @@ class Store:
 
     # Files
 
-    def files(self) -> list[File]:
-        """The files, in the order of their names."""
+    def files(
+        self, states: Sequence[str] = (), words: str = "", *, start: int = 0, most: int | None = None
+    ) -> list[File]:
+        """The files, in the order of their names.
+
+        Args:
+            states: only those in one of these; empty: in any.
+            words: only those with this in their names.
+            start, most: which of them.
+        """
+        among = f"AND state IN ({','.join('?' * len(states))})" if states else ""
         with self.reading() as connection:
-            rows = connection.execute("SELECT * FROM file WHERE state <> 'removed' ORDER BY name").fetchall()
+            rows = connection.execute(
+                f"SELECT * FROM file WHERE state <> 'removed' {among} AND instr(lower(name), lower(?)) "
+                "ORDER BY name LIMIT ? OFFSET ?",
+                (*states, words, -1 if most is None else most, start),
+            ).fetchall()
         return [_file(row) for row in rows]
 
     def waiting(self) -> list[File]:
@@ -454,6 +489,27 @@ class Store:
                 "SELECT * FROM file WHERE state IN ('queued', 'reading', 'indexing') ORDER BY state, id"
             ).fetchall()
         return [_file(row) for row in rows if row["name"] is not None]
+
+    def summary(self) -> Summary:
+        """What the base holds, in numbers."""
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT count(*), coalesce(sum(pieces), 0), coalesce(sum(size), 0), "
+                "coalesce(sum(state IN ('queued', 'reading', 'indexing')), 0), coalesce(sum(state = 'failed'), 0) "
+                "FROM file WHERE state <> 'removed'"
+            ).fetchone()
+        return Summary(*row)
+
+    def with_vectors(self, files: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Of files (their ids): how many of the pieces that are searched have a vector, and how many there are."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT file.id, count(vector.id), count(*) FROM piece JOIN file ON file.id = piece.file "
+                f"LEFT JOIN vector ON vector.digest = piece.digest WHERE {VISIBLE} "
+                f"AND file.id IN ({','.join('?' * len(files))}) GROUP BY file.id",
+                list(files),
+            ).fetchall()
+        return {row[0]: (row[1], row[2]) for row in rows}
 
     def find(self, name: str) -> File:
         """
@@ -623,6 +679,23 @@ class Store:
                 ),
             )
 
+    def count_pieces(self, name: str, before: int | None = None) -> int:
+        """How many pieces a file has, those that are not searched too.
+
+        Args:
+            before: only those that begin at this character of its text, or earlier.
+
+        Raises:
+            NotFoundError: the base has no such file.
+        """
+        with self.reading() as connection:
+            row = self._row(connection, name)
+            (count,) = connection.execute(
+                "SELECT count(*) FROM piece WHERE file = ? AND generation = ? AND start <= ?",
+                (row["id"], row["generation"], _LARGEST if before is None else before),
+            ).fetchone()
+        return int(count)
+
     def piece(self, name: str, number: int | None, n: int | None = None) -> StoredPiece | None:
         """The piece of a file with this id, or of this place in the file; None: there is none."""
         with self.reading() as connection:
@@ -669,9 +742,22 @@ class Store:
             for row in rows
         ]
 
+    def restore(self, piece: int) -> None:
+        """Let a piece say again what stands in the file, and be found.
+
+        Raises:
+            NotFoundError: there is no such piece.
+        """
+        with self.reading() as connection:
+            row = connection.execute("SELECT * FROM piece WHERE id = ?", (piece,)).fetchone()
+            own = row and self._slice(connection, row["file"], row["generation"], row["start"], row["end"])
+        if not own or not own.strip():
+            raise NotFoundError(f"piece {piece}: {self.name} has no such piece; the file may have changed")
+        self._say(piece, own)
+
     def edit(self, piece: int, text: str | None) -> None:
-        """Change what a piece says where it is searched and shown, or, with None, let no search find it. The file's
-        own text gives it back as it was.
+        """Change what a piece says where it is searched and shown, or, with None, let no search find it. `restore`
+        gives it back as it was.
 
         Raises:
             NotFoundError: there is no such piece.
@@ -679,6 +765,9 @@ class Store:
         """
         if text is not None and not 0 < len(text.strip()) <= len(text) <= 10_000:
             raise InputError("the text of a piece has 1 to 10,000 characters; to take the piece out, give none")
+        self._say(piece, text)
+
+    def _say(self, piece: int, text: str | None) -> None:
         with self.writing() as connection:
             row = connection.execute(
                 "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
@@ -948,6 +1037,7 @@ def _file(row: sqlite3.Row) -> File:
         row["done"],
         row["total"],
         row["added"],
+        row["digest"].hex(),
     )
 
 

@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatglm.assistant import BaseAssistant
 from chatglm.characters import Character
 from chatglm.conversation.answering import Knowledge
+from chatglm.conversation.documents import Documents
 from chatglm.conversation.export import json_line, markdown
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.session import Session, Sessions
@@ -42,10 +43,12 @@ from chatglm.errors import InputError, NotFoundError
 from chatglm.params import SamplingParams
 from chatglm.web.accounts import Accounts, Rate, check_source
 from chatglm.web.assets import Assets
+from chatglm.web.bases import BasePages
 from chatglm.web.examples import prompts_of
 from chatglm.web.failures import Failure, LimitError, SignInNeededError, failure_of
 from chatglm.web.render import render
 from chatglm.web.requests import fields_of, form_of, parts, read
+from chatglm.web.sources import cited_of, source_at, sources_of
 from chatglm.web.streaming import Macros, stream
 from chatglm.web.views import Face, file_of, found_list, items_of, listed
 from chatglm.web.words import LANGUAGES, Words, language_of
@@ -59,6 +62,7 @@ __all__ = ["Models", "Page", "add_page"]
 log = logging.getLogger("chatglm.web")
 
 _BASE = "/ui"
+_SOURCE_AT = functools.partial(source_at, _BASE)
 _THEMES = ("auto", "light", "dark")
 _PREFERENCES = "chatglm_language", "chatglm_theme"
 _KEPT_SECONDS = 400 * 86400
@@ -125,7 +129,6 @@ def add_page(
     toolbox: Toolbox | None = None,
     kernels: Kernels | None = None,
     knowledge: Knowledge | None = None,
-    bases: Callable[[int | None], Sequence[tuple[str, int]]] = lambda user: (),
     folder: Path | None = None,
     login: bool = False,
     hosts: Collection[str] = (),
@@ -138,9 +141,7 @@ def add_page(
         models: on offer. They stay their owner's, as do store, toolbox and kernels.
         toolbox: for the mode `tools`. None: there are none.
         kernels: for the mode `code`. None: there is no interpreter.
-        knowledge: for the mode `documents`. None: there is none.
-        bases: names of the knowledge bases that a user may ask, each with the number of its documents; None: somebody
-            whom the store does not know yet.
+        knowledge: for the mode `documents`. None: there is none. If it is `Documents`, people make and fill its bases.
         folder: of conversations' files; None: beside the store's own.
         login: whether people have to sign in. If not, every browser is a user of its own.
         hosts: names under which the page may be asked for, besides those of this machine itself; empty: all.
@@ -148,7 +149,7 @@ def add_page(
             nobody has.
         facts: further lines of the about box: (key of a word `about.KEY`, text).
     """
-    page = Page(models, store, toolbox, kernels, knowledge, bases, folder, login, hosts, key, facts)
+    page = Page(models, store, toolbox, kernels, knowledge, folder, login, hosts, key, facts)
     app.mount(_BASE, page)
     inner = app.router.lifespan_context
 
@@ -175,7 +176,6 @@ class Page:
         toolbox: Toolbox | None,
         kernels: Kernels | None,
         knowledge: Knowledge | None,
-        bases: Callable[[int | None], Sequence[tuple[str, int]]],
         folder: Path | None,
         login: bool,
         hosts: Collection[str],
@@ -187,8 +187,9 @@ class Page:
         self.sessions = Sessions(
             self.models.get, store, toolbox=toolbox, kernels=kernels, folder=folder, knowledge=knowledge
         )
-        self.bases = bases
+        self.knowledge, self.base = knowledge, _BASE
         self.accounts = Accounts.of(store.users, login, key)
+        self.bases = BasePages(self, knowledge, store.users) if isinstance(knowledge, Documents) else None
         self.assets = Assets()
         self._hosts, self._facts = frozenset(host.lower() for host in hosts), facts
         self._closing: asyncio.Event | None = None
@@ -255,7 +256,9 @@ class Page:
                 route(c + "/files/{name}", self._upload, "PUT"),
                 route(c + "/files/{name:path}", self._file),
                 route(c + "/export", self._export),
+                route(c + "/basis/{turn:int}", self._basis),
                 route("/static/{version}/{name}", self._static),
+                *(self.bases.routes(route) if self.bases is not None else ()),
             ],
             exception_handlers={HTTPException: self._refuse},
         )
@@ -295,6 +298,16 @@ class Page:
         """Stop all answers."""
         self.end()
         await self.sessions.close()
+        if self.bases is not None:
+            await asyncio.to_thread(self.bases.close)
+
+    def ending(self) -> asyncio.Event:
+        """Set when the server ends."""
+        if self._closing is None:
+            self._closing = asyncio.Event()
+            if self._closed:
+                self._closing.set()
+        return self._closing
 
     # Pages
 
@@ -303,7 +316,8 @@ class Page:
 
     async def _empty(self, request: Request) -> Response:
         mode = request.query_params.get("mode", "chat")
-        settings = Settings(mode=mode if mode in MODES else "chat")  # type: ignore[arg-type]
+        knowledge = tuple(request.query_params.getlist("knowledge")[:20])
+        settings = Settings(mode=mode if mode in MODES else "chat", knowledge=knowledge)  # type: ignore[arg-type]
         return await asyncio.to_thread(self._page, request, settings)
 
     async def _show(self, request: Request) -> Response:
@@ -338,7 +352,7 @@ class Page:
             settings = Settings.from_dict(found.settings, found.mode)
             items, earlier = self._items(session, settings, t, running)
         settings = settings or Settings()
-        page = self._render(
+        page = self.render(
             request,
             "page.html",
             conversation=found,
@@ -350,6 +364,7 @@ class Page:
             login=self.accounts.login,
             user=user.name if user else "",
             interpreter=self.kernels is not None,
+            manages=self.bases is not None,
             **_list_of(conversations, 0),
             **self._settings(settings, t, user),
         )
@@ -372,7 +387,8 @@ class Page:
         start = _first_shown(path)
         earlier, path = (path[start].id if start else None), path[start:]
         files = self.store.files(session.user, session.id)
-        return items_of(tree, path, files, self._files_at(session.id), self._face(settings, t)), earlier
+        at = self._files_at(session.id)
+        return items_of(tree, path, files, at, self._face(settings, t), _BASE, t), earlier
 
     async def _earlier(self, request: Request) -> Response:
         before = _whole(request.query_params.get("before", ""), "before")
@@ -380,19 +396,19 @@ class Page:
         def earlier() -> Response:
             _, session = self._find(request)
             items, first = self._items(session, session.settings, _words(request), False, before)
-            return HTMLResponse(self._render(request, "turns.html", items=items, earlier=first))
+            return HTMLResponse(self.render(request, "turns.html", items=items, earlier=first))
 
         return await asyncio.to_thread(earlier)
 
-    def _render(self, request: Request, name: str, **values: Any) -> str:
-        return self._templates.get_template(name).render(**self._common(request), **values)
+    def render(self, request: Request, template: str, **values: Any) -> str:
+        return self._templates.get_template(template).render(**self._common(request), **values)
 
     def _macros(self, t: Words) -> Macros:
         """What the template of turns makes of its parts, in one language."""
         module = self._modules.get(t.language)
         if module is None:
             template = self._templates.get_template("turn.html")
-            module = self._modules[t.language] = template.make_module({"t": t, "base": _BASE})
+            module = self._modules[t.language] = template.make_module({"t": t, "base": _BASE, "source_at": _SOURCE_AT})
 
         def macros(name: str, *values: Any) -> str:
             return str(getattr(module, name)(*values)).strip()
@@ -407,6 +423,7 @@ class Page:
             "theme": theme if theme in _THEMES else "auto",
             "static": lambda name: f"{_BASE}/{self.assets.path(name)}",
             "modes": MODES,
+            "source_at": _SOURCE_AT,
         }
 
     def _settings(self, settings: Settings, t: Words, user: User | None) -> dict[str, Any]:
@@ -456,9 +473,10 @@ class Page:
 
     def _bases(self, settings: Settings, user: User | None) -> list[dict[str, Any]]:
         """Those that can be ticked, where they are shown."""
-        if settings.mode != "documents":
+        if settings.mode != "documents" or self.knowledge is None:
             return []
-        return [{"name": name, "documents": count} for name, count in self.bases(None if user is None else user.id)]
+        known = self.knowledge.known(None if user is None else user.id)
+        return [{"name": name, "documents": count} for name, count in known]
 
     def _face(self, settings: Settings, t: Words) -> Face:
         character = Face.of_character(settings.character) if settings.mode == "character" else None
@@ -477,7 +495,7 @@ class Page:
             ("storage", t("about.storage.used", used=_bytes(used), most=_bytes(self.store.limits.bytes))),
             ("user", t("about.user.guest") if user is None or user.guest else user.name),
         ]
-        return HTMLResponse(self._render(request, "about.html", rows=rows))
+        return HTMLResponse(self.render(request, "about.html", rows=rows))
 
     def _sandbox(self, t: Words) -> str:
         if self.kernels is None:
@@ -489,7 +507,7 @@ class Page:
     # Accounts
 
     async def _login_form(self, request: Request) -> Response:
-        return HTMLResponse(self._render(request, "login.html", error=""))
+        return HTMLResponse(self.render(request, "login.html", error=""))
 
     async def _login(self, request: Request) -> Response:
         fields = await form_of(request)
@@ -497,7 +515,7 @@ class Page:
             token = await self.accounts.sign_in(request, fields.get("name", ""), fields.get("password", ""))
         except (SignInError, LimitError) as error:
             failure = failure_of(error)
-            page = self._render(request, "login.html", error=failure.message(_words(request)))
+            page = self.render(request, "login.html", error=failure.message(_words(request)))
             return HTMLResponse(page, failure.status, failure.headers)
         response = RedirectResponse(f"{_BASE}/", 303)
         self.accounts.keep(request, response, token, _BASE)
@@ -560,7 +578,7 @@ class Page:
             else:
                 shown = _list_of(self.store.conversations(user.id, limit=_LISTED + 1, offset=before), before)
             current = request.query_params.get("current") or None
-            return HTMLResponse(self._render(request, "list.html", search=search, current=current, **shown))
+            return HTMLResponse(self.render(request, "list.html", search=search, current=current, **shown))
 
         return await asyncio.to_thread(make)
 
@@ -656,6 +674,18 @@ class Page:
         await session.choose(_turn(fields))
         return JSONResponse({"after": session.last})
 
+    async def _basis(self, request: Request) -> Response:
+        """What stands behind an answer from documents: what the model saw, what was found."""
+        _, session = await self._open(request)
+        tree = await session.tree()
+        turn = tree.turns.get(request.path_params["turn"])
+        cited = cited_of(turn.details.get("cited")) if turn is not None else None
+        if turn is None or cited is None:
+            raise NotFoundError("no such answer from documents in this conversation")
+        sources = sources_of(turn.details.get("sources"))
+        values = {"conversation": session.id, "turn": turn, "cited": cited, "sources": sources}
+        return HTMLResponse(await asyncio.to_thread(self.render, request, "knowledge/basis.html", **values))
+
     async def _permit(self, request: Request) -> Response:
         fields = await fields_of(request, call=str, yes=bool, always=bool)
         _, session = await self._open(request)
@@ -689,20 +719,17 @@ class Page:
         after = _whole(given, "after")
         if not session.running and after >= session.last:
             return Response(status_code=204)  # which tells a browser not to come back
-        if self._closing is None:
-            self._closing = asyncio.Event()
-            if self._closed:
-                self._closing.set()
         t = _words(request)
         macros = self._macros(t)
         events = stream(
             session,
             after,
             base=self._files_at(session.id),
+            root=_BASE,
             face=self._face(settings, t),
             t=t,
             macros=macros,
-            closing=self._closing,
+            closing=self.ending(),
         )
         return StreamingResponse(
             events, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -793,11 +820,12 @@ class Page:
         if failure.status >= 500:
             log.error("%s failed", request.url.path, exc_info=error)
         t = _words(request)
-        wants_page = "text/html" in request.headers.get("accept", "") and request.method in ("GET", "HEAD")
+        form = request.headers.get("content-type", "").startswith(("application/x-www-form", "multipart/form"))
+        wants_page = "text/html" in request.headers.get("accept", "") and (request.method in ("GET", "HEAD") or form)
         if isinstance(error, SignInNeededError) and wants_page:
             return _cookie_left_out(request) or RedirectResponse(f"{_BASE}/login", 303)
         if wants_page:
-            page = self._render(request, "error.html", status=failure.status, message=failure.message(t))
+            page = self.render(request, "error.html", status=failure.status, message=failure.message(t))
             return HTMLResponse(page, failure.status, failure.headers)
         return _json_failure(failure, t)
 

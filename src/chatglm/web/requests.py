@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,7 +21,7 @@ _FORM = 16 << 10
 _SECONDS, _RATE = 30.0, 8 << 10  # that a body may take, and one more for so many bytes
 
 
-async def parts(request: Request, most: int) -> AsyncIterator[bytes]:
+async def parts(request: Request, most: int) -> AsyncGenerator[bytes]:
     """The body as it comes.
 
     Args:
@@ -111,14 +111,17 @@ def _check_text(value: Any) -> None:
         raise InputError("the body has half of a surrogate pair, or is nested too deep") from None
 
 
-async def form_of(request: Request) -> dict[str, str]:
+async def form_of(request: Request, most: int = _FORM) -> dict[str, str]:
     """The fields of a form as browsers send it without files; of several with one name the first.
+
+    Args:
+        most: bytes of it.
 
     Raises:
         InputError: it is not UTF-8, or has too many fields.
         BodyError, ClientDisconnect: as `parts`.
     """
-    body = await read(request, _FORM)
+    body = await read(request, most)
     try:
         found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20, errors="strict")
     except ValueError:

@@ -15,17 +15,20 @@ from chatglm.conversation.events import (
     Began,
     Called,
     Calling,
+    Cited,
     Done,
     Event,
     Failed,
     Note,
     Output,
+    Source,
     Sources,
     Text,
     Title,
 )
 from chatglm.conversation.session import Session
 from chatglm.web.render import Blocks
+from chatglm.web.sources import cited_html
 from chatglm.web.views import Answer, Branch, Call, Face, Shown, ShownFile, branch_of, call_html, file_of
 from chatglm.web.words import Words
 
@@ -48,6 +51,9 @@ class _Turn:
     id: int
     blocks: Blocks
     html: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    sources: tuple[Source, ...] = ()
+    cited: Cited | None = None
 
 
 async def stream(
@@ -55,6 +61,7 @@ async def stream(
     after: int,
     *,
     base: str,
+    root: str,
     face: Face,
     t: Words,
     macros: Macros,
@@ -68,9 +75,10 @@ async def stream(
     Args:
         after: number of the last event that the reader had.
         base: address of the conversation's files, with a slash at its end.
+        root: address of the page.
         closing: set when the server ends.
     """
-    telling = _Telling(session, base, face, t, macros)
+    telling = _Telling(session, base, root, face, t, macros)
     caught_up = min(after, session.last)
     held: list[bytes] = []
     yield b"retry: 1000\n\n"
@@ -115,11 +123,13 @@ class _Telling:
         self,
         session: Session,
         base: str,
+        root: str,
         face: Face,
         t: Words,
         macros: Macros,
     ) -> None:
         self._session = session
+        self._root = root
         self._base, self._face, self._t, self._macros = base, face, t, macros
         self._calls: dict[str, Call] = {}
         self._question: int | None = None
@@ -141,7 +151,13 @@ class _Telling:
         html = self._html(event) if plain else await asyncio.to_thread(self._html, event)
         data = event.to_dict() if html is None else {**event.to_dict(), "html": html}
         parts.append(_sse(event.kind, data, event.number))
+        if self.turn is not None and isinstance(event, Sources | Cited) and self.turn.id == event.turn:
+            if isinstance(event, Sources):
+                self.turn.sources = event.sources
+            else:
+                self.turn.cited = event
         if isinstance(event, Text) and self.turn is not None and self.turn.id == event.turn:
+            self.turn.text.append(event.text)
             blocks = self.turn.blocks
             if blocks.feed(event.text):
                 closed = await asyncio.to_thread(blocks.take)
@@ -156,7 +172,11 @@ class _Telling:
         if turn is None:
             return []
         turn.html += [html for _, html in await asyncio.to_thread(turn.blocks.close)]
-        return [_sse("turn", {"turn": turn.id, "html": "".join(turn.html)})]
+        shown = "".join(turn.html)
+        if turn.cited is not None:
+            text = "".join(turn.text)
+            shown = await asyncio.to_thread(cited_html, shown, text, turn.cited, turn.sources, self._root, self._t)
+        return [_sse("turn", {"turn": turn.id, "html": shown})]
 
     async def _look(self, event: Began) -> None:
         """What an event does not say of a turn: its neighbours, a user's files."""
@@ -214,6 +234,8 @@ class _Telling:
                 return self._macros("note", event.code, self._t(key) if self._t.has(key) else self._t.said(event.text))
             case Sources():
                 return self._macros("sources", event.sources)
+            case Cited():
+                return self._macros("basis", event, f"{self._root}/c/{self._session.id}/basis/{event.turn}")
             case Failed():
                 return self._macros("failed", self._t.said(event.message))
         return None

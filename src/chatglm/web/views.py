@@ -8,7 +8,7 @@ import datetime
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -16,11 +16,13 @@ from markupsafe import Markup
 
 from chatglm.characters import Character
 from chatglm.chat.messages import INTERPRETER, ToolCall
-from chatglm.conversation.events import Source
+from chatglm.conversation.events import Cited, Source
 from chatglm.conversation.store import Conversation, File, Found
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.errors import InputError
 from chatglm.web.render import highlighted, render
+from chatglm.web.sources import cited_html, cited_of, sources_of
+from chatglm.web.words import Words
 
 __all__ = [
     "Answer",
@@ -97,6 +99,7 @@ class Shown:
         text: as it was written.
         html: of its Markdown.
         open: whether it is being written.
+        cited: what an answer from documents rests on; basis: the address of more about that.
     """
 
     id: int
@@ -111,6 +114,8 @@ class Shown:
     files: tuple[ShownFile, ...] = ()
     calls: tuple[Call, ...] = ()
     sources: tuple[Source, ...] = ()
+    cited: Cited | None = None
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ class Answer:
 
 
 def items_of(
-    tree: Tree, path: Sequence[Turn], files: Sequence[File], base: str, face: Face
+    tree: Tree, path: Sequence[Turn], files: Sequence[File], base: str, face: Face, root: str, t: Words
 ) -> list[tuple[str, Shown | Answer]]:
     """A path, or its end, as users' turns and answers.
 
@@ -186,6 +191,7 @@ def items_of(
         files: of the conversation.
         base: address of the conversation's files, with a slash at its end.
         face: who answers.
+        root: address of the page.
     """
     of: dict[int | None, list[ShownFile]] = {}
     for file in files:
@@ -195,7 +201,7 @@ def items_of(
 
     def close() -> None:
         if gathered:
-            found.append(("answer", _answer(tree, gathered, of, base, face)))
+            found.append(("answer", _answer(tree, gathered, of, base, face, root, t)))
             gathered.clear()
 
     for turn in path:
@@ -224,7 +230,13 @@ def branch_of(tree: Tree, turn: int) -> Branch:
 
 
 def _answer(
-    tree: Tree, turns: Sequence[Turn], files: Mapping[int | None, list[ShownFile]], base: str, face: Face
+    tree: Tree,
+    turns: Sequence[Turn],
+    files: Mapping[int | None, list[ShownFile]],
+    base: str,
+    face: Face,
+    root: str,
+    t: Words,
 ) -> Answer:
     shown = []
     for index, turn in enumerate(turns):
@@ -235,7 +247,7 @@ def _answer(
             if follower.message.role != "observation":
                 break
             results.append(follower)
-        shown.append(_shown(turn, results, files, base))
+        shown.append(_shown(turn, results, files, base, root, t))
     first, last = turns[0], turns[-1]
     parent = first.parent
     question = parent if parent is not None and tree.turn(parent).message.role == "user" else None
@@ -244,8 +256,19 @@ def _answer(
     )
 
 
-def _shown(turn: Turn, results: Sequence[Turn], files: Mapping[int | None, list[ShownFile]], base: str) -> Shown:
+def _shown(
+    turn: Turn,
+    results: Sequence[Turn],
+    files: Mapping[int | None, list[ShownFile]],
+    base: str,
+    root: str,
+    t: Words,
+) -> Shown:
     message = turn.message
+    rendered = render(message.content, base)
+    sources, cited = sources_of(turn.details.get("sources")), cited_of(turn.details.get("cited"))
+    if cited is not None and turn.finish is not None:
+        rendered = cited_html(rendered, message.content, cited, sources, root, t)
     calls = []
     for number, call in enumerate(message.tool_calls):
         result = _result_of(call, number, results)
@@ -267,24 +290,17 @@ def _shown(turn: Turn, results: Sequence[Turn], files: Mapping[int | None, list[
         turn.id,
         "assistant",
         message.content,
-        Markup(render(message.content, base)),
+        Markup(rendered),
         turn.finish is None,
         rating=turn.rating,
         edited=turn.edited,
         finish=turn.finish,
         files=tuple(files.get(turn.id, ())),
         calls=tuple(calls),
-        sources=_sources(turn.details.get("sources")),
+        sources=sources,
+        cited=cited,
+        basis=f"{base.removesuffix('files/')}basis/{turn.id}",
     )
-
-
-def _sources(given: Any) -> tuple[Source, ...]:
-    """
-    Args:
-        given: as `Source.to_dict` has them.
-    """
-    names = [one.name for one in fields(Source)]
-    return tuple(Source(**{name: one[name] for name in names}) for one in given or ())
 
 
 def _state(result: Turn | None) -> State:

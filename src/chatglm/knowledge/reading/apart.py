@@ -92,8 +92,26 @@ class Readers:
         data = bytes_of(source, name, limit)
         if len(data) <= _HERE and kind_of(name, data) in TEXT_ENDINGS:
             return read(data, name=name, ocr=mode, limit=limit)
+        return _reading(*self._asked(data, {"name": name, "ocr": mode}, _PATIENCE))
+
+    def picture(self, source: Path | BinaryIO | bytes, name: str, page: int, quote: str = "") -> bytes:
+        """A page of a PDF as a PNG file: see `picture_of`.
+
+        Args:
+            page: from 1.
+            quote: is marked where it stands.
+
+        Raises:
+            as `read`.
+        """
+        data = bytes_of(source, name, self.limits)
+        _, (picture,) = self._asked(data, {"name": name, "page": page, "quote": quote}, self.limits.seconds)
+        return picture
+
+    def _asked(self, data: bytes, head: dict[str, Any], patience: float) -> tuple[dict[str, Any], list[bytes]]:
+        """What a worker answers."""
         try:
-            worker = self._free.get(timeout=_PATIENCE)
+            worker = self._free.get(timeout=patience)
         except queue.Empty:
             raise QueueFullError("many documents are being read; try again later") from None
         kept: _Worker | None = None
@@ -101,9 +119,9 @@ class Readers:
             if worker is None or not worker.fresh:
                 self._let_go(worker)
                 worker = self._start()
-            reading = worker.read(data, name, mode, limit)
+            answer = worker.ask(data, head, self.limits)
             kept = worker if worker.lives else None
-            return reading
+            return answer
         except _Worker.Refused as refused:
             kept = worker
             raise refused.error from None
@@ -186,8 +204,11 @@ class _Worker:
         """Whether it lives, and is not about to end by itself."""
         return time.monotonic() - self._used < _IDLE / 2 and self.lives
 
-    def read(self, data: bytes, name: str, ocr: bool | Literal["auto"], limit: Limits) -> Reading:
-        """What the process answers.
+    def ask(self, data: bytes, head: dict[str, Any], limit: Limits) -> tuple[dict[str, Any], list[bytes]]:
+        """What the process answers: a head, and byte strings.
+
+        Args:
+            head: the document's `name`, and what is wanted of it.
 
         Raises:
             Refused: it says why not.
@@ -198,8 +219,7 @@ class _Worker:
         self._begun += 1
         watch = _Watch(limit.seconds, self._process.kill, _START if self._begun == 1 else limit.seconds)
         try:
-            head = {"name": name, "ocr": ocr, "limit": asdict(limit)}
-            _write(self._process.stdin, head, data)
+            _write(self._process.stdin, {**head, "limit": asdict(limit)}, data)
             while True:
                 got = _read(self._process.stdout, limit)
                 if got is None:
@@ -209,11 +229,14 @@ class _Worker:
                     watch.feed()
                     continue
                 self._used = time.monotonic()
-                return _reading(answer, parts)
+                if "error" in answer:
+                    raise _Worker.Refused(_ERRORS.get(str(answer["error"]), InputError)(str(answer["message"])))
+                return answer, parts
         except OSError:
             pass
         finally:
             watch.end()
+        name = head["name"]
         if watch.barked:
             raise ReadingError(f"{name}: took longer than {limit.seconds:g} seconds to read; divide it or convert it")
         code = self._process.wait()
@@ -295,9 +318,6 @@ def _read(pipe: BinaryIO | Any, limit: Limits | None = None) -> tuple[dict[str, 
 
 
 def _reading(answer: dict[str, Any], parts: Sequence[bytes]) -> Reading:
-    if "error" in answer:
-        error = _ERRORS.get(str(answer["error"]), InputError)(str(answer["message"]))
-        raise _Worker.Refused(error)
     text, marks, bytes_map = parts
     return Reading(
         text.decode("utf-8", "surrogatepass"),
@@ -337,6 +357,11 @@ def _answer(pipe: Any, data: bytes, head: dict[str, Any]) -> None:
     name = head["name"]
     try:
         limit = Limits(**head["limit"])
+        if "page" in head:
+            from chatglm.knowledge.reading.pictures import picture_of
+
+            _write(pipe, {}, picture_of(data, head["page"], head["quote"], limit))
+            return
         reading = read(data, name=name, ocr=head["ocr"], limit=limit, alive=lambda: _write(pipe, {"alive": True}))
     except (InputError, UnsupportedError, DependencyError) as error:
         _write(pipe, {"error": type(error).__name__, "message": str(error)})

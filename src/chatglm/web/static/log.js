@@ -87,13 +87,19 @@ function put(turn, call, html) {
   }
 }
 
+/** Takes the empty state away; the bases that are ticked in it can be changed in the settings from now on. */
+function begun() {
+  find("#knowledge").append(...all(".empty .bases li > *"));
+  find(".empty")?.remove();
+}
+
 const heard = {
   began(data) {
     draw();
     written.delete(data.turn);
     if (!data.html) return;
     const element = nodes(data.html).firstElementChild;
-    find(".empty")?.remove();
+    begun();
     close();
     if (data.role === "user") {
       const old = find(`.user[data-turn="${data.turn}"]`, log);
@@ -201,6 +207,8 @@ const heard = {
     part.prepend(nodes(data.html));
   },
 
+  cited: (data) => partOf(data.turn)?.append(nodes(data.html)),
+
   title(data) {
     showTitle(data.title);
     refreshList();
@@ -285,7 +293,7 @@ export async function refresh() {
     const now = await page();
     close();
     log.replaceChildren(...find("#log", now).childNodes);
-    if (log.childElementCount) find(".empty")?.remove();
+    if (log.childElementCount) begun();
     dress(log);
     showTitle(find("#title", now).textContent);
     showSummary(now);

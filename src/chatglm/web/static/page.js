@@ -54,6 +54,14 @@ const acts = {
     if (html) find(".content", dialog).innerHTML = html;
   },
 
+  async source(link) {
+    const dialog = find("#source");
+    const html = await attempt(() => ask("GET", `${link.getAttribute("href").slice(body.dataset.base.length)}&bare`));
+    find(".content", dialog).innerHTML = html ?? "";
+    if (html !== undefined) dialog.showModal();
+    find("mark", dialog)?.scrollIntoView({ block: "center" });
+  },
+
   theme() {
     const now = getComputedStyle(document.documentElement).colorScheme;
     const dark = now === "dark" || (now !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -126,6 +134,8 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-do]");
   for (const menu of all("details.menu[open]")) if (!menu.contains(event.target) || event.target.matches("a")) menu.open = false;
   if (event.target.matches("dialog")) event.target.close(); // its backdrop
+  if (button?.href && (event.ctrlKey || event.metaKey || event.shiftKey)) return; // in another tab
+  if (button?.href) event.preventDefault();
   if (button && !button.matches("form")) acts[button.dataset.do]?.(button);
 });
 

@@ -1,6 +1,6 @@
 // The side sheet: every change is stored at once, or kept for a conversation that is not stored yet.
 
-import { all, ask, find, here, words } from "./dom.js";
+import { ask, find, here, words } from "./dom.js";
 
 const sheet = find("#settings");
 const form = find("#settings-form");
@@ -75,8 +75,7 @@ export const settingsOpen = () => !sheet.hidden;
 
 export function startSettings() {
   form.onsubmit = (event) => event.preventDefault();
-  form.addEventListener("change", (event) => {
-    store.pending = store.pending.then(() => change(event.target));
+  document.addEventListener("change", ({ target }) => {
+    if (target.form === form) store.pending = store.pending.then(() => change(target)); // also what stands elsewhere
   });
-  for (const field of all("[name=knowledge]")) field.addEventListener("change", () => change(field)); // outside the form
 }
