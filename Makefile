@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 MODEL  ?=
 
-.PHONY: chat web test check lint system clean
+.PHONY: chat web docs test check lint system clean
 
 # The stamp is newer than what it was made from, so that a changed requirement is installed and nothing else is.
 $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/chatglm/kernels/cpu/*)
@@ -17,6 +17,10 @@ chat: $(VENV)/.installed
 
 web: $(VENV)/.installed
 	@$(BIN)/chatglm web --open $(if $(MODEL),--model '$(MODEL)')
+
+# The documentation as pages, in build/site.
+docs: $(VENV)/.installed
+	@$(BIN)/python -m mkdocs build --quiet && echo "build/site/index.html"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

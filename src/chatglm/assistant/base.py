@@ -202,6 +202,7 @@ class Transcript:
         self._deltas: dict[int, list[Delta]] = {}
 
     def add(self, delta: Delta) -> None:
+        """Take the next delta of a stream."""
         self._deltas.setdefault(delta.choice, []).append(delta)
 
     def answers(self) -> tuple[Answer, ...]:

@@ -96,6 +96,7 @@ class Base:
 
     @property
     def name(self) -> str:
+        """What the base is called."""
         return self.store.name
 
     def close(self) -> None:
@@ -270,6 +271,7 @@ class Base:
             self.store.set_meta(settings)
 
     def setting(self, key: str, default: str = "") -> str:
+        """A setting of the base, as `configure` stored it; `default` if there is none."""
         return self.store.meta(key, default)
 
     # Search
@@ -293,6 +295,7 @@ class Base:
         return search([self], question, k=k, files=files, threshold=threshold, mode=mode, earlier=earlier)
 
     def neighbours(self) -> Neighbours | None:
+        """The search by vectors; None if the base has no embedder."""
         with self._lock:
             if self._neighbours is None and self._external is not None:
                 self._neighbours = self._external(self.store)
@@ -313,6 +316,7 @@ class Base:
             self.finder.follow()
 
     def reranker(self) -> Reranker | None:
+        """The model that orders hits anew; None if the base has none."""
         with self._lock:
             if self._reranker is None:
                 given = self._given_reranker if self._given_reranker is not None else self.store.meta("reranker")
@@ -424,6 +428,7 @@ class Bases(Sequence[Base]):
         return len(self._bases)
 
     def close(self) -> None:
+        """Close every base. It may be called again."""
         for base in self._bases:
             base.close()
 
@@ -597,7 +602,8 @@ def open_bases(names: Sequence[str], *, home: Path | None = None, who: str | Non
     """Several bases, as `open_base` opens one.
 
     Raises:
-        as `open_base`; InputError: no name, or one twice.
+        ChatGLMError: what `open_base` raises.
+        InputError: no name, or one twice.
     """
     if not names or len(set(names)) != len(names):
         raise InputError("name the bases, each once")

@@ -71,7 +71,7 @@ class Shelf:
         """A base, which stays open; do not close it.
 
         Raises:
-            as `open_base`.
+            ChatGLMError: what `open_base` raises.
         """
         with self._lock:
             known = self._open.get(name)
@@ -115,6 +115,7 @@ class Shelf:
             known[1].close()
 
     def close(self) -> None:
+        """Close every base that is open; one that is asked for later is opened again."""
         with self._lock:
             opened, self._open = list(self._open.values()), {}
         for _, base in opened:

@@ -72,7 +72,7 @@ class ChatGLMReranker(BaseDocumentCompressor):
         top_n: how many documents are kept; None: all.
 
     Raises:
-        as `ChatGLMEmbeddings`.
+        ChatGLMError: what `ChatGLMEmbeddings` raises.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())

@@ -145,7 +145,7 @@ def stream_predict(chain: Any, **inputs: Any) -> Generator[str]:
     Its model is asked to stream. Closing the generator ends the chain at its next token; its thread has ended then.
 
     Raises:
-        whatever the chain raises.
+        Exception: what the chain raises.
     """
     return _predicting(chain, inputs).pieces()
 

@@ -306,9 +306,11 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def get_output_embeddings(self) -> nn.Module:
+        """The output head: [vocabulary, hidden size]."""
         return self.transformer.output_layer
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Put another module in the place of the output head."""
         self.transformer.output_layer = new_embeddings  # type: ignore[assignment]
 
     def prepare_inputs_for_generation(

@@ -54,7 +54,8 @@ class Tool(Protocol):
         """What the model is shown."""
 
     @property
-    def consent(self) -> Consent: ...
+    def consent(self) -> Consent:
+        """Whether a person is asked before a call."""
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
         """Do it. What it raises is told to the model as a failure."""

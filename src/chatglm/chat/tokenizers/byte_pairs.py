@@ -177,6 +177,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
 
     @property
     def n_words(self) -> int:
+        """Tokens of the vocabulary, control tokens among them: the official name of `len(tokenizer)`."""
         return len(self)
 
     def special_text(self, token_id: int) -> str | None:
