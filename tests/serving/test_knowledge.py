@@ -296,6 +296,37 @@ def test_ask_streamed_and_not(url: str) -> None:
     assert {**last, "usage": None} == {**whole, "usage": None}
 
 
+def test_summarise_streamed_and_not(write: Writer, tmp_path: Path) -> None:
+    engine = ScriptedEngine(write.say("灭火器在门口右侧。"), context=512)
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        text = "".join(f"第{n}层：{TEXT}" for n in range(60))
+        client.post("/v1/knowledge", json={"name": "长"})
+        client.post("/v1/knowledge/长/files", files={"file": ("长.txt", text.encode())})
+        ready(client, "长")
+        route = "/v1/knowledge/长/summarise"
+        told = events_of(client.post(route, json={"part": 200, "stream": True}).text.splitlines())
+        assert told[0][0] == "progress"
+        assert {data["stage"] for name, data in told if name == "progress"} >= {"reading", "map", "reduce", "citing"}
+        done = told[-1][1]
+        assert told[-1][0] == "done"
+        assert done["parts"] > 1
+        assert done["asked"] > done["parts"]
+        assert done["citations"][0]["text"] in text
+        assert "".join(data["text"] for name, data in told if name == "text") == done["summary"] == "灭火器在门口右侧。"
+        assert [data for name, data in told if name == "citation"] == done["citations"]
+        again = client.post(route, json={"part": 200}).json()
+        assert (again["summary"], again["asked"], again["model"]) == (done["summary"], 0, "demo")
+        assert again["citations"] == done["citations"]
+        assert client.post(route, json={"files": ["没有.txt"]}).status_code == 404
+        assert client.post(route, json={"style": "best"}).status_code == 400
+        assert client.post("/v1/knowledge/没有/summarise", json={}).status_code == 404
+
+
 def test_ask_takes_what_is_said_of_how(url: str) -> None:
     with httpx.Client(base_url=url, timeout=60) as client:
 

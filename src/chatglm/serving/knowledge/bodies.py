@@ -30,6 +30,8 @@ __all__ = [
     "RoleChange",
     "Search",
     "Settings",
+    "Summarise",
+    "SummaryAnswer",
     "Text",
     "file_shown",
     "knowledge_shown",
@@ -116,6 +118,28 @@ class Ask(Sampling):
             "language": self.language,
             "budget": self.budget,
         }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def params(self) -> dict[str, Any]:
+        """The sampling options."""
+        return {**self.sampling(), **({} if self.max_tokens is None else {"max_new_tokens": self.max_tokens})}
+
+
+class Summarise(Sampling):
+    files: _Names | None = Field(None, description="in this order; default: all that are ready")
+    model: str | None = Field(None, description="default: the first model of `/v1/models`")
+    stream: bool | None = None
+    style: Literal["map-reduce", "refine"] | None = Field(
+        None, description="refine: part after part, which takes longer and loses less of what belongs together"
+    )
+    focus: str | None = Field(None, max_length=500, description="what it is to be about above all")
+    language: Literal["zh", "en"] | None = Field(None, description="default: the text's")
+    part: int | None = Field(None, ge=48, description="tokens of a part; default: as many as the context allows")
+    max_tokens: int | None = Field(None, ge=1, description="of the last summary")
+
+    def how(self) -> dict[str, Any]:
+        """Fields of `SummaryRequest` that are set."""
+        given = {"style": self.style, "focus": self.focus, "language": self.language, "part": self.part}
         return {name: value for name, value in given.items() if value is not None}
 
     def params(self) -> dict[str, Any]:
@@ -255,6 +279,25 @@ class Answer(BaseModel):
     finish_reason: str
     usage: _Usage
     prompt: str | None = None
+
+
+class SummaryAnswer(BaseModel):
+    """
+    Attributes:
+        citations: `sentence` is where a paragraph stands that rests on it.
+        parts: of the text, each of which was summarised.
+        asked, kept: answers of the model that were made now, and that were known from before.
+    """
+
+    summary: str
+    citations: list[dict[str, Any]]
+    unsupported: list[tuple[int, int]]
+    parts: int
+    asked: int
+    kept: int
+    model: str
+    finish_reason: str
+    usage: _Usage
 
 
 class _Entry(BaseModel):

@@ -31,6 +31,7 @@ from chatglm.serving.knowledge import bodies, filing
 from chatglm.serving.knowledge.answers import FromDocuments
 from chatglm.serving.knowledge.bodies import file_shown, knowledge_shown, piece_shown
 from chatglm.serving.knowledge.shelves import base_for, open_bases, shelf_of, who_of
+from chatglm.serving.knowledge.summaries import OfFiles, summary_events
 from chatglm.serving.openai.events import error_body, usage_of
 from chatglm.serving.service import Service
 from chatglm.serving.sse import event
@@ -314,6 +315,26 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
             return EventStream(_answer_events(documents, begun, model, bool(body.show_prompt)))
         (answer,) = await whole_of(request, said)
         return JSONResponse(_answer(documents, answer.finish, model, bool(body.show_prompt)))
+
+    @routes.post(
+        "/knowledge/{name}/summarise",
+        response_model=bodies.SummaryAnswer,
+        responses={**answer_refusals, 200: _STREAM},
+    )
+    async def summarise(name: str, body: bodies.Summarise, request: Request) -> Response:
+        """A summary of files of any length. Streamed: events `progress`, `text` of the last summary, `citation`, and at
+        last `done`. A request that was broken off goes on where it was when the same is asked again."""
+        caller = caller_of(request)
+        base: Base = await work(request, base_for, name, "read")
+        served = await service.find(body.model, caller)
+        options: Options = {"params": body.params(), "adapter": served.adapter, "client": caller.client}
+        made = OfFiles(base, body.files or ())
+        how = {**body.how(), "model": served.name, "options": options}
+        said = service.watch(served, caller, made.deltas(served.assistant, **how))
+        if body.stream:
+            return EventStream(summary_events(made, await first_of(request, said), served.name), silent=True)
+        (answer,) = await whole_of(request, said)
+        return JSONResponse(made.whole(answer.finish, served.name))
 
     # Who may do what
 
