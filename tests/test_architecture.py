@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "encoders": {"chat", "hub", "models"},
     "serving": {"params", "chat", "tools", "assistant", "encoders", "home", "database", "knowledge"},
     "conversation": {"params", "chat", "home", "database", "tools", "characters", "assistant", "knowledge"},
-    "knowledge": {"params", "chat", "assistant", "encoders", "home", "database"},
+    "knowledge": {"params", "chat", "tools", "assistant", "encoders", "home", "database"},
     "web": {"params", "chat", "home", "tools", "assistant", "characters", "conversation", "knowledge"},
     "langchain": {"params", "chat", "tools", "assistant", "encoders", "knowledge", "loading"},
     "measure": {"assistant"},

@@ -501,3 +501,39 @@ def test_a_reader_that_leaves_ends_the_answer(write: Writer, tmp_path: Path) -> 
             assert time.monotonic() < end
             time.sleep(0.02)
         assert engine.idle
+
+
+def test_a_model_searches_the_bases_that_its_caller_may_read(write: Writer, tmp_path: Path) -> None:
+    call = write.call(("search_knowledge", {"question": "灭火器放在哪里？"}))
+    engine = ScriptedEngine(*[call, write.say("门口右侧。")] * 4, context=2048)
+    keys = Keyring([Texts([ALICE, BOB], "test")])
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, keys=keys) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
+    ):
+        fill(alice, "手册")
+
+        def asked(client: httpx.Client, *tools: str) -> Any:
+            body = {"model": "demo", "messages": QUESTION, "server_tools": list(tools)}
+            return client.post("/v1/chat/completions", json=body).json()
+
+        for tool in ("search_knowledge", "search_knowledge:手册"):
+            message = asked(alice, tool)["choices"][0]["message"]
+            assert message["content"] == "门口右侧。"
+            (made,) = message["server_tool_calls"]
+            assert made["output"].startswith("[1] 《安全.txt》\n灭火器在门口右侧。")
+            (made,) = asked(bob, tool)["choices"][0]["message"]["server_tool_calls"]
+            assert made["failed"] is True
+            assert "灭火器在" not in json.dumps(made, ensure_ascii=False)
+        twice = asked(alice, "search_knowledge", "search_knowledge:手册")
+        assert "search_knowledge is there 2 times" in twice["error"]["message"]
+    with (
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        body = {"model": "demo", "messages": QUESTION, "server_tools": ["search_knowledge:手册"]}
+        assert "--knowledge" in client.post("/v1/chat/completions", json=body).json()["error"]["message"]

@@ -17,6 +17,7 @@ from terminal_host import Scripted, use
 
 from chatglm.cli import main
 from chatglm.conversation.store import Store
+from chatglm.knowledge import open_base
 
 HOST = [sys.executable, str(Path(__file__).parent / "terminal_host.py")]
 Run = Callable[..., tuple[str, str]]
@@ -51,6 +52,20 @@ def test_events_as_json(chat: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "home" / "conversations.sqlite").exists()
     _, err = chat("fail", "--json", status=1)
     assert err == ""
+
+
+def test_the_model_searches_bases_by_a_tool(chat: Run, tmp_path: Path) -> None:
+    (tmp_path / "安全.txt").write_text("灭火器在门口右侧。", "utf-8")
+    with open_base("手册", create=True) as base:
+        base.add(tmp_path / "安全.txt")
+    call = 'call search_knowledge {"question": "灭火器放在哪里？"}'
+    for options in (("--tools", "calculator"), ("--mode", "tools")):
+        out = chat(call, "--json", "--knowledge", "手册", *options)[0]
+        outcome = next(event for event in told(out) if event["event"] == "answered")
+        assert outcome["text"] == "[1] 《安全.txt》\n灭火器在门口右侧。", outcome
+        assert "安全.txt 0–9" in outcome["whole"]
+    out = chat(call, "--json", "--tools", "calculator")[0]  # without bases there is no such tool
+    assert "not found" in next(event for event in told(out) if event["event"] == "answered")["text"]
 
 
 def test_numbers_grow_and_the_last_event_is_the_end(chat: Run) -> None:

@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--knowledge",
         action="append",
         metavar="NAME",
-        help="answer from this base of documents (chatglm knowledge); may be repeated",
+        help="answer from this base of documents (chatglm knowledge); with --tools or --mode tools, the model searches "
+        "it by a tool of its own, search_knowledge; may be repeated",
     )
     add_source_arguments(parser, "the model may call these tools: ")
     parser.add_argument(
@@ -197,14 +198,14 @@ def _settings(arguments: argparse.Namespace, found: Settings) -> Settings:
         changes["params"] = {**found.params, **params}
     if arguments.system is not None:
         changes["system"] = arguments.system
-    if arguments.tools:
+    if arguments.knowledge:
+        changes.update(mode="documents", knowledge=tuple(arguments.knowledge))
+    if arguments.tools:  # and bases are then searched by a tool
         changes.update(mode="tools", tools=None)
     if arguments.interpreter or arguments.code_runs_with_my_rights:
         changes["mode"] = "code"
     if arguments.character is not None:
         changes.update(mode="character", character=character_of(arguments.character, "--character: ").text())
-    if arguments.knowledge:
-        changes.update(mode="documents", knowledge=tuple(arguments.knowledge))
     if arguments.mode is not None:
         changes["mode"] = arguments.mode
     if arguments.model is not None:

@@ -96,13 +96,16 @@ class Dialogue:
         self.toolbox = merged
         self._renew()
 
-    def prepare(self, mode: str) -> None:
+    def prepare(self, mode: str, knowledge: Sequence[str] = ()) -> None:
         """Open what a mode needs: tools to try it with, where none are open, or the interpreter.
+
+        Args:
+            knowledge: bases that are searched by a tool: then there is one.
 
         Raises:
             SandboxError, DependencyError: it is not to be had.
         """
-        if mode == "tools" and self.toolbox is None:
+        if mode == "tools" and self.toolbox is None and not knowledge:
             self.open_tools(["examples"])
         elif mode == "code":
             self.open_code()
@@ -293,11 +296,11 @@ async def open_dialogue(
             if found is not None:
                 before = dialogue.open(found.id).settings
                 changed = settings(before)
-                dialogue.prepare(changed.mode)
+                dialogue.prepare(changed.mode, changed.knowledge)
                 if changed != before:
                     await dialogue.configure(**{one.name: getattr(changed, one.name) for one in fields(changed)})
             else:
-                dialogue.prepare(dialogue.settings.mode)
+                dialogue.prepare(dialogue.settings.mode, dialogue.settings.knowledge)
             yield dialogue
         finally:
             await dialogue.close()

@@ -119,6 +119,9 @@ class Knowledge(Protocol):
             language: "zh" or "en"; "" if nobody chose.
         """
 
+    def tool(self, bases: Sequence[str], user: int) -> Tool:
+        """These bases as a tool, for the mode `tools`. Whether the user may read them is decided at each call."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -162,12 +165,17 @@ class Parts:
             return ()
         if settings.manual.strip():
             return manual_tools(settings.manual)
-        return self.box(settings).specs
+        return self.box(settings, 0).specs
 
-    def box(self, settings: Settings) -> Toolbox:
-        """The tools that are switched on."""
+    def box(self, settings: Settings, user: int) -> Toolbox:
+        """The tools that are switched on; with bases of documents, a search in them."""
         names = [tool.name for tool in self.toolbox.specs] if settings.tools is None else settings.tools
-        return self.toolbox.only(*names)
+        box = self.toolbox.only(*names)
+        if settings.mode == "tools" and settings.knowledge and self.knowledge is not None:
+            searching = self.knowledge.tool(settings.knowledge, user)
+            if box.tool(searching.spec.name) is None:
+                box = box.also(searching)
+        return box
 
     async def checked(self, settings: Settings, before: Settings = _DEFAULTS) -> None:
         """`check`, and whether there are the model and the adapter that `before` has not, as far as that can be told
@@ -279,7 +287,7 @@ class Answering:
         self._first = 0.0
         self._noted: set[str] = set()
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
-        self._box = parts.box(settings)
+        self._box = parts.box(settings, user)
         self._writing = asyncio.Lock()  # of one turn there is one writer: what is finished is not kept again
         self._halt = asyncio.Event()
         self._stopped = self._complete = self._over = False

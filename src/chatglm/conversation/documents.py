@@ -1,10 +1,11 @@
-"""The mode `documents`: conversations answered from knowledge bases."""
+"""Conversations answered from knowledge bases (the mode `documents`), or with a search in them (`tools`)."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from chatglm.assistant.base import BaseAssistant, Delta, Finish, Options, TextDelta, Usage
 from chatglm.chat.messages import Message
@@ -14,6 +15,8 @@ from chatglm.knowledge.answering import Done, Passages
 from chatglm.knowledge.base import Bases
 from chatglm.knowledge.citations import Citation
 from chatglm.knowledge.shelf import Shelf
+from chatglm.knowledge.tool import SearchKnowledge
+from chatglm.tools.tool import Tool
 
 __all__ = ["Documents"]
 
@@ -59,6 +62,10 @@ class Documents:
         if not found:
             raise InputError("there is no knowledge base yet; `chatglm knowledge add NAME FILES` makes one")
         return self.shelf.bases(found, who)
+
+    def tool(self, bases: Sequence[str], user: int) -> Tool:
+        """`search_knowledge` in these bases, as far as the user may read them when it is called."""
+        return SearchKnowledge(partial(self._bases, bases, user))
 
     async def answer(
         self,

@@ -57,7 +57,7 @@ class Sessions:
         kernels: for the mode `code`.
         folder: where conversations' pictures lie, and files that were uploaded where there are no kernels; None:
             `conversations` beside the store's file.
-        knowledge: for the mode `documents`.
+        knowledge: for the mode `documents`, and for searches in the mode `tools`.
     """
 
     def __init__(

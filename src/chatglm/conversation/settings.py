@@ -33,8 +33,8 @@ class Settings:
         summary: of what was said before; the model is told.
         summarised: the last turn that `summary` covers; 0: a person wrote it, and it holds on every branch.
         memory: whether turns that leave the context are summarised.
-        knowledge: bases, for the mode `documents`.
-        extract: whether that answers with sentences of the documents, without the model.
+        knowledge: bases, for the mode `documents`, and for a search in the mode `tools`.
+        extract: whether `documents` answers with their sentences, without the model.
         language: "zh" or "en"; "" if nobody chose.
         more: keys that this version does not know; they are kept.
     """

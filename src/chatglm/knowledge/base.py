@@ -32,6 +32,7 @@ from chatglm.knowledge.store import (
     check_foreign,
 )
 from chatglm.knowledge.summarising import SummaryEvent, SummaryRequest, asummarise, summarise
+from chatglm.knowledge.tool import SearchKnowledge
 from chatglm.knowledge.vectors import Neighbours, Vectors
 
 if TYPE_CHECKING:
@@ -476,6 +477,10 @@ class Bases(Sequence[Base]):
     def aask(self, assistant: BaseAssistant | None, question: str, **options: Any) -> AsyncGenerator[Event]:
         """`ask` for coroutines."""
         return aask(self, assistant, Request(question, **options))
+
+    def tool(self, *, k: int = 5, characters: int = 1_000) -> SearchKnowledge:
+        """`search_knowledge(question)` for a model that calls tools: see `tool.SearchKnowledge`."""
+        return SearchKnowledge(lambda: self, k=k, characters=characters)
 
     def setting(self, key: str) -> str:
         """Of the first base that has it; "" if none has."""

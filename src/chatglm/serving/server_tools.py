@@ -19,23 +19,26 @@ from pydantic import Field
 from chatglm.assistant import BaseAssistant, CallDelta, Called, Delta, Finish, Options, Start, TextDelta, Usage
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall, ToolSpec
 from chatglm.errors import InputError, NotFoundError
+from chatglm.knowledge.tool import SEARCH, SEARCH_KNOWLEDGE, SearchKnowledge
 from chatglm.serving.access.callers import Caller
 from chatglm.serving.metrics import Metrics
 from chatglm.tools.tool import Consent
 from chatglm.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
+    from chatglm.knowledge import Bases, Shelf
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.tool import Tool
 
 __all__ = ["Calling", "Said", "ServerToolNames", "ServerTools", "new_container", "pictures", "report"]
 
 ServerToolNames = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=128)]],
+    list[Annotated[str, Field(min_length=1, max_length=1200)]],
     Field(
         max_length=64,
         description="tools of the server's own that the model may call: they run here, and the answer comes when they "
-        f"have; `{INTERPRETER}` is the code interpreter. For API keys that may",
+        f"have; `{INTERPRETER}` is the code interpreter, for API keys that may; `{SEARCH}` looks into the bases of "
+        f"documents that one may read, `{SEARCH}:NAME+NAME` into these",
     ),
 ]
 
@@ -64,6 +67,7 @@ class ServerTools:
         toolbox: the tools but the interpreter; None: none.
         kernels: where the interpreter's code runs; None: there is none.
         without_asking: offer tools that need a person's consent, too: on a server there is nobody to ask.
+        shelf: bases of documents, which each caller may search who may read them; None: there are none.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class ServerTools:
         toolbox: Toolbox | None = None,
         kernels: Kernels | None = None,
         without_asking: bool = False,
+        shelf: Shelf | None = None,
     ) -> None:
+        self._shelf = shelf
         self._permit, self._metrics, self.kernels = permit, metrics, kernels
         self._box = Toolbox() if toolbox is None else toolbox
         self._without_asking = without_asking
@@ -82,7 +88,8 @@ class ServerTools:
     def names(self) -> list[str]:
         """Of the tools that requests may ask for."""
         listed = [tool.name for tool in self._box.specs if self._needs_nobody(self._box.tool(tool.name))]
-        return [*listed, *([INTERPRETER] if self.kernels is not None else [])]
+        searching = [SEARCH] if self._shelf is not None and SEARCH not in listed else []
+        return [*listed, *searching, *([INTERPRETER] if self.kernels is not None else [])]
 
     def _needs_nobody(self, tool: Tool | None) -> bool:
         return tool is not None and (self._without_asking or tool.consent is Consent.NEVER)
@@ -94,20 +101,47 @@ class ServerTools:
             InputError: there is no such tool, or another field does not go with tools of the server.
             ForbiddenError: the caller's key may not use it.
         """
-        for name in names:
-            if name not in self.names:
+        known = self.names
+        for name in map(_plain, names):
+            if name not in known:
                 raise InputError(f"server_tools: {self._why_not(name)}")
-        for action, wanted in (("interpreter", INTERPRETER in names), ("tools", any(n != INTERPRETER for n in names))):
+        searched, others = self._divided(names)
+        if len(searched) > 1:
+            raise InputError(
+                f"server_tools: {SEARCH} is there {len(searched)} times; name all bases once, with + between"
+            )
+        for action, wanted in (("interpreter", INTERPRETER in names), ("tools", any(n != INTERPRETER for n in others))):
             if wanted:
                 self._permit(caller, action)
         params = options.get("params")
         if names and isinstance(params, Mapping) and params.get("n", 1) != 1:
             raise InputError("n: must be 1 where the server runs tools")
         given = {tool.name for tool in ToolSpec.list_from(options.get("tools") or ())}
-        if both := given.intersection(names):
+        if both := given.intersection(map(_plain, names)):
             raise InputError(f"tools: {min(both)!r:.80} is asked for in server_tools, too; leave one of them out")
 
+    def _divided(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Those that search bases of documents, and the others."""
+        if self._shelf is None or self._box.tool(SEARCH) is not None:
+            return [], list(names)
+        searched = [name for name in names if _plain(name) == SEARCH]
+        return searched, [name for name in names if name not in searched]
+
+    def _searching(self, name: str, who: str | None) -> SearchKnowledge:
+        shelf = self._shelf
+        assert shelf is not None
+        named = [base for base in name.removeprefix(SEARCH).removeprefix(":").split("+") if base]
+
+        def bases() -> Bases:
+            if not (found := named or shelf.names(who)):
+                raise NotFoundError("there is no knowledge base that may be read")
+            return shelf.bases(found, who)
+
+        return SearchKnowledge(bases)
+
     def _why_not(self, name: str) -> str:
+        if name == SEARCH:
+            return "this server has no knowledge bases; start it with `chatglm serve --knowledge`"
         if not self.names:
             return (
                 f"{name!r:.80} is asked for, and this server runs no tools; start it with `chatglm serve --tools FILE` "
@@ -142,6 +176,8 @@ class ServerTools:
         return {**options, "tools": [*specs, *ToolSpec.list_from(options.get("tools") or ())]}
 
     def _spec(self, name: str) -> ToolSpec | None:
+        if name in self._divided([name])[0]:
+            return SEARCH_KNOWLEDGE
         tool = self._box.tool(name)
         return ToolSpec({"type": "python"}) if name == INTERPRETER else None if tool is None else tool.spec
 
@@ -164,7 +200,9 @@ class ServerTools:
             spent: gets the tokens of the rounds that were whole, if the answer breaks off.
         """
         user = _user(caller)
-        box = self._box.only(*(name for name in names if name != INTERPRETER))
+        searched, others = self._divided(names)
+        box = self._box.only(*(name for name in others if name != INTERPRETER))
+        box = box.also(*(self._searching(name, caller.owner or None) for name in searched))
         if INTERPRETER in names:
             from chatglm.tools.interpreter.tool import Interpreter
 
@@ -196,6 +234,11 @@ class ServerTools:
                 spent(told.usage)
             if INTERPRETER in names and not keep and self.kernels is not None:
                 await self.kernels.end(container, user=user)
+
+
+def _plain(name: str) -> str:
+    """The tool that is meant, without the bases that it is to look into."""
+    return SEARCH if name.startswith(f"{SEARCH}:") else name
 
 
 def _user(caller: Caller) -> str:

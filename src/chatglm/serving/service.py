@@ -146,7 +146,7 @@ class Service:
         self.limits = limits or (Limits() if catalog.context is None else Limits.of_context(catalog.context))
         self.any_model, self.keys = any_model, keys
         self.metrics = Metrics(catalog.assistants)
-        self.server_tools = ServerTools(self.permit, self.metrics, toolbox, kernels, tools_without_asking)
+        self.server_tools = ServerTools(self.permit, self.metrics, toolbox, kernels, tools_without_asking, shelf)
         if kernels is not None:
             self.metrics.show_kernels(lambda: kernels.running)
         self.shelf = shelf
