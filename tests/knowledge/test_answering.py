@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 from answers import Reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_bases import HANDBOOK, made
 
-from chatglm.assistant import TextDelta
+from chatglm.assistant import TextDelta, Usage
 from chatglm.chat.formats import chat_format
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError, UnsupportedError
@@ -178,6 +179,42 @@ def test_a_follow_up_is_searched_in_the_words_that_it_needs(handbook: Bases) -> 
     model = Reader("食堂早餐七点开始。")
     answer(handbook, model, "食堂的早餐是从早上几点钟开始的？", history=history)
     assert len(model.asked) == 1
+
+
+def test_tokens_of_the_rewriting_are_counted(handbook: Bases) -> None:
+    history = [Message("user", "年假有几天？"), Message("assistant", "十天。[1]")]
+    rewritten, said = "年假由谁批准？", "年假由部门经理批准。"
+    _, done = answer(handbook, Reader(rewritten, said, step=1), "那由谁批准？", history=history)
+    assert done.finish is not None
+    assert done.finish.usage == Usage(10, len(rewritten) + len(said))
+    refused = "年假在月球上由谁批准火箭发射？"
+    _, done = answer(handbook, Reader(refused, step=1), "那在月球上由谁批准火箭发射？", history=history)
+    assert not done.answered
+    assert done.finish is not None  # it was rewritten, and then refused without the model
+    assert done.finish.usage == Usage(5, len(refused))
+
+
+def test_a_citation_has_the_page_on_which_it_begins(tmp_path: Path) -> None:
+    files = {
+        "两页.pdf": making.pdf([[(50, 700, 12, "实验室内禁止饮食。")], [(50, 700, 12, "灭火器在门口右侧。")]]),
+        "包.zip": making.zipped(
+            {"一.pdf": making.pdf([[(50, 700, 12, "锅炉房不得堆放杂物。")]]), "二.txt": "配电箱的钥匙在值班室。"}
+        ),
+    }
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(*(Upload(name, data) for name, data in files.items()))
+        (piece,) = base.pieces("两页.pdf")  # both pages are in one
+        assert piece.page == 1
+        for question, said, page in (
+            ("实验室内禁止什么？", "实验室内禁止饮食。", 1),
+            ("灭火器在哪里？", "灭火器在门口右侧。", 2),
+            ("锅炉房不得堆放什么？", "锅炉房不得堆放杂物。", 1),
+            ("配电箱的钥匙在哪里？", "配电箱的钥匙在值班室。", None),  # behind a PDF in the same archive
+        ):
+            done = list(Bases([base]).ask(Reader(said), question))[-1]
+            assert isinstance(done, Done)
+            (citation,) = done.citations
+            assert (citation.text, citation.page) == (said, page)
 
 
 # Budgets

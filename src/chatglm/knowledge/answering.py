@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from chatglm.assistant.base import BaseAssistant, Delta, Finish, Options, TextDelta, params_of
+from chatglm.assistant.base import BaseAssistant, Delta, Finish, Options, TextDelta, Usage, params_of
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.knowledge.citations import Citation, Citer, Sentence, Sources, sentences
@@ -115,7 +115,7 @@ class Done:
         text: the whole answer.
         answered: False: the documents do not answer the question, as they were searched or as the model says.
         unsupported: sentences of the answer that rest on no passage (start, end).
-        finish: of the model; None: none was asked.
+        finish: of the model. Its usage has the rewriting of a follow-up in it, too. None: none was asked.
         prompt: exactly what the model was asked as the last message; "" if none was.
     """
 
@@ -335,9 +335,10 @@ def _sent(steps: _Steps, reply: Any) -> Any:
 
 def _steps(documents: Documents, assistant: BaseAssistant | None, request: Request) -> _Steps:
     question, earlier = request.question, ""
+    asked_before: Finish | None = None
     language = request.language or ("zh" if any(not is_word(gram) for gram in grams(request.question)) else "en")
     if assistant is not None and (before := _goes_on(request)):
-        question, earlier = yield from _rewritten(assistant, request, before, language)
+        question, earlier, asked_before = yield from _rewritten(assistant, request, before, language)
     hits = yield _Work(
         partial(
             documents.search,
@@ -358,7 +359,7 @@ def _steps(documents: Documents, assistant: BaseAssistant | None, request: Reque
     if refused and strict:
         yield Passages((), question, hits.warnings)
         yield TextDelta(NOT_FOUND[language])
-        yield Done(NOT_FOUND[language], False, ())
+        yield Done(NOT_FOUND[language], False, (), finish=asked_before)
         return
     options: Options = {**(request.options or {})}
     style = request.style or documents.setting("prompt") or "cited"
@@ -377,7 +378,7 @@ def _steps(documents: Documents, assistant: BaseAssistant | None, request: Reque
         prompt = request.question
         if strict:
             yield TextDelta(NOT_FOUND[language])
-            yield Done(NOT_FOUND[language], False, ())
+            yield Done(NOT_FOUND[language], False, (), finish=asked_before)
             return
         said = NOT_FROM_DOCUMENTS[language]
         yield TextDelta(said)
@@ -405,9 +406,21 @@ def _steps(documents: Documents, assistant: BaseAssistant | None, request: Reque
         answered,
         tuple(citation for sentence in whole for citation in sentence.citations),
         tuple((sentence.start, sentence.end) for sentence in whole if sentence.supported is False),
-        finish,
+        _together(asked_before, finish),
         prompt,
     )
+
+
+def _together(first: Finish | None, last: Finish | None) -> Finish | None:
+    """How the last of two answers ended, with the tokens of both."""
+    if first is None or last is None:
+        return last or first
+    usage = Usage(
+        first.usage.prompt_tokens + last.usage.prompt_tokens,
+        first.usage.completion_tokens + last.usage.completion_tokens,
+        first.usage.cached_tokens + last.usage.cached_tokens,
+    )
+    return replace(last, usage=usage)
 
 
 def _told(text: str, found: Sequence[Sentence]) -> Generator[Event]:
@@ -431,8 +444,8 @@ def _goes_on(request: Request) -> str:
 
 def _rewritten(
     assistant: BaseAssistant, request: Request, before: str, language: str
-) -> Generator[_Work | _Generation | None, Any, tuple[str, str]]:
-    """A follow-up as a question that can stand alone; or as it is, with the question before it."""
+) -> Generator[_Work | _Generation | None, Any, tuple[str, str, Finish | None]]:
+    """A follow-up as a question that can stand alone; or as it is, with the question before it. And how it ended."""
     talk = [message for message in request.history if message.role in ("user", "assistant")][-4:]
     words = {"user": "问：", "assistant": "答："} if language == "zh" else {"user": "Q: ", "assistant": "A: "}
     context = "\n".join(f"{words[message.role]}{message.content[:300]}" for message in talk)
@@ -440,18 +453,20 @@ def _rewritten(
     params = params_of(options.get("params"), assistant.defaults)
     options["params"] = replace(params, temperature=0.0, max_new_tokens=_REWRITE_TOKENS, max_length=None)
     yield _Generation([Message("user", filled(_REWRITE[language], context, request.question))], options)
-    text = ""
+    text, finish = "", None
     while (delta := (yield None)) is not None:
         if isinstance(delta, TextDelta):
             text += delta.text
+        elif isinstance(delta, Finish):
+            finish = delta
     lines = [line for line in text.strip().splitlines() if line.strip()]
     made = lines[0].strip().strip("“”\"'") if lines else ""
     known = set(grams(context)) | set(grams(request.question))
     own, new = set(question_grams(request.question)), grams(made)
     invented = sum(gram not in known for gram in new)
     if made and len(made) <= 200 and invented <= len(new) * 0.3 and len(own - set(new)) <= len(own) / 2:
-        return made, ""
-    return request.question, before
+        return made, "", finish
+    return request.question, before, finish
 
 
 # Budget

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from chatglm.knowledge.encodings import ByteMap
 from chatglm.knowledge.grams import WIDE, grams, is_word
 from chatglm.knowledge.packing import Passage
-from chatglm.knowledge.reading.documents import Mark
+from chatglm.knowledge.reading.documents import Mark, page_at
 
 __all__ = ["Citation", "Citer", "Sentence", "Sources", "sentences"]
 
@@ -299,14 +299,8 @@ class Citer:
             start,
             end,
             bytes_of.span(start, end) if has_bytes and bytes_of is not None else None,
-            _page(marks, start),
+            page_at(marks, start),
             text,
             sentence,
             edited,
         )
-
-
-def _page(marks: Sequence[Mark], at: int) -> int | None:
-    """The page or slide that a character is on."""
-    begun = [mark for mark in marks if mark.kind in ("page", "slide") and mark.value.isdecimal() and mark.start <= at]
-    return int(max(begun, key=lambda mark: mark.start).value) if begun else None

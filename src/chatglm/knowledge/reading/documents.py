@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from chatglm.errors import InputError
 from chatglm.knowledge.encodings import ByteMap
 
-__all__ = ["Draft", "Kind", "Limits", "Mark", "Reading"]
+__all__ = ["Draft", "Kind", "Limits", "Mark", "Reading", "page_at"]
 
 Kind = Literal["page", "heading", "table", "code", "sheet", "slide"]
 
@@ -63,6 +63,14 @@ class Mark:
     level: int = 0
 
 
+def page_at(marks: Iterable[Mark], character: int) -> int | None:
+    """The number of the page or slide on which a character stands; None: it is on none."""
+    for mark in marks:
+        if mark.kind in ("page", "slide") and mark.start <= character < mark.end and mark.value.isdecimal():
+            return int(mark.value)
+    return None
+
+
 @dataclass(frozen=True)
 class Reading:
     """A document's text.
@@ -86,10 +94,7 @@ class Reading:
 
     def page_at(self, character: int) -> int | None:
         """The number of the page or slide on which a character stands."""
-        for mark in self.marks:
-            if mark.kind in ("page", "slide") and mark.start <= character < mark.end and mark.value.isdecimal():
-                return int(mark.value)
-        return None
+        return page_at(self.marks, character)
 
     def marks_to_json(self) -> str:
         """For a database."""
