@@ -54,6 +54,86 @@ def test_enter_of_an_input_method_sends_nothing(views: Views, how: str) -> None:
     answered(page, "你好呀")
 
 
+class Pinyin:
+    """An input method as Chromium has it: text that is composed, keys that belong to the method, text that is taken."""
+
+    def __init__(self, page: Any) -> None:
+        self._page, self._cdp = page, page.context.new_cdp_session(page)
+
+    def compose(self, text: str) -> None:
+        self._cdp.send(
+            "Input.imeSetComposition", {"text": text, "selectionStart": len(text), "selectionEnd": len(text)}
+        )
+
+    def key(self, code: str) -> None:
+        """A key that the method takes: the page hears of it as key 229."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self._cdp.send(
+                "Input.dispatchKeyEvent", {"type": kind, "key": "Process", "code": code, "windowsVirtualKeyCode": 229}
+            )
+
+    def take(self, text: str) -> None:
+        self._cdp.send("Input.insertText", {"text": text})
+        self._page.wait_for_timeout(60)  # nobody presses a key so soon after, and one that comes then is the method's
+
+    def drop(self) -> None:
+        """Give up what is composed, by Escape."""
+        self.key("Escape")
+        self.compose("")
+        self._page.wait_for_timeout(60)
+
+    def write(self, letters: str, text: str, key: str) -> None:
+        """Type letters, and take what the method makes of them by a key: the words, or with Enter the letters."""
+        for end in range(1, len(letters) + 1):
+            self.key(f"Key{letters[end - 1].upper()}")
+            self.compose(letters[:end])
+        self.key(key)
+        self.take(text)
+
+
+def test_an_input_method_writes_everywhere(site: Site, views: Views) -> None:
+    site.say("你好 zhongguo", "中国你好")
+    page = views.open()
+    pinyin = Pinyin(page)
+    page.focus("#question")
+    pinyin.write("nihao", "你好", "Space")
+    assert page.input_value("#question") == "你好"
+    page.keyboard.press("Space")
+    pinyin.write("zhongguo", "zhongguo", "Enter")  # letters as they are: this Enter is the method's
+    assert page.input_value("#question") == "你好 zhongguo"
+    assert page.locator("article").count() == 0
+    page.keyboard.press("Enter")
+    answered(page, "中国你好")
+    assert page.locator(".said").inner_text() == "你好 zhongguo"
+    # The question that is edited
+    page.hover(".user")
+    page.click(".user [data-do=edit]")
+    page.keyboard.press("Control+a")
+    pinyin.write("nihao", "nihao", "Enter")
+    assert page.locator(".edit textarea").input_value() == "nihao"
+    pinyin.compose("ni")
+    pinyin.drop()
+    assert page.locator(".edit textarea").count() == 1
+    page.keyboard.press("Escape")
+    # The title
+    page.click("#title")
+    pinyin.write("biaoti", "标题", "Enter")
+    assert page.get_attribute("#title", "contenteditable") is not None
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#conversations .title').textContent === '标题'")
+    # The search
+    page.keyboard.press("Control+k")
+    pinyin.write("zhongguo", "中国", "Enter")
+    assert page.is_visible("#search")
+    page.wait_for_selector("#search mark")
+    assert page.locator("#search mark").first.inner_text() == "中国"
+    pinyin.compose("z")
+    pinyin.drop()
+    assert page.is_visible("#search")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#search")
+
+
 def test_enter_sends_and_shift_enter_is_a_new_line(site: Site, views: Views) -> None:
     site.say("第二行", "两行")
     page = views.open(width=390)
@@ -100,6 +180,14 @@ def test_what_is_written_survives_a_refresh(views: Views) -> None:
     page.reload()
     page.wait_for_selector("body[data-ready]", state="attached")
     assert page.input_value("#question") == "还没有写完"
+    send(page, "你好")
+    answered(page, "你好呀")
+    page.fill("#question", "下一个问题")
+    page.reload()
+    page.wait_for_selector("body[data-ready]", state="attached")
+    assert page.input_value("#question") == "下一个问题"
+    views.visit(page, "/new")
+    assert page.input_value("#question") == ""  # which is of another conversation
 
 
 def test_search_finds_turns_and_goes_to_them(site: Site, views: Views) -> None:

@@ -155,7 +155,7 @@ def test_axe_finds_nothing_serious(site: Site, views: Views, width: int, languag
     mail = site.say("写信", site.write.call(("send_mail", {"to": "a@example.com"})), RICH)
     page = views.open(width=width, language=language, theme=theme)
     assert findings(page) == []
-    for mode in ("character", "documents"):
+    for mode in ("tools", "code", "character", "documents"):
         views.visit(page, f"/new?mode={mode}")
         assert findings(page) == [], mode
     views.visit(page, "/new")
@@ -179,10 +179,19 @@ def test_axe_finds_nothing_serious(site: Site, views: Views, width: int, languag
         page.wait_for_selector("#sidebar", state="visible")
         assert findings(page) == [], "drawer"
         page.keyboard.press("Escape")
-    for key, dialog in (("Control+k", "search"), ("?", "keys")):
+    for key, dialog in (("Control+k", "search"), ("?", "keys"), ("", "about"), ("", "sure")):
         page.eval_on_selector("#question", "area => area.blur()")
-        page.keyboard.press(key)
+        if key:
+            page.keyboard.press(key)
+        else:
+            if width < 500 and not page.is_visible("#sidebar"):
+                page.click(".bar [data-do=menu]")
+            if dialog == "sure":
+                page.hover("#conversations li")
+            page.click("#sidebar [data-do=about]" if dialog == "about" else "#conversations [data-do=delete] >> nth=0")
         page.wait_for_selector(f"dialog#{dialog}", state="visible")
+        if dialog == "about":
+            page.wait_for_selector("#about dd")
         if dialog == "search":
             page.fill("#search input", "文字")
             page.wait_for_selector("#search mark")
@@ -198,6 +207,15 @@ def test_axe_finds_nothing_serious(site: Site, views: Views, width: int, languag
     assert findings(page) == [], "call"
     page.goto(f"{site.url}/login")
     assert findings(page) == [], "login"
+    views.expected = ["403", "404"]
+    page.fill("[name=name]", "nobody")
+    page.fill("[name=password]", "nothing at all")
+    page.click("button.primary")
+    page.wait_for_selector("[role=alert]")
+    assert findings(page) == [], "login that failed"
+    page.goto(f"{site.url}/c/{'0' * 32}")
+    page.wait_for_selector(".card h1")
+    assert findings(page) == [], "error"
 
 
 def test_the_log_tells_finished_blocks_only(site: Site, views: Views) -> None:

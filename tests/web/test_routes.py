@@ -150,7 +150,7 @@ def test_pages_load_nothing_from_elsewhere_and_have_no_script_in_them(site: Site
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
         assert response.headers["x-content-type-options"] == "nosniff"
-        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["referrer-policy"] == "same-origin"
         assert response.headers["cache-control"] == "no-store"
         for one in set(look.loads):
             if "/static/" in one:

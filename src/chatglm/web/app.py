@@ -83,7 +83,7 @@ _HEADERS = [
         "Content-Security-Policy": _POLICY,
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
-        "Referrer-Policy": "no-referrer",
+        "Referrer-Policy": "same-origin",  # with "no-referrer" browsers name no origin when a form is sent
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
@@ -507,7 +507,7 @@ class Page:
     # Accounts
 
     async def _login_form(self, request: Request) -> Response:
-        return HTMLResponse(self.render(request, "login.html", error=""))
+        return HTMLResponse(self.render(request, "login.html", error="", tried=""))
 
     async def _login(self, request: Request) -> Response:
         fields = await form_of(request)
@@ -515,7 +515,8 @@ class Page:
             token = await self.accounts.sign_in(request, fields.get("name", ""), fields.get("password", ""))
         except (SignInError, LimitError) as error:
             failure = failure_of(error)
-            page = self.render(request, "login.html", error=failure.message(_words(request)))
+            told = failure.message(_words(request))
+            page = self.render(request, "login.html", error=told, tried=fields.get("name", "")[:80])
             return HTMLResponse(page, failure.status, failure.headers)
         response = RedirectResponse(f"{_BASE}/", 303)
         self.accounts.keep(request, response, token, _BASE)

@@ -7,7 +7,7 @@ import { chosen, store } from "./settings.js";
 const form = find("#composer");
 const question = find("#question");
 const chips = find("#uploads");
-const drafts = `draft ${here.id}`;
+const draft = () => `draft ${here.id}`;
 let uploads = []; // {file, name, chip, stored: whether the server has it}
 let sending = false;
 
@@ -40,7 +40,7 @@ async function send() {
   const text = question.value.trim();
   if (busy() || sending || !text) return;
   sending = true;
-  const [sent, files] = [question.value, uploads];
+  const [sent, files, kept] = [question.value, uploads, draft()];
   question.value = "";
   grow();
   try {
@@ -50,7 +50,7 @@ async function send() {
     await answer("send", { text, files: files.map((one) => one.name) });
     uploads = [];
     chips.replaceChildren();
-    sessionStorage.removeItem(drafts);
+    sessionStorage.removeItem(kept);
   } catch (error) {
     question.value ||= sent; // nothing that was written is lost
     grow();
@@ -136,7 +136,7 @@ export function tryOut(text) {
 }
 
 export function startComposer() {
-  question.value ||= sessionStorage.getItem(drafts) ?? "";
+  question.value ||= sessionStorage.getItem(draft()) ?? "";
   grow();
   form.onsubmit = (event) => {
     event.preventDefault();
@@ -145,7 +145,7 @@ export function startComposer() {
   form.onclick = (event) => event.target === form && question.focus();
   question.oninput = () => {
     grow();
-    sessionStorage.setItem(drafts, question.value);
+    sessionStorage.setItem(draft(), question.value);
   };
   question.onkeydown = (event) => {
     if (sends(event)) {
