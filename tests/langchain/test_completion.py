@@ -90,8 +90,8 @@ def test_stop_and_options_of_a_call(model: ChatGLM) -> None:
         model.invoke("你好", max_token=2)
     with pytest.raises(InputError, match="n:"):
         model.invoke("你好", n=2)
-    with pytest.raises(ValidationError, match="max_token"):
-        ChatGLM(max_token=2)
+    with pytest.raises(ValidationError, match="max_tokns"):
+        ChatGLM(max_tokns=2)
 
 
 def test_callbacks_hear_tokens_if_the_model_streams(demo: ChatChatGLM) -> None:

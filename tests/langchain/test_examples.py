@@ -24,6 +24,7 @@ SAYS = {
     "executor": ["128*46=5888。"],
     "map_reduce": [],
     "predict": ["12+30=42。"],
+    "structured": ["128*46=5888。", "北京的天气：晴，21度。"],
     "team": ["weatherman: 北京的天气：晴，21度。", "accountant: 128*46=5888。", "你好 chief: 你好！"],
 }
 

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from chatglm.langchain.documents import ChatGLMEmbeddings, ChatGLMReranker
     from chatglm.langchain.knowledge import KnowledgeRetriever, KnowledgeStore
     from chatglm.langchain.streams import astream_predict, astream_summary, stream_predict, stream_summary
+    from chatglm.langchain.structured import ChatGLM3
     from chatglm.langchain.tools import langchain_tools
 
 _HOMES = {
     "ChatChatGLM": "chat",
     "ChatGLM": "completion",
+    "ChatGLM3": "structured",
     "ChatGLMEmbeddings": "documents",
     "ChatGLMReranker": "documents",
     "KnowledgeRetriever": "knowledge",
@@ -41,6 +43,7 @@ _HOMES = {
 __all__ = [
     "ChatChatGLM",
     "ChatGLM",
+    "ChatGLM3",
     "ChatGLMEmbeddings",
     "ChatGLMReranker",
     "KnowledgeRetriever",

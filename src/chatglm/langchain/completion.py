@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, closing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.llms import LLM
 from langchain_core.outputs import GenerationChunk
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from chatglm.assistant import Delta, Finish, TextDelta
 from chatglm.chat.messages import Message, messages_from_pairs
@@ -22,8 +22,8 @@ __all__ = ["ChatGLM"]
 class ChatGLM(Source, LLM):
     """A text for a text. Each prompt is one question of a dialogue; with `raw`, the model goes on where it ends.
 
-    It takes the place of `langchain_community.llms.ChatGLM` too: with `endpoint_url` it asks the legacy interface of
-    the official `api.py` (`POST /`), which `chatglm serve` has.
+    It takes the place of `langchain_community.llms.ChatGLM` too, whose `max_token` is `max_tokens`: with `endpoint_url`
+    it asks the legacy interface of the official `api.py` (`POST /`), which `chatglm serve` has.
 
     Attributes:
         streaming: whether `invoke` streams too, so that callbacks hear of every token.
@@ -47,6 +47,14 @@ class ChatGLM(Source, LLM):
     endpoint_url: str | None = None
 
     _client: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "max_token" in values:
+            values = {**values, "max_tokens": values["max_token"]}
+            del values["max_token"]
+        return values
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)

@@ -1,0 +1,227 @@
+"""`ChatGLM3`: the class of that name in the official `langchain_demo` and in `langchain_community`.
+
+A structured chat agent of LangChain tells the model of its tools in the prompt, and reads a JSON object out of what it
+says. The family has a form of its own for tools, which it was trained with; so the prompt is read here, the model is
+asked in its own form, and its answer is written as the agent reads it. Each prompt has all that was before, so nothing
+is kept between calls.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import GenerationChunk
+from pydantic import Field, model_validator
+
+from chatglm.assistant import Answer
+from chatglm.chat.messages import Message, ToolCall
+from chatglm.langchain.completion import ChatGLM
+from chatglm.langchain.messages import messages_of
+
+__all__ = ["ChatGLM3"]
+
+_ROUTE = "/chat/completions"
+_TOOLS = "You have access to the following tools:"
+_AFTER_TOOLS = "\n\nUse a json blob"
+_ARGS = re.compile(r", args: (\{.*\})$", re.M)
+_TOOL = re.compile(r"\s*([\w.-]{1,200})(?:\(.*?\)(?: ->[^\n]*?)?)?\s*(?:-|:)\s*", re.S)
+_LONGEST = 1 << 16
+"""Characters of a tool's arguments."""
+_TURN = re.compile(r"\n(Human|AI): ")
+_BEFORE = "This was your previous work (but I haven't seen any of it! I only see what you return as final answer):"
+_REMINDER = re.compile(r"\s*\(reminder to respond in a JSON blob no matter what\)\s*\Z")
+_STEP = re.compile(r"Action:\s*```(?:json)?\s*(\{.*?\})\s*```\s*Observation: ?(.*?)\nThought:\s*(?=Action:|\Z)", re.S)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What the prompt of a structured chat agent says."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]]
+
+
+class ChatGLM3(ChatGLM):
+    """`ChatGLM`, as the model of structured chat agents too; and with the names that older code has.
+
+        llm = ChatGLM3()
+        llm.load_model("THUDM/chatglm3-6b")
+        agent = create_structured_chat_agent(llm=llm, tools=tools, prompt=prompt)
+
+    The official class of `langchain_demo` keeps a history and a state, which one object for two agents mixes up; here
+    each prompt is read anew. What a prompt has in front of its tools is left out, as there. Answers to other prompts
+    are `ChatGLM`'s.
+
+    Attributes:
+        do_sample: False: the likeliest token each time.
+        endpoint_url: as `ChatGLM` has it; or, as `langchain_community` has it, of a `/v1/chat/completions`.
+        model_name: the model's name at an endpoint.
+        prefix_messages: come first in every dialogue.
+    """
+
+    do_sample: bool = True
+    prefix_messages: list[BaseMessage] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        found = dict(values)
+        if "model_name" in found:
+            found.setdefault("model", found.pop("model_name"))
+        url = found.get("endpoint_url")
+        if isinstance(url, str) and url.rstrip("/").endswith(_ROUTE):
+            found.setdefault("base_url", url.rstrip("/").removesuffix(_ROUTE))
+            del found["endpoint_url"]
+        return found
+
+    @property
+    def _llm_type(self) -> str:
+        return "ChatGLM3"
+
+    def load_model(self, model_name_or_path: str | None = None) -> None:
+        """Open a checkpoint folder or repository; None: the demo model that comes with the package.
+
+        Raises:
+            as `chatglm.load`.
+        """
+        self.close()
+        self.model = None if model_name_or_path is None else str(model_name_or_path)
+        self.opened()
+
+    def params(self, stop: Any = None, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return super().params(stop, given if self.do_sample else {**(given or {}), "temperature": 0})
+
+    def _dialogue(self, prompt: str) -> list[Message]:
+        return [*messages_of(self.prefix_messages), *super()._dialogue(prompt)]
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        turn = self._read(prompt)
+        if turn is None:
+            yield from super()._stream(prompt, stop, run_manager, **kwargs)
+            return
+        assistant = self.opened(kwargs.pop("model", None))
+        options = self._options(turn, stop, kwargs)
+        (answer,) = self.tries(lambda: assistant.answers(turn.messages, **options))
+        chunk = GenerationChunk(text=_action(answer))
+        if run_manager is not None:
+            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        turn = self._read(prompt)
+        if turn is None:
+            async for chunk in super()._astream(prompt, stop, run_manager, **kwargs):
+                yield chunk
+            return
+        assistant = await self.aopened(kwargs.pop("model", None))
+        options = self._options(turn, stop, kwargs)
+        (answer,) = await self.atries(lambda: assistant.aanswers(turn.messages, **options))
+        chunk = GenerationChunk(text=_action(answer))
+        if run_manager is not None:
+            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
+    def _read(self, prompt: str) -> _Turn | None:
+        turn = None if self.raw or self.endpoint_url is not None else _turn(prompt)
+        if turn is None or not self.prefix_messages:
+            return turn
+        return _Turn([*messages_of(self.prefix_messages), *turn.messages], turn.tools)
+
+    def _options(self, turn: _Turn, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "tools": turn.tools,
+            "parallel_calls": False,
+            "params": self._single(stop, kwargs),
+            "adapter": self.adapter,
+        }
+
+
+def _turn(prompt: str) -> _Turn | None:
+    """What a structured chat agent's prompt says; None: it is another prompt."""
+    _, found, rest = prompt.partition(_TOOLS)
+    listed, also, rest = rest.partition(_AFTER_TOOLS)
+    if not found or not also:
+        return None
+    tools, at = [], 0
+    for match in _ARGS.finditer(listed):
+        head = _TOOL.match(listed, at, match.start())
+        if head is not None:
+            about = listed[head.end() : match.start()].strip()
+            tools.append({"name": head[1], "description": about, "parameters": _parameters(match[1])})
+        at = match.end()
+    _, *turns = _TURN.split(rest)
+    said = [(turns[n], turns[n + 1]) for n in range(0, len(turns), 2)]
+    if not tools or not said or said[-1][0] != "Human":
+        return None
+    messages = [Message("user" if who == "Human" else "assistant", text.strip()) for who, text in said[:-1]]
+    return _Turn([*messages, *_steps(said[-1][1])], tools)
+
+
+def _parameters(written: str) -> dict[str, Any]:
+    """A schema of a tool's arguments, which LangChain writes as Python has it."""
+    try:
+        known = ast.literal_eval(written) if len(written) <= _LONGEST else {}
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        known = {}
+    plain: Any = {}
+    if isinstance(known, dict):
+        try:
+            plain = json.loads(json.dumps(known))
+        except (TypeError, ValueError, RecursionError):
+            plain = {}
+    needed = [name for name, one in plain.items() if not (isinstance(one, dict) and "default" in one)]
+    for name, one in plain.items():
+        if not isinstance(one, dict) or "$ref" in json.dumps(one):  # what a schema refers to is not written
+            plain[name] = {}
+    return {"type": "object", "properties": plain, "required": needed}
+
+
+def _steps(text: str) -> list[Message]:
+    """The question of a prompt's last turn, and the calls that were made for it, with what came of them."""
+    text = _REMINDER.sub("", text)
+    calls = []
+    for number, match in enumerate(_STEP.finditer(text)):
+        try:
+            blob = json.loads(match[1])
+            given = blob["action_input"]
+            arguments = given if isinstance(given, dict) else {"input": given}
+            call = ToolCall(str(blob["action"]), arguments, f"call_{number}")
+        except (ValueError, LookupError, TypeError, RecursionError):
+            continue
+        calls += [Message("assistant", "", (call,)), Message("observation", match[2], tool_call_id=call.id)]
+    first = _STEP.search(text)
+    question = (text if first is None else text[: first.start()]).replace(_BEFORE, "")
+    return [Message("user", question.strip()), *calls]
+
+
+def _action(answer: Answer) -> str:
+    """An answer as a structured chat agent reads it."""
+    call = next((each for each in answer.message.tool_calls if not each.cut), None)
+    said: dict[str, Any] = (
+        {"action": "Final Answer", "action_input": answer.message.content}
+        if call is None
+        else {"action": call.name, "action_input": dict(call.arguments)}
+    )
+    blob = json.dumps(said, ensure_ascii=False).replace("`", "\\u0060")  # which would end it
+    return f"Action:\n```\n{blob}\n```"
