@@ -65,6 +65,7 @@ def test_openais_client_gets_citations_streamed_and_not(url: str, how: dict[str,
         message: Any = whole.choices[0].message
         assert message.content == "灭火器在门口右侧。[1]"
         assert message.answered is True
+        assert message.unsupported == []
         (citation,) = message.citations
         assert (citation["n"], citation["file"], citation["text"]) == (1, "安全.txt", "灭火器在门口右侧。")
         assert TEXT.encode("gb18030")[slice(*citation["bytes"])].decode("gb18030") == citation["text"]

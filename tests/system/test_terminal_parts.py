@@ -206,6 +206,15 @@ def told(*happenings: events.Event, width: int = 60) -> str:
     return out.getvalue()
 
 
+def test_sentences_without_a_source_are_shown() -> None:
+    text = "十天。[1] 二十天。"
+    cited = events.Cited(answered=True, unsupported=((6, len(text)),))
+    shown = told(events.Began(turn=1, parent=0, role="assistant"), events.Text(turn=1, text=text), cited)
+    assert shown.count("二十天。") == 2
+    assert "Not in these sources:" in shown
+    assert shown.rstrip().splitlines()[-1].strip() == "二十天。", shown
+
+
 def test_blocks_are_printed_once() -> None:
     text = "第一段\n\n第二段\n\n- 一\n- 二\n"
     pieces = [events.Text(turn=2, text=sign) for sign in text]

@@ -69,6 +69,7 @@ class _Piped:
     def __init__(self, arguments: argparse.Namespace, dialogue: Dialogue, loop: LoopThread) -> None:
         self._arguments, self._dialogue, self._loop = arguments, dialogue, loop
         self._calls: dict[str, events.Called] = {}
+        self._said = ""  # of the open answer's text
         self._seen = 0
         self._status = 0
 
@@ -116,8 +117,14 @@ class _Piped:
     def _say(self, event: events.Event) -> None:
         """The answer to stdout, what else happens to stderr."""
         match event:
+            case events.Began():
+                self._said = ""
             case events.Text():
+                self._said += event.text
                 print(event.text, end="", flush=True)
+            case events.Cited():
+                for start, end in event.unsupported:
+                    print(f"\n[not in these sources: {self._said[start:end]}]", end="", file=sys.stderr)
             case events.Called():
                 self._calls[event.call] = event
             case events.Answered():

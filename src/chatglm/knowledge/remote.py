@@ -76,6 +76,7 @@ class _Heard:
     told: int = 0
     begun: bool = False
     answered: bool = False
+    unsupported: tuple[tuple[int, int], ...] = ()
     text: str = ""
 
     def hear(self, delta: Mapping[str, Any]) -> None:
@@ -83,6 +84,7 @@ class _Heard:
             self.passages = tuple(map(_passage, delta["passages"]))
         if "answered" in delta:  # the end, with all citations once more
             self.answered = bool(delta["answered"])
+            self.unsupported = tuple((start, end) for start, end in delta.get("unsupported") or ())
         else:
             self.cited += map(_citation, delta.get("citations") or ())
 
@@ -105,7 +107,7 @@ class _Heard:
             self.text += delta.text
             yield delta
         elif isinstance(delta, Finish):
-            yield Done(self.text, self.answered, tuple(self.cited), finish=replace(delta, choice=0))
+            yield Done(self.text, self.answered, tuple(self.cited), self.unsupported, finish=replace(delta, choice=0))
 
 
 @dataclass(frozen=True)

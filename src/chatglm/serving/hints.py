@@ -294,6 +294,7 @@ MESSAGE = Hints(
         "annotations": ANY,
         "citations": ANY,  # of an answer from documents
         "answered": ANY,
+        "unsupported": ANY,
         "docs": ANY,
         "tool_name": ANY,
         "parsed": ANY,

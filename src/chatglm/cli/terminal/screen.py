@@ -78,6 +78,7 @@ class Screen:
         self._live: Live | None = None
         self._drawn = self._cost = 0.0
         self._first = True
+        self._said = ""  # of the open answer's text
         self._splitter = Splitter()
         self._calls: dict[int, _Call] = {}
         self._running: dict[str, _Call] = {}
@@ -118,6 +119,7 @@ class Screen:
         """
         self._waiting, self._first = waiting, True
         self._splitter, self._calls, self._running = Splitter(), {}, {}
+        self._said = ""
         self.resume()
 
     def wait(self, waiting: str) -> None:
@@ -186,9 +188,11 @@ class Screen:
         match event:
             case events.Began(role="assistant"):
                 self._close_text()
+                self._said = ""
                 self._waiting = self._words("thinking")
             case events.Text():
                 self._waiting = ""
+                self._said += event.text
                 if self._splitter.feed(plain(event.text)):
                     for block in self._splitter.take():
                         self._print(self._prose(block))
@@ -216,6 +220,11 @@ class Screen:
                 self.note(f"[{self._words(known, text=text) if known in self._words else text}]")
             case events.Sources():
                 self._sources(event)
+            case events.Cited(unsupported=places) if places:
+                self._close_text()
+                self.say(self._words("unsupported"), "yellow")
+                for start, end in places:
+                    self.say(f"  {plain(self._said[start:end])}", "yellow")
             case events.Failed():
                 self.end()
                 self.problem(event.message)

@@ -92,6 +92,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "picture": ("picture", "图片"),
     "file": ("file", "文件"),
     "sources": ("Sources", "来源"),
+    "unsupported": ("Not in these sources:", "以下句子没有出处："),
     "keys": ("Keys", "按键"),
     "commands": ("Commands", "命令"),
     "new": ("A new conversation.", "已开始新对话。"),

@@ -96,4 +96,8 @@ class FromDocuments:
     def whole(self) -> dict[str, Any]:
         """What a message has besides its text."""
         assert self.done is not None
-        return {"citations": [each.to_dict() for each in self.done.citations], "answered": self.done.answered}
+        return {
+            "citations": [each.to_dict() for each in self.done.citations],
+            "answered": self.done.answered,
+            "unsupported": [list(place) for place in self.done.unsupported],
+        }

@@ -450,7 +450,6 @@ def _answer(documents: FromDocuments, finish: Finish, model: str | None, prompt:
         "answer": documents.done.text,
         **documents.whole(),
         "passages": documents.shown(),
-        "unsupported": [list(place) for place in documents.done.unsupported],
         "question": documents.question,
         "warnings": list(documents.warnings),
         "model": model,

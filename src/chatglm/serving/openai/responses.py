@@ -61,6 +61,7 @@ class _ResponseMessage(BaseModel):
     images: list[dict[str, Any]] | None = None
     citations: list[dict[str, Any]] | None = None
     answered: bool | None = None
+    unsupported: list[list[int]] | None = None
     tool_calls: list[_Call] | None = None
     function_call: _CalledFunction | None = None
 
