@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from answers import Reader
 from small_bases import HANDBOOK
+from summaries import Abridger, novel
 
+from chatglm.assistant import Finish, TextDelta, Usage
 from chatglm.cli import main
+from chatglm.errors import ServiceError
 
 
 @pytest.fixture
@@ -126,3 +132,82 @@ def test_a_conversation_is_answered_from_a_base(home: Path, capsys: pytest.Captu
     assert "[1] 《安全.txt》" in said.err
     assert main(["chat", "--knowledge", "没有", "灭火器放在哪里？"]) == 1
     assert "base '没有': there is none" in capsys.readouterr().err
+
+
+# With a model
+
+
+def use(monkeypatch: pytest.MonkeyPatch, model: object) -> None:
+    monkeypatch.setattr("chatglm.cli.knowledge.open_assistant", lambda arguments: model)
+
+
+def test_summaries(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = home / "novel.md"
+    file.write_text(novel(12), "utf-8")
+    use(monkeypatch, Abridger(600, fails={20: ServiceError("http://host: is gone")}))
+    assert main(["knowledge", "summarise", str(file), "--at-once", "1"]) == 1
+    assert "is gone; 19 of 24 parts were summarised, and kept: ask again" in capsys.readouterr().err
+    model = Abridger(600)
+    use(monkeypatch, model)
+    assert main(["knowledge", "summarise", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("第1章第1天，")
+    assert "《novel.md》 7–" in out
+    assert len(model.asked) < 24
+    assert main(["knowledge", "summarise", str(file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["parts"], out.startswith(told["summary"])) == (24, True)
+    asked = len(model.asked)
+    assert main(["knowledge", "summarise", str(file), "--fresh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert len(model.asked) > asked + 24
+    main(["knowledge", "add", "手册", str(home / "documents")])
+    capsys.readouterr()
+    use(monkeypatch, Abridger(4000))
+    assert main(["knowledge", "summarise", "手册", "--files", "安全.txt", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"] == "实验室内禁止饮食。"
+    for arguments, said in (
+        (["没有"], "is neither a base"),
+        ([str(file), "--files", "a"], "--files: chooses files of a base"),
+        (["手册", "--at-once", "0"], "at_once=0"),
+    ):
+        assert main(["knowledge", "summarise", *arguments]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_questions_that_a_model_makes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Curious(Reader):
+        """Asks who met the old man, on the day of the piece's first sentence."""
+
+        def _deltas(self, messages: Any, options: Any) -> Any:
+            day = re.search("第[0-9]+章第[0-9]+天", messages)
+            said = f"{day[0]}，谁遇见了卖西瓜的老人？" if day and "第7章" not in messages else "我不知道。"
+            return [TextDelta(said), Finish("stop", Usage(5, 5))]
+
+    (home / "documents" / "novel.md").write_text(novel(9), "utf-8")
+    main(["knowledge", "add", "小说", str(home / "documents" / "novel.md")])
+    capsys.readouterr()
+    use(monkeypatch, Curious(""))
+    saved = home / "made.jsonl"
+    assert main(["knowledge", "eval", "小说", "--generate", "50", "--save", str(saved), "--json"]) == 0
+    out, err = capsys.readouterr()
+    made, pieces = map(int, re.findall("[0-9]+", err))
+    assert 0 < made < pieces <= 50  # of the seventh chapter it has asked nothing
+    figures = json.loads(out)["base"]
+    assert figures["questions"] == made
+    assert figures["hit@5"] >= 0.8
+    use(monkeypatch, None)  # what is saved needs no model
+    assert main(["knowledge", "eval", "小说", str(saved), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["base"] == figures
+    use(monkeypatch, Reader("我不知道。"))
+    for arguments, said in (
+        (["--generate", "3"], "has asked nothing about the pieces"),
+        (["--generate", "0"], "must be at least 1"),
+        (["--generate", "3", "--save", str(saved)], "exists"),
+        ([], "name a file of questions"),
+        ([str(saved), "--save", "x"], "goes with --generate"),
+    ):
+        assert main(["knowledge", "eval", "小说", *arguments]) == 1
+        assert said in capsys.readouterr().err

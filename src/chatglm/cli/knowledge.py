@@ -17,6 +17,7 @@ from chatglm.errors import InputError
 
 if TYPE_CHECKING:
     from chatglm.knowledge import Base, Report, Step
+    from chatglm.knowledge.evaluating import Question
     from chatglm.knowledge.searching import Hits
 
 __all__ = ["add_arguments", "run"]
@@ -148,16 +149,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate = _action(actions, "eval", _evaluate, "measure how well a base is searched, by your own questions")
     evaluate.add_argument(
         "questions",
+        nargs="?",
         type=Path,
         metavar="QUESTIONS",
         help="JSON lines: question, file, and answers (words that stand where it is answered) or start and end; "
         "or SQuAD's form (.json)",
     )
+    evaluate.add_argument(
+        "--generate",
+        type=int,
+        metavar="N",
+        help="instead, let the model ask a question about each of N pieces that are drawn: such questions use the "
+        "pieces' words more than people do, so the figures come out better than with your own",
+    )
+    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write these questions into a new file")
+    evaluate.add_argument("--seed", type=int, default=0, help="which pieces are drawn (default: 0)")
     evaluate.add_argument("--beside", choices=("langchain",), help="ask its stock pipeline the same, with the embedder")
     evaluate.add_argument("--mode", choices=("auto", "lexical", "vector"), default="auto")
     evaluate.add_argument("--limit", type=int, metavar="N", help="N of the questions, evenly spread")
     evaluate.add_argument("--json", action="store_true")
     _model_options(evaluate)
+    add_assistant_arguments(evaluate)
 
 
 def _action(
@@ -594,7 +606,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from chatglm.knowledge.evaluating import beside_langchain, found_in, read_questions, refusals
     from chatglm.knowledge.models import embedder_of
 
-    questions = read_questions(arguments.questions)
+    if (arguments.questions is None) == (arguments.generate is None):
+        raise InputError("eval: name a file of questions, or let the model make some with --generate N")
+    if arguments.save is not None and arguments.generate is None:
+        raise InputError("--save: goes with --generate; the questions are in a file already")
+    questions = _generated(arguments) if arguments.questions is None else read_questions(arguments.questions)
     if arguments.limit is not None and 0 < arguments.limit < len(questions):
         questions = [questions[at * len(questions) // arguments.limit] for at in range(arguments.limit)]
     with _opened(arguments) as base:
@@ -631,6 +647,38 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             ],
         )
     return 0
+
+
+def _generated(arguments: argparse.Namespace) -> list[Question]:
+    """Questions that the model has made.
+
+    Raises:
+        InputError: it made none.
+    """
+    from chatglm.knowledge.evaluating import generated, write_questions
+
+    if arguments.generate < 1:
+        raise InputError(f"--generate {arguments.generate}: must be at least 1")
+    if arguments.save is not None and arguments.save.exists():
+        raise InputError(f"--save {arguments.save}: exists; choose another name")
+    drawn, questions = 0, []
+    with _opened(arguments) as base, open_assistant(arguments) as assistant, _counted("questions made") as progress:
+
+        def ask(prompt: str) -> str:
+            return assistant.reply(prompt, params={"temperature": 0, "max_new_tokens": 100}).content
+
+        for question in generated(base, arguments.generate, ask, seed=arguments.seed):
+            drawn += 1
+            if question is not None:
+                questions.append(question)
+            if progress is not None:
+                progress(drawn, arguments.generate)
+    print(f"{len(questions)} questions made of {drawn} pieces", file=sys.stderr)
+    if not questions:
+        raise InputError("--generate: the model has asked nothing about the pieces; take a larger one, or write some")
+    if arguments.save is not None:
+        write_questions(arguments.save, questions)
+    return questions
 
 
 # What actions share

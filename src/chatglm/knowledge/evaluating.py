@@ -9,20 +9,35 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from chatglm.errors import DependencyError, InputError
+from chatglm.errors import DependencyError, InputError, OutputError
 from chatglm.knowledge.base import Base, Bases
+from chatglm.knowledge.grams import grams, question_grams
 from chatglm.knowledge.models import Embedder
 from chatglm.knowledge.searching import Hit, Mode
-from chatglm.knowledge.store import NotFoundError
+from chatglm.knowledge.store import NotFoundError, StoredPiece
+from chatglm.knowledge.summarising import language_of
 
-__all__ = ["Found", "Question", "Refusals", "beside_langchain", "found_in", "generated", "read_questions", "refusals"]
+__all__ = [
+    "Found",
+    "Question",
+    "Refusals",
+    "beside_langchain",
+    "found_in",
+    "generated",
+    "read_questions",
+    "refusals",
+    "write_questions",
+]
 
 DEPTH = 10
 BUDGETS = (1_500, 3_000)
@@ -268,25 +283,76 @@ def refusals(base: Base, questions: Sequence[Question]) -> Refusals:
 
 # Questions that a model makes
 
-_ASK = "下面是一段文字。请就其中的内容提一个问题，使读过它的人能够回答；不要提到“这段文字”，只写出问题。\n\n{text}"
+_ASK = {
+    "zh": "下面是一段文字。请就其中的内容提一个问题，使读过它的人能够回答；不要提到“这段文字”，只写出问题。\n\n{text}",
+    "en": "Read this text and ask one question about what it says, which somebody who has read it can answer. Do not "
+    "mention the text, and write the question only.\n\n{text}",
+}
+_AT_ONCE = 8
+_TRIED = 10
+"""Pieces that are looked at for each that is wanted: some are too short."""
+_LEAST = 80
+_LONGEST = 200
 
 
-def generated(base: Base, count: int, ask: Callable[[str], str], *, seed: int = 0) -> Iterator[Question]:
-    """Questions on pieces that are drawn from a base, as a model asks them.
+def generated(base: Base, count: int, ask: Callable[[str], str], *, seed: int = 0) -> Iterator[Question | None]:
+    """Questions on pieces that are drawn from a base, as a model asks them; the piece is where each is answered.
 
     Args:
-        ask: a model: a prompt to its answer.
+        count: of pieces; there may be fewer that say enough.
+        ask: a model: a prompt to its answer. It is called in several threads at once.
+
+    Yields:
+        for each piece its question; None: what the model wrote is none, or has nothing of the piece in it.
     """
-    pieces = [
-        (file.name, piece)
-        for file in base.files()
-        for piece in base.pieces(file.name)
-        if not piece.disabled and len(piece.text.strip()) >= 80
+    pieces = list(_drawn(base, count, Random(seed)))
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        try:
+            prompts = [_ASK[language_of(text)].replace("{text}", text) for _, text in pieces]
+            for (piece, text), answer in zip(pieces, threads.map(ask, prompts), strict=True):
+                yield _asked_of(piece, text, answer)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _drawn(base: Base, count: int, rng: Random) -> Iterator[tuple[StoredPiece, str]]:
+    """Pieces that say something, at random, and their texts."""
+    files = [file for file in base.files() if file.pieces]
+    ends = list(accumulate(file.pieces for file in files))
+    total = ends[-1] if ends else 0
+    for place in rng.sample(range(total), min(total, _TRIED * count)):
+        if count <= 0:
+            return
+        number = bisect_right(ends, place)
+        piece = base.store.piece(files[number].name, None, ends[number] - 1 - place)
+        if piece is not None and not piece.disabled and len(text := piece.text.strip()) >= _LEAST:
+            count -= 1
+            yield piece, text
+
+
+def _asked_of(piece: StoredPiece, text: str, answer: str) -> Question | None:
+    line = next((line.strip() for line in answer.splitlines() if line.strip()), "")
+    if not 4 <= len(line) <= _LONGEST:
+        return None
+    own = {gram for gram in question_grams(line) if len(gram) > 1}
+    return Question(line, piece.file, spans=((piece.start, piece.end),)) if own & set(grams(text)) else None
+
+
+def write_questions(path: Path, questions: Sequence[Question]) -> None:
+    """Into a new file, as `read_questions` reads them.
+
+    Raises:
+        OutputError: the file exists, or cannot be written.
+    """
+    rows = [
+        {"question": each.text, "file": each.file, "start": each.spans[0][0], "end": each.spans[0][1]}
+        for each in questions
     ]
-    for name, piece in random.Random(seed).sample(pieces, min(count, len(pieces))):
-        text = ask(_ASK.format(text=piece.text.strip())).strip()
-        if text:
-            yield Question(text.splitlines()[0][:500], name, spans=((piece.start, piece.end),))
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 # What LangChain's usual pipeline finds

@@ -57,6 +57,7 @@ __all__ = [
     "SummaryRequest",
     "Texts",
     "asummarise",
+    "language_of",
     "summarise",
 ]
 
@@ -362,7 +363,7 @@ class _Making:
             parts = await asyncio.to_thread(cutter.end)
             if not parts:
                 raise InputError("there is no text to summarise")
-            self._language = self._language or await asyncio.to_thread(_language, self._shown(parts[0]))
+            self._language = self._language or await asyncio.to_thread(language_of, self._shown(parts[0]))
             made = self._refined(parts) if self._request.style == "refine" else self._reduced(parts)
             async with aclosing(made):
                 try:
@@ -782,8 +783,8 @@ def _filled(template: str, **values: str) -> str:
     return _NAMES.sub(lambda name: values[name[1]], template)
 
 
-def _language(text: str) -> str:
-    """Of prompts for a text."""
+def language_of(text: str) -> str:
+    """Of prompts about a text: "zh" or "en"."""
     found = grams(text[:4000])
     return "en" if sum(map(is_word, found)) * 2 > len(found) else "zh"
 
