@@ -81,7 +81,9 @@ def test_a_retriever_opens_bases_by_name_and_only_when_asked(tmp_path: Path) -> 
     with open_base("later", create=True, home=tmp_path) as made:
         made.add(Upload("a.txt", "周瑜在岸上看。".encode()))
     assert retriever.invoke("周瑜")[0].metadata["source"] == "a.txt"
-    retriever._open().close()
+    retriever.close()
+    assert retriever.invoke("周瑜")
+    retriever.close()
 
 
 def test_a_retriever_searches_only_in_some_files(base: Base) -> None:
@@ -160,9 +162,65 @@ def test_everything_can_be_taken_out(store: KnowledgeStore) -> None:
 
 
 def test_a_store_refuses_options_that_it_has_not(store: KnowledgeStore) -> None:
-    with pytest.raises(InputError, match="filter"):
-        store.similarity_search("a", filter={"x": 1})
     with pytest.raises(InputError, match="namespace"):
         store.add_texts(["a"], namespace="x")
     with pytest.raises(ChatGLMError):
         KnowledgeStore("../../up")
+
+
+@pytest.fixture
+def pages(store: KnowledgeStore) -> KnowledgeStore:
+    told = [{"page": 1, "red": True}, {"page": 2, "red": 1}, {"page": 2, "lang": "zh", "tags": ["a"]}, {"lang": None}]
+    store.add_texts(
+        ["黄盖在赤壁放火。", "黄盖在岸上。", "黄盖在船上。", "黄盖在城里。"], told, ids=["1", "2", "3", "4"]
+    )
+    return store
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        ({"page": 2}, {"2", "3"}),
+        ({"page": 2, "lang": "zh"}, {"3"}),
+        ({"page": 2.0}, {"2", "3"}),
+        ({"red": True}, {"1"}),
+        ({"red": 1}, {"2"}),
+        ({"lang": None}, {"4"}),
+        ({"page": "2"}, set()),
+        ({"other": 1}, set()),
+        ({}, {"1", "2", "3", "4"}),
+    ],
+)
+def test_a_filter_wants_values_of_metadata(pages: KnowledgeStore, wanted: dict[str, Any], ids: set[str]) -> None:
+    assert {found.id for found in pages.similarity_search("黄盖", k=10, filter=wanted)} == ids
+    retriever = pages.as_retriever(search_kwargs={"k": 1, "filter": wanted})
+    assert len(retriever.invoke("黄盖")) == min(1, len(ids))
+    assert {found.id for found, _ in pages.similarity_search_with_relevance_scores("黄盖", k=10, filter=wanted)} == ids
+
+
+def test_a_filter_of_very_many_documents_is_the_same(pages: KnowledgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.langchain.knowledge._MOST_FILES", 1)
+    assert {found.id for found in pages.similarity_search("黄盖", k=2, filter={"page": 2})} == {"2", "3"}
+
+
+def test_a_filter_knows_nothing_of_what_is_gone(pages: KnowledgeStore) -> None:
+    pages.base.remove(*[file.name for file in pages.base.files()][:2])
+    left = {document.id for document in pages.similarity_search("黄盖", k=10)}
+    assert {found.id for found in pages.similarity_search("黄盖", k=10, filter={})} == left
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"page": {"$gt": 1}}, {"$or": [{"page": 1}]}, {"tags": ["a"]}, [("page", 1)], lambda document: True]
+)
+def test_what_is_no_equality_is_refused(pages: KnowledgeStore, wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"^filter"):
+        pages.similarity_search("黄盖", filter=wrong)
+
+
+def test_a_store_closes_what_it_has_opened(tmp_path: Path, base: Base) -> None:
+    made = KnowledgeStore("kept", home=tmp_path)
+    made.close()
+    with pytest.raises(ChatGLMError, match="closed"):
+        made.similarity_search("a")
+    KnowledgeStore(base).close()
+    assert base.search("gulls")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -113,6 +115,24 @@ def test_examples_of_a_toolbox_are_all_offered() -> None:
         tools = {tool.name: tool for tool in langchain_tools(box)}
         assert set(tools) == {"calculator", "get_weather"}
         assert "408" in called(tools["calculator"], expression="12*34").text
+
+
+def test_tools_of_functions_end_with_the_last_of_them() -> None:
+    before = set(threading.enumerate())
+    tools = langchain_tools([divide])
+    agent = ChatChatGLM(assistant=Clever()).bind_tools(tools)
+    assert "3.0" in called(tools[0], dividend=6).text
+    own = set(threading.enumerate()) - before
+    assert [thread.name for thread in own] == ["chatglm tools"]
+    (copy,) = [tool.model_copy() for tool in tools]
+    del tools, agent
+    gc.collect()
+    assert "3.0" in called(copy, dividend=6).text
+    del copy
+    gc.collect()
+    for thread in own:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 class Delicate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from chatglm.chat.messages import ToolCall, ToolSpec
 from chatglm.errors import InputError, ToolError
 from chatglm.tools.functions import Function
+from chatglm.tools.threads import LoopThread
 from chatglm.tools.tool import Consent, Outcome, Tool
 from chatglm.tools.toolbox import Toolbox
 
@@ -530,3 +532,33 @@ def test_a_box_that_is_closed_while_a_thread_waits() -> None:
         assert begun.wait(20)
         box.close()
         assert "closed" in waiting.result(20).text
+
+
+def test_a_loop_that_nobody_has_any_more_ends() -> None:
+    ended = threading.Event()
+
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def begun() -> threading.Thread:
+        kept.append(asyncio.create_task(waits()))
+        await asyncio.sleep(0)
+        return threading.current_thread()
+
+    kept: list[asyncio.Task[None]] = []
+    loop = LoopThread()
+    thread = loop.run(begun())
+    del loop
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert ended.is_set()
+    again = LoopThread()
+    thread = again.run(begun())
+    again.close()
+    assert not thread.is_alive()
+    del again  # a second end would find a closed loop
+    gc.collect()

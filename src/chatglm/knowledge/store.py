@@ -393,6 +393,14 @@ class Store:
             row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row["value"] if row else default
 
+    def metas(self, prefix: str) -> dict[str, str]:
+        """Settings whose names begin so, without that."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT key, value FROM meta WHERE key >= ? AND key < ?", (prefix, prefix + chr(0x10FFFF))
+            ).fetchall()
+        return {row["key"][len(prefix) :]: row["value"] for row in rows}
+
     def set_meta(self, values: Mapping[str, str | None]) -> None:
         """Store settings; None takes one away."""
         with self.writing() as connection:

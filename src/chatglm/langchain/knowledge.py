@@ -27,6 +27,9 @@ from chatglm.knowledge.remote import aask_remote, ask_remote
 __all__ = ["Documents", "KnowledgeRetriever", "KnowledgeStore"]
 
 _KEPT = "document:"
+_MOST_FILES = 10_000
+"""That a search is held to by their names; more are sorted out after it."""
+_MOST_HITS = 1000
 
 
 def _document(hit: Hit) -> Document:
@@ -143,6 +146,13 @@ class KnowledgeRetriever(BaseRetriever):
             opened: Base | Bases = self._found
             return opened
 
+    def close(self) -> None:
+        """Close the bases that were opened by their names; the next question opens them again."""
+        with self._lock:
+            found, self._found = self._found, None
+        if found is not None:
+            found.close()
+
 
 class KnowledgeStore(VectorStore):
     """Documents in a knowledge base: they survive the process, and are found by words too, not by vectors alone.
@@ -160,6 +170,7 @@ class KnowledgeStore(VectorStore):
 
     def __init__(self, base: str | Base, embedding: Embeddings | None = None, *, home: Path | None = None) -> None:
         self._embedding = embedding
+        self._own = isinstance(base, str)
         if isinstance(base, str):
             self.base = open_base(base, create=True, home=home, embedder=embedding)
         else:
@@ -244,21 +255,54 @@ class KnowledgeStore(VectorStore):
         """The documents that answer best, with scores from 0 to 1; higher is better.
 
         Args:
-            kwargs: `mode`: "auto", "lexical" or "vector"; `threshold`.
+            kwargs: `filter`: values that the metadata must have, such as `{"page": 3}`; `mode`: "auto", "lexical" or
+                "vector"; `threshold`.
+
+        Raises:
+            InputError: the filter asks for something else than equality; an option is unknown.
         """
-        asked = {key: kwargs.pop(key) for key in ("mode", "threshold") if key in kwargs}
+        asked: dict[str, Any] = {key: kwargs.pop(key) for key in ("mode", "threshold") if key in kwargs}
+        wanted_values = kwargs.pop("filter", None)
         _refuse(kwargs)
+        names = None if wanted_values is None else self._with(wanted_values)
+        if names is not None and not names:
+            return []
+        if names is not None and len(names) <= _MOST_FILES:
+            asked["files"] = sorted(names)
         scores: dict[str, float] = {}
         wanted = k
         while len(scores) < k:
             hits = self.base.search(query, k=wanted, **asked)
             scores = {}
             for hit in hits:
-                scores.setdefault(hit.file, hit.score)
-            if len(hits) < wanted:
+                if names is None or hit.file in names:
+                    scores.setdefault(hit.file, hit.score)
+            if len(hits) < wanted or wanted == _MOST_HITS:
                 break
-            wanted *= 2  # several pieces of one document
+            wanted = min(2 * wanted, _MOST_HITS)  # several pieces of one document
         return [(self._whole(name), score) for name, score in list(scores.items())[:k]]
+
+    def _with(self, values: Any) -> set[str]:
+        """Names of the files whose documents have these values in their metadata."""
+        if not isinstance(values, dict):
+            raise InputError("filter: must be names and values of metadata, such as {'page': 3}")
+        for name, value in values.items():
+            if str(name).startswith("$") or not isinstance(value, str | int | float | bool | None):
+                raise InputError(
+                    f"filter: {name}: only a single value to be equal to is supported, no operator or list"
+                )
+        there = {file.name for file in self.base.files()}
+        found = set()
+        for file, kept in self.base.store.metas(_KEPT).items():
+            metadata = json.loads(kept)["metadata"]
+            if file in there and all(name in metadata and _same(metadata[name], one) for name, one in values.items()):
+                found.add(file)
+        return found
+
+    def close(self) -> None:
+        """Close the base, if it was opened by its name."""
+        if self._own:
+            self.base.close()
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda score: score
@@ -266,6 +310,11 @@ class KnowledgeStore(VectorStore):
     def _whole(self, name: str) -> Document:
         kept = json.loads(self.base.setting(_KEPT + name, "{}"))
         return Document(page_content=self.base.text(name), metadata=kept.get("metadata", {}), id=kept.get("id", name))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """As JSON has it: true is not 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _name(number: str) -> str:

@@ -30,7 +30,8 @@ def langchain_tools(
     besides the text (pictures, files) is the message's `artifact`, an `Outcome`.
 
     Args:
-        tools: a toolbox, whose owner closes it; or what one is made of: functions, `Interpreter(kernels)` …
+        tools: a toolbox, whose owner closes it; or what one is made of: functions, `Interpreter(kernels)` …; then it
+            ends with the last of the tools.
         permit: is asked where a tool wants consent; None: such calls are refused.
     """
     box = tools if isinstance(tools, Toolbox) else Toolbox(tools)

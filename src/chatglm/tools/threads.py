@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -78,7 +79,8 @@ class Threads:
 
 
 class LoopThread:
-    """An event loop in a daemon thread, started when it is first needed."""
+    """An event loop in a daemon thread, started when it is first needed. It ends when it is closed, or when nobody has
+    it any more."""
 
     def __init__(self, name: str = "chatglm tools") -> None:
         self._name = name
@@ -86,6 +88,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = 0
+        self._given_up: weakref.finalize[[asyncio.AbstractEventLoop, int], LoopThread] | None = None
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         """The coroutine's result; what interrupts the waiting cancels it.
@@ -115,25 +118,35 @@ class LoopThread:
                 self._loop, self._process = asyncio.new_event_loop(), os.getpid()
                 self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
+                self._given_up = weakref.finalize(self, _end, self._loop, self._process)
+                self._given_up.atexit = False
             return self._loop
 
     def close(self) -> None:
         """End the thread; what still runs in it is cancelled."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+            if self._given_up is not None:
+                self._given_up.detach()
         if loop is None or thread is None or self._process != os.getpid():
             return
-
-        async def end() -> None:
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.wait(others, timeout=1) if others else None
-            loop.stop()
-
-        asyncio.run_coroutine_threadsafe(end(), loop)
+        _end(loop, self._process)
         if thread is not threading.current_thread():  # else a coroutine in it closes it: it ends behind that
             thread.join(timeout=5)
+
+
+def _end(loop: asyncio.AbstractEventLoop, process: int) -> None:
+    """Cancel what runs in a loop, and stop it."""
+
+    async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others, timeout=1) if others else None
+        loop.stop()
+
+    if process == os.getpid():  # the thread is not in a fork
+        asyncio.run_coroutine_threadsafe(end(), loop)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
