@@ -104,7 +104,8 @@ class NumericalError(ChatGLMError, ArithmeticError):
 
 
 class BusyError(ChatGLMError, RuntimeError):
-    """A conversation has one answer at a time, and one is under way: wait for its end, or stop it."""
+    """A conversation has one answer at a time, and its Python one program at a time, and another is under way: wait for
+    its end, or stop it."""
 
 
 class QueueFullError(ChatGLMError, RuntimeError):

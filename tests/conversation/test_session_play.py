@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from talks import Teller, contents, heard, text_of
 
-from chatglm.assistant import Delta, Finish, TextDelta, Usage
+from chatglm.assistant import Delta, Finish, RemoteAssistant, TextDelta, Usage
 from chatglm.characters import Character
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.chat.rows import dialogue_of
@@ -27,6 +27,7 @@ from chatglm.errors import InputError
 from chatglm.training.dialogues import read_dialogues
 from chatglm.training.preview import preview
 from scripted import Writer
+from server import serving
 
 TEA = Character.named("tea-house")
 BY_DAY, BY_RAIN = TEA.greeting(0), TEA.greeting(1)
@@ -226,6 +227,36 @@ def test_turns_that_leave_are_summarised(store: Store, user: int, over: Any, wri
         assert "之前发生的事：他爱喝茶" in assistant.prompts()[-1]
 
     asyncio.run(talk())
+
+
+def test_an_endpoint_that_refuses_long_dialogues_gets_shorter_ones(
+    store: Store, user: int, over: Any, write: Writer
+) -> None:
+    """Another server says that it is too long, and not by how much: older turns are left out until it fits, and what
+    is left out is summarised as with a model of this process."""
+    local = over(write.say("好"), write.say("他问了许多"))
+
+    async def talk() -> None:
+        session = sessions.open(user, store.make(user, messages=exchanges(30)))
+        await session.configure(Settings(memory=True, system="短"))
+        events = await heard(session, await session.send("新"))
+        notes = [event for event in events if isinstance(event, Note)]
+        assert [note.code for note in notes] == ["left_out", "summary"]
+        assert notes[0].text.startswith("the 23 oldest of 31 turns were left out")
+        assert text_of(events) == "好"
+        first, second = local.prompts()
+        assert "问22" not in first
+        assert "问23" in first
+        assert "短" in first
+        assert "用户：问22" in second
+        assert session.settings.summary == "他问了许多"
+        # One question alone that is too long is an error.
+        failed = (await heard(session, await session.send("长" * 5000)))[-1]
+        assert isinstance(failed, Failed)
+
+    with serving({"demo": local}) as url, RemoteAssistant(f"{url}/v1") as remote:
+        sessions = Sessions({"there": remote}, store)
+        asyncio.run(talk())
 
 
 def test_a_summary_that_is_of_no_use_is_thrown_away(store: Store, user: int, over: Any, write: Writer) -> None:

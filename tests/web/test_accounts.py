@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,6 +61,27 @@ def test_every_browser_is_a_user_of_its_own(site: Site) -> None:
         assert two.get(f"/c/{conversation}").status_code == 404
         assert conversation not in two.get("/conversations").text
         assert len(site.store.users.all(guests=False)) == 0
+
+
+def test_a_browser_whose_cookie_has_ended_is_deleted_with_all_that_is_its(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    with Visitor(site.url) as gone, Visitor(site.url) as stays:
+        lost, kept = gone.new(), stays.new()
+        for visitor, conversation in ((gone, lost), (stays, kept)):
+            assert visitor.put(f"/c/{conversation}/files/a.txt", content=b"a").status_code == 201
+        local = site.store.users.local().id
+        mine = site.store.make(local)
+        site.stop()
+        owner = site.store._database.read("SELECT user FROM conversations WHERE id = ?", (lost,))[0]["user"]
+        site.store._database.write("UPDATE logins SET until = 1 WHERE user = ?", (owner,))
+        site.start()
+        while owner in [user.id for user in site.store.users.all()] or (tmp_path / "files" / lost).exists():
+            time.sleep(0.02)
+        assert gone.get(f"/c/{lost}").status_code == 404
+        assert stays.get(f"/c/{kept}/files/a.txt").content == b"a"
+        assert site.store.conversation(local, mine)
+        assert site.store.users.lost() == ()
+    site.close()
 
 
 def test_the_cookie_is_for_this_server_and_no_script(site: Site) -> None:

@@ -232,6 +232,10 @@ def test_a_question_is_answered_and_stays(site: Site, visitor: Visitor) -> None:
     page = visitor.get(f"/c/{conversation}").text
     assert final(events)[0] in page
     assert "What is bold?" in page
+    done = events[-1][1]
+    seconds = f"{done['seconds']:.1f} s · " if done["seconds"] >= 0.05 else ""
+    tokens = f"{done['completion_tokens']} tokens</span>"
+    assert f"{seconds}{tokens}" in page or tokens in page.partition('class="meta">')[2]
     assert "data-running" not in page
     assert visitor.get(f"/c/{conversation}/events", params={"after": numbers[-1]}).status_code == 204
 

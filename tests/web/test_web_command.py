@@ -32,6 +32,7 @@ from chatglm.serving.access.keys import Keyring
 from chatglm.serving.app import create_app
 from chatglm.serving.catalog import Catalog, Source
 from chatglm.serving.connections import Server, bind
+from chatglm.tools.interpreter.pool import folder_of
 from chatglm.web.app import add_page
 from scripted import ScriptedEngine, Writer
 
@@ -146,8 +147,22 @@ def test_accounts_are_added_listed_changed_and_removed(
     monkeypatch.setenv("CHATGLM_PASSWORD", "short")
     assert main(["web", "users", "password", "ann"]) == 1
     assert "8 to" in capsys.readouterr().err
+    # Her files go with her, and nothing that a link of theirs leads to.
+    ann, outside = store.users.named("ann").id, tmp_path / "outside"
+    theirs, other = store.make(ann), store.make(user.id)
+    outside.mkdir()
+    (outside / "kept").write_text("kept", "utf-8")
+    interpreter = tmp_path / "interpreter"
+    folders = [tmp_path / "conversations" / theirs, folder_of(interpreter, theirs, str(ann))]
+    kept = [tmp_path / "conversations" / other, folder_of(interpreter, other, str(user.id))]
+    for folder in (*folders, *kept):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text("a", "utf-8")
+        (folder / "link").symlink_to(outside)
     assert main(["web", "users", "remove", "ann"]) == 0
     assert [one.id for one in store.users.all()] == [user.id]
+    assert not any(folder.exists() for folder in folders)
+    assert all((folder / "link" / "kept").is_file() for folder in kept)
     store.close()
 
 

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="users …",
         help="accounts instead of the page: `users add NAME`, `users list`, `users remove NAME` (with all of the "
-        f"user's conversations), `users password NAME`; a password is asked for, or read from {PASSWORD}",
+        f"user's conversations and files), `users password NAME`; a password is asked for, or read from {PASSWORD}",
     )
     add_assistant_arguments(parser, several=True)
     parser.add_argument(
@@ -169,11 +169,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _interpreter() -> Path:
+    """Where the folders of conversations with code are."""
+    return home_folder() / "interpreter"
+
+
 def _kernels(wanted: str | None, sockets: Sequence[socket.socket]) -> Kernels | None:
     if wanted == "off":
         return None
     try:
-        return open_kernels(wanted or "auto", sockets, home_folder() / "interpreter")
+        return open_kernels(wanted or "auto", sockets, _interpreter())
     except (SandboxError, DependencyError) as error:
         if wanted is not None:
             raise
@@ -283,6 +288,7 @@ def _facts() -> list[tuple[str, str]]:
 
 
 def _users(words: Sequence[str]) -> int:
+    from chatglm.conversation.files import Files, folder_beside
     from chatglm.conversation.store import Store
 
     match words:
@@ -305,8 +311,10 @@ def _users(words: Sequence[str]) -> int:
                 store.users.set_password(store.users.named(name).id, _password())
                 print(f"{name} has another password, and is signed out everywhere")
             case ["remove", name]:
-                store.delete_user(store.users.named(name).id)
-                print(f"{name} is removed, with all conversations")
+                number, files = store.users.named(name).id, Files(folder_beside(store.file), None)
+                for conversation in store.delete_user(number):
+                    files.clear(number, conversation, _interpreter())
+                print(f"{name} is removed, with all conversations and files")
     return 0
 
 

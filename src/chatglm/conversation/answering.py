@@ -50,11 +50,11 @@ from chatglm.conversation.events import (
 from chatglm.conversation.files import Digest, Files
 from chatglm.conversation.log import EventLog
 from chatglm.conversation.memory import due, extended
-from chatglm.conversation.prompts import Told, character_of, manual_tools, told
+from chatglm.conversation.prompts import Told, character_of, groups_of, manual_tools, told, without_oldest
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import FileKind, Question, Store
 from chatglm.conversation.tree import Turn
-from chatglm.errors import ChatGLMError, InputError, UnsupportedError
+from chatglm.errors import ChatGLMError, ContextError, InputError, UnsupportedError
 from chatglm.tools.interpreter.kernel import RESTARTED
 from chatglm.tools.interpreter.pool import Kernels
 from chatglm.tools.interpreter.tool import Interpreter
@@ -484,7 +484,7 @@ class Answering:
         left_out = 0
         while rounds.go_on:
             opened = opened or await self._begin(Message("assistant"))
-            async with aclosing(assistant.astream(rounds.messages, **rounds.options)) as deltas:
+            async with aclosing(_stream(assistant, rounds.messages, rounds.options)) as deltas:
                 async for delta in deltas:
                     self._hear(opened, rounds.hear(delta))
             message = rounds.message()
@@ -688,6 +688,29 @@ class Answering:
         assert self._parts.kernels is not None
         interpreter = Interpreter(self._parts.kernels, self._conversation, user=str(self._user), on_output=output)
         return await self._parts.toolbox.only().also(interpreter).call(call, permit)
+
+
+async def _stream(assistant: BaseAssistant, messages: Sequence[Message], options: Options) -> AsyncGenerator[Delta]:
+    """What a model says. Endpoints refuse a dialogue that is longer than the context: they are asked again without the
+    older half of its turns, until it fits."""
+    groups, left = groups_of(messages), 0
+    while True:
+        begun = False
+        try:
+            async with aclosing(assistant.astream(without_oldest(messages, left), **options)) as deltas:
+                async for delta in deltas:
+                    begun = True
+                    if left and isinstance(delta, Finish):
+                        note = f"the {left} oldest of {groups} turns were left out, for want of context"
+                        note = "; ".join(filter(None, [note, delta.note]))
+                        delta = replace(delta, note=note, left_out=left + delta.left_out)
+                    yield delta
+            return
+        except ContextError:
+            more = (groups - left) // 2
+            if begun or more < 1:
+                raise
+            left += more
 
 
 def _code(call: ToolCall) -> str | None:

@@ -44,13 +44,16 @@ SENTENCES: dict[str, str] = {
     "files: no {name} was uploaded to this conversation": "这段对话中没有上传过 {name}",
     "undo: the conversation is at its beginning": "已经回到对话的开头",
     "file {name}: no such file in this conversation": "这段对话中没有文件 {name}",
-    "file {name}: no such upload in this conversation": "这段对话中没有上传过 {name}",
     "{name}: no such file in this conversation": "这段对话中没有文件 {name}",
     "{name}: no such file; the conversation has none": "这段对话中没有文件 {name}",
     "{name}: no such file in the conversation's folder": "这段对话中没有文件 {name}",
     "this conversation is being answered; wait for the end, or stop it": "回答尚未结束，请等待或先停止",
     "another program is answering in this conversation; wait for the end, or stop it there": (
         "另一个程序正在回答这段对话，请等待或在那里停止"
+    ),
+    "the conversation's Python and its files are in use by another program (process {process}); end that one, or wait "
+    "until its Python has been idle for some minutes": (
+        "这段对话的 Python 和文件正被另一个程序（进程 {process}）使用，请结束它，或等它空闲几分钟后再试"
     ),
     "call {call}: no answer is being made that could wait for it": "回答已经结束，不再等待这次调用",
     "call {call}: does not wait for {article} {wanted}": "这次调用不再等待答复",

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from chatglm.errors import InputError, OutputError
-from chatglm.tools.interpreter.folder import Folder, checked_name, remove
+from chatglm.tools.interpreter.folder import Folder, checked_name, moving, remove
 from chatglm.tools.interpreter.limits import Limits
-from chatglm.tools.interpreter.pool import Kernels
+from chatglm.tools.interpreter.pool import Kernels, folder_of
 
-__all__ = ["Digest", "Files"]
+__all__ = ["Digest", "Files", "folder_beside"]
 
 _CHUNK = 1 << 20
 
@@ -24,6 +24,15 @@ class Digest(NamedTuple):
 
     size: int
     sha256: str
+
+
+def folder_beside(store: Path) -> Path:
+    """Where the files of a store's conversations are, if nobody says otherwise.
+
+    Args:
+        store: its file.
+    """
+    return store.with_name("conversations")
 
 
 class Files:
@@ -118,6 +127,17 @@ class Files:
                 await self._kernels.end(conversation, user=str(user))
         with contextlib.suppress(OSError):
             await asyncio.to_thread(remove, self._home / conversation)
+
+    def clear(self, user: int, conversation: str, interpreter: Path) -> None:
+        """Remove all files of a conversation where this process runs no kernels. What cannot be removed stays.
+
+        Args:
+            interpreter: home of the kernels of others.
+        """
+        for folder in (self._home / conversation, folder_of(interpreter, conversation, str(user))):
+            for path in (folder, moving(folder)):
+                with contextlib.suppress(OSError):
+                    remove(path)
 
     def _delete(self, conversation: str, name: str) -> None:
         folder = Folder(self._home / conversation)

@@ -10,6 +10,7 @@ from chatglm.chat.messages import Message
 from chatglm.conversation.prompts import Told, exchanges
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.tree import Turn
+from chatglm.errors import ContextError
 
 __all__ = ["due", "extended"]
 
@@ -44,17 +45,23 @@ async def extended(assistant: BaseAssistant, old: str, leaving: Sequence[Turn], 
     """A summary of what another one says and of turns after it; "" if it is of no use: empty, or longer than what it
     replaces, as small models make them."""
     heard = [turn.message for turn in leaving if turn.message.role in _SPEAKERS and turn.message.content.strip()]
-    most = (assistant.context or 4096) // 2
-    each = max(_READ[0], min(_READ[1], most // max(1, len(heard))))
-    lines = [f"{_SPEAKERS[message.role]}：{' '.join(message.content[:each].split())}" for message in heard]
-    said = _newest(lines, most)
-    question = _ASK.format(most=LONGEST, old=old or "（无）", said=said)
     params = replace(params_of(options.get("params"), assistant.defaults), n=1, max_new_tokens=LONGEST, stop=())
     asked: Options = {"params": params}
     for name in ("adapter", "client"):
         if name in options:
             asked[name] = options[name]  # type: ignore[literal-required]
-    (answer,) = await assistant.aanswers([Message("user", question)], **asked)
+    most = (assistant.context or 4096) // 2
+    while True:
+        each = max(_READ[0], min(_READ[1], most // max(1, len(heard))))
+        lines = [f"{_SPEAKERS[message.role]}：{' '.join(message.content[:each].split())}" for message in heard]
+        question = _ASK.format(most=LONGEST, old=old or "（无）", said=_newest(lines, most))
+        try:
+            (answer,) = await assistant.aanswers([Message("user", question)], **asked)
+            break
+        except ContextError:  # an endpoint's context need not be known
+            most //= 2
+            if most < _READ[0]:
+                raise
     made = _cut(" ".join(answer.message.content.split()))
     return made if len(made) <= len(old) + sum(map(len, lines)) else ""
 

@@ -18,7 +18,16 @@ from chatglm.errors import InputError, ToolError
 from chatglm.tools.documents import parse_value
 from chatglm.tools.parameters import plain
 
-__all__ = ["Told", "character_of", "exchanges", "first_turn", "manual_tools", "told"]
+__all__ = [
+    "Told",
+    "character_of",
+    "exchanges",
+    "first_turn",
+    "groups_of",
+    "manual_tools",
+    "told",
+    "without_oldest",
+]
 
 _MANUAL_BYTES = 64 << 10
 _MANUAL_TOOLS = 32
@@ -71,7 +80,7 @@ def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, fi
     if form is not None:
         room = {"context": assistant.context, "count": lambda text: len(form.tokenizer.encode_text(text))}
     persona, messages = character.dialogue(None if form is None else form.generation, history, system=system, **room)
-    return Told(messages, turns, persona, _groups(messages) - _groups(history))
+    return Told(messages, turns, persona, groups_of(messages) - groups_of(history))
 
 
 def character_of(settings: Settings) -> Character | None:
@@ -136,15 +145,30 @@ def exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
     return groups
 
 
-def _groups(messages: Sequence[Message]) -> int:
-    """As `exchanges` groups them, without system messages in front."""
-    count, before = 0, ""
-    for message in messages:
-        if message.role == "system" and not count:
+def without_oldest(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
+    """Messages without so many of their oldest groups (see `exchanges`); system messages in front stay.
+
+    Args:
+        count: fewer than there are, see `groups_of`.
+    """
+    starts = _starts(messages)
+    return (*messages[: starts[0]], *messages[starts[count] :]) if count else tuple(messages)
+
+
+def groups_of(messages: Sequence[Message]) -> int:
+    """How many groups of messages leave the context one after the other, without system messages in front."""
+    return len(_starts(messages))
+
+
+def _starts(messages: Sequence[Message]) -> list[int]:
+    """Where groups begin, as `exchanges` has them."""
+    found: list[int] = []
+    for place, message in enumerate(messages):
+        if message.role == "system" and not found:
             continue
-        count += not count or (message.role == "user" and before != "user")
-        before = message.role
-    return count
+        if not found or (message.role == "user" and messages[place - 1].role != "user"):
+            found.append(place)
+    return found
 
 
 def _history(tree: Tree, path: Sequence[Turn], files: Sequence[File]) -> tuple[tuple[Turn, ...], tuple[Message, ...]]:

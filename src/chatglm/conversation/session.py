@@ -16,12 +16,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 from chatglm.chat.messages import Message
 from chatglm.conversation.answering import Answering, Knowledge, Models, Parts
 from chatglm.conversation.events import Began, Done, Event, Text, Title
 from chatglm.conversation.export import training_row
-from chatglm.conversation.files import Files
+from chatglm.conversation.files import Files, folder_beside
 from chatglm.conversation.log import EventLog
 from chatglm.conversation.prompts import character_of, first_turn
 from chatglm.conversation.settings import Settings
@@ -72,15 +73,17 @@ class Sessions:
     ) -> None:
         self.store = store
         self._no_tools = Toolbox()
-        files = Files(folder or store.file.with_name("conversations"), kernels)
+        files = Files(folder or folder_beside(store.file), kernels)
         tools = self._no_tools if toolbox is None else toolbox
         self._parts = Parts(models, store, tools, kernels, files, knowledge)
-        self._sessions: OrderedDict[tuple[int, str], Session] = OrderedDict()
-        self._lock = threading.Lock()
+        self._sessions: WeakValueDictionary[tuple[int, str], Session] = WeakValueDictionary()
+        self._recent: OrderedDict[tuple[int, str], Session] = OrderedDict()  # these stay, whoever holds them
+        self._lock = threading.RLock()
         self._last = 0  # number of the newest event of those that were forgotten
 
     def open(self, user: int, conversation: str) -> Session:
-        """A conversation; the same object as long as it is in use. It reads the store, and may be called in a thread.
+        """A conversation; the same object as long as anybody holds it. It reads the store, and may be called in a
+        thread.
 
         What a process that has died left open is closed as "stopped". A character that greets has the first turn.
 
@@ -91,21 +94,41 @@ class Sessions:
         try:
             found = self.store.conversation(user, conversation)
         except InputError:
-            with self._lock:
-                self._sessions.pop(key, None)
+            self._drop(key)
             raise
         with self._lock:
             session = self._sessions.get(key)
             if session is None:
                 self.store.recover(user, conversation)
-                session = self._sessions[key] = Session(self._parts, user, conversation, self._last)
+                session = self._sessions[key] = Session(self._parts, user, conversation, self._last, self._use)
                 if found.leaf is None and found.mode == "character":
                     with contextlib.suppress(InputError):  # the character is told of when it is to answer
                         session._greet(session.settings)
-            self._sessions.move_to_end(key)
-            if len(self._sessions) > _OPEN:
-                self._forget()
+            self._use(session)
         return session
+
+    def _use(self, session: Session) -> None:
+        """Keep a conversation in mind, and forget others if they are too many; but none in which something happens."""
+        with self._lock:
+            key = session.user, session.id
+            if self._sessions.get(key) is not session:
+                return  # it has been deleted
+            self._recent[key] = session
+            self._recent.move_to_end(key)
+            if len(self._recent) <= _OPEN:
+                return
+            for old, idle in list(self._recent.items())[: _OPEN // 8]:
+                if not idle.running:
+                    self._last = max(self._last, idle.last)
+                    del self._recent[old]
+
+    def _drop(self, key: tuple[int, str]) -> Session | None:
+        """Forget a conversation that is no more."""
+        with self._lock:
+            self._recent.pop(key, None)
+            session = self._sessions.pop(key, None)
+            self._last = max(self._last, session.last if session is not None else 0)
+            return session
 
     async def make(self, user: int, settings: Settings | None = None, *, title: str = "") -> Session:
         """A new conversation. One with a character has its name as the title, if no other is given.
@@ -133,28 +156,28 @@ class Sessions:
             NotFoundError: the user has no such conversation.
         """
 
-        def deleted() -> Session | None:
-            self.store.delete(user, conversation)
-            with self._lock:
-                session = self._sessions.pop((user, conversation), None)
-                self._last = max(self._last, session.last if session is not None else 0)
-                return session
+        await asyncio.to_thread(self.store.delete, user, conversation)
+        await self._clear(user, conversation)
 
-        session = await asyncio.to_thread(deleted)
-        if session is not None:
+    async def delete_user(self, user: int) -> None:
+        """Delete a user, with all conversations, files and kernels; answers that are being made end.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        for conversation in await asyncio.to_thread(self.store.delete_user, user):
+            await self._clear(user, conversation)
+
+    async def _clear(self, user: int, conversation: str) -> None:
+        """Remove what there is of a conversation that is deleted."""
+        if (session := self._drop((user, conversation))) is not None:
             await session.stop()
         await self._parts.files.remove(user, conversation)
-
-    def _forget(self) -> None:
-        for key, session in list(self._sessions.items())[: _OPEN // 8]:
-            if not session.running:
-                self._last = max(self._last, session.last)
-                del self._sessions[key]
 
     async def close(self) -> None:
         """Stop all answers; what there is of them is kept."""
         with self._lock:
-            running = [session for session in self._sessions.values() if session.running]
+            running = [session for session in self._recent.values() if session.running]
         if running:
             stops = [asyncio.ensure_future(session.stop()) for session in running]
             await asyncio.wait(stops, timeout=_CLOSING)
@@ -168,8 +191,8 @@ class Session:
         attached: uploads that came with the question that was asked last.
     """
 
-    def __init__(self, parts: Parts, user: int, conversation: str, last: int) -> None:
-        self.user, self.id = user, conversation
+    def __init__(self, parts: Parts, user: int, conversation: str, last: int, use: Callable[[Session], None]) -> None:
+        self.user, self.id, self._use = user, conversation, use
         self._parts, self._store = parts, parts.store
         self._log = EventLog(last)
         self._log.ended = True
@@ -436,6 +459,7 @@ class Session:
         """
         self._check_idle()
         self._reserved = True
+        self._use(self)
         asking = asyncio.ensure_future(asyncio.to_thread(ask))
         try:
             question = await asyncio.shield(asking)
@@ -473,6 +497,7 @@ class Session:
         """Another greeting beside one, told as an answer is."""
         self._check_idle()
         self._reserved = True
+        self._use(self)
         try:
 
             def greeted() -> Turn:

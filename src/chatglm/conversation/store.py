@@ -338,8 +338,11 @@ class Store:
         with self._own(user, conversation) as (connection, _):
             self._delete(connection, user, conversation)
 
-    def delete_user(self, user: int) -> None:
+    def delete_user(self, user: int) -> tuple[str, ...]:
         """Delete a user with all conversations and logins. Nothing of them is left in the file.
+
+        Returns:
+            The conversations, whose files are deleted by who has the folder.
 
         Raises:
             NotFoundError: there is no such user.
@@ -353,6 +356,7 @@ class Store:
                 raise NotFoundError(f"user {user}: no such user")
             # The index keeps the words of what was taken out of it, until it is put in order.
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+        return tuple(row["id"] for row in rows)
 
     def used(self, user: int) -> int:
         """Bytes of all of the user's messages, settings and files."""

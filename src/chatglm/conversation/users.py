@@ -22,7 +22,7 @@ _LOGIN_SECONDS = 30 * 86400.0
 _LOGINS = 20
 _PASSWORD = range(8, 1025)
 _NAME_CHARACTERS = 64
-_LOCAL = "local"
+_LOCAL, _GUEST = "local", "browser-"
 _GUEST_SECONDS = 400 * 86400.0  # as long as browsers keep a cookie
 _LARGEST = (1 << 63) - 1  # that SQLite can hold
 _COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
@@ -107,7 +107,7 @@ class Users:
     def guest(self) -> tuple[User, str]:
         """A new user for a browser where nobody has to sign in, and a token that `of_token` knows. Nobody can sign in
         as this user: who loses the token loses the conversations."""
-        name, token, now = f"browser-{secrets.token_hex(8)}", secrets.token_urlsafe(32), time.time()
+        name, token, now = f"{_GUEST}{secrets.token_hex(8)}", secrets.token_urlsafe(32), time.time()
         with self._database.transaction() as connection:
             number = connection.execute("INSERT INTO users (name, made, admin) VALUES (?, ?, 0)", (name, now)).lastrowid
             connection.execute(
@@ -124,6 +124,15 @@ class Users:
         """
         found = map(_user, self._database.read("SELECT * FROM users ORDER BY name"))
         return tuple(user for user in found if guests or not user.guest)
+
+    def lost(self, most: int = 100) -> tuple[int, ...]:
+        """Guests to whom no browser can come back: those whose logins have ended. So many at most."""
+        rows = self._database.read(
+            "SELECT id FROM users WHERE password IS NULL AND name LIKE ? AND NOT EXISTS "
+            "(SELECT 1 FROM logins WHERE logins.user = users.id AND logins.until > ?) LIMIT ?",
+            (f"{_GUEST}%", time.time(), most),
+        )
+        return tuple(row["id"] for row in rows)
 
     def name(self, user: int) -> str:
         """

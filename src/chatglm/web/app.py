@@ -71,6 +71,8 @@ _TURNS, _CHARACTERS = 60, 300_000
 """Of a conversation, from its end; what comes before is loaded when somebody asks for it."""
 _IMPORT = 16 << 20
 _CONVERSATIONS, _CONVERSATIONS_SECONDS = 60, 60.0
+_TEND = 3600.0
+"""Seconds between two times that guests are looked for whose cookie has ended."""
 _ANSWERS = 8
 """Of one user, at a time."""
 _POLICY = (
@@ -156,9 +158,11 @@ def add_page(
     @contextlib.asynccontextmanager
     async def lifespan(outer: Any) -> AsyncIterator[Any]:
         async with inner(outer) as state:
+            tending = asyncio.create_task(page.tend())
             try:
                 yield state
             finally:
+                tending.cancel()
                 await page.close()
 
     app.router.lifespan_context = lifespan
@@ -293,6 +297,17 @@ class Page:
         self._closed = True
         if self._closing is not None:
             self._closing.set()
+
+    async def tend(self) -> None:
+        """Delete, from time to time, guests to whom no browser can come back, with all that is theirs."""
+        while True:
+            try:
+                for user in await asyncio.to_thread(self.store.users.lost):
+                    with contextlib.suppress(NotFoundError):  # another process has done it
+                        await self.sessions.delete_user(user)
+            except Exception:
+                log.exception("browsers that are gone could not be deleted; it is tried again")
+            await asyncio.sleep(_TEND)
 
     async def close(self) -> None:
         """Stop all answers."""

@@ -109,7 +109,7 @@ def failure_of(error: Exception) -> Failure:
         case ServiceError():
             return Failure(502, "service", said)
         case BusyError():
-            return Failure(409, "busy")
+            return Failure(409, "busy", said)
         case ChatGLMError():
             return Failure(500, "internal", said)
     return Failure(500, "internal")

@@ -156,6 +156,7 @@ class Answer:
 
     Attributes:
         question: the user's turn; None: a character speaks first.
+        seconds: from the question to its end; tokens: of its last turn; 0: not known.
     """
 
     question: int | None
@@ -165,6 +166,8 @@ class Answer:
     branch: Branch = Branch(1, 1)
     rating: int = 0
     finish: str | None = None
+    seconds: float = 0.0
+    tokens: int = 0
 
     @property
     def name(self) -> str:
@@ -251,8 +254,17 @@ def _answer(
     first, last = turns[0], turns[-1]
     parent = first.parent
     question = parent if parent is not None and tree.turn(parent).message.role == "user" else None
+    said = last if last.message.role == "assistant" else None
     return Answer(
-        question, tuple(shown), face, last.finish is None, branch_of(tree, first.id), last.rating, last.finish
+        question,
+        tuple(shown),
+        face,
+        last.finish is None,
+        branch_of(tree, first.id),
+        last.rating,
+        last.finish,
+        _number(said, "seconds"),
+        int(_number(said, "tokens")),
     )
 
 
@@ -283,7 +295,7 @@ def _shown(
                 _cut(str(result.details.get("whole") or result.message.content)) if result else "",
                 tuple(file for file in own if file.picture),
                 tuple(file for file in own if not file.picture),
-                _seconds(result),
+                _number(result, "seconds"),
             )
         )
     return Shown(
@@ -309,8 +321,9 @@ def _state(result: Turn | None) -> State:
     return "failed" if result.details.get("failed") else "done"
 
 
-def _seconds(result: Turn | None) -> float:
-    given = result.details.get("seconds") if result is not None else None
+def _number(turn: Turn | None, name: str) -> float:
+    """One of a turn's details; 0: it has none."""
+    given = turn.details.get(name) if turn is not None else None
     return float(given) if isinstance(given, int | float) else 0.0
 
 

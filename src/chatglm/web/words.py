@@ -335,7 +335,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "error.method": ("不支持的操作", "Not supported here"),
     "error.too_large": ("内容过大", "Too large"),
     "error.timeout": ("内容没有及时到达", "It did not arrive in time"),
-    "error.busy": ("上一个回答还没有结束", "The last answer has not ended yet"),
+    "error.busy": ("正在使用中", "It is in use"),
     "error.limit": ("已达到上限", "A limit is reached"),
     "error.service": ("模型服务无法访问", "The model's server does not answer"),
     "error.internal": ("服务器内部错误，详见日志", "An error within the server; its log has more"),

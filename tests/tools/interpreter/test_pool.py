@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -11,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from chatglm.errors import InputError, QueueFullError, SandboxError
+from chatglm.errors import BusyError, InputError, QueueFullError, SandboxError
 from chatglm.tools.interpreter import pool as module
+from chatglm.tools.interpreter.folder import Claim
 from chatglm.tools.interpreter.kernel import RESTARTED
 from chatglm.tools.interpreter.limits import Limits
 from chatglm.tools.interpreter.pool import Kernels
@@ -74,7 +78,7 @@ def test_each_conversation_has_its_own_variables_and_files(shared: Kernels) -> N
 
     asyncio.run(main())
     names = os.listdir(shared._given or "")
-    assert all(len(name) == 32 and name.isalnum() for name in names)
+    assert all(re.fullmatch(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.lock", name) for name in names)
 
 
 def test_another_event_loop_finds_the_same_kernel(shared: Kernels) -> None:
@@ -385,3 +389,75 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         await kernels.close()
 
     asyncio.run(main())
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    """Of two programs with one home, the second is told who has the conversation's Python. It may read the files."""
+    holder = f"""
+import asyncio, sys
+from pathlib import Path
+from chatglm.tools.interpreter.pool import Kernels
+
+async def main():
+    async with Kernels(Path({str(tmp_path)!r}), spare=0) as kernels:
+        await kernels.run("a", "x = 1; open('mine', 'w').write('1')")
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        await kernels.end("a", keep=True)
+        print("ended", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        try:
+            assert other.stdout.readline() == "ready\n"
+
+            async def main() -> None:
+                assert other.stdin is not None
+                assert other.stdout is not None
+                async with Kernels(tmp_path, spare=0) as kernels:
+                    for work in (kernels.run("a", "1"), kernels.put("a", "data.csv", pieces(b"1"))):
+                        with pytest.raises(BusyError, match=f"process {other.pid}"):
+                            await work
+                    assert await kernels.files("a") == {"mine": 1}
+                    assert not (await kernels.run("b", "1")).error
+                    other.stdin.write("\n")
+                    other.stdin.flush()
+                    assert await asyncio.to_thread(other.stdout.readline) == "ended\n"
+                    await kernels.put("a", "data.csv", pieces(b"1"))
+                    assert "data.csv mine" in (await kernels.run("a", "import os; print(*sorted(os.listdir()))")).text
+                    await kernels.end("a")
+                    await kernels.end("b")
+                assert list(tmp_path.iterdir()) == []
+
+            asyncio.run(main())
+        finally:
+            other.kill()
+
+
+def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    code = f"""
+import os
+from pathlib import Path
+from chatglm.tools.interpreter.folder import Claim
+Claim(Path({str(path)!r})).take()
+print("taken", flush=True)
+os.kill(os.getpid(), 9)
+"""
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert dead.stdout == "taken\n"
+    first, second = Claim(path), Claim(path)
+    first.take()
+    first.take()
+    with pytest.raises(BusyError, match="in use"):
+        second.take()
+    first.release()
+    second.take()
+    second.release()
+    assert list(tmp_path.iterdir()) == []

@@ -15,10 +15,15 @@ from collections.abc import AsyncIterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from chatglm.errors import InputError, OutputError
+from chatglm.errors import BusyError, InputError, OutputError
 from chatglm.tools.interpreter.limits import Limits
 
-__all__ = ["Folder", "Mark", "Usage", "checked_name", "recover", "remove"]
+try:
+    import fcntl
+except ImportError:  # Windows, where no code is run
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Claim", "Folder", "Mark", "Usage", "checked_name", "recover", "remove"]
 
 DEPTH = 32
 """Folders within folders that are looked into."""
@@ -92,6 +97,55 @@ def _merge(source: Path, target: Path) -> None:
         for name in os.listdir(source):
             os.rename(source / name, target / name)
         source.rmdir()
+
+
+class Claim:
+    """Of the processes that have one home, the one that works in a conversation's folder. The system releases it when
+    that process ends, however it ends.
+
+    Args:
+        path: of the folder, which need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.with_name(f".{path.name}.lock")
+        self._fd = -1
+
+    def take(self) -> None:
+        """Be the one, if this is not the one already.
+
+        Raises:
+            BusyError: another process is; names it.
+        """
+        while fcntl is not None and self._fd < 0:
+            fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(fd, 32).decode("ascii", "replace").strip()
+                os.close(fd)
+                raise BusyError(
+                    f"the conversation's Python and its files are in use by another program (process {holder or '?'}); "
+                    "end that one, or wait until its Python has been idle for some minutes"
+                ) from None
+            except BaseException:
+                os.close(fd)
+                raise
+            with contextlib.suppress(FileNotFoundError):  # whoever had it has just removed the file
+                if os.fstat(fd).st_ino == os.stat(self._file, follow_symlinks=False).st_ino:
+                    os.ftruncate(fd, 0)
+                    os.write(fd, f"{os.getpid()}\n".encode())
+                    self._fd = fd
+            if self._fd < 0:
+                os.close(fd)
+
+    def release(self) -> None:
+        """Let others be the one."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                self._file.unlink()
+            os.close(self._fd)
+            self._fd = -1
 
 
 class Folder:

@@ -3,7 +3,8 @@
 Kernels live in an event loop of their own, in a thread: callers in any event loop may use them, and none is held up.
 
 A conversation's folder is named by a hash of the user and the conversation, so no name of theirs reaches the file
-system. It outlives the kernel; `end` removes it, and so does `close` where no home was given.
+system. It outlives the kernel; `end` removes it, and so does `close` where no home was given. Several processes may
+have one home: of these, one at a time has a conversation's kernel and takes its uploads, and all may read its files.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
-from chatglm.errors import InputError, QueueFullError, SandboxError
-from chatglm.tools.interpreter.folder import Folder, Mark, moving, recover, remove
+from chatglm.errors import BusyError, InputError, QueueFullError, SandboxError
+from chatglm.tools.interpreter.folder import Claim, Folder, Mark, moving, recover, remove
 from chatglm.tools.interpreter.kernel import Kernel
 from chatglm.tools.interpreter.limits import Cell, Limits
 from chatglm.tools.interpreter.sandbox import Tier
@@ -31,7 +32,7 @@ from chatglm.tools.threads import LoopThread
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Kernels"]
+__all__ = ["Kernels", "folder_of"]
 
 T = TypeVar("T")
 
@@ -55,6 +56,15 @@ class _Conversation:
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the folder is exchanged
     starting: asyncio.Task[None] | None = None
     ending: asyncio.Task[None] | None = None
+    claim: Claim = field(init=False)  # held while it has a kernel or uploads
+
+    def __post_init__(self) -> None:
+        self.claim = Claim(self.path)
+
+    def leave(self) -> None:
+        """Let other processes have the folder, if nothing here needs it."""
+        if self.kernel is None and self.starting is None and not self.placed and not self.uploads:
+            self.claim.release()
 
     @property
     def idle(self) -> bool:
@@ -135,6 +145,7 @@ class Kernels:
 
         Raises:
             QueueFullError: all kernels were busy for as long as a cell may wait.
+            BusyError: another process has a kernel for this conversation; names it.
             SandboxError: code cannot be run safely on this machine.
         """
         loop = asyncio.get_running_loop()
@@ -150,6 +161,7 @@ class Kernels:
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
+            BusyError: another process has a kernel for this conversation; names it.
         """
         of, folder = await self._there(self._begin_upload(user, conversation))
         mark: Mark | None = None
@@ -256,11 +268,13 @@ class Kernels:
         if of.kernel is not None and (of.kernel.alive or not self._spares):
             return of.kernel  # one that has died starts again by itself
         if of.starting is None:
+            of.claim.take()
             if not of.placed:
                 try:
                     await self._place(of)
                 except BaseException:
                     of.placed = False
+                    of.leave()
                     self._grant()
                     raise
             of.starting = self._soon(self._begin(of))
@@ -281,6 +295,7 @@ class Kernels:
             raise
         finally:
             of.starting = None
+            of.leave()
             self._refill()
             self._grant()
 
@@ -366,8 +381,11 @@ class Kernels:
         of.noted = kernel.used
 
         async def retire() -> None:
-            await kernel.end(reason)
-            await kernel.close()
+            try:
+                await kernel.end(reason)
+                await kernel.close()
+            finally:
+                of.leave()
 
         of.ending = self._soon(retire())
         return of.ending
@@ -440,7 +458,13 @@ class Kernels:
         if of is None:
             await self._open_home()
             path = self._path(user, name)
-            recover(path)
+            claim = Claim(path)
+            with contextlib.suppress(BusyError):  # else it is another process's to put in order
+                claim.take()
+                try:
+                    recover(path)
+                finally:
+                    claim.release()
             # Where there is a folder already, an earlier process had a kernel for it.
             of = self._conversations.setdefault((user, name), _Conversation(user, path, path.is_dir()))
             self._forget()
@@ -459,7 +483,7 @@ class Kernels:
 
     def _path(self, user: str, name: str) -> Path:
         assert self._home is not None
-        return self._home / hashlib.sha256(f"{user}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return folder_of(self._home, name, user)
 
     def _forget(self) -> None:
         if len(self._conversations) > _REMEMBERED:
@@ -473,12 +497,19 @@ class Kernels:
     async def _begin_upload(self, user: str, name: str) -> tuple[_Conversation, Folder]:
         of = await self._conversation(user, name)
         async with of.moving:
-            of.path.mkdir(mode=0o700, exist_ok=True)
+            of.claim.take()
+            try:
+                of.path.mkdir(mode=0o700, exist_ok=True)
+                folder = Folder(of.path)
+            except BaseException:
+                of.leave()
+                raise
             of.uploads += 1
-            return of, Folder(of.path)
+            return of, folder
 
     async def _end_upload(self, of: _Conversation, name: str, mark: Mark | None) -> None:
         of.uploads -= 1
+        of.leave()
         if mark is None:
             return
         if of.kernel is not None:
@@ -551,6 +582,8 @@ class Kernels:
             for task in tasks if again else ():
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        for of in self._conversations.values():
+            of.claim.release()
         for kernel in self._spares:
             await asyncio.to_thread(_remove, kernel.folder)
         if self._given is None and self._home is not None:
@@ -566,6 +599,11 @@ class Kernels:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # who waited for it may have left
+
+
+def folder_of(home: Path, conversation: str, user: str = "") -> Path:
+    """A conversation's folder, beneath a home that `Kernels` was given."""
+    return home / hashlib.sha256(f"{user}\0{conversation}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _remove(path: Path) -> None:
