@@ -75,6 +75,20 @@ def test_what_no_document_has_is_said_without_the_model(site: Site) -> None:
         assert visitor.ask(conversation, "灭火器放在哪里？")[-1][0] == "failed"
 
 
+def test_bases_can_be_ticked_for_a_model_that_calls_tools(site: Site, views: Views) -> None:
+    page = views.open("/new?mode=tools")
+    send(page, site.say("你好", "你好。"))
+    answered(page)
+    page.get_by_role("button", name="设置").click()
+    page.get_by_role("group", name="search_knowledge 可查的知识库").get_by_label("手册").check()
+    page.get_by_text("已保存").wait_for()
+    session = site.store.conversation(site.owner(page), page.url.rpartition("/")[2])
+    assert session.settings["knowledge"] == ["手册"]
+    page.reload()
+    page.get_by_role("button", name="设置").click()
+    assert page.get_by_label("手册").is_checked()
+
+
 def test_who_signs_in_sees_only_bases_that_are_theirs(tmp_path: Path, shelf: Shelf) -> None:
     site = Site(tmp_path, knowledge=None)
     try:

@@ -488,7 +488,7 @@ class Page:
 
     def _bases(self, settings: Settings, user: User | None) -> list[dict[str, Any]]:
         """Those that can be ticked, where they are shown."""
-        if settings.mode != "documents" or self.knowledge is None:
+        if settings.mode not in ("documents", "tools") or self.knowledge is None:
             return []
         known = self.knowledge.known(None if user is None else user.id)
         return [{"name": name, "documents": count} for name, count in known]

@@ -298,6 +298,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "settings.default": ("默认", "default"),
     "settings.lines": ("每行一个", "one a line"),
     "settings.tools": ("工具", "Tools"),
+    "settings.search": ("search_knowledge 可查的知识库", "Bases for search_knowledge"),
     "settings.manual": ("手动模式", "Manual mode"),
     "settings.manual.help": ("用 YAML 写下工具，由您给出它们的结果。", "Write tools as YAML; you give their results."),
     "settings.character": ("角色", "Character"),
