@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clever import Clever
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
+from tiny_painter import make_painter
 
 from chatglm.assistant import Ask
 from chatglm.langchain import ChatChatGLM, ChatGLM, langchain_tools
 from chatglm.tools import Toolbox
+from chatglm.tools.drawing import Draw
+from chatglm.tools.pictures import png_problem
 from kernels import need_sandbox
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "langchain"
@@ -35,7 +39,7 @@ pytestmark = [
 
 
 def test_no_script_is_forgotten() -> None:
-    assert {file.stem for file in FOLDER.glob("*.py")} == set(SAYS)
+    assert {file.stem for file in FOLDER.glob("*.py")} == {*SAYS, "draw"}
 
 
 @pytest.mark.parametrize("name", SAYS)
@@ -56,6 +60,24 @@ def test_map_and_reduce_stream_what_they_would_say_whole(demo: ChatChatGLM) -> N
     pieces = list(script["summary"](model, script["TEXTS"]))
     assert len(pieces) > 2
     assert "".join(pieces) == "".join(script["summary"](model, script["TEXTS"]))
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Draw]:
+    made = Draw(make_painter(tmp_path_factory.mktemp("sdxl")), device="cpu", steps=1)
+    yield made
+    made.close()
+
+
+def test_an_agent_draws(painter: Draw, demo: ChatChatGLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = runpy.run_path(str(FOLDER / "draw.py"))
+    model = ChatChatGLM(assistant=demo.opened(), temperature=0)
+    (picture,) = script["draw"](model, painter, "画一只猫", tmp_path)
+    assert not png_problem(picture.read_bytes())
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "human: 画一只猫"
+    assert any(line.startswith("tool: [Image] (128x128") for line in said)
+    assert said[-1].startswith("ai: ")
 
 
 class Structured(Clever):
