@@ -231,7 +231,7 @@ def test_titles_are_changed_and_conversations_deleted(views: Views) -> None:
     assert page.locator("#title").inner_text() == "新的 标题"
     page.hover("#conversations .current")
     page.click("#conversations .current button")
-    assert page.locator("#sure-text").inner_text() == "删除“新的 标题”？删除后无法恢复。"
+    assert page.locator("#sure p").all_inner_texts() == ["删除“新的 标题”？", "删除后无法恢复。"]
     page.click("#sure button >> nth=1")
     assert page.locator("#conversations .current").count() == 1
     page.hover("#conversations .current")
@@ -271,11 +271,13 @@ def test_the_sidebar_is_a_drawer_on_phones(views: Views) -> None:
 @pytest.mark.parametrize("width", [360, 390, 820, 1200, 1600])
 def test_nothing_is_wider_than_the_window(site: Site, views: Views, width: int) -> None:
     question = site.say(
-        "很宽", f"{'长' * 300}\n\n```\n{'x' * 500}\n```\n\n| {' | '.join(['列'] * 40)} |\n{'|---' * 40}|\n"
+        "很宽的标题，" * 20 + "很宽",
+        f"{'长' * 300}\n\n```\n{'x' * 500}\n```\n\n| {' | '.join(['列'] * 40)} |\n{'|---' * 40}|\n",
     )
     page = views.open(width=width)
     send(page, question)
     answered(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.click(".bar [data-do=settings]")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -408,6 +409,10 @@ def found_list(found: Sequence[Found]) -> list[Listed]:
     return list(seen.values())
 
 
+_MARKS = re.compile(r"\*\*|`+|(?:(?<=\s)|^)(?:#{1,6}|>) ")
+"""Of Markdown, which a snippet shows without."""
+
+
 def _pieces(snippet: Any) -> tuple[tuple[str, bool], ...]:
     pieces, place = [], 0
     for start, end in snippet.marks:
@@ -417,4 +422,4 @@ def _pieces(snippet: Any) -> tuple[tuple[str, bool], ...]:
         place = end
     if place < len(snippet.text):
         pieces.append((snippet.text[place:], False))
-    return tuple(pieces)
+    return tuple((_MARKS.sub("", text), hit) for text, hit in pieces)

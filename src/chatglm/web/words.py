@@ -228,6 +228,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "list.rename": ("修改标题", "Rename"),
     "list.delete": ("删除", "Delete"),
     "list.delete.one": ("删除“{title}”", "Delete “{title}”"),
+    "list.delete.final": ("删除后无法恢复。", "It cannot be brought back."),
     "list.export": ("导出", "Export"),
     "list.export.jsonl": ("训练数据", "Training data"),
     "list.import": ("导入对话", "Import conversations"),
@@ -371,7 +372,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "js.edit": ("修改问题", "Edit the question"),
     "js.cancel": ("取消", "Cancel"),
     "js.send": ("发送", "Send"),
-    "js.sure": ("？删除后无法恢复。", "? It cannot be brought back."),
+    "js.sure": ("？", "?"),
     "js.remove": ("移除", "Remove"),
     "js.again": ("重试", "Try again"),
 }
