@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from langchain.agents import create_agent
+from langchain.agents.middleware import ToolCallLimitMiddleware
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import ToolMessage
 
@@ -22,7 +23,8 @@ def draw(model: BaseChatModel, painter: Draw, question: str, folder: Path) -> li
     """Ask, show what is said, and keep what is drawn."""
     kept: list[Path] = []
     with Toolbox([painter]) as box:
-        agent = create_agent(model, langchain_tools(box))
+        few = ToolCallLimitMiddleware(run_limit=3, exit_behavior="end")
+        agent = create_agent(model, langchain_tools(box), middleware=[few])
         for message in agent.invoke({"messages": [("user", question)]})["messages"]:
             print(f"{message.type}: {message.text}")
             if isinstance(message, ToolMessage) and message.artifact is not None:
