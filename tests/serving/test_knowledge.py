@@ -19,7 +19,7 @@ from chatglm.assistant import Assistant
 from chatglm.knowledge import Shelf
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
-from chatglm.serving.knowledge import filing, routes
+from chatglm.serving.knowledge import filing
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -478,7 +478,7 @@ def test_uploads_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path
         patch.setattr(filing, "WAITING", 0)
         assert status("later.txt", b"x") == 429
     with monkeypatch.context() as patch:
-        patch.setattr(routes, "BASES", 1)
+        patch.setattr(filing, "BASES", 1)
         assert httpx.post(f"{url}/v1/knowledge", json={"name": "多"}).status_code == 413
     (file,) = httpx.get(files).json()["data"]
     assert file["name"] == "安全.txt"

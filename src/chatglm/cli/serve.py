@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import sys
 import webbrowser
 from functools import partial
@@ -93,6 +94,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "knowledge:NAME). A key reads the bases that it has made, and those that are shared with its id (`chatglm "
         "knowledge share`). Without API keys, all who reach the server read, change and delete all bases",
     )
+    parser.add_argument(
+        "--dialect",
+        action="append",
+        default=[],
+        choices=("chatchat",),
+        help="speak this dialect, too. chatchat: the routes of Langchain-Chatchat 0.3 (/knowledge_base, /chat/kb_chat) "
+        "and langchain-ChatGLM 0.1 (/local_doc_qa), over the bases of --knowledge",
+    )
     add_keyring_arguments(parser)
     add_tool_arguments(parser)
     parser.add_argument(
@@ -168,6 +177,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{option.replace('_', '-')} {seconds:g}: must be more than 0 and less than 1000000")
     if arguments.max_body is not None and not 0 < arguments.max_body <= 4096:
         raise InputError(f"--max-body {arguments.max_body:g}: must be more than 0 and at most 4096 MiB")
+    if arguments.dialect and not arguments.knowledge:
+        raise InputError(f"--dialect {arguments.dialect[0]}: needs --knowledge, the bases that it is about")
+    if arguments.dialect and importlib.util.find_spec("websockets") is None:
+        raise DependencyError("websockets is needed for --dialect chatchat: pip install 'chatglm[serve]'")
     tls = _tls(arguments)
     sockets = connections.bind(arguments.host, arguments.port)  # before the model, which may take minutes to load
     try:
@@ -194,6 +207,7 @@ def run(arguments: argparse.Namespace) -> int:
                 tools_without_asking=arguments.tools_without_asking,
                 page=PATH if arguments.page else "",
                 knowledge=shelf,
+                dialects=arguments.dialect,
             )
             own = ""
             if arguments.page:
@@ -249,11 +263,10 @@ def _show(app: FastAPI, log: LineWriter, page: str, url: str) -> None:
     Args:
         page: its address; "": there is none.
     """
-    from chatglm.serving.app import DIALECTS
     from chatglm.serving.dialect import spoken
 
     service = app.state.service
-    known = spoken(DIALECTS, service)
+    known = spoken(app.state.dialects, service)
     width = max((len(dialect.title) for dialect, _ in known), default=0)
     lines = [f"  {dialect.title:{width}}  {url}{dialect.base}" for dialect, _ in known]
     log.flush()  # the line with the address comes first

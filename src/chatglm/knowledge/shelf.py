@@ -85,13 +85,21 @@ class Shelf:
         permit(known[1], who, role)
         return known[1]
 
+    def taken(self, name: str) -> bool:
+        """Whether somebody has a base of this name.
+
+        Raises:
+            InputError: the name cannot be one.
+        """
+        return base_file(name, self._home).exists()
+
     def make(self, name: str, who: str | None) -> Base:
         """A new base, which is somebody's own.
 
         Raises:
             InputError: the name cannot be one, or is taken; nobody is told by whom.
         """
-        if base_file(name, self._home).exists():
+        if self.taken(name):
             raise InputError(f"name: {name!r} is taken; choose another")
         return self.base(name, who, "own", create=True)
 

@@ -256,12 +256,14 @@ class Glance:
 
     Attributes:
         roles: who may do what, as `Store.roles` has it.
+        embedder: what gives its texts vectors; "": nothing does.
         pieces: of all its files, that are searched.
         made: Unix seconds at which its first file came, or that of the file itself.
     """
 
     roles: Mapping[str, Role]
     about: str
+    embedder: str
     files: int
     pieces: int
     made: float
@@ -284,14 +286,14 @@ def glance(file: Path) -> Glance:
         connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
         with contextlib.closing(connection):
             roles = dict(connection.execute("SELECT who, role FROM access"))
-            about = connection.execute("SELECT value FROM meta WHERE key = 'about'").fetchone()
+            known = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('about', 'embedder')"))
             files, pieces, first = connection.execute(
                 "SELECT count(*), coalesce(sum(pieces), 0), min(added) FROM file WHERE state <> 'removed'"
             ).fetchone()
         made = file.stat().st_ctime if first is None else first
     except (sqlite3.Error, OSError) as error:
         raise OutputError(f"{file}: cannot be read ({error})") from None
-    return Glance(roles, about[0] if about else "", files, pieces, made)
+    return Glance(roles, known.get("about", ""), known.get("embedder", ""), files, pieces, made)
 
 
 def header_of(file: str, title: str) -> str:

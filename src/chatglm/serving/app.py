@@ -8,7 +8,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from chatglm.assistant import BaseAssistant
-from chatglm.serving import anthropic, legacy, openai, rerank, zhipu
+from chatglm.serving import anthropic, chatchat, legacy, openai, rerank, zhipu
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.bodies import Limits
 from chatglm.serving.catalog import Catalog, Leases, Model
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["DIALECTS", "create_app"]
+__all__ = ["DIALECTS", "OPTIONAL", "create_app"]
 
 DIALECTS: tuple[Dialect, ...] = (
     anthropic.DIALECT,
@@ -49,6 +49,9 @@ DIALECTS: tuple[Dialect, ...] = (
     legacy.DIALECT,
 )
 """Of several that own a path, the first. Where none does, errors have OpenAI's shape."""
+
+OPTIONAL: Mapping[str, tuple[Dialect, ...]] = {"chatchat": (chatchat.V3, chatchat.V1)}
+"""Those that a server speaks only if it is told to."""
 
 
 _EXPOSED = (
@@ -75,6 +78,7 @@ def create_app(
     tools_without_asking: bool = False,
     page: str = "",
     knowledge: Shelf | None = None,
+    dialects: Collection[str] = (),
 ) -> FastAPI:
     """An ASGI app. The assistants stay their owner's: close them when the server has ended.
 
@@ -101,7 +105,17 @@ def create_app(
         page: path under which somebody mounts a page that checks itself who asks: no API key is needed there.
         knowledge: bases of documents that requests may be answered from (`/v1/knowledge`); None: there are none. They
             stay their owner's.
+        dialects: of `OPTIONAL`, that are spoken besides.
     """
+    spoken_here = (*(one for name in dialects for one in OPTIONAL[name]), *DIALECTS)
+
+    def dialect_of(path: str) -> Dialect:
+        return next((dialect for dialect in spoken_here if re.fullmatch(dialect.owns, path)), openai.DIALECT)
+
+    def render(path: str, failure: Failure) -> Response:
+        """In the shape of the dialect that the path belongs to, or else in OpenAI's."""
+        return dialect_of(path).render(failure)
+
     given: dict[str, Model] = {}
     if not isinstance(assistants, Catalog):
         given = {**assistants, **(encoders or {})}
@@ -112,17 +126,18 @@ def create_app(
     version = importlib.metadata.version("chatglm")
     # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
     app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)
-    app.state.service = service
+    app.state.service, app.state.dialects = service, spoken_here
+    service.origins = tuple(origins)
     service.timeout = timeout
     service.calls.app = app
-    for dialect in DIALECTS:
+    for dialect in spoken_here:
         app.include_router(dialect.router(service))
     app.add_middleware(Leases)
     app.add_middleware(
         Front,
         service=service,
-        render=_render,
-        dialect_of=lambda path: "page" if page and path.startswith(f"{page}/") else _dialect_of(path).name,
+        render=render,
+        dialect_of=lambda path: "page" if page and path.startswith(f"{page}/") else dialect_of(path).name,
         open_metrics=open_metrics,
         log_text=log_text,
         page=page,
@@ -139,7 +154,7 @@ def create_app(
     @app.get("/", include_in_schema=False)
     async def start(request: Request) -> Response:
         url = str(request.base_url).rstrip("/")
-        known = spoken(DIALECTS, service)
+        known = spoken(spoken_here, service)
         return start_page(version, service.catalog.offers, url, known, key=service.keys is not None, page=page)
 
     @app.get("/docs", include_in_schema=False)
@@ -197,7 +212,7 @@ def create_app(
             failure = _said(
                 failure, f"{request.method} is not allowed for {request.url.path[:200]}; use {headers.get('Allow')}"
             )
-        response = _render(request.url.path, failure)
+        response = render(request.url.path, failure)
         response.headers.update(headers)
         return response
 
@@ -220,16 +235,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         finally:
             await service.background.close()
             service.storage.close()
-
-
-def _render(path: str, failure: Failure) -> Response:
-    """In the shape of the dialect that the path belongs to, or else in OpenAI's."""
-    return _dialect_of(path).render(failure)
-
-
-def _dialect_of(path: str) -> Dialect:
-    found = (dialect for dialect in DIALECTS if re.fullmatch(dialect.owns, path))
-    return next(found, openai.DIALECT)
+            for close in service.closing:
+                await asyncio.to_thread(close)
 
 
 def _said(failure: Failure, message: str) -> Failure:

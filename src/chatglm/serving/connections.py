@@ -65,6 +65,7 @@ class ConnectionLimits:
 _RELEASE = 20.0  # seconds between two times that memory is given back, where there were requests
 _LOOK = 0.25  # seconds between two looks at whether a half-closed client is still there
 _LOOKS_A_PROBE = 20
+_MESSAGE_BYTES = 1 << 20  # of a WebSocket, from a client
 _SEND_BUFFER = 128 << 10  # bytes in the system for a client that does not read; left alone it grows to megabytes
 
 
@@ -222,6 +223,12 @@ class Connection(H11Protocol):
         self._stop("stall")
         super().resume_writing()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """From here on another protocol has the connection, and its own times."""
+        for name in list(self._timers):
+            self._stop(name)
+        super().handle_websocket_upgrade(event)
+
     # What the server says
 
     def on_response_complete(self) -> None:
@@ -289,6 +296,7 @@ class BareServer(uvicorn.Server):
         ready: is told the server's URL when requests are taken.
         last: done when it ends, before running requests are waited for.
         patience: seconds that those may take; None: no limit.
+        sockets: speak WebSocket, too; needs the package `websockets`.
     """
 
     def __init__(
@@ -301,13 +309,16 @@ class BareServer(uvicorn.Server):
         ready: Callable[[str], None] = lambda url: None,
         last: Callable[[], Awaitable[None]] | None = None,
         patience: int | None = None,
+        sockets: bool = False,
     ) -> None:
         self._ready, self._last = ready, last
         protocol: Any = partial(Connection, limits=limits or ConnectionLimits())
         config = uvicorn.Config(
             app,
             http=protocol,
-            ws="none",
+            ws="websockets-sansio" if sockets else "none",
+            ws_max_size=_MESSAGE_BYTES,
+            ws_per_message_deflate=False,  # what is small may be large inside
             loop="asyncio",
             log_config=None,  # `logs.configure` says where lines go
             log_level=log_level,
@@ -392,7 +403,8 @@ class Server(BareServer):
         ready: Callable[[str], None] = lambda url: None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(app, limits=limits, log_level=log_level, tls=tls, ready=ready)
+        speaks = any(dialect.sockets for dialect in app.state.dialects)
+        super().__init__(app, limits=limits, log_level=log_level, tls=tls, ready=ready, sockets=speaks)
         self._service: Service = app.state.service
         self._drain, self._drain_delay = drain, drain_delay
         self._hurried = False

@@ -101,6 +101,7 @@ class Dialect:
         example: path and body of a request that works; the body gets the `model`, unless the path has it as `{model}`.
             `chatglm serve` and the start page show it as `curl`.
         kind: of the model that the example needs. Without one, the dialect is not shown.
+        sockets: whether it has a WebSocket.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Dialect:
     base: str
     example: tuple[str, Mapping[str, Any]]
     kind: Kind = "chat"
+    sockets: bool = False
 
     def curl(self, url: str, model: str, *, key: bool = False, between: str = " ") -> str:
         """The example as a command for a shell.

@@ -29,6 +29,7 @@ __all__ = [
     "Failure",
     "ForbiddenError",
     "ModelLoadError",
+    "NotOfferedError",
     "OverloadedError",
     "PreviousResponseError",
     "RateLimitError",
@@ -97,6 +98,10 @@ class ForbiddenError(ChatGLMError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class NotOfferedError(ChatGLMError):
+    """What a dialect has, and this server has not."""
 
 
 class RateLimitError(ChatGLMError):
@@ -171,6 +176,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(401, str(error), "authentication_error", code=error.code)
         case ForbiddenError():
             return Failure(403, str(error), "permission_error", param=error.param, code="permission_denied")
+        case NotOfferedError():
+            return Failure(501, str(error), code="not_offered")
         case RateLimitError():
             return Failure(429, str(error), "rate_limit_error", code=error.code, retry_after=error.retry_after)
         case TimeLimitError():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -14,12 +15,12 @@ from chatglm.errors import ChatGLMError
 from chatglm.serving import records
 from chatglm.serving.access.callers import CALLER, CLIENT_HEADER, Caller
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.failures import FAILURE, Failure, OverloadedError, ShuttingDownError, failure_of
+from chatglm.serving.failures import FAILURE, Failure, ForbiddenError, OverloadedError, ShuttingDownError, failure_of
 from chatglm.serving.logs import log_request
 from chatglm.serving.records import Record
 from chatglm.serving.service import OVERLOADED, Service
 
-__all__ = ["OPEN", "Front", "hint"]
+__all__ = ["OPEN", "Front", "check_origin", "hint"]
 
 _URL_BYTES = 8 << 10
 _HEAD_BYTES = 32 << 10
@@ -59,6 +60,9 @@ class Front:
         self._log_text = log_text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._open_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -104,6 +108,32 @@ class Front:
                 status = passing.status if failed is None else failed.status  # a dialect may have another one for it
                 self._service.metrics.note(record, self._dialect_of(path), status)
                 log_request(record, method, path, status, failed)
+
+    async def _open_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a WebSocket through whose handshake has what a request needs. What is refused is answered as a request.
+
+        A browser opens WebSockets for any page, and lets it read them; so the page must be one that may use the server.
+        """
+        path = scope["path"]
+        record = records.enter(scope["headers"], self._log_text)
+        state: dict[str, Any] = {**scope.get("state", {})}
+        status, failure = 101, None
+        try:
+            self._check({**scope, "method": "GET"}, path)
+            check_origin(Headers(scope=scope), self._service.origins)
+            passing = _Passing(send, record)
+            self._admit(record, {**scope, "state": state, "method": "GET"}, path, passing)
+        except ChatGLMError as error:
+            failure = failure_of(error)
+            status = failure.status
+            response = self._render(path, failure)
+            response.headers.update(failure.headers)
+            await response(scope, receive, send)
+        else:
+            await self._app({**scope, "state": state}, receive, send)
+        finally:
+            self._service.metrics.note(record, self._dialect_of(path), status)
+            log_request(record, "GET", path, status, failure)
 
     def _admit(self, record: Record, scope: Scope, path: str, passing: _Passing) -> Callable[[], None] | None:
         """Find the caller by the key, where keys are needed. What this returns is called when the response has ended.
@@ -162,6 +192,23 @@ class Front:
             raise ShuttingDownError
         if scope.get("state", {}).get(OVERLOADED):
             raise OverloadedError
+
+
+def check_origin(headers: Headers, origins: Sequence[str]) -> None:
+    """
+    Args:
+        origins: of pages that may use the server, besides its own.
+
+    Raises:
+        ForbiddenError: a page asks that may not.
+    """
+    origin = headers.get("origin")
+    if origin is None or "*" in origins or origin in origins:
+        return
+    if origin.partition("://")[2] != headers.get("host"):
+        raise ForbiddenError(
+            f"Origin: pages of {origin:.100} may not use this server; `chatglm serve --cors` lets them"
+        )
 
 
 class _Passing:

@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "BATCH",
     "CALL",
+    "CHATCHAT",
     "CLOUD_TOOL",
     "CONTENT_PART",
     "DROPPED_HEADER",
@@ -404,6 +405,28 @@ CLOUD_TOOL = Hints(
 """Of a tool that only ZhipuAI's cloud has, where it is switched off: by its type its settings."""
 
 BATCH = Hints("", {"auto_delete_input_file": ANY})  # files are deleted when they expire
+
+CHATCHAT = Hints(
+    "",
+    {
+        # how a base is kept, cut and searched, which is here the same for all
+        "vector_store_type": ANY,
+        "vs_type": ANY,
+        "embed_model": ANY,
+        "chunk_size": ANY,
+        "chunk_overlap": ANY,
+        "zh_title_enhance": ANY,
+        "not_refresh_vs_cache": ANY,
+        "override_custom_docs": ANY,
+        "delete_content": ANY,
+        "allow_empty_kb": ANY,
+        "file_description": ("",),
+        # of the database of messages that their page has
+        "message_id": ANY,
+        "conversation_id": ANY,
+    },
+)
+"""Of requests to Langchain-Chatchat."""
 
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
 

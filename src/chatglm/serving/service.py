@@ -125,6 +125,8 @@ class Service:
         files: that clients upload, and that batches make.
         batches: files with requests, which are answered later.
         server_tools: tools that run here.
+        closing: is called when the server has ended.
+        origins: pages that may use the server from a browser.
     """
 
     def __init__(
@@ -161,6 +163,8 @@ class Service:
         self.batches = Batches(self.storage, self.files, self._work, self._model_of, self.limits)
         self.background = Background(self.storage, self, self.batches, self.limits, self.tasks.limits.lifetime)
         self.drain.when_begun.append(self.background.end)
+        self.closing: list[Callable[[], None]] = []
+        self.origins: Sequence[str] = ()
 
     def _work(self) -> None:
         self.background.wake()

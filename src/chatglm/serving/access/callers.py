@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 __all__ = ["CALLER", "CLIENT_HEADER", "Caller", "caller_of"]
 
@@ -32,7 +32,7 @@ class Caller:
     client: str
 
 
-def caller_of(request: Request) -> Caller:
+def caller_of(request: HTTPConnection) -> Caller:
     """Who sends a request.
 
     With an API key, the key is the client, or says for which client it asks. Without one a client is a hash of the

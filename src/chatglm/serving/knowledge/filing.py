@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from chatglm.errors import InputError, QueueFullError
 from chatglm.knowledge import Base, Upload
@@ -16,7 +17,7 @@ from chatglm.serving.bodies import BodyError
 from chatglm.serving.service import Service
 from chatglm.serving.stored.uploads import FORM_BYTES, Form, receive_all
 
-__all__ = ["FILE_BYTES", "add_files", "contents_of", "form_of", "name_of"]
+__all__ = ["BASES", "FILE_BYTES", "add_files", "attachment", "contents_of", "form_of", "name_of"]
 
 FILE_BYTES = 64 << 20
 """Of all files of a form together."""
@@ -26,6 +27,8 @@ FILES = 10_000
 """Of a base."""
 AT_ONCE = 100
 """Files of a form."""
+BASES = 100
+"""That one caller may read and still make another."""
 WAITING = 1000
 """Files of a base that are not read yet."""
 
@@ -68,8 +71,11 @@ def contents_of(form: Form) -> dict[str, bytes]:
     return found
 
 
-def add_files(base: Base, contents: Mapping[str, bytes]) -> list[File]:
+def add_files(base: Base, contents: Mapping[str, bytes], *, wait: bool = False) -> list[File]:
     """Queue files to be read in the background; what is there unchanged is left alone.
+
+    Args:
+        wait: until they are read and can be found.
 
     Raises:
         BodyError: the base has no room for them.
@@ -82,7 +88,7 @@ def add_files(base: Base, contents: Mapping[str, bytes]) -> list[File]:
         raise BodyError(f"file: a base has {most} at most; remove some", "too_large", 413)
     if sum(each.state not in ("ready", "failed") for each in files) >= WAITING:
         raise QueueFullError(f"{WAITING:,} files of the base wait to be read; send this one later")
-    base.add(*(Upload(name, content) for name, content in contents.items()), wait=False)
+    base.add(*(Upload(name, content) for name, content in contents.items()), wait=wait)
     return [base.store.find(name) for name in contents]
 
 
@@ -95,3 +101,18 @@ def name_of(given: str) -> str:
     if not parts or len(given) > 200 or not given.isprintable() or parts[0] == "/" or ".." in parts:
         raise InputError(f"file: {given!r:.80} is no name of a file; at most 200 printable characters, and no ..")
     return "/".join(parts)
+
+
+def attachment(name: str, content: bytes, *, inline: bool = False) -> Response:
+    """A file of a base for a client to store, or with `inline` to show as text. No browser takes it for a page.
+
+    Args:
+        name: of the file; folders of it are left out.
+    """
+    how = "inline" if inline else "attachment"
+    headers = {
+        "Content-Disposition": f"{how}; filename*=UTF-8''{quote(PurePosixPath(name).name, safe='')}",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return Response(content, headers=headers, media_type="application/octet-stream")

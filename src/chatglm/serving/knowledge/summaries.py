@@ -10,12 +10,8 @@ from typing import Any
 from chatglm.assistant import BaseAssistant, Finish, TextDelta
 from chatglm.knowledge import Base, Citation, CitationEvent
 from chatglm.knowledge.summarising import Progress, Summary
-from chatglm.serving.dialect import failure_within
-from chatglm.serving.openai.events import error_body, usage_of
-from chatglm.serving.sse import event
-from chatglm.serving.usage import UsageTotal
 
-__all__ = ["OfFiles", "summary_events"]
+__all__ = ["OfFiles"]
 
 
 @dataclass
@@ -54,43 +50,3 @@ class OfFiles:
                         self.done = one
                         reason = one.finish.reason if one.finish is not None else "stop"
                         yield Finish(reason, one.usage)
-
-    def whole(self, finish: Finish, model: str) -> dict[str, Any]:
-        """The summary as JSON values."""
-        assert self.done is not None
-        total = UsageTotal()
-        total.add(finish)
-        return {
-            "summary": self.done.text,
-            "citations": [each.to_dict() for each in self.done.citations],
-            "unsupported": [list(place) for place in self.done.unsupported],
-            "parts": self.done.parts,
-            "asked": self.done.asked,
-            "kept": self.done.kept,
-            "model": model,
-            "finish_reason": finish.reason,
-            "usage": usage_of(total),
-        }
-
-
-async def summary_events(made: OfFiles, deltas: AsyncGenerator[TextDelta | Finish], model: str) -> AsyncGenerator[str]:
-    """A summary as events: `progress`, `text`, `citation`, and at last `done` with all of it."""
-    told = 0
-    finish: Finish | None = None
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                for one in made.progress:
-                    yield event(dict(vars(one)), "progress")
-                made.progress.clear()
-                for citation in made.cited[told:]:
-                    yield event(citation.to_dict(), "citation")
-                told = len(made.cited)
-                if isinstance(delta, Finish):
-                    finish = delta
-                elif delta.text:
-                    yield event({"text": delta.text}, "text")
-        if finish is not None:
-            yield event(made.whole(finish, model), "done")
-    except Exception as error:  # the status has been sent
-        yield event(error_body(failure_within(error)), "error")

@@ -21,7 +21,6 @@ from chatglm.serving.dialect import (
     whole_run,
 )
 from chatglm.serving.knowledge.answers import FromDocuments, refuse_beside_documents
-from chatglm.serving.knowledge.routes import add_knowledge
 from chatglm.serving.knowledge.shelves import bases_of, open_bases
 from chatglm.serving.openai.adapters import add_adapters
 from chatglm.serving.openai.batches import add_batches
@@ -36,6 +35,7 @@ from chatglm.serving.openai.events import (
     text_events,
     usage_of,
 )
+from chatglm.serving.openai.knowledge_api.routes import add_knowledge
 from chatglm.serving.openai.models import add_models
 from chatglm.serving.openai.requests import ChatRequest, CompletionRequest
 from chatglm.serving.openai.responses import (

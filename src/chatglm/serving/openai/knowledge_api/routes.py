@@ -8,48 +8,46 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import JSONResponse
 from starlette.responses import StreamingResponse
 
-from chatglm.assistant import Finish, Options, TextDelta, Usage
+from chatglm.assistant import Options
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError, NotFoundError, QueueFullError
 from chatglm.knowledge import Base, Shelf
 from chatglm.knowledge.store import Role
 from chatglm.serving.access.callers import caller_of
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.dialect import EventStream, Refusals, failure_within, first_of, whole_of
-from chatglm.serving.knowledge import bodies, filing
+from chatglm.serving.dialect import EventStream, Refusals, first_of, whole_of
+from chatglm.serving.knowledge import filing
 from chatglm.serving.knowledge.answers import FromDocuments
-from chatglm.serving.knowledge.bodies import file_shown, knowledge_shown, piece_shown
 from chatglm.serving.knowledge.shelves import base_for, open_bases, shelf_of, who_of
-from chatglm.serving.knowledge.summaries import OfFiles, summary_events
-from chatglm.serving.openai.events import error_body, usage_of
+from chatglm.serving.knowledge.summaries import OfFiles
+from chatglm.serving.openai.knowledge_api import bodies
+from chatglm.serving.openai.knowledge_api.bodies import file_shown, knowledge_shown, piece_shown
+from chatglm.serving.openai.knowledge_api.events import (
+    answer_events,
+    answer_of,
+    progress_events,
+    summary_events,
+    summary_of,
+)
 from chatglm.serving.service import Service
-from chatglm.serving.sse import event
-from chatglm.serving.usage import UsageTotal
 
-__all__ = ["BASES", "add_knowledge", "attachment"]
+__all__ = ["add_knowledge"]
 
-BASES = 100
-"""That one caller may read and still make another."""
 _TEXT = 100_000
 """Characters of one answer."""
 _PIECES = 500
 _LAST = 1 << 31
 _FOLLOWING = 100
 """Streams of progress at a time."""
-_LOOK_SECONDS = 0.5
-_TOLD = 1000
-"""Files of a base whose progress is told at a time."""
 _FORM = {
     "requestBody": {
         "required": True,
@@ -115,8 +113,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         """A new base, which is the caller's own."""
 
         def made(shelf: Shelf, who: str | None) -> dict[str, Any]:
-            if len(shelf.names(who)) >= BASES:
-                raise BodyError(f"name: there are {BASES} bases that you may read; delete one", "too_large", 413)
+            if len(shelf.names(who)) >= filing.BASES:
+                raise BodyError(f"name: there are {filing.BASES} bases that you may read; delete one", "too_large", 413)
             base = shelf.make(body.name, who)
             base.configure(about=body.about)
             return _shown(base, who)
@@ -208,7 +206,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
     async def content(name: str, file: str, request: Request) -> Response:
         """The file itself, as it was added; 64 MiB at most."""
         base: Base = await work(request, base_for, name, "read")
-        return attachment(file, await asyncio.to_thread(base.store.content, file, filing.FILE_BYTES))
+        return filing.attachment(file, await asyncio.to_thread(base.store.content, file, filing.FILE_BYTES))
 
     @routes.get("/knowledge/{name}/files/{file:path}/pieces", response_model=bodies.Pieces, responses=refusals)
     async def pieces(
@@ -272,7 +270,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
             nonlocal following
             following += 1
             try:
-                async for one in _progress(lambda: work(request, base_for, name, "read"), follow):
+                async for one in progress_events(lambda: work(request, base_for, name, "read"), follow):
                     yield one
             finally:
                 following -= 1
@@ -312,9 +310,9 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         model = None if served is None else served.name
         if body.stream:
             begun = await first_of(request, said)
-            return EventStream(_answer_events(documents, begun, model, bool(body.show_prompt)))
+            return EventStream(answer_events(documents, begun, model, bool(body.show_prompt)))
         (answer,) = await whole_of(request, said)
-        return JSONResponse(_answer(documents, answer.finish, model, bool(body.show_prompt)))
+        return JSONResponse(answer_of(documents, answer.finish, model, bool(body.show_prompt)))
 
     @routes.post(
         "/knowledge/{name}/summarise",
@@ -334,7 +332,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         if body.stream:
             return EventStream(summary_events(made, await first_of(request, said), served.name), silent=True)
         (answer,) = await whole_of(request, said)
-        return JSONResponse(made.whole(answer.finish, served.name))
+        return JSONResponse(summary_of(made, answer.finish, served.name))
 
     # Who may do what
 
@@ -355,21 +353,6 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         """Let somebody do nothing with a base any more. The last owner stays one."""
         base: Base = await work(request, base_for, name, "own")
         return _access(await asyncio.to_thread(_shared, base, who, None))
-
-
-def attachment(name: str, content: bytes, *, inline: bool = False) -> Response:
-    """A file of a base for a client to store, or with `inline` to show as text. No browser takes it for a page.
-
-    Args:
-        name: of the file; folders of it are left out.
-    """
-    how = "inline" if inline else "attachment"
-    headers = {
-        "Content-Disposition": f"{how}; filename*=UTF-8''{quote(PurePosixPath(name).name, safe='')}",
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
-    return Response(content, headers=headers, media_type="application/octet-stream")
 
 
 def _shown(base: Base, who: str | None) -> dict[str, Any]:
@@ -405,80 +388,3 @@ def _shared(base: Base, who: str, role: Role | None) -> dict[str, Role]:
         raise InputError(f"who: {who!r:.80} is the base's only owner; make somebody else one first, or delete the base")
     base.store.share(who, role)
     return base.store.roles()
-
-
-async def _progress(base_now: Callable[[], Any], follow: bool) -> AsyncGenerator[str]:
-    """Events of a base's files.
-
-    Args:
-        base_now: the base, while the caller may still read it.
-    """
-    before: dict[str, Any] = {}
-    try:
-        while True:
-            base: Base = await base_now()
-            waiting = {file.name: file for file in (await asyncio.to_thread(base.store.waiting))[:_TOLD]}
-            told = [file for name, file in waiting.items() if before.get(name) != file]
-            for name in before.keys() - waiting.keys():
-                try:
-                    told.append(await asyncio.to_thread(base.store.find, name))
-                except NotFoundError:  # removed since
-                    continue
-            for file in told:
-                yield event(file_shown(file), "file")
-            if not waiting and (before or not follow):
-                files = await asyncio.to_thread(base.files)
-                failed = sum(file.state == "failed" for file in files)
-                pieces = sum(file.pieces for file in files)
-                whole = {"files": len(files), "failed": failed, "pieces": pieces, "trouble": base.trouble}
-                yield event(whole, "done")
-                if not follow:
-                    return
-            elif not told:
-                yield ": nothing new\n\n"  # nothing else shows that a client has gone that waits without a word
-            before = waiting
-            await asyncio.sleep(_LOOK_SECONDS)
-    except Exception as error:  # the status has been sent
-        yield event(error_body(failure_within(error)), "error")
-
-
-def _answer(documents: FromDocuments, finish: Finish, model: str | None, prompt: bool) -> dict[str, Any]:
-    assert documents.done is not None
-    total = UsageTotal()
-    total.add(finish)
-    return {
-        "answer": documents.done.text,
-        **documents.whole(),
-        "passages": documents.shown(),
-        "question": documents.question,
-        "warnings": list(documents.warnings),
-        "model": model,
-        "finish_reason": finish.reason,
-        "usage": usage_of(total),
-        **({"prompt": documents.done.prompt} if prompt else {}),
-    }
-
-
-async def _answer_events(
-    documents: FromDocuments, deltas: AsyncGenerator[TextDelta | Finish], model: str | None, prompt: bool
-) -> AsyncGenerator[str]:
-    """An answer as events: passages first, citations when their sentence is whole, and all of it at the end."""
-    told, begun = 0, False
-    finish = Finish("stop", Usage(0, 0))
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                if not begun:
-                    begun = True
-                    head = {"passages": documents.shown(), "question": documents.question}
-                    yield event({**head, "warnings": list(documents.warnings)}, "passages")
-                for citation in documents.cited[told:]:
-                    yield event(citation.to_dict(), "citation")
-                told = len(documents.cited)
-                if isinstance(delta, TextDelta):
-                    yield event({"text": delta.text}, "text")
-                else:
-                    finish = delta
-        yield event(_answer(documents, finish, model, prompt), "done")
-    except Exception as error:  # the status has been sent
-        yield event(error_body(failure_within(error)), "error")
