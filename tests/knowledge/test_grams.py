@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatglm.knowledge.grams import folded, grams, question_grams
+from chatglm.knowledge.grams import folded, grams, older_grams, question_grams
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,20 @@ def test_grams_stand_in_the_folded_text(text: str) -> None:
 @given(st.text())
 def test_a_question_asks_for_nothing_that_its_text_has_not(text: str) -> None:
     assert set(question_grams(text)) <= set(grams(text))
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("林冲的老婆姓什么？", ["妻", "浑家", "娘子", "夫人"]),
+        ("誰殺死了強盜？", ["杀", "斩", "诛", "贼", "盗", "强人"]),  # the longest word, in either script
+        ("版本是多少", []),
+    ],
+)
+def test_older_words_for_those_of_a_question(question: str, found: list[str]) -> None:
+    assert older_grams(question) == [gram for gram in found if gram not in question_grams(question)]
+
+
+@given(st.text())
+def test_older_words_are_others(text: str) -> None:
+    assert not set(older_grams(text)) & set(question_grams(text))

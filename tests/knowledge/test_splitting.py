@@ -49,6 +49,13 @@ def test_sentences_stay_whole() -> None:
     assert all(300 <= len(piece.text) <= 500 for piece in pieces)
 
 
+def test_rules_and_spaces_do_not_fill_pieces() -> None:
+    row = "    |软件包       |说明             |\n    |-------------+-----------------|\n"
+    pieces = list(split(Reading(row * 100)))
+    assert all(900 <= len(piece.text) <= 1700 for piece in pieces)
+    assert all(len(piece.text) <= 3 * 450 * 1.25 for piece in split(Reading(" " * 9000 + "字" * 9000)))
+
+
 def test_titles_are_the_headings_above() -> None:
     text = "# 手册\n前言在此。\n## 休假\n年假十天。\n### 病假\n病假五天。\n## 报销\n月底报销。\n"
     pieces = list(split(read(text.encode(), name="手册.md")))

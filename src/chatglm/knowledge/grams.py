@@ -12,9 +12,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from chatglm.knowledge.older_words import older
 from chatglm.knowledge.variants import SIMPLIFIED
 
-__all__ = ["VERSION", "WIDE", "folded", "grams", "grams_of", "is_word", "question_grams"]
+__all__ = ["VERSION", "WIDE", "folded", "grams", "grams_of", "is_word", "older_grams", "question_grams"]
 
 VERSION = 1
 """Whoever changes what this module returns adds one, and bases are indexed anew."""
@@ -81,3 +82,13 @@ def question_grams(question: str) -> list[str]:
     """Those of a question, without its question words; all of them if nothing else is left. Each once."""
     plain = folded(question)
     return list(dict.fromkeys(grams_of(_QUESTION.sub(" ", plain)) or grams_of(plain)))
+
+
+def older_grams(question: str) -> list[str]:
+    """Those that an old text may have instead: of older words for the question's. Of a word its pairs, or the word if
+    it is one character. Each once, and none that the question has itself."""
+    own = set(question_grams(question))
+    found: dict[str, None] = {}
+    for word in older(_QUESTION.sub(" ", folded(question))):
+        found.update(dict.fromkeys([word] if len(word) == 1 else [word[at : at + 2] for at in range(len(word) - 1)]))
+    return [gram for gram in found if gram not in own]

@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ __all__ = ["CANDIDATES", "Candidate", "Finder", "Scored", "Statistics", "View", 
 K1, B = 1.2, 0.75
 BESIDE = 0.2
 """How much of the better neighbour's score a piece gets."""
+AROUND = 0.1
+"""How much a gram counts that stands in a neighbour."""
+WIDENED = 60
+"""Pieces whose neighbours are looked at: the best without them."""
 CANDIDATES = 300
 BUDGET = 10_000
 """Pieces that are looked at for candidates, each as often as it holds one of the grams that are taken."""
@@ -32,6 +36,7 @@ _FILTERED_BUDGET = 10
 _SPARE, _FILTERED_SPARE = 2, 30
 _LEAST_GRAMS = 3
 _MOST_TIES = 5_000
+_COLUMNS = "piece.id, piece.file, file.name, piece.n, piece.digest, piece.length, piece.folded"
 
 
 class Finder(Protocol):
@@ -100,18 +105,20 @@ class Statistics:
     """Of a question's grams in all bases together.
 
     Attributes:
-        weights: of the question's grams; 1 but for those of an earlier question.
+        weights: of the grams that are looked for; 1 but for those of an earlier question, and for those added.
         counts: in how many pieces each gram stands.
         pieces, length: how many there are, and how many grams one has on average.
+        added: those of other words for the question's. They score, but a piece without them lacks nothing.
     """
 
     weights: Mapping[str, float]
     counts: Mapping[str, int]
     pieces: int
     length: float
+    added: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, views: Sequence[View], weights: Mapping[str, float]) -> Statistics:
+    def of(cls, views: Sequence[View], weights: Mapping[str, float], added: frozenset[str] = frozenset()) -> Statistics:
         pieces = grams = 0
         counts = dict.fromkeys(weights, 0)
         for view in views:
@@ -119,7 +126,7 @@ class Statistics:
             pieces, grams = pieces + more, grams + length
             for gram, count in view.store.counts(view.connection, weights).items():
                 counts[gram] += count
-        return cls(weights, counts, pieces, grams / max(pieces, 1))
+        return cls(weights, counts, pieces, grams / max(pieces, 1), added)
 
     def idf(self, gram: str) -> float:
         count = min(self.counts[gram], self.pieces)
@@ -127,7 +134,7 @@ class Statistics:
 
     def unknown(self) -> float:
         """The share of the question's longer grams (pairs, words) that stand nowhere; from 0 to 1."""
-        long = [gram for gram in self.weights if len(gram) > 1]
+        long = [gram for gram in self.weights if len(gram) > 1 and gram not in self.added]
         return sum(not self.counts[gram] for gram in long) / len(long) if long else 0.0
 
     def rarest(self, budget: int) -> dict[str, float]:
@@ -237,35 +244,55 @@ def pieces_of(view: View, number: int, ids: Sequence[int]) -> list[Candidate]:
     cursor = view.connection.cursor()
     cursor.row_factory = None
     rows = cursor.execute(
-        "SELECT piece.id, piece.file, file.name, piece.n, piece.digest, piece.length, piece.folded "
-        f"FROM piece JOIN file ON file.id = piece.file WHERE piece.id IN ({','.join(map(str, ids))}) AND {VISIBLE}"
+        f"SELECT {_COLUMNS} FROM piece JOIN file ON file.id = piece.file "
+        f"WHERE piece.id IN ({','.join(map(str, ids))}) AND {VISIBLE}"
     )
     return [Candidate(number, *row) for row in rows if view.files is None or row[1] in view.files]
 
 
 class Words:
-    """Counts grams of a question in pieces."""
+    """Counts grams of a question in pieces.
+
+    Attributes:
+        total: what no score reaches, divided by `K1 + 1`.
+    """
 
     def __init__(self, statistics: Statistics) -> None:
-        self._statistics = statistics
-        self._idf = {gram: statistics.idf(gram) for gram in statistics.weights}
-        self.total = sum(self._idf.values())
-        self._words = {gram: _whole(gram) for gram in self._idf if is_word(gram)}
-        self._wide = [(gram, idf) for gram, idf in self._idf.items() if gram not in self._words]
+        idf = {gram: statistics.idf(gram) for gram in statistics.weights}
+        self.total = sum(idf.values())
+        self._asked = sum(weight for gram, weight in idf.items() if gram not in statistics.added)
+        known = [gram for gram in idf if statistics.counts[gram]]
+        self._wide = [gram for gram in known if not is_word(gram)]
+        self._words = [(gram, _whole(gram)) for gram in known if is_word(gram)]
+        order = [*self._wide, *(gram for gram, _ in self._words)]
+        self._idf = np.array([idf[gram] for gram in order])
+        self._own = np.array([0.0 if gram in statistics.added else idf[gram] for gram in order])
+        self._length = statistics.length or 1.0
 
-    def score(self, folded: str, length: int) -> tuple[float, float]:
-        """BM25 and the covered share of a text as `grams.folded` makes it, which has so many grams."""
-        norm = K1 * (1 - B + B * length / (self._statistics.length or 1))
-        score = covered = 0.0
-        for gram, idf in self._wide:
-            if count := folded.count(gram):
-                covered += idf
-                score += idf * count * (K1 + 1) / (count + norm)
-        for gram, expression in self._words.items():
-            if gram in folded and (count := len(expression.findall(folded))):
-                covered += self._idf[gram]
-                score += self._idf[gram] * count * (K1 + 1) / (count + norm)
-        return score, covered / self.total if self.total else 0.0
+    def counts(self, folded: str) -> NDArray[np.float64]:
+        """How often each gram that is known stands in a text as `grams.folded` makes it."""
+        count = folded.count
+        found: list[int] = [count(gram) for gram in self._wide]
+        found += [len(whole.findall(folded)) if word in folded else 0 for word, whole in self._words]
+        return np.array(found, np.float64)
+
+    def scores(self, counts: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """BM25 of texts with these counts, a row each, that have so many grams. Rounded: it is the same for the same
+        text, whichever others are scored with it."""
+        norm = K1 * (1 - B + B * lengths / self._length)
+        parts: NDArray[np.float64] = counts * (K1 + 1) / (counts + norm[:, None]) * self._idf
+        scores: NDArray[np.float64] = parts.sum(axis=1).round(9)
+        return scores
+
+    def covered(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The share of the question, by how rare its grams are, that stands in texts."""
+        shares: NDArray[np.float64] = ((counts > 0) * self._own).sum(axis=1) / (self._asked or 1.0)
+        return shares
+
+    def of(self, folded: str, length: int) -> tuple[float, float]:
+        """Score and covered share of one text."""
+        counts = self.counts(folded)[None]
+        return float(self.scores(counts, np.array([float(length)]))[0]), float(self.covered(counts)[0])
 
 
 def _whole(word: str) -> re.Pattern[str]:
@@ -273,16 +300,75 @@ def _whole(word: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!{letter}){re.escape(word)}(?!{letter})")
 
 
-def scored(found: Sequence[Candidate], words: Words) -> list[Scored]:
+def scored(views: Sequence[View], found: Sequence[Candidate], words: Words) -> list[Scored]:
     """Exact scores, the best first; of equals, by file and number, whichever base they are in.
 
-    A piece whose neighbour in the file scores well is about the same, and gets a part of that: the name stands in one
-    and what is asked of it in the other.
+    What stands in a piece's neighbours in the file is about the same: the name stands in one, and what is asked of it
+    in the other. So what they have counts for the piece, little; and it gets a part of the better one's score.
     """
-    own = {(each.view, each.file, each.n): words.score(each.folded, each.length) for each in found}
-    scores = []
+    if not found:
+        return []
+    counts = {_place(each): words.counts(each.folded) for each in found}
+    lengths = {_place(each): float(each.length) for each in found}
+    alone = _scores(words, counts, lengths)
+    best = sorted(found, key=lambda each: (-alone[_place(each)], each.name, each.n))[:WIDENED]
+    new = _neighbours(views, best, counts)
+    counts |= {_place(each): words.counts(each.folded) for each in new}
+    lengths |= {_place(each): float(each.length) for each in new}
+    alone |= _scores(words, {_place(each): counts[_place(each)] for each in new}, lengths)
+    widened, beside = dict(counts), {}
     for each in found:
-        score, covered = own[each.view, each.file, each.n]
-        beside = (own.get((each.view, each.file, n), (0.0, 0.0))[0] for n in (each.n - 1, each.n + 1))
-        scores.append(Scored(each, score + BESIDE * max(beside), covered))
-    return sorted(scores, key=lambda each: (-each.score, each.piece.name, each.piece.n))
+        view, file, n = place = _place(each)
+        for neighbour in ((view, file, n - 1), (view, file, n + 1)):
+            if neighbour in counts:
+                widened[place] = widened[place] + AROUND * counts[neighbour]
+        beside[place] = BESIDE * max(alone.get((view, file, n - 1), 0.0), alone.get((view, file, n + 1), 0.0))
+    places = [_place(each) for each in found]
+    scores = _scores(words, {place: widened[place] for place in places}, lengths)
+    covered = words.covered(np.array([counts[place] for place in places])).tolist()
+    result = [
+        Scored(each, scores[place] + beside[place], share)
+        for each, place, share in zip(found, places, covered, strict=True)
+    ]
+    return sorted(result, key=lambda each: (-each.score, each.piece.name, each.piece.n))
+
+
+def _place(piece: Candidate) -> tuple[int, int, int]:
+    return piece.view, piece.file, piece.n
+
+
+def _scores(
+    words: Words,
+    counts: Mapping[tuple[int, int, int], NDArray[np.float64]],
+    lengths: Mapping[tuple[int, int, int], float],
+) -> dict[tuple[int, int, int], float]:
+    if not counts:
+        return {}
+    scores = words.scores(np.array(list(counts.values())), np.array([lengths[place] for place in counts]))
+    return dict(zip(counts, scores.tolist(), strict=True))
+
+
+def _neighbours(
+    views: Sequence[View], pieces: Sequence[Candidate], known: Mapping[tuple[int, int, int], Any]
+) -> list[Candidate]:
+    """The pieces before and behind these in their files, but those that are known."""
+    found: list[Candidate] = []
+    for number, view in enumerate(views):
+        wanted = {
+            (each.file, n)
+            for each in pieces
+            if each.view == number
+            for n in (each.n - 1, each.n + 1)
+            if n >= 0 and (number, each.file, n) not in known
+        }
+        if not wanted:
+            continue
+        cursor = view.connection.cursor()
+        cursor.row_factory = None
+        rows = cursor.execute(
+            f"WITH wanted (file, n) AS (VALUES {','.join(f'({file},{n})' for file, n in sorted(wanted))}) "
+            f"SELECT {_COLUMNS} FROM wanted CROSS JOIN file ON file.id = wanted.file CROSS JOIN piece "
+            f"ON piece.file = file.id AND piece.generation = file.generation AND piece.n = wanted.n WHERE {VISIBLE}"
+        )
+        found += [Candidate(number, *row) for row in rows]
+    return found

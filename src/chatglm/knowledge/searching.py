@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from chatglm.errors import ChatGLMError, InputError
-from chatglm.knowledge.grams import question_grams
+from chatglm.knowledge.grams import older_grams, question_grams
 from chatglm.knowledge.lexical import (
     BESIDE,
     CANDIDATES,
@@ -36,6 +36,8 @@ FUSED = 50
 """Pieces of each kind whose scores are put together, and that are reranked."""
 LEXICAL, VECTOR = 0.6, 0.4
 EARLIER = 0.5
+OLDER = 0.4
+"""What grams of an earlier question, and of older words for the question's, weigh."""
 HIGHEST = (K1 + 1) * (1 + BESIDE)
 """No score reaches it, in sums of weights."""
 _QUESTION = 10_000
@@ -176,13 +178,15 @@ def search(
     warnings: list[str] = []
     with ExitStack() as stack:
         views = _views(bases, files, stack)
-        statistics = Statistics.of(views, _weights(question, earlier))
+        statistics = Statistics.of(views, *_looked_for(question, earlier))
         words = Words(statistics)
         most = max(FUSED, k)
         found: list[_Found] = []
         if mode != "vector":
             limit = max(CANDIDATES, 2 * k)
-            found = [_Found(each) for each in scored(candidates(views, statistics, limit), words) if each.score > 0]
+            found = [
+                _Found(each) for each in scored(views, candidates(views, statistics, limit), words) if each.score > 0
+            ]
         near = [] if mode == "lexical" else _near(bases, views, question, most, words, warnings)
         if mode == "vector":
             found = near
@@ -217,9 +221,9 @@ def answerable(bases: Sequence[Searched], question: str, *, files: Sequence[str]
     warnings: list[str] = []
     with ExitStack() as stack:
         views = _views(bases, files, stack)
-        statistics = Statistics.of(views, _weights(question[:_QUESTION], ""))
+        statistics = Statistics.of(views, *_looked_for(question[:_QUESTION], ""))
         words = Words(statistics)
-        best = max((each.covered for each in scored(candidates(views, statistics), words)), default=0.0)
+        best = max((words.of(each.folded, each.length)[1] for each in candidates(views, statistics)), default=0.0)
         near = _near(bases, views, question, 1, words, warnings)
         return Answerable(statistics.unknown(), best, max((each.cosine or 0.0 for each in near), default=None))
 
@@ -231,11 +235,13 @@ def rarity(bases: Sequence[Searched], grams: Iterable[str]) -> dict[str, float]:
         return {gram: statistics.idf(gram) for gram in statistics.weights}
 
 
-def _weights(question: str, earlier: str) -> dict[str, float]:
+def _looked_for(question: str, earlier: str) -> tuple[dict[str, float], frozenset[str]]:
+    """Grams with their weights, and which of them neither question has."""
     weights = dict.fromkeys(question_grams(question), 1.0)
     for gram in question_grams(earlier[:_QUESTION]) if earlier else ():
         weights.setdefault(gram, EARLIER)
-    return weights
+    added = frozenset(older_grams(question)) - weights.keys()
+    return weights | dict.fromkeys(sorted(added), OLDER), added
 
 
 def _views(bases: Sequence[Searched], files: Sequence[str], stack: ExitStack) -> list[View]:
@@ -274,7 +280,7 @@ def _near(
             _warn(warnings, f"{base.name}: searched by words only ({error})")
             continue
         for piece, cosine in rows:
-            score, covered = words.score(piece.folded, piece.length)
+            score, covered = words.of(piece.folded, piece.length)
             found.append(_Found(Scored(piece._replace(view=number), score, covered), cosine=cosine))
     found.sort(key=lambda each: (-(each.cosine or 0.0), each.scored.piece.name, each.scored.piece.n))
     return found[:limit]
