@@ -123,6 +123,9 @@ SENTENCES: dict[str, str] = {
     "name, bot_info, user_name and user_info": (
         "CharacterGLM 用于角色扮演，请用 /character 或 --character 选择角色，例如 tea-house"
     ),
+    "{path}: no such folder; give a checkpoint's folder, or a repository id such as THUDM/chatglm3-6b": (
+        "没有文件夹 {path}；请给出检查点的文件夹，或 THUDM/chatglm3-6b 这样的仓库名"
+    ),
     # Options of generation
     "{name} is {value}; it must be {wanted} or null": "{name} 不能是 {value}，应为{wanted}，或留空",
     "{name} is {value}; it must be {wanted}": "{name} 不能是 {value}，应为{wanted}",
@@ -134,6 +137,7 @@ SENTENCES: dict[str, str] = {
     ),
     # Characters
     "no character {name}; there are {known}": "没有角色 {name}，可选：{known}",
+    "{name}: no such file; names that need no file: {known}": "没有文件 {name}；内置的角色有 {known}",
     "{where}: larger than {most} bytes": "{where} 超过 {most} 字节",
     "{where}: {line}not valid YAML or JSON in UTF-8": "{where} 不是有效的 UTF-8 编码的 YAML 或 JSON",
     "{where}: expected names with texts, such as `name: 李白`; known: {known}": (
@@ -163,6 +167,9 @@ SENTENCES: dict[str, str] = {
         "文件有 {count} 段对话，最多读取 {most} 段，请拆分"
     ),
     "the file has more than {most} lines; at most so many are read. Split it": "文件超过 {most} 行，请拆分",
+    "row {n}: a row with the fields {names} is of no known form; known are {known}": (
+        "第 {n} 行：不认识由 {names} 组成的数据"
+    ),
     "the file holds no conversation": "文件中没有对话",
     "not JSON: {why} at line {line}, column {column}": "第 {line} 行第 {column} 列不是有效的 JSON",
     "the file is not UTF-8 ({why} at byte {place}); save it as UTF-8": "文件不是 UTF-8 编码，请另存为 UTF-8",
@@ -179,6 +186,9 @@ SENTENCES: dict[str, str] = {
     "servers), in the folder of an image model, or `examples`": (
         "{source}：工具来自 .py 文件、.json 或 .yaml 文件或网址（OpenAPI 文档、MCP 服务器）、"
         "图像模型的文件夹，或 `examples`"
+    ),
+    "{path}: no tools in it: no function has annotations and a docstring{why}": (
+        "{path} 中没有工具：没有带类型注解和文档字符串的函数"
     ),
     "{source}: not the name of a file": "{source} 不是文件名",
     "{path}: neither an OpenAPI document (`openapi:`) nor a list of MCP servers (`servers:`)": (
@@ -251,7 +261,8 @@ def said(text: str, language: str = "zh") -> str:
 def _found(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> str:
     for pattern, chinese in patterns:
         if match := pattern.fullmatch(text):
-            return chinese.format(**{name: _part(value) for name, value in match.groupdict().items()})
+            told = chinese.format(**{name: _part(value) for name, value in match.groupdict().items()})
+            return told.replace(" “", "“").replace("” ", "”")  # quotes of Chinese need no blanks
     return ""
 
 

@@ -34,8 +34,8 @@ COMMANDS = (
     Command("help", "[COMMAND]", ("show the commands and keys", "显示命令与按键"), ("?", "h", "帮助")),
     Command(
         "mode",
-        "chat|tools|code|character",
-        ("talk, with tools, with Python, or in a role", "对话、工具、代码解释器或角色扮演"),
+        "chat|tools|code|character|documents",
+        ("talk, with tools, with Python, in a role, or about documents", "对话、工具、代码解释器、角色扮演或文档问答"),
         ("模式",),
         "mode",
     ),

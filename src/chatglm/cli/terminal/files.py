@@ -68,6 +68,8 @@ class Files(Part):
             dialogue.open(self._listed[int(argument) - 1])
         elif path.is_file():
             await self._read(path)
+        elif path.suffix or os.sep in argument:
+            raise InputError(f"{path}: no such file")
         else:
             dialogue.open(dialogue.find(argument).id)
         await asyncio.to_thread(dialogue.prepare, dialogue.settings.mode)
@@ -91,7 +93,7 @@ class Files(Part):
                 )
             )
         if not made:
-            raise InputError(f"{path}: {self.words('nothing_found')}")
+            raise InputError(self.words("now", what=path, value=self.words("nothing_found")))
         self._listed = made
         self.screen.note(self.words("read", count=len(made), file=path.name))
         dialogue.open(made[0])

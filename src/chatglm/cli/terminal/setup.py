@@ -70,7 +70,7 @@ class Setup(Part):
         box = self.app.dialogue.toolbox
         if word in ("on", "off") and name:
             if box is None or (tool := box.tool(name.strip())) is None:
-                raise InputError(f"{name.strip()}: {self.words('nothing_found')}")
+                raise InputError(self.words("now", what=name.strip(), value=self.words("nothing_found")))
             all_of = [spec.name for spec in box.specs]
             on = self.app.dialogue.settings.tools
             chosen = set(all_of if on is None else on)

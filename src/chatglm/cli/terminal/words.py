@@ -110,7 +110,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "on": ("on", "开"),
     "off": ("off", "关"),
     "adapters": ("adapters", "可用适配器"),
-    "set": ("{what} is now {value}.", "{what}已设为 {value}。"),
+    "set": ("{what} is now {value}.", "{what}已设为“{value}”。"),
     "no_tools": (
         "No tools are open. /tools examples opens those that come with chatglm.",
         "没有打开任何工具。输入 /tools examples 打开内置工具。",
