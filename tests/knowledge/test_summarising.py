@@ -261,6 +261,8 @@ def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
     _, summary = made(texts(tmp_path), model, at_once=3)
     assert summary.text.startswith("第1章第1天")
     assert len(model.asked) == summary.asked + 3
+    model = Abridger(4000, fails={1: full})  # the only answer, which is streamed
+    assert made(texts(tmp_path, novel(2)), model)[1].text.startswith("第1章第1天")
 
 
 def test_no_more_are_asked_at_once_than_wanted(tmp_path: Path) -> None:

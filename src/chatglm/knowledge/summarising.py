@@ -271,21 +271,27 @@ class FileTexts:
         self._reading, self._name, self._home = reading, name, home
 
     def files(self) -> Sequence[str]:
+        """Its name alone."""
         return (self._name,)
 
     def reading(self, file: str) -> Reading:
+        """The text, with its marks."""
         return self._reading
 
     def text(self, base: str, file: str, start: int, end: int) -> str:
+        """Characters of it."""
         return self._reading.text[start:end]
 
     def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
+        """Its marks, and its map to bytes."""
         return self._reading.marks, self._reading.bytes_of
 
     def kept(self) -> Kept:
+        """Where answers are kept; whoever asked closes it."""
         return Kept(Database(home_folder(self._home) / "summaries.sqlite", (TABLE,)), owned=True)
 
     def changed(self) -> float:
+        """Long ago: another text has other digests."""
         return 0.0
 
 
@@ -487,7 +493,7 @@ class _Making:
             except QueueFullError as error:
                 if not left:
                     raise
-                await asyncio.sleep(min(max(error.retry_after, 0.05), 30.0))
+                await _pause(error)
         text = answer.message.content.strip()
         await self._keep(key, text, answer.finish)
         return text
@@ -520,13 +526,20 @@ class _Making:
             yield TextDelta(known)
             return
         options: Options = {**self._options, "params": self._long}
-        async with aclosing(self._assistant.astream([Message("user", prompt)], **options)) as stream:
-            async for delta in stream:
-                if isinstance(delta, Finish):
-                    self._finish = delta
-                elif isinstance(delta, TextDelta) and delta.text:
-                    self._text += delta.text
-                    yield TextDelta(delta.text)
+        for left in reversed(range(_TRIES)):
+            try:
+                async with aclosing(self._assistant.astream([Message("user", prompt)], **options)) as stream:
+                    async for delta in stream:
+                        if isinstance(delta, Finish):
+                            self._finish = delta
+                        elif isinstance(delta, TextDelta) and delta.text:
+                            self._text += delta.text
+                            yield TextDelta(delta.text)
+                break
+            except QueueFullError as error:
+                if not left or self._text:
+                    raise
+                await _pause(error)
         if self._finish is not None:
             await self._keep(key, self._text, self._finish)
 
@@ -781,6 +794,11 @@ class _Cutter:
 def _filled(template: str, **values: str) -> str:
     """A prompt. What is filled in is not looked at again, whatever stands in it."""
     return _NAMES.sub(lambda name: values[name[1]], template)
+
+
+async def _pause(error: QueueFullError) -> None:
+    """Until another try is worth it."""
+    await asyncio.sleep(min(max(error.retry_after, 0.05), 30.0))
 
 
 def language_of(text: str) -> str:
