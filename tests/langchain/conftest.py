@@ -26,3 +26,11 @@ def endpoint() -> Iterator[str]:
     with serving({"chatglm3-6b": assistant, "other-model": assistant}) as url:
         yield url
     model.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests of LangChain's suites that a class names as `beyond` its model."""
+    for item in items:
+        beyond = getattr(getattr(item, "cls", None), "beyond", ())
+        if item.name in beyond or getattr(item, "originalname", None) in beyond:
+            item.add_marker(pytest.mark.skip(reason="the demo model is too small for this answer; TestClever runs it"))
