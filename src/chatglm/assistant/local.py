@@ -505,6 +505,14 @@ class Assistant(BaseAssistant):
         ask = Ask.of(messages, options, self.defaults)
         return len(self._form(ask).prompt(ask.messages, ask.tools)) + len(self._opening(ask))
 
+    def prepare(self, tools: Sequence[ToolSpec]) -> None:
+        """Make now what the first answer with tools would wait for: what such answers are held to.
+
+        Raises:
+            UnsupportedError: the model takes no tools.
+        """
+        self._plan(Ask.of([Message("user", "?")], {"tools": list(tools)}, self.defaults))
+
     # Prompts
 
     def _form(self, ask: Ask) -> ChatFormat:

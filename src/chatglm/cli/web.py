@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from chatglm.cli.models import add_assistant_arguments, note
 from chatglm.cli.served import open_catalog
 from chatglm.cli.server_tools import only_here, open_kernels
-from chatglm.errors import DependencyError, InputError, SandboxError
+from chatglm.errors import ChatGLMError, DependencyError, InputError, SandboxError
 from chatglm.home import home_folder
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.open:
                 webbrowser.open(f"{url}{own or '/'}")
 
+        _prepare(catalog)
         gc.collect()
         gc.freeze()  # what is there now stays, and need not be looked at while requests wait
         # While models compute in threads, the one that talks to browsers gets its turn sooner than every 5 ms.
@@ -167,6 +168,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
         connections.run(server, sockets)
     return 0
+
+
+def _prepare(catalog: Catalog) -> None:
+    """Let models that are loaded be ready for their first answer with tools."""
+    from chatglm.assistant import Assistant
+    from chatglm.tools.interpreter.tool import Interpreter
+
+    for offer in catalog.of("chat").values():
+        if isinstance(offer.holder.model, Assistant):
+            with contextlib.suppress(ChatGLMError):
+                offer.holder.model.prepare([Interpreter.spec])
 
 
 def _interpreter() -> Path:

@@ -25,8 +25,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
 
 from chatglm.assistant import BaseAssistant
 from chatglm.characters import Character
@@ -219,7 +219,7 @@ class Page:
             self._macros(Words(language))
         importlib.import_module("anyio._backends._asyncio")
 
-    def _routes(self) -> ASGIApp:
+    def _routes(self) -> Router:
         def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
             async def answer(request: Request) -> Response:
                 try:
@@ -232,8 +232,8 @@ class Page:
             return Route(path, answer, methods=list(methods or ("GET",)))
 
         c = "/c/{id}"
-        app = Starlette(
-            routes=[
+        return Router(
+            [
                 route("/", self._start),
                 route("/new", self._empty),
                 route("/login", self._login_form),
@@ -264,10 +264,8 @@ class Page:
                 route("/static/{version}/{name}", self._static),
                 *(self.bases.routes(route) if self.bases is not None else ()),
             ],
-            exception_handlers={HTTPException: self._refuse},
+            redirect_slashes=False,
         )
-        app.router.redirect_slashes = False
-        return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -290,7 +288,10 @@ class Page:
             await (await self._refuse(request, error))(scope, receive, guarded)
             return
         with contextlib.suppress(ClientDisconnect):
-            await self._app(scope, receive, guarded)
+            try:
+                await self._app(scope, receive, guarded)
+            except HTTPException as error:  # there is no such route
+                await (await self._refuse(request, error))(scope, receive, guarded)
 
     def end(self) -> None:
         """End what waits for events, so that connections can be closed; from the event loop's thread."""
