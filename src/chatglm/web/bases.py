@@ -305,11 +305,15 @@ class BasePages:
         return [_row(each, vectors.get(each.id)) for each in rows], len(files) > _ROWS
 
     async def _events(self, request: Request) -> Response:
-        """What becomes of the files on one page, for as long as something does."""
+        """What becomes of the files on one page, for as long as something does.
+
+        Who comes back, and has all that there is, is told not to come again.
+        """
         asker, base = await self._open(request)
         window = _window(request)
-        if not _busy(base, await asyncio.to_thread(base.store.summary)):
-            return Response(status_code=204)  # which tells a browser not to come back
+        now = await asyncio.to_thread(self._state, request, asker, base, window)
+        if not now["busy"] and request.headers.get("last-event-id") == now["id"]:
+            return Response(status_code=204)
         if self._looking[asker.key] >= _LOOKING:
             raise LimitError(5.0)
         return StreamingResponse(
@@ -336,7 +340,7 @@ class BasePages:
                 new = {key: value for key, value in now["files"].items() if shown.get(key) != value}
                 if new or now["summary"] != shown.get("summary"):
                     data = json.dumps({"files": new, "summary": now["summary"]}, ensure_ascii=False)
-                    yield f"data: {data}\n\n".encode("utf-8", "replace")
+                    yield f"id: {now['id']}\ndata: {data}\n\n".encode("utf-8", "replace")
                     quiet = 0.0
                 shown = {**now["files"], "summary": now["summary"]}
                 if not more:
@@ -361,13 +365,12 @@ class BasePages:
         head = self._head(asker, base)
         rows, _ = self._rows(base, *window)
         shared = {**head, "trouble": base.trouble, "state": window[0], "words": window[1]}
-        return {
-            "files": {
-                f"f{row.id}": self._frame.render(request, "knowledge/row.html", row=row, **head).strip() for row in rows
-            },
-            "summary": self._frame.render(request, "knowledge/summary.html", **shared).strip(),
-            "busy": _busy(base, head["holds"]),
+        files = {
+            f"f{row.id}": self._frame.render(request, "knowledge/row.html", row=row, **head).strip() for row in rows
         }
+        summary = self._frame.render(request, "knowledge/summary.html", **shared).strip()
+        known = hashlib.sha256(json.dumps([files, summary]).encode()).hexdigest()[:16]
+        return {"files": files, "summary": summary, "id": known, "busy": _busy(base, head["holds"])}
 
     async def _put(self, request: Request) -> Response:
         """A file, as it is."""
