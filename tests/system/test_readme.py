@@ -25,6 +25,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from chatglm.cli import COMMANDS
 from chatglm.loading import demo_folder
@@ -188,8 +189,17 @@ def test_ci_runs_what_readme_names() -> None:
     assert (ROOT / ".ci" / "run").read_text("utf-8").rstrip().endswith("exec make test")
 
 
+def test_the_workflows_call_the_same_commands() -> None:
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text("utf-8")
+    commands = [step["run"] for step in yaml.safe_load(text)["jobs"]["test"]["steps"] if "run" in step]
+    assert {"make test", "make docs"} <= set(commands)
+    assert any(command.endswith("make chat") for command in commands)
+    wheels = (ROOT / ".github" / "workflows" / "wheels.yml").read_text("utf-8")
+    assert {"wheels", "source", "publish"} == set(yaml.safe_load(wheels)["jobs"])
+
+
 def test_links() -> None:
-    for document in [*READMES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+    for document in [*READMES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
             assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
 
