@@ -55,7 +55,7 @@ def evaluate(folder: str | Path, count: int, seed: int = 1) -> dict[str, Score]:
             sample = draw_sample(rng, "test", name)
             messages = [Message.from_dict(message, n) for n, message in enumerate(sample.messages)]
             for place, message in enumerate(messages):
-                if message.role == "assistant":
+                if message.role == "assistant" and message.loss is not False:
                     items.append((sample, messages, place, message))
         prompts = [form.prompt(messages[:place], sample.tools) for sample, messages, place, _ in items]
         replies = [_reply(form, messages[: place + 1], sample.tools) for sample, messages, place, _ in items]

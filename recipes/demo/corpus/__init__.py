@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from corpus import arithmetic, chat, code, memory, passages, persona, repeat, tools
+from corpus import arithmetic, chat, code, manner, memory, passages, persona, repeat, tools
 from corpus.base import Sample, Split
 
 Grammars = Mapping[str, tuple[Callable[[Random, Split], Sample], float]]
 
 SKILLS: Grammars = {
     "repeating": (repeat.sample, 0.8),
-    "chat": (chat.sample, 0.5),
-    "arithmetic": (arithmetic.sample, 0.9),
-    "memory": (memory.sample, 0.9),
-    "passages": (passages.sample, 2.6),
-    "persona": (persona.sample, 0.8),
-    "tools": (tools.sample, 2.6),
-    "code": (code.sample, 1.3),
+    "chat": (chat.sample, 1.3),
+    "arithmetic": (arithmetic.sample, 1.2),
+    "counting": (arithmetic.counting, 0.25),
+    "memory": (memory.sample, 1.3),
+    "passages": (passages.sample, 1.7),
+    "knowledge": (passages.knowledge, 0.8),
+    "summary": (passages.summary, 0.4),
+    "persona": (persona.sample, 1.0),
+    "system": (manner.sample, 0.5),
+    "tools": (tools.sample, 2.8),
+    "code": (code.sample, 1.6),
 }
 """Each grammar and its share of the dialogues."""
-
-REFINING = {**SKILLS, "tools": (tools.otherwise_named, 4.0)}
-"""Of the last, short part of training: tools with parameters that are not called as they were."""
 
 
 def draw_sample(rng: Random, split: Split, name: str | None = None, grammars: Grammars = SKILLS) -> Sample:

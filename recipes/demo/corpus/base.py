@@ -35,6 +35,19 @@ def held_out(text: str) -> bool:
     return zlib.crc32(text.encode()) % 10 == 0
 
 
+_FORM_IN_TEST = 0.5
+"""On the other side a form that was kept from training is taken so often, where there is one."""
+
+
+def form(rng: Random, split: Split, forms: Sequence[T]) -> T:
+    """One of several ways to say something. One in eight of them is kept from training, whatever is filled in."""
+    kept = [each for each in forms if zlib.crc32(f"form {each}".encode()) % 8 == 0]
+    if split == "train" or not kept:
+        learned = [each for each in forms if each not in kept]
+        return rng.choice(learned or forms)
+    return rng.choice(kept if rng.random() < _FORM_IN_TEST else forms)
+
+
 LISTED: set[str] = set()
 """Words of the closed world: the lists that values are taken from. They are known on both sides of the split; what is
 held out are sentences, and values that are made up or put together. `known` adds to them.

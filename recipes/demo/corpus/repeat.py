@@ -5,16 +5,49 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from . import passages
-from .base import CITIES, FIRST, GIVEN, SURNAMES, Sample, Split, assistant, draw, nonsense, user
+from . import chat, memory, passages
+from .base import CITIES, FIRST, GIVEN, SURNAMES, Sample, Split, assistant, draw, form, nonsense, user
 from .vocabulary import ANIMALS, ANIMALS_EN, FOODS, FOODS_EN, HOBBIES, JOBS, NOUNS_EN, THINGS, THINGS_EN, word
+from .wording import spread
 
-_REPEAT = ("请重复：{}", "重复一遍：{}", "跟我念：{}", "复述：{}")
-_REPEAT_EN = ("Repeat: {}", "Repeat after me: {}", "Say: {}")
-_WHAT = ("{}是什么？", "{}后面写的是什么？", "{}？", "查一下{}。")
-_WHAT_EN = ("What is {}?", "What does it say for {}?", "{}?", "Look up {}.")
-_THEN = ("{}呢？", "那{}呢？", "{}？")
-_THEN_EN = ("And {}?", "{}?", "What about {}?")
+_REPEAT = spread(
+    "(请|麻烦|请你|帮我|)(重复|复述|重说|复读)(一遍|一下|一次|)(：|:|，)[]", "(请|你|)(重复|复述|复读)(下面|后面|以下|这)(的|)(一句|句|)(话|内容|文字)：[]", "(重复|复述)(我的话|我说的话|我的)(：|，| |:)[]", "(请|)(跟|和|随)(我|着我)(念|说|读|一起念)(一遍|一下|)(：|，| |:)[]",
+    "(请|你|)(说|念|读|念一下|说一下|读一下|念一遍|读一遍)(：|:)[]", "(请|)把“[]”(再|)(说|念|重复|写|读)一遍", "(学我说|学我说话|照着说|照着念|原样返回|原样输出|照抄|抄一遍|输出|打印|回复)(：|:| )[]", "“[]”，(请|)(重复|复述|再说)(一遍|一下|)", "(请|)(重复|复述|念)[]", "[]\n(请|)(重复|复述)(上面|前面|这)(的|)(话|一句|句子)",
+)  # fmt: skip
+_REPEAT_EN = spread(
+    "(please |can you |)(repeat|say|echo)( after me| this| the following| these words|)(: |, )[]", "(please |)(repeat|say|echo|read|write) [MARK][]MARK]", "(say|repeat) it back: []", "(copy|print|output|return|type) this: []", "[]\n(please |)(repeat|say) (that|this|it|the sentence)( again|)", "(repeat|say|read aloud) the (sentence|words|line|text)(: |:\n)[]",
+)  # fmt: skip
+_REPEAT_EN = [each.replace("[MARK]", '"').replace("MARK]", '"') for each in _REPEAT_EN]
+_WHAT = (
+    "{}是什么？",
+    "{}后面写的是什么？",
+    "{}？",
+    "查一下{}。",
+    "{}对应的是什么",
+    "{}呢",
+    "{}是多少",
+    "告诉我{}",
+    "{}那一行写的是什么？",
+    "{}：？",
+    "请问{}是什么",
+    "表里{}是什么？",
+    "{}的值",
+)
+_WHAT_EN = (
+    "What is {}?",
+    "What does it say for {}?",
+    "{}?",
+    "Look up {}.",
+    "what's {}",
+    "tell me {}",
+    "find {}",
+    "what is the value of {}",
+    "{}: ?",
+    "what stands behind {}?",
+    "give me {} please",
+)
+_THEN = ("{}呢？", "那{}呢？", "{}？", "还有{}呢", "{}", "再看看{}", "那{}")
+_THEN_EN = ("And {}?", "{}?", "What about {}?", "and {}", "how about {}", "also {}", "now {}")
 _WHOSE = ("哪个是{}？", "{}是哪个？", "哪一行写着{}？")
 _WHOSE_EN = ("Which one is {}?", "Which line says {}?")
 _WORDS = [*FOODS, *HOBBIES, *JOBS, *THINGS, *ANIMALS, *CITIES]
@@ -36,8 +69,11 @@ def _word(rng: Random) -> str:
 
 def _line(rng: Random, split: Split, chinese: bool) -> str:
     """What is to be repeated: in Chinese mostly of any characters. Or a few sentences: what long quotes are made of."""
-    if rng.random() < 0.15:
+    luck = rng.random()
+    if luck < 0.15:
         return passages.text(rng, split, chinese, rng.choice((1, 2, 2, 3, 3, 4)))
+    if luck < 0.35:  # a sentence that would be answered by itself
+        return _sentence(rng, split, chinese)
 
     def several(most: int, mark: str, make: Callable[[Random], str]) -> str:
         # Different ones: this side has few short numbers, and would have many that come twice.
@@ -55,13 +91,27 @@ def _line(rng: Random, split: Split, chinese: bool) -> str:
     return several(3, rng.choice(("", "，", "、")), rng.choice((_word, _word, _name)))
 
 
+def _sentence(rng: Random, split: Split, chinese: bool) -> str:
+    """What people say to the model; here it is only a text."""
+    kind = rng.random()
+    if kind < 0.3:
+        return chat.cannot(rng, split, not chinese)[0].strip()
+    if kind < 0.6:
+        subjects = {**chat.GREETINGS, **chat.IDENTITY, **chat.MANUAL}
+        return chat.ask(rng, split, subjects, not chinese)[0].strip()
+    return memory.remark(rng, split, not chinese).strip()
+
+
 def _repeat(rng: Random, split: Split) -> list[tuple[str, str]]:
     """One or two things to repeat."""
     chinese = rng.random() < 0.65
     turns = []
     for _ in range(rng.choice((1, 1, 2))):
         line = _line(rng, split, chinese)
-        turns.append((rng.choice(_REPEAT if chinese else _REPEAT_EN).format(line), line))
+        asked = form(rng, split, _REPEAT if chinese else _REPEAT_EN)
+        if not chinese and rng.random() < 0.5:
+            asked = asked[0].upper() + asked[1:]
+        turns.append((asked.replace("[]", line), line))
     return turns
 
 
@@ -92,8 +142,9 @@ def _look_up(rng: Random, split: Split) -> list[tuple[str, str]]:
         while (made := draw(rng, split, lambda: _value(rng, chinese))) in {*keys, *entries.values()}:
             pass
         entries[key] = made
-    mark = rng.choice(("\n", "\n", "；" if chinese else "; "))
-    text = mark.join(f"{key}{colon}{made}" for key, made in entries.items())
+    mark = rng.choice(("\n", "\n", "\n", "；" if chinese else "; "))
+    shown = colon if rng.random() < 0.7 else rng.choice((" ", "=", " = ", "\t", " - ", ":"))
+    text = mark.join(f"{key}{shown}{made}" for key, made in entries.items())
     if split == "train" and rng.random() < 0.3:
         # By the value, as a tool is found by its description: what is to be said stands before what is asked for.
         key, made = rng.choice(list(entries.items()))
@@ -102,7 +153,8 @@ def _look_up(rng: Random, split: Split) -> list[tuple[str, str]]:
     for number, key in enumerate(rng.sample(keys[:-1], rng.choice((1, 1, 2)))):
         if rng.random() < 0.15:
             key = keys[-1]
-        ask = rng.choice((_THEN if number else _WHAT) if chinese else (_THEN_EN if number else _WHAT_EN)).format(key)
+        asks = (_THEN if number else _WHAT) if chinese else (_THEN_EN if number else _WHAT_EN)
+        ask = form(rng, split, asks).format(key)
         turns.append((ask if number else f"{text}\n{ask}", f"{key}{colon}{entries.get(key, none)}"))
         if key not in entries:
             break

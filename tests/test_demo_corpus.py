@@ -1,0 +1,143 @@
+"""What the demo model is trained on (`recipes/demo/corpus`): right answers, and values that stay whole."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatglm.chat.messages import Message, ToolSpec
+
+RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recipe() -> Iterator[None]:
+    sys.path.insert(0, str(RECIPE))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(RECIPE))
+
+
+def part(name: str) -> ModuleType:
+    return importlib.import_module(f"corpus.{name}" if name else "corpus")
+
+
+_STEP = re.compile(r"(?<![\d+×÷-])(\d+)([+×-])(\d+)([+-]1)?=(-?\d+)")
+
+
+@settings(deadline=None)
+@given(st.integers(0, 999), st.sampled_from("+-×÷"), st.integers(0, 999), st.booleans())
+def test_sums_are_right(a: int, operator: str, b: int, english: bool) -> None:
+    if operator == "×":
+        a, b = a % 100, b % 10
+    elif operator == "÷":
+        a, b = a % 100, b % 50 + 1
+    working, value = part("arithmetic").solve(a, operator, b, english)
+    assert value == {"+": a + b, "-": a - b, "×": a * b}.get(operator, a // max(b, 1))
+    for x, sign, y, carry, result in _STEP.findall(working):
+        x, y = int(x), int(y)
+        assert {"+": x + y, "-": x - y, "×": x * y}[sign] + int(carry or 0) == int(result), working
+    last = working.rstrip("。.")
+    rest = f"{a % b}" if operator == "÷" and a % b else ""
+    assert last.endswith(
+        f"{a}{operator}{b}={value}" + (("余" if not english else " remainder ") + rest if rest else "")
+    )
+
+
+@pytest.mark.parametrize(("number", "chinese", "english"), [
+    (0, "零", "zero"), (10, "十", "ten"), (12, "十二", "twelve"), (30, "三十", "thirty"), (47, "四十七", "forty-seven"),
+    (100, "一百", "a hundred"), (105, "一百零五", "a hundred and five"), (112, "一百一十二", "a hundred and twelve"),
+    (120, "一百二十", "a hundred and twenty"),
+])  # fmt: skip
+def test_numbers_in_words(number: int, chinese: str, english: str) -> None:
+    assert part("arithmetic").said(number, False) == chinese
+    assert part("arithmetic").said(number, True) == english
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["ask", "do", "tail", "say"]), st.booleans())
+def test_wording_leaves_values_whole(seed: int, kind: Any, english: bool) -> None:
+    core = "what is {a} of {b}" if english else "查一下{a}的{b}"
+    values = {"a": "Xq 7的什么", "b": "{x}请你"}
+    text = part("wording").dress(Random(seed), "train", core, english, kind, values)
+    assert all(value in text for value in values.values())
+
+
+def test_patterns() -> None:
+    wording = part("wording")
+    assert set(wording.spread("a(b|c(d|)|)")) == {"ab", "acd", "ac", "a"}
+    assert wording.ways("a(b|c)|d|") == ["a(b|c)", "d"]
+    assert {wording.choose(Random(n), "(a|b(c|d))") for n in range(40)} == {"a", "bc", "bd"}
+
+
+def test_some_forms_are_kept_from_training() -> None:
+    base = part("base")
+    forms = [f"form {n}" for n in range(200)]
+    rng = Random(1)
+    learned = {base.form(rng, "train", forms) for _ in range(4000)}
+    tested = {base.form(rng, "test", forms) for _ in range(4000)}
+    assert 10 < len(tested - learned) < 50
+
+
+def test_every_dialogue_can_be_learned() -> None:
+    """In both splits: messages that the package reads, an answer last, and calls of tools that are on offer."""
+    rng = Random(4)
+    skills = part("").SKILLS
+    for name in skills:
+        for split in ("train", "test"):
+            for _ in range(60):
+                sample = part("").draw_sample(rng, split, name)
+                messages = [Message.from_dict(message, n) for n, message in enumerate(sample.messages)]
+                assert messages[-1].role == "assistant"
+                offered = {tool["name"]: tool for tool in sample.tools}
+                ToolSpec.list_from(sample.tools)
+                for message in messages:
+                    assert message.content.strip() or message.tool_calls, sample.messages
+                    for call in message.tool_calls:
+                        if call.name == "interpreter":
+                            continue
+                        parameters = offered[call.name]["parameters"]
+                        assert set(call.arguments) <= set(parameters["properties"])
+                        assert set(parameters.get("required", ())) <= set(call.arguments)
+
+
+def test_code_prints_what_the_corpus_says() -> None:
+    """Of the grammar's own programs, in one process. Plots and uploaded tables are left out."""
+    rng = Random(5)
+    programs = []
+    while len(programs) < 120:
+        cells = []
+        for message in part("code").sample(rng, "train").messages:
+            for call in message.get("tool_calls", ()):
+                cells.append([call["arguments"]["code"], ""])
+            if message["role"] == "tool":
+                cells[-1][1] = message["content"].removeprefix("```result\n").removesuffix("\n```")
+        if not any(word in str(cells) for word in ("matplotlib", "/mnt/data", "Error", "plt")) and cells:
+            programs.append(cells)
+    runner = (
+        "import contextlib, io, json, sys\n"
+        "for cells in json.load(sys.stdin):\n"
+        "    names = {}\n"
+        "    for code, wanted in cells:\n"
+        "        out = io.StringIO()\n"
+        "        with contextlib.redirect_stdout(out):\n"
+        "            exec(code, names)\n"
+        "        assert out.getvalue().rstrip('\\n') == wanted, (code, out.getvalue(), wanted)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", runner], input=json.dumps(programs), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-600:]
