@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,20 @@ def test_example(example: Example, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_examples_that_do_not_run_are_python() -> None:
     for example in EXAMPLES:
         compile(example.text, "page.py", "exec")
+
+
+@pytest.mark.parametrize("example", [one for one in EXAMPLES if "a server" in one.mark], ids=str)
+def test_example_of_another_framework(example: Example, endpoint: str, tmp_path: Path) -> None:
+    """In an environment of its own, which has what the example needs: its packages and ours do not get on."""
+    python = os.environ.get("CHATGLM_OTHER_FRAMEWORKS")
+    if not python:
+        pytest.skip("CHATGLM_OTHER_FRAMEWORKS names no Python that has llama-index-llms-openai-like and haystack-ai")
+    script = tmp_path / "page.py"
+    text = example.text.replace("http://127.0.0.1:8000", endpoint).replace('"demo"', '"chatglm3-6b"')
+    script.write_text(text, "utf-8")
+    done = subprocess.run([python, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "你好" in done.stdout
 
 
 def test_every_name_and_every_script_is_told_of() -> None:

@@ -213,3 +213,9 @@ def test_without_langchain_the_error_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "chatglm[langchain]" in done.stderr
     assert "DependencyError" in done.stderr
+
+
+def test_importing_all_of_it_says_nothing() -> None:
+    code = "import chatglm.langchain as m; [getattr(m, name) for name in m.__all__]"
+    done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
