@@ -7,6 +7,7 @@ import hashlib
 import runpy
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -201,6 +202,10 @@ def test_what_is_deleted_edited_or_changed_is_so_in_the_store(kind: Kind, name: 
         assert not any("七点" in text for text in held())
         (piece,) = base.pieces("安全.txt")
         base.edit(piece.id, "灭火器搬到了走廊。")
+        deadline = time.monotonic() + 30
+        while not any("走廊" in text for text in held()):  # in the background
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         base.wait()
         assert any("走廊" in text for text in held())
         assert not any("右侧" in text for text in held())

@@ -404,6 +404,8 @@ def _edit(arguments: argparse.Namespace) -> int:
             base.edit(piece.id, base.text(name, piece.start, piece.end))
         else:
             base.edit(piece.id, sys.stdin.read() if arguments.text is None else arguments.text)
+        if base.setting("vectors"):
+            base.wait()
     return 0
 
 

@@ -246,13 +246,15 @@ class Base:
 
     def edit(self, piece: int, text: str | None) -> None:
         """Change what a piece says where it is searched and shown; None: no search finds it any more. When the file
-        is indexed again, the edit is kept if the piece is still in it.
+        is indexed again, the edit is kept if the piece is still in it. Its vector is made in the background.
 
         Raises:
             NotFoundError: there is no such piece.
             InputError: the text is empty or too long.
         """
         self.store.edit(piece, text)
+        if self.store.meta("vectors"):
+            self.resume()
 
     # Settings
 
