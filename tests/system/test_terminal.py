@@ -164,7 +164,7 @@ def test_history_and_completion(chat: Chat) -> None:
     terminal.keys("Enter")
     assert chat.ready(before).count("你说：findme one") == 2
     terminal.type("/mo")
-    terminal.until("with tools, with Python")
+    terminal.until("talk, use tools")
     terminal.keys("Tab")
     terminal.until(r"> /mode")
     terminal.type(" to")
@@ -222,7 +222,7 @@ def test_ctrl_c_again_and_again_leaves(start: Callable[..., Chat]) -> None:
 
 def test_help(chat: Chat) -> None:
     out = chat.ask("/help")
-    for words in ("/mode chat|tools|code|character", "/exit", "Ctrl+O"):
+    for words in ("/mode chat|tools|code|character|documents  ", "/exit", "Ctrl+O"):
         assert words in out
     assert "/帮助" in chat.ask("/help help")
     assert chat.ask("/retry now").startswith("Usage: /retry")
@@ -234,14 +234,14 @@ def test_settings(chat: Chat) -> None:
     assert chat.ask("/system 你是诗人").startswith("system message is now 你是诗人")
     assert chat.ask("history") == "你是诗人 | history"
     assert chat.ask("/system off").startswith("system message is now none")
-    assert chat.ask("/params temperature 0.25") == "temperature = 0.25"
+    assert chat.ask("/params temperature 0.25").startswith("temperature = 0.25\nscores are divided by it")
     assert chat.ask("/params temperature 9e9").startswith("temperature = 9")
     assert "must be" in chat.ask("/params top_p 2")
     assert "did you mean temperature" in chat.ask("/params temprature 1")
-    assert chat.ask("/params temperature off") == "temperature = 0.5"
+    assert chat.ask("/params temperature off").startswith("temperature = 0.5\n")
     assert "repetition_penalty" in chat.ask("/params")
     assert chat.ask("/adapter cafe").startswith("adapter is now cafe")
-    assert "no such adapter; there are cafe" in chat.ask("/adapter other")
+    assert "no 'other'; there are cafe" in chat.ask("/adapter other")
     assert chat.ask("/adapter off").startswith("adapter is now none")
     assert chat.ask("/summary 他喜欢茶").startswith("summary is now 他喜欢茶")
     assert "summary: 他喜欢茶" in chat.ask("/summary")
@@ -267,9 +267,9 @@ def test_branches(chat: Chat) -> None:
     assert chat.ask("/branch") == "Turn 4, version 2 of 2."
     assert "你说：second" in chat.ask("/branch 1")
     assert re.search(r"4\s+<\s+1/2", chat.ask("/turns"))
-    assert chat.ask("/branch 7").startswith("7: 1–2")
+    assert "There is no version 7; there are 1 to 2." in chat.ask("/branch 7")
     assert chat.ask("/turns 3") == "second"
-    assert "1–4" in chat.ask("/turns 9")
+    assert chat.ask("/turns 9") == "There is no turn 9; /turns lists 1 to 4."
     before = chat.count(chat.terminal.text())
     chat.terminal.type("/edit 1")
     chat.terminal.keys("Enter")

@@ -54,7 +54,7 @@ class Actions(Part):
             if command.aliases:
                 self.screen.note(", ".join(f"/{alias}" for alias in command.aliases))
             return
-        narrow = self.screen.console.width < 70
+        narrow = self.screen.console.width < 80
         self.grid((Text(f"/{one.name}" if narrow else usage(one), "cyan"), words.of(one.help)) for one in COMMANDS)
         self.screen.console.print()
         keys = (

@@ -35,7 +35,7 @@ COMMANDS = (
     Command(
         "mode",
         "chat|tools|code|character|documents",
-        ("talk, with tools, with Python, in a role, or about documents", "对话、工具、代码解释器、角色扮演或文档问答"),
+        ("talk, use tools, code, a role or documents", "对话、工具、代码解释器、角色扮演或文档问答"),
         ("模式",),
         "mode",
     ),

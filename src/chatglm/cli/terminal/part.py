@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -100,9 +101,12 @@ class Part:
         self.screen.note(self.words("set", what=self.words(what), value=value or self.words("none")))
 
     def grid(self, rows: Iterable[Sequence[Text | str]]) -> None:
-        """Columns, of which the last has what room is left."""
+        """Columns: the first as wide as it is, the last with what room is left."""
         table = Table.grid(padding=(0, 2))
-        for row in rows:
+        made = list(rows)
+        widest = max((cell_len(str(row[0])) for row in made), default=0)
+        table.add_column(width=min(widest, self.screen.console.width * 2 // 3))
+        for row in made:
             table.add_row(*(Prose(cell) if isinstance(cell, str) else cell for cell in row))
         self.screen.console.print(table)
 
