@@ -154,9 +154,13 @@ def test_summaries(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert out.startswith("第1章第1天，")
     assert "《novel.md》 7–" in out
     assert len(model.asked) < 24
+    use(monkeypatch, None)  # what is known needs no model
+    assert main(["knowledge", "summarise", str(file)]) == 0
+    assert capsys.readouterr().out == out
     assert main(["knowledge", "summarise", str(file), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["parts"], out.startswith(told["summary"])) == (24, True)
+    use(monkeypatch, model)
     asked = len(model.asked)
     assert main(["knowledge", "summarise", str(file), "--fresh", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == told

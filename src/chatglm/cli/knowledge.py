@@ -16,7 +16,7 @@ from chatglm.cli.models import add_assistant_arguments, model_identity, open_ass
 from chatglm.errors import InputError
 
 if TYPE_CHECKING:
-    from chatglm.knowledge import Base, Report, Step
+    from chatglm.knowledge import Base, Report, Step, Summary
     from chatglm.knowledge.evaluating import Question
     from chatglm.knowledge.searching import Hits
 
@@ -515,7 +515,16 @@ def _summarise(arguments: argparse.Namespace) -> int:
     from contextlib import ExitStack, closing
 
     from chatglm.assistant import TextDelta
-    from chatglm.knowledge import FileTexts, Progress, Summary, SummaryRequest, bases, open_base, summarise
+    from chatglm.knowledge import (
+        FileTexts,
+        Progress,
+        Summary,
+        SummaryRequest,
+        bases,
+        known_summary,
+        open_base,
+        summarise,
+    )
     from chatglm.knowledge.reading import read_apart
 
     files = [name for name in (arguments.files or "").split(",") if name]
@@ -526,18 +535,23 @@ def _summarise(arguments: argparse.Namespace) -> int:
         raise InputError(f"{arguments.name}: is neither a base (`chatglm knowledge list`) nor a file")
     if files and not is_base:
         raise InputError("--files: chooses files of a base, and this is a file")
-    SummaryRequest(**options).check()
+    request = SummaryRequest(**options, model="" if arguments.fresh else model_identity(arguments))
+    request.check()
+    options["model"] = request.model
     reached = ""
     try:
         with ExitStack() as stack:
-            reading = None if is_base else read_apart(path, name=path.name)
-            assistant = stack.enter_context(open_assistant(arguments))
-            options["model"] = "" if arguments.fresh else model_identity(arguments)
-            if reading is None:
+            if is_base:
                 base = stack.enter_context(open_base(arguments.name))
-                made = base.summarise(assistant, files, **options)
+                done = base.known_summary(files, **options)
             else:
-                made = summarise(FileTexts(reading, path.name), assistant, SummaryRequest(**options))
+                texts = FileTexts(read_apart(path, name=path.name), path.name)
+                done = known_summary(texts, request)
+            if done is not None:
+                _print_summary(done, arguments.json, told=False)
+                return 0
+            assistant = stack.enter_context(open_assistant(arguments))
+            made = base.summarise(assistant, files, **options) if is_base else summarise(texts, assistant, request)
             show = stack.enter_context(_progress())
             for event in stack.enter_context(closing(made)):
                 if isinstance(event, Progress):
@@ -554,16 +568,25 @@ def _summarise(arguments: argparse.Namespace) -> int:
         kept = "" if arguments.fresh else " and kept: the same command goes on there"
         print(f"\nstopped{'; ' + reached + kept if reached else ''}", file=sys.stderr)
         return 130
-    citations = [citation.to_dict() for citation in done.citations]
-    if arguments.json:
+    assert done is not None
+    _print_summary(done, arguments.json, told=True)
+    return 0
+
+
+def _print_summary(done: Summary, as_json: bool, told: bool) -> None:
+    """
+    Args:
+        told: its text has been printed as it came.
+    """
+    if as_json:
+        citations = [citation.to_dict() for citation in done.citations]
         print(json.dumps({"summary": done.text, "citations": citations, "parts": done.parts}, ensure_ascii=False))
-        return 0
-    print("\n")
+        return
+    print("\n" if told else f"{done.text}\n")
     for citation in dict.fromkeys(replace(each, sentence=(0, 0)) for each in done.citations):
         page = "" if citation.page is None else f"（第 {citation.page} 页）"
         print(f"《{citation.file}》{page} {citation.start}–{citation.end}")
         print("\n".join(f"    {line}" for line in citation.text.splitlines()))
-    return 0
 
 
 # Care

@@ -172,12 +172,13 @@ def model_name(arguments: argparse.Namespace) -> str:
 
 
 def model_identity(arguments: argparse.Namespace) -> str:
-    """What tells the model that `open_assistant` has opened from every other: what it says may be kept under this. A
-    folder that was written anew is another model."""
+    """What tells the model that `open_assistant` opens from every other: what it says may be kept under this. A folder
+    that was written anew is another model. Nothing is loaded."""
     import json
 
     if arguments.remote is not None:
         return json.dumps([remote_urls(arguments), arguments.remote_model])
+    find_model(arguments)
     from chatglm import hub
     from chatglm.loading import demo_folder
 

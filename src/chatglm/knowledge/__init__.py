@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         SummaryEvent,
         SummaryRequest,
         asummarise,
+        known_summary,
         summarise,
     )
 
@@ -51,6 +52,7 @@ _HOMES = {
         "SummaryEvent",
         "SummaryRequest",
         "asummarise",
+        "known_summary",
         "summarise",
     ),
 }
@@ -85,6 +87,7 @@ __all__ = [
     "bases",
     "delete_base",
     "import_base",
+    "known_summary",
     "open_base",
     "open_bases",
     "packed",

@@ -31,7 +31,7 @@ from chatglm.knowledge.store import (
     base_names,
     check_foreign,
 )
-from chatglm.knowledge.summarising import SummaryEvent, SummaryRequest, asummarise, summarise
+from chatglm.knowledge.summarising import Summary, SummaryEvent, SummaryRequest, asummarise, known_summary, summarise
 from chatglm.knowledge.tool import SearchKnowledge
 from chatglm.knowledge.vectors import Neighbours, Vectors
 
@@ -342,6 +342,10 @@ class Base:
             as `summarising.asummarise`.
         """
         return summarise(_BaseTexts(self.store, files), assistant, SummaryRequest(**options))
+
+    def known_summary(self, files: Sequence[str] = (), **options: Any) -> Summary | None:
+        """What `summarise` would give without asking the model; None: it would have to ask."""
+        return known_summary(_BaseTexts(self.store, files), SummaryRequest(**options))
 
     def asummarise(
         self, assistant: BaseAssistant, files: Sequence[str] = (), **options: Any

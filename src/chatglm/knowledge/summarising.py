@@ -19,7 +19,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ __all__ = [
     "SummaryRequest",
     "Texts",
     "asummarise",
+    "known_summary",
     "language_of",
     "summarise",
 ]
@@ -336,6 +337,31 @@ async def asummarise(texts: Texts, assistant: BaseAssistant, request: SummaryReq
             kept.close()
 
 
+def known_summary(texts: Texts, request: SummaryRequest) -> Summary | None:
+    """What `summarise` would give without asking the model; None: it would have to ask.
+
+    Raises:
+        InputError, UnsupportedError: the request is wrong.
+    """
+    request.check()
+    if not request.model:
+        return None
+    with closing(texts.kept()) as kept:
+        found = kept.get(_digest(texts, request))
+    return None if found is None else _from_json(found)
+
+
+def _digest(texts: Texts, request: SummaryRequest) -> bytes:
+    """Of all that a whole summary depends on. The model's name stands for its context and for its defaults."""
+    params = (request.options or {}).get("params")
+    given = params.to_dict() if isinstance(params, SamplingParams) else dict(params or {})
+    options = {**(request.options or {}), "client": None, "params": sorted(given.items())}
+    prompts = [sorted(form.items()) for form in (WHOLE, MAP, REDUCE, REFINE, FOCUS)]
+    asked = (request.style, request.focus, request.language, request.part, request.model)
+    parts = (part for file in texts.files() for part in (file, "\0", digest_of(texts.text(texts.base, file, 0, _ALL))))
+    return digest_of(repr((_VERSION, splitting.VERSION, asked, sorted(options.items()), prompts)), *parts)
+
+
 class _Making:
     """One summary, on its way."""
 
@@ -357,7 +383,7 @@ class _Making:
         self._of_parts: Sequence[str] = ()
 
     async def events(self) -> AsyncGenerator[SummaryEvent]:
-        digest = await asyncio.to_thread(self._digest)
+        digest = await asyncio.to_thread(_digest, self._texts, self._request)
         if self._kept is not None and (known := await asyncio.to_thread(self._kept.get, digest)) is not None:
             summary = _from_json(known)
             yield TextDelta(summary.text)
@@ -385,26 +411,6 @@ class _Making:
         for citation in summary.citations:
             yield CitationEvent(citation)
         yield summary
-
-    def _digest(self) -> bytes:
-        """Of all that a whole summary depends on."""
-        request, options = self._request, {**self._options, "client": None}
-        prompts = [WHOLE, MAP, REDUCE, REFINE, FOCUS]
-        asked = (request.style, request.focus, request.language, request.part, request.model, self._assistant.context)
-        settings = (
-            _VERSION,
-            splitting.VERSION,
-            asked,
-            self._long,
-            sorted(options.items()),
-            [sorted(p.items()) for p in prompts],
-        )
-        texts = (
-            part
-            for file in self._texts.files()
-            for part in (file, "\0", digest_of(self._texts.text(self._texts.base, file, 0, _ALL)))
-        )
-        return digest_of(repr(settings), *texts)
 
     def _tell(self, error: ChatGLMError) -> None:
         """Add to an error how much is done."""
