@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,6 +209,8 @@ class Page:
             auto_reload=False,
         )
         self._modules: dict[str, Any] = {}
+        # Steps of answers do not wait behind pages. To make one is work of Python's: more threads get no more done.
+        self._drawing = ThreadPoolExecutor(2, "chatglm-page")
         self._app = self._routes()
 
     def prepare(self) -> None:
@@ -327,17 +330,23 @@ class Page:
 
     # Pages
 
+    async def _drawn(self, work: Callable[..., Response], *arguments: Any, **named: Any) -> Response:
+        """Make a page in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._drawing, functools.partial(work, *arguments, **named)
+        )
+
     async def _start(self, request: Request) -> Response:
-        return await asyncio.to_thread(self._page, request, newest=True)
+        return await self._drawn(self._page, request, newest=True)
 
     async def _empty(self, request: Request) -> Response:
         mode = request.query_params.get("mode", "chat")
         knowledge = tuple(request.query_params.getlist("knowledge")[:20])
         settings = Settings(mode=mode if mode in MODES else "chat", knowledge=knowledge)  # type: ignore[arg-type]
-        return await asyncio.to_thread(self._page, request, settings)
+        return await self._drawn(self._page, request, settings)
 
     async def _show(self, request: Request) -> Response:
-        return await asyncio.to_thread(self._page, request, name=request.path_params["id"])
+        return await self._drawn(self._page, request, name=request.path_params["id"])
 
     def _page(
         self, request: Request, settings: Settings | None = None, name: str = "", *, newest: bool = False
@@ -414,7 +423,7 @@ class Page:
             items, first = self._items(session, session.settings, _words(request), False, before)
             return HTMLResponse(self.render(request, "turns.html", items=items, earlier=first))
 
-        return await asyncio.to_thread(earlier)
+        return await self._drawn(earlier)
 
     def render(self, request: Request, template: str, **values: Any) -> str:
         return self._templates.get_template(template).render(**self._common(request), **values)
@@ -597,7 +606,7 @@ class Page:
             current = request.query_params.get("current") or None
             return HTMLResponse(self.render(request, "list.html", search=search, current=current, **shown))
 
-        return await asyncio.to_thread(make)
+        return await self._drawn(make)
 
     async def _make(self, request: Request) -> Response:
         fields = await fields_of(request, settings=dict, title=str)
