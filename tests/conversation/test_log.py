@@ -136,6 +136,11 @@ def test_a_long_answer_takes_few_events() -> None:
         assert [event.kind for event in await read(log)] == ["began", "text", "done"]
         assert len(await read(log, 9_990)) == 3
         assert [event.kind for event in await read(log, 10_001)] == ["done"]
+        assert not log.empty
+        log.forget()
+        assert log.empty
+        assert await read(log) == []
+        assert log.last == 10_002
 
     asyncio.run(talk())
 

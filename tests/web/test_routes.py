@@ -240,6 +240,18 @@ def test_a_question_is_answered_and_stays(site: Site, visitor: Visitor) -> None:
     assert visitor.get(f"/c/{conversation}/events", params={"after": numbers[-1]}).status_code == 204
 
 
+def test_an_answer_that_ended_long_ago_is_read_on_the_page(
+    site: Site, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events are forgotten, and who asks for them is told that there are none."""
+    monkeypatch.setattr("chatglm.conversation.answering._KEPT_SECONDS", 0.0)
+    conversation = visitor.new()
+    visitor.post(f"/c/{conversation}/send", json={"text": site.say("Long ago?", "Yes.")})
+    while visitor.get(f"/c/{conversation}/events").status_code != 204:
+        time.sleep(0.02)
+    assert "Yes." in visitor.get(f"/c/{conversation}").text
+
+
 def test_who_comes_back_in_the_midst_gets_the_whole_turn(site: Site, visitor: Visitor) -> None:
     text = "One.\n\nTwo **two**.\n\n- three\n- four\n\nFive."
     question = site.say("Count to five", text)

@@ -70,6 +70,8 @@ KEEP_SECONDS = 1.0
 """Between two times that an open turn is stored."""
 _READ_SECONDS = 60.0
 """After the end of an answer, in which its readers have each of its events; then texts are kept as wholes."""
+_KEPT_SECONDS = 600.0
+"""After the end of an answer, in which its events are kept for readers that come back; then the store has it."""
 _GRACE = 5.0
 """Seconds that what is cancelled has to end."""
 _TOGETHER = 4
@@ -312,7 +314,9 @@ class Answering:
             for task in (work, keeping, halted):
                 task.cancel()
             self.log.add(ended)
-            asyncio.get_running_loop().call_later(_READ_SECONDS, self.log.settle)
+            loop, log = asyncio.get_running_loop(), self.log
+            loop.call_later(_READ_SECONDS, log.settle)
+            loop.call_later(_KEPT_SECONDS, log.forget)
 
     def stop(self) -> None:
         """End it. What there is is kept."""

@@ -70,6 +70,15 @@ class EventLog:
         """Keep texts as wholes: the answer has ended, and its readers have had the time to read it."""
         self._entries = _together(self._entries)
 
+    def forget(self) -> None:
+        """Keep nothing: who comes now reads the store."""
+        self._entries = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self._entries
+
     async def read(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:
         """Events with a number above `after`, as they come: each time all that are there; ends with the answer.
 

@@ -290,6 +290,10 @@ class Session:
                 for event in events:
                     yield event
 
+    def has_news(self, after: int) -> bool:
+        """Whether there are events after one, or will be. Ten minutes after its end, those of an answer are no more."""
+        return self.running or not (self._log.empty or after >= self.last)
+
     def news(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:
         """As `events`, each time all that are there."""
         return self._log.read(after)

@@ -743,7 +743,7 @@ class Page:
         session, settings = await asyncio.to_thread(find)
         given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
         after = _whole(given, "after")
-        if not session.running and after >= session.last:
+        if not session.has_news(after):
             return Response(status_code=204)  # which tells a browser not to come back
         t = _words(request)
         macros = self._macros(t)
