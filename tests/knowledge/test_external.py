@@ -20,7 +20,7 @@ from small_bases import HANDBOOK
 from test_tools_docs import examples
 
 from chatglm.errors import ServiceError
-from chatglm.knowledge import Base, Hits, Upload, import_base, open_base
+from chatglm.knowledge import Base, Hits, Shelf, Upload, import_base, open_base
 from chatglm.knowledge.external import External
 
 pytest.importorskip("langchain_core")
@@ -327,6 +327,19 @@ def test_a_copy_of_a_base_is_not_the_same_base(tmp_path: Path) -> None:
             copy.remove(*HANDBOOK)
         with open_base("b", home=tmp_path, neighbours=kind.neighbours("x")) as base:
             assert len(base.search(QUESTIONS[0], mode="vector", k=50)) == 4
+
+
+def test_a_shelf_opens_its_bases_over_one_store(tmp_path: Path) -> None:
+    with memory() as kind, Shelf(tmp_path, neighbours=kind.neighbours("x", shared=True)) as shelf:
+        for each in "ab":
+            filled(shelf.make(each, None))
+        for each in "ab":
+            hits = shelf.bases([each], None).search(QUESTIONS[1], mode="vector", k=50)
+            assert len(hits) == 4
+            assert {hit.base for hit in hits} == {each}
+        both = shelf.bases(["a", "b"], None).search(QUESTIONS[1])
+        assert not both.warnings
+        assert both[0].file == "安全.txt"
 
 
 class Scored(InMemoryVectorStore):

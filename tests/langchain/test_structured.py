@@ -137,7 +137,7 @@ async def test_an_agent_runs_in_coroutines() -> None:
 
 
 def test_one_object_serves_several_agents_at_once() -> None:
-    """The official class keeps the state of the last one."""
+    """The official class keeps the state of the last one (differences: langchain-demo)."""
     llm = ChatGLM3(assistant=Native(*CALLS))
     agents = [executor(llm, Calculator()) for _ in range(2)]
     steps = [agent.iter({"input": "34 * 34 + 1?"}) for agent in agents]
@@ -153,6 +153,20 @@ def test_the_first_form_of_the_demo_runs() -> None:
         handle_parsing_errors=True,
     )
     assert agent.run("34 * 34 + 1?") == "It is `1157`."
+
+
+def test_arguments_are_as_the_model_wrote_them() -> None:
+    """The official class cuts them at commas, and makes texts of them (differences: langchain-demo)."""
+    written = {"distance": 30.5, "unit": "km, or m", "parts": [1, 2]}
+    heard: list[dict[str, Any]] = []
+
+    def listens(**given: Any) -> str:
+        heard.append(given)
+        return "done"
+
+    listening = convert.model_copy(update={"func": listens})
+    executor(ChatGLM3(assistant=Native(("convert", written))), listening).invoke({"input": "x"})
+    assert heard == [{**written, "inner": None}] or heard == [written]
 
 
 @pytest.mark.parametrize(
