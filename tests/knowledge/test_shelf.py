@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chatglm.knowledge import Shelf, Upload, open_base, shelf
+from chatglm.knowledge.indexing import Item
 from chatglm.knowledge.store import base_file
 
 
@@ -63,6 +64,15 @@ def test_a_list_opens_no_base_and_reads_those_that_changed(home: Path, monkeypat
             base.store.share("bob", "read")
         assert sorted(bases.names("bob")) == sorted("甲乙")
         assert read == ["甲"]
+
+
+def test_what_a_process_left_in_the_queue_is_read(home: Path) -> None:
+    with open_base("甲", home=home) as base:
+        base._indexer.enqueue([Item("乙.txt", body="气阀在二楼。".encode())])  # and it ends
+    with Shelf(home) as shelf:
+        base = shelf.base("甲", "alice")
+        base.wait()
+        assert [file.state for file in base.files()] == ["ready", "ready"]
 
 
 def test_what_is_no_base_is_left_out(home: Path) -> None:

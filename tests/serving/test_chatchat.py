@@ -440,6 +440,21 @@ def test_a_page_of_another_site_gets_no_websocket(url: str) -> None:
         assert "search engine" in json.loads(socket.recv(30))["error"]
 
 
+def test_a_page_of_another_site_changes_nothing(client: httpx.Client) -> None:
+    evil = {"Origin": "https://evil.example"}
+    for path, field, data in (
+        ("/knowledge_base/upload_docs", "files", {"knowledge_base_name": "样例"}),
+        ("/knowledge_base/upload_temp_docs", "files", {}),
+        ("/local_doc_qa/upload_file", "file", {"knowledge_base_id": "样例"}),
+        ("/v1/knowledge/样例/files", "file", {}),
+    ):
+        answer = client.post(path, data=data, files={field: ("x.txt", b"x")}, headers=evil)
+        assert answer.status_code == 403, path
+    delete, plain = "/knowledge_base/delete_knowledge_base", {"Content-Type": "text/plain", **evil}
+    assert client.post(delete, content='"样例"'.encode(), headers=plain).status_code == 400
+    assert client.get("/local_doc_qa/list_files", params={"knowledge_base_id": "样例"}).json()["data"] == ["安全.txt"]
+
+
 def test_a_client_that_leaves_ends_its_answer(write: Writer, tmp_path_factory: pytest.TempPathFactory) -> None:
     engine = ScriptedEngine(write.say("灭火器在门口右侧。" * 200), context=4096, delay=0.01)
     with (

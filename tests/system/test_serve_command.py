@@ -162,6 +162,7 @@ def test_in_front_of_another() -> None:
         (["--threads", "0"], "--threads"),
         (["--remote", "http://x", "--model", "y"], "--model"),
         (["--model", "/nowhere"], "/nowhere"),
+        (["--dialect", "chatchat"], "--dialect chatchat: needs --knowledge"),
     ],
 )
 def test_wrong_arguments_are_said_in_a_line(
@@ -172,6 +173,21 @@ def test_wrong_arguments_are_said_in_a_line(
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--dialect", "chatchat"]])
+def test_a_dialect_that_is_asked_for(
+    more: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path))
+    served: list[connections.Server] = []
+    monkeypatch.setattr(connections, "run", lambda server, sockets: served.append(server))
+    assert main(["serve", "--port", "0", "--knowledge", *more]) == 0
+    (server,) = served
+    paths = server.config.app.openapi()["paths"]  # type: ignore[union-attr]
+    assert "/v1/knowledge/{name}/ask" in paths
+    assert ("/knowledge_base/search_docs" in paths) == bool(more)
+    assert (server.config.ws != "none") == bool(more)
 
 
 @pytest.mark.parametrize("key", [False, True])

@@ -82,6 +82,8 @@ class Shelf:
             if known is None:
                 base = open_base(name, home=self._home, who=who, create=create, **self._options)
                 known = self._open[name] = (_identity(base.store.file), base)
+                if base.store.waiting():  # a process ended before it had read them
+                    base.resume()
         permit(known[1], who, role)
         return known[1]
 

@@ -107,7 +107,7 @@ def create_app(
             stay their owner's.
         dialects: of `OPTIONAL`, that are spoken besides.
     """
-    spoken_here = (*(one for name in dialects for one in OPTIONAL[name]), *DIALECTS)
+    spoken_here = (*DIALECTS, *(one for name in dialects for one in OPTIONAL[name]))
 
     def dialect_of(path: str) -> Dialect:
         return next((dialect for dialect in spoken_here if re.fullmatch(dialect.owns, path)), openai.DIALECT)

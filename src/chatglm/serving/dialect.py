@@ -43,6 +43,7 @@ __all__ = [
     "Refusals",
     "Strict",
     "all_of",
+    "check_type",
     "dialect_route",
     "failure_within",
     "first_of",
@@ -205,7 +206,7 @@ def dialect_route(
                 record.dialect, record.route = name, self.path_format
                 try:
                     if self.body_field is not None:
-                        _check_type(request.headers.get("content-type"), any_type)
+                        check_type(request.headers.get("content-type"), any_type)
                         body = await bodies.read(request, service.limits)
                         record.body = len(body)
                         if record.asked is not None:
@@ -251,7 +252,15 @@ class _ParsedRequest(Request):
         return self._value
 
 
-def _check_type(given: str | None, any_type: bool) -> None:
+def check_type(given: str | None, any_type: bool = False) -> None:
+    """
+    Args:
+        given: the header Content-Type. A page of another site can send a body of any other type, without asking first.
+        any_type: whether a form's will do, or none.
+
+    Raises:
+        BodyError: it is not JSON's.
+    """
     kind = (given or "").partition(";")[0].strip().lower()
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
         return

@@ -13,14 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.errors import ChatGLMError
 from chatglm.serving import records
-from chatglm.serving.access.callers import CALLER, CLIENT_HEADER, Caller
+from chatglm.serving.access.callers import CALLER, CLIENT_HEADER, Caller, check_origin
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.failures import FAILURE, Failure, ForbiddenError, OverloadedError, ShuttingDownError, failure_of
+from chatglm.serving.failures import FAILURE, Failure, OverloadedError, ShuttingDownError, failure_of
 from chatglm.serving.logs import log_request
 from chatglm.serving.records import Record
 from chatglm.serving.service import OVERLOADED, Service
 
-__all__ = ["OPEN", "Front", "check_origin", "hint"]
+__all__ = ["OPEN", "Front", "hint"]
 
 _URL_BYTES = 8 << 10
 _HEAD_BYTES = 32 << 10
@@ -192,23 +192,6 @@ class Front:
             raise ShuttingDownError
         if scope.get("state", {}).get(OVERLOADED):
             raise OverloadedError
-
-
-def check_origin(headers: Headers, origins: Sequence[str]) -> None:
-    """
-    Args:
-        origins: of pages that may use the server, besides its own.
-
-    Raises:
-        ForbiddenError: a page asks that may not.
-    """
-    origin = headers.get("origin")
-    if origin is None or "*" in origins or origin in origins:
-        return
-    if origin.partition("://")[2] != headers.get("host"):
-        raise ForbiddenError(
-            f"Origin: pages of {origin:.100} may not use this server; `chatglm serve --cors` lets them"
-        )
 
 
 class _Passing:

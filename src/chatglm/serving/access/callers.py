@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
-__all__ = ["CALLER", "CLIENT_HEADER", "Caller", "caller_of"]
+from chatglm.serving.failures import ForbiddenError
+
+__all__ = ["CALLER", "CLIENT_HEADER", "Caller", "caller_of", "check_origin"]
 
 CLIENT_HEADER = "X-Chatglm-Client"
 """Says for whom another `chatglm serve` asks that stands in front of this one (`--remote`): its clients are to share
@@ -47,3 +50,20 @@ def caller_of(request: HTTPConnection) -> Caller:
     key = headers.get("authorization") or headers.get("x-api-key") or headers.get("api-key") or ""
     address = request.client.host if request.client is not None else ""
     return Caller("", hashlib.blake2b(f"{address}\n{key}\n{client}".encode(), digest_size=16).hexdigest())
+
+
+def check_origin(headers: Mapping[str, str], origins: Sequence[str]) -> None:
+    """
+    Args:
+        origins: of pages that may use the server, besides its own.
+
+    Raises:
+        ForbiddenError: a page asks that may not.
+    """
+    origin = headers.get("origin")
+    if origin is None or "*" in origins or origin in origins:
+        return
+    if origin.partition("://")[2] != headers.get("host"):
+        raise ForbiddenError(
+            f"Origin: pages of {origin:.100} may not use this server; `chatglm serve --cors` lets them"
+        )

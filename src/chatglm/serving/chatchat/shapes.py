@@ -23,6 +23,7 @@ from chatglm.serving.knowledge.shelves import base_for, shelf_of, who_of
 from chatglm.serving.service import Service
 
 __all__ = [
+    "AT_ONCE",
     "NOTHING_FOUND",
     "Coded",
     "attacks",
@@ -38,6 +39,8 @@ __all__ = [
     "work",
 ]
 
+AT_ONCE = 4
+"""Requests that wait in a thread until files are indexed: more would leave no thread for others."""
 NOTHING_FOUND = "<span style='color:red'>未找到相关文档,该回答为大模型自身能力解答！</span>"
 _Result = TypeVar("_Result")
 

@@ -24,7 +24,7 @@ from chatglm.errors import InputError, NotFoundError
 from chatglm.knowledge import Base, Bases, Shelf
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.bodies import BodyError, Limits, parse_now
-from chatglm.serving.chatchat.shapes import Coded, attacks, find_base, refused, render, said, source, work
+from chatglm.serving.chatchat.shapes import AT_ONCE, Coded, attacks, find_base, refused, render, said, source, work
 from chatglm.serving.dialect import Dialect, EventStream, Strict, dialect_route, failure_within, first_of, whole_of
 from chatglm.serving.failures import NotOfferedError, ShuttingDownError
 from chatglm.serving.hints import CHATCHAT
@@ -83,6 +83,7 @@ class _Answer(BaseModel):
 
 def _router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["langchain-ChatGLM 0.1"], route_class=dialect_route(NAME, service, render))
+    adding = asyncio.Semaphore(AT_ONCE)
     refusals = refused(400, 404, 500)
     uploads = refused(400, 404, 408, 413, 429, 500)
     answers: dict[int | str, dict[str, Any]] = {
@@ -128,7 +129,8 @@ def _router(service: Service) -> APIRouter:
             if len(form.files) > 1:
                 raise InputError("file: the form has several; use upload_files")
             base = await base_to_fill(request, name)
-            (added,) = (await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))).items()
+            async with adding:
+                (added,) = (await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))).items()
         file, (new, error) = added
         if error:
             return said(500, "文件上传失败，请重新上传", error)
@@ -151,7 +153,8 @@ def _router(service: Service) -> APIRouter:
             if attacks(name):
                 return said(403, _ATTACK, [])
             base = await base_to_fill(request, name)
-            added = await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))
+            async with adding:
+                added = await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))
         failed = {file: error for file, (_, error) in added.items() if error}
         if len(failed) == len(added):
             return said(500, f"documents {', '.join(failed)} upload fail", failed)
@@ -226,7 +229,8 @@ def _router(service: Service) -> APIRouter:
                     return said(200, f"document {file} already exists")
                 return said(200, f"document {old_doc} delete and document {file} upload success")
 
-            return await asyncio.to_thread(updated)
+            async with adding:
+                return await asyncio.to_thread(updated)
 
     # Answers
 

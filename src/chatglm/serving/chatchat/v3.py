@@ -29,6 +29,7 @@ from chatglm.serving.access.callers import caller_of
 from chatglm.serving.bodies import BodyError
 from chatglm.serving.chatchat.answers import Asked, answer_files, answer_kb
 from chatglm.serving.chatchat.shapes import (
+    AT_ONCE,
     Coded,
     attacks,
     document,
@@ -40,7 +41,7 @@ from chatglm.serving.chatchat.shapes import (
     work,
 )
 from chatglm.serving.chatchat.temporary import Temporary
-from chatglm.serving.dialect import Dialect, EventStream, Strict, dialect_route, failure_within
+from chatglm.serving.dialect import Dialect, EventStream, Strict, check_type, dialect_route, failure_within
 from chatglm.serving.failures import NotOfferedError
 from chatglm.serving.hints import CHATCHAT, MESSAGE, Hints, note_ignored
 from chatglm.serving.knowledge import filing
@@ -203,7 +204,7 @@ class _Document(BaseModel):
 
 def _router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["Langchain-Chatchat 0.3"], route_class=dialect_route(NAME, service, render))
-    temporary = Temporary()
+    temporary, adding = Temporary(), asyncio.Semaphore(AT_ONCE)
     service.closing.append(temporary.close)
     refusals = refused(400, 404, 500)
     answered = refused(400, 404, 429, 500, 501, 502, 503)
@@ -322,7 +323,8 @@ def _router(service: Service) -> APIRouter:
             base = await find_base(service, request, name, "write")
             if base is None:
                 return said(404, f"未找到知识库 {name}")
-            failed = await asyncio.to_thread(lambda: _added(base, filing.contents_of(form), override))
+            async with adding:
+                failed = await asyncio.to_thread(lambda: _added(base, filing.contents_of(form), override))
         return said(200, "文件上传与向量化完成", {"failed_files": failed})
 
     @routes.post("/knowledge_base/delete_docs", response_model=Coded, responses=refusals)
@@ -350,7 +352,8 @@ def _router(service: Service) -> APIRouter:
         base = await find_base(service, request, name, "write")
         if base is None:
             return said(404, f"未找到知识库 {name}")
-        failed = await asyncio.to_thread(_updated, base, body.file_names)
+        async with adding:
+            failed = await asyncio.to_thread(_updated, base, body.file_names)
         return said(200, "更新文档完成", {"failed_files": failed})
 
     @routes.get("/knowledge_base/download_doc", response_class=Response, responses=refusals)
@@ -418,7 +421,8 @@ def _router(service: Service) -> APIRouter:
                 name, base = temporary.make(who, form.fields.get("prev_id"))
                 return name, _added(base, contents, True)
 
-            name, failed = await asyncio.to_thread(added)
+            async with adding:
+                name, failed = await asyncio.to_thread(added)
         return said(200, "success", {"id": name, "failed_files": [{file: why} for file, why in failed.items()]})
 
     @routes.post("/knowledge_base/search_temp_docs", response_model=list[_Document], responses=refusals)
@@ -616,6 +620,7 @@ async def _string_of(request: Request, service: Service) -> str:
     Raises:
         BodyError: the body is no JSON string.
     """
+    check_type(request.headers.get("content-type"))
     try:
         found = json.loads(await bodies.read(request, service.limits))
         if isinstance(found, str) and len(found) <= 1000:

@@ -13,6 +13,7 @@ from chatglm.errors import InputError, QueueFullError
 from chatglm.knowledge import Base, Upload
 from chatglm.knowledge.store import File
 from chatglm.serving import bodies
+from chatglm.serving.access.callers import check_origin
 from chatglm.serving.bodies import BodyError
 from chatglm.serving.service import Service
 from chatglm.serving.stored.uploads import FORM_BYTES, Form, receive_all
@@ -42,9 +43,11 @@ async def form_of(
         fields: that it may have besides.
 
     Raises:
+        ForbiddenError: a page sends it that may not use the server; browsers send forms without asking first.
         BodyError: it is no form, has no file, or is too large or too slow.
         InputError: it has other fields.
     """
+    check_origin(request.headers, service.origins)
     slow = service.files.limits
     limits = replace(service.limits, body=FILE_BYTES + FORM_BYTES, seconds=slow.seconds, rate=slow.rate)
     paths = [folder / str(number) for number in range(AT_ONCE)]
