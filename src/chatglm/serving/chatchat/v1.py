@@ -63,7 +63,7 @@ class _Question(Strict):
 
 
 class _Chat(_Question):
-    streaming: bool = False
+    streaming: bool | None = None
 
 
 class _DocChat(_Chat):

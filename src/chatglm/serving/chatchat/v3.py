@@ -73,6 +73,7 @@ _FORM_FIELDS = (
 )
 _TEMPORARY_FIELDS = ("prev_id", "chunk_size", "chunk_overlap", "zh_title_enhance")
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+_EITHER: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
 _NOT_HERE = {
     ("POST", "/chat/feedback"): "answers have no message_id here, and nobody's feedback is kept",
     ("POST", "/chat/chat/completions"): "use /v1/chat/completions, or /knowledge_base/local_kb/NAME/chat/completions",
@@ -173,14 +174,14 @@ class _Question(_Request):
 class _KbQuestion(_Question):
     mode: Literal["local_kb", "temp_kb", "search_engine"] = "local_kb"
     kb_name: _Name = ""
-    stream: bool = True
+    stream: bool | None = Field(None, description="default: true")
     model: str | None = None
-    return_direct: bool = False
+    return_direct: bool | None = None
 
 
 class _FileQuestion(_Question):
     knowledge_id: _Name
-    stream: bool = False
+    stream: bool | None = None
     model_name: str | None = None
 
 
@@ -191,7 +192,7 @@ class _Completion(Generation):
     top_k: int = Field(3, ge=1, le=100, description="hits that are taken; not a sampling option here")
     score_threshold: float | None = Field(None, ge=0, le=2)
     prompt_name: str = "default"
-    return_direct: bool = False
+    return_direct: bool | None = None
 
 
 class _Document(BaseModel):
@@ -459,7 +460,9 @@ def _router(service: Service) -> APIRouter:
         return await summaries(body, request, None)
 
     @routes.post(
-        "/knowledge_base/kb_summary_api/summary_doc_ids_to_vector_store", response_model=Coded, responses=refused(501)
+        "/knowledge_base/kb_summary_api/summary_doc_ids_to_vector_store",
+        response_model=Coded,
+        responses=refused(400, 501),
     )
     async def summarise_pieces(body: _PieceSummary) -> Response:
         """Refused: files are summarised, not pieces of them."""
@@ -505,7 +508,7 @@ def _router(service: Service) -> APIRouter:
 
     # Answers
 
-    @routes.post("/chat/kb_chat", response_class=Response, responses={**answered, **_STREAM})
+    @routes.post("/chat/kb_chat", response_class=Response, responses={**answered, **_EITHER})
     async def kb_chat(body: _KbQuestion, request: Request) -> Response:
         """An answer from a base, with `docs`: what it is made from."""
         return await answer_kb(
@@ -519,19 +522,19 @@ def _router(service: Service) -> APIRouter:
                 body.past(),
                 body.top_k,
                 body.score_threshold,
-                body.stream,
+                body.stream is not False,
                 body.model,
                 body.params(),
                 body.max_tokens,
                 body.prompt_name,
-                body.return_direct,
+                bool(body.return_direct),
             ),
         )
 
     @routes.post(
         "/knowledge_base/{mode}/{param}/chat/completions",
         response_class=Response,
-        responses={**answered, **_STREAM},
+        responses={**answered, **_EITHER},
     )
     async def completions(
         mode: Literal["local_kb", "temp_kb", "search_engine"], param: str, body: _Completion, request: Request
@@ -559,11 +562,11 @@ def _router(service: Service) -> APIRouter:
                 params,
                 most,
                 body.prompt_name,
-                body.return_direct,
+                bool(body.return_direct),
             ),
         )
 
-    @routes.post("/chat/file_chat", response_class=Response, responses={**answered, **_STREAM})
+    @routes.post("/chat/file_chat", response_class=Response, responses={**answered, **_EITHER})
     async def file_chat(body: _FileQuestion, request: Request) -> Response:
         """An answer from files that were uploaded for a while."""
         return await answer_files(
@@ -577,7 +580,7 @@ def _router(service: Service) -> APIRouter:
                 body.past(),
                 body.top_k,
                 body.score_threshold,
-                body.stream,
+                bool(body.stream),
                 body.model_name,
                 body.params(),
                 body.max_tokens,
