@@ -215,6 +215,43 @@ SENTENCES: dict[str, str] = {
     "the body is too large; at most {most} bytes are taken": "内容过大，最多 {most} 字节",
     "the body did not arrive in time": "内容没有及时到达",
     "name {name}: must have 1 to {most} printable characters": "用户名应为 1 到 {most} 个可见字符",
+    # Documents that cannot be read, and bases
+    "is a damaged PDF ({why})": "PDF 已损坏，请换一份",
+    "is a damaged zip file ({why})": "压缩文件已损坏，请换一份",
+    "is a damaged picture ({why})": "图片已损坏，请换一份",
+    "is protected by a password; save it without one": "文件有密码保护，请去掉密码后再添加",
+    "is protected against copying (DRM) and cannot be read": "文件有版权保护（DRM），无法读取",
+    ".{kind} files are not read; {hint}": "不支持 .{kind} 文件；{hint}",
+    "save it as .docx": "请另存为 .docx",
+    "save it as .pptx": "请另存为 .pptx",
+    "save it as .xlsx": "请另存为 .xlsx",
+    "convert it to .epub or .pdf": "请转换为 .epub 或 .pdf",
+    "pack it as .zip, or unpack it": "请打包为 .zip，或解压后添加",
+    "add its subtitles (.srt)": "请添加它的字幕（.srt）",
+    "has nothing in it that can be read: {why}": "里面没有可以读取的文件",
+    "{name}: is larger than the {most} MiB that are read of a file; divide it": "超过 {most} MiB 的上限，请拆分",
+    "has more than the {most} characters that are read; divide it": "超过 {most} 个字符的上限，请拆分",
+    "has {count} pages, and at most {most} are read; divide it": "共 {count} 页，最多读取 {most} 页，请拆分",
+    "has {count} files in it, and at most {most} are read; divide it": (
+        "里面有 {count} 个文件，最多读取 {most} 个，请拆分"
+    ),
+    "{part} unpacks to more than the {most} MiB that are allowed": "{part} 解压后超过 {most} MiB 的上限",
+    "{name}: took longer than {seconds} seconds to read; divide it or convert it": "读取超过 {seconds} 秒，请拆分",
+    "{name}: its reader ended without an answer (code {code}); is the file damaged or very large?": (
+        "读取时出错，文件可能已损坏或过大"
+    ),
+    "{name}: needs too much memory to read; divide it": "读取所需内存过多，请拆分",
+    "{name}: cannot be read any more ({why})": "文件已无法读取（{why}）",
+    "no text on {pages}: {why}": "{pages} 没有文字：{why}",
+    "it has no pages": "没有页面",
+    "name: {name} is taken; choose another": "名称{name}已被使用，请换一个",
+    "user {name}: no such user": "没有用户{name}",
+    "{who}: is the only owner; make somebody else one first": "{who} 是唯一的所有者，请先指定另一个所有者",
+    "file: {name} is no name of a file; at most 300 printable characters, and no ..": "{name}不能用作文件名",
+    "base {name}: a name has at most 64 letters, digits, spaces, and . _ - between them; choose another": (
+        "名称最多 64 个字符，可用文字、数字、空格和 . _ -"
+    ),
+    "{files} files and {size} GiB are the most; remove some": "最多 {files} 个文件、{size} GiB，请先移除一些",
     # What has no place in a context, or no force
     "the {count} oldest of {turns} turns were left out, for want of context": "共 {turns} 条，最早的 {count} 条未提供",
     "no summary was made: {why}": "没有生成摘要：{why}",

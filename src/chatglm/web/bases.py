@@ -58,6 +58,8 @@ _ABOUT, _PROMPT = 500, 10_000
 _FORM = 256 << 10
 _FORM_FILES = 200
 _HITS = 20
+_QUOTED = 2_000
+"""Characters that are marked in a picture."""
 _TICK = 0.4
 _BEAT = 15.0
 _WAIT_STATES = ("queued", "reading", "indexing")
@@ -530,9 +532,9 @@ class BasePages:
         span = _span(request)
 
         def mark() -> str:
-            return "" if span is None else base.text(name, *span)
+            return "" if span is None else base.text(name, span[0], min(span[1], span[0] + _QUOTED))
 
-        quoted = (await asyncio.to_thread(mark))[:2000]
+        quoted = await asyncio.to_thread(mark)
         file = await asyncio.to_thread(base.store.find, name)
         if not _shows(file, number):
             raise NotFoundError(f"{name}: has no pictures of pages")

@@ -71,7 +71,7 @@ if (drop) {
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
     for (const entry of entries) if (entry) attempt(() => walk(entry));
   };
-  window.onbeforeunload = (event) => queue.length && event.preventDefault();
+  addEventListener("beforeunload", (event) => queue.length && event.preventDefault());
 }
 if (list.dataset.busy !== undefined) follow();
 document.body.dataset.ready = "";
