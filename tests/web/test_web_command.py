@@ -79,6 +79,7 @@ def test_the_page_runs_and_ends_at_once(running: tuple[subprocess.Popen[str], st
         about = visitor.get("/about").text
         assert "沙箱" in about
         assert "计算内核" in about
+        assert "the best for" not in about
         conversation = visitor.new(params={"temperature": 0})
         events = visitor.ask(conversation, "你是谁？")
         assert "演示模型" in "".join(data["text"] for kind, data in events if kind == "text")
@@ -97,6 +98,7 @@ def test_the_page_runs_and_ends_at_once(running: tuple[subprocess.Popen[str], st
         assert visitor.get(own.split()[-1]).headers["location"] == "/ui/"
         assert "made on a terminal" in visitor.get("/").text
         assert visitor.get(f"/c/{kept}").status_code == 200
+        assert "who uses this machine" in visitor.get("/about").text
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
     assert process.stderr.read() == ""

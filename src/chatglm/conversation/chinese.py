@@ -203,6 +203,7 @@ SENTENCES: dict[str, str] = {
         "这台机器无法隔离模型的代码（{missing}）；`chatglm info` 说明如何解决，"
         "--code-runs-with-my-rights 则不隔离而直接运行"
     ),
+    "{variant}: the best for this CPU": "{variant}（最适合这台机器的 CPU）",
     # The page
     "too often; try again in {seconds} seconds": "过于频繁，请在 {seconds} 秒后重试",
     "the key is wrong; the program that serves the page has shown the right one": (

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from chatglm.database import Database
 from chatglm.errors import InputError
 
-__all__ = ["SignInError", "TooManyTriesError", "User", "Users"]
+__all__ = ["LOCAL", "SignInError", "TooManyTriesError", "User", "Users"]
+
+LOCAL = "local"
+"""The name of who uses this machine without signing in."""
 
 _LOGIN_SECONDS = 30 * 86400.0
 _LOGINS = 20
 _PASSWORD = range(8, 1025)
 _NAME_CHARACTERS = 64
-_LOCAL, _GUEST = "local", "browser-"
+_GUEST = "browser-"
 _GUEST_SECONDS = 400 * 86400.0  # as long as browsers keep a cookie
 _LARGEST = (1 << 63) - 1  # that SQLite can hold
 _COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
@@ -81,9 +84,9 @@ class Users:
         """Who uses this machine without signing in; has no password, and is made when first asked for."""
         self._database.write(
             "INSERT INTO users (name, made, admin) VALUES (?, ?, 1) ON CONFLICT (name) DO NOTHING",
-            (_LOCAL, time.time()),
+            (LOCAL, time.time()),
         )
-        return self._named(_LOCAL)
+        return self._named(LOCAL)
 
     def add(self, name: str, password: str, *, admin: bool = False) -> User:
         """A new user.
@@ -92,7 +95,7 @@ class Users:
             InputError: the name is taken, empty or too long, or the password too short or too long.
         """
         name = _name(name)
-        if name == _LOCAL:
+        if name == LOCAL:
             raise InputError(f"user {name!r}: the name of who does not sign in; choose another")
         hashed = _hashed(_checked(password))
         try:
@@ -264,7 +267,7 @@ class _Tries:
 
 
 def _user(row: sqlite3.Row) -> User:
-    guest = row["password"] is None and row["name"] != _LOCAL
+    guest = row["password"] is None and row["name"] != LOCAL
     return User(row["id"], row["name"], bool(row["admin"]), row["made"], guest)
 
 

@@ -39,7 +39,7 @@ from chatglm.conversation.session import Session, Sessions
 from chatglm.conversation.settings import MODES, Settings
 from chatglm.conversation.store import Conversation, Store
 from chatglm.conversation.tree import Turn
-from chatglm.conversation.users import SignInError, User
+from chatglm.conversation.users import LOCAL, SignInError, User
 from chatglm.errors import InputError, NotFoundError
 from chatglm.params import SamplingParams
 from chatglm.web.accounts import Accounts, Rate, check_source
@@ -515,10 +515,10 @@ class Page:
         rows = [
             ("version", f"chatglm {importlib.metadata.version('chatglm')}"),
             ("model", ", ".join(self.models.names())),
-            *await asyncio.to_thread(self._facts),
+            *((key, t.said(text)) for key, text in await asyncio.to_thread(self._facts)),
             ("sandbox", sandbox),
             ("storage", t("about.storage.used", used=_bytes(used), most=_bytes(self.store.limits.bytes))),
-            ("user", t("about.user.guest") if user is None or user.guest else user.name),
+            ("user", _named(user, t)),
         ]
         return HTMLResponse(self.render(request, "about.html", rows=rows))
 
@@ -876,6 +876,13 @@ def _cookie_left_out(request: Request) -> Response | None:
 def _list_of(found: Sequence[Conversation], before: int) -> dict[str, Any]:
     """For the template of lists: conversations, of which one more than shown was looked for, and where others begin."""
     return {"conversations": listed(found[:_LISTED]), "more": before + _LISTED if len(found) > _LISTED else None}
+
+
+def _named(user: User | None, t: Words) -> str:
+    """Who looks at the page."""
+    if user is None or user.guest:
+        return t("about.user.guest")
+    return t("about.user.local") if user.name == LOCAL else user.name
 
 
 def _first_shown(path: Sequence[Turn]) -> int:

@@ -323,6 +323,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "about.storage": ("存储", "Storage"),
     "about.storage.used": ("已用 {used}，最多 {most}", "{used} of {most}"),
     "about.user": ("用户", "User"),
+    "about.user.local": ("这台机器的使用者", "who uses this machine"),
     "about.user.guest": ("未登录，对话属于这个浏览器", "not signed in; conversations belong to this browser"),
     "login.title": ("登录", "Sign in"),
     "login.name": ("用户名", "Name"),
