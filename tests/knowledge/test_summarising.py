@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def whole(events: list[SummaryEvent]) -> tuple[list[SummaryEvent], Summary]:
 def test_parts_are_summarised_and_their_summaries_joined(tmp_path: Path) -> None:
     model = Abridger(600)
     events, summary = made(texts(tmp_path), model)
-    assert model.forms.count("map") == summary.parts > 20
+    assert model.forms.count("map") == summary.parts >= 12
     assert model.forms.count("reduce") > 1
     assert model.forms == sorted(model.forms)  # all parts before the first of their summaries
     assert summary.text.startswith("第1章第1天")
@@ -213,7 +214,45 @@ def test_parts_hold_the_text_once_and_have_room(pieces: list[str], room: int) ->
         assert sum(len(source.text[span.start : span.end].strip()) for span in part.spans) <= room
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    context=st.integers(400, 3000),
+    chapters=st.integers(1, 9),
+    sentences=st.integers(1, 30),
+    style=st.sampled_from(["map-reduce", "refine"]),
+    part=st.none() | st.integers(48, 500),
+)
+def test_no_prompt_is_longer_than_the_context(
+    context: int, chapters: int, sentences: int, style: str, part: int | None
+) -> None:
+    text = novel(chapters, sentences)
+    source = FileTexts(read(text.encode(), name="novel.md"), "novel.md")
+    model = Abridger(context)  # looks at each prompt
+    _, summary = made(source, model, style=style, part=part, model="")
+    assert summary.text
+    assert summary.asked == len(model.asked)
+    for citation in summary.citations:
+        assert text[citation.start : citation.end] == citation.text
+
+
 # What is kept
+
+
+@settings(max_examples=8, deadline=None)
+@given(stops=st.lists(st.integers(0, 70), min_size=1, max_size=3), style=st.sampled_from(["map-reduce", "refine"]))
+def test_wherever_it_is_stopped_it_ends_the_same(stops: list[int], style: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        wanted_home, home = Path(folder, "wanted"), Path(folder, "home")
+        _, wanted = made(texts(wanted_home), Abridger(600), style=style)
+        model = Abridger(600)
+        for stop in stops:
+            events = summarise(texts(home), model, SummaryRequest(model="m", style=style))  # type: ignore[arg-type]
+            for _ in islice(events, stop):
+                pass
+            events.close()
+        _, summary = made(texts(home), model, style=style)
+        assert (summary.text, summary.citations) == (wanted.text, wanted.citations)
+        assert len(model.asked) <= wanted.asked + 8 * len(stops)  # what was under way is asked again
 
 
 def test_an_identical_run_answers_at_once(tmp_path: Path) -> None:
@@ -365,7 +404,7 @@ def test_a_changed_file_costs_its_own_parts_and_a_removed_one_leaves_nothing(tmp
         base.add(Upload("二.md", "改成了一句话。".encode()))
         asked = len(model.asked)
         _, summary = whole(list(base.summarise(model, model="m")))
-        assert summary.kept > 10
+        assert summary.kept >= 8
         assert len(model.asked) - asked < 10
 
         def kept() -> int:

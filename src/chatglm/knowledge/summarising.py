@@ -110,6 +110,7 @@ _CITED_PARTS = 3
 _FOCUS = 500
 _TRIES = 60
 _ALL = 1 << 62
+_SAMPLE = 4_000
 _ENDS = "。！？!?.…\n"
 _NAMES = re.compile(r"\{(text|summary|focus)\}")
 _PARAGRAPH = re.compile(r"\S[^\n]*(?<!\s)")
@@ -388,14 +389,15 @@ class _Making:
             summary = _from_json(known)
             yield TextDelta(summary.text)
         else:
-            cutter = _Cutter(self._texts, self._tokens, self._room())
+            self._language = self._language or await asyncio.to_thread(self._spoken)
+            room = await asyncio.to_thread(self._room)
+            cutter = _Cutter(self._texts, self._tokens, min(room, self._request.part or room))
             for number, file in enumerate(self._texts.files()):
                 yield Progress("reading", number, len(self._texts.files()))
                 await asyncio.to_thread(cutter.take, file)
             parts = await asyncio.to_thread(cutter.end)
             if not parts:
                 raise InputError("there is no text to summarise")
-            self._language = self._language or await asyncio.to_thread(language_of, self._shown(parts[0]))
             made = self._refined(parts) if self._request.style == "refine" else self._reduced(parts)
             async with aclosing(made):
                 try:
@@ -411,6 +413,13 @@ class _Making:
         for citation in summary.citations:
             yield CitationEvent(citation)
         yield summary
+
+    def _spoken(self) -> str:
+        """The language of the prompts: that of the first file that says something."""
+        for file in self._texts.files():
+            if (text := self._texts.text(self._texts.base, file, 0, _SAMPLE)).strip():
+                return language_of(text)
+        return "zh"
 
     def _tell(self, error: ChatGLMError) -> None:
         """Add to an error how much is done."""
@@ -429,18 +438,18 @@ class _Making:
             return len(text)
 
     def _room(self) -> int:
-        """Tokens that a part may have, and summaries of parts together."""
-        context, wanted = self._assistant.context, self._request.part
+        """Tokens that a part may have at most, and summaries of parts together."""
+        context = self._assistant.context
         if context is None:
-            return wanted or _PART_CHARACTERS
+            return max(self._request.part or 0, _PART_CHARACTERS)
         last = self._long.max_new_tokens or 0
-        frames = [self._tokens(self._filled(form, each)) for form in (MAP, REDUCE, REFINE) for each in form]
+        frames = [self._tokens(self._filled(form)) for form in (MAP, REDUCE, REFINE)]
         room = context - last - max(frames) - _SPARE
         if self._request.style == "refine":
             room -= last + _SPARE
         if room < _LEAST_ROOM:
             raise InputError(f"the model's context of {context:,} tokens has no room for a text beside its summary")
-        return min(room, wanted or _PART_TOKENS)
+        return min(room, max(self._request.part or 0, _PART_TOKENS))
 
     # Asking
 
@@ -453,17 +462,17 @@ class _Making:
             shown.append(f"《{span.file}》\n{text}" if several else text)
         return "\n\n".join(shown)
 
-    def _filled(self, form: Mapping[str, str], language: str, text: str = "", summary: str = "") -> str:
-        focus = self._request.focus
+    def _filled(self, form: Mapping[str, str], text: str = "", summary: str = "") -> str:
+        focus, language = self._request.focus, self._language
         return _filled(form[language] + (FOCUS[language] if focus else ""), text=text, summary=summary, focus=focus)
 
     def _of(self, form: Mapping[str, str], part: Part, summary: str = "") -> str:
         """The prompt for a part."""
-        return self._filled(form, self._language, self._shown(part), summary)
+        return self._filled(form, self._shown(part), summary)
 
     def _joined(self, texts: Sequence[str]) -> str:
         """The prompt for summaries of parts."""
-        return self._filled(REDUCE, self._language, "\n\n".join(texts))
+        return self._filled(REDUCE, "\n\n".join(texts))
 
     def _key(self, prompt: str, params: SamplingParams) -> bytes:
         options = {**self._options, "client": None}
@@ -578,7 +587,7 @@ class _Making:
             async with aclosing(self._each(prompts)) as answers:
                 done = 0
                 async for number, text in answers:
-                    left[several[number]], done = text, done + 1
+                    left[several[number]], done = text or groups[several[number]][0], done + 1
                     yield Progress("collapse", done, len(several), self._known - before)
             left = [text for text in left if text]
         yield Progress("reduce", 0, 1)
@@ -590,6 +599,9 @@ class _Making:
         async with aclosing(self._last(partial(self._joined, groups[0]))) as last:
             async for event in last:
                 yield event
+        if not self._text.strip():  # the model said nothing; what it said of the parts is left
+            self._text = "\n".join(groups[0])
+            yield TextDelta(self._text)
 
     def _groups(self, texts: Sequence[str]) -> list[list[str]]:
         """Texts that have room in one prompt together, neighbours with neighbours, about equally much in each."""
@@ -643,7 +655,7 @@ class _Making:
                     yield event
         if not self._text.strip() and summary:  # to the last part the model said nothing
             self._text = summary
-            yield TextDelta(summary)
+            yield TextDelta(self._text)
 
     # Citations
 
@@ -809,7 +821,7 @@ async def _pause(error: QueueFullError) -> None:
 
 def language_of(text: str) -> str:
     """Of prompts about a text: "zh" or "en"."""
-    found = grams(text[:4000])
+    found = grams(text[:_SAMPLE])
     return "en" if sum(map(is_word, found)) * 2 > len(found) else "zh"
 
 
