@@ -18,6 +18,7 @@ from chatglm.knowledge import Shelf
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.app import create_app
+from chatglm.serving.connections import Server
 from chatglm.serving.knowledge import filing
 from scripted import ScriptedEngine, Writer
 from server import serving
@@ -474,6 +475,28 @@ def test_a_client_that_leaves_ends_its_answer(write: Writer, tmp_path_factory: p
             client.get("/health")
         assert engine.aborted
         assert engine.idle
+
+
+def test_a_server_that_ends_answers_a_websocket_first(write: Writer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    engine = ScriptedEngine(write.say("灭火器在门口右侧。" * 10), context=2048, delay=0.01)
+    servers: list[Server] = []
+    with (
+        Shelf(tmp_path_factory.mktemp("home")) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), servers=servers, drain=30) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        fill(client, "样例")
+        address = f"ws{url[4:]}/local_doc_qa/stream_chat/样例"
+        with connect(address) as socket, connect(address) as idle:
+            socket.send(json.dumps({"question": QUESTION}))
+            text = str(socket.recv(30)) + str(socket.recv(30))
+            servers[0].should_exit = True
+            text += "".join(map(str, socket))  # until it is closed
+            assert text.count(ANSWER) == 10 + 1  # of the answer, and of its source
+            assert '"flag": "end"' in text
+            with pytest.raises(ConnectionClosed):
+                idle.recv(30)
 
 
 def test_keys_and_websockets(write: Writer, tmp_path_factory: pytest.TempPathFactory) -> None:

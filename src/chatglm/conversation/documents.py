@@ -42,7 +42,7 @@ class Documents:
             who = self.who(user)
         except NotFoundError:
             return []
-        return [(name, self.shelf.base(name, who).store.summary().files) for name in self.shelf.names(who)]
+        return [(name, seen.files) for name, seen in self.shelf.listed(who).items()]
 
     def who(self, user: int | None) -> str | None:
         """By whose name a user may read bases; None: all of them.

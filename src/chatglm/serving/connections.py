@@ -431,7 +431,8 @@ class Server(BareServer):
             await _until(lambda: self._hurried, self._drain_delay)
         drain.begin()
         for connection in list(connections):
-            connection.shutdown()
+            if isinstance(connection, Connection):  # a WebSocket ends when it has been answered
+                connection.shutdown()
         if tasks:
             log.info("Waiting for %d running requests to finish; press Ctrl-C again to stop at once", len(tasks))
         await _until(lambda: not tasks, self._drain)

@@ -43,6 +43,7 @@ _NO_SEARCH = "bing_search_chat: this server asks no search engine; put documents
 _TURNS = 1000
 """Of one WebSocket."""
 _IDLE_SECONDS = 600.0
+_LOOK_SECONDS = 1.0
 
 _Turn = Annotated[list[str | None], Field(min_length=2, max_length=2)]
 
@@ -377,13 +378,12 @@ class _Talk:
             WebSocketDisconnect: it went, or said nothing for long, or the server ends.
             BodyError, InputError: it is no question.
         """
-        coming, ending = self._next(), asyncio.ensure_future(self._service.drain.wait())
-        try:
-            await asyncio.wait({coming, ending}, timeout=_IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ending.cancel()
-        if not coming.done():
-            raise WebSocketDisconnect(1001)
+        coming, loop = self._next(), asyncio.get_running_loop()
+        end = loop.time() + _IDLE_SECONDS
+        while not coming.done():
+            await asyncio.wait({coming}, timeout=_LOOK_SECONDS)
+            if not coming.done() and (self._service.drain.begun or loop.time() > end):
+                raise WebSocketDisconnect(1001)
         self._coming = None
         return _read(coming.result(), self._service.limits)
 
