@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 from answers import Reader
+from clever import Clever
 from langchain_core._api import LangChainBetaWarning
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from pydantic import ValidationError
 from small_bases import made
 
+from chatglm.assistant import Ask
 from chatglm.errors import ChatGLMError, InputError, NotFoundError, ServiceError, UnsupportedError
 from chatglm.knowledge import Base, Bases, Shelf, Upload, open_base
-from chatglm.langchain import ChatChatGLM
+from chatglm.langchain import ChatChatGLM, KnowledgeRetriever
+from chatglm.loading import demo_folder
 from server import serving
 
 ANSWER = "灭火器在门口右侧。食堂早餐七点开始，周五供应饺子。"
@@ -256,9 +259,44 @@ def test_streams_that_are_left_leave_nothing(base: Base) -> None:
         assert reader.open == 0
 
 
-def test_the_demo_model_answers_from_a_handbook(demo: ChatChatGLM, tmp_path: Path) -> None:
+async def test_coroutines_that_are_left_leave_nothing(base: Base) -> None:
+    reader = Reader(ANSWER)
+    model = ChatChatGLM(assistant=reader, knowledge=base)
+    for count in range(6):
+        stream = model.astream(QUESTION)
+        for _ in range(count):
+            await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        assert reader.open == 0
+
+
+def test_an_agent_without_tools_answers_from_documents(base: Base) -> None:
+    from langchain.agents import create_agent
+
+    agent = create_agent(ChatChatGLM(assistant=Reader(ANSWER), knowledge=base), [])
+    check(agent.invoke({"messages": [("user", QUESTION)]})["messages"][-1], base)
+
+
+def test_an_agent_has_documents_as_a_tool(base: Base) -> None:
+    from langchain.agents import create_agent
+    from langchain_core.tools import create_retriever_tool
+
+    class Asks(Clever):
+        def _call(self, ask: Ask) -> tuple[str, dict[str, Any]] | None:
+            return None if ask.messages[-1].role == "observation" else ("handbook", {"query": "灭火器在哪里？"})
+
+    tool = create_retriever_tool(KnowledgeRetriever(opened=base, k=1), "handbook", "Searches the handbook.")
+    agent = create_agent(ChatChatGLM(assistant=Asks()), [tool])
+    said = agent.invoke({"messages": [("user", QUESTION)]})["messages"]
+    assert "灭火器在门口右侧" in said[-2].text
+    assert said[-1].text == "It is 5."
+
+
+def test_a_folder_answers_from_a_handbook(tmp_path: Path) -> None:
     with made(tmp_path, files={"town.txt": "小镇的图书馆建于1962年。图书馆的馆长叫王芳。"}) as base:
-        message = ChatChatGLM(assistant=demo.opened(), temperature=0, knowledge=base).invoke("图书馆的馆长叫什么？")
+        model = ChatChatGLM(model=str(demo_folder()), temperature=0, knowledge=[base.name], home=tmp_path)
+        message = model.invoke("图书馆的馆长叫什么？")
+        model.close()
         assert "王芳" in message.text
         assert [each["text"] for each in message.response_metadata["citations"]] == ["图书馆的馆长叫王芳。"]
         assert message.usage_metadata is not None
