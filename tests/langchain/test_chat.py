@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
+import warnings
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from clever import Clever
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
 from langchain_core.load import dumps
 from langchain_core.messages import (
     AIMessage,
@@ -28,7 +32,7 @@ from pydantic import BaseModel, ValidationError
 from chatglm.assistant import Assistant, Delta, Finish, TextDelta, Usage
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.errors import ChatGLMError, InputError, QueueFullError, ServiceError, UnsupportedError
-from chatglm.langchain import ChatChatGLM
+from chatglm.langchain import ChatChatGLM, ChatGLM, ChatGLMReranker
 from chatglm.langchain.messages import messages_of
 
 WEATHER = {
@@ -448,3 +452,18 @@ def test_what_is_written_down_has_no_model(demo: ChatChatGLM) -> None:
 async def test_batches_are_answered_together(demo: ChatChatGLM) -> None:
     asked: list[Any] = ["你好", "你是谁", "计算1+1"]
     assert [a.text for a in demo.batch(asked)] == [a.text for a in await demo.abatch(asked)]
+
+
+def test_models_at_an_endpoint_that_nobody_closes_leave_no_connection(endpoint: str) -> None:
+    def ask() -> None:
+        ChatChatGLM(base_url=f"{endpoint}/v1", model="chatglm3-6b", max_tokens=2).invoke("你好")
+        ChatGLM(endpoint_url=endpoint, max_tokens=100).invoke("你好")
+        with contextlib.suppress(ServiceError):
+            ChatGLMReranker(model=f"{endpoint}#none").compress_documents([Document("a")], "b")
+
+    gc.collect()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        ask()
+        gc.collect()
+    assert [str(one.message) for one in heard if one.category is ResourceWarning] == []

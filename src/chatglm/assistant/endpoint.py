@@ -9,6 +9,7 @@ import secrets
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -285,6 +286,7 @@ class Endpoint:
             self._check()
             if self._client is None:
                 self._client = httpx.Client(verify=_trusted(), **self._options)
+                weakref.finalize(self, self._client.close)  # for those who do not close
             return self._client
 
     async def _ahttp(self) -> httpx.AsyncClient:

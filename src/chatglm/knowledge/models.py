@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -240,6 +241,7 @@ class _Endpoint:
         self._client = httpx.Client(
             timeout=_TIMEOUT, headers={"Authorization": f"Bearer {key}"} if key else {}, follow_redirects=False
         )
+        weakref.finalize(self, self._client.close)
 
     def ask(self, body: dict[str, Any]) -> Any:
         """

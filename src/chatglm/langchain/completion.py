@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, closing
 from typing import Any
@@ -199,6 +200,7 @@ class ChatGLM(Source, LLM):
         if self._client is None:
             headers = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
             self._client = httpx.Client(timeout=self.timeout, headers=headers)
+            weakref.finalize(self, self._client.close)
         assert self.endpoint_url is not None
 
         def post() -> str:
