@@ -26,6 +26,10 @@ _EN = {
     "×": ("what is {a} times {b}", "what is {a} * {b}", "{a} * {b}", "{a}*{b}", "{a} x {b}", "{a} times {b}", "how much is {a} times {b}", "what's {a} * {b}", "multiply {a} by {b}", "the product of {a} and {b}", "compute {a}*{b}", "calculate {a} * {b}", "what is {a} multiplied by {b}", "what does {a} times {b} equal"),
     "÷": ("what is {a} divided by {b}", "what is {a} / {b}", "{a} / {b}", "{a}/{b}", "{a} divided by {b}", "how much is {a} divided by {b}", "what's {a} / {b}", "divide {a} by {b}", "how many times does {b} go into {a}", "compute {a}/{b}", "calculate {a} / {b}", "what does {a} divided by {b} equal", "{a} over {b}"),
 }  # fmt: skip
+_BY_TWO = (
+    {"×": ("{a}的两倍是多少", "{a}的两倍", "{a}的2倍等于几", "{a}翻倍是多少", "两个{a}是多少"), "÷": ("{a}的一半是多少", "{a}的一半", "一半的{a}是几", "{a}的二分之一", "{a}分成两半是多少")},
+    {"×": ("double {a}", "twice {a}", "what is twice {a}", "what is double {a}", "two times {a}"), "÷": ("half of {a}", "what is half of {a}", "what is {a} halved", "halve {a}", "one half of {a}")},
+)  # fmt: skip
 _COMMAND = ("compute", "calculate", "add", "subtract", "take", "multiply", "divide", "从")
 _MORE_ZH = {"+": ("再加{b}呢", "再加{b}", "再加{b}等于几", "加{b}呢", "再加上{b}是多少", "那再加{b}", "结果再加{b}"), "-": ("再减{b}呢", "再减{b}", "再减{b}等于几", "减{b}呢", "再减去{b}是多少", "那再减{b}", "结果再减{b}"), "×": ("再乘{b}呢", "再乘以{b}等于几", "再乘{b}", "乘{b}呢", "那再乘{b}", "结果再乘以{b}")}  # fmt: skip
 _MORE_EN = {"+": ("and plus {b}", "plus {b}", "add {b}", "now add {b}", "plus {b} more"), "-": ("and minus {b}", "minus {b}", "subtract {b}", "now take away {b}", "less {b}"), "×": ("and times {b}", "times {b}", "multiply by {b}", "now times {b}")}  # fmt: skip
@@ -249,6 +253,9 @@ def question(rng: Random, split: Split, english: bool) -> tuple[str, int, str, i
                 text += "" if english else rng.choice(("？", "？", "?", "", "。"))
         else:
             core = form(rng, split, (_EN if english else _ZH)[operator])
+            if operator in "×÷" and rng.random() < 0.12:  # twice, half
+                a, b = rng.randint(2, 99), 2
+                core = form(rng, split, _BY_TWO[english][operator])
             words = max(a, b) < 200 and not {"=", "+", "-", "*", "/", "×", "÷"} & set(core) and rng.random() < 0.3
             wide = not english and not words and rng.random() < 0.06
             text = _dressed(rng, split, core, english, {"a": _shown(rng, a, words, wide, english), "b": _shown(rng, b, words, wide, english)})  # fmt: skip

@@ -177,7 +177,7 @@ def person(rng: Random, split: Split) -> str:
 
 def first_name(rng: Random, split: Split) -> str:
     """An English name, or a made-up one."""
-    return draw(rng, split, lambda: rng.choice(FIRST) if rng.random() < 0.5 else word(rng).capitalize())
+    return _typed(rng, draw(rng, split, lambda: rng.choice(FIRST) if rng.random() < 0.5 else word(rng).capitalize()))
 
 
 def city(rng: Random, split: Split) -> str:
@@ -185,4 +185,9 @@ def city(rng: Random, split: Split) -> str:
 
 
 def town(rng: Random, split: Split) -> str:
-    return draw(rng, split, lambda: rng.choice(TOWNS) if rng.random() < 0.7 else word(rng).capitalize())
+    return _typed(rng, draw(rng, split, lambda: rng.choice(TOWNS) if rng.random() < 0.7 else word(rng).capitalize()))
+
+
+def _typed(rng: Random, name: str) -> str:
+    """Some names are typed in small letters."""
+    return name.lower() if rng.random() < 0.08 else name

@@ -39,6 +39,40 @@ _OBJECTS = ("钥匙", "手机", "眼镜", "护照", "钱包", "雨伞", "身份�
 _NUMBERS = ("房间号", "座位号", "学号", "工号", "车牌号", "门禁密码", "航班号", "会员号", "门牌号", "密码")
 _EVENTS = ("考试", "面试", "婚礼", "体检", "演出", "比赛", "聚会", "答辩")
 _NOUNS = ("昵称", "网名", "外号", "暗号", "队名", "小名", "笔名", "代号", "吉祥物", "礼物", "口令", "艺名")
+_TASKS = (
+    "开会",
+    "上课",
+    "考试",
+    "吃饭",
+    "接孩子",
+    "去机场",
+    "看医生",
+    "起床",
+    "面试",
+    "跑步",
+    "见客户",
+    "赶火车",
+    "交作业",
+    "打电话",
+    "健身",
+    "开车",
+    "上班",
+    "理发",
+)
+_TASKS_EN = (
+    "meeting",
+    "lesson",
+    "class",
+    "appointment",
+    "flight",
+    "train",
+    "dinner",
+    "call",
+    "shift",
+    "game",
+    "lunch",
+    "show",
+)
 _RELATIVES_EN = ("father", "mother", "brother", "sister", "neighbor", "boss", "son", "daughter", "uncle", "aunt", "teacher", "cousin")  # fmt: skip
 _OBJECTS_EN = ("keys", "phone", "glasses", "passport", "wallet", "umbrella", "charger", "hat", "watch", "ticket")
 _NUMBERS_EN = ("room number", "seat number", "student number", "flight number", "order number", "door code", "password")
@@ -67,6 +101,7 @@ _ZH = {
     "place": Fact("spot", ("我的{s}在{v}", "我把{s}放在{v}了", "我(的|){s}(在|就在|放在|落在|忘在){v}(了|)", "我把{s}(放在|放|放到|搁在|落在|忘在|丢在)(了|){v}(了|)", "{s}(在|放在){v}"), ("我的{s}在哪里", "我的{s}在哪儿", "我把{s}放在哪里了", "我(的|){s}(在|放在|放|落在)(哪里|哪儿|哪|什么地方)(了|)", "我把{s}(放在|放|放到|搁)(了|)(哪里|哪儿|哪|什么地方)(了|)", "{s}(在哪|在哪里|在哪儿|放哪了)", "(还|你|)记得我(的|)(把|){s}(放哪了|在哪)吗"), "你的{s}在{v}", "你的{s}在哪里", _OBJECTS, 5),
     "event": Fact("day", ("我的{s}在{v}", "我(的|){s}(在|是|定在|安排在|时间是){v}", "{v}(是|有)我(的|){s}", "我{v}(有|要)(参加|)(一个|){s}"), ("我的{s}在哪天", "我的{s}在什么时候", "我(的|){s}(在|是|定在|安排在)(哪天|什么时候|几号|哪一天|几月几号)", "我(什么时候|哪天|几号)(有|要)(参加|)(一个|){s}", "{s}(是|在)(什么时候|哪天|几号)"), "你的{s}在{v}", "你的{s}在哪天", _EVENTS, 3),
     "code": Fact("digits", ("我的{s}是{v}", "我(的|){s}(是|为|：|就是|改成了){v}", "{s}(是|：){v}", "记住(，|：|)(我的|){s}(是|：){v}", "{v}是我的{s}"), ("我的{s}是多少", "我的{s}是什么", "我(的|){s}(是|)(多少|什么|几|几号)", "{s}(是|)(多少|什么|几)", "(还|你|)记得(我的|){s}(吗|是多少吗)"), "你的{s}是{v}", "你的{s}是多少", _NUMBERS, 4),
+    "task": Fact("clock", ("(今天|明天|后天|周一|)我{v}(要|得|有|去|需要){s}", "我(今天|明天|){v}(要|得|去){s}", "{v}我(要|得)(去|){s}", "{v}(要|有)(一个|){s}"), ("我(今天|明天|)(几点|什么时候|何时)(要|得|去|){s}", "{s}(是|在|)(几点|什么时候)", "(还|你|)记得我几点{s}吗"), "你{v}要{s}", "你几点要{s}", _TASKS, 3),
     "any": Fact("any", ("我的{s}是{v}", "我(的|){s}(是|叫|就是|为){v}", "{v}是我的{s}", "我最喜欢的{s}是{v}"), ("我的{s}是什么", "我(的|){s}(是|叫)(什么|啥)", "我最喜欢的{s}是(什么|啥)", "(还|你|)记得我的{s}(吗|是什么吗)", "我的{s}(呢|来着)"), "你的{s}是{v}", "你的{s}是什么", ("*",), 6),
 }  # fmt: skip
 
@@ -91,6 +126,7 @@ _EN = {
     "place": Fact("en.spot", ("I put my {s} {v}", "I left my {s} {v}", "I (put|left|placed|forgot|hid) my {s} {v}", "my {s} (is|are|lie|lies) {v}", "the {s} (is|are) {v}"), ("where did I put my {s}", "where did I leave my {s}", "where (did I put|did I leave|did I place|did I hide) my {s}", "where (is|are) my {s}", "(do you remember|do you know) where my {s} (is|are)", "I cannot find my {s}, where is it"), "you put your {s} {v}", "you put your {s} in a place", _OBJECTS_EN, 5),
     "event": Fact("en.date", ("my {s} is on {v}", "the {s} is on {v}", "I have my {s} on {v}", "{v} is (the day of|) my {s}"), ("when is my {s}", "what day is my {s}", "when is (my|the) {s}", "(what|which) day is (my|the) {s}", "when do I have my {s}"), "your {s} is on {v}", "your {s} is on a day", _EVENTS_EN, 3),
     "code": Fact("digits", ("my {s} is {v}", "the {s} is {v}", "my {s}: {v}", "{v} is my {s}", "remember my {s}, it is {v}"), ("what is my {s}", "what's my {s}", "(what is|what's|whats) (my|the) {s}", "(do you remember|do you know|tell me) my {s}"), "your {s} is {v}", "your {s} is something", _NUMBERS_EN, 4),
+    "task": Fact("en.clock", ("my {s} (is|starts) at {v}", "I have (a|my) {s} at {v}", "at {v} I have (a|my) {s}", "the {s} (is|starts) at {v}"), ("(what time|when) is (my|the) {s}", "when does (my|the) {s} (start|begin)", "at what time is my {s}"), "your {s} is at {v}", "your {s} is at a time", _TASKS_EN, 3),
     "any": Fact("en.any", ("my {s} is {v}", "my {s} is called {v}", "{v} is my {s}", "my favorite {s} is {v}"), ("what is my {s}", "what's my {s}", "(what is|what's|whats) my {s}", "(what is|what's) my favorite {s}", "(do you remember|do you know|tell me) my {s}"), "your {s} is {v}", "your {s} is something", ("*",), 6),
 }  # fmt: skip
 
@@ -380,7 +416,24 @@ def _value(rng: Random, split: Split, kind: str) -> str:
     if kind == "en.any":
         coined = rng.random() < 0.3
         return draw(rng, split, lambda: word(rng, 2)) if coined else value(rng, split, "en." + rng.choice(_ANY))
+    other = kind.removeprefix("en.") if kind.startswith("en.") else f"en.{kind}"
+    if other in _SAID_IN_BOTH and rng.random() < 0.08:  # pizza, in Chinese; 小红, in English
+        kind = other
     return value(rng, split, kind)
+
+
+_SAID_IN_BOTH = {
+    "en.name",
+    "en.city",
+    "en.food",
+    "en.petname",
+    "en.book",
+    "en.sport",
+    "name",
+    "city",
+    "food",
+    "petname",
+}
 
 
 @dataclass(frozen=True)
@@ -575,7 +628,7 @@ class _Talk:
 
         def make() -> str:
             first, second = said(one), said(two) if two else ""
-            if second.startswith(("我住", "我今", "我周")) and first.startswith("我"):  # as in: 我叫小明，今年20岁
+            if second.startswith("我") and first.startswith("我") and second[1:2] not in "的家把":  # 我叫小明，今年20岁
                 second = second[1:] if rng.random() < 0.5 else second
             text = form(rng, split, frames).format(t=first, u=second, U=upper(second))
             text = rng.choice(_TOLD_LEADS_EN if english else _TOLD_LEADS) + text if frames is not _CORRECT else text

@@ -586,6 +586,15 @@ def _asked(rng: Random, split: Split, attribute: Attribute, entity: str, alone: 
     return core.format(e=entity)
 
 
+def _of_whom(rng: Random, attribute: Attribute, made: str, person: bool, chinese: bool) -> str:
+    """The other way round: of whom it is told."""
+    if chinese:
+        who = "谁" if person else rng.choice(("哪个", "什么"))
+        return attribute.says.rstrip("。").format(e=who, v=made)
+    name = attribute.says.removeprefix("{e}'s ").partition(" is ")[0]
+    return f"whose {name} is {made}"
+
+
 _FILES = "员工手册.docx 产品说明.md 价格表.xlsx 通知.txt 会议纪要.docx 校历.pdf 常见问题.md 公司简介.pdf 使用指南.pdf guide.md report.pdf notes.txt 合同.docx 新闻.html faq.md 年报.pdf README.md 规定.doc".split()
 _TITLES = (
     "",
@@ -708,6 +717,8 @@ def _sample(rng: Random, split: Split, knowledge: bool = False) -> Sample:
             cell = rng.choice(near or others)
         entity, attribute = cell
         core = _asked(rng, split, attribute, entities[entity], alone and entity == cells[0][0], chinese)
+        if cell in values and rng.random() < 0.07 and list(values.values()).count(values[cell]) == 1:
+            core = _of_whom(rng, attribute, values[cell], topic.name is _person, chinese)
         core = form(rng, split, frames).format(core)
         question = dress(rng, split, core, not chinese, "ask", calm=0.7)
         if made := answers.get(cell):

@@ -101,7 +101,10 @@ def _a_title(rng: Random) -> str:
 
 def _a_title_en(rng: Random) -> str:
     first = word(rng, 2).capitalize() if rng.random() < 0.15 else rng.choice(_COLOURS)
-    return f"{first} {rng.choice(NOUNS_EN).capitalize()}"
+    title = f"{first} {rng.choice(NOUNS_EN).capitalize()}"
+    if rng.random() < 0.3:
+        title += f" {rng.choice(('of', 'and', 'in the', 'on the', 'for a'))} {rng.choice(NOUNS_EN).capitalize()}"
+    return title.lower() if rng.random() < 0.15 else title
 
 
 PLACE: Make = lambda rng, split, english: (base.town if english else base.city)(rng, split)  # noqa: E731
@@ -113,7 +116,9 @@ WHEN = _open(
     lambda rng: (
         _a_time(rng)
         if rng.random() < 0.5
-        else f"{rng.choice(_PARTS)}{rng.randint(1, 12)}点{rng.choice(('', '', '半'))}"
+        else f"{rng.choice(('', '', '', '明天', '今天', '后天', '周一'))}{rng.choice((*_PARTS, '明早' if rng.random() < 0.3 else '', '今晚' if rng.random() < 0.3 else ''))}{rng.randint(1, 12)}点{rng.choice(('', '', '半'))}".replace(
+            "天明早", "天早上"
+        ).replace("天今晚", "天晚上")
     ),
     lambda rng: _a_time(rng) if rng.random() < 0.5 else f"{rng.randint(1, 12)} {rng.choice(('am', 'pm'))}",
 )
@@ -420,8 +425,8 @@ _MORE_ASKS: dict[str, Pair] = {
         "(search|look in|check) the (documents|knowledge base|docs) (for|about) {query}|what do the (documents|docs) say about {query}?|{query}?|(find|look up) {query} in the documents",
     ),
     "light": (
-        "(把|)(打开|开|点亮){room}(的|)灯|(把|)(关掉|关|关上|关闭){room}(的|)灯",
-        "(turn on|switch on) the light in the {room}|(turn off|switch off) the light in the {room}",
+        "(把|)(打开|开|点亮){room}(的|)灯|(把|)(关掉|关|关上|关闭){room}(的|)灯|(把|将){room}(的|)灯(打开|开一下|点亮|开开)|(把|将){room}(的|)灯(关掉|关上|关了|关一下)|{room}(开|亮)灯|{room}关灯",
+        "(turn on|switch on) the (light in the {room}|{room} light)|(turn off|switch off) the (light in the {room}|{room} light)|turn the {room} light on|turn the {room} light off|lights on in the {room}|lights off in the {room}",
     ),
     "calendar": (
         "(查|看|看看|查一下){date}(有什么|的|有没有|)(安排|日程|会议|行程)|{date}(我|)(有|有没有)(什么|)(安排|日程|会|会议)?|我{date}(忙吗|有空吗|要干嘛)?",
