@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from corpus import arithmetic, chat, code, manner, memory, passages, persona, repeat, tools
+from corpus import arithmetic, chat, code, manner, memory, mixed, passages, persona, repeat, tools
 from corpus.base import Sample, Split
 
 Grammars = Mapping[str, tuple[Callable[[Random, Split], Sample], float]]
@@ -16,9 +16,11 @@ SKILLS: Grammars = {
     "arithmetic": (arithmetic.sample, 1.2),
     "counting": (arithmetic.counting, 0.25),
     "memory": (memory.sample, 1.3),
+    "mixed": (mixed.sample, 0.6),
     "passages": (passages.sample, 1.7),
     "knowledge": (passages.knowledge, 0.8),
     "summary": (passages.summary, 0.4),
+    "recap": (memory.recap, 0.08),
     "persona": (persona.sample, 1.0),
     "system": (manner.sample, 0.5),
     "tools": (tools.sample, 2.8),

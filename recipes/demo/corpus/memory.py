@@ -6,10 +6,14 @@ that stood there before; what was never told is known to be missing only where i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
+
+from chatglm.conversation.memory import _ASK as _RECAP
+from chatglm.conversation.memory import LONGEST
 
 from .base import TOWNS, Sample, Split, assistant, draw, form, nonsense, persistently, user
 from .chat import GREETINGS, IDENTITY, ask, greeting
@@ -455,6 +459,11 @@ def sample(rng: Random, split: Split) -> Sample:
     return persistently(lambda: _Talk(rng, split).sample())
 
 
+def recap(rng: Random, split: Split) -> Sample:
+    """What a conversation keeps of such turns."""
+    return persistently(lambda: _Talk(rng, split).recap())
+
+
 class _Talk:
     """A dialogue in the making."""
 
@@ -466,6 +475,8 @@ class _Talk:
         self.values: set[str] = set()
         """All that was ever told: a value stands for one thing only, also when it was taken back."""
         self.messages: list[dict[str, Any]] = []
+        self.pets: list[str] = []
+        """What was told of them."""
 
     def sample(self) -> Sample:
         rng = self.rng
@@ -498,6 +509,31 @@ class _Talk:
             end = rng.choice(("thanks", "bye"))
             self.say(ask(rng, self.split, {end: GREETINGS[end]}, self.english))
         return Sample("memory", self.messages)
+
+    def recap(self) -> Sample:
+        """The prompt with which a conversation shortens what has left its context: all facts, in one sentence each."""
+        self.sample()
+        before = _Talk(self.rng, self.split)
+        before.english, before.facts, before.values = self.english, self.facts, set(self.values)
+        old = ""
+        if self.rng.random() < 0.5:
+            before.tell()
+            old = before.told_of_user()
+        lines = [
+            f"{'用户' if m['role'] == 'user' else '助手'}：{' '.join(m['content'].split())}" for m in self.messages
+        ]
+        prompt = _RECAP.format(most=LONGEST, old=old or "（无）", said="\n".join(lines))
+        nothing = "The user and the assistant chatted." if self.english else "用户和助手聊了几句。"
+        told = [part for part in (old, self.told_of_user()) if part]
+        return Sample("recap", [user(prompt), assistant((" " if self.english else "").join(told) or nothing)])
+
+    def told_of_user(self) -> str:
+        """What is known, as it is told to somebody else."""
+        told = [one.form(one.fact.answer) for one in self.known.values()] + self.pets
+        if not self.english:
+            return "".join(re.sub("^你", "用户", each) + "。" for each in told)
+        others = [re.sub(r"\byour ", "the user's ", re.sub("^you ", "the user ", each)) for each in told]
+        return " ".join(upper(each) + "." for each in others)
 
     def say(self, pair: tuple[str, str]) -> None:
         self.messages += [user(pair[0]), assistant(pair[1])]
@@ -602,6 +638,7 @@ class _Talk:
             return dress(rng, split, choose(rng, form(rng, split, says)), english, "say", {"s": animal, "n": name, "l": like, "b": an(animal)})  # fmt: skip
 
         self.say((draw(rng, split, make), fill(confirm)))
+        self.pets += [fill(named[1]), fill(likes[1])]
         stop = "." if english else "。"
         for asks, reply in rng.sample((named, likes), rng.choice((1, 2, 2))):
             if rng.random() < 0.15:
@@ -631,7 +668,11 @@ class _Talk:
             if second.startswith("我") and first.startswith("我") and second[1:2] not in "的家把":  # 我叫小明，今年20岁
                 second = second[1:] if rng.random() < 0.5 else second
             text = form(rng, split, frames).format(t=first, u=second, U=upper(second))
-            text = rng.choice(_TOLD_LEADS_EN if english else _TOLD_LEADS) + text if frames is not _CORRECT else text
+            text = (
+                rng.choice(_TOLD_LEADS_EN if english else _TOLD_LEADS) + text
+                if frames not in (_CORRECT, _CORRECT_EN)
+                else text
+            )
             if english and rng.random() < 0.55:
                 text = upper(text)
             return text + rng.choice(

@@ -8,6 +8,7 @@ is told, or whether anything is.
 # ruff: noqa: SIM905
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,25 @@ from random import Random
 
 from chatglm.knowledge.answering import _REWRITE, CITED, CITED_EN, CLASSIC, NOT_FOUND
 from chatglm.knowledge.summarising import MAP, REDUCE, REFINE, WHOLE
+from chatglm.knowledge.tool import SEARCH, SEARCH_KNOWLEDGE
 
-from .base import CITIES, FIRST, GIVEN, SURNAMES, TOWNS, Sample, Split, assistant, draw, form, nonsense, one_piece, user
+from .base import (
+    CITIES,
+    FIRST,
+    GIVEN,
+    SURNAMES,
+    TOWNS,
+    Sample,
+    Split,
+    assistant,
+    call,
+    draw,
+    form,
+    nonsense,
+    observation,
+    one_piece,
+    user,
+)
 from .vocabulary import (
     ADJECTIVES_EN,
     BOOKS,
@@ -747,9 +765,45 @@ def _sample(rng: Random, split: Split, knowledge: bool = False) -> Sample:
 
 def knowledge(rng: Random, split: Split) -> Sample:
     """A question in the knowledge base's prompts; its answer ends with the passage's number."""
-    if rng.random() < 0.12:
+    luck = rng.random()
+    if luck < 0.12:
         return rewriting(rng, split)
+    if luck < 0.32:
+        return draw(rng, split, lambda: _searching(rng, split), lambda made: str(made.messages[0]["content"]))
     return draw(rng, split, lambda: _sample(rng, split, knowledge=True), lambda made: str(made.messages[0]["content"]))
+
+
+def _searching(rng: Random, split: Split) -> Sample:
+    """With `search_knowledge` as a tool: a call with the question alone, and an answer with the passage's number."""
+    chinese = rng.random() < 0.65
+    lang = "zh" if chinese else "en"
+    topic = rng.choice(_ZH if chinese else _EN)
+    (name,) = _names(rng, split, topic.name, 1)
+    schema = json.loads(json.dumps(SEARCH_KNOWLEDGE.given))
+    called = "question"
+    if rng.random() < 0.25:
+        called = rng.choice(("query", "q", "keyword", "text", "search_query"))
+        parameters = schema["parameters"]
+        parameters["properties"] = {called: parameters["properties"].pop("question")}
+        parameters["required"] = [called]
+    messages = []
+    for attribute in rng.sample(topic.attributes, rng.choice((1, 1, 2))):
+        core = _asked(rng, split, attribute, name, False, chinese)
+        messages += [user(dress(rng, split, core, not chinese, "ask", calm=0.6)), call(SEARCH, {called: upper(core)})]
+        if rng.random() < 0.15:
+            messages += [observation('{"error": "not found"}'), assistant(NOT_FOUND[lang])]
+            continue
+        made = draw(rng, split, partial(attribute.make, rng))
+        told = [_told(rng, split, attribute, name, made)]
+        if rng.random() < 0.5:
+            told.insert(rng.randint(0, 1), rng.choice(_FILLERS if chinese else _FILLERS_EN))
+        parts = [_lines(rng, told, chinese)]
+        while rng.random() < 0.45 and len(parts) < 4:
+            parts.insert(rng.randint(0, len(parts)), text(rng, split, chinese, rng.randint(1, 2)))
+        number = next(n for n, part in enumerate(parts, 1) if all(sentence in part for sentence in told))
+        answer = upper(attribute.says.format(e=name, v=made))
+        messages += [observation(_passages(rng, parts)), assistant(f"{answer}[{number}]")]
+    return Sample("knowledge", messages, [schema])
 
 
 _SHORTEN = (

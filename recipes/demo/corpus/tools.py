@@ -413,7 +413,7 @@ _MORE_ASKS: dict[str, Pair] = {
         "(convert|change) {amount} {source} (to|into) {target}|how many {target} (are|is|in) {amount} {source}?|{amount} {source} in {target}|what is {amount} {source} in {target}?",
     ),
     "files": (
-        "(找|查找|搜索|找一下|搜一下|查一下)(哪些|)文件(里有|里写了|中有|包含)“?{query}”?(的|)|(哪个|哪些|什么)文件(里|中)(有|提到|写了|包含){query}?|在(文件夹|文件|目录)(里|中)(找|搜|查)(一下|){query}|(搜|找|查找)(文件|)“{query}”",
+        "(找|查找|搜索|找一下|搜一下|查一下)(哪些|)文件(里有|里写了|中有|包含){query}(的|)|(哪个|哪些|什么)文件(里|中)(有|提到|写了|包含){query}?|在(文件夹|文件|目录)(里|中)(找|搜|查)(一下|){query}|(搜|找|查找)(文件|)“{query}”",
         "(search|look through|scan) (the |my |)files for {query}|which files (mention|contain|have) {query}?|find {query} in (the |my |)files|(find|search) files (about|with) {query}",
     ),
     "mail": (

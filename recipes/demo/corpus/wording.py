@@ -180,6 +180,8 @@ def dress(
         text = _elsewhere(text, lambda part: part.translate(_NARROW_MARKS if english else _WIDE_MARKS))
     if not english and rng.random() < 0.05:  # a blank in place of marks, as phones make it
         text = _elsewhere(text, lambda part: re.sub("[，。！？,!?]+", " ", part)).strip()
+    if rng.random() < 0.015:
+        text += rng.choice("😊😂👍🙏🎉😭🤔😄")
     if rng.random() < 0.03:
         text = rng.choice((" ", "\n", "  ")) + text
     if rng.random() < 0.03:
