@@ -3,7 +3,6 @@
 import { ask, attempt, base, find, make, nodes, words } from "./dom.js";
 
 const [drop, list, sending] = ["#drop", "#files", "#sending"].map((one) => find(one));
-const path = location.pathname.slice(base.length);
 const queue = []; // [name, file]
 let [events, sent] = [null, 0];
 
@@ -18,43 +17,35 @@ function follow() {
       if (!old) list.append(nodes(html));
       else if (!find(".menu[open]", old)) old.replaceWith(nodes(html)); // else somebody is about to press something
     }
-    if (list.childElementCount) find("#none")?.remove();
   };
 }
 
-function add(files) {
+async function add(files) {
   const idle = !queue.length;
   queue.push(...files.filter(([name]) => !/(^|\/)\./.test(name)));
-  if (idle) work();
-}
-
-async function work() {
-  for (; queue.length; queue.shift()) {
-    const [name, file] = queue[0];
-    sent += 1;
+  for (; idle && queue.length; queue.shift()) {
+    const [[name, file], all] = [queue[0], (sent += 1) + queue.length - 1];
     sending.hidden = false;
     find(".name", sending).textContent = name;
-    find(".place", sending).textContent = `${sent} / ${sent + queue.length - 1}`;
-    find("progress", sending).value = (sent - 0.5) / (sent + queue.length - 1);
+    find(".place", sending).textContent = `${sent} / ${all}`;
+    find("progress", sending).value = (sent - 0.5) / all;
     try {
-      await ask("PUT", `${path}/files?name=${encodeURIComponent(name)}`, file, true);
+      await ask("PUT", `${location.pathname.slice(base.length)}/files?name=${encodeURIComponent(name)}`, file, true);
     } catch (error) {
-      const again = make("button", { type: "button", class: "small" }, words.again);
-      const line = make("li", { class: "failed" }, make("p", {}, `${name}: ${error.message}`), again);
-      again.onclick = () => line.remove() ?? add([[name, file]]);
+      const line = make("li", { class: "failed" }, make("p", {}, `${name}: ${error.message}`), make("button", {}, words.again));
+      line.lastChild.onclick = () => line.remove() ?? add([[name, file]]);
       find("#refused").append(line);
     }
     follow();
   }
-  sending.hidden = true;
-  sent = 0;
+  if (idle) [sending.hidden, sent] = [true, 0];
 }
 
 /** The files in what was dropped, folders and all. */
 async function walk(entry, folder = "") {
-  if (entry.isFile) return add([[folder + entry.name, await new Promise((...ends) => entry.file(...ends))]]);
-  const reader = entry.createReader();
-  for (let some; (some = await new Promise((...ends) => reader.readEntries(...ends))).length; )
+  if (entry?.isFile) entry.file((file) => add([[folder + entry.name, file]]));
+  const reader = entry?.isDirectory && entry.createReader();
+  for (let some; reader && (some = await new Promise((...ends) => reader.readEntries(...ends))).length; )
     for (const one of some) await walk(one, `${folder}${entry.name}/`);
 }
 
@@ -68,8 +59,7 @@ if (drop) {
   document.ondrop = (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
-    for (const entry of entries) if (entry) attempt(() => walk(entry));
+    for (const item of event.dataTransfer.items) attempt(() => walk(item.webkitGetAsEntry()));
   };
   addEventListener("beforeunload", (event) => queue.length && event.preventDefault());
 }

@@ -87,11 +87,8 @@ function put(turn, call, html) {
   }
 }
 
-/** Takes the empty state away; the bases that are ticked in it can be changed in the settings from now on. */
-function begun() {
-  find("#knowledge").append(...all(".empty .bases li > *"));
-  find(".empty")?.remove();
-}
+/** Takes the empty state away; the bases that are ticked in it stand in the settings from now on. */
+const begun = () => find("#knowledge").append(...all(".empty .bases li > *")) ?? find(".empty")?.remove();
 
 const heard = {
   began(data) {
