@@ -67,6 +67,9 @@ def test_every_pattern_is_a_sentence_of_the_package() -> None:
         "{name}: no such file; names",
         "row {n}: a row with",
         "{variant}: the best",
+        "the request could not begin",
+        "the answer could not be read",
+        "this answer failed",
     )  # of several literals
     assert [one for one in SENTENCES if shape(one) not in known and not one.startswith(composed)] == []
 

@@ -114,6 +114,9 @@ SENTENCES: dict[str, str] = {
     ),
     "the prompt has {prompt} tokens and max_length, which counts them, is {limit}: shorten the prompt, or raise "
     "max_length": ("提示有 {prompt} 个词元，而计入提示的 max_length 为 {limit}；请缩短内容，或增大 max_length"),
+    "the request could not begin: {why}": "请求未能开始：{why}",
+    "the answer could not be read: {why}": "回答无法读取：{why}",
+    "this answer failed: {why}": "生成回答时出错：{why}",
     "model {name} is still being loaded; send the request again in a while": "模型 {name} 正在加载，请稍后再试",
     "model {name} needs {size} of memory, which models in use have; send the request again in a while": (
         "模型 {name} 需要 {size} 内存，正被其他模型占用，请稍后再试"

@@ -208,6 +208,7 @@ class Page:
             undefined=jinja2.StrictUndefined,
             auto_reload=False,
         )
+        self._templates.filters["filesizeformat"] = lambda count, binary=True: _bytes(count)  # as in the about box
         self._modules: dict[str, Any] = {}
         # Steps of answers do not wait behind pages. To make one is work of Python's: more threads get no more done.
         self._drawing = ThreadPoolExecutor(2, "chatglm-page")
