@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from summaries import Abridger, novel
 
+import chatglm
 from chatglm.assistant import TextDelta
 from chatglm.errors import InputError, QueueFullError, ServiceError, UnsupportedError
 from chatglm.knowledge import (
@@ -233,6 +234,18 @@ def test_no_prompt_is_longer_than_the_context(
     assert summary.asked == len(model.asked)
     for citation in summary.citations:
         assert text[citation.start : citation.end] == citation.text
+
+
+def test_a_real_model_has_room_for_each_prompt(tmp_path: Path) -> None:
+    with chatglm.load() as assistant:
+        source = texts(tmp_path, novel(6))
+        events = list(summarise(source, assistant, SummaryRequest(model="demo", part=700)))
+        _, summary = whole(events)
+        assert summary.parts > 2
+        assert summary.asked >= summary.parts
+        assert summary.usage.prompt_tokens > 0
+        _, again = whole(list(summarise(source, assistant, SummaryRequest(model="demo", part=700))))
+        assert (again.text, again.asked) == (summary.text, 0)
 
 
 # What is kept
