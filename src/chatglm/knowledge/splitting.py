@@ -15,7 +15,7 @@ from chatglm.knowledge.reading.documents import Mark, Reading
 
 __all__ = ["VERSION", "Piece", "split"]
 
-VERSION = 2
+VERSION = 3
 """Whoever changes where texts are cut adds one, and documents are split anew."""
 
 
@@ -58,7 +58,7 @@ _LONGEST_WORD = 1000
 _FILLING = re.compile(r"[\s|+=_*·.\-─━═│┃]{2,}")
 
 
-def split(reading: Reading, *, size: int = 450, tokens: Callable[[str], int] | None = None) -> Iterator[Piece]:
+def split(reading: Reading, *, size: int = 500, tokens: Callable[[str], int] | None = None) -> Iterator[Piece]:
     """Cut a text into pieces.
 
     Args:
