@@ -147,7 +147,7 @@ def text_of(number: int, sentences: Sequence[str]) -> str:
     random_ = random.Random(number)
     parts: list[str] = []
     length = 0
-    while length < PER_FILE * 400:
+    while length < PER_FILE * 500:
         parts.append(random_.choice(sentences) + "。")
         length += len(parts[-1])
         if len(parts) % 12 == 0:
