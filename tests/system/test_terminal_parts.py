@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
 import os
@@ -21,6 +22,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.theme import Theme
 
+from chatglm.cli.terminal import run_terminal
 from chatglm.cli.terminal.actions import Actions
 from chatglm.cli.terminal.commands import COMMANDS, Do, Say, Unknown, named, read
 from chatglm.cli.terminal.files import Files
@@ -32,6 +34,7 @@ from chatglm.cli.terminal.setup import Setup
 from chatglm.cli.terminal.turns import Turns
 from chatglm.cli.terminal.words import _WORDS, Words, language_of
 from chatglm.conversation import events
+from chatglm.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MARKDOWN = st.text(st.sampled_from("a b\n\n*_`#->|1.中文，。\t[](!~\"'<&=:\\"), max_size=120)
@@ -386,6 +389,23 @@ def test_the_history_is_the_user_s_own_and_does_not_grow_for_ever(tmp_path: Path
     (tmp_path / "link").symlink_to(file)
     history_at(tmp_path / "link").append_string("elsewhere")
     assert "elsewhere" not in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("zh", "没有角色“nobody”，可选：tea-house"), ("en", "no character 'nobody'; there are tea-house")],
+)
+def test_what_keeps_it_from_beginning_is_said_in_the_person_s_language(
+    language: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> int:
+        raise InputError("no character 'nobody'; there are tea-house")
+
+    monkeypatch.setattr("chatglm.cli.terminal._run", fails)
+    given = argparse.Namespace(language=language, model=None)
+    with pytest.raises(InputError) as raised:
+        run_terminal(given, lambda settings: settings, lambda assistant: None)
+    assert str(raised.value) == said
 
 
 def test_help_costs_neither_torch_nor_the_packages_of_a_terminal() -> None:

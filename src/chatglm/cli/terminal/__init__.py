@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from chatglm.errors import ChatGLMError
+
 if TYPE_CHECKING:
     from chatglm.assistant import BaseAssistant
     from chatglm.conversation.settings import Settings
@@ -26,11 +28,20 @@ def run_terminal(
     Args:
         settings: what the command line makes of a conversation's settings.
         check: looks at the model before it is used.
+
+    Raises:
+        ChatGLMError: it cannot begin, or the model cannot be loaded; says why in the person's language.
     """
     from chatglm.cli.terminal.models import Models
+    from chatglm.cli.terminal.words import Words, language_of
 
     models = Models(arguments, check)
-    status = asyncio.run(_run(arguments, settings, models))
+    try:
+        status = asyncio.run(_run(arguments, settings, models))
+    except ChatGLMError as error:
+        if len(error.args) == 1:
+            error.args = (Words(arguments.language or language_of()).said(str(error)),)
+        raise
     if models.working:
         # A thread is in the middle of loading what nobody waits for. Python would tear down under it what native
         # libraries still use, and may crash; all that is to be kept is kept.
