@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "tests" / name) for name in ("", "web")]
+sys.path[:0] = [str(HERE.parents[1] / "tests" / name) for name in ("", "web", "knowledge")]
 
-from browser import Site, Views, answered, browsing, send  # noqa: E402
+from browser import Site, Views, answered, browsing, send, until  # noqa: E402
+from making import pdf  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from chatglm.conversation.documents import Documents  # noqa: E402
+from chatglm.knowledge import Shelf, Upload  # noqa: E402
 from chatglm.tools import Consent, Function, Toolbox  # noqa: E402
 from chatglm.tools.interpreter.pool import Kernels  # noqa: E402
 
@@ -42,6 +45,17 @@ E(k, b) = \\sum_{i=1}^{n} (y_i - k x_i - b)^2
 $$
 """
 MAIL = "Beijing is sunny and 21 °C, so the walk can go ahead. I would send this to the group:"
+RULES = [
+    ("实验室安全手册", 26),
+    ("第二章 日常管理", 18),
+    ("进入实验室前须完成安全培训，并由负责人登记。", 12),
+    ("灭火器放在门口右侧，每季度检查一次压力。", 12),
+    ("离开实验室前须关闭气阀和电源，最后离开的人锁门。", 12),
+    ("第三章 危险品", 18),
+    ("易燃溶剂存放在防爆柜中，每个柜子不超过二十升。", 12),
+    ("废液按类别收集，标签须写明名称、浓度和日期。", 12),
+]
+SAFE = "灭火器放在门口右侧，每季度检查一次压力。离开之前须关闭气阀和电源。另外，建议随身带一瓶矿泉水和一把雨伞。"
 TITLES = {
     "zh": [
         ("tools", "北京和上海的天气"),
@@ -132,6 +146,17 @@ def tools(views: Views, folder: Path) -> None:
     save(shot(page), folder / "page-tools.png")
 
 
+def documents(views: Views, folder: Path) -> None:
+    question = views.site.say("灭火器放在哪里？离开时要注意什么？", SAFE)
+    page = began(views, "zh", "documents", width=1280)
+    send(page, question)
+    answered(page, "雨伞")
+    page.locator("a.cite").last.click()
+    until(page, "() => document.querySelector('#source img')?.naturalWidth > 300")
+    page.eval_on_selector("#source .content", "content => (content.scrollTop = 0)")
+    save(shot(page), folder / "page-documents.png")
+
+
 def phones(views: Views, folder: Path) -> None:
     site = views.site
     site.say("我今天很累。", "那就坐一会儿，我给你泡一壶白茶。窗边的位子空着，雨声正好。")
@@ -156,13 +181,17 @@ def main(folder: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as home,
         Toolbox([get_weather, Function.of(send_mail, consent=Consent.ALWAYS)]) as toolbox,
+        Shelf(Path(home) / "home") as shelf,
         browsing() as browser,
     ):
+        lines = [(80.0, 760.0 - 34 * place, size, text) for place, (text, size) in enumerate(RULES)]
+        shelf.make("安全手册", None).add(Upload("实验室安全手册.pdf", pdf([lines])))
+
         kernels = Kernels(Path(home) / "kernels", spare=0, most=1)
-        site = Site(Path(home), toolbox=toolbox, kernels=kernels)
+        site = Site(Path(home), toolbox=toolbox, kernels=kernels, knowledge=Documents(shelf))
         views = Views(browser, site)
         try:
-            for scene in (code, tools, phones):
+            for scene in (code, tools, documents, phones):
                 scene(views, folder)
         finally:
             views.close()
