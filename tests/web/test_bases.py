@@ -21,6 +21,7 @@ from test_routes import Visitor
 import chatglm.web.bases
 from chatglm.conversation.documents import Documents
 from chatglm.knowledge import Base, Shelf, Upload
+from chatglm.web.bases import _row
 
 TEXT = (
     "# 年假\n\n员工每年享有十天带薪年假。工作满十年的，每年享有十五天。\n\n# 病假\n\n病假超过三天的，需要医院证明。\n"
@@ -205,6 +206,20 @@ def test_what_is_sent_is_bounded(visitor: Visitor, base: Base, monkeypatch: pyte
     assert len(base.files()) == 2
 
 
+def test_a_file_is_searchable_while_its_vectors_are_made(base: Base) -> None:
+    file = base.store.find("manual.pdf")
+    assert (_row(file, (2, 5)).state, _row(file, (2, 5)).percent) == ("vectors", 40)
+    assert (_row(file, (5, 5)).state, _row(file, None).state) == ("ready", "ready")
+    pieces = len(base.pieces("manual.pdf"))
+    assert base.store.with_vectors([file.id]) == {file.id: (0, pieces)}
+    with base.store.writing() as connection:
+        connection.execute(
+            "INSERT INTO vector (digest, scale, v) SELECT digest, 1.0, x'00' FROM piece WHERE file = ? LIMIT 1",
+            (file.id,),
+        )
+    assert base.store.with_vectors([file.id]) == {file.id: (1, pieces)}
+
+
 # What stands in them
 
 
@@ -223,6 +238,11 @@ def test_pieces_are_shown_changed_taken_out_and_brought_back(visitor: Visitor, b
     page = visitor.get(address, params=name).text
     assert "年假从今年起是二十天" in page
     assert 'data-state="edited"' in page
+    source = visitor.get(
+        at(base) + "/source", params={**name, "at": first.start + 6, "end": first.end, "bare": ""}
+    ).text
+    assert "Somebody has edited this piece" in source
+    assert "年假从今年起是二十天" in source
     visitor.post(edit, data={"do": "restore", **name})
     assert base.pieces("制度/休假.md")[0] == first
     visitor.post(f"{at(base)}/pieces/{second.id}", data={"do": "disable", **name})

@@ -71,7 +71,11 @@ def source_at(root: str, base: str, file: str, start: int, end: int) -> str:
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of a file's text, with what stands around it."""
+    """A stretch of a file's text, with what stands around it.
+
+    Attributes:
+        edited: what somebody has made of the piece that it is in, which is what is searched; "" if nobody has.
+    """
 
     title: str
     page: int | None
@@ -80,6 +84,7 @@ class Passage:
     after: str
     start: int
     end: int
+    edited: str = ""
 
 
 def passage_of(base: Base, file: str, start: int, end: int) -> Passage:
@@ -97,7 +102,8 @@ def passage_of(base: Base, file: str, start: int, end: int) -> Passage:
     marks, _ = base.store.places(file)
     pages = [mark for mark in marks if mark.kind in ("page", "slide") and mark.start <= start < mark.end]
     page = int(pages[-1].value) if pages and pages[-1].value.isdecimal() else None
-    return Passage("" if piece is None else piece.title, page, before, quoted, after, start, start + len(quoted))
+    title, edited = ("", "") if piece is None else (piece.title, piece.text if piece.edited else "")
+    return Passage(title, page, before, quoted, after, start, start + len(quoted), edited)
 
 
 # Answers

@@ -130,6 +130,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "piece.none": ("没有读出文字。", "No text has been read."),
     "source.title": ("出处", "Source"),
     "source.whole": ("在全文中查看", "Show in the whole file"),
+    "source.edited": ("这个片段已修改，检索和回答使用的文字是：", "Somebody has edited this piece. Answers use:"),
     "source.picture": ("第 {n} 页的图像", "Picture of page {n}"),
     "try.question": ("问题", "Question"),
     "try.hint": ("输入一个问题，看会找到什么", "Type a question and see what is found"),
