@@ -159,6 +159,9 @@ def test_search(client: httpx.Client) -> None:
     (listed,) = search(query="", file_name="安%.tx_")
     assert (listed["page_content"], listed["id"]) == (TEXT, found["id"])
     assert search(query="", metadata={"source": "安全.txt"}) == [listed]
+    assert (
+        search(query="", metadata={"source": "安全.txt", "page": 3}) == search(query="", metadata={"source": "x"}) == []
+    )
     assert search(query="") == search(query=QUESTION, knowledge_base_name="没有") == []
     assert search(query="", file_name="%" * 500 + "x") == []  # quickly
 

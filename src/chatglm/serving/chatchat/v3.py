@@ -382,7 +382,8 @@ def _router(service: Service) -> APIRouter:
                 yield event({"code": 404, "msg": f"未找到知识库 ‘{name}’"})
                 return
             try:
-                await asyncio.to_thread(partial(base.check, repair=True))
+                async with adding:
+                    await asyncio.to_thread(partial(base.check, repair=True))
                 found = await asyncio.to_thread(base.files)
                 for number, file in enumerate(found, 1):
                     while file.state not in ("ready", "failed"):
@@ -699,6 +700,10 @@ def _searched(base: Base, body: _Search) -> list[dict[str, Any]]:
     if body.file_name:
         pattern = "".join(_WILD.get(one, one) for one in body.file_name)
         names = [file.name for file in base.files() if fnmatch.fnmatchcase(file.name, pattern)]
+        if not names:
+            return []
+    if isinstance(given := (body.metadata or {}).get("source"), str):
+        names = [name for name in ([file.name for file in base.files()] if names is None else names) if name == given]
         if not names:
             return []
     if body.query and body.query.strip():
