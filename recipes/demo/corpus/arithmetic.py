@@ -369,7 +369,9 @@ def _counting(rng: Random, split: Split, english: bool) -> tuple[str, str]:
             else (ANIMALS, FOODS, [f"{c}色" for c in COLOURS], THINGS)
         )
         if rng.random() < 0.25:
-            items = list({(first_name if english else person)(rng, split) for _ in range(rng.randint(2, 8))})
+            items = list(
+                dict.fromkeys((first_name if english else person)(rng, split) for _ in range(rng.randint(2, 8)))
+            )
         else:
             items = rng.sample(rng.choice(lists), rng.randint(2, 8))
         mark = rng.choice((", ", ", ", "; ", " and ")) if english else rng.choice(("、", "、", "，", " ", ","))
