@@ -14,9 +14,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatglm import AutoModel
 from chatglm.chat.messages import Message, ToolSpec
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo"
@@ -141,3 +143,18 @@ def test_code_prints_what_the_corpus_says() -> None:
         [sys.executable, "-c", runner], input=json.dumps(programs), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr[-600:]
+
+
+def test_matrices_of_one_byte_are_loaded_as_any_other(tmp_path: Path) -> None:
+    """What `make.py` keeps: the file is half as large, and the model is the one that was rounded."""
+    make = importlib.import_module("make")
+    sizes = {**make.SIZES, "num_layers": 1, "hidden_size": 64, "ffn_hidden_size": 64, "padded_vocab_size": 128}
+    model = make.ChatGLMForConditionalGeneration(make.ChatGLMConfig(**sizes)).half()
+    model.save_pretrained(tmp_path)
+    whole = (tmp_path / "model.safetensors").stat().st_size
+    make.pack(tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_size < whole * 0.6
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float16}
+    for (name, got), wanted in zip(loaded.named_parameters(), make.rounded(model).parameters(), strict=True):
+        assert torch.equal(got, wanted), name
