@@ -38,6 +38,12 @@ def test_tantivy_finds_what_the_base_finds(
         assert [hit.parts for hit in base.search(question, k=20)] == answerable
 
 
+def test_edited_pieces_are_found_without_reading_all(tmp_path: Path) -> None:
+    with open_base("b", create=True, home=tmp_path) as base, base.store.reading() as connection:
+        plan = connection.execute("EXPLAIN QUERY PLAN SELECT id, folded FROM piece WHERE edited IS NOT NULL").fetchall()
+        assert "piece_edited" in plan[0]["detail"]
+
+
 def test_tantivys_folder_may_be_lost(tmp_path: Path) -> None:
     with open_base("b", create=True, home=tmp_path) as base:
         base.finder = Tantivy(base.store, least=1)

@@ -140,9 +140,11 @@ _MIGRATIONS = (
     )
     """,
     kept.TABLE,
+    "CREATE INDEX piece_edited ON piece (id) WHERE edited IS NOT NULL",
 )
 # file.generation is 0 before the first, and -1 when the file is removed: no piece has such a one.
 # piece.folded is the header and the text as grams see them: what was put into `gram`, and what scores are counted in.
+# piece_edited: an index beside the base looks at edited pieces one by one, and there are few among many.
 # piece.disabled is 1 where somebody has said so, and 2 where there is nothing but space.
 # file.leftover: it has pieces of generations that are not its own.
 # A vector belongs to a text, not to a piece: what stands in two pieces, or still in a changed file, has it once.
