@@ -205,6 +205,24 @@ def test_a_cache_is_used_whatever_the_folder_s_generation_config_says(loaded, mo
     assert [step[:2] for step in steps] == without
 
 
+def test_the_shorter_of_the_folder_s_length_and_max_length_holds(loaded, monkeypatch) -> None:
+    model, tokenizer = loaded("chatglm3")
+    made: list[int] = []
+    generate = model.generate
+
+    def counting(**options: Any) -> Any:
+        found = generate(**options)
+        made.append(found.shape[1] - options["input_ids"].shape[1])
+        return found
+
+    monkeypatch.setattr(model, "generate", counting)
+    length = prompt_length(tokenizer, "chatglm3", "你好", [])
+    for own, most, expected in ((None, 7, 7), (4, 7, 4), (9, 7, 7)):
+        monkeypatch.setattr(model.generation_config, "max_new_tokens", own)
+        model.chat(tokenizer, "你好", history=[], do_sample=False, max_length=length + most, eos_token_id=-1)
+        assert made.pop() == expected
+
+
 @pytest.mark.parametrize("version", ["chatglm2", *ROLES])
 def test_stream_chat_with_a_cache(version: str, golden, loaded) -> None:
     """differences: cache-is-exact. Two turns with a cache give what they give without; the first is as recorded."""

@@ -336,13 +336,17 @@ class _Dialogue:
         if options.get("max_new_tokens") is not None:
             options["max_length"] = None  # else generate warns of the one in GLM-4's generation_config.json
         else:
-            options.pop("max_new_tokens", None)
-            options["max_length"] = max_length
             if len(prompt) >= max_length:
                 raise InputError(
                     f"the prompt has {len(prompt)} tokens and max_length, which counts them, is {max_length}: drop "
                     "early turns from the history, or raise max_length"
                 )
+            options.pop("max_new_tokens", None)
+            config = options.get("generation_config") or self.model.generation_config
+            if (most := config.max_new_tokens) is None:
+                options["max_length"] = max_length
+            else:  # generate would pass over max_length
+                options |= {"max_length": None, "max_new_tokens": min(most, max_length - len(prompt))}
         return options
 
     def _inputs(self, prompt: Sequence[int]) -> Turn:
