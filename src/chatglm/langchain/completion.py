@@ -58,6 +58,7 @@ class ChatGLM(Source, LLM):
         return values
 
     def model_post_init(self, context: Any, /) -> None:
+        """Look whether the fields go together."""
         super().model_post_init(context)
         if self.endpoint_url is not None and (self.base_url, self.model, self.assistant) != (None, None, None):
             raise InputError("endpoint_url: cannot be given with `base_url`, `model` or `assistant`")
