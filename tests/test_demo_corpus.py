@@ -90,8 +90,12 @@ def test_some_forms_are_kept_from_training() -> None:
     forms = [f"form {n}" for n in range(200)]
     rng = Random(1)
     learned = {base.form(rng, "train", forms) for _ in range(4000)}
-    tested = {base.form(rng, "test", forms) for _ in range(4000)}
-    assert 10 < len(tested - learned) < 50
+    assert {base.form(rng, "test", forms) for _ in range(4000)} == learned
+    with base.of_kept_forms():
+        assert base.form(rng, "train", forms) in learned
+        kept = {base.form(rng, "test", forms) for _ in range(4000)}
+    assert kept == set(forms) - learned
+    assert 10 < len(kept) < 50
 
 
 def test_every_dialogue_can_be_learned() -> None:
@@ -158,3 +162,13 @@ def test_matrices_of_one_byte_are_loaded_as_any_other(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float16}
     for (name, got), wanted in zip(loaded.named_parameters(), make.rounded(model).parameters(), strict=True):
         assert torch.equal(got, wanted), name
+
+
+def test_the_table_of_held_out_answers() -> None:
+    evaluate = importlib.import_module("evaluate")
+    scores = {"tools": evaluate.Score(4, 3, 2, 1, 5, 4), "chat": evaluate.Score(4, 4)}
+    assert evaluate.report(scores).splitlines()[2:] == [
+        "| tools | 4 | 75.0% | 50.0% of 2 | 80.0% of 5 |",
+        "| chat | 4 | 100.0% |  |  |",
+        "| all | 8 | 87.5% | 50.0% of 2 | 80.0% of 5 |",
+    ]

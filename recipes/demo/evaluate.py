@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from corpus import SKILLS, draw_sample
-from corpus.base import Sample
+from corpus.base import Sample, of_kept_forms
 from unseen import report as unseen_report
 from unseen import unseen
 
@@ -34,19 +34,37 @@ BATCH = 32
 
 @dataclass
 class Score:
-    """Of one skill: answers asked for, right ones; calls made, valid ones; some that were wrong."""
+    """Of one skill: answers asked for, right ones; of those to questions in forms kept from training, too; calls made,
+    valid ones; some that were wrong.
+    """
 
     asked: int = 0
     right: int = 0
+    forms_asked: int = 0
+    forms_right: int = 0
     calls: int = 0
     valid: int = 0
     wrong: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-@torch.no_grad()
 def evaluate(folder: str | Path, count: int, seed: int = 1) -> dict[str, Score]:
-    """Scores by skill, from `count` dialogues of each grammar."""
-    model, tokenizer, form = load_parts(folder, dtype=torch.float32)
+    """Scores by skill, from `count` dialogues of each grammar, and a third as many in forms kept from training."""
+    loaded = load_parts(folder, dtype=torch.float32)
+    scores = _scores(loaded, count, seed)
+    with of_kept_forms():
+        others = _scores(loaded, -(-count // 3), seed + 1)
+    for name, other in others.items():
+        score = scores.setdefault(name, Score())
+        score.forms_asked, score.forms_right = other.asked, other.right
+        score.calls += other.calls
+        score.valid += other.valid
+        score.wrong += other.wrong
+    return scores
+
+
+@torch.no_grad()
+def _scores(loaded: Any, count: int, seed: int) -> dict[str, Score]:
+    model, tokenizer, form = loaded
     scores: dict[str, Score] = defaultdict(Score)
     for name in SKILLS:
         rng = Random(f"{seed} {name} held out")
@@ -124,14 +142,16 @@ def _right(sample: Sample, messages: list[Message], place: int, got: Message) ->
 
 def report(scores: dict[str, Score]) -> str:
     """A table for people."""
-    lines = ["| skill | held-out answers | right | valid calls |", "|---|---|---|---|"]
-    for name, score in scores.items():
+    lines = ["| skill | held-out answers | right | in kept forms | valid calls |", "|---|---|---|---|---|"]
+    whole = Score()
+    for score in scores.values():
+        for what in ("asked", "right", "forms_asked", "forms_right", "calls", "valid"):
+            setattr(whole, what, getattr(whole, what) + getattr(score, what))
+    for name, score in [*scores.items(), ("all", whole)]:
+        right = f"{score.right / score.asked:.1%}" if score.asked else ""
+        forms = f"{score.forms_right / score.forms_asked:.1%} of {score.forms_asked}" if score.forms_asked else ""
         calls = f"{score.valid / score.calls:.1%} of {score.calls}" if score.calls else ""
-        lines.append(f"| {name} | {score.asked} | {score.right / score.asked:.1%} | {calls} |")
-    asked, right, made, valid = (
-        sum(getattr(score, what) for score in scores.values()) for what in ("asked", "right", "calls", "valid")
-    )
-    lines.append(f"| all | {asked} | {right / asked:.1%} | {f'{valid / made:.1%} of {made}' if made else ''} |")
+        lines.append(f"| {name} | {score.asked} | {right} | {forms} | {calls} |")
     return "\n".join(lines)
 
 

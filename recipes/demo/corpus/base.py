@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -35,17 +36,25 @@ def held_out(text: str) -> bool:
     return zlib.crc32(text.encode()) % 10 == 0
 
 
-_FORM_IN_TEST = 0.5
-"""On the other side a form that was kept from training is taken so often, where there is one."""
+_kept_forms = False
+
+
+@contextmanager
+def of_kept_forms() -> Iterator[None]:
+    """The other side, made of forms that were kept from training wherever there are any; else it has learned ones."""
+    global _kept_forms
+    _kept_forms = True
+    try:
+        yield
+    finally:
+        _kept_forms = False
 
 
 def form(rng: Random, split: Split, forms: Sequence[T]) -> T:
     """One of several ways to say something. One in eight of them is kept from training, whatever is filled in."""
     kept = [each for each in forms if zlib.crc32(f"form {each}".encode()) % 8 == 0]
-    if split == "train" or not kept:
-        learned = [each for each in forms if each not in kept]
-        return rng.choice(learned or forms)
-    return rng.choice(kept if rng.random() < _FORM_IN_TEST else forms)
+    learned = [each for each in forms if each not in kept]
+    return rng.choice((kept if _kept_forms and split == "test" else learned) or forms)
 
 
 LISTED: set[str] = set()
