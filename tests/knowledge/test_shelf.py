@@ -43,6 +43,21 @@ def test_names_are_those_that_one_may_read_now(home: Path) -> None:
         assert shelf.names("alice") == ["甲"]
 
 
+def test_who_comes_later_under_the_same_name_gets_nothing(home: Path) -> None:
+    with open_base("乙", home=home) as base:  # of bob, and read by alice
+        base.store.share("alice", "read")
+    with open_base("丙", home=home) as base:  # of both
+        base.store.share("alice", "own")
+        base.store.share("bob", "own")
+    with Shelf(home) as shelf:
+        assert sorted(shelf.names("alice")) == sorted("甲乙丙")
+        shelf.forget("alice")
+        assert shelf.names("alice") == []
+        assert sorted(shelf.names(None)) == sorted("乙丙")
+        assert sorted(shelf.names("bob")) == sorted("乙丙")
+    assert not base_file("甲", home).exists()
+
+
 def test_a_list_opens_no_base_and_reads_those_that_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     glance = shelf.glance

@@ -26,6 +26,7 @@ from chatglm.cli import main
 from chatglm.cli.web import add_access_arguments, models_of, page_beside
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import Store
+from chatglm.knowledge import Shelf, open_base
 from chatglm.loading import AutoTokenizer, demo_folder
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
@@ -161,7 +162,11 @@ def test_accounts_are_added_listed_changed_and_removed(
         folder.mkdir(parents=True)
         (folder / "a.txt").write_text("a", "utf-8")
         (folder / "link").symlink_to(outside)
+    with open_base("hers", create=True, who="ann"), open_base("others", create=True, who="bob") as base:
+        base.store.share("ann", "read")
     assert main(["web", "users", "remove", "ann"]) == 0
+    with Shelf() as shelf:
+        assert (shelf.names(None), shelf.names("ann")) == (["others"], [])
     assert [one.id for one in store.users.all()] == [user.id]
     assert not any(folder.exists() for folder in folders)
     assert all((folder / "link" / "kept").is_file() for folder in kept)

@@ -300,8 +300,10 @@ def _facts() -> list[tuple[str, str]]:
 
 
 def _users(words: Sequence[str]) -> int:
+    from chatglm.conversation.documents import Documents
     from chatglm.conversation.files import Files, folder_beside
     from chatglm.conversation.store import Store
+    from chatglm.knowledge import Shelf
 
     match words:
         case ["users", "list"] | ["users", "add" | "remove" | "password", _]:
@@ -324,9 +326,11 @@ def _users(words: Sequence[str]) -> int:
                 print(f"{name} has another password, and is signed out everywhere")
             case ["remove", name]:
                 number, files = store.users.named(name).id, Files(folder_beside(store.file), None)
+                with Shelf() as shelf:
+                    Documents(shelf, store.users.name).forget(number)
                 for conversation in store.delete_user(number):
                     files.clear(number, conversation, _interpreter())
-                print(f"{name} is removed, with all conversations and files")
+                print(f"{name} is removed, with all conversations, files and knowledge bases")
     return 0
 
 

@@ -56,6 +56,11 @@ class Documents:
             raise NotFoundError("there is no such base; it may have been deleted")
         return self._who(user)
 
+    def forget(self, user: int) -> None:
+        """Delete a user's bases, and end the access to those of others; before the user is deleted."""
+        if self._who is not None:
+            self.shelf.forget(self._who(user))
+
     def _bases(self, names: Sequence[str], user: int) -> Bases:
         who = self.who(user)
         found = list(names) or self.shelf.names(who)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.errors import InputError, OutputError
+from chatglm.errors import InputError, NotFoundError, OutputError
 from chatglm.knowledge.base import Base, Bases, delete_base, open_base, permit
 from chatglm.knowledge.reading import Readers
 from chatglm.knowledge.store import Glance, Role, base_file, base_names, glance
@@ -123,6 +123,21 @@ class Shelf:
             known = self._open.pop(name, None)
         if known is not None:
             known[1].close()
+
+    def forget(self, who: str) -> None:
+        """Delete the bases that somebody alone owns, and end the access to all others, before that person is deleted:
+        somebody of the same name, who comes later, gets nothing of it.
+        """
+        for name in self.names(None):
+            try:
+                base = self.base(name, None)
+            except NotFoundError:  # deleted just now
+                continue
+            roles = base.store.roles()
+            if roles.get(who) == "own" and not any(role == "own" for one, role in roles.items() if one != who):
+                self.delete(name, None)
+            elif who in roles:
+                base.store.share(who, None)
 
     def close(self) -> None:
         """Close every base that is open; one that is asked for later is opened again."""

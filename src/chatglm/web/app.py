@@ -309,6 +309,8 @@ class Page:
             try:
                 for user in await asyncio.to_thread(self.store.users.lost):
                     with contextlib.suppress(NotFoundError):  # another process has done it
+                        if isinstance(self.knowledge, Documents):
+                            await asyncio.to_thread(self.knowledge.forget, user)
                         await self.sessions.delete_user(user)
             except Exception:
                 log.exception("browsers that are gone could not be deleted; it is tried again")
