@@ -55,10 +55,12 @@ from chatglm.training.trainer import FamilyTrainer, arguments_of, last_checkpoin
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = ROOT / "src" / "chatglm" / "demo"
 
-PIECES = 4500
+PIECES = 4700
 """Of the vocabulary, without those of words and phrases."""
 COMMON_WORD = 60
 """A word that the tokenizer's texts have so often gets a piece."""
+SIGNS = "０１２３４５６７８９＋－＊／＝（）％😊😂👍🙏🎉😭🤔😄"
+"""What people type besides; each is a piece of its own."""
 IN_PIECES = 4
 """One in so many words of the lists gets none: words of several pieces are copied, too, and users have many."""
 # What tools and code repeat in every prompt; one piece each, so that prompts stay short.
@@ -81,6 +83,7 @@ SYMBOLS = (
     '"name":▁"', '"description":▁"', '"parameters":▁{', '"properties":▁{', '"required":▁[', '"enum":▁[',
     *(f'"type":▁"{kind}"' for kind in ("object", "string", "integer", "number", "boolean")),
     '"error":▁', "tool_call(", "```python\n", "\n```", "import▁", "matplotlib", "print(",
+    "#File:▁/mnt/data/", "\n#Size:▁", "\n#File▁uploaded\n", "/mnt/data/",
 )  # fmt: skip
 SIZES = {
     "num_layers": 6,
@@ -361,7 +364,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
-    parser.add_argument("--dialogues", type=int, default=420_000)
+    parser.add_argument("--dialogues", type=int, default=390_000)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -378,7 +381,7 @@ def main() -> None:
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
-        characters = "".join(sorted({*COMMON, *re.findall("[\u4e00-\u9fff]", "".join(texts))}))
+        characters = "".join(sorted({*COMMON, *SIGNS, *re.findall("[\u4e00-\u9fff]", "".join(texts))}))
         symbols = [*SYMBOLS, *words(texts)]
         size = PIECES + len(symbols) - len(SYMBOLS)
         train_tokenizer(texts, result, size=size, longest_piece=4, characters=characters, symbols=symbols)
