@@ -144,27 +144,27 @@ def use(monkeypatch: pytest.MonkeyPatch, model: object) -> None:
 def test_summaries(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     file = home / "novel.md"
     file.write_text(novel(12), "utf-8")
-    use(monkeypatch, Abridger(600, fails={20: ServiceError("http://host: is gone")}))
+    use(monkeypatch, Abridger(600, fails={14: ServiceError("http://host: is gone")}))
     assert main(["knowledge", "summarise", str(file), "--at-once", "1"]) == 1
-    assert "is gone; 19 of 24 parts were summarised, and kept: ask again" in capsys.readouterr().err
+    assert "is gone; 13 of 18 parts were summarised, and kept: ask again" in capsys.readouterr().err
     model = Abridger(600)
     use(monkeypatch, model)
     assert main(["knowledge", "summarise", str(file)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("第1章第1天，")
     assert "《novel.md》 7–" in out
-    assert len(model.asked) < 24
+    assert len(model.asked) < 18
     use(monkeypatch, None)  # what is known needs no model
     assert main(["knowledge", "summarise", str(file)]) == 0
     assert capsys.readouterr().out == out
     assert main(["knowledge", "summarise", str(file), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["parts"], out.startswith(told["summary"])) == (24, True)
+    assert (told["parts"], out.startswith(told["summary"])) == (18, True)
     use(monkeypatch, model)
     asked = len(model.asked)
     assert main(["knowledge", "summarise", str(file), "--fresh", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == told
-    assert len(model.asked) > asked + 24
+    assert len(model.asked) > asked + 18
     main(["knowledge", "add", "手册", str(home / "documents")])
     capsys.readouterr()
     use(monkeypatch, Abridger(4000))
