@@ -96,6 +96,11 @@ def test_a_tool_is_called(store: Store, user: int, over: Any, write: Writer, box
         assert turns[2].id == answered.turn
         assert turns[2].message.tool_call_id == turns[1].message.tool_calls[0].id == called.call
         assert set(turns[2].details) == {"seconds"}
+        first, last = turns[1].details["tokens"], turns[3].details["tokens"]
+        done = events[-1]
+        assert isinstance(done, Done)
+        assert done.completion_tokens == last > first > 0  # of both rounds
+        assert 0 < done.writing_seconds <= done.seconds
         calling = [event for event in events if isinstance(event, Calling)]
         assert "".join(event.name for event in calling) == "get_weather"
 

@@ -287,6 +287,7 @@ class Answering:
         self._finish: Finish | None = None
         self._asked = time.perf_counter()
         self._first = 0.0
+        self._made, self._wrote, self._round = 0, 0.0, 0.0  # tokens, seconds, when this round's first token came
         self._noted: set[str] = set()
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._box = parts.box(settings, user)
@@ -441,9 +442,10 @@ class Answering:
             finish="stopped" if self._stopped or self._finish is None else self._finish.reason,
             prompt_tokens=usage.prompt_tokens if usage else 0,
             cached_tokens=usage.cached_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
+            completion_tokens=self._made,
             first_seconds=self._first,
             seconds=time.perf_counter() - self._asked,
+            writing_seconds=self._wrote,
         )
 
     # Answering
@@ -544,7 +546,11 @@ class Answering:
 
     async def _ended(self, opened: _Open, message: Message, finish: Finish, *, last: bool) -> None:
         """A turn of the model's is whole."""
-        opened.details["tokens"] = finish.usage.completion_tokens
+        self._made += finish.usage.completion_tokens
+        if self._round:
+            self._wrote += time.perf_counter() - self._round
+            self._round = 0.0
+        opened.details["tokens"] = self._made  # of the answer so far, whose last turn is the one that shows it
         await self._close(opened, message, finish.reason, last)
         self._finish = finish
         if finish.note and finish.note not in self._noted:
@@ -578,8 +584,9 @@ class Answering:
             self.log.add(Note(code="summary_failed", text=said))
 
     def _hear(self, opened: _Open, delta: Delta) -> None:
-        if isinstance(delta, TextDelta | CallDelta) and not self._first:
-            self._first = time.perf_counter() - self._asked
+        if isinstance(delta, TextDelta | CallDelta) and not self._round:
+            self._round = time.perf_counter()
+            self._first = self._first or self._round - self._asked
         if isinstance(delta, TextDelta) and delta.text:
             opened.texts.append(delta.text)
             opened.pieces += 1

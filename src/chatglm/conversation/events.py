@@ -257,8 +257,10 @@ class Done(_Event):
     Attributes:
         turn: the last one of it.
         finish: "stop", "length", "tool_calls", or "stopped" by a person.
-        prompt_tokens, cached_tokens, completion_tokens: of the last round.
+        prompt_tokens, cached_tokens: of the last round's prompt.
+        completion_tokens: that the model wrote, of all rounds.
         first_seconds, seconds: from asking to the first token, and to the end.
+        writing_seconds: from each round's first token to its last, without the time of tools.
     """
 
     kind = "done"
@@ -269,6 +271,7 @@ class Done(_Event):
     completion_tokens: int = 0
     first_seconds: float = 0.0
     seconds: float = 0.0
+    writing_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

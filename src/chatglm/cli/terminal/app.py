@@ -313,7 +313,7 @@ class App:
 
     def figures(self, done: events.Done) -> str:
         """How long an answer took."""
-        after = done.seconds - done.first_seconds
+        after = done.writing_seconds
         return self.words(
             "figures",
             first=done.first_seconds,
