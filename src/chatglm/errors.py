@@ -51,7 +51,7 @@ class ChatGLMError(Exception):
     """Base of the tree: `except ChatGLMError` catches whatever chatglm refuses.
 
     Attributes:
-        dialogue: where an assistant was calling tools (`run`), the messages that were whole before it went wrong.
+        dialogue: if an assistant was calling tools (`run`), the messages that were complete before the error.
     """
 
     dialogue: tuple[Any, ...] = ()
@@ -66,7 +66,7 @@ class TokenizerError(CheckpointError):
 
 
 class ConfigError(ChatGLMError, ValueError):
-    """A configuration describes a model that is not one of the family."""
+    """A configuration describes a model that does not belong to the family."""
 
 
 class InputError(ChatGLMError, ValueError):
@@ -77,7 +77,7 @@ class ContextError(InputError):
     """A prompt leaves no room for an answer; the message says how long it is, and how long it may be.
 
     Attributes:
-        field: what is too long: `messages` or `prompt`; "" if it is not known.
+        field: the field that is too long: `messages` or `prompt`; "" if unknown.
     """
 
     def __init__(self, message: str, field: str = "") -> None:
@@ -86,13 +86,13 @@ class ContextError(InputError):
 
 
 class NotFoundError(InputError):
-    """There is no such conversation, turn, file, task, response or base of documents, or it is somebody else's: nobody
-    is told which."""
+    """There is no such conversation, turn, file, task, response or knowledge base, or it belongs to somebody else;
+    the message is the same in both cases."""
 
 
 class ToolError(InputError):
     """A tool cannot be offered: the message names the function, file, document or server, and what is wrong with it.
-    What goes wrong when a model calls a tool is no error: the model is told."""
+    A failed call of a tool by a model raises no error; the model is told."""
 
 
 class UnsupportedError(ChatGLMError, ValueError):
@@ -100,26 +100,28 @@ class UnsupportedError(ChatGLMError, ValueError):
 
 
 class NumericalError(ChatGLMError, ArithmeticError):
-    """A model's scores hold NaN or infinity: weights or precision are at fault, and no token is drawn from them."""
+    """A model's scores contain NaN or infinity, because of its weights or the precision; no token is drawn from
+    them."""
 
 
 class BusyError(ChatGLMError, RuntimeError):
-    """A conversation has one answer at a time, and its Python one program at a time, and another is under way: wait for
-    its end, or stop it."""
+    """Another answer of the conversation, or another program with its Python, is running: wait for its end, or stop
+    it."""
 
 
 class QueueFullError(ChatGLMError, RuntimeError):
     """Too many requests are waiting; nothing is wrong with this one, and it may be sent again later.
 
     Attributes:
-        retry_after: seconds until those that wait now will probably have begun.
+        retry_after: seconds until the waiting requests will probably have begun.
     """
 
     retry_after: float = 1.0
 
 
 class EngineError(ChatGLMError, RuntimeError):
-    """The engine found its own books wrong, or was called out of order: a bug, which the message helps to find."""
+    """The engine's internal state is inconsistent, or its methods were called in a wrong order: a bug, which the
+    message helps to find."""
 
 
 def typed_error(error: BaseException, what: str) -> ChatGLMError:
@@ -143,11 +145,11 @@ def typed_error(error: BaseException, what: str) -> ChatGLMError:
 
 
 class ServiceError(ChatGLMError, ConnectionError):
-    """Another server failed: the message has its address and what it said.
+    """Another server failed: the message has its address and its answer.
 
     Attributes:
-        status: of its response; 0: there was none, or the answer broke off.
-        sent: whether it got the request; False: the connection was refused or could not be made in time.
+        status: HTTP status of its response; 0: there was no response, or it broke off.
+        sent: whether the server got the request; False: the connection was refused or could not be made in time.
     """
 
     status: int = 0
@@ -160,7 +162,7 @@ class SandboxError(ChatGLMError, RuntimeError):
 
 
 class OutputError(ChatGLMError, OSError):
-    """A result cannot be written; the message names the file, the reason, and how much room there is."""
+    """A result cannot be written; the message names the file, the reason, and the free space."""
 
 
 class DependencyError(ChatGLMError, ImportError):

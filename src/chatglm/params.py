@@ -26,16 +26,16 @@ Number: TypeAlias = int | float
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of one option.
+    """Name, type, range and help of one option.
 
     Attributes:
-        name: of the field, which is also the key in YAML and HTTP.
+        name: name of the field, and key in YAML and HTTP.
         kind: `number`, `integer`, `strings`, `ids`, `biases` (id to number) or `words` (lists of ids).
-        default: where nothing is said; None: the option is off.
+        default: default value; None: the option is off.
         help: one line for people.
-        low, high: what a number (each number of `biases`, each id) may be, both included.
+        low, high: range of a number (of each number in `biases`, of each id), both included.
         above: `low` itself is excluded.
-        optional: None is a value.
+        optional: None is allowed.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Option:
         return {**found, "default": _plain(self.default), "description": self.help}
 
     def read(self, value: Any) -> Any:
-        """A value as the field holds it, from what Python, YAML or JSON have for it.
+        """Convert a value from Python, YAML or JSON to the field's type.
 
         Raises:
-            InputError: it is of another type or out of range; names the option, the value and what may be.
+            InputError: the value has another type or is out of range; names the option, the value and the range.
         """
         if value is None and self.optional:
             return None
@@ -194,7 +194,8 @@ def _option(kind: str, default: Any, line: str, **known: Any) -> Any:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are chosen and when it ends. The help and the range of each field are in `options()`.
+    """Options of generation: how tokens are chosen, and when an answer ends. The help and the range of each field are
+    in `options()`.
 
     Scores pass, in this order: penalties, logit_bias, bad words, the constraint of the output, temperature, top_k,
     top_p, min_p. Values are checked when an object is made.
@@ -287,7 +288,7 @@ class SamplingParams:
         """From YAML or JSON.
 
         Args:
-            defaults: what is not in `values`.
+            defaults: the options that are not in `values`.
 
         Raises:
             InputError: a key is unknown (names it, and the nearest one there is) or a value does not fit.
@@ -302,7 +303,7 @@ class SamplingParams:
         return dataclasses.replace(defaults or cls(), **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """What differs from the defaults, as JSON and YAML can write it; `from_dict` reads it."""
+        """The options that differ from the defaults, as JSON and YAML values; `from_dict` reads it."""
         values = {option: getattr(self, option.name) for option in _OPTIONS}
         return {option.name: _plain(value) for option, value in values.items() if value != option.default}
 
@@ -310,12 +311,13 @@ class SamplingParams:
     def from_generation_config(cls, config: Mapping[str, Any]) -> SamplingParams:
         """From a generation_config.json, with the meaning that `transformers`' generate gives it.
 
-        That is greedy unless do_sample is true, with top_k 50 where sampling says nothing of it. max_length is taken
-        where the file has it.
+        Decoding is greedy unless do_sample is true; then top_k is 50 if the file does not set it. max_length is used
+        if the file has it.
 
         Raises:
             InputError: a value does not fit.
-            UnsupportedError: the file asks for something that would change the text and is not done here (beams, say).
+            UnsupportedError: the file asks for something that would change the text and is not supported here, such
+                as beams.
         """
         given = {name: value for name, value in config.items() if value is not None}
         for name, neutral in _NEUTRAL.items():
@@ -344,7 +346,8 @@ class SamplingParams:
         """Give a command line, or a group of it, these options; `from_arguments` reads them.
 
         Args:
-            names: which; `logit_bias` and the lists of ids, which nobody types, are left out anyway.
+            names: the options to add; `logit_bias` and the lists of ids are always left out, because nobody types
+                them.
         """
         typed = ("number", "integer", "strings")
         for option in _OPTIONS:
@@ -359,7 +362,7 @@ class SamplingParams:
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace, defaults: SamplingParams | None = None) -> SamplingParams:
-        """What was said on a command line with `add_arguments`.
+        """Read the options of a command line with `add_arguments`.
 
         Raises:
             InputError: a value is out of range.
@@ -368,12 +371,12 @@ class SamplingParams:
         return cls.from_dict(given, defaults)
 
     def room(self, prompt: int) -> int | None:
-        """How many tokens may follow a prompt of so many; None: these parameters do not say.
+        """How many tokens may follow a prompt of this length; None: these options set no limit.
 
         Both limits hold where both are set.
 
         Raises:
-            InputError: max_length leaves none.
+            InputError: max_length leaves no room for an answer.
         """
         if self.max_length is None:
             return self.max_new_tokens

@@ -56,7 +56,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens: of the prompt, of them those that were not computed again, and of the answer."""
+    """Numbers of tokens: of the prompt, of the prompt's tokens from the cache, and of the answer."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -65,7 +65,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of an answer, and how likely it was.
+    """A token of an answer, with its probability.
 
     Attributes:
         data: its text as bytes, which need not be whole characters.
@@ -79,8 +79,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Start:
-    """The first delta of an answer, if `Options.start` asks for it: tokens of the prompt, and of them those that were
-    not computed again."""
+    """The first delta of an answer, with `Options.start`: the number of tokens of the prompt, and how many of them
+    came from the cache."""
 
     prompt_tokens: int
     cached_tokens: int = 0
@@ -98,7 +98,7 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class CallDelta:
-    """A piece of tool call number `index`: its id and name come first, then its arguments' JSON, in pieces."""
+    """A piece of tool call number `index`: first its id and name, then its arguments' JSON, in pieces."""
 
     index: int
     id: str = ""
@@ -113,11 +113,11 @@ class Finish:
 
     Attributes:
         stop: the stop sequence that ended the answer; "" if none did, or if an endpoint does not say which.
-        left_out: turns that the context had no room for: what a user said, and all until the next; the oldest. An
-            endpoint does not say how many.
-        note: what the caller should know: how much of the history was left out, and which keywords of a schema were not
-            enforced. "" if nothing.
-        first_seconds, seconds: from asking to the first token, and to the end.
+        left_out: number of the oldest turns that did not fit into the context; a turn is a user's message and
+            everything up to the next one. An endpoint does not report it.
+        note: a note for the caller: how much of the history was left out, and which keywords of a schema were not
+            enforced; or "".
+        first_seconds, seconds: seconds from the request to the first token, and to the end.
     """
 
     reason: Literal["stop", "length", "tool_calls"]
@@ -132,11 +132,11 @@ class Finish:
 
 @dataclass(frozen=True)
 class PromptToken:
-    """A token of the prompt, and how likely it was.
+    """A token of the prompt, with its probability.
 
     Attributes:
         data: its text as bytes, which need not be whole characters; b"" for control tokens.
-        logprob: given the tokens before it; None for the first token, which has none before it.
+        logprob: natural logarithm of the probability, given the tokens before it; None for the first token.
         alternatives: the likeliest tokens at its place, (bytes, logprob), the likeliest first.
     """
 
@@ -150,8 +150,8 @@ class PromptDelta:
     """The prompt's tokens: with `params.prompt_logprobs`, the first delta of every answer.
 
     Attributes:
-        text: the prompt as it was given; of a prompt that was given as ids, their text.
-        tokens: of the whole prompt, the control tokens in front of a text among them.
+        text: the prompt as it was given; for ids, their text.
+        tokens: the tokens of the whole prompt, including control tokens in front of the text.
     """
 
     text: str
@@ -164,13 +164,14 @@ Delta = Start | TextDelta | CallDelta | PromptDelta | Finish
 
 @dataclass(frozen=True)
 class ReplicaStats:
-    """What an assistant over several endpoints knows of one.
+    """The state of one endpoint of several.
 
     Attributes:
         name: its base URL.
-        problem: why it gets no requests now; "" if it does.
-        running: requests under way there.
-        requests, failures: so far; a request that failed there and was answered elsewhere is a failure here.
+        problem: the reason why it gets no requests now; "" if it gets requests.
+        running: number of running requests.
+        requests, failures: numbers so far; a request that failed here counts as a failure, even if another endpoint
+            answered it.
     """
 
     name: str
@@ -182,10 +183,10 @@ class ReplicaStats:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer.
+    """A complete answer.
 
     Attributes:
-        logprobs: with `params.logprobs`, of its text's tokens.
+        logprobs: with `params.logprobs`, the log-probabilities of the text's tokens.
         prompt: with `params.prompt_logprobs`, the prompt's tokens.
     """
 
@@ -196,7 +197,7 @@ class Answer:
 
 
 class Transcript:
-    """Deltas put together again."""
+    """Puts deltas together into answers."""
 
     def __init__(self) -> None:
         self._deltas: dict[int, list[Delta]] = {}
@@ -206,7 +207,7 @@ class Transcript:
         self._deltas.setdefault(delta.choice, []).append(delta)
 
     def answers(self) -> tuple[Answer, ...]:
-        """Those that are finished, in their order."""
+        """The finished answers, in the order of their numbers."""
         return tuple(
             self._answer(deltas, deltas[-1])
             for _, deltas in sorted(self._deltas.items())
@@ -245,7 +246,7 @@ Messages = str | Sequence[Message | Mapping[str, Any]]
 
 
 class Options(TypedDict, total=False):
-    """What may be said with messages; `Ask` says what it means."""
+    """Options beside the messages; `Ask` describes them."""
 
     tools: Any
     tool_choice: str
@@ -262,22 +263,23 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Ask:
-    """A dialogue that waits for the assistant's next message, and how that is to be.
+    """A dialogue, and options for the assistant's next message.
 
     Attributes:
-        tools: on offer.
+        tools: tools that the model may call.
         tool_choice: `auto`; `none` (text only); `required` (a call of any tool); or the name of the tool to call.
-        parallel_calls: whether one answer may have several calls; else it ends with the first.
-        response_format: what the text must be: `{"type": "text"}`, `"json_object"` (with or without `schema`),
+        parallel_calls: whether an answer may have several calls; if not, it ends with its first call.
+        response_format: the format of the text: `{"type": "text"}`, `"json_object"` (with or without `schema`),
             `"json_schema"` with OpenAI's `json_schema: {"schema": …, "strict": …}`, `"regex"` with `pattern`, or
-            `"grammar"` with `grammar` (EBNF). Keywords of a schema that cannot be held are dropped (`dropped`), or
-            refused where it is `strict`. Beside tools, the answer is a call or such a text.
-        params: how tokens are chosen; a mapping says what differs from the assistant's defaults.
+            `"grammar"` with `grammar` (EBNF). Keywords of a schema that cannot be enforced are dropped (see
+            `dropped`), or refused if the schema is `strict`. With tools, the answer is a call or such a text.
+        params: options of generation; a mapping overrides only some of the assistant's defaults.
         adapter: the LoRA adapter to answer with.
-        client: who asks: between clients, an engine of this process shares out its places and memory fairly.
-        trim: whether the oldest turns may be left out where the context is too short for all; else that is an error.
-        persona: who speaks, in a role play.
-        prefill: how the answer's text begins. The model continues it; the deltas do not repeat it.
+        client: identifies the caller: a local engine shares its places and memory fairly between clients.
+        trim: whether the oldest turns may be left out if the context is too short; if not, a `ContextError` is
+            raised.
+        persona: the speakers of a role play.
+        prefill: the beginning of the answer's text. The model continues it; the deltas do not repeat it.
         start: whether each answer begins with a `Start`.
     """
 
@@ -340,8 +342,8 @@ def params_of(given: SamplingParams | Mapping[str, Any] | None, defaults: Sampli
 
 @dataclass(frozen=True)
 class Called:
-    """A call of a tool that was carried out or refused, and what came of it: its observation for the model, and what
-    people see besides (`Outcome`)."""
+    """A tool call that was carried out or refused, and its `Outcome`: the observation for the model, and the
+    additional output for people."""
 
     call: ToolCall
     outcome: Outcome
@@ -357,7 +359,7 @@ SAME_CALLS = 3
 
 
 class BaseAssistant(ABC):
-    """What an assistant does once it can stream."""
+    """All methods of an assistant; subclasses implement the streams."""
 
     adapters: tuple[str, ...] = ()
     """Names that `adapter` may be, besides the one that answers where none is named."""
@@ -371,7 +373,7 @@ class BaseAssistant(ABC):
 
     @abstractmethod
     def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta]:
-        """The answer as it comes. Closing the iterator ends the request and frees what it held.
+        """Stream the answer. Closing the iterator ends the request and frees its memory.
 
         Args:
             options: `Ask` says what they mean.
@@ -396,14 +398,14 @@ class BaseAssistant(ABC):
         adapter: str | None = None,
         client: str | None = None,
     ) -> Generator[Delta]:
-        """What follows a text (or ids), without any format of a dialogue.
+        """Continue a text (or ids), without the format of a dialogue.
 
-        A text gets the control tokens that the tokenizer puts in front of one; ids are taken as they are.
+        The tokenizer adds its control tokens in front of a text; ids are used unchanged.
 
         With `params.prompt_logprobs` = k, the first delta of each answer is a `PromptDelta`: the prompt's tokens with
         their log-probabilities and k alternatives each. Then `params.max_new_tokens` may be 0: only the prompt is
-        scored, and the `Finish` follows at once. Then, too, with `params.logprobs`, every token of the answer has its
-        log-probability, also the stop token that ends it (as b""): prompt and answer together have one entry a token.
+        scored, and the `Finish` follows at once. If `params.logprobs` is set as well, every token of the answer has
+        its log-probability, also the stop token (as b""): prompt and answer together have one entry for each token.
         """
 
     @abstractmethod
@@ -425,10 +427,10 @@ class BaseAssistant(ABC):
         adapter: str | None = None,
         client: str | None = None,
     ) -> AsyncGenerator[Delta]:
-        """What follows each of several texts, as it comes.
+        """Continue several texts at once, as a stream.
 
-        `choice` goes on from one prompt to the next: answer number k of prompt number i has `choice` i * params.n + k.
-        An engine of this process takes all of them on or none; an endpoint is asked for each.
+        Answer number k of prompt number i has `choice` i * params.n + k. A local engine accepts all prompts or none;
+        an endpoint gets a request for each.
         """
         asked = params_of(params, self.defaults)
         return merge_streams(
@@ -436,19 +438,19 @@ class BaseAssistant(ABC):
         )
 
     def dropped(self, **options: Unpack[Options]) -> tuple[str, ...]:
-        """The keywords in the schemas of `response_format` and `tools` that an answer is not held to, each with its
-        field: `response_format: uniqueItems`, `tools.f: not`. Schemas that are strict have none: they are refused.
+        """The keywords in the schemas of `response_format` and `tools` that are not enforced, each with its field:
+        `response_format: uniqueItems`, `tools.f: not`. A strict schema with such keywords is refused.
 
-        It can be asked before the answer begins. `Finish.note` says it too.
+        It can be called before the answer begins. `Finish.note` has the same keywords.
 
         Raises:
-            InputError: a schema is none.
-            UnsupportedError: a schema is too large, or a strict one has keywords that cannot be held.
+            InputError: a schema is not a valid JSON schema.
+            UnsupportedError: a schema is too large, or a strict schema has keywords that cannot be enforced.
         """
         return ()
 
     def count(self, messages: Messages, **options: Unpack[Options]) -> int:
-        """How many tokens the prompt has that `stream` would make of this, with the history uncut.
+        """Count the tokens of the prompt that `stream` would make, without leaving out old turns.
 
         Raises:
             InputError: a message or an option is wrong.
@@ -458,22 +460,22 @@ class BaseAssistant(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End every request; afterwards there is no answer any more."""
+        """End all requests; afterwards the assistant cannot answer."""
 
     def stats(self) -> EngineStats | None:
-        """The engine's figures; None where there is no engine."""
+        """Statistics of the engine; None without a local engine."""
         return None
 
     def replicas(self) -> tuple[ReplicaStats, ...]:
-        """Of an assistant that stands before several endpoints: how each of them is."""
+        """The state of each endpoint, if the assistant uses several."""
         return ()
 
     def problem(self) -> str:
-        """Why there is no answer any more; "" while there is."""
+        """The reason why the assistant cannot answer any more; "" while it can."""
         return ""
 
     def answers(self, messages: Messages, **options: Unpack[Options]) -> tuple[Answer, ...]:
-        """All `params.n` answers, whole, with reason, usage and note."""
+        """All `params.n` complete answers, with the reason of their end, usage and note."""
         transcript = Transcript()
         for delta in self.stream(messages, **options):
             transcript.add(delta)
@@ -488,7 +490,7 @@ class BaseAssistant(ABC):
         return transcript.answers()
 
     def reply(self, messages: Messages, **options: Unpack[Options]) -> Message:
-        """The answer as a message. A note, if there is one, comes as a UserWarning; `answers` tells more."""
+        """The answer as a message. A note becomes a UserWarning; `answers` returns more details."""
         return _only(self.answers(messages, **_single(options)))
 
     async def areply(self, messages: Messages, **options: Unpack[Options]) -> Message:
@@ -504,25 +506,24 @@ class BaseAssistant(ABC):
         permit: Permit | None = None,
         **options: Unpack[Options],
     ) -> Generator[Delta | Called | Message]:
-        """Answer with the help of tools, as it goes: the model's calls are carried out and it goes on, until it says
-        something without a call.
+        """Stream an answer with tools: carry out the model's calls and ask it again, until it answers without a call.
 
-        Every delta comes as it is said, every new message when it is whole, and in front of each observation the call
-        with what came of it. Calls of one answer are carried out together. A call that comes with the same arguments
-        in a third round is not carried out again: the model is told, and must answer in words, as it must when the
-        rounds are over. (The official demo stops after 5 rounds without an answer.)
+        The stream has every delta, every new message when it is complete, and before each observation a `Called` with
+        the call and its outcome. Calls of one answer run together. If the model repeats a call with the same
+        arguments in a third round, the call is not carried out; the model is told, and must answer in words. The same
+        happens after the last round. (The official demo stops after 5 rounds without an answer.)
 
         Args:
             functions: typed Python functions and other tools, or a toolbox, which stays open.
-            max_rounds: so many times its calls are carried out; then it must answer in words.
-            permit: is asked before a tool is used that needs somebody's consent; None: such calls are refused, and the
-                model is told.
-            options: as for `stream`. `tools` are on offer besides, and the caller's own to carry out: an answer that
-                calls one of them is the last, once its other calls are carried out.
+            max_rounds: rounds of calls; after them the model must answer in words.
+            permit: called before a tool that needs a person's consent; None: such calls are refused, and the model is
+                told.
+            options: as for `stream`. The model may also call these `tools`, but the caller must carry them out: an
+                answer that calls one of them is the last, after its other calls are carried out.
 
         Raises:
-            InputError: a function cannot be a tool. And what `stream` raises; its `dialogue` are the new messages
-                that were whole before.
+            InputError: a function cannot be a tool. Also the errors of `stream`; their `dialogue` has the new
+                messages that were complete before the error.
         """
         with _toolbox(functions) as box:
             rounds = Rounds(messages, box.specs, max_rounds, _single(options))
@@ -543,7 +544,7 @@ class BaseAssistant(ABC):
         permit: Permit | None = None,
         **options: Unpack[Options],
     ) -> AsyncGenerator[Delta | Called | Message]:
-        """`stream_run` for coroutines. Who stops reading, or is cancelled, ends the tools that run."""
+        """`stream_run` for coroutines. When the reader stops or is cancelled, running tools are ended."""
         with _toolbox(functions) as box:
             rounds = Rounds(messages, box.specs, max_rounds, _single(options))
             with rounds.kept():
@@ -565,14 +566,14 @@ class BaseAssistant(ABC):
         watch: Watch | None = None,
         **options: Unpack[Options],
     ) -> list[Message]:
-        """`stream_run`, whole.
+        """`stream_run` without a stream.
 
         Args:
-            watch: is told all that `stream_run` gives: deltas, calls with what came of them (pictures and files are
-                there), and messages.
+            watch: called with everything that `stream_run` yields: deltas, calls with their outcomes (including
+                pictures and files), and messages.
 
         Returns:
-            The new messages: calls, observations, and last the answer.
+            The new messages: calls, observations, and finally the answer.
         """
         new: list[Message] = []
         with closing(

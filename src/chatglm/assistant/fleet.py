@@ -146,15 +146,15 @@ class RemoteFleet(BaseAssistant):
     """`RemoteAssistant` over several endpoints that have the same model.
 
     Args:
-        urls: of the endpoints, each as `RemoteAssistant` takes it.
-        model: its name there; default: the first that the first endpoint lists. All must have it.
+        urls: base URLs of the endpoints, as for `RemoteAssistant`.
+        model: the model's name at all endpoints; default: the first that the first endpoint lists.
         key: sent to all as a bearer token.
         timeout: seconds without a byte after which an answer counts as lost.
-        defaults: what holds where the caller does not say; what is at its default is not sent.
+        defaults: options of generation that the caller does not give; options with their default value are not sent.
 
     Raises:
         DependencyError: `httpx` is not installed.
-        InputError: a URL is wrong, or there twice.
+        InputError: a URL is wrong, or given twice.
     """
 
     def __init__(

@@ -279,13 +279,13 @@ class _Reading:
 
 
 class Assistant(BaseAssistant):
-    """A model of this process, for any number of callers and threads.
+    """An assistant with a model in this process, for any number of callers and threads.
 
     Args:
-        form: makes the prompts and reads the replies.
-        engine: turns ids into ids. Afterwards nobody else may touch it.
-        defaults: what holds where the caller does not say.
-        adapter: of `engine.adapters`, the one that answers where the caller names none; None: the base model does.
+        form: makes the prompts and parses the replies.
+        engine: generates ids. No other code may use it afterwards.
+        defaults: options of generation that the caller does not give.
+        adapter: the adapter (one of `engine.adapters`) that answers if the caller names none; None: the base model.
     """
 
     def __init__(
@@ -316,17 +316,17 @@ class Assistant(BaseAssistant):
         draft: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Assistant:
-        """An assistant for a checkpoint folder: `chatglm.load`.
+        """Load a checkpoint folder as an assistant; `chatglm.load` is the same.
 
-        Where the caller does not say how tokens are chosen, generation_config.json does, and where that is silent on
-        whether they are drawn at all, they are, as in the official `chat`.
+        Default options of generation come from generation_config.json. If that file has no `do_sample`, tokens are
+        sampled, as in the official `chat`.
 
         Args:
             path: default: the bundled demo model.
-            draft: folder of a smaller model of the same vocabulary, which guesses tokens where that is faster; no text
-                depends on it.
-            options: what `loading.load_parts` (`adapter`, `prefix`, `device`, `dtype` …) and `Engine` take. An adapter
-                answers everything, unless a request names another.
+            draft: folder of a smaller model with the same vocabulary, which guesses tokens to save time; it does not
+                change the text.
+            options: options of `loading.load_parts` (`adapter`, `prefix`, `device`, `dtype` …) and `Engine`. The
+                adapter answers all requests that name no other.
 
         Raises:
             CheckpointError, TokenizerError, DependencyError: see `loading.load_parts`.
@@ -357,14 +357,14 @@ class Assistant(BaseAssistant):
         return cls(parts.format, engine, defaults, next(iter(engine.adapters), None))
 
     def load_adapter(self, folder: str | os.PathLike[str]) -> str:
-        """Put one more LoRA adapter on the model, between two steps of the engine, which waits meanwhile.
+        """Add a LoRA adapter to the model, between two steps of the engine, which waits meanwhile.
 
         Returns:
-            what requests call it (`adapter`): a name that no other adapter of this assistant has had.
+            its name for requests (`adapter`); no other adapter of this assistant ever had this name.
 
         Raises:
             CheckpointError, ConfigError: the folder is damaged, or was made for another model; nothing has changed.
-            UnsupportedError: it is not an adapter of layers, or the engine was not made `adaptable`.
+            UnsupportedError: it is another kind of adapter, or the engine was not made with `adaptable`.
         """
         self._engine.check_adaptable()
         name = f"adapter_{next(self._numbers)}"
@@ -379,7 +379,7 @@ class Assistant(BaseAssistant):
         return name
 
     def unload_adapter(self, name: str) -> None:
-        """Take an adapter off the model. No request may be using it.
+        """Remove an adapter from the model. No request may be using it.
 
         Raises:
             InputError: there is no such adapter.
@@ -397,8 +397,8 @@ class Assistant(BaseAssistant):
 
     @property
     def model(self) -> Any:
-        """What the engine's thread runs whenever there is something to answer, a torch module: on the native decoder a
-        `BareModel`, which has the weights and no forward pass. `load_parts` gives a model of `transformers`.
+        """The torch module that the engine runs. With the native decoder it is a `BareModel`, which has weights but
+        no forward pass. `load_parts` returns a model of `transformers`.
         """
         return self._engine.runner.model
 
@@ -506,10 +506,10 @@ class Assistant(BaseAssistant):
         return len(self._form(ask).prompt(ask.messages, ask.tools)) + len(self._opening(ask))
 
     def prepare(self, tools: Sequence[ToolSpec]) -> None:
-        """Make now what the first answer with tools would wait for: what such answers are held to.
+        """Prepare the grammar of tool calls now, so that the first answer with tools need not wait for it.
 
         Raises:
-            UnsupportedError: the model takes no tools.
+            UnsupportedError: the model does not support tools.
         """
         self._plan(Ask.of([Message("user", "?")], {"tools": list(tools)}, self.defaults))
 

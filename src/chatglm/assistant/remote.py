@@ -17,21 +17,21 @@ __all__ = ["RemoteAssistant"]
 
 
 class RemoteAssistant(BaseAssistant):
-    """The interface of `Assistant`, over HTTP. `RemoteFleet` is the same over several endpoints.
+    """An assistant whose model is behind an OpenAI-compatible HTTP endpoint. `RemoteFleet` uses several endpoints.
 
     Args:
-        url: where the endpoint's routes begin: `http://host:8000/v1`.
-        model: its name there; default: the first that the endpoint lists.
+        url: the endpoint's base URL: `http://host:8000/v1`.
+        model: the model's name at the endpoint; default: the first that the endpoint lists.
         key: sent as a bearer token.
         timeout: seconds without a byte after which the endpoint counts as gone.
-        defaults: what holds where the caller does not say; what is at its default is not sent.
+        defaults: options of generation that the caller does not give; options with their default value are not sent.
 
     Attributes:
         endpoint: the server and the connections to it.
 
     Raises:
         DependencyError: `httpx` is not installed.
-        InputError: `url` is no URL of an endpoint.
+        InputError: `url` is not a URL of an endpoint.
     """
 
     def __init__(

@@ -46,20 +46,20 @@ _OFFICIAL = {"bot_name": "name", "greeting": "greetings"}  # CharacterGLM's char
 
 @dataclass(frozen=True)
 class Character:
-    """Whom a model plays. In all texts `{{char}}` and `{{user}}` stand for the two names.
+    """A character that a model plays. In all texts `{{char}}` and `{{user}}` are replaced by the two names.
 
     Attributes:
         name, user_name: "" for whoever a `Persona` has then.
-        bot_info, user_info: what the model is to know about them, best in whole sentences.
-        greetings: what the character may begin with.
-        examples: what was asked and what the character answers; "" where it speaks first.
-        language: of its texts, as a BCP 47 tag (`zh`, `en`); "" if nobody said.
-        notes: of its creator, for people.
-        system_prompt, post_history_instructions: what a card's creator would tell the model. They are shown to people;
-            the model gets the first only where `instructions` asks for it, and the second never.
-        lore: what the model is told when a word comes up.
-        extensions: of other programs, kept.
-        card: what else a card has, given back on export.
+        bot_info, user_info: what the model should know about them, best in whole sentences.
+        greetings: possible first messages of the character.
+        examples: pairs of a question and the character's answer; the question is "" if the character speaks first.
+        language: language of the texts, as a BCP 47 tag (`zh`, `en`); "" if unknown.
+        notes: the creator's notes for people.
+        system_prompt, post_history_instructions: instructions to the model by the card's creator. They are shown to
+            people; the model gets the first only with `instructions`, and the second never.
+        lore: texts that the model gets when a word occurs.
+        extensions: data of other programs, kept unchanged.
+        card: other fields of a card, written again on export.
         picture: a PNG file without the card that lay in it; b"" if there is none.
     """
 
@@ -100,10 +100,10 @@ class Character:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Character:
-        """From what stands in such a file.
+        """From the contents of such a file.
 
         Args:
-            where: its name, for errors.
+            where: the file's name, for errors.
 
         Raises:
             InputError: as `read`.
@@ -167,10 +167,10 @@ class Character:
 
     @classmethod
     def named(cls, name: str) -> Character:
-        """One of them.
+        """A character of the package, by its name.
 
         Raises:
-            InputError: there is none of this name; lists those that there are.
+            InputError: there is no such character; the message lists all names.
         """
         if name not in cls.library():
             raise InputError(f"no character {name!r:.60}; there are {', '.join(cls.library())}")
@@ -180,7 +180,7 @@ class Character:
     # Role play
 
     def persona(self) -> Persona:
-        """Who speaks, for `chatglm.chat`."""
+        """The speakers, for `chatglm.chat`."""
         return Persona(
             self.name or Persona.bot_name,
             self._filled(self.bot_info),
@@ -191,17 +191,17 @@ class Character:
     def opening(
         self, generation: Generation | str | None, *, greeting: int = 0, system: str = "", instructions: bool = False
     ) -> tuple[Persona | None, tuple[Message, ...]]:
-        """What a dialogue begins with, as a generation of models reads it.
+        """The beginning of a dialogue, in the form for a generation of models.
 
         CharacterGLM gets a persona and the greeting as an answer to nothing. All others get a system message in
-        sentences, which stands in front of the first question where a generation has no such messages, and the
-        greeting.
+        sentences, and the greeting. If a generation has no system messages, the sentences come before the first
+        question.
 
         Args:
             generation: of the model; None: unknown (another server's).
             greeting: which of the greetings.
-            system: what else the model is told, below the character.
-            instructions: whether the card's own `system_prompt` is told, too.
+            system: additional text of the system message, after the character.
+            instructions: whether the model also gets the card's `system_prompt`.
 
         Raises:
             InputError: there is no such greeting.
@@ -219,7 +219,7 @@ class Character:
         system: str = "",
         instructions: bool = False,
     ) -> tuple[Persona | None, tuple[Message, ...]]:
-        """The opening, examples where there is room, and the dialogue so far, with what the lore says of it.
+        """The opening, as many examples as fit, and the dialogue so far, with the matching lore.
 
         Args:
             history: without the opening.
@@ -251,7 +251,7 @@ class Character:
         return persona, (*start, *history)
 
     def lore_of(self, messages: Sequence[Message], budget: int, count: Count = len) -> tuple[str, ...]:
-        """What the lore says of the last messages.
+        """The texts of the lore that match the last messages.
 
         Args:
             budget: tokens of the whole context; a quarter of it is filled at most, or the card's own `token_budget`.
@@ -286,10 +286,10 @@ class Character:
         return (self.persona(), tuple(messages)) if script else (None, tuple(staged(messages, self.persona())))
 
     def greeting(self, number: int = 0) -> str:
-        """What it begins with, with names filled in; "" if it has no greetings.
+        """A greeting with names filled in; "" if the character has none.
 
         Raises:
-            InputError: it has fewer.
+            InputError: it has fewer greetings.
         """
         if not self.greetings and number == 0:
             return ""

@@ -18,14 +18,14 @@ class LoreEntry:
     """One text of a lorebook (`character_book` of a card).
 
     Attributes:
-        content: what the model is told.
-        keys: words of which one must stand in the last messages. Plain text: a regular expression of somebody else's
-            could take for ever, so an entry with `use_regex` is kept and never told.
-        secondary_keys: if `selective`, one of these must stand there, too.
-        constant: told always.
-        order: lower numbers are told first.
-        priority: where there is no room for all, higher numbers stay.
-        more: what else a card says of the entry; given back on export.
+        content: the text for the model.
+        keys: words; one of them must occur in the last messages. They are plain text: a stranger's regular expression
+            could run for ever, so an entry with `use_regex` is kept but never used.
+        secondary_keys: if `selective`, one of these must occur, too.
+        constant: the model always gets this entry.
+        order: entries with lower numbers come first.
+        priority: if not all entries fit, those with higher numbers stay.
+        more: other fields of the entry in a card, written again on export.
     """
 
     content: str

@@ -29,9 +29,9 @@ MAX_TEXTS = 2048
 class Embeddings:
     """
     Attributes:
-        vectors: one of float32 numbers for each text.
-        tokens: how many each text has, its control tokens among them; what was cut off is not counted.
-        cut: numbers of the texts that were longer than the model reads.
+        vectors: a vector of float32 numbers for each text.
+        tokens: number of tokens of each text, including control tokens, without tokens that were cut off.
+        cut: indices of the texts that were longer than the model's limit.
     """
 
     vectors: tuple[array[float], ...]
@@ -40,13 +40,13 @@ class Embeddings:
 
 
 class Embedder(EncoderModel):
-    """A model that gives a text a vector, for any number of callers at once. Made by `load`.
+    """A model that turns texts into vectors, for any number of callers at once. Made by `load`.
 
     Attributes:
         dimensions: length of a vector.
-        sizes: to which vectors may be cut; None: any; (): none, because the folder does not say that the model was
-            trained for it.
-        max_tokens: longest text; what is longer is cut.
+        sizes: lengths to which vectors may be cut; None: any; (): none, because the folder does not say that the
+            model was trained for it.
+        max_tokens: longest text in tokens; longer texts are cut.
         prompts: names of the folder's prompts.
         memory: bytes of the weights.
     """
@@ -116,14 +116,15 @@ class Embedder(EncoderModel):
         Args:
             texts: at most 2,048; or lists of token ids of this model, control tokens among them.
             dimensions: cut the vectors to this length, and scale them to length 1 again.
-            prompt_name: which of the folder's prompts is put in front; default: the folder's own default, if any.
-            client: who asks: clients share the encoder fairly.
-            field: what the texts are called in errors.
+            prompt_name: name of the folder's prompt that is put in front of each text; default: the folder's default,
+                if any.
+            client: identifies the caller: clients share the encoder fairly.
+            field: name of the texts in error messages.
 
         Raises:
             InputError: too many texts or tokens, an unknown prompt, ids of another vocabulary.
             UnsupportedError: `dimensions` is not one that the model was made for.
-            QueueFullError: too much is waiting.
+            QueueFullError: too many texts are waiting.
         """
         if not texts or len(texts) > MAX_TEXTS:
             raise InputError(f"{field}: has {len(texts)} texts; from 1 to {MAX_TEXTS:,} are supported")

@@ -97,8 +97,8 @@ class EncoderFolder:
 
 
 def folder_kind(folder: Path) -> Kind | None:
-    """What a folder is, from its config.json: "embedding", "rerank" (a sequence classification with one label), or
-    None: no encoder.
+    """The kind of a folder, from its config.json: "embedding", "rerank" (a sequence classification with one label),
+    or None for other models.
 
     Raises:
         CheckpointError: config.json is missing or damaged.

@@ -28,9 +28,9 @@ MAX_DOCUMENTS = 2048
 class Scores:
     """
     Attributes:
-        values: of each document, from 0 to 1; higher is better.
-        tokens: of all pairs of query and document.
-        cut: numbers of the documents that were longer, with the query, than the model reads.
+        values: the score of each document, from 0 to 1; higher is better.
+        tokens: number of tokens of all pairs of query and document.
+        cut: indices of the documents that were, together with the query, longer than the model's limit.
     """
 
     values: tuple[float, ...]
@@ -42,7 +42,7 @@ class Reranker(EncoderModel):
     """A cross-encoder, for any number of callers at once. Made by `load`.
 
     Attributes:
-        max_tokens: of query and document together; what is longer is cut, the longer of the two first.
+        max_tokens: limit for query and document together; longer pairs are cut, first the longer of the two.
         memory: bytes of the weights.
     """
 
@@ -82,11 +82,11 @@ class Reranker(EncoderModel):
         """
         Args:
             documents: at most 2,048.
-            client: who asks: clients share the encoder fairly.
+            client: identifies the caller: clients share the encoder fairly.
 
         Raises:
             InputError: too many documents or tokens, or an empty query.
-            QueueFullError: too much is waiting.
+            QueueFullError: too many documents are waiting.
         """
         if not query:
             raise InputError("query: is empty; there is nothing to compare with")

@@ -88,11 +88,11 @@ _NEAR_BEST = 0.6
 
 @dataclass(frozen=True)
 class Passages:
-    """The first event: what the answer is made from.
+    """The first event: the passages for the answer.
 
     Attributes:
-        question: as it was searched: a follow-up in the words that it needs alone.
-        warnings: of the search: models that could not be asked.
+        question: the question of the search; a follow-up is rewritten into a complete question.
+        warnings: warnings of the search: models that could not be asked.
     """
 
     passages: tuple[Passage, ...]
@@ -102,7 +102,7 @@ class Passages:
 
 @dataclass(frozen=True)
 class CitationEvent:
-    """A sentence is whole, and rests on something."""
+    """A sentence is complete, and has a source."""
 
     citation: Citation
 
@@ -113,10 +113,10 @@ class Done:
 
     Attributes:
         text: the whole answer.
-        answered: False: the documents do not answer the question, as they were searched or as the model says.
-        unsupported: sentences of the answer that rest on no passage (start, end).
-        finish: of the model. Its usage has the rewriting of a follow-up in it, too. None: none was asked.
-        prompt: exactly what the model was asked as the last message; "" if none was.
+        answered: False: the documents do not answer the question, according to the search or the model.
+        unsupported: positions of the answer's sentences that no passage supports (start, end).
+        finish: the model's `Finish`; its usage includes the rewriting of a follow-up. None: no model was asked.
+        prompt: the exact last message to the model; "" if no model was asked.
     """
 
     text: str

@@ -42,16 +42,16 @@ _LONGEST = 20_000
 
 @dataclass(frozen=True)
 class Citation:
-    """A stretch of a file that a sentence of an answer rests on.
+    """A part of a file that supports a sentence of an answer.
 
     Attributes:
         n: number of the passage.
         start, end: characters of the file's text.
         bytes: of the original file; None: it is no text file.
-        page: on which it begins; None: the file has no pages.
-        text: the file's text from start to end; of a piece that somebody has edited, the sentence that they wrote.
-        sentence: where in the answer's text the sentence stands that rests on it (start, end).
-        edited: `text` is not what the file says there.
+        page: page of its start; None: the file has no pages.
+        text: the file's text from start to end; for an edited piece, the edited sentence.
+        sentence: position of the supported sentence in the answer's text (start, end).
+        edited: whether `text` differs from the file.
     """
 
     n: int

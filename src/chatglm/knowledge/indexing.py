@@ -50,12 +50,12 @@ _WAITING = "state IN ('queued', 'reading', 'indexing')"
 
 @dataclass(frozen=True)
 class Step:
-    """What an indexer is at.
+    """The progress of an indexer.
 
     Attributes:
         file: "" while vectors are made, which belong to all files.
         done, total: pieces; 0 of 0 while the file is read.
-        files: that are still to do.
+        files: number of files that are still to do.
     """
 
     file: str
@@ -86,11 +86,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of files.
+    """The result of adding files.
 
     Attributes:
         failed: names and reasons.
-        warnings: names and what one should know: what could not be read, edits that no longer have a place.
+        warnings: names and warnings: parts that could not be read, edits whose piece is gone.
     """
 
     added: tuple[str, ...] = ()

@@ -18,15 +18,15 @@ _STEPS = 2
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of a file that a model is shown.
+    """A part of a file for a model.
 
     Attributes:
         n: its number, from 1.
         start, end: characters of the file's text.
-        text: the file's text there; of an edited piece, the text that somebody gave it.
-        score: of its best hit.
-        pieces: ids of the pieces that it is made of, in the file's order.
-        edited: whether there is an edited piece in it: `text` is then not what the file says from start to end.
+        text: the file's text there; for an edited piece, the edited text.
+        score: score of its best hit.
+        pieces: ids of its pieces, in the file's order.
+        edited: whether it has an edited piece; then `text` differs from the file.
     """
 
     n: int
@@ -95,16 +95,16 @@ def packed(
     headings: bool = True,
     show: Callable[[Sequence[Passage]], str] = shown,
 ) -> list[Passage]:
-    """Passages for a prompt, the best first. Together they cost at most `budget`; no text is in two of them, and none
-    is of two files.
+    """Passages for a prompt, the best first. Together they cost at most `budget`; no text is in two passages, and
+    each passage is from one file.
 
     Args:
-        budget: for `show(passages)`, in what `cost` counts.
+        budget: limit for `show(passages)`, in the unit of `cost`.
         around: `Bases.around`.
-        k: how many hits are taken at most.
-        cost: tokens of a text; characters, if it is left out.
-        steps: how many pieces before a hit, and how many behind it, may be added; None: as many as there is room for.
-        headings: add only what stands under the same heading.
+        k: largest number of hits.
+        cost: counts the tokens of a text; default: characters.
+        steps: how many pieces before a hit, and how many after it, may be added; None: as many as fit.
+        headings: add only pieces under the same heading.
     """
     taken: list[_Stretch] = []
     for hit in hits[:k]:

@@ -53,10 +53,10 @@ class Hit:
         piece: its id in the base.
         start, end: characters of the file's text.
         page: of its start; None: the file has no pages.
-        text: what the piece says; `edited`: somebody has changed it, and the file says something else there.
-        score: from 0 to 1; hits are in its order. Scores of different questions cannot be compared.
-        parts: `lexical` (BM25), `covered` (the share of the question that stands in the piece, by how rare it is),
-            `vector` (cosine), `rerank`; those that there are.
+        text: the piece's text; `edited`: somebody has changed it, so it differs from the file.
+        score: from 0 to 1; hits are sorted by it. Scores of different questions cannot be compared.
+        parts: `lexical` (BM25), `covered` (the share of the question in the piece, weighted by rarity), `vector`
+            (cosine), `rerank`; those that there are.
     """
 
     base: str
@@ -76,7 +76,7 @@ class Hits(list[Hit]):
     """Hits, the best first.
 
     Attributes:
-        warnings: which models could not be asked, and why: the hits are those without them.
+        warnings: models that could not be asked, and why; the hits were found without them.
     """
 
     warnings: tuple[str, ...] = ()
@@ -84,13 +84,13 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True)
 class Answerable:
-    """Whether bases say anything about a question, without a model. From 202 questions on other things and 168 that
-    four novels answer, `value` > .04 tells 74 % of the former and 1 % of the latter.
+    """Whether bases have an answer to a question, estimated without a model. From 202 questions on other things and
+    168 that four novels answer, `value` > .04 tells 74 % of the former and 1 % of the latter.
 
     Attributes:
-        unknown: the share of the question's pairs and words that stand nowhere in the bases (u).
-        covered: the largest share of the question in one piece, by how rare it is (c).
-        cosine: of the nearest piece; None: there are no vectors.
+        unknown: the share of the question's pairs and words that occur nowhere in the bases (u).
+        covered: the largest share of the question in one piece, weighted by rarity (c).
+        cosine: cosine of the nearest piece; None: there are no vectors.
     """
 
     unknown: float
@@ -103,7 +103,7 @@ class Answerable:
         return self.unknown - 2 * self.covered
 
     def refused(self, limit: float | None = None) -> bool:
-        """Whether to say that the documents do not have it."""
+        """Whether to answer that the documents have no answer."""
         return self.value > (REFUSED if limit is None else limit)
 
 

@@ -158,14 +158,14 @@ class File:
     """A file of a base.
 
     Attributes:
-        name: by which it is cited; of one from a folder, its path in that.
-        path: where it was added from; "" if it was uploaded.
-        state: "ready" if what is searched is the file as it was added last; "failed": `error` says why.
-        pieces: that are searched: of the file's last state that could be read.
-        done, total: pieces that are indexed, of those that there will be.
-        warnings: of reading, and of edited pieces that the file has no longer.
+        name: its name in citations; for a file from a folder, its path in the folder.
+        path: the path that it was added from; "" if it was uploaded.
+        state: "ready" if the last added version is searched; "failed": `error` says why.
+        pieces: number of searched pieces, from the last version that could be read.
+        done, total: indexed pieces, and all pieces to index.
+        warnings: warnings about reading, and about edited pieces that are no longer in the file.
         added: Unix seconds.
-        digest: of what was added: blake2b of 16 bytes, in hexadecimal digits.
+        digest: digest of the added bytes: blake2b of 16 bytes, in hexadecimal digits.
     """
 
     id: int
@@ -191,7 +191,7 @@ class StoredPiece:
     Attributes:
         n: its number in the file.
         start, end: characters of the file's text.
-        text: as it is searched and shown; if `edited`, not what stands in the file.
+        text: the searched and shown text; if `edited`, it differs from the file.
     """
 
     id: int

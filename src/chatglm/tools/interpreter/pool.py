@@ -78,16 +78,17 @@ class _Waiter:
 
 
 class Kernels:
-    """Every conversation's Python.
+    """The Python interpreters (kernels) of all conversations.
 
     Args:
         home: where the conversations' folders are kept; None: a temporary folder, removed by `close`.
-        most: kernels at once, spare ones included; each: of them for one user.
+        most, each: kernels at once, including spare ones; kernels of one user.
         idle: seconds without a cell after which a kernel is ended.
-        spare: kernels that wait with the usual packages imported, so that a conversation's first cell need not.
-        tier: of the sandbox; None: the best that this machine has.
+        spare: spare kernels, which have imported the usual packages, so that a conversation's first cell starts
+            quickly.
+        tier: tier of the sandbox; None: the best that this machine has.
         patience: seconds that a cell waits for a kernel when all are busy.
-        kept: folders that one user may have; one more removes that which was not used for longest. None: no limit.
+        kept: folders that one user may have; a further one replaces the least recently used. None: no limit.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Kernels:
 
     @property
     def running(self) -> int:
-        """Kernels of conversations; spare ones do not count."""
+        """Number of kernels of conversations, without spare ones."""
         return sum(one.kernel is not None for one in tuple(self._conversations.values()))
 
     async def __aenter__(self) -> Self:
@@ -140,8 +141,8 @@ class Kernels:
         after the other; to cancel this interrupts the cell.
 
         Args:
-            user: whose conversation it is: users share kernels fairly, and no two of them a conversation.
-            on_output: gets the text as it comes, in the caller's event loop.
+            user: the owner of the conversation: users share kernels fairly, and each has separate conversations.
+            on_output: called with each piece of text, in the caller's event loop.
 
         Raises:
             QueueFullError: all kernels were busy for as long as a cell may wait.
@@ -157,7 +158,7 @@ class Kernels:
         return await self._there(self._run(user, conversation, code, on_output and tell))
 
     async def put(self, conversation: str, name: str, data: AsyncIterable[bytes], *, user: str = "") -> None:
-        """Store an uploaded file in the conversation's folder; it is there when it is whole.
+        """Store an uploaded file in the conversation's folder; it appears there when it is complete.
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
@@ -172,7 +173,7 @@ class Kernels:
             await self._there(self._end_upload(of, name, mark))
 
     async def state(self, conversation: str, *, user: str = "") -> Literal["running", "idle"] | None:
-        """Whether the conversation has a kernel, or just a folder; None: neither."""
+        """Whether the conversation has a kernel, or only a folder; None: neither."""
         return await self._there(self._state(user, conversation))
 
     async def marks(self, conversation: str, *, user: str = "") -> dict[str, Mark] | None:
@@ -221,7 +222,7 @@ class Kernels:
         """End the conversation's kernel, and remove its folder.
 
         Args:
-            keep: the folder; another cell may follow.
+            keep: keep the folder; another cell may follow.
         """
         await self._there(self._end(user, conversation, keep))
 

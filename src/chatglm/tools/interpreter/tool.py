@@ -21,13 +21,13 @@ class Interpreter:
     """Runs the code of a model's call in its conversation's kernel.
 
     Args:
-        conversation: whose kernel it is, among those of `user`.
-        observation: what the model reads of a cell.
-        on_output: gets the text of cells as it comes.
+        conversation: the conversation of `user` whose kernel is used.
+        observation: makes the text for the model from a cell.
+        on_output: called with each piece of a cell's text.
 
     Attributes:
         spec: GLM-4's `{"type": "python"}`; ChatGLM3's prompt has a sentence in its place.
-        seconds: that a call may take at most: waiting for a kernel, starting it, the cell, and ending it.
+        seconds: longest time of a call, for waiting for a kernel, starting it, the cell, and ending it.
     """
 
     spec = ToolSpec({"type": "python"})
@@ -50,7 +50,7 @@ class Interpreter:
 
     @property
     def consent(self) -> Consent:
-        """A person is asked each time where code runs with that person's own rights, else never."""
+        """A person is asked each time if code runs with that person's own rights, otherwise never."""
         tier = self._kernels.tier or protection().tier
         return Consent.ALWAYS if tier == "none" else Consent.NEVER
 
