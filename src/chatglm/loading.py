@@ -170,7 +170,7 @@ def _check_config(path: Any, asked: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `load_parts` returns; unpacks as `model, tokenizer, format = load_parts(path)`."""
+    """The result of `load_parts`; unpacks as `model, tokenizer, format = load_parts(path)`."""
 
     model: Any
     tokenizer: ChatGLMTokenizer
@@ -181,10 +181,10 @@ class Loaded:
 
 
 def demo_folder() -> Path:
-    """The bundled demo model, a checkpoint folder like any other.
+    """The folder of the bundled demo model, an ordinary checkpoint folder.
 
     Raises:
-        CheckpointError: this copy of chatglm came without it.
+        CheckpointError: this copy of chatglm does not contain it.
     """
     folder = Path(__file__).parent / "demo"
     if not (folder / "config.json").is_file():
@@ -209,11 +209,12 @@ def load_parts(
         path: a folder in an official layout, or a repository id such as `THUDM/chatglm3-6b` (see `chatglm.hub`); or a
             PEFT adapter, whose base model is then loaded under it. Default: the base model of `adapter`; without an
             adapter the bundled demo model.
-        adapter: a PEFT adapter (LoRA …) to put on the model: its folder or repository id.
+        adapter: folder or repository id of a PEFT adapter (LoRA …) for the model.
         prefix: a folder or file with an official P-tuning v2 state (`transformer.prefix_encoder.*`).
-        huge_pages: have the weights in memory pages of 2 MiB, for more tokens a second on a CPU. Where the file system
-            has none they are copied, which takes seconds, into memory that other processes do not share.
-        kwargs: what `from_pretrained` takes: `dtype`, `device`, `device_map`, `attn_implementation` …
+        huge_pages: put the weights into memory pages of 2 MiB, for more tokens per second on a CPU. If the file
+            system has no such pages, the weights are copied, which takes seconds, into memory that other processes do
+            not share.
+        kwargs: arguments of `from_pretrained`: `dtype`, `device`, `device_map`, `attn_implementation` …
 
     Raises:
         CheckpointError: the folder is missing, incomplete, cut short or of an unknown kind; names the file.
@@ -240,16 +241,16 @@ def load_to_answer(
     whole: bool = False,
     **kwargs: Any,
 ) -> Loaded:
-    """`load_parts` for an `Engine`, which answers the same with what this returns, and starts in less time and memory.
+    """`load_parts` for an `Engine`: the answers are the same, but it starts in less time and memory.
 
     Args:
-        store: of keys and values: what the engine will be told.
-        huge_pages: as of `load_parts`; what has to be copied is copied while the model is in use already.
-        whole: give a model of `transformers` in any case, which can get adapters later.
+        store: type of stored keys and values, the same as the engine's.
+        huge_pages: as in `load_parts`; copying runs while the model is already in use.
+        whole: always return a model of `transformers`, which can get adapters later.
 
     Returns:
-        A `BareModel` where the native decoder can run it as it is asked for: on the CPU, without an adapter or
-        a prefix. Else what `load_parts` returns.
+        A `BareModel` if the native decoder can run the model: on the CPU, without an adapter or a prefix. Otherwise
+        the result of `load_parts`.
     """
     if kwargs.get("device") is not None:
         check_device(kwargs["device"])
@@ -485,10 +486,10 @@ def _with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def add_adapter(model: Any, folder: str | os.PathLike[str], name: str) -> Any:
-    """A model with one more adapter, which is called `name`; see `models.adapters.with_adapter`."""
+    """A model with one more adapter, named `name`; see `models.adapters.with_adapter`."""
     return _with_adapter(model, hub.folder(folder), name)
 
 
 def remove_adapter(model: Any, name: str) -> Any:
-    """The model without one of its adapters; without its last one, the model that it was made of."""
+    """The model without one of its adapters; without its last adapter, the base model."""
     return without_adapter(model, name)

@@ -28,12 +28,12 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class ToolCall:
-    """The model asks for a tool.
+    """A call of a tool by the model.
 
     Attributes:
-        id: tells calls of one message apart where a protocol needs that.
-        text: the arguments as they were written, if that is not what `json.dumps(arguments)` says: those of a call
-            that was cut short are no JSON object (`arguments` is empty then); others have other spaces.
+        id: distinguishes calls of one message, if a protocol needs it.
+        text: the arguments as they were written, if they differ from `json.dumps(arguments)`: the text of a truncated
+            call is not a JSON object (`arguments` is empty then); other texts have other spaces.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ToolCall:
 
     @property
     def cut(self) -> bool:
-        """Whether the arguments are no JSON object, because the call was cut short."""
+        """Whether the arguments are not a JSON object, because the call was truncated."""
         return self.text is not None and not self.arguments
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _json_object(text: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """A tool on offer, kept as it was given: ChatGLM3 prompts show the dict word for word.
+    """The specification of a tool, kept as it was given: ChatGLM3 prompts show the dict unchanged.
 
     Attributes:
         key: its key, if the tools came as one dict, as ChatGLM3's demo registry has them; the prompt shows that too.
@@ -99,7 +99,7 @@ class ToolSpec:
         """From a list of tools, a dict of them by name, or a single tool.
 
         Raises:
-            InputError: one of them is no tool.
+            InputError: one of them is not a tool.
         """
         if isinstance(data, ToolSpec) or (
             isinstance(data, Mapping) and isinstance(data.get("name") or data.get("type"), str)
@@ -113,7 +113,7 @@ class ToolSpec:
 
     @staticmethod
     def as_given(tools: Sequence[ToolSpec], flat: bool = False) -> Any:
-        """What `list_from` was given, for JSON; `flat` takes OpenAI's wrapping off."""
+        """The argument of `list_from` as JSON values; `flat` removes OpenAI's wrapping."""
         shown = [dict(tool.flat() if flat else tool.given) for tool in tools]
         keys = [tool.key for tool in tools]
         return dict(zip(keys, shown, strict=True)) if all(keys) and keys else shown
@@ -125,7 +125,7 @@ class ToolSpec:
         too.
 
         Raises:
-            InputError: it is none of these.
+            InputError: it has another form.
         """
         if isinstance(data, ToolSpec):
             return data
@@ -141,7 +141,7 @@ class ToolSpec:
 
     @property
     def name(self) -> str:
-        """What calls of it are named; the built-in `python` is called as the interpreter."""
+        """The name in calls of this tool; the built-in `python` is called by the interpreter's name."""
         return INTERPRETER if self.builtin == "python" else str(self.flat().get("name") or self.given.get("type"))
 
     @property
@@ -155,7 +155,7 @@ class ToolSpec:
         return inner if isinstance(inner, Mapping) else self.given
 
     def wrapped(self) -> Mapping[str, Any]:
-        """As OpenAI has it."""
+        """In OpenAI's form."""
         return self.given if self.builtin or "function" in self.given else {"type": "function", "function": self.given}
 
 
@@ -164,13 +164,13 @@ class Message:
     """One message of a dialogue.
 
     Attributes:
-        role: system, user, assistant or observation (what a tool answered).
+        role: system, user, assistant or observation (the result of a tool).
         content: its text.
-        tool_calls: what the assistant asks for, after its text.
-        metadata: the header line of an official ChatGLM3 or GLM-4 history entry, rendered as it stands.
-        tools: tools on offer, in a system message.
-        tool_call_id: which call an observation answers.
-        loss: overrides, for training, whether the message is learned (default: assistant messages are).
+        tool_calls: the assistant's tool calls, after its text.
+        metadata: the header line of an official ChatGLM3 or GLM-4 history entry, rendered unchanged.
+        tools: tools that the model may call, in a system message.
+        tool_call_id: id of the call that an observation answers.
+        loss: for training, whether the message is learned (default: only assistant messages are).
     """
 
     role: str
@@ -290,7 +290,7 @@ def messages_from_pairs(history: Sequence[Sequence[str]], query: str) -> list[Me
     """ChatGLM-6B's and ChatGLM2's history of (query, response), and the new query.
 
     Raises:
-        InputError: an entry is no pair of strings.
+        InputError: an entry is not a pair of strings.
     """
     messages: list[Message] = []
     for number, pair in enumerate(history):

@@ -23,11 +23,11 @@ _SENTENCE_ENDS = "。！？….!?~～”’\"'）)】」』"
 
 @dataclass(frozen=True)
 class Persona:
-    """Who speaks in a role play: CharacterGLM's `session_meta`.
+    """The speakers of a role play: CharacterGLM's `session_meta`.
 
     Attributes:
         bot_name, user_name: names; CharacterGLM's script marks each utterance with one.
-        bot_info, user_info: what the model is to know about them.
+        bot_info, user_info: what the model should know about them.
     """
 
     bot_name: str = "AI"
@@ -36,13 +36,14 @@ class Persona:
     user_info: str = ""
 
     def on_lines(self) -> Persona:
-        """For a script: everything on one line, and no name that ends the brackets around it."""
+        """The persona for a script: each text on one line, and names without `[` and `]`."""
         fields = {name: one_line(text).strip() for name, text in dataclasses.asdict(self).items()}
         names = {name: fields[name].translate(_BRACKETS) for name in ("bot_name", "user_name")}
         return Persona(**{**fields, **names})
 
     def sentences(self) -> str:
-        """For a system message. In English if nothing in it is Chinese; "" if nothing is known."""
+        """The persona as sentences for a system message: in English if it has no Chinese text; "" if all fields are
+        empty."""
         bot, user = one_line(self.bot_name).strip(), one_line(self.user_name).strip()
         bot = "" if bot == Persona.bot_name else bot
         user = "" if user == Persona.user_name else user

@@ -38,10 +38,10 @@ class Dialogue:
 
     Attributes:
         messages: at least one of them an assistant's.
-        tools: on offer besides those in its messages.
+        tools: tools in addition to those in its messages.
         where: "file:line".
-        form: the form that it was read from.
-        persona: who speaks, in a role play.
+        form: the format of the row.
+        persona: the speakers of a role play.
     """
 
     messages: tuple[Message, ...]

@@ -50,7 +50,7 @@ _DERIVED = (".lock", ".ivf", ".ivf.json", ".tantivy.json", ".sqlite-wal", ".sqli
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that comes as bytes; the base keeps them."""
+    """A file given as bytes; the base stores them."""
 
     name: str
     data: bytes
@@ -61,15 +61,15 @@ class Base:
 
     Args:
         file: the database; made if it is missing.
-        embedder: what `models.embedder_of` takes; None: the base's own: the one that files were last added with.
-        reranker: what `models.reranker_of` takes; None: the base's own.
-        limits: of documents that are read.
-        neighbours: finds by meaning instead of the vectors in the file (`external.py`).
-        readers: processes that read documents, shared with other bases; they stay their owner's. None: its own.
+        embedder: any value of `models.embedder_of`; None: the embedder that files were last added with.
+        reranker: any value of `models.reranker_of`; None: the base's own.
+        limits: limits of reading documents.
+        neighbours: searches by meaning instead of the vectors in the file (`external.py`).
+        readers: processes that read documents, shared with other bases; their owner closes them. None: own processes.
 
     Raises:
-        OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm.
-        InputError: embedder or reranker is of no known kind.
+        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm.
+        InputError: the kind of the embedder or reranker is unknown.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Base:
 
     @property
     def name(self) -> str:
-        """What the base is called."""
+        """The name of the base."""
         return self.store.name
 
     def close(self) -> None:
-        """End what is going on, and close the file. It may be called again."""
+        """End background work, and close the file. It may be called again."""
         self._indexer.end()
         if self._worker is not None:
             self._worker.join()
@@ -120,17 +120,17 @@ class Base:
     def add(
         self, *sources: Path | str | Upload, wait: bool = True, ocr: str = "auto", progress: Progress | None = None
     ) -> Report:
-        """Add files and folders. What is in the base unchanged costs a look at it; what has changed takes the place
-        of what it was, when the new is whole.
+        """Add files and folders. Unchanged files are only checked; a changed file replaces its old version when the
+        new one is complete.
 
         Args:
-            wait: until all is indexed and, if the base has an embedder, has vectors. Otherwise it goes on in the
-                background; the report says what is new.
+            wait: wait until everything is indexed and, if the base has an embedder, has vectors. Otherwise the work
+                continues in the background; the report lists the new files.
             ocr: "auto": read the characters in pictures and of pages without text; "always"; "never".
-            progress: is told of every batch.
+            progress: called after every batch.
 
         Raises:
-            InputError: a path is not there, or two files would have one name.
+            InputError: a path does not exist, or two files would have the same name.
         """
         items: list[Item] = []
         for source in sources:
@@ -143,10 +143,10 @@ class Base:
     def sync(
         self, folder: Path | str, *, delete: bool = True, ocr: str = "auto", progress: Progress | None = None
     ) -> Report:
-        """Make the base hold what a folder holds now: add what is new, index again what has changed.
+        """Make the base equal to a folder: add new files, and index changed files again.
 
         Args:
-            delete: take out what came from this folder and is not in it any more.
+            delete: remove files that came from this folder and are no longer in it.
 
         Raises:
             InputError: there is no such folder.
@@ -183,14 +183,14 @@ class Base:
         self.configure(**{key: None if model == "none" else model for key, model in named.items()})
 
     def remove(self, *names: str) -> int:
-        """Take files out; returns how many there were."""
+        """Remove files; returns how many there were."""
         count = self._indexer.remove(names)
         if count:
             self._indexer.work()
         return count
 
     def retry(self, *names: str) -> int:
-        """Try files again that could not be read, in the background; returns how many there were."""
+        """Read failed files again, in the background; returns how many there were."""
         count = self._indexer.retry(names)
         if count:
             self.resume()
@@ -202,7 +202,7 @@ class Base:
         return self._worker is not None and self._worker.is_alive()
 
     def resume(self) -> None:
-        """Go on in the background with what is queued, and with vectors that are missing."""
+        """Continue in the background with queued files and missing vectors."""
         with self._lock:
             if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name=f"chatglm knowledge {self.name}", daemon=True)
@@ -213,7 +213,7 @@ class Base:
             self._indexer.work()
 
     def wait(self, progress: Progress | None = None) -> None:
-        """Until nothing is queued, and what can have a vector has one."""
+        """Wait until no file is queued, and every piece has its vector, if possible."""
         self._indexer.work(None, progress)
 
     def files(self) -> list[File]:
@@ -221,7 +221,7 @@ class Base:
         return self.store.files()
 
     def pieces(self, name: str) -> list[StoredPiece]:
-        """The pieces of a file, those that are switched off too.
+        """The pieces of a file, including those that are switched off.
 
         Raises:
             NotFoundError: the base has no such file.
@@ -245,8 +245,8 @@ class Base:
         return self.store.reading_of(name)
 
     def edit(self, piece: int, text: str | None) -> None:
-        """Change what a piece says where it is searched and shown; None: no search finds it any more. When the file
-        is indexed again, the edit is kept if the piece is still in it. Its vector is made in the background.
+        """Change the text of a piece for search and display; None: no search finds the piece any more. When the file
+        is indexed again, the edit is kept if the piece still exists. Its vector is made in the background.
 
         Raises:
             NotFoundError: there is no such piece.
@@ -260,11 +260,11 @@ class Base:
 
     @property
     def trouble(self) -> str:
-        """What keeps texts from getting vectors; "" if nothing does."""
+        """The reason why pieces get no vectors; "" if there is no problem."""
         return self._indexer.trouble
 
     def configure(self, **settings: str | None) -> None:
-        """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None takes one away."""
+        """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None removes one."""
         for key in settings:
             if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id"):
                 raise InputError(f"{key}: is not a setting")
@@ -319,7 +319,7 @@ class Base:
             self.finder.follow()
 
     def reranker(self) -> Reranker | None:
-        """The model that orders hits anew; None if the base has none."""
+        """The model that reranks hits; None if the base has none."""
         with self._lock:
             if self._reranker is None:
                 given = self._given_reranker if self._given_reranker is not None else self.store.meta("reranker")
@@ -329,13 +329,13 @@ class Base:
     # Summaries
 
     def summarise(self, assistant: BaseAssistant, files: Sequence[str] = (), **options: Any) -> Generator[SummaryEvent]:
-        """Summarise files of any length, as their own texts say it (not as pieces were edited): `Progress` again and
-        again, then the text as it comes, its citations, and at last `Summary`. What the model has said is kept in the
-        base: a run that was stopped or killed goes on when the same is asked again.
+        """Summarise files of any length from their original texts, without edits of pieces. Yields `Progress` several
+        times, then the text in pieces, its citations, and finally `Summary`. The model's answers are stored in the
+        base: the same call continues a run that was stopped or killed.
 
         Args:
-            files: their names, in this order; none: all that are ready.
-            options: `summarising.SummaryRequest` says what they mean.
+            files: names of files, in this order; none: all files that are ready.
+            options: see `summarising.SummaryRequest`.
 
         Raises:
             NotFoundError: there is no such file.
@@ -344,7 +344,7 @@ class Base:
         return summarise(_BaseTexts(self.store, files), assistant, SummaryRequest(**options))
 
     def known_summary(self, files: Sequence[str] = (), **options: Any) -> Summary | None:
-        """What `summarise` would give without asking the model; None: it would have to ask."""
+        """The stored result of `summarise`; None: the model would have to be asked."""
         return known_summary(_BaseTexts(self.store, files), SummaryRequest(**options))
 
     def asummarise(
@@ -356,10 +356,10 @@ class Base:
     # Care
 
     def check(self, *, repair: bool = False) -> list[str]:
-        """What is wrong with the base, in sentences; none if all is well. See `Store.check`.
+        """The faults of the base, in sentences; empty if there are none. See `Store.check`.
 
         Args:
-            repair: make again what can be made, vectors in another store among it.
+            repair: make damaged parts again where possible, also vectors in an external store.
         """
         found = self.store.check(repair=repair)
         if self._external is not None:
@@ -407,13 +407,13 @@ class _BaseTexts:
 
 
 class Bases(Sequence[Base]):
-    """Several bases that answer as one, for somebody.
+    """Several bases that are searched as one, with the rights of one user.
 
     Args:
-        who: asks: a user's name or a key's digest; None: the owner of this machine.
+        who: the user: a user's name or a key's digest; None: the owner of this machine.
 
     Raises:
-        NotFoundError: one may not be read; the message is that of a base that does not exist.
+        NotFoundError: `who` may not read one of them; the message is the same as for a base that does not exist.
     """
 
     def __init__(self, bases: Sequence[Base], *, who: str | None = None) -> None:
@@ -455,28 +455,28 @@ class Bases(Sequence[Base]):
         mode: Mode = "auto",
         earlier: str = "",
     ) -> Hits:
-        """As `Base.search`, over all: what is found is what one base with all their files would find."""
+        """As `Base.search`, over all bases: the hits are those of one base with all their files."""
         return search(self._readable(), question, k=k, files=files, threshold=threshold, mode=mode, earlier=earlier)
 
     def answerable(self, question: str, *, files: Sequence[str] = ()) -> Answerable:
-        """Whether the bases say anything about a question: decided without a model."""
+        """Whether the bases have an answer to a question, estimated without a model."""
         return answerable(self._readable(), question, files=files)
 
     def passages(
         self, hits: Sequence[Hit], budget: float, *, k: int = 5, cost: Callable[[str], int] = len, **options: Any
     ) -> list[Passage]:
-        """What a model is shown of hits: see `packing.packed`."""
+        """The passages for a model, made from hits: see `packing.packed`."""
         return packed(hits, budget, self.around(), k=k, cost=cost, **options)
 
     def ask(self, assistant: BaseAssistant | None, question: str, **options: Any) -> Generator[Event]:
-        """Answer a question: first the `Passages`, then text and citations as they come, at last `Done`.
+        """Answer a question: yields the `Passages`, then text and citations as they are made, finally `Done`.
 
         Args:
-            assistant: None: the answer is the best sentences of the documents, and no model is asked.
-            options: `answering.Request` says what they mean.
+            assistant: writes the answer; None: the answer consists of the best sentences of the documents.
+            options: see `answering.Request`.
 
         Raises:
-            InputError, UnsupportedError: an option is wrong; and what the assistant's `stream` raises.
+            InputError, UnsupportedError: an option is wrong. Also the errors of the assistant's `stream`.
         """
         return ask(self, assistant, Request(question, **options))
 
@@ -489,7 +489,7 @@ class Bases(Sequence[Base]):
         return SearchKnowledge(lambda: self, k=k, characters=characters)
 
     def setting(self, key: str) -> str:
-        """Of the first base that has it; "" if none has."""
+        """A setting of the first base that has it; "" if none has."""
         return next(filter(None, (base.setting(key) for base in self._readable())), "")
 
     def rarity(self, grams: Iterable[str]) -> dict[str, float]:
@@ -515,7 +515,7 @@ class Bases(Sequence[Base]):
         return found
 
     def around(self) -> Callable[..., StoredPiece | None]:
-        """Gives the piece of a hit, and those beside it in its file."""
+        """Returns a function that gives the piece of a hit, and the pieces beside it in its file."""
         by_name = {base.name: base for base in self._readable()}
         known: dict[tuple[str, str, int | None, int | None], StoredPiece | None] = {}
 
@@ -555,7 +555,7 @@ def _no_base(name: str) -> NotFoundError:
 
 
 def bases(home: Path | None = None, *, who: str | None = None) -> list[str]:
-    """Names of the bases that somebody may read, in their order."""
+    """Names of the bases that a user may read, sorted."""
     names = base_names(home)
     if who is None:
         return names
@@ -583,15 +583,15 @@ def open_base(
     """
     Args:
         name: the base lies in `knowledge/NAME.sqlite` of the home folder.
-        create: make it if there is none; it is then `who`'s own.
+        create: make it if there is none; `who` then owns it.
         home: instead of `CHATGLM_HOME`.
-        who: opens it: a user's name or a key's digest; None: the owner of this machine.
-        role: that is needed.
+        who: the user: a user's name or a key's digest; None: the owner of this machine.
+        role: the right that the user needs.
         embedder, reranker, readers: see `Base`.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
-        InputError: the name cannot be one, or `who` may read it and no more.
+        InputError: the name is invalid, or `who` may only read the base.
         OutputError: the file cannot be made or read.
     """
     file = base_file(name, home, make_folder=create)
@@ -626,11 +626,11 @@ def open_bases(names: Sequence[str], *, home: Path | None = None, who: str | Non
 
 
 def delete_base(name: str, *, home: Path | None = None, who: str | None = None) -> None:
-    """Delete a base with all that is in it.
+    """Delete a base with all its files.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
-        InputError: it is not `who`'s own.
+        InputError: `who` does not own it.
     """
     open_base(name, home=home, who=who, role="own").close()
     file = base_file(name, home)
@@ -640,10 +640,10 @@ def delete_base(name: str, *, home: Path | None = None, who: str | None = None) 
 
 
 def import_base(path: Path, name: str, *, home: Path | None = None, who: str | None = None) -> None:
-    """Take a base from a file that `Base.export` wrote. It is checked first; it is `who`'s own then.
+    """Make a base from a file of `Base.export`. The file is checked first; `who` owns the new base.
 
     Raises:
-        InputError: it is no base, is damaged, or there is one of this name.
+        InputError: the file is not a base, is damaged, or the name is taken.
         OutputError: it cannot be written.
     """
     check_foreign(path)

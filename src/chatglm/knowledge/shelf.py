@@ -30,9 +30,10 @@ class Shelf:
 
     Args:
         home: instead of `CHATGLM_HOME`.
-        options: of `open_base`.
+        options: options of `open_base`.
 
-    All bases share the processes that read documents: however many get files at once, few are read at a time.
+    All bases share the processes that read documents: even if many bases get files at once, only a few files are read
+    at a time.
     """
 
     def __init__(self, home: Path | None = None, **options: Any) -> None:
@@ -44,11 +45,11 @@ class Shelf:
         self._glances: dict[str, tuple[_Stamp, Glance]] = {}
 
     def names(self, who: str | None) -> list[str]:
-        """The bases that somebody may read, in the order of their names."""
+        """The names of the bases that a user may read, sorted."""
         return base_names(self._home) if who is None else list(self.listed(who))
 
     def listed(self, who: str | None) -> dict[str, Glance]:
-        """The same, each with what a list shows of it. No base is opened, and one that has not changed is not read."""
+        """The same bases, each with its data for a list. No base is opened, and unchanged bases are not read."""
         known, kept = self._glances, dict[str, tuple[_Stamp, Glance]]()
         found = {}
         for name in base_names(self._home):
@@ -91,26 +92,26 @@ class Shelf:
         """Whether somebody has a base of this name.
 
         Raises:
-            InputError: the name cannot be one.
+            InputError: the name is invalid.
         """
         return base_file(name, self._home).exists()
 
     def make(self, name: str, who: str | None) -> Base:
-        """A new base, which is somebody's own.
+        """Make a base that a user owns.
 
         Raises:
-            InputError: the name cannot be one, or is taken; nobody is told by whom.
+            InputError: the name is invalid or taken; the message does not say by whom.
         """
         if self.taken(name):
             raise InputError(f"name: {name!r} is taken; choose another")
         return self.base(name, who, "own", create=True)
 
     def bases(self, names: Sequence[str], who: str | None) -> Bases:
-        """Several to be asked together, for somebody.
+        """Several bases to search as one, with the rights of a user.
 
         Raises:
-            InputError: none is named, one twice, or too many.
-            NotFoundError: one does not exist, or may not be read.
+            InputError: no name, the same name twice, or too many names.
+            NotFoundError: a base does not exist, or the user may not read it.
         """
         if not names or len(set(names)) != len(names) or len(names) > _MOST:
             raise InputError(f"name the bases, each once, {_MOST} at most")

@@ -121,13 +121,13 @@ _PARAGRAPH = re.compile(r"\S[^\n]*(?<!\s)")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far it is.
+    """The progress of a summary.
 
     Attributes:
-        stage: "reading" (files are cut into parts), "map" (parts are summarised), "collapse" (neighbours are joined),
-            "refine" (parts are worked in), "reduce" (the last summary begins), "citing".
-        done, total: files, parts, groups of summaries.
-        kept: of `done`, those that an earlier run had asked for.
+        stage: "reading" (files are cut into parts), "map" (parts are summarised), "collapse" (neighbouring summaries
+            are joined), "refine" (parts are added to the summary), "reduce" (the last summary begins), "citing".
+        done, total: numbers of files, parts or groups of summaries.
+        kept: how many of `done` were stored by an earlier run.
     """
 
     stage: Literal["reading", "map", "collapse", "refine", "reduce", "citing"]
@@ -149,7 +149,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Part:
-    """What is summarised at once: a stretch of a file, or several short files.
+    """A part that is summarised with one prompt: a part of a file, or several short files.
 
     Attributes:
         n: from 1.
@@ -165,12 +165,12 @@ class Summary:
 
     Attributes:
         text: the whole summary.
-        citations: of its paragraphs: `sentence` is where the paragraph stands, `n` the number of the part.
-        unsupported: paragraphs that no part says (start, end).
-        parts: how many there are.
-        asked, kept: answers of the model that were made now, and that were known from earlier.
-        usage: tokens of those that were made now.
-        finish: of the last one; None: it was known.
+        citations: citations of its paragraphs: `sentence` is the paragraph's position, `n` the number of the part.
+        unsupported: positions of paragraphs that no part supports (start, end).
+        parts: number of parts.
+        asked, kept: number of the model's answers from this run, and of stored answers.
+        usage: tokens of the answers from this run.
+        finish: `Finish` of the last answer; None: it was stored.
     """
 
     text: str
@@ -191,19 +191,19 @@ SummaryEvent = Progress | TextDelta | CitationEvent | Summary
 
 @dataclass(frozen=True)
 class SummaryRequest:
-    """How a summary is to be made.
+    """Options of a summary.
 
     Attributes:
-        style: "map-reduce"; "refine": part after part, which takes longer and loses less of what belongs together.
-        focus: what it is to be about above all; "": everything.
-        language: of the prompts: "zh" or "en"; "": the text's.
-        part: tokens of a part at most (characters, where the model is at a server that cannot count); None: as many as
-            the context allows, and 8,000 at most.
-        at_once: parts that the model is asked about at the same time.
-        model: what the model is called, with all that tells it from others: what it says is kept for the next time.
-            "": nothing is kept, and nothing that was kept is used.
-        options: for the assistant. Answers are greedy unless `params` says otherwise; its `max_new_tokens` holds for
-            the last summary.
+        style: "map-reduce"; "refine": part after part, which takes longer but keeps connections between parts better.
+        focus: the main subject of the summary; "": everything.
+        language: language of the prompts: "zh" or "en"; "": the language of the text.
+        part: largest number of tokens in a part (characters, if the model's server cannot count tokens); None: as
+            many as the context allows, at most 8,000.
+        at_once: number of parts that the model summarises at the same time.
+        model: identifies the model and its settings, so that its answers can be stored and used again. "": no answers
+            are stored or used again.
+        options: options of the assistant. Answers are greedy unless `params` says otherwise; its `max_new_tokens`
+            applies to the last summary.
     """
 
     style: Style = "map-reduce"
@@ -217,7 +217,7 @@ class SummaryRequest:
     def check(self) -> None:
         """
         Raises:
-            InputError, UnsupportedError: it cannot be made so; names the field.
+            InputError, UnsupportedError: an option is wrong; names the field.
         """
         if self.style not in ("map-reduce", "refine"):
             raise InputError(f"style {self.style!r:.40}: must be map-reduce or refine")
@@ -260,10 +260,11 @@ class Texts(Protocol):
 
 
 class FileTexts:
-    """One text, which is in no base. What a model says of it is kept in `summaries.sqlite` of the home folder.
+    """A single text that is in no base. The model's answers about it are stored in `summaries.sqlite` of the home
+    folder.
 
     Args:
-        name: what citations call it.
+        name: its name in citations.
         home: instead of `CHATGLM_HOME`.
     """
 
@@ -316,14 +317,16 @@ def summarise(texts: Texts, assistant: BaseAssistant, request: SummaryRequest) -
 
 
 async def asummarise(texts: Texts, assistant: BaseAssistant, request: SummaryRequest) -> AsyncGenerator[SummaryEvent]:
-    """Summarise texts: `Progress` again and again, then the summary as `TextDelta`, its citations, and `Summary`.
+    """Summarise texts. Yields `Progress` several times, then the summary as `TextDelta`, its citations, and
+    `Summary`.
 
-    Closing it ends what the model is asked; what was answered is kept, and asking again goes on from there.
+    Closing the iterator ends the model's requests. Finished answers are stored, and the same call continues from
+    there.
 
     Raises:
         InputError: the request is wrong, there is no text, or the model's context is too short.
         as the assistant's `stream`: the message says how much is done.
-        OutputError: what the model said cannot be kept.
+        OutputError: the model's answers cannot be stored.
     """
     request.check()
     kept = await asyncio.to_thread(texts.kept) if request.model else None
@@ -339,7 +342,7 @@ async def asummarise(texts: Texts, assistant: BaseAssistant, request: SummaryReq
 
 
 def known_summary(texts: Texts, request: SummaryRequest) -> Summary | None:
-    """What `summarise` would give without asking the model; None: it would have to ask.
+    """The stored result of `summarise`; None: the model would have to be asked.
 
     Raises:
         InputError, UnsupportedError: the request is wrong.

@@ -47,15 +47,15 @@ class ChatChatGLM(Source, BaseChatModel):
         model.bind_tools([weather]).invoke("北京天气怎么样？").tool_calls
         model.with_structured_output(Person).invoke("张三今年 30 岁")
 
-    A call may say what the object says (`temperature`, `max_tokens`, `seed`, any field of `SamplingParams`) and,
-    besides, `tools`, `tool_choice`, `parallel_tool_calls`, `response_format`, `adapter`, `prefill`, `client`. An option
-    that is unknown is an InputError.
+    A call may override the object's options (`temperature`, `max_tokens`, `seed`, any field of `SamplingParams`), and
+    also takes `tools`, `tool_choice`, `parallel_tool_calls`, `response_format`, `adapter`, `prefill`, `client`. An
+    unknown option raises an InputError.
 
     With `knowledge`, the answer is from documents. Its message has `citations` (fields of
-    `chatglm.knowledge.Citation`), `answered` (False: the documents do not have it) and, if a part of the search failed,
-    `warnings` in `response_metadata`; `content_blocks` has the citations in LangChain's standard form. In a stream they
-    come with the last chunk, and each also in `additional_kwargs["citations"]` when its sentence is whole. Tools,
-    structured output, `n` and log-probabilities have no place there.
+    `chatglm.knowledge.Citation`), `answered` (False: the documents do not answer) and, if a part of the search
+    failed, `warnings` in `response_metadata`; `content_blocks` has the citations in LangChain's standard form. In a
+    stream they come with the last chunk, and each also in `additional_kwargs["citations"]` when its sentence is
+    complete. Tools, structured output, `n` and log-probabilities are refused together with `knowledge`.
 
     Attributes:
         knowledge: names of bases that are searched as one: this user's, or, with `base_url`, those of the server
@@ -64,9 +64,9 @@ class ChatChatGLM(Source, BaseChatModel):
         knowledge_options: fields of `chatglm.knowledge.answering.Request`, such as `{"k": 8, "strict": False}`; not for
             bases of a server.
         home: the folder in which this user's bases lie; None: CHATGLM_HOME.
-        streaming: whether `invoke` streams too, so that callbacks hear of every token. Chains of `langchain_classic`
+        streaming: whether `invoke` streams, too, so that callbacks get every token. Chains of `langchain_classic`
             need it.
-        stream_usage: whether the last piece of a stream tells how many tokens there were.
+        stream_usage: whether the last piece of a stream has the numbers of tokens.
 
     Raises:
         ValidationError (pydantic's): an option is wrong when the object is made; it names the option.
@@ -323,12 +323,12 @@ class ChatChatGLM(Source, BaseChatModel):
         parallel_tool_calls: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with tools on offer.
+        """The model with tools that it may call.
 
         Args:
             tool_choice: "auto", "none"; "any", "required" or True: a call of some tool; a tool's name, or OpenAI's
-                form of it: a call of this one. Calls that are asked for are held to the tools' schemas by grammar.
-            strict: refuse schemas with keywords that the grammar cannot hold.
+                form of it: a call of this one. A grammar makes such required calls follow the tools' schemas. strict:
+                refuse schemas with keywords that a grammar cannot express.
             parallel_tool_calls: False: the answer ends with its first call.
         """
         read = [_tool(tool, strict) for tool in tools]
@@ -348,13 +348,13 @@ class ChatChatGLM(Source, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """The model, held to a schema.
+        """The model with output that follows a schema.
 
         Args:
             schema: a pydantic class, a TypedDict, a JSON schema, or a function in OpenAI's form.
             method: "json_schema": the whole answer is JSON of the schema, by grammar; "function_calling": a call of a
                 tool with the schema's parameters; "json_mode": some JSON object, which the question has to describe.
-            strict: refuse a schema with keywords that the grammar cannot hold.
+            strict: refuse a schema with keywords that a grammar cannot express.
 
         Raises:
             InputError: an argument is unknown.

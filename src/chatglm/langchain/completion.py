@@ -21,13 +21,14 @@ __all__ = ["ChatGLM"]
 
 
 class ChatGLM(Source, LLM):
-    """A text for a text. Each prompt is one question of a dialogue; with `raw`, the model goes on where it ends.
+    """An LLM: text in, text out. Each prompt is one question of a dialogue; with `raw`, the model continues the
+    prompt.
 
-    It takes the place of `langchain_community.llms.ChatGLM` too, whose `max_token` is `max_tokens`: with `endpoint_url`
-    it asks the legacy interface of the official `api.py` (`POST /`), which `chatglm serve` has.
+    It replaces `langchain_community.llms.ChatGLM`, too, whose `max_token` is `max_tokens`: with `endpoint_url` it
+    asks the legacy interface of the official `api.py` (`POST /`), which `chatglm serve` has.
 
     Attributes:
-        streaming: whether `invoke` streams too, so that callbacks hear of every token.
+        streaming: whether `invoke` streams, too, so that callbacks get every token.
         raw: complete the text, without the form of a dialogue.
         history: pairs of question and answer that come first.
         with_history: whether every answer is added to `history`.

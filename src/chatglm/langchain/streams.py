@@ -140,12 +140,12 @@ class _Chain:
 
 
 def stream_predict(chain: Any, **inputs: Any) -> Generator[str]:
-    """The text of a chain as it comes: of `LLMChain.predict(**inputs)`, or of any chain with one text as its result.
+    """Stream the text of a chain: of `LLMChain.predict(**inputs)`, or of any chain whose result is one text.
 
-    Its model is asked to stream. Closing the generator ends the chain at its next token; its thread has ended then.
+    The chain's model streams. Closing the generator ends the chain and its thread at the next token.
 
     Raises:
-        Exception: what the chain raises.
+        Exception: any error of the chain.
     """
     return _predicting(chain, inputs).pieces()
 
@@ -166,17 +166,17 @@ def stream_summary(
     chain_type: Literal["stuff", "map_reduce", "refine"] = "map_reduce",
     **options: Any,
 ) -> Generator[str]:
-    """The summary of documents as it comes: what `load_summarize_chain(llm, chain_type)` makes of them.
+    """Stream the summary of documents by `load_summarize_chain(llm, chain_type)`.
 
-    With "map_reduce", what is streamed is the last phase, which makes one text of the documents' summaries. With
-    "refine" it is the last document's turn, which sees all before it.
+    With "map_reduce" only the last phase is streamed, which joins the summaries of the documents. With "refine" only
+    the last document's round is streamed.
 
     Args:
-        options: what `load_summarize_chain` takes besides, such as `map_prompt` and `combine_prompt`.
+        options: further options of `load_summarize_chain`, such as `map_prompt` and `combine_prompt`.
 
     Raises:
         DependencyError: `langchain-classic` is not installed.
-        InputError: there are no documents, or the chain is of no known type. Besides, whatever the model raises.
+        InputError: there are no documents, or the type of the chain is unknown. Also the errors of the model.
     """
     return _summarising(llm, documents, chain_type, options).pieces()
 

@@ -49,19 +49,19 @@ class _Turn:
 
 
 class ChatGLM3(ChatGLM):
-    """`ChatGLM`, as the model of structured chat agents too; and with the names that older code has.
+    """`ChatGLM` for structured chat agents, with the names that older code uses.
 
         llm = ChatGLM3()
         llm.load_model("THUDM/chatglm3-6b")
         agent = create_structured_chat_agent(llm=llm, tools=tools, prompt=prompt)
 
-    The official class of `langchain_demo` keeps a history and a state, which one object for two agents mixes up; here
-    each prompt is read anew. What a prompt has in front of its tools is left out, as there. Answers to other prompts
-    are `ChatGLM`'s.
+    The official class of `langchain_demo` keeps a history and a state in the object, so two agents that share it mix
+    up their turns; here each prompt is read from the beginning. As in that class, text before the tools of a prompt
+    is left out. Other prompts are answered as by `ChatGLM`.
 
     Attributes:
         do_sample: False: the likeliest token each time.
-        endpoint_url: as `ChatGLM` has it; or, as `langchain_community` has it, of a `/v1/chat/completions`.
+        endpoint_url: as in `ChatGLM`; or the URL of a `/v1/chat/completions`, as in `langchain_community`.
         model_name: the model's name at an endpoint.
         prefix_messages: come first in every dialogue.
     """

@@ -24,15 +24,15 @@ _BUILT_IN = {
 def langchain_tools(
     tools: Toolbox | Sequence[Tool | Callable[..., Any]], *, permit: Permit | None = None
 ) -> list[BaseTool]:
-    """What an agent of LangChain can call: each call goes through the toolbox, with its limits and its consent.
+    """Tools for LangChain's agents. Each call goes through the toolbox, with its limits and its consent.
 
-    A call that fails raises `ToolException`, which agents hand to the model as an error's text. What a person sees
-    besides the text (pictures, files) is the message's `artifact`, an `Outcome`.
+    A call that fails raises `ToolException`, which agents pass to the model as the text of an error. Additional
+    output for people (pictures, files) is in the message's `artifact`, an `Outcome`.
 
     Args:
-        tools: a toolbox, whose owner closes it; or what one is made of: functions, `Interpreter(kernels)` …; then it
-            ends with the last of the tools.
-        permit: is asked where a tool wants consent; None: such calls are refused.
+        tools: a toolbox, which its owner closes; or functions, `Interpreter(kernels)` and other tools for a new
+            toolbox, which is closed with the last of the returned tools.
+        permit: called before a tool that needs a person's consent; None: such calls are refused.
     """
     box = tools if isinstance(tools, Toolbox) else Toolbox(tools)
     found: list[BaseTool] = []

@@ -134,7 +134,7 @@ class ChatMixin:
     ==================  ===============================================================================================
 
     `stream_chat` takes the same without `num_beams`, and (ChatGLM2 on) `past_key_values=None,
-    return_past_key_values=False`. What they do not name goes to `generate`. `max_length` counts prompt and answer;
+    return_past_key_values=False`. Other arguments go to `generate`. `max_length` counts prompt and answer;
     `max_new_tokens` replaces it. `temperature=0` decodes greedily. The caller's history is never changed.
     """
 
@@ -146,13 +146,14 @@ class ChatMixin:
 
         Args:
             args: the tokenizer first; see above.
-            kwargs: see above. With `stop_strings` the answer ends with the first of these texts in it. `streamer` gets
-                the ids as they come. `tokenizer`, which `generate` needs for some options, need not be given again.
+            kwargs: see above. With `stop_strings` the answer ends with the first of these texts in it. `streamer`
+                gets the ids while they are generated. `tokenizer`, which `generate` needs for some options, need not
+                be given again.
 
         Returns:
             The response and a new history that ends with it. The response is a string; for ChatGLM3 and GLM-4 it is a
-            dict `{"name", "parameters"}` where the model called a tool of the history's system message, and
-            `{"name", "content"}` where it wrote for the code interpreter or something that is no well-formed call.
+            dict `{"name", "parameters"}` if the model called a tool of the history's system message, and `{"name",
+            "content"}` if it wrote code for the interpreter or a malformed call.
 
         Raises:
             InputError: an argument is wrong, or the prompt leaves no room below `max_length`.
@@ -165,8 +166,8 @@ class ChatMixin:
     def stream_chat(self, *args: Any, **kwargs: Any) -> Iterator[tuple[Any, ...]]:
         """`chat`, token by token: yields (response so far, new history), and the cache with `return_past_key_values`.
 
-        Text ends at whole characters, and the last yield equals `chat`'s result. A cache goes back in as
-        `past_key_values` with the next query; closing the iterator stops the generation.
+        Text ends at whole characters, and the last yield equals `chat`'s result. Pass the cache as `past_key_values`
+        with the next query. Closing the iterator stops the generation.
 
         Raises:
             InputError, TokenizerError, NumericalError: as `chat`, before the first token or at the failing one.
@@ -204,12 +205,12 @@ class ChatMixin:
         return_past_key_values: bool = False,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        """`generate`, yielding the growing ids (batch, tokens) after every token, the last one included.
+        """`generate` as a stream: yields the growing ids (batch, tokens) after every token, including the last one.
 
         Args:
             input_ids: (batch, tokens) prompts.
             return_past_key_values: yield (ids, cache) instead.
-            kwargs: whatever `generate` takes.
+            kwargs: arguments of `generate`.
         """
         if input_ids is None:
             raise InputError("stream_generate needs input_ids of shape (batch, tokens)")

@@ -240,7 +240,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         """Run the blocks over S new tokens.
 
         Args:
-            input_ids: (B, S), or `inputs_embeds` (B, S, H) in their place.
+            input_ids: (B, S), or `inputs_embeds` (B, S, H) instead.
             position_ids: (B, S); default: from the number of tokens that the cache holds. Without a cache and a
                 mask, position 0 begins a packed example, which sees no other.
             attention_mask: (B, T) with non-zero for real tokens, or a 4-d mask of the attention implementation's kind.
@@ -310,7 +310,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
         return self.transformer.output_layer
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Put another module in the place of the output head."""
+        """Replace the output head by another module."""
         self.transformer.output_layer = new_embeddings  # type: ignore[assignment]
 
     def prepare_inputs_for_generation(
@@ -321,7 +321,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, LanguageModel, Cha
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The inputs of one forward pass, as `transformers` makes them, with a P-tuning prefix counted right."""
+        """The inputs of one forward pass, as `transformers` makes them, with a P-tuning prefix counted correctly."""
         prefix = self.transformer.prefix_encoder
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,

@@ -52,8 +52,8 @@ class Function:
     """A function that a model may call.
 
     Attributes:
-        spec: name, description and JSON schema, as a model is shown them.
-        is_coroutine: whether it is awaited in the event loop; others run in a thread.
+        spec: name, description and JSON schema for the model.
+        is_coroutine: whether the function is awaited in the event loop; other functions run in a thread.
     """
 
     spec: ToolSpec
@@ -65,8 +65,9 @@ class Function:
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, name: str = "", consent: Consent = Consent.NEVER) -> Function:
-        """Name and description are the function's own; its parameters follow from their annotations. What they mean
-        stands in `Annotated[type, "…"]`, as a third item there whether the model must give it, or in the docstring.
+        """Make a tool from a function. Name and description are the function's; the parameters' types are their
+        annotations. Their descriptions are in `Annotated[type, "…"]` (a third item says whether the parameter is
+        required) or in the docstring.
 
         Args:
             function: also a method, a callable object, a coroutine function; a `functools.partial`, whose arguments
@@ -75,7 +76,7 @@ class Function:
             consent: how often a person is asked first.
 
         Raises:
-            ToolError: a parameter has no annotation, or one that JSON has no form for; or there is no keyword for it.
+            ToolError: a parameter has no annotation, or one without a JSON form; or it cannot be passed by keyword.
             DependencyError: pydantic is not installed.
         """
         _check_installed()
@@ -108,10 +109,10 @@ class Function:
         }
 
     def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The values to call the function with.
+        """The arguments for the function, checked and converted.
 
         Raises:
-            InputError: what is wrong with the arguments, in one line for the model to read.
+            InputError: the arguments are wrong; the message is one line for the model.
         """
         from pydantic import ValidationError
 
@@ -138,11 +139,11 @@ class Function:
         return await self.carry_out(self.bind(arguments), asyncio.to_thread)
 
     async def carry_out(self, values: Mapping[str, Any], aside: Aside) -> Outcome:
-        """Call it. Whatever it raises is an outcome, `SystemExit` too; but to be cancelled is not.
+        """Call the function. Any exception becomes an outcome, also `SystemExit`, but not cancellation.
 
         Args:
-            values: as `bind` gives them.
-            aside: where a function runs that is no coroutine function.
+            values: the result of `bind`.
+            aside: runs functions that are not coroutine functions.
         """
         returned: list[Any] = []
 

@@ -33,10 +33,10 @@ def register_tool(function: F) -> F: ...
 @overload
 def register_tool(*, consent: Consent = ...) -> Callable[[F], F]: ...
 def register_tool(function: Any = None, *, consent: Consent = Consent.NEVER) -> Any:
-    """Mark a function as a tool; it stays as it is.
+    """Register a function as a tool, and return it unchanged.
 
     It needs a docstring, and a type for each parameter: `Annotated[type, "description", required]`, or a plain
-    annotation that the docstring describes. A second function of the same name and module takes the place of the first.
+    annotation that the docstring describes. A second function of the same name and module replaces the first.
 
     Args:
         consent: how often a person is asked before it is used.
@@ -80,14 +80,14 @@ def registered() -> dict[str, Function]:
 
 
 def get_tools() -> dict[str, dict[str, Any]]:
-    """All tools of this process that are marked, in ChatGLM3's form: name, description and a list of parameters. It is
-    what `model.chat` takes as `tools` of a system message."""
+    """All registered tools of this process, in ChatGLM3's form: name, description and a list of parameters.
+    `model.chat` accepts it as `tools` of a system message."""
     return {name: tool.official() for name, tool in registered().items()}
 
 
 def dispatch_tool(tool_name: str, tool_params: Mapping[str, Any]) -> str:
-    """Call a tool that is marked; its result as text, or what went wrong. For one call after the other, without a limit
-    of time; `Toolbox` does more."""
+    """Call a registered tool. Returns its result as text, or the error. It runs one call at a time without a time
+    limit; `Toolbox` does more."""
     tool = registered().get(tool_name)
     if tool is None:
         reason = REFUSED.get(tool_name)

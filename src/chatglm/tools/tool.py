@@ -22,15 +22,15 @@ class Consent(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call.
+    """The result of a call.
 
     Attributes:
-        text: for the model; cut to what a prompt has room for.
-        whole: for people; "" if the same as `text`.
+        text: text for the model, cut to the limit of the toolbox.
+        whole: text for people; "" if it equals `text`.
         pictures: PNG files, checked.
         files: names of files that were made, beneath the conversation's folder.
-        failed: whether the call did not do what it was asked to; `text` says why.
-        seconds: that it took.
+        failed: whether the call failed; `text` says why.
+        seconds: duration of the call.
     """
 
     text: str
@@ -42,20 +42,19 @@ class Outcome:
 
 
 class Tool(Protocol):
-    """Something that a model may call. `Toolbox` is the one place that runs it.
+    """Interface of tools that a model may call. Only `Toolbox` runs them.
 
-    One that needs more or less time than others has an attribute `seconds`: its calls are given up after that. One
-    that can check arguments has `problem(arguments)`: what is wrong with them, "" if nothing. It is asked before a
-    person is.
+    A tool may have an attribute `seconds`, the time limit of its calls. It may have a method `problem(arguments)`,
+    which returns what is wrong with the arguments, or ""; it is called before a person is asked.
     """
 
     @property
     def spec(self) -> ToolSpec:
-        """What the model is shown."""
+        """The specification for the model."""
 
     @property
     def consent(self) -> Consent:
-        """Whether a person is asked before a call."""
+        """How often a person is asked before a call."""
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
-        """Do it. What it raises is told to the model as a failure."""
+        """Run the call. The model gets an exception as a failure."""

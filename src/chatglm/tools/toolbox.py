@@ -59,7 +59,8 @@ class _Shared:
 
 
 class Toolbox:
-    """Tools, and how their calls are run. One box serves any number of dialogues, threads and event loops at once."""
+    """A set of tools, which runs their calls. One box serves any number of dialogues, threads and event loops at
+    once."""
 
     def __init__(
         self,
@@ -72,11 +73,11 @@ class Toolbox:
     ) -> None:
         """
         Args:
-            tools: typed Python functions (`Function.of` says which), and whatever else is a `Tool`.
-            seconds: that a call may take; a tool that needs more has an attribute `seconds` of its own.
-            characters: of a result, for the model.
-            whole: bytes of a result, for people.
-            together: calls of one turn that run at the same time.
+            tools: typed Python functions (see `Function.of`) and other `Tool` objects.
+            seconds: time limit of a call; a tool may have its own attribute `seconds`.
+            characters: largest number of characters of a result for the model.
+            whole: largest number of bytes of a result for people.
+            together: largest number of calls of one turn that run at the same time.
 
         Raises:
             ToolError: a function cannot be a tool, or two have the same name.
@@ -102,19 +103,19 @@ class Toolbox:
 
     @classmethod
     def open(cls, sources: Sequence[str | Path], **options: Any) -> Self:
-        """Tools by what they are in: a Python file, whose functions they are; an OpenAPI document; a YAML file that
-        names MCP servers; the folder of an image model; `examples`, or one example by its name, such as `calculator`
-        or `search_files=FOLDER`.
+        """Open tools from files: a Python file with functions; an OpenAPI document; a YAML file that names MCP
+        servers; the folder of an image model; `examples`, or one example by its name, such as `calculator` or
+        `search_files=FOLDER`.
 
-        **A Python file is executed**, with all rights of this program: name none that you would not run. Neither a
+        **A Python file is executed**, with all rights of this program: open only files that you trust. Neither a
         model nor a request can name one.
 
         Args:
-            options: of the box, as `Toolbox` takes them.
+            options: options of `Toolbox`.
 
         Raises:
-            ToolError: one of them holds no tools, or cannot be read; the message names it. None is opened then.
-            DependencyError: a package is not installed that one of them needs.
+            ToolError: a file has no tools, or cannot be read; the message names it. Then no file is opened.
+            DependencyError: a file needs a package that is not installed.
         """
         opened: list[Opened] = []
         with contextlib.ExitStack() as held:
@@ -128,12 +129,12 @@ class Toolbox:
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
-        """The tools as a model is shown them."""
+        """The specifications of the tools for a model."""
         return tuple(tool.spec for tool in self._tools.values())
 
     def also(self, *tools: Tool | Callable[..., Any]) -> Toolbox:
-        """The same box for one conversation: with tools of its own, such as its interpreter, and a memory of its own of
-        what a person has permitted. It ends with the box that it is made of; to close it does nothing."""
+        """A box for one conversation, with additional tools, such as the conversation's interpreter,
+        and with its own permissions. It ends with the original box; closing it does nothing."""
         made = Toolbox(
             (), seconds=self._seconds, characters=self._characters, whole=self._whole, together=self._together
         )
@@ -143,14 +144,14 @@ class Toolbox:
         return made
 
     def only(self, *names: str) -> Toolbox:
-        """The same box for one conversation, with no tools but these."""
+        """A box for one conversation, with only these tools."""
         made = self.also()
         made._tools = {name: tool for name, tool in self._tools.items() if name in names}
         return made
 
     def tool(self, name: str) -> Tool | None:
-        """The tool that a model means: spaces around its name, `functions.` in front of it and the case of its letters
-        do not matter, where only one tool can be meant. The interpreter is also called `python`, as GLM-4 does."""
+        """The tool of this name. Spaces around it, `functions.` in front of it, and upper or lower case do not
+        matter, if only one tool can be meant. The interpreter is also called `python`, as GLM-4 does."""
         if found := self._tools.get(name):
             return found
         if len(name) > 200:
@@ -164,20 +165,20 @@ class Toolbox:
         return meant[0] if len(meant) == 1 else None
 
     async def call(self, asked: ToolCall, permit: Permit | None = None) -> Outcome:
-        """Carry out a call. Whatever goes wrong is an outcome, for the model to read.
+        """Carry out a call. Any failure becomes an outcome, which the model can read.
 
         Args:
-            permit: asks a person, where the tool's consent says so; without it such a tool is not used.
+            permit: asks a person, if the tool's consent requires it; without it the call of such a tool is refused.
 
         Raises:
-            CancelledError: nobody waits any more.
+            CancelledError: the caller was cancelled.
         """
         (outcome,) = await self.call_all([asked], permit)
         return outcome
 
     async def call_all(self, asked: Sequence[ToolCall], permit: Permit | None = None) -> list[Outcome]:
-        """`call` for the calls of one turn: some at the same time; outcomes in the order of the calls. People are asked
-        about one after the other, while calls that need no question or have been permitted already run."""
+        """`call` for the calls of one turn: some at the same time; outcomes in the order of the calls. People are
+        asked about one call after the other, while calls that need no consent, or already have it, run."""
         room = asyncio.Semaphore(self._together)
 
         async def within(tool: Tool, arguments: Any) -> Outcome:
@@ -295,8 +296,8 @@ class Toolbox:
             return failed(failure(error)[: self._characters])
 
     def close(self) -> None:
-        """End what the tools hold: connections, threads that wait. Calls after that are refused; those under way in
-        other event loops go on."""
+        """Close the tools' connections and waiting threads. Later calls are refused; calls that run in other event
+        loops continue."""
         if not self._owner or self._shared.closed:
             return
         self._shared.closed = True

@@ -69,13 +69,13 @@ def data_files(paths: Paths) -> list[Path]:
 def read_dialogues(
     paths: Paths, *, skipped: list[BadRow] | None = None, columns: Columns | None = None
 ) -> Iterator[Dialogue]:
-    """Dialogues one by one, however large the files are.
+    """Read dialogues one by one, from files of any size.
 
     Args:
         paths: .json (a list, an object with a list in it, or JSON lines after all), .jsonl, .csv, .tsv or .parquet; or
             folders of them.
-        skipped: bad rows are added to it and left out; without it they are errors. What is behind a place where a
-            .json file is no JSON cannot be read, and is an error in any case.
+        skipped: bad rows are added to it and left out; without it they are errors. A syntax error in a .json file is
+            always an error, because the rest cannot be read.
         columns: {"prompt": …, "response": …, "history": …}, what these columns are called in the data.
 
     Raises:

@@ -111,11 +111,11 @@ def encode(
     one_pass: bool = False,
     tally: Tally | None = None,
 ) -> list[Example]:
-    """The examples that a dialogue becomes. Nothing stands behind the last learned position of each.
+    """Encode a dialogue as examples. Each example ends with its last learned position.
 
-    A message's own `loss` overrides `loss`. Nothing is learned behind a prompt that inference would not make:
+    A message's own `loss` overrides `loss`. Turns are learned only after prompts that inference would make, too:
 
-    - what is too long is cut between rounds (a round begins where the user speaks), never inside a prompt, and system
+    - long dialogues are cut between rounds (a round begins with a user's message), never inside a prompt, and system
       messages in front of the dialogue always stay;
     - a dialogue that is learned in one pass is so divided into several, each as long as fits, and no turn is lost;
     - a turn that is learned by itself loses the oldest rounds in front of it;
@@ -127,7 +127,7 @@ def encode(
         max_length: the most positions of an example.
         one_pass: ChatGLM2 and CharacterGLM: learn every turn in one pass all the same; later turns then see stop ids
             in the history, which inference does not show them.
-        tally: is added to.
+        tally: counts are added to it.
 
     Raises:
         InputError, UnsupportedError: the format has no place for the dialogue; the message begins with its file and
@@ -362,7 +362,7 @@ def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[in
 
 
 class Collator:
-    """Rows to a batch: what a model is trained with, `model(**batch)`.
+    """Collects rows into a batch for training: `model(**batch)`.
 
     The examples of a row stand one behind another; positions that begin again at 0 tell the model that they do not see
     one another. Padding stands on the right and goes on from the last example, which cannot see it: so a causal model
@@ -370,8 +370,8 @@ class Collator:
 
     Args:
         pad_id: any id; nothing is learned from it.
-        multiple: rows are padded to a multiple of this, which kernels like.
-        length: rows are padded to just this.
+        multiple: rows are padded to a multiple of this length, which is faster on some devices.
+        length: rows are padded to exactly this length.
     """
 
     def __init__(self, pad_id: int, multiple: int = 8, length: int | None = None) -> None:

@@ -57,13 +57,13 @@ _FREE_FAMILIES = ("logging_", "save_", "eval_", "dataloader_num", "dataloader_pi
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         output: its folder.
-        steps: how many it has made, earlier parts of a resumed run included.
+        steps: number of steps, including earlier parts of a resumed run.
         records: the log.
-        trained, weights: how many weights were trained, of how many.
+        trained, weights: number of trained weights, and of all weights.
         metrics: of the last evaluation, by name (`eval_loss` …).
     """
 
@@ -88,20 +88,20 @@ def finetune(
     say: Say | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Result:
-    """Teach a model the dialogues of `settings.data_config`, and write what it learned to `settings.output`.
+    """Fine-tune a model on the dialogues of `settings.data_config`, and write the result to `settings.output`.
 
     Args:
-        resume: go on from the newest whole checkpoint of the output folder (from the start if there is none), or from
-            the one given. The losses are those that the run would have had without a break.
+        resume: continue from the newest complete checkpoint of the output folder (from the start if there is none),
+            or from the given one. The losses are the same as without the interruption.
         overwrite: a finished run's folder may be used again.
-        say: gets lines for people about data and result; default: they go to stderr in the first process.
-        callbacks: of `transformers`' kind.
+        say: called with lines for people about data and result; default: the first process writes them to stderr.
+        callbacks: `TrainerCallback` objects of `transformers`.
 
     Raises:
-        InputError: settings, data or output folder; nothing is changed then.
-        CheckpointError: the model's folder, or a checkpoint to resume from.
+        InputError: settings, data or output folder are wrong; nothing is changed.
+        CheckpointError: the model's folder, or the checkpoint to resume from, is damaged.
         OutputError: the disk is full; finished checkpoints stay.
-        NumericalError: the loss is no number; the last good checkpoint stays.
+        NumericalError: the loss is NaN or infinite; the last good checkpoint stays.
         DependencyError: a package that the settings ask for is not installed.
     """
     if settings.data_config.train_file is None:

@@ -307,10 +307,10 @@ def merge(
     device: str = "cpu",
     overwrite: bool = False,
 ) -> Merged:
-    """Merge a LoRA adapter into its base model and write a whole checkpoint, but only if it answers the same.
+    """Merge a LoRA adapter into its base model and write a complete checkpoint, but only if its scores are the same.
 
-    The sum is made in float32 and rounded once. What was written is loaded again and its scores are compared with those
-    of base + adapter.
+    The sum is computed in float32 and rounded once. The written checkpoint is loaded again, and its scores are
+    compared with those of base + adapter.
 
     Args:
         model: the base model's folder or repository id; default: the one that the adapter names.
@@ -319,7 +319,7 @@ def merge(
     Raises:
         CheckpointError: a folder cannot be read, or the merged model's scores are not those of base + adapter; nothing
             is written then.
-        UnsupportedError: the folder holds a P-tuning state, which is no part of any weight; or the base model is
+        UnsupportedError: the folder holds a P-tuning state, which cannot be added to weights; or the base model is
             quantised.
         InputError: `output` exists, or is the adapter's folder or its base model's; or there is no such device.
     """

@@ -90,15 +90,15 @@ def evaluate(
     columns: Columns | None = None,
     tally: Tally | None = None,
 ) -> dict[str, float]:
-    """How well a model knows dialogues: loss per learned token, its perplexity, and the scores of generated answers.
+    """Evaluate a model on dialogues: loss per learned token, its perplexity, and the scores of generated answers.
 
     Args:
         loss, max_length, skip_bad_rows, columns, tally: see `examples.encode_files`.
-        samples: how many answers are generated; 0: none.
+        samples: number of generated answers; 0: none.
 
     Raises:
-        InputError: a bad row, with its file and line; or nothing is learned in the data.
-        NumericalError: the loss is no number.
+        InputError: a bad row, with its file and line; or the data have no learned token.
+        NumericalError: the loss is NaN or infinite.
         DependencyError: answers are to be scored, and the packages are not installed.
     """
     for name, number, least in (("samples", samples, 0), ("batch_size", batch_size, 1)):

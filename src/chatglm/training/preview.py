@@ -28,7 +28,7 @@ def preview(
     limit: int = 3,
     color: bool = True,
 ) -> Iterator[str]:
-    """Lines to print: the first `limit` dialogues as they are learned, then the count of all the data.
+    """Lines to print: the first `limit` dialogues with their learned parts, then statistics of all the data.
 
     Args:
         paths, loss, max_length, one_pass, columns, skip_bad_rows: see `encode_files`.

@@ -61,12 +61,12 @@ _SAMPLING = ("random", "sequential")
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Where the dialogues or texts are (`data_config`). Relative names are looked up in `folder`, if there is one.
+    """The files of dialogues or texts (`data_config`). Relative names are looked up in `folder`, if there is one.
 
     Attributes:
         num_proc: official files have it, for the processes that encode; here one does, once.
         test_file: official files have it; a run does not touch it (`chatglm evaluate` does).
-        columns: what `prompt`, `response` and `history` are called in the data.
+        columns: names of `prompt`, `response` and `history` in the data.
     """
 
     train_file: str | None = None
@@ -136,7 +136,8 @@ _FOLLOWS = ("task_type", "num_attention_heads", "token_dim", "num_layers", "infe
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it. Make one with `Settings.from_dict` or `Settings.load`, which check and fill in what is not said.
+    """All settings of a run. Make them with `Settings.from_dict` or `Settings.load`, which check them and fill in
+    defaults.
 
     Attributes:
         model: the checkpoint's folder or repository id; default: the bundled demo model.
@@ -144,8 +145,8 @@ class Settings:
         tokenizer: pre-training a fresh model: a folder or repository id with its tokenizer.
         method: full, lora, ptuning or freeze.
         loss: `all` learns every assistant turn, in one pass where the format allows it; `last` only the last one;
-            `split` every one in a pass of its own.
-        one_pass: ChatGLM2 and CharacterGLM: one pass all the same (see `examples.encode`).
+            `split` learns every turn in a separate pass. one_pass: use one pass for ChatGLM2 and CharacterGLM, too
+            (see `examples.encode`).
         max_length: longest example in tokens; default: `max_input_length + max_output_length + 1`, else 1024.
         packing: short examples share a row without seeing one another.
         skip_bad_rows: leave rows out that cannot be read, and list them.
@@ -153,10 +154,10 @@ class Settings:
         dtype: of the frozen weights; auto: that of the computation (bf16, fp16) under adapters, else float32.
         save_dtype: of the weights written at the end; auto: the checkpoint's own.
         predict_with_generate: at every evaluation, also generate answers and score them (Rouge, BLEU).
-        generation_samples: how many.
+        generation_samples: number of generated answers.
         max_new_tokens: longest generated answer.
-        infill, texts: pre-training.
-        training_args: what `transformers.TrainingArguments` takes; with `learning_rate` and the like filled in.
+        infill, texts: settings of pre-training.
+        training_args: arguments of `transformers.TrainingArguments`, with defaults such as `learning_rate` filled in.
         notes: for people: keys of an official file that have no effect here, or were read as something else.
     """
 
@@ -189,7 +190,7 @@ class Settings:
 
     @property
     def output(self) -> Path:
-        """Where the result goes (`training_args.output_dir`)."""
+        """The folder of the result (`training_args.output_dir`)."""
         return Path(str(self.training_args["output_dir"])).expanduser()
 
     @classmethod
@@ -197,16 +198,16 @@ class Settings:
         """From a YAML file, an official one or a saved `settings.yaml`.
 
         Raises:
-            InputError: it is no YAML, or says something that does not fit; names file and key.
-            UnsupportedError: it asks for something that is recognised and refused.
+            InputError: it is not YAML, or a value does not fit; names file and key.
+            UnsupportedError: it asks for something that is not supported.
         """
         return cls.from_dict(read_yaml(file), where=str(file))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "settings") -> Settings:
-        """From the tree that a YAML file holds; what is not said is filled in.
+        """From the tree of a YAML file; defaults are filled in.
 
-        Without `method` it is what `peft_config` says, and `full` without that, as in the official script.
+        Without `method`, `peft_config` determines it; without both it is `full`, as in the official script.
         """
         raw = dict(data)
         values: dict[str, Any] = {}
@@ -248,7 +249,7 @@ class Settings:
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """The tree as YAML holds it; `from_dict` gives the same settings back."""
+        """The tree for YAML; `from_dict` gives the same settings back."""
         data = dataclasses.asdict(self)
         del data["notes"]
         if self.peft_config is not None:

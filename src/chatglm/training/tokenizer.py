@@ -41,16 +41,17 @@ def train_tokenizer(
     """Learn a vocabulary and write `tokenizer.model` and `tokenizer_config.json`.
 
     Args:
-        texts: what to learn from, one string a document or line.
-        folder: where to write; made if it is not there.
-        size: number of pieces, with the 256 bytes and the three control pieces, without the control tokens behind them.
+        texts: texts to learn from, one string for each document or line.
+        folder: output folder; made if it does not exist.
+        size: number of pieces, including the 256 bytes and the three control pieces, without the control tokens after
+            them.
         generation: `chatglm2` or `chatglm3` (which has role tokens).
         longest_piece: characters of the longest piece.
-        characters: each gets a piece of its own, however rare it is.
+        characters: each of these gets its own piece, even if it is rare.
         symbols: strings that always become one piece.
         coverage: share of the text's characters that get pieces; the others are spelled in bytes.
-        threads: more are faster, and may order pieces of the same frequency otherwise.
-        overwrite: replace a tokenizer that is there.
+        threads: more threads are faster, but may change the order of pieces of the same frequency.
+        overwrite: replace an existing tokenizer.
 
     Raises:
         OutputError: the disk is full; a tokenizer that was there stays.

@@ -34,10 +34,10 @@ _PROMPT_STARTS = ("[gMASK]<sop>", "[gMASK]sop")
 
 
 class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
-    """What the three have in common, and the way in: `from_pretrained` returns the one that a folder needs.
+    """Base class of the three tokenizers; its `from_pretrained` returns the class that a folder needs.
 
     Attributes:
-        generation: whose prompts `build_chat_input` and its like make.
+        generation: the generation whose prompts `build_chat_input` and similar methods make.
         allow_special_tokens: whether special strings in text become control ids, as in the official code.
         control_ids: every id that is not text.
     """
@@ -94,7 +94,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         Args:
             pretrained_model_name_or_path: the folder, or the name of a repository on the hub.
             allow_special_tokens: let text become control ids, as the official tokenizers of ChatGLM-6B and GLM-4 do.
-            generation: overrides what the folder says of itself (`chatglm2`, `chatglm3`, …).
+            generation: overrides the generation found in the folder (`chatglm2`, `chatglm3`, …).
 
         Raises:
             TokenizerError: the vocabulary file is missing or damaged; names the file.
@@ -344,7 +344,8 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
     def add_special_tokens(
         self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True, **kwargs: Any
     ) -> int:
-        """Add control tokens, and make them `pad_token`, `eos_token` … where the key says so. Returns how many are new.
+        """Add control tokens, and set `pad_token`, `eos_token` … if the key is one of these. Returns the number of
+        new tokens.
 
         Text becomes such a token only with `allow_special_tokens=True`, like any other control token.
         """
@@ -460,10 +461,10 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
 
         Args:
             history: messages as the official code takes them, `{"role", "content"}`, and `"metadata"` or `"tools"`.
-            role: whose turn `query` is; an observation answers a tool call.
+            role: role of `query`; an observation answers a tool call.
 
         Raises:
-            InputError: a message is not of that form.
+            InputError: a message does not have this form.
         """
         raise UnsupportedError(
             f"build_chat_input: prompts of {self.generation} are not made of such messages; use build_prompt"
