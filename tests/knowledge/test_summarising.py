@@ -318,7 +318,7 @@ def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_no_more_are_asked_at_once_than_wanted(tmp_path: Path) -> None:
-    model = Abridger(600, delay=0.001)
+    model = Abridger(600, delay=0.02)
     made(texts(tmp_path), model, at_once=5)
     assert model.most_running == 5
 

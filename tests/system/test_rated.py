@@ -39,7 +39,7 @@ def exported(folder: Path) -> Path:
 def test_what_was_rated_is_learned(tmp_path: Path) -> None:
     file = exported(tmp_path)
     guide = (ROOT / "docs" / "training.md").read_text("utf-8")
-    commands = [shlex.split(line) for line in re.findall(r"^chatglm .*mine.*$", guide, re.M)]
+    commands = [shlex.split(line) for line in re.findall(r"^chatglm .*(?:mine\.jsonl|out/mine).*$", guide, re.M)]
     assert [words[1] for words in commands] == ["finetune", "finetune", "chat"]
     told = []
     for words in commands:

@@ -120,7 +120,7 @@ def test_answers_and_questions_have_branches(site: Site, views: Views) -> None:
     page.click(".answer [data-do=again]")
     answered(page, "二")
     assert page.locator(".answer").count() == 1
-    assert page.locator(".answer .place").inner_text() == "2/2"
+    until(page, "document.querySelector('.answer .place').innerText === '2/2'")
     page.click(".answer .branch button >> nth=0")
     until(page, "document.querySelector('.answer .place').innerText === '1/2'")
     assert page.locator(".answer .text").inner_text() == "一"
@@ -138,7 +138,7 @@ def test_answers_and_questions_have_branches(site: Site, views: Views) -> None:
     answered(page, "甲")
     assert page.locator(".user").count() == 1
     assert page.locator(".user .said").inner_text() == changed
-    assert page.locator(".user .place").inner_text() == "2/2"
+    until(page, "document.querySelector('.user .place').innerText === '2/2'")
     page.hover(".user")
     page.click(".user .branch button >> nth=0")
     until(page, "document.querySelector('.user .place').innerText === '1/2'")
