@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
-import subprocess
 from pathlib import Path
 
 import pytest
+from client_scripts import run_script
 from test_tools_docs import Example, examples
 
 import chatglm.langchain
@@ -44,15 +43,10 @@ def test_examples_that_do_not_run_are_python() -> None:
 @pytest.mark.parametrize("example", [one for one in EXAMPLES if "a server" in one.mark], ids=str)
 def test_example_of_another_framework(example: Example, endpoint: str, tmp_path: Path) -> None:
     """In an environment of its own, which has what the example needs: its packages and ours do not get on."""
-    python = os.environ.get("CHATGLM_OTHER_FRAMEWORKS")
-    if not python:
-        pytest.skip("CHATGLM_OTHER_FRAMEWORKS names no Python that has llama-index-llms-openai-like and haystack-ai")
     script = tmp_path / "page.py"
     text = example.text.replace("http://127.0.0.1:8000", endpoint).replace('"demo"', '"chatglm3-6b"')
     script.write_text(text, "utf-8")
-    done = subprocess.run([python, str(script)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "你好" in done.stdout
+    assert "你好" in run_script("frameworks", script)
 
 
 def test_every_name_and_every_script_is_told_of() -> None:

@@ -36,6 +36,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "openai==3.57.0",
     ),
     "anthropic": ("anthropic==2.14.0", "langchain-anthropic==1.7.10"),
+    "frameworks": ("llama-index-llms-openai-like==0.8.1", "haystack-ai==3.4.1"),
     "instructor": ("instructor==1.17.0", "openai==3.3.0"),
     "openai-0.28": ("openai==0.28.1",),
     "lm-eval": ("lm-eval[api]==0.4.13",),
