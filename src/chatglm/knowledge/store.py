@@ -592,11 +592,7 @@ class Store:
 
     def reading_in(self, connection: sqlite3.Connection, row: sqlite3.Row, generation: int) -> Reading:
         """What was read of a file (its row) for a generation."""
-        known = connection.execute(
-            "SELECT * FROM reading WHERE file = ? AND generation = ?", (row["id"], generation)
-        ).fetchone()
-        if known is None:
-            raise NotFoundError(f"{row['name']}: nothing of it has been read ({row['error'] or row['state']})")
+        known = _known(connection, "*", row, generation)
         text = self._slice(connection, row["id"], generation, 0, known["length"])
         return Reading(
             text,
@@ -615,11 +611,7 @@ class Store:
         """
         with self.reading() as connection:
             row = self._row(connection, name)
-            known = connection.execute(
-                "SELECT marks, bytes_of FROM reading WHERE file = ? AND generation = ?", (row["id"], row["generation"])
-            ).fetchone()
-        if known is None:
-            raise NotFoundError(f"{name}: nothing of it has been read ({row['error'] or row['state']})")
+            known = _known(connection, "marks, bytes_of", row, row["generation"])
         marks = Reading.marks_from_json(zlib.decompress(known["marks"]).decode())
         return marks, None if known["bytes_of"] is None else ByteMap.from_bytes(known["bytes_of"])
 
@@ -631,12 +623,7 @@ class Store:
         """
         with self.reading() as connection:
             row = self._row(connection, name)
-            known = connection.execute(
-                "SELECT length FROM reading WHERE file = ? AND generation = ?", (row["id"], row["generation"])
-            ).fetchone()
-            if known is None:
-                raise NotFoundError(f"{name}: nothing of it has been read ({row['error'] or row['state']})")
-            length = known["length"]
+            length = _known(connection, "length", row, row["generation"])["length"]
             return self._slice(
                 connection, row["id"], row["generation"], max(0, start), length if end is None else min(end, length)
             )
@@ -1058,3 +1045,17 @@ def indexed(file: str, title: str, text: str) -> tuple[str, int, bytes]:
     whole = header_of(file, title) + text
     folded = tokens.folded(whole)
     return folded, len(tokens.grams_of(folded)), digest_of(whole)
+
+
+def _known(connection: sqlite3.Connection, columns: str, row: sqlite3.Row, generation: int) -> sqlite3.Row:
+    """Columns of what was read of a file (its row) for a generation.
+
+    Raises:
+        NotFoundError: nothing of it could be read, or not yet.
+    """
+    known: sqlite3.Row | None = connection.execute(
+        f"SELECT {columns} FROM reading WHERE file = ? AND generation = ?", (row["id"], generation)
+    ).fetchone()
+    if known is None:
+        raise NotFoundError(f"{row['name']}: nothing of it has been read ({row['error'] or row['state']})")
+    return known

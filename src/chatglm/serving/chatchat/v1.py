@@ -113,6 +113,20 @@ def _router(service: Service) -> APIRouter:
 
         return await work(service, request, found)
 
+    async def uploaded(request: Request, field: str, *, single: bool = False) -> dict[str, tuple[bool, str]] | None:
+        """What became of each file of a form; None: the base's name is an attack, and nothing was added."""
+        shelf_of(service)
+        with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
+            form = await filing.form_of(request, service, Path(folder), field, ("knowledge_base_id",))
+            name = _base_of(form.fields)
+            if attacks(name):
+                return None
+            if single and len(form.files) > 1:
+                raise InputError("file: the form has several; use upload_files")
+            base = await base_to_fill(request, name)
+            async with adding:
+                return await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))
+
     @routes.post(
         "/local_doc_qa/upload_file",
         response_model=Coded,
@@ -121,18 +135,10 @@ def _router(service: Service) -> APIRouter:
     )
     async def upload_file(request: Request) -> Response:
         """Add a file to a base, which is made if there is none; it can be found when this answers."""
-        shelf_of(service)
-        with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
-            form = await filing.form_of(request, service, Path(folder), "file", ("knowledge_base_id",))
-            name = _base_of(form.fields)
-            if attacks(name):
-                return said(403, _ATTACK, [])
-            if len(form.files) > 1:
-                raise InputError("file: the form has several; use upload_files")
-            base = await base_to_fill(request, name)
-            async with adding:
-                (added,) = (await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))).items()
-        file, (new, error) = added
+        added = await uploaded(request, "file", single=True)
+        if added is None:
+            return said(403, _ATTACK, [])
+        ((file, (new, error)),) = added.items()
         if error:
             return said(500, "文件上传失败，请重新上传", error)
         if not new:
@@ -147,15 +153,9 @@ def _router(service: Service) -> APIRouter:
     )
     async def upload_files(request: Request) -> Response:
         """Add several files."""
-        shelf_of(service)
-        with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
-            form = await filing.form_of(request, service, Path(folder), "files", ("knowledge_base_id",))
-            name = _base_of(form.fields)
-            if attacks(name):
-                return said(403, _ATTACK, [])
-            base = await base_to_fill(request, name)
-            async with adding:
-                added = await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))
+        added = await uploaded(request, "files")
+        if added is None:
+            return said(403, _ATTACK, [])
         failed = {file: error for file, (_, error) in added.items() if error}
         if len(failed) == len(added):
             return said(500, f"documents {', '.join(failed)} upload fail", failed)
