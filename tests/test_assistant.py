@@ -404,7 +404,7 @@ def test_the_interpreter_can_be_forced(checkpoint: Any, name: str, header: str) 
             assert (call.name, call.arguments) == ("interpreter", {"code": code})
             asked = assistant._engine.asked[-1]  # type: ignore[attr-defined]
             assert asked.ids[-len(form.opening(header)) :] == form.opening(header)
-        with pytest.raises(InputError, match="none of the tools"):
+        with pytest.raises(InputError, match="not one of the tools"):
             assistant.answers("q", tools=[NOW], tool_choice="python")
     with Assistant(form, ScriptedEngine(reply)) as assistant:  # type: ignore[arg-type]
         for most in range(1, len(reply) + 1):
@@ -426,7 +426,7 @@ def test_no_call(over: Any, write: Writer) -> None:
     ("options", "words"),
     [
         ({"tool_choice": "required"}, "no tools"),
-        ({"tool_choice": "other", "tools": OPTIONS}, "none of the tools"),
+        ({"tool_choice": "other", "tools": OPTIONS}, "not one of the tools"),
         ({"response_format": {"type": "xml"}}, "xml"),
         ({"response_format": {"type": "json_schema"}}, "schema"),
         ({"response_format": {"type": "regex"}}, "pattern: expected a string"),
@@ -603,8 +603,8 @@ def turns(count: int) -> list[Message]:
 def test_oldest_turns_give_way_and_the_caller_is_told(over: Any, write: Writer) -> None:
     assistant, engine = over(write.say("well"), context=300)
     answer = the(assistant, turns(30))
-    assert "oldest of 31 turns were left out" in answer.finish.note
-    left = int(answer.finish.note.split()[1])
+    assert answer.finish.note.startswith("the context is too short; oldest turns left out: ")
+    left = int(answer.finish.note.split()[-3])
     kept = turns(30)
     assert engine.asked[0].ids == write.form.prompt([kept[0], *kept[1 + 2 * left :]])
     assert len(engine.asked[0].ids) <= 300 - 75
@@ -621,7 +621,7 @@ def test_calls_and_their_answers_leave_with_their_turn(over: Any, write: Writer)
     old = [Message("user", "time? " * 80), Message("assistant", "", (call,)), Message("observation", "12:00")]
     new = [Message("assistant", "noon"), Message("user", "thanks")]
     answer = the(assistant, [*old, *new])
-    assert "the 1 oldest of 2 turns" in answer.finish.note
+    assert "oldest turns left out: 1 of 2" in answer.finish.note
     assert engine.asked[0].ids == write.form.prompt(new[1:])
 
 
@@ -773,7 +773,7 @@ def test_calls_of_the_callers_own_tools_end_the_loop(over: Any, write: Writer) -
     assert [call.name for call in new[2].tool_calls] == ["weather", "get_weather"]
     assert new[3].tool_call_id == new[2].tool_calls[0].id
     assert len(engine.asked) == 2
-    with pytest.raises(InputError, match="weather is the name of one of the functions"):
+    with pytest.raises(InputError, match="weather is also the name of a function"):
         assistant.run("q", [weather], tools=[{"name": "weather"}])
 
 

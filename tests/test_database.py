@@ -179,7 +179,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
         Database(tmp_path / "missing" / "a.sqlite", ONE)
     if os.getuid():  # root may write everywhere
         (tmp_path / "folder").chmod(0o500)
-        with pytest.raises(OutputError, match=r"a\.sqlite: .*correct the file's rights"):
+        with pytest.raises(OutputError, match=r"a\.sqlite: .*correct the file's permissions"):
             Database(tmp_path / "folder" / "a.sqlite", ONE)
 
 
@@ -189,7 +189,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     database.write("INSERT INTO notes (text) VALUES ('kept')")
     pages = database.read("PRAGMA page_count")[0][0]
     database.read(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own word for a disk without room
-    with pytest.raises(OutputError, match="full; make room"):
+    with pytest.raises(OutputError, match="full; free disk space"):
         database.write("INSERT INTO notes (text) VALUES (?)", ("x" * 100_000,))
     assert texts(database) == ["kept"]
     database.read(f"PRAGMA max_page_count = {pages + 1000}")

@@ -256,7 +256,7 @@ class Trap:
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], type[ChatGLMError], str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), CheckpointError, "no weights"),
-    "cut": (lambda f: os.truncate(f / "model.safetensors", 5000), CheckpointError, "where its header says"),
+    "cut": (lambda f: os.truncate(f / "model.safetensors", 5000), CheckpointError, "but its header says"),
     "pickle": (
         lambda f: ((f / "model.safetensors").unlink(), (f / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(), 2))),
         CheckpointError,
@@ -357,7 +357,7 @@ def test_folders_of_the_other_kind(tmp_path: Path) -> None:
     bare, ranks = make_bare(tmp_path / "bare"), make_reranker(tmp_path / "ranks")
     with pytest.raises(CheckpointError, match="not a cross-encoder"):
         Reranker.load(bare)
-    with pytest.raises(CheckpointError, match="a cross-encoder is given as rerank"):
+    with pytest.raises(CheckpointError, match="use a cross-encoder as `rerank`"):
         Embedder.load(ranks)
     with pytest.raises(CheckpointError, match="no such folder"):
         Embedder.load(tmp_path / "nothing")

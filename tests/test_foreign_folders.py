@@ -345,9 +345,9 @@ def test_a_folder_names_no_vocabulary_of_another(folder: Path, checkpoint) -> No
 @pytest.mark.parametrize(
     ("tokens", "match"),
     [
-        ({"0": "<|user|>"}, "the id 0, which is of a text"),
+        ({"0": "<|user|>"}, "the id 0, which belongs to ordinary text"),
         ({"151336": "<|user|>"}, "no "),
-        ({"5": "extra"}, "the id 5, which is of a text"),
+        ({"5": "extra"}, "the id 5, which belongs to ordinary text"),
     ],
 )
 def test_control_tokens_of_a_folder_are_no_texts(tokens: dict[str, str], match: str, copied) -> None:
@@ -391,8 +391,8 @@ def sized(length: int, size: int = 4096) -> Harm:
 
 
 HEADERS: dict[str, tuple[Harm, str]] = {
-    "8 bytes": (lambda folder: put(folder / "model.safetensors", b"12345678"), "not a whole"),
-    "empty": (lambda folder: put(folder / "model.safetensors", b""), r"not a whole.*\(empty\)"),
+    "8 bytes": (lambda folder: put(folder / "model.safetensors", b"12345678"), "not a complete"),
+    "empty": (lambda folder: put(folder / "model.safetensors", b""), r"not a complete.*\(empty\)"),
     "pointer": (
         lambda folder: put(folder / "model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0"),
         "a Git LFS pointer",
@@ -432,7 +432,7 @@ HEADERS: dict[str, tuple[Harm, str]] = {
     "twice": (header(lambda found: json.dumps(found)[:-1] + f', "{HEAD}": 5}}'), "twice"),
     "bytes behind": (
         lambda folder: put(folder / "model.safetensors", (folder / "model.safetensors").read_bytes() + b"0123456789"),
-        "bytes where its header says",
+        "bytes, but its header says",
     ),
 }
 
@@ -502,14 +502,14 @@ INDEXES: dict[str, tuple[Harm, str]] = {
     "a list": (sharded(weight_map=["model-1.safetensors"]), "weight_map"),
     "metadata": (sharded(metadata=5, weight_map={HEAD: "model-1.safetensors"}), "metadata"),
     "a number": (sharded(weight_map={HEAD: 5}), "names 5"),
-    "up": (sharded(weight_map={HEAD: "../model-1.safetensors"}), "only files"),
-    "absolute": (sharded(weight_map={HEAD: "/tmp/model-1.safetensors"}), "only files"),
-    "below": (sharded(weight_map={HEAD: "a/model-1.safetensors"}), "only files"),
-    "backslash": (sharded(weight_map={HEAD: "..\\model-1.safetensors"}), "only files"),
-    "long": (sharded(weight_map={HEAD: "a" * 5_000 + ".safetensors"}), "only files"),
-    "NUL": (sharded(weight_map={HEAD: "a\0.safetensors"}), "only files"),
-    "dots": (sharded(weight_map={HEAD: ".."}), "only files"),
-    "other kind": (sharded(weight_map={HEAD: "model-1.bin"}), "only files"),
+    "up": (sharded(weight_map={HEAD: "../model-1.safetensors"}), "it may name only"),
+    "absolute": (sharded(weight_map={HEAD: "/tmp/model-1.safetensors"}), "it may name only"),
+    "below": (sharded(weight_map={HEAD: "a/model-1.safetensors"}), "it may name only"),
+    "backslash": (sharded(weight_map={HEAD: "..\\model-1.safetensors"}), "it may name only"),
+    "long": (sharded(weight_map={HEAD: "a" * 5_000 + ".safetensors"}), "it may name only"),
+    "NUL": (sharded(weight_map={HEAD: "a\0.safetensors"}), "it may name only"),
+    "dots": (sharded(weight_map={HEAD: ".."}), "it may name only"),
+    "other kind": (sharded(weight_map={HEAD: "model-1.bin"}), "it may name only"),
     "missing": (sharded(weight_map={HEAD: "model-2.safetensors"}), "1 of 1 weight files are missing"),
 }
 
@@ -552,7 +552,7 @@ def test_bin_files_that_are_not_tensors(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     file, mark = folder / "pytorch_model.bin", tmp_path / "executed"
     cases: list[tuple[Any, str]] = [
-        (b"", r"not a whole torch file \(empty\)"),
+        (b"", r"not a complete torch file \(empty\)"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"PK", "cut short or damaged"),
         (b"\x80\x02", "damaged pickle"),

@@ -262,7 +262,7 @@ def test_an_index_cannot_name_other_files(server: FakeHub, cache: Path, small: P
     name = next(name for name in server.repositories[ID] if name.endswith(".index.json"))
     for lie in ("../../x.bin", "modeling_chatglm.py", "absent.bin", "/etc/passwd"):
         server.repositories[ID][name] = json.dumps({"weight_map": {"a": lie}}).encode()
-        with pytest.raises(CheckpointError, match="which the repository has not"):
+        with pytest.raises(CheckpointError, match="which the repository does not have"):
             hub.folder(ID)
     assert not server.asked(".py")
 
@@ -281,7 +281,7 @@ def one_line(name: str) -> str:
 
 def test_errors_of_the_hub(server: FakeHub, cache: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such folder" in (said := one_line("out/lora"))
-    assert "nor is there such a repository" in said
+    assert "has no such repository either" in said
     server.add("a/gated", small)
     server.gated.add("a/gated")
     assert "accept its terms at" in one_line("a/gated")
@@ -418,7 +418,7 @@ def test_an_adapters_base(server: FakeHub, cache: Path, small: Path, tmp_path: P
         ("/data/models/chatglm3-6b", "not on this machine"),
         ("D:\\models\\chatglm3-6b", "not on this machine"),
         ("chatglm3-6b", "not on this machine"),
-        ("nobody/knows", "nor is there such a repository"),
+        ("nobody/knows", "has no such repository either"),
         (None, "names no base model"),
         (7, "names no base model"),
     ):

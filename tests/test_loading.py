@@ -80,11 +80,11 @@ DAMAGE = {
     ),
     "shard cut": (
         lambda f: shard(f).write_bytes(shard(f).read_bytes()[: shard(f).stat().st_size // 2]),
-        "not a whole|bytes where",
+        "not a complete|bytes, but",
     ),
-    "shard cut by one byte": (lambda f: shard(f).write_bytes(shard(f).read_bytes()[:-1]), "not a whole|bytes where"),
-    "shard empty": (lambda f: shard(f).write_bytes(b""), "not a whole"),
-    "lfs pointer": (lambda f: shard(f).write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "not a whole"),
+    "shard cut by one byte": (lambda f: shard(f).write_bytes(shard(f).read_bytes()[:-1]), "not a complete|bytes, but"),
+    "shard empty": (lambda f: shard(f).write_bytes(b""), "not a complete"),
+    "lfs pointer": (lambda f: shard(f).write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "not a complete"),
     "index damaged": (lambda f: next(f.glob("*.index.json")).write_text('{"weight_map": 3}'), "weight_map"),
 }
 
@@ -211,8 +211,8 @@ def test_bad_prefix_states(checkpoint, tmp_path: Path) -> None:
     for tensors, match in (
         ({name: torch.zeros(5)}, "has the shape"),
         ({name: torch.zeros(0, 5)}, "has the shape"),
-        ({name: torch.zeros(3, 192, dtype=torch.int32)}, "is no part"),
-        ({name: torch.zeros(3, 192), name.replace("embedding", "other"): torch.zeros(1)}, "is no part"),
+        ({name: torch.zeros(3, 192, dtype=torch.int32)}, "does not belong"),
+        ({name: torch.zeros(3, 192), name.replace("embedding", "other"): torch.zeros(1)}, "does not belong"),
         (
             {name: torch.zeros(3, 192), projection: torch.zeros(1, 192)},
             "made for another model",
@@ -264,7 +264,7 @@ def test_folders_that_only_say_they_are_quantised(copied) -> None:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     for changes, match in (
         ({"quantization_bit": 4}, "is not quantised .* though config.json says so"),
-        ({"quantization_config": {"quant_method": "awq"}}, "'awq', which is not supported"),
+        ({"quantization_config": {"quant_method": "awq"}}, "'awq' in quantization_config is not supported"),
     ):
         (folder / "config.json").write_text(json.dumps({**config, **changes}), "utf-8")
         with pytest.raises(ChatGLMError, match=match):

@@ -62,7 +62,7 @@ def test_what_cannot_be_made(tmp_path: Path) -> None:
 def test_errors_of_the_disk(tmp_path: Path) -> None:
     """Of Python, of safetensors and of torch."""
     with small_files(1 << 16):
-        said = r"MB are free\); make room.*; go on"
+        said = r"MB are free\); free disk space.*; go on"
         with pytest.raises(OutputError, match=said), reporting_disk_errors(tmp_path, "; go on"):
             (tmp_path / "a").write_bytes(bytes(1 << 20))
         with pytest.raises(OutputError, match="File too large"), reporting_disk_errors(tmp_path):

@@ -107,7 +107,9 @@ class Database:
         except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
             if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise
-            raise OutputError(f"{self.file}: {error}; make room, correct the file's rights, or move it away") from error
+            raise OutputError(
+                f"{self.file}: {error}; free disk space, correct the file's permissions, or move it away"
+            ) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -168,7 +170,7 @@ class Instance:
             folder.mkdir(mode=0o700, exist_ok=True)
             self.id, self._lock = self._begin()
         except OSError as error:
-            raise OutputError(f"{folder}: cannot be written ({error.strerror}); correct its rights") from None
+            raise OutputError(f"{folder}: cannot be written ({error.strerror}); correct its permissions") from None
 
     def _begin(self) -> tuple[str, int]:
         while True:

@@ -293,8 +293,8 @@ def _open(path: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] |
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.generation != read_generation(folder) or len(tokenizer) > config.vocab_size:
         raise TokenizerError(
-            f"{folder}: its tokenizer is a {tokenizer.generation} one with ids up to {len(tokenizer) - 1}, its "
-            f"model has {config.vocab_size} of {config.generation}; copy the tokenizer's files from the model's own "
+            f"{folder}: its tokenizer is of {tokenizer.generation} with ids up to {len(tokenizer) - 1}, but its model "
+            f"is of {config.generation} with {config.vocab_size} ids; copy the tokenizer's files from the model's own "
             "download"
         )
     return _Opened(folder, None if adapter is None else hub.folder(adapter), tokenizer, config)
@@ -468,12 +468,12 @@ def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
     table = state["embedding.weight"]
     if table.ndim != 2 or not 1 <= table.shape[0] <= _MAX_VIRTUAL_TOKENS:
         raise CheckpointError(
-            f"{path}: {_PREFIX}embedding.weight has the shape {tuple(table.shape)}; it must be a row for each of 1 to "
-            f"{_MAX_VIRTUAL_TOKENS:,} virtual tokens"
+            f"{path}: {_PREFIX}embedding.weight has the shape {tuple(table.shape)}; it must have one row for each "
+            f"virtual token, and 1 to {_MAX_VIRTUAL_TOKENS:,} rows"
         )
     for name, tensor in state.items():
         if name not in _PREFIX_PARTS or not tensor.is_floating_point():
-            raise CheckpointError(f"{path}: {_PREFIX}{name:.100} ({tensor.dtype}) is no part of a P-tuning state")
+            raise CheckpointError(f"{path}: {_PREFIX}{name:.100} ({tensor.dtype}) does not belong to a P-tuning state")
     return state
 
 

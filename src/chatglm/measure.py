@@ -307,7 +307,7 @@ class Clients:
         except ChatGLMError as error:
             failure = type(error.__cause__ or error).__name__, str(error)
         if usage is None and failure is None:
-            failure = "broken off", "the stream ended without a finish"
+            failure = "broken off", "the stream ended without a finish reason"
         return Sample(turn, begin, tuple(arrivals), time.perf_counter(), usage, failure), "".join(text)
 
     def _stream(self, said: Sequence[str]) -> Generator[Delta]:

@@ -120,7 +120,7 @@ def reporting_disk_errors(result: Path, hint: str = "") -> Iterator[None]:
             raise
         place = getattr(error, "filename", None) or result
         raise OutputError(
-            f"{place}: cannot be written: {reason}{_free(result)}; make room, or choose another folder{hint}"
+            f"{place}: cannot be written: {reason}{_free(result)}; free disk space, or choose another folder{hint}"
         ) from error
 
 

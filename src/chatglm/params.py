@@ -144,7 +144,7 @@ class Option:
         if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 20:
             key = int(key)
         if isinstance(key, bool) or not isinstance(key, int) or key < 0:
-            raise self._wrong(value, f"a mapping of token ids to numbers ({key!r:.40} is no token id)")
+            raise self._wrong(value, f"a mapping of token ids to numbers ({key!r:.40} is not a token id)")
         return key
 
     def _wrong(self, value: Any, wanted: str) -> InputError:
@@ -205,13 +205,13 @@ class SamplingParams:
     """
 
     temperature: float = _option(
-        "number", 1.0, "scores are divided by it before a token is drawn; 0 takes the likeliest token", low=0
+        "number", 1.0, "scores are divided by it before a token is drawn; 0: always the likeliest token", low=0
     )
-    top_k: int = _option("integer", 0, "draw from so many likeliest tokens only; 0: from all", low=0)
+    top_k: int = _option("integer", 0, "draw only from this many of the likeliest tokens; 0: from all", low=0)
     top_p: float = _option(
         "number",
         1.0,
-        "draw from the likeliest tokens (of those that top_k leaves) that together have this probability",
+        "after top_k, draw only from the likeliest tokens that together have this probability",
         low=0,
         high=1,
         above=True,
@@ -219,29 +219,29 @@ class SamplingParams:
     min_p: float = _option(
         "number",
         0.0,
-        "leave out tokens less probable than this share of the likeliest one's probability",
+        "leave out tokens whose probability is below this share of the highest one",
         low=0,
         high=1,
     )
     repetition_penalty: float = _option(
-        "number", 1.0, "above 1: tokens of prompt and answer become less likely to come again", low=0, above=True
+        "number", 1.0, "above 1: tokens of the prompt and the answer are less likely to be repeated", low=0, above=True
     )
     presence_penalty: float = _option(
-        "number", 0.0, "taken off the score of every token that the answer already has", low=-2, high=2
+        "number", 0.0, "subtracted from the score of every token that is already in the answer", low=-2, high=2
     )
     frequency_penalty: float = _option(
-        "number", 0.0, "taken off a token's score for each time that the answer already has it", low=-2, high=2
+        "number", 0.0, "subtracted from a token's score for each time it is already in the answer", low=-2, high=2
     )
     logit_bias: Mapping[int, float] = _option(
         "biases", _Frozen(), "added to the scores of single tokens, by id", low=-100, high=100
     )
     bad_words_ids: tuple[tuple[int, ...], ...] = _option(
-        "words", (), "sequences of token ids that never come, each as one list", low=0
+        "words", (), "sequences of token ids that are never generated, each as a list", low=0
     )
     seed: int | None = _option(
         "integer",
         None,
-        "same seed, same answer, whatever else runs; null: another one each time",
+        "the same seed gives the same answer, whatever else runs; null: a new seed each time",
         low=-(2**63),
         high=2**63 - 1,
         optional=True,
@@ -252,12 +252,12 @@ class SamplingParams:
         "integer", None, "longest answer in tokens; 0 only with prompt_logprobs", low=0, optional=True
     )
     max_length: int | None = _option("integer", None, "longest prompt and answer together", low=1, optional=True)
-    min_new_tokens: int = _option("integer", 0, "no stop id comes before so many tokens", low=0)
+    min_new_tokens: int = _option("integer", 0, "no stop id is generated before this many tokens", low=0)
     n: int = _option("integer", 1, "how many answers to one prompt", low=1, high=128)
     logprobs: int | None = _option(
         "integer",
         None,
-        "give the log-probability of every token, and of so many likeliest ones in its place",
+        "return the log probability of every token, and of this many of the likeliest tokens at its place",
         low=0,
         high=20,
         optional=True,
@@ -266,7 +266,8 @@ class SamplingParams:
     prompt_logprobs: int | None = _option(
         "integer",
         None,
-        "give the log-probability of every token of the prompt, and of so many likeliest ones in its place",
+        "return the log probability of every token of the prompt, and of this many of the likeliest tokens at its "
+        "place",
         low=0,
         high=20,
         optional=True,
@@ -298,8 +299,8 @@ class SamplingParams:
         for name in values:
             if name not in _BY_NAME:
                 near = difflib.get_close_matches(str(name), _BY_NAME, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_BY_NAME)}"
-                raise InputError(f"{name!r:.80} is no option of generation; {hint}")
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_BY_NAME)}"
+                raise InputError(f"{name!r:.80} is not an option of generation; {hint}")
         return dataclasses.replace(defaults or cls(), **values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -323,8 +324,8 @@ class SamplingParams:
         for name, neutral in _NEUTRAL.items():
             if name in given and given[name] not in neutral:
                 raise UnsupportedError(
-                    f"generation_config.json: {name} is {given[name]!r:.60}, which this engine does not do; use "
-                    "model.generate, or take it out of the file"
+                    f"generation_config.json: {name} is {given[name]!r:.60}, which this engine does not support; "
+                    "use model.generate, or remove it from the file"
                 )
         values = {name: given[name] for name in _OF_GENERATE if name in given}
         if "eos_token_id" in given:
@@ -382,8 +383,8 @@ class SamplingParams:
             return self.max_new_tokens
         if prompt >= self.max_length:
             raise InputError(
-                f"the prompt has {prompt} tokens and max_length, which counts them, is {self.max_length}: shorten the "
-                "prompt, or raise max_length"
+                f"the prompt has {prompt} tokens, and max_length (prompt and answer together) is {self.max_length}: "
+                "shorten the prompt, or raise max_length"
             )
         left = self.max_length - prompt
         return left if self.max_new_tokens is None else min(left, self.max_new_tokens)

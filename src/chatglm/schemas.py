@@ -106,7 +106,7 @@ def held(schema: Any, *, strict: bool = False, where: str = "JSON schema") -> He
         where: the field that errors name.
 
     Raises:
-        InputError: it is no JSON schema, or no value can satisfy it.
+        InputError: it is not a JSON schema, or no value can satisfy it.
         UnsupportedError: it is too large, and the message says what of it; or, with `strict`, it has keywords that
             cannot be held.
     """
@@ -191,7 +191,7 @@ class _Reader:
         if isinstance(given, bool):
             return given
         if not isinstance(given, Mapping):
-            raise self._wrong(f"{given!r:.80} is no JSON schema")
+            raise self._wrong(f"{given!r:.80} is not a JSON schema")
         made: dict[str, Any] = {}
         types = self._types(given)
         self._unheld(given)
@@ -235,7 +235,7 @@ class _Reader:
             if lower == "any":
                 return None
             if lower not in _TYPES:
-                raise self._wrong(f"type {name!r:.80} is none of JSON schema's ({', '.join(_TYPES)})")
+                raise self._wrong(f"type {name!r:.80} is not a type of JSON schema; known: {', '.join(_TYPES)}")
             if lower not in found:
                 found.append(lower)
         if not found:
@@ -360,7 +360,7 @@ class _Reader:
         if value is None:
             return None
         if value < 0 or value != int(value):
-            raise self._wrong(f"{name}: expected a number of things, got {value!r:.40}")
+            raise self._wrong(f"{name}: expected a whole number of at least 0, got {value!r:.40}")
         return int(value)
 
     def _range(self, given: Mapping[str, Any], less: str, more: str, most: int) -> tuple[int, int | None]:
@@ -472,7 +472,7 @@ class _Reader:
         # Of the others, those that binary fractions say exactly: all readers agree on their multiples.
         exact = factor.denominator & (factor.denominator - 1) == 0 and factor.denominator <= 1 << 10
         if factor.numerator > 10**6 or not exact:
-            self._drop("multipleOf", "a binary fraction of at most 10^6 can be held")
+            self._drop("multipleOf", "only integers up to 10^6 and binary fractions can be enforced")
             return None
         return None if integer and factor == 1 else factor
 
@@ -493,7 +493,7 @@ class _Reader:
         if items is False:
             count = len(first or ())
             if low > count:
-                raise self._wrong(f"minItems {low}, and only {count} items are allowed")
+                raise self._wrong(f"minItems is {low}, but only {count} items are allowed")
             high = count if high is None else min(high, count)
         elif items not in (True, {}):
             made["items"] = items
@@ -533,7 +533,7 @@ class _Reader:
         if extra not in (True, {}):
             made["additionalProperties"] = extra
         if extra is False and not patterns and (missing := [name for name in required if name not in read]):
-            raise self._wrong(f"required: {missing[0]!r:.40} is none of the properties, and no others are allowed")
+            raise self._wrong(f"required: {missing[0]!r:.40} is not among the properties, and no others are allowed")
         for name in required:
             if read.get(name) is False:
                 raise self._wrong(f"required: no value satisfies {name!r:.40}")
@@ -569,7 +569,7 @@ class _Reader:
             if all_required and not closed:
                 made["minProperties"] = low
             elif closed and low > listed:
-                raise self._wrong(f"minProperties {low}, and only {listed} are allowed")
+                raise self._wrong(f"minProperties is {low}, but only {listed} are allowed")
             elif low == 1 and closed and needed == 0 and high is None:
                 made["minProperties"] = low
             else:
@@ -683,7 +683,7 @@ _COUNTS = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 def check_pattern(pattern: Any) -> str:
     """Why a regular expression cannot be held; "" if nothing speaks against it. It is not compiled here."""
     if not isinstance(pattern, str):
-        return "it is no string"
+        return "it is not a string"
     if len(pattern) > MAX_PATTERN:
         return f"{len(pattern):,} characters; at most {MAX_PATTERN:,} are supported"
     if re.search(r"\(\?(?:[=!]|<[=!])", pattern):

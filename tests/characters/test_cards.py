@@ -259,9 +259,9 @@ BOMB = zlib.compress(b"QUJD" * (8 << 20))
         (picture(*[chunk(b"tEXt", b"a\0b")] * 5000), "more than 4,096 chunks"),
         (charx(as_json(V3), "other.json"), "0 files of the name card.json"),
         (charx(b" " * (2 << 20) + as_json(V3)), "card.json is larger"),
-        (charx(as_json(V3), packing=zipfile.ZIP_LZMA), "unusual way"),
-        (charx(as_json(V3))[:-10], "not a whole zip"),
-        (b"PK", "not a whole zip"),
+        (charx(as_json(V3), packing=zipfile.ZIP_LZMA), "unsupported compression"),
+        (charx(as_json(V3))[:-10], "not a complete zip"),
+        (b"PK", "not a complete zip"),
     ],
 )
 def test_what_is_wrong_is_said(data: bytes, words: str) -> None:

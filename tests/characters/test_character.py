@@ -217,7 +217,7 @@ def test_our_own_files(tmp_path: Path) -> None:
     [
         ("nme: x", "unknown name 'nme'; known: name"),
         ("name: 3", "name: expected a text, got 3"),
-        ("name: a\nbot_name: b", "say the same"),
+        ("name: a\nbot_name: b", "mean the same"),
         ("- a", "expected names with texts"),
         ("", "expected names with texts"),
         ("a: &a b\nc: *a", "line 2: not valid YAML"),
@@ -233,7 +233,7 @@ def test_our_own_files(tmp_path: Path) -> None:
         ("name: a\nlore: [{content: 1}]", "lore: entry 1: content: expected a text"),
         ("name: a\ncard: {spec: x}", "card: expected"),
         ("name: a\ncard: {top: 1}", "card: 'top'"),
-        ("name: a\ngreeting: b\ngreetings: [c]", "say the same"),
+        ("name: a\ngreeting: b\ngreetings: [c]", "mean the same"),
         ("#" * 300_000, "larger than"),
         ("\udc80", "not valid YAML"),
     ],

@@ -62,7 +62,7 @@ def test_every_pattern_is_a_sentence_of_the_package() -> None:
         "This model's",
         "max_length is",
         "{name} is {value}",
-        "{name} is no option",
+        "{name} is not an option",
         "{where}: not valid JSON",
         "{name}: no such file; names",
         "row {n}: a row with",
@@ -90,8 +90,8 @@ def test_what_nobody_has_translated_stays(text: str) -> None:
 
 
 def test_what_is_quoted_in_a_sentence() -> None:
-    assert said("model: no 'gpt'; there are demo") == "没有模型“gpt”，可选：demo"
-    assert said("tools: no 'a'; there are none") == "没有工具“a”，可选：无"
+    assert said("model: there is no 'gpt'; known: demo") == "没有模型“gpt”，可选：demo"
+    assert said("tools: there is no 'a'; known: none") == "没有工具“a”，可选：无"
     assert said("a.png: not a PNG file") == "a.png 不是 PNG 文件"
     assert said("卡.json: the card has no name") == "卡.json：角色卡没有名称"
     assert said("/x/y.txt: No such file or directory") == "/x/y.txt：没有这个文件或文件夹"

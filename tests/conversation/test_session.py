@@ -216,8 +216,8 @@ def test_settings_are_checked_and_others_see_nothing(store: Store, user: int, ov
             (Settings(params={"temperature": -1}), "temperature"),
             (Settings(params={"n": 2}), "n: a conversation"),
             (Settings(params={"temprature": 1}), "did you mean temperature"),
-            (Settings(model="gpt"), "model: no 'gpt'"),
-            (Settings(adapter="x"), "adapter: no 'x'"),
+            (Settings(model="gpt"), "model: there is no 'gpt'"),
+            (Settings(adapter="x"), "adapter: there is no 'x'"),
             (Settings(mode="sing"), "mode 'sing'"),  # type: ignore[arg-type]
             (Settings(tools=["a"]), "tools: must"),  # type: ignore[arg-type]
         ):

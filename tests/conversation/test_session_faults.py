@@ -208,7 +208,7 @@ def test_a_broken_model(store: Store, user: int, deltas: Any, kept: str) -> None
 
 
 def test_a_model_that_cannot_be_had(store: Store, user: int) -> None:
-    models: list[Any] = [InputError("model: no 'x'"), Teller.text("好")]
+    models: list[Any] = [InputError("model: there is no 'x'"), Teller.text("好")]
 
     async def find(settings: Settings) -> Any:
         found = models.pop(0)
@@ -222,7 +222,7 @@ def test_a_model_that_cannot_be_had(store: Store, user: int) -> None:
     async def talk() -> None:
         session = await sessions.make(user, Settings(model="x"))
         failed = (await heard(session, await session.send("问")))[-1]
-        assert failed == Failed(turn=None, message="model: no 'x'")
+        assert failed == Failed(turn=None, message="model: there is no 'x'")
         question = store.tree(user, session.id).path()[-1]
         assert text_of(await heard(session, await session.again(question.id))) == "好"
 

@@ -242,7 +242,7 @@ def test_an_endpoint_that_refuses_long_dialogues_gets_shorter_ones(
         events = await heard(session, await session.send("新"))
         notes = [event for event in events if isinstance(event, Note)]
         assert [note.code for note in notes] == ["left_out", "summary"]
-        assert notes[0].text.startswith("the 23 oldest of 31 turns were left out")
+        assert notes[0].text.startswith("the context is too short; oldest turns left out: 23 of 31")
         assert text_of(events) == "好"
         first, second = local.prompts()
         assert "问22" not in first

@@ -127,7 +127,7 @@ def test_a_person_is_asked(store: Store, user: int, over: Any, write: Writer, bo
         answered = await until(session, Answered)
         assert answered.text == "茶已订" if yes else answered.failed
         await heard(session)
-        with pytest.raises(InputError, match="no answer is being made"):
+        with pytest.raises(InputError, match="no answer is waiting"):
             await session.permit(asked.call, True)
         after = await session.send("再订")
         if yes:  # always

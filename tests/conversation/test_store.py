@@ -321,7 +321,7 @@ def test_bounds(tmp_path: Path) -> None:
     assert (len(store.conversations(user)), store.files(user, name), texts(store, user, name)) == (1, (), [])
     store.add(user, name, QUESTION)
     store.add(user, name, ANSWER)
-    with pytest.raises(InputError, match="2 turns, which is the most"):
+    with pytest.raises(InputError, match="2 turns, which is the limit"):
         store.add(user, name, QUESTION)
     file = store.add_file(user, name, "图.png", "picture", 2000, SHA)
     with pytest.raises(QueueFullError, match="1 files"):

@@ -98,7 +98,7 @@ def test_what_is_no_tree_is_refused() -> None:
         Tree.of([turn(1, 1)], 1)
     with pytest.raises(InputError, match="no such turn"):
         tree.path(9)
-    with pytest.raises(InputError, match="keeps its parent"):
+    with pytest.raises(InputError, match="parent of a turn cannot be changed"):
         tree.add(turn(2, 1)).replaced(turn(2, None))
     with pytest.raises(TypeError):
         tree.turns[7] = turn(7, None)  # type: ignore[index]

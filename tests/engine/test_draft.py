@@ -96,7 +96,7 @@ def test_a_draft_model_of_less_context_stops_guessing() -> None:
 
 def test_another_vocabulary_is_refused() -> None:
     draft = DraftModel(chatglm_model(padded_vocab_size=170))
-    with pytest.raises(InputError, match="170 tokens, and the model 160"):
+    with pytest.raises(InputError, match="has 170 tokens, the model's has 160"):
         Engine(chatglm_model(), speculate=draft)
 
 

@@ -208,7 +208,7 @@ def test_what_it_cannot_do_goes_through_torch_or_is_refused() -> None:
     )
     assert weights.hidden_states is not None
     cache = generated(model, ids, torch.ones_like(ids)).past_key_values
-    with pytest.raises(UnsupportedError, match="labels: not with a cache of the native decoder"):
+    with pytest.raises(UnsupportedError, match="labels: not supported with a cache of the native decoder"):
         model(ids, past_key_values=cache, labels=ids)
     assert not isinstance(generated(chatglm(), ids, torch.ones_like(ids)).past_key_values, NativeCache)  # not quantised
 

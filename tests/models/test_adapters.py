@@ -105,7 +105,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
         ({"peft_type": "XLORA"}, "not supported"),
         ({"peft_type": ["LORA"]}, "not supported"),
         ({"peft_type": None}, "not supported"),
-        ({"peft_type": "IA3"}, "is not supported|tensors are missing"),
+        ({"peft_type": "IA3"}, "is not supported|missing tensors"),
         ({"task_type": "DANCE"}, "task_type"),
         ({"r": 10**9}, "r is"),
         ({"r": 0}, "r is"),
@@ -127,11 +127,11 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
         ({"target_modules": "("}, "not a valid expression"),
         ({"target_modules": "a" * 5_000}, "expression of more"),
         ({"target_modules": ["query_key_value", "dense"]}, "missing"),
-        ({"target_modules": ["dense"]}, "missing .* and .* not of this adapter's settings"),
+        ({"target_modules": ["dense"]}, "missing .* and tensors that do not fit its settings"),
         ({"target_modules": ["mlp"]}, "adapter_config.json"),
         ({"exclude_modules": 5}, "exclude_modules"),
         ({"layers_to_transform": "all"}, "layers_to_transform"),
-        ({"layers_to_transform": [0]}, "not of this adapter's settings"),
+        ({"layers_to_transform": [0]}, "tensors that do not fit its settings"),
         ({"layers_to_transform": [0], "layers_pattern": EVIL}, "layers_pattern"),
         ({"rank_pattern": [1]}, "rank_pattern"),
         ({"rank_pattern": {"query_key_value": 10**9}}, "rank_pattern"),
@@ -183,10 +183,10 @@ def test_weights_that_are_not_the_adapters(lora: Path, saved, checkpoint) -> Non
     whole = load_file(saved("LoRA")[0] / "adapter_model.safetensors")
     first = sorted(whole)[0]
     for tensors, match in (
-        ({"x": torch.zeros(1)}, "6 of its tensors are missing .*1 of its tensors are not of this"),
+        ({"x": torch.zeros(1)}, "missing tensors: 6 .*tensors that do not fit its settings: 1"),
         ({}, "holds no tensors"),
-        ({name: tensor for name, tensor in whole.items() if name != first}, "1 of its tensors are missing"),
-        ({**whole, "y": torch.zeros(1)}, "not of this adapter's settings"),
+        ({name: tensor for name, tensor in whole.items() if name != first}, "missing tensors: 1"),
+        ({**whole, "y": torch.zeros(1)}, "tensors that do not fit its settings"),
         ({**whole, first: torch.zeros(2, 3)}, "made for another model: its tensor .* is 2×3, this model's is 2×64"),
         *(
             ({**whole, f"base_model.model.transformer.{name}.weight": torch.zeros(3, 3)}, f"tensor .*{name}.* is 3×3")
@@ -199,7 +199,7 @@ def test_weights_that_are_not_the_adapters(lora: Path, saved, checkpoint) -> Non
             load_parts(base, adapter=lora)
     for data in (b"", b"x" * 100, b"version https://git-lfs.github.com/spec/v1\n"):
         file.write_bytes(data)
-        with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        with pytest.raises(CheckpointError, match="not a complete safetensors file"):
             load_parts(base, adapter=lora)
     file.unlink()
     with pytest.raises(CheckpointError, match=r"no adapter_model\.safetensors"):

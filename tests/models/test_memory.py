@@ -124,7 +124,7 @@ def test_an_assistant_answers_while_its_weights_move(cannot_collapse: None, monk
 @needs_huge_pages
 def test_only_on_the_cpu() -> None:
     for move in (to_huge_pages, memory.to_huge_pages_behind):
-        with pytest.raises(InputError, match="huge_pages: for a model on the CPU, not on meta"):
+        with pytest.raises(InputError, match="huge_pages: only supported for a model on the CPU; this one is on meta"):
             move(nn.Linear(1024, 1024, device="meta"))
 
 

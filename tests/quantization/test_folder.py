@@ -225,7 +225,7 @@ def test_refusals(tmp_path: Path) -> None:
         quantize_folder(tmp_path / "none", tmp_path / "q", job)
     plain = tmp_path / "plain"
     small("chatglm3").save_pretrained(plain)
-    with pytest.raises(InputError, match="lies there"):
+    with pytest.raises(InputError, match="holds the weights to quantise"):
         quantize_folder(plain, plain, job, overwrite=True)
     quantize_folder(plain, tmp_path / "q", job)
     assert quantize_folder(plain, tmp_path / "q", job).done_before
@@ -255,13 +255,13 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
         file.write_text(json.dumps({**about, **changes}), "utf-8")
 
     described(num_layers=3)
-    with pytest.raises(CheckpointError, match=r"not in the files \(first: .*layers\.2"):
+    with pytest.raises(CheckpointError, match=r"missing in the files: 4 \(first: .*layers\.2"):
         quantize_folder(tmp_path / "plain", tmp_path / "q", job)
     described(ffn_hidden_size=20)
-    with pytest.raises(CheckpointError, match="in the files, and config"):
+    with pytest.raises(CheckpointError, match="in the files, but"):
         quantize_folder(tmp_path / "plain", tmp_path / "q", job)
     described(model_type="vit")
-    with pytest.raises(UnsupportedError, match="no language model"):
+    with pytest.raises(UnsupportedError, match="not a language model"):
         quantize_folder(tmp_path / "plain", tmp_path / "q", job)
     described(model_type="nonsense")
     with pytest.raises(CheckpointError, match=r"config\.json"):
@@ -269,7 +269,7 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     weights = tmp_path / "plain" / "model.safetensors"
     described()
     os.truncate(weights, weights.stat().st_size - 10)
-    with pytest.raises(CheckpointError, match="bytes where its header says"):
+    with pytest.raises(CheckpointError, match="bytes, but its header says"):
         quantize_folder(tmp_path / "plain", tmp_path / "q", job)
     assert not (tmp_path / "q").exists()
 
@@ -279,5 +279,5 @@ def test_jobs_that_there_are_not() -> None:
         Job(Scheme(4), method="awq")
     with pytest.raises(InputError, match="chatglm or gptq"):
         Job(Scheme(4), layout="gguf")
-    with pytest.raises(InputError, match="4 bits in groups"):
+    with pytest.raises(InputError, match="needs 4 bits, groups"):
         Job(Scheme(8), layout="gptq")

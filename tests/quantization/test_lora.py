@@ -98,7 +98,7 @@ def test_through_the_training_room(checkpoint, tmp_path: Path, settings: dict[st
     merge(tmp_path / "adapter", tmp_path / "merged", model=checkpoint("chatglm3"))  # into the original weights
 
     for method in ("full", "freeze"):
-        with pytest.raises(UnsupportedError, match="integers are not trained"):
+        with pytest.raises(UnsupportedError, match="integers cannot be trained"):
             prepare(given(method=method))
     with pytest.raises(UnsupportedError, match="DoRA"):
         prepare(given(method="lora", peft_config={"peft_type": "LORA", "use_dora": True}))

@@ -54,7 +54,7 @@ def test_perplexity() -> None:
     assert perplexity(Known([0.0, 0.0, 0.0, 0.0]), [passage, passage]) == (pytest.approx(4), 4)
     odds = [math.log(0.5), math.log(0.25), math.log(0.25)]
     assert perplexity(Known(odds), [passage])[0] == pytest.approx((2 * 4) ** 0.5)
-    with pytest.raises(InputError, match="nothing is measured"):
+    with pytest.raises(InputError, match="no tokens to measure"):
         perplexity(Known([0.0]), [Passage(passage.ids, torch.full((3,), IGNORE))])
     with pytest.raises(NumericalError, match="not finite"):
         perplexity(Known([float("nan")] * 4), [passage])

@@ -119,7 +119,7 @@ def test_groups_are_never_worse_than_plain_rounding(shape, size: int) -> None:
 def test_official_bytes_round_trip(shape, bits: int) -> None:
     weight = drawn(shape).half()
     if bits == 4 and weight.shape[1] % 2:
-        with pytest.raises(InputError, match="two columns a byte"):
+        with pytest.raises(InputError, match="two columns in a byte"):
             to_official(quantize(weight, Scheme(bits, 0)))
         return
     packed = quantize(weight, Scheme(bits, 0))

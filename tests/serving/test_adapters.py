@@ -122,13 +122,13 @@ def test_unloading_waits_for_requests(url: str) -> None:
 @pytest.mark.parametrize(
     ("path", "said_"),
     [
-        ("nothing", "is no folder within"),
-        ("../", "is no folder within"),
-        ("/etc", "is no folder within"),
-        ("one/../../..", "is no folder within"),
-        ("out", "is no folder within"),  # a link that leads out
-        ("one/adapter_config.json", "is no folder within"),
-        ("a\0b", "is no folder within"),
+        ("nothing", "is not a folder within"),
+        ("../", "is not a folder within"),
+        ("/etc", "is not a folder within"),
+        ("one/../../..", "is not a folder within"),
+        ("out", "is not a folder within"),  # a link that leads out
+        ("one/adapter_config.json", "is not a folder within"),
+        ("a\0b", "is not a folder within"),
         ("empty", "no adapter_config.json"),
         ("other", "r is 4"),
     ],

@@ -372,7 +372,10 @@ def said(*blocks: Any, role: str = "user") -> dict[str, Any]:
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]: tools of type 'web_search_"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema: required"),
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name: may have only letters"),
-        ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice: 'x' is none of the tools"),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "x"}},
+            "tool_choice: 'x' is not one of the tools",
+        ),
         ({"tool_choice": "auto"}, "tool_choice: must be an object"),
         ({"thinking": {"type": "always"}}, "thinking.type: must be one of"),
         ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management.edits[0].type"),

@@ -339,7 +339,7 @@ def test_an_owner_may_store_so_much(slow: tuple[openai.OpenAI, Service, Scripted
         client.files.create(file=("a", b"x" * 900), purpose="user_data")
     assert caught.value.status_code == 413
     client.files.create(file=("a", b"x"), purpose="user_data")
-    with pytest.raises(openai.APIStatusError, match="2 files are stored; at most 2 may be"):
+    with pytest.raises(openai.APIStatusError, match="2 files are stored; at most 2 are allowed"):
         client.files.create(file=("a", b"x"), purpose="user_data")
     with pytest.raises((openai.APIStatusError, openai.APIConnectionError)):
         client.files.create(file=("a", b"x" * 100_000), purpose="user_data")

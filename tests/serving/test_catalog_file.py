@@ -103,12 +103,12 @@ def test_a_whole_file(folder: Path) -> None:
         ("", "is empty"),
         ("models: [", "line 1: not valid YAML"),
         ("- a", "line 1: .*expected names with values"),
-        ("model: {a: three}", "line 1: unknown key 'model'; known are models, embeddings, rerank, memory, threads"),
+        ("model: {a: three}", "line 1: unknown key 'model'; known: models, embeddings, rerank, memory, threads"),
         ("memory: 1GiB", "names no models"),
         ("models:\n  a: nothing-here", "line 2: a: 'nothing-here': no such folder"),
-        ("models:\n  a:\n    path: three\n    dtpe: fp16", "line 4: unknown key 'dtpe'; known are path, aliases, load"),
-        ("models:\n  a:\n    path: three\n    path: two", "line 4: path stands there twice"),
-        ("models:\n  a: three\n  a: two", "line 3: models: a stands there twice"),
+        ("models:\n  a:\n    path: three\n    dtpe: fp16", "line 4: unknown key 'dtpe'; known: path, aliases, load"),
+        ("models:\n  a:\n    path: three\n    path: two", "line 4: path is given twice"),
+        ("models:\n  a: three\n  a: two", "line 3: models: a is given twice"),
         ("models:\n  a: {dtype: fp16}", "line 2: a: needs `path`"),
         ("models:\n  a: {path: three, remote: 'http://x/v1'}", "line 2: a: has `path` and `remote`"),
         ("models:\n  a: {path: three, dtype: fp7}", "line 2: dtype: 'fp7' must be one of auto, float32"),
@@ -118,7 +118,7 @@ def test_a_whole_file(folder: Path) -> None:
         ("models:\n  a: {path: three, context: 1.5}", "line 2: context: '1.5' must be a whole number"),
         ("models:\n  a: {path: three, huge-pages: maybe}", "line 2: huge-pages: 'maybe' must be true or false"),
         ("models:\n  a: {path: [three]}", "line 2: path: expected one value"),
-        ("models:\n  a b: three", "line 2: models: 'a b' is no name for a model"),
+        ("models:\n  a b: three", "line 2: models: 'a b' is not a valid name for a model"),
         ("models:\n  ? [a]\n  : three", "line 2: models: a name must be a word"),
         ("memory: 1KiB\nmodels:\n  a: three", "a: needs .*of the memory budget are left"),
         ("memory: much\nmodels: {a: three}", "line 1: memory: 'much' must be an amount"),
@@ -153,7 +153,7 @@ def test_several_models_on_the_command_line(folder: Path) -> None:
         assert list(catalog.offers) == ["a", "chatglm2", "e", "ranks"]
         assert loaded(catalog) == ["a", "chatglm2", "e", "ranks"]
     for option in (["--name", "x"], ["--adapter", "y"], ["--prefix", "y"], ["--draft", "y"], ["--remote", "http://z"]):
-        with pytest.raises(InputError, match=f"{option[0]}: is about one model, and --model is given 2 times"):
+        with pytest.raises(InputError, match=f"{option[0]}: belongs to one model, but --model is given 2 times"):
             open_catalog(parse(*arguments, *option))
 
 

@@ -267,14 +267,19 @@ def test_summaries(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "words"),
     [
-        ("POST", "/knowledge_base/search_engine/bing/chat/completions", "chat", "asks no search engine"),
-        ("POST", "/chat/kb_chat", {"query": "x", "mode": "search_engine", "kb_name": "bing"}, "asks no search engine"),
-        ("POST", "/local_doc_qa/bing_search_chat", {"question": "x"}, "asks no search engine"),
-        ("POST", "/chat/feedback", {"message_id": "x"}, "nobody's feedback"),
+        ("POST", "/knowledge_base/search_engine/bing/chat/completions", "chat", "does not use search engines"),
+        (
+            "POST",
+            "/chat/kb_chat",
+            {"query": "x", "mode": "search_engine", "kb_name": "bing"},
+            "does not use search engines",
+        ),
+        ("POST", "/local_doc_qa/bing_search_chat", {"question": "x"}, "does not use search engines"),
+        ("POST", "/chat/feedback", {"message_id": "x"}, "feedback is not stored"),
         ("POST", "/chat/chat/completions", "chat", "/v1/chat/completions"),
         ("GET", "/tools", None, "server_tools"),
         ("POST", "/tools/call", {"name": "x"}, "server_tools"),
-        ("POST", "/server/configs", None, "how it is set"),
+        ("POST", "/server/configs", None, "does not show its settings"),
         (
             "POST",
             "/knowledge_base/kb_summary_api/summary_doc_ids_to_vector_store",
@@ -441,7 +446,7 @@ def test_a_page_of_another_site_gets_no_websocket(url: str) -> None:
     with connect(address, origin=url):  # type: ignore[arg-type]
         pass
     with connect(f"{address}_bing") as socket:
-        assert "search engine" in json.loads(socket.recv(30))["error"]
+        assert "search engines" in json.loads(socket.recv(30))["error"]
 
 
 def test_a_page_of_another_site_changes_nothing(client: httpx.Client) -> None:

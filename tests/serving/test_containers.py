@@ -114,7 +114,7 @@ def test_pages(over: Any, write: Writer) -> None:
         assert [file.path[-1] for file in page.data] == list(names[:2])
         assert page.has_more
         assert [file.path[-1] for file in page] == list(names)
-    with pytest.raises(openai.BadRequestError, match="after: 'x' is no file"):
+    with pytest.raises(openai.BadRequestError, match="after: no file of this container has the id 'x'"):
         client.containers.files.list(container, after="x")
 
 

@@ -229,7 +229,7 @@ def test_a_file_of_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("keys.txt", f"{ALICE} a b", "line 1: expected a key, and perhaps a name after it"),
+        ("keys.txt", f"{ALICE} a b", "line 1: expected a key, which a name may follow"),
         ("keys.txt", f"{ALICE} x\n{BOB} x", "line 2: another key has the name 'x'"),
         ("keys.txt", f"\n{ALICE} a\tb", "line 2: expected a key"),
         ("keys.txt", "\nshort", "line 2: has 5 characters"),
@@ -280,7 +280,7 @@ def test_a_file_is_read_again_and_a_broken_one_changes_nothing(
         caplog.clear()
         assert [keys.authenticate(sent).id for _ in range(3)] == ["alice"] * 3
         assert len(caplog.records) == 1
-        assert "cannot be read again" in caplog.text
+        assert "cannot be reloaded" in caplog.text
     file.write_text(f"{BOB}\n{PLAIN}", "utf-8")
     with pytest.raises(AuthenticationError):
         keys.authenticate(sent)
@@ -303,7 +303,7 @@ def test_made_keys_are_stored_without_their_secrets(tmp_path: Path) -> None:
         assert file.stat().st_mode & 0o077 == 0, file
     with pytest.raises(InputError, match="--name alice: a key has this name"):
         store.add("alice")
-    with pytest.raises(InputError, match="bob: no key has this name or id; there are: alice"):
+    with pytest.raises(InputError, match="bob: no key has this name or id; known: alice"):
         store.remove("bob")
     assert store.remove(key.id) == key
     assert store.keys() == []

@@ -180,9 +180,9 @@ def test_what_the_documents_do_not_have(url: str) -> None:
     ("more", "status", "words"),
     [
         ({"model": "knowledge:没有"}, 404, "there is none"),
-        ({"model": "knowledge:"}, 400, "names no base"),
+        ({"model": "knowledge:"}, 400, "does not name a base"),
         ({"model": "knowledge:../x"}, 400, "a name has"),
-        ({"model": "knowledge:手册", "knowledge": ["手册"]}, 400, "has the bases already"),
+        ({"model": "knowledge:手册", "knowledge": ["手册"]}, 400, "names bases already"),
         ({"model": "demo", "knowledge": ["手册"], "n": 2}, 400, "n: answers from documents"),
         ({"model": "demo", "knowledge": ["手册"], "logprobs": True}, 400, "logprobs: answers"),
         ({"model": "demo", "knowledge": ["手册"], "response_format": {"type": "json_object"}}, 400, "response_format"),
@@ -530,7 +530,7 @@ def test_a_model_searches_the_bases_that_its_caller_may_read(write: Writer, tmp_
             assert made["failed"] is True
             assert "灭火器在" not in json.dumps(made, ensure_ascii=False)
         twice = asked(alice, "search_knowledge", "search_knowledge:手册")
-        assert "search_knowledge is there 2 times" in twice["error"]["message"]
+        assert "search_knowledge is given 2 times" in twice["error"]["message"]
     with (
         Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
         serving({"demo": assistant}) as url,

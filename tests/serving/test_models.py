@@ -324,6 +324,6 @@ def test_what_is_listed(shelf: Shelf, tmp_path: Path) -> None:
         # An encoder does not answer, and no route takes another kind for it.
         refused = ask(url, "texts")
         assert refused.status_code == 404
-        assert "'texts' is no model for chat; available: a, other" in refused.json()["error"]["message"]
+        assert "'texts' is not a model for chat; available: a, other" in refused.json()["error"]["message"]
         assert httpx.post(f"{url}/v1/embeddings", json={"input": "a", "model": "texts"}).status_code == 200
         assert shelf.events == []

@@ -187,7 +187,7 @@ def test_errors(server: Scripted, remote: RemoteAssistant, error: Any, kind: typ
 @pytest.mark.parametrize("line", ["data: {", "data: []", "data: 5", 'data: {"choices": 5}', 'data: {"choices": [5]}'])
 def test_what_is_no_stream_is_told(server: Scripted, remote: RemoteAssistant, line: str) -> None:
     server.status, server.lines = 200, [line]
-    with pytest.raises(ServiceError, match="no OpenAI stream"):
+    with pytest.raises(ServiceError, match="not in OpenAI's form"):
         remote.reply("q")
 
 

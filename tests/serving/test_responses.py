@@ -483,7 +483,7 @@ def test_chains_are_bounded(storage: Storage) -> None:
         for number in range(4):
             await responses.save(ME, kept(number), await responses.chain(ME, last))
             last = f"resp_{number}"
-        with pytest.raises(Exception, match=r"^previous_response_id: resp_3 continues too much"):
+        with pytest.raises(Exception, match=r"^previous_response_id: resp_3: the dialogue before it is too long"):
             await responses.chain(ME, last)
         await responses.delete(ME, "resp_0")
         with pytest.raises(PreviousResponseError, match="resp_0"):
@@ -541,7 +541,7 @@ def test_it_expires(storage: Storage) -> None:
                 "type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "x"}],
             }},
             "tool_choice.tools",
-            "'x' is none of the tools",
+            "'x' is not one of the tools",
         ),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema", "required"),
         (

@@ -144,12 +144,12 @@ def test_the_clients_own_calls_are_the_clients(over: Any, write: Writer) -> None
 @pytest.mark.parametrize(
     ("tools", "fields", "words"),
     [
-        (["nope"], {}, "'nope' is no tool of this server; available: add, paint, slow"),
+        (["nope"], {}, "'nope' is not a tool of this server; available: add, paint, slow"),
         (["interpreter"], {}, "this server has no interpreter"),
         (["risky"], {}, "risky needs a person's consent"),
         (["add"], {"n": 2}, "n: must be 1"),
         (["add"], {"tools": [{"type": "function", "function": {"name": "add"}}]}, "'add' is asked for in server_tools"),
-        (["add"], {"tool_choice": {"type": "function", "function": {"name": "paint"}}}, "none of the tools"),
+        (["add"], {"tool_choice": {"type": "function", "function": {"name": "paint"}}}, "not one of the tools"),
         ([], {"tools": [{"type": "code_interpreter"}]}, "code_interpreter"),
         ([], {"tools": [{"type": "mcp"}]}, "tools of type 'mcp' are not supported"),
     ],

@@ -249,7 +249,7 @@ def test_a_task_that_always_ends_the_server_is_given_up(write: Writer, tmp_path:
         async with Rig(write, tmp_path) as service:
             first, second = [await ended(service, ANN, name) for name in ids]
             assert (first.state, first.status, first.answer) == ("failed", None, None)
-            assert "ended 5 times while it ran" in first.problem
+            assert "ended 5 times while it was running" in first.problem
             assert text_of(second) == "fine"
 
     asyncio.run(test())

@@ -100,7 +100,7 @@ def test_an_encoder(url: str) -> None:
         ("/tokenize", {"prompt": "a", "continue_final_message": True}, 400, "only false is supported"),
         ("/tokenize", {"prompt": "a", "model": "x"}, 404, "'x' is not served here"),
         ("/tokenize", {"messages": [{"role": "user", "content": "a"}], "model": "texts"}, 400, "reads texts"),
-        ("/detokenize", {"tokens": [10**9]}, 400, "tokens: 1000000000 is no token of this model"),
+        ("/detokenize", {"tokens": [10**9]}, 400, "tokens: 1000000000 is not a token of this model"),
         ("/detokenize", {"tokens": [-1]}, 400, "tokens[0]: must be at least 0"),
         ("/detokenize", {"tokens": ["a"]}, 400, "tokens[0]: must be an integer"),
         ("/detokenize", {}, 400, "tokens: required"),

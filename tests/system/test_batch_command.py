@@ -130,14 +130,14 @@ def test_another_file_is_left_as_it_is(
     source, out = written(tmp_path, line("a")), tmp_path / "out"
     out.write_text(content)
     assert main(["batch", source, str(out), "--remote", f"{demo}/v1"]) == 1
-    assert "out: line 1 is no answer of a batch; give the name of a new file" in capsys.readouterr().err
+    assert "out: line 1 is not an answer of a batch; give the name of a new file" in capsys.readouterr().err
     assert out.read_text() == content
 
 
 def test_arguments_that_do_not_fit(demo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, remote = written(tmp_path, line("a")), ["--remote", f"{demo}/v1"]
     for arguments, words in (
-        ([source, source], "is the input, too"),
+        ([source, source], "is also the input"),
         ([source, str(tmp_path)], "is a folder"),
         ([source, str(tmp_path / "no" / "out")], "there is no folder"),
         ([str(tmp_path / "missing"), str(tmp_path / "out")], "missing: No such file"),

@@ -190,7 +190,7 @@ def test_left_out_turns_are_told(over, chat) -> None:
     over(lambda write: [write.say("好的。")], context=64)
     out, err = chat(lines=("一二三四五六七八九十" * 2,) * 3)
     assert out == "好的。\n" * 3
-    assert re.fullmatch(r"(\[the \d oldest of \d turns were left out, for want of context\]\n)+", err)
+    assert re.fullmatch(r"(\[the context is too short; oldest turns left out: \d of \d\]\n)+", err)
 
 
 def test_calls_are_readable(over, chat) -> None:

@@ -56,9 +56,9 @@ def test_keys_are_made_shown_and_removed(tmp_path: Path) -> None:
         (["add", "--name", "a b"], "--name: expected a name"),
         (["add", "--name", "x", "--models", ""], "--models: expected"),
         (["add", "--name", "x", "--expires", "soon"], "--expires soon: expected 90d"),
-        (["add", "--name", "x", "--expires", "2020-01-01"], "--expires 2020-01-01: is over already"),
+        (["add", "--name", "x", "--expires", "2020-01-01"], "--expires 2020-01-01: is in the past"),
         (["add", "--name", "x", "--concurrency", "0"], "--concurrency: expected a whole number"),
-        (["remove", "x"], "x: no key has this name or id; there are none"),
+        (["remove", "x"], "x: no key has this name or id; there are no keys"),
         (["add", "--name", "x", "--home", "/proc/nothing"], "/proc/nothing"),
     ],
 )

@@ -76,9 +76,9 @@ def test_usage(checkpoint, text: Path, tmp_path: Path, capsys) -> None:
     for arguments, said in (
         (("--scheme", "official", "--group-size", 32), "--group-size: the official scheme"),
         (("--method", "gptq"), "--method gptq: give --calibration DATA"),
-        (("--calibration", text), "--calibration: means nothing with --method rtn"),
-        (("--no-act-order",), "--no-act-order: means nothing"),
-        (("--layout", "gptq", "--bits", 8), "GPTQ's layout holds 4 bits"),
+        (("--calibration", text), "--calibration: cannot be used with --method rtn"),
+        (("--no-act-order",), "--no-act-order: cannot be used"),
+        (("--layout", "gptq", "--bits", 8), "GPTQ's layout needs 4 bits"),
         (("--device", "nonsense"), "device 'nonsense' cannot be used"),
         (("--perplexity", tmp_path / "none.txt"), "none.txt: no such file"),
         (("--method", "gptq", "--calibration", text, "--length", 3), "--length 3"),

@@ -241,7 +241,7 @@ def test_settings(chat: Chat) -> None:
     assert chat.ask("/params temperature off").startswith("temperature = 0.5\n")
     assert "repetition_penalty" in chat.ask("/params")
     assert chat.ask("/adapter cafe").startswith("adapter is now cafe")
-    assert "no 'other'; there are cafe" in chat.ask("/adapter other")
+    assert "there is no 'other'; known: cafe" in chat.ask("/adapter other")
     assert chat.ask("/adapter off").startswith("adapter is now none")
     assert chat.ask("/summary 他喜欢茶").startswith("summary is now 他喜欢茶")
     assert "summary: 他喜欢茶" in chat.ask("/summary")
@@ -292,7 +292,7 @@ def test_conversations_are_found_and_go_on(chat: Chat, tmp_path: Path) -> None:
     chat.ask("unrelated")
     assert re.search(r"1\s+今天天气怎么样", chat.ask("/search 天气"))
     assert chat.ask("/search 没有的词") == "Nothing found."
-    assert "Goes on: 今天天气怎么样" in chat.ask("/load 1")
+    assert "Continued: 今天天气怎么样" in chat.ask("/load 1")
     assert chat.ask("history").startswith("今天天气怎么样 | 你说：")
     assert "unrelated" in chat.ask("/load")
     assert "no such conversation" in chat.ask("/load abcdef12")
@@ -312,7 +312,7 @@ def test_conversations_are_found_and_go_on(chat: Chat, tmp_path: Path) -> None:
     assert "written." in chat.ask(f"/export md {tmp_path / 'c.md'}")
     assert "今天天气怎么样" in (tmp_path / "c.md").read_text("utf-8")
     assert "Usage: /export" in chat.ask("/export pdf x")
-    assert "1 conversations of b.jsonl" in chat.ask(f"/load {other}")
+    assert "Conversations read from b.jsonl: 1" in chat.ask(f"/load {other}")
     assert chat.ask("history").startswith("今天天气怎么样 | 你说：")
     assert "conversations.sqlite" in chat.ask(f"/load {chat.home / 'conversations.sqlite'}")
 
@@ -349,7 +349,7 @@ def test_going_on_after_kill_9(start: Callable[..., Chat]) -> None:
     store.close()
     again = start("--continue", home=chat.home)
     text = again.terminal.text()
-    assert "Goes on: remember me" in text
+    assert "Continued: remember me" in text
     assert "This conversation began with the model chatglm3-6b; demo answers now." in text
     assert "你说：remember me" in text
     assert again.ask("history").startswith("remember me | 你说：remember me | slow | 1 2 3")
@@ -478,7 +478,7 @@ def test_consent_and_ctrl_c_during_a_tool(chat: Chat, tmp_path: Path) -> None:
     assert "deleted a" in permit(chat, asked, "y")
     assert "deleted a" in permit(chat, asked, "a")
     assert "May delete_all be used?" not in chat.ask(asked)
-    assert re.search(r"line 4 +│\n│ … 45 more lines; /turns 19 shows all", chat.ask('call lines {"count": 50}'))
+    assert re.search(r"line 4 +│\n│ … more lines: 45; /turns 19 shows all", chat.ask('call lines {"count": 50}'))
     assert "line 49" in chat.ask("/turns 19")
     before = chat.count(chat.terminal.text())
     chat.terminal.type('call wait {"seconds": 30}')

@@ -244,7 +244,7 @@ def test_a_long_result_is_folded() -> None:
     )
     assert "line 4" in out
     assert "line 5\n" not in out
-    assert "45 more lines; /turns 7 shows all" in out
+    assert "more lines: 45; /turns 7 shows all" in out
     assert "failed · 2.0 s" in out
 
 
@@ -393,13 +393,13 @@ def test_the_history_is_the_user_s_own_and_does_not_grow_for_ever(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("language", "said"),
-    [("zh", "没有角色“nobody”，可选：tea-house"), ("en", "no character 'nobody'; there are tea-house")],
+    [("zh", "没有角色“nobody”，可选：tea-house"), ("en", "there is no character 'nobody'; known: tea-house")],
 )
 def test_what_keeps_it_from_beginning_is_said_in_the_person_s_language(
     language: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(*_: object) -> int:
-        raise InputError("no character 'nobody'; there are tea-house")
+        raise InputError("there is no character 'nobody'; known: tea-house")
 
     monkeypatch.setattr("chatglm.cli.terminal._run", fails)
     given = argparse.Namespace(language=language, model=None)

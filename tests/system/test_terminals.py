@@ -161,4 +161,4 @@ def test_a_working_folder_that_was_deleted(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONSAFEPATH": "1"},
     )
     assert done.returncode == 1
-    assert done.stderr == "chatglm: the working folder does not exist any more; change to another one\n"
+    assert done.stderr == "chatglm: the working folder does not exist any more; change to another folder\n"

@@ -166,7 +166,7 @@ def test_resume_and_overwrite(data: Path, checkpoint, tmp_path: Path, capsys) ->
         (["finetune", "nowhere.jsonl", "--output", "OUT", "--model", "MODEL"], "nowhere.jsonl: no such file"),
         (["finetune", "DATA", "--model", "MODEL"], "say where the result goes with --output"),
         (["finetune", "--model", "MODEL", "--output", "OUT"], "no data is given"),
-        (["finetune", "DATA", "DATA", "--model", "MODEL"], "one DATA, please"),
+        (["finetune", "DATA", "DATA", "--model", "MODEL"], "expected one DATA, got"),
         (["finetune", "DATA", "--model", "MODEL", "--set", "lr=3"], "unknown key 'lr'"),
         (["finetune", "DATA", "--model", "MODEL", "--method", "qlora"], "method is 'qlora'"),
         (["finetune", "DATA", "--model", "MODEL", "--settings", "DATA"], "data.jsonl: "),
@@ -315,7 +315,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half(data: Path, checkpoint, tmp_
         line = err.splitlines()[-1]
         assert line.startswith(f"chatglm: {work}"), line
         assert "cannot be written: " in line
-        assert "MB are free); make room, or choose another folder" in line
+        assert "MB are free); free disk space, or choose another folder" in line
         assert "Traceback" not in err
     # Settings, the log and the encoded data of the run; and what quantize goes on with.
     kept = {name for name in left_behind(work) if not name.startswith("run/data/")}

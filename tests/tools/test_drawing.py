@@ -193,7 +193,7 @@ def test_folders_that_are_refused(copy: Path, folder: Path) -> None:
     index.unlink()
     refused("cannot be read")
     change(copy / "unet" / "config.json", quantization_config={"quant_method": "bitsandbytes"})
-    refused("quantization_config would load something else")
+    refused("quantization_config would load other files")
     change(copy / "text_encoder" / "config.json", auto_map={"AutoModel": "own.Model"})
     refused("auto_map would load")
     (copy / "text_encoder" / "adapter_config.json").write_text("{}")

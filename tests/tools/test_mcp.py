@@ -227,8 +227,8 @@ def test_odd_tools_are_made_harmless_or_left_out(servers: MCPServers) -> None:
     assert shown["liar_circle"]["parameters"]["properties"]["a"] == {"description": "again a"}
     assert all(len(name) <= 64 for name in shown)
     reasons = servers.left_out
-    assert "leads to another document" in reasons["liar.elsewhere"]
-    assert "none of JSON schema's" in reasons["liar.wrong"]
+    assert "points to another document" in reasons["liar.elsewhere"]
+    assert "not a type of JSON schema" in reasons["liar.wrong"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_one_bad_server_does_not_take_the_others_away(
             "did not list its tools" in servers.failed["chatty"]
             or "messages in ten seconds" in servers.failed["chatty"]
         )
-        assert "is not MCP's (tools.0.inputSchema" in servers.failed["unlisted"]
+        assert "are not valid MCP (tools.0.inputSchema" in servers.failed["unlisted"]
         assert servers.failed["away"] == "cannot be reached"
         assert servers.failed["other"] == "answers with HTTP 404"
         assert all(name in caplog.text for name in servers.failed)
@@ -365,15 +365,15 @@ def test_no_server_at_all() -> None:
         ({"servers": {"a": {}}}, "either `command` or `url`"),
         ({"servers": {"a": {"command": "x", "url": "http://b"}}}, "either `command` or `url`"),
         ({"servers": {"a": {"command": "x", "autoApprove": ["all"]}}}, "unknown autoApprove; known: args, command"),
-        ({"servers": {"a": {"url": "http://b", "type": "sse"}}}, "type 'sse' is not spoken"),
+        ({"servers": {"a": {"url": "http://b", "type": "sse"}}}, "type 'sse' is not supported"),
         ({"servers": {"a": {"url": "http://b", "env": {}}}}, "env does not go with `url`"),
-        ({"servers": {"a": {"url": "file:///etc/passwd"}}}, "is no http"),
-        ({"servers": {"a": {"url": "http://u:p@b"}}}, "is no http"),
-        ({"servers": {"a": {"url": "http://b", "headers": {"A": "b\nc"}}}}, "character that cannot"),
+        ({"servers": {"a": {"url": "file:///etc/passwd"}}}, "is not an http"),
+        ({"servers": {"a": {"url": "http://u:p@b"}}}, "is not an http"),
+        ({"servers": {"a": {"url": "http://b", "headers": {"A": "b\nc"}}}}, "character that is not allowed"),
         ({"servers": {"a": {"command": []}}}, "expected a program"),
         ({"servers": {"a": {"command": ["x", {}]}}}, "expected a text"),
         ({"servers": {"a": {"command": "x", "env": {"A": "${NOT_THERE_AT_ALL}"}}}}, "no NOT_THERE_AT_ALL"),
-        ({"servers": {"a": {"command": "x", "cwd": "/no/such/folder"}}}, "is no folder"),
+        ({"servers": {"a": {"command": "x", "cwd": "/no/such/folder"}}}, "is not a folder"),
         ({"servers": {"a": {"command": "x", "seconds": 0}}}, "seconds: expected"),
         ({"servers": {"a": {"command": "x", "disabled": True}}}, "all servers are disabled"),
     ],

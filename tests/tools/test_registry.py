@@ -88,7 +88,7 @@ def test_the_demos_file_registers_but_for_its_shell(write: Any, capsys: Any, tmp
         assert now(box, "get_weather", city_name="北京") == "{'city': '北京'}"
         assert "rights" in box.refused["get_shell"]
         told = now(box, "get_shell", query=f"touch {tmp_path}/ran")
-        assert told.startswith("Tool `get_shell` is not offered: it runs whatever a model writes in a shell")
+        assert told.startswith("Tool `get_shell` is not offered: it runs any shell command of a model")
         assert not (tmp_path / "ran").exists()
     out, err = capsys.readouterr()
     assert out == ""  # stdout may be data

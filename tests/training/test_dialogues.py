@@ -225,12 +225,12 @@ BAD: list[tuple[Any, str]] = [
     ({"messages": [USER]}, "no message is from the assistant"),
     ({"messages": [{"role": "boss", "content": "a"}]}, r"messages\[0\]: role 'boss'; must be one of"),
     ({"conversations": [USER, {"role": "assistant", "content": 5}]}, r"conversations\[1\]: content must be a string"),
-    ({"conversations": [USER, {"role": "assistant", "content": " "}]}, "message 2: the assistant says nothing"),
+    ({"conversations": [USER, {"role": "assistant", "content": " "}]}, "message 2: the assistant's message is empty"),
     ({"conversations": [USER, {"role": "assistant", "content": "b", "loss": 1}]}, r"conversations\[1\]: loss must be"),
     ({"messages": [USER, {"role": "assistant", "content": "b", "weight": 2}]}, r"messages\[1\].weight: must be 0 or 1"),
     ({"conversations": [{"role": "tool", "name": "", "parameters": {}}]}, r"conversations\[0\].parameters: .*name"),
     ({"conversations": [{"role": "tool", "parameters": {}, "observation": "a"}]}, r"conversations\[0\].name: expected"),
-    ({"messages": [{"role": "user", "text": "a"}]}, r"messages\[0\].content: missing; a user message is nothing"),
+    ({"messages": [{"role": "user", "text": "a"}]}, r"messages\[0\].content: missing; a user message needs it"),
     ({"messages": [USER, {"role": "tool", "name": "f"}]}, r"messages\[1\].content: missing; a observation message"),
     (
         {"conversations": [{"role": "tool", "name": "f", "parameters": [1]}]},
@@ -370,7 +370,7 @@ def test_only_a_piece_of_a_list_is_in_memory(tmp_path: Path) -> None:
         ('[\n{"prompt": "a", "response": "b"},', ":2: not JSON: the file ends too early"),
         ('[\n{"prompt": "a" "response": "b"}, {}, {}, {}, {}]', ":2: not JSON: Expecting ','"),
         ('[\n{"prompt": "a", "response": "b"}\n{}]', ":3: not JSON: expected ',', got '{'"),
-        ('[{"prompt": "a", "response": "b"}]\nx', ":2: not JSON: text behind the end"),
+        ('[{"prompt": "a", "response": "b"}]\nx', ":2: not JSON: text after the end"),
         ("[" * 100_000, "nested too deep|not JSON"),
         (
             '{"a": [{"prompt": "a", "response": "b"}],\n "b": [{"prompt": "a", "response": "b"}]}',

@@ -429,7 +429,7 @@ def test_collator() -> None:
 
 
 def test_collator_refuses() -> None:
-    with pytest.raises(InputError, match="one and with two rows"):
+    with pytest.raises(InputError, match="one row of positions and some have two"):
         Collator(0)([example_of(1), example_of(1, rows=2)])
     with pytest.raises(InputError, match="no examples"):
         Collator(0)([])

@@ -262,7 +262,7 @@ def test_a_folder_that_is_no_run_is_never_overwritten(checkpoint, tmp_path: Path
     data = written(tmp_path, [dialogue(TURNS)])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(InputError, match="is no folder of a run"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         tune(checkpoint("chatglm3"), data, tmp_path / "mine", overwrite=True)
     with pytest.raises(InputError, match="is a file"):
         tune(checkpoint("chatglm3"), data, tmp_path / "mine" / "thesis.txt")
@@ -279,15 +279,15 @@ def test_a_model_is_never_written_over_by_its_own_run(copied, tmp_path: Path) ->
         if not output.exists():
             output.symlink_to(base)
         for options in ({"resume": True}, {"overwrite": True}):
-            with pytest.raises(InputError, match="the model itself lies there"):
+            with pytest.raises(InputError, match="this folder holds the model itself"):
                 tune(base, data, output, **options, **few)
     other = shutil.copytree(base, tmp_path / "other")
-    with pytest.raises(InputError, match=r"--resume: .*other is no folder of a run"):
+    with pytest.raises(InputError, match=r"--resume: .*other is not the folder of a run"):
         tune(base, data, other, resume=True, **few)
     assert {file: file.read_bytes() for file in base.rglob("*") if file.is_file()} == before
     tune(base, data, tmp_path / "out", **few)
     shutil.copytree(base, tmp_path / "out" / "checkpoint-9")
-    with pytest.raises(InputError, match="the model itself lies there"):
+    with pytest.raises(InputError, match="this folder holds the model itself"):
         tune(tmp_path / "out" / "checkpoint-9", data, tmp_path / "out", overwrite=True, **few)
 
 
@@ -328,10 +328,10 @@ def test_a_run_that_ends_before_its_first_record_has_a_loss_all_the_same(checkpo
 def test_settings_of_the_other_command_are_refused(checkpoint, tmp_path: Path) -> None:
     data = written(tmp_path, [dialogue(TURNS)])
     for changes, name in (({"texts": {"split": "line"}}, "texts"), ({"tokenizer": "x"}, "tokenizer")):
-        with pytest.raises(InputError, match=f"{name}: means nothing in fine-tuning"):
+        with pytest.raises(InputError, match=f"{name}: has no effect in fine-tuning"):
             tune(checkpoint("chatglm3"), data, tmp_path / "out", **changes)
     for changes, name in (({"packing": False}, "packing"), ({"loss": "last"}, "loss")):
-        with pytest.raises(InputError, match=f"{name}: means nothing in pre-training"):
+        with pytest.raises(InputError, match=f"{name}: has no effect in pre-training"):
             pretrain(settings_of(checkpoint("chatglm3"), data, tmp_path / "out", **changes), say=quiet)
 
 
@@ -375,17 +375,17 @@ def test_a_run_is_not_resumed_as_another(checkpoint, tmp_path: Path) -> None:
     saving = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     tune(checkpoint("chatglm3"), data, tmp_path / "out", training_args=saving)
     faster = {**saving, "learning_rate": 0.5}
-    with pytest.raises(InputError, match=r"--resume: training_args.learning_rate was 0.01 in .* and is 0.5 now"):
+    with pytest.raises(InputError, match=r"--resume: training_args.learning_rate was 0.01 in .* but is 0.5 now"):
         tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=True, training_args=faster)
-    with pytest.raises(InputError, match=r"--resume: loss was 'all' in .* and is 'last' now"):
+    with pytest.raises(InputError, match=r"--resume: loss was 'all' in .* but is 'last' now"):
         tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=True, loss="last", training_args=saving)
     start = tmp_path / "out" / "checkpoint-2"
-    with pytest.raises(InputError, match=r"--resume: method was 'full' in .* and is 'ptuning' now"):
+    with pytest.raises(InputError, match=r"--resume: method was 'full' in .* but is 'ptuning' now"):
         tune(checkpoint("chatglm3"), data, tmp_path / "new", "ptuning", resume=start, training_args=saving)
     with pytest.raises(CheckpointError, match="checkpoint-7: no such checkpoint"):
         tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=tmp_path / "out" / "checkpoint-7")
     written(tmp_path, [dialogue(TURNS), dialogue(TURNS)])
-    with pytest.raises(InputError, match=r"--resume: the data was 1 examples, .* and is 2 examples"):
+    with pytest.raises(InputError, match=r"--resume: the data was 1 examples, .* but is 2 examples"):
         tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=True, training_args=saving)
     written(tmp_path, [dialogue(TURNS)])
     longer = tune(checkpoint("chatglm3"), data, tmp_path / "out", resume=True, training_args={**saving, "max_steps": 3})
@@ -397,7 +397,7 @@ def test_resuming_where_there_is_nothing_yet_begins(checkpoint, tmp_path: Path) 
     settings = settings_of(checkpoint("chatglm3"), data, tmp_path / "out", training_args={"max_steps": 1})
     said: list[str] = []
     assert finetune(settings, resume=True, say=said.append).steps == 1
-    assert said[0] == f"no whole checkpoint in {tmp_path / 'out'}: beginning at the beginning"
+    assert said[0] == f"no complete checkpoint in {tmp_path / 'out'}: starting from the beginning"
 
 
 def test_without_its_optimizer_a_run_is_not_resumed(checkpoint, tmp_path: Path) -> None:
@@ -490,7 +490,7 @@ def test_pretraining_has_a_folder_and_a_disk_for_itself(checkpoint, tmp_path: Pa
     with working_in(output), pytest.raises(InputError, match="another process is writing there"):
         pretrain(settings, say=quiet)
     meddler = Meddler()
-    with disk, pytest.raises(OutputError, match=r"out.*: cannot be written: .*go on with --resume"):
+    with disk, pytest.raises(OutputError, match=r"out.*: cannot be written: .*continue with --resume"):
         pretrain(settings, say=quiet, callbacks=[meddler])
     assert meddler.refused == 1
     assert (output / "checkpoint-2").is_dir()
@@ -520,5 +520,5 @@ def test_a_fresh_model_from_a_configuration(checkpoint, tmp_path: Path) -> None:
     assert model.dtype == torch.float16  # as config.json says
     assert tokenizer.generation == "chatglm3"
     wrong = Settings.from_dict({**settings.to_dict(), "tokenizer": str(checkpoint("glm4"))})
-    with pytest.raises(CheckpointError, match="its tokenizer is a glm4 one"):
+    with pytest.raises(CheckpointError, match="its tokenizer is of glm4"):
         pretrain(wrong, overwrite=True, say=quiet)

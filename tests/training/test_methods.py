@@ -64,7 +64,7 @@ def test_an_untrained_adapter_changes_nothing(checkpoint) -> None:
 
 def test_a_tokenizer_of_another_model(copied, checkpoint) -> None:
     folder = copied("chatglm2")
-    with pytest.raises(TokenizerError, match=r"its tokenizer is a chatglm3 one .* describes a chatglm2 model"):
+    with pytest.raises(TokenizerError, match=r"its tokenizer is of chatglm3 .* describes a model of chatglm2"):
         fitting_tokenizer(checkpoint("chatglm3"), folder)
 
 
@@ -146,9 +146,9 @@ def test_a_merge_never_removes_what_it_is_made_from_nor_what_is_no_checkpoint(co
 
     before = held()
     for output, said in {
-        made: "what is merged lies there",
-        tmp_path / "runs": "what is merged lies there",
-        tmp_path: "what is merged lies there",
+        made: "this folder holds what is merged",
+        tmp_path / "runs": "this folder holds what is merged",
+        tmp_path: "this folder holds what is merged",
         base: "has pytorch_model",
         tmp_path / "notes": r"has diary\.txt in it",
         tmp_path / "other": r"no config\.json",
@@ -164,7 +164,7 @@ def test_a_merge_never_removes_what_it_is_made_from_nor_what_is_no_checkpoint(co
         file.unlink()
     weights.save_pretrained(base)
     before = held()
-    with pytest.raises(InputError, match="what is merged lies there"):
+    with pytest.raises(InputError, match="this folder holds what is merged"):
         merge(made, base, overwrite=True)
     assert held() == before
 

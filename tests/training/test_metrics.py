@@ -125,9 +125,9 @@ def test_rows_that_the_format_has_no_place_for_are_left_out_and_listed(checkpoin
     rows = [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "b", "tools": tools}]
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UnsupportedError, match=r"data\.jsonl:2: chatglm knows no tools"):
+    with pytest.raises(UnsupportedError, match=r"data\.jsonl:2: chatglm does not support tools"):
         evaluate(loaded, data, samples=2, max_new_tokens=2)
-    with pytest.raises(UnsupportedError, match=r"data\.jsonl:2: chatglm knows no tools"):
+    with pytest.raises(UnsupportedError, match=r"data\.jsonl:2: chatglm does not support tools"):
         Answers(loaded.format, read_dialogues(data))
     tally = Tally()
     assert set(NAMES) < set(evaluate(loaded, data, samples=2, max_new_tokens=2, skip_bad_rows=True, tally=tally))

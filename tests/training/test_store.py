@@ -126,7 +126,11 @@ def test_bad_data_leaves_nothing_behind(formats, data: Path, tmp_path: Path) -> 
             "no assistant message is learned in any of 1 dialogues",
         ),
         ([{"prompt": "a", "response": "b"}], {"max_length": 3}, "no assistant turn fits into max_length=3"),
-        ([7, 8], {"skip_bad_rows": True}, r"all 2 rows are bad; the first, .*:1: a row must be an object, got int"),
+        (
+            [7, 8],
+            {"skip_bad_rows": True},
+            r"no row can be used, of 2; the first, .*:1: a row must be an object, got int",
+        ),
     ],
 )
 def test_nothing_to_learn(rows: Any, options: Any, reason: str, formats, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_bad_rows_are_named_and_skipped(tmp_path: Path) -> None:
     skipped: list[BadRow] = []
     assert texts(file, skipped=skipped) == [["a", "b"], ["c", "d"]]
     assert [bad.where.rpartition(":")[2] for bad in skipped] == ["3", "4", "5"]
-    assert "the assistant says nothing" in skipped[1].reason
+    assert "the assistant's message is empty" in skipped[1].reason
     assert "not CSV" in skipped[2].reason
 
 

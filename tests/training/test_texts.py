@@ -178,7 +178,7 @@ class TestDocuments:
         folder = Documents.prepare(file, tokenizer, tmp_path / "store").folder
         whole = (folder / damage).read_bytes()
         (folder / damage).write_bytes(whole[:-8]) if how == "cut" else (folder / damage).unlink()
-        with pytest.raises(InputError, match=r"not a whole store of texts.*; delete it and run again"):
+        with pytest.raises(InputError, match=r"not a complete store of texts.*; delete it and run again"):
             Documents.prepare(file, tokenizer, tmp_path / "store")
 
     def test_pickles_as_its_folder(self, file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path) -> None:

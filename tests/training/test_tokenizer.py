@@ -73,7 +73,7 @@ def test_what_cannot_be_made(tmp_path: Path) -> None:
         train_tokenizer(TEXTS, tmp_path / "new", size=400, generation="glm4")
     assert not (tmp_path / "new").exists()
     (tmp_path / "tokenizer.model").write_bytes(b"mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         train_tokenizer(TEXTS, tmp_path, size=400)
     assert (tmp_path / "tokenizer.model").read_bytes() == b"mine"
 
@@ -85,7 +85,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "385 ids" in capsys.readouterr().out
     assert "tool_call(" in SentencePieceTokenizer.from_pretrained(tmp_path / "out").get_vocab()
     assert main(command) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_what_sentencepiece_does_not_take_is_said_by_name(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     assert newest == tmp_path / "checkpoint-8"
     with (newest / "optimizer.pt").open("ab") as stream:
         stream.truncate(10)
-    with pytest.raises(CheckpointError, match=r"optimizer\.pt: is not as it was written"):
+    with pytest.raises(CheckpointError, match=r"optimizer\.pt: has changed since it was written"):
         check_checkpoint(newest)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
     (tmp_path / "checkpoint-4" / "scheduler.pt").unlink()

@@ -173,7 +173,7 @@ def test_files_come_in_a_form_where_there_is_no_script(visitor: Visitor, base: B
     files = [("file", ("a.txt", "一".encode())), ("file", ("../../b.txt", b"two")), ("file", ("", b""))]
     refused = visitor.post(at(base) + "/files", files=files)
     assert refused.status_code == 400
-    assert "is no name of a file" in refused.text
+    assert "is not a valid file name" in refused.text
     assert visitor.post(at(base) + "/files", files=[("file", ("c.txt", b"three"))]).status_code == 303
     ready(base)
     assert {"a.txt", "c.txt"} <= {file.name for file in base.files()}
@@ -197,7 +197,7 @@ def test_what_is_sent_is_bounded(visitor: Visitor, base: Base, monkeypatch: pyte
     monkeypatch.setattr(chatglm.web.bases, "_FILES", 2)
     full = visitor.put(put, params={"name": "a.txt"}, content=b"x")
     assert full.status_code == 413
-    assert "are the most" in full.json()["error"]["message"]
+    assert "are the limit" in full.json()["error"]["message"]
     monkeypatch.setattr(chatglm.web.bases, "_FILES", 10)
     monkeypatch.setattr(chatglm.web.bases, "_WAITING", 0)
     later = visitor.put(put, params={"name": "a.txt"}, content=b"x")
@@ -323,7 +323,7 @@ def test_the_test_box_has_the_scores_of_the_one_search(visitor: Visitor, base: B
     assert "员工每年享有十天带薪年假。" in html.unescape(page)
     assert "The documents can answer this" in page
     nothing = visitor.get(at(base) + "/search", params={"q": "xylophone quartz"}).text
-    assert "The documents do not have it" in nothing
+    assert "The documents have no answer" in nothing
     assert visitor.get(at(base) + "/search").status_code == 200
     assert visitor.get(at(base) + "/search", params={"q": "a", "k": "many"}).status_code == 400
 

@@ -327,7 +327,9 @@ class Ask:
             changes["tool_choice"] = INTERPRETER
         asked = cls(read, **changes)
         if asked.tool_choice not in ("auto", "none", "required", *names):
-            raise InputError(f"tool_choice: {asked.tool_choice!r} is none of the tools ({', '.join(names) or 'none'})")
+            raise InputError(
+                f"tool_choice: {asked.tool_choice!r} is not one of the tools ({', '.join(names) or 'none'})"
+            )
         if asked.tool_choice == "required" and not names:
             raise InputError("tool_choice: a call is required, and no tools are given")
         if asked.prefill and asked.tool_choice not in ("auto", "none"):
@@ -651,7 +653,7 @@ async def merge_streams(streams: Sequence[AsyncGenerator[Delta]], n: int) -> Asy
 def _single(options: Options) -> Options:
     wanted = params_of(options.get("params"), None).n
     if wanted != 1:
-        raise InputError(f"n: {wanted} answers make no single message; `answers` gives them all")
+        raise InputError(f"n: {wanted} answers cannot be returned as one message; use `answers` to get all of them")
     return options
 
 
@@ -688,11 +690,11 @@ class Rounds:
 
     def __init__(self, messages: Messages, tools: Sequence[ToolSpec], most: int, options: Options) -> None:
         if most < 1:
-            raise InputError(f"max_rounds: {most}; the model's calls must be carried out at least once")
+            raise InputError(f"max_rounds: {most}; must be at least 1")
         own = ToolSpec.list_from(options.get("tools") or ())
         self._own = {tool.name for tool in own}
         if both := self._own & {tool.name for tool in tools}:
-            raise InputError(f"tools: {min(both)} is the name of one of the functions, too")
+            raise InputError(f"tools: {min(both)} is also the name of a function; rename one of them")
         self._options: Options = {**options, "tools": [*tools, *own]}
         self._given, self._left = Ask.of(messages, {}).messages, most
         self._ids = {call.id for message in self._given for call in message.tool_calls}

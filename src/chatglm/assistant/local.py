@@ -347,7 +347,9 @@ class Assistant(BaseAssistant):
             own = {name: value for name, value in loading.items() if name not in ("adapter", "prefix")}
             smaller = load_to_answer(draft, **own)
             if smaller.tokenizer.get_vocab() != parts.tokenizer.get_vocab():
-                raise InputError(f"draft: {draft} has another vocabulary than the model that it is to guess for")
+                raise InputError(
+                    f"draft: {draft} has another vocabulary than the model; use a draft model with the same vocabulary"
+                )
             given["speculate"] = DraftModel(smaller.model)
         engine = Engine(parts.model, **given)
         config = parts.model.generation_config.to_diff_dict()
@@ -523,7 +525,7 @@ class Assistant(BaseAssistant):
         limit = min(self.context, ask.params.max_length or self.context)
         form = self._form(ask)
         ids, left_out, turns = self._fitting(ask, form, limit, len(opening))
-        note = f"the {left_out} oldest of {turns} turns were left out, for want of context" if left_out else ""
+        note = f"the context is too short; oldest turns left out: {left_out} of {turns}" if left_out else ""
         params = _within(ask.params, limit - len(ids) - len(opening))
         if dropped := self.dropped(tools=ask.tools, tool_choice=ask.tool_choice, response_format=ask.response_format):
             note = "; ".join([*filter(None, [note]), f"not enforced: {', '.join(dropped)}"])

@@ -150,7 +150,7 @@ class Question:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, ChatGLMError):
                 raise
-            raise ServiceError(f"{url}: sent what is no answer of OpenAI's completions ({error})") from error
+            raise ServiceError(f"{url}: its answer is not in the form of OpenAI's completions ({error})") from error
 
     def _texts(self, url: str, choice: Mapping[str, Any], own: int, number: int) -> Iterator[Delta]:
         """The prompt of `own` tokens, and what follows it."""
@@ -177,7 +177,7 @@ class Question:
 
 def _common(params: SamplingParams, adapter: str | None) -> dict[str, Any]:
     if adapter is not None:
-        raise UnsupportedError("adapter: an endpoint has adapters under names of their own; give that as model")
+        raise UnsupportedError("adapter: an endpoint serves an adapter as a model; give the adapter's name as model")
     given = params.to_dict()
     for name in ("logprobs", "prompt_logprobs"):
         given.pop(name, None)
@@ -336,7 +336,7 @@ class Reading:
             if isinstance(error, ChatGLMError):
                 raise
             raise ServiceError(
-                f"{self._url}: sent what is no OpenAI stream ({line[:80].decode('utf-8', 'replace')!r}: {error})"
+                f"{self._url}: its stream is not in OpenAI's form ({line[:80].decode('utf-8', 'replace')!r}: {error})"
             ) from error
 
     def _choice(self, choice: Mapping[str, Any]) -> Iterator[Delta]:

@@ -43,7 +43,7 @@ def fields_of(card: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     spec = card.get("spec", "")
     if spec not in ("", V2, V3):
-        raise InputError(f"{where}: a card of the kind {spec!r:.60}; known are {V2} and {V3}")
+        raise InputError(f"{where}: cards of the kind {spec!r:.60} are not supported; supported are {V2} and {V3}")
     data = card.get("data") if spec else card
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: data: expected an object, got {type(data).__name__}")

@@ -95,7 +95,7 @@ class Character:
         try:
             data = read_file(path, _MOST_ZIP if path.suffix.lower() == ".charx" else MOST_BYTES)
         except CheckpointError as error:
-            raise InputError(re.split(", which no |; is ", str(error))[0]) from None
+            raise InputError(re.split(", the limit for |; is ", str(error))[0]) from None
         return cls.from_bytes(data, str(path))
 
     @classmethod
@@ -173,7 +173,7 @@ class Character:
             InputError: there is no such character; the message lists all names.
         """
         if name not in cls.library():
-            raise InputError(f"no character {name!r:.60}; there are {', '.join(cls.library())}")
+            raise InputError(f"there is no character {name!r:.60}; known: {', '.join(cls.library())}")
         file = resources.files("chatglm.characters").joinpath("library", f"{name}.yaml")
         return cls.from_bytes(file.read_bytes(), file.name)
 
@@ -294,7 +294,7 @@ class Character:
         if not self.greetings and number == 0:
             return ""
         if not 0 <= number < len(self.greetings):
-            raise InputError(f"greeting {number}: {self.name or 'the character'} has {len(self.greetings)}")
+            raise InputError(f"greeting {number}: {self.name or 'the character'} has {len(self.greetings)} greetings")
         return self._filled(self.greetings[number])
 
     def _filled(self, text: str) -> str:
@@ -344,7 +344,7 @@ def _own(given: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise InputError(f"{where}: unknown name {name!r:.60}; known: {', '.join(_known())}")
     for official, ours in _OFFICIAL.items():
         if official in given and ours in given:
-            raise InputError(f"{where}: {official} and {ours} say the same; leave one out")
+            raise InputError(f"{where}: {official} and {ours} mean the same; leave one out")
     fields: dict[str, Any] = {name: read_text(given, name, where) for name in _TEXTS}
     fields |= {name: read_texts(given, name, where) for name in _LISTS}
     fields["name"] = fields["name"] or read_text(given, "bot_name", where)
@@ -371,13 +371,13 @@ def _check_card(card: Mapping[str, Any], where: str) -> None:
     kinds = {"spec": str, "spec_version": str, "top": dict, "data": dict, "texts": dict, "book": dict}
     for name, value in card.items():
         if not isinstance(value, kinds.get(name, ())):
-            raise InputError(f"{where}: card: {name!r:.60} is not what a card's rest has")
+            raise InputError(f"{where}: card: {name!r:.60} is unknown or of the wrong type")
     texts = card.get("texts", {})
     if card.get("spec", "chara_card_v2") not in ("chara_card_v2", "chara_card_v3") or not (
         texts.keys() <= {"description", "personality", "scenario", "mes_example"}
         and all(isinstance(text, str) for text in texts.values())
     ):
-        raise InputError(f"{where}: card: expected what is left of a V2 or V3 card")
+        raise InputError(f"{where}: card: expected the other fields of a V2 or V3 card")
 
 
 class _Loader(yaml.SafeLoader):
@@ -388,7 +388,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.nodes += 1
         if self.check_event(yaml.AliasEvent) or self.nodes > _MOST_VALUES:
-            raise yaml.composer.ComposerError(None, None, "an alias, or too many", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, "aliases are not supported, or there are too many values", self.peek_event().start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
@@ -442,7 +444,7 @@ def _check_values(given: Any, where: str) -> None:
         elif isinstance(value, list):
             waiting += [(inner, depth + 1) for inner in value]
         elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(f"{where}: {value!r:.60} is no text and no number; put it into quotes")
+            raise InputError(f"{where}: {value!r:.60} is neither a text nor a number; put it into quotes")
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -64,7 +64,7 @@ def split_png(data: bytes, where: str) -> tuple[bytes, dict[str, Any]]:
             continue
         text = _text(kind, body[len(keyword) + 1 :], where)
         if cards.setdefault(keyword.lower(), text) != text:
-            raise InputError(f"{where}: two different cards lie under the name {keyword.decode('ascii')}")
+            raise InputError(f"{where}: it has two different cards with the name {keyword.decode('ascii')}")
     for keyword in _KEYWORDS:
         if keyword in cards:
             try:
@@ -98,7 +98,7 @@ def zip_card(data: bytes, where: str) -> dict[str, Any]:
     record = data[end : end + 22] if end >= 0 else b""
     # zipfile reads the whole table of contents first. That of a zip64 is of any size.
     if len(record) < 22 or data[max(0, end - 20) : end].startswith(b"PK\6\7"):
-        raise InputError(f"{where}: not a whole zip file, or one of the zip64 kind")
+        raise InputError(f"{where}: not a complete zip file, or a zip64 file")
     if struct.unpack_from("<I", record, 12)[0] > _MOST_DIRECTORY:
         raise InputError(f"{where}: holds too many files")
     try:
@@ -108,7 +108,7 @@ def zip_card(data: bytes, where: str) -> dict[str, Any]:
                 raise InputError(f"{where}: holds {len(found)} files of the name card.json, where one is expected")
             # Other ways of packing are unpacked without a bound.
             if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise InputError(f"{where}: card.json is packed in an unusual way; pack it by deflate")
+                raise InputError(f"{where}: card.json has an unsupported compression; use deflate")
             with archive.open(found[0]) as stream:
                 card = stream.read(_MOST_IN_ZIP + 1)
     except InputError:
@@ -123,7 +123,7 @@ def zip_card(data: bytes, where: str) -> dict[str, Any]:
         ValueError,
         LookupError,
     ) as e:
-        raise InputError(f"{where}: not a whole zip file ({type(e).__name__})") from None
+        raise InputError(f"{where}: not a complete zip file ({type(e).__name__})") from None
     if len(card) > _MOST_IN_ZIP:
         raise InputError(f"{where}: card.json is larger than {_MOST_IN_ZIP:,} bytes")
     return json_object(card, where)

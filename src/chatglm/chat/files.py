@@ -74,7 +74,7 @@ def read_file(path: Path, limit: int) -> bytes:
     finally:
         os.close(number)
     if len(data) > limit:
-        raise CheckpointError(f"{path}: larger than {limit:,} bytes, which no such file of a checkpoint is")
+        raise CheckpointError(f"{path}: larger than {limit:,} bytes, the limit for such a file of a checkpoint")
     return data
 
 
@@ -136,7 +136,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):  # readers differ in which of two they take
         for name, value in pairs:
             if found[name] != value:
-                raise ValueError(f"the name {name!r:.60} stands there twice, with different values")
+                raise ValueError(f"the name {name!r:.60} is given twice, with different values")
     return found
 
 

@@ -209,7 +209,7 @@ class ChatFormat:
 
     def entries(self, message: Message) -> list[dict[str, Any]]:
         """A message as entries of an official history (`role`, `metadata`, `content`, `tools`), calls written out."""
-        raise UnsupportedError(f"{self.generation} knows no such messages")
+        raise UnsupportedError(f"{self.generation} does not support such messages")
 
     def header_id(self) -> int | None:
         """The id that begins a further message inside one reply; None where there is none."""
@@ -230,7 +230,7 @@ class ChatFormat:
         Raises:
             UnsupportedError: this generation's prompts have no place for tools, or no grammar says what a schema asks.
         """
-        raise UnsupportedError(f"{self.generation} knows no tools; use ChatGLM3 or GLM-4 for them")
+        raise UnsupportedError(f"{self.generation} does not support tools; use ChatGLM3 or GLM-4 for them")
 
     def header(self, tool: ToolSpec) -> str:
         """The line of metadata that begins a call of a tool."""
@@ -412,7 +412,7 @@ class _RoundsFormat(ChatFormat):
             UnsupportedError: tools or observations, which these prompts have no place for.
         """
         if tools or any(m.tools or m.tool_calls or m.metadata or m.role == "observation" for m in messages):
-            raise UnsupportedError(f"{self.generation} knows no tools; use ChatGLM3 or GLM-4 for them")
+            raise UnsupportedError(f"{self.generation} does not support tools; use ChatGLM3 or GLM-4 for them")
         messages = self._staged(messages)
         rounds: list[tuple[str, Message | None]] = []
         preface: list[str] = []  # of system messages: there is no role for them; they go in front of the question
@@ -667,7 +667,7 @@ class _RolesFormat(ChatFormat):
             yield message, "assistant", message.metadata, message.content
         for call in message.tool_calls:
             if not call.name.strip() or "\n" in call.name:
-                raise InputError(f"a tool call is named {call.name!r:.80}; a prompt needs one line that is not blank")
+                raise InputError(f"the name of a tool call is {call.name!r:.80}; it must be one line that is not blank")
             yield message, "assistant", *self._write_call(call)
 
     def entries(self, message: Message) -> list[dict[str, Any]]:

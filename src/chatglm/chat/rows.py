@@ -87,7 +87,7 @@ def check_columns(columns: Columns | None) -> Columns | None:
         return None
     for name in columns:
         if name not in _PAIRS:
-            raise InputError(f"columns: {name!r} is none of {', '.join(_PAIRS)}")
+            raise InputError(f"columns: {name!r} is not one of {', '.join(_PAIRS)}")
     return {**_PAIRS, **columns}
 
 
@@ -145,7 +145,7 @@ def dialogue_of(row: Any, where: str = "", columns: Columns | None = None) -> Di
         names = [str(name) for name in row]
         raise InputError(
             f"a row with the fields {', '.join(names) or '(none)':.200} is of no known form; known are "
-            "conversations, messages, conversation, instruction and output, prompt and response; say which fields are "
+            "conversations, messages, conversation, instruction and output, prompt and response; name the fields of "
             f"the last two with --set data_config.columns.prompt={(names or ['NAME'])[0]:.40} --set "
             f"data_config.columns.response={(names or ['NAME'])[-1]:.40} (in Python: columns)"
         )
@@ -169,7 +169,9 @@ def dialogue_of(row: Any, where: str = "", columns: Columns | None = None) -> Di
             and message.loss is not False
             and not (message.content.strip() or message.tool_calls)
         ):
-            raise InputError(f"message {number + 1}: the assistant says nothing; write its answer, or loss: false")
+            raise InputError(
+                f"message {number + 1}: the assistant's message is empty; write its answer, or set loss: false"
+            )
         for call in message.tool_calls:
             if call.cut:
                 raise InputError(f"message {number + 1}: arguments of {call.name} must be a JSON object")
@@ -228,7 +230,7 @@ def _message(entry: Any, number: int, key: str) -> Message:
     except InputError as error:
         raise InputError(str(error).replace("messages[", f"{key}[", 1)) from None
     if message.role in ("user", "observation") and entry.get("content") is None:
-        raise InputError(f"{key}[{number}].content: missing; a {message.role} message is nothing without it")
+        raise InputError(f"{key}[{number}].content: missing; a {message.role} message needs it")
     weight = entry.get("weight")  # OpenAI's name for the same, 0 or 1
     if weight is not None and message.loss is None:
         if weight not in (0, 1):

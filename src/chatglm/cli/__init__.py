@@ -17,10 +17,13 @@ __all__ = ["main"]
 # name: (module, one line of help). The module has add_arguments(parser) and run(arguments) -> exit status.
 COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
-    "serve": ("chatglm.cli.serve", "a server: OpenAI's HTTP interface and api.py's, many conversations at once"),
-    "web": ("chatglm.cli.web", "the page: conversations in a browser, with tools, code and characters"),
-    "keys": ("chatglm.cli.keys", "API keys of the server: add, list and remove them"),
-    "knowledge": ("chatglm.cli.knowledge", "documents of your own: add, search, share and measure them"),
+    "serve": (
+        "chatglm.cli.serve",
+        "serve models over HTTP: OpenAI's interface and api.py's, many conversations at once",
+    ),
+    "web": ("chatglm.cli.web", "serve the page: conversations in a browser, with tools, code and characters"),
+    "keys": ("chatglm.cli.keys", "add, list and remove API keys of the server"),
+    "knowledge": ("chatglm.cli.knowledge", "add, search, share and measure your own documents"),
     "batch": ("chatglm.cli.batch", "answer the requests of a file (JSON lines, as OpenAI's batches have them)"),
     "bench": ("chatglm.cli.bench", "measure a model or a server: time to first token, throughput, concurrent requests"),
     "finetune": ("chatglm.cli.finetune", "train a model on your dialogues: full, LoRA, P-tuning v2 or freeze"),
@@ -32,7 +35,7 @@ COMMANDS = {
     "pretrain": ("chatglm.cli.pretrain", "pre-train on plain texts by blank infilling"),
     "quantize": ("chatglm.cli.quantize", "quantize a checkpoint to 4 or 8 bits: less memory, more speed"),
     "download": ("chatglm.cli.download", "download a model by its repository id, such as THUDM/chatglm3-6b"),
-    "info": ("chatglm.cli.info", "show versions, the kernels in use and the reason for them"),
+    "info": ("chatglm.cli.info", "show versions, and which kernels are in use, and why"),
     "tokenizer": ("chatglm.cli.tokenizer", "train a SentencePiece tokenizer in the official layout"),
 }
 
@@ -81,7 +84,7 @@ def _run(argv: list[str]) -> int:
             importlib.import_module(module).add_arguments(command)
     arguments = parser.parse_args(argv)
     if not _working_folder_exists():
-        raise FileNotFoundError("the working folder does not exist any more; change to another one")
+        raise FileNotFoundError("the working folder does not exist any more; change to another folder")
     status: int = importlib.import_module(COMMANDS[arguments.command][0]).run(arguments)
     return status
 

@@ -38,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
         metavar="IN.jsonl",
-        help='requests, one on each line: {"custom_id": …, "url": "/v1/chat/completions", "body": {…}}; -: from stdin',
+        help='requests, one on each line: {"custom_id": …, "url": "/v1/chat/completions", "body": {…}}; -: read stdin',
     )
     parser.add_argument(
         "output",
         metavar="OUT.jsonl",
-        help="answers, one on each line, in the order in which they are finished. If the file is there, the run is "
-        "resumed: lines whose custom_id is in it are left out",
+        help="answers, one on each line, in the order in which they are finished. If the file exists, the run is "
+        "resumed: requests whose custom_id is in it are skipped",
     )
     add_assistant_arguments(parser)
     parser.add_argument(
@@ -81,7 +81,7 @@ def _opened(name: str, output: Path, stack: contextlib.ExitStack) -> BinaryIO:
         return sys.stdin.buffer
     source = stack.enter_context(Path(name).open("rb"))  # noqa: SIM115
     if output.exists() and os.path.samefile(name, output):
-        raise InputError(f"{output}: is the input, too; give another name for the output")
+        raise InputError(f"{output}: is also the input; give another name for the output")
     return source
 
 

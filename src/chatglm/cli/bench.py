@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds",
         type=float,
         metavar="S",
-        help="measure each concurrency for S seconds instead: then no new dialogue begins",
+        help="measure each concurrency for S seconds instead; after that, no new dialogue begins",
     )
     parser.add_argument(
         "--prompt-tokens", type=int, default=128, metavar="N", help="tokens of a prompt (default: %(default)s)"
@@ -211,7 +211,8 @@ def _show(report: dict[str, Any]) -> None:
         for kind, count in level["failures"].items():
             words = level["failure_words"][kind]
             print(
-                f"{level['concurrency']} clients: {count} of {level['requests']} requests failed: {kind}: {words:.200}"
+                f"concurrency {level['concurrency']}: failed requests: {count} of {level['requests']}: {kind}: "
+                f"{words:.200}"
             )
 
 

@@ -51,14 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help="answer from this base of documents (chatglm knowledge); with --tools or --mode tools, the model searches "
-        "it by a tool of its own, search_knowledge; may be repeated",
+        "it with the tool search_knowledge; may be repeated",
     )
     add_source_arguments(parser, "the model may call these tools: ")
     parser.add_argument(
         "--tools-without-asking",
         action="store_true",
-        help="use tools that want a person's consent, too, without asking (default: it is asked for on a terminal; "
-        "in a pipe they are refused)",
+        help="also use tools that need a person's consent, without asking (default: on a terminal you are asked; in a "
+        "pipe such tools are refused)",
     )
     parser.add_argument(
         "--interpreter", action="store_true", help="run the model's Python code, in the best sandbox of this machine"
@@ -69,30 +69,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run the model's Python code without a sandbox: it can read, change and delete your files. Each cell is "
         "asked about",
     )
-    keeping = parser.add_argument_group("conversations", "What is typed on a terminal is kept in CHATGLM_HOME.")
+    keeping = parser.add_argument_group("conversations", "Conversations on a terminal are kept in CHATGLM_HOME.")
     keeping.add_argument(
         "--continue",
         dest="resume",
         nargs="?",
         const="",
         metavar="ID",
-        help="go on with a conversation (default: the last one, if there is one), with its model and settings unless "
+        help="continue a conversation (default: the last one, if there is one), with its model and settings unless "
         "others are given",
     )
-    keeping.add_argument("--no-store", action="store_true", help="keep nothing of what is said")
+    keeping.add_argument("--no-store", action="store_true", help="do not keep the conversation")
     form = parser.add_argument_group("input and output")
     form.add_argument(
-        "--json", action="store_true", help="write what happens as JSON, one event a line (docs/chat.md); for programs"
+        "--json",
+        action="store_true",
+        help="write what happens as JSON for programs, one event in each line (docs/chat.md)",
     )
     form.add_argument(
         "--lines",
         action="store_true",
-        help="plain text on a terminal, too, as it always is in a pipe: each line of input is a question, and gets its "
+        help="plain text, also on a terminal (in a pipe it always is): each line of input is a question, and gets its "
         "answer; nothing is kept",
     )
-    form.add_argument("--language", choices=("zh", "en"), help="of what chatglm itself says (default: the locale's)")
     form.add_argument(
-        "--verbose", action="store_true", help="after each answer: time to its first token, tokens/s, tokens of prompt"
+        "--language", choices=("zh", "en"), help="language of chatglm's own messages (default: the locale's)"
+    )
+    form.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show after each answer: time to its first token, tokens/s, tokens of the prompt",
     )
     generation = parser.add_argument_group(
         "generation", "Defaults come from the checkpoint's generation_config.json, then from the official `chat`."
@@ -131,7 +137,9 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.mode == "character" and arguments.character is None and arguments.resume is None:
         raise InputError("--mode character: needs --character NAME|FILE, such as tea-house")
     if arguments.no_store and arguments.resume is not None:
-        raise InputError("--no-store: what goes on with --continue is kept; leave one of them out")
+        raise InputError(
+            "--no-store: cannot be used with --continue, whose conversation is kept; leave one of them out"
+        )
     if arguments.lines and (used := _session_options(arguments)):
         raise InputError(f"--lines: cannot be used with {used[0]}")
 

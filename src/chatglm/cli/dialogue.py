@@ -217,7 +217,7 @@ class Dialogue:
                 return self.store.conversation(self.user, part)
             found = [one for one in recent if one.id.startswith(part)]
             if len(found) > 1:
-                raise InputError(f"conversation {part}: {len(found)} begin with it; give more of the id")
+                raise InputError(f"conversation {part}: {len(found)} ids begin with it; give more of the id")
             if found:
                 return found[0]
         raise InputError(f"conversation {part[:80]!r}: no such conversation")

@@ -173,7 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = list(arguments.data)
     preview = words[:1] == [PREVIEW]
     if len(words) - preview > 1:
-        raise InputError(f"one DATA, please; got {' '.join(words)}")
+        raise InputError(f"expected one DATA, got {' '.join(words)}")
     data = words[preview:]
     tree = tree_of(arguments)
     if data:

@@ -33,30 +33,35 @@ _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="make a key, and print it: it cannot be shown again")
-    add.add_argument("--name", required=True, help="whose key it is; logs and figures show it")
+    add.add_argument("--name", required=True, help="whose key it is; logs and metrics show it")
     add.add_argument("--models", metavar="A,B", help="models that it may use (default: all)")
     add.add_argument(
         "--expires", metavar="WHEN", help="90d, 12h or 4w from now, or a date such as 2030-12-31 (default: never)"
     )
-    add.add_argument("--requests-per-minute", type=int, metavar="N", help="(default: no limit)")
-    add.add_argument("--tokens-per-minute", type=int, metavar="N", help="of prompts and answers (default: no limit)")
+    add.add_argument("--requests-per-minute", type=int, metavar="N", help="requests in a minute (default: no limit)")
+    add.add_argument(
+        "--tokens-per-minute",
+        type=int,
+        metavar="N",
+        help="tokens of prompts and answers in a minute (default: no limit)",
+    )
     add.add_argument("--concurrency", type=int, metavar="N", help="requests at a time (default: no limit)")
     add.add_argument(
         "--may",
         action="append",
         choices=_ACTIONS,
         default=[],
-        help="let it use the server's tools (tools) or code interpreter (interpreter), load and unload adapters "
-        "(manage-adapters), read /metrics (metrics), or say for which of its own clients it asks, who then share "
-        "fairly (forward: for a server in front of this one); may be repeated",
+        help="what the key may do: use the server's tools (tools) or code interpreter (interpreter), load and unload "
+        "adapters (manage-adapters), read /metrics (metrics), or name its own clients, who then share fairly (forward: "
+        "for a server in front of this one); may be repeated",
     )
     listing = actions.add_parser("list", help="show the keys, without their secrets")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.add_argument("--json", action="store_true", help="print one JSON object in each line")
     remove = actions.add_parser("remove", help="remove a key; running servers refuse it from then on")
     remove.add_argument("key", metavar="NAME", help="name or id of the key")
     for each in (add, listing, remove):
         each.add_argument(
-            "--home", type=Path, metavar="FOLDER", help="where the keys lie (default: CHATGLM_HOME, else ~/.chatglm)"
+            "--home", type=Path, metavar="FOLDER", help="folder of the keys (default: CHATGLM_HOME, else ~/.chatglm)"
         )
 
 
@@ -115,7 +120,7 @@ def _expiry(text: str | None) -> float | None:
     except InputError:
         raise InputError(f"--expires {text}: expected 90d, 12h or 4w, or a date such as 2030-12-31") from None
     if ends <= time.time():
-        raise InputError(f"--expires {text}: is over already")
+        raise InputError(f"--expires {text}: is in the past")
     return ends
 
 
@@ -189,7 +194,7 @@ def add_keyring_arguments(parser: argparse.ArgumentParser) -> None:
         "--home",
         type=Path,
         metavar="FOLDER",
-        help="where keys, tasks and files lie (default: CHATGLM_HOME, else ~/.chatglm)",
+        help="folder of keys, tasks and files (default: CHATGLM_HOME, else ~/.chatglm)",
     )
     parser.add_argument("--api-key", "--api_key", dest="api_key", help=argparse.SUPPRESS)
 

@@ -100,8 +100,8 @@ def add_assistant_arguments(parser: argparse.ArgumentParser, *, several: bool = 
     parser.add_argument(
         "--kv-cache",
         choices=("auto", "float32", "float16", "int8"),
-        help="data type of the KV cache; int8 halves its memory at a small loss of accuracy (default: auto, as the "
-        "weights; two bytes a number if they are quantised, and for the bundled demo model)",
+        help="data type of the KV cache; int8 halves its memory at a small loss of accuracy (default: auto, the "
+        "type of the weights; two bytes for each number if they are quantised, and for the bundled demo model)",
     )
     parser.add_argument(
         "--kv-memory",
@@ -114,10 +114,12 @@ def add_assistant_arguments(parser: argparse.ArgumentParser, *, several: bool = 
         metavar="URL",
         action="append",
         help="use a model of an OpenAI-compatible endpoint (http://host:8000/v1) instead; repeat for several endpoints "
-        "with the same model: each dialogue keeps to one of them, and another answers where that one does not; the API "
+        "with the same model: each dialogue stays at one of them, and another one answers if that one fails; the API "
         f"key is read from {REMOTE_KEY}",
     )
-    parser.add_argument("--remote-model", metavar="NAME", help="name of that model (default: the first that is listed)")
+    parser.add_argument(
+        "--remote-model", metavar="NAME", help="name of that model (default: the first that the endpoint lists)"
+    )
 
 
 def open_assistant(arguments: argparse.Namespace, **engine: Any) -> BaseAssistant:

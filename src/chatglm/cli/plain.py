@@ -177,7 +177,7 @@ def next_line(prompt: str = "") -> str:
 def converse(dialogue: PlainDialogue) -> None:
     terminal = sys.stdin.isatty()
     if terminal:
-        print("Ask away. `clear` forgets what was said, `stop` ends.  输入 clear 清空对话历史，stop 终止程序")
+        print("Ask away. `clear` forgets the dialogue, `stop` ends.  输入 clear 清空对话历史，stop 终止程序")
     dialogue.greet()
     while True:
         try:

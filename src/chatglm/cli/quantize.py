@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--group-size: the official scheme has a scale per row; leave it out, or --scheme official")
     for name, needed in (("calibration", "gptq"), ("no_act_order", "gptq")):
         if getattr(arguments, name) and arguments.method != needed:
-            raise InputError(f"--{name.replace('_', '-')}: means nothing with --method {arguments.method}")
+            raise InputError(f"--{name.replace('_', '-')}: cannot be used with --method {arguments.method}")
     if arguments.method == "gptq" and not arguments.calibration:
         raise InputError("--method gptq: give --calibration DATA, texts or dialogues like those the model is for")
     check_device(arguments.device)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; 0.0.0.0: all. Others than this machine need API keys (default: %(default)s)",
+        help="address to listen at; 0.0.0.0: all. Other machines need API keys (default: %(default)s)",
     )
     parser.add_argument("--port", type=int, default=8000, help="0: any free port (default: %(default)s)")
     parser.add_argument(
@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0,
         metavar="SECONDS",
-        help="seconds before that in which new requests are still answered, while /health already has status 503: for "
-        "a load balancer that needs time to notice (default: %(default)g)",
+        help="seconds before --drain: new requests are still answered, but /health already has status 503, so that a "
+        "load balancer can notice (default: %(default)g)",
     )
     parser.add_argument("--quiet", action="store_true", help="do not show base URLs and examples when ready")
     parser.add_argument(
@@ -83,23 +83,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     page.add_argument(
         "--page",
         action="store_true",
-        help="serve it, under /ui/. Where API keys are needed, or others than this machine reach the server, people "
+        help="serve the page under /ui/. If API keys are needed, or other machines can reach the server, people must "
         "sign in (`chatglm web users add NAME`)",
     )
     add_access_arguments(page)
     parser.add_argument(
         "--knowledge",
         action="store_true",
-        help="serve the bases of `chatglm knowledge`, too: /v1/knowledge, and answers from them (model "
-        "knowledge:NAME). A key reads the bases that it has made, and those that are shared with its id (`chatglm "
-        "knowledge share`). Without API keys, all who reach the server read, change and delete all bases",
+        help="also serve the bases of `chatglm knowledge`: /v1/knowledge, and answers from them (model "
+        "knowledge:NAME). A key can read the bases that it has made, and those that are shared with its id (`chatglm "
+        "knowledge share`). Without API keys, everybody who can reach the server can read, change and delete all bases",
     )
     parser.add_argument(
         "--dialect",
         action="append",
         default=[],
         choices=("chatchat",),
-        help="speak this dialect, too. chatchat: the routes of Langchain-Chatchat 0.3 (/knowledge_base, /chat/kb_chat) "
+        help="also speak this dialect. chatchat: the routes of Langchain-Chatchat 0.3 (/knowledge_base, /chat/kb_chat) "
         "and langchain-ChatGLM 0.1 (/local_doc_qa), over the bases of --knowledge",
     )
     add_keyring_arguments(parser)
@@ -108,7 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls-cert",
         type=Path,
         metavar="FILE",
-        help="speak HTTPS with this certificate (PEM, those of its issuers after it); a renewed file is noticed",
+        help="speak HTTPS with this certificate (PEM, followed by those of its issuers); a renewed file is loaded "
+        "again",
     )
     parser.add_argument(
         "--tls-key", type=Path, metavar="FILE", help="its private key (PEM, without a password; default: in --tls-cert)"
@@ -117,14 +118,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help="end a request that takes longer, its time in the queue included (default: no limit)",
+        help="end a request that takes longer, including its time in the queue (default: no limit)",
     )
     parser.add_argument(
         "--body-timeout",
         type=float,
         default=30,
         metavar="SECONDS",
-        help="seconds that a client may take to send a body, and one more for each 8 KiB (default: %(default)g)",
+        help="seconds that a client may take to send a body, plus one for each 8 KiB (default: %(default)g)",
     )
     parser.add_argument(
         "--keep-alive",
@@ -137,12 +138,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="how lines of the log look, one for each request among them (default: %(default)s)",
+        help="format of the log, which has a line for each request (default: %(default)s)",
     )
     parser.add_argument(
         "--log-text",
         action="store_true",
-        help="let the log have the beginning of what was asked and answered (default: it has no text of users)",
+        help="log the beginning of each request and answer (default: the log has no text of users)",
     )
 
 
@@ -168,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--max-connections {arguments.max_connections}: must be at least 1")
     for option in ("login", "no_login", "allow_host", "open"):
         if getattr(arguments, option) and not arguments.page:
-            raise InputError(f"--{option.replace('_', '-')}: is of the page; add --page")
+            raise InputError(f"--{option.replace('_', '-')}: is an option of the page; add --page")
     for origin in arguments.cors:
         if origin != "*" and ("://" not in origin or origin.endswith("/")):
             raise InputError(f"--cors {origin}: expected an origin such as https://chat.example, without a path, or *")
@@ -178,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_body is not None and not 0 < arguments.max_body <= 4096:
         raise InputError(f"--max-body {arguments.max_body:g}: must be more than 0 and at most 4096 MiB")
     if arguments.dialect and not arguments.knowledge:
-        raise InputError(f"--dialect {arguments.dialect[0]}: needs --knowledge, the bases that it is about")
+        raise InputError(f"--dialect {arguments.dialect[0]}: needs --knowledge, whose bases it serves")
     if arguments.dialect and importlib.util.find_spec("websockets") is None:
         raise DependencyError("websockets is needed for --dialect chatchat: pip install 'chatglm[serve]'")
     tls = _tls(arguments)

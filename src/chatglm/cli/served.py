@@ -47,7 +47,7 @@ def add_catalog_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapters-from",
         metavar="FOLDER",
-        help="let POST /v1/load_lora_adapter load LoRA adapters that lie in this folder. On a CPU, models that can get "
+        help="let POST /v1/load_lora_adapter load LoRA adapters from this folder. On a CPU, models that can get "
         "adapters answer more slowly",
     )
     parser.add_argument(
@@ -107,7 +107,7 @@ def _of_options(arguments: argparse.Namespace) -> list[Source]:
         for option in ("name", *_SINGLE):
             if getattr(arguments, option) is not None:
                 raise InputError(
-                    f"--{option.replace('_', '-')}: is about one model, and --model is given {len(given)} times; use "
+                    f"--{option.replace('_', '-')}: belongs to one model, but --model is given {len(given)} times; use "
                     "--model NAME=FOLDER for names, and --config FILE for options of each model"
                 )
         models = [argparse.Namespace(**{**vars(arguments), "model": path}) for _, path in given]
@@ -314,9 +314,9 @@ def _read_fields(
         name = key.value.replace("-", "_")
         if name not in known:
             names = ", ".join(one.replace("_", "-") for one in known)
-            raise _wrong(key, file, f"unknown key {key.value!r:.60}; known are {names}")
+            raise _wrong(key, file, f"unknown key {key.value!r:.60}; known: {names}")
         if name in found:
-            raise _wrong(key, file, f"{key.value} stands there twice")
+            raise _wrong(key, file, f"{key.value} is given twice")
         found[name] = known[name](value, key.value, file)
     return found
 
@@ -340,7 +340,7 @@ def _scalar(node: yaml.Node, name: str, file: Path) -> Any:
     try:
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError):
-        raise _wrong(node, file, f"{name}: {node.value!r:.60} is no value") from None
+        raise _wrong(node, file, f"{name}: {node.value!r:.60} is not a value") from None
 
 
 def _text(node: yaml.Node, name: str, file: Path) -> str:
@@ -443,9 +443,9 @@ def _models(fields: Mapping[str, Callable[[yaml.Node, str, Path], Any]]) -> Call
         for key, value in pairs:
             name = key.value
             if not _NAME.fullmatch(name):
-                raise _wrong(key, file, f"{section}: {name!r:.60} is no name for a model")
+                raise _wrong(key, file, f"{section}: {name!r:.60} is not a valid name for a model")
             if name in found:
-                raise _wrong(key, file, f"{section}: {name} stands there twice")
+                raise _wrong(key, file, f"{section}: {name} is given twice")
             if isinstance(value, yaml.ScalarNode):
                 found[name] = {"path": _path(value, name, file)}
                 continue

@@ -41,12 +41,13 @@ def add_source_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a server the options that `open_tools` reads."""
     add_source_arguments(
-        parser, "run these tools here, for requests that name them (`server_tools`) and API keys that may: "
+        parser,
+        "run these tools on the server, for requests that name them (`server_tools`) and API keys that may use them: ",
     )
     parser.add_argument(
         "--tools-without-asking",
         action="store_true",
-        help="offer tools that want a person's consent, too: on a server there is nobody to ask (default: they are "
+        help="also offer tools that need a person's consent: on a server there is nobody to ask (default: they are "
         "refused)",
     )
     parser.add_argument(
@@ -55,9 +56,9 @@ def add_tool_arguments(parser: argparse.ArgumentParser) -> None:
         const="auto",
         default="off",
         choices=("auto", "full", "confined", "off"),
-        help="run the model's Python code here, in a sandbox, for requests that ask for it and keys that may. auto: "
-        "in the best sandbox of this machine, where only this machine reaches the server; for others it must be full, "
-        "unless confined (without namespaces) is said to be enough (default: off; without a value: auto)",
+        help="run the model's Python code on the server, in a sandbox, for requests that ask for it and keys that may "
+        "use it. auto: the best sandbox of this machine; if other machines can reach the server, it must be full. "
+        "confined: a sandbox without namespaces is enough (default: off; without a value: auto)",
     )
 
 

@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; 0.0.0.0: all. Where others than this machine reach the page, people have to sign "
-        "in (default: %(default)s)",
+        help="address to listen at; 0.0.0.0: all. If other machines can reach the page, people must sign in "
+        "(default: %(default)s)",
     )
     parser.add_argument("--port", type=int, default=7860, help="0: any free port (default: %(default)s)")
     add_access_arguments(parser)
@@ -76,8 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="auto",
         choices=("auto", "full", "confined", "off"),
-        help="sandbox of the model's Python code. auto: the best of this machine; where others reach the page it must "
-        "be full, unless confined is said to be enough (default: auto if this machine has one, else off)",
+        help="sandbox of the model's Python code. auto: the best of this machine; if other machines can reach the "
+        "page, it must be full. confined: a sandbox without namespaces is enough (default: auto if this machine has a "
+        "sandbox, else off)",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak HTTPS with this certificate (PEM)")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM; default: in --tls-cert)")
@@ -89,19 +90,21 @@ def add_access_arguments(parser: argparse._ActionsContainer) -> None:
     """Who may use the page, for every command that serves it; see `page_beside`."""
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     access = parser.add_mutually_exclusive_group()
-    access.add_argument("--login", action="store_true", help="let people sign in also where only this machine comes")
+    access.add_argument(
+        "--login", action="store_true", help="require signing in, even if only this machine can reach the page"
+    )
     access.add_argument(
         "--no-login",
         action="store_true",
-        help="let everybody who reaches the page use it; each browser is a user of its own",
+        help="let everybody who can reach the page use it; each browser is one user",
     )
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="answer to this name, such as chat.example behind a proxy; may be repeated (default: where only this "
-        "machine reaches the page its own names, else all)",
+        help="accept requests for this host name, such as chat.example behind a proxy; may be repeated (default: all, "
+        "or this machine's own names if only this machine can reach the page)",
     )
 
 
@@ -274,7 +277,7 @@ def models_of(catalog: Catalog) -> Models:
         name = called(settings.model)
         name = name if name in offers else next(iter(offers), "")
         if not name:
-            raise InputError("model: there are none")
+            raise InputError("model: there are no models")
         model: Any = await catalog.hold(offers[name])
         return model  # type: ignore[no-any-return]
 
@@ -323,7 +326,7 @@ def _users(words: Sequence[str]) -> int:
                 print(f"{made.name} can sign in")
             case ["password", name]:
                 store.users.set_password(store.users.named(name).id, _password())
-                print(f"{name} has another password, and is signed out everywhere")
+                print(f"{name} has a new password, and is signed out everywhere")
             case ["remove", name]:
                 number, files = store.users.named(name).id, Files(folder_beside(store.file), None)
                 with Shelf() as shelf:

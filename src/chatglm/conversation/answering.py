@@ -146,13 +146,13 @@ class Parts:
             known = [tool.name for tool in self.toolbox.specs]
             for name in settings.tools or ():
                 if name not in known:
-                    raise InputError(f"tools: no {name!r:.80}; there are {', '.join(known) or 'none'}")
+                    raise InputError(f"tools: there is no {name!r:.80}; known: {', '.join(known) or 'none'}")
             if settings.manual.strip():
                 manual_tools(settings.manual)
         if settings.mode == "code" and self.kernels is None:
-            raise InputError("mode: code needs the interpreter, which this program was started without")
+            raise InputError("mode: code needs the interpreter, but this program was started without it")
         if settings.mode == "documents" and self.knowledge is None:
-            raise InputError("mode: documents needs a knowledge base, and there is none here")
+            raise InputError("mode: documents needs a knowledge base, but there is none")
         character_of(settings)
 
     def tools(self, settings: Settings) -> tuple[ToolSpec, ...]:
@@ -191,11 +191,11 @@ class Parts:
         if callable(self.models):
             return
         if settings.model != before.model and settings.model and settings.model not in self.models:
-            raise InputError(f"model: no {settings.model!r:.80}; there are {', '.join(self.models) or 'none'}")
+            raise InputError(f"model: there is no {settings.model!r:.80}; known: {', '.join(self.models) or 'none'}")
         if settings.adapter != before.adapter and settings.adapter:
             known = (await self.assistant(settings)).adapters
             if settings.adapter not in known:
-                raise InputError(f"adapter: no {settings.adapter!r:.80}; there are {', '.join(known) or 'none'}")
+                raise InputError(f"adapter: there is no {settings.adapter!r:.80}; known: {', '.join(known) or 'none'}")
 
     async def assistant(self, settings: Settings) -> BaseAssistant:
         """The model that answers: the one that is named, or the first where there is no such model any more.
@@ -207,7 +207,7 @@ class Parts:
             return await self.models(settings)
         name = settings.model if settings.model in self.models else next(iter(self.models), "")
         if not name:
-            raise InputError("model: there are none")
+            raise InputError("model: there are no models")
         return self.models[name]
 
 
@@ -541,7 +541,7 @@ class Answering:
                 if isinstance(piece, Finish):
                     finish = piece
         if finish is None:
-            raise UnsupportedError("the answer from documents has no end; this is a fault of the knowledge base's")
+            raise UnsupportedError("the answer from documents has no end; this is a bug in the knowledge base")
         await self._ended(opened, opened.message(), finish, last=True)
 
     async def _ended(self, opened: _Open, message: Message, finish: Finish, *, last: bool) -> None:
@@ -668,7 +668,7 @@ class Answering:
             size, sha256 = await work
             await self._stored(self._parts.store.add_file, name, kind, size, sha256, turn=turn)
         except (ChatGLMError, OSError) as error:
-            self.log.add(Note(code="file", text=f"{name:.100}: is not kept ({_said(error)})"))
+            self.log.add(Note(code="file", text=f"{name:.100}: was not saved ({_said(error)})"))
             return ""
         return name
 
@@ -712,7 +712,7 @@ async def _stream(assistant: BaseAssistant, messages: Sequence[Message], options
                 async for delta in deltas:
                     begun = True
                     if left and isinstance(delta, Finish):
-                        note = f"the {left} oldest of {groups} turns were left out, for want of context"
+                        note = f"the context is too short; oldest turns left out: {left} of {groups}"
                         note = "; ".join(filter(None, [note, delta.note]))
                         delta = replace(delta, note=note, left_out=left + delta.left_out)
                     yield delta

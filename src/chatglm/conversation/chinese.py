@@ -55,7 +55,7 @@ SENTENCES: dict[str, str] = {
     "until its Python has been idle for some minutes": (
         "这段对话的 Python 和文件正被另一个程序（进程 {process}）使用，请结束它，或等它空闲几分钟后再试"
     ),
-    "call {call}: no answer is being made that could wait for it": "回答已经结束，不再等待这次调用",
+    "call {call}: no answer is waiting for it": "回答已经结束，不再等待这次调用",
     "call {call}: does not wait for {article} {wanted}": "这次调用不再等待答复",
     "turn {turn}: this conversation has no such turn": "这段对话没有第 {turn} 条",
     "turn {turn}: no such turn in this conversation": "这段对话没有第 {turn} 条",
@@ -64,14 +64,16 @@ SENTENCES: dict[str, str] = {
     "turn {turn}: it is still being written; stop it first": "这条内容还在生成，请先停止",
     "conversation {name}: no such conversation; it may have been deleted": "没有这段对话，可能已被删除",
     "conversation {name}: no such conversation": "没有对话 {name}",
-    "conversation {name}: {count} begin with it; give more of the id": "有 {count} 段对话以 {name} 开头，请多输入几位",
+    "conversation {name}: {count} ids begin with it; give more of the id": (
+        "有 {count} 段对话以 {name} 开头，请多输入几位"
+    ),
     "no such conversation; it may have been deleted": "没有这段对话，可能已被删除",
     "{count} messages: a conversation has at most {most}": "共 {count} 条消息，一段对话最多 {most} 条",
-    "there are {count} conversations, which is the most; delete some": "已有 {count} 段对话，达到上限，请先删除一些",
-    "the conversation has {count} turns, which is the most; begin another": (
+    "there are {count} conversations, which is the limit; delete some": "已有 {count} 段对话，达到上限，请先删除一些",
+    "the conversation has {count} turns, which is the limit; begin another": (
         "这段对话已有 {count} 条，达到上限，请开始新对话"
     ),
-    "the conversation has {count} files, which is the most": "这段对话已有 {count} 个文件，达到上限",
+    "the conversation has {count} files, which is the limit; remove some": "这段对话已有 {count} 个文件，达到上限",
     "the conversations and files have {used} bytes; at most {most} are kept. Delete some": (
         "对话和文件共占 {used} 字节，最多保存 {most} 字节，请先删除一些"
     ),
@@ -79,23 +81,23 @@ SENTENCES: dict[str, str] = {
         "消息超过 {most} 字节，请缩短，或改为上传文件"
     ),
     "the settings are larger than {most} bytes": "设置超过 {most} 字节",
-    "mode: code needs the interpreter, which this program was started without": (
+    "mode: code needs the interpreter, but this program was started without it": (
         "代码模式需要解释器，而程序启动时没有启用"
     ),
-    "mode: documents needs a knowledge base, and there is none here": "文档模式需要知识库，而这里没有",
+    "mode: documents needs a knowledge base, but there is none": "文档模式需要知识库，而这里没有",
     "there is no knowledge base yet; `chatglm knowledge add NAME FILES` makes one": (
         "还没有知识库，可用 `chatglm knowledge add NAME FILES` 建立"
     ),
     "base {name}: there is none; `chatglm knowledge list` shows those that there are": (
         "没有知识库 {name}，`chatglm knowledge list` 可列出已有的"
     ),
-    "model: no {name}; there are {known}": "没有模型 {name}，可选：{known}",
-    "model: there are none": "没有可用的模型",
-    "adapter: no {name}; there are {known}": "没有适配器 {name}，可选：{known}",
-    "tools: no {name}; there are {known}": "没有工具 {name}，可选：{known}",
+    "model: there is no {name}; known: {known}": "没有模型 {name}，可选：{known}",
+    "model: there are no models": "没有可用的模型",
+    "adapter: there is no {name}; known: {known}": "没有适配器 {name}，可选：{known}",
+    "tools: there is no {name}; known: {known}": "没有工具 {name}，可选：{known}",
     "manual: larger than {most} bytes": "手动模式的工具定义超过 {most} 字节",
-    "manual: expected 1 to {most} tools of different names": "手动模式需要 1 到 {most} 个名称各不相同的工具",
-    "manual: {name} is no name of a tool": "手动模式：{name} 不能用作工具名",
+    "manual: expected 1 to {most} tools with different names": "手动模式需要 1 到 {most} 个名称各不相同的工具",
+    "manual: {name} is not a valid name for a tool": "手动模式：{name} 不能用作工具名",
     "{which} Python kernels are running code; try again when a cell has ended": (
         "正在运行的 Python 已达上限，请等其他代码运行结束后再试"
     ),
@@ -112,13 +114,13 @@ SENTENCES: dict[str, str] = {
     "max_length is {limit} tokens; {which} {tokens} tokens, which leaves no room for an answer. Shorten the {field}.": (
         "max_length 为 {limit} 个词元，而提示已有 {tokens} 个，没有余地回答；请缩短内容，或增大 max_length"
     ),
-    "the prompt has {prompt} tokens and max_length, which counts them, is {limit}: shorten the prompt, or raise "
-    "max_length": ("提示有 {prompt} 个词元，而计入提示的 max_length 为 {limit}；请缩短内容，或增大 max_length"),
+    "the prompt has {prompt} tokens, and max_length (prompt and answer together) is {limit}: shorten the prompt, or "
+    "raise max_length": ("提示有 {prompt} 个词元，而计入提示的 max_length 为 {limit}；请缩短内容，或增大 max_length"),
     "the request could not begin: {why}": "请求未能开始：{why}",
     "the answer could not be read: {why}": "回答无法读取：{why}",
     "this answer failed: {why}": "生成回答时出错：{why}",
-    "model {name} is still being loaded; send the request again in a while": "模型 {name} 正在加载，请稍后再试",
-    "model {name} needs {size} of memory, which models in use have; send the request again in a while": (
+    "model {name} is still being loaded; send the request again later": "模型 {name} 正在加载，请稍后再试",
+    "model {name} needs {size} of memory, which other models in use occupy; send the request again later": (
         "模型 {name} 需要 {size} 内存，正被其他模型占用，请稍后再试"
     ),
     "--system: {generation} has no system message in its prompt": "{generation} 的提示中没有系统消息",
@@ -132,14 +134,14 @@ SENTENCES: dict[str, str] = {
     # Options of generation
     "{name} is {value}; it must be {wanted} or null": "{name} 不能是 {value}，应为{wanted}，或留空",
     "{name} is {value}; it must be {wanted}": "{name} 不能是 {value}，应为{wanted}",
-    "{name} is no option of generation; did you mean {near}?": "没有生成参数 {name}，是否想用 {near}？",
-    "{name} is no option of generation; there are {known}": "没有生成参数 {name}，可用：{known}",
+    "{name} is not an option of generation; did you mean {near}?": "没有生成参数 {name}，是否想用 {near}？",
+    "{name} is not an option of generation; known: {known}": "没有生成参数 {name}，可用：{known}",
     "{name}: a conversation has one answer at a time, without probabilities": "对话每次只有一个回答，不能设置 {name}",
     "max_new_tokens is 0; it must be at least 1 or null (0 only with prompt_logprobs)": (
         "max_new_tokens 至少为 1，或留空"
     ),
     # Characters
-    "no character {name}; there are {known}": "没有角色 {name}，可选：{known}",
+    "there is no character {name}; known: {known}": "没有角色 {name}，可选：{known}",
     "{name}: no such file; names that need no file: {known}": "没有文件 {name}；内置的角色有 {known}",
     "{where}: larger than {most} bytes": "{where} 超过 {most} 字节",
     "{where}: {line}not valid YAML or JSON in UTF-8": "{where} 不是有效的 UTF-8 编码的 YAML 或 JSON",
@@ -149,7 +151,7 @@ SENTENCES: dict[str, str] = {
     "{where}: unknown name {name}; known: {known}": "{where}：未知的名称 {name}，可用：{known}",
     "{where}: not valid JSON ({why})": "{where} 不是有效的 JSON",
     "{where}: the card has no name": "{where}：角色卡没有名称",
-    "{where}: a card of the kind {spec}; known are {first} and {second}": (
+    "{where}: cards of the kind {spec} are not supported; supported are {first} and {second}": (
         "{where}：不支持 {spec} 格式的角色卡，支持 {first} 和 {second}"
     ),
     "{where}: a picture without a card (no text chunk ccv3 or chara)": "{where}：这张图片中没有角色卡",
@@ -159,8 +161,8 @@ SENTENCES: dict[str, str] = {
     "{where}: the PNG file is damaged (the checksum of its chunk {kind} is wrong)": "{where}：PNG 文件已损坏",
     "{where}: the card in the picture is not base64": "{where}：图片中的角色卡无法读取",
     "{where}: the card in the picture cannot be unpacked": "{where}：图片中的角色卡无法读取",
-    "{where}: not a whole zip file, or one of the zip64 kind": "{where}：不是完整的 zip 文件",
-    "{where}: not a whole zip file ({kind})": "{where}：不是完整的 zip 文件",
+    "{where}: not a complete zip file, or a zip64 file": "{where}：不是完整的 zip 文件",
+    "{where}: not a complete zip file ({kind})": "{where}：不是完整的 zip 文件",
     "{where}: {name}: expected a text, got {value}": "{where}：{name} 应为文字",
     "{where}: {name}: expected a list of texts, got {value}": "{where}：{name} 应为文字的列表",
     "{where}: {name}: too long ({count} characters)": "{where}：{name} 过长（{count} 个字符）",
@@ -169,7 +171,7 @@ SENTENCES: dict[str, str] = {
     "the file has {count} conversations; at most {most} are read. Split it": (
         "文件有 {count} 段对话，最多读取 {most} 段，请拆分"
     ),
-    "the file has more than {most} lines; at most so many are read. Split it": "文件超过 {most} 行，请拆分",
+    "the file has more than {most} lines, which is the limit. Split it": "文件超过 {most} 行，请拆分",
     "row {n}: a row with the fields {names} is of no known form; known are {known}": (
         "第 {n} 行：不认识由 {names} 组成的数据"
     ),
@@ -181,7 +183,7 @@ SENTENCES: dict[str, str] = {
     "{path}: cannot be read ({why})": "{path} 无法读取（{why}）",
     "{path}: is not a regular file": "{path} 不是普通文件",
     "{path}: is {kind}, where a file is expected": "{path} 不是文件",
-    "{path}: larger than {most} bytes, which no such file of a checkpoint is": "{path} 超过 {most} 字节",
+    "{path}: larger than {most} bytes, the limit for such a file of a checkpoint": "{path} 超过 {most} 字节",
     "{path}: not the name of a file": "{path} 不是文件名",
     "{path}: cannot be written ({why})": "{path} 无法写入（{why}）",
     # Tools
@@ -208,14 +210,14 @@ SENTENCES: dict[str, str] = {
     ),
     "{variant}: the best for this CPU": "{variant}（最适合这台机器的 CPU）",
     # The page
-    "too often; try again in {seconds} seconds": "过于频繁，请在 {seconds} 秒后重试",
-    "the key is wrong; the program that serves the page has shown the right one": (
+    "too many tries; try again in {seconds} s": "过于频繁，请在 {seconds} 秒后重试",
+    "the key is wrong; use the address that the program showed when it started": (
         "密钥不正确，请使用程序启动时显示的地址"
     ),
-    "Host {host}: this server is not asked for by this name; `--allow-host NAME` allows one": (
+    "Host {host}: this host name is not allowed; `--allow-host NAME` allows one": (
         "服务器不接受名称 {host}，可用 `--allow-host NAME` 允许"
     ),
-    "Origin {origin}: only the page itself may change something here": "只有本页面才能进行更改",
+    "Origin {origin}: only this page itself may make changes": "只有本页面才能进行更改",
     "the body is too large; at most {most} bytes are taken": "内容过大，最多 {most} 字节",
     "the body did not arrive in time": "内容没有及时到达",
     "name {name}: must have 1 to {most} printable characters": "用户名应为 1 到 {most} 个可见字符",
@@ -250,16 +252,16 @@ SENTENCES: dict[str, str] = {
     "it has no pages": "没有页面",
     "name: {name} is taken; choose another": "名称{name}已被使用，请换一个",
     "user {name}: no such user": "没有用户{name}",
-    "{who}: is the only owner; make somebody else one first": "{who} 是唯一的所有者，请先指定另一个所有者",
-    "file: {name} is no name of a file; at most 300 printable characters, and no ..": "{name}不能用作文件名",
+    "{who}: is the only owner; make somebody else an owner first": "{who} 是唯一的所有者，请先指定另一个所有者",
+    "file: {name} is not a valid file name; use at most 300 printable characters, without ..": "{name}不能用作文件名",
     "base {name}: a name has at most 64 letters, digits, spaces, and . _ - between them; choose another": (
         "名称最多 64 个字符，可用文字、数字、空格和 . _ -"
     ),
-    "{files} files and {size} GiB are the most; remove some": "最多 {files} 个文件、{size} GiB，请先移除一些",
+    "{files} files and {size} GiB are the limit; remove some": "最多 {files} 个文件、{size} GiB，请先移除一些",
     # What has no place in a context, or no force
-    "the {count} oldest of {turns} turns were left out, for want of context": "共 {turns} 条，最早的 {count} 条未提供",
+    "the context is too short; oldest turns left out: {count} of {turns}": "共 {turns} 条，最早的 {count} 条未提供",
     "no summary was made: {why}": "没有生成摘要：{why}",
-    "{name}: is not kept ({why})": "{name} 未能保存（{why}）",
+    "{name}: was not saved ({why})": "{name} 未能保存（{why}）",
 }
 """English patterns, whose names in braces stand for any text, and what is said in Chinese."""
 

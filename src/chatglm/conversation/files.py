@@ -73,7 +73,7 @@ class Files:
         try:
             folder = await asyncio.to_thread(self._made, conversation)
         except OSError as error:
-            raise OutputError(f"{self._home}: {error.strerror}; make room, or correct its rights") from None
+            raise OutputError(f"{self._home}: {error.strerror}; free disk space, or correct its permissions") from None
         try:
             await folder.put(name, read, self._limits)
         finally:

@@ -57,9 +57,7 @@ def read_conversations(data: bytes, *, skipped: list[str] | None = None) -> list
     if len(data) > _BYTES:
         raise InputError(f"the file has {len(data):,} bytes; at most {_BYTES:,} are read. Split it")
     if data.count(b"[") + data.count(b"{") > _PARTS:
-        raise InputError(
-            f"the file has more than {_PARTS:,} lists and objects, which no file of dialogues has. Split it"
-        )
+        raise InputError(f"the file has more than {_PARTS:,} lists and objects, which is the limit. Split it")
     rows = _rows(data)
     if len(rows) > _ROWS:
         raise InputError(f"the file has {len(rows):,} conversations; at most {_ROWS:,} are read. Split it")
@@ -98,7 +96,7 @@ def _rows(data: bytes) -> list[tuple[str, Any]]:
         return [("row 1", whole)]
     lines = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if len(lines) > _ROWS:
-        raise InputError(f"the file has more than {_ROWS:,} lines; at most so many are read. Split it")
+        raise InputError(f"the file has more than {_ROWS:,} lines, which is the limit. Split it")
     rows = [(where, _parsed(line)) for where, line in lines]
     if all(isinstance(row, _Unreadable) for _, row in rows):
         raise InputError(whole.reason)

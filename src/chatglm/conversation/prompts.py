@@ -127,10 +127,10 @@ def manual_tools(text: str) -> tuple[ToolSpec, ...]:
         raise ToolError(str(error)) from None
     names = [tool.name for tool in tools]
     if not tools or len(tools) > _MANUAL_TOOLS or len(set(names)) < len(names):
-        raise ToolError(f"manual: expected 1 to {_MANUAL_TOOLS} tools of different names")
+        raise ToolError(f"manual: expected 1 to {_MANUAL_TOOLS} tools with different names")
     for tool in tools:
         if not tool.name.strip() or "\n" in tool.name or len(tool.name) > 100:
-            raise ToolError(f"manual: {tool.name!r:.40} is no name of a tool")
+            raise ToolError(f"manual: {tool.name!r:.40} is not a valid name for a tool")
         if parameters := tool.flat().get("parameters"):
             plain(parameters, parameters if isinstance(parameters, Mapping) else {}, f"manual: {tool.name}")
     return tools

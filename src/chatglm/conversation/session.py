@@ -532,7 +532,7 @@ class Session:
 
     def _asking(self, call: str) -> Answering:
         if self._answer is None or not self.running:
-            raise InputError(f"call {call!r:.80}: no answer is being made that could wait for it")
+            raise InputError(f"call {call!r:.80}: no answer is waiting for it")
         return self._answer
 
     async def _stored(self, method: Callable[..., T], *arguments: Any) -> T:

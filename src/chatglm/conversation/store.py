@@ -266,7 +266,7 @@ class Store:
                 raise NotFoundError(f"user {user}: no such user")
             (have,) = connection.execute("SELECT count(*) FROM conversations WHERE user = ?", (user,)).fetchone()
             if have >= self.limits.conversations:
-                raise QueueFullError(f"there are {have:,} conversations, which is the most; delete some")
+                raise QueueFullError(f"there are {have:,} conversations, which is the limit; delete some")
             connection.execute(
                 "INSERT INTO conversations (id, user, title, mode, settings, made, changed) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -634,7 +634,9 @@ class Store:
                 self._take(connection, user, conversation, -old["size"])
             counted = connection.execute("SELECT count(*) FROM files WHERE conversation = ?", (conversation,))
             if counted.fetchone()[0] >= self.limits.files:
-                raise QueueFullError(f"the conversation has {self.limits.files:,} files, which is the most")
+                raise QueueFullError(
+                    f"the conversation has {self.limits.files:,} files, which is the limit; remove some"
+                )
             self._take(connection, user, conversation, size)
             number = connection.execute(
                 "INSERT INTO files (conversation, turn, name, kind, size, sha256, made) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -727,7 +729,7 @@ class Store:
             "UPDATE conversations SET turns = turns + 1 WHERE id = ? AND turns < ?", (conversation, self.limits.turns)
         ).rowcount
         if not changed:
-            raise InputError(f"the conversation has {self.limits.turns:,} turns, which is the most; begin another")
+            raise InputError(f"the conversation has {self.limits.turns:,} turns, which is the limit; begin another")
         number = connection.execute(
             "INSERT INTO turns (conversation, parent, message, finish, edited, made) VALUES (?, ?, ?, ?, ?, ?)",
             (conversation, parent, text, finish, int(edited), now),
@@ -760,11 +762,11 @@ class Store:
         text, now = self._json(message), time.time()
         told = as_json(dict(details)) if details else None
         if details and (told is None or _size(told) > self.limits.message):
-            raise InputError(f"details: must be what JSON can say, in {self.limits.message:,} bytes")
+            raise InputError(f"details: must be JSON values, with at most {self.limits.message:,} bytes")
         with self._own(user, conversation) as (connection, _):
             row = self._row(connection, conversation, turn)
             if row["finish"] is not None:
-                raise InputError(f"turn {turn}: it is finished, and is not written again; edit makes a sibling")
+                raise InputError(f"turn {turn}: it is finished, and cannot be changed; `edit` adds another version")
             self._take(connection, user, conversation, _size(text) + _size(told or "") - _size(row["message"]))
             connection.execute(
                 "UPDATE turns SET message = ?, finish = ?, details = ? WHERE id = ?", (text, finish, told, turn)
@@ -830,7 +832,7 @@ class Store:
     def _settings(self, settings: Mapping[str, Any]) -> str:
         text = as_json(dict(settings))
         if text is None:
-            raise InputError("the settings must be what JSON can say")
+            raise InputError("the settings must be JSON values")
         if _size(text) > self.limits.settings:
             raise InputError(f"the settings are larger than {self.limits.settings:,} bytes")
         return text

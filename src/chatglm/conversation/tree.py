@@ -192,7 +192,7 @@ class Tree:
             InputError: there is no such turn, or it would get another parent.
         """
         if self.turn(turn.id).parent != turn.parent:
-            raise InputError(f"turn {turn.id}: a turn keeps its parent")
+            raise InputError(f"turn {turn.id}: the parent of a turn cannot be changed")
         return replace(self, turns={**self.turns, turn.id: turn})
 
     def choose(self, number: int) -> Tree:

@@ -48,7 +48,7 @@ class TooManyTriesError(SignInError):
     """
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too many tries with this name; try again in {math.ceil(retry_after)} seconds")
+        super().__init__(f"too many tries with this name; try again in {math.ceil(retry_after)} s")
         self.retry_after = retry_after
 
 
@@ -96,7 +96,7 @@ class Users:
         """
         name = _name(name)
         if name == LOCAL:
-            raise InputError(f"user {name!r}: the name of who does not sign in; choose another")
+            raise InputError(f"user {name!r}: this name is reserved for the user who does not sign in; choose another")
         hashed = _hashed(_checked(password))
         try:
             self._database.write(

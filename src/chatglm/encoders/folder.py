@@ -130,11 +130,11 @@ def read_encoder(folder: Path, kind: Kind) -> EncoderFolder:
     if kind == "rerank" and not _is_classifier(config):
         raise CheckpointError(
             f"{path / 'config.json'}: not a cross-encoder: `architectures` must be a …ForSequenceClassification with "
-            "one label; embedding models are given as embedding"
+            "one label; use an embedding model as `embedding`"
         )
     if kind == "embedding" and not parts and _is_classifier(config):
         raise CheckpointError(
-            f"{path / 'config.json'}: a classifier, no embedding model; a cross-encoder is given as rerank"
+            f"{path / 'config.json'}: a classifier, not an embedding model; use a cross-encoder as `rerank`"
         )
     for name in _JSON_FILES:
         if (path / name).exists():
@@ -143,7 +143,7 @@ def read_encoder(folder: Path, kind: Kind) -> EncoderFolder:
                 read_json(path / name)
     for name in (*_OTHER_FILES, "vocab.json"):
         if (path / name).exists() and size_of(path / name) > _MAX_VOCABULARY:
-            raise CheckpointError(f"{path / name}: larger than {_MAX_VOCABULARY:,} bytes, which no vocabulary is")
+            raise CheckpointError(f"{path / name}: larger than {_MAX_VOCABULARY:,} bytes, the limit for a vocabulary")
     max_tokens, lower = _read_settings(path)
     prompts, default = _read_prompts(folder)
     return EncoderFolder(path, shape, max_tokens, lower, parts, prompts, default, _dimensions(config, path))
@@ -223,7 +223,8 @@ def _read_shape(config: Mapping[str, Any], file: Path) -> Shape:
         raise CheckpointError(f"{file}: layer_norm_eps is {eps!r:.60}; it must be a number between 0 and 1")
     if shape.hidden_size % shape.num_attention_heads:
         raise CheckpointError(
-            f"{file}: hidden_size {shape.hidden_size} is no multiple of num_attention_heads {shape.num_attention_heads}"
+            f"{file}: hidden_size {shape.hidden_size} is not a multiple of num_attention_heads "
+            f"{shape.num_attention_heads}"
         )
     if shape.pad_token_id >= shape.vocab_size or shape.longest < 4:
         raise CheckpointError(f"{file}: pad_token_id, vocab_size and max_position_embeddings contradict each other")
@@ -267,7 +268,7 @@ def _read_prompts(folder: Path) -> tuple[dict[str, str], str | None]:
         if not isinstance(text, str) or len(text) > 10_000:
             raise CheckpointError(f"{file}: the prompt {name!r:.60} must be a text of at most 10,000 characters")
     if default is not None and default not in prompts:
-        raise CheckpointError(f"{file}: default_prompt_name {default!r:.60} is none of the prompts")
+        raise CheckpointError(f"{file}: default_prompt_name {default!r:.60} is not one of the prompts")
     return prompts, default
 
 

@@ -180,7 +180,7 @@ def _check_unproven(grammar: str) -> None:
     if len(grammar) > UNPROVEN_BYTES:
         raise UnsupportedError(
             f"{len(grammar):,} characters; at most {UNPROVEN_BYTES:,} are supported where no process can be started "
-            "to try it in"
+            "for a trial run"
         )
 
 
@@ -189,7 +189,7 @@ class _Worker:
 
     def __init__(self, tokens: Sequence[bytes], stop_ids: Sequence[int]) -> None:
         if not sys.executable:
-            raise OSError("Python's own program is unknown")
+            raise OSError("the path of the Python program is unknown (sys.executable is empty)")
         code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
             "from chatglm.engine.compiling import work; work()"
         )
@@ -318,7 +318,7 @@ def _try(library: Any, tokenizer: Any, grammar: str) -> dict[str, Any]:
             if problem := problem_of(matcher):
                 return {"problem": problem, "unsupported": _is_limit(problem)}
             if token is None:
-                return {"problem": "after some tokens nothing may follow, and the text may not end either"}
+                return {"problem": "after some tokens no token is allowed, and the text must not end there either"}
             if not taken or time.thread_time() - begin > SLOWEST:
                 return {"problem": "it takes too much time to follow", "unsupported": True}
     return {}

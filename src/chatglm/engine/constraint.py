@@ -130,7 +130,10 @@ class Grammars:
         except ImportError:
             raise DependencyError("constrained output needs llguidance: pip install 'chatglm[engine]'") from None
         if not stop_ids or not all(0 <= stop < len(tokens) for stop in stop_ids):
-            raise InputError(f"stop_ids is {sorted(stop_ids)}; a constraint needs one, and all among {len(tokens)} ids")
+            raise InputError(
+                f"stop_ids is {sorted(stop_ids)}; a constraint needs at least one, and each must be an id from 0 to "
+                f"{len(tokens) - 1}"
+            )
         self._library = llguidance
         self._tokens, self._stop_ids = tokens, sorted(stop_ids)
         self._tokenizer = vocabulary_of(llguidance, tokens, stop_ids)
@@ -148,7 +151,7 @@ class Grammars:
             schema: of a `Held` one, what is held.
 
         Raises:
-            InputError: it is no JSON schema, or nothing satisfies it.
+            InputError: it is not a JSON schema, or nothing satisfies it.
             UnsupportedError: it is too large, or has keywords that cannot be honoured; names them.
             QueueFullError: too many grammars are being compiled.
         """

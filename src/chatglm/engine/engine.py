@@ -174,8 +174,8 @@ class Engine:
             pages = memory // self.runner.page_bytes
             if pages < 1:
                 raise InputError(
-                    f"memory of {memory} bytes: one page of keys and values ({PAGE_TOKENS} tokens) takes "
-                    f"{self.runner.page_bytes}"
+                    f"memory of {memory} bytes is too small: one page of keys and values ({PAGE_TOKENS} tokens) takes "
+                    f"{self.runner.page_bytes} bytes"
                 )
             pages = min(pages, (max_running + 1) * (-(-self.context // PAGE_TOKENS) + 1))
         self.runner.allocate(pages)
@@ -186,8 +186,8 @@ class Engine:
             self._proposer = PromptLookup() if speculate is True else speculate
             if self._proposer.vocabulary not in (None, self.runner.vocabulary):
                 raise InputError(
-                    f"draft model: has {self._proposer.vocabulary} tokens, and the model {self.runner.vocabulary}; it "
-                    "can guess only for a model of its own vocabulary"
+                    f"draft model: its vocabulary has {self._proposer.vocabulary} tokens, the model's has "
+                    f"{self.runner.vocabulary}; use a draft model with the same vocabulary"
                 )
         self._prompt_tokens = self._cached_tokens = self._generated = self._steps = 0
         self._preemptions = self._proposed = self._accepted = self._restarts = 0  # of those that are gone
@@ -494,7 +494,7 @@ class Engine:
             guesses = self._speculator.propose(asked, min(reading, self._scheduler.budget))
             for guess in guesses:
                 if guess and not 0 <= min(guess) <= max(guess) < self.runner.vocabulary:
-                    raise InputError(f"tokens {guess!r:.80} are not all of the model's {self.runner.vocabulary}")
+                    raise InputError(f"tokens {guess!r:.80}: some are not among the model's {self.runner.vocabulary}")
         except BaseException as error:
             self._stop_guessing(error)
             return

@@ -79,7 +79,7 @@ def check_lark(text: str) -> str:
         match kind:
             case "special" | "grammar":
                 what = "special tokens" if kind == "special" else "other grammars"
-                raise UnsupportedError(f"grammar: {token:.40}: {what} cannot be named in a grammar")
+                raise UnsupportedError(f"grammar: {token:.40}: {what} are not supported in a grammar")
             case "word":
                 if token not in _WORDS:
                     raise UnsupportedError(f"grammar: {token:.40} is not supported; supported: {', '.join(_WORDS)}")
@@ -117,7 +117,7 @@ def check_lark(text: str) -> str:
     if alternatives > MAX_ALTERNATIVES:
         raise _too_large("alternatives", alternatives, MAX_ALTERNATIVES)
     if (depth := depth_of(refers)) > MAX_CHAIN:
-        raise _too_large("rules that lead to one another", depth, MAX_CHAIN)
+        raise _too_large("rules in a chain of references", depth, MAX_CHAIN)
     return "".join(pieces)
 
 

@@ -164,7 +164,7 @@ class NativeRunner(Runner):
     def __init__(self, model: Any, decoder: Decoder) -> None:
         super().__init__(model)
         if self.adapters:
-            raise UnsupportedError("the native decoder runs no adapters")
+            raise UnsupportedError("the native decoder does not support adapters")
         self.decoder = decoder
         self.page_bytes = decoder.page_bytes
         self._memory = torch.empty(0, 0, dtype=torch.uint8)

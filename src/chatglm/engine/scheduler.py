@@ -201,11 +201,14 @@ class Scheduler:
             InputError: the salt has a prefix, tasks are under way, or the memory is too small.
         """
         if salt in self._prefixes or not self.idle:
-            raise InputError(f"prefix of {salt!r}: it has one already, or tasks are under way; add it before the first")
+            raise InputError(
+                f"prefix of {salt!r}: there is one already, or tasks are running; add the prefix before the first task"
+            )
         pages = -(-tokens // self.table.page_tokens)
         if tokens < 1 or pages >= self.table.available:
             raise InputError(
-                f"prefix of {tokens} tokens: {self.table.available} pages are available, one has to be left"
+                f"prefix of {tokens} tokens needs {pages} pages; {self.table.available} are available, and one of them "
+                "must stay free"
             )
         self._prefixes[salt] = (tokens, self.table.allocate(pages))
         return list(self._prefixes[salt][1])
@@ -219,7 +222,7 @@ class Scheduler:
             QueueFullError: too many wait.
         """
         if task.state != "new":
-            raise EngineError(f"a task was submitted that is {task.state}")
+            raise EngineError(f"the submitted task is {task.state}; only a new one can be submitted")
         if not 0 < len(task.ids) <= task.limit or not 0 <= task.block <= len(task.ids):
             raise InputError(f"{len(task.ids)} tokens, {task.block} of them a block, with a limit of {task.limit}")
         own = self._pages_for(task, task.limit) - self._prefix(task)[0] // self.table.page_tokens
@@ -254,7 +257,7 @@ class Scheduler:
         # Twice as many at most, or a caller under many names could have as many as it likes.
         room = total + task.answers <= self.max_waiting
         if not room and not (own + task.answers <= share and total + task.answers <= 2 * self.max_waiting):
-            raise QueueFullError(f"{total} requests are waiting, and no more may; try again later")
+            raise QueueFullError(f"{total} requests are waiting, which is the limit; try again later")
 
     def fork(self, task: Task, start: int, tokens: Sequence[int], owner: Any = None) -> Task:
         """Another task: the first `start` tokens of a running one, computed there, and then other tokens.
@@ -292,7 +295,7 @@ class Scheduler:
             EngineError: all tokens of a running task are computed, and it was told no new one.
         """
         if any(not task.remaining for task in self._running):
-            raise EngineError("a task runs whose next token nobody told; advance it with one, or finish it")
+            raise EngineError("a running task has no next token; advance it with one, or finish it")
         decodes = []
         for task in list(self._running):  # the oldest first: who is preempted for one comes behind it
             if task.state == "running" and task.remaining == 1 and self._grow(task):

@@ -188,7 +188,9 @@ class Download:
                 return [files[inside + name] for name in names if inside + name in files]
 
             if kind == "" and not of(("config.json",)):
-                raise CheckpointError(f"{self._repo}: the repository has no {inside}config.json, so it is no encoder")
+                raise CheckpointError(
+                    f"{self._repo}: the repository has no {inside}config.json, so it is not an encoder"
+                )
             bring(of(("config.json",)))
             if kind == "":
                 bring(of((*BESIDE_MODULES, *TOKENIZER, *BESIDE_TOKENIZER)))
@@ -208,7 +210,8 @@ class Download:
         lost = [name for name in names if name not in files or not name.endswith(suffix)]
         if not names or lost:
             raise CheckpointError(
-                f"{self._repo}: {chosen.name} names {lost[0] if lost else 'no files'}, which the repository has not"
+                f"{self._repo}: {chosen.name} names {lost[0] if lost else 'no files'}, which the repository does not "
+                "have"
             )
         return [files[name] for name in names]
 
@@ -226,7 +229,9 @@ class Download:
         )
         info = _within(_ANSWER_SECONDS, ask)
         if not COMMIT.fullmatch(str(info.sha)):
-            raise CheckpointError(f"{self._repo}: {self._endpoint} did not answer as a hub does; check HF_ENDPOINT")
+            raise CheckpointError(
+                f"{self._repo}: {self._endpoint} is not a model hub: it sent no commit id; check HF_ENDPOINT"
+            )
         files = {}
         for entry in info.siblings or ():
             if _PLAIN_NAME.fullmatch(entry.rfilename):
@@ -247,7 +252,7 @@ class Download:
         for file, _ in files:
             if file.name.endswith(".json") and (file.size or 0) > _LARGEST_JSON:
                 raise CheckpointError(
-                    f"{self._repo}: {file.name} has {_gigabytes(file.size or 0)}, which no model needs"
+                    f"{self._repo}: {file.name} has {_gigabytes(file.size or 0)}, which is too large for this file"
                 )
         from tqdm import tqdm
 
@@ -345,7 +350,7 @@ class Download:
             except Exception as error:
                 reason = error
             else:
-                reason = CheckpointError(f"{self._repo}: {file.name}: the server ended it early")
+                reason = CheckpointError(f"{self._repo}: {file.name}: the server closed the connection early")
             if have == size:
                 return
             failures = 1 if have > before else failures + 1
@@ -371,7 +376,7 @@ class Download:
             ) from None
         except errors.RepositoryNotFoundError:
             raise CheckpointError(
-                f"{self._here}; nor is there such a repository at {at}, unless it is private: then {log_in}"
+                f"{self._here}; {at} has no such repository either. If it is private, {log_in}"
             ) from None
         except errors.RevisionNotFoundError:
             raise CheckpointError(f"{repo.id}: has no revision {repo.revision!r} at {at}") from None
@@ -405,8 +410,8 @@ def _check_space(repo: Repository, needed: int, where: Path) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise CheckpointError(
-            f"{repo}: needs {_gigabytes(needed)} more, and {there} has {_gigabytes(free)} free; make room, set HF_HOME "
-            "to another disk, or use `chatglm download --to FOLDER`"
+            f"{repo}: needs {_gigabytes(needed)} more, and {there} has {_gigabytes(free)} free; free disk space, set "
+            "HF_HOME to another disk, or use `chatglm download --to FOLDER`"
         )
 
 

@@ -271,7 +271,7 @@ def _load_once(wanted: str, threads: str) -> _Loaded:
     else:
         reason = f"CHATGLM_KERNELS={wanted}"
         if lib.cg_use(wanted.encode()):
-            raise InputError(f"{reason}: this CPU has {', '.join(variants)}, and there is reference (torch)")
+            raise InputError(f"{reason}: available on this CPU are {', '.join(variants)}, and reference (torch)")
     lib.cg_set_threads(count)
     return _Loaded(lib, Info(lib.cg_variant().decode(), reason, variants, count, path))
 

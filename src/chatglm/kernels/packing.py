@@ -92,11 +92,11 @@ def shapes(rows: int, columns: int, bits: int, group_size: int) -> tuple[int, tu
         InputError: bits or group size are none of ours.
     """
     if bits not in (4, 8):
-        raise InputError(f"bits={bits}: weights have 4 or 8")
+        raise InputError(f"bits={bits}: must be 4 or 8")
     if group_size not in (0, *GROUP_SIZES):
         raise InputError(f"group_size={group_size}: must be {', '.join(map(str, GROUP_SIZES))}, or 0 for whole rows")
     if rows < 1 or columns < 1:
-        raise InputError(f"a weight of {rows}x{columns} has nothing in it")
+        raise InputError(f"a weight of {rows}x{columns} is empty")
     padded = _up(columns, group_size or BLOCK)
     tiles = _up(rows, TILE) // TILE
     return tiles * TILE * padded * bits // 8, (tiles, padded // group_size if group_size else 1, TILE)

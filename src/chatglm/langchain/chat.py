@@ -430,8 +430,8 @@ def _choice(asked: Any, tools: Sequence[Mapping[str, Any]]) -> str:
     if isinstance(asked, str) and asked in ("auto", "none", "required", *names):
         return asked
     raise InputError(
-        f"tool_choice: {asked!r:.80} is none of auto, none, any, required, and none of the tools "
-        f"({', '.join(names) or 'there are none'})"
+        f"tool_choice: {asked!r:.80}; must be auto, none, any, required, or the name of a tool "
+        f"({', '.join(names) or 'there are no tools'})"
     )
 
 
@@ -447,7 +447,7 @@ def _named(given: Any) -> Bases | tuple[str, ...]:
         return tuple(many)
     if many and all(isinstance(each, Base) for each in many):
         return Bases(many)
-    raise InputError("knowledge: give names of bases, or bases that are open")
+    raise InputError("knowledge: give names of bases, or open bases")
 
 
 def _names(named: Bases | tuple[str, ...]) -> list[str]:

@@ -64,7 +64,7 @@ class ChatGLM(Source, LLM):
         if self.endpoint_url is not None and (self.base_url, self.model, self.assistant) != (None, None, None):
             raise InputError("endpoint_url: cannot be given with `base_url`, `model` or `assistant`")
         if self.raw and (self.history or self.with_history):
-            raise InputError("raw: a text that is completed has no history")
+            raise InputError("raw: the completion of a text has no history; leave one of them out")
 
     @property
     def _llm_type(self) -> str:

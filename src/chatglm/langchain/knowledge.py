@@ -62,7 +62,8 @@ class Documents:
         self._bases, self._options = bases, options
         if options and not isinstance(bases, Bases):
             raise InputError(
-                f"knowledge_options: {min(options)}: the bases are the server's, which answers as they are set there"
+                f"knowledge_options: {min(options)}: the bases are on a server, which uses its own settings; leave it "
+                "out"
             )
 
     def ask(self, assistant: BaseAssistant, messages: Sequence[Message], options: dict[str, Any]) -> Generator[Event]:
@@ -214,7 +215,7 @@ class KnowledgeStore(VectorStore):
         given = list(texts)
         for name, values in (("metadatas", metadatas), ("ids", ids)):
             if values is not None and len(values) != len(given):
-                raise InputError(f"{name}: there are {len(values)} for {len(given)} texts")
+                raise InputError(f"{name}: expected one for each text, got {len(values)} for {len(given)} texts")
         named = [ids[n] if ids is not None else None for n in range(len(given))]
         chosen = [each if each is not None else str(uuid.uuid4()) for each in named]
         kept: dict[str, str | None] = {}

@@ -81,7 +81,7 @@ def _text(content: str | Sequence[Any], where: str) -> str:
         elif isinstance(block, Mapping):
             raise UnsupportedError(f"{where}.content: {unreadable_part(block.get('type'))}")
         else:
-            raise UnsupportedError(f"{where}.content: a {type(block).__name__} is no block of a message")
+            raise UnsupportedError(f"{where}.content: a {type(block).__name__} is not a block of a message")
     return "".join(parts)
 
 

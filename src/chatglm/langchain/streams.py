@@ -246,7 +246,9 @@ def _run(chain: Any, inputs: dict[str, Any], callbacks: list[BaseCallbackHandler
         keys = getattr(chain, "output_keys", None) or [key for key in result if key not in inputs]
         if len(keys) == 1:
             return str(result[keys[0]])
-        raise InputError(f"the chain has {len(keys)} results ({', '.join(map(str, keys))}), and one text is wanted")
+        raise InputError(
+            f"the chain has {len(keys)} results ({', '.join(map(str, keys))}), but exactly one text is expected"
+        )
     return str(getattr(result, "content", result))
 
 

@@ -232,8 +232,8 @@ def check_matches(adapter: Adapter, made: Any, model: str, name: str = "default"
     unexpected = sorted(name for name in held.keys() - needed.keys() if not _is_beside(name))
     if missing or unexpected:
         parts = [
-            f"{len(names)} of its tensors are {what} (first: {names[0]:.200})"
-            for names, what in ((missing, "missing"), (unexpected, "not of this adapter's settings"))
+            f"{what}: {len(names)} (first: {names[0]:.200})"
+            for names, what in ((missing, "missing tensors"), (unexpected, "tensors that do not fit its settings"))
             if names
         ]
         raise CheckpointError(

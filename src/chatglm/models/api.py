@@ -339,8 +339,8 @@ class _Dialogue:
         else:
             if len(prompt) >= max_length:
                 raise InputError(
-                    f"the prompt has {len(prompt)} tokens and max_length, which counts them, is {max_length}: drop "
-                    "early turns from the history, or raise max_length"
+                    f"the prompt has {len(prompt)} tokens, and max_length (prompt and answer together) is "
+                    f"{max_length}: drop early turns from the history, or raise max_length"
                 )
             options.pop("max_new_tokens", None)
             config = options.get("generation_config") or self.model.generation_config

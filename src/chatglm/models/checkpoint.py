@@ -46,7 +46,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         plain = isinstance(name, str) and name == Path(name).name and "\\" not in name and "\0" not in name
         if not plain or not name.endswith(suffix) or len(name) > 255:
             raise CheckpointError(
-                f"{index}: `weight_map` names {name!r:.100}, and only files *{suffix} of this folder may stand there"
+                f"{index}: `weight_map` names {name!r:.100}, but it may name only *{suffix} files of this folder"
             )
     names = sorted(set(weight_map.values()))
     if missing := [name for name in names if not _exists(folder / name)]:
@@ -99,7 +99,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'}: auto_map is {classes!r:.60}; it must be an object of names")
     if "configuration_files" in config:
         raise CheckpointError(
-            f"{folder / 'config.json'}: configuration_files is not supported; the configuration must stand here"
+            f"{folder / 'config.json'}: configuration_files is not supported; put the configuration into this file"
         )
     return config
 
@@ -136,6 +136,6 @@ def check_missing(folder: str, missing: Iterable[str], optional: tuple[str, ...]
     lost = sorted(name for name in missing if not any(part in name for part in optional))
     if lost:
         raise CheckpointError(
-            f"{folder}: {len(lost)} weights that the model needs are not in the checkpoint (first: {lost[0]}); "
-            "it is incomplete, or config.json describes another model"
+            f"{folder}: weights that are missing in the checkpoint: {len(lost)} (first: {lost[0]}); it is incomplete, "
+            "or config.json describes another model"
         )

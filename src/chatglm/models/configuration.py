@@ -30,8 +30,8 @@ def check_quantizer(given: Any, where: str) -> None:
     method = given.get("quant_method") if isinstance(given, dict) else getattr(given, "quant_method", None)
     if str(getattr(method, "value", method)) != QUANTIZER:
         raise UnsupportedError(
-            f"{where}: quantization_config is of {getattr(method, 'value', method)!r}, which is not supported for this "
-            "family; load the original weights, with model.quantize(4) or `chatglm quantize` for fewer bits"
+            f"{where}: quant_method {getattr(method, 'value', method)!r} in quantization_config is not supported for "
+            "this family; load the original weights, and use model.quantize(4) or `chatglm quantize` for fewer bits"
         )
 
 

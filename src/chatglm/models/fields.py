@@ -84,7 +84,7 @@ def check_fields(config: Any) -> None:
         if value is None:
             if "None" in kinds:
                 continue
-            raise _wrong(field.name, value, "something else than null")
+            raise _wrong(field.name, value, "a value other than null")
         if "bool" in kinds:
             if not isinstance(value, bool):
                 raise _wrong(field.name, value, "true or false")
@@ -104,7 +104,7 @@ def check_fields(config: Any) -> None:
             raise _wrong(field.name, value, "a list of strings")
     check_labels(config)
     if config.is_encoder_decoder:
-        raise UnsupportedError("config.json: is_encoder_decoder=true is of another family of models")
+        raise UnsupportedError("config.json: is_encoder_decoder=true belongs to another family of models")
 
 
 def check_labels(config: Any, number: Any = None) -> None:
@@ -131,7 +131,7 @@ def check_labels(config: Any, number: Any = None) -> None:
         raise _wrong("problem_type", config.problem_type, " or ".join(kinds))
     labels = len(names) if names is not None else 2 if number is None else number
     if config.problem_type == "single_label_classification" and labels == 1:
-        raise _wrong("problem_type", config.problem_type, "regression where there is one label")
+        raise _wrong("problem_type", config.problem_type, "regression, because there is one label")
 
 
 def check_dtype(value: Any) -> None:

@@ -82,7 +82,7 @@ def _wanted(config: Any) -> Iterator[tuple[str, tuple[int, ...], bool]]:
 
 
 def _misfit(file: Path, name: str, found: tuple[int, ...], wanted: tuple[int, ...], config: Any) -> str:
-    said = f"{file}: {name} is {_shape(found)}, and config.json describes a model whose is {_shape(wanted)}"
+    said = f"{file}: {name} is {_shape(found)}, but {_shape(wanted)} in the model that config.json describes"
     if 0 in found:
         return f"{said}; DeepSpeed ZeRO-3 left it empty: run zero_to_fp32.py in the folder of the training run"
     if isinstance(config, GLMConfig) and (found[0], wanted[0]) == (_FIRST_ROWS, _LATER_ROWS):
@@ -108,6 +108,6 @@ def _check_new(folder: Path, config: Any, held: Mapping[str, tuple[Path, About]]
     for name, size in sizes.items():
         if size > max(whole, 1 << 24):
             raise CheckpointError(
-                f"{folder}: config.json says {name}={getattr(config, name)}, for which {size:,} numbers would be made; "
-                f"the whole model has {whole:,}"
+                f"{folder}: config.json says {name}={getattr(config, name)}, which needs {size:,} new weights; the "
+                f"whole model has {whole:,}. Correct config.json"
             )

@@ -191,12 +191,12 @@ class _Span:
 def _spans(model: nn.Module) -> list[_Span]:
     """Where a model's large tensors lie, and of files also what lies between them."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
-        raise UnsupportedError("huge_pages: this system has none that a program can ask for (Linux has); leave it out")
+        raise UnsupportedError("huge_pages: not supported on this system, only on Linux; leave it out")
     files = list(_mapped_files())
     ends: dict[range | int, tuple[int, int]] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type != "cpu":
-            raise InputError(f"huge_pages: for a model on the CPU, not on {tensor.device}")
+            raise InputError(f"huge_pages: only supported for a model on the CPU; this one is on {tensor.device}")
         if not tensor.is_contiguous():
             continue
         start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes

@@ -335,7 +335,9 @@ class LanguageModel(FamilyModel, DecoderMixin):
             asked: dict[str, Any] = {"labels": labels, "shift_labels": shift_labels}
             asked |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
             if given := [name for name, value in asked.items() if value is not None and value is not False]:
-                raise UnsupportedError(f"{given[0]}: not with a cache of the native decoder; use a DynamicCache")
+                raise UnsupportedError(
+                    f"{given[0]}: not supported with a cache of the native decoder; use a DynamicCache"
+                )
             scores = self._native_step(
                 past_key_values,
                 self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds,

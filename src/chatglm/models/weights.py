@@ -84,8 +84,8 @@ def headers(files: Iterable[Path]) -> dict[str, tuple[Path, About]]:
         for name, about in tensors_of(file).items():
             if name in found:
                 raise CheckpointError(
-                    f"{file}: holds {name:.200}, and so does {found[name][0].name}; they are of two checkpoints, "
-                    "download them again"
+                    f"{file}: holds {name:.200}, and so does {found[name][0].name}; they belong to different "
+                    "checkpoints, download them again"
                 )
             found[name] = file, about
     return found
@@ -183,7 +183,7 @@ def _of_safetensors(file: Path) -> dict[str, About]:
             )
         at = end
     if size != 8 + length + at:
-        raise CheckpointError(f"{file}: {size:,} bytes where its header says {8 + length + at:,}; {_again(file)}")
+        raise CheckpointError(f"{file}: has {size:,} bytes, but its header says {8 + length + at:,}; {_again(file)}")
     return found
 
 
@@ -276,7 +276,7 @@ def _is_pointer(head: bytes) -> bool:
 
 
 def _not_whole(file: Path, kind: str, what: str) -> CheckpointError:
-    return CheckpointError(f"{file}: not a whole {kind} file ({what}); {_again(file)}")
+    return CheckpointError(f"{file}: not a complete {kind} file ({what}); {_again(file)}")
 
 
 def _line(error: BaseException) -> str:

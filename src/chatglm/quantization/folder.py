@@ -81,7 +81,8 @@ class Job:
             raise InputError(f"layout is {self.layout!r}; it must be chatglm or gptq")
         if self.layout == "gptq" and (self.scheme.bits != 4 or self.scheme.official or self.embedding):
             raise InputError(
-                "GPTQ's layout holds 4 bits in groups, and no embedding; choose so, or chatglm's own layout"
+                "GPTQ's layout needs 4 bits, groups, and an embedding that is not quantised; otherwise use chatglm's "
+                "own layout"
             )
 
 
@@ -256,16 +257,20 @@ def _check_output(source: Path, output: Path, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the result")
     if source.resolve().is_relative_to(output.resolve()):
-        raise InputError(f"{output}: what is quantised lies there; choose another folder for the result")
+        raise InputError(f"{output}: this folder holds the weights to quantise; choose another folder for the result")
     held = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
     if held and not overwrite:
-        raise InputError(f"{output}: exists already; choose another folder, or say --overwrite")
+        raise InputError(f"{output}: exists already; choose another folder, or add --overwrite")
     if held and "config.json" not in held:
-        raise InputError(f"{output}: is no checkpoint (no config.json), and is not overwritten; choose another folder")
+        raise InputError(
+            f"{output}: is not a checkpoint (no config.json), so it is not overwritten; choose another folder"
+        )
     allowed = (*_KEPT, ".safetensors", ".py")
     for name in held:
         if not (output / name).is_file() or not name.endswith(allowed):
-            raise InputError(f"{output}: has {name} in it, which is no part of a checkpoint; choose another folder")
+            raise InputError(
+                f"{output}: has {name} in it, which does not belong to a checkpoint; choose another folder"
+            )
 
 
 def _skeleton(source: Path, config: Any) -> Any:
@@ -281,7 +286,7 @@ def _skeleton(source: Path, config: Any) -> Any:
         raise
     except (ValueError, KeyError) as error:
         raise UnsupportedError(
-            f"{source / 'config.json'}: model_type {config.model_type!r} is no language model that transformers knows "
+            f"{source / 'config.json'}: model_type {config.model_type!r} is not a language model of transformers "
             f"({str(error).splitlines()[0]:.120})"
         ) from None
 
@@ -303,8 +308,8 @@ class _Plan:
         self.modules: dict[str, str] = {f"{m}.weight": m for m in (*chosen.linears, *chosen.embeddings)}
         if lost := [name for name in self.modules if name not in names and not self._elsewhere(name, names)]:
             raise CheckpointError(
-                f"{len(lost)} weights that config.json's model has are not in the files (first: {lost[0]}); the folder "
-                "is incomplete, or holds another model"
+                f"weights that are missing in the files: {len(lost)} (first: {lost[0]}); the folder is incomplete, or "
+                "config.json describes another model"
             )
         self.units: list[tuple[str, dict[str, About]]] = []
         for name in names:
@@ -315,7 +320,8 @@ class _Plan:
             layer = model.get_submodule(self.modules[name])
             if about[0] != tuple(layer.weight.shape):
                 raise CheckpointError(
-                    f"{name} is {about[0]} in the files, and config.json's model has {tuple(layer.weight.shape)}"
+                    f"{name} has the shape {about[0]} in the files, but {tuple(layer.weight.shape)} in config.json's "
+                    "model"
                 )
             self.units.append((name, self.made_of(self.modules[name], *about[0])))
 
@@ -331,7 +337,7 @@ class _Plan:
             if columns % size or rows % 8:
                 raise InputError(
                     f"{module}: {rows}x{columns} cannot be written in GPTQ's layout in groups of {size}, which needs "
-                    "rows in eights and whole groups; write chatglm's own"
+                    "a multiple of 8 rows, and complete groups; use chatglm's own layout"
                 )
             return {
                 f"{module}.qweight": ((columns // 8, rows), torch.int32),
@@ -415,7 +421,7 @@ def _draft(output: Path, fingerprint: dict[str, Any]) -> Iterator[Path]:
         draft.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{output}: cannot be made ({error.strerror}); choose another folder") from None
-    hint = f"; what is done lies in {draft}, and the same command goes on with it"
+    hint = f"; the finished part is in {draft}; run the same command again to continue"
     with reporting_disk_errors(output, hint), locked(draft / LOCK, output):
         try:
             begun = json.loads((draft / _PROGRESS).read_text("utf-8"))

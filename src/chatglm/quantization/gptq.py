@@ -190,7 +190,7 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     if not lists:
-        raise UnsupportedError(f"{type(model).__name__}: has no list of blocks, which calibration goes through")
+        raise UnsupportedError(f"{type(model).__name__}: has no list of blocks, which calibration needs")
     return max(lists, key=lambda pair: len(pair[1]))
 
 
@@ -221,7 +221,7 @@ class Blocks:
         device: Any = "cpu",
     ) -> None:
         if getattr(model.config, "pre_seq_len", None):
-            raise UnsupportedError("calibration of a model with a P-tuning prefix; quantise the model without it")
+            raise UnsupportedError("calibration does not support a P-tuning prefix; quantise the model without it")
         self._model, self._load, self._scheme, self._act_order = model, load, scheme, act_order
         self._known, self._watch, self._device = known, watch, device
         self._prefix, self._blocks = find_blocks(model)

@@ -31,12 +31,15 @@ def check_gptq(bits: int, group_size: int | None, fields: dict[str, Any]) -> Non
     """Raise `UnsupportedError` for a GPTQ folder that our layout cannot hold: its fields, by name."""
     form = fields.get("checkpoint_format") or "gptq"
     for wrong, text in (
-        (bits != 4, f"bits={bits}; only 4 are read"),
-        (group_size not in GROUP_SIZES, f"group_size={group_size}; only {', '.join(map(str, GROUP_SIZES))} are read"),
-        (bool(fields.get("desc_act")), "desc_act=true (columns in an order of their own); only false is read"),
-        (fields.get("sym") is False, "sym=false (zero points); only true is read"),
-        (form not in _ZEROS, f"checkpoint_format={form!r}; only {' and '.join(_ZEROS)} are read"),
-        (bool(fields.get("dynamic")), "dynamic (settings per layer), which is not read"),
+        (bits != 4, f"bits={bits}; only 4 is supported"),
+        (
+            group_size not in GROUP_SIZES,
+            f"group_size={group_size}; only {', '.join(map(str, GROUP_SIZES))} are supported",
+        ),
+        (bool(fields.get("desc_act")), "desc_act=true (columns in their own order); only false is supported"),
+        (fields.get("sym") is False, "sym=false (zero points); only true is supported"),
+        (form not in _ZEROS, f"checkpoint_format={form!r}; only {' and '.join(_ZEROS)} are supported"),
+        (bool(fields.get("dynamic")), "dynamic (settings per layer), which is not supported"),
     ):
         if wrong:
             raise UnsupportedError(
@@ -69,7 +72,7 @@ def to_gptq(weight: PackedWeight) -> dict[str, Tensor]:
     if weight.bits != 4 or not size or weight.columns % size or weight.rows % 8:
         raise InputError(
             f"a weight of {weight.rows}x{weight.columns} at {weight.bits} bits in groups of {size} cannot be written "
-            "in GPTQ's format, which needs 4 bits, rows in eights and whole groups; write chatglm's own"
+            "in GPTQ's format, which needs 4 bits, a multiple of 8 rows, and complete groups; use chatglm's own format"
         )
     integers, scales = unpack(weight)
     nibbles = (integers.T.to(torch.int32) + 8).unflatten(0, (-1, 8))  # (K/8, 8, R)
@@ -111,7 +114,7 @@ def from_gptq(tensors: dict[str, Tensor], group_size: int, form: str = "gptq", n
     order = tensors.get("g_idx")
     if order is not None and not torch.equal(order.cpu().long(), torch.arange(columns) // group_size):
         raise UnsupportedError(
-            f"{name}.g_idx: columns in an order of their own (desc_act); quantise the original weights: chatglm "
+            f"{name}.g_idx: columns in their own order (desc_act); quantise the original weights: chatglm "
             "quantize --method gptq"
         )
     shifts = torch.arange(0, 32, 4, dtype=torch.int32, device=qweight.device)
@@ -128,7 +131,7 @@ class GPTQTensors(nn.Module):
         rows, columns = layer.out_features, layer.in_features
         if columns % group_size or rows % 8:
             raise UnsupportedError(
-                f"{name}: {rows}x{columns} is no size that GPTQ weights in groups of {group_size} have"
+                f"{name}: {rows}x{columns} is not a valid size for GPTQ weights in groups of {group_size}"
             )
         self.name, self.group_size, self.bias = name, group_size, layer.bias
         device = layer.weight.device

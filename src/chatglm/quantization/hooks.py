@@ -177,12 +177,12 @@ def _check_tensors(model: Any, chosen: Chosen, files: list[str]) -> None:
                 if module in tied and any(f"{other}.{kind}" in found for other in tied):
                     continue
                 raise CheckpointError(
-                    f"{file}: {name} is not there; the folder is incomplete, or was made for another model"
+                    f"{file}: {name} is missing; the folder is incomplete, or was made for another model"
                 )
             file, (shape, dtype) = found[name]
             alike = dtype == wanted.dtype or (dtype.is_floating_point and wanted.is_floating_point())
             if shape != tuple(wanted.shape) or not alike:
                 raise CheckpointError(
-                    f"{file}: {name} is {shape} of {dtype}, and config.json describes a model that has "
-                    f"{tuple(wanted.shape)} of {wanted.dtype} there; the folder was made for another model or scheme"
+                    f"{file}: {name} is {shape} of {dtype}, but {tuple(wanted.shape)} of {wanted.dtype} in the model "
+                    "that config.json describes; the folder was made for another model or scheme"
                 )

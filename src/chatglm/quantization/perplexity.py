@@ -82,7 +82,9 @@ def perplexity(model: Any, measured: Sequence[Passage]) -> tuple[float, int]:
         total += float(F.cross_entropy(scores, targets[wanted], reduction="sum"))
         count += int(wanted.sum())
     if not count:
-        raise InputError("nothing is measured in the data")
+        raise InputError("the data has no tokens to measure")
     if not math.isfinite(total):
-        raise NumericalError("the model's scores are not finite; its weights or its precision are at fault")
+        raise NumericalError(
+            "the model's scores are not finite; the weights are damaged, or their precision is too low"
+        )
     return math.exp(total / count), count

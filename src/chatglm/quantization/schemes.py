@@ -78,7 +78,7 @@ def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
         InputError: the weight is not a matrix, holds NaN or infinity, or is too large for float16 scales.
     """
     if weight.ndim != 2:
-        raise InputError(f"a weight of shape {tuple(weight.shape)} is no matrix")
+        raise InputError(f"a weight of shape {tuple(weight.shape)} is not a matrix")
     rows, columns = weight.shape
     size, shape = shapes(rows, columns, scheme.bits, scheme.group_size)
     data = torch.empty(size, dtype=torch.uint8, device=weight.device)
@@ -212,7 +212,9 @@ def official_shape(rows: int, columns: int, bits: int) -> tuple[int, int]:
         InputError: 4 bits and an odd number of columns.
     """
     if bits == 4 and columns % 2:
-        raise InputError(f"the official int4 layout holds two columns a byte, and there are {columns}")
+        raise InputError(
+            f"the official int4 layout stores two columns in a byte, so {columns} columns (an odd number) do not fit"
+        )
     return rows, columns * bits // 8
 
 

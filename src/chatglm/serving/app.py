@@ -166,7 +166,9 @@ def create_app(
         return JSONResponse(await asyncio.to_thread(app.openapi))
 
     @app.get(
-        "/health", tags=["server"], responses={503: {"description": "a model does not answer, or the server ends"}}
+        "/health",
+        tags=["server"],
+        responses={503: {"description": "a model does not answer, or the server is stopping"}},
     )
     async def health() -> Response:
         """Whether every model answers."""

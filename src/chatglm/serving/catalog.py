@@ -309,7 +309,7 @@ class Catalog:
         """
         offer = self.offers.get(name)
         if offer is None or offer not in self._using:
-            raise NotFoundError(f"lora_name: {name!r} is no adapter that was loaded here")
+            raise NotFoundError(f"lora_name: {name!r} is not an adapter that was loaded here")
         del self.offers[name]
         await self._take_away(offer)
 
@@ -344,7 +344,7 @@ class Catalog:
             await asyncio.wait_for(asyncio.shield(holder.loading), _LONGEST_WAIT)
         except asyncio.TimeoutError:
             raise ModelLoadError(
-                f"model {holder.source.name!r} is still being loaded; send the request again in a while", _TRY_AGAIN
+                f"model {holder.source.name!r} is still being loaded; send the request again later", _TRY_AGAIN
             ) from None
 
     async def _load(self, holder: Holder) -> None:
@@ -394,8 +394,8 @@ class Catalog:
                 await asyncio.wait_for(self._freed.wait(), end - time.monotonic())
             except asyncio.TimeoutError:
                 raise ModelLoadError(
-                    f"model {name!r} needs {_size(needed)} of memory, which models in use have; send the request again "
-                    "in a while",
+                    f"model {name!r} needs {_size(needed)} of memory, which other models in use occupy; send the "
+                    "request again later",
                     _TRY_AGAIN,
                 ) from None
 

@@ -416,7 +416,7 @@ class Server(BareServer):
     def announce(self, urls: Sequence[str]) -> None:
         names = ", ".join(self._service.catalog.offers)
         keys = self._service.keys
-        log.info("No API key is needed" if keys is None else f"An API key is needed; there are {len(keys.keys)}")
+        log.info("No API key is needed" if keys is None else f"An API key is needed (number of keys: {len(keys.keys)})")
         for url in urls:
             log.info("chatglm is running on %s (%s); press Ctrl-C to stop", url, names)
         super().announce(urls)
@@ -427,17 +427,17 @@ class Server(BareServer):
         _tell_systemd("STOPPING=1")
         if self._drain_delay:
             drain.announce()
-            log.info("Taking requests for %g more seconds, while /health says that the server ends", self._drain_delay)
+            log.info("Taking requests for %g s more, while /health says that the server is stopping", self._drain_delay)
             await _until(lambda: self._hurried, self._drain_delay)
         drain.begin()
         for connection in list(connections):
             if isinstance(connection, Connection):  # a WebSocket ends when it has been answered
                 connection.shutdown()
         if tasks:
-            log.info("Waiting for %d running requests to finish; press Ctrl-C again to stop at once", len(tasks))
+            log.info("Waiting for running requests to finish: %d; press Ctrl-C again to stop at once", len(tasks))
         await _until(lambda: not tasks, self._drain)
         if tasks:
-            log.warning("%d requests did not finish within %g seconds and are ended", len(tasks), self._drain)
+            log.warning("Requests that did not finish within %g s, and are cancelled: %d", self._drain, len(tasks))
             drain.end()
             await _until(lambda: not tasks, 5)
         for server in self.servers:
@@ -508,7 +508,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             one.close()
         raise _unusable(host, port, error) from None
     if not bound:
-        raise InputError(f"--host {host}: this machine has no such kind of address")
+        raise InputError(f"--host {host}: this machine does not support this kind of address")
     return bound
 
 
@@ -521,7 +521,9 @@ def _unusable(host: str, port: int, error: OSError | UnicodeError) -> InputError
         case errno.EACCES:
             return InputError(f"--port {port}: ports below 1024 need root rights; choose a higher one")
         case errno.EADDRNOTAVAIL:
-            return InputError(f"--host {host}: this machine does not have this address; 0.0.0.0 stands for all it has")
+            return InputError(
+                f"--host {host}: this machine does not have this address; 0.0.0.0 means all its addresses"
+            )
     return InputError(f"--host {host} --port {port}: {error.strerror or error}")
 
 

@@ -65,10 +65,10 @@ REFUSED: Mapping[int, str] = {
     403: "the API key may not use the model, or may not do this",
     404: "no such model",
     413: "the body is too large",
-    429: "too many requests wait, or a limit of the API key is reached; `Retry-After` says when to come again",
+    429: "too many requests wait, or a limit of the API key is reached; `Retry-After` says when to try again",
     500: "the engine has stopped",
     502: "the server behind this one failed",
-    503: "the model cannot be loaded now, or the server is full, or ends",
+    503: "the model cannot be loaded now, or the server is full, or is stopping",
 }
 """What statuses mean on most routes."""
 

@@ -108,7 +108,7 @@ def _router(service: Service) -> APIRouter:
         (whole,) = await whole_of(request, service.watch(served, caller, deltas))
         message = whole.message
         if message.tool_calls:
-            raise InputError("history: the model asks for a tool, which this dialect has no answer for; use /v1")
+            raise InputError("history: the model calls a tool, which this dialect cannot return; use /v1")
         response = message.content
         new = (
             [{"role": "user", "content": question.prompt}, {"role": "assistant", "content": response}]

@@ -143,7 +143,7 @@ class LineWriter(logging.Handler):
                     logging.WARNING,
                     "",
                     0,
-                    f"{count} lines of the log were dropped here, because its reader was too slow",
+                    f"the reader of the log was too slow; lines dropped here: {count}",
                     None,
                     None,
                 )

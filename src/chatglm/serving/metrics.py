@@ -62,43 +62,52 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         by_model = ("model",)
         self.requests = Counter(
-            "chatglm_requests", "Requests; 429: no room", ("dialect", "route", "status"), registry=registry
+            "chatglm_requests",
+            "Requests (status 429: too many wait)",
+            ("dialect", "route", "status"),
+            registry=registry,
         )
-        self._open = Gauge("chatglm_answers_running", "Requests under way", by_model, registry=registry)
+        self._open = Gauge("chatglm_answers_running", "Requests that are running", by_model, registry=registry)
         self._first = Histogram(
             "chatglm_time_to_first_token_seconds",
-            "From a request to its first delta",
+            "Time from a request to its first delta",
             by_model,
             buckets=_SECONDS,
             registry=registry,
         )
         self._each = Histogram(
             "chatglm_time_per_token_seconds",
-            "Of a whole answer, from its first delta on, for each token",
+            "Time for each token of an answer, from its first delta on",
             by_model,
             buckets=tuple(seconds / 10 for seconds in _SECONDS),
             registry=registry,
         )
-        self._ends = Counter("chatglm_answers", "By how they ended", ("model", "reason"), registry=registry)
-        self._prompt = Counter("chatglm_prompt_tokens", "Of prompts", by_model, registry=registry)
-        self._cached = Counter("chatglm_cached_tokens", "Of prompts, not computed again", by_model, registry=registry)
-        self._made = Counter("chatglm_completion_tokens", "Of answers", by_model, registry=registry)
-        self._texts = Counter("chatglm_encoded_texts", "Embedded, or ranked", by_model, registry=registry)
-        self._encoded = Counter("chatglm_encoded_tokens", "Of those texts", by_model, registry=registry)
+        self._ends = Counter("chatglm_answers", "Answers by how they ended", ("model", "reason"), registry=registry)
+        self._prompt = Counter("chatglm_prompt_tokens", "Tokens of prompts", by_model, registry=registry)
+        self._cached = Counter(
+            "chatglm_cached_tokens", "Tokens of prompts that came from the prefix cache", by_model, registry=registry
+        )
+        self._made = Counter("chatglm_completion_tokens", "Tokens of answers", by_model, registry=registry)
+        self._texts = Counter(
+            "chatglm_encoded_texts", "Texts that were embedded or ranked", by_model, registry=registry
+        )
+        self._encoded = Counter(
+            "chatglm_encoded_tokens", "Tokens of texts that were embedded or ranked", by_model, registry=registry
+        )
         self._encoding = Histogram(
             "chatglm_encoding_seconds",
-            "Of a request for embeddings or rerank",
+            "Time of a request for embeddings or rerank",
             by_model,
             buckets=_SECONDS,
             registry=registry,
         )
         self._calls = Counter(
-            "chatglm_tool_calls", "Calls that the server carried out", ("tool", "outcome"), registry=registry
+            "chatglm_tool_calls", "Tool calls that the server carried out", ("tool", "outcome"), registry=registry
         )
         by_key = ("key", "dialect", "model")
         self._key_requests = Counter(
             "chatglm_key_requests",
-            "Requests by the name of their API key (none: without; refused ones, too)",
+            "Requests by the name of their API key (none: without a key), with the refused ones",
             (*by_key, "status"),
             registry=registry,
         )
@@ -307,9 +316,9 @@ class _Replicas(Collector):
     def collect(self) -> Iterator[Metric]:
         labels = ["model", "replica"]
         up = GaugeMetricFamily("chatglm_replica_up", "Whether the endpoint gets requests", labels=labels)
-        running = GaugeMetricFamily("chatglm_replica_running", "Requests under way there", labels=labels)
+        running = GaugeMetricFamily("chatglm_replica_running", "Requests that are running there", labels=labels)
         asked = CounterMetricFamily("chatglm_replica_requests", "Requests sent there", labels=labels)
-        failed = CounterMetricFamily("chatglm_replica_failures", "Of them, those that failed there", labels=labels)
+        failed = CounterMetricFamily("chatglm_replica_failures", "Requests sent there that failed", labels=labels)
         families: tuple[GaugeMetricFamily | CounterMetricFamily, ...] = (up, running, asked, failed)
         for model, assistant in self._assistants().items():
             for one in assistant.replicas():

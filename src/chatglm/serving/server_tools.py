@@ -36,9 +36,9 @@ ServerToolNames = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=1200)]],
     Field(
         max_length=64,
-        description="tools of the server's own that the model may call: they run here, and the answer comes when they "
-        f"have; `{INTERPRETER}` is the code interpreter, for API keys that may; `{SEARCH}` looks into the bases of "
-        f"documents that one may read, `{SEARCH}:NAME+NAME` into these",
+        description="tools of the server that the model may call: the server runs them, and then sends the answer; "
+        f"`{INTERPRETER}` is the code interpreter, for API keys that may use it; `{SEARCH}` searches all bases of "
+        f"documents that the caller may read, `{SEARCH}:NAME+NAME` only these",
     ),
 ]
 
@@ -108,7 +108,7 @@ class ServerTools:
         searched, others = self._divided(names)
         if len(searched) > 1:
             raise InputError(
-                f"server_tools: {SEARCH} is there {len(searched)} times; name all bases once, with + between"
+                f"server_tools: {SEARCH} is given {len(searched)} times; give it once, with all bases, joined by +"
             )
         for action, wanted in (("interpreter", INTERPRETER in names), ("tools", any(n != INTERPRETER for n in others))):
             if wanted:
@@ -134,7 +134,7 @@ class ServerTools:
 
         def bases() -> Bases:
             if not (found := named or shelf.names(who)):
-                raise NotFoundError("there is no knowledge base that may be read")
+                raise NotFoundError("there is no knowledge base that this caller may read")
             return shelf.bases(found, who)
 
         return SearchKnowledge(bases)
@@ -144,7 +144,7 @@ class ServerTools:
             return "this server has no knowledge bases; start it with `chatglm serve --knowledge`"
         if not self.names:
             return (
-                f"{name!r:.80} is asked for, and this server runs no tools; start it with `chatglm serve --tools FILE` "
+                f"{name!r:.80} is asked for, but this server runs no tools; start it with `chatglm serve --tools FILE` "
                 "or `--interpreter`"
             )
         if name == INTERPRETER:
@@ -154,7 +154,7 @@ class ServerTools:
                 f"{name} needs a person's consent, and on a server there is nobody to ask; its owner may allow it with "
                 "`chatglm serve --tools-without-asking`"
             )
-        return f"{name!r:.80} is no tool of this server; available: {', '.join(self.names)}"
+        return f"{name!r:.80} is not a tool of this server; available: {', '.join(self.names)}"
 
     def interpreter(self, caller: Caller) -> tuple[Kernels, str]:
         """Where the code of a caller's requests runs, and which user of the kernels the caller is.

@@ -212,7 +212,7 @@ class Service:
         key = self.key_of(caller)
         if key is not None and action not in key.may:
             raise ForbiddenError(
-                f"the API key {key.name!r} may not {ACTIONS[action]}; a key may that is made with "
+                f"the API key {key.name!r} may not {ACTIONS[action]}; make a key that may with "
                 f"`chatglm keys add --may {action}`"
             )
 
@@ -260,7 +260,7 @@ class Service:
             return offered[name]
         if name and name.startswith(DOCUMENTS):
             raise UnknownModelError(
-                f"model: {name!r:.80} stands for documents, which are asked at /v1/chat/completions, /v1/responses and "
+                f"model: {name!r:.80} stands for documents; ask them at /v1/chat/completions, /v1/responses and "
                 "/v1/knowledge/NAME/ask; answers of this route have no place for citations"
             )
         if name in known or not offered:
@@ -269,7 +269,7 @@ class Service:
         if not name or self.any_model:
             return next(iter(offered.values()))
         if name in self.catalog.offers:
-            raise UnknownModelError(f"model: {name!r:.100} is no model for {what}; available: {', '.join(offered)}")
+            raise UnknownModelError(f"model: {name!r:.100} is not a model for {what}; available: {', '.join(offered)}")
         raise UnknownModelError(
             f"model: {name!r:.100} is not served here; available: {', '.join(offered)}. (`chatglm serve {option} "
             "NAME=FOLDER` gives a model a name, `--any-model` accepts all.)"

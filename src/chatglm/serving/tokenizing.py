@@ -102,7 +102,7 @@ def add_tokenizing(routes: APIRouter, service: Service) -> None:
         served = await service.find(name, caller)
         if not isinstance(served.assistant, Assistant):
             raise UnsupportedError(
-                f"model: {served.name!r} is at another server, which alone knows its tokens; ask that server"
+                f"model: {served.name!r} is at another server, and only that server knows its tokens; ask it"
             )
         return _OfAssistant(served.assistant)
 
@@ -130,5 +130,5 @@ def add_tokenizing(routes: APIRouter, service: Service) -> None:
         """The text of token ids; control tokens are written as their names."""
         model = await model_of(body.model, caller_of(request))
         if (most := max(body.tokens, default=0)) >= model.size:
-            raise InputError(f"tokens: {most} is no token of this model; its ids go from 0 to {model.size - 1}")
+            raise InputError(f"tokens: {most} is not a token of this model; its ids go from 0 to {model.size - 1}")
         return JSONResponse({"prompt": await asyncio.to_thread(model.decode, body.tokens)})

@@ -148,7 +148,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _finite(text: str) -> float:
@@ -227,7 +227,7 @@ def _build(events: Any, where: str) -> Any:
                 value, size, anchor = ended.value, ended.size, ended.anchor
             case yaml.AliasEvent():
                 if event.anchor not in anchors:
-                    raise wrong(event, f"the alias *{event.anchor:.40} names nothing above it")
+                    raise wrong(event, f"the alias *{event.anchor:.40} has no anchor above it")
                 value, size = anchors[event.anchor]
                 anchor = None
             case yaml.ScalarEvent():
@@ -258,7 +258,7 @@ def _build(events: Any, where: str) -> Any:
             into.key = None
         else:
             if into.key in into.value:
-                raise wrong(event, f"{into.key!r:.60} stands there twice")
+                raise wrong(event, f"{into.key!r:.60} is given twice")
             into.value[into.key] = value
             into.key = None
     return whole

@@ -278,7 +278,7 @@ def _check(folder: Path) -> int:
     """
     index = read_document(folder / "model_index.json")
     if index.get("_class_name") != _PIPELINE:
-        raise ToolError(f"{folder}: holds a {index.get('_class_name')!r:.60}; {_PIPELINE} is drawn with")
+        raise ToolError(f"{folder}: holds a {index.get('_class_name')!r:.60}; only {_PIPELINE} is supported")
     for name, part in index.items():
         if name.startswith("_") or name in ("force_zeros_for_empty_prompt", "add_watermarker"):
             continue
@@ -293,9 +293,12 @@ def _check(folder: Path) -> int:
     for name in _WEIGHTS:
         settings = read_document(folder / name / "config.json")
         if found := [key for key in _LOADING if settings.get(key)]:
-            raise ToolError(f"{folder / name}: config.json: {', '.join(found)} would load something else; refused")
+            raise ToolError(
+                f"{folder / name}: config.json: {', '.join(found)} would load other files, which is not supported; "
+                "remove it"
+            )
         if (folder / name / "adapter_config.json").exists():
-            raise ToolError(f"{folder / name}: has an adapter, which is not loaded here; merge it")
+            raise ToolError(f"{folder / name}: has an adapter, which is not supported; merge it")
         if _variant(folder, name) is None:
             kinds = sorted({path.suffix for path in (folder / name).iterdir() if path.suffix != ".json"})
             raise ToolError(f"{folder / name}: has no weights as safetensors, only {', '.join(kinds) or 'nothing'}")

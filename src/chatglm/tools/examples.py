@@ -241,7 +241,7 @@ def example_tools(source: str) -> list[Tool] | None:
     name, given, folder = source.partition("=")
     if name == "search_files":
         if not folder:
-            raise ToolError("search_files: beneath which folder? search_files=FOLDER")
+            raise ToolError("search_files: needs a folder to search; give search_files=FOLDER")
         return [_search_of(Path(folder))]
     if given or (name != "examples" and name not in EXAMPLES):
         return None

@@ -223,10 +223,12 @@ def _parameters_of(
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             raise ToolError(
-                f"functions: {name}({parameter}) takes names that no schema lists; write the parameters out"
+                f"functions: {name}({parameter}) takes any names, which a schema cannot list; write the parameters out"
             )
         if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            raise ToolError(f"functions: {name}({parameter}) cannot be given by name; a model gives names")
+            raise ToolError(
+                f"functions: {name}({parameter}) cannot be given by name; a model gives all arguments by name"
+            )
         if parameter.name in hidden:
             continue
         if parameter.name not in hints:
@@ -343,8 +345,8 @@ def _unfit(name: str, parameters: Sequence[_Parameter], error: Exception) -> Too
         except Exception as reason:
             said = str(reason).partition("\n")[0].rstrip(".")
             return ToolError(
-                f"functions: {name}({one.name}): {_python_name(one.type)} has no form in JSON, so a model cannot give "
-                f"it ({said}); take str, int, float, bool, list, dict, an enum, a dataclass or a pydantic model"
+                f"functions: {name}({one.name}): {_python_name(one.type)} cannot be written as JSON, so a model cannot "
+                f"give it ({said}); take str, int, float, bool, list, dict, an enum, a dataclass or a pydantic model"
             )
     return ToolError(f"functions: {name}: {str(error).partition(chr(10))[0]}")
 
@@ -386,9 +388,7 @@ class _Inliner:
             return made
         target = schema["$ref"].removeprefix("#/$defs/")
         if target in self._open:
-            raise ToolError(
-                f"functions: {self._name}: {target} contains itself; a model can only be shown types that end"
-            )
+            raise ToolError(f"functions: {self._name}: {target} contains itself; recursive types are not supported")
         self._open.append(target)
         inner = self.plain(self._definitions[target])
         self._open.pop()

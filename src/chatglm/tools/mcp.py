@@ -268,7 +268,7 @@ def _server(name: str, given: Any, where: str, seconds: float) -> _Given | None:
         raise ToolError(f"{where}: unknown {', '.join(sorted(unknown)):.200}; known: {', '.join(sorted(_FIELDS))}")
     kind = given.get("type", "http" if "url" in given else "stdio")
     if kind not in ("stdio", "http", "streamable-http", "streamableHttp"):
-        raise ToolError(f"{where}: type {kind!r:.30} is not spoken; stdio and http (streamable) are")
+        raise ToolError(f"{where}: type {kind!r:.30} is not supported; supported: stdio, http (streamable)")
     if ("command" in given) == ("url" in given) or ("url" in given) != (kind != "stdio"):
         raise ToolError(f"{where}: give either `command` or `url`")
     for one in {"args", "env", "cwd"} if "url" in given else {"headers"}:
@@ -284,7 +284,7 @@ def _server(name: str, given: Any, where: str, seconds: float) -> _Given | None:
     if "url" in given:
         url = _text(given["url"], f"{where}: url")
         if not re.fullmatch(r"https?://[^\s/?#@]+([/?#]\S*)?", url, re.IGNORECASE):
-            raise ToolError(f"{where}: url: {url!r:.100} is no http(s) address")
+            raise ToolError(f"{where}: url: {url!r:.100} is not an http(s) address")
         return _Given(name, seconds, url=url, headers=_texts(given.get("headers"), f"{where}: headers"))
     command = given["command"]
     words = command if isinstance(command, list) else [command]
@@ -298,7 +298,7 @@ def _server(name: str, given: Any, where: str, seconds: float) -> _Given | None:
     if cwd is not None:
         cwd = os.path.expanduser(_text(cwd, f"{where}: cwd"))
         if not os.path.isdir(cwd):
-            raise ToolError(f"{where}: cwd: {cwd:.200} is no folder")
+            raise ToolError(f"{where}: cwd: {cwd:.200} is not a folder")
     return _Given(name, seconds, line, _texts(given.get("env"), f"{where}: env"), cwd)
 
 
@@ -307,7 +307,7 @@ def _text(value: Any, where: str) -> str:
         raise ToolError(f"{where}: expected a text, got {value!r:.60}")
     text = from_environment(str(value), where, set())
     if "\0" in text or ("headers" in where and not text.isprintable()):
-        raise ToolError(f"{where}: has a character that cannot stand there")
+        raise ToolError(f"{where}: has a character that is not allowed there")
     return text
 
 
@@ -417,7 +417,7 @@ class _Server:
         if kind == "ValidationError":  # pydantic's
             first = error.errors(include_url=False, include_input=False)[0]  # type: ignore[attr-defined]
             place = ".".join(map(str, first["loc"]))
-            return f"what it sends is not MCP's ({plain_text(place, 100)}: {plain_text(first['msg'], 100)})"
+            return f"its messages are not valid MCP ({plain_text(place, 100)}: {plain_text(first['msg'], 100)})"
         if kind in ("ConnectError", "ConnectTimeout"):
             return "cannot be reached"
         return f"{kind}: {plain_text(str(error), 200)}" if kind != "MCPError" else plain_text(str(error), 200)

@@ -85,9 +85,15 @@ def open_tools(path: str | Path) -> OpenAPITools:
         raise ToolError(f"{where}: document: expected a file or an address, got {document!r:.60}")
     if not _is_address(document):
         document = str(Path(where).parent / document)
-    for name, kind in (("base", str), ("headers", dict), ("query", dict), ("only", list), ("private", bool)):
+    for name, kind, wanted in (
+        ("base", str, "a text"),
+        ("headers", dict, "an object"),
+        ("query", dict, "an object"),
+        ("only", list, "a list"),
+        ("private", bool, "true or false"),
+    ):
         if not isinstance(given.get(name), kind | None):
-            raise ToolError(f"{where}: {name}: got {given[name]!r:.60}")
+            raise ToolError(f"{where}: {name}: expected {wanted}, got {given[name]!r:.60}")
     seconds = given.get("seconds", 10)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
         raise ToolError(f"{where}: seconds: expected a number of at most 3600, got {seconds!r:.60}")
@@ -139,9 +145,9 @@ class OpenAPITools(Sequence["Operation"]):
             document = parse_document(data, where)
         version = document.get("openapi")
         if "swagger" in document:
-            raise ToolError(f"{where}: Swagger {document['swagger']!s:.10} is not read; convert it to OpenAPI 3")
+            raise ToolError(f"{where}: Swagger {document['swagger']!s:.10} is not supported; convert it to OpenAPI 3")
         if not isinstance(version, str) or not version.startswith(("3.0", "3.1")):
-            raise ToolError(f"{where}: openapi: {version!r:.20}; 3.0 and 3.1 are read")
+            raise ToolError(f"{where}: openapi: {version!r:.20}; supported are 3.0 and 3.1")
         owners = base is not None
         if base is None:
             base = _server(document, where, found_at)
@@ -250,7 +256,7 @@ def _server(document: Mapping[str, Any], where: str, found_at: str) -> str:
     elif found_at:
         address = "/"
     if not isinstance(address, str) or not (_is_address(address) or found_at):
-        raise ToolError(f"{where}: names no server by its whole address; give `base`")
+        raise ToolError(f"{where}: names no server with a complete address; give `base`")
     return urljoin(found_at, address)
 
 
@@ -261,7 +267,7 @@ def _base(address: str, where: str) -> str:
     except ValueError:
         host = None
     if not _is_address(address) or not host or re.search(r"[\s\x00-\x1f\x7f{}\\]", address):
-        raise ToolError(f"{where}: base: {address!r:.100} is no http(s) address")
+        raise ToolError(f"{where}: base: {address!r:.100} is not an http(s) address")
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise ToolError(
             f"{where}: base: an address without user, query and fragment is expected; use `headers`, `query`"
@@ -276,7 +282,7 @@ def _fields(given: Mapping[str, str] | None, where: str, secrets: set[str]) -> d
             raise ToolError(f"{where}: {name!s:.60}: expected a text")
         text = from_environment(str(value), f"{where}: {name!s:.60}", secrets)
         if re.search(r"[\x00-\x1f\x7f]", text) or (where.endswith("headers") and not _TOKEN.fullmatch(str(name))):
-            raise ToolError(f"{where}: {name!s:.60} has a line break or another character that is not sent")
+            raise ToolError(f"{where}: {name!s:.60} has a line break or another character that cannot be sent")
         found[str(name)] = text
     return found
 
@@ -337,7 +343,7 @@ class _Reading:
         self, name: str, method: str, path: str, item: Mapping[str, Any], operation: Mapping[str, Any]
     ) -> tuple[ToolSpec, _Shape]:
         if not path.startswith("/") or re.search(r"[?#\\\s]", path):
-            raise self._wrong(f"{path!r:.60} is no path")
+            raise self._wrong(f"{path!r:.60} is not a path")
         if operation.get("servers") or item.get("servers"):
             raise self._wrong("has servers of its own; give a document for each service")
         parameters = {}
@@ -345,13 +351,13 @@ class _Reading:
             for one in given if isinstance(given, list) else ():
                 one = self._resolved(one)
                 if not isinstance(one, Mapping) or not isinstance(one.get("name"), str):
-                    raise self._wrong(f"{one!r:.60} is no parameter")
+                    raise self._wrong(f"{one!r:.60} is not a parameter")
                 parameters[one["name"], str(one.get("in"))] = one
         for parameter in parameters.values():
             self._parameter(parameter)
         filled = {place.name for place in self._places.values() if place.within == "path"}
         if (named := set(re.findall(r"\{([^{}]*)\}", path))) != filled:
-            raise self._wrong(f"the path names {sorted(named)}, its parameters are {sorted(filled)}")
+            raise self._wrong(f"the path names {sorted(named)}, but its parameters are {sorted(filled)}")
         content, form = self._body(operation, method)
         whole = plain(
             {"type": "object", "properties": self._properties, "required": self._required}, self._document, self._where
@@ -388,7 +394,9 @@ class _Reading:
     def _parameter(self, given: Mapping[str, Any]) -> None:
         name, within = given["name"], str(given.get("in"))
         if within not in _DEFAULTS:
-            raise self._wrong(f"parameter {name!r:.60} is in {within!r:.20}; path, query, header and cookie are known")
+            raise self._wrong(
+                f"parameter {name!r:.60} is in {within!r:.20}; supported are path, query, header and cookie"
+            )
         required = given.get("required") is True or within == "path"
         if self._owners(name, within):
             return
@@ -407,13 +415,17 @@ class _Reading:
         if isinstance(content, Mapping):
             if list(content) != ["application/json"]:
                 raise self._wrong(
-                    f"parameter {name!r:.60} is written as {', '.join(map(str, content)):.60}; only JSON is"
+                    f"parameter {name!r:.60} is written as {', '.join(map(str, content)):.60}; only JSON is supported"
                 )
             schema = _schema_of(content["application/json"])
         elif style != _DEFAULTS[within]:
-            raise self._wrong(f"parameter {name!r:.60} has the style {style!r:.20}; {_DEFAULTS[within]} is written")
+            raise self._wrong(
+                f"parameter {name!r:.60} has the style {style!r:.20}; only {_DEFAULTS[within]} is supported"
+            )
         elif self._is_object(schema):
-            raise self._wrong(f"parameter {name!r:.60} is an object, which the style {style} does not tell well")
+            raise self._wrong(
+                f"parameter {name!r:.60} is an object, which the style {style} cannot write unambiguously"
+            )
         explode = given.get("explode", style == "form") is True
         told = plain_text(given.get("description"))
         self._add(name, schema, required, _Place(within, name, explode, isinstance(content, Mapping)), told)
@@ -442,7 +454,7 @@ class _Reading:
         form = not kind and "application/x-www-form-urlencoded" in kinds
         kind = "application/x-www-form-urlencoded" if form else kind
         if not kind:
-            raise self._wrong(f"its body is {', '.join(kinds):.100}; JSON and forms are written")
+            raise self._wrong(f"its body is {', '.join(kinds):.100}; supported are JSON and forms")
         required = body.get("required") is True
         schema = self._resolved(_schema_of(kinds[kind]))
         if not isinstance(schema, Mapping):
@@ -574,7 +586,7 @@ def _scalar(value: Any, name: str) -> str:
         try:
             str(value).encode()
         except UnicodeEncodeError:
-            raise ToolError(f"{name} has half a character") from None
+            raise ToolError(f"{name} has half of a surrogate pair, which is not a character") from None
         return str(value)
     raise ToolError(f"{name} must be a text, a number, true or false, got {value!r:.60}")
 

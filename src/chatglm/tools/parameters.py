@@ -80,15 +80,15 @@ def plain(schema: Any, root: Mapping[str, Any], where: str) -> dict[str, Any]:
         root: the document in which the schema's `$ref`s lead somewhere.
 
     Raises:
-        ToolError: it is no JSON schema, a `$ref` leads out of the document or nowhere, or there are too many required
-            properties.
+        ToolError: it is not a JSON schema, a `$ref` leads out of the document or nowhere, or too many properties are
+            required.
     """
     for depth, words in _LADDER:
         reader = _Plain(root, where, depth, words)
         made = reader.read(schema, (), 0)
         if not reader.full and len(json.dumps(made, ensure_ascii=False).encode()) <= MOST_BYTES:
             return made
-    raise ToolError(f"{where}: its parameters do not fit into {MOST_BYTES:,} bytes, however shortened")
+    raise ToolError(f"{where}: its parameters do not fit into {MOST_BYTES:,} bytes, even when shortened")
 
 
 class _Plain:
@@ -108,7 +108,7 @@ class _Plain:
         if schema is True or self.full:
             return {}
         if not isinstance(schema, Mapping):
-            raise ToolError(f"{self._where}: {schema!r:.60} is no JSON schema")
+            raise ToolError(f"{self._where}: {schema!r:.60} is not a JSON schema")
         self._nodes += 1
         if self._nodes > _MOST_NODES:
             self.full = True
@@ -174,7 +174,9 @@ class _Plain:
         names = named if isinstance(named, list) else [] if named is None else [named]
         found = [name for name in _TYPES if name in names]
         if len(found) < len(names):
-            raise ToolError(f"{self._where}: type {named!r:.60} is none of JSON schema's ({', '.join(_TYPES)})")
+            raise ToolError(
+                f"{self._where}: type {named!r:.60} is not a type of JSON schema; known: {', '.join(_TYPES)}"
+            )
         if schema.get("nullable") is True and found and "null" not in found:
             found.append("null")
         if not found and "properties" in schema:
@@ -232,7 +234,7 @@ def target(root: Mapping[str, Any], pointer: str, where: str) -> Any:
     """
     if not pointer.startswith("#"):
         raise ToolError(
-            f"{where}: $ref {pointer!r:.100} leads to another document, which is not read; put it into this"
+            f"{where}: $ref {pointer!r:.100} points to another document, which is not read; put it into this one"
         )
     found: Any = root
     for part in unquote(pointer[1:]).split("/")[1:]:
@@ -242,7 +244,7 @@ def target(root: Mapping[str, Any], pointer: str, where: str) -> Any:
         elif isinstance(found, list) and part.isdigit() and len(part) < 7 and int(part) < len(found):
             found = found[int(part)]
         else:
-            raise ToolError(f"{where}: $ref {pointer!r:.100} leads to nothing")
+            raise ToolError(f"{where}: $ref {pointer!r:.100} points to nothing")
     return found
 
 

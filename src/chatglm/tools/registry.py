@@ -18,7 +18,7 @@ __all__ = ["REFUSED", "dispatch_tool", "forget", "get_tools", "register_tool", "
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFUSED = {
-    "get_shell": "it runs whatever a model writes in a shell, with your rights; the code interpreter does so in a "
+    "get_shell": "it runs any shell command of a model, with your rights; the code interpreter does so in a "
     "sandbox (a tool of your own that does something else needs another name)"
 }
 """Names of tools that are not offered, and why."""

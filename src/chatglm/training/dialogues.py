@@ -148,7 +148,7 @@ def _read_json(file: Path, columns: Columns | None = None) -> Numbered:
         else:
             text.fail("expected a list of rows, or an object with one", end=not opening)
         if text.peek():
-            text.fail("text behind the end of the data")
+            text.fail("text after the end of the data")
 
 
 def _rows_of_object(text: _Json, columns: Columns | None) -> Numbered:

@@ -388,7 +388,11 @@ class Collator:
         parts = [[row] if isinstance(row, Example) else list(row) for row in rows]
         kinds = {len(example.positions) for row in parts for example in row}
         if len(kinds) != 1:
-            raise InputError("no examples" if not kinds else "examples with one and with two rows of positions")
+            raise InputError(
+                "no examples"
+                if not kinds
+                else "some examples have one row of positions and some have two; a batch needs the same for all"
+            )
         longest = max(sum(map(len, row)) for row in parts)
         length = self._length or -(-longest // self._multiple) * self._multiple
         if longest > length:

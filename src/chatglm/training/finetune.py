@@ -207,7 +207,7 @@ def opened(
         say(note)
     start = open_output(settings, resume, overwrite)
     if resume and start is None:
-        say(f"no whole checkpoint in {settings.output}: beginning at the beginning")
+        say(f"no complete checkpoint in {settings.output}: starting from the beginning")
     with writing(settings, args):
         yield args, start, say
 
@@ -219,7 +219,7 @@ def writing(settings: Settings, args: TrainingArguments) -> AbstractContextManag
         InputError: it cannot be made, or another run is writing there.
         OutputError: the disk is full.
     """
-    hint = "; checkpoints that were finished stay: go on with --resume"
+    hint = "; finished checkpoints are kept: continue with --resume"
     if args.process_index:
         return reporting_disk_errors(settings.output, hint)
     return working_in(settings.output, hint)
@@ -230,7 +230,7 @@ def refuse(settings: Settings, names: Sequence[str], what: str) -> None:
     plain = Settings()
     for name in names:
         if getattr(settings, name) != getattr(plain, name):
-            raise InputError(f"{name}: means nothing in {what}; remove it")
+            raise InputError(f"{name}: has no effect in {what}; remove it")
 
 
 def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) -> Path | None:
@@ -250,12 +250,14 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
         if source is None or hub.repository(source) is not None:
             continue
         if Path(source).expanduser().resolve().is_relative_to(output.resolve()):
-            raise InputError(f"{output}: the model itself lies there ({source}); choose another folder for the result")
+            raise InputError(
+                f"{output}: this folder holds the model itself ({source}); choose another folder for the result"
+            )
     # Encoded data alone comes from a run that was refused later on.
     used = sorted(entry.name for entry in output.iterdir() if entry.name not in (DATA, LOCK)) if output.is_dir() else []
     if resume:
         if used and SETTINGS not in used:
-            raise InputError(f"--resume: {output} is no folder of a run (no {SETTINGS}); choose another")
+            raise InputError(f"--resume: {output} is not the folder of a run (no {SETTINGS}); choose another")
         start = last_checkpoint(output) if resume is True else Path(resume).expanduser()
         if start is not None:
             check_checkpoint(start)
@@ -265,11 +267,13 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
         return start
     if used and not overwrite:
         raise InputError(
-            f"{output}: exists already, with {used[0]} in it; choose another folder, go on with --resume, or "
+            f"{output}: exists already, with {used[0]} in it; choose another folder, continue with --resume, or "
             "replace it with --overwrite"
         )
     if used and SETTINGS not in used:
-        raise InputError(f"{output}: is no folder of a run (no {SETTINGS}), and is not overwritten; choose another")
+        raise InputError(
+            f"{output}: is not the folder of a run (no {SETTINGS}), so it is not overwritten; choose another"
+        )
     return None
 
 
@@ -285,9 +289,9 @@ def _same_settings(old: Settings, new: Settings, output: Path) -> None:
     if changed:
         name = changed[0]
         raise InputError(
-            f"--resume: {name} was {before.get(name)!r} in {output / SETTINGS} and is {after.get(name)!r} now"
-            + (f" (and {len(changed) - 1} more settings differ)" if len(changed) > 1 else "")
-            + "; resume with the same settings, or begin anew in another folder"
+            f"--resume: {name} was {before.get(name)!r} in {output / SETTINGS} but is {after.get(name)!r} now"
+            + (f" (other settings that differ: {len(changed) - 1})" if len(changed) > 1 else "")
+            + "; resume with the same settings, or start a new run in another folder"
         )
 
 
@@ -329,7 +333,7 @@ def train(
     if held_out is None and args.eval_strategy != "no":
         raise InputError("training_args.eval_strategy: there is no data to evaluate on")
     if start is not None and (written := _note(start.parent)) not in (None, data):
-        raise InputError(f"--resume: the data was {written} and is {data} now; begin anew in another folder")
+        raise InputError(f"--resume: the data was {written}, but is {data} now; start a new run in another folder")
     if args.dataloader_drop_last and args.world_size == 1 and len(rows) < args.train_batch_size:
         raise InputError(
             f"training_args.dataloader_drop_last: {len(rows)} rows do not fill one batch of {args.train_batch_size}"

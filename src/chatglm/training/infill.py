@@ -102,7 +102,7 @@ class InfillSettings:
         if self.span_share + self.sentence_share > 1 + 1e-9:
             raise InputError(
                 f"infill.span_share ({self.span_share}) and infill.sentence_share ({self.sentence_share}) are together "
-                "more than 1; what they leave are documents"
+                "more than 1; lower one of them (the rest is for whole documents)"
             )
         for name in ("span_ratio", "sentence_ratio"):
             if not 0 < getattr(self, name) <= 0.5:

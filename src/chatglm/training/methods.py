@@ -85,8 +85,8 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
     model = AutoModel.from_pretrained(folder, config=config, dtype=held)
     if not adapted and is_quantized(model):
         raise UnsupportedError(
-            f"{folder}: its weights are quantised, and integers are not trained; use --method lora or ptuning, or the "
-            "original weights"
+            f"{folder}: its weights are quantised, and integers cannot be trained; use --method lora or ptuning, or "
+            "the original weights"
         )
     if isinstance(settings.peft_config, Lora):
         # An adapter names its base: a repository id means the same everywhere, a relative path does not.
@@ -115,8 +115,9 @@ def fitting_tokenizer(folder: Path, base: Path) -> ChatGLMTokenizer:
     highest = max(tokenizer.control_ids)
     if tokenizer.generation != read_generation(base) or highest >= config.vocab_size:
         raise TokenizerError(
-            f"{folder}: its tokenizer is a {tokenizer.generation} one with ids up to {highest}, and "
-            f"{base / 'config.json'} describes a {config.generation} model of {config.vocab_size}"
+            f"{folder}: its tokenizer is of {tokenizer.generation} with ids up to {highest}, but "
+            f"{base / 'config.json'} describes a model of {config.generation} with {config.vocab_size} ids; use the "
+            "model's own tokenizer"
         )
     return tokenizer
 
@@ -238,11 +239,15 @@ def _written_whole(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{output}: is a file; give a folder for the result")
     held = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
     if held and not overwrite:
-        raise InputError(f"{output}: exists already; choose another folder, or say --overwrite")
+        raise InputError(f"{output}: exists already; choose another folder, or add --overwrite")
     if others := [name for name in held if not _is_of_checkpoint(output / name)]:
-        raise InputError(f"{output}: has {others[0]} in it, which is no part of a checkpoint; choose another folder")
+        raise InputError(
+            f"{output}: has {others[0]} in it, which does not belong to a checkpoint; choose another folder"
+        )
     if held and "config.json" not in held:
-        raise InputError(f"{output}: is no checkpoint (no config.json), and is not overwritten; choose another folder")
+        raise InputError(
+            f"{output}: is not a checkpoint (no config.json), so it is not overwritten; choose another folder"
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -374,7 +379,7 @@ def merge(
 
 def _refuse_source(source: Path, output: Path) -> None:
     if source.resolve().is_relative_to(output.resolve()):
-        raise InputError(f"{output}: what is merged lies there ({source}); choose another folder for the result")
+        raise InputError(f"{output}: this folder holds what is merged ({source}); choose another folder for the result")
 
 
 def checkpoint_dtype(folder: Path) -> torch.dtype:

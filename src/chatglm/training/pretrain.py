@@ -109,7 +109,7 @@ def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
         check_folder(base)
         return base, fitting_tokenizer(base, base)
     if settings.method != "full":
-        raise InputError(f"method is {settings.method}: of a fresh model all weights are trained; say full")
+        raise InputError(f"method is {settings.method}: all weights of a new model are trained; use full")
     file = Path(settings.config).expanduser()
     base = file if file.is_dir() else file.parent
     if not (base / "config.json").is_file() or (file.is_file() and file.name != "config.json"):

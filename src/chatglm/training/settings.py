@@ -342,8 +342,8 @@ def _official_layers(lora: Lora, where: str, notes: list[str]) -> Lora:
             continue
         if missing := sorted(parts - set(names)):
             raise InputError(
-                f"{where}: target_modules: here {', '.join(sorted(parts))} are one layer, {official}; name that "
-                f"({missing[0]} is missing for it to mean the same)"
+                f"{where}: target_modules: in this model, {', '.join(sorted(parts))} are one layer, {official}; name "
+                f"{official} instead, or add {missing[0]}"
             )
         place = min(names.index(part) for part in parts)
         names = [official if n == place else name for n, name in enumerate(names) if n == place or name not in parts]
@@ -497,7 +497,9 @@ def _arguments(data: Any, presets: Mapping[str, Any], where: str) -> dict[str, A
             if value != _FIXED[name]:
                 raise UnsupportedError(f"{here}: is always {_FIXED[name]!r} here; remove the line")
         elif name == "train_sampling_strategy" and value not in _SAMPLING:
-            raise UnsupportedError(f"{here}: {value!r}: packing does better; give {' or '.join(_SAMPLING)}")
+            raise UnsupportedError(
+                f"{here}: {value!r} is not supported, because packing does better; give {' or '.join(_SAMPLING)}"
+            )
         elif name not in types:
             raise InputError(f"{here}: unknown key{_meant(name, [*types, *_GENERATION])}")
         else:
@@ -524,7 +526,9 @@ def _check(settings: Settings, where: str) -> None:
     if not 0 <= settings.texts.hold_out < 1:
         raise InputError(f"{where}: texts.hold_out is {settings.texts.hold_out}; must be a share below 1")
     if settings.model is not None and settings.config is not None:
-        raise InputError(f"{where}: model and config: a run starts from a checkpoint, or from nothing; give one")
+        raise InputError(
+            f"{where}: model and config: a run starts from a checkpoint (model) or from nothing (config); give one"
+        )
     for name in ("dtype", "save_dtype"):
         if (value := getattr(settings, name)) not in ("auto", "float32", "float16", "bfloat16"):
             raise InputError(f"{where}: {name} is {value!r}; must be auto, float32, float16 or bfloat16")
@@ -541,7 +545,9 @@ def _check(settings: Settings, where: str) -> None:
             raise InputError(f"{where}: {name} is {value}; must be at least 1")
     arguments = settings.training_args
     if arguments.get("max_steps") == 0:
-        raise InputError(f"{where}: training_args.max_steps is 0; say how many, or -1 to go by num_train_epochs")
+        raise InputError(
+            f"{where}: training_args.max_steps is 0; give a number of steps, or -1 to use num_train_epochs"
+        )
     if not arguments.get("num_train_epochs", 1) > 0:
         raise InputError(f"{where}: training_args.num_train_epochs is {arguments['num_train_epochs']}; must be above 0")
     if not 0 <= arguments["learning_rate"] < math.inf:
@@ -559,7 +565,7 @@ def _check(settings: Settings, where: str) -> None:
     if settings.method == "full" and settings.dtype == "float16":
         raise InputError(f"{where}: dtype: float16 weights cannot be trained; use bf16 or fp16 in training_args")
     if settings.training_args.get("bf16") and settings.training_args.get("fp16"):
-        raise InputError(f"{where}: training_args: bf16 and fp16 exclude one another")
+        raise InputError(f"{where}: training_args: bf16 and fp16 cannot be used together; remove one")
     if settings.training_args.get("eval_strategy", "no") != "no" and not (
         settings.data_config.val_file or settings.texts.hold_out
     ):

@@ -115,7 +115,7 @@ class _Writer:
         counts = len(example.positions) == 1 and isinstance(example.positions[0], range)
         rows = 0 if counts else len(example.positions)
         if self._rows not in (None, rows):
-            raise InputError(f"{example.where}: positions of another kind than those of the examples before")
+            raise InputError(f"{example.where}: its positions have another shape than those of earlier examples")
         self._rows = rows
         self._write("ids", example.ids, np.int32)
         self._write("targets", example.targets, np.int32)
@@ -232,7 +232,7 @@ def _refuse_silence(tally: Tally, max_length: int | None) -> None:
     elif tally.dialogues:
         cause = f"no assistant message is learned in any of {tally.dialogues} dialogues; look for loss: false in them"
     elif tally.skipped:
-        cause = f"all {len(tally.skipped)} rows are bad; the first, {': '.join(tally.skipped[0])}"
+        cause = f"no row can be used, of {len(tally.skipped)}; the first, {': '.join(tally.skipped[0])}"
     else:
         cause = "the files hold no dialogues"
     raise InputError(f"there is nothing to learn: {cause}")

@@ -145,9 +145,11 @@ class Documents(Sequence[Ids]):
             self._ids: Ids = np.asarray(np.memmap(self.folder / _IDS, dtype=np.int32, mode="r"))
             whole = len(index) == meta["documents"] and len(self._ids) == meta["tokens"] == index[-1, 0]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{self.folder}: not a whole store of texts ({error}); delete it and run again") from None
+            raise InputError(
+                f"{self.folder}: not a complete store of texts ({error}); delete it and run again"
+            ) from None
         if not whole:
-            raise InputError(f"{self.folder}: not a whole store of texts; delete it and run again")
+            raise InputError(f"{self.folder}: not a complete store of texts; delete it and run again")
         self._stops: Places = index[:, 0]
         self._sources = index[:, 1:]
         begins = np.concatenate([[0], self._stops[:-1]])

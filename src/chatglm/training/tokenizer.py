@@ -70,7 +70,7 @@ def train_tokenizer(
         raise InputError(f"symbols: {wrong[0]!r} cannot be one; it is {'empty' if not wrong[0] else 'a control piece'}")
     folder = Path(folder).expanduser()
     if (folder / "tokenizer.model").exists() and not overwrite:
-        raise InputError(f"{folder / 'tokenizer.model'} is there already; choose another folder, or overwrite it")
+        raise InputError(f"{folder / 'tokenizer.model'} exists already; choose another folder, or overwrite it")
     with working_in(folder):
         written = io.BytesIO()
         counted = _Counted(texts)
@@ -99,8 +99,8 @@ def train_tokenizer(
             if not counted.seen:
                 raise InputError("no text to learn a vocabulary from") from None
             raise InputError(
-                f"size={size}: SentencePiece cannot make that from {counted.seen} lines ({error}); more text "
-                "allows for more pieces, and every character that is to have one takes one"
+                f"size={size}: SentencePiece cannot make so many pieces from {counted.seen} lines ({error}); give more "
+                "text, or another size (each character needs a piece)"
             ) from None
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as made:
             file = Path(made) / "learned.model"

@@ -86,8 +86,8 @@ def arguments_of(settings: Settings) -> TrainingArguments:
         raise InputError(f"training_args: {' '.join(str(error).split())}") from None
     if started > 1 and processes == 1:
         raise InputError(
-            f"{started} processes were started, but they are not connected, and each would train the same; start one, "
-            "or say --cpu if they are to train on CPUs"
+            f"{started} processes were started, but they are not connected, and each would train the same; start one "
+            "process, or use --cpu to train on CPUs"
         )
     return args
 
@@ -448,7 +448,9 @@ def _check_whole(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / _MARK}: cannot be read ({error}); resume from an earlier one") from None
     if wrong:
-        raise CheckpointError(f"{folder / wrong[0]}: is not as it was written; resume from an earlier checkpoint")
+        raise CheckpointError(
+            f"{folder / wrong[0]}: has changed since it was written; resume from an earlier checkpoint"
+        )
 
 
 def last_checkpoint(output: Path) -> Path | None:

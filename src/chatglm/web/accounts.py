@@ -124,7 +124,7 @@ class Accounts:
         """
         self._tries.take(f"address {_address(request)}")
         if not self.key or not hmac.compare_digest(self.key.encode(), key.encode("utf-8", "replace")):
-            raise SignInError("the key is wrong; the program that serves the page has shown the right one")
+            raise SignInError("the key is wrong; use the address that the program showed when it started")
         return await asyncio.to_thread(self.users.sign_in_local)
 
     async def sign_out(self, request: Request) -> None:
@@ -157,13 +157,11 @@ def check_source(connection: HTTPConnection, method: str, hosts: Collection[str]
     """
     host = connection.headers.get("host", "")
     if hosts and not (_is_local(_name_of(host)) or _name_of(host) in hosts):
-        raise ForbiddenError(
-            f"Host {host[:80]!r}: this server is not asked for by this name; `--allow-host NAME` allows one"
-        )
+        raise ForbiddenError(f"Host {host[:80]!r}: this host name is not allowed; `--allow-host NAME` allows one")
     if method in _UNSAFE:
         origin = connection.headers.get("origin", "")
         if not origin or urlsplit(origin).netloc.lower() != host.lower():
-            raise ForbiddenError(f"Origin {origin[:80]!r}: only the page itself may change something here")
+            raise ForbiddenError(f"Origin {origin[:80]!r}: only this page itself may make changes")
 
 
 def _name_of(host: str) -> str:

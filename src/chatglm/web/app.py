@@ -313,7 +313,7 @@ class Page:
                             await asyncio.to_thread(self.knowledge.forget, user)
                         await self.sessions.delete_user(user)
             except Exception:
-                log.exception("browsers that are gone could not be deleted; it is tried again")
+                log.exception("guests whose cookie has ended could not be deleted; trying again later")
             await asyncio.sleep(_TEND)
 
     async def close(self) -> None:
@@ -627,7 +627,7 @@ class Page:
         """
         known = self.models.names()
         if (name := given.get("model")) and name not in known:
-            raise InputError(f"model: no {name!r:.80}; there are {', '.join(known) or 'none'}")
+            raise InputError(f"model: there is no {name!r:.80}; known: {', '.join(known) or 'none'}")
 
     def _made(self, request: Request, token: str, said: Mapping[str, Any]) -> Response:
         response = JSONResponse(said, 201)

@@ -428,7 +428,7 @@ class BasePages:
         if asker.who is not None:
             stored = sum(each.holds.bytes for each in self._owned(base))
         if holds.files >= _FILES or stored + size > _BYTES:
-            raise BodyError(f"{_FILES:,} files and {_BYTES >> 30} GiB are the most; remove some", 413)
+            raise BodyError(f"{_FILES:,} files and {_BYTES >> 30} GiB are the limit; remove some", 413)
         with self._storing:
             body.seek(0)
             base.add(Upload(name, body.read()), wait=False)
@@ -632,7 +632,7 @@ class BasePages:
             who = given if given in roles or given == _EVERYONE else self._users.named(given).name
             owners = {name for name, has in roles.items() if has == "own"}
             if role != "own" and owners == {who}:
-                raise InputError(f"{who}: is the only owner; make somebody else one first")
+                raise InputError(f"{who}: is the only owner; make somebody else an owner first")
             if role not in ("", *ROLES):
                 raise InputError(f"role: must be one of {', '.join(ROLES)}")
             if who == _EVERYONE and role == "own":
@@ -727,5 +727,7 @@ def _name(given: str) -> str:
     """
     names = PurePosixPath(given.replace("\\", "/")).parts
     if not names or len(given) > 300 or not given.isprintable() or names[0] == "/" or ".." in names:
-        raise InputError(f"file: {given!r:.80} is no name of a file; at most 300 printable characters, and no ..")
+        raise InputError(
+            f"file: {given!r:.80} is not a valid file name; use at most 300 printable characters, without .."
+        )
     return "/".join(names)

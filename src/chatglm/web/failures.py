@@ -41,7 +41,7 @@ class LimitError(ChatGLMError):
     """
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too often; try again in {math.ceil(retry_after)} seconds")
+        super().__init__(f"too many tries; try again in {math.ceil(retry_after)} s")
         self.retry_after = retry_after
 
 

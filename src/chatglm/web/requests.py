@@ -134,4 +134,4 @@ def _too_large(most: int) -> BodyError:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

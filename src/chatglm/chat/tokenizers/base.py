@@ -332,7 +332,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
             if not name or self._is_known(name):
                 continue
             if not name.strip():
-                raise InputError("add_tokens: a token of blanks alone would split every text at them")
+                raise InputError("add_tokens: a token of spaces only would split every text at its spaces")
             for option in ("lstrip", "rstrip", "single_word"):
                 if isinstance(token, AddedToken) and getattr(token, option):
                     raise UnsupportedError(f"add_tokens: {option} of {name!r} is not supported; leave it out")
@@ -639,7 +639,10 @@ def _added_by_older_releases(folder: Path, saved: Mapping[str, Any]) -> dict[int
     made: dict[int, AddedToken] = {}
     for name, token_id in read_json(folder / "added_tokens.json").items():
         if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < 1 << 30:
-            raise TokenizerError(f"{folder / 'added_tokens.json'}: {name!r:.80} has {token_id!r:.80} for an id")
+            raise TokenizerError(
+                f"{folder / 'added_tokens.json'}: {name!r:.80} has the id {token_id!r:.80}; it must be a number from 0 "
+                "on"
+            )
         made[token_id] = AddedToken(name, normalized=False, special=name in special)
     return made
 

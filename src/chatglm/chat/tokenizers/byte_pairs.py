@@ -116,7 +116,9 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         where = "tokenizer_config.json: added_tokens_decoder"
         for token_id, token in listed.items():
             if token_id < self._ranks:  # text would have the id of another token
-                raise TokenizerError(f"{where} gives {str(token)!r:.60} the id {token_id}, which is of a text")
+                raise TokenizerError(
+                    f"{where} gives {str(token)!r:.60} the id {token_id}, which belongs to ordinary text"
+                )
         names = {str(token) for token in listed.values()}
         needed = ("<|endoftext|>", "[gMASK]", "<sop>", *ROLES)
         if (lost := [name for name in needed if name not in names]) and not names.isdisjoint(self.SPECIAL):
@@ -288,7 +290,7 @@ def _read_ranks(file: str) -> dict[bytes, int]:
                 f"{file}, line {number}: expected a base64 token and its rank, found {line[:40]!r}; download it again"
             ) from None
     if not ranks or set(ranks.values()) != set(range(len(lines))) or len(ranks) != len(lines):
-        raise TokenizerError(f"{file}: ranks are missing or doubled; download it again")
+        raise TokenizerError(f"{file}: ranks are missing, or there twice; download it again")
     if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
         raise TokenizerError(f"{file}: has no token for byte {missing[0]}; download it again")
     return ranks

@@ -169,7 +169,7 @@ def _read_sentencepiece(file: str) -> Any:
     try:
         loaded = processor.Load(file)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise TokenizerError(f"{file}: not a whole SentencePiece model ({error}); download it again") from None
+        raise TokenizerError(f"{file}: not a complete SentencePiece model ({error}); download it again") from None
     if not loaded or processor.get_piece_size() == 0:
-        raise TokenizerError(f"{file}: not a whole SentencePiece model; download it again")
+        raise TokenizerError(f"{file}: not a complete SentencePiece model; download it again")
     return processor

@@ -74,7 +74,9 @@ def check_vocabulary(file: Path, generation: Generation) -> None:
     except OSError as error:
         raise TokenizerError(str(error)) from None
     if not 0 < size <= _MAX_VOCABULARY:
-        raise TokenizerError(f"{file}: has {size:,} bytes, which no vocabulary has; download it again")
+        raise TokenizerError(
+            f"{file}: has {size:,} bytes; a vocabulary has 1 to {_MAX_VOCABULARY:,}; download it again"
+        )
 
 
 def _wanted(name: str, value: Any) -> str:

@@ -181,7 +181,7 @@ class Setup(Part):
             )
         name = "" if argument == "off" else argument
         if name and name not in model.adapters:
-            raise InputError(f"adapter: no {name!r:.80}; there are {', '.join(model.adapters) or 'none'}")
+            raise InputError(f"adapter: there is no {name!r:.80}; known: {', '.join(model.adapters) or 'none'}")
         await self.app.dialogue.configure(adapter=name)
         return self.changed("adapter", name or self.words("none"))
 

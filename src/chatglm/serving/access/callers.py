@@ -65,5 +65,5 @@ def check_origin(headers: Mapping[str, str], origins: Sequence[str]) -> None:
         return
     if origin.partition("://")[2] != headers.get("host"):
         raise ForbiddenError(
-            f"Origin: pages of {origin:.100} may not use this server; `chatglm serve --cors` lets them"
+            f"Origin: pages of {origin:.100} may not use this server; `chatglm serve --cors ORIGIN` allows them"
         )

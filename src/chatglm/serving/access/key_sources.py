@@ -210,7 +210,7 @@ class KeyFile:
         except OSError as error:
             raise self._unreadable(error) from None
         if len(data) > _FILE_BYTES:
-            raise InputError(f"{self._file}: has more than {_FILE_BYTES:,} bytes, which is too much for a file of keys")
+            raise InputError(f"{self._file}: has more than {_FILE_BYTES:,} bytes, the limit for a file of keys")
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -228,7 +228,7 @@ class KeyFile:
                 continue
             place = f"{self._file}, line {number}"
             if len(words) > 2:
-                raise InputError(f"{place}: expected a key, and perhaps a name after it")
+                raise InputError(f"{place}: expected a key, which a name may follow")
             yield dict(zip(("key", "name"), words, strict=False)), place
 
     def _of_yaml(self, text: str) -> Iterable[tuple[Mapping[str, Any], str]]:
@@ -291,7 +291,7 @@ class KeyStore:
         except FileNotFoundError:
             inode = None
         except OSError as error:
-            raise OutputError(f"{self._file}: cannot be read ({error.strerror}); correct its rights") from None
+            raise OutputError(f"{self._file}: cannot be read ({error.strerror}); correct its permissions") from None
         if inode != self._inode:
             self.close()
             if inode is not None:
@@ -406,7 +406,7 @@ class KeyStore:
         if not found or database is None or not database.write("DELETE FROM keys WHERE id = ?", (found[0].id,)):
             known = ", ".join(key.name for key in keys[:20])
             raise InputError(
-                f"{named}: no key has this name or id; there " + (f"are: {known}" if known else "are none")
+                f"{named}: no key has this name or id; " + (f"known: {known}" if known else "there are no keys")
             )
         return found[0]
 
@@ -418,9 +418,11 @@ class KeyStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise OutputError(f"{file}: cannot be read ({error.strerror}); correct its rights") from None
+            raise OutputError(f"{file}: cannot be read ({error.strerror}); correct its permissions") from None
         if not re.fullmatch(rb"[0-9a-f]{64}", text):
-            raise OutputError(f"{file}: is not the secret that keys were made with; bring that one back, or delete it")
+            raise OutputError(
+                f"{file}: is not the secret that the keys were made with; restore that file, or delete this one"
+            )
         return bytes.fromhex(text.decode())
 
     def _make_master(self) -> bytes:
@@ -436,7 +438,7 @@ class KeyStore:
             partial.replace(file)
         except OSError as error:
             raise OutputError(
-                f"{file}: cannot be written ({error.strerror}); make room or correct the rights"
+                f"{file}: cannot be written ({error.strerror}); free disk space, or correct its permissions"
             ) from None
         return made
 

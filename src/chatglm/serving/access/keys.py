@@ -151,7 +151,7 @@ class Keyring:
             except ChatGLMError as error:
                 if str(error) != self._problem:  # said once, and not every second
                     self._problem = str(error)
-                    log.error("API keys cannot be read again, and stay what they were: %s", error)
+                    log.error("API keys cannot be reloaded, so the former ones stay in use: %s", error)
 
     def get(self, owner: str) -> Key:
         """The key of this id.

@@ -82,8 +82,8 @@ class RateLimits:
         use = self._use(key, now)
         if use.tokens is not None and use.tokens.level(now) < 1:
             raise RateLimitError(
-                f"the API key {key.name!r} has used its {key.tokens_per_minute:,} tokens a minute; send the request "
-                f"again in {_duration(use.tokens.wait(1, now))}",
+                f"the API key {key.name!r} has reached its limit of tokens in a minute ({key.tokens_per_minute:,}); "
+                f"send the request again in {_duration(use.tokens.wait(1, now))}",
                 use.tokens.wait(1, now),
             )
 
@@ -97,16 +97,16 @@ class RateLimits:
         use = self._use(key, now)
         if key.concurrency is not None and use.running >= key.concurrency:
             raise RateLimitError(
-                f"the API key {key.name!r} has {use.running} requests under way, and may have {key.concurrency} at a "
-                "time; send this one again when another has ended",
+                f"the API key {key.name!r} has reached its limit of requests at a time ({key.concurrency}); send this "
+                "one again when another has ended",
                 1.0,
                 "concurrency_limit",
             )
         if use.requests is not None and use.requests.level(now) < 1:
             wait = use.requests.wait(1, now)
             raise RateLimitError(
-                f"the API key {key.name!r} may make {key.requests_per_minute:,} requests a minute; send this one again "
-                f"in {_duration(wait)}",
+                f"the API key {key.name!r} has reached its limit of requests in a minute "
+                f"({key.requests_per_minute:,}); send this one again in {_duration(wait)}",
                 wait,
             )
         self.check_tokens(key)

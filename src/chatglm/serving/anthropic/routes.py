@@ -98,7 +98,7 @@ def _router(service: Service) -> APIRouter:
         names = list(service.offered(caller_of(request)))
         for field, given in (("after_id", after_id), ("before_id", before_id)):
             if given is not None and given not in names:
-                raise InputError(f"{field}: {given!r:.100} is no model that is served here")
+                raise InputError(f"{field}: {given!r:.100} is not a model of this server")
         start = 0 if after_id is None else names.index(after_id) + 1
         end = len(names) if before_id is None else names.index(before_id)
         inside = names[start:end]

@@ -62,13 +62,13 @@ class Asked:
         """
         if self.mode == "search_engine":
             raise NotOfferedError(
-                f"search_engine {self.name!r:.40}: this server asks no search engine; put documents into a base and "
-                "use local_kb, or upload them and use temp_kb"
+                f"search_engine {self.name!r:.40}: this server does not use search engines; put documents into a base "
+                "and use local_kb, or upload them and use temp_kb"
             )
         if self.prompt not in ("default", "text", "Default"):
             raise InputError(
-                f"prompt_name: {self.prompt!r:.40} is not known here; it is default, and each base may have a prompt "
-                "of its own (PATCH /v1/knowledge/NAME)"
+                f"prompt_name: {self.prompt!r:.40} is unknown; use default. Each base can have its own prompt "
+                "(PATCH /v1/knowledge/NAME)"
             )
 
 

@@ -68,7 +68,7 @@ class Temporary:
         with self._lock:
             entry = self._entries.get(name)
             if entry is None or entry.who != who or self._shelf is None:
-                raise NotFoundError(f"temporary base {name!r:.80}: there is none; upload the files again")
+                raise NotFoundError(f"temporary base {name!r:.80}: it does not exist; upload the files again")
             entry.used = time.monotonic()
             return self._shelf.base(name, who)
 

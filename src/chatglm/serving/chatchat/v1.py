@@ -39,7 +39,9 @@ __all__ = ["DIALECT"]
 NAME = "chatchat-v0.1"
 _ATTACK = "Don't attack me"
 _K = 5
-_NO_SEARCH = "bing_search_chat: this server asks no search engine; put documents into a base and use local_doc_chat"
+_NO_SEARCH = (
+    "bing_search_chat: this server does not use search engines; put documents into a base and use local_doc_chat"
+)
 _TURNS = 1000
 """Of one WebSocket."""
 _IDLE_SECONDS = 600.0
@@ -108,7 +110,9 @@ def _router(service: Service) -> APIRouter:
                 except NotFoundError:
                     raise InputError(f"knowledge_base_id: {name!r:.80} is taken; choose another") from None
             if len(shelf.names(who)) >= filing.BASES:
-                raise BodyError(f"there are {filing.BASES} bases that you may read; delete one", "too_large", 413)
+                raise BodyError(
+                    f"you can read {filing.BASES} bases already, which is the limit; delete one", "too_large", 413
+                )
             return shelf.make(name, who)
 
         return await work(service, request, found)
@@ -122,7 +126,7 @@ def _router(service: Service) -> APIRouter:
             if attacks(name):
                 return None
             if single and len(form.files) > 1:
-                raise InputError("file: the form has several; use upload_files")
+                raise InputError("file: the form has several files; use upload_files")
             base = await base_to_fill(request, name)
             async with adding:
                 return await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))
@@ -213,7 +217,7 @@ def _router(service: Service) -> APIRouter:
             if attacks(knowledge_base_id):
                 return said(403, _ATTACK)
             if len(form.files) > 1:
-                raise InputError("new_doc: the form has several; send one")
+                raise InputError("new_doc: the form has several files; send one")
             base = await find_base(service, request, knowledge_base_id, "write")
             if base is None:
                 return said(404, f"Knowledge base {knowledge_base_id} not found")

@@ -75,9 +75,9 @@ _TEMPORARY_FIELDS = ("prev_id", "chunk_size", "chunk_overlap", "zh_title_enhance
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 _EITHER: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
 _NOT_HERE = {
-    ("POST", "/chat/feedback"): "answers have no message_id here, and nobody's feedback is kept",
+    ("POST", "/chat/feedback"): "answers have no message_id here, and feedback is not stored",
     ("POST", "/chat/chat/completions"): "use /v1/chat/completions, or /knowledge_base/local_kb/NAME/chat/completions",
-    ("POST", "/server/configs"): "this server tells nobody how it is set; GET /v1/models lists its models",
+    ("POST", "/server/configs"): "this server does not show its settings; GET /v1/models lists its models",
     ("POST", "/server/get_prompt_template"): "GET /v1/knowledge/NAME has the prompt of a base",
     ("GET", "/tools"): "the server's tools are those of `server_tools` in /v1/chat/completions",
     ("POST", "/tools/call"): "the server's tools are those of `server_tools` in /v1/chat/completions",
@@ -245,7 +245,9 @@ def _router(service: Service) -> APIRouter:
             if shelf.taken(name):
                 return said(404, f"已存在同名知识库 {name}")
             if len(shelf.names(who)) >= filing.BASES:
-                raise BodyError(f"there are {filing.BASES} bases that you may read; delete one", "too_large", 413)
+                raise BodyError(
+                    f"you can read {filing.BASES} bases already, which is the limit; delete one", "too_large", 413
+                )
             shelf.make(name, who).configure(about=body.kb_info)
             return said(200, f"已新增知识库 {name}")
 
@@ -657,7 +659,8 @@ def _check_docs(docs: str | None) -> None:
     """
     if docs and docs.strip() not in ("", "{}", "null"):
         raise NotOfferedError(
-            "docs: a base says what its files say; change its pieces (PATCH /v1/knowledge/NAME/pieces/ID) instead"
+            "docs: the text of a base comes from its files; change its pieces (PATCH /v1/knowledge/NAME/pieces/ID) "
+            "instead"
         )
 
 

@@ -88,7 +88,7 @@ def add_files(base: Base, contents: Mapping[str, bytes], *, wait: bool = False) 
     size = sum(each.size for each in files) + sum(map(len, contents.values()))
     if len(files) + len(contents) > FILES or size > BASE_BYTES:
         most = f"{FILES:,} files and {BASE_BYTES:,} bytes"
-        raise BodyError(f"file: a base has {most} at most; remove some", "too_large", 413)
+        raise BodyError(f"file: a base can have at most {most}; remove some", "too_large", 413)
     if sum(each.state not in ("ready", "failed") for each in files) >= WAITING:
         raise QueueFullError(f"{WAITING:,} files of the base wait to be read; send this one later")
     base.add(*(Upload(name, content) for name, content in contents.items()), wait=wait)
@@ -102,7 +102,9 @@ def name_of(given: str) -> str:
     """
     parts = PurePosixPath(given.replace("\\", "/")).parts
     if not parts or len(given) > 200 or not given.isprintable() or parts[0] == "/" or ".." in parts:
-        raise InputError(f"file: {given!r:.80} is no name of a file; at most 200 printable characters, and no ..")
+        raise InputError(
+            f"file: {given!r:.80} is not a valid file name; use at most 200 printable characters, without .."
+        )
     return "/".join(parts)
 
 

@@ -63,8 +63,8 @@ def bases_of(model: str | None, knowledge: Sequence[str] | None) -> tuple[list[s
     if model is None or not model.startswith(DOCUMENTS):
         return list(knowledge or ()), model
     if knowledge:
-        raise InputError("knowledge: the model's name has the bases already; leave one of them out")
+        raise InputError("knowledge: the model's name names bases already; leave one of them out")
     names = model.removeprefix(DOCUMENTS).split("+")
     if not all(names):
-        raise InputError(f"model: {model!r:.80} names no base; expected {DOCUMENTS}NAME or {DOCUMENTS}NAME+NAME")
+        raise InputError(f"model: {model!r:.80} does not name a base; expected {DOCUMENTS}NAME or {DOCUMENTS}NAME+NAME")
     return names, None

@@ -99,5 +99,7 @@ def _folder(given: str, root: Path | None) -> Path:
     except (OSError, ValueError, RuntimeError):
         inside = False
     if not inside:
-        raise InputError(f"lora_path: {given!r:.200} is no folder within {root.name!r}, from where adapters are loaded")
+        raise InputError(
+            f"lora_path: {given!r:.200} is not a folder within {root.name!r}, where adapters are loaded from"
+        )
     return whole

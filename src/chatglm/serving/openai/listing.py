@@ -27,7 +27,7 @@ def page_of(
     if after is not None:
         place = next((number for number, entry in enumerate(left) if entry["id"] == after), None)
         if place is None:
-            raise InputError(f"after: {after!r:.100} is no {what}")
+            raise InputError(f"after: no {what} has the id {after!r:.100}")
         left = left[place + 1 :]
     shown = left[:limit]
     first, last = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)

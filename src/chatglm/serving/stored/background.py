@@ -231,7 +231,7 @@ class Background:
             if me.alive(other) or not self._server.serves(model):
                 continue
             left, now = (other, model), time.time()
-            problem = f"the server ended {ATTEMPTS} times while it ran; it is not tried again"
+            problem = f"the server ended {ATTEMPTS} times while it was running; it is not tried again"
             with database.transaction() as connection:
                 connection.execute(
                     "UPDATE tasks SET state = 'failed', problem = ?, finished = ?, expires = ? "

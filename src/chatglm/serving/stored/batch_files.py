@@ -86,7 +86,8 @@ class Book:
                     ours = False
                 if not ours:
                     raise InputError(
-                        f"{file}: line {number:,} is no answer of a batch; give the name of a new file for the output"
+                        f"{file}: line {number:,} is not an answer of a batch; give the name of a new file for the "
+                        "output"
                     )
                 if custom_id is None:
                     self.lines.add(at)

@@ -156,7 +156,8 @@ class Batches:
                 ).fetchone()
                 if count >= self.limits.open:
                     raise QueueFullError(
-                        f"{count:,} batches are unfinished; at most {self.limits.open:,} may be. Send it again later"
+                        f"{count:,} batches are unfinished; at most {self.limits.open:,} are allowed. Send it again "
+                        "later"
                     )
                 connection.execute(
                     "INSERT INTO batches (id, owner, dialect, endpoint, path, model, input, state, instance, "
@@ -278,7 +279,7 @@ class Batches:
                 try:
                     line = read_line(text, self._bodies)
                     if line.url != row["endpoint"]:
-                        words = f"url: must be {row['endpoint']}, as the batch's endpoint; got {line.url!r:.80}"
+                        words = f"url: must be {row['endpoint']}, the batch's endpoint; got {line.url!r:.80}"
                         raise LineError("mismatched_url", words, "url")
                     if line.custom_id in seen:
                         raise duplicate(line.custom_id)
@@ -373,7 +374,7 @@ class Batches:
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink()
-            raise OutputError(f"{part}: cannot be written ({error.strerror}); make room") from None
+            raise OutputError(f"{part}: cannot be written ({error.strerror}); free disk space") from None
         return StoredFile(stored, title, "batch_output", size, time.time(), expires)
 
 

@@ -143,7 +143,9 @@ class Files:
             ).fetchone()
             if count >= self.limits.count:
                 raise BodyError(
-                    f"{count:,} files are stored; at most {self.limits.count:,} may be. Delete some", "too_large", 413
+                    f"{count:,} files are stored; at most {self.limits.count:,} are allowed. Delete some",
+                    "too_large",
+                    413,
                 )
             if used + stored.bytes > self.limits.all_bytes:
                 raise BodyError(

@@ -103,7 +103,7 @@ class Tasks:
                 ).fetchone()
                 if (waiting or 0) >= self.limits.open:
                     raise QueueFullError(
-                        f"{waiting:,} tasks wait; at most {self.limits.open:,} may. Send it again later"
+                        f"{waiting:,} tasks wait; at most {self.limits.open:,} are allowed. Send it again later"
                     )
                 if (used or 0) + size > self.limits.bytes:
                     raise QueueFullError(

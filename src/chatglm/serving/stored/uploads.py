@@ -248,4 +248,4 @@ async def _write(reader: _Reader, sync: bool = False) -> None:
     try:
         await asyncio.to_thread(write)
     except OSError as error:
-        raise OutputError(f"{waiting[0][0].path}: cannot be written ({error.strerror}); make room") from None
+        raise OutputError(f"{waiting[0][0].path}: cannot be written ({error.strerror}); free disk space") from None

@@ -208,7 +208,7 @@ def invoke_answer(head: InvokeHead, answer: Answer, as_json: bool) -> dict[str, 
 
 
 def _no_calls() -> InputError:
-    return InputError("prompt: the model answers with a tool call, which v3 has no place for; use v4")
+    return InputError("prompt: the model answers with a tool call, which v3 cannot return; use v4")
 
 
 async def invoke_events(head: InvokeHead, deltas: AsyncGenerator[Delta], incremental: bool) -> AsyncGenerator[str]:

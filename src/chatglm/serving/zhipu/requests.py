@@ -216,6 +216,6 @@ class InvokeRequest(Strict):
             return messages_from_pairs(history, self.prompt)
         if isinstance(history[0], str):
             if len(history) % 2:
-                raise InputError(f"history: has {len(history)} texts; questions and answers in turn are expected")
+                raise InputError(f"history: has {len(history)} texts; expected questions and answers in turn")
             return messages_from_pairs(list(zip(history[::2], history[1::2], strict=True)), self.prompt)
         return [*messages_of(history), Message("user", self.prompt)]

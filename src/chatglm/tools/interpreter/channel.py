@@ -96,7 +96,7 @@ def _read(header: bytes) -> tuple[str, dict[str, Any]]:
     try:
         data = json.loads(header)
     except (ValueError, RecursionError):
-        raise SandboxError("the kernel sent a message that is no JSON") from None
+        raise SandboxError("the kernel sent a message that is not JSON") from None
     if not isinstance(data, dict) or not isinstance(kind := data.pop("kind", None), str):
         raise SandboxError("the kernel sent a message without a kind")
     return kind, data

@@ -74,7 +74,7 @@ def checked_name(name: str) -> str:
     elif name.split(".")[0].rstrip().lower() in _RESERVED:
         problem = "Windows has reserved it"
     elif name == "__pycache__":
-        problem = "Python keeps its caches there, which nobody is shown"
+        problem = "it is reserved for Python's caches"
     if problem:
         raise InputError(f"{name!r:.80} cannot be the name of an uploaded file: {problem}")
     return name
@@ -222,7 +222,7 @@ class Folder:
         """
         *folders, last = name.split("/")
         if len(folders) > DEPTH or "\0" in name or any(part in ("", ".", "..") for part in (*folders, last)):
-            raise InputError(f"{name!r:.80}: no name of a file in the conversation's folder")
+            raise InputError(f"{name!r:.80}: not the name of a file in the conversation's folder")
         at = os.dup(self._fd)
         try:
             for part in folders:

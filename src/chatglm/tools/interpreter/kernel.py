@@ -378,14 +378,14 @@ class _Process:
         kinds = ("result", "error", "picture", "done") if self._until == "done" else ("ready",)
         number, text = fields.get("pid" if message.kind == "ready" else "number"), fields.get("text")
         if over is None or over.done() or output is None or message.kind not in kinds or type(number) is not int:
-            raise SandboxError(f"the kernel sent a message that has no place here ({message.kind!r:.40})")
+            raise SandboxError(f"the kernel sent an unexpected message ({message.kind!r:.40})")
         self._read_printed()
         if message.kind == "ready":
             self._inside = number
             over.set_result(None)
         elif message.kind == "done":
             if number != self._number:
-                raise SandboxError("the kernel answered what it was not asked")
+                raise SandboxError("the kernel answered a request that was not sent")
             over.set_result(None)
         else:
             if message.kind == "picture":

@@ -192,7 +192,7 @@ def start(
             missing = "; ".join(f"{layer}: {reason}" for layer, reason in found.layers.items() if reason)
             raise SandboxError(
                 f"this machine cannot run a model's code safely. {missing}. (--code-runs-with-my-rights runs it "
-                "all the same, and protects from nothing.)"
+                "without any protection.)"
             )
         tier = found.tier
     return _start(_Plan(Path(os.path.abspath(folder)), limits, tier, without, abi, trial=False))
@@ -204,7 +204,9 @@ def protection() -> Protection:
     layers: dict[Layer, str] = dict.fromkeys(("namespaces", "landlock", "seccomp", "limits"), "")
     if sys.platform != "linux":
         where = "WSL2" if sys.platform == "win32" else "a virtual machine or a container with Linux"
-        return Protection("none", dict.fromkeys(layers, f"{platform.system()} has none that is enough: use {where}"))
+        return Protection(
+            "none", dict.fromkeys(layers, f"{platform.system()} has no sufficient protection: use {where}")
+        )
     layers["landlock"] = _landlock_problem()
     problem = _try("full")
     if not problem:
@@ -243,8 +245,8 @@ def _landlock_problem() -> str:
     if version >= _LANDLOCK:
         return ""
     if version:
-        return f"this kernel's has version {version}, at least {_LANDLOCK} is needed: Linux 6.2 or newer"
-    return "this kernel has none, or its command line leaves it out of lsm=: Linux 6.2 or newer"
+        return f"this kernel has version {version}, but at least {_LANDLOCK} is needed: use Linux 6.2 or newer"
+    return "this kernel has none, or its command line leaves it out of lsm=: use Linux 6.2 or newer"
 
 
 def _namespaces_problem() -> str:
@@ -277,9 +279,9 @@ def _remedy() -> str:
             "bwrap-userns-restrict of the package apparmor-profiles"
         )
     if _setting("kernel/unprivileged_userns_clone") == "0":
-        return "users may make no namespaces: sysctl kernel.unprivileged_userns_clone=1"
+        return "users may not create namespaces: sysctl kernel.unprivileged_userns_clone=1"
     if _setting("user/max_user_namespaces") == "0":
-        return "users may make no namespaces: sysctl user.max_user_namespaces=10000"
+        return "users may not create namespaces: sysctl user.max_user_namespaces=10000"
     return "something on this machine refuses namespaces"
 
 
@@ -348,8 +350,8 @@ class _Plan:
         closed = closed_to_others(self.folder, self.namespaces and not early)
         if closed and (early or not users.is_capable(users.READ_ANYTHING)):
             raise SandboxError(
-                f"root's kernels run as another user, who cannot pass {closed}: keep Python and conversations "
-                "(CHATGLM_HOME) in folders that others may read, or start this as an ordinary user"
+                f"root's kernels run as another user, who cannot enter {closed}: keep Python and conversations "
+                "(CHATGLM_HOME) in folders that others can read, or start this program as an ordinary user"
             )
         return replace(self, user=user, early=early, closed=closed)
 

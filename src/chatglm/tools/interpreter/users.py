@@ -43,7 +43,7 @@ def take() -> tuple[int | None, int]:
             fcntl.fcntl(held, fcntl.F_OFD_SETLK, lock)
             return uid, held
     os.close(held)
-    raise SandboxError("limits: as many kernels run on this machine as there are user ids for them")
+    raise SandboxError("limits: all user ids for kernels are in use on this machine; end some kernels")
 
 
 def _is_mapped(uid: int) -> bool:

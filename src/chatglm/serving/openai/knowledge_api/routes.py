@@ -114,7 +114,9 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
         def made(shelf: Shelf, who: str | None) -> dict[str, Any]:
             if len(shelf.names(who)) >= filing.BASES:
-                raise BodyError(f"name: there are {filing.BASES} bases that you may read; delete one", "too_large", 413)
+                raise BodyError(
+                    f"name: you can read {filing.BASES} bases already, which is the limit; delete one", "too_large", 413
+                )
             base = shelf.make(body.name, who)
             base.configure(about=body.about)
             return _shown(base, who)
@@ -242,7 +244,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
         def edited() -> dict[str, Any]:
             if (body.text is None) == (body.disabled is None):
-                raise InputError("text: give it, or disabled; not both")
+                raise InputError("text: give either text or disabled, not both")
             known = base.store.piece_by_id(piece)
             said = body.text
             if body.disabled is False:
@@ -264,7 +266,9 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         it, and at last `done`. With `follow` the stream goes on when nothing is left to do."""
         await work(request, base_for, name, "read")
         if following >= _FOLLOWING:
-            raise QueueFullError(f"{_FOLLOWING} clients follow the progress of bases; come again later")
+            raise QueueFullError(
+                f"{_FOLLOWING} clients follow the progress of bases, which is the limit; try again later"
+            )
 
         async def told() -> AsyncGenerator[str]:
             nonlocal following
@@ -385,6 +389,8 @@ def _shared(base: Base, who: str, role: Role | None) -> dict[str, Role]:
     """
     roles = base.store.roles()
     if role != "own" and roles.get(who) == "own" and list(roles.values()).count("own") == 1:
-        raise InputError(f"who: {who!r:.80} is the base's only owner; make somebody else one first, or delete the base")
+        raise InputError(
+            f"who: {who!r:.80} is the base's only owner; make somebody else an owner first, or delete the base"
+        )
     base.store.share(who, role)
     return base.store.roles()

@@ -202,7 +202,7 @@ class CountRequest(Strict):
             allowed = [tool.named for tool in self.tool_choice.tools]
             tools = ToolSpec.list_from(made["tools"])
             if missing := set(allowed) - {tool.name for tool in tools} - set(self.run_here()):
-                raise InputError(f"tool_choice.tools: {min(missing)!r:.80} is none of the tools")
+                raise InputError(f"tool_choice.tools: {min(missing)!r:.80} is not one of the tools")
             made["tools"] = [tool.wrapped() for tool in tools if tool.name in allowed]
             made["tool_choice"] = self.tool_choice.mode
         elif isinstance(self.tool_choice, _HostedChoice):

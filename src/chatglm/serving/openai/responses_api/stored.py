@@ -153,8 +153,9 @@ class Responses:
                 name, size = found[0]["previous"], size + found[0]["bytes"]
                 if len(rows) > self.limits.chain or size > self.limits.chain_bytes:
                     raise InputError(
-                        f"previous_response_id: {last} continues too much; at most {self.limits.chain:,} responses of "
-                        f"{self.limits.chain_bytes:,} bytes can be continued. Send the dialogue as input instead"
+                        f"previous_response_id: {last}: the dialogue before it is too long; at most "
+                        f"{self.limits.chain:,} responses of {self.limits.chain_bytes:,} bytes can be continued. Send "
+                        "the dialogue as input instead"
                     )
             return rows[::-1]
 
