@@ -53,35 +53,48 @@ class Database:
         settings: of SQLite (`name = value`) that a file has from its first byte on.
         at_once: whether what is written is on the disk when a call returns, which waits for the disk each time. If not,
             it still survives the end of the process, however that ends; a power failure may take the last seconds.
+        opening: a context in which the file is opened, each time.
 
     Raises:
         OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm.
     """
 
     def __init__(
-        self, file: Path, migrations: Sequence[str], settings: Sequence[str] = (), *, at_once: bool = True
+        self,
+        file: Path,
+        migrations: Sequence[str],
+        settings: Sequence[str] = (),
+        *,
+        at_once: bool = True,
+        opening: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self.file = file
+        self._opening = opening
         self._lock, self._reading = threading.RLock(), threading.Lock()
         self._writer = 0  # the thread that has a transaction
+        self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        with self._told():
-            file.touch(mode=0o600)
+        self._closed = False
         waits = "synchronous = FULL" if at_once else "synchronous = NORMAL"
-        self._connection = self._connected(*settings, "journal_mode = WAL", waits, "foreign_keys = ON")
-        try:
-            self._migrate(migrations)
-            self._reader = self._connected("query_only = ON")
-        except BaseException:
-            self._connection.close()
-            raise
+        self._settings = (*settings, "journal_mode = WAL", waits, "foreign_keys = ON")
+        with opening():
+            with self._told():
+                file.touch(mode=0o600)
+            self._connection = self._connected(*self._settings)
+            try:
+                self._migrate(migrations)
+                self._reader = self._connected("query_only = ON")
+            except BaseException:
+                self._connection.close()
+                raise
 
     def _connected(self, *settings: str) -> sqlite3.Connection:
+        """A connection that has opened its files: SQLite opens the log only when something is read."""
         with self._told():
             made = sqlite3.connect(self.file, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 made.row_factory = sqlite3.Row
-                for setting in settings:
+                for setting in (*settings, "schema_version"):
                     _set(made, setting)
             except BaseException:
                 made.close()
@@ -105,7 +118,7 @@ class Database:
         try:
             yield
         except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
-            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | OutputError):
                 raise
             raise OutputError(
                 f"{self.file}: {error}; free disk space, correct the file's permissions, or move it away"
@@ -115,14 +128,15 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Statements that take effect together, or, after an exception, not at all."""
         with self._lock, self._told():
-            self._connection.execute("BEGIN IMMEDIATE")
+            connection = self._writing()
+            connection.execute("BEGIN IMMEDIATE")
             self._writer = threading.get_ident()
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
+                yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # after a full disk SQLite has rolled back by itself
-                    self._connection.execute("ROLLBACK")
+                if connection.in_transaction:  # after a full disk SQLite has rolled back by itself
+                    connection.execute("ROLLBACK")
                 raise
             finally:
                 self._writer = 0
@@ -130,10 +144,14 @@ class Database:
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """The rows that a query finds. It does not wait for what other threads write to the disk; in a transaction it
         sees what that has changed."""
-        if self._reader is None or self._writer == threading.get_ident() or not statement.startswith("SELECT"):
+        if self._writer == threading.get_ident() or not statement.startswith("SELECT"):
             with self._lock, self._told():
-                return self._connection.execute(statement, values).fetchall()
+                return self._writing().execute(statement, values).fetchall()
         with self._reading, self._told():
+            if self._reader is None:
+                self._check_open()
+                with self._opening():
+                    self._reader = self._connected("query_only = ON")
             return self._reader.execute(statement, values).fetchall()
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> int:
@@ -145,12 +163,49 @@ class Database:
         """Work of several calls, in a thread, so that the event loop goes on."""
         return await asyncio.to_thread(work, self)
 
+    def _writing(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._check_open()
+            with self._opening():
+                self._connection = self._connected(*self._settings)
+        return self._connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OutputError(f"{self.file}: is closed; open it again")
+
+    @property
+    def awake(self) -> bool:
+        """Whether the file is open."""
+        return self._connection is not None or self._reader is not None
+
+    def rest(self) -> bool:
+        """Close the file until something is asked of it again, unless somebody is using it; returns whether it is
+        closed."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._writer or not self._reading.acquire(blocking=False):
+                return False
+            try:
+                self._let_go()
+            finally:
+                self._reading.release()
+        finally:
+            self._lock.release()
+        return True
+
     def close(self) -> None:
         """Close the file. It may be called again."""
         with self._lock, self._reading:
-            self._connection.close()
-            if self._reader is not None:
-                self._reader.close()
+            self._closed = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for connection in (self._connection, self._reader):
+            if connection is not None:
+                connection.close()
+        self._connection = self._reader = None
 
 
 class Instance:

@@ -7,6 +7,7 @@
     ├── InputError             an argument of a call is wrong: a role, a history, ids without [gMASK] …
     │   ├── ContextError       a prompt is longer than the model's context, or than the caller allows
     │   ├── NotFoundError      what is named does not exist, or is somebody else's
+    │   ├── RoomError          something is full: a base of documents, or all that somebody may have
     │   └── ToolError          a tool that a model was to have cannot be had: its function, file or server is wrong
     ├── UnsupportedError       an option that exists elsewhere and is not honoured here
     ├── NumericalError         a model returned NaN or infinity
@@ -39,6 +40,7 @@ __all__ = [
     "NumericalError",
     "OutputError",
     "QueueFullError",
+    "RoomError",
     "SandboxError",
     "ServiceError",
     "TokenizerError",
@@ -88,6 +90,10 @@ class ContextError(InputError):
 class NotFoundError(InputError):
     """There is no such conversation, turn, file, task, response or knowledge base, or it belongs to somebody else;
     the message is the same in both cases."""
+
+
+class RoomError(InputError):
+    """There is no room for more; the message says how much there is, and what to remove."""
 
 
 class ToolError(InputError):

@@ -82,6 +82,17 @@ def test_bases_are_shared_synchronised_moved_and_deleted(home: Path, capsys: pyt
     assert (row["name"], row["files"]) == ("手册", 2)
 
 
+def test_a_base_gets_another_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["knowledge", "add", "旧", str(home / "documents")]) == 0
+    assert main(["knowledge", "rename", "旧", "新"]) == 0
+    assert capsys.readouterr().out.endswith("旧: is now 新\n")
+    assert main(["knowledge", "list", "新"]) == 0
+    for names in (["旧", "更新"], ["新", "../x"], ["新", "新"]):
+        assert main(["knowledge", "rename", *names]) != 0
+    assert main(["knowledge", "list", "--json"]) == 0
+    assert [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines() if line[:1] == "{"] == ["新"]
+
+
 def test_a_base_is_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["knowledge", "add", "手册", str(home / "documents")])
     rows = [

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from chatglm.knowledge import Shelf, Upload, open_base, shelf
+from chatglm.errors import InputError, QueueFullError, RoomError
+from chatglm.knowledge import Shelf, Upload, bounds, open_base, shelf
 from chatglm.knowledge.indexing import Item
 from chatglm.knowledge.store import base_file
 
@@ -95,3 +100,94 @@ def test_what_is_no_base_is_left_out(home: Path) -> None:
     with Shelf(home) as shelf:
         assert "丁" not in shelf.listed(None)
         assert shelf.names("alice") == ["甲"]
+
+
+def opened(home: Path) -> set[str]:
+    """Bases that this process has files of."""
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            file = Path(os.readlink(link))
+            if file.parent == home / "knowledge" and ".sqlite" in file.name:
+                found.add(file.name.partition(".")[0])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_files_of_few_bases_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "_AWAKE", 3)
+    names = [f"b{number}" for number in range(8)]
+    with Shelf(tmp_path) as bases:
+        held = {}
+        for name in names:
+            held[name] = bases.make(name, "alice")
+            held[name].add(Upload("a.txt", f"{name}在门口右侧。".encode()))
+            assert len(opened(tmp_path)) <= 3
+        assert opened(tmp_path) == {"b5", "b6", "b7"}
+        bases.base("b5", "alice")  # so b6 was not asked for the longest time
+        bases.base("b0", "alice")
+        assert opened(tmp_path) == {"b0", "b5", "b7"}
+        with held["b5"].store.reading():  # in use
+            for name in ("b1", "b2", "b3"):
+                bases.base(name, "alice")
+            assert opened(tmp_path) == {"b5", "b2", "b3"}
+        for name in names:  # who still has one goes on with it
+            assert held[name].search("门口")[0].text == f"{name}在门口右侧。"
+            assert bases.base(name, "alice") is held[name]
+        assert len(bases.bases(names, "alice").search("门口", k=20)) == len(names)
+        bases.base("b4", "alice")
+        bases.delete("b1", "alice")
+        bases.base("b6", "alice")
+        assert len(opened(tmp_path)) <= 3
+    assert opened(tmp_path) == set()
+
+
+def test_two_who_make_a_base_at_once_do_not_own_it_both(tmp_path: Path) -> None:
+    people = [f"p{number}" for number in range(6)]
+    with contextlib.ExitStack() as stack:
+        shelves = [stack.enter_context(Shelf(tmp_path)) for _ in people]
+        start = threading.Barrier(len(people))
+
+        def make(number: int) -> bool:
+            start.wait()
+            with contextlib.suppress(InputError):
+                shelves[number].make("甲", people[number])
+                return True
+            return False
+
+        with ThreadPoolExecutor(len(people)) as pool:
+            made = list(pool.map(make, range(len(people))))
+        (owner,) = shelves[0].base("甲", None).store.roles()
+        assert made == [who == owner for who in people]
+
+
+def test_room_is_bounded_for_all_who_send_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Shelf(home) as bases:
+        base = bases.base("甲", "alice")  # of 27 bytes
+        bases.make("己", "alice").store.share("bob", "own")  # the room is alice's
+        monkeypatch.setattr(bounds, "BASE_BYTES", 100)
+        bases.check_room(base, {"a.txt": 73})
+        bases.check_room(base, {"甲.txt": 100})  # in the place of the one that is there
+        with pytest.raises(RoomError):
+            bases.check_room(base, {"a.txt": 74})
+        monkeypatch.setattr(bounds, "OWNED_BYTES", 60)
+        bases.base("己", None).add(Upload("b.txt", b"x" * 30))
+        time.sleep(0.15)  # a list may be that old
+        bases.check_room(base, {"a.txt": 3})
+        for each in ("甲", "己"):
+            with pytest.raises(RoomError, match="one user"):
+                bases.check_room(bases.base(each, None), {"a.txt": 4})
+        bases.check_room(bases.base("丙", None), {"a.txt": 50})  # nobody's
+        monkeypatch.setattr(bounds, "FILES", 2)
+        with pytest.raises(RoomError):
+            bases.check_room(base, {"a.txt": 1, "b.txt": 1})
+        monkeypatch.setattr(bounds, "BASES", 2)
+        with pytest.raises(RoomError):
+            bases.make("庚", "alice")
+        bases.base("甲", None).store.share("bob", "read")
+        bases.make("庚", "bob")  # what others share with him does not count
+        monkeypatch.setattr(bounds, "WAITING", 0)
+        with pytest.raises(QueueFullError):
+            bases.check_room(base, {"a.txt": 1})
+        with pytest.raises(InputError, match="about: longer than"):
+            base.configure(about="x" * 1001)

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from chatglm.assistant import Assistant
-from chatglm.knowledge import Shelf
+from chatglm.knowledge import Shelf, bounds
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.app import create_app
@@ -337,7 +337,7 @@ def test_uploads_are_bounded(client: httpx.Client, monkeypatch: pytest.MonkeyPat
         return client.post(path, data=data, files=given).status_code
 
     with monkeypatch.context() as patch:
-        patch.setattr(filing, "FILE_BYTES", 1000)
+        patch.setattr(bounds, "UPLOAD_BYTES", 1000)
         large = bytes(100_000)
         assert status("/knowledge_base/upload_docs", "files", large, knowledge_base_name="样例") == 413
         assert status("/knowledge_base/upload_temp_docs", "files", large) == 413
@@ -346,7 +346,7 @@ def test_uploads_are_bounded(client: httpx.Client, monkeypatch: pytest.MonkeyPat
         patch.setattr(filing, "AT_ONCE", 2)
         assert status("/local_doc_qa/upload_files", "files", b"a", b"b", b"c", knowledge_base_id="样例") == 400
     with monkeypatch.context() as patch:
-        patch.setattr(filing, "BASES", 1)
+        patch.setattr(bounds, "BASES", 1)
         assert status("/local_doc_qa/upload_file", "file", b"x", knowledge_base_id="更多") == 413
         answer = client.post("/knowledge_base/create_knowledge_base", json={"knowledge_base_name": "更多"})
         assert answer.status_code == 413

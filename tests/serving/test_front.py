@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import httpx
 import pytest
 
 from chatglm.assistant import Assistant
+from chatglm.cli import serve
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -131,3 +134,42 @@ def test_browsers_are_allowed_only_on_request(write: Writer, plain: httpx.Client
             assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (400, origins[0])
             other = browser.get("/v1/models", headers={"Origin": "https://other.example"})
             assert ("access-control-allow-origin" in other.headers) == (origins == ["*"])
+
+
+def test_only_names_of_this_machine_are_answered_to(write: Writer, plain: httpx.Client) -> None:
+    """Else a page whose name points to 127.0.0.1 could read what its visitor's server answers."""
+    with client(write, hosts=["Chat.example"]) as made:
+        port = made.base_url.port
+
+        def status(host: str, path: str = "/v1/models") -> int:
+            return made.get(path, headers={"Host": host}).status_code
+
+        for host in ("127.0.0.1", "localhost", "LOCALHOST.", "[::1]", "127.0.0.2", "chat.example", "CHAT.example"):
+            for one in (host, f"{host}:{port}", f"{host}:1"):
+                assert status(one) == 200, one
+        for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "0.0.0.0"):
+            for path in ("/", "/health", "/metrics", "/openapi.json", "/v1/models", "/nowhere"):
+                assert status(host, path) == 403, (host, path)
+            refused = made.post("/v1/chat/completions", json=CHAT, headers={"Host": host})
+            assert refused.status_code == 403
+            assert "`--allow-host NAME`" in refused.json()["error"]["message"]
+        assert made.post("/v1/chat/completions", json=CHAT).status_code == 200
+        with socket.create_connection(("127.0.0.1", port)) as old:  # a browser always says for which host it asks
+            old.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert old.recv(100).split()[1] == b"200"
+    assert plain.get("/v1/models", headers={"Host": "chat.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "local", "keyed", "names"),
+    [
+        ([], True, False, ["localhost"]),
+        ([], True, True, []),
+        ([], False, False, []),
+        (["a.example"], True, True, ["a.example", "localhost"]),
+        (["a.example"], False, False, ["a.example", "localhost"]),
+    ],
+)
+def test_names_are_checked_where_no_key_is_needed(given: list[str], local: bool, keyed: bool, names: list[str]) -> None:
+    arguments = argparse.Namespace(allow_host=given)
+    assert list(serve._hosts(arguments, local=local, keyed=keyed)) == names

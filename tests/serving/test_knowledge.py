@@ -16,10 +16,9 @@ from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 from openai.types.responses.response_output_text import AnnotationFileCitation
 
 from chatglm.assistant import Assistant
-from chatglm.knowledge import Shelf
+from chatglm.knowledge import Shelf, bounds
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
-from chatglm.serving.knowledge import filing
 from scripted import ScriptedEngine, Writer
 from server import serving
 
@@ -451,6 +450,35 @@ def test_settings_and_sharing(write: Writer, tmp_path: Path) -> None:
         assert bob.get(base).status_code == 404
 
 
+def test_a_base_gets_another_name(write: Writer, tmp_path: Path) -> None:
+    keys = Keyring([Texts([ALICE, BOB], "test")])
+    engine = ScriptedEngine(write.say("灭火器在门口右侧。"), context=2048)
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, keys=keys) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
+    ):
+        base = "/v1/knowledge"
+        fill(alice, "手册")
+        bob.post(base, json={"name": "乙"})
+        for name in ("乙", "../x", ""):
+            refused = alice.patch(f"{base}/手册", json={"name": name, "about": "新"})
+            assert refused.status_code == 400, refused.text
+        assert alice.get(f"{base}/手册").json()["about"] != "新"  # nothing of a refused request was done
+        unknown, others = (bob.patch(f"{base}/{name}", json={"name": "丙"}) for name in ("无", "手册"))
+        assert (unknown.status_code, others.status_code) == (404, 404)
+        assert others.text.replace("手册", "无") == unknown.text
+        answer = alice.patch(f"{base}/手册", json={"name": "规定", "about": "新"}).json()
+        assert (answer["name"], answer["about"], answer["role"], answer["files"]) == ("规定", "新", "own", 1)
+        assert alice.patch(f"{base}/规定", json={"name": "规定"}).json()["name"] == "规定"
+        assert alice.get(f"{base}/手册").status_code == 404
+        assert bob.get(f"{base}/规定").status_code == 404
+        found = alice.post(f"{base}/规定/search", json={"question": "灭火器"}).json()["hits"]
+        assert {hit["base"] for hit in found} == {"规定"}
+
+
 def test_a_server_without_bases(demo: str) -> None:
     answer = httpx.get(f"{demo}/v1/knowledge")
     assert answer.status_code == 404
@@ -465,20 +493,20 @@ def test_uploads_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path
         return httpx.post(files, files={"file": (name, content)}, timeout=60).status_code
 
     with monkeypatch.context() as patch:
-        patch.setattr(filing, "FILE_BYTES", 1000)
+        patch.setattr(bounds, "UPLOAD_BYTES", 1000)
         assert status("large.txt", bytes(100_000)) == 413
     with monkeypatch.context() as patch:
-        patch.setattr(filing, "BASE_BYTES", 100)
+        patch.setattr(bounds, "BASE_BYTES", 100)
         assert status("more.txt", bytes(100)) == 413
         assert status("安全.txt", TEXT.encode("gb18030")) == 202  # in its own place there is room
     with monkeypatch.context() as patch:
-        patch.setattr(filing, "FILES", 1)
+        patch.setattr(bounds, "FILES", 1)
         assert status("another.txt", b"x") == 413
     with monkeypatch.context() as patch:
-        patch.setattr(filing, "WAITING", 0)
+        patch.setattr(bounds, "WAITING", 0)
         assert status("later.txt", b"x") == 429
     with monkeypatch.context() as patch:
-        patch.setattr(filing, "BASES", 1)
+        patch.setattr(bounds, "BASES", 1)
         assert httpx.post(f"{url}/v1/knowledge", json={"name": "多"}).status_code == 413
     (file,) = httpx.get(files).json()["data"]
     assert file["name"] == "安全.txt"

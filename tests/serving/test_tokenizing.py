@@ -114,9 +114,11 @@ def test_what_is_refused(url: str, path: str, body: dict[str, Any], status: int,
 
 def test_a_model_at_another_server(url: str) -> None:
     with RemoteAssistant(f"{url}/v1") as remote, serving({"far": remote}) as front:
-        answer = httpx.post(f"{front}/tokenize", json={"prompt": "a"})
-        assert answer.status_code == 400
-        assert "'far' is at another server" in answer.json()["error"]["message"]
+        for path, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})):
+            answer = httpx.post(front + path, json=body)
+            assert answer.status_code == 501
+            assert answer.json()["error"]["code"] == "not_offered"
+            assert "'far' is at another server" in answer.json()["error"]["message"]
 
 
 def test_every_generation(checkpoint: Callable[[str], Path]) -> None:

@@ -20,7 +20,7 @@ from test_routes import Visitor
 
 import chatglm.web.bases
 from chatglm.conversation.documents import Documents
-from chatglm.knowledge import Base, Shelf, Upload
+from chatglm.knowledge import Base, Shelf, Upload, bounds
 from chatglm.web.bases import _row
 
 TEXT = (
@@ -113,6 +113,24 @@ def test_a_base_is_made_listed_and_deleted(visitor: Visitor, shelf: Shelf) -> No
     assert visitor.get(at("手册 1")).status_code == 404
 
 
+def test_a_base_gets_another_name(visitor: Visitor, base: Base, shelf: Shelf) -> None:
+    path = at(base) + "/name"
+    base.configure(about="谁都要读")
+    shelf.make("占用", None)
+    for name, why in (("占用", "is taken"), ("../x", "a name has at most"), ("", "a name has at most")):
+        refused = visitor.post(path, data={"name": name})
+        assert refused.status_code == 400, name
+        assert why in refused.text
+    assert visitor.post(path, data={"name": base.name}).status_code == 303
+    moved = visitor.post(path, data={"name": " 新 名 "})
+    assert moved.headers["location"] == f"/ui{at('新 名')}/settings?saved"
+    assert 'value="谁都要读"' in visitor.get(at("新 名") + "/settings").text
+    assert visitor.get(at(base)).status_code == 404
+    assert visitor.get(at(base) + "/events").status_code == 404
+    for name in ("新 名", "占用"):
+        shelf.delete(name, None)
+
+
 def test_settings_of_a_base_are_stored_and_checked(visitor: Visitor, base: Base) -> None:
     path = at(base) + "/settings"
     prompt = "Known: {context}\r\nAsked: {question}"
@@ -189,17 +207,17 @@ def test_names_of_files_stay_within_the_base(visitor: Visitor, base: Base, name:
 
 
 def test_what_is_sent_is_bounded(visitor: Visitor, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chatglm.web.bases, "_FILE_BYTES", 1000)
+    monkeypatch.setattr(bounds, "UPLOAD_BYTES", 1000)
     put = at(base) + "/files"
     assert visitor.put(put, params={"name": "a.txt"}, content=b"x" * 1001).status_code == 413
     chunked = visitor.put(put, params={"name": "a.txt"}, content=iter([b"x" * 600] * 2))
     assert chunked.status_code == 413
-    monkeypatch.setattr(chatglm.web.bases, "_FILES", 2)
+    monkeypatch.setattr(bounds, "FILES", 2)
     full = visitor.put(put, params={"name": "a.txt"}, content=b"x")
     assert full.status_code == 413
-    assert "are the limit" in full.json()["error"]["message"]
-    monkeypatch.setattr(chatglm.web.bases, "_FILES", 10)
-    monkeypatch.setattr(chatglm.web.bases, "_WAITING", 0)
+    assert "a base can have at most" in full.json()["error"]["message"]
+    monkeypatch.setattr(bounds, "FILES", 10)
+    monkeypatch.setattr(bounds, "WAITING", 0)
     later = visitor.put(put, params={"name": "a.txt"}, content=b"x")
     assert later.status_code == 429
     assert int(later.headers["retry-after"]) > 0
@@ -378,6 +396,7 @@ def asked(site: Site, shelf: Shelf) -> list[tuple[str, str, dict[str, Any], str]
         ("GET", base + "/search?q=年假", {}, "read"),
         ("GET", base + "/settings", {}, "read"),
         ("POST", base + "/settings", {"data": {"about": "mine"}}, "own"),
+        ("POST", base + "/name", {"data": {"name": "public"}}, "own"),
         ("POST", base + "/share", {"data": {"who": "eve", "role": "own"}}, "own"),
         ("GET", base + "/delete", {}, "own"),
         ("POST", base + "/delete", {"data": {"sure": "private"}}, "own"),

@@ -117,6 +117,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("files", nargs="*", metavar="FILE", help="its name in the base (default: the whole base)")
     remove.add_argument("--yes", action="store_true", help="delete a whole base without asking")
 
+    rename = _action(actions, "rename", _rename, "give a base another name", base="OLD")
+    rename.add_argument("new", metavar="NEW", help="a name that no base has")
+
     sync = _action(actions, "sync", _sync, "make a base hold what a folder holds now")
     sync.add_argument("folder", type=Path, metavar="FOLDER")
     sync.add_argument("--keep", action="store_true", help="keep files that are not in the folder any more")
@@ -612,6 +615,14 @@ def _check(arguments: argparse.Namespace) -> int:
     if not found:
         print(f"{arguments.name}: is whole")
     return 1 if found and not arguments.repair else 0
+
+
+def _rename(arguments: argparse.Namespace) -> int:
+    from chatglm.knowledge import rename_base
+
+    rename_base(arguments.name, arguments.new)
+    print(f"{arguments.name}: is now {arguments.new}")
+    return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import sys
 import webbrowser
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from chatglm.cli.keys import add_keyring_arguments, keyring_of
 from chatglm.cli.served import add_catalog_arguments, open_catalog
 from chatglm.cli.server_tools import add_tool_arguments, only_here, open_tools
-from chatglm.cli.web import PATH, add_access_arguments, page_beside
+from chatglm.cli.web import PATH, add_access_arguments, add_host_argument, page_beside
 from chatglm.errors import DependencyError, InputError
 from chatglm.home import home_folder
 
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="connections at a time; more get status 503 (default: %(default)s)",
     )
+    add_host_argument(parser)
     page = parser.add_argument_group("page", "The page of `chatglm web`, beside the interfaces.")
     page.add_argument(
         "--page",
@@ -167,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--drain-delay {arguments.drain_delay:g}: must be from 0 to 1000000")
     if arguments.max_connections < 1:
         raise InputError(f"--max-connections {arguments.max_connections}: must be at least 1")
-    for option in ("login", "no_login", "allow_host", "open"):
+    for option in ("login", "no_login", "open"):
         if getattr(arguments, option) and not arguments.page:
             raise InputError(f"--{option.replace('_', '-')}: is an option of the page; add --page")
     for origin in arguments.cors:
@@ -196,6 +198,7 @@ def run(arguments: argparse.Namespace) -> int:
             app = create_app(
                 catalog,
                 origins=arguments.cors,
+                hosts=_hosts(arguments, local=only_here(sockets), keyed=keys is not None),
                 limits=_body_limits(arguments, catalog.context),
                 any_model=arguments.any_model,
                 keys=keys,
@@ -235,6 +238,13 @@ def run(arguments: argparse.Namespace) -> int:
         for one in sockets:
             one.close()
     return 0
+
+
+def _hosts(arguments: argparse.Namespace, *, local: bool, keyed: bool) -> Sequence[str]:
+    """Names under which the server may be asked for; none: all. Where no key is needed, a page of another site could
+    otherwise ask in the name of whoever looks at it.
+    """
+    return [*arguments.allow_host, "localhost"] if arguments.allow_host or (local and not keyed) else ()
 
 
 def _adapters_folder(given: str | None) -> Path | None:

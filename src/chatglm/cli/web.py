@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, default=7860, help="0: any free port (default: %(default)s)")
     add_access_arguments(parser)
+    add_host_argument(parser)
     parser.add_argument(
         "--tools",
         action="append",
@@ -98,13 +99,17 @@ def add_access_arguments(parser: argparse._ActionsContainer) -> None:
         action="store_true",
         help="let everybody who can reach the page use it; each browser is one user",
     )
+
+
+def add_host_argument(parser: argparse.ArgumentParser) -> None:
+    """By which names a server may be asked for, for every command that has one."""
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
         help="accept requests for this host name, such as chat.example behind a proxy; may be repeated (default: all, "
-        "or this machine's own names if only this machine can reach the page)",
+        "or this machine's own names if only this machine can reach the server and no API key is needed)",
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         import_base,
         open_base,
         open_bases,
+        rename_base,
     )
     from chatglm.knowledge.citations import Citation
     from chatglm.knowledge.indexing import Report, Step
@@ -37,7 +38,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "answering": ("CitationEvent", "Done", "Event", "Passages"),
-    "base": ("Base", "Bases", "Upload", "bases", "delete_base", "import_base", "open_base", "open_bases"),
+    "base": (
+        "Base",
+        "Bases",
+        "Upload",
+        "bases",
+        "delete_base",
+        "import_base",
+        "open_base",
+        "open_bases",
+        "rename_base",
+    ),
     "citations": ("Citation",),
     "indexing": ("Report", "Step"),
     "packing": ("Passage", "packed", "shown"),
@@ -91,6 +102,7 @@ __all__ = [
     "open_base",
     "open_bases",
     "packed",
+    "rename_base",
     "shown",
     "summarise",
 ]

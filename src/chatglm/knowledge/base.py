@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
+import secrets
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -30,6 +29,8 @@ from chatglm.knowledge.store import (
     base_file,
     base_names,
     check_foreign,
+    placed,
+    withdraw,
 )
 from chatglm.knowledge.summarising import Summary, SummaryEvent, SummaryRequest, asummarise, known_summary, summarise
 from chatglm.knowledge.tool import SearchKnowledge
@@ -43,9 +44,19 @@ if TYPE_CHECKING:
     from chatglm.knowledge.lexical import Finder
     from chatglm.knowledge.reading import Mark
 
-__all__ = ["Base", "Bases", "Upload", "bases", "delete_base", "import_base", "open_base", "open_bases"]
+__all__ = [
+    "Base",
+    "Bases",
+    "Upload",
+    "bases",
+    "delete_base",
+    "import_base",
+    "open_base",
+    "open_bases",
+    "rename_base",
+]
 
-_DERIVED = (".lock", ".ivf", ".ivf.json", ".tantivy.json", ".sqlite-wal", ".sqlite-shm")
+_LONGEST = {"about": 1_000, "prompt": 10_000}
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,8 @@ class Base:
     """Documents in one file, for any number of threads and processes. Made by `open_base`.
 
     Args:
-        file: the database; made if it is missing.
+        file: the database.
+        make: it, if it is missing.
         embedder: any value of `models.embedder_of`; None: the embedder that files were last added with.
         reranker: any value of `models.reranker_of`; None: the base's own.
         limits: limits of reading documents.
@@ -68,6 +80,8 @@ class Base:
         readers: processes that read documents, shared with other bases; their owner closes them. None: own processes.
 
     Raises:
+        NotFoundError: the file is missing, and is not to be made. Methods raise it when the base has been renamed or
+            deleted since.
         OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm.
         InputError: the kind of the embedder or reranker is unknown.
     """
@@ -76,13 +90,14 @@ class Base:
         self,
         file: Path,
         *,
+        make: bool = True,
         embedder: Any = None,
         reranker: Any = None,
         limits: Limits | None = None,
         neighbours: Callable[[Store], Neighbours] | None = None,
         readers: Readers | None = None,
     ) -> None:
-        self.store = Store(file)
+        self.store = Store(file, make=make)
         self._readers, self._shares_readers = readers or Readers(limits), readers is not None
         self.finder: Finder | None = finder_of(self.store)
         self._indexer = Indexer(self.store, self._readers, self.neighbours, self._follow)
@@ -108,6 +123,18 @@ class Base:
         if not self._shares_readers:
             self._readers.close()
         self.store.close()
+
+    def rest(self) -> bool:
+        """Close the file, and forget models and indexes, until something is asked of the base again; unless somebody
+        is using it, or it works in the background. Returns whether it did."""
+        if self.works or not self.store.rest():
+            return False
+        with self._lock:
+            self._embedder = self._reranker = None
+            if self._external is None:
+                self._neighbours = None
+        self.finder = finder_of(self.store)
+        return True
 
     def __enter__(self) -> Self:
         return self
@@ -264,7 +291,14 @@ class Base:
         return self._indexer.trouble
 
     def configure(self, **settings: str | None) -> None:
-        """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None removes one."""
+        """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None removes one.
+
+        Raises:
+            InputError: one is no setting, too long, or a prompt that cannot be used; nothing was stored.
+        """
+        for key, most in _LONGEST.items():
+            if len(settings.get(key) or "") > most:
+                raise InputError(f"{key}: longer than {most:,} characters")
         for key in settings:
             if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id"):
                 raise InputError(f"{key}: is not a setting")
@@ -561,7 +595,8 @@ def bases(home: Path | None = None, *, who: str | None = None) -> list[str]:
         return names
     readable = []
     for name in names:
-        with contextlib.suppress(OutputError), contextlib.closing(Store(base_file(name, home))) as store:
+        file = base_file(name, home)
+        with contextlib.suppress(OutputError, NotFoundError), contextlib.closing(Store(file, make=False)) as store:
             if store.role(who) is not None:
                 readable.append(name)
     return readable
@@ -595,13 +630,24 @@ def open_base(
         OutputError: the file cannot be made or read.
     """
     file = base_file(name, home, make_folder=create)
-    fresh = not file.exists()
-    if fresh and not create:
+    if create and not file.exists():
+        with _part(file) as part:
+            with contextlib.closing(Store(part)) as store:
+                if who is not None:
+                    store.share(who, "own")
+            placed(part, file)  # if somebody else has just made one, it is theirs
+    if not file.exists():
         raise _no_base(name)
-    base = Base(file, embedder=embedder, reranker=reranker, limits=limits, neighbours=neighbours, readers=readers)
+    base = Base(
+        file,
+        make=False,
+        embedder=embedder,
+        reranker=reranker,
+        limits=limits,
+        neighbours=neighbours,
+        readers=readers,
+    )
     try:
-        if fresh and who is not None:
-            base.store.share(who, "own")
         permit(base, who, role)
     except BaseException:
         base.close()
@@ -633,10 +679,21 @@ def delete_base(name: str, *, home: Path | None = None, who: str | None = None) 
         InputError: `who` does not own it.
     """
     open_base(name, home=home, who=who, role="own").close()
-    file = base_file(name, home)
-    for suffix in (".sqlite", *_DERIVED):
-        file.with_suffix(suffix).unlink(missing_ok=True)
-    shutil.rmtree(file.with_suffix(".tantivy"), ignore_errors=True)
+    withdraw(base_file(name, home))
+
+
+def rename_base(name: str, new: str, *, home: Path | None = None, who: str | None = None) -> None:
+    """Give a base another name. Its files, settings and access stay as they are. Whoever has it open under its old
+    name, in this process or another, gets `NotFoundError` at the next use. A process that is killed meanwhile leaves
+    the base with its old name or its new one.
+
+    Raises:
+        NotFoundError: there is no such base, or `who` may not read it.
+        InputError: `who` does not own it, or the new name is invalid or taken; the message does not say by whom.
+        OutputError: the file cannot be renamed.
+    """
+    with open_base(name, home=home, who=who, role="own") as base:
+        base.store.rename(base_file(new, home))
 
 
 def import_base(path: Path, name: str, *, home: Path | None = None, who: str | None = None) -> None:
@@ -648,20 +705,28 @@ def import_base(path: Path, name: str, *, home: Path | None = None, who: str | N
     """
     check_foreign(path)
     file = base_file(name, home, make_folder=True)
-    part = file.with_name(f".{name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(b"")
-        part.chmod(0o600)
+    with _part(file) as part:
+        part.touch(mode=0o600)
         with path.open("rb") as source, part.open("wb") as target:
             while block := source.read(1 << 20):
                 target.write(block)
         check_foreign(part)
         with contextlib.closing(Store(part)) as store:
             store.adopt(who)
-        try:
-            os.link(part, file)  # never over another
-        except FileExistsError:
-            raise InputError(f"base {name!r}: exists; choose another name") from None
+        if not placed(part, file):
+            raise InputError(f"base {name!r}: exists; choose another name")
+
+
+@contextlib.contextmanager
+def _part(file: Path) -> Iterator[Path]:
+    """A name beside a base that is being made, under which nobody finds it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = file.with_name(f".{file.stem}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
     except OSError as error:
         if isinstance(error, OutputError):
             raise

@@ -4,14 +4,20 @@ Only the pieces of a file's own `generation` are seen. A file that is indexed ag
 generation, batch by batch, and one transaction makes that its own: it is searched as its old self or its new one,
 never half. What is left of old generations is taken out afterwards, in batches. So a process may end at any time, by
 `kill -9` too; the next one goes on from what was committed. Readers have connections of their own and wait for nobody.
+
+A base may be renamed or deleted while others have it open. SQLite finds the log and the shared memory of a file by
+its name, and connections that have different ones spoil it. So names change only while nobody opens a file (`naming`),
+a new name gets the same log and memory, and whoever still has the old one is told at the next use.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
+import shutil
 import sqlite3
 import threading
 import zlib
@@ -30,6 +36,11 @@ from chatglm.knowledge import kept
 from chatglm.knowledge.encodings import ByteMap
 from chatglm.knowledge.reading import Mark, Reading
 
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody rename or delete a file that is open
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "ROLES",
     "File",
@@ -46,6 +57,9 @@ __all__ = [
     "glance",
     "header_of",
     "indexed",
+    "naming",
+    "placed",
+    "withdraw",
 ]
 
 Role = Literal["read", "write", "own"]
@@ -58,11 +72,17 @@ BATCH = 500
 BLOCK = 1 << 14
 """Characters of a block of a text, which is packed by itself: to show a piece, one or two are unpacked."""
 _CACHED_BLOCKS = 512
+_IDLE = 8
+"""Connections of a base that are kept open when nobody reads."""
 _COMMON = 256
 _COUNTED_FROM = 2_000
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _DIGEST_BYTES = 16
 _LARGEST = (1 << 63) - 1  # that SQLite can hold
+_NAMES = ".names"
+_MADE_AGAIN = (".ivf", ".ivf.json", ".tantivy", ".tantivy.json")
+"""Indexes beside a base, which are made from it."""
+_BESIDE = (f"{SUFFIX}-wal", f"{SUFFIX}-shm", ".lock", *_MADE_AGAIN)
 
 _MIGRATIONS = (
     """
@@ -229,7 +249,8 @@ def base_names(home: Path | None = None) -> list[str]:
     folder = _folder(home)
     if not folder.is_dir():
         return []
-    return sorted(file.stem for file in folder.iterdir() if file.suffix == SUFFIX and _NAME.fullmatch(file.stem))
+    with naming(folder):
+        return sorted(file.stem for file in folder.iterdir() if file.suffix == SUFFIX and _NAME.fullmatch(file.stem))
 
 
 def base_file(name: str, home: Path | None = None, *, make_folder: bool = False) -> Path:
@@ -252,6 +273,78 @@ def _folder(home: Path | None) -> Path:
     return (home_path() if home is None else home) / "knowledge"
 
 
+@contextlib.contextmanager
+def naming(folder: Path, *, alone: bool = False) -> Iterator[None]:
+    """No base of a folder gets its name, another name, or none, while this is held; by any number of threads and
+    processes at once. Do not take it twice.
+
+    Args:
+        alone: nobody else holds it; for those who change names.
+
+    Raises:
+        OutputError: the folder cannot be written; only if `alone`.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        lock = os.open(folder / _NAMES, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if alone:
+            raise OutputError(f"{folder}: cannot be locked ({error.strerror})") from None
+        yield  # who may not write here opens no base; the system says why
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(lock)
+
+
+def placed(part: Path, file: Path) -> bool:
+    """Give a base that has been made under another name, and is closed, its own; returns False if that is taken.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with naming(file.parent, alone=True):
+        _sweep(file)
+        try:
+            os.link(part, file)  # never over another
+        except FileExistsError:
+            return False
+        part.unlink()
+        return True
+
+
+def withdraw(file: Path) -> None:
+    """Delete a base."""
+    with naming(file.parent, alone=True):
+        file.unlink(missing_ok=True)
+        _sweep(file)
+
+
+def _sweep(file: Path) -> None:
+    """Delete what lies beside a base that is not there any more, also where a process was killed before it could."""
+    if os.path.lexists(file):
+        return
+    for suffix in _BESIDE:
+        beside = file.with_suffix(suffix)
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file has this name; None: none has."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @dataclass(frozen=True)
 class Glance:
     """What a list of bases says of one.
@@ -260,6 +353,7 @@ class Glance:
         roles: who may do what, as `Store.roles` has it.
         embedder: what gives its texts vectors; "": nothing does.
         pieces: of all its files, that are searched.
+        bytes: of its files as they were added.
         made: Unix seconds at which its first file came, or that of the file itself.
     """
 
@@ -268,7 +362,13 @@ class Glance:
     embedder: str
     files: int
     pieces: int
+    bytes: int
     made: float
+
+    @property
+    def owner(self) -> str | None:
+        """Whose room it takes: the first of its owners; None: nobody's."""
+        return next((who for who, role in self.roles.items() if role == "own"), None)
 
     def role(self, who: str | None) -> Role | None:
         """As `Store.role`."""
@@ -285,17 +385,20 @@ def glance(file: Path) -> Glance:
         OutputError: the file is gone, or is no base that has been opened before.
     """
     try:
-        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        with naming(file.parent):
+            connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+            connection.execute("PRAGMA schema_version")
         with contextlib.closing(connection):
-            roles = dict(connection.execute("SELECT who, role FROM access"))
+            roles = dict(connection.execute("SELECT who, role FROM access ORDER BY who"))
             known = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('about', 'embedder')"))
-            files, pieces, first = connection.execute(
-                "SELECT count(*), coalesce(sum(pieces), 0), min(added) FROM file WHERE state <> 'removed'"
+            files, pieces, size, first = connection.execute(
+                "SELECT count(*), coalesce(sum(pieces), 0), coalesce(sum(size), 0), min(added) FROM file "
+                "WHERE state <> 'removed'"
             ).fetchone()
         made = file.stat().st_ctime if first is None else first
     except (sqlite3.Error, OSError) as error:
         raise OutputError(f"{file}: cannot be read ({error})") from None
-    return Glance(roles, known.get("about", ""), known.get("embedder", ""), files, pieces, made)
+    return Glance(roles, known.get("about", ""), known.get("embedder", ""), files, pieces, size, made)
 
 
 def header_of(file: str, title: str) -> str:
@@ -313,21 +416,27 @@ def digest_of(*parts: str | bytes) -> bytes:
 
 class Store:
     """
+    All methods raise `NotFoundError` when the base has been renamed or deleted since.
+
     Args:
-        file: made if it is missing, readable by this user of the machine only.
+        file: readable by this user of the machine only.
+        make: it, if it is missing.
 
     Raises:
+        NotFoundError: the file is missing, and is not to be made.
         OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm. It is left as
             it is.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, make: bool = True) -> None:
         self.file = file
         self.name = file.stem
-        self._database = Database(file, _MIGRATIONS, settings=("auto_vacuum = INCREMENTAL",))
+        self._make, self._identity = make, None if make else _identity(file)
         self._idle: list[sqlite3.Connection] = []
-        self._pool = threading.Lock()
+        self._reading = 0
+        self._pool = threading.Condition()
         self._closed = False
+        self._database = Database(file, _MIGRATIONS, settings=("auto_vacuum = INCREMENTAL",), opening=self._opening)
         self._blocks: OrderedDict[tuple[int, int, int], str] = OrderedDict()
         self._common: tuple[int, dict[str, int]] = (-1, {})
         try:
@@ -346,6 +455,84 @@ class Store:
             connection.close()
         self._database.close()
 
+    @property
+    def awake(self) -> bool:
+        """Whether the file is open now."""
+        return self._database.awake or bool(self._idle or self._reading)
+
+    def rest(self) -> bool:
+        """Close the file, and forget what was read of it, until something is asked of it again; unless somebody is
+        using it. Returns whether it is closed."""
+        with self._pool:
+            if self._reading:
+                return False
+            idle, self._idle = self._idle, []
+            self._blocks.clear()
+            self._common = (-1, {})
+        for connection in idle:
+            connection.close()
+        return self._database.rest()
+
+    # The file's name
+
+    def is_there(self) -> bool:
+        """Whether the base still has its name."""
+        return self._identity is not None and _identity(self.file) == self._identity
+
+    def _check_there(self) -> None:
+        if not self.is_there():
+            raise NotFoundError(
+                f"base {self.name!r:.80}: is not there any more under this name; it was renamed, deleted or replaced"
+            )
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        with naming(self.file.parent):
+            if self._make:
+                yield
+                self._make, self._identity = False, _identity(self.file)
+            else:
+                self._check_there()
+                yield
+
+    def rename(self, file: Path) -> None:
+        """Give the base another name in its folder, and close it. All that others have of it is told at its next use
+        that the base is not there any more; until then it reads and writes the same base.
+
+        Raises:
+            InputError: the name is taken.
+            OutputError: the file cannot be renamed.
+        """
+        try:
+            with naming(self.file.parent, alone=True):
+                self._check_there()
+                if os.path.lexists(file):
+                    raise InputError(f"name: {file.stem!r} is taken; choose another")
+                _sweep(file)
+                if fcntl is None:
+                    self.close()
+                # The log and the shared memory have both names for a moment. Until the next line but one the base has
+                # its old name, then the new one; who is killed in between leaves files that nobody looks at, and that
+                # are deleted before another base gets their name.
+                for suffix in _BESIDE[:2]:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.link(self.file.with_suffix(suffix), file.with_suffix(suffix))
+                os.rename(self.file, file)
+                for suffix in _MADE_AGAIN:
+                    with contextlib.suppress(OSError):
+                        os.rename(self.file.with_suffix(suffix), file.with_suffix(suffix))
+                _sweep(self.file)
+                self.close()
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"{self.file}: cannot be renamed ({error.strerror or error})") from None
+
+    def wait_for_readers(self, seconds: float) -> None:
+        """Wait until those have ended who were reading when the base was closed."""
+        with self._pool:
+            self._pool.wait_for(lambda: not self._reading, seconds)
+
     # Connections
 
     @contextlib.contextmanager
@@ -355,27 +542,43 @@ class Store:
         Raises:
             OutputError: the file cannot be read, or is damaged.
         """
+        self._check_there()
         with self._told():
             with self._pool:
                 if self._closed:
                     raise OutputError(f"{self.file}: the base is closed; open it again")
                 connection = self._idle.pop() if self._idle else None
-            if connection is None:
-                connection = sqlite3.connect(self.file, timeout=30, isolation_level=None, check_same_thread=False)
-                connection.row_factory = sqlite3.Row
-                connection.execute("PRAGMA query_only = ON")
+                self._reading += 1
             try:
+                if connection is None:
+                    connection = self._connected()
+                    connection.execute("PRAGMA query_only = ON")
                 connection.execute("BEGIN")
                 yield connection
             finally:
-                if connection.in_transaction:
+                if connection is not None and connection.in_transaction:
                     connection.execute("COMMIT")
                 with self._pool:
-                    keep = not self._closed and len(self._idle) < 8
-                    if keep:
+                    if connection is not None and not self._closed and len(self._idle) < _IDLE:
                         self._idle.append(connection)
-                if not keep:
+                        connection = None
+                if connection is not None:
                     connection.close()
+                with self._pool:
+                    self._reading -= 1
+                    self._pool.notify_all()
+
+    def _connected(self) -> sqlite3.Connection:
+        """A connection that has opened its files."""
+        with self._opening():
+            made = sqlite3.connect(self.file, timeout=30, isolation_level=None, check_same_thread=False)
+            try:
+                made.row_factory = sqlite3.Row
+                made.execute("PRAGMA schema_version")
+            except BaseException:
+                made.close()
+                raise
+            return made
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -388,6 +591,7 @@ class Store:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction. It waits for other writers, which are quick."""
         with self._database.transaction() as connection:
+            self._check_there()
             yield connection
 
     # What is known of the base
@@ -530,6 +734,12 @@ class Store:
         """
         with self.reading() as connection:
             return _file(self._row(connection, name))
+
+    def named(self, names: Iterable[str]) -> list[File]:
+        """Those files that there are."""
+        with self.reading() as connection:
+            rows = [connection.execute("SELECT * FROM file WHERE name = ?", (name,)).fetchone() for name in names]
+        return [_file(row) for row in rows if row is not None]
 
     def _row(self, connection: sqlite3.Connection, name: str) -> sqlite3.Row:
         row: sqlite3.Row | None = connection.execute("SELECT * FROM file WHERE name = ?", (name,)).fetchone()
@@ -971,8 +1181,7 @@ class Store:
             raise InputError(f"{path}: exists; choose another name")
         try:
             with self._told():
-                connection = sqlite3.connect(self.file, timeout=30, isolation_level=None)
-                with contextlib.closing(connection):
+                with contextlib.closing(self._connected()) as connection:
                     connection.execute("VACUUM INTO ?", (str(path),))
                 with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
                     copy.execute("DELETE FROM access")

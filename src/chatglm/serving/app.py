@@ -64,6 +64,7 @@ def create_app(
     assistants: Mapping[str, BaseAssistant] | Catalog,
     *,
     origins: Sequence[str] = (),
+    hosts: Collection[str] = (),
     limits: Limits | None = None,
     any_model: bool = False,
     keys: Keyring | None = None,
@@ -86,6 +87,7 @@ def create_app(
         assistants: by the model names that requests give; a request that names none gets the first. Or a catalog, whose
             models may be loaded on first use.
         origins: web pages that may use the server from a browser (CORS), such as `https://chat.example`; `*`: all.
+        hosts: names under which the server may be asked for (`Host`), besides those of this machine itself; empty: all.
         limits: of request bodies; by default from the longest context of the models.
         any_model: answer requests for unknown models with the first model.
         keys: one of them is needed for all but the pages for people, `/openapi.json` and `/health`; None: none is.
@@ -141,6 +143,7 @@ def create_app(
         open_metrics=open_metrics,
         log_text=log_text,
         page=page,
+        hosts=hosts,
     )
     if origins:
         app.add_middleware(

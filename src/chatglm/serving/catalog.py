@@ -26,9 +26,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatglm.assistant import Assistant, BaseAssistant
 from chatglm.encoders import Embedder, Reranker
-from chatglm.errors import ChatGLMError, EngineError, InputError, NotFoundError, UnsupportedError
+from chatglm.errors import ChatGLMError, EngineError, InputError, NotFoundError
 from chatglm.serving import memory
-from chatglm.serving.failures import ModelLoadError
+from chatglm.serving.failures import ModelLoadError, NotOfferedError
 
 __all__ = ["Catalog", "Holder", "Kind", "Leases", "Model", "Offer", "Source"]
 
@@ -279,12 +279,12 @@ class Catalog:
 
         Raises:
             InputError: the name is taken, or there are too many adapters.
-            UnsupportedError: the model cannot get adapters.
+            NotOfferedError: the model is at another server.
             ChatGLMError: the folder is no adapter of this model; nothing has changed.
         """
         model = await self.acquire(base)
         if not isinstance(model, Assistant):
-            raise UnsupportedError(
+            raise NotOfferedError(
                 f"lora_name: {base.holder.source.name!r} is at another server, which has its adapters"
             )
         async with self._adapters:

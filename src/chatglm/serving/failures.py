@@ -17,6 +17,7 @@ from chatglm.errors import (
     NotFoundError,
     OutputError,
     QueueFullError,
+    RoomError,
     ServiceError,
     UnsupportedError,
 )
@@ -89,7 +90,7 @@ class AuthenticationError(ChatGLMError):
 
 
 class ForbiddenError(ChatGLMError):
-    """The API key is right, but may not do this.
+    """The caller may not do this: the API key has not the right, or the request comes from where it must not come from.
 
     Attributes:
         param: the field that names what it may not use, if one does.
@@ -188,6 +189,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(404, str(error), param="model", code="model_not_found")
         case PreviousResponseError():
             return Failure(400, str(error), param="previous_response_id", code="previous_response_not_found")
+        case RoomError():
+            return Failure(413, str(error), param=_field(str(error)), code="too_large")
         case NotFoundError():
             return Failure(404, str(error), param=_field(str(error)), code="not_found")
         case ContextError():

@@ -4,7 +4,7 @@ HEAD and OPTIONS, paths that people get slightly wrong."""
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -12,10 +12,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm.errors import ChatGLMError
+from chatglm.hosts import check_host
 from chatglm.serving import records
 from chatglm.serving.access.callers import CALLER, CLIENT_HEADER, Caller, check_origin
 from chatglm.serving.bodies import BodyError
-from chatglm.serving.failures import FAILURE, Failure, OverloadedError, ShuttingDownError, failure_of
+from chatglm.serving.failures import (
+    FAILURE,
+    Failure,
+    ForbiddenError,
+    OverloadedError,
+    ShuttingDownError,
+    failure_of,
+)
 from chatglm.serving.logs import log_request
 from chatglm.serving.records import Record
 from chatglm.serving.service import OVERLOADED, Service
@@ -42,6 +50,7 @@ class Front:
         open_metrics: whether `/metrics` may be read without a key.
         log_text: whether the log has the texts of requests and answers.
         page: path under which an app lies that knows itself who asks; "": there is none.
+        hosts: names under which the server may be asked for, besides those of this machine itself; empty: all.
     """
 
     def __init__(
@@ -53,8 +62,10 @@ class Front:
         open_metrics: bool = False,
         log_text: bool = False,
         page: str = "",
+        hosts: Collection[str] = (),
     ) -> None:
         self._page = page
+        self._hosts = frozenset(host.lower() for host in hosts)
         self._app, self._service, self._render, self._dialect_of = app, service, render, dialect_of
         self._open = (*OPEN, "/metrics") if open_metrics else OPEN
         self._log_text = log_text
@@ -176,8 +187,12 @@ class Front:
     def _check(self, scope: Scope, path: str) -> None:
         """
         Raises:
+            ForbiddenError: the request is for another server.
             ChatGLMError: the head is too large, or the server is full or ends.
         """
+        host = Headers(scope=scope).get("host")  # a browser always sends one; old programs may not
+        if host is not None and (problem := check_host(host, self._hosts)):
+            raise ForbiddenError(problem)
         if scope["http_version"] not in ("1.0", "1.1"):
             raise BodyError(f"HTTP/{scope['http_version']} is not supported; use HTTP/1.1", "bad_request", 505)
         url = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")

@@ -17,6 +17,7 @@ from chatglm.encoders.tokens import Tokens
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.dialect import Strict, refusals
+from chatglm.serving.failures import NotOfferedError
 from chatglm.serving.hints import TOKENIZE
 from chatglm.serving.messages import ChatMessage, messages_of
 from chatglm.serving.openai.responses import ErrorResponse
@@ -60,7 +61,7 @@ class DetokenizeResponse(BaseModel):
     prompt: str
 
 
-_REFUSALS = refusals(ErrorResponse, 400, 404, 503)
+_REFUSALS = refusals(ErrorResponse, 400, 404, 501, 503)
 
 
 class _OfAssistant:
@@ -101,7 +102,7 @@ def add_tokenizing(routes: APIRouter, service: Service) -> None:
             return _OfEncoder(encoder.tokenizer)
         served = await service.find(name, caller)
         if not isinstance(served.assistant, Assistant):
-            raise UnsupportedError(
+            raise NotOfferedError(
                 f"model: {served.name!r} is at another server, and only that server knows its tokens; ask it"
             )
         return _OfAssistant(served.assistant)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Collection
@@ -20,6 +19,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from chatglm.conversation.users import SignInError, User, Users
+from chatglm.hosts import check_host
 from chatglm.web.failures import ForbiddenError, LimitError, SignInNeededError
 
 __all__ = ["COOKIE", "Accounts", "Rate", "check_source"]
@@ -156,28 +156,12 @@ def check_source(connection: HTTPConnection, method: str, hosts: Collection[str]
         ForbiddenError: the request names another host, or changes something and comes from a page of another site.
     """
     host = connection.headers.get("host", "")
-    if hosts and not (_is_local(_name_of(host)) or _name_of(host) in hosts):
-        raise ForbiddenError(f"Host {host[:80]!r}: this host name is not allowed; `--allow-host NAME` allows one")
+    if problem := check_host(host, hosts):
+        raise ForbiddenError(problem)
     if method in _UNSAFE:
         origin = connection.headers.get("origin", "")
         if not origin or urlsplit(origin).netloc.lower() != host.lower():
             raise ForbiddenError(f"Origin {origin[:80]!r}: only this page itself may make changes")
-
-
-def _name_of(host: str) -> str:
-    """The header Host without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().rstrip(".")
-
-
-def _is_local(name: str) -> bool:
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _address(request: Request) -> str:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal, Protocol
 from urllib.parse import quote, urlencode
 
@@ -29,32 +28,23 @@ from starlette.routing import Route
 from chatglm.conversation.documents import Documents
 from chatglm.conversation.users import User, Users
 from chatglm.errors import InputError, NotFoundError
-from chatglm.knowledge import Base, Done, File, Hit, StoredPiece, Upload
+from chatglm.knowledge import Base, Done, File, Hit, StoredPiece, Upload, bounds
 from chatglm.knowledge.base import permit
 from chatglm.knowledge.store import ROLES, Role, Summary
 from chatglm.web.accounts import Accounts
-from chatglm.web.failures import BodyError, ForbiddenError, LimitError
+from chatglm.web.failures import ForbiddenError, LimitError
 from chatglm.web.pictures import Pictures
 from chatglm.web.requests import form_of, parts
 from chatglm.web.sources import Passage, passage_of
 
 __all__ = ["BasePages"]
 
-_FILE_BYTES = 64 << 20
-_BYTES = 4 << 30
-"""Of all files of one base; where people have bases of their own, of all that somebody owns."""
-_FILES = 10_000
-_OWNED = 100
-"""Bases of one user."""
-_WAITING = 1000
-"""Files of a base that are not read yet."""
 _SENDING, _LOOKING = 4, 8
 """Files that one user sends at a time; pages that show what becomes of files."""
 _ROWS = 100
 """Files on one page."""
 _PIECES = 20
 """Likewise pieces."""
-_ABOUT, _PROMPT = 500, 10_000
 _FORM = 256 << 10
 _FORM_FILES = 200
 _HITS = 20
@@ -172,6 +162,7 @@ class BasePages:
             route(one + "/search", self._search),
             route(one + "/settings", self._settings),
             form(one + "/settings", self._configure),
+            form(one + "/name", self._rename),
             form(one + "/share", self._share),
             route(one + "/delete", self._sure),
             form(one + "/delete", self._delete),
@@ -258,10 +249,6 @@ class BasePages:
 
         def make() -> None:
             who = self._documents.who(user.id)
-            if len(self._shelf.names(who)) >= _OWNED:
-                raise InputError(f"there are {_OWNED} bases already; delete one first")
-            if len(about) > _ABOUT:
-                raise InputError(f"about: longer than {_ABOUT} characters")
             self._shelf.make(name, who).configure(about=about or None)
 
         try:
@@ -295,7 +282,7 @@ class BasePages:
                 "after": start + _ROWS if more else None,
                 "busy": _busy(base, head["holds"]),
                 "trouble": base.trouble,
-                "limits": {"file": _FILE_BYTES, "files": _FILES},
+                "limits": {"file": bounds.UPLOAD_BYTES, "files": bounds.FILES},
             }
 
         return await self._shown(request, "files.html", make)
@@ -376,21 +363,21 @@ class BasePages:
 
     async def _put(self, request: Request) -> Response:
         """A file, as it is."""
-        name = _name(request.query_params.get("name", ""))
+        name = bounds.file_name(request.query_params.get("name", ""))
         asker, base = await self._open(request, "write")
         with self._turn(asker), tempfile.TemporaryFile(prefix="chatglm-") as body:
             size = 0
-            async for part in parts(request, _FILE_BYTES):
+            async for part in parts(request, bounds.UPLOAD_BYTES):
                 size += len(part)
                 await asyncio.to_thread(body.write, part)
-            file = await asyncio.to_thread(self._add, asker, base, name, body, size)
+            file = await asyncio.to_thread(self._add, base, name, body, size)
         return JSONResponse({"id": file.id, "name": file.name, "state": _row(file, None).state}, 202)
 
     async def _post(self, request: Request) -> Response:
         """Files in a form, where no script sends them one by one."""
         asker, base = await self._open(request, "write")
         with self._turn(asker):
-            stream = parts(request, _FILE_BYTES + (1 << 20))
+            stream = parts(request, bounds.UPLOAD_BYTES + (1 << 20))
             parser = MultiPartParser(request.headers, stream, max_files=_FORM_FILES, max_fields=1)
             try:
                 form = await parser.parse()
@@ -400,7 +387,8 @@ class BasePages:
                 for each in form.getlist("file"):
                     if isinstance(each, UploadFile) and each.filename:
                         size = each.size or 0
-                        await asyncio.to_thread(self._add, asker, base, _name(each.filename), each.file, size)
+                        name = bounds.file_name(each.filename)
+                        await asyncio.to_thread(self._add, base, name, each.file, size)
             finally:
                 await form.close()
         return RedirectResponse(self._at(base.name), 303)
@@ -415,30 +403,16 @@ class BasePages:
         finally:
             self._sending[asker.key] -= 1
 
-    def _add(self, asker: Asker, base: Base, name: str, body: BinaryIO, size: int) -> File:
+    def _add(self, base: Base, name: str, body: BinaryIO, size: int) -> File:
         """
         Raises:
-            BodyError: the base, or what its owner stores, becomes too large.
-            LimitError: too many files wait to be read.
+            RoomError, QueueFullError: as `Shelf.check_room`.
         """
-        holds = base.store.summary()
-        if holds.waiting >= _WAITING:
-            raise LimitError(10.0)
-        stored = holds.bytes
-        if asker.who is not None:
-            stored = sum(each.holds.bytes for each in self._owned(base))
-        if holds.files >= _FILES or stored + size > _BYTES:
-            raise BodyError(f"{_FILES:,} files and {_BYTES >> 30} GiB are the limit; remove some", 413)
+        self._shelf.check_room(base, {name: size})
         with self._storing:
             body.seek(0)
             base.add(Upload(name, body.read()), wait=False)
         return base.store.find(name)
-
-    def _owned(self, base: Base) -> list[Shelved]:
-        """The bases of a base's first owner."""
-        owner = next((who for who, role in base.store.roles().items() if role == "own"), None)
-        cards = [self._card(name, owner) for name in self._shelf.names(owner)] if owner else []
-        return [card for card in cards if card.role == "own"]
 
     async def _change(self, request: Request) -> Response:
         """Take a file out, or try it again."""
@@ -446,7 +420,7 @@ class BasePages:
         _, base = await self._open(request, "write")
         name, do = fields.get("name", ""), fields.get("do", "")
         if do == "again" and not name:
-            names = [each.name for each in await asyncio.to_thread(base.store.files, ("failed",), most=_WAITING)]
+            names = [each.name for each in await asyncio.to_thread(base.store.files, ("failed",), most=bounds.WAITING)]
             await asyncio.to_thread(base.retry, *names)
         elif do == "again":
             await asyncio.to_thread(base.retry, name)
@@ -609,8 +583,6 @@ class BasePages:
 
         def store() -> None:
             about, prompt = fields.get("about", "").strip(), fields.get("prompt", "").replace("\r\n", "\n").strip()
-            if len(about) > _ABOUT:
-                raise InputError(f"about: longer than {_ABOUT} characters")
             strict = "mixed" if fields.get("strict") == "mixed" else None
             base.configure(about=about or None, prompt=prompt or None, strict=strict)
 
@@ -619,6 +591,19 @@ class BasePages:
         except InputError as error:
             return await self._set(request, str(error))
         return RedirectResponse(f"{self._at(base.name)}/settings?saved", 303)
+
+    async def _rename(self, request: Request) -> Response:
+        fields = await form_of(request)
+        asker, base = await self._open(request, "own")
+        name = fields.get("name", "").strip()
+        try:
+            if name != base.name:
+                await asyncio.to_thread(self._shelf.rename, base.name, name, asker.who)
+        except NotFoundError:
+            raise
+        except InputError as error:
+            return await self._set(request, str(error))
+        return RedirectResponse(f"{self._at(name)}/settings?saved", 303)
 
     async def _share(self, request: Request) -> Response:
         fields = await form_of(request)
@@ -718,16 +703,3 @@ def _span(request: Request) -> tuple[int, int] | None:
         return None
     start = _number(request, "at", 0)
     return start, max(start, _number(request, "end", start))
-
-
-def _name(given: str) -> str:
-    """
-    Raises:
-        InputError: no file of a base can have this name.
-    """
-    names = PurePosixPath(given.replace("\\", "/")).parts
-    if not names or len(given) > 300 or not given.isprintable() or names[0] == "/" or ".." in names:
-        raise InputError(
-            f"file: {given!r:.80} is not a valid file name; use at most 300 printable characters, without .."
-        )
-    return "/".join(names)

@@ -14,6 +14,7 @@ from chatglm.errors import (
     InputError,
     NotFoundError,
     QueueFullError,
+    RoomError,
     ServiceError,
     UnsupportedError,
 )
@@ -100,6 +101,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(error.status, {413: "too_large", 408: "timeout"}.get(error.status, "invalid"), said)
         case SignInError():
             return Failure(403, "wrong_password")
+        case RoomError():
+            return Failure(413, "too_large", said)
         case NotFoundError():
             return Failure(404, "not_found", said)
         case InputError() | UnsupportedError():

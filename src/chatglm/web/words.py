@@ -184,6 +184,12 @@ _WORDS: dict[str, tuple[str, str]] = {
     "share.who.hint": ("用户名；* 表示所有人", "A user's name; * is everyone"),
     "share.role": ("权限", "Right"),
     "share.give": ("共享", "Share"),
+    "base.name": ("改名", "Rename"),
+    "base.name.help": (
+        "文件、设置和共享不变；旧对话里勾选的是旧名字，需要重新勾选。",
+        "Files, settings and sharing stay as they are. Conversations that ask the old name need the new one ticked.",
+    ),
+    "base.name.do": ("改名", "Rename"),
     "delete.title": ("删除", "Delete"),
     "delete.help": ("删除知识库和其中的全部文件。", "Delete the base with all files in it."),
     "delete.ask": ("删除知识库…", "Delete the base …"),

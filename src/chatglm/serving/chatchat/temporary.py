@@ -28,10 +28,18 @@ class Temporary:
     """For any number of threads. The one that was not used for longest makes room for a new one."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shelf: Shelf | None = None
         self._entries: dict[str, _Entry] = {}
+
+    def shelf(self) -> Shelf:
+        """That has them."""
+        with self._lock:
+            if self._shelf is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="chatglm-")
+                self._shelf = Shelf(Path(self._folder.name))
+            return self._shelf
 
     def make(self, who: str | None, before: str | None = None) -> tuple[str, Base]:
         """A base without files.
@@ -40,9 +48,7 @@ class Temporary:
             before: id of one that it takes the place of, if it is the caller's.
         """
         with self._lock:
-            if self._shelf is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="chatglm-")
-                self._shelf = Shelf(Path(self._folder.name))
+            shelf = self.shelf()
             known = self._entries.get(before or "")
             if known is not None and known.who == who:
                 self._drop(before or "")
@@ -56,7 +62,7 @@ class Temporary:
                 if len(names) >= most:
                     self._drop(min(names, key=lambda name: self._entries[name].used))
             name = before or secrets.token_hex(16)
-            base = self._shelf.make(name, who)
+            base = shelf.base(name, who, "own", create=True)
             self._entries[name] = _Entry(who, now)
             return name, base
 

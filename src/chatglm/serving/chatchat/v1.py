@@ -23,7 +23,7 @@ from chatglm.chat.messages import Message
 from chatglm.errors import InputError, NotFoundError
 from chatglm.knowledge import Base, Bases, Shelf
 from chatglm.serving.access.callers import Caller, caller_of
-from chatglm.serving.bodies import BodyError, Limits, parse_now
+from chatglm.serving.bodies import Limits, parse_now
 from chatglm.serving.chatchat.shapes import AT_ONCE, Coded, attacks, find_base, refused, render, said, source, work
 from chatglm.serving.dialect import Dialect, EventStream, Strict, dialect_route, failure_within, first_of, whole_of
 from chatglm.serving.failures import NotOfferedError, ShuttingDownError
@@ -100,7 +100,7 @@ def _router(service: Service) -> APIRouter:
         Raises:
             ForbiddenError: the caller may only read it.
             InputError: it is somebody else's, or the name cannot be one.
-            BodyError: the caller has too many.
+            RoomError: the caller has too many.
         """
 
         def found(shelf: Shelf, who: str | None) -> Base:
@@ -109,10 +109,6 @@ def _router(service: Service) -> APIRouter:
                     return base_for(shelf, who, name, "write")
                 except NotFoundError:
                     raise InputError(f"knowledge_base_id: {name!r:.80} is taken; choose another") from None
-            if len(shelf.names(who)) >= filing.BASES:
-                raise BodyError(
-                    f"you can read {filing.BASES} bases already, which is the limit; delete one", "too_large", 413
-                )
             return shelf.make(name, who)
 
         return await work(service, request, found)
@@ -129,7 +125,7 @@ def _router(service: Service) -> APIRouter:
                 raise InputError("file: the form has several files; use upload_files")
             base = await base_to_fill(request, name)
             async with adding:
-                return await asyncio.to_thread(lambda: _added(base, filing.contents_of(form)))
+                return await asyncio.to_thread(lambda: _added(shelf_of(service), base, filing.contents_of(form)))
 
     @routes.post(
         "/local_doc_qa/upload_file",
@@ -225,7 +221,7 @@ def _router(service: Service) -> APIRouter:
             def updated() -> Response:
                 if all(file.name != old_doc for file in base.files()):
                     return said(404, f"document {old_doc} not found")
-                ((file, (new, error)),) = _added(base, filing.contents_of(form)).items()
+                ((file, (new, error)),) = _added(shelf_of(service), base, filing.contents_of(form)).items()
                 if error:
                     return said(500, f"document {file} upload fail, and {old_doc} is as it was", error)
                 if file != old_doc:
@@ -302,7 +298,7 @@ def _base_of(fields: dict[str, str]) -> str:
     return fields["knowledge_base_id"]
 
 
-def _added(base: Base, contents: dict[str, bytes]) -> dict[str, tuple[bool, str]]:
+def _added(shelf: Shelf, base: Base, contents: dict[str, bytes]) -> dict[str, tuple[bool, str]]:
     """Add files and wait until they can be found.
 
     Returns:
@@ -311,7 +307,7 @@ def _added(base: Base, contents: dict[str, bytes]) -> dict[str, tuple[bool, str]
     known = {file.name: file for file in base.files()}
     there = {name for name, content in contents.items() if name in known and known[name].size == len(content)}
     new = {name: content for name, content in contents.items() if name not in there}
-    added = {file.name: file for file in (filing.add_files(base, new, wait=True) if new else ())}
+    added = {file.name: file for file in (filing.add_files(shelf, base, new, wait=True) if new else ())}
     return {name: (name in new, added[name].error if name in added else "") for name in contents}
 
 

@@ -21,8 +21,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from chatglm.chat.messages import Message
-from chatglm.errors import ChatGLMError, InputError, NotFoundError
-from chatglm.knowledge import Base, Shelf
+from chatglm.errors import ChatGLMError, InputError, NotFoundError, RoomError
+from chatglm.knowledge import Base, Shelf, bounds
 from chatglm.knowledge.store import File
 from chatglm.serving import bodies
 from chatglm.serving.access.callers import caller_of
@@ -244,17 +244,13 @@ def _router(service: Service) -> APIRouter:
         def made(shelf: Shelf, who: str | None) -> Response:
             if shelf.taken(name):
                 return said(404, f"已存在同名知识库 {name}")
-            if len(shelf.names(who)) >= filing.BASES:
-                raise BodyError(
-                    f"you can read {filing.BASES} bases already, which is the limit; delete one", "too_large", 413
-                )
             shelf.make(name, who).configure(about=body.kb_info)
             return said(200, f"已新增知识库 {name}")
 
         try:
             return await work(service, request, made)
         except InputError as error:
-            if isinstance(error, BodyError | NotFoundError):
+            if isinstance(error, RoomError | NotFoundError):
                 raise
             return said(403, str(error))
 
@@ -327,7 +323,9 @@ def _router(service: Service) -> APIRouter:
             if base is None:
                 return said(404, f"未找到知识库 {name}")
             async with adding:
-                failed = await asyncio.to_thread(lambda: _added(base, filing.contents_of(form), override))
+                failed = await asyncio.to_thread(
+                    lambda: _added(shelf_of(service), base, filing.contents_of(form), override)
+                )
         return said(200, "文件上传与向量化完成", {"failed_files": failed})
 
     @routes.post("/knowledge_base/delete_docs", response_model=Coded, responses=refusals)
@@ -356,7 +354,7 @@ def _router(service: Service) -> APIRouter:
         if base is None:
             return said(404, f"未找到知识库 {name}")
         async with adding:
-            failed = await asyncio.to_thread(_updated, base, body.file_names)
+            failed = await asyncio.to_thread(_updated, shelf_of(service), base, body.file_names)
         return said(200, "更新文档完成", {"failed_files": failed})
 
     @routes.get("/knowledge_base/download_doc", response_class=Response, responses=refusals)
@@ -368,7 +366,7 @@ def _router(service: Service) -> APIRouter:
         if base is None:
             return said(404, f"未找到知识库 {knowledge_base_name}")
         try:
-            content = await asyncio.to_thread(base.store.content, file_name, filing.FILE_BYTES)
+            content = await asyncio.to_thread(base.store.content, file_name, bounds.UPLOAD_BYTES)
         except (NotFoundError, InputError):
             return said(500, f"{file_name} 读取文件失败")
         return filing.attachment(file_name, content, inline=preview)
@@ -423,7 +421,7 @@ def _router(service: Service) -> APIRouter:
             def added() -> tuple[str, dict[str, str]]:
                 contents = filing.contents_of(form)
                 name, base = temporary.make(who, form.fields.get("prev_id"))
-                return name, _added(base, contents, True)
+                return name, _added(temporary.shelf(), base, contents, True)
 
             async with adding:
                 name, failed = await asyncio.to_thread(added)
@@ -664,7 +662,7 @@ def _check_docs(docs: str | None) -> None:
         )
 
 
-def _added(base: Base, contents: Mapping[str, bytes], override: bool) -> dict[str, str]:
+def _added(shelf: Shelf, base: Base, contents: Mapping[str, bytes], override: bool) -> dict[str, str]:
     """Add files and wait until they can be found.
 
     Returns:
@@ -678,17 +676,18 @@ def _added(base: Base, contents: Mapping[str, bytes], override: bool) -> dict[st
     }
     new = {name: content for name, content in contents.items() if name not in failed}
     if new:
-        added = filing.add_files(base, new, wait=True)
+        added = filing.add_files(shelf, base, new, wait=True)
         failed |= {file.name: file.error for file in added if file.state == "failed"}
     return failed
 
 
-def _updated(base: Base, names: list[str]) -> dict[str, str]:
+def _updated(shelf: Shelf, base: Base, names: list[str]) -> dict[str, str]:
     failed = {}
     for name in dict.fromkeys(names):
         try:
             if base.store.find(name).state == "failed":
-                filing.add_files(base, {name: base.store.content(name, filing.FILE_BYTES)}, wait=True)
+                content = base.store.content(name, bounds.UPLOAD_BYTES)
+                filing.add_files(shelf, base, {name: content}, wait=True)
             file = base.store.find(name)
         except NotFoundError as error:
             failed[name] = str(error)

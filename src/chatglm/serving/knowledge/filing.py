@@ -9,29 +9,18 @@ from urllib.parse import quote
 
 from fastapi import Request, Response
 
-from chatglm.errors import InputError, QueueFullError
-from chatglm.knowledge import Base, Upload
+from chatglm.errors import InputError
+from chatglm.knowledge import Base, Shelf, Upload, bounds
 from chatglm.knowledge.store import File
 from chatglm.serving import bodies
 from chatglm.serving.access.callers import check_origin
-from chatglm.serving.bodies import BodyError
 from chatglm.serving.service import Service
 from chatglm.serving.stored.uploads import FORM_BYTES, Form, receive_all
 
-__all__ = ["BASES", "FILE_BYTES", "add_files", "attachment", "contents_of", "form_of", "name_of"]
+__all__ = ["add_files", "attachment", "contents_of", "form_of"]
 
-FILE_BYTES = 64 << 20
-"""Of all files of a form together."""
-BASE_BYTES = 4 << 30
-"""Of all files of a base together."""
-FILES = 10_000
-"""Of a base."""
 AT_ONCE = 100
 """Files of a form."""
-BASES = 100
-"""That one caller may read and still make another."""
-WAITING = 1000
-"""Files of a base that are not read yet."""
 
 
 async def form_of(
@@ -49,7 +38,7 @@ async def form_of(
     """
     check_origin(request.headers, service.origins)
     slow = service.files.limits
-    limits = replace(service.limits, body=FILE_BYTES + FORM_BYTES, seconds=slow.seconds, rate=slow.rate)
+    limits = replace(service.limits, body=bounds.UPLOAD_BYTES + FORM_BYTES, seconds=slow.seconds, rate=slow.rate)
     paths = [folder / str(number) for number in range(AT_ONCE)]
     form = await receive_all(request, bodies.parts(request, limits), paths, file_field)
     for field in form.fields:
@@ -67,45 +56,26 @@ def contents_of(form: Form) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     for part in form.files:
-        name = name_of(part.name)
+        name = bounds.file_name(part.name)
         if name in found:
             raise InputError(f"file: two files of the form have the name {name!r:.80}; rename one")
         found[name] = part.path.read_bytes()
     return found
 
 
-def add_files(base: Base, contents: Mapping[str, bytes], *, wait: bool = False) -> list[File]:
+def add_files(shelf: Shelf, base: Base, contents: Mapping[str, bytes], *, wait: bool = False) -> list[File]:
     """Queue files to be read in the background; what is there unchanged is left alone.
 
     Args:
         wait: until they are read and can be found.
 
     Raises:
-        BodyError: the base has no room for them.
+        RoomError: the base has no room for them.
         QueueFullError: too many of its files wait to be read.
     """
-    files = [each for each in base.files() if each.name not in contents]
-    size = sum(each.size for each in files) + sum(map(len, contents.values()))
-    if len(files) + len(contents) > FILES or size > BASE_BYTES:
-        most = f"{FILES:,} files and {BASE_BYTES:,} bytes"
-        raise BodyError(f"file: a base can have at most {most}; remove some", "too_large", 413)
-    if sum(each.state not in ("ready", "failed") for each in files) >= WAITING:
-        raise QueueFullError(f"{WAITING:,} files of the base wait to be read; send this one later")
+    shelf.check_room(base, {name: len(content) for name, content in contents.items()})
     base.add(*(Upload(name, content) for name, content in contents.items()), wait=wait)
     return [base.store.find(name) for name in contents]
-
-
-def name_of(given: str) -> str:
-    """
-    Raises:
-        InputError: no file of a base can have this name.
-    """
-    parts = PurePosixPath(given.replace("\\", "/")).parts
-    if not parts or len(given) > 200 or not given.isprintable() or parts[0] == "/" or ".." in parts:
-        raise InputError(
-            f"file: {given!r:.80} is not a valid file name; use at most 200 printable characters, without .."
-        )
-    return "/".join(parts)
 
 
 def attachment(name: str, content: bytes, *, inline: bool = False) -> Response:

@@ -12,7 +12,7 @@ from pydantic import Field
 from chatglm.errors import ChatGLMError, InputError, UnsupportedError
 from chatglm.serving.access.callers import caller_of
 from chatglm.serving.dialect import Refusals, Strict, refusals
-from chatglm.serving.failures import ForbiddenError
+from chatglm.serving.failures import ForbiddenError, NotOfferedError
 from chatglm.serving.openai.responses import ErrorResponse
 from chatglm.serving.service import Service
 
@@ -38,7 +38,7 @@ _REFUSALS: Refusals = {
     200: {"content": {"text/plain": {}}},
     **refusals(
         ErrorResponse,
-        *(400, 403, 404, 503),
+        *(400, 403, 404, 501, 503),
         words={
             400: "a field is wrong, or the folder is no adapter of this model",
             403: "this caller may not do it",
@@ -63,7 +63,7 @@ def add_adapters(routes: APIRouter, service: Service) -> None:
         folder = _folder(body.lora_path, service.adapters_from)
         try:
             await service.catalog.load_adapter(body.lora_name, folder, base, replace=bool(body.load_inplace))
-        except (InputError, UnsupportedError):
+        except (InputError, UnsupportedError, NotOfferedError):
             raise
         except (ChatGLMError, OSError) as error:
             raise InputError(f"lora_path: {error}") from error

@@ -50,6 +50,7 @@ class NewBase(Strict):
 
 
 class Change(Strict):
+    name: str | None = Field(None, max_length=64, description="another name, which nobody's base has")
     about: str | None = Field(None, max_length=1000)
     prompt: str | None = Field(
         None, max_length=QUESTION, description="with {context} and {question}; an empty one takes it away"

@@ -20,10 +20,9 @@ from starlette.responses import StreamingResponse
 from chatglm.assistant import Options
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError, NotFoundError, QueueFullError
-from chatglm.knowledge import Base, Shelf
+from chatglm.knowledge import Base, Shelf, bounds
 from chatglm.knowledge.store import Role
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.bodies import BodyError
 from chatglm.serving.dialect import EventStream, Refusals, first_of, whole_of
 from chatglm.serving.knowledge import filing
 from chatglm.serving.knowledge.answers import FromDocuments
@@ -113,10 +112,6 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         """A new base, which is the caller's own."""
 
         def made(shelf: Shelf, who: str | None) -> dict[str, Any]:
-            if len(shelf.names(who)) >= filing.BASES:
-                raise BodyError(
-                    f"name: you can read {filing.BASES} bases already, which is the limit; delete one", "too_large", 413
-                )
             base = shelf.make(body.name, who)
             base.configure(about=body.about)
             return _shown(base, who)
@@ -130,16 +125,21 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
     @routes.patch("/knowledge/{name}", response_model=bodies.OneKnowledge, responses=refusals)
     async def change(name: str, body: bodies.Change, request: Request) -> dict[str, Any]:
-        """Change how a base is set; for its owners. What is left out stays."""
+        """Change how a base is set, or its name; for its owners. What is left out stays."""
 
         def changed(shelf: Shelf, who: str | None) -> dict[str, Any]:
             base = base_for(shelf, who, name, "own")
+            new = name if body.name is None else body.name
+            if new != name:
+                shelf.check_free(new)  # before anything is changed
             given = {"about": body.about, "prompt": body.prompt}
             settings = {key: value or None for key, value in given.items() if value is not None}
             if body.strict is not None:
                 settings["strict"] = None if body.strict else "mixed"
             base.configure(**settings)
-            return _shown(base, who)
+            if new != name:
+                shelf.rename(name, new, who)
+            return _shown(base_for(shelf, who, new, "own"), who)
 
         return dict(await work(request, changed))
 
@@ -175,7 +175,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         base: Base = await work(request, base_for, name, "write")
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             form = await filing.form_of(request, service, Path(folder), "file")
-            added = await asyncio.to_thread(lambda: filing.add_files(base, filing.contents_of(form)))
+            added = await asyncio.to_thread(lambda: filing.add_files(shelf_of(service), base, filing.contents_of(form)))
         return {"object": "list", "data": [file_shown(file) for file in added]}
 
     @routes.delete("/knowledge/{name}/files/{file:path}", response_model=bodies.DeletedFile, responses=refusals)
@@ -208,7 +208,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
     async def content(name: str, file: str, request: Request) -> Response:
         """The file itself, as it was added; 64 MiB at most."""
         base: Base = await work(request, base_for, name, "read")
-        return filing.attachment(file, await asyncio.to_thread(base.store.content, file, filing.FILE_BYTES))
+        return filing.attachment(file, await asyncio.to_thread(base.store.content, file, bounds.UPLOAD_BYTES))
 
     @routes.get("/knowledge/{name}/files/{file:path}/pieces", response_model=bodies.Pieces, responses=refusals)
     async def pieces(
