@@ -339,7 +339,10 @@ class Base:
             if self._neighbours is None and (model := self._model()) is not None:
                 self._neighbours = Vectors(self.store, model)
             if self._neighbours is None and self._given is None and is_external(made := self.store.meta("vectors")):
-                raise UnsupportedError(f"its vectors are in {made}, which only a program opens; see docs/knowledge.md")
+                raise UnsupportedError(
+                    f"its vectors are in {made}, which only Python opens: `open_base(name, neighbours=…)` or "
+                    "`Shelf(neighbours=…)`; see docs/knowledge.md, Beyond one machine"
+                )
             return self._neighbours
 
     def _model(self) -> Embedder | None:

@@ -385,10 +385,11 @@ def glance(file: Path) -> Glance:
         OutputError: the file is gone, or is no base that has been opened before.
     """
     try:
-        with naming(file.parent):
-            connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-            connection.execute("PRAGMA schema_version")
-        with contextlib.closing(connection):
+        with contextlib.ExitStack() as stack:
+            with naming(file.parent):
+                connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+                stack.enter_context(contextlib.closing(connection))
+                connection.execute("PRAGMA schema_version")
             roles = dict(connection.execute("SELECT who, role FROM access ORDER BY who"))
             known = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('about', 'embedder')"))
             files, pieces, size, first = connection.execute(
