@@ -23,7 +23,7 @@ from test_routes import Visitor
 from chatglm.assistant import Assistant
 from chatglm.chat.formats import chat_format
 from chatglm.cli import main
-from chatglm.cli.web import add_access_arguments, models_of, page_beside
+from chatglm.cli.web import add_access_arguments, add_host_argument, models_of, page_beside
 from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import Store
 from chatglm.knowledge import Shelf, open_base
@@ -218,6 +218,7 @@ def test_who_signs_in(
     monkeypatch.setenv("CHATGLM_HOME", str(tmp_path))
     parser = argparse.ArgumentParser()
     add_access_arguments(parser)
+    add_host_argument(parser)
     given = parser.parse_args(options)
     with page_beside(Starlette(), Catalog(), None, None, given, local=local, keyed=keyed) as (page, path):
         assert page.accounts.login is login

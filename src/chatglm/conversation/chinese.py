@@ -253,11 +253,15 @@ SENTENCES: dict[str, str] = {
     "name: {name} is taken; choose another": "名称{name}已被使用，请换一个",
     "user {name}: no such user": "没有用户{name}",
     "{who}: is the only owner; make somebody else an owner first": "{who} 是唯一的所有者，请先指定另一个所有者",
-    "file: {name} is not a valid file name; use at most 300 printable characters, without ..": "{name}不能用作文件名",
+    "file: {name} is not a valid file name; use at most {most} printable characters, without ..": (
+        "{name}不能用作文件名"
+    ),
     "base {name}: a name has at most 64 letters, digits, spaces, and . _ - between them; choose another": (
         "名称最多 64 个字符，可用文字、数字、空格和 . _ -"
     ),
-    "name: you own {count} bases already, which is the limit; delete one": "已有 {count} 个知识库，达到上限，请先删除一个",
+    "name: you own {count} bases already, which is the limit; delete one": (
+        "已有 {count} 个知识库，达到上限，请先删除一个"
+    ),
     "file: a base can have at most {files} files and {size} GiB; remove some": (
         "一个知识库最多 {files} 个文件、{size} GiB，请先移除一些"
     ),
@@ -265,8 +269,7 @@ SENTENCES: dict[str, str] = {
         "一个用户的知识库合计最多 {size} GiB，请先移除一些文件"
     ),
     "{count} files of the base wait to be read; send this one later": "已有 {count} 个文件等待读取，请稍后再传",
-    "about: longer than {most} characters": "说明超过 {most} 个字符",
-    "prompt: longer than {most} characters": "提示词超过 {most} 个字符",
+    "{field}: longer than {most} characters": "内容超过 {most} 个字符",
     # What has no place in a context, or no force
     "the context is too short; oldest turns left out: {count} of {turns}": "共 {turns} 条，最早的 {count} 条未提供",
     "no summary was made: {why}": "没有生成摘要：{why}",

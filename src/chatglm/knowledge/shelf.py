@@ -160,14 +160,16 @@ class Shelf:
         replaced = [file.size for file in base.store.named(sizes)]
         more = sum(sizes.values()) - sum(replaced)
         if holds.files + len(sizes) - len(replaced) > bounds.FILES or holds.bytes + more > bounds.BASE_BYTES:
-            most = f"{bounds.FILES:,} files and {bounds.BASE_BYTES >> 30} GiB"
-            raise RoomError(f"file: a base can have at most {most}; remove some")
+            raise RoomError(
+                f"file: a base can have at most {bounds.FILES:,} files and {bounds.BASE_BYTES >> 30} GiB; remove some"
+            )
         every = self.listed(None)
         owner = every[base.name].owner if base.name in every else None
         owned = sum(seen.bytes for seen in every.values() if seen.owner == owner)
         if owner is not None and owned + more > bounds.OWNED_BYTES:
-            most = f"{bounds.OWNED_BYTES >> 30} GiB"
-            raise RoomError(f"file: all bases of one user can have at most {most}; remove some files")
+            raise RoomError(
+                f"file: all bases of one user can have at most {bounds.OWNED_BYTES >> 30} GiB; remove some files"
+            )
 
     def bases(self, names: Sequence[str], who: str | None) -> Bases:
         """Several bases to search as one, with the rights of a user.
