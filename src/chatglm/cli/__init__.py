@@ -43,7 +43,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0: done. 1: a problem, said in one line on stderr. 2: wrong usage. 130: Ctrl-C. 141: the reader of the output left.
+    0: done. 1: a problem, with one line on stderr. 2: wrong usage. 130: Ctrl-C. 141: the reader of the output left.
     """
     _prepare_streams()
     try:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argparse parser that notices when its help cannot be written; argparse itself says nothing then."""
+    """An argparse parser that notices when its help cannot be written; argparse itself ignores that."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         stream = file or sys.stderr
@@ -96,19 +96,19 @@ def _prepare_streams() -> None:
     """Make sure that there are three streams, and that no character can end the program.
 
     A closed stream (`>&-`) becomes the null device. A character that the output's encoding does not have is written as
-    an escape (`\\u4f60`). Bytes on stdin that are no text are errors of decoding, which the command reports.
+    an escape (`\\u4f60`). Bytes on stdin that are not text are errors of decoding, which the command reports.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so no file of ours does
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so that no other file gets it
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 — the program's own
         elif not isinstance(stream, io.TextIOWrapper):
-            continue  # somebody else's, who called `main`
+            continue  # a stream of the caller of `main`
         elif mode == "w":
             stream.reconfigure(errors="backslashreplace")
         else:
@@ -128,7 +128,7 @@ def _say(text: str, status: int) -> int:
 
 
 def _give_up_broken_streams() -> None:
-    """Let what cannot be written go, so that Python does not complain about it when it ends."""
+    """Drop output that cannot be written, so that Python does not complain about it at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -144,7 +144,7 @@ def _give_up_broken_streams() -> None:
 
 
 def _in_one_line(error: Exception) -> str | None:
-    """What to say of an error that is the caller's or the machine's; None for one that is ours."""
+    """The message for an error of the caller or the machine; None for a bug of chatglm."""
     from chatglm.errors import ChatGLMError
 
     if isinstance(error, ChatGLMError):

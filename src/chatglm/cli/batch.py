@@ -1,7 +1,7 @@
 """`chatglm batch`: the requests of a file, answered by a model of this machine or by servers, into another file.
 
-Every answer is written when it is there. So a run that was stopped, or killed, is resumed by the same command: what is
-answered is in the output, and is not asked for again.
+Every answer is written at once. So the same command resumes a run that was stopped or killed: answers that are in the
+output are not asked for again.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def _answer(arguments: argparse.Namespace, source: BinaryIO, book: Book) -
 
 
 def _count(source: BinaryIO) -> int | None:
-    """Lines of a file; None: it cannot be known."""
+    """Number of lines of a file; None: unknown."""
     if not source.seekable():
         return None
     count = sum(bool(line.strip()) for line in source)
@@ -107,7 +107,7 @@ def _count(source: BinaryIO) -> int | None:
 
 @contextlib.asynccontextmanager
 async def _sender(arguments: argparse.Namespace) -> AsyncIterator[tuple[Send, Limits]]:
-    """What answers, and how large its requests may be."""
+    """The function that answers requests, and how large they may be."""
     from chatglm.serving.access.callers import Caller
     from chatglm.serving.app import create_app
     from chatglm.serving.bodies import Limits

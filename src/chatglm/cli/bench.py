@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{name} {value}: must be at least {least}")
     if arguments.seconds is not None and not arguments.seconds > 0:
         raise InputError(f"--seconds {arguments.seconds:g}: must be above 0")
-    # What cannot be had in the end is better known before minutes are spent.
+    # Problems with the output are reported before minutes are spent.
     file = None if arguments.json in (None, "-") else Path(arguments.json)
     for wanted in filter(None, (file, arguments.picture)):
         if not wanted.parent.is_dir():
@@ -185,7 +185,7 @@ def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: found[name] for name in names}
 
 
-# What people see
+# Output for people
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -221,7 +221,7 @@ def _said(value: Any) -> str:
 
 
 def _described(workload: dict[str, Any], levels: Sequence[dict[str, Any]], counted: bool) -> str:
-    """The workload, with the lengths that came of it."""
+    """The workload, with the lengths that it resulted in."""
 
     def came(name: str) -> str:
         answered = [level[name] for level in levels if level[name]["total"]]

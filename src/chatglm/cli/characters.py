@@ -1,4 +1,4 @@
-"""Characters that people name: on a command line, and in a dialogue."""
+"""Finds characters by name or file: for a command line, and in a dialogue."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["character_of", "greeting"]
 
 
 def character_of(named: str, where: str = "") -> Character:
-    """By its name in the library, else from a file.
+    """A character by its name in the library, or from a file.
 
     Args:
-        where: what an error begins with, such as the option.
+        where: the beginning of an error, such as the option.
 
     Raises:
-        InputError: there is neither, or the file is wrong.
+        InputError: there is neither such a character nor such a file, or the file is wrong.
     """
     library = Character.library()
     if named in library:
@@ -28,7 +28,7 @@ def character_of(named: str, where: str = "") -> Character:
 
 
 def greeting(text: str) -> str:
-    """What a conversation's character begins with; "" if it waits.
+    """The greeting of a conversation's character; "" if it waits for the user.
 
     Args:
         text: `Character.text`.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chatglm.assistant import BaseAssistant
     from chatglm.conversation.settings import Settings
 
-_NOT_HERE = ("n", "logprobs", "prompt_logprobs")  # options of generation that one text has no place for
+_NOT_HERE = ("n", "logprobs", "prompt_logprobs")  # options of generation that do not apply to one text
 _ID = re.compile(r"[0-9a-f]{4,32}")
 _MODES = ("chat", "tools", "code", "character", "documents")
 
@@ -145,7 +145,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _plainly(arguments: argparse.Namespace) -> int:
-    """Text in, text out, nothing kept."""
+    """Answer text with text; nothing is kept."""
     from chatglm.cli.characters import character_of
     from chatglm.cli.plain import PlainDialogue, check_prompt, converse
 
@@ -167,7 +167,7 @@ def _plainly(arguments: argparse.Namespace) -> int:
 
 
 def _is_terminal(arguments: argparse.Namespace) -> bool:
-    """Whether a person looks at it, who types."""
+    """Whether a person types at a terminal, and sees the output."""
     if arguments.json or arguments.lines or os.environ.get("TERM") in ("dumb", "unknown"):
         return False
     return sys.stdin.isatty() and sys.stdout.isatty()
@@ -178,7 +178,7 @@ def _has_packages() -> bool:
 
 
 def _session_options(arguments: argparse.Namespace) -> list[str]:
-    """Options with which there is more to do than to ask and to answer."""
+    """The given options that need more than questions and answers."""
     given = {
         "--continue": arguments.resume is not None,
         "--json": arguments.json,
@@ -192,7 +192,7 @@ def _session_options(arguments: argparse.Namespace) -> list[str]:
 
 
 def _settings(arguments: argparse.Namespace, found: Settings) -> Settings:
-    """What the command line makes of settings.
+    """Return settings with the changes of the command line.
 
     Raises:
         InputError: the character cannot be read.
@@ -222,7 +222,7 @@ def _settings(arguments: argparse.Namespace, found: Settings) -> Settings:
 
 
 def _checked(arguments: argparse.Namespace) -> Any:
-    """What looks at a model before it is used."""
+    """Returns the check of a model before it is used."""
 
     def check(assistant: BaseAssistant) -> None:
         from chatglm.cli.plain import check_prompt
@@ -233,7 +233,7 @@ def _checked(arguments: argparse.Namespace) -> Any:
 
 
 def _text(given: Any) -> Any:
-    """Words of the command line as text. In the POSIX locale Python reads them as bytes; UTF-8 is what they are then.
+    """Words of the command line as text. In the POSIX locale Python reads them as bytes; they are taken as UTF-8.
 
     Raises:
         InputError: they are in another encoding.

@@ -1,4 +1,4 @@
-"""The conversation that `chatglm chat` is in: made when something is first said, kept or not, with tools and code."""
+"""The conversation of `chatglm chat`: it is made at the first message, kept or not, with tools and code."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ __all__ = ["Dialogue", "kernels_of", "open_dialogue"]
 
 _PART = re.compile(r"[0-9a-f]{4,32}")
 _LOOKED_AT = 200
-"""Conversations among which a part of an id is looked for."""
+"""Most conversations that are searched for the beginning of an id."""
 
 
 class Dialogue:
     """
     Args:
         find: the model for a conversation's settings.
-        settings: what a new conversation begins with.
+        settings: settings of a new conversation.
         rights: whether code runs unconfined.
-        kept: whether what is said is found again later.
+        kept: whether the conversation is stored.
         home: of the files that code sees.
     """
 
@@ -61,7 +61,7 @@ class Dialogue:
         self._boxes: list[Toolbox] = []
         self._rights = rights
         self._settings = settings
-        self._shelf = Shelf()  # of the user's own home, also where nothing is kept
+        self._shelf = Shelf()  # in the user's own home, even if nothing is kept
         self._session: Session | None = None
         self._sessions = self._make()
 
@@ -97,13 +97,13 @@ class Dialogue:
         self._renew()
 
     def prepare(self, mode: str, knowledge: Sequence[str] = ()) -> None:
-        """Open what a mode needs: tools to try it with, where none are open, or the interpreter.
+        """Open what a mode needs: example tools if none are open, or the interpreter.
 
         Args:
-            knowledge: bases that are searched by a tool: then there is one.
+            knowledge: whether there are bases that a tool searches; then no example tools are needed.
 
         Raises:
-            SandboxError, DependencyError: it is not to be had.
+            SandboxError, DependencyError: it is not available.
         """
         if mode == "tools" and self.toolbox is None and not knowledge:
             self.open_tools(["examples"])
@@ -122,15 +122,15 @@ class Dialogue:
 
     @property
     def model(self) -> str | None:
-        """The folder or id of the model that the conversation talked to, if it is on this machine; None: whichever
-        there is. The page has names of its own for models, which are found nowhere here."""
+        """The folder or id of the conversation's model, if it is on this machine; None: any model. The page has its own
+        names for models, which are unknown here."""
         from chatglm.hub import cached
 
         named = self.settings.model
         return named if os.path.isdir(named) or ("/" in named and named in cached()) else None
 
     def missed(self, name: str) -> str:
-        """The model that the conversation talked to, where it is another one than that of this name; else ""."""
+        """The name of the conversation's model if it is not this one; otherwise ""."""
         from chatglm.hub import folder_name
 
         named = self.settings.model
@@ -142,7 +142,7 @@ class Dialogue:
         return self.kernels is not None and self.kernels.tier == "none"
 
     def _renew(self) -> None:
-        """Sessions that know of what was opened."""
+        """Make new sessions, which have the opened tools."""
         self._sessions = self._make()
         if self._session is not None:
             self._session = self._sessions.open(self.user, self._session.id)
@@ -156,19 +156,19 @@ class Dialogue:
 
     @property
     def settings(self) -> Settings:
-        """Of the conversation, or of the one that will be."""
+        """Settings of the conversation, or of the next one."""
         return self._settings if self._session is None else self._session.settings
 
     @property
     def mode(self) -> str:
-        """The conversation's, as it was set here; the store is not asked, which each drawn line would do."""
+        """The mode as it was set here, without reading the store for each drawn line."""
         return self._settings.mode
 
     async def configure(self, **changes: Any) -> None:
-        """Set the conversation to something else.
+        """Change settings of the conversation.
 
         Raises:
-            InputError: a setting says what cannot be.
+            InputError: a setting is not possible.
         """
         settings = replace(self.settings, **changes)
         settings.check()
@@ -180,14 +180,14 @@ class Dialogue:
         """The conversation, which is made if it is not there yet.
 
         Raises:
-            InputError: a setting says what cannot be, or the model cannot play it.
+            InputError: a setting is not possible, or does not fit the model.
         """
         if self._session is None:
             self._session = await self._sessions.make(self.user, self._settings)
         return self._session
 
     def open(self, conversation: str) -> Session:
-        """Go on with a conversation.
+        """Continue a conversation.
 
         Raises:
             NotFoundError: there is none with this id.
@@ -197,12 +197,12 @@ class Dialogue:
         return self._session
 
     def clear(self) -> None:
-        """Begin another one, with the same settings but for what was remembered of this one."""
+        """Begin a new conversation with the same settings, but without the summary of this one."""
         self._settings = replace(self.settings, summary="", summarised=0)
         self._session = None
 
     def newest(self) -> Conversation | None:
-        """The conversation in which something was said last; None: there is none."""
+        """The conversation that was changed last; None: there is none."""
         return next(iter(self.store.conversations(self.user, limit=1)), None)
 
     def find(self, part: str) -> Conversation:
@@ -235,7 +235,7 @@ def kernels_of(rights: bool, home: Path) -> Kernels:
     """Where code runs.
 
     Args:
-        rights: unconfined, as the person wants it.
+        rights: run code unconfined, as the person wants it.
 
     Raises:
         SandboxError: this machine cannot confine it; says why and what can be done.
@@ -266,7 +266,7 @@ async def open_dialogue(
     """The dialogue that a command line asks for.
 
     Args:
-        settings: what the command line makes of settings: of the defaults, or of those of a conversation that goes on.
+        settings: applies the command line to settings: to the defaults, or to those of a conversation that continues.
         kept: in the home folder; else in a temporary one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`chatglm download`: a model from the hub into the cache, or into a folder of its own."""
+"""`chatglm download`: a model from the hub into the cache, or into a new folder."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from chatglm.cli.models import add_model_arguments, loading_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=".json or .jsonl file of dialogues; with --cloze: of questions")
-    add_model_arguments(parser, on_cpu="float32")  # what is measured is compared
+    add_model_arguments(parser, on_cpu="float32")  # measurements must be comparable
     parser.add_argument(
         "--cloze",
         action="store_true",

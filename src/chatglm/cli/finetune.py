@@ -39,7 +39,7 @@ SWITCHES: tuple[tuple[str, str, str], ...] = (
     ("--gradient-checkpointing", "training_args.gradient_checkpointing", "use less memory and more time"),
 )
 ONLY_OF = {"--lora-rank": "lora", "--target-modules": "lora", "--prefix-tokens": "ptuning", "--layers": "freeze"}
-"""Flags that mean nothing with another method."""
+"""Flags that only one method has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +104,7 @@ def tree_of(arguments: argparse.Namespace, method: str = "lora") -> dict[str, An
     """The tree of settings that file, flags and --set make, each over the one before.
 
     Args:
-        method: the one where neither file nor flag says it.
+        method: the method if neither file nor flag names one.
     """
     from chatglm import hub
     from chatglm.training.settings import RENAMED, assign, read_yaml
@@ -126,7 +126,7 @@ def tree_of(arguments: argparse.Namespace, method: str = "lora") -> dict[str, An
     of_file = tree.get("method") or {"LORA": "lora", "PREFIX_TUNING": "ptuning"}.get(kind, "full")
     chosen = given["method"] or of_file
     if chosen != of_file and peft is not None:
-        del tree["peft_config"]  # the file's is for another method
+        del tree["peft_config"]  # the file's settings are for another method
     for flag, name, *_ in SHARED:
         if given[name] is not None and ONLY_OF.get(flag, chosen) != chosen:
             raise InputError(f"{flag} is for --method {ONLY_OF[flag]}, and the method is {chosen}")
@@ -178,7 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
     tree = tree_of(arguments)
     if data:
         files = tree.get("data_config")
-        named = isinstance(files, dict) and files.get("train_file")  # DATA is where the file's names are looked up
+        named = isinstance(files, dict) and files.get("train_file")  # DATA is the folder of the named files
         put(tree, "data_config.folder" if named and Path(data[0]).is_dir() else "data_config.train_file", data[0])
     if arguments.loss is not None:
         tree.pop("combine", None)
@@ -228,7 +228,7 @@ def _preview(settings: Any, count: int) -> int:
 
 
 def finished(result: Any, settings: Any) -> None:
-    """Say what came of a run and how to use it."""
+    """Print the result of a run and how to use it."""
     import os
 
     if int(os.environ.get("RANK", "0")):

@@ -1,5 +1,5 @@
-"""chatglm info: what this machine and this installation have, which kernels are in use and why, and how a model's code
-would be confined."""
+"""chatglm info: facts about this machine and this installation, which kernels are in use and why, and how the code of a
+model would be confined."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def collect() -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """The CPU's name, where the system tells it, and how many of it there are."""
+    """The name of the CPU, if the system knows it, and the number of CPUs."""
     name = ""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:

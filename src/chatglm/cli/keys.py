@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "add_keyring_arguments", "keyring_of", "run"]
 
 KEYS = "CHATGLM_API_KEYS"
-"""Environment variable with API keys, separated by commas: a command line is for everybody to read."""
+"""Environment variable with API keys, separated by commas: everybody can read a command line."""
 _ACTIONS = ("forward", "interpreter", "manage-adapters", "metrics", "tools")
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -108,7 +108,7 @@ def _add(arguments: argparse.Namespace, store: KeyStore, folder: Path) -> None:
 
 
 def _expiry(text: str | None) -> float | None:
-    """Unix seconds."""
+    """A time of the command line, in Unix seconds."""
     from chatglm.serving.access.key_sources import key_fields
 
     if text is None:
@@ -206,7 +206,7 @@ def keyring_of(arguments: argparse.Namespace, addresses: Sequence[socket.socket]
         addresses: where it will listen.
 
     Raises:
-        InputError: a source of keys is wrong, or there are no keys and others than this machine reach the server.
+        InputError: a source of keys is wrong, or there are no keys and other machines can reach the server.
     """
     from chatglm.serving.access.key_sources import KeyFile, KeyStore, Texts
     from chatglm.serving.access.keys import Keyring, Source

@@ -1,4 +1,4 @@
-"""What commands that answer with a model share: which one it is, where and how it runs."""
+"""Options of all commands that answer with a model: which model, and where and how it runs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 MODEL_PATH = "MODEL_PATH"
-"""Environment variable of the official demos: the model where `--model` is missing."""
+"""Environment variable of the official demos: the model if `--model` is missing."""
 REMOTE_KEY = "CHATGLM_REMOTE_KEY"
-"""Environment variable with an endpoint's key: a command line is for everybody to read."""
+"""Environment variable with an endpoint's key: everybody can read a command line."""
 _OF_THE_MODEL = (
     "model",
     "adapter",
@@ -52,7 +52,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, on_cpu: str = "bfloat16
     """Give a command the options of a model of this machine, which `loading_options` reads.
 
     Args:
-        on_cpu: dtype there, where none is asked for.
+        on_cpu: default dtype on a CPU.
         several: `--model` may be repeated, and name each model; it is a list then.
     """
     parser.add_argument(
@@ -123,7 +123,7 @@ def add_assistant_arguments(parser: argparse.ArgumentParser, *, several: bool = 
 
 
 def open_assistant(arguments: argparse.Namespace, **engine: Any) -> BaseAssistant:
-    """The assistant that a command line asks for. To be closed.
+    """The assistant that a command line asks for. The caller closes it.
 
     Args:
         arguments: of `add_assistant_arguments`.
@@ -146,10 +146,10 @@ def open_assistant(arguments: argparse.Namespace, **engine: Any) -> BaseAssistan
 
 
 def remote_urls(arguments: argparse.Namespace) -> list[str]:
-    """What `--remote` names, repeated or with commas between URLs. Empty: the model is to be one of this machine.
+    """The URLs of `--remote`, which may be repeated or have commas between URLs. Empty: a model of this machine.
 
     Raises:
-        InputError: it is there, and names none; or another option does not go with it.
+        InputError: it is given without a URL, or another option cannot be used with it.
     """
     if arguments.remote is None:
         if arguments.remote_model is not None:
@@ -174,8 +174,8 @@ def model_name(arguments: argparse.Namespace) -> str:
 
 
 def model_identity(arguments: argparse.Namespace) -> str:
-    """What tells the model that `open_assistant` opens from every other: what it says may be kept under this. A folder
-    that was written anew is another model. Nothing is loaded."""
+    """A key that identifies the model of `open_assistant`, for storing its answers. A folder that was written again is
+    another model. Nothing is loaded."""
     import json
 
     if arguments.remote is not None:
@@ -196,12 +196,12 @@ def model_identity(arguments: argparse.Namespace) -> str:
 
 
 def note(line: str) -> None:
-    """Tell the user something on stderr, where it does not mix with an answer."""
+    """Write a note for the user to stderr, apart from answers."""
     print(f"chatglm: {line}", file=sys.stderr)
 
 
 def quieten() -> None:
-    """No bars of libraries where nobody looks at a terminal, and none of their notes on one another; ours go on."""
+    """Switch off progress bars of libraries without a terminal, and their warnings; those of chatglm stay."""
     import warnings
 
     import transformers
@@ -214,7 +214,7 @@ def quieten() -> None:
 
 
 def model_of_environment(arguments: argparse.Namespace) -> None:
-    """Where `--model` is missing: what MODEL_PATH says, and PT_PATH beside it, as in the official demos."""
+    """If `--model` is missing: use MODEL_PATH, and PT_PATH beside it, as in the official demos."""
     if arguments.model is not None or not (named := os.environ.get(MODEL_PATH)):
         return
     arguments.model = named
@@ -229,10 +229,10 @@ def model_of_environment(arguments: argparse.Namespace) -> None:
 
 
 def find_model(arguments: argparse.Namespace) -> None:
-    """Decide which model is meant, where the command line leaves it open, and download what is not here.
+    """Choose the model if the command line does not name one, and download what is missing.
 
     Raises:
-        CheckpointError: it cannot be had.
+        CheckpointError: it is not available.
     """
     from chatglm import hub
     from chatglm.loading import adapter_base
@@ -271,7 +271,7 @@ def loading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     find_model(arguments)
     dtype = arguments.dtype or "auto"
     if dtype == "auto" and torch.device(device).type == "cpu":
-        # fp16 arithmetic is slow and coarse on CPUs; the small model can afford the best.
+        # fp16 arithmetic is slow and inexact on CPUs; the small model can use float32.
         dtype = "float32" if arguments.model is None else arguments.dtype_on_cpu
     return {
         "adapter": arguments.adapter,
@@ -301,7 +301,7 @@ def _engine_options(arguments: argparse.Namespace, device: str) -> dict[str, Any
 
 
 def _use_threads(count: int | None) -> None:
-    """One number for the native kernels and for torch; more threads than CPUs would only wait for one another."""
+    """Set one number of threads for the native kernels and torch; more threads than CPUs would wait for one another."""
     import torch
 
     from chatglm.kernels import native

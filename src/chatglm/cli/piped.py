@@ -1,4 +1,4 @@
-"""`chatglm chat` with tools, code, kept conversations or JSON where nobody looks at a terminal."""
+"""`chatglm chat` with tools, code, kept conversations or JSON, without a terminal."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class _Piped:
         else:
             self._say(event)
         if isinstance(event, events.Asked):
-            with contextlib.suppress(ChatGLMError):  # it was stopped meanwhile
+            with contextlib.suppress(ChatGLMError):  # it has been stopped
                 if event.wants == "permission":
                     await session.permit(event.call, bool(self._arguments.tools_without_asking))
                 else:
@@ -115,7 +115,7 @@ class _Piped:
                 raise ChatGLMError(event.message)
 
     def _say(self, event: events.Event) -> None:
-        """The answer to stdout, what else happens to stderr."""
+        """Write the answer to stdout, and other events to stderr."""
         match event:
             case events.Began():
                 self._said = ""

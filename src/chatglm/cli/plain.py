@@ -1,4 +1,4 @@
-"""Questions and answers as plain text, line by line: what `chatglm chat` is in a pipe, and without its extra."""
+"""Questions and answers as plain text, line by line: `chatglm chat` in a pipe, and without its extra."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["PlainDialogue", "check_prompt", "converse", "generation_of", "next_line"]
 
 CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # a file's text does not steer the terminal
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # text of a file must not control the terminal
 
 
 def generation_of(assistant: BaseAssistant) -> Generation | None:
-    """None: a remote model's prompts are its endpoint's business."""
+    """The generation of a model; None: an endpoint makes the prompts."""
     from chatglm.assistant import Assistant
 
     return assistant.format.generation if isinstance(assistant, Assistant) else None
 
 
 def check_prompt(assistant: BaseAssistant, system: str | None, has_character: bool) -> None:
-    """Whether a model's prompts have a place for a system message, and are told whom it plays.
+    """Check that a model's prompts have a system message if one is given, and a character if they need one.
 
     Raises:
         InputError: they have none, or need a character.
@@ -71,7 +71,7 @@ class PlainDialogue:
     turns: list[Message] = dataclasses.field(default_factory=list)
 
     def ask(self, question: str) -> None:
-        """Write the answer as it grows. A turn that does not come to its end leaves nothing behind."""
+        """Write the answer as it grows. An unfinished turn is not kept."""
         from chatglm.assistant import TextDelta, Transcript
         from chatglm.chat.messages import Message
 
@@ -103,7 +103,7 @@ class PlainDialogue:
             print(_figures(answer), file=sys.stderr)
 
     def greet(self) -> None:
-        """What the character begins with."""
+        """Write the greeting of the character."""
         if self.character is None:
             return
         _, messages = self.character.opening(generation_of(self.assistant))
@@ -111,7 +111,7 @@ class PlainDialogue:
             print(_CONTROLS.sub("", messages[-1].content), flush=True)
 
     def _told(self, turns: list[Message]) -> tuple[Persona | None, list[Message]]:
-        """The dialogue, and what stands in front of it."""
+        """The dialogue, with the messages in front of it."""
         from chatglm.assistant import Assistant
         from chatglm.chat.messages import Message
 
@@ -129,8 +129,8 @@ class PlainDialogue:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C is noted, too: Python drops the exception if it comes up inside a finalizer, and the key was pressed for
-    nothing.
+    """Note Ctrl-C, because Python drops the exception if it is raised inside a finalizer: then the key would have no
+    effect.
     """
     noted: list[int] = []
 
@@ -160,7 +160,7 @@ def _figures(answer: Answer) -> str:
 
 
 def next_line(prompt: str = "") -> str:
-    """A line of the input, without blanks around it.
+    """A line of the input, without spaces around it.
 
     Raises:
         EOFError: there is no more. InputError: it is in another encoding.

@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _shown() -> tuple[Progress, Progress]:
-    """A bar of layers on a terminal, and beside it what passes through a block of them."""
+    """A progress bar of layers on a terminal, and the passages in the present block beside it."""
     if not sys.stderr.isatty():
         return (lambda name, done, total: None), (lambda name, done, total: None)
     from tqdm import tqdm
@@ -188,14 +188,14 @@ def _read(source: Any, data: str, length: int, limit: int | None) -> list[Any]:
 
 
 def _perplexities(source: Any, arguments: argparse.Namespace, measured: list[Any]) -> dict[str, Any]:
-    """Of the model before and after, one after the other, both in the same precision."""
+    """Perplexities of the model before and after, one after the other, in the same precision."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     from chatglm.quantization.perplexity import perplexity
 
     auto = AutoModel if AutoConfig.from_pretrained(source).model_type == "chatglm" else AutoModelForCausalLM
-    # float32 where that is affordable: rounding the activations would blur what is measured.
+    # float32 if possible: rounding the activations would make the measurement inexact.
     small = sum(f.stat().st_size for f in source.iterdir() if f.suffix in (".safetensors", ".bin")) < 4e9
     dtype = torch.float32 if small else torch.bfloat16
     found = {}

@@ -260,7 +260,7 @@ def _ready(app: FastAPI, log: LineWriter, arguments: argparse.Namespace, own: st
     """
     Args:
         own: path of the page with this machine's own conversations; "": there is none.
-        show: whether the user is told what there is.
+        show: whether the interfaces are listed for the user.
     """
     if show:
         _show(app, log, f"{url}{own or f'{PATH}/'}" if arguments.page else "", url)
@@ -269,7 +269,7 @@ def _ready(app: FastAPI, log: LineWriter, arguments: argparse.Namespace, own: st
 
 
 def _show(app: FastAPI, log: LineWriter, page: str, url: str) -> None:
-    """Tell the user which interfaces there are, and how each is tried.
+    """List the interfaces for the user, and how to try each.
 
     Args:
         page: its address; "": there is none.

@@ -24,10 +24,10 @@ _NAME = re.compile(r"[^\s=/\\][^\s=\\]{0,127}")
 _LARGEST = 1 << 20  # bytes of a YAML file
 _MOST = 256  # models
 _KV_SHARE = 4
-"""Of the memory budget, the part that a model's keys and values may take at most, unless `kv-memory` says it."""
+"""The keys and values of a model take at most the memory budget divided by this, unless `kv-memory` is set."""
 
 _SINGLE = ("adapter", "prefix", "draft", "remote", "remote_model")
-"""Options that are about one model."""
+"""Options that belong to one model."""
 
 
 def add_catalog_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,7 @@ def add_catalog_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_catalog(arguments: argparse.Namespace) -> Catalog:
-    """The models that the command line asks for, those loaded that are loaded at the start. To be closed.
+    """The models that the command line asks for; those for the start are loaded. The caller closes the catalog.
 
     Raises:
         InputError: an option or the YAML file is wrong; names it.
@@ -121,7 +121,7 @@ def _of_options(arguments: argparse.Namespace) -> list[Source]:
     for own, (name, _) in zip(models, given or [("", "")], strict=True):
         if len(models) > 1:
             load: Callable[[], Model] = partial(open_assistant, own, **_engine(own))
-        else:  # opened now, because that may decide which model is meant
+        else:  # opened now, because this may choose the model
             load = partial(_same, open_assistant(own, **_engine(own)))
         chosen = names or [name or model_name(own)]
         sources.append(Source(chosen[0], "chat", load, tuple(chosen[1:]), _root(own.model)))
@@ -145,7 +145,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _root(path: str | None) -> str:
-    """What to tell clients of where a model comes from: a repository, or a folder's name without its place."""
+    """The origin of a model for clients: a repository, or the name of a folder without its path."""
     from chatglm import hub
 
     return "demo" if path is None else path if hub.repository(path) is not None else hub.folder_name(path)
@@ -221,7 +221,7 @@ def _plan(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_arguments(arguments: argparse.Namespace, fields: Mapping[str, Any]) -> argparse.Namespace:
-    """One model of the file, as a command line would have it."""
+    """The arguments of a command line for one model of the file."""
     own = argparse.Namespace(**vars(arguments))
     own.model, own.device = fields.get("path"), fields.get("device") or arguments.device
     for name in ("adapter", "prefix", "dtype", "draft", "kv_cache", "huge_pages", "remote", "remote_model"):
@@ -237,7 +237,7 @@ def _open_model(own: argparse.Namespace, context: int | None) -> Model:
 
 
 def _chat_size(own: argparse.Namespace, context: int | None) -> int:
-    """Bytes that a model will take, from its files alone: weights, and as much for keys and values as it may take."""
+    """Bytes that a model will take, estimated from its files: its weights, and the most for keys and values."""
     if own.remote is not None:
         return 0
     device = own.device or _device()
@@ -270,7 +270,7 @@ def _weights(path: str | None, part: Any, dtype: str) -> int:
 
 
 def _full_contexts(own: argparse.Namespace, dtype: str, context: int | None, dialogues: int = 16) -> int:
-    """Bytes of keys and values of so many dialogues that fill the context: what an engine takes without being asked."""
+    """Bytes of keys and values of full contexts, as many as an engine takes by default."""
     from chatglm import hub
     from chatglm.loading import AutoConfig, demo_folder
 
@@ -283,7 +283,7 @@ def _full_contexts(own: argparse.Namespace, dtype: str, context: int | None, dia
     return int(2 * config.num_hidden_layers * (groups or heads) * width * size * longest * dialogues)
 
 
-# Reading YAML with the lines of what is wrong
+# Reading YAML, with line numbers for errors
 
 
 def _compose(file: Path) -> yaml.Node:
@@ -308,7 +308,7 @@ def _compose(file: Path) -> yaml.Node:
 def _read_fields(
     node: yaml.Node, known: Mapping[str, Callable[[yaml.Node, str, Path], Any]], what: str, file: Path
 ) -> dict[str, Any]:
-    """An object with known names; `-` and `_` are the same in them."""
+    """An object with known keys; `-` and `_` are the same in them."""
     found: dict[str, Any] = {}
     for key, value in _pairs(node, what, file):
         name = key.value.replace("-", "_")
@@ -433,7 +433,7 @@ def _dimensions(node: yaml.Node, name: str, file: Path) -> Any:
 
 
 def _models(fields: Mapping[str, Callable[[yaml.Node, str, Path], Any]]) -> Callable[[yaml.Node, str, Path], Any]:
-    """An object of models by their names; each a path, or an object with these fields."""
+    """An object of models by name; each value is a path, or an object with these fields."""
 
     def read(node: yaml.Node, section: str, file: Path) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Tools on the command line: which a model may call, and those that `chatglm serve` runs for requests."""
+"""Tools on the command line: tools that a model may call, and tools that `chatglm serve` runs for requests."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["KEPT", "add_source_arguments", "add_tool_arguments", "only_here", "open_kernels", "open_tools"]
 
 KEPT = 16
-"""Folders of the interpreter that one user keeps; each may have 512 MiB (`Limits.folder`)."""
+"""Most folders of the interpreter that are kept for one user; each may have 512 MiB (`Limits.folder`)."""
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """Give a command `--tools`, which may be repeated: `Toolbox.open` takes its list.
 
     Args:
-        what: they are for.
+        what: beginning of the help: what the tools are for.
     """
     parser.add_argument(
         "--tools",
@@ -74,7 +74,7 @@ def open_tools(
 
     Raises:
         InputError: options contradict each other. ToolError: a source of tools is wrong.
-        SandboxError: this machine has no sandbox that is enough.
+        SandboxError: this machine has no sufficient sandbox.
         DependencyError: a package is missing.
     """
     if arguments.tools_without_asking and not arguments.tools:
@@ -90,7 +90,7 @@ def open_tools(
 
 
 def only_here(addresses: Sequence[socket.socket]) -> bool:
-    """Whether nothing but this machine itself reaches these sockets."""
+    """Whether only this machine itself can reach these sockets."""
     return all(ipaddress.ip_address(one.getsockname()[0].partition("%")[0]).is_loopback for one in addresses)
 
 
@@ -101,7 +101,7 @@ def open_kernels(wanted: str, addresses: Sequence[socket.socket], home: Path | N
         home: where folders are kept; None: they are temporary.
 
     Raises:
-        SandboxError: this machine has no sandbox that is enough.
+        SandboxError: this machine has no sufficient sandbox.
     """
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.interpreter.sandbox import protection

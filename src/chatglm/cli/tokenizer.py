@@ -1,4 +1,4 @@
-"""`chatglm tokenizer train`: a SentencePiece vocabulary of one's own, in the official layout."""
+"""`chatglm tokenizer train`: train your own SentencePiece vocabulary, in the official layout."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["PASSWORD", "PATH", "add_access_arguments", "add_arguments", "models_of", "page_beside", "run"]
 
 PASSWORD = "CHATGLM_PASSWORD"
-"""Environment variable with a password: a command line is for everybody to read."""
+"""Environment variable with a password: everybody can read a command line."""
 PATH = "/ui"
-"""Of the page."""
+"""Path of the page."""
 _PATIENCE = 2  # seconds that requests have to end
 
 
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak HTTPS with this certificate (PEM)")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM; default: in --tls-cert)")
-    # What `open_catalog` reads besides, and a page has no use for.
+    # Options that `open_catalog` also reads, but that a page does not have.
     parser.set_defaults(name=None, adapters_from=None, embedding=[], rerank=[])
 
 
@@ -166,8 +166,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         _prepare(catalog)
         gc.collect()
-        gc.freeze()  # what is there now stays, and need not be looked at while requests wait
-        # While models compute in threads, the one that talks to browsers gets its turn sooner than every 5 ms.
+        gc.freeze()  # present objects stay, so the garbage collector need not look at them while requests wait
+        # While models compute in threads, the thread for browsers must run more often than every 5 ms.
         sys.setswitchinterval(0.001)
         log = logs.configure("text")
         stack.callback(log.close)
@@ -179,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(catalog: Catalog) -> None:
-    """Let models that are loaded be ready for their first answer with tools."""
+    """Prepare loaded models for their first answer with tools."""
     from chatglm.assistant import Assistant
     from chatglm.tools.interpreter.tool import Interpreter
 
@@ -190,7 +190,7 @@ def _prepare(catalog: Catalog) -> None:
 
 
 def _interpreter() -> Path:
-    """Where the folders of conversations with code are."""
+    """The folder that holds the folders of conversations with code."""
     return home_folder() / "interpreter"
 
 
@@ -222,7 +222,7 @@ def page_beside(
     Args:
         arguments: of `add_access_arguments`.
         local: whether only this machine reaches the app.
-        keyed: whether people need API keys for what is served beside the page.
+        keyed: whether API keys are needed for the interfaces beside the page.
 
     Returns:
         The page, and the path that opens the conversations of this machine's own user; "": people sign in.
@@ -294,7 +294,7 @@ def models_of(catalog: Catalog) -> Models:
 
 
 def _facts() -> list[tuple[str, str]]:
-    """For the about box: what computes."""
+    """Lines of the about box about models and kernels."""
     import torch
 
     from chatglm.kernels import native

@@ -1,1 +1,1 @@
-"""IDS -> IDS: many sequences at once over paged key/value memory. Knows token ids only: no text, no prompt format."""
+"""IDS -> IDS: many sequences at once over paged key/value memory. It knows only token ids, no text and no prompts."""

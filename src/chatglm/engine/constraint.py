@@ -1,4 +1,4 @@
-"""Output that follows a JSON schema, a regular expression or a grammar, whatever the model would rather say.
+"""Output that follows a JSON schema, a regular expression or a grammar, whatever the model prefers.
 
 `llguidance` keeps the parser; it computes which tokens may come next over the bytes of a vocabulary in tens of
 microseconds. Any way to cut the text into tokens is allowed. Grammars come from callers: they are bounded (`schemas`,
@@ -36,17 +36,17 @@ from chatglm.schemas import Held, check_pattern, held
 __all__ = ["Constraint", "Form", "Grammars"]
 
 _KEPT = 256
-"""Compiled grammars that are kept, and refusals of others."""
+"""Most entries in the cache: compiled grammars, and refusals of others."""
 _KEPT_TEXT, _KEPT_TOKENS = 2 << 20, 1 << 13
-"""Their characters together, and the tokens that answers have taken by them. A compiled grammar is up to 100 KB and
-40 bytes for a character, and grows by up to 7 KB with a token (most by far less, and not for long): so 165 MB at most,
-where all of them are as bad as that."""
+"""Most characters of all kept grammars together, and most tokens that answers have taken by them. A compiled grammar
+takes up to 100 KB and 40 bytes for each character, and grows by up to 7 KB with a token (usually far less, and only at
+first): so all together take at most 165 MB in the worst case."""
 _PROVEN = 4096
-"""Grammars that need no trial when they are compiled again."""
+"""Most grammars that are remembered as proven: they need no trial when they are compiled again."""
 _REFUSED = 300.0
 """Seconds that a refusal is kept."""
 _CREDIT, _EARNED = 0.5, 0.01
-"""Seconds of CPU time that a grammar may take at once, and that it earns with each token."""
+"""Seconds of CPU time that a grammar has at the beginning, and that it gets with each token."""
 
 
 class Constraint(Protocol):
@@ -60,7 +60,7 @@ class Constraint(Protocol):
         """
 
     def accept(self, token: int) -> None:
-        """A token has come, one that was allowed.
+        """Take the next token, which was allowed.
 
         Raises:
             InputError: it was not.
@@ -68,13 +68,13 @@ class Constraint(Protocol):
         """
 
     def finished(self) -> bool:
-        """Whether the grammar has come to its end: nothing but a stop id may follow."""
+        """Whether the grammar is at its end: only a stop id may follow."""
 
     def fork(self) -> Constraint:
-        """A copy that goes its own way from here."""
+        """An independent copy of this state."""
 
     def free(self, ahead: Sequence[int]) -> bool:
-        """Whether everything is allowed here and after each of these tokens. Costs nothing to speak of."""
+        """Whether every token is allowed here and after each of these tokens. Takes almost no time."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Form:
     Attributes:
         kind: what errors call it.
         body: its grammar, as llguidance has it.
-        lead: a regular expression of what comes in front: blanks and line ends that belong to a generation's reply and
-            not to its content.
+        lead: a regular expression of the text in front: spaces and line ends that belong to the reply of a generation,
+            but not to its content.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class Form:
 
 @dataclass(eq=False)
 class _Kept:
-    """A grammar that is compiled, or refused, once for all who ask.
+    """A grammar that is compiled, or refused, once for all callers.
 
     Attributes:
         size: characters of its text.
@@ -274,7 +274,7 @@ class Grammars:
                 raise
         if (refusal := kept.made.exception()) is not None:
             assert isinstance(refusal, ChatGLMError)
-            raise type(refusal)(str(refusal))  # an error of its own for each who asked
+            raise type(refusal)(str(refusal))  # a new error for each caller
         return kept
 
     def _forget(self) -> None:
@@ -368,7 +368,7 @@ class _Begun:
     ) -> None:
         self._whole, self._names, self._header = whole, names, header
         self._tokens, self._stop_ids = tokens, stop_ids
-        self._line: tuple[int, ...] | None = ()  # the ids of a first line that is not whole; None: it is decided
+        self._line: tuple[int, ...] | None = ()  # ids of an incomplete first line; None: it is decided
         self._call: Constraint | None = None  # of the message that is a call
 
     def allow(self, scores: Tensor) -> None:
@@ -399,7 +399,7 @@ class _Begun:
             try:
                 for token in self._line:
                     call.accept(token)
-            except InputError:  # it goes on as no call does
+            except InputError:  # it cannot become a call any more
                 pass
             else:
                 self._call = call

@@ -1,10 +1,10 @@
-"""A smaller model of the same vocabulary guesses what a large one will say.
+"""A smaller model with the same vocabulary guesses the next tokens of a large one.
 
     draft = load_parts(small)
     engine = Engine(model, speculate=DraftModel(draft.model))
 
-It is an engine of its own that answers greedily: so it has pages, reads several prompts at a time, and what it read of
-a sequence before is found again, up to where its guesses were wrong.
+It has its own engine, which answers greedily. So it has pages, reads several prompts at a time, and finds in its prefix
+cache what it has read of a sequence, up to its first wrong guess.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from chatglm.params import SamplingParams
 __all__ = ["DraftModel"]
 
 _NEW = 0.2
-"""Share of the newest measurement."""
+"""Weight of the newest measurement in the average."""
 
 
 class DraftModel:
@@ -38,7 +38,7 @@ class DraftModel:
         self.vocabulary: int | None = self._engine.runner.vocabulary
         self._most = min(self._engine.context, self._engine.capacity)
         self._read: dict[Key, int] = {}  # tokens of each sequence
-        self._reading = self._guessing = 0.0  # seconds for a token; until it is measured, nothing speaks against it
+        self._reading = self._guessing = 0.0  # seconds for a token; 0 until it is measured
 
     def price(self, key: Key, ids: Sequence[int], count: int) -> float:
         return (len(ids) - self._read.get(key, 0)) * self._reading + count * self._guessing

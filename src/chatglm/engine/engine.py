@@ -45,13 +45,13 @@ __all__ = ["Engine", "EngineStats", "Event", "Request"]
 
 _log = logging.getLogger("chatglm.engine")
 _DIALOGUES = 16
-"""Without a memory limit, there is room for so many dialogues that fill the model's context, if the machine has it."""
+"""Without a memory limit, there is room for this many dialogues of full length, if the machine has the memory."""
 _SHARE = 0.25
-"""Of the memory that is available, the most that is taken for keys and values without being asked."""
+"""Largest share of the available memory that is taken for keys and values if the caller sets no limit."""
 
 
 class Request:
-    """What was submitted; a handle.
+    """Handle of a submitted request.
 
     Attributes:
         prompt: its ids.
@@ -65,7 +65,7 @@ class Request:
         self.cached_tokens = 0
         self.prompt_logprobs: list[Draw] = []
         self._answers: list[_Answering] = []
-        self._failure: ChatGLMError | None = None  # of what all its answers stand on
+        self._failure: ChatGLMError | None = None  # of the state before all its answers
         self._limit = self._longest = 0  # tokens of prompt and answer: without a lead, and with the longest
 
 
@@ -75,13 +75,13 @@ class _Answering:
 
     request: Request
     answer: Answer
-    task: Task | None = None  # the first answer's reads the prompt; the others fork from it
-    began: float = 0.0  # when it first had a part in a step
+    task: Task | None = None  # the first answer's task reads the prompt; the others fork from it
+    began: float = 0.0  # when it first took part in a step
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a step gave one answer.
+    """What a step added to one answer.
 
     Attributes:
         index: which of the request's n answers.
@@ -90,7 +90,7 @@ class Event:
         finish: why it ended: "stop" (a stop id), "length", "error"; None: it goes on.
         error: what went wrong with this answer.
         cached_tokens: see `Request`.
-        lead: how many of the tokens, the first of them, are not counted (`uncounted` of `Engine.submit`).
+        lead: how many of the first tokens are not counted (`uncounted` of `Engine.submit`).
     """
 
     request: Request
@@ -105,7 +105,7 @@ class Event:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Figures since the engine began, and of now.
+    """Figures: totals since the engine began, and the present state.
 
     Attributes:
         waiting, running: answers.
@@ -190,12 +190,12 @@ class Engine:
                     f"{self.runner.vocabulary}; use a draft model with the same vocabulary"
                 )
         self._prompt_tokens = self._cached_tokens = self._generated = self._steps = 0
-        self._preemptions = self._proposed = self._accepted = self._restarts = 0  # of those that are gone
+        self._preemptions = self._proposed = self._accepted = self._restarts = 0  # of removed adapters
         self._begin()
-        self._duration = 1.0  # seconds that an answer runs, those of late counting most
+        self._duration = 1.0  # average seconds that an answer runs; recent ones count most
 
     def _begin(self) -> None:
-        """Empty books."""
+        """Start with an empty state."""
         self._table = PageTable(self._pages)
         self._scheduler = Scheduler(self._table, **self._limits)
         for adapter in (None, *self.runner.adapters) if self.runner.prefix else ():
@@ -204,8 +204,8 @@ class Engine:
         self._speculator = None if self._proposer is None else Speculator(self._proposer, self._times)
 
     def restart(self) -> None:
-        """Drop every request, and the prefix cache, and go on with new ones. For when `step` has failed: what it left
-        of its books and of the pages cannot be trusted.
+        """Drop every request, and the prefix cache, and go on with new ones. To be called when `step` has failed:
+        then its state and the pages cannot be trusted.
         """
         for task in (*self._scheduler.running, *self._scheduler.waiting):
             self._forget(task.owner)
@@ -370,7 +370,7 @@ class Engine:
             return []
         self._steps += 1
         scores = self._run(plan.spans)
-        # A prompt's last scores are all its answers' first ones.
+        # The last scores of a prompt are the first ones of all its answers.
         rows: list[int] = []
         drawing: list[tuple[Span, _Answering]] = []
         proposals: list[Sequence[int]] = []
@@ -479,7 +479,7 @@ class Engine:
             logprobs = draws if request.params.logprobs is not None else []
             lead = max(answer.lead - (len(answer.tokens) - len(tokens)), 0)
             yield Event(request, answer.index, tokens, logprobs, finish, None, request.cached_tokens, lead)
-        # At the end only: the others of a prompt fork from the first, even if that is finished.
+        # Only at the end: the other answers of a prompt fork from the first, even if it is finished.
         for task in finished:
             self._end(task)
 
@@ -518,7 +518,7 @@ class Engine:
                 self._stop_guessing(error)
 
     def _stop_guessing(self, error: BaseException) -> None:
-        """No answer depends on guesses, so none ends with who makes them; its memory is free."""
+        """Do without the proposer, which has failed, and free its memory. No answer depends on guesses."""
         failure = typed_error(error, "a proposer failed")
         _log.warning("speculative decoding is off from now on: %s", failure, exc_info=error)
         self._count_guesses()
@@ -541,7 +541,7 @@ class Engine:
             answering.request._answers.remove(answering)
 
     def stats(self) -> EngineStats:
-        """Figures for those who watch."""
+        """The present figures."""
         speculator = self._speculator  # one look at it: another thread may ask
         return EngineStats(
             waiting=self._scheduler.waiting_count,
@@ -571,10 +571,10 @@ class Engine:
 
 
 class _StepTimes:
-    """How long a step of so many rows takes: measured, and in between and beyond as memory-bound models grow."""
+    """How long a step with a number of rows takes: measured, and otherwise estimated as for memory-bound models."""
 
     _ROW = 0.08  # of a step of one row, for each further row, until something is known
-    _NEW = 0.1  # share of the newest measurement
+    _NEW = 0.1  # weight of the newest measurement
     _FIRST = 4  # measurements of which the shortest counts
 
     def __init__(self) -> None:
@@ -588,7 +588,7 @@ class _StepTimes:
         if old is None:
             insort(self._known, rows)
             self._seconds[rows] = seconds
-        elif times < self._FIRST:  # any of them may have been held up by something else
+        elif times < self._FIRST:  # other work may have slowed down any of them
             self._seconds[rows] = min(old, seconds)
         else:
             self._seconds[rows] = old + self._NEW * (min(seconds, 2 * old) - old)

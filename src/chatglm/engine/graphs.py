@@ -1,7 +1,7 @@
 """Steps as CUDA graphs: recorded once for each size, and then replayed.
 
-Of a step of few tokens a card computes less time than Python needs to launch it. What a step depends on comes as one
-tensor; everything else lies where it lay when the step was recorded.
+For a step of few tokens, Python needs more time to launch the kernels than the card needs to run them. The inputs of a
+step come as one tensor; everything else must be at the same address as when the step was recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Graphs"]
 
 _log = logging.getLogger("chatglm.engine")
 _KEPT = 64
-"""Graphs; each takes some megabytes besides the memory that they share."""
+"""Most graphs that are kept; each takes some megabytes in addition to the memory that they share."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class _Graph:
 
 
 class Graphs:
-    """Recorded steps on one device. They share the memory for what they compute."""
+    """Recorded steps on one device. They share the memory for results."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -39,12 +39,12 @@ class Graphs:
         self._off = False
 
     def clear(self) -> None:
-        """Forget them: something lies elsewhere now, or is another thing."""
+        """Forget all graphs: memory that they use has moved or changed."""
         self._seen.clear()
         self._pool = None
 
     def run(self, key: Hashable, given: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
-        """work(given), on the device. The first time as it is, so that kernels are compiled; later by a graph.
+        """Return work(given), on the device. The first run is direct, to compile kernels; later ones use a graph.
 
         Args:
             key: names what `work` does, and the shape of `given`.

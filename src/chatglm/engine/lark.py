@@ -1,4 +1,4 @@
-"""Text of callers' grammars, looked through before it is compiled: its size, and what it may name.
+"""Checks of callers' grammars before they are compiled: their size, and the words that they use.
 
 Two notations: llama.cpp's EBNF (GBNF, `root ::= …`) and Lark as llguidance reads it (`start: …`; docs/syntax.md of
 guidance-ai/llguidance). Nothing here is recursive, and every pass takes linear time.
@@ -15,17 +15,18 @@ from chatglm.schemas import check_pattern, depth_of, held
 __all__ = ["BLANKS", "check_gbnf", "check_lark", "is_lark"]
 
 BLANKS = r"[\x20\x0A\x0D\x09]{1,2}"
-"""Between the parts of a JSON text. With more than two, small models write blanks until their tokens run out."""
+"""Whitespace between the parts of a JSON text. If more than two are allowed, small models write whitespace until their
+tokens run out."""
 MAX_BYTES = 128 << 10
 MAX_RULES = 2000
 MAX_GBNF_RULES = 1000
 MAX_CHAIN = 200
-"""Rules that lead to one another; llguidance follows them by recursion."""
+"""Rules in a chain of references; llguidance follows them by recursion."""
 MAX_ALTERNATIVES = 20_000
 MAX_NESTING = 25
-"""Parentheses; llguidance takes 30."""
+"""Nested parentheses; llguidance accepts 30."""
 MAX_COUNT = 10_000
-"""Of `{m,n}` and `~ m..n`."""
+"""Largest number in `{m,n}` and `~ m..n`."""
 
 _TOKEN = re.compile(
     r"""(?P<skip>[ \t]+|(?:\#|//)[^\n]*)
@@ -60,10 +61,10 @@ def check_gbnf(text: str) -> None:
 
 
 def check_lark(text: str) -> str:
-    """The text, with the schemas in it made ready.
+    """Check a grammar and return it with its schemas prepared.
 
     Raises:
-        InputError: it has text that is not Unicode, or a schema in it is none.
+        InputError: it has text that is not Unicode, or a schema in it is not valid.
         UnsupportedError: it is too large, or has something that callers may not use.
     """
     _check_bytes(text)
@@ -135,7 +136,7 @@ def _number(token: str) -> int:
 
 
 def _value(text: str, place: int, word: str) -> tuple[str, int]:
-    """The JSON value behind a word of Lark's, made ready, and where it ends."""
+    """The JSON value after a keyword of Lark, prepared, and where it ends."""
     start = len(text) - len(text[place:].lstrip())
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)

@@ -1,7 +1,7 @@
-"""Pages of key/value memory: who reads them, which are free, and which hold text that may come again.
+"""Pages of key/value memory: which sequences read them, which are free, and which are kept for the prefix cache.
 
-A page has room for `page_tokens` tokens, all layers together. Touches no tensor: it deals in numbers of pages, the
-runner has the memory. Every page is in one of three states:
+A page has room for `page_tokens` tokens, for all layers together. This module touches no tensor: it handles numbers of
+pages, and the runner has the memory. Every page is in one of three states:
 
     used    one or more sequences refer to it (several: they share it, and none may write to it)
     kept    nobody refers to it, but its text is in the index; the longest unused is given away when pages run short
@@ -27,18 +27,18 @@ from chatglm.errors import EngineError, InputError
 __all__ = ["PAGE_TOKENS", "Match", "PageTable", "root_key"]
 
 PAGE_TOKENS = 64
-"""Tokens of a page, as the native decoder has them (`kernels.decoder.PAGE_TOKENS`, not to be had without torch)."""
+"""Tokens of a page, as the native decoder has them (`kernels.decoder.PAGE_TOKENS`, whose import needs torch)."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """What the index has of a text.
+    """What the index has found for a text.
 
     Attributes:
         pages: full ones, from the first token on.
-        keys: of the text before each of them and, as the last, behind them all: there the index goes on.
-        source: a page that goes on with the next `common` tokens, and differs or ends then; None: there is none.
-        common: tokens.
+        keys: of the text before each of them; the last is the key of the text after all of them.
+        source: a page that has the next `common` tokens, and then differs or ends; None: there is none.
+        common: how many tokens agree with `source`.
     """
 
     pages: list[int]
@@ -48,7 +48,7 @@ class Match:
 
 
 class PageTable:
-    """The books of `total` pages.
+    """The state of `total` pages.
 
     Args:
         total: pages that the memory holds.
@@ -103,18 +103,18 @@ class PageTable:
         return taken
 
     def share(self, pages: Iterable[int]) -> None:
-        """One more reader for each, who must not write to them."""
+        """Add a reader to each of these pages, which must not write to them."""
         for page in pages:
             self._references[page] += 1
             self._kept.pop(page, None)
 
     def release(self, pages: Sequence[int]) -> None:
-        """One reader fewer for each.
+        """Remove a reader from each of these pages.
 
         Raises:
             EngineError: a page has none.
         """
-        # Backwards: a page is of no use without those before it, so those have to outlive it.
+        # Backwards: a page is useless without those before it, so those must be kept longer.
         for page in reversed(pages):
             if self._references[page] < 1:
                 raise EngineError(f"page {page} was released more often than it was taken")
@@ -135,7 +135,7 @@ class PageTable:
         return sum(page in self._kept for page in pages)
 
     def match(self, key: bytes, ids: Sequence[int], room: int) -> Match:
-        """The longest beginning of a text that is in the index. No page gets a reader by that.
+        """Find the longest beginning of a text that is in the index. No page gets a reader by that.
 
         Args:
             key: of what stands before it.
@@ -165,7 +165,7 @@ class PageTable:
             return Match(pages, keys, source, common)
 
     def put(self, key: bytes, tokens: Sequence[int], page: int) -> bytes:
-        """Index a page that has a reader. One that says no more than another page is left out.
+        """Index a page that has a reader, unless another page has the same text already.
 
         Args:
             key: of the text before it.
@@ -179,7 +179,7 @@ class PageTable:
         place = bisect_left(siblings, (text,))
         if place == len(siblings) or siblings[place][0][: len(text)] != text:
             if place and text[: len(siblings[place - 1][0])] == siblings[place - 1][0]:
-                # That one was not full, and so nobody refers to it: now it says nothing new.
+                # That page was not full, so nobody refers to it; now its text is a part of the new page.
                 place -= 1
                 old = siblings[place][1]
                 self._forget(old)
@@ -204,7 +204,7 @@ class PageTable:
             writable: pages that somebody is going to write to.
 
         Raises:
-            EngineError: these books are not theirs, or contradict themselves.
+            EngineError: the state does not agree with the readers, or contradicts itself.
         """
         counts = Counter(chain.from_iterable(readers))
         for page, references in enumerate(self._references):
@@ -232,11 +232,11 @@ class PageTable:
 
 
 def root_key(salt: str, block: Sequence[int] = ()) -> bytes:
-    """Where the index of texts begins.
+    """The key of an empty text: where the index begins.
 
     Args:
         salt: what else the keys and values depend on: the adapter, the learned prefix, a tenant.
-        block: tokens that see one another in both directions, so that no part of them can be had by itself.
+        block: tokens that see one another in both directions, so that a part of them cannot be shared.
     """
     name = salt.encode("utf-8", "surrogatepass")
     return blake2b(len(name).to_bytes(8, "little") + name + array("q", block).tobytes(), digest_size=32).digest()
@@ -247,7 +247,7 @@ def _next_key(key: bytes, tokens: Sequence[int]) -> bytes:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens at the front of both."""
+    """How many tokens at the beginning of both are equal."""
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )

@@ -28,9 +28,9 @@ from chatglm.models.native import decoder_of
 __all__ = ["Chunk", "NativeRunner", "Runner", "TorchRunner", "runner_for"]
 
 _SCORED = 64
-"""Rows of scores that exist at a time where a whole prompt's are wanted: 64 of GLM-4's take 39 MB."""
+"""Rows of scores in memory at a time if those of a whole prompt are wanted: 64 rows of GLM-4 take 39 MB."""
 _DECODING = 32
-"""Chunks of at most so many tokens run together on torch, padded to the longest; longer ones each by itself."""
+"""On torch, chunks of at most this many tokens run together, padded to the longest; longer ones run alone."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Chunk:
         ids: of the sequence, up to the last token of the chunk.
         start: the first token of the chunk: those before have their keys and values in the pages.
         pages: numbers of the sequence's pages, with room for all of `ids` (and the learned prefix in front).
-        wanted: of how many of the last tokens the scores are asked for.
+        wanted: for how many of the last tokens the scores are needed.
         adapter: name of the LoRA adapter that it runs with; None: the base model.
     """
 
@@ -61,7 +61,7 @@ class Runner(ABC):
 
     Attributes:
         model: the model.
-        causal: whether a token sees those before it only. ChatGLM-6B reads its prompt in both directions: the whole
+        causal: whether a token sees only those before it. ChatGLM-6B reads its prompt in both directions: the whole
             prompt has to be in one chunk.
         prefix: virtual tokens (P-tuning v2) at the front of every sequence's pages, before its first token.
         page_bytes: memory of one page, of all layers.
@@ -84,7 +84,7 @@ class Runner(ABC):
 
     @abstractmethod
     def allocate(self, pages: int) -> None:
-        """Get memory for so many pages; what was there is lost."""
+        """Get memory for this many pages; earlier contents are lost."""
 
     @abstractmethod
     def copy(self, source: int, target: int) -> None:
@@ -122,7 +122,7 @@ class Runner(ABC):
 
     def block_of(self, prompt: Sequence[int]) -> int:
         """How many first tokens of a prompt have to go through the model together: ChatGLM-6B's context, whose tokens
-        see one another in both directions, and the <sop> behind it, without which no position is known.
+        see one another in both directions, and the <sop> after it, which the positions depend on.
         """
         if self.causal:
             return 0
@@ -138,7 +138,7 @@ class Runner(ABC):
         """Go on with the same model that has got, or lost, an adapter.
 
         Raises:
-            UnsupportedError: this runner runs no adapters.
+            UnsupportedError: this runner does not support adapters.
         """
         self.model = model
         self._base = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -245,7 +245,7 @@ class TorchRunner(Runner):
         store: dtype of keys and values; default: the model's; int16 and int8 with a scale for each token of each group.
 
     Raises:
-        UnsupportedError: the model keeps something else than keys and values of heads (DeepSeek's latent attention).
+        UnsupportedError: the model does not keep keys and values of heads (DeepSeek's latent attention).
     """
 
     def __init__(self, model: Any, store: torch.dtype | None = None) -> None:
@@ -282,7 +282,7 @@ class TorchRunner(Runner):
     def allocate(self, pages: int) -> None:
         if self._graphs is not None:
             self._graphs.clear()
-        # One page more: padding writes there, and nobody reads it.
+        # One page more: padding is written there, and nothing reads it.
         shape = (self._layers, 2, (pages + 1) * PAGE_TOKENS, *self._shape)
         self._slots = _Slots(
             torch.zeros(shape, dtype=self._store, device=self.device),
@@ -366,8 +366,8 @@ class TorchRunner(Runner):
 
     def _table(self, chunks: Sequence[Chunk], size: _Size) -> Tensor:
         """All that a step depends on, int64 (rows, …), in the CPU's memory. Of each row: ids, positions, slots to write
-        to, and how many keys are seen, for each column; tokens with the chunk's; pages. What is not there sees one
-        token, and writes where nobody reads.
+        to, and how many keys are seen, for each column; tokens with the chunk's; pages. Padding sees one
+        token, and is written where nothing reads.
         """
         rows, columns, pages = size
         kinds = 1 if self.causal else 2
@@ -427,7 +427,7 @@ def _recorded(size: _Size) -> _Size | None:
     columns = 1 << (size.columns - 1).bit_length()
     rows = 1 << (size.rows - 1).bit_length() if size.rows <= 8 else -(-size.rows // 8) * 8
     pages = max(2, 1 << (size.pages - 1).bit_length())
-    # Where more is computed, launching takes no part of the time.
+    # For larger steps, the time to launch the kernels does not matter.
     fits = columns <= 8 and rows * columns <= 128 and rows * pages <= 4096
     return _Size(rows, columns, pages) if fits else None
 
@@ -501,7 +501,7 @@ class _PagedCache(Cache):  # type: ignore[misc]
 
 
 def _slots(pages: Sequence[int], start: int, end: int) -> Tensor:
-    """Where the tokens from `start` to `end` of a sequence lie."""
+    """Slots of the tokens from `start` to `end` of a sequence."""
     places = torch.arange(start, end)
     return torch.tensor(list(pages))[places // PAGE_TOKENS] * PAGE_TOKENS + places % PAGE_TOKENS
 

@@ -34,13 +34,13 @@ from chatglm.params import SamplingParams
 __all__ = ["Answer", "Draw", "draw", "log_probabilities"]
 
 _LIKELIEST = 256
-"""Without top_k, so many candidates are sorted first; all of them only if these do not decide."""
+"""Without top_k, this many candidates are sorted first; all of them only if these are not enough."""
 _ALTERNATIVES = 20
-"""The most that `logprobs` may ask for."""
+"""Largest value of `logprobs`."""
 _HOTTEST = 1e30
-"""Temperatures and penalties above count as this one, and those below 1 / 1e30 as that: their products fit float32."""
+"""Temperatures and penalties are limited to 1e-30 … 1e30, so that their products fit float32."""
 _MOST = 1e38
-"""Penalised scores are kept within, so that no sum of them leaves float32."""
+"""Penalised scores are limited to this, so that their sums fit float32."""
 _FAILED = "this answer failed"
 _DAMAGED = "the weights are damaged, or their precision is too low for them (try .float() or bfloat16)"
 
@@ -62,20 +62,20 @@ class Draw:
 
 
 LONGEST_LEAD = 8
-"""Uncounted tokens at the beginning of an answer: a model that writes blanks for ever still comes to its limit."""
+"""Most uncounted tokens at the beginning of an answer: a model that writes only whitespace must reach its limit."""
 
 
 class Answer:
     """One answer as it grows: what the choice of its next token depends on, besides the scores.
 
     Args:
-        params: its options; `stop`, `n` and the limits of length are not looked at.
+        params: its options; `stop`, `n` and the limits of length are not used here.
         prompt: ids in front of the answer.
-        vocabulary: how many scores there are for a token.
+        vocabulary: how many scores there are for each token.
         index: which of the n answers to its prompt it is.
-        stop_ids: that end it, besides `params.stop_ids`.
+        stop_ids: further ids that end it, besides `params.stop_ids`.
         constraint: the grammar of its text, for this answer alone (`fork` it for each of n).
-        uncounted: whether a token is not counted where the answer begins with it.
+        uncounted: tells whether a token at the beginning of the answer is not counted.
 
     Raises:
         InputError: logit_bias, bad_words_ids or stop_ids name a token that is not in the vocabulary.
@@ -136,11 +136,11 @@ class Answer:
         )
 
     def plain(self, ahead: Sequence[int]) -> bool:
-        """Whether the scores are taken as they are, next and after each of the tokens that are assumed to come."""
+        """Whether scores are used unchanged, for the next token and after each token that is assumed to come."""
         return self._plain and (self.constraint is None or self.constraint.free(ahead))
 
     def sibling(self, index: int, constraint: Constraint | None) -> Answer:
-        """Another answer to the same prompt, which has no tokens yet either. What the options need is made once."""
+        """Another answer to the same prompt, also without tokens. Tables that the options need are shared."""
         made = copy.copy(self)
         made.index, made.constraint = index, constraint
         made.tokens, made._tail = [], list(self._tail)
@@ -150,7 +150,7 @@ class Answer:
         return made
 
     def number(self, ahead: int) -> float:
-        """The one that decides the draw so many tokens ahead of the next, above 0 and below 1."""
+        """The random number between 0 and 1 that decides the draw `ahead` tokens after the next."""
         place = f"{self._seed} {self.index} {len(self.tokens) + ahead}".encode()
         bits = int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 12
         return (bits + 0.5) / 2**52
@@ -188,7 +188,7 @@ class Answer:
             constraint.allow(scores)
 
     def _lead_with(self, token: int, lead: int, length: int) -> int:
-        """The lead of an answer of so many tokens, after one more."""
+        """The lead of an answer after one more token."""
         if self._uncounted is None or lead < length or lead == LONGEST_LEAD or not self._uncounted(token):
             return lead
         return lead + 1
@@ -202,7 +202,7 @@ class Answer:
         return length - lead
 
     def accept(self, token: int) -> None:
-        """The next token. Where the constraint raises an error, the answer stays as it was."""
+        """Add the next token. If the constraint raises an error, the answer is unchanged."""
         if self.constraint is not None:
             self.constraint.accept(token)
         self.lead = self._lead_with(token, self.lead, len(self.tokens))
@@ -217,8 +217,8 @@ class Answer:
 
 
 class _Sequences:
-    """Sequences of tokens that must not come. What a step takes depends on how much of them it meets, not on how many
-    there are.
+    """Sequences of tokens that must not be generated. The time of a step depends on the sequences that match the text,
+    not on how many there are.
     """
 
     def __init__(self, words: Iterable[Sequence[int]]) -> None:
@@ -236,7 +236,7 @@ class _Sequences:
         return self.longest > 0
 
     def last_tokens(self, tail: Sequence[int]) -> list[int]:
-        """Tokens that would complete a sequence behind this text."""
+        """Tokens that would complete a sequence after this text."""
         found: list[int] = []
         node = self._tree
         for token in reversed(tail):
@@ -247,7 +247,7 @@ class _Sequences:
 
 
 class _Counts:
-    """How often each token has come, as arrays that grow: a step costs what is new."""
+    """How often each token has occurred, as arrays that grow: a step only adds the new tokens."""
 
     def __init__(self) -> None:
         self._slots: dict[int, int] = {}
@@ -269,7 +269,7 @@ class _Counts:
             self._counts[slot] += 1
 
     def plus(self, tokens: Sequence[int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Ids and counts as they were if these came too."""
+        """Ids and counts as if these tokens were added."""
         ids, counts = self._ids[: len(self._slots)], self._counts[: len(self._slots)]
         for token in tokens:
             slot = self._slots.get(token)
@@ -300,8 +300,8 @@ def draw(
     Returns:
         For each answer its new tokens, at least one; or, where none can be drawn, the error: NumericalError if the
         model's scores are not finite, InputError if the parameters together forbid every token, UnsupportedError if
-        the constraint gives up, EngineError if something else fails. Such an answer is as it was; the others are not
-        touched by it.
+        the constraint gives up, EngineError if something else fails. Such an answer is unchanged, and the
+        others are not affected.
     """
     if proposals is None:
         proposals = [()] * len(answers)
@@ -445,7 +445,7 @@ def _from_all(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
     numbers = torch.tensor([answer.number(ahead) for answer, ahead in rows], dtype=torch.float64, device=scores.device)
     sums = _cooled(scores, rows).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
     total = sums[:, -1]
-    # Below the total whatever is rounded, and right of equal sums: what has no probability is never drawn.
+    # Below the total in spite of rounding, and right of equal sums: a token without probability is never drawn.
     place = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
     found = torch.searchsorted(sums, place[:, None], right=True)[:, 0]
     tokens: list[int] = found.clamp(max=scores.shape[1] - 1).tolist()
@@ -456,7 +456,7 @@ def _from_few(scores: Tensor, rows: Sequence[tuple[Answer, int]]) -> list[int]:
     """Draw from what top_k, top_p and min_p leave, in the order of scores, then ids."""
     x = _cooled(scores, rows)
     size = x.shape[1]
-    # One more than may be kept: whether the last one ties with those beyond must be seen.
+    # One more than is kept, to see whether the last one ties with the next.
     first = _best(x, min(size, 1 + max(answer.params.top_k or _LIKELIEST for answer, _ in rows)))
     masses = [0.0] * len(rows)
     if any(answer.params.top_p < 1 and not answer.params.top_k for answer, _ in rows):
@@ -526,7 +526,7 @@ def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complet
 
 
 def log_probabilities(scores: Tensor, tokens: Sequence[int], alternatives: int) -> list[Draw]:
-    """How likely given tokens are, one for each row of scores.
+    """Log probabilities of given tokens, one for each row of scores.
 
     Args:
         scores: float32 (rows, vocabulary).
@@ -545,7 +545,7 @@ def log_probabilities(scores: Tensor, tokens: Sequence[int], alternatives: int) 
 def _entries(table: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Draw]:
     """Tokens with their log-probabilities, from a table (rows, vocabulary) of all; a count of alternatives for each."""
     own = table.gather(1, torch.tensor(tokens, device=table.device)[:, None])[:, 0].tolist()
-    # Always as many, so that the order of equals does not depend on what others ask for.
+    # Always the same number, so that the order of equal ones does not depend on other requests.
     values, ids = (part.tolist() for part in table.topk(min(_ALTERNATIVES, table.shape[1]), dim=-1))
     return [
         Draw(token, own[row], tuple(zip(ids[row][:count], values[row][:count], strict=True)))

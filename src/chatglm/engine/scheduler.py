@@ -1,4 +1,4 @@
-"""Which tokens of which sequences go through the model in the next step. Touches no tensor.
+"""Decides which tokens of which sequences go through the model in the next step. It touches no tensor.
 
 A task is one sequence in the making. It waits, then runs with pages of its own, and may be preempted: it loses its
 pages, keeps its ids, and waits again at its old place. A step takes, within a budget of tokens,
@@ -35,11 +35,11 @@ from chatglm.errors import EngineError, InputError, QueueFullError
 __all__ = ["Plan", "Scheduler", "Span", "Task"]
 
 _SIDE_BY_SIDE = 4
-"""Prompts that are read at the same time: more only while they fit in the step, since each holds all its pages."""
+"""Prompts that are read at the same time. There are more only while they fit in the step: each holds all its pages."""
 _ASIDE = 16
-"""Of those that wait for what another reads, so many are passed by, at most."""
+"""Most tasks that are passed over because they wait for pages of a prompt that is being read."""
 _PASSES = 64
-"""So many tasks of other clients may be admitted before one that needs more pages than there are."""
+"""Most tasks of other clients that may be admitted before a task that needs more pages than are free."""
 
 
 @dataclass(eq=False, slots=True)
@@ -48,22 +48,22 @@ class Task:
 
     Args:
         ids: all tokens so far. The scheduler appends those that `Scheduler.advance` is told; nobody else changes them.
-        limit: most tokens that it will ever have.
+        limit: maximum length in tokens.
         salt: what else its keys and values depend on (adapter, learned prefix): tasks of another share nothing with it.
-        block: so many first tokens see one another in both directions: they go through the model together, and share
-            pages only with an equal block. 0: a token sees those before it only.
-        score: the scores of so many first tokens are wanted: each is computed once, even where a page has it.
-        client: whose it is; between clients, places and pages are shared out fairly. "": of no client in particular.
-        answers: how many there will be in the end: itself, and those that fork from it.
+        block: number of first tokens that see one another in both directions: they go through the model together, and
+            share pages only with an equal block. 0: a token sees only those before it.
+        score: number of first tokens whose scores are wanted: each is computed once, even if a page has it.
+        client: the client that it belongs to; places and pages are shared fairly between clients. "": no client.
+        answers: how many answers there will be: this task, and those that fork from it.
         owner: the caller's own.
 
     Attributes:
-        scored: of these, how many were computed.
+        scored: how many of the wanted scores were computed.
         proposal: tokens that may come next; the caller sets them before a plan, the plan takes as many as fit.
-        computed: so many first tokens have their keys and values in `pages`.
+        computed: number of first tokens whose keys and values are in `pages`.
         pages: its pages, in order; a learned prefix lies in front of the first token.
         reused: tokens of the prompt that did not have to be computed.
-        state: where it is. What a preempted task has in pages is forgotten, and computed again.
+        state: new, waiting, running or finished. A preempted task loses its pages, and they are computed again.
     """
 
     ids: list[int]
@@ -81,11 +81,11 @@ class Task:
     reused: int = field(default=0, init=False)
     state: Literal["new", "waiting", "running", "finished"] = field(default="new", init=False)
     rank: tuple[int, int] = field(default=(0, 0), init=False)  # order of arrival; forks arrived with their origin
-    _keys: list[bytes] = field(default_factory=list, init=False)  # of the text before each full page, and behind them
-    _admitted: bool = field(default=False, init=False)  # once at least
-    _turn: int = field(default=0, init=False)  # order of admission, the last one
-    _passed: int = field(default=0, init=False)  # how many were admitted that came after it
-    _refused: int = field(default=-1, init=False)  # no need to look for its pages again while there is no more room
+    _keys: list[bytes] = field(default_factory=list, init=False)  # of the text before each full page, and after them
+    _admitted: bool = field(default=False, init=False)  # admitted once or more
+    _turn: int = field(default=0, init=False)  # order of the last admission
+    _passed: int = field(default=0, init=False)  # how many later tasks were admitted before it
+    _refused: int = field(default=-1, init=False)  # its pages are not looked up again until there is more room
 
     @property
     def remaining(self) -> int:
@@ -106,7 +106,7 @@ class Span:
         start: the first of them.
         count: how many, the proposal among them.
         proposal: tokens behind the task's last one.
-        wanted: of how many of the last tokens the scores are needed: none inside a prompt, else 1 + the proposal's.
+        wanted: for how many of the last tokens scores are needed: 0 inside a prompt, else 1 + those of the proposal.
     """
 
     task: Task
@@ -137,7 +137,7 @@ class Plan:
 
 
 class Scheduler:
-    """Tasks over a table of pages.
+    """Schedules tasks over a table of pages.
 
     Args:
         table: the pages; nobody else takes any.
@@ -147,7 +147,7 @@ class Scheduler:
             waiting than an equal share finds room for that even when others have filled the queue.
 
     Attributes:
-        preemptions, reused: how often a task lost its pages, and tokens that did not have to be computed, so far.
+        preemptions, reused: how often a task lost its pages so far, and how many tokens did not have to be computed.
 
     Raises:
         InputError: the budget leaves nothing for prompts when all run, or a number is not positive.
@@ -292,12 +292,12 @@ class Scheduler:
         Every span has to be told to `advance`, unless its task is finished first.
 
         Raises:
-            EngineError: all tokens of a running task are computed, and it was told no new one.
+            EngineError: all tokens of a running task are computed, and it was given no new one.
         """
         if any(not task.remaining for task in self._running):
             raise EngineError("a running task has no next token; advance it with one, or finish it")
         decodes = []
-        for task in list(self._running):  # the oldest first: who is preempted for one comes behind it
+        for task in list(self._running):  # the oldest first: a task that is preempted for one comes after it
             if task.state == "running" and task.remaining == 1 and self._grow(task):
                 decodes.append(task)
         prompts = sorted((task for task in self._running if task.remaining > 1), key=_turn)
@@ -322,7 +322,7 @@ class Scheduler:
 
     def _admit_next(self, prompts: list[Task], decodes: list[Task]) -> None:
         """Admit as many as there is room for; they are added to the prompts that are read, or to what decodes."""
-        aside: list[Task] = []  # what another reads is of use to them: they wait for that
+        aside: list[Task] = []  # they wait for pages that another task is reading
         stuck: dict[str, Task] = {}  # clients whose next one finds no room
         while len(aside) < _ASIDE and (task := self._next(aside, stuck)) is not None:
             own = self._places.get(task.client, 0)
@@ -348,7 +348,7 @@ class Scheduler:
                 decodes.append(task)
 
     def _next(self, aside: Sequence[Task], stuck: Mapping[str, Task]) -> Task | None:
-        """Who is to be admitted: of the client that has the fewest running, and of these the oldest."""
+        """The next task to admit: the oldest of the client that has the fewest running."""
         best: tuple[int, tuple[int, int]] | None = None
         found = None
         for client, queue in self._queues.items():
@@ -405,7 +405,7 @@ class Scheduler:
         return True
 
     def advance(self, span: Span, tokens: Sequence[int] = ()) -> None:
-        """Take down that a span was computed.
+        """Note that a span was computed.
 
         Args:
             tokens: what came of its scores: as much of its proposal as was accepted, and one more; fewer where the text
@@ -430,7 +430,7 @@ class Scheduler:
         self._index(task)
 
     def finish(self, task: Task) -> None:
-        """Let a task go, done or given up; what it computed stays to be found. Once more does nothing.
+        """End a task, done or aborted; its pages stay in the prefix cache. A second call does nothing.
 
         `advance` first, with the stop token too: else what the last step computed is lost to others.
         """
@@ -443,7 +443,7 @@ class Scheduler:
     def check(self) -> None:
         """
         Raises:
-            EngineError: the books are wrong.
+            EngineError: the state contradicts itself.
         """
         size = self.table.page_tokens
         writable = []
@@ -564,7 +564,7 @@ class Scheduler:
         )
 
     def _grow(self, task: Task) -> bool:
-        """Have pages for all tokens of a running task; False: it was preempted itself."""
+        """Get pages for all tokens of a running task; False: it was preempted itself."""
         missing = self._pages_for(task, len(task.ids)) - len(task.pages)
         while missing > self.table.available:
             last = self._running[-1]
@@ -598,7 +598,7 @@ class Scheduler:
         return shares
 
     def _bet(self, task: Task, left: int) -> tuple[int, ...]:
-        """As much of a task's proposal as there is room for, in the step and in memory."""
+        """The part of a task's proposal that fits into the step and into memory."""
         most = max(min(len(task.proposal), left, task.limit - len(task.ids) - 1), 0)
         missing = self._pages_for(task, len(task.ids) + most) - len(task.pages)
         if missing > 0 and missing + len(self._running) > self.table.available:

@@ -1,11 +1,11 @@
 """Speculation: tokens are guessed, and checked by the model all at once, in one step instead of one each.
 
-What is guessed changes no text: `sampling.draw` accepts a guess only if it is the token that would have been drawn
-anyway. It costs, though: every guess is one more row in the step. `Speculator` weighs the two against each other, and
-does without where it does not pay.
+Guesses do not change the text: `sampling.draw` accepts a guess only if it is the token that would have been drawn
+anyway. But every guess is one more row in the step. `Speculator` compares cost and gain, and makes no guesses where
+they do not pay.
 
-`PromptLookup` guesses that what followed the last tokens when they stood earlier in prompt or answer follows again.
-A smaller model (`draft.DraftModel`) can stand in its place.
+`PromptLookup` looks for the last tokens earlier in the prompt or the answer, and guesses that the same tokens follow
+again. A smaller model (`draft.DraftModel`) can be used instead.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Guess(NamedTuple):
     """Tokens that may come next.
 
     Attributes:
-        tokens: in their order; none: no idea.
-        kind: guesses of the same kind are right about equally often; that is what is learned.
+        tokens: in order; empty: no guess.
+        kind: guesses of the same kind are right about equally often; the rate of each kind is measured.
     """
 
     tokens: tuple[int, ...] = ()
@@ -38,20 +38,20 @@ _NOTHING = Guess()
 
 
 class Proposer(Protocol):
-    """Something that guesses, for several sequences at a time.
+    """Makes guesses for several sequences at a time.
 
     Attributes:
-        free: whether a guess takes next to no time. Then guesses are always made, and compared with the text even when
+        free: whether a guess takes almost no time. Then guesses are always made, and compared with the text even when
             they are not used.
-        vocabulary: ids that it takes and gives are below; None: it takes any, and gives what it was given.
+        vocabulary: its ids are below this; None: it takes any ids, and returns only ids that it was given.
     """
 
     free: bool
     vocabulary: int | None
 
     def price(self, key: Key, ids: Sequence[int], count: int) -> float:
-        """Time that a guess of so many tokens takes, in the unit of `Speculator`'s `cost`; of 0 tokens: that which it
-        takes to read what is new of the sequence. Not asked of those that are free.
+        """Time that a guess with `count` tokens takes, in the unit of `Speculator`'s `cost`; for 0 tokens: the time to
+        read the new part of the sequence. Not called for proposers that are free.
         """
 
     def propose(self, asked: Sequence[tuple[Key, Sequence[int], int]]) -> list[Guess]:
@@ -62,12 +62,12 @@ class Proposer(Protocol):
         """
 
     def forget(self, key: Key) -> None:
-        """The sequence is over; free what is kept of it. An unknown key is none of it."""
+        """The sequence has ended; free its state. Unknown keys are ignored."""
 
 
 class PromptLookup:
-    """Guesses from the text: its longest end that stood there before, the last time that it did, and what followed.
-    A sequence's table grows with it: a step costs the same however long the text is.
+    """Guesses from the text: finds where its last tokens occurred before (the latest place), and takes what followed.
+    The table of a sequence grows with it, so a step takes the same time for any length of text.
 
     Args:
         longest, shortest: how many of the last tokens are looked up.
@@ -120,14 +120,14 @@ class PromptLookup:
 
 @dataclass
 class _Table:
-    """Where the token behind one or two others stands: behind one where it did last, behind two everywhere."""
+    """Places of the token after one or two others: after one token the last place, after two tokens all places."""
 
     singles: dict[int, int] = field(default_factory=dict)
     pairs: defaultdict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(list))
     known: int = 1
 
     def read(self, ids: Sequence[int]) -> None:
-        """Enter what is new. A token is entered once another stands behind it: no text finds itself at its end."""
+        """Enter new tokens. A token is entered when another follows it: the end of the text must not find itself."""
         known, end = self.known, len(ids)
         if end <= known:
             return
@@ -141,7 +141,7 @@ class _Table:
 
 @dataclass
 class _Record:
-    """How often guessed tokens were right, of those that were reached; what is long ago counts less."""
+    """How often guessed tokens were right, of those that were checked; older ones count less."""
 
     right: float = 0.0
     tried: float = 0.0
@@ -153,23 +153,23 @@ class _Record:
 
 
 _Place = tuple[int, bool]
-"""Kind of guess, and whether a token is the first of one: that a guess has begun right says much of how it goes on."""
+"""Kind of guess, and whether a token is its first: if the first is right, the next ones are more likely to be right."""
 
 
 @dataclass
 class _Watched:
-    """What is kept of a sequence between two steps."""
+    """State of a sequence between two steps."""
 
     guess: Guess = _NOTHING
     used: int = 0
     vain: int = 0
-    """Guesses in a row that brought nothing, of a proposer that is free."""
+    """Guesses in a row without a right token, of a proposer that is free."""
     rest: int = 0
-    """Steps to come in which none is made."""
+    """How many of the next steps make no guess."""
     asked: bool = False
     records: dict[_Place, _Record] = field(default_factory=dict)
     without: float = 0.0
-    """Its share of the time of steps since the last guess, with a proposer that is not free."""
+    """With a proposer that is not free: the sequence's share of the time of steps since its last guess."""
 
 
 class Speculator:
@@ -192,9 +192,9 @@ class Speculator:
         proposed, accepted: guessed tokens that went into steps, and those of them that were right.
     """
 
-    _FIRST = _Record(1.0, 2.0)  # what is believed of a new kind
+    _FIRST = _Record(1.0, 2.0)  # assumed rate of a new kind
     _GAIN = 1.03  # a guess must promise so much more speed; what is tried may cost as much
-    _HOPELESS = 0.02  # a token that is so improbable is not worth a thought
+    _HOPELESS = 0.02  # less probable tokens are not considered
     _SOON = 32  # steps within which it must pay that a proposer reads a sequence
     _PATIENCE = 4  # so many free guesses in vain, and they are made less often:
     _FELT = 0.01  # so that they take this share of a step's time,
@@ -248,7 +248,7 @@ class Speculator:
         if free:
             self._share([key for key, _, _ in asked], other_rows)
             took = (self._clock() - began) / len(wanted)
-            # Slowly upwards: a prompt is read once, and that is not what a guess takes.
+            # Upwards only slowly: the first guess also reads the prompt, later ones do not.
             self._takes += (took - self._takes) * (0.1 if took > self._takes else 0.3)
             tired = [watched for key, _, _ in wanted if (watched := self._watched[key]).vain >= self._PATIENCE]
             if tired:
@@ -295,7 +295,7 @@ class Speculator:
         of_kind.note(right, wrong, 0.995)
 
     def _rate(self, key: Key, place: _Place) -> float:
-        """How probably such a token is right, if those of the guess before it are."""
+        """Probability that such a token is right, if the tokens before it in the guess are."""
         of_kind = self._kinds.get(place, self._FIRST)
         believed = of_kind.right / of_kind.tried
         watched = self._watched.get(key)
@@ -303,7 +303,7 @@ class Speculator:
         return believed if own is None else (own.right + 2 * believed) / (own.tried + 2)
 
     def _share(self, keys: Sequence[Key], other_rows: int) -> None:
-        """Take guessed tokens, the surest first, up to where the step brings most tokens in a unit of time."""
+        """Take guessed tokens, the most probable first, as long as the step gives more tokens in a unit of time."""
         chances = []
         for key in keys:
             watched = self._watched[key]

@@ -1,1 +1,1 @@
-"""HTTP: one file per dialect, each a thin client of `Assistant`. `app.create_app` puts them together."""
+"""HTTP: a file for each dialect, which is a thin client of `Assistant`. `app.create_app` puts them together."""

@@ -48,10 +48,10 @@ DIALECTS: tuple[Dialect, ...] = (
     zhipu.V3,
     legacy.DIALECT,
 )
-"""Of several that own a path, the first. Where none does, errors have OpenAI's shape."""
+"""All dialects. If several own a path, the first counts; if none does, errors have OpenAI's shape."""
 
 OPTIONAL: Mapping[str, tuple[Dialect, ...]] = {"chatchat": (chatchat.V3, chatchat.V1)}
-"""Those that a server speaks only if it is told to."""
+"""Dialects that a server speaks only on request."""
 
 
 _EXPOSED = (
@@ -115,7 +115,7 @@ def create_app(
         return next((dialect for dialect in spoken_here if re.fullmatch(dialect.owns, path)), openai.DIALECT)
 
     def render(path: str, failure: Failure) -> Response:
-        """In the shape of the dialect that the path belongs to, or else in OpenAI's."""
+        """An error in the shape of the dialect that the path belongs to, or else in OpenAI's."""
         return dialect_of(path).render(failure)
 
     given: dict[str, Model] = {}
@@ -126,7 +126,7 @@ def create_app(
         catalog, limits, any_model, keys, home, adapters_from, toolbox, kernels, tools_without_asking, knowledge
     )
     version = importlib.metadata.version("chatglm")
-    # To make the document takes most of a second. So it is made when it is first asked for, in a thread.
+    # The document takes most of a second. So it is made on the first request for it, in a thread.
     app = FastAPI(title="chatglm", version=version, description=__doc__, openapi_url=None, lifespan=_lifespan)
     app.state.service, app.state.dialects = service, spoken_here
     service.origins = tuple(origins)
@@ -192,12 +192,12 @@ def create_app(
         "/metrics", tags=["server"], response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}}
     )
     async def metrics() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/get_load", include_in_schema=False)
     async def load() -> Response:
-        """For vllm-router, whose policy `power_of_two` asks every second."""
+        """Number of running requests, for vllm-router: its policy `power_of_two` asks for it every second."""
         return JSONResponse({"load": service.metrics.running})
 
     # What no route answers, in the shape that most clients read.

@@ -1,6 +1,6 @@
-"""Request bodies: bounded before they are read, and JSON that is bounded before anybody works on it.
+"""Request bodies: their size is limited before they are read, and their JSON before it is used.
 
-Sizes, depth and counts are checked in time linear in the size. What is refused is refused with the reason: too large,
+Sizes, depth and counts are checked in time linear in the size. A refusal says the reason: too large,
 compressed, not UTF-8, not JSON, nested too deeply, too many items.
 """
 
@@ -83,7 +83,7 @@ async def read(request: Request, limits: Limits) -> bytes:
 
 
 async def parts(request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """The body as it comes.
+    """The pieces of the body as they arrive.
 
     Raises:
         BodyError: it is compressed, too large or too slow; what is too large is not read to its end.
@@ -141,7 +141,7 @@ async def parse(body: bytes, limits: Limits, executor: Executor | None = None) -
 
 
 def parse_now(body: bytes, limits: Limits) -> dict[str, Any]:
-    """The same, for those who are in a thread already."""
+    """`parse` for callers that are in a thread already."""
     text = _text(body)
     if not text.strip(" \t\r\n"):
         raise BodyError("the body is empty; send a JSON object")
@@ -237,7 +237,7 @@ def _check_structure(text: str, limits: Limits) -> None:
         BodyError: there are too many.
     """
     if text.count("[") + text.count("{") > limits.values:
-        # Perhaps most of them are in strings, which are every other piece between quotes.
+        # Most of them may be in strings, which are every second piece between quotes.
         outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
         if (count := outside.count("[") + outside.count("{")) > limits.values:
             raise _too_many_values(count, limits)
@@ -283,7 +283,7 @@ def _check_counts(value: dict[str, Any], limits: Limits) -> None:
 
 
 def _check_surrogates(value: Any) -> None:
-    """JSON can write half a surrogate pair: it is no text, no tokenizer takes it, and no response can repeat it."""
+    """Refuse half of a surrogate pair, which JSON can write: it is not text, and tokenizers cannot handle it."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

@@ -3,8 +3,8 @@
 A request holds the models that it has found until it ends, however it ends (`Leases`); a model that is held is never
 unloaded. All bookkeeping is done in the server's event loop; loading and closing are done in threads.
 
-The memory budget: a model counts with the bytes of its weights, as they will lie in memory, and of its keys and values.
-Before it is loaded that is an estimate from its files; from then on it is what it has taken.
+The memory budget counts the bytes of a model's weights in memory, and of its keys and values. Before a model is loaded,
+this is an estimate from its files; afterwards it is what the model has taken.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Model = BaseAssistant | Embedder | Reranker
 _LONGEST_WAIT = 600.0  # seconds that a request waits for its model
 _MOST_ADAPTERS = 64
 _TRY_AGAIN = 30.0  # seconds after which a model that could not be loaded is tried again
-_PAUSES = (0.05, 0.5, 2.0, 10.0)  # seconds between two looks whether an unloaded model is gone
+_PAUSES = (0.05, 0.5, 2.0, 10.0)  # seconds between two checks whether an unloaded model is gone
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Holder:
     loads: int = 0
     unloads: int = 0
     context: int | None = None
-    """Longest prompt and answer; known once it was loaded."""
+    """Longest prompt and answer; known after the first loading."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class Catalog:
         Raises:
             InputError: the name is taken, or there are too many adapters.
             NotOfferedError: the model is at another server.
-            ChatGLMError: the folder is no adapter of this model; nothing has changed.
+            ChatGLMError: the folder is not an adapter of this model; nothing has changed.
         """
         model = await self.acquire(base)
         if not isinstance(model, Assistant):
@@ -302,7 +302,7 @@ class Catalog:
             await self._take_away(old)
 
     async def unload_adapter(self, name: str) -> None:
-        """Take an adapter away: its name at once, itself when no request uses it.
+        """Remove an adapter: its name at once, its weights when no request uses them.
 
         Raises:
             NotFoundError: there is no adapter of this name that was loaded while the server runs.
@@ -400,7 +400,7 @@ class Catalog:
                 ) from None
 
     def _take_out(self, holder: Holder) -> Callable[[], None]:
-        """Let nobody find a loaded model any more. What is returned closes it and gives its memory back."""
+        """Hide a loaded model from further requests. The returned function closes it and frees its memory."""
         assert holder.model is not None
         held, name = [holder.model], holder.source.name
         holder.model = None
@@ -469,8 +469,8 @@ def _loaded_by_others() -> Model:
 def _is_gone(model: weakref.ref[Model]) -> bool:
     """Let go of a model that refers to itself.
 
-    A collection does not find it while another thread looks at it, as a scrape of the figures or the end of a request
-    may do; and the next full one may be hours away. So this looks again.
+    A garbage collection does not free it while another thread refers to it, as a scrape of the metrics or the end of a
+    request may do; and the next full collection may be hours away. So this tries again.
     """
     for pause in _PAUSES:
         gc.collect()

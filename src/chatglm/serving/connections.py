@@ -2,7 +2,7 @@
 
 uvicorn parses HTTP and runs the app. Its h11 protocol has no time limits for headers and for clients that do not read,
 and it drops clients that close their side after the request; `Connection` adds this. `Server` adds how it ends: new
-requests are refused while running ones finish, and those that do not finish in time are told so.
+requests are refused while running ones finish, and those that do not finish in time get an error.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ class ConnectionLimits:
     head_bytes: int = 32 << 10
 
 
-_RELEASE = 20.0  # seconds between two times that memory is given back, where there were requests
+_RELEASE = 20.0  # seconds between two releases of memory, if there were requests
 _LOOK = 0.25  # seconds between two looks at whether a half-closed client is still there
 _LOOKS_A_PROBE = 20
 _MESSAGE_BYTES = 1 << 20  # of a WebSocket, from a client
-_SEND_BUFFER = 128 << 10  # bytes in the system for a client that does not read; left alone it grows to megabytes
+_SEND_BUFFER = 128 << 10  # bytes in the system for a client that does not read; without a limit it grows to megabytes
 
 
 class _Parser(h11.Connection):
-    """Remembers what was wrong."""
+    """A parser that remembers what was wrong."""
 
     error: h11.RemoteProtocolError | None = None
 
@@ -83,7 +83,7 @@ class _Parser(h11.Connection):
 
 
 class _Transport:
-    """A transport whose `close` lets the client read the response: whoever still sends would be cut off otherwise.
+    """A transport whose `close` lets the client read the response. Without it, a client that still sends is cut off.
 
     Args:
         sending: whether the client is in the middle of a request.
@@ -131,7 +131,7 @@ class Connection(H11Protocol):
     # Timers
 
     def _after(self, seconds: float, name: str, action: Callable[[], None]) -> None:
-        """Do it then, unless `_stop(name)` comes first."""
+        """Call it after that time, unless `_stop(name)` comes first."""
         self._stop(name)
         self._timers[name] = self.loop.call_later(seconds, action)
 
@@ -192,7 +192,7 @@ class Connection(H11Protocol):
             self._stop("rest")
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client that has said all may wait for its answer. One that left looks the same, until it is written to."""
+        """A client that has sent everything may wait for its answer. One that has left looks the same at first."""
         whole = self._running and self.conn.their_state is not h11.SEND_BODY
         if self.transport.is_closing() or not whole or self.scope["scheme"] == "https":  # TLS ends both ways at once
             self.transport.close()
@@ -224,7 +224,7 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """From here on another protocol has the connection, and its own times."""
+        """Give the connection to the WebSocket protocol, which has its own time limits."""
         for name in list(self._timers):
             self._stop(name)
         super().handle_websocket_upgrade(event)
@@ -244,7 +244,7 @@ class Connection(H11Protocol):
             self._after(self._limits.head, "head", self._too_late)
 
     def shutdown(self) -> None:
-        """Take no further request. Who has just connected may still send one, and is told that the server ends."""
+        """Take no further request. A client that has just connected may still send one, and gets a refusal."""
         if self.cycle is not None:
             super().shutdown()
 
@@ -258,7 +258,7 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """For what is not HTTP."""
+        """Answer a request that is not valid HTTP."""
         error = getattr(self.conn, "error", None)
         status = getattr(error, "error_status_hint", 400)
         if status == 431:
@@ -471,7 +471,7 @@ def _tell_systemd(state: str) -> None:
 
 
 async def _until(true: Callable[[], bool], seconds: float) -> None:
-    """Return when it is true, or that time is over."""
+    """Return when the condition is true, or that time is over."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while not true() and loop.time() < end:
@@ -531,7 +531,7 @@ def run(server: BareServer, sockets: Sequence[socket.socket]) -> None:
     """Serve until a signal comes.
 
     Raises:
-        InputError: somebody else listens at the address by now.
+        InputError: another program listens at the address by now.
     """
     _allow_files()
     try:
@@ -544,10 +544,10 @@ def run(server: BareServer, sockets: Sequence[socket.socket]) -> None:
 
 
 def _allow_files() -> None:
-    """Connections are open files, of which many systems allow only 1,024 at first."""
+    """Raise the limit of open files: each connection is one, and many systems allow only 1,024 by default."""
     try:
         import resource
-    except ImportError:  # Windows, which has no such limit
+    except ImportError:  # Windows has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 16384 if hard == resource.RLIM_INFINITY else min(hard, 16384)

@@ -74,7 +74,7 @@ REFUSED: Mapping[int, str] = {
 """What statuses mean on most routes."""
 
 Refusals = dict[int | str, dict[str, Any]]
-"""Of a route, for the document: what FastAPI takes as `responses`."""
+"""Refusals of a route for the OpenAPI document: what FastAPI takes as `responses`."""
 
 
 def refusals(model: type[BaseModel], *statuses: int, words: Mapping[int, str] | None = None) -> Refusals:
@@ -186,7 +186,7 @@ def _whole(value: Any) -> Any:
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has gone; nobody waits for the answer."""
 
 
 def dialect_route(
@@ -219,14 +219,14 @@ def dialect_route(
                     response = Response(status_code=499)
                 except Exception as error:
                     failure = failure_of(error)
-                    status = failure.status  # whatever the dialect makes of it
+                    status = failure.status  # in whatever shape the dialect shows it
                     if (state := request.scope.get("state")) is not None:
                         state[FAILURE] = failure
                     if failure.status == 500:
                         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
                     response = render(failure)
                     response.headers.update(failure.headers)
-                    # FastAPI has a variable for an error about a body, which so keeps itself, and the body with it.
+                    # FastAPI keeps an error about a body in a variable, so the error keeps itself and the body alive.
                     traceback.clear_frames(error.__traceback__)
                 response.headers.update(notes.headers())
                 service.metrics.requests.labels(name, self.path_format, str(status or response.status_code)).inc()
@@ -247,7 +247,7 @@ class _ParsedRequest(Request):
         self._value = value
 
     async def body(self) -> bytes:
-        return b"{...}"  # FastAPI asks whether there is one
+        return b"{...}"  # FastAPI checks whether there is one
 
     async def json(self) -> Any:
         return self._value
@@ -277,11 +277,11 @@ def _drain_of(scope: Scope) -> Drain:
 
 
 async def until_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """What the work gives. It is cancelled when the client goes away, or the server ends.
+    """The result of the work. It is cancelled when the client leaves, or the server stops.
 
     Raises:
-        ClientGoneError: the client went.
-        ShuttingDownError: the server ends.
+        ClientGoneError: the client left.
+        ShuttingDownError: the server is stopping.
         TimeLimitError: it takes longer than a request may.
     """
     working = asyncio.ensure_future(work)
@@ -335,7 +335,7 @@ async def whole_run(request: Request, said: AsyncGenerator[Said]) -> tuple[tuple
 
 
 async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGenerator[Result]:
-    """A stream, once it has begun: what goes wrong before is raised here, while there is a status to say it with."""
+    """A stream that has begun: earlier errors are raised here, while the response can still have their status."""
     record = current()
     first = await until_gone(request, anext(deltas))
 
@@ -356,14 +356,14 @@ async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGen
 
 
 def failure_within(error: Exception) -> Failure:
-    """What ends a stream that fails, for its last event. Errors that nobody expected are logged."""
+    """The failure that ends a stream, for its last event. Unexpected errors are logged."""
     if not isinstance(error, ChatGLMError):
         log.error("a stream failed", exc_info=error)
     return failure_of(error)
 
 
 async def note_unenforced(served: Served, options: Options, field: str = "response_format") -> None:
-    """Say in the response which keywords of schemas the answer is not held to.
+    """Note in the response which keywords of schemas are not enforced in the answer.
 
     Args:
         field: of the request that holds the response format.
@@ -381,14 +381,14 @@ class EventStream(StreamingResponse):
 
     Args:
         silent: whether there may be nothing to say for long, because tools run here: then comments are sent, which
-            clients skip. Nothing else shows that a client has gone that waits without a word.
+            clients skip. Only a failing write shows that a silent client has gone.
     """
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[str], silent: bool = False) -> None:
         self._events = events = _breathing(events) if silent else events
-        # A proxy that buffers (nginx) would make a lump of the stream.
+        # A proxy that buffers (nginx) would hold back the stream.
         super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

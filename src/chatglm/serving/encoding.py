@@ -1,4 +1,4 @@
-"""Encoders of texts on offer: what a route gets, with its caller's share and the figures about its use."""
+"""Encoders of texts for routes, with the share of the caller and metrics of their use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ServedEmbedder:
     caller: Caller
     metrics: Metrics
     count: Callable[[int], None] | None = None
-    """Gets the numbers of tokens, for the caller's limits."""
+    """Called with numbers of tokens, for the caller's limits."""
 
     async def embed(
         self,
@@ -51,7 +51,7 @@ class ServedReranker:
     caller: Caller
     metrics: Metrics
     count: Callable[[int], None] | None = None
-    """Gets the numbers of tokens, for the caller's limits."""
+    """Called with numbers of tokens, for the caller's limits."""
 
     async def score(self, query: str, documents: Sequence[str]) -> Scores:
         """See `Reranker.score`."""

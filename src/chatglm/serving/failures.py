@@ -1,4 +1,4 @@
-"""What may go wrong with a request, as a status and words, before a dialect puts it into its own shape."""
+"""Failures of requests, as a status and a message, before a dialect puts them into its own shape."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 FAILURE = "chatglm.failure"
-"""Key of `scope["state"]`: what went wrong with the request, in whatever shape the dialect tells it."""
+"""Key of `scope["state"]`: what went wrong with the request, in whatever shape the dialect shows it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Failure:
             as OpenAI and Anthropic name them.
         param: the field of the request at fault, if one is.
         code: a word for programs.
-        retry_after: seconds after which to come again, if there was no room.
-        close: whether the connection ends, because the rest of the request is not read or the server ends.
+        retry_after: seconds after which the client may try again, if a limit was reached.
+        close: whether the connection ends, because the rest of the request is not read or the server is stopping.
     """
 
     status: int
@@ -102,7 +102,7 @@ class ForbiddenError(ChatGLMError):
 
 
 class NotOfferedError(ChatGLMError):
-    """What a dialect has, and this server has not."""
+    """A route or option of the dialect that this server does not have."""
 
 
 class RateLimitError(ChatGLMError):
@@ -131,21 +131,21 @@ class ModelLoadError(ChatGLMError):
 
 
 class ShuttingDownError(ChatGLMError):
-    """The server ends, and this request with it."""
+    """The server is stopping, and this request ends with it."""
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; send the request again in a moment")
 
 
 class OverloadedError(ChatGLMError):
-    """There are as many connections as the server takes."""
+    """The server has reached its limit of connections."""
 
     def __init__(self) -> None:
         super().__init__("the server has too many connections; send the request again in a moment")
 
 
 class TimeLimitError(ChatGLMError):
-    """A request has taken as long as any may."""
+    """A request has reached its limit of time."""
 
     def __init__(self) -> None:
         super().__init__("the request took longer than this server allows (`chatglm serve --timeout`); ask for less")
@@ -217,6 +217,6 @@ def _word(status: int) -> str:
 
 
 def _field(message: str) -> str | None:
-    """Messages of this package begin with the field that they are about."""
+    """The field that a message is about: messages of this package begin with it."""
     found = re.match(r"'?([a-z_]+[\w.\[\]]*)'?(?=:| is | has )", message)
     return found[1] if found else None

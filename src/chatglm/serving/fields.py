@@ -40,7 +40,7 @@ def _refuse(value: Any) -> None:
         raise PydanticCustomError("unsupported", "not supported; leave it out")
 
 
-Unsupported = Annotated[None, BeforeValidator(_refuse), Field(description="not supported: null, or left out")]
+Unsupported = Annotated[None, BeforeValidator(_refuse), Field(description="not supported: must be null, or left out")]
 
 _EXACT = 2**53  # larger integers are rounded by JSON readers
 
@@ -63,14 +63,14 @@ def sampling_option(name: str) -> Any:
 
 
 def _all(value: Any) -> Any:
-    """-1 is vLLM's word for all."""
+    """-1 means all in vLLM."""
     return 0 if value == -1 else value
 
 
 TopK = Annotated[
     Annotated[int, Field(ge=0)] | None,
     BeforeValidator(_all, json_schema_input_type=Annotated[int, Field(ge=-1)] | None),
-    Field(description=OPTIONS["top_k"].help + "; -1 is the same"),
+    Field(description=OPTIONS["top_k"].help + "; -1: also from all"),
 ]
 
 

@@ -1,5 +1,5 @@
-"""What happens to a request before a dialect sees it: limits on its head, a server that is full or ending, API keys,
-HEAD and OPTIONS, paths that people get slightly wrong."""
+"""What happens to a request before a dialect sees it: limits on its head, a server that is full or stopping, API keys,
+HEAD and OPTIONS, and slightly wrong paths."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["OPEN", "Front", "hint"]
 _URL_BYTES = 8 << 10
 _HEAD_BYTES = 32 << 10
 _ALWAYS = ("/health", "/metrics")
-"""Paths that are answered also when the server is full or ends."""
+"""Paths that are answered even if the server is full or stopping."""
 
 OPEN = ("/", "/docs", "/openapi.json", "/health")
 """Paths that may be read without a key."""
@@ -49,8 +49,8 @@ class Front:
         dialect_of: the name of this dialect.
         open_metrics: whether `/metrics` may be read without a key.
         log_text: whether the log has the texts of requests and answers.
-        page: path under which an app lies that knows itself who asks; "": there is none.
-        hosts: names under which the server may be asked for, besides those of this machine itself; empty: all.
+        page: path of a mounted app that checks its callers itself; "": there is none.
+        hosts: allowed host names of the server, besides those of this machine itself; empty: all.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Front:
             scope |= {"path": path, "raw_path": path.encode()}
         try:
             try:
-                if CALLER in given:  # the server's own request, in somebody's name
+                if CALLER in given:  # the server's own request, for somebody
                     self._admit_own(record, given[CALLER])
                 else:
                     if self._service.timeout is not None:
@@ -121,7 +121,7 @@ class Front:
                 log_request(record, method, path, status, failed)
 
     async def _open_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a WebSocket through whose handshake has what a request needs. What is refused is answered as a request.
+        """Accept a WebSocket if its handshake has what a request needs. A refusal is answered as a request.
 
         A browser opens WebSockets for any page, and lets it read them; so the page must be one that may use the server.
         """
@@ -169,7 +169,7 @@ class Front:
             self._service.permit(caller, "metrics")
         if key.limited:
             passing.more = lambda: rates.headers(key)
-            if method == "POST":  # what only reads or deletes is no work for a model
+            if method == "POST":  # requests that only read or delete are no work for a model
                 return rates.begin(key)
         return None
 
@@ -210,7 +210,7 @@ class Front:
 
 
 class _Passing:
-    """What is sent to the client, with what is added to the head of the response.
+    """Passes the response to the client, with further headers.
 
     Attributes:
         status: of the response; 499 until it begins.
@@ -233,7 +233,7 @@ class _Passing:
 
 
 def _usual(path: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
-    """The path that is meant where a base URL was put together wrongly: `//v1/models`, `/v1/v1/models`, `/models`.
+    """The intended path if a base URL was put together wrongly: `//v1/models`, `/v1/v1/models`, `/models`.
 
     Anthropic's clients take a base URL with or without `/anthropic`. The list of models, which OpenAI has under the
     same path, is theirs if they say so by their header.

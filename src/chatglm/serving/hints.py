@@ -41,7 +41,7 @@ __all__ = [
 IGNORED_HEADER = "X-Chatglm-Ignored"
 DROPPED_HEADER = "X-Chatglm-Dropped"
 
-_MOST_CHARACTERS = 2000  # of a header's value; clients and proxies limit headers to 8 KiB or so
+_MOST_CHARACTERS = 2000  # of a header's value; clients and proxies limit headers to about 8 KiB
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Hints:
         self.part, self.fields = part, dict(fields)
 
     def accept(self, name: str, value: Any) -> bool:
-        """Whether the field can be ignored; if so, the response will say it."""
+        """Whether the field can be ignored; if so, the response names it."""
         values = self.fields.get(name, ())
         if values is not ANY and not any(_same(value, neutral) for neutral in values):
             return False
@@ -136,7 +136,7 @@ NOTHING = Hints("", {})
 REQUEST = Hints(
     "",
     {
-        # who asks, tracing, storage
+        # the caller, tracing, storage
         "user": ANY,
         "user_id": ANY,
         "safety_identifier": ANY,
@@ -193,7 +193,7 @@ REQUEST = Hints(
         "speed": ANY,
         "id_slot": ANY,
         "max_tool_calls": ANY,  # of tools that a server runs
-        # reasoning, which these models do not do, whatever they are told
+        # reasoning, which these models cannot do
         "reasoning_effort": ANY,
         "reasoning": ANY,
         "verbosity": ANY,
@@ -229,7 +229,7 @@ REQUEST = Hints(
         "web_search_options": ({},),
         "plugins": ([],),
         "ref": ({}, {"enable": False}),
-        "sensitive_word_check": ANY,  # there is nothing here that checks
+        "sensitive_word_check": ANY,  # there is no content check here
         "watermark_enabled": ANY,  # of pictures
         "extra": ({},),
         "mcp_servers": ([],),
@@ -263,7 +263,7 @@ REQUEST = Hints(
         "top_n_sigma": (-1,),
         "mirostat": (0,),
         "mirostat_mode": (0,),
-        "mirostat_tau": ANY,  # these shape a sampler that is off
+        "mirostat_tau": ANY,  # options of a sampler that is switched off
         "mirostat_eta": ANY,
         "dynatemp_range": (0,),
         "dynatemp_exponent": ANY,
@@ -276,7 +276,7 @@ REQUEST = Hints(
         "xtc_threshold": ANY,
     },
 )
-"""Of a request as a whole."""
+"""Fields of a whole request."""
 
 MESSAGE = Hints(
     "messages",
@@ -331,14 +331,14 @@ MESSAGE = Hints(
         "partial": (False,),
     },
 )
-"""Of a message, whatever its role."""
+"""Fields of a message of any role."""
 
 ITEM = Hints(
     "input",
     {
         "id": ANY,
         "status": ANY,
-        "name": ANY,  # of results, whose call has it
+        "name": ANY,  # of results; their calls have it
         "caller": ANY,
         "phase": ANY,
         "created_by": ANY,
@@ -347,7 +347,7 @@ ITEM = Hints(
         "provider_options": ANY,
     },
 )
-"""Of an item of the Responses API that is not a message."""
+"""Fields of an item of the Responses API that is not a message."""
 
 CONTENT_PART = Hints(
     "messages.content",
@@ -402,14 +402,14 @@ CLOUD_TOOL = Hints(
         ("web_search", "web_search_pro", "retrieval", "web_browser", "code_interpreter", "drawing_tool"), ANY
     ),
 )
-"""Of a tool that only ZhipuAI's cloud has, where it is switched off: by its type its settings."""
+"""Fields of a switched-off tool that only ZhipuAI's cloud has: its settings, by its type."""
 
 BATCH = Hints("", {"auto_delete_input_file": ANY})  # files are deleted when they expire
 
 CHATCHAT = Hints(
     "",
     {
-        # how a base is kept, cut and searched, which is here the same for all
+        # how a base is stored, split and searched, which is the same for all bases here
         "vector_store_type": ANY,
         "vs_type": ANY,
         "embed_model": ANY,
@@ -426,7 +426,7 @@ CHATCHAT = Hints(
         "conversation_id": ANY,
     },
 )
-"""Of requests to Langchain-Chatchat."""
+"""Fields of requests to Langchain-Chatchat."""
 
 STREAM_OPTIONS = Hints("stream_options", {"include_obfuscation": ANY, "continuous_usage_stats": (False,)})
 
@@ -443,7 +443,7 @@ EMBEDDING = Hints(
         "embed_dtype": ("float32",),
     },
 )
-"""Of requests for embeddings."""
+"""Fields of requests for embeddings."""
 
 RERANK = Hints(
     "",
@@ -457,7 +457,7 @@ RERANK = Hints(
         "return_text": ANY,
     },
 )
-"""Of requests for rerank."""
+"""Fields of requests for rerank."""
 
 TOKENIZE = Hints(
     "",
@@ -468,7 +468,7 @@ TOKENIZE = Hints(
         "mm_processor_kwargs": ({},),
     },
 )
-"""Of requests to `/tokenize` and `/detokenize`."""
+"""Fields of requests to `/tokenize` and `/detokenize`."""
 
 _ALL = (REQUEST, MESSAGE, ITEM, CONTENT_PART, CALL, TOOL, STREAM_OPTIONS, EMBEDDING, RERANK, TOKENIZE)
 

@@ -96,7 +96,7 @@ def _router(service: Service) -> APIRouter:
             if by_role
             else messages_from_pairs(history, question.prompt)
         )
-        # What is at another server cannot be counted here.
+        # Tokens of a model at another server cannot be counted here.
         default = None if served.assistant.context is None else 2048
         params = {
             "max_new_tokens": None,

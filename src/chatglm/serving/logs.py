@@ -1,7 +1,7 @@
-"""Logs: one line a request, and lines about the server, as text or as JSON.
+"""Logs: one line for each request, and lines about the server, as text or as JSON.
 
-A line never waits for its reader: lines go to a thread that writes them, and where the reader of the output is too slow
-for long, lines are dropped and counted. Whatever clients send can neither begin a line of its own nor steer a terminal.
+Logging never waits for the reader of the log: lines go to a thread that writes them, and if the reader is too slow for
+a long time, lines are dropped and counted. Text of clients can neither begin a new line nor control a terminal.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JSONFormatter(logging.Formatter):
-    """One object a line: `time`, `level`, `logger`, `message`, and the fields of a request."""
+    """One JSON object in each line: `time`, `level`, `logger`, `message`, and the fields of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
@@ -112,7 +112,7 @@ class LineWriter(logging.Handler):
     """Writes lines to a file descriptor, from a thread of its own.
 
     Args:
-        waiting: lines that may wait; further ones are dropped, and how many is said when there is room again.
+        waiting: lines that may wait; further ones are dropped, and their number is logged when there is room again.
     """
 
     def __init__(self, descriptor: int, waiting: int = WAITING) -> None:
@@ -123,7 +123,7 @@ class LineWriter(logging.Handler):
         self._writing = self._ended = False
         self.dropped = 0
         self._said = 0
-        # A daemon: a reader that never reads must not keep the process from ending.
+        # A daemon thread: a reader that never reads must not keep the process from ending.
         threading.Thread(target=self._write, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -166,7 +166,7 @@ class LineWriter(logging.Handler):
             view = memoryview(data)
             while view:
                 try:
-                    # Past Python's own buffers: their locks would be held when the process ends.
+                    # Without Python's own buffers, whose locks would be held when the process ends.
                     view = view[os.write(self._descriptor, view[:4096]) :]
                 except BlockingIOError:
                     time.sleep(0.05)

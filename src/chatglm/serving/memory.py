@@ -1,11 +1,11 @@
-"""Memory that this process holds and does not use.
+"""Gives memory back that this process holds and does not use.
 
 glibc's allocator has up to eight arenas for each processor, so that threads do not wait for each other, and keeps what
 is freed in them: in a server whose threads parse and tokenise large requests that grew to 320 MB, while the memory in
-use stayed the same. There are two kinds of it. Free pieces between others: `release` gives them back. And the end of an
-arena, up to 64 MB of each, which no call gives back: only `free` does, in a thread of that arena and beyond a limit.
-So `Threads` lower the limit for a moment when a piece of work is done. For good it stays high: an engine's thread
-frees tens of MB with each step, and would have to ask for them again.
+use stayed the same. There are two kinds of unused memory. Free pieces between others: `release` gives them back. And
+the end of an arena, up to 64 MB of each, which no call gives back: only `free` does, in a thread of that arena and
+beyond a limit. So `Threads` lower the limit for a moment when a piece of work is done. Otherwise it stays high: an
+engine's thread frees tens of MB in each step, and would have to ask for them again.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
+"""Constants of glibc's malloc.h."""
 _MAPPED, _MOST, _LEFT = 32 << 20, 64 << 20, 1 << 20
-"""Bytes: of blocks that are mapped by themselves, and gone when they are freed; that stay free at the end of an arena;
-and after the work of one of `Threads`. The first two are those that glibc comes to by itself."""
+"""Bytes: larger blocks are mapped separately, and returned when they are freed; free bytes that stay at the end of an
+arena; the same after the work of one of `Threads`. glibc reaches the first two values by itself."""
 _PIECE = 128 << 10
-"""Bytes: from 64 KiB on, glibc looks at the end of an arena when a block is freed."""
+"""Bytes of a block that is freed: from 64 KiB on, glibc then checks the end of the arena."""
 _LARGE_AT_ONCE = 2
-"""Requests. To tokenise a megabyte takes up to 60 MB."""
+"""Large requests at a time. Tokenising a megabyte takes up to 60 MB."""
 
 
 class _Heap(ctypes.Structure):
@@ -66,7 +66,7 @@ class Threads(ThreadPoolExecutor):
 
 class LoopThreads(Threads):
     """The threads of a server's event loop. Large requests have a few of their own: so what they need at a time is
-    bounded, however many come, and small ones do not wait behind them."""
+    bounded for any number of requests, and small ones do not wait for them."""
 
     def __init__(self, most: int, name: str) -> None:
         super().__init__(most, name)
@@ -95,7 +95,7 @@ def _and_give_back(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -
 
 @functools.cache
 def _calls() -> tuple[Any, Any, Any] | None:
-    """glibc's `mallopt`, `malloc` and `free`; None where it is another library, or its bounds are not ours to set."""
+    """glibc's `mallopt`, `malloc` and `free`; None for another library, or if the environment sets its limits."""
     named = any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"))
     if named or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or heap() is None:
         return None
@@ -105,7 +105,7 @@ def _calls() -> tuple[Any, Any, Any] | None:
     )
     mallopt.argtypes, malloc.argtypes, free.argtypes = [ctypes.c_int] * 2, [ctypes.c_size_t], [ctypes.c_void_p]
     mallopt(_M_MMAP_THRESHOLD, _MAPPED)
-    mallopt(_M_TRIM_THRESHOLD, _MOST)  # glibc raises neither by itself any more
+    mallopt(_M_TRIM_THRESHOLD, _MOST)  # from now on glibc raises neither by itself
     return mallopt, malloc, free
 
 
@@ -116,7 +116,7 @@ def release() -> None:
 
 
 def heap() -> tuple[int, int] | None:
-    """Bytes of the C library's heap that are in use, and that are free; None where it does not tell."""
+    """Bytes of the C library's heap that are in use, and that are free; None if they are unknown."""
     told = _function("mallinfo2", _Heap)
     if told is None:
         return None

@@ -1,4 +1,4 @@
-"""Messages of requests in OpenAI's shape: every role, calls of today and of before `tools`."""
+"""Messages of requests in OpenAI's shape: every role, and calls in the present form and the form before `tools`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Call(Strict):
 
 
 class _ServerCall(Strict):
-    """A call that the server carried out for an earlier answer, as that answer told it."""
+    """A call that the server carried out for an earlier answer, in the form of that answer."""
 
     hints = CALL
 
@@ -69,7 +69,7 @@ class _UserMessage(Strict):
 
 
 def _header(value: Any) -> Any:
-    if isinstance(value, dict):  # somebody's notes about the message
+    if isinstance(value, dict):  # notes of a client about the message
         note_ignored("messages.metadata")
         return None
     if isinstance(value, str) and "\n" in value:
@@ -80,7 +80,7 @@ def _header(value: Any) -> Any:
 HeaderLine = Annotated[
     str | None,
     BeforeValidator(_header, json_schema_input_type=Annotated[str, Field(pattern=r"^[^\n]*$")] | dict[str, Any] | None),
-    Field(description="of an entry of ChatGLM3's history: its header line. Objects are ignored"),
+    Field(description="the header line of an entry of ChatGLM3's history. Objects are ignored"),
 ]
 
 
@@ -90,10 +90,10 @@ class _AssistantMessage(Strict):
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[_Call] | None = None
-    server_tool_calls: list[_ServerCall] | None = Field(None, description="as an earlier answer had them")
-    images: list[dict[str, Any]] | None = Field(None, description="of an earlier answer; models here see none")
+    server_tool_calls: list[_ServerCall] | None = Field(None, description="from an earlier answer")
+    images: list[dict[str, Any]] | None = Field(None, description="from an earlier answer; the models do not see them")
     function_call: _CalledFunction | None = None
-    refusal: str | None = Field(None, description="taken for the content where there is none")
+    refusal: str | None = Field(None, description="used as the content if there is none")
     audio: Unsupported = None
     metadata: HeaderLine = None
 
@@ -124,7 +124,7 @@ ChatMessage = Annotated[
 
 
 def messages_of(given: list[Any]) -> list[Message]:
-    """Messages of a request as the assistant takes them.
+    """Messages of a request in the form that the assistant takes.
 
     Raises:
         InputError: a message contradicts itself.
@@ -152,8 +152,7 @@ class DialogueBuilder:
     stand between them.
 
     Args:
-        join: stands between texts that follow one another in the same role, which make one message; None: they are
-            messages of their own.
+        join: is put between successive texts of the same role, which become one message; None: each is a message.
     """
 
     def __init__(self, join: str | None = None) -> None:
@@ -161,7 +160,7 @@ class DialogueBuilder:
         self._join = join
 
     def say(self, role: str, text: str) -> None:
-        """A text of the system, the user or the assistant."""
+        """Add a text of the system, the user or the assistant."""
         last = self.messages[-1] if self.messages else None
         if self._join is not None and last is not None and last.role == role and not last.tool_calls:
             self.messages[-1] = replace(last, content=f"{last.content}{self._join}{text}")
@@ -169,12 +168,12 @@ class DialogueBuilder:
             self.messages.append(Message(role, text))
 
     def call(self, call: ToolCall) -> None:
-        """A call belongs to the text that the assistant has said before it, and to the calls before it."""
+        """Add a call to the message with the assistant's text and calls before it."""
         if not self.messages or self.messages[-1].role != "assistant":
             self.messages.append(Message("assistant"))
         last = self.messages[-1]
         self.messages[-1] = replace(last, tool_calls=(*last.tool_calls, call))
 
     def result(self, call_id: str, text: str) -> None:
-        """What a tool answered."""
+        """Add the result of a tool."""
         self.messages.append(Message("observation", text, tool_call_id=call_id))

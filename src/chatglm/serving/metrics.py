@@ -1,4 +1,4 @@
-"""Figures for Prometheus: what clients experience, measured here, and what the engines say of themselves."""
+"""Metrics for Prometheus: what clients experience, measured here, and the figures of the engines."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
-_MOST_KEYS = 200  # names of keys among the labels; the figures of further ones are put together
+_MOST_KEYS = 200  # names of keys among the labels; the figures of further keys are added up
 
-# What the engine's figures mean; the others are momentary.
+# Figures of the engine that are totals; the others are momentary.
 _TOTALS = ("_tokens", "preemptions", "steps", "restarts")
 
 
 class _Piece(Protocol):
-    """A delta, or what else an answer is made of."""
+    """A delta, or another part of an answer."""
 
     @property
     def choice(self) -> int: ...
@@ -40,7 +40,7 @@ Some = TypeVar("Some", bound=_Piece)
 
 @dataclasses.dataclass
 class _Prompt:
-    """What came of it: when the first delta, how many whole answers, of how many tokens."""
+    """Results of a prompt: the time of the first delta, the number of complete answers, and their tokens."""
 
     first: float
     finished: int = 0
@@ -54,7 +54,7 @@ class Metrics:
         assistants: gives those that are loaded, by name; at every scrape they are asked for their engines' figures.
 
     Attributes:
-        live: requests under way whose clients wait for them.
+        live: running requests whose clients wait for them.
     """
 
     def __init__(self, assistants: Callable[[], Mapping[str, BaseAssistant]]) -> None:
@@ -136,12 +136,12 @@ class Metrics:
 
         Args:
             prompts: of the request.
-            answers: that were asked for to each prompt. Each is counted once, by how it ended: a reason of its own,
-                "broken off" (its reader left) or "failed". What is refused before it says anything has a status, and
-                is no answer.
+            answers: number of answers to each prompt. Each is counted once, by how it ended: its finish reason, "broken
+                off" (its reader left) or "failed". A request that is refused at the beginning has a status, and no
+                answer.
             live: whether a client waits for the answer.
-            record: gets what is found out.
-            count: gets the numbers of tokens, as soon as they are known.
+            record: gets the results.
+            count: called with the numbers of tokens, as soon as they are known.
         """
         start, finished, pieces = time.perf_counter(), 0, 0
         begun: dict[int, _Prompt] = {}
@@ -180,7 +180,7 @@ class Metrics:
                 record.ended = ended
                 if ended:
                     self._ends.labels(model, ended).inc(answers * prompts - finished)
-                # Its tokens are not known: a piece has at least one, and a prompt's text about four bytes for each.
+                # Its tokens are unknown: a piece has at least one, and a prompt's text about four bytes for each.
                 unread = prompts - sum(1 for prompt in begun.values() if prompt.finished)
                 lost = max(0, pieces), record.body // 4 * unread // prompts if ended == "broken off" else 0
                 record.completion_tokens += lost[0]
@@ -190,7 +190,7 @@ class Metrics:
 
     @contextmanager
     def encoding(self, model: str) -> Iterator[None]:
-        """Around the work on a request for embeddings or rerank."""
+        """Measure the work on a request for embeddings or rerank."""
         start = time.perf_counter()
         with self._open.labels(model).track_inprogress():
             yield
@@ -199,7 +199,7 @@ class Metrics:
     def note_encoded(self, model: str, texts: int, tokens: int, count: Callable[[int], None] | None = None) -> None:
         """
         Args:
-            count: gets the number of tokens.
+            count: called with the number of tokens.
         """
         record = current()
         record.model = model
@@ -210,11 +210,11 @@ class Metrics:
         self._encoded.labels(model).inc(tokens)
 
     def show_kernels(self, running: Callable[[], int]) -> None:
-        """Tell how many kernels run the model's code; asked at every scrape."""
+        """Show how many kernels run the model's code; asked at every scrape."""
         Gauge("chatglm_kernels", "Processes that run the model's code", registry=self._registry).set_function(running)
 
     def note_rounds(self, model: str, record: Record, count: Callable[[int], None] | None, usage: Usage) -> None:
-        """Tokens of whole rounds of an answer that broke off."""
+        """Count tokens of complete rounds of an answer that broke off."""
         self._prompt.labels(model).inc(usage.prompt_tokens)
         self._cached.labels(model).inc(usage.cached_tokens)
         self._made.labels(model).inc(usage.completion_tokens)
@@ -225,11 +225,11 @@ class Metrics:
             count(usage.prompt_tokens + usage.completion_tokens)
 
     def note_call(self, tool: str, failed: bool) -> None:
-        """The server has carried out a model's call."""
+        """Count a tool call that the server has carried out."""
         self._calls.labels(tool, "failed" if failed else "done").inc()
 
     def _note_end(self, model: str, prompt: _Prompt, usage: Usage, answers: int, record: Record) -> int:
-        """An answer is whole, perhaps the last one to its prompt. Returns how many tokens came with it."""
+        """Count a complete answer, perhaps the last one to its prompt. Returns how many tokens came with it."""
         found = usage.completion_tokens
         if not prompt.finished:
             self._prompt.labels(model).inc(usage.prompt_tokens)
@@ -247,7 +247,7 @@ class Metrics:
         return found
 
     def note(self, record: Record, dialect: str, status: int) -> None:
-        """A request has ended.
+        """Count a request that has ended.
 
         Args:
             dialect: that its path belongs to.
@@ -269,11 +269,11 @@ class Metrics:
 
     @property
     def running(self) -> int:
-        """Requests under way, of all models."""
+        """Running requests of all models."""
         return round(sum(sample.value for metric in self._open.collect() for sample in metric.samples))
 
     def text(self) -> bytes:
-        """What a scrape gets."""
+        """The metrics as a scrape gets them."""
         return generate_latest(self._registry)
 
 
@@ -330,7 +330,7 @@ class _Replicas(Collector):
 
 
 class _Memory(Collector):
-    """What this process's memory is used for. What it has of the system is more: weights, pages of keys and values."""
+    """Heap memory of this process. It has more from the system: weights, and pages of keys and values."""
 
     def collect(self) -> Iterator[Metric]:
         if (found := memory.heap()) is not None:

@@ -1,4 +1,4 @@
-"""Pages for people: `/` says what this is, `/docs` what it understands. They need no other file and no script."""
+"""Pages for people: `/` says what this server is, `/docs` lists its routes. They need no other file and no script."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def start_page(
     key: bool = False,
     page: str = "",
 ) -> HTMLResponse:
-    """What a browser shows that opens the server's address.
+    """The page that a browser shows at the address of the server.
 
     Args:
         models: names that requests may give, the default first.
@@ -175,7 +175,7 @@ def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> tuple[st
 
 
 def _type(kind: Mapping[str, Any], waiting: list[tuple[str, Mapping[str, Any]]], schemas: Mapping[str, Any]) -> str:
-    """A field's type in words. Objects within get tables of their own: they are put into `waiting`."""
+    """The type of a field in words. Inner objects are put into `waiting`, and get their own tables."""
     if "$ref" in kind:
         name, one = _resolved(kind, schemas)
         if one.get("properties"):

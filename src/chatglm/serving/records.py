@@ -1,4 +1,4 @@
-"""What is known of a request when it has ended, for its log line and for the figures."""
+"""Facts about a request, for its log line and for the metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextvars import ContextVar
 __all__ = ["LONGEST_TEXT", "REQUEST_ID", "Record", "current", "enter"]
 
 REQUEST_ID = "x-request-id"
-"""Header with the id of a request: taken from the client if it is a plain one, and returned."""
+"""Header with the id of a request: the client's, if it has only plain characters; it is returned."""
 
 LONGEST_TEXT = 2000
 """Characters of a request and of its answer that are kept for the log, if it has texts."""
@@ -27,13 +27,13 @@ class Record:
         began: `time.perf_counter()` when it came.
         dialect, route: of the route that answered; a route is a pattern such as `/v1/models/{name}`.
         key: name of the API key; "" without.
-        model: that was asked; "" if none was found.
+        model: the model that was asked; "" if there is none.
         prompt_tokens, cached_tokens, completion_tokens: of all its answers; of one that broke off, as far as they are
             known.
         first: seconds to the first delta of an answer; None: there was none.
         ended: "broken off" or "failed" if not all answers are whole.
         body: bytes of the request's body.
-        deadline: when it must have ended, of the clock of `began`; None: whenever it will.
+        deadline: when it must have ended, by the clock of `began`; None: no limit.
         asked, answered: texts, if they are kept.
     """
 
@@ -78,7 +78,7 @@ def _new_id() -> str:
 
 
 def current() -> Record:
-    """That of the request that is being answered; outside of any, one that nobody reads."""
+    """The record of the current request; outside of requests, a record that nobody reads."""
     return _CURRENT.get() or Record(_new_id())
 
 

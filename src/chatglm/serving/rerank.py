@@ -22,7 +22,7 @@ __all__ = ["DIALECT"]
 
 
 class _Document(Strict):
-    """Fields besides the text are given back, and not read."""
+    """A document. Fields besides the text are returned, but not read."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -43,12 +43,12 @@ class RerankRequest(Strict):
     model: str | None = Field(None, description="default: the first model for rerank of `/v1/models`")
     query: Annotated[str | _Document, OneOf(_document)]
     documents: list[Annotated[str | _Document, OneOf(_document)]] = Field(min_length=1, max_length=2048)
-    top_n: int | None = Field(None, ge=1, description="so many of the best documents; default: all")
+    top_n: int | None = Field(None, ge=1, description="return only this many of the best documents; default: all")
     return_documents: bool | None = Field(
-        None, description="give the documents' texts back; default: true, but for `/v2/rerank`, as Cohere has it"
+        None, description="return the texts of the documents; default: true, but false for `/v2/rerank`, as with Cohere"
     )
     max_tokens_per_doc: int | None = Field(
-        None, ge=1, description="must be at least what the model reads; what is longer is cut to that"
+        None, ge=1, description="must be at least what the model reads; longer documents are cut to what it reads"
     )
     truncation: bool | None = Field(None, description="false: refuse documents that are longer than the model reads")
 

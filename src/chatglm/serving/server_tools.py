@@ -1,8 +1,8 @@
 """Tools that this server runs itself, for requests that ask for them by name.
 
-A request says which (`server_tools`, or `code_interpreter` of the Responses API). Then the model's calls of them are
-carried out here, and the client gets an answer with their results, and is told what was called. Calls of the client's
-own tools are the client's, as ever.
+A request names them (`server_tools`, or `code_interpreter` of the Responses API). Then the server carries out the
+model's calls of these tools, and the client gets an answer that uses the results, and a list of the calls. The client
+still carries out calls of its own tools.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ServerToolNames = Annotated[
 
 
 PICTURES = 8 << 20
-"""Bytes of pictures that one answer may have."""
+"""Most bytes of pictures in one answer."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Calling:
 
 
 Said = Delta | Calling | Called
-"""What an answer is made of where the server runs tools. A `Finish` is of all rounds together."""
+"""The parts of an answer if the server runs tools. A `Finish` is for all rounds together."""
 
 
 class ServerTools:
-    """What a server runs, and for whom.
+    """The tools that a server runs, and who may use them.
 
     Args:
         permit: raises where a caller may not do an action (`Service.permit`).
         toolbox: the tools but the interpreter; None: none.
         kernels: where the interpreter's code runs; None: there is none.
         without_asking: offer tools that need a person's consent, too: on a server there is nobody to ask.
-        shelf: bases of documents, which each caller may search who may read them; None: there are none.
+        shelf: bases of documents; a caller may search those that it may read; None: there are none.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ServerTools:
 
     @property
     def names(self) -> list[str]:
-        """Of the tools that requests may ask for."""
+        """Names of the tools that requests may ask for."""
         listed = [tool.name for tool in self._box.specs if self._needs_nobody(self._box.tool(tool.name))]
         searching = [SEARCH] if self._shelf is not None and SEARCH not in listed else []
         return [*listed, *searching, *([INTERPRETER] if self.kernels is not None else [])]
@@ -95,7 +95,7 @@ class ServerTools:
         return tool is not None and (self._without_asking or tool.consent is Consent.NEVER)
 
     def check(self, caller: Caller, names: Sequence[str], options: Options) -> None:
-        """Let those requests pass that may use these tools.
+        """Check that a request may use these tools.
 
         Raises:
             InputError: there is no such tool, or another field does not go with tools of the server.
@@ -121,7 +121,7 @@ class ServerTools:
             raise InputError(f"tools: {min(both)!r:.80} is asked for in server_tools, too; leave one of them out")
 
     def _divided(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Those that search bases of documents, and the others."""
+        """Divide names into those that search bases of documents, and the others."""
         if self._shelf is None or self._box.tool(SEARCH) is not None:
             return [], list(names)
         searched = [name for name in names if _plain(name) == SEARCH]
@@ -192,7 +192,7 @@ class ServerTools:
         keep: bool,
         spent: Callable[[Usage], None],
     ) -> AsyncGenerator[Said]:
-        """The answer as it comes, with the help of these tools. Who stops reading ends the tools that run.
+        """The answer as it comes, with the help of these tools. If the reader stops, running tools are ended.
 
         Args:
             container: names the interpreter's files and variables; those of another user are others.
@@ -237,7 +237,7 @@ class ServerTools:
 
 
 def _plain(name: str) -> str:
-    """The tool that is meant, without the bases that it is to look into."""
+    """The name of a tool without the bases that it searches."""
     return SEARCH if name.startswith(f"{SEARCH}:") else name
 
 
@@ -246,7 +246,7 @@ def _user(caller: Caller) -> str:
 
 
 def _within(called: Called, room: int) -> tuple[Called, int]:
-    """A call with as many of its pictures as there is room for, and the room that is left.
+    """A call with as many of its pictures as fit, and the room that is left.
 
     Args:
         room: bytes.

@@ -1,4 +1,4 @@
-"""What all dialects serve: the models on offer, figures about their use, and how the server ends."""
+"""What all dialects share: the models on offer, metrics of their use, and how the server stops."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _WORDS: dict[Kind, tuple[str, str]] = {
     "embedding": ("embeddings", "--embedding"),
     "rerank": ("rerank", "--rerank"),
 }
-"""What a kind of model is for, and the option that names one."""
+"""By kind of model: what it is for, and the option that names one."""
 
 DOCUMENTS = "knowledge:"
-"""Begins a name in the place of a model's that stands for bases of documents: `knowledge:NAME+NAME`."""
+"""Prefix of a name in the field `model` that stands for bases of documents: `knowledge:NAME+NAME`."""
 
 OVERLOADED = "chatglm.overloaded"
 """Key of `scope["state"]`: set by the server for requests beyond its limit of connections, which are refused."""
@@ -64,7 +64,7 @@ class Served:
 
 
 class Drain:
-    """How a server ends: `/health` says so, it takes no new requests, waits for those that run, and at last ends them.
+    """How a server stops: `/health` says so, it takes no new requests, waits for running ones, and finally ends them.
 
     Attributes:
         announced: `/health` says so.
@@ -106,7 +106,7 @@ class Drain:
 
 
 class Service:
-    """The models on offer, and the figures about their use.
+    """The models on offer, and the metrics of their use.
 
     Args:
         catalog: the models on offer. Adapters are models of their own names, too.
@@ -119,7 +119,8 @@ class Service:
         shelf: bases of documents; None: there are none.
 
     Attributes:
-        parsing: one thread for large bodies. Several would take turns, each with the memory of its body.
+        parsing: one thread for large bodies. Several threads would not be faster, and would need the memory of several
+            bodies.
         calls: requests of the server to itself.
         tasks: requests that are answered later.
         files: that clients upload, and that batches make.
@@ -180,7 +181,7 @@ class Service:
         return self._has(name) or self.any_model
 
     def live(self) -> int:
-        """How many requests are under way whose clients wait for them."""
+        """Number of running requests whose clients wait for them."""
         return self.metrics.live
 
     async def send(self, caller: Caller, path: str, body: Mapping[str, Any]) -> Reply:
@@ -201,7 +202,7 @@ class Service:
         return None if self.keys is None else self.keys.get(caller.owner)
 
     def permit(self, caller: Caller, action: str) -> None:
-        """Let those pass who may do this. Where no keys are needed, all may.
+        """Check that a caller may do this. If no keys are needed, everybody may.
 
         Args:
             action: one of `keys.ACTIONS`.
@@ -228,7 +229,7 @@ class Service:
         return {name: offer for name, offer in offers.items() if key is None or key.allows(name)}
 
     async def find(self, name: str | None, caller: Caller) -> Served:
-        """The model that is meant. It is loaded, if need be, and stays until the request ends.
+        """Find the model of a request. It is loaded if needed, and stays until the request ends.
 
         Args:
             name: None: the first that the caller may use.
@@ -276,14 +277,14 @@ class Service:
         )
 
     async def encoder(self, name: str | None, caller: Caller) -> ServedEmbedder:
-        """The embedding model that is meant; as `find`."""
+        """Find the embedding model of a request; as `find`."""
         offer = self.offer(name, caller, "embedding")
         encoder = await self.catalog.acquire(offer)
         assert isinstance(encoder, Embedder)
         return ServedEmbedder(offer.name, encoder, caller, self.metrics, self._count(caller))
 
     async def reranker(self, name: str | None, caller: Caller) -> ServedReranker:
-        """The model for rerank that is meant; as `find`."""
+        """Find the model for rerank of a request; as `find`."""
         offer = self.offer(name, caller, "rerank")
         encoder = await self.catalog.acquire(offer)
         assert isinstance(encoder, Reranker)
@@ -313,7 +314,7 @@ class Service:
         }
 
     def problem(self) -> str:
-        """Why some model does not answer any more; "" if all do. A model that is not loaded is no problem."""
+        """Why some model does not answer any more; "" if all do. A model that is not loaded is not a problem."""
         return "; ".join(
             f"{name}: {problem}"
             for name, assistant in self.catalog.assistants().items()
@@ -361,5 +362,5 @@ class Service:
         return self.metrics.watch(served.name, deltas, answers, prompts, live, record, self._count(caller))
 
     def _count(self, caller: Caller) -> Callable[[int], None] | None:
-        """What gets the numbers of a caller's tokens; None where there are no limits."""
+        """A function that counts tokens of a caller; None if there are no limits."""
         return None if self.keys is None else partial(self.rates.count, caller.owner)

@@ -73,14 +73,14 @@ class _FlatFormat(Strict):
     """The Responses API's form: without the objects around the parts."""
 
     def plain(self) -> dict[str, Any]:
-        """As the request had it."""
+        """The format in the form of the request."""
         made = self.model_dump(by_alias=True)
         if isinstance(self, _FlatSchema):
             made["schema"] = self.schema_
         return made
 
     def nested(self) -> dict[str, Any]:
-        """As the assistant takes it."""
+        """The format in the form that the assistant takes."""
         return self.model_dump(exclude_none=True)
 
 
@@ -180,7 +180,7 @@ class Guided(Strict):
         return None if self.response_format is None else {"type": "text"}
 
     def _formats(self) -> dict[str, dict[str, Any]]:
-        """By the name of the field that asks for it."""
+        """The formats that are set, by the name of their field."""
         found: dict[str, dict[str, Any]] = {}
         if self.response_format is not None and not isinstance(self.response_format, _Text):
             found["response_format"] = _plain(self.response_format)
@@ -244,7 +244,7 @@ def _plain(given: Any) -> dict[str, Any]:
     if isinstance(given, _JsonObject | _BareSchema) and given.schema_ is not None:
         return {"type": given.type, "schema": given.schema_}
     made: dict[str, Any] = given.model_dump(by_alias=True, exclude_none=True)
-    if isinstance(given, _JsonSchema):  # nulls within a schema have a meaning
+    if isinstance(given, _JsonSchema):  # null has a meaning within a schema
         made["json_schema"]["schema"] = given.json_schema.schema_
     return made
 

@@ -14,7 +14,7 @@ __all__ = ["tls_context"]
 
 log = logging.getLogger("chatglm.serving")
 
-_LOOK = 10.0  # seconds between two looks at whether the files have changed
+_LOOK = 10.0  # seconds between two checks whether the files have changed
 
 
 def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
@@ -35,7 +35,7 @@ def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
     seen, looked, failed = _stamp(certificate, key), time.monotonic(), ""
 
     def look(*_: Any) -> None:
-        """At a handshake: a renewed certificate is used from the next one on."""
+        """Called at a handshake: a renewed certificate is used from the next handshake on."""
         nonlocal seen, looked, failed
         if time.monotonic() - looked < _LOOK:
             return
@@ -46,7 +46,7 @@ def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
                 _load(context, certificate, key)
                 seen, failed = stamp, ""
                 log.info("the renewed certificate %s is in use", certificate)
-        except (InputError, OSError) as error:  # perhaps it is being written
+        except (InputError, OSError) as error:  # the file may be incomplete
             if str(error) != failed:
                 failed = str(error)
                 log.error("the former certificate stays in use: %s", error)
@@ -88,5 +88,5 @@ class _PasswordError(Exception):
 
 
 def _no_password() -> str:
-    """Else OpenSSL would ask on the terminal."""
+    """Refuse keys with a password; without this, OpenSSL would ask for it on the terminal."""
     raise _PasswordError

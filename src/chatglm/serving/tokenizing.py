@@ -30,17 +30,17 @@ __all__ = ["add_tokenizing"]
 class TokenizeRequest(Strict):
     hints = TOKENIZE
 
-    model: str | None = Field(None, description="default: the first; those for embeddings and rerank may be named, too")
+    model: str | None = Field(None, description="default: the first; models for embeddings and rerank are also allowed")
     prompt: str | None = Field(None, description="a text; or give `messages`")
     messages: list[ChatMessage] | None = Field(None, min_length=1, description="a dialogue")
     tools: Tools | None = None
     add_special_tokens: bool | None = Field(
-        None, description="control tokens around a text (default: true); those of a dialogue are its own"
+        None, description="add control tokens around a text (default: true); a dialogue always has its own"
     )
     add_generation_prompt: bool | None = Field(
         None, description="end a dialogue with the beginning of the assistant's message (default: true)"
     )
-    return_token_strs: bool | None = Field(None, description="give each token's text, too")
+    return_token_strs: bool | None = Field(None, description="also return the text of each token")
 
 
 class TokenizeResponse(BaseModel):

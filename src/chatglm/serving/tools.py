@@ -1,4 +1,4 @@
-"""Tools of requests as OpenAI has them, as ChatGLM3's demos have them, and the choice among them."""
+"""Tools of requests, in the forms of OpenAI and of ChatGLM3's demos, and the choice among them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class _FunctionTool(Strict):
 
     type: Literal["function"] | None = None
     function: Function
-    strict: bool | None = Field(None, description="as in `function`, where OpenAI has it")
+    strict: bool | None = Field(None, description="the same as in `function`, where OpenAI puts it")
 
 
 class _FlatTool(Function):
@@ -88,7 +88,7 @@ class _FlatTool(Function):
 
 
 def run_here(kind: Any) -> str:
-    """For tools of others' servers: what there is here, for the end of a refusal."""
+    """The end of a refusal of tools that only other servers have: what to use here instead."""
     if str(kind).startswith(("code_", "python")):
         return f"; to have code run on the server, ask for it with `server_tools: [{INTERPRETER!r}]`"
     return "; tools of the server are asked for by name, with `server_tools`"
@@ -123,7 +123,7 @@ Tools = Annotated[list[Tool] | dict[str, Tool], _list_or_dict(Tool)]
 """`tools`: a list, or a dict by name as `get_tools()` of ChatGLM3's demos gives it."""
 
 Functions = Annotated[list[_FlatTool] | dict[str, _FlatTool], _list_or_dict(_FlatTool)]
-"""`functions`, which came before `tools`."""
+"""`functions`, the older form of `tools`."""
 
 
 def tools_of(given: Any) -> list[Any] | dict[str, Any]:
@@ -197,11 +197,11 @@ def _call_choice(value: Any) -> Any:
 
 
 FunctionCallChoice = Annotated[Literal["none", "auto"] | _NamedFunction, OneOf(_call_choice)]
-"""`function_call`, which came before `tool_choice`."""
+"""`function_call`, the older form of `tool_choice`."""
 
 
 def chosen_tool(choice: Any) -> str:
-    """A choice as the assistant takes it: `none`, `auto`, `required`, or the name of a tool."""
+    """A choice in the form that the assistant takes: `none`, `auto`, `required`, or the name of a tool."""
     if isinstance(choice, _FunctionChoice):
         return choice.function.name
     if isinstance(choice, _FlatChoice | _NamedFunction):

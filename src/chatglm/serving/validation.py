@@ -1,4 +1,4 @@
-"""What is wrong with a request, in plain English: from the errors of pydantic to sentences that name the field."""
+"""Errors of requests in plain English: errors of pydantic become sentences that name the field."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ _SIZES = {
 
 
 def _alternatives(expected: str) -> list[str]:
-    """Of pydantic's "'a', 'b' or 'c'"."""
+    """The alternatives in pydantic's text "'a', 'b' or 'c'"."""
     return re.findall(r"'([^']*)'", expected) or [expected.lower()]
 
 
@@ -127,7 +127,7 @@ def _got(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as JSON has it, cut to what a reader needs."""
+    """A value as JSON, cut to a readable length."""
     if isinstance(value, str) and len(value) > _LONGEST:
         return json.dumps(value[:_LONGEST], ensure_ascii=False)[:-1] + '…"'
     text = json.dumps(value, ensure_ascii=False, default=str)

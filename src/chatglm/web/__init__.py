@@ -1,1 +1,1 @@
-"""WEB: the page, over conversations and models. Rendered on the server; knows no engine and no API."""
+"""WEB: the page, over conversations and models. It is rendered on the server, and uses neither engine nor API."""

@@ -1,8 +1,8 @@
-"""Who asks, and whether the request may come from where it comes from.
+"""Who sends a request, and whether its origin is allowed.
 
-Where people sign in, a cookie has the token of a login. Where they need not, every browser is a user of its own: its
-cookie has a token, too, and the user is made when the browser first stores something. Pages of other sites can neither
-ask in somebody's name (`Origin`) nor reach a server of this machine by a name that points here (`Host`).
+If people sign in, a cookie has the token of a login. If not, every browser is one user: its cookie also has a token,
+and the user is made when the browser first stores something. Pages of other sites can neither send requests for a user
+(`Origin`) nor reach a server of this machine by a name that points here (`Host`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
 
 class Rate:
-    """So many times in so many seconds, for each key.
+    """A limit of times in a number of seconds, for each key.
 
     Args:
-        keys: that are remembered; the one that was seen longest ago is forgotten first.
+        keys: how many are remembered; the least recently seen is forgotten first.
     """
 
     def __init__(self, most: int, seconds: float, keys: int = 10_000) -> None:
@@ -43,7 +43,7 @@ class Rate:
         self._times: OrderedDict[str, list[float]] = OrderedDict()
 
     def take(self, key: str) -> None:
-        """Count one.
+        """Count one try.
 
         Raises:
             LimitError: there were too many.
@@ -63,7 +63,7 @@ class Accounts:
     """
     Args:
         login: whether people have to sign in.
-        key: who has it may be this machine's own user; "": nobody may.
+        key: whoever has it may sign in as this machine's own user; "": nobody may.
     """
 
     users: Users
@@ -77,22 +77,23 @@ class Accounts:
         return cls(users, login, key, Rate(_TRIES, _TRIES_SECONDS), Rate(_GUESTS, _GUESTS_SECONDS))
 
     def who(self, request: Request) -> User | None:
-        """None: a browser that has stored nothing yet. It reads the store, and is called in a thread.
+        """The user of a request; None: a browser that has stored nothing yet. It reads the store, and is called in a
+        thread.
 
         Raises:
             SignInNeededError: people have to sign in, and this one has not.
         """
         token = request.cookies.get(COOKIE, "")
         found = self.users.of_token(token) if token else None
-        if found is not None and self.login and found.guest:  # of a time when nobody had to sign in
+        if found is not None and self.login and found.guest:  # from a time when nobody had to sign in
             found = None
         if found is None and self.login:
             raise SignInNeededError
         return found
 
     async def someone(self, request: Request) -> tuple[User, str]:
-        """Who asks, made if it is a browser that has stored nothing yet; and the token that its cookie is to have ("":
-        it has one).
+        """The user of a request, made for a browser that has stored nothing yet; and the token for its cookie ("": it
+        has one).
 
         Raises:
             SignInNeededError: people have to sign in, and this one has not.
@@ -150,7 +151,7 @@ class Accounts:
 def check_source(connection: HTTPConnection, method: str, hosts: Collection[str]) -> None:
     """
     Args:
-        hosts: names under which the page may be asked for; empty: all. Names of this machine itself are always right.
+        hosts: allowed host names of the page; empty: all. Names of this machine itself are always allowed.
 
     Raises:
         ForbiddenError: the request names another host, or changes something and comes from a page of another site.

@@ -1,8 +1,8 @@
 """The page: its routes, over conversations and models.
 
-`add_page` puts it under `/ui` of an app. It is an app of its own: what is served beside it, an API and its document, is
-not touched. Every request is checked for where it comes from and who asks; a conversation of another user is answered
-as one that does not exist.
+`add_page` puts it under `/ui` of an app. It is a separate app, and does not change the API beside it and its document.
+The origin and the user of every request are checked; a conversation of another user is treated as one that does not
+exist.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ _PREFERENCES = "chatglm_language", "chatglm_theme"
 _KEPT_SECONDS = 400 * 86400
 _LISTED = 40
 _TURNS, _CHARACTERS = 60, 300_000
-"""Of a conversation, from its end; what comes before is loaded when somebody asks for it."""
+"""Turns and characters of a conversation that a page shows first, from its end; earlier ones are loaded on demand."""
 _IMPORT = 16 << 20
 _CONVERSATIONS, _CONVERSATIONS_SECONDS = 60, 60.0
 _TEND = 3600.0
-"""Seconds between two times that guests are looked for whose cookie has ended."""
+"""Seconds between two searches for guests whose cookie has ended."""
 _ANSWERS = 8
-"""Of one user, at a time."""
+"""Most running answers of one user."""
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -109,8 +109,8 @@ class Models:
     Attributes:
         names: each with the names of its adapters, now; the first is the usual one.
         get: the model for a conversation's settings.
-        defaults: of a model's options of generation; None: they are not known, perhaps because it is not loaded.
-        called: the name of a model that a conversation names otherwise: the terminal names folders.
+        defaults: defaults of a model's options of generation; None: unknown, for example because it is not loaded.
+        called: the page's name of a model that a conversation names otherwise: the terminal uses folders as names.
     """
 
     names: Callable[[], Mapping[str, Sequence[str]]]
@@ -141,15 +141,15 @@ def add_page(
     """Put the page under `/ui` of an app. Conversations that are being answered are stopped when the app ends.
 
     Args:
-        models: on offer. They stay their owner's, as do store, toolbox and kernels.
+        models: the models on offer. The caller closes them, and also store, toolbox and kernels.
         toolbox: for the mode `tools`. None: there are none.
         kernels: for the mode `code`. None: there is no interpreter.
         knowledge: for the mode `documents`. None: there is none. If it is `Documents`, people make and fill its bases.
         folder: of conversations' files; None: beside the store's own.
-        login: whether people have to sign in. If not, every browser is a user of its own.
-        hosts: names under which the page may be asked for, besides those of this machine itself; empty: all.
-        key: who opens `/ui/mine?key=KEY` has the conversations of this machine's own user, those of the terminal; "":
-            nobody has.
+        login: whether people have to sign in. If not, every browser is one user.
+        hosts: allowed host names of the page, besides those of this machine itself; empty: all.
+        key: whoever opens `/ui/mine?key=KEY` gets the conversations of this machine's own user, those of the terminal;
+            "": nobody does.
         facts: further lines of the about box: (key of a word `about.KEY`, text).
     """
     page = Page(models, store, toolbox, kernels, knowledge, folder, login, hosts, key, facts)
@@ -210,12 +210,12 @@ class Page:
         )
         self._templates.filters["filesizeformat"] = lambda count, binary=True: _bytes(count)  # as in the about box
         self._modules: dict[str, Any] = {}
-        # Steps of answers do not wait behind pages. To make one is work of Python's: more threads get no more done.
+        # Steps of answers do not wait for pages. Making a page is work in Python, so more threads are not faster.
         self._drawing = ThreadPoolExecutor(2, "chatglm-page")
         self._app = self._routes()
 
     def prepare(self) -> None:
-        """Load what the first answer would load while others wait: templates, colours of code, formulas, streams."""
+        """Load in advance what the first answer needs: templates, colours of code, formulas, streams."""
         for name in self._templates.list_templates(["html"]):
             self._templates.get_template(name)
         render("```python\npass\n```\n\n$x$")
@@ -298,13 +298,13 @@ class Page:
                 await (await self._refuse(request, error))(scope, receive, guarded)
 
     def end(self) -> None:
-        """End what waits for events, so that connections can be closed; from the event loop's thread."""
+        """End all streams of events, so that connections can be closed; called in the event loop's thread."""
         self._closed = True
         if self._closing is not None:
             self._closing.set()
 
     async def tend(self) -> None:
-        """Delete, from time to time, guests to whom no browser can come back, with all that is theirs."""
+        """From time to time, delete guests whose cookie has ended, with all their data."""
         while True:
             try:
                 for user in await asyncio.to_thread(self.store.users.lost):
@@ -324,7 +324,7 @@ class Page:
             await asyncio.to_thread(self.bases.close)
 
     def ending(self) -> asyncio.Event:
-        """Set when the server ends."""
+        """Set when the server stops."""
         if self._closing is None:
             self._closing = asyncio.Event()
             if self._closed:
@@ -357,9 +357,9 @@ class Page:
         """The page at one conversation, or at none. It reads the store, and is called in a thread.
 
         Args:
-            settings: of a conversation that is not there yet.
+            settings: for a conversation that does not exist yet.
             name: of the conversation.
-            newest: it is the user's newest one, if there is one.
+            newest: show the user's newest conversation, if there is one.
         """
         user, t = self.accounts.who(request), _words(request)
         if user is None and (name or newest) and (again := _cookie_left_out(request)):
@@ -432,7 +432,7 @@ class Page:
         return self._templates.get_template(template).render(**self._common(request), **values)
 
     def _macros(self, t: Words) -> Macros:
-        """What the template of turns makes of its parts, in one language."""
+        """The macros of the template of turns, in one language."""
         module = self._modules.get(t.language)
         if module is None:
             template = self._templates.get_template("turn.html")
@@ -455,7 +455,7 @@ class Page:
         }
 
     def _settings(self, settings: Settings, t: Words, user: User | None) -> dict[str, Any]:
-        """What the sheet of settings and the empty states show."""
+        """Values for the sheet of settings and for empty states."""
         models = self.models.names()
         wanted = self.models.called(settings.model)
         name = wanted if wanted in models else next(iter(models), "")
@@ -500,7 +500,7 @@ class Page:
         }
 
     def _bases(self, settings: Settings, user: User | None) -> list[dict[str, Any]]:
-        """Those that can be ticked, where they are shown."""
+        """The bases that can be ticked, if they are shown."""
         if settings.mode not in ("documents", "tools") or self.knowledge is None:
             return []
         known = self.knowledge.known(None if user is None else user.id)
@@ -623,7 +623,7 @@ class Page:
     def _check_model(self, given: Mapping[str, Any]) -> None:
         """
         Raises:
-            InputError: somebody chose a model that is not on offer.
+            InputError: the chosen model is not on offer.
         """
         known = self.models.names()
         if (name := given.get("model")) and name not in known:
@@ -653,7 +653,7 @@ class Page:
         return Response(status_code=204)
 
     async def _import(self, request: Request) -> Response:
-        """A character card becomes a conversation with that character; a file of dialogues as many as it has."""
+        """A character card becomes a conversation with that character; each dialogue of a file becomes one."""
         name = request.query_params.get("name", "file")[:200]
         data = await read(request, _IMPORT)
         made, skipped = await asyncio.to_thread(_imported, data, name)
@@ -704,7 +704,7 @@ class Page:
         return JSONResponse({"after": session.last})
 
     async def _basis(self, request: Request) -> Response:
-        """What stands behind an answer from documents: what the model saw, what was found."""
+        """The page about an answer from documents: what the model saw, what was found."""
         _, session = await self._open(request)
         tree = await session.tree()
         turn = tree.turns.get(request.path_params["turn"])
@@ -747,7 +747,7 @@ class Page:
         given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
         after = _whole(given, "after")
         if not session.has_news(after):
-            return Response(status_code=204)  # which tells a browser not to come back
+            return Response(status_code=204)  # this status tells a browser not to come back
         t = _words(request)
         macros = self._macros(t)
         events = stream(
@@ -869,27 +869,27 @@ def _words(request: Request) -> Words:
 
 
 def _cookie_left_out(request: Request) -> Response | None:
-    """A browser that follows a link of another site leaves strict cookies out. A page that loads itself again gets
-    them."""
+    """Answer a browser that follows a link of another site, and so leaves strict cookies out: a page that loads itself
+    again gets them."""
     if request.headers.get("sec-fetch-site") != "cross-site":
         return None
     return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0"><title>chatglm</title>')
 
 
 def _list_of(found: Sequence[Conversation], before: int) -> dict[str, Any]:
-    """For the template of lists: conversations, of which one more than shown was looked for, and where others begin."""
+    """For the template of lists: conversations (one more than shown was looked for), and where the next page begins."""
     return {"conversations": listed(found[:_LISTED]), "more": before + _LISTED if len(found) > _LISTED else None}
 
 
 def _named(user: User | None, t: Words) -> str:
-    """Who looks at the page."""
+    """The name of the person at the page."""
     if user is None or user.guest:
         return t("about.user.guest")
     return t("about.user.local") if user.name == LOCAL else user.name
 
 
 def _first_shown(path: Sequence[Turn]) -> int:
-    """The turn from which on a path is shown: a question, if there is one."""
+    """The first turn of a path that is shown: a question, if there is one."""
     start, size = len(path), 0
     while start and len(path) - start < _TURNS and size < _CHARACTERS:
         start -= 1
@@ -922,7 +922,7 @@ def _call(fields: Mapping[str, Any]) -> str:
 
 
 def _settings_of(old: Settings, given: Mapping[str, Any]) -> Settings:
-    """Settings with what was sent in the place of what was there.
+    """Settings with the values that were sent.
 
     A character may be one of the library's names.
 
@@ -943,7 +943,7 @@ def _settings_of(old: Settings, given: Mapping[str, Any]) -> Settings:
 
 
 def _imported(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """What is in a file, as arguments of `Store.make`; and why rows were left out.
+    """The contents of a file as arguments of `Store.make`; and why rows were left out.
 
     Raises:
         InputError: it is neither a character nor dialogues.
@@ -971,7 +971,7 @@ def _imported(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 @functools.cache
 def _characters() -> tuple[dict[str, Any], ...]:
-    """The library, for the choice."""
+    """The characters of the library, to choose from."""
     found = []
     for key in Character.library():
         one = Character.named(key)

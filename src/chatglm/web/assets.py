@@ -1,5 +1,5 @@
-"""The page's own files: styles, scripts, pictures. Their address has a hash of them all, so that a browser keeps them
-for ever, and modules that import one another by relative paths always fit together."""
+"""The page's own files: styles, scripts, pictures. Their address has a hash of all of them, so that a browser can
+keep them for ever, and modules that import one another by relative paths always have the same version."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Assets:
         return tuple(self._files)
 
     def path(self, name: str) -> str:
-        """Beneath the page's address."""
+        """The path of the files, relative to the page's address."""
         return f"static/{self.version}/{name}"
 
     def respond(self, request: Request, version: str, name: str) -> Response | None:
-        """None: there is no such file. One that was asked for by another version's address is not kept by browsers."""
+        """The response; None: there is no such file. Browsers do not keep files of another version's address."""
         file = self._files.get(name)
         if file is None:
             return None

@@ -1,7 +1,7 @@
-"""Bases of documents on the page: made, filled, searched, looked into, shared, deleted.
+"""Bases of documents on the page: make, fill, search, read, share and delete them.
 
-All of it is pages and forms that need no script; one adds files that are dropped, and shows what becomes of files while
-somebody looks. Who may not read a base is told that there is none.
+These are pages and forms that need no script; a script uploads files that are dropped, and shows the progress of files.
+For people who may not read a base, it does not exist.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from chatglm.web.sources import Passage, passage_of
 __all__ = ["BasePages"]
 
 _SENDING, _LOOKING = 4, 8
-"""Files that one user sends at a time; pages that show what becomes of files."""
+"""Most files that one user sends at a time; most pages that show the progress of files."""
 _ROWS = 100
 """Files on one page."""
 _PIECES = 20
-"""Likewise pieces."""
+"""Pieces on one page."""
 _FORM = 256 << 10
 _FORM_FILES = 200
 _HITS = 20
 _QUOTED = 2_000
-"""Characters that are marked in a picture."""
+"""Most characters that are marked in a picture."""
 _TICK = 0.4
 _BEAT = 15.0
 _WAIT_STATES = ("queued", "reading", "indexing")
@@ -71,7 +71,7 @@ class Frame(Protocol):
     def render(self, request: Request, template: str, **values: Any) -> str: ...
 
     def ending(self) -> asyncio.Event:
-        """Set when the server ends."""
+        """Set when the server stops."""
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -93,8 +93,8 @@ class Row:
     """A file of a base.
 
     Attributes:
-        percent: of what is being done to it; None: that is not known.
-        why: it failed.
+        percent: progress of its work; None: unknown.
+        why: why it failed.
     """
 
     id: int
@@ -111,7 +111,7 @@ class Row:
 class Asker:
     """
     Attributes:
-        who: by whose name bases are read; None: this machine's owner.
+        who: the user who reads bases; None: this machine's owner.
     """
 
     user: User | None
@@ -174,13 +174,13 @@ class BasePages:
         """
         Raises:
             SignInNeededError: people have to sign in, and this one has not.
-            NotFoundError: nobody knows who asks, and bases are people's own.
+            NotFoundError: the user is unknown, and bases belong to users.
         """
         user = self._frame.accounts.who(request)
         return Asker(user, self._documents.who(None if user is None else user.id))
 
     def _found(self, request: Request, role: Role = "read") -> tuple[Asker, Base]:
-        """Who asks, and the base that the address names.
+        """The user, and the base that the address names.
 
         Raises:
             NotFoundError: there is no such base, or they may not read it.
@@ -200,13 +200,13 @@ class BasePages:
         return await asyncio.to_thread(self._found, request, role)
 
     async def _shown(self, request: Request, template: str, make: Callable[[], dict[str, Any]]) -> Response:
-        """A page of what `make` finds; both are made in a thread."""
+        """A page with the values of `make`; both are made in a thread."""
         return HTMLResponse(
             await asyncio.to_thread(lambda: self._frame.render(request, f"knowledge/{template}", **make()))
         )
 
     def _head(self, asker: Asker, base: Base) -> dict[str, Any]:
-        """What all pages of a base show."""
+        """Values that all pages of a base show."""
         role = base.store.role(asker.who) or "read"
         return {
             "name": base.name,
@@ -294,9 +294,9 @@ class BasePages:
         return [_row(each, vectors.get(each.id)) for each in rows], len(files) > _ROWS
 
     async def _events(self, request: Request) -> Response:
-        """What becomes of the files on one page, for as long as something does.
+        """The progress of the files on one page, until nothing is left to do.
 
-        Who comes back, and has all that there is, is told not to come again.
+        A reader that comes back and knows the final state is told not to come again.
         """
         asker, base = await self._open(request)
         window = _window(request)
@@ -334,9 +334,9 @@ class BasePages:
                 shown = {**now["files"], "summary": now["summary"]}
                 if not more:
                     return
-                more = now["busy"]  # when all is done, it is looked at once more
+                more = now["busy"]  # when all is done, it is read once more
                 took = asyncio.get_running_loop().time() - begun
-                pause = max(_TICK, 5 * took)  # a large base is looked at less often
+                pause = max(_TICK, 5 * took)  # a large base is read less often
                 quiet += pause
                 if quiet > _BEAT:
                     yield b": alive\n\n"
@@ -362,7 +362,7 @@ class BasePages:
         return {"files": files, "summary": summary, "id": known, "busy": _busy(base, head["holds"])}
 
     async def _put(self, request: Request) -> Response:
-        """A file, as it is."""
+        """Upload a file as the body."""
         name = bounds.file_name(request.query_params.get("name", ""))
         asker, base = await self._open(request, "write")
         with self._turn(asker), tempfile.TemporaryFile(prefix="chatglm-") as body:
@@ -374,7 +374,7 @@ class BasePages:
         return JSONResponse({"id": file.id, "name": file.name, "state": _row(file, None).state}, 202)
 
     async def _post(self, request: Request) -> Response:
-        """Files in a form, where no script sends them one by one."""
+        """Upload files in a form, for browsers in which no script sends them one by one."""
         asker, base = await self._open(request, "write")
         with self._turn(asker):
             stream = parts(request, bounds.UPLOAD_BYTES + (1 << 20))
@@ -415,7 +415,7 @@ class BasePages:
         return base.store.find(name)
 
     async def _change(self, request: Request) -> Response:
-        """Take a file out, or try it again."""
+        """Remove a file, or read it again."""
         fields = await form_of(request)
         _, base = await self._open(request, "write")
         name, do = fields.get("name", ""), fields.get("do", "")
@@ -431,7 +431,7 @@ class BasePages:
             raise InputError("do: must be again or remove")
         return RedirectResponse(self._at(base.name), 303)
 
-    # What stands in a file
+    # The contents of a file
 
     async def _file(self, request: Request) -> Response:
         asker, base = await self._open(request)
@@ -460,7 +460,7 @@ class BasePages:
         return await self._shown(request, "file.html", make)
 
     async def _edit(self, request: Request) -> Response:
-        """Change a piece, take it out, or undo that."""
+        """Change a piece, disable it, or undo that."""
         fields = await form_of(request, _FORM)
         _, base = await self._open(request, "write")
         number, do = request.path_params["piece"], fields.get("do", "")
@@ -480,7 +480,7 @@ class BasePages:
         return RedirectResponse(address, 303)
 
     async def _source(self, request: Request) -> Response:
-        """A passage, with the sentence in it that something rests on; `bare`: for a dialog."""
+        """A passage with the cited sentence in it; `bare`: for a dialog."""
         asker, base = await self._open(request)
         name = request.query_params.get("name", "")
         span = _span(request)
@@ -550,7 +550,7 @@ class BasePages:
         async with self._searching:
             return await self._shown(request, "search.html", make)
 
-    # Settings, sharing, the end
+    # Settings, sharing, deletion
 
     async def _settings(self, request: Request) -> Response:
         return await self._set(request)
@@ -673,7 +673,7 @@ def _marked(piece: StoredPiece, span: tuple[int, int] | None) -> list[tuple[str,
 
 
 def _scores(hit: Hit, hits: Sequence[Hit]) -> list[tuple[str, float, float]]:
-    """The parts of a score, the whole last: (name, value, share of the largest among the hits)."""
+    """The parts of a score, the total last: (name, value, share of the largest among the hits)."""
     found = []
     for name in ("lexical", "covered", "vector", "rerank"):
         if name in hit.parts:
@@ -683,7 +683,7 @@ def _scores(hit: Hit, hits: Sequence[Hit]) -> list[tuple[str, float, float]]:
 
 
 def _window(request: Request) -> tuple[str, str, int]:
-    """Which files a page shows: state, words in their names, from which on."""
+    """Which files a page shows: their state, words in their names, and the first one."""
     state = request.query_params.get("state", "")
     if state not in _FILTERS:
         raise InputError(f"state: must be one of {', '.join(filter(None, _FILTERS))}")

@@ -1,5 +1,5 @@
-"""Prompts to try, for each mode and language: those that the demo model answers right at temperature 0, as
-`tests/web/test_examples.py` holds it to."""
+"""Prompts to try, for each mode and language. The demo model answers them right at temperature 0
+(`tests/web/test_examples.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may go wrong with a request of the page, as a status, a word for programs and words for people."""
+"""Failures of requests of the page: a status, a code for programs and a message for people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SignInNeededError(ChatGLMError):
 
 
 class ForbiddenError(ChatGLMError):
-    """The request comes from where it must not come from."""
+    """The request comes from a host name or page that is not allowed."""
 
 
 class LimitError(ChatGLMError):
@@ -62,7 +62,7 @@ class BodyError(InputError):
 class Failure:
     """
     Attributes:
-        code: a word for programs; `error.CODE` has the words.
+        code: a word for programs; `error.CODE` is the key of its message.
         detail: in English; "" if there is nothing more to say.
     """
 

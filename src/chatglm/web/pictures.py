@@ -1,4 +1,4 @@
-"""Pictures of pages of documents, made in a process of their own and kept for a while."""
+"""Pictures of pages of documents, made in a separate process and kept for some time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIMITS = Limits(seconds=20.0, memory=1 << 30)
 
 
 class Pictures:
-    """Not those that documents are indexed with: a page is shown while a long document is read."""
+    """Makes pictures in its own processes, not in those for indexing: a page is shown while a long document is read."""
 
     def __init__(self) -> None:
         self._readers = Readers(_LIMITS, workers=1)
@@ -41,7 +41,7 @@ class Pictures:
         if (known := self._kept.get(key)) is not None:
             self._kept.move_to_end(key)
             return known
-        async with self._one:  # whoever asks for the same meanwhile finds it kept
+        async with self._one:  # a request for the same picture meanwhile finds it in memory
             if (known := self._kept.get(key)) is not None:
                 return known
             made = await asyncio.to_thread(self._made, base, file, page, quote)

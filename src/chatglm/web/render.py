@@ -1,8 +1,8 @@
 """A model's Markdown as HTML that is safe to show, a block at a time.
 
-What a model, a user or a tool writes is foreign: no HTML of it is HTML here, addresses are of few kinds, pictures are
-the conversation's own files, and what comes out is cleaned once more by a second, independent program (nh3). What is
-too large or too deep to render is shown as it was written.
+Text of a model, a user or a tool is foreign: its HTML is shown as text, only few kinds of addresses become links,
+pictures must be files of the conversation, and a second, independent program (nh3) cleans the result once more. Text
+that is too large or too deep to render is shown as it was written.
 
 A block is rendered once, by itself, when it is closed (`chatglm.conversation.markdown`), and rendering a text whole
 gives the same.
@@ -36,7 +36,7 @@ _CODE, _CODE_LINE = 20_000, 2_000
 _FORMULA_BLOCK = 3_000
 """Characters of a formula in a block of its own."""
 _FORMULAS = 100
-"""Of one block."""
+"""Formulas of one block."""
 
 
 def render(text: str, base: str = "") -> str:
@@ -64,11 +64,11 @@ class Blocks:
 
     @property
     def text(self) -> str:
-        """Of the block that is open."""
+        """The text of the open block."""
         return self._splitter.text
 
     def feed(self, text: str) -> bool:
-        """Add text; whether `take` may find a closed block."""
+        """Add text; returns whether `take` may find a closed block."""
         return self._splitter.feed(text)
 
     def take(self) -> list[tuple[int, str]]:
@@ -111,7 +111,7 @@ def _kept(source: str, base: str) -> str:
 
 
 def _block(source: str, base: str) -> str:
-    # Several readers of one answer, and whoever loads the page again, need the same.
+    # Several readers of one answer, and pages that are loaded again, need the same.
     return _kept(source, base) if len(source) < 4096 else _made(source, base)
 
 
@@ -165,13 +165,13 @@ def _allowed(address: str) -> bool:
 
 
 def _file(address: str) -> str | None:
-    """The name of a conversation's file that an address means; None: it means something else."""
+    """The name of the conversation's file that an address refers to; None: it refers to something else."""
     found = _FILE.fullmatch(unquote(address))
     return found[1] if found and found[1] not in (".", "..") else None
 
 
 def _address(address: str, env: Mapping[str, Any]) -> str:
-    """As it is written into HTML; "": it leads nowhere."""
+    """An address as it is written into HTML; "": it is not allowed."""
     if _ADDRESS.match(address):
         return html.escape(address)
     name = _file(address)
@@ -193,7 +193,7 @@ def _image(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Ma
     address = str(token.attrGet("src") or "")
     words = html.escape(self.renderInlineAsText(token.children or [], options, env))
     shown = _address(address, env)
-    if _ADDRESS.match(address):  # of another server, which would learn who looks
+    if _ADDRESS.match(address):  # of another server, which would see who reads the page
         return f'<a href="{shown}" rel="noopener nofollow noreferrer" target="_blank">{words or shown}</a>'
     return f'<img src="{shown}" alt="{words}" loading="lazy">' if shown else words
 
@@ -287,16 +287,16 @@ _MATH_VALUE = re.compile(r"[\w\s.,%#+-]{0,60}", re.ASCII)
 
 @functools.lru_cache(1024)
 def _mathml(latex: str, display: bool) -> str | None:
-    """None: it is no formula that can be read."""
+    """MathML of a formula; None: it cannot be read."""
     from latex2mathml.converter import convert_to_element
 
     if re.search(r"[{(\[^_]{40}|(?:\\(?:sqrt|frac|left|begin)\W*){30}", latex):  # deeper than any formula is
         return None
     try:
-        with _lock:  # it has tables of its own, and is quick
+        with _lock:  # it has its own tables, and is quick
             made = convert_to_element(latex, display="block" if display else "inline")
         return _element(made, 0)
-    except Exception:  # it raises what it likes
+    except Exception:  # it may raise any exception
         return None
 
 

@@ -1,4 +1,4 @@
-"""What the page's requests carry: bounded bodies, JSON whose every field is checked."""
+"""Bodies of the page's requests: their size is limited, and every field of their JSON is checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS, _RATE = 30.0, 8 << 10  # that a body may take, and one more for so man
 
 
 async def parts(request: Request, most: int) -> AsyncGenerator[bytes]:
-    """The body as it comes.
+    """The pieces of the body as they arrive.
 
     Args:
         most: bytes of it.
@@ -70,7 +70,7 @@ async def fields_of(request: Request, **kinds: type | tuple[type, ...]) -> dict[
         kinds: of each field that may be there.
 
     Raises:
-        InputError: it is no JSON object, or has another field, or a value of another type; names the field.
+        InputError: it is not a JSON object, or has another field, or a value of another type; names the field.
         BodyError, ClientDisconnect: as `parts`.
     """
     body = await read(request, _JSON)
@@ -96,7 +96,7 @@ def _fields(body: bytes, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[s
         if name not in kinds:
             raise InputError(f"{name!r:.60}: no such field; known: {', '.join(kinds)}")
         kind = kinds[name]
-        # A bool is an int in Python, and never meant as one.
+        # A bool is an int in Python, but never meant as a number.
         allowed = kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(given, allowed) or (isinstance(given, bool) and bool not in allowed):
             raise InputError(f"{name}: {given!r:.60} is of the wrong type")

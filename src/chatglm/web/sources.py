@@ -1,4 +1,4 @@
-"""What answers rest on, as people see it: numbers that open their source, sentences that nothing supports, passages."""
+"""Sources of answers for people: numbers that open their source, sentences that nothing supports, and passages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chatglm.web.words import Words
 __all__ = ["Passage", "cited_html", "cited_of", "passage_of", "source_at", "sources_of"]
 
 _AROUND, _QUOTED = 500, 4_000
-"""Characters of a passage around what is quoted, and of that."""
+"""Characters of a passage around its quotation, and of the quotation."""
 _TAG = re.compile(r"""<(?:[^<>"']|"[^"]*"|'[^']*')*>""")
 _NUMBER = re.compile(r"\[(\d{1,3})\]")
 _TOKEN = re.compile(r"\[\d{1,3}\]|&(?:#\w+|\w+);|.", re.DOTALL)
@@ -27,7 +27,7 @@ _WITHOUT = ("code", "pre", "a", "math")
 _TOOLTIP = 200
 
 
-# What was stored with a turn
+# Data that is stored with a turn
 
 
 def sources_of(given: Any) -> tuple[Source, ...]:
@@ -71,10 +71,10 @@ def source_at(root: str, base: str, file: str, start: int, end: int) -> str:
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of a file's text, with what stands around it.
+    """A part of a file's text, with the text around it.
 
     Attributes:
-        edited: what somebody has made of the piece that it is in, which is what is searched; "" if nobody has.
+        edited: the edited text of its piece, which is searched instead; "" if nobody has edited it.
     """
 
     title: str
@@ -112,8 +112,8 @@ def passage_of(base: Base, file: str, start: int, end: int) -> Passage:
 def cited_html(shown: str, text: str, cited: Cited, sources: Sequence[Source], root: str, t: Words) -> str:
     """An answer's HTML with its numbers as links and its unsupported sentences marked.
 
-    Sentences are known by where they stand in the text as it was written. Letters and digits are the same in its HTML,
-    whatever Markdown made of the rest, so each is looked for there, behind the one before it.
+    Sentences are given by their places in the text. Letters and digits are the same in its HTML, whatever Markdown made
+    of the rest. So each sentence is looked for by its letters and digits, after the one before it.
 
     Args:
         shown: safe HTML of the text.
@@ -153,11 +153,11 @@ def cited_html(shown: str, text: str, cited: Cited, sources: Sequence[Source], r
 
 
 _Link = Callable[[int, int], str | None]
-"""A link for a number of a passage that ends at a letter; None: it is none."""
+"""Makes a link for the number of a passage that ends at a letter; None: there is no number."""
 
 
 class _Parts:
-    """HTML as tags and texts, with the letters and digits of its texts in one row."""
+    """HTML as tags and texts, and the letters and digits of its texts as one string."""
 
     def __init__(self, shown: str) -> None:
         self._parts: list[tuple[str, bool, int]] = []  # the part, whether it is text to look at, its first letter
@@ -183,7 +183,7 @@ class _Parts:
         self._letters = "".join(letters)
 
     def find(self, sentence: str, at: int) -> tuple[int, int] | None:
-        """Letters (start, end) of a sentence of the text as it was written, from a letter on."""
+        """Find a sentence of the original text, from a letter on; returns its letters (start, end)."""
         for form in (sentence, _ITEM.sub("", sentence, count=1)):  # of a list, HTML has no numbers
             letters = "".join(_LETTER.findall(form))
             place = self._letters.find(letters, at) if letters else -1
@@ -192,7 +192,7 @@ class _Parts:
         return None
 
     def html(self, link: _Link, marked: Sequence[tuple[int, int]], note: str) -> str:
-        """The HTML again, with links for numbers, and marks around stretches of letters."""
+        """The HTML with links for numbers, and with marks around parts of it."""
         return "".join(
             "".join(self._dressed(part, first, link, marked, note)) if plain else part
             for part, plain, first in self._parts

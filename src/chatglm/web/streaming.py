@@ -35,16 +35,16 @@ from chatglm.web.words import Words
 __all__ = ["Macros", "stream"]
 
 _BEAT = 15.0
-"""Seconds without an event after which a comment says that the connection lives."""
+"""Seconds without an event after which a comment is sent, so that the connection stays open."""
 _REST = 0.03
-"""Seconds in which what comes after a piece of text is gathered: nobody sees more than 30 pieces a second, and to send
-each token of a quick model by itself is most of the work of many readers."""
+"""Seconds in which the text after a piece is collected: nobody sees more than 30 pieces a second, and sending each
+token of a fast model separately is most of the work with many readers."""
 _SHOWN = 64 << 10
 _SHORT = 4096
-"""Characters of a question that are escaped at once; to go to a thread and back takes longer."""
+"""Characters of a question that are escaped directly, because a thread would take longer."""
 
 Macros = Callable[..., str]
-"""`macros("call", call)` is what the template of turns makes of it."""
+"""`macros("call", call)` renders a call by the template of turns."""
 
 
 @dataclass
@@ -72,14 +72,14 @@ async def stream(
 ) -> AsyncGenerator[bytes]:
     """The running or last answer, from an event on.
 
-    A reader that comes back gets the turn that it was in from its beginning: what it had of it may have been in the
-    midst of a block.
+    A reader that comes back gets its turn again from the beginning, because it may have stopped in the middle of a
+    block.
 
     Args:
         after: number of the last event that the reader had.
         base: address of the conversation's files, with a slash at its end.
         root: address of the page.
-        closing: set when the server ends.
+        closing: set when the server stops.
     """
     telling = _Telling(session, base, root, face, t, macros)
     caught_up = min(after, session.last)
@@ -107,7 +107,7 @@ async def stream(
                         held.clear()
                     (parts if past else held).extend(await telling.tell(event))
                     if event.number >= caught_up and held:
-                        if telling.turn is not None:  # else that turn has ended, and the reader had its end
+                        if telling.turn is not None:  # otherwise that turn has ended, and the reader knows its end
                             parts[:0] = held
                         held.clear()
                 if parts:
@@ -122,7 +122,7 @@ async def stream(
 
 
 class _Telling:
-    """What events become, one after the other."""
+    """Renders events, one after the other."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class _Telling:
         return [_sse("turn", {"turn": turn.id, "html": shown})]
 
     async def _look(self, event: Began) -> None:
-        """What an event does not say of a turn: its neighbours, a user's files."""
+        """Read what an event does not contain: the neighbours of a turn, files of a user."""
         self._branch = Branch(*event.place)
         if event.place[1] > 1:
             tree = await self._session.tree()

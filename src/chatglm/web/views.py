@@ -1,5 +1,4 @@
-"""What templates show, as plain values: turns, answers, calls with what came of them, files, lists. All HTML among them
-is safe."""
+"""Plain values for templates: turns, answers, calls with their results, files, lists. All HTML among them is safe."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ __all__ = [
 ]
 
 _SHOWN = 64 << 10
-"""Characters of a result or of arguments that are shown."""
+"""Most characters of a result or of arguments that are shown."""
 _HUES = 6
 
 State = Literal["running", "permission", "observation", "done", "failed", "stopped"]
@@ -64,7 +63,7 @@ class ShownFile:
 
 @dataclass(frozen=True)
 class Branch:
-    """(`at` of `of`), and the turns to choose for the neighbours; None: there is none on that side."""
+    """Version `at` of `of`, and the turns of the neighbour versions; None: there is none on that side."""
 
     at: int
     of: int
@@ -78,7 +77,7 @@ class Call:
     Attributes:
         code: whether it is Python for the interpreter.
         html: arguments or code, coloured.
-        output: what people read of what it returned.
+        output: its result, as it is shown.
     """
 
     id: str
@@ -100,7 +99,7 @@ class Shown:
         text: as it was written.
         html: of its Markdown.
         open: whether it is being written.
-        cited: what an answer from documents rests on; basis: the address of more about that.
+        cited: citations of an answer from documents; basis: the address of the page about them.
     """
 
     id: int
@@ -121,7 +120,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Face:
-    """Who speaks.
+    """The author of a turn.
 
     Attributes:
         hue: 0 to 5, of the picture with the initials.
@@ -141,7 +140,7 @@ class Face:
     def of_character(cls, written: str) -> Face | None:
         """
         Args:
-            written: `Settings.character`; None is returned where there is none that can be read.
+            written: `Settings.character`; without a readable character, None is returned.
         """
         if not written:
             return None
@@ -194,7 +193,7 @@ def items_of(
     Args:
         files: of the conversation.
         base: address of the conversation's files, with a slash at its end.
-        face: who answers.
+        face: the author of the answers.
         root: address of the page.
     """
     of: dict[int | None, list[ShownFile]] = {}
@@ -323,7 +322,7 @@ def _state(result: Turn | None) -> State:
 
 
 def _number(turn: Turn | None, name: str) -> float:
-    """One of a turn's details; 0: it has none."""
+    """A number in the details of a turn; 0: it has none."""
     given = turn.details.get(name) if turn is not None else None
     return float(given) if isinstance(given, int | float) else 0.0
 
@@ -346,7 +345,7 @@ def _written(call: ToolCall) -> tuple[str, bool]:
 
 
 def call_html(arguments: str, code: bool) -> Markup:
-    """Arguments (JSON, if they are any) or code, to read: the inside of a `<code>` element."""
+    """Arguments (JSON, if valid) or code in readable form: the inside of a `<code>` element."""
     if not code:
         with contextlib.suppress(ValueError, RecursionError):
             arguments = json.dumps(json.loads(arguments), ensure_ascii=False, indent=2)
@@ -395,7 +394,7 @@ def listed(conversations: Sequence[Conversation], now: float | None = None) -> l
 
 
 def found_list(found: Sequence[Found]) -> list[Listed]:
-    """What a search found, at most one turn of each conversation."""
+    """Results of a search, at most one turn of each conversation."""
     seen: dict[str, Listed] = {}
     for one in found:
         if one.conversation not in seen:
@@ -410,7 +409,7 @@ def found_list(found: Sequence[Found]) -> list[Listed]:
 
 
 _MARKS = re.compile(r"\*\*|`+|(?:(?<=\s)|^)(?:#{1,6}|>) ")
-"""Of Markdown, which a snippet shows without."""
+"""Marks of Markdown, which are removed from snippets."""
 
 
 def _pieces(snippet: Any) -> tuple[tuple[str, bool], ...]:

@@ -1,4 +1,4 @@
-"""What the page says, in Chinese and in English."""
+"""Texts of the page, in Chinese and in English."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LANGUAGES", "Words", "language_of"]
 LANGUAGES = ("zh", "en")
 
 _WORDS: dict[str, tuple[str, str]] = {
-    # key: (Chinese, English). What scripts say begins with "js."; KEY.one is said where a number is 1.
+    # key: (Chinese, English). Texts of scripts begin with "js."; KEY.one is used if a number is 1.
     "app.skip": ("跳到输入框", "Skip to the question"),
     "app.close": ("关闭", "Close"),
     "app.cancel": ("取消", "Cancel"),
@@ -388,7 +388,7 @@ _WORDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Words:
-    """The words of one language; called with a key and what its braces stand for.
+    """The texts in one language; called with a key and the values for its braces.
 
     Attributes:
         language: "zh" or "en".
@@ -399,7 +399,7 @@ class Words:
     def __call__(self, key: str, **values: object) -> str:
         """
         Raises:
-            KeyError: nobody has written this.
+            KeyError: there is no such text.
         """
         if 1 in values.values() and f"{key}.one" in _WORDS:
             key = f"{key}.one"
@@ -410,15 +410,15 @@ class Words:
         return key in _WORDS
 
     def option(self, name: str, help_text: str) -> str:
-        """What an option of generation is for, given what it says of itself in English."""
+        """The help of an option of generation in this language, given its English help."""
         return chinese.option(name, help_text) if self.language == "zh" else help_text
 
     def said(self, text: str) -> str:
-        """What the package says in English of an error, for the people of this language."""
+        """An English error of the package in this language."""
         return chinese.said(text, self.language)
 
     def script(self, front: str = "js.") -> Markup:
-        """The words whose keys begin so, without that, as JSON that may stand within a `<script>` element."""
+        """The texts whose keys have a prefix (removed), as JSON for the inside of a `<script>` element."""
         place = LANGUAGES.index(self.language)
         found = {key.removeprefix(front): words[place] for key, words in _WORDS.items() if key.startswith(front)}
         return Markup(json_for_script(found))
@@ -433,7 +433,7 @@ def language_of(accepted: str, kept: str = "") -> str:
     """
     Args:
         accepted: the header Accept-Language.
-        kept: what the user has chosen; "" if nothing.
+        kept: the user's choice; "" if there is none.
     """
     if kept in LANGUAGES:
         return kept

@@ -26,8 +26,8 @@ def run_terminal(
     """Talk, or answer the one question of the command line; returns the exit status.
 
     Args:
-        settings: what the command line makes of a conversation's settings.
-        check: looks at the model before it is used.
+        settings: applies the command line to the settings of a conversation.
+        check: checks the model before it is used.
 
     Raises:
         ChatGLMError: it cannot begin, or the model cannot be loaded; says why in the person's language.
@@ -43,7 +43,7 @@ def run_terminal(
             error.args = (Words(arguments.language or language_of()).said(str(error)),)
         raise
     if models.working:
-        # A thread is in the middle of loading what nobody waits for. Python would tear down under it what native
+        # A thread still loads a model that nobody waits for. When Python ends, it would remove memory that native
         # libraries still use, and may crash; all that is to be kept is kept.
         sys.stdout.flush()
         sys.stderr.flush()

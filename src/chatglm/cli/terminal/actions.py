@@ -1,4 +1,4 @@
-"""What the commands of the terminal do: finding the one that is meant, help, and what arguments may be."""
+"""Runs the commands of the terminal: finds the command, shows help, and completes arguments."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from chatglm.errors import ChatGLMError, InputError
 __all__ = ["Actions"]
 
 _OFFERED = 20
-"""Conversations that /load is completed with."""
+"""Most conversations that are offered as completions of /load."""
 
 
 class Actions(Part):
     """
     Args:
-        turns: the commands about what has been said.
+        turns: the commands about turns.
     """
 
     def __init__(self, app: Face, turns: Part) -> None:
@@ -89,7 +89,7 @@ class Actions(Part):
     # Completion
 
     def values(self, kind: Values) -> Iterable[tuple[str, str]]:
-        """What an argument may be, each with a remark."""
+        """Possible values of an argument, each with a remark."""
         try:
             return list(self._values(kind))
         except (ChatGLMError, OSError):

@@ -1,4 +1,4 @@
-"""`chatglm chat` on a terminal: what is typed, what is answered, what Ctrl+C means."""
+"""`chatglm chat` on a terminal: its input, its answers, and the effect of Ctrl+C."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ __all__ = ["App"]
 T = TypeVar("T")
 
 _TWICE = 2.0
-"""Seconds in which a second Ctrl+C leaves."""
+"""Within these seconds, a second Ctrl+C ends the program."""
 _LATE = 1.0
-"""Seconds after an answer in which Ctrl+C was probably meant for it."""
+"""Within these seconds after an answer, Ctrl+C was probably meant for the answer."""
 _PICTURE = 8 << 20
-"""Bytes of a picture that is drawn."""
+"""Most bytes of a picture that is drawn."""
 _FRAME = 0.1
 """Seconds between two drawings while nothing happens."""
 
 
 class App:
-    """The program on a terminal, see `Face`."""
+    """The program on a terminal; see `Face`."""
 
     def __init__(self, arguments: argparse.Namespace, dialogue: Dialogue, models: Models, words: Words) -> None:
         self.arguments, self.dialogue, self.models, self.words = arguments, dialogue, models, words
@@ -76,7 +76,7 @@ class App:
     # The loop
 
     async def run(self) -> int:
-        """Talk until somebody leaves; returns the exit status.
+        """Run the dialogue until the user leaves; returns the exit status.
 
         Raises:
             ChatGLMError: the model cannot be loaded.
@@ -95,11 +95,11 @@ class App:
             return leave.status
 
     async def begin(self) -> None:
-        """Show the end of the conversation that goes on."""
+        """Show the end of the conversation that continues."""
         await self._turns.begin()
 
     async def greet(self) -> None:
-        """Show what the character begins with."""
+        """Show the greeting of the character."""
         await self._turns.greet()
 
     async def once(self, question: str) -> int:
@@ -160,7 +160,7 @@ class App:
         return "> " if mode == "chat" else f"{mode} > "
 
     async def obey(self, typed: str) -> None:
-        """Do what a line says."""
+        """Carry out a line: a command, or a message to the model."""
         match read(typed):
             case Do(command, argument):
                 self.editing = None
@@ -189,7 +189,7 @@ class App:
             begin: begins it, and returns the number of the last event before it.
 
         Raises:
-            Leave: somebody wants to.
+            Leave: the user wants to leave.
             ChatGLMError: the model cannot be loaded.
         """
         session = await self.dialogue.session()
@@ -224,10 +224,10 @@ class App:
             raise Leave(130)
 
     async def waiting(self, what: str, work: Awaitable[T]) -> T:
-        """Wait for something, and show that; Ctrl+C ends it.
+        """Wait for something, and show that; Ctrl+C ends the waiting.
 
         Raises:
-            InputError: somebody did not want to wait.
+            InputError: the user has ended the waiting.
         """
         task = asyncio.ensure_future(work)
         self.screen.begin(what)
@@ -326,12 +326,12 @@ class App:
     # Ctrl+C
 
     def _listen(self) -> None:
-        """Hear Ctrl+C, which the line hears while somebody types, and then lets go."""
+        """Listen for Ctrl+C. While somebody types, the input line does this."""
         with contextlib.suppress(NotImplementedError):  # Windows: it ends the program
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
 
     def _interrupt(self) -> None:
-        """Stop what goes on; a second time soon after it, leave."""
+        """Stop the running work; the second time within some seconds, leave."""
         now = time.monotonic()
         self._leaving = self._leaving or now - self._interrupted < _TWICE
         self._interrupted = now
@@ -346,7 +346,7 @@ def _content(file: BinaryIO) -> bytes:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """What is typed while something else is shown is not seen there; the next line has it."""
+    """Hide keys that are typed while something else is shown; the next input line gets them."""
     try:
         import termios
 

@@ -1,4 +1,4 @@
-"""What is typed in a terminal: a command with its argument, or something to say to the model."""
+"""Input of a terminal: a command with its argument, or a message to the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Command:
         arguments: as the help shows them; "" if it takes none.
         help: in English and in Chinese.
         aliases: other words for it.
-        values: what its argument is completed with.
+        values: kind of completions of its argument.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Say:
 
 @dataclass(frozen=True)
 class Unknown:
-    """It looks like a command, and is none.
+    """It looks like a command, but is not one.
 
     Attributes:
         near: the name of one that may have been meant; "" if there is none.
@@ -136,11 +136,11 @@ class Unknown:
 
 
 def read(typed: str) -> Do | Say | Unknown:
-    """What somebody means by what was typed.
+    """Read a typed line or block: a command, or text.
 
     A line that begins with a slash is a command if a single word follows. A path (`/usr/bin`, or `/etc` where there is
     such a folder), a formula or a comment is text; so is everything after a second slash (`//help` says `/help`), and
-    all of several lines whose first word is no command.
+    all of several lines whose first word is not a command.
     """
     text = typed.strip()
     if text in _BARE:

@@ -24,10 +24,10 @@ from chatglm.errors import InputError, OutputError
 __all__ = ["Files"]
 
 _LISTED = 20
-"""Conversations, files and things found that are listed."""
+"""Most conversations, files and search results in a list."""
 _CHUNK = 1 << 16
 _IMPORTED = 16 << 20
-"""Bytes of a file that is read."""
+"""Most bytes of a file that is read."""
 
 
 class Files(Part):

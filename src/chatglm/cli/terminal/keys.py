@@ -1,4 +1,4 @@
-"""The line that is typed into: keys, completion, history."""
+"""The input line: keys, completion, history."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Line", "history_at"]
 
 _BLOCK = '"""'
 _MOST_HISTORY = 1 << 20
-"""Bytes of the history; what is older is forgotten when a program begins."""
+"""Most bytes of the history; older lines are removed when the program starts."""
 _STYLE = Style.from_dict(
     {
         "prompt": "bold ansiblue",
@@ -45,7 +45,7 @@ _STYLE = Style.from_dict(
 
 
 class _Completer(Completer):
-    """Commands, then what may follow each."""
+    """Completes commands, and then their arguments."""
 
     def __init__(self, words: Words, values: Callable[[Values], Iterable[tuple[str, str]]]) -> None:
         self._words, self._values = words, values
@@ -78,7 +78,7 @@ class _Completer(Completer):
 
 
 class _History(FileHistory):
-    """Kept in a file that this user alone can read."""
+    """A history in a file that only this user can read."""
 
     def store_string(self, string: str) -> None:
         if string.strip() and "\x00" not in string:
@@ -86,7 +86,7 @@ class _History(FileHistory):
 
 
 def history_at(file: Path | None) -> History:
-    """What was typed before; in memory only, where there is no file or it cannot be used."""
+    """The history of input; only in memory if there is no file or it cannot be used."""
     if file is None:
         return InMemoryHistory()
     try:
@@ -106,12 +106,12 @@ def history_at(file: Path | None) -> History:
 
 
 class Line:
-    """Where people type.
+    """The input line.
 
     Args:
-        values: what arguments of commands may be, each with a remark.
-        bar: what stands below the line.
-        multiline: what is printed in front of further lines.
+        values: completions of arguments, each with a remark.
+        bar: the text below the line.
+        multiline: the text in front of further lines.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Line:
         self._session.app.ttimeoutlen = 0.05
         for window in self._session.app.layout.find_all_windows():
             if window.content is self._session.app.layout.current_control:
-                window.dont_extend_height = to_filter(True)  # the bar stands below the line, not far away
+                window.dont_extend_height = to_filter(True)  # the bar is directly below the line
 
     async def read(self, prompt: str, default: str = "") -> str:
         """A message or a command, without the marks of a block.
@@ -169,11 +169,11 @@ class Line:
         store_typeahead(self._session.app.input, pressed)
 
     def redraw(self) -> None:
-        """What stands below the line has changed."""
+        """Draw the line again: the text below it has changed."""
         self._session.app.invalidate()
 
     async def choose(self, question: str, keys: Sequence[tuple[str, str]]) -> str:
-        """One of some keys; "" for Ctrl+C, Escape and Ctrl+D.
+        """Wait for one of these keys; "" for Ctrl+C, Escape and Ctrl+D.
 
         Args:
             keys: each with the word that is shown when it was pressed.
@@ -201,7 +201,7 @@ class Line:
         return await session.prompt_async(FormattedText([("class:prompt", question + "  ")]))
 
     async def text(self, question: str) -> str | None:
-        """Some text, several lines if they are wanted; None for Ctrl+C and Ctrl+D."""
+        """Read a text, on request of several lines; None for Ctrl+C and Ctrl+D."""
         session: PromptSession[str] = PromptSession(multiline=True, key_bindings=_bindings(), style=_STYLE)
         try:
             return unblocked(await session.prompt_async(FormattedText([("class:prompt", question)])))

@@ -1,4 +1,4 @@
-"""A model's text on a terminal: blocks of Markdown, Chinese lines broken as they should be, nothing that steers the
+"""A model's text on a terminal: blocks of Markdown, correct line breaks in Chinese, and nothing that controls the
 terminal.
 """
 
@@ -40,8 +40,8 @@ _NOT_LAST = set("（【《「『〈“‘([{〔〖〘｛￥$#")
 
 
 def plain(text: str) -> str:
-    """Text of a model, a tool or a file without what would steer a terminal: only line breaks and tabs are left of the
-    control characters."""
+    """Text of a model, a tool or a file without what would control a terminal: of the control characters, only line
+    breaks and tabs are left."""
     return _STEERS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -51,7 +51,7 @@ def _parser() -> MarkdownIt:
 
 
 class Prose(Text):
-    """Text whose lines may be broken between Chinese characters, and are not before a comma."""
+    """Text whose lines may be broken between Chinese characters, but not before a comma."""
 
     def wrap(
         self,
@@ -76,7 +76,7 @@ class Prose(Text):
 
 
 def breaks(text: str, width: int) -> list[int]:
-    """Where one line of text is broken so that each piece has at most `width` cells."""
+    """The places where a line of text is broken, so that each piece has at most `width` cells."""
     found: list[int] = []
     start = cells = 0
     last = -1  # where it may be broken, in this piece
@@ -110,7 +110,7 @@ class _Paragraph(markdown.Paragraph):
 
 
 class _Heading(markdown.Heading):
-    """At the left, whatever its level."""
+    """A heading, always at the left."""
 
     def on_enter(self, context: markdown.MarkdownContext) -> None:
         super().on_enter(context)
@@ -121,7 +121,7 @@ class _Heading(markdown.Heading):
 
 
 class _Code(markdown.CodeBlock):
-    """Indented, on the terminal's own background."""
+    """Code, indented, on the terminal's own background."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield highlighted(str(self.text).rstrip(), self.lexer_name, 2)
@@ -153,7 +153,7 @@ class Rendered(markdown.Markdown):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         try:
             lines = _split(super().__rich_console__(console, options), console, options)
-        except Exception:  # of the renderer, about what a model wrote: the text is not lost with it
+        except Exception:  # an error of the renderer must not lose the model's text
             yield Text(self.markup)
             return
         while lines and not lines[0]:
@@ -178,8 +178,8 @@ def _split(found: RenderResult, console: Console, options: ConsoleOptions) -> li
 
 
 def _readable(tokens: list[Token]) -> list[Token]:
-    """A line break of the text is one on the terminal: poems, addresses and lists are written so. Formulas are shown in
-    the letters of LaTeX."""
+    """Keep line breaks of the text on the terminal, as poems, addresses and lists need. Formulas are shown as LaTeX
+    source."""
     for token in tokens:
         if token.type == "formula_block":
             token.type, token.tag, token.info = "code_block", "code", "latex"

@@ -1,4 +1,4 @@
-"""The model that a dialogue talks to, loaded while people already type."""
+"""The model of a dialogue, which is loaded while the user already types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Models:
 
     Args:
         arguments: of `add_assistant_arguments`.
-        check: is given the model before it is used, and raises if it does not do.
+        check: called with the model before it is used; raises an error if it does not fit.
     """
 
     def __init__(self, arguments: argparse.Namespace, check: Callable[[BaseAssistant], None]) -> None:
@@ -35,14 +35,14 @@ class Models:
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """Its name for people."""
         from chatglm.cli.models import model_name
 
         return model_name(self._arguments)
 
     @property
     def loading(self) -> bool:
-        """Whether it is on its way."""
+        """Whether it is being loaded."""
         return self._loading is not None and not self._loading.done()
 
     @property
@@ -53,14 +53,14 @@ class Models:
 
     @property
     def quiet(self) -> bool:
-        """Whether loading says nothing on the terminal: it is a download that does."""
+        """Whether loading writes nothing to the terminal; a download does."""
         return self._arguments.model is None or os.path.isdir(self._arguments.model)
 
     def begin(self, told: Callable[[BaseException | None], None]) -> None:
         """Begin to load it.
 
         Args:
-            told: is called in the event loop when it is there, or what went wrong.
+            told: called in the event loop when it is loaded or has failed.
         """
         self._loading = self._load(self._arguments)
 
@@ -106,13 +106,13 @@ class Models:
         return loading
 
     async def __call__(self, settings: Settings) -> BaseAssistant:
-        """The model for a conversation: the one that there is, once it is loaded."""
+        """The model for a conversation: the present one, when it is loaded."""
         if self._loading is None:
             raise RuntimeError("Models: begin() first")
         return await asyncio.shield(self._loading)
 
     async def change(self, named: str) -> BaseAssistant:
-        """Load another one, which takes the place of the one that there is when it is whole.
+        """Load another model, which replaces the present one when it is complete.
 
         Raises:
             ChatGLMError: it cannot be loaded; the old one stays.
@@ -142,5 +142,5 @@ class Models:
 
     @property
     def working(self) -> bool:
-        """Whether a thread still loads something that nobody waits for."""
+        """Whether a thread still loads a model that nobody waits for."""
         return any(thread.is_alive() for thread in self._threads)

@@ -1,4 +1,4 @@
-"""What the commands of the terminal share."""
+"""The base of all commands of the terminal."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Face(Protocol):
     """The program, as its commands see it.
 
     Attributes:
-        default: what the next line begins with.
-        editing: the turn that the next line is a new version of; None: it is a question.
-        done: the last answer's end; None: there was none.
+        default: text at the beginning of the next line.
+        editing: the turn that the next line replaces with a new version; None: the line is a question.
+        done: the end of the last answer; None: there was none.
         made: tokens of all answers; answers: how many there were.
     """
 
@@ -71,37 +71,37 @@ class Face(Protocol):
         """How long an answer took."""
 
     async def begin(self) -> None:
-        """Show the end of the conversation that goes on."""
+        """Show the end of the conversation that continues."""
 
     async def greet(self) -> None:
-        """Show what the character begins with."""
+        """Show the greeting of the character."""
 
 
 class Part:
     """Some of the commands: a method of the command's name takes its argument.
 
-    It raises `ChatGLMError` or `OSError` where something cannot be done, which says why.
+    It raises `ChatGLMError` or `OSError` with the reason if something cannot be done.
     """
 
     def __init__(self, app: Face) -> None:
         self.app, self.words, self.screen = app, app.words, app.screen
 
     def usage(self, name: str) -> InputError:
-        """The argument was none that the command takes."""
+        """Show the usage of a command after a wrong argument."""
         command = named(name)
         assert command is not None
         return InputError(self.words("usage", usage=usage(command)))
 
     def said(self, what: str, value: str) -> None:
-        """How something is set."""
+        """Show a setting."""
         self.screen.say(self.words("now", what=self.words(what), value=value or self.words("none")))
 
     def changed(self, what: str, value: str) -> None:
-        """How something is set from now on."""
+        """Show the new value of a setting."""
         self.screen.note(self.words("set", what=self.words(what), value=value or self.words("none")))
 
     def grid(self, rows: Iterable[Sequence[Text | str]]) -> None:
-        """Columns: the first as wide as it is, the last with what room is left."""
+        """A table of columns: the first has its own width, the last gets the rest of the line."""
         table = Table.grid(padding=(0, 2))
         made = list(rows)
         widest = max((cell_len(str(row[0])) for row in made), default=0)
@@ -111,10 +111,10 @@ class Part:
         self.screen.console.print(table)
 
     def begun(self) -> Session:
-        """The conversation, in which something has been said.
+        """The conversation, if it has messages.
 
         Raises:
-            InputError: nothing has.
+            InputError: it has none.
         """
         session = self.app.dialogue.now
         if session is None:

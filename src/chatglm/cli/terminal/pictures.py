@@ -1,8 +1,8 @@
 """Pictures on a terminal, by `textual-image`: as sixels or by kitty's protocol where it can, else in half cells.
 
-The package finds out by itself what a terminal can do when it is imported: it reads what the terminal answers from
-where people type, and takes a key that they press meanwhile for it. So it is imported as if there were no terminal, and
-what it wants to know is asked here, in one question; keys are kept.
+When the package is imported, it asks the terminal what it can do, reads the answer from the keyboard's input, and takes
+keys that people press meanwhile as a part of it. So it is imported as if there were no terminal. This module asks the
+terminal itself, in one question, and keeps the keys.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["Abilities", "Pictures", "ask"]
 
 _WIDEST, _HIGHEST = 100, 30
-"""Cells of a picture."""
+"""Most cells of a picture."""
 _LEFT = 4
-"""Lines of the terminal that a picture leaves for what stands around it."""
+"""Lines of the terminal that a picture leaves free for other text."""
 _CELL = (10, 20)
-"""Pixels of a cell, where the terminal does not say: those of the VT340."""
+"""Pixels of a cell if the terminal does not say: those of the VT340."""
 _PATIENCE = 1.0
-"""Seconds that a terminal has to answer; all that are in use do, also over slow lines."""
+"""Seconds to wait for the answer of a terminal; all terminals in use answer in this time, also over slow lines."""
 # How large a cell is (XTWINOPS 16), then what it can do (DA1): the second one is answered by all, and comes last.
 _QUESTION = b"\x1b[16t\x1b[c"
 _SIZE, _ABLE = re.compile(rb"\x1b\[6;(\d{1,4});(\d{1,4})t"), re.compile(rb"\x1b\[\?([\d;]*)c")
@@ -103,7 +103,7 @@ def _cell_of(descriptor: int) -> tuple[int, int]:
 class Pictures:
     """
     Args:
-        typed: is given what somebody has typed while the terminal was asked.
+        typed: called with keys that were typed while the terminal was asked.
     """
 
     def __init__(self, console: Console, typed: Callable[[bytes], object]) -> None:
@@ -111,7 +111,7 @@ class Pictures:
         self._abilities: Abilities | None = None
 
     def drawn(self, data: bytes) -> RenderableType | None:
-        """A PNG file, no larger than the terminal has room for; None: it cannot be shown here.
+        """Draw a PNG file, no larger than fits on the terminal; None: it cannot be shown here.
 
         It takes long the first time, and may be called in another thread while nothing else is written.
         """
@@ -123,7 +123,7 @@ class Pictures:
                 self._typed(typed)
         try:
             return self._image(data, self._abilities)
-        except Exception:  # of a foreign package, about a foreign file: it is named at least
+        except Exception:  # an error of another package about a foreign file: its name is still shown
             return None
 
     def _write(self, question: bytes) -> None:
@@ -149,8 +149,7 @@ class Pictures:
         """Cells for a picture of so many pixels.
 
         Args:
-            sharp: it is shown in pixels, and need not be larger than it is; half cells are coarse, and take what room
-                there is.
+            sharp: it is shown in pixels, and is not enlarged; half cells are coarse, and use all the space.
         """
         width, height = pixels[0] / cell[0], pixels[1] / cell[1]
         room = min(_WIDEST, self._console.width - 1), max(2, min(_HIGHEST, self._console.height - _LEFT))
@@ -160,7 +159,7 @@ class Pictures:
 
 @contextlib.contextmanager
 def _no_terminal(cell: tuple[int, int]) -> Iterator[None]:
-    """`textual-image` sees none, and takes the size of a cell from the environment."""
+    """Hide the terminal from `textual-image`, which then takes the size of a cell from the environment."""
     names = ("TEXTUAL_CELL_WIDTH", "TEXTUAL_CELL_HEIGHT")
     before, out = {name: os.environ.get(name) for name in names}, sys.__stdout__
     os.environ.update(zip(names, map(str, cell), strict=True))

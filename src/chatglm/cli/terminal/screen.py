@@ -1,4 +1,4 @@
-"""A session's events on a terminal: what is finished is printed once, and only what still grows is drawn again."""
+"""Events of a session on a terminal: finished parts are printed once, and only growing parts are drawn again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from chatglm.conversation.markdown import Splitter
 __all__ = ["Screen", "console", "size"]
 
 _WIDEST = 100
-"""Cells of a line of prose; longer ones are hard to read."""
+"""Most cells of a line of prose; longer lines are hard to read."""
 _PARTS = 1 / 12
-"""Seconds between two drawings of what grows, at least."""
+"""Least seconds between two drawings of a growing part."""
 _ARGUMENTS, _RESULT, _CODE = 4, 6, 30
-"""Lines of a call that are shown; `/turns N` shows all."""
+"""Lines of arguments, result and code of a call that are shown; `/turns N` shows all."""
 _SHOWN = 4_000
-"""Characters of them."""
+"""Characters of these lines."""
 
 
 def console() -> Console:
@@ -38,7 +38,7 @@ def console() -> Console:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes in readable form."""
     if count < 1000:
         return f"{count} B"
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
@@ -57,7 +57,7 @@ class _Call:
 
 
 class _Tail:
-    """The last lines of something: what grows must not be higher than the terminal."""
+    """The last lines of a growing part, which must not be higher than the terminal."""
 
     def __init__(self, shown: RenderableType, height: int) -> None:
         self._shown, self._height = shown, height
@@ -85,21 +85,21 @@ class Screen:
         self._waiting = ""
         self._spinner = Spinner("dots", style="cyan")
 
-    # What somebody says besides
+    # Messages of the program
 
     def say(self, text: str, style: str = "") -> None:
-        """A line of the program's own."""
+        """Show a line of the program itself."""
         self.console.print(Prose(plain(text), style=style), width=self._width)
 
     def note(self, text: str) -> None:
         self.say(text, "bright_black")
 
     def problem(self, text: str) -> None:
-        """What cannot be done: an error of the package's, or a sentence of the terminal's own."""
+        """Show a problem: an error of the package, or a text of the terminal."""
         self.say(self._words.said(text), "red")
 
     def prose(self, text: str) -> None:
-        """Markdown, whole."""
+        """Show a complete Markdown text."""
         splitter = Splitter()
         self._first = True
         splitter.feed(plain(text))
@@ -112,10 +112,10 @@ class Screen:
     # An answer
 
     def begin(self, waiting: str) -> None:
-        """An answer is on its way.
+        """Begin to show an answer.
 
         Args:
-            waiting: what is shown until it comes.
+            waiting: text that is shown until it comes.
         """
         self._waiting, self._first = waiting, True
         self._splitter, self._calls, self._running = Splitter(), {}, {}
@@ -123,18 +123,18 @@ class Screen:
         self.resume()
 
     def wait(self, waiting: str) -> None:
-        """Say what is waited for."""
+        """Show what the program waits for."""
         self._waiting = waiting
 
     def pause(self) -> None:
-        """Take off what is drawn again and again, so that something else can be written."""
+        """Remove the growing part, so that something else can be written."""
         if self._live is not None:
             live, self._live = self._live, None
             live.update("", refresh=True)
             live.stop()
 
     def resume(self) -> None:
-        """Draw again what grows."""
+        """Draw the growing part again."""
         if self._live is None:
             self._live = Live(
                 console=self.console,
@@ -148,13 +148,13 @@ class Screen:
             self.draw(force=True)
 
     def end(self) -> None:
-        """The answer has ended, or somebody does not want to see more of it."""
+        """Finish the answer: it has ended, or the user has stopped it."""
         self._close_text()
         self._running = {}
         self.pause()
 
     def draw(self, force: bool = False) -> None:
-        """Draw what grows, unless it has just been drawn."""
+        """Draw the growing part, unless it has just been drawn."""
         now = time.monotonic()
         if self._live is None or (not force and now - self._drawn < max(_PARTS, 4 * self._cost)):
             return
@@ -180,7 +180,7 @@ class Screen:
         return found
 
     def show(self, event: events.Event, place: int = 0) -> None:
-        """Show what has happened.
+        """Show an event.
 
         Args:
             place: of the event's turn in the conversation, as /turns counts; 0: unknown.
@@ -261,7 +261,7 @@ class Screen:
     # Calls of tools
 
     def asked(self, call: str) -> str:
-        """Show the call that a person is asked about, instead of drawing it; returns its tool's name."""
+        """Print the call that needs permission, instead of drawing it; returns the name of its tool."""
         self.pause()
         if found := self._running.get(call):
             self.console.print(self._panel(found, ""), width=self._width)
@@ -269,7 +269,7 @@ class Screen:
         return ""
 
     def went_on(self) -> None:
-        """Somebody has answered."""
+        """Continue after the user's answer."""
         for call in self._running.values():
             call.begun = time.monotonic()
         self.resume()

@@ -1,4 +1,4 @@
-"""Commands that set a conversation to something else."""
+"""Commands that change settings of a conversation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["MODES", "Setup", "typed_options"]
 
 MODES = ("chat", "tools", "code", "character", "documents")
 _MANUAL = 64 << 10
-"""Bytes of a file of tools that the person answers."""
+"""Most bytes of a file of tools whose calls the user answers."""
 _ALONE = ("n", "logprobs", "prompt_logprobs")
 
 
 def typed_options() -> list[Any]:
-    """Options of generation that one answer has, and people type."""
+    """Options of generation that apply to one answer and can be typed."""
     return [one for one in SamplingParams.options() if one.name not in _ALONE and one.kind not in _UNTYPED]
 
 
@@ -206,7 +206,7 @@ def _listed(value: Any) -> Any:
 
 
 def _value(text: str) -> Any:
-    """A value as it is typed: JSON, or a text."""
+    """The value of typed text: JSON, or the text itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

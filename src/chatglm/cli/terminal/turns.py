@@ -1,4 +1,4 @@
-"""Commands about what has been said."""
+"""Commands about the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from chatglm.errors import InputError
 __all__ = ["Turns"]
 
 _SHOWN = 2
-"""Questions of a conversation that are shown when it goes on."""
+"""Last questions that are shown when a conversation continues."""
 _SPEAKS = {"user": ">", "assistant": "<", "observation": "=", "system": "#"}
 
 
 class Turns(Part):
     async def _turn(self, number: str, role: str = "") -> Turn:
-        """The turn that a number of the list means."""
+        """The turn with a number of the list."""
         path = (await self.tree()).path()
         if not number.isdecimal() or not 1 <= int(number) <= len(path):
             raise InputError(self.words("no_turn", number=number[:20], most=len(path)))
@@ -87,7 +87,7 @@ class Turns(Part):
         return self.grid(rows)
 
     async def begin(self) -> None:
-        """What is shown of a conversation that goes on, and how a character greets."""
+        """Show the end of a conversation that continues, or the greeting of a character."""
         if self.app.dialogue.now is not None:
             self.screen.note(self.words("continued", title=plain(self.app.dialogue.now.conversation.title)))
             if wanted := self.app.dialogue.missed(self.app.models.name):
@@ -118,7 +118,7 @@ class Turns(Part):
         return None
 
     async def greet(self) -> None:
-        """What the character begins with, where nothing has been said yet."""
+        """Show the greeting of the character, if there are no messages yet."""
         settings = self.app.dialogue.settings
         if settings.mode == "character" and settings.character and (text := greeting(settings.character)):
             self.screen.prose(plain(text))

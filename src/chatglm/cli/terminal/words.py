@@ -1,4 +1,4 @@
-"""What the terminal says, in Chinese and English."""
+"""Texts of the terminal, in Chinese and English."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Language = Literal["zh", "en"]
 
 
 def language_of(environment: Mapping[str, str] = os.environ) -> Language:
-    """The locale's, as programs find it: LC_ALL, then LC_MESSAGES, then LANG."""
+    """The language of the locale: LC_ALL, then LC_MESSAGES, then LANG."""
     named = next((found for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (found := environment.get(name))), "")
     return "zh" if named.lower().startswith("zh") else "en"
 
 
 class Words:
-    """Sentences in one language.
+    """The texts in one language.
 
     Attributes:
-        language: which.
+        language: "zh" or "en".
     """
 
     def __init__(self, language: Language) -> None:
@@ -36,15 +36,15 @@ class Words:
         return name in _WORDS
 
     def said(self, text: str) -> str:
-        """What the package says in English, such as an error, for the people of this language."""
+        """An English text of the package, such as an error, in this language."""
         return chinese.said(text, self.language)
 
     def option(self, name: str, text: str) -> str:
-        """What an option of generation is for, given what it says of itself in English."""
+        """The help of an option of generation in this language, given its English help."""
         return chinese.option(name, text) if self.language == "zh" else text
 
     def of(self, pair: tuple[str, str]) -> str:
-        """The one of an English and a Chinese text."""
+        """Choose between an English and a Chinese text."""
         return pair[self.language == "zh"]
 
 

@@ -1,1 +1,1 @@
-"""Who may ask, and how much."""
+"""Who may send requests, and how many."""

@@ -1,4 +1,4 @@
-"""Who asks: for fair shares of the engine, and so that nobody sees what belongs to another."""
+"""Who sends a request: for fair shares of the engine, and so that nobody sees what belongs to others."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from chatglm.serving.failures import ForbiddenError
 __all__ = ["CALLER", "CLIENT_HEADER", "Caller", "caller_of", "check_origin"]
 
 CLIENT_HEADER = "X-Chatglm-Client"
-"""Says for whom another `chatglm serve` asks that stands in front of this one (`--remote`): its clients are to share
-fairly. Where keys are needed, only those with the right `forward` are believed."""
+"""Header in which another `chatglm serve` in front of this one (`--remote`) names its client, so that its clients share
+fairly. If keys are needed, the header counts only with a key that has the right `forward`."""
 
 CALLER = "chatglm.caller"
-"""Key of `scope["state"]`: who asks, found by the API key, or where the server itself sends a request in somebody's
-name."""
+"""Key of `scope["state"]`: the caller, found by its API key, or set by the server if it sends a request for somebody
+itself."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request comes from.
+    """The sender of a request.
 
     Attributes:
         owner: id of the API key; "" where the server needs none. What a caller stores (tasks, responses, files) belongs
@@ -36,7 +36,7 @@ class Caller:
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """Who sends a request.
+    """Return the sender of a request.
 
     With an API key, the key is the client, or says for which client it asks. Without one a client is a hash of the
     peer's address and of the key that is sent although none is needed. The address alone would make one client of all
@@ -58,7 +58,7 @@ def check_origin(headers: Mapping[str, str], origins: Sequence[str]) -> None:
         origins: of pages that may use the server, besides its own.
 
     Raises:
-        ForbiddenError: a page asks that may not.
+        ForbiddenError: the request comes from a page that may not use the server.
     """
     origin = headers.get("origin")
     if origin is None or "*" in origins or origin in origins:

@@ -25,7 +25,7 @@ SKEW = 300.0
 LONGEST = 24 * 3600.0
 """Seconds that a token may live. ZhipuAI's own packages ask for 3 minutes, others for up to a day."""
 
-_SECONDS = 100e9  # a time below this is in seconds: as milliseconds it would be in 1973
+_SECONDS = 100e9  # smaller times are in seconds: in milliseconds, this is in 1973
 
 
 class _HS256(HMACAlgorithm):
@@ -48,7 +48,7 @@ def key_id(token: str) -> str:
     """Id of the key that a token says it is signed with. Nothing is verified yet.
 
     Raises:
-        AuthenticationError: this is not a token, or of another kind; the message says why.
+        AuthenticationError: this is not a token, or a token of another kind; the message says why.
     """
     try:
         options: Any = {"verify_signature": False}
@@ -113,7 +113,7 @@ def check_times(payload: dict[str, Any], now: float) -> None:
 
 
 def _time_of(payload: dict[str, Any], name: str, now: float) -> float:
-    """In Unix seconds."""
+    """A time of the payload, in Unix seconds."""
     value = payload.get(name)
     if value is None:
         raise _wrong(f"has no {name} in its payload; it is a time in milliseconds since 1970")

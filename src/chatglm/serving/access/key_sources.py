@@ -1,9 +1,9 @@
-"""Where API keys come from: the environment, a file that somebody wrote, and those that `chatglm keys add` made.
+"""Sources of API keys: the environment, a file that somebody wrote, and the keys that `chatglm keys add` made.
 
 A made key's secret is not stored. It follows from a master secret and the key's id (HMAC), and the database has its
-SHA-256. So the database alone gives nothing away; and because the server can compute the secret again, it can verify
-tokens that clients sign with it, for which a hash would not do. The master secret lies in a file of its own, which only
-this user may read: a backup of the database does without it.
+SHA-256. So nobody can read a secret from the database; and because the server can compute the secret again, it can
+verify tokens that clients sign with it, for which a hash is not enough. The master secret is in a separate file, which
+only this user may read: a backup of the database does not contain it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def key_fields(given: Mapping[str, Any], place: str, shown: Callable[[str], str]
 
 
 def written(entries: Iterable[tuple[Mapping[str, Any], str]], where: str) -> list[Credential]:
-    """Keys that are a person's own text.
+    """Keys whose text a person has chosen.
 
     Args:
         entries: the fields of each key (`key_fields`, and its text as `key`) and its place for errors.
@@ -150,7 +150,7 @@ def written(entries: Iterable[tuple[Mapping[str, Any], str]], where: str) -> lis
 
 
 class Texts:
-    """Keys of the environment, for example.
+    """Keys that are given as texts, for example in the environment.
 
     Args:
         texts: the keys.
@@ -358,7 +358,7 @@ class KeyStore:
         """Make a key.
 
         Args:
-            name: that no other key has.
+            name: must not be the name of another key.
             fields: other attributes of `Key`.
 
         Returns:
@@ -374,7 +374,7 @@ class KeyStore:
             database = self._database = Database(self._file, _MIGRATIONS)
             self._inode = self._file.stat().st_ino
         key = Key(secrets.token_hex(8), name, **{**fields, "created": time.time()})
-        with database.transaction() as connection:  # of several processes, one makes the master secret
+        with database.transaction() as connection:  # only one of several processes makes the master secret
             if connection.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
                 raise InputError(f"--name {name}: a key has this name; choose another, or remove that key first")
             text = f"{key.id}.{_secret(self._master() or self._make_master(), key.id)}"
@@ -395,7 +395,7 @@ class KeyStore:
         return key, text
 
     def remove(self, named: str) -> Key:
-        """Forget a key, by its name or id. Running servers refuse it from then on.
+        """Remove a key, by its name or id. Running servers refuse it from then on.
 
         Raises:
             InputError: there is none.
@@ -444,5 +444,5 @@ class KeyStore:
 
 
 def _secret(master: bytes, key_id: str) -> str:
-    """192 bits of HMAC-SHA-256, in hexadecimal: a header, a shell and a token's signature take it as it is."""
+    """192 bits of HMAC-SHA-256 in hexadecimal, which needs no escaping in a header, a shell or a signature."""
     return hmac.new(master, b"chatglm api key " + key_id.encode(), hashlib.sha256).hexdigest()[:48]

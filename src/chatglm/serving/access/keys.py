@@ -1,4 +1,4 @@
-"""API keys: whose a request is by its headers, and what that key may do.
+"""API keys: which key the headers of a request have, and what this key may do.
 
 A key is a text. One of the form `id.secret` may also sign tokens (`jwt`). A running server notices within `_LOOK`
 seconds when keys are added or removed.
@@ -29,7 +29,7 @@ ACTIONS = {
     "metrics": "read /metrics",
     "tools": "let the server run its tools",
 }
-"""What only those keys may do that were given the right."""
+"""Actions that a key may do only if it was given the right."""
 
 _LOOK = 1.0  # seconds between two looks at whether keys have changed
 _CREDENTIAL = 4096  # characters of a key or token in a header
@@ -42,7 +42,7 @@ class Key:
     """What is known of an API key, without its secret.
 
     Attributes:
-        id: it owns what the key's callers store.
+        id: what the callers of the key store belongs to it.
         name: for logs and figures.
         models: names of the models that it may use; None: all.
         expires: Unix seconds; None: never.
@@ -78,7 +78,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Credential:
-    """A key, and what a request must know to use it.
+    """A key, and what is needed to check a request with it.
 
     Attributes:
         digest: of the key's whole text.
@@ -99,7 +99,7 @@ class Source(Protocol):
     """Where keys come from (`key_sources`)."""
 
     def changed(self) -> bool:
-        """Whether the keys are others than `credentials` returned last. It costs microseconds."""
+        """Whether the keys have changed since the last `credentials`. It takes microseconds."""
         ...
 
     def credentials(self) -> Sequence[Credential]:
@@ -112,7 +112,7 @@ class Source(Protocol):
 
 
 def id_of(text: str) -> str:
-    """Names a key that is one secret text: always the same, and too short to find the text by."""
+    """The id of a key that is one secret text: always the same, and too short to guess the text from it."""
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8, person=b"chatglm-key-id").hexdigest()
 
 
@@ -124,7 +124,7 @@ class Keyring:
         clock: Unix seconds.
 
     Raises:
-        ChatGLMError: a source cannot be read. If that happens later, the keys stay what they were.
+        ChatGLMError: a source cannot be read. If that happens later, the former keys stay in use.
     """
 
     def __init__(self, sources: Sequence[Source], clock: Any = time.time) -> None:
@@ -149,7 +149,7 @@ class Keyring:
                     self._read()
                 self._problem = ""
             except ChatGLMError as error:
-                if str(error) != self._problem:  # said once, and not every second
+                if str(error) != self._problem:  # logged once, not every second
                     self._problem = str(error)
                     log.error("API keys cannot be reloaded, so the former ones stay in use: %s", error)
 
@@ -165,14 +165,15 @@ class Keyring:
         return self._in_time(self._found[owner].key)
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
-        """Whose request it is.
+        """Return the key of a request.
 
         Args:
             headers: names in lower case. `Authorization` comes first, with or without `Bearer`, then `x-api-key` and
                 `api-key`: clients that send several have a dummy in all but one.
 
         Raises:
-            AuthenticationError: there is no key, or none is right. What it costs does not say whether an id exists.
+            AuthenticationError: there is no key, or none is right. The time that this takes does not show whether an id
+                exists.
         """
         self._look()
         problem: AuthenticationError | None = None

@@ -1,7 +1,6 @@
 """Limits of API keys: requests and tokens a minute, requests at a time.
 
-They are counted in this process's memory: a server that starts again begins anew, and of several servers each counts
-for itself.
+They are counted in the memory of this process: a restart resets them, and each of several servers counts its own.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ class Bucket:
     """A token bucket: full at first, filled at an even rate. It may be overdrawn, which delays what comes next.
 
     Args:
-        per_minute: what it holds when it is full, and gets in a minute.
-        now: seconds of a clock that never goes back.
+        per_minute: its size, and how much it gets in a minute.
+        now: seconds of a clock that never runs backwards.
     """
 
     __slots__ = ("_at", "_level", "per_minute")
@@ -29,7 +28,7 @@ class Bucket:
         self.per_minute, self._level, self._at = per_minute, float(per_minute), now
 
     def level(self, now: float) -> float:
-        """What is in it; below 0 if it is overdrawn."""
+        """How much is in it; below 0 if it is overdrawn."""
         if now > self._at:
             self._level = min(self.per_minute, self._level + (now - self._at) * self.per_minute / 60)
             self._at = now
@@ -58,7 +57,7 @@ class RateLimits:
     """What all keys have used of their limits.
 
     Args:
-        clock: seconds; it never goes back.
+        clock: seconds; it never runs backwards.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -91,7 +90,7 @@ class RateLimits:
         """Count a request, and return what must be called when its response has ended.
 
         Raises:
-            RateLimitError: there is no room for it. Then nothing was counted.
+            RateLimitError: a limit is reached. Then nothing was counted.
         """
         now = self._clock()
         use = self._use(key, now)
@@ -121,7 +120,7 @@ class RateLimits:
         return end
 
     def count(self, owner: str, tokens: int) -> None:
-        """Tokens that a request of this key had, whenever it began.
+        """Count tokens of a request with this key, whenever it began.
 
         Args:
             owner: id of the key.

@@ -47,8 +47,8 @@ def request_id() -> str:
 
 
 def render(failure: Failure) -> Response:
-    """Anthropic's own server says 529 where it has no room. Here it is 503, which every client repeats, and which
-    proxies and load balancers know.
+    """Anthropic's own server answers 529 if it is overloaded. Here it is 503, after which every client tries again, and
+    which proxies and load balancers know.
     """
     name = request_id()
     return JSONResponse(_error(failure, name), failure.status, {REQUEST_ID: name})

@@ -121,7 +121,7 @@ class _Tool(Strict):
     input_examples: list[dict[str, Any]] | None = Field(None, description="shown to the model with the tool")
 
     def function(self) -> dict[str, Any]:
-        """As the assistant takes it."""
+        """The tool in the form that the assistant takes."""
         made: dict[str, Any] = {"name": self.name, "description": self.description, "parameters": self.input_schema}
         made |= {"strict": self.strict, "input_examples": self.input_examples}
         return {"type": "function", "function": {name: value for name, value in made.items() if value is not None}}
@@ -160,7 +160,7 @@ _AnyToolChoice = Annotated[
 
 
 class _Thinking(BaseModel):
-    """Accepted and ignored: these models do not think before they answer, whatever they are told."""
+    """Accepted and ignored: these models cannot think before they answer."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -184,7 +184,7 @@ class _ContextEdit(BaseModel):
 
 
 class _ContextManagement(Strict):
-    """Thinking is never in the prompt, so that clearing it changes nothing."""
+    """Thinking is never in the prompt, so clearing it changes nothing."""
 
     edits: list[_ContextEdit] | None = None
 
@@ -201,7 +201,7 @@ class CountRequest(Strict):
     tool_choice: _AnyToolChoice | None = None
     thinking: _Thinking | None = None
     output_config: _OutputConfig | None = None
-    output_format: _JsonFormat | None = Field(None, description="came before `output_config.format`")
+    output_format: _JsonFormat | None = Field(None, description="older form of `output_config.format`")
     context_management: _ContextManagement | None = None
     thread: Unsupported = None
 
@@ -247,7 +247,7 @@ class CountRequest(Strict):
                 continue
             texts = [block for block in blocks if isinstance(block, TextPart)]
             if texts == blocks:
-                # The model's own text is one, wherever it was cut; others write blocks as paragraphs.
+                # The model's text is one text, wherever it was cut; other authors write blocks as paragraphs.
                 made.say(message.role, _text(texts, "" if message.role == "assistant" else "\n"))
                 continue
             for block in blocks:

@@ -1,7 +1,7 @@
 """Anthropic's `/v1/messages`, `/v1/messages/count_tokens` and `/v1/models`.
 
-OpenAI has a `/v1/models`, too. Requests with an `anthropic-version` header, and those under `/anthropic`, get to the
-one here (`front`).
+OpenAI has a `/v1/models`, too. Requests with an `anthropic-version` header, and those under `/anthropic`, get the one
+of this module (`front`).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _router(service: Service) -> APIRouter:
         "/anthropic/v1/models/{name:path}", response_model=ModelResponse, responses=refusals(ErrorResponse, 404)
     )
     async def model(name: str, request: Request) -> Response:
-        """One of them."""
+        """One model."""
         return _said(listed(service.offer(name, caller_of(request))), request_id())
 
     return routes

@@ -1,4 +1,4 @@
-"""The routes of Langchain-Chatchat 0.3 and of langchain-ChatGLM 0.1, for who asks for them (`--dialect chatchat`)."""
+"""The routes of Langchain-Chatchat 0.3 and of langchain-ChatGLM 0.1, on request (`--dialect chatchat`)."""
 
 from __future__ import annotations
 

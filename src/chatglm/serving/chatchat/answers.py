@@ -36,7 +36,7 @@ class Asked:
     Attributes:
         mode: local_kb, temp_kb or search_engine.
         name: of the base, or the id of a temporary one.
-        top_k: hits that are taken at most. distance: above it they are none.
+        top_k: maximum number of hits. distance: hits with a larger distance are left out.
         model: "" or None: the first.
         most: tokens of the answer at most.
         direct: what is found is the answer, and no model is asked.
@@ -73,7 +73,7 @@ class Asked:
 
 
 async def bases_for(service: Service, request: Request, temporary: Temporary, mode: str, name: str) -> Bases | None:
-    """What is asked; None: there is none that the caller may read."""
+    """The bases to ask; None: there are none that the caller may read."""
     caller = caller_of(request)
     shelf_of(service)
 
@@ -103,7 +103,7 @@ async def begin(
     served = await service.find(asked.model or None, caller)
     params = dict(asked.params)
     if asked.most:
-        # Their clients always send 2048: no reason to leave a small model's context without room for documents.
+        # Their clients always send 2048, which may leave no room for documents in the context of a small model.
         context = served.assistant.context
         params["max_new_tokens"] = asked.most if context is None else min(asked.most, max(context // 2, 1))
     options: Options = {"params": params, "adapter": served.adapter, "client": caller.client}

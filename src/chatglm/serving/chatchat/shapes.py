@@ -76,7 +76,7 @@ def refused(*statuses: int) -> Refusals:
 
 
 def attacks(name: str) -> bool:
-    """Whether a base's name is to lead elsewhere."""
+    """Whether the name of a base tries to reach another folder."""
     return "../" in name or "..\\" in name
 
 
@@ -99,8 +99,9 @@ async def find_base(service: Service, request: Request, name: str, role: Role = 
 
 
 _STEEP = 4
-"""Of distances. Their clients send thresholds from .4 to 1: with 4, .4 lets 99 % of CMRC's questions find something in
-their own texts, and 27 % in others; the plain 2 (1 - covered) would let 60 % find something."""
+"""Exponent of distances. Their clients send thresholds from .4 to 1: with 4, a threshold of .4 lets 99 % of CMRC's
+questions find something in their own texts, and 27 % in other texts; with 2 (1 - covered), 60 % would find
+something."""
 
 
 def threshold_of(distance: float | None) -> float | None:

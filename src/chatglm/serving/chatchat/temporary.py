@@ -1,4 +1,4 @@
-"""Bases of a conversation about files: nobody finds them but by their id, and they go with the server or in time."""
+"""Temporary bases for conversations about files: only their id finds them, and they end after some time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Entry:
 
 
 class Temporary:
-    """For any number of threads. The one that was not used for longest makes room for a new one."""
+    """Temporary bases, for any number of threads. The least recently used one is replaced by a new one."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -84,7 +84,7 @@ class Temporary:
         self._shelf.delete(name, None)
 
     def close(self) -> None:
-        """End them all. It may be called again."""
+        """Close all bases. It may be called again."""
         with self._lock:
             self._entries.clear()
             if self._shelf is not None:

@@ -43,7 +43,7 @@ _NO_SEARCH = (
     "bing_search_chat: this server does not use search engines; put documents into a base and use local_doc_chat"
 )
 _TURNS = 1000
-"""Of one WebSocket."""
+"""Most turns of one WebSocket."""
 _IDLE_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 
@@ -114,7 +114,7 @@ def _router(service: Service) -> APIRouter:
         return await work(service, request, found)
 
     async def uploaded(request: Request, field: str, *, single: bool = False) -> dict[str, tuple[bool, str]] | None:
-        """What became of each file of a form; None: the base's name is an attack, and nothing was added."""
+        """The result for each file of a form; None: the name of the base is an attack, and nothing was added."""
         shelf_of(service)
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             form = await filing.form_of(request, service, Path(folder), field, ("knowledge_base_id",))
@@ -206,7 +206,7 @@ def _router(service: Service) -> APIRouter:
         openapi_extra=_form("new_doc", base=False),
     )
     async def update(knowledge_base_id: str, old_doc: str, request: Request) -> Response:
-        """Put a file in the place of another. The other one goes when the new one can be found."""
+        """Replace a file by another. The old one is removed when the new one can be found."""
         shelf_of(service)
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
             form = await filing.form_of(request, service, Path(folder), "new_doc")
@@ -262,7 +262,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/local_doc_qa/bing_search_chat", response_model=Coded, responses=refused(501))
     async def search_chat() -> Response:
-        """Refused: this server asks no search engine."""
+        """Refused: this server does not use search engines."""
         raise NotOfferedError(_NO_SEARCH)
 
     @routes.websocket("/local_doc_qa/stream_chat")
@@ -342,7 +342,7 @@ class _PlainStream(EventStream):
 
 
 def _plain(deltas: AsyncGenerator[TextDelta | Finish]) -> StreamingResponse:
-    """The text as it comes; whoever reads it cannot tell how it ended."""
+    """The text as it comes; the reader cannot see how it ended."""
 
     async def texts() -> AsyncGenerator[str]:
         try:
@@ -360,7 +360,7 @@ def _plain(deltas: AsyncGenerator[TextDelta | Finish]) -> StreamingResponse:
 
 
 class _Talk:
-    """A WebSocket of which a client may speak, or go, also while it is answered."""
+    """A WebSocket whose client may send a question, or leave, also during an answer."""
 
     def __init__(self, service: Service, socket: WebSocket) -> None:
         self._service, self._socket = service, socket
@@ -375,8 +375,8 @@ class _Talk:
         """What the client says next.
 
         Raises:
-            WebSocketDisconnect: it went, or said nothing for long, or the server ends.
-            BodyError, InputError: it is no question.
+            WebSocketDisconnect: it left, or was silent for too long, or the server is stopping.
+            BodyError, InputError: it is not a question.
         """
         coming, loop = self._next(), asyncio.get_running_loop()
         end = loop.time() + _IDLE_SECONDS
@@ -388,7 +388,7 @@ class _Talk:
         return _read(coming.result(), self._service.limits)
 
     async def send(self, deltas: AsyncGenerator[TextDelta | Finish]) -> None:
-        """Say texts as they come.
+        """Send texts as they come.
 
         Raises:
             WebSocketDisconnect: the client went.
@@ -418,7 +418,7 @@ class _Talk:
             await asyncio.gather(saying, ending, return_exceptions=True)
 
     async def end(self, *words: Any) -> None:
-        """Say a last thing, if the client is still there, and close."""
+        """Send a last text, if the client is still there, and close."""
         if self._coming is not None:
             self._coming.cancel()
             await asyncio.gather(self._coming, return_exceptions=True)
@@ -429,7 +429,7 @@ class _Talk:
 
 
 async def _converse(service: Service, socket: WebSocket, name: str | None) -> None:
-    """Questions in, answers out, until the client goes, says nothing for long, or names a base that it may not read.
+    """Answer questions until the client leaves, is silent for too long, or names a base that it may not read.
 
     Args:
         name: of the base, where the path has it; else each question has.
@@ -472,7 +472,7 @@ def _read(message: Any, limits: Limits) -> _SocketQuestion:
 
 
 async def _turn(service: Service, socket: WebSocket, talk: _Talk, body: _SocketQuestion, base: str, turn: int) -> bool:
-    """Answer a question; whether there is such a base."""
+    """Answer a question; returns whether there is such a base."""
     caller = caller_of(socket)
     key = service.key_of(caller)
     ended = service.rates.begin(key) if key is not None and key.limited else (lambda: None)

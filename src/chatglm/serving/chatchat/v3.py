@@ -57,7 +57,7 @@ __all__ = ["DIALECT"]
 NAME = "chatchat"
 _ATTACK = "Don't attack me"
 _DOCUMENTS = 1000
-"""Of one answer."""
+"""Most documents of one answer."""
 _LOOK_SECONDS = 0.5
 _Name = Annotated[str, Field(max_length=1000)]
 _Files = Annotated[list[str], Field(max_length=1000)]
@@ -102,8 +102,8 @@ class _Search(_Request):
     query: str | None = Field(None, max_length=10_000)
     knowledge_base_name: _Name
     top_k: int = Field(3, ge=1, le=100)
-    score_threshold: float | None = Field(None, ge=0, le=2, description="largest distance; 2: any")
-    file_name: str | None = Field(None, max_length=1000, description="% and _ stand for any text and any character")
+    score_threshold: float | None = Field(None, ge=0, le=2, description="maximum distance; 2: any")
+    file_name: str | None = Field(None, max_length=1000, description="% matches any text, _ matches any character")
     metadata: dict[str, Any] | None = Field(None, max_length=20)
 
 
@@ -161,7 +161,7 @@ class _Question(_Request):
     score_threshold: float | None = Field(None, ge=0, le=2)
     history: list[_Said] | None = Field(None, max_length=1000)
     temperature: float | None = Field(None, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=0, description="0: as many as the model may")
+    max_tokens: int | None = Field(None, ge=0, description="0: no limit but the model's")
     prompt_name: str = "default"
 
     def params(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class _Completion(Generation):
     hints = Hints("", {**Generation.hints.fields, **CHATCHAT.fields})
 
     messages: list[ChatMessage] = Field(min_length=1)
-    top_k: int = Field(3, ge=1, le=100, description="hits that are taken; not a sampling option here")
+    top_k: int = Field(3, ge=1, le=100, description="number of hits that are used; not a sampling option here")
     score_threshold: float | None = Field(None, ge=0, le=2)
     prompt_name: str = "default"
     return_direct: bool | None = None
@@ -330,7 +330,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/knowledge_base/delete_docs", response_model=Coded, responses=refusals)
     async def remove(body: _Deleted, request: Request) -> Response:
-        """Take files out of a base. A base has no folder in which they would stay."""
+        """Remove files from a base. They do not stay in a folder, because a base has none."""
         name = body.knowledge_base_name
         if attacks(name):
             return said(403, _ATTACK)
@@ -411,7 +411,7 @@ def _router(service: Service) -> APIRouter:
         openapi_extra=_form("files", *_TEMPORARY_FIELDS),
     )
     async def upload_temporary(request: Request) -> Response:
-        """Files to ask about, in a base that only its id names; it goes with the server, or after a day."""
+        """Upload files to ask about, into a base that only its id finds; it ends with the server, or after a day."""
         shelf_of(service)
         who = who_of(caller_of(request))
         with tempfile.TemporaryDirectory(prefix="chatglm-") as folder:
@@ -622,7 +622,7 @@ def _form(files: str, *fields: str, required: str = "") -> dict[str, Any]:
 async def _string_of(request: Request, service: Service) -> str:
     """
     Raises:
-        BodyError: the body is no JSON string.
+        BodyError: the body is not a JSON string.
     """
     check_type(request.headers.get("content-type"))
     try:
@@ -653,7 +653,7 @@ def _ignore(fields: Mapping[str, str], *names: str) -> None:
 def _check_docs(docs: str | None) -> None:
     """
     Raises:
-        NotOfferedError: texts are given that stand in for those of the files.
+        NotOfferedError: the request has texts that would replace those of the files.
     """
     if docs and docs.strip() not in ("", "{}", "null"):
         raise NotOfferedError(
@@ -728,7 +728,7 @@ def _searched(base: Base, body: _Search) -> list[dict[str, Any]]:
 
 
 _WILD = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
-"""Of SQL's LIKE, as `fnmatch` writes them."""
+"""Wildcards of SQL's LIKE, as `fnmatch` writes them."""
 
 
 def _line(number: int, total: int, file: File, base: str) -> dict[str, Any]:

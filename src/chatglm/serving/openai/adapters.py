@@ -22,9 +22,9 @@ _NAME = r"^[^\s=/\\]{1,128}$"
 
 
 class LoadAdapterRequest(Strict):
-    lora_name: str = Field(pattern=_NAME, description="what requests will call it (`model`)")
+    lora_name: str = Field(pattern=_NAME, description="the name that requests use for it (`model`)")
     lora_path: str = Field(
-        min_length=1, max_length=4096, description="its folder: within the one that the server was started with"
+        min_length=1, max_length=4096, description="its folder, inside the folder of --adapters-from"
     )
     load_inplace: bool | None = Field(None, description="replace an adapter that has this name")
     base_model_name: str | None = Field(None, description="the model that it is for; default: the first")
@@ -56,7 +56,7 @@ def add_adapters(routes: APIRouter, service: Service) -> None:
 
     @routes.post("/load_lora_adapter", response_class=Response, responses=_REFUSALS)
     async def load(body: LoadAdapterRequest, request: Request) -> Response:
-        """Load a LoRA adapter under a name of its own. Requests that run go on."""
+        """Load a LoRA adapter under its own name. Running requests continue."""
         permit(request)
         caller = caller_of(request)
         base = service.offer(body.base_model_name, caller)
@@ -71,7 +71,7 @@ def add_adapters(routes: APIRouter, service: Service) -> None:
 
     @routes.post("/unload_lora_adapter", response_class=Response, responses=_REFUSALS)
     async def unload(body: UnloadAdapterRequest, request: Request) -> Response:
-        """Take an adapter away, as soon as no request uses it any more."""
+        """Remove an adapter, as soon as no request uses it any more."""
         permit(request)
         await service.catalog.unload_adapter(body.lora_name)
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")

@@ -26,7 +26,7 @@ __all__ = ["BatchBody", "BatchResponse", "add_batches", "add_begun_batches", "ad
 
 Refused = Callable[..., Refusals]
 
-_FILE = "the file's content; with purpose `batch`: JSON lines, each a request"
+_FILE = "the content of the file; with purpose `batch`: JSON lines, one request in each"
 _FORM = {
     "requestBody": {
         "required": True,
@@ -90,12 +90,12 @@ class _ExpiresAfter(Strict):
 _Window = Annotated[
     str,
     BeforeValidator(_window),
-    Field(description="lines that are not answered by then have failed", json_schema_extra={"pattern": "^[1-9]h$"}),
+    Field(description="lines that are not answered in this time fail", json_schema_extra={"pattern": "^[1-9]h$"}),
 ]
 
 
 class BatchBody(Strict):
-    """What begins a batch in every dialect, besides the endpoint."""
+    """Fields of a new batch in every dialect, besides the endpoint."""
 
     input_file_id: str = Field(description="a file of JSON lines, uploaded with purpose `batch`")
     completion_window: _Window = "24h"
@@ -294,7 +294,7 @@ def add_files(routes: APIRouter, service: Service, refused: Refused) -> None:
 
     @routes.get("/files/{file_id}", response_model=_FileResponse, responses=refused(404, 500))
     async def file(file_id: str, request: Request) -> dict[str, Any]:
-        """About one of them."""
+        """A stored file, without its content."""
         return _file(await service.files.get(caller_of(request), file_id))
 
     @routes.get(
@@ -306,13 +306,13 @@ def add_files(routes: APIRouter, service: Service, refused: Refused) -> None:
         },
     )
     async def content(file_id: str, request: Request) -> FileResponse:
-        """What is in it."""
+        """The content of a file."""
         place = await service.files.content(caller_of(request), file_id)
         return FileResponse(place, media_type="application/octet-stream", headers={"X-Content-Type-Options": "nosniff"})
 
     @routes.delete("/files/{file_id}", response_model=_DeletedResponse, responses=refused(400, 404, 500))
     async def delete(file_id: str, request: Request) -> dict[str, Any]:
-        """Delete it."""
+        """Delete a file."""
         await service.files.delete(caller_of(request), file_id)
         return {"id": file_id, "object": "file", "deleted": True}
 
@@ -330,10 +330,10 @@ def add_begun_batches(routes: APIRouter, service: Service, dialect: str, refused
 
     @routes.get("/batches/{batch_id}", response_model=BatchResponse, responses=refused(404, 500))
     async def batch(batch_id: str, request: Request) -> dict[str, Any]:
-        """How far one of them is."""
+        """A batch and its progress."""
         return shown(await service.batches.get(caller_of(request), dialect, batch_id))
 
     @routes.post("/batches/{batch_id}/cancel", response_model=BatchResponse, responses=refused(400, 404, 500))
     async def cancel(batch_id: str, request: Request) -> dict[str, Any]:
-        """Run no further line of it. What is answered by then is in its output."""
+        """Cancel a batch: no further line of it is run. Lines that are answered are in its output."""
         return shown(await service.batches.cancel(caller_of(request), dialect, batch_id))

@@ -47,8 +47,8 @@ class EmbeddingRequest(Strict):
 
     model: str | None = Field(None, description="default: the first model for embeddings of `/v1/models`")
     input: Annotated[_Text | _Texts | _Ids | _ManyIds, OneOf(_input)] = Field(
-        description="one text or several; or token ids, as `/tokenize` gives them for this model. What is longer than "
-        "the model reads is cut, and `X-Chatglm-Dropped` says how many texts were."
+        description="one text or several; or token ids, as `/tokenize` gives them for this model. Texts that are "
+        "longer than the model reads are cut, and `X-Chatglm-Dropped` says how many were."
     )
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: of float32 numbers, least significant byte first"
@@ -116,7 +116,7 @@ async def embeddings_of(
 
 
 def _written(model: str, found: Embeddings, in_base64: bool, more_usage: Mapping[str, int]) -> str:
-    """The response as JSON, a vector at a time, so that other threads have their turn."""
+    """The response as JSON, written vector by vector, so that other threads can run."""
     write = _in_base64 if in_base64 else list
     data = ",".join(
         compact({"object": "embedding", "index": number, "embedding": write(vector)})

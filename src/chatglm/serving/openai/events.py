@@ -127,7 +127,7 @@ def _message(message: Message, old_calls: bool, called: Sequence[Called]) -> dic
 
 
 def calls_here(called: Sequence[Called]) -> dict[str, Any]:
-    """What a message says of calls that the server carried out, and of the pictures that came of them."""
+    """Fields of a message about calls that the server carried out, and about the pictures of their results."""
     made: dict[str, Any] = {"server_tool_calls": [report(one) for one in called]} if called else {}
     if shown := [url for one in called for url in pictures(one)]:
         made["images"] = [{"type": "image_url", "image_url": {"url": url}} for url in shown]
@@ -177,7 +177,7 @@ def text_choice(number: int, answer: Answer) -> dict[str, Any]:
 def _prompt_logprobs(prompt: PromptDelta) -> dict[str, Any] | None:
     found = _text_logprobs(prompt.tokens, 0)
     if found is not None:
-        # SentencePiece puts a blank in front of a text, which is in the tokens and not in the text.
+        # SentencePiece puts a space in front of a text, which is in the tokens and not in the text.
         more = max(
             0, len(b"".join(token.data for token in prompt.tokens).decode("utf-8", "replace")) - len(prompt.text)
         )
@@ -198,7 +198,7 @@ def call_piece(delta: CallDelta, old_calls: bool = False) -> dict[str, Any]:
 
 
 class Head:
-    """What all chunks of an answer begin with."""
+    """The beginning of all chunks of an answer."""
 
     def __init__(self, prefix: str, kind: str, model: str) -> None:
         self._fields: dict[str, Any] = {
@@ -253,7 +253,7 @@ async def chat_events(
 async def document_events(
     head: Head, deltas: AsyncGenerator[TextDelta | Finish], documents: FromDocuments, with_usage: bool
 ) -> AsyncGenerator[str]:
-    """An answer from documents: passages first, citations when their sentence is whole, and all of them at the end."""
+    """An answer from documents: first passages, then citations with their sentences, all of them at the end."""
     total = UsageTotal()
 
     def chunk(delta: dict[str, Any], reason: str | None = None) -> str:

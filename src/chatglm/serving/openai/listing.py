@@ -1,4 +1,4 @@
-"""A page of a list, as OpenAI's clients turn over lists."""
+"""A page of a list, in the form of OpenAI's lists."""
 
 from __future__ import annotations
 

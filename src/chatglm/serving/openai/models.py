@@ -31,14 +31,14 @@ _PERMISSION: dict[str, Any] = {
     "group": None,
     "is_blocking": False,
 }
-"""Older clients read it; what it says is the same for all models."""
+"""Older clients read it; it is the same for all models."""
 
 
 def add_models(routes: APIRouter, service: Service, unknown: Refusals, *, documents: bool = False) -> None:
     """Add `GET /models` and `GET /models/{name}`.
 
     Args:
-        unknown: how the dialect answers for a model that there is not, by status, for the OpenAPI document.
+        unknown: how the dialect answers for an unknown model, by status, for the OpenAPI document.
         documents: whether the dialect answers from bases: they are listed, too.
     """
     started = int(time.time())
@@ -57,7 +57,7 @@ def add_models(routes: APIRouter, service: Service, unknown: Refusals, *, docume
         }
 
     async def with_documents(caller: Caller) -> list[dict[str, Any]]:
-        """The first model, once for each base that it answers from."""
+        """The entries of bases: the first model, once for each base that it answers from."""
         first = next(iter(service.offered(caller).values()), None)
         if first is None or service.shelf is None or not documents:
             return []
@@ -73,7 +73,7 @@ def add_models(routes: APIRouter, service: Service, unknown: Refusals, *, docume
 
     @routes.get("/models/{name:path}", response_model=ModelResponse, responses=unknown)
     async def model(name: str, request: Request) -> dict[str, Any]:
-        """One of them."""
+        """One model."""
         caller = caller_of(request)
         if name.startswith(DOCUMENTS):
             for found in await with_documents(caller):

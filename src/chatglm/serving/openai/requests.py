@@ -26,11 +26,11 @@ __all__ = ["ChatRequest", "CompletionRequest", "Generation", "Sampling"]
 class _StreamOptions(Strict):
     hints = STREAM_OPTIONS
 
-    include_usage: bool | None = Field(None, description="a last chunk with the usage")
+    include_usage: bool | None = Field(None, description="send a last chunk with the usage")
 
 
 def _no_limit(value: Any) -> Any:
-    """-1 is LM Studio's and llama.cpp's word for no limit."""
+    """-1 means no limit in LM Studio and llama.cpp."""
     return None if value == -1 else value
 
 
@@ -54,11 +54,11 @@ def _bias(value: Any) -> Any:
 
 
 _NAMES = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens", "stop_token_ids": "stop_ids"}
-"""Of fields, as sampling options are called."""
+"""Names of sampling options, by the fields that have other names."""
 
 
 class Sampling(Strict):
-    """Sampling options under the names that OpenAI has for them, or vLLM."""
+    """Sampling options under OpenAI's names, or vLLM's."""
 
     temperature: float | None = sampling_option("temperature")
     top_p: float | None = sampling_option("top_p")
@@ -114,8 +114,8 @@ class ChatRequest(Generation, Guided):
     max_completion_tokens: _AtLeastOne = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
-    functions: Functions | None = Field(None, description="came before `tools`; answered with `function_call`")
-    function_call: FunctionCallChoice | None = Field(None, description="came before `tool_choice`")
+    functions: Functions | None = Field(None, description="older form of `tools`; the answer has `function_call`")
+    function_call: FunctionCallChoice | None = Field(None, description="older form of `tool_choice`")
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -203,9 +203,11 @@ _Prompt = Annotated[str | list[str] | _Ids | list[_Ids], OneOf(_prompt)]
 
 class CompletionRequest(Generation):
     prompt: _Prompt = Field(description="texts, or token ids")
-    max_tokens: _AtLeastZero = Field(None, description="longest answer in tokens; 0: none, as to score the prompt")
+    max_tokens: _AtLeastZero = Field(
+        None, description="longest answer in tokens; 0: no answer, for example to score the prompt"
+    )
     logprobs: int | None = Field(None, ge=0, le=20)
-    echo: bool | None = Field(None, description="give the prompt back in front of the answer")
+    echo: bool | None = Field(None, description="return the prompt in front of the answer")
     add_special_tokens: Literal[True] | None = Field(
         None,
         description="texts get the control tokens that the model expects in front; token ids are taken as they are",
@@ -227,7 +229,7 @@ class CompletionRequest(Generation):
         return values
 
     async def shown(self, deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
-        """What the client is shown: the prompt in front of each answer with `echo`, and never without."""
+        """What the client gets: with `echo` the prompt is in front of each answer, otherwise it is not."""
         prompts, n = self.prompts(), self.n or 1
         begun: set[int] = set()
         async with aclosing(deltas):

@@ -95,7 +95,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.post("/completions", response_model=CompletionResponse, responses={**_REFUSALS, 200: _STREAM})
     async def complete(body: CompletionRequest, request: Request) -> Response:
-        """What follows a text, without any format of a dialogue."""
+        """The continuation of a text, without the format of a dialogue."""
         caller = caller_of(request)
         served, with_usage = await service.find(body.model, caller), body.usage_wanted()
         values, prompts, n = body.params(), body.prompts(), body.n or 1

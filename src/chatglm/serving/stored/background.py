@@ -1,7 +1,8 @@
-"""Runs what waits in the database: a few at a time, fewer while clients wait for answers of their own.
+"""Runs the tasks that wait in the database: a few at a time, fewer while clients wait for answers.
 
-Whoever runs a task has written so first. A task whose server died waits again, for a server that has its model; one
-that was cut too often failed. The answer is written together with the end, and only by who runs the task.
+A server first writes that it runs a task. If the server dies, the task waits again, for a server that has its model; if
+this happens too often, the task fails. The answer and the end are written together, and only by the server that runs
+the task.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ log = logging.getLogger("chatglm.serving")
 Result = TypeVar("Result")
 
 BACKGROUND = "background:"
-"""Before the owner, the client that an owner's tasks are for the engine."""
+"""Prefix of the engine's client for tasks; the owner follows."""
 ATTEMPTS = 5
-"""So often a task may be cut before it is given up: perhaps it is what ends the server."""
-_ALONE = 2  # a task that was cut so often runs alone, so that no other one is cut with it
+"""How often a task may be cut off before it fails: it may be the reason why the server dies."""
+_ALONE = 2  # a task that was cut off this often runs alone, so that it cannot cut off another one
 _ADOPT_SECONDS = 5.0
 _CLEAN_SECONDS = 60.0
-_BATCH_SECONDS = 30 * 86400.0  # that a finished batch is kept
+_BATCH_SECONDS = 30 * 86400.0  # seconds that a finished batch is kept
 _LOOK_SECONDS = 1.0
 _STORE_SECONDS = 2.0
 
 
 class Server(Protocol):
-    """What runs the requests."""
+    """The server that runs the requests."""
 
     async def send(self, caller: Caller, path: str, body: dict[str, Any]) -> Reply: ...
 
     def serves(self, model: str) -> bool: ...
 
     def live(self) -> int:
-        """How many requests are under way whose clients wait for them."""
+        """Number of running requests whose clients wait for them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Claimed:
 class Background:
     """
     Args:
-        batches: whose lines are run, too.
+        batches: their lines are also run.
         bodies: limits of a line.
         parallel: tasks that run at a time while no client waits; otherwise one.
         lifetime: seconds that a finished task is kept.
@@ -114,7 +115,7 @@ class Background:
         self._news.set()
 
     def end(self) -> None:
-        """Stop what runs; it waits again, for the next server."""
+        """Stop running tasks; they wait again, for the next server."""
         self._ending = True
         self._news.set()
         if self._worker is not None:
@@ -159,7 +160,7 @@ class Background:
                 task.add_done_callback(self._ended)
 
     async def _try(self, work: Callable[[Database, Instance], Result]) -> Result | None:
-        """None: it failed, and is tried again in a while."""
+        """Call a function; None: it failed, and is tried again later."""
         try:
             return await self._storage.run(work)
         except OutputError as error:
@@ -176,13 +177,13 @@ class Background:
         return True
 
     def _complain(self, error: OutputError) -> None:
-        """Once a minute: a full disk stays full for a while."""
+        """Log a problem, at most once a minute: a full disk stays full for some time."""
         if time.monotonic() - self._complaint > 60:
             self._complaint = time.monotonic()
             log.error("tasks wait: %s", error)
 
     def _room(self) -> int:
-        """How many may begin now."""
+        """How many tasks may begin now."""
         if any(claimed.alone for claimed in self._running.values()):
             return 0
         return (1 if self._server.live() else self._parallel) - len(self._running)
@@ -219,7 +220,7 @@ class Background:
         name, place, size = claimed.line
         return line_request(self._storage.file(name), place, size, self._bodies)
 
-    # What others have left
+    # Tasks that other servers have left
 
     def _adopt(self, database: Database, me: Instance) -> None:
         """Take over the tasks and batches of servers that have died, if their model is served here."""
@@ -249,7 +250,7 @@ class Background:
                 )
 
     def _clean(self, database: Database, me: Instance) -> None:
-        """Delete what has expired; what waited too long has failed."""
+        """Delete expired tasks; those that waited too long fail."""
         now = time.time()
         with database.transaction() as connection:
             connection.execute(
@@ -304,7 +305,7 @@ class _Ended:
 
 
 def _claim(database: Database, me: Instance, most: int, owners: Counter[str]) -> list[_Claimed]:
-    """Take so many of the tasks that wait, in turns of their owners.
+    """Take a number of waiting tasks, in turns of their owners.
 
     Args:
         owners: how many of each run.

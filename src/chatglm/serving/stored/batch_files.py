@@ -1,7 +1,7 @@
 """A file of requests, answered into another file: what `chatglm batch` does.
 
-Every answer is written when it is there. So a run that was stopped, or killed, is resumed by the same command: what is
-answered is in the output, and is not asked for again.
+Every answer is written at once. So the same command resumes a run that was stopped or killed: answers that are in the
+output are not asked for again.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from chatglm.serving.stored.batches import (
 __all__ = ["Book", "BrokenError", "Send", "Servers", "answer_lines"]
 
 Send = Callable[[str, dict[str, Any]], Awaitable[tuple[int, str]]]
-"""Path and body of a request to status and JSON of the answer."""
+"""Sends a request (path and body), and returns the status and the JSON of the answer."""
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
-_TRIES = 6  # of a server that does not answer, two seconds apart, then four …
+_TRIES = 6  # tries if a server does not answer: after two seconds, then four …
 _LONGEST_WAIT = 60.0
 _PATIENCE = 3600.0  # seconds that an answer may take
 _LINE_BYTES = 64 << 20  # of an output file
@@ -49,15 +49,15 @@ _ALIKE = 1000  # characters
 
 
 class Book:
-    """The output file: what is in it already, and what is added.
+    """The output file: its earlier lines, and the new ones.
 
     Raises:
-        InputError: the file holds something else than the output of a batch. It is left as it is.
+        InputError: the file is not the output of a batch. It is not changed.
     """
 
     def __init__(self, file: Path) -> None:
         self.custom_ids: set[str] = set()
-        self.lines: set[int] = set()  # numbers of those that have no custom_id
+        self.lines: set[int] = set()  # numbers of lines that have no custom_id
         self.failed = self.written = 0  # in this run
         self._file = open(file, "a+b", buffering=0)  # noqa: SIM115 — closed by `close`
         try:
@@ -98,7 +98,7 @@ class Book:
                     self._file.write(b"\n")
 
     def add(self, line: str, failed: bool) -> None:
-        """Write a line, which from now on outlives this process."""
+        """Write a line to the disk."""
         content = memoryview(line.encode())
         while content:
             content = content[self._file.write(content) :]
@@ -123,12 +123,12 @@ async def answer_lines(
         done: called after each line.
 
     Raises:
-        OSError: the input cannot be read, or the output not be written.
-        ServiceError: nobody answers.
+        OSError: the input cannot be read, or the output cannot be written.
+        ServiceError: no server answers.
     """
     lines: asyncio.Queue[_Read] = asyncio.Queue(2 * concurrency)
     loop = asyncio.get_running_loop()
-    # A daemon: whoever types the lines must not have to end them, so that the program can end.
+    # A daemon thread: the program must be able to end while somebody still types lines.
     threading.Thread(target=_read, args=(source, limits.body, lines, loop), daemon=True).start()
     run = _Run(book, send, limits, done)
     workers = [asyncio.ensure_future(run.work(lines)) for _ in range(concurrency)]
@@ -143,7 +143,7 @@ async def answer_lines(
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read: a line with its number; or the end, or why it cannot be read.
+    """Result of reading: a line with its number; or the end, or why it cannot be read.
 
     Attributes:
         text: None: the line is too long.
@@ -177,7 +177,7 @@ def _read(source: BinaryIO, longest: int, lines: asyncio.Queue[_Read], loop: asy
 
 @dataclass
 class _Run:
-    """What all workers share."""
+    """State that all workers share."""
 
     book: Book
     send: Send
@@ -198,7 +198,7 @@ class _Run:
             self.done()
 
     def _line(self, read: _Read) -> BatchLine | None:
-        """None: there is nothing to do for it."""
+        """The line to answer; None: there is nothing to do for it."""
         try:
             if read.text is None:
                 raise LineError("line_too_long", f"has more than {self.limits.body:,} bytes", None)
@@ -226,15 +226,15 @@ class _Run:
 
 
 class BrokenError(ServiceError):
-    """Servers broke the connection while they answered a request: perhaps it is what ends them."""
+    """Servers broke the connection during a request, which may be what ends them."""
 
 
 class Servers:
-    """Endpoints that answer requests as they are.
+    """Endpoints that answer the requests unchanged.
 
     Args:
         urls: base URLs, which end with /v1.
-        model: instead of the one that each line names; None: that one.
+        model: replaces the model that each line names; None: no replacement.
         key: sent as a bearer token.
 
     Raises:
@@ -300,7 +300,7 @@ def _wait(given: str | None, tries: int) -> float:
 
 
 def _json(answer: httpx.Response) -> str:
-    """The answer in one line of JSON; what is none is a JSON string."""
+    """The answer in one line of JSON; an answer that is not JSON becomes a JSON string."""
     try:
         value = answer.json()
     except ValueError:

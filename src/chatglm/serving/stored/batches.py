@@ -43,9 +43,9 @@ __all__ = [
 State = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 
 LINE_ID = "batch_req_"
-"""What the ids of lines begin with."""
+"""Prefix of the ids of lines."""
 _ID = 512  # characters of a custom_id
-_ERRORS = 100  # that are listed of a file
+_ERRORS = 100  # errors of a file that are listed
 _DAYS_30 = 30 * 86400.0
 _ROWS = 200
 
@@ -68,8 +68,8 @@ class Batch:
     Attributes:
         endpoint: the path that every line names as its `url`.
         input, output, error_output: ids of files. The error file has the lines that were not answered with success.
-        window: in which it is to be finished, as its client wrote it.
-        errors: of the input file, if the batch failed for them: `code`, `message`, `line` and `param` of each.
+        window: time for finishing it, as the client wrote it.
+        errors: of the input file, if the batch failed because of them: `code`, `message`, `line` and `param` of each.
         total, done, failed: lines.
         created, expires, begun, cancelling, finalizing, finished: Unix seconds.
     """
@@ -128,12 +128,12 @@ class Batches:
         metadata: Mapping[str, str] | None = None,
         keep: float | None = None,
     ) -> Batch:
-        """Begin a batch. It is stored when this returns; its file is checked afterwards.
+        """Create a batch. It is stored when this returns; its file is checked afterwards.
 
         Args:
-            endpoint: what every line names as its `url`.
-            path: of this server, which answers the lines.
-            seconds: after which the lines that are not finished have failed.
+            endpoint: the `url` that every line must have.
+            path: the path of this server that answers the lines.
+            seconds: lines that are not finished after this time fail.
             keep: seconds after which the output is deleted; None: 30 days.
 
         Raises:
@@ -200,7 +200,7 @@ class Batches:
         """The owner's batches, the newest first, from one on, and whether there are more.
 
         Raises:
-            NotFoundError: `after` is no batch.
+            NotFoundError: `after` is not a batch.
         """
         conditions, values = "owner = ? AND dialect = ?", [caller.owner, dialect]
         if after is not None:
@@ -211,7 +211,7 @@ class Batches:
         return found[:limit], len(found) > limit
 
     async def cancel(self, caller: Caller, dialect: str, name: str) -> Batch:
-        """Begin no further line. Those that run are finished, and then the batch is cancelled.
+        """Start no further line. Running lines are finished, and then the batch is cancelled.
 
         Raises:
             NotFoundError: as `get`.
@@ -246,7 +246,7 @@ class Batches:
     # What the background does
 
     def step(self, database: Database, me: Instance) -> bool:
-        """Do what there is to do for this server's batches, besides running lines.
+        """Do the work for batches of this server, besides running lines.
 
         Returns:
             Whether there may be new lines to run.
@@ -268,7 +268,7 @@ class Batches:
         return any(row["state"] == "validating" for row in rows)
 
     def _validate(self, database: Database, row: sqlite3.Row) -> None:
-        """Make tasks of the lines, or say what is wrong with them."""
+        """Make tasks of the lines, or store what is wrong with them."""
         errors: list[dict[str, Any]] = []
         lines: list[tuple[str, int, int]] = []
         seen: set[str] = set()
@@ -330,7 +330,7 @@ class Batches:
             )
 
     def _finish(self, database: Database, row: sqlite3.Row) -> None:
-        """Make files of the answers, and the end of the batch, at once."""
+        """Write the output files and the end of the batch, in one transaction."""
         name, now = row["id"], time.time()
         database.write(
             "UPDATE batches SET finalizing = ?, state = CASE state WHEN 'in_progress' THEN 'finalizing' ELSE state END "
@@ -379,7 +379,7 @@ class Batches:
 
 
 class LineError(InputError):
-    """A line is no request of a batch.
+    """A line is not a request of a batch.
 
     Attributes:
         code, param: as OpenAI has them.
@@ -400,10 +400,10 @@ class BatchLine:
 
 
 def read_line(text: bytes, limits: Limits) -> BatchLine:
-    """What a line asks for. Whether its body is right is the route's business.
+    """Read a line. The route checks its body later.
 
     Raises:
-        LineError: it is no request of a batch.
+        LineError: it is not a request of a batch.
     """
     try:
         line = parse_now(text, limits)
@@ -423,7 +423,7 @@ def read_line(text: bytes, limits: Limits) -> BatchLine:
 
 
 def duplicate(custom_id: str) -> LineError:
-    """Two lines have one name."""
+    """The error for two lines with the same name."""
     return LineError("duplicate_custom_id", f"custom_id: {custom_id!r:.80} is used twice", "custom_id")
 
 
@@ -522,7 +522,7 @@ def _line(row: sqlite3.Row) -> str:
 
 
 def answer_line(name: str, custom_id: str, status: int, answer: str) -> str:
-    """A line of an output file, as OpenAI has them.
+    """A line of an output file, in OpenAI's form.
 
     Args:
         answer: JSON.

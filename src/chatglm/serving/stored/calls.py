@@ -1,4 +1,4 @@
-"""Requests that the server sends to itself, in somebody's name: tasks and lines of batches."""
+"""Requests that the server sends to itself for somebody: tasks and lines of batches."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LONGEST_WAIT = 30.0  # seconds between two tries
 
 @dataclass(frozen=True)
 class Reply:
-    """What a route answered.
+    """The answer of a route.
 
     Attributes:
-        value: the JSON of the answer; text, if it is none.
-        failure: what went wrong, whatever the dialect made of it; None: nothing.
+        value: the JSON of the answer; text, if it is not JSON.
+        failure: what went wrong, independent of the dialect; None: nothing.
     """
 
     status: int
@@ -36,7 +36,7 @@ class Calls:
     """Sends requests through the routes of the app.
 
     Attributes:
-        app: where they go; set when it is made.
+        app: the app that gets them; set when it is made.
     """
 
     app: ASGIApp | None = None
@@ -44,7 +44,7 @@ class Calls:
     async def send(self, caller: Caller, path: str, body: Mapping[str, Any]) -> Reply:
         """POST a body as this caller. Nobody checks the caller's key again.
 
-        While there is no room for the request (status 429), it waits. When it is cancelled, so is the request.
+        While the server is busy (status 429), the request waits. If this call is cancelled, so is the request.
         """
         text = json.dumps(body).encode()
         while True:
@@ -78,7 +78,7 @@ class Calls:
         async def receive() -> Message:
             nonlocal sent
             if sent:
-                await asyncio.Event().wait()  # the caller stays to the end
+                await asyncio.Event().wait()  # the caller waits until the end
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 

@@ -1,4 +1,4 @@
-"""Files that clients upload, and those that batches make. Contents lie in a folder, the rest in the database."""
+"""Files that clients upload, and files that batches make. Contents are in a folder, the rest is in the database."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ PURPOSES = (
     "user_data",
     "vision",
 )
-"""That clients may give their files. This server does something with those for batches."""
+"""Purposes that clients may give their files. This server only uses files for batches."""
 PART = ".part"
-"""At the end of the name of a file that is being written."""
+"""Ending of the name of a file that is being written."""
 _NAME = 255  # characters
 _LINE_BYTES = 16 << 20
-_LEFT_SECONDS = 86400.0  # nobody writes one file for longer
+_LEFT_SECONDS = 86400.0  # seconds; no upload takes longer
 _BATCH_SECONDS = 30 * 86400.0
 
 
@@ -74,7 +74,7 @@ class FileLimits:
 class StoredFile:
     """
     Attributes:
-        name: as its client called it; nothing is looked up by it.
+        name: the client's name for it; it is never used as a key.
         created, expires: Unix seconds; None: it stays until it is deleted.
     """
 
@@ -89,7 +89,7 @@ class StoredFile:
 class Files:
     """
     Args:
-        started: called when there is a new file, which expires some day.
+        started: called when there is a new file, which may expire.
     """
 
     def __init__(self, storage: Storage, started: Callable[[], None], limits: FileLimits | None = None) -> None:
@@ -172,7 +172,7 @@ class Files:
         """The owner's files from one on, and whether there are more.
 
         Raises:
-            NotFoundError: `after` is no file.
+            NotFoundError: `after` is not a file.
         """
         conditions, values = "owner = ? AND (expires IS NULL OR expires > ?)", [caller.owner, time.time()]
         if purpose is not None:
@@ -189,7 +189,7 @@ class Files:
         return found[:limit], len(found) > limit
 
     async def content(self, caller: Caller, name: str) -> Path:
-        """Where its content lies.
+        """The path of its content.
 
         Raises:
             NotFoundError: as `get`.
@@ -278,10 +278,10 @@ def lines_of(file: Path, longest: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _check_lines(file: Path) -> None:
-    """Refuse what cannot be JSON lines. What is in them is checked when a batch begins.
+    """Refuse files that cannot be JSON lines. Their contents are checked when a batch begins.
 
     Raises:
-        InputError: a line is no JSON object.
+        InputError: a line is not a JSON object.
     """
     empty = True
     for number, _, line in lines_of(file, _LINE_BYTES):
@@ -293,7 +293,7 @@ def _check_lines(file: Path) -> None:
 
 
 def delete_expired(database: Database, folder: Path) -> None:
-    """Delete files that have expired, and what servers left that were killed while they wrote."""
+    """Delete expired files, and unfinished files of servers that were killed."""
     now = time.time()
     expired = [
         name

@@ -1,4 +1,4 @@
-"""What a server keeps in the home folder: a database, uploaded files, and a lock that says that it lives.
+"""What a server stores in the home folder: a database, uploaded files, and a lock that shows that it is running.
 
 It is opened when it is first used: a server whose clients store nothing needs no folder that it can write to.
 """
@@ -144,7 +144,7 @@ class Storage:
         return home_folder(self._home)
 
     def file(self, name: str) -> Path:
-        """Where the content of a file lies. Names are made by this server, and never a client's."""
+        """The path of a file's content. Its name is made by this server, never by a client."""
         return self.files / name
 
     @property
@@ -157,7 +157,7 @@ class Storage:
         return home_folder(self.folder / "files")
 
     def open(self) -> tuple[Database, Instance]:
-        """The database, and this server among those that use it.
+        """Open the database, and register this server as a user of it.
 
         Raises:
             OutputError: the folder or the database cannot be made or read.

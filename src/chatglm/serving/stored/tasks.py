@@ -1,7 +1,7 @@
 """Tasks: requests that are answered later, by a route of this server, and asked for by their id.
 
-A task is in the database before its client gets the id, and its answer is written once, together with its end. So
-whenever a server is killed, each of its tasks is finished, or runs again, or failed with a reason.
+A task is in the database before its client gets the id, and its answer and its end are written together, once. So if a
+server is killed at any time, each of its tasks is finished, runs again, or has failed with a reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TaskLimits:
     Attributes:
         open: tasks of one owner that wait or run.
         bytes: of all requests and answers of one owner.
-        lifetime: seconds. A task that is not finished by then fails; a finished one is deleted so long after its end.
+        lifetime: seconds. A task that is not finished in this time fails; a finished task is deleted after this time.
     """
 
     open: int = 1000

@@ -1,4 +1,4 @@
-"""Forms with files (`multipart/form-data`): files go to disk as they arrive, and nothing else is large."""
+"""Forms with files (`multipart/form-data`): files are written to disk as they arrive; other fields are small."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chatglm.serving.bodies import BodyError
 __all__ = ["FORM_BYTES", "Form", "Upload", "receive", "receive_all"]
 
 FORM_BYTES = 64 << 10
-"""Of a form, besides its files."""
+"""Most bytes of a form without its files."""
 
 _FIELDS = 16
 _FIELD_BYTES = 4096
@@ -48,8 +48,8 @@ class Part:
     Attributes:
         name: as the client gave it.
         size: bytes.
-        path: where it lies now.
-        how: it is opened for the next bytes: the first make it, over nothing that is there.
+        path: where it is now.
+        how: mode in which it is opened for the next bytes; the first bytes create it, and never overwrite a file.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Part:
 class Form:
     """
     Attributes:
-        fields: those that are no files.
+        fields: the fields that are not files.
         files: in the order of the form.
     """
 
@@ -71,7 +71,7 @@ class Form:
 
 
 class _Reader:
-    """What the parser of a form calls.
+    """Callbacks of the parser of a form.
 
     Args:
         paths: where files go, one after the other; there may be as many files.
@@ -222,7 +222,7 @@ def _no_form(error: FormParserError) -> BodyError:
 
 
 async def _write(reader: _Reader, sync: bool = False) -> None:
-    """Append to the files what has come of them.
+    """Append the received bytes to the files.
 
     Args:
         sync: and wait until it is on the disk.

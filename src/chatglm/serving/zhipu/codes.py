@@ -1,6 +1,6 @@
 """Failures as ZhipuAI's numbered codes.
 
-The numbers and their words are those of https://docs.bigmodel.cn/cn/api/api-code. What exactly is wrong follows them.
+The numbers and their texts are from https://docs.bigmodel.cn/cn/api/api-code. The exact problem follows the text.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def refusal_of(failure: Failure) -> Refusal:
 
 
 def _code(failure: Failure) -> tuple[int, tuple[str, ...]]:
-    """The number, and the fields that its words name."""
+    """The number, and the fields that its text names."""
     if failure.code in _BY_CODE:
         return _BY_CODE[failure.code], ()
     if failure.status in _BY_STATUS:

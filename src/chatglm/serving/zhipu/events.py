@@ -50,7 +50,7 @@ def error_of(failure: Failure) -> dict[str, Any]:
 
 
 class ChatHead:
-    """What an answer, and each chunk of one, begins with."""
+    """The beginning of an answer, and of each of its chunks."""
 
     def __init__(self, model: str, request_id: str | None, own_id: str | None = None) -> None:
         self.id = own_id or new_id()
@@ -152,8 +152,8 @@ async def _whole_calls(deltas: AsyncGenerator[Said]) -> AsyncGenerator[Said]:
 # v3
 
 _SHARE = 100
-"""Events that repeat the whole text come when it has grown by one part in this many, so that long answers do not make
-streams of a size that grows with its square."""
+"""Events that repeat the whole text are sent when it has grown by one part in this many: otherwise the size of a stream
+would grow with the square of the answer."""
 
 
 class InvokeHead:
@@ -238,7 +238,7 @@ async def invoke_events(head: InvokeHead, deltas: AsyncGenerator[Delta], increme
 
 
 def error_event(failure: Failure, head: InvokeHead) -> str:
-    """The last event of a stream that fails; `interrupted` where the answer up to here stands."""
+    """The last event of a stream that fails; `interrupted` if the answer up to here is valid."""
     refusal = refusal_of(failure)
     name = "interrupted" if failure.code == "shutting_down" else "error"
     meta = head.data("FAIL", code=refusal.code, msg=refusal.message)
@@ -246,7 +246,7 @@ def error_event(failure: Failure, head: InvokeHead) -> str:
 
 
 def _named(name: str, text: str, own_id: str, meta: Mapping[str, Any] | None = None) -> str:
-    # Readers take one blank behind the colon away, so a text that begins with one needs two. Each line of the text has
+    # Readers remove one space after the colon, so a text that begins with a space needs two. Each line of the text has
     # a line of its own; a carriage return would end one, too.
     lines = "".join(f"data:{' ' if line[:1] == ' ' else ''}{line}\n" for line in re.split("\r\n|\r|\n", text))
     end = "" if meta is None else f"meta:{compact(meta)}\n"

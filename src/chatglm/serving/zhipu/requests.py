@@ -24,7 +24,7 @@ from chatglm.serving.tools import Tool, ToolChoice, chosen_tool, tool_of, tools_
 
 __all__ = ["InvokeRequest", "TokenizerRequest", "ZhipuBatchRequest", "ZhipuChatRequest"]
 
-_RequestId = Annotated[str, Field(max_length=256, description="comes back in the answer; default: a new one")]
+_RequestId = Annotated[str, Field(max_length=256, description="is returned in the answer; default: a new one")]
 _Name = Annotated[str, Field(max_length=200)]
 
 
@@ -132,7 +132,8 @@ class ZhipuBatchRequest(BatchBody):
     hints = BATCH
 
     endpoint: Literal["/v4/chat/completions", "/v4/embeddings", "/v1/chat/completions", "/v1/embeddings"] = Field(
-        description="the `url` of every line; answers are v4's, also with the SDK's own names, which begin with /v1"
+        description="the `url` of every line; answers have v4's form, also for the SDK's own names, which begin with "
+        "/v1"
     )
 
     def path(self, base: str) -> str:
@@ -168,7 +169,7 @@ class InvokeRequest(Strict):
     model: str | None = Field(None, description="no effect: the path names the model")
     prompt: Annotated[str | _Messages, OneOf(_prompt)] = Field(description="the dialogue, or its last question")
     history: Annotated[list[_Turn] | list[str] | list[ChatMessage], OneOf(_history)] | None = Field(
-        None, description="what was said before, where `prompt` is a string"
+        None, description="the earlier dialogue, if `prompt` is a string"
     )
     meta: Meta | None = None
     temperature: float | None = sampling_option("temperature")
@@ -179,7 +180,7 @@ class InvokeRequest(Strict):
     stop: Strings | None = Field(None, description=OPTIONS["stop"].help)
     request_id: _RequestId | None = None
     incremental: bool | None = Field(
-        None, description="of a stream: true (default): each event has the new text; false: all text so far"
+        None, description="for a stream: true (default): each event has the new text; false: all text so far"
     )
     return_type: Literal["json_string", "text"] | None = Field(
         None, description="json_string (default): the content is JSON, a string with quotes; text: as it is"

@@ -30,7 +30,7 @@ _DONE = "操作成功"
 
 
 def _status(failure: Failure) -> int:
-    """405 stays: such a request comes from no client of this dialect."""
+    """The status of a response. 405 stays: no client of this dialect sends such a request."""
     return 405 if failure.status == 405 else 200
 
 
@@ -40,7 +40,7 @@ def render(failure: Failure) -> Response:
 
 
 def render_event(failure: Failure) -> Response:
-    """For clients that read events and nothing else."""
+    """Write an error as an event, for clients that read only events."""
     return Response(error_event(failure, InvokeHead(None)), _status(failure), media_type="text/event-stream")
 
 
@@ -78,7 +78,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.get("/-/async-invoke/{task_id}", response_model=InvokeResponse)
     async def result(task_id: str, request: Request) -> Response:
-        """What has become of a request that is answered later."""
+        """The state of a request that is answered later, and its answer."""
         return _done(invoke_task(await service.tasks.get(caller_of(request), NAME, task_id)))
 
     return routes

@@ -82,7 +82,7 @@ def _router(service: Service) -> APIRouter:
 
     @routes.get("/async-result/{task_id}", response_model=ZhipuTaskResponse, responses=_UNREAD)
     async def result(task_id: str, request: Request) -> Response:
-        """What has become of a request that is answered later."""
+        """The state of a request that is answered later, and its answer."""
         return JSONResponse(task_answer(await service.tasks.get(caller_of(request), NAME, task_id)))
 
     @routes.post("/embeddings", response_model=EmbeddingsResponse, responses=_REFUSALS)

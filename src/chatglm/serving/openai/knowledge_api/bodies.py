@@ -53,10 +53,11 @@ class Change(Strict):
     name: str | None = Field(None, max_length=64, description="another name, which nobody's base has")
     about: str | None = Field(None, max_length=1000)
     prompt: str | None = Field(
-        None, max_length=QUESTION, description="with {context} and {question}; an empty one takes it away"
+        None, max_length=QUESTION, description="a prompt with {context} and {question}; an empty text removes it"
     )
     strict: bool | None = Field(
-        None, description="whether to say that the documents do not have it, where they do not; else the model answers"
+        None,
+        description="if the documents have no answer, true: the answer says so; false: the model answers by itself",
     )
 
 
@@ -65,9 +66,9 @@ class RoleChange(Strict):
 
 
 class PieceChange(Strict):
-    text: str | None = Field(None, min_length=1, max_length=10_000, description="what it says from now on")
+    text: str | None = Field(None, min_length=1, max_length=10_000, description="the new text of the piece")
     disabled: bool | None = Field(
-        None, description="true: no search finds it; false: it is found again, and says what the file says"
+        None, description="true: searches do not find the piece; false: they find it again, with the text of the file"
     )
 
 
@@ -76,7 +77,7 @@ class Search(Strict):
     k: int = Field(5, ge=1, le=100)
     files: _Names | None = None
     knowledge: list[str] | None = Field(
-        None, max_length=FURTHER, description="further bases, searched as one with this"
+        None, max_length=FURTHER, description="other bases that are searched together with this one"
     )
 
 
@@ -89,24 +90,30 @@ class _Said(Strict):
 
 class Ask(Sampling):
     question: str = Field(min_length=1, max_length=QUESTION)
-    knowledge: list[str] | None = Field(None, max_length=FURTHER, description="further bases, asked as one with this")
+    knowledge: list[str] | None = Field(
+        None, max_length=FURTHER, description="other bases that are asked together with this one"
+    )
     history: list[_Said] | None = Field(None, max_length=1000, description="messages before the question")
     model: str | None = Field(None, description="default: the first model of `/v1/models`")
-    extract: bool | None = Field(None, description="true: the best sentences of the documents, and no model is asked")
+    extract: bool | None = Field(
+        None, description="true: answer with the best sentences of the documents, without a model"
+    )
     stream: bool | None = None
-    k: int = Field(5, ge=1, le=100, description="hits that are taken at most")
+    k: int = Field(5, ge=1, le=100, description="maximum number of hits that are used")
     files: _Names | None = None
-    threshold: float | None = Field(None, ge=0, le=1, description="scores below it are no hits")
+    threshold: float | None = Field(None, ge=0, le=1, description="hits with a lower score are left out")
     style: str | None = Field(
         None,
         max_length=QUESTION,
         description="cited, classic, or a prompt with {context} and {question}; default: the base's own, else cited",
     )
-    strict: bool | None = Field(None, description="see PATCH; default: as the base is set")
-    language: Literal["zh", "en"] | None = Field(None, description="of the sentence that says that there is no answer")
-    budget: int | None = Field(None, ge=1, description="tokens of passages; default: as many as there is room for")
+    strict: bool | None = Field(None, description="as in PATCH; default: the setting of the base")
+    language: Literal["zh", "en"] | None = Field(
+        None, description="language of the sentence that says that there is no answer"
+    )
+    budget: int | None = Field(None, ge=1, description="maximum tokens of passages; default: as many as fit")
     max_tokens: int | None = Field(None, ge=1, description=OPTIONS["max_new_tokens"].help)
-    show_prompt: bool | None = Field(None, description="the answer says exactly what the model was asked")
+    show_prompt: bool | None = Field(None, description="return the exact prompt with the answer")
 
     def how(self) -> dict[str, Any]:
         """Fields of `answering.Request` that are set."""
@@ -127,16 +134,18 @@ class Ask(Sampling):
 
 
 class Summarise(Sampling):
-    files: _Names | None = Field(None, description="in this order; default: all that are ready")
+    files: _Names | None = Field(None, description="files to summarise, in this order; default: all that are ready")
     model: str | None = Field(None, description="default: the first model of `/v1/models`")
     stream: bool | None = None
     style: Literal["map-reduce", "refine"] | None = Field(
-        None, description="refine: part after part, which takes longer and loses less of what belongs together"
+        None, description="refine: one part after the other, which takes longer and keeps more of the connections"
     )
-    focus: str | None = Field(None, max_length=500, description="what it is to be about above all")
-    language: Literal["zh", "en"] | None = Field(None, description="default: the text's")
-    part: int | None = Field(None, ge=48, description="tokens of a part; default: as many as the context allows")
-    max_tokens: int | None = Field(None, ge=1, description="of the last summary")
+    focus: str | None = Field(None, max_length=500, description="what the summary should concentrate on")
+    language: Literal["zh", "en"] | None = Field(None, description="default: the language of the text")
+    part: int | None = Field(
+        None, ge=48, description="maximum tokens of a part; default: as many as the context allows"
+    )
+    max_tokens: int | None = Field(None, ge=1, description="maximum tokens of the last summary")
 
     def how(self) -> dict[str, Any]:
         """Fields of `SummaryRequest` that are set."""
@@ -151,7 +160,7 @@ class Summarise(Sampling):
 class Settings(BaseModel):
     """
     Attributes:
-        prompt: "": the usual one.
+        prompt: "": the default prompt.
     """
 
     prompt: str
@@ -264,9 +273,9 @@ class _Usage(BaseModel):
 class Answer(BaseModel):
     """
     Attributes:
-        question: as it was searched: a follow-up in the words that it needs alone.
-        unsupported: places (start, end) of sentences that rest on no passage.
-        model: None: none was asked.
+        question: as it was searched; a follow-up question is completed from the dialogue.
+        unsupported: places (start, end) of sentences that no passage supports.
+        model: None: no model was asked.
     """
 
     answer: str
@@ -285,9 +294,9 @@ class Answer(BaseModel):
 class SummaryAnswer(BaseModel):
     """
     Attributes:
-        citations: `sentence` is where a paragraph stands that rests on it.
-        parts: of the text, each of which was summarised.
-        asked, kept: answers of the model that were made now, and that were known from before.
+        citations: `sentence` is the place of a paragraph that rests on it.
+        parts: how many parts of the text were summarised.
+        asked, kept: answers of the model that were made now, and answers from earlier runs.
     """
 
     summary: str

@@ -22,7 +22,7 @@ __all__ = ["answer_events", "answer_of", "progress_events", "summary_events", "s
 
 _LOOK_SECONDS = 0.5
 _TOLD = 1000
-"""Files of a base whose progress is told at a time."""
+"""Most files of a base whose progress is sent at a time."""
 
 
 async def progress_events(base_now: Callable[[], Any], follow: bool) -> AsyncGenerator[str]:
@@ -53,7 +53,7 @@ async def progress_events(base_now: Callable[[], Any], follow: bool) -> AsyncGen
                 if not follow:
                     return
             elif not told:
-                yield ": nothing new\n\n"  # nothing else shows that a client has gone that waits without a word
+                yield ": nothing new\n\n"  # only a failing write shows that a silent client has gone
             before = waiting
             await asyncio.sleep(_LOOK_SECONDS)
     except Exception as error:  # the status has been sent
@@ -80,7 +80,7 @@ def answer_of(documents: FromDocuments, finish: Finish, model: str | None, promp
 async def answer_events(
     documents: FromDocuments, deltas: AsyncGenerator[TextDelta | Finish], model: str | None, prompt: bool
 ) -> AsyncGenerator[str]:
-    """An answer as events: passages first, citations when their sentence is whole, and all of it at the end."""
+    """An answer as events: first passages, then citations with their sentences, the whole answer at the end."""
     told, begun = 0, False
     finish = Finish("stop", Usage(0, 0))
     try:
@@ -121,7 +121,7 @@ def summary_of(made: OfFiles, finish: Finish, model: str) -> dict[str, Any]:
 
 
 async def summary_events(made: OfFiles, deltas: AsyncGenerator[TextDelta | Finish], model: str) -> AsyncGenerator[str]:
-    """A summary as events: `progress`, `text`, `citation`, and at last `done` with all of it."""
+    """A summary as events: `progress`, `text`, `citation`, and finally `done` with the whole answer."""
     told = 0
     finish: Finish | None = None
     try:

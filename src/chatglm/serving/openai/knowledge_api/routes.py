@@ -1,6 +1,6 @@
-"""`/v1/knowledge`: bases of one's own, their files and pieces, search, answers and who may read them.
+"""`/v1/knowledge`: bases of the callers, their files and pieces, search, answers, and who may read them.
 
-Who a request comes from is its API key. Where the server needs no keys, everybody may do everything.
+The API key identifies the caller. If the server needs no keys, everybody may do everything.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from chatglm.serving.service import Service
 __all__ = ["add_knowledge"]
 
 _TEXT = 100_000
-"""Characters of one answer."""
+"""Most characters of one response."""
 _PIECES = 500
 _LAST = 1 << 31
 _FOLLOWING = 100
-"""Streams of progress at a time."""
+"""Most streams of progress at a time."""
 _FORM = {
     "requestBody": {
         "required": True,
@@ -60,7 +60,7 @@ _FORM = {
                             "type": "array",
                             "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
-                            "description": "one or several; their names say how they are read",
+                            "description": "one or several files; the ending of the name says how a file is read",
                         }
                     },
                     "additionalProperties": False,
@@ -93,7 +93,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
     following = 0
 
     async def work(request: Request, call: Any, *arguments: Any, **named: Any) -> Any:
-        """Call a method of the shelf's in somebody's name, in a thread."""
+        """Call a method of the shelf for a caller, in a thread."""
         return await asyncio.to_thread(
             partial(call, shelf_of(service), who_of(caller_of(request)), *arguments, **named)
         )
@@ -120,12 +120,12 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
     @routes.get("/knowledge/{name}", response_model=bodies.OneKnowledge, responses=refusals)
     async def retrieve(name: str, request: Request) -> dict[str, Any]:
-        """A base and how it is set."""
+        """A base and its settings."""
         return dict(await work(request, lambda shelf, who: _shown(base_for(shelf, who, name, "read"), who)))
 
     @routes.patch("/knowledge/{name}", response_model=bodies.OneKnowledge, responses=refusals)
     async def change(name: str, body: bodies.Change, request: Request) -> dict[str, Any]:
-        """Change how a base is set, or its name; for its owners. What is left out stays."""
+        """Change settings of a base, or its name; for its owners. Settings that are left out stay."""
 
         def changed(shelf: Shelf, who: str | None) -> dict[str, Any]:
             base = base_for(shelf, who, name, "own")
@@ -158,7 +158,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
     @routes.get("/knowledge/{name}/files", response_model=bodies.Files, responses=refusals)
     async def files(name: str, request: Request) -> dict[str, Any]:
-        """The files of a base, and how far each is."""
+        """The files of a base, with their progress."""
         found = await work(request, lambda shelf, who: shelf.base(name, who).files())
         return {"object": "list", "data": [file_shown(file) for file in found]}
 
@@ -180,7 +180,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
     @routes.delete("/knowledge/{name}/files/{file:path}", response_model=bodies.DeletedFile, responses=refusals)
     async def remove(name: str, file: str, request: Request) -> dict[str, Any]:
-        """Take a file out of a base."""
+        """Remove a file from a base."""
         base: Base = await work(request, base_for, name, "write")
         if not await asyncio.to_thread(base.remove, file):
             raise NotFoundError(f"file {file!r:.200}: the base has no such file")
@@ -218,8 +218,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         limit: Annotated[int, Query(ge=1, le=_PIECES)] = 100,
         after: Annotated[int, Query(ge=-1, le=_LAST)] = -1,
     ) -> dict[str, Any]:
-        """The pieces of a file, those that no search finds too, in their order; `after`: number (`n`) of the last one
-        of the page before."""
+        """The pieces of a file in their order, including disabled ones; `after`: number (`n`) of the last piece of the
+        previous page."""
         base: Base = await work(request, base_for, name, "read")
         found = await asyncio.to_thread(base.store.pieces, file, after + 1, limit + 1)
         return {
@@ -238,8 +238,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
     @routes.patch("/knowledge/{name}/pieces/{piece}", response_model=bodies.Piece, responses=refusals)
     async def edit(name: str, piece: _Number, body: bodies.PieceChange, request: Request) -> dict[str, Any]:
-        """Change what a piece says where it is searched and shown, switch it off, or give it back as the file has it.
-        The file stays as it is."""
+        """Change the text of a piece for search and answers, disable it, or restore the text of the file. The file
+        itself does not change."""
         base: Base = await work(request, base_for, name, "write")
 
         def edited() -> dict[str, Any]:
@@ -262,8 +262,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         responses={**refused(400, 404, 429, 500, words=words), 200: _STREAM},
     )
     async def events(name: str, request: Request, follow: bool = False) -> Response:
-        """Progress of the files that are being indexed, as it is made: events `file`, each a file as `…/files` lists
-        it, and at last `done`. With `follow` the stream goes on when nothing is left to do."""
+        """Progress of the files that are being indexed: events `file`, each with a file as `…/files` lists it, and
+        finally `done`. With `follow` the stream continues when nothing is left to do."""
         await work(request, base_for, name, "read")
         if following >= _FOLLOWING:
             raise QueueFullError(
@@ -297,8 +297,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
     @routes.post("/knowledge/{name}/ask", response_model=bodies.Answer, responses={**answer_refusals, 200: _STREAM})
     async def ask(name: str, body: bodies.Ask, request: Request) -> Response:
-        """An answer from a base with what it rests on. Streamed: events `passages`, `text`, `citation`, and at last
-        `done`, which has all that the answer has without `stream`."""
+        """An answer from a base, with its passages and citations. Streamed: events `passages`, `text`, `citation`, and
+        finally `done`, which has everything that the answer has without `stream`."""
         caller = caller_of(request)
         names = list(dict.fromkeys([name, *(body.knowledge or ())]))
         documents = FromDocuments(await asyncio.to_thread(open_bases, service, caller, names))
@@ -324,8 +324,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         responses={**answer_refusals, 200: _STREAM},
     )
     async def summarise(name: str, body: bodies.Summarise, request: Request) -> Response:
-        """A summary of files of any length. Streamed: events `progress`, `text` of the last summary, `citation`, and at
-        last `done`. A request that was broken off goes on where it was when the same is asked again."""
+        """A summary of files of any length. Streamed: events `progress`, `text` of the last summary, `citation`, and
+        finally `done`. The same request continues a summary that was broken off."""
         caller = caller_of(request)
         base: Base = await work(request, base_for, name, "read")
         served = await service.find(body.model, caller)
@@ -354,7 +354,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
 
     @routes.delete("/knowledge/{name}/access/{who}", response_model=bodies.Access, responses=refusals)
     async def unshare(name: str, who: str, request: Request) -> dict[str, Any]:
-        """Let somebody do nothing with a base any more. The last owner stays one."""
+        """Take all rights to a base from somebody. The last owner cannot be removed."""
         base: Base = await work(request, base_for, name, "own")
         return _access(await asyncio.to_thread(_shared, base, who, None))
 
@@ -385,7 +385,7 @@ def _access(roles: dict[str, Role]) -> dict[str, Any]:
 def _shared(base: Base, who: str, role: Role | None) -> dict[str, Role]:
     """
     Raises:
-        InputError: nobody would own the base any more.
+        InputError: the base would have no owner.
     """
     roles = base.store.roles()
     if role != "own" and roles.get(who) == "own" and list(roles.values()).count("own") == 1:

@@ -1,7 +1,7 @@
 """OpenAI's `/v1/containers`: the files of a dialogue's code interpreter.
 
-A container is what `Kernels` calls a conversation. Nothing is stored about it but its folder: a file's id is a hash of
-the container and the file's name.
+A container is what `Kernels` calls a conversation. Only its folder is stored: the id of a file is a hash of the
+container and the name of the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from chatglm.serving.stored.uploads import FORM_BYTES, receive
 __all__ = ["add_containers", "citation"]
 
 _FOLDER = "/mnt/data/"
-"""What the code calls its folder."""
+"""The path of the folder as the code sees it."""
 _PIECE = 256 << 10
 _FORM = {
     "requestBody": {
@@ -102,9 +102,9 @@ class _Files(BaseModel):
 
 
 class _Download(StreamingResponse):
-    """A file as it is now: as many bytes as it has, in pieces. It is closed in the end.
+    """A file with its present size, in pieces. It is closed at the end.
 
-    Code may write to it meanwhile. What is added is left out; where bytes are missing, the connection breaks off.
+    Code may write to it meanwhile. Added bytes are left out; if bytes are missing, the connection breaks off.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -137,7 +137,7 @@ def _file_id(container: str, name: str) -> str:
 def citation(container: str, name: str, text: str) -> dict[str, Any]:
     """The annotation of a text that names a file which the code has made, as OpenAI's clients read it.
 
-    It is about the first place of the text that has the file's path or name; else about none, at the end.
+    It marks the first place of the text that has the path or name of the file; otherwise it is empty and at the end.
     """
     last = name.rpartition("/")[2]
     for shown in (f"sandbox:{_FOLDER}{name}", f"{_FOLDER}{name}", name, last):
@@ -197,7 +197,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
 
     @routes.get("/containers/{container_id}", response_model=_Container, responses=_REFUSALS)
     async def container(container_id: str, request: Request) -> dict[str, Any]:
-        """The interpreter's variables and files of a dialogue: `running`, or `idle` where just the files are left."""
+        """The variables and files of a dialogue's interpreter: `running`, or `idle` if only the files are left."""
         kernels, user = service.server_tools.interpreter(caller_of(request))
         state = await kernels.state(container_id, user=user)
         if state is None:
@@ -206,7 +206,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
 
     @routes.delete("/containers/{container_id}", response_model=_DeletedContainer, responses=_REFUSALS)
     async def delete(container_id: str, request: Request) -> dict[str, Any]:
-        """End its code, and delete its variables and files."""
+        """End the code of a container, and delete its variables and files."""
         kernels, user = service.server_tools.interpreter(caller_of(request))
         if await kernels.state(container_id, user=user) is None:
             raise _unknown(container_id)
@@ -217,7 +217,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         "/containers/{container_id}/files", response_model=_File, responses=_UPLOAD_REFUSALS, openapi_extra=_FORM
     )
     async def upload(container_id: str, request: Request) -> dict[str, Any]:
-        """Store a file there, in place of one that has its name."""
+        """Store a file in a container; it replaces a file of the same name."""
         caller = caller_of(request)
         kernels, user = service.server_tools.interpreter(caller)
         if await kernels.state(container_id, user=user) is None:
@@ -244,13 +244,13 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,
     ) -> dict[str, Any]:
-        """The files that code has made there or clients have stored, those that were changed last first."""
+        """The files of a container, from code and clients, the last changed first."""
         found = [shown for _, shown in (await names_of(caller_of(request), container_id)).values()]
         return page_of(found, limit, order, after, "file of this container")
 
     @routes.get("/containers/{container_id}/files/{file_id}", response_model=_File, responses=_REFUSALS)
     async def file(container_id: str, file_id: str, request: Request) -> dict[str, Any]:
-        """About one of them."""
+        """A file of a container, without its content."""
         return (await one_of(caller_of(request), container_id, file_id))[1]
 
     @routes.get(
@@ -259,7 +259,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
         responses={200: {"content": {"application/octet-stream": {}}, "description": "the file"}, **_REFUSALS},
     )
     async def content(container_id: str, file_id: str, request: Request) -> Response:
-        """What is in it."""
+        """The content of a file."""
         caller = caller_of(request)
         name, _ = await one_of(caller, container_id, file_id)
         kernels, user = service.server_tools.interpreter(caller)
@@ -271,7 +271,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
 
     @routes.delete("/containers/{container_id}/files/{file_id}", response_model=_DeletedFile, responses=_REFUSALS)
     async def delete_file(container_id: str, file_id: str, request: Request) -> dict[str, Any]:
-        """Delete one of them."""
+        """Delete a file of a container."""
         caller = caller_of(request)
         name, _ = await one_of(caller, container_id, file_id)
         kernels, user = service.server_tools.interpreter(caller)

@@ -26,7 +26,7 @@ __all__ = ["Writer", "events"]
 log = logging.getLogger("chatglm.serving")
 
 _LABEL = "server"
-"""Of the server whose tools are called, in items: this one."""
+"""Label of this server in items about calls of its tools."""
 
 
 class Writer:
@@ -38,7 +38,7 @@ class Writer:
         store: whether it is kept.
         container: of the server's interpreter, where it may be used.
         keeps_files: whether the container stays when the response is whole, so that clients can get its files.
-        documents: that the answer is made from; None: it is made from none.
+        documents: the documents that the answer is made from; None: no documents.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Writer:
         )
 
     def _cite(self, documents: FromDocuments) -> Iterator[dict[str, Any]]:
-        """What sentences rest on that are whole now."""
+        """Citations of the sentences that are complete now."""
         if self._open is not None:
             for cited in documents.cited[self._cited :]:
                 yield self._annotation(_citation(cited))
@@ -238,7 +238,7 @@ class Writer:
 
 
 def _citation(cited: Citation) -> dict[str, Any]:
-    """A citation as OpenAI's clients read it, at the end of its sentence, and with all that it says."""
+    """A citation as OpenAI's clients read it, at the end of its sentence, with all its fields."""
     own = {"type": "file_citation", "file_id": f"{cited.base}/{cited.file}", "filename": cited.file}
     return {**own, "index": cited.sentence[1], **cited.to_dict()}
 
@@ -258,7 +258,7 @@ async def events(
 ) -> AsyncGenerator[str]:
     """
     Args:
-        save: called when the response is whole, before the client is told: it may continue it at once.
+        save: called when the response is complete, before the client gets its end and may continue it.
     """
     for made in writer.begin():
         yield event(made, made["type"])

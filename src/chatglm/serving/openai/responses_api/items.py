@@ -125,7 +125,7 @@ class _ServerCallItem(Strict):
 
 
 class _ReasoningItem(BaseModel):
-    """What another model thought. It is left out of the prompt: these models do not think before they answer."""
+    """What another model thought. It is left out of the prompt: these models cannot think before they answer."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -208,7 +208,7 @@ def _text(content: Any) -> str:
 
 
 def _printed(outputs: Iterable[dict[str, Any]]) -> str:
-    """What the model was told of a cell."""
+    """The output of a cell as the model got it."""
     return "\n".join(part["logs"] for part in outputs if part["type"] == "logs")
 
 

@@ -27,7 +27,7 @@ FORMAT_FIELD = "text.format"
 _Include = Literal[
     "message.output_text.logprobs",
     "code_interpreter_call.outputs",  # which are always there
-    # parts of items that are never made here
+    # parts that items never have here
     "reasoning.encrypted_content",
     "computer_call_output.output.image_url",
     "file_search_call.results",
@@ -67,7 +67,7 @@ class _CodeInterpreter(Strict):
     type: Literal["code_interpreter"]
     container: Annotated[_ContainerId | _AutoContainer, OneOf(_container)] | None = Field(
         None,
-        description="auto (default): that of the dialogue, if it has used one, else a new one; or the `container_id` "
+        description="auto (default): the container that the dialogue has used, else a new one; or the `container_id` "
         "of an earlier call",
     )
 
@@ -148,7 +148,9 @@ class CountRequest(Strict):
     input: Annotated[str | list[Item], OneOf(_input)] | None = Field(
         None, description="may be left out where `previous_response_id` is given"
     )
-    instructions: str | None = Field(None, description="a system message in front; not those of earlier responses")
+    instructions: str | None = Field(
+        None, description="a system message at the beginning; the instructions of earlier responses do not count"
+    )
     previous_response_id: str | None = Field(None, description="a stored response that this one continues")
     tools: Annotated[_ToolList | Tools, OneOf(_tools)] | None = None
     server_tools: ServerToolNames | None = None
@@ -156,7 +158,7 @@ class CountRequest(Strict):
     parallel_tool_calls: bool | None = None
     text: _Text | None = None
     truncation: Literal["auto", "disabled"] | None = Field(
-        None, description="auto: leave out the oldest turns where the context is too short for all"
+        None, description="auto: leave out the oldest turns if the context is too short for all"
     )
     conversation: Unsupported = None
     prompt: Unsupported = None
@@ -174,7 +176,7 @@ class CountRequest(Strict):
         return tools_of(self.tools or [])
 
     def run_here(self) -> tuple[str, ...]:
-        """The tools of the server that the model may call."""
+        """Names of the server's tools that the model may call."""
         names = dict.fromkeys([*(self.server_tools or ()), *([INTERPRETER] if self._hosted() else ())])
         if isinstance(self.tool_choice, _AllowedTools):
             allowed = {tool.named for tool in self.tool_choice.tools}
@@ -192,7 +194,7 @@ class CountRequest(Strict):
         return asked or next(used, "")
 
     def asked(self) -> Options:
-        """How the answer is to be.
+        """Return the options of the answer.
 
         Raises:
             InputError: fields contradict each other.
@@ -230,7 +232,7 @@ class ResponsesRequest(CountRequest, Sampling):
     include: list[_Include] | None = None
     metadata: dict[str, str] | None = Field(None, max_length=16)
     store: bool | None = Field(None, description="whether the response is kept for later requests; default: true")
-    max_tool_calls: int | None = Field(None, ge=1, description="no effect but where the server's tools are asked for")
+    max_tool_calls: int | None = Field(None, ge=1, description="only has an effect if tools of the server are used")
     background: Annotated[bool | None, BeforeValidator(_no_background)] = Field(
         None, json_schema_extra={"enum": [False, None]}
     )

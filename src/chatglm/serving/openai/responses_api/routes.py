@@ -83,7 +83,7 @@ def add_routes(routes: APIRouter, service: Service, refusals: Mapping[int | str,
         return messages, made, chain
 
     async def may_store(body: ResponsesRequest) -> bool:
-        """Whether the response is kept. Only a request that asks for it fails where that is not possible."""
+        """Whether the response is stored. If that is impossible, only a request that asks for it fails."""
         if body.store is False:
             return False
         try:

@@ -21,9 +21,9 @@ __all__ = ["Chain", "ResponseLimits", "Responses", "Stored"]
 class ResponseLimits:
     """
     Attributes:
-        count: responses of one owner; those that were not used for the longest time make room for a new one.
+        count: responses of one owner; a new one replaces the least recently used.
         bytes: of all responses of one owner with their inputs; likewise.
-        chain: responses that one continues, all together.
+        chain: how many earlier responses one response can continue.
         chain_bytes: of these, with their inputs.
         lifetime: seconds from its last use after which a response is deleted.
     """
@@ -54,7 +54,7 @@ class Chain:
 class Responses:
     """
     Args:
-        storage: where they lie.
+        storage: where they are stored.
     """
 
     def __init__(self, storage: Storage, limits: ResponseLimits | None = None) -> None:
