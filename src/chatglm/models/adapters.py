@@ -1,4 +1,5 @@
-"""PEFT adapters of folders: known settings, weights that match the model tensor by tensor, or one clear error.
+"""PEFT adapters from folders: only known settings, and weights that match the model tensor by tensor; or one clear
+error.
 
 adapter_config.json is foreign input. PEFT matches its expressions against every module's name for as long as they take,
 imports a module that it names, makes matrices of any rank, and only warns where the weights hold nothing of what the
@@ -34,9 +35,9 @@ _TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "FEATURE_EXTRACTION")
 _MAX_NAMES = 10_000
 _MAX_PATTERN = 2_000
 _SECONDS = 10
-"""For all expressions of an adapter together; those of real ones take milliseconds."""
+"""Seconds for all expressions of an adapter together; those of real adapters take milliseconds."""
 
-# Kinds of values, and the settings of that kind that are taken, per method.
+# Kinds of values, and the accepted settings of each kind, for each method.
 _COUNT = ("r", "decompose_factor")
 _NUMBER = ("lora_alpha", "alpha", "lora_dropout", "rank_dropout", "module_dropout")
 _SWITCH = (
@@ -82,7 +83,7 @@ _READ = frozenset(
         "init_weights",
     }
 )
-# Settings that say how the adapter was made, or how a process runs it: they change nothing of its answers.
+# Settings about how the adapter was made, or how a process runs it: they do not change its answers.
 _WITHOUT_EFFECT = frozenset(
     {
         "auto_mapping",
@@ -101,14 +102,14 @@ _NEUTRAL: tuple[Any, ...] = (None, False, [], {})
 
 _BESIDE = ("word_embeddings.", "output_layer.", "lm_head.")
 
-# Ways of initialising that leave the base model as it is. The others changed it, and would again: these adapters are
-# not what is added to the folder's weights.
+# Ways of initialising that do not change the base model. The others changed it, and would do so again: such adapters
+# cannot simply be added to the weights of the folder.
 _INITIAL = ("gaussian", "eva", "orthogonal", "lycoris")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a folder holds.
+    """An adapter of a folder.
 
     Attributes:
         folder: of the adapter.
@@ -128,8 +129,8 @@ def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None
 
     Args:
         model: of `transformers`, or one of PEFT, which gets another adapter.
-        prepare: is given PEFT's configuration before it is used.
-        name: what the adapter is called.
+        prepare: called with PEFT's configuration before it is used.
+        name: name of the adapter.
 
     Raises:
         DependencyError: `peft` is not installed.
@@ -170,7 +171,7 @@ def without_adapter(model: Any, name: str) -> Any:
 
 
 def read_adapter(model: Any, folder: Path) -> Adapter:
-    """The adapter of a folder, checked and made out for a model; raises what `with_adapter` does."""
+    """The adapter of a folder, checked and adjusted to a model; raises what `with_adapter` does."""
     try:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     except ImportError:
@@ -208,8 +209,8 @@ def check_matches(adapter: Adapter, made: Any, model: str, name: str = "default"
     """
     Args:
         made: the model with the adapter on its layers.
-        model: what the base model is called.
-        name: what the adapter is called in `made`.
+        model: name of the base model.
+        name: name of the adapter in `made`.
 
     Raises:
         CheckpointError: the file lacks some of its tensors, holds others, or of other shapes; names file and tensor.
@@ -253,7 +254,7 @@ class _Settings:
         self._file, self._about, self._kind = file, about, kind
 
     def fields(self, modules: Mapping[str, bool]) -> dict[str, Any]:
-        """What PEFT's configuration is made of.
+        """The fields of PEFT's configuration.
 
         Args:
             modules: names of the model's modules, and whether each is a linear layer.
@@ -392,7 +393,7 @@ class _Patterns:
         self._found: list[set[str]] = []
 
     def ask(self, setting: str, given: Any) -> Callable[[], set[str]]:
-        """The modules that a list of names, or an expression, stands for: known after `match`."""
+        """The modules of a list of names or of an expression: known after `match`."""
         if given is None or given == []:
             return set
         if isinstance(given, str):
@@ -416,7 +417,7 @@ class _Patterns:
         return lambda: self._found[place]
 
     def match(self) -> None:
-        """Match in a process of its own: an expression may take for ever, and holds Python's lock while it does."""
+        """Match in a separate process: an expression may take for ever, and holds Python's lock meanwhile."""
         if not self._asked:
             return
         data = json.dumps([self._asked, self._names]).encode()
@@ -469,7 +470,7 @@ def _modules(model: Any) -> dict[str, bool]:
 
 
 def _check_rank(file: Path, about: dict[str, Any], tensors: Mapping[str, About]) -> None:
-    """Of LoRA: the ranks of settings and tensors are the same; a message that says more than shapes do."""
+    """For LoRA: check that settings and tensors have the same ranks, with a clearer error than one about shapes."""
     ranks = {shape[0] for name, (shape, _) in tensors.items() if name.endswith(".lora_A.weight") and shape}
     if about.get("peft_type") == "LORA" and not about.get("rank_pattern") and len(ranks) == 1:
         (found,) = ranks

@@ -1,7 +1,7 @@
 """The official methods on every model: chat, stream_chat, stream_generate, process_response.
 
 Signatures, defaults and return values are those of each generation's official `modeling_chatglm.py`. Where that code
-is wrong (docs/differences.md), this is not. Prompts and stop tokens come from the tokenizer and its `ChatFormat`,
+is wrong (docs/differences.md), this code differs. Prompts and stop tokens come from the tokenizer and its `ChatFormat`,
 generation from `transformers`' `generate`; nothing here knows tensors or prompt syntax.
 """
 
@@ -39,7 +39,7 @@ Turn = dict[str, Any]
 
 
 class FiniteScores(LogitsProcessor):  # type: ignore[misc]
-    """Refuses scores from which no token can honestly be drawn.
+    """Refuses scores from which no token can be drawn.
 
     The official code put all probability on one token (id 5) when a score was NaN, which hid broken weights.
 
@@ -70,7 +70,7 @@ class _StopTexts(StoppingCriteria):  # type: ignore[misc]
 
     def __init__(self, tokenizer: Any, texts: Sequence[str], prompt: int) -> None:
         self._tokenizer, self._texts, self._prompt = tokenizer, texts, prompt
-        # A token has a byte or more; some more tokens in front, because decoding may drop a leading blank.
+        # A token has a byte or more; some more tokens in front, because decoding may drop a leading space.
         self._tail = max(len(text.encode("utf-8", "surrogatepass")) for text in texts) + 4
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
@@ -92,7 +92,7 @@ class _KnowsIds(Cache):  # type: ignore[misc]
         self.token_ids: list[int] = []
 
     def keep_common(self, ids: Sequence[int], virtual: int) -> int:
-        """Drop what does not agree with the prompt `ids`; at least its last token is left to compute.
+        """Drop everything that does not agree with the prompt `ids`; at least its last token is left to compute.
 
         Args:
             virtual: P-tuning tokens at the front, which are always kept.
@@ -346,7 +346,7 @@ class _Dialogue:
             config = options.get("generation_config") or self.model.generation_config
             if (most := config.max_new_tokens) is None:
                 options["max_length"] = max_length
-            else:  # generate would pass over max_length
+            else:  # generate would ignore max_length
                 options |= {"max_length": None, "max_new_tokens": min(most, max_length - len(prompt))}
         return options
 
@@ -380,7 +380,7 @@ class _Dialogue:
             cache = DialogueCache(config=self.model.config) if decoder is None else NativeDialogueCache(decoder, 1)
         if cache is not None:
             cache.keep_common(prompt, virtual)
-            options |= {"past_key_values": cache, "use_cache": True}  # whatever a generation_config.json says
+            options |= {"past_key_values": cache, "use_cache": True}  # independent of generation_config.json
         stops = _as_set(options["eos_token_id"])
         reader = _Reader(self.tokenizer, self.header)
         ids: list[int] = []
@@ -395,7 +395,7 @@ class _Dialogue:
             if reader.feed(token_id):
                 yielded = True
                 yield reader.parts, cache
-        if reader.close() or not yielded:  # an answer of nothing is still an answer
+        if reader.close() or not yielded:  # an empty answer is still an answer
             yield reader.parts, cache
 
 
@@ -403,7 +403,7 @@ def _stop_texts(given: Any) -> list[str]:
     """`stop_strings` as a list.
 
     Raises:
-        InputError: something else than texts, or an empty one.
+        InputError: a value is not a text, or is empty.
     """
     texts = [given] if isinstance(given, str) else list(given or [])
     if not all(isinstance(text, str) and text for text in texts):
@@ -416,7 +416,7 @@ def _as_set(ids: int | Sequence[int] | None) -> set[int]:
 
 
 class _Reader:
-    """The texts of a reply: one, or where a `header` id begins another message, several."""
+    """The texts of a reply: one, or several if a `header` id begins another message."""
 
     def __init__(self, tokenizer: Any, header: int | None) -> None:
         self.parts = [""]
@@ -434,7 +434,7 @@ class _Reader:
         return bool(piece)
 
     def close(self) -> bool:
-        """Take in what was held back of a character that never became whole."""
+        """Take in the bytes of an incomplete character that were held back."""
         piece = self._decoder.close()
         self.parts[-1] += piece
         return bool(piece)

@@ -1,4 +1,4 @@
-"""The plain attention that defines correct, and the masks that `transformers` does not make."""
+"""The reference attention, and the masks that `transformers` does not make."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def show_everything_to_padding(mask: Any, padding: Any, queries: int) -> Any:
 
 
 def packed_examples(position_ids: Tensor | None, prefix: int, implementation: str | None) -> MaskFunction | None:
-    """What keeps packed examples from seeing one another; None if there is one example in every row.
+    """The mask that keeps packed examples from seeing one another; None if every row has one example.
 
     Args:
         position_ids: (B, S), or ChatGLM-6B's (B, 2, S). An example begins at position 0, in both rows where there are

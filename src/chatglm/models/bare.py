@@ -68,7 +68,7 @@ class _Norm(nn.Module):
 
 def _linear(matrix: Matrix) -> nn.Linear:
     layer = nn.Linear.__new__(nn.Linear)
-    nn.Module.__init__(layer)  # nn.Linear's own draws random numbers, which on this device imports the compiler
+    nn.Module.__init__(layer)  # the original draws random numbers, which on this device imports the compiler
     layer.in_features, layer.out_features = matrix.columns, matrix.rows
     layer.weight = _parameter(matrix.rows, matrix.columns)
     layer.register_parameter("bias", _parameter(matrix.rows) if matrix.bias else None)

@@ -1,4 +1,4 @@
-"""Is a folder a whole checkpoint? Checked before a byte of weights is read, so that the answer is one clear line."""
+"""Checks whether a folder is a complete checkpoint before any weights are read, so that an error is one clear line."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 
 
 def _exists(path: Path) -> bool:
-    """Whether anything is there, be it a pipe, or a link that leads nowhere: `size_of` then says what it is."""
+    """Whether there is anything at the path, even a pipe or a broken link: `size_of` then says what it is."""
     try:
         path.lstat()
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _exists(path: Path) -> bool:
 
 
 def named_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a name can only mean a folder, and not a repository `owner/name` of the hub."""
+    """Whether a name must be a folder, and cannot be a repository `owner/name` of the hub."""
     text = os.fspath(path)
     try:
         found = Path(text).exists()
@@ -105,7 +105,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_folder(folder: Path) -> dict[str, tuple[Path, About]]:
-    """Raise `CheckpointError` unless `folder` is a ChatGLM checkpoint whose weight files are all there and whole.
+    """Raise `CheckpointError` unless `folder` is a ChatGLM checkpoint whose weight files are all there and complete.
 
     Returns:
         file, shape and type of every tensor in it.
@@ -128,7 +128,7 @@ def check_folder(folder: Path) -> dict[str, tuple[Path, About]]:
 
 
 def check_missing(folder: str, missing: Iterable[str], optional: tuple[str, ...]) -> None:
-    """Raise when weights that are never initialised at random were not in the checkpoint.
+    """Raise if weights that are never initialised at random are missing in the checkpoint.
 
     Raises:
         CheckpointError: `missing` has a name that none of the `optional` parts explains.

@@ -22,7 +22,7 @@ from chatglm.models.fields import ATTENTION, check_attention, check_dtype, check
 __all__ = ["ChatGLMConfig", "GLMConfig", "check_quantizer"]
 
 QUANTIZER = "chatglm"
-"""The quantiser's name with `transformers`, which finds it by that."""
+"""The name by which `transformers` finds the quantiser."""
 
 
 def check_quantizer(given: Any, where: str) -> None:
@@ -35,8 +35,8 @@ def check_quantizer(given: Any, where: str) -> None:
         )
 
 
-# What a folder's config.json may say besides the fields of its class. Whatever else stands there is kept and saved
-# again, but is no attribute of the configuration: transformers acts on many names (auto_map, transformers_weights,
+# What a folder's config.json may contain besides the fields of its class. Everything else is kept and saved again,
+# but is not an attribute of the configuration: transformers acts on many names (auto_map, transformers_weights,
 # fusion_config, custom_pipelines …), and for some it loads or runs files.
 _OF_TRANSFORMERS = frozenset({"torch_dtype", "num_labels", "quantization_config", "name_or_path", "output_attentions"})
 _OWN = frozenset({"quantization_embeddings"})
@@ -44,7 +44,7 @@ _NEVER_SAVED = frozenset({"transformers_weights", "configuration_files", "attn_i
 
 
 def _as_official(fields: dict[str, Any]) -> dict[str, Any]:
-    """A folder in the official layout says what official ones say, and no more."""
+    """The fields of a folder in the official layout: those of official folders, and no more."""
     about = fields.get("quantization_config")
     if isinstance(about, dict) and about.get("scheme") == "official":
         plain = not (about.get("modules_to_not_convert") or about.get("head") != about.get("embedding"))
@@ -57,13 +57,13 @@ def _as_official(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_others(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields as config.json has them: those that this package does not know stand there again."""
+    """Fields as in config.json, including those that this package does not know."""
     others = fields.pop("unknown_fields", None) or {}
     return {**{name: value for name, value in others.items() if name not in _NEVER_SAVED}, **fields}
 
 
 def _known(cls: type[PreTrainedConfig], given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of a folder's config.json: what a configuration is made of, and the rest."""
+    """Divide a folder's config.json into the fields of a configuration and the rest."""
     names = {field.name for field in dataclasses.fields(cls)} | _OF_TRANSFORMERS | _OWN  # type: ignore[arg-type]
     known = {name: value for name, value in given.items() if name in names}
     for alias, name in cls.attribute_map.items():
@@ -198,7 +198,7 @@ class _FamilyConfig(PreTrainedConfig):
         config_dict = dict(config_dict)
         folder = str(kwargs.get("name_or_path") or config_dict.get("name_or_path") or "")
         if CONFIG_KEY not in config_dict:
-            # The folder knows more than its config.json: the tokenizer's files tell ChatGLM2 from ChatGLM3.
+            # The folder has more information than its config.json: the tokenizer's files tell ChatGLM2 from ChatGLM3.
             beside = Path(folder) if folder and (Path(folder) / "config.json").is_file() else None
             generation = read_generation(beside) if beside else detect_generation(config_dict, folder=folder)
             config_dict[CONFIG_KEY] = generation.value

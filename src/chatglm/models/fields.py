@@ -1,4 +1,4 @@
-"""Is every value of a configuration of the right type, and within reason? Judged before anything is made from it.
+"""Checks that every value of a configuration has the right type and a sensible size, before it is used.
 
 config.json is foreign input: a layer count of 10⁹ would keep a machine busy for hours, and a string in the place of a
 number would fail in the middle of an answer. Names and types are those that the configuration's own fields declare.

@@ -1,4 +1,4 @@
-"""Do the weight files hold the model that config.json describes? Compared by their headers, before memory is taken."""
+"""Checks by headers that the weight files hold the model that config.json describes, before memory is taken."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_fit(folder: Path, config: Any, tensors: Mapping[str, tuple[Path, About
 
 
 def _wanted(config: Any) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    """Names and shapes of a model's tensors, and whether it cannot do without."""
+    """Names and shapes of a model's tensors, and whether each is required."""
     layout, hidden = layout_of(config), config.hidden_size
 
     def of(matrix: Matrix, needed: bool = True) -> Iterator[tuple[str, tuple[int, ...], bool]]:

@@ -1,4 +1,4 @@
-"""What a folder's generation_config.json says of how tokens are chosen: known fields of the right types, no others.
+"""Reads a folder's generation_config.json: only known fields of the right types.
 
 `transformers` turns every key of the file into an attribute, and acts on some: a few ways to choose tokens are programs
 that it fetches from the hub. A folder does not decide on those, nor on caches and compilers.
@@ -59,7 +59,7 @@ _IDS = (
     "begin_suppress_tokens",
 )
 _MAX_WORDS = 1_000
-"""Of `bad_words_ids` and `sequence_bias`; each is looked for at every token."""
+"""Most entries of `bad_words_ids` and `sequence_bias`; each is looked for at every token."""
 _MAX_WORD = 128
 _MAX_IDS = 200_000
 _MAX_STOPS = 64

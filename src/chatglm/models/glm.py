@@ -177,7 +177,7 @@ class GLMModel(GLMPreTrainedModel):
             output_hidden_states: return the embeddings, the outputs of all blocks but the last, and the final norm's.
 
         Raises:
-            InputError: positions that cannot be told, or a cache of the official code's form.
+            InputError: the positions are unknown, or the cache has the form of the official code.
         """
         config = self.config
         states, cache, seen, use_cache = self._begin(input_ids, inputs_embeds, past_key_values, use_cache)
@@ -278,7 +278,7 @@ class GLMForConditionalGeneration(GLMPreTrainedModel, LanguageModel, ChatMixin, 
             missing_keys.add("transformer.word_embeddings.weight")
         super().tie_weights(missing_keys, recompute_mapping)
 
-    # Generation: transformers' loop, told how this model's masks and positions go on.
+    # Generation: transformers' loop, with this model's masks and positions.
 
     def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **kwargs: Any) -> Any:
         """`transformers`' generate. The tokenizer's padded batches (mask (B, 1, S, S)) are accepted as they are.

@@ -24,7 +24,7 @@ ALPHA = math.sqrt(2 * 28)
 
 @dataclass(frozen=True)
 class Matrix:
-    """A linear layer, or a table: its module's name, and what it holds."""
+    """A linear layer, or a table: the name of its module, and its size."""
 
     name: str
     rows: int
@@ -49,10 +49,10 @@ class Layout:
     """A decoder.
 
     Attributes:
-        shape: what its weights do not say of themselves.
+        shape: sizes that the weights do not show.
         embedding: the input embedding.
         head: the output head; one weight with the embedding where the configuration ties them.
-        norm_bias: norms have a bias (LayerNorm), or none (RMSNorm).
+        norm_bias: whether norms have a bias (LayerNorm) or not (RMSNorm).
     """
 
     shape: Shape
@@ -68,7 +68,7 @@ def layout_of(config: ChatGLMConfig | GLMConfig) -> Layout:
 
 
 class DecoderMixin:
-    """What the native decoder and the engine ask of a model whose parts lie as its configuration says."""
+    """Methods for the native decoder and the engine, for a model with the layout of its configuration."""
 
     config: Any
     get_submodule: Any
@@ -79,7 +79,7 @@ class DecoderMixin:
         return not isinstance(self.config, GLMConfig)
 
     def decoder_parts(self) -> tuple[Shape, list[Any], nn.Module, nn.Module]:
-        """What the native decoder is made of: its shape, blocks as (norm1, qkv, dense, norm2, up, down), norm, head."""
+        """The parts for the native decoder: its shape, blocks as (norm1, qkv, dense, norm2, up, down), norm, head."""
         layout, get = layout_of(self.config), self.get_submodule
         blocks = [
             (get(b.norm1), get(b.qkv.name), get(b.dense.name), get(b.norm2), get(b.up.name), get(b.down.name))
@@ -105,7 +105,7 @@ def _blocks(
 
     Args:
         layers: the module that holds them.
-        attention: what each calls its attention.
+        attention: name of the attention in each layer.
         bias, qkv_bias: of all linear layers but qkv; of qkv.
     """
     width, gates = shape.heads * shape.channels, 2 if shape.gated else 1

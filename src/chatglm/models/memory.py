@@ -1,9 +1,9 @@
-"""Where weights lie.
+"""Puts weights into huge pages.
 
-A checkpoint's file is mapped and used where it lies, which costs nothing at the start and is shared between processes.
-But a core that streams through gigabytes in pages of 4 KiB waits for the tables of those pages. Pages of 2 MiB spare it
-that, and there are two ways to have them: the system may hold the file itself in them (`read_in`), or the weights are
-copied into memory of this process (`to_huge_pages`). Addresses stay what they are either way.
+A checkpoint's file is mapped, which costs nothing at the start and is shared between processes. But a core that reads
+gigabytes in pages of 4 KiB has to wait for the page tables. Pages of 2 MiB avoid this, and there are two ways to get
+them: the system may hold the file itself in them (`read_in`), or the weights are copied into memory of this process
+(`to_huge_pages`). Addresses do not change in either way.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["read_back", "read_in", "to_huge_pages", "to_huge_pages_behind"]
 
 _HUGE = 2 << 20
 _PIECE = 64 << 20
-"""Bytes that are copied at once: so much more memory than the weights is needed."""
+"""Bytes that are copied at once: this much memory is needed in addition to the weights."""
 _READERS = 4
-"""Reads that are under way together, or each would wait for the one before."""
+"""Reads at the same time; otherwise each would wait for the one before."""
 
 _READS_HUGE_PAGES = (5, 18)
-"""Linux; advised in the same way, an older one reads every small page by itself."""
+"""Linux version; with the same advice, older ones read every small page separately."""
 
 # linux/mman.h; Python's mmap has no names for these.
 _MADV_POPULATE_READ = 22  # Linux 5.14
@@ -46,12 +46,12 @@ _MREMAP_TO = 1 | 2  # MAYMOVE | FIXED
 
 
 def read_in(files: Iterable[Path]) -> int:
-    """Have the system read what it does not hold yet of files that are about to be mapped, by pages of 2 MiB.
+    """Let the system read files that are about to be mapped, as far as they are not in memory, by pages of 2 MiB.
 
-    Touched where it is mapped, a file is read a few KiB at a time, into pages of 4 KiB, which then stay. Read in this
-    way, file systems that have huge pages (XFS from Linux 5.18, ext4 from 6.16) hold it in such, for every process that
-    maps it from then on; the others at least read large pieces. With a bar on a terminal. What cannot be read, or not
-    so, is left for whoever touches it.
+    Without this, a mapped file is read on access, a few KiB at a time, into pages of 4 KiB, which then stay. With it,
+    file systems that have huge pages (XFS from Linux 5.18, ext4 from 6.16) keep the file in huge pages, for every
+    process that maps it later; other file systems at least read large pieces. A terminal shows a bar. Parts that cannot
+    be read in this way are read on access.
 
     Returns:
         bytes that were asked for.
@@ -72,12 +72,12 @@ def read_in(files: Iterable[Path]) -> int:
             for size in pool.map(lambda block: block[0].read(block[1], block[2]), missing):
                 bar.update(size)
         finally:
-            pool.shutdown(cancel_futures=True)  # who interrupts does not wait for the rest
+            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
     return total
 
 
 def read_back(model: nn.Module) -> None:
-    """Have the system read what it lets go of a mapped model, when memory is short, as `read_in` reads."""
+    """Read parts of a mapped model again that the system has dropped because memory was short, as `read_in` does."""
     if _linux() >= _READS_HUGE_PAGES:
         for span in _spans(model):
             if span.mapped:
@@ -85,11 +85,10 @@ def read_back(model: nn.Module) -> None:
 
 
 def to_huge_pages(model: nn.Module) -> int:
-    """Have a model's large weights in memory of this process that the system maps by huge pages, where it can.
+    """Move a model's large weights into memory of this process that the system maps by huge pages, if it can.
 
-    What lies in a mapped file that the system does not hold in such pages is copied, piece by piece, and the copy takes
-    the piece's place in the address space at once: who reads it meanwhile, in whatever thread, notices nothing; what is
-    written to it meanwhile may be lost.
+    Parts of mapped files that are not in huge pages are copied, piece by piece, and the copy replaces the piece in the
+    address space at once: readers in any thread notice nothing; writes during the copy may be lost.
 
     Returns:
         bytes of the model that this may have changed.
@@ -233,7 +232,7 @@ def _addresses(text: str) -> range:
 
 
 def _replace(start: int, size: int) -> None:
-    """Put a copy of what lies in memory in its place."""
+    """Replace a part of memory by a copy at the same address."""
     room = size + _HUGE  # older systems do not begin it on a huge page
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     found = _libc().mmap(None, room, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
@@ -267,7 +266,7 @@ def _libc() -> Any:
 
 
 def _linux() -> tuple[int, int]:
-    """Its version, and (0, 0) of other systems."""
+    """The version of Linux; (0, 0) on other systems."""
     if sys.platform != "linux":
         return 0, 0
     found = re.match(r"(\d+)\.(\d+)", platform.release())

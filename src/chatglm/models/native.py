@@ -21,14 +21,14 @@ from chatglm.kernels.packing import PackedWeight
 __all__ = ["DECODER", "NativeCache", "decoder_of", "in_use", "step"]
 
 DECODER = "_native_decoder"
-"""Where a model keeps what `decoder_of` made."""
+"""Name of the attribute in which a model keeps the result of `decoder_of`."""
 
 _ROWS = 512
-"""Tokens that go through the layers together: what one layer makes of them stays in the CPU's caches."""
+"""Tokens that go through the layers together: their intermediate results fit into the CPU's caches."""
 
 
 class NativeCache(Cache):  # type: ignore[misc]
-    """Keys and values of a batch of sequences, where the native decoder wants them.
+    """Keys and values of a batch of sequences, in the layout of the native decoder.
 
     Args:
         decoder: of the model.
@@ -53,7 +53,7 @@ class NativeCache(Cache):  # type: ignore[misc]
         return self.get_seq_length() + query_length, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last columns, which a negative number counts; or keep so many of them."""
+        """Keep only this many columns; a negative number removes as many of the last columns."""
         total = self.get_seq_length()
         keep = total + tokens_to_remove if tokens_to_remove < 0 else min(tokens_to_remove, total)
         self.held = self.held[:, : max(keep, 0)]
@@ -91,12 +91,12 @@ class NativeCache(Cache):  # type: ignore[misc]
 
 
 def in_use() -> bool:
-    """Whether there is a native decoder here at all."""
+    """Whether the native decoder is available."""
     return native.library() is not None
 
 
 def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = False) -> Decoder | None:
-    """The native decoder of a model of this package, made when first asked for and kept until a weight is another.
+    """The native decoder of a model of this package, made on the first call and kept until a weight changes.
 
     Args:
         store: of keys and values: float32, float16, int16 or int8; default: float32 for float32 weights, else what is
@@ -104,7 +104,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
         packed: only for a model whose blocks' linear layers all hold packed integers.
 
     Returns:
-        None where torch has to do the work: no native library, another kind of model, weights elsewhere than on the
+        None if torch has to do the work: no native library, another kind of model, weights elsewhere than on the
         CPU, an adapter on a layer, a shape that is not supported.
     """
     if not in_use() or not hasattr(model, "decoder_parts"):
@@ -142,7 +142,7 @@ def decoder_of(model: Any, store: torch.dtype | None = None, *, packed: bool = F
 
 
 def _weight(layer: nn.Module) -> PackedWeight | Tensor | None:
-    """What a linear layer multiplies with; None if it is more than a linear layer (an adapter's, say)."""
+    """The weight of a linear layer; None if it is more than a linear layer (with an adapter, for example)."""
     packed = getattr(layer, "packed", None)
     if callable(packed) and isinstance(weight := packed(), PackedWeight):
         return weight

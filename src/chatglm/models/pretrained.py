@@ -1,4 +1,4 @@
-"""What both architectures share as `transformers` models: loading, saving, P-tuning, classification."""
+"""The common base of both architectures as `transformers` models: loading, saving, P-tuning, classification."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class FamilyModel(PreTrainedModel):  # type: ignore[misc]
-    """Base of every model here. `from_pretrained` refuses what it cannot load whole, and runs no code of the folder."""
+    """Base of every model here. `from_pretrained` refuses incomplete folders, and runs no code of a folder."""
 
     base_model_prefix = "transformer"
     main_input_name = "input_ids"
@@ -102,7 +102,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
 
     @classmethod
     def _check_folder(cls, folder: Path, asked: dict[str, Any]) -> Any:
-        """Raise unless the folder's weights are whole and are those that its configuration describes.
+        """Raise unless the folder's weights are complete and fit its configuration.
 
         Args:
             asked: keyword arguments of `from_pretrained`.
@@ -194,7 +194,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         if others:
             raise InputError(f"quantize has no argument {sorted(others)[0]!r}")
         if bits:
-            # The quantiser is looked up where transformers looks it up: models know nothing of how it works.
+            # The quantiser comes from the registry of transformers: models do not know how it works.
             about = {"bits": bits, "group_size": group_size, "head": head, "embedding": embedding}
             AutoHfQuantizer.from_config({"quant_method": QUANTIZER, **about}, pre_quantized=False).quantize_(
                 self, device
@@ -245,7 +245,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         return states, cache, seen, bool(use_cache)
 
     def _packed(self, position_ids: Tensor | None, mask: Any, given: Cache | None) -> MaskFunction | None:
-        """Packed examples, which only a pass without a mask and without a cache of the caller's can hold."""
+        """The mask of packed examples, which only a pass without a mask and without the caller's cache can have."""
         if mask is not None or given is not None:
             return None
         prefix = self.prefix_encoder.length if self.prefix_encoder is not None else 0
@@ -389,19 +389,19 @@ class LanguageModel(FamilyModel, DecoderMixin):
     # Generation by the native decoder
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of a copy: without the native decoder, which has addresses of this model's weights. It makes its own."""
+        """The state for a copy, without the native decoder, which has addresses of this model's weights."""
         return {name: value for name, value in self.__dict__.items() if name != DECODER}
 
     def _native_positions(
         self, input_ids: Tensor | None, seen: int, columns: int, attention_mask: Tensor | None
     ) -> Tensor:
-        """Positions where the caller gave none."""
+        """Positions if the caller gives none."""
         return torch.arange(seen, seen + columns)[None]
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], generation_mode: Any, batch_size: int, *rest: Any
     ) -> Any:
-        """Called by `generate` for a cache: the native decoder's, where that can do all that is asked for."""
+        """Called by `generate` for a cache: the native decoder's, if it supports all options."""
         options = generation_config
         plain = (
             model_kwargs.get("past_key_values") is None
@@ -475,7 +475,7 @@ class LanguageModel(FamilyModel, DecoderMixin):
 
 
 _SCORES_AT_ONCE = 1 << 25
-"""Scores of the vocabulary held at a time in training: 128 MiB in float32."""
+"""Most scores of the vocabulary in memory at a time in training: 128 MiB in float32."""
 
 
 _OF_OTHERS = ("use_kernels", "kernel_config", "allow_all_kernels", "fusion_config", "gguf_file")

@@ -50,7 +50,7 @@ _wanted: ContextVar[bool] = ContextVar("wanted", default=True)
 
 @contextmanager
 def without_models() -> Iterator[None]:
-    """Configurations that are made in here register no models: importing those takes longer than loading one."""
+    """Inside this context, configurations do not register the models, whose import takes longer than loading one."""
     before = _wanted.set(False)
     try:
         yield
@@ -125,7 +125,7 @@ def _register_processor() -> None:
 
 @functools.cache
 def _refuse_code() -> None:
-    """Have `transformers` run no code of a folder of this family, `trust_remote_code` or not.
+    """Keep `transformers` from running code of a folder of this family, with or without `trust_remote_code`.
 
     Every Auto class and `pipeline` gets a class from a folder's Python files by one function, which a few files of a
     folder can lead to (tokenizer_config.json, preprocessor_config.json, processor_config.json), whatever classes are

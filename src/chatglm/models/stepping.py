@@ -1,7 +1,7 @@
 """One token at a time out of `transformers`' generate, through nothing but its public `streamer` argument.
 
-`generate` runs in a thread of its own, in lock step with whoever reads: it computes the next token only when that is
-asked for, so that the cache and the random generator are exactly where a caller who stops would expect them.
+`generate` runs in its own thread, in lock step with the reader: it computes the next token only when the reader asks
+for it, so that the cache and the random generator are in the expected state when the reader stops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["step_through"]
 
 
 class _Abandoned(BaseException):
-    """Unwinds generate when the reader is gone. Not an `Exception`, so that no `except Exception` in it holds it up."""
+    """Ends generate when the reader is gone. It is not an `Exception`, so that no `except Exception` catches it."""
 
 
 class _LockStep(BaseStreamer):  # type: ignore[misc]
@@ -56,7 +56,7 @@ class _LockStep(BaseStreamer):  # type: ignore[misc]
             self.wait()
 
     def end(self) -> None:
-        """Called by generate after its last token; to the reader the thread's own end says the same."""
+        """Called by generate after its last token; the reader notices the end of the thread instead."""
         if self._streamer is not None:
             self._streamer.end()
 
@@ -123,7 +123,7 @@ def step_through(model: Any, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
 
 
 class _ThreadSettings:
-    """torch keeps some settings per thread; the generating thread takes over those of the one that asked."""
+    """torch keeps some settings for each thread; the generating thread takes those of the calling thread."""
 
     def __init__(self) -> None:
         self.inference = torch.is_inference_mode_enabled()

@@ -1,4 +1,4 @@
-"""What weight files hold, from their headers alone: names, shapes and types, checked before a byte of weights is read.
+"""Reads the headers of weight files: names, shapes and types, checked before any weights are read.
 
 A header is foreign input. Its size is bounded before it is read, every number in it is compared with the file's size,
 and a .bin file's pickle is looked through for anything but tensors before torch opens it (with `weights_only=True`).
@@ -47,7 +47,7 @@ TYPES: dict[str, torch.dtype] = {
 """Names of types in safetensors files."""
 
 _MAX_HEADER = 25_000_000
-"""Bytes. The format allows 100 MB; a thousand tensors need 0.1 MB, and JSON in memory is many times its size."""
+"""Most bytes of a header. The format allows 100 MB; a thousand tensors need 0.1 MB, and JSON grows in memory."""
 
 _MAX_DIMENSIONS = 8
 
@@ -92,10 +92,10 @@ def headers(files: Iterable[Path]) -> dict[str, tuple[Path, About]]:
 
 
 def tensors_of(file: str | os.PathLike[str]) -> dict[str, About]:
-    """Shapes and types of what a safetensors or .bin file holds.
+    """Shapes and types of the tensors of a safetensors or .bin file.
 
     Raises:
-        CheckpointError: the file is not whole, its header contradicts itself or its size, or it holds other things.
+        CheckpointError: the file is not complete, its header contradicts itself or its size, or it holds other objects.
     """
     file = Path(file)
     if file.suffix == ".safetensors":
@@ -106,7 +106,7 @@ def tensors_of(file: str | os.PathLike[str]) -> dict[str, About]:
         if tensor.layout != torch.strided or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"{file}: {name:.200} has fewer numbers in the file than its shape; {_again(file)}")
         total += tensor.numel() * tensor.itemsize
-    if total > 2 * size_of(file):  # tied weights may stand there twice
+    if total > 2 * size_of(file):  # tied weights may be there twice
         raise CheckpointError(f"{file}: its tensors have {total:,} bytes, more than the file; {_again(file)}")
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in found.items()}
 
@@ -115,13 +115,13 @@ def load_bin(file: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a .bin file, mapped into memory where it is a zip archive (torch 1.6 and later).
 
     Raises:
-        CheckpointError: the file is not whole, or holds more than tensors.
+        CheckpointError: the file is not complete, or holds more than tensors.
     """
     file = Path(file)
     mappable = _check_bin(file)
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
-    except Exception as error:  # whatever its damage makes of it
+    except Exception as error:  # any error that damage may cause
         raise CheckpointError(f"{file}: cannot be read ({_line(error)}); {_again(file)}") from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{file}: holds {type(loaded).__name__} where a dict of tensors is expected")
@@ -230,7 +230,7 @@ def _check_bin(file: Path) -> bool:
         try:
             with zipfile.ZipFile(stream) as archive:
                 parts = archive.infolist()
-                # torch writes without compression, so whatever is larger than the file is not from torch.
+                # torch writes without compression, so an entry that is larger than the file is not from torch.
                 if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > size:
                     raise _not_whole(file, "torch", "an archive that torch did not write")
                 pickles = [part for part in parts if part.filename.endswith("data.pkl")]

@@ -13,7 +13,7 @@ __all__ = ["calculate"]
 
 _LONGEST = 200
 _MOST_BITS = 8_192
-"""Of an integer: about 2,400 digits."""
+"""Most bits of an integer: about 2,400 digits."""
 _CONSTANTS = {"pi": math.pi, "π": math.pi, "e": math.e}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs, "round": round, "min": min, "max": max, "sqrt": math.sqrt, "exp": math.exp, "ln": math.log,

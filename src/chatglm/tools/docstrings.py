@@ -1,4 +1,4 @@
-"""What a function's docstring says of it and of its parameters: Google's, reST's and NumPy's ways of writing them."""
+"""Reads descriptions of a function and its parameters from its docstring, in the styles of Google, reST and NumPy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NUMPY = re.compile(r"\*{0,2}(\w+(?: *, *\w+)*) *(?::.*)?$")
 
 
 def read_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """The description in front of all sections, and what is said of each parameter; each as one line.
+    """The description in front of all sections, and the description of each parameter; each as one line.
 
     Args:
         text: as `inspect.getdoc` gives it.
     """
     described: list[str] = []
     told: dict[str, list[str]] = {}
-    # What the lines belong to: the description, Google's or NumPy's parameters, a field of reST, or nothing of ours.
+    # What the lines belong to: the description, parameters in Google's or NumPy's style, a field of reST, or nothing.
     place, inner = "described", 0
     open_names: tuple[str, ...] = ()
     lines = text.splitlines()

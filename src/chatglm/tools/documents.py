@@ -1,7 +1,7 @@
 """Documents of others that describe tools: JSON and YAML of bounded size, depth and, with aliases followed, length.
 
-YAML is read as YAML 1.2's JSON schema has it: `on`, `no` and dates are texts. Tags are not obeyed, so nothing but plain
-values can come of a document. Repeated aliases ("a billion laughs") are counted as if they were written out.
+YAML is read as YAML 1.2's JSON schema has it: `on`, `no` and dates are texts. Tags have no effect, so a document can
+only have plain values. Repeated aliases ("a billion laughs") are counted as if they were written out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chatglm.errors import ToolError
 __all__ = ["MOST_BYTES", "from_environment", "parse_document", "parse_value", "read_bytes", "read_document"]
 
 MOST_BYTES = 8 << 20
-"""Of a document."""
+"""Most bytes of a document."""
 
 _MOST_DEPTH = 64
 _MOST_VALUES = 400_000
@@ -42,7 +42,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         ToolError: there is no such file, it is not a regular one, cannot be read, or is larger than `most` bytes.
     """
     try:
-        # Without O_NONBLOCK, to open a pipe would wait for its writer.
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(number, "rb") as stream:
             if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -102,10 +102,10 @@ def parse_value(data: bytes, where: str) -> Any:
 
 
 def from_environment(text: str, where: str, used: set[str]) -> str:
-    """A text in which each `${NAME}` is what the environment says.
+    """A text in which each `${NAME}` is replaced by the environment variable.
 
     Args:
-        used: gets the values that were put in, which nobody but their receiver is to see.
+        used: gets the inserted values, which only their receiver may see.
 
     Raises:
         ToolError: there is no such variable; the message names it.
@@ -159,7 +159,7 @@ def _finite(text: str) -> float:
 
 
 def _count(value: Any) -> int:
-    """Values, all inner ones among them."""
+    """Number of values, including all inner ones."""
     found, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
@@ -194,7 +194,7 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def _build(events: Any, where: str) -> Any:
-    """The one document that the events tell of. Nothing here calls itself, so depth costs nothing."""
+    """Build the one document of the events. This is not recursive, so depth costs nothing."""
     anchors: dict[str, tuple[Any, int]] = {}
     stack: list[_Open] = []
     whole: Any = None
@@ -265,7 +265,7 @@ def _build(events: Any, where: str) -> Any:
 
 
 def _is_text(event: yaml.ScalarEvent) -> bool:
-    """In quotes or a block."""
+    """Whether a value is in quotes or a block."""
     return event.style in ("'", '"', "|", ">") or (event.tag or "").endswith(":str")
 
 

@@ -2,8 +2,8 @@
 
 The folder's weights are safetensors files, and its parts are classes of diffusers and transformers that are named here:
 nothing in it is run or unpickled, and nothing is downloaded. Pictures and steps are bounded. One picture is drawn at a
-time; the model is loaded for the first one, and its memory given back when nobody has drawn for a while. There is no
-filter for what is drawn: that is the model's, and whoever offers it chooses the model.
+time; the model is loaded for the first one, and its memory is freed when it has not been used for some time. Pictures
+are not filtered: who offers the tool chooses the model.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _OPTIONAL = ("image_encoder", "feature_extractor")  # of pictures that are given
 _WEIGHTS = ("vae", "unet", "text_encoder", "text_encoder_2")
-# Settings by which libraries load something else than the part itself.
+# Settings with which libraries load other files than the part itself.
 _LOADING = ("auto_map", "quantization_config", "adapter_config")
 
 _PROPERTIES: dict[str, Any] = {
@@ -84,10 +84,10 @@ def open_painter(folder: str | Path) -> Draw:
 
 
 class Draw:
-    """Draws what a model describes. Nothing outside is changed by it, so nobody is asked for consent.
+    """Draws what a model describes. It changes nothing else, so it needs no consent.
 
     Attributes:
-        seconds: that a call may take, waiting for others and loading included.
+        seconds: longest time of a call, including waiting for others and loading.
     """
 
     consent = Consent.NEVER
@@ -106,14 +106,14 @@ class Draw:
         """
         Args:
             folder: of a `StableDiffusionXLPipeline`, as `save_pretrained` of diffusers writes it.
-            cogview: the tool is GLM-4's own `{"type": "cogview"}`, of which its prompt says more; else a function.
+            cogview: the tool is GLM-4's own `{"type": "cogview"}`, which its prompt describes; else a function.
             device: as torch names it; default: CUDA, Apple's MPS or the CPU, whichever there is.
-            steps: where a call does not say.
+            steps: default number of steps of a call.
             guidance: how strictly the prompt is followed.
-            idle: seconds after which the memory is given back.
+            idle: seconds without a call after which the memory is freed.
 
         Raises:
-            ToolError: the folder is no such model, is incomplete, or needs what is not loaded here.
+            ToolError: the folder is not such a model, is incomplete, or needs files that are not supported.
             DependencyError: diffusers is not installed.
         """
         if not 1 <= steps <= MOST_STEPS:
@@ -131,7 +131,7 @@ class Draw:
         return self._spec
 
     def close(self) -> None:
-        """Give the memory back; a picture that is being drawn is given up."""
+        """Free the memory; a picture that is being drawn is given up."""
         self._painter.close()
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
@@ -172,7 +172,7 @@ class _StoppedError(Exception):
 
 
 class _Painter:
-    """The model. Any thread may ask it; it draws for one after the other."""
+    """The model. Any thread may call it; it draws one picture after the other."""
 
     def __init__(self, folder: Path, device: str | None, idle: float) -> None:
         self._side = _check(folder)
@@ -226,7 +226,7 @@ class _Painter:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._lock.acquire(blocking=False):  # else whoever draws does it
+        if self._lock.acquire(blocking=False):  # otherwise the thread that draws does it
             try:
                 self._forget()
             finally:
@@ -271,7 +271,7 @@ class _Painter:
 
 
 def _check(folder: Path) -> int:
-    """Whether a folder holds a model that is loaded here; the side of its pictures, in pixels.
+    """Check that a folder holds a supported model; returns the side of its pictures, in pixels.
 
     Raises:
         ToolError: it does not; the message says why.
@@ -314,7 +314,7 @@ def _side(folder: Path) -> int:
 
 
 def _variant(folder: Path, name: str) -> Literal["", "fp16"] | None:
-    """Which of its weight files are safetensors; None: none of them."""
+    """The variant of its weight files that are safetensors; None: there are none."""
     base = "diffusion_pytorch_model" if name in ("vae", "unet") else "model"
     for variant in ("", "fp16"):
         dotted = f".{variant}" if variant else ""

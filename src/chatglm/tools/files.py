@@ -1,5 +1,5 @@
-"""Tools by what they are in: a Python file, a document of a web service, a list of MCP servers, an image model, an
-example. Which of these it is, its content says."""
+"""Opens tools from any source: a Python file, a document of a web service, a list of MCP servers, an image model, an
+example. The content of a source tells its kind."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _executing = threading.Lock()
 
 @dataclass(frozen=True)
 class Opened:
-    """What a source holds.
+    """The tools of a source.
 
     Attributes:
         refused: tools, operations and servers that are not offered, and why.
-        close: ends connections that the tools hold.
+        close: ends the connections of the tools.
     """
 
     tools: tuple[Tool, ...]
@@ -106,14 +106,14 @@ def _service(source: str | Path) -> Opened:
 
 
 def _python(path: Path) -> Opened:
-    from chatglm.tools.documents import read_bytes  # takes a reader of YAML with it
+    from chatglm.tools.documents import read_bytes  # its import also loads a reader of YAML
 
     source = read_bytes(path, _LARGEST_SOURCE)
     module = _execute(path, source)
     found = registry.registered_in(module.__name__)
     marked = [name for name in _decorated(source) if name in vars(module)]
     refused = {name: registry.REFUSED[name] for name in marked if name in registry.REFUSED}
-    # Marked with a decorator of the same name that is not ours, as in ChatGLM3's own file.
+    # Marked with another decorator of the same name, as in ChatGLM3's own file.
     for name in marked:
         if name not in found and name not in refused:
             found[name] = _function(path, vars(module)[name])
@@ -153,7 +153,7 @@ def _decorated(source: bytes) -> list[str]:
 
 
 def _last_name(mark: ast.expr) -> str:
-    """Of `@name`, `@module.name` and `@name(…)`."""
+    """The last name in `@name`, `@module.name` and `@name(…)`."""
     match mark:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
@@ -175,7 +175,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 def _execute(path: Path, source: bytes) -> types.ModuleType:
-    """The module that a file is. What it prints goes to stderr: stdout may be somebody's data.
+    """Run a file as a module. Its output goes to stderr, because stdout may be data.
 
     Raises:
         ToolError: it failed; the message names the line.
@@ -201,7 +201,7 @@ def _execute(path: Path, source: bytes) -> types.ModuleType:
 
 @contextlib.contextmanager
 def _surroundings(folder: Path) -> Iterator[None]:
-    """What a file finds while it is executed: modules beside it; the demo's registry, unless there is one."""
+    """The imports of a file while it runs: modules beside it, and the demo's registry if there is none."""
     beside = str(folder)
     sys.path.insert(0, beside)
     importlib.invalidate_caches()  # a module beside it may be new
@@ -212,7 +212,7 @@ def _surroundings(folder: Path) -> Iterator[None]:
     sys.modules.update(dict.fromkeys(lent, stand_in))
     try:
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".* is not offered to models")  # `refused` says it
+            warnings.filterwarnings("ignore", message=".* is not offered to models")  # `refused` names it
             yield
     finally:
         for name in lent:

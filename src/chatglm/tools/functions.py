@@ -29,13 +29,13 @@ __all__ = ["Function", "too_large"]
 
 _LONGEST_NAME = 64
 _MOST_NODES = 5_000
-"""Of a schema, once what it refers to stands in its place."""
+"""Most parts of a schema after its references are resolved."""
 _MOST_VALUES, _DEEPEST, _MOST_TEXT = 10_000, 64, 1 << 20
-"""Of the arguments of one call: values; of them inside each other; characters."""
+"""Limits of the arguments of one call: values, levels, and characters."""
 _MOST_PROBLEMS = 5
 
 Aside = Callable[[Callable[[], Outcome]], Awaitable[Outcome]]
-"""Runs something that takes its time in another thread."""
+"""Runs a slow function in another thread."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Parameter:
     type: Any
     described: str
     required: bool
-    default: Callable[[], Any] | None  # makes the value, where the function itself has none
+    default: Callable[[], Any] | None  # makes the default value, if the function itself has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +182,7 @@ def _check_installed() -> None:
 
 
 def _unwrapped(function: Any) -> tuple[Any, set[str]]:
-    """What has name, docstring and annotations; and the parameters that a `partial` has filled."""
+    """The object with name, docstring and annotations; and the parameters that a `partial` has filled."""
     hidden: set[str] = set()
     while isinstance(function, functools.partial):
         hidden |= set(function.keywords)
@@ -238,7 +238,7 @@ def _parameters_of(
 
 
 def _hints(name: str, plain: Any) -> dict[str, Any]:
-    """Annotations of the parameters; those of the result need not even be resolved."""
+    """Annotations of the parameters; the annotation of the result is not resolved."""
     try:
         given = {one: hint for one, hint in getattr(plain, "__annotations__", {}).items() if one != "return"}
         holder = types.SimpleNamespace(__annotations__=given)
@@ -280,7 +280,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any, told: str) -> _Parameter
 
 
 def _nothing() -> None:
-    """What a function gets whose author says that a parameter need not be given, but not what it is then."""
+    """The value of an optional parameter without a default."""
 
 
 def _python_name(hint: Any) -> str:
@@ -293,7 +293,7 @@ def _python_name(hint: Any) -> str:
 
 
 def _adapter(name: str, parameters: Sequence[_Parameter]) -> TypeAdapter[Any]:
-    """What checks the arguments: a typed dict, in which a parameter may have any name."""
+    """The checker of arguments: a typed dict, in which a parameter may have any name."""
     from pydantic import ConfigDict, Field, TypeAdapter
     from typing_extensions import NotRequired, TypedDict
 
@@ -321,7 +321,7 @@ def _known(hint: Any, above: tuple[Any, ...] = ()) -> Any:
         fields = {}
         for name, inner in typing.get_type_hints(hint, include_extras=True).items():
             required = name in hint.__required_keys__
-            if (mark := typing.get_origin(inner)) in (Required, NotRequired):  # not seen above where it is a text
+            if (mark := typing.get_origin(inner)) in (Required, NotRequired):  # not seen above if it is a text
                 required, (inner,) = mark is Required, typing.get_args(inner)
             inner = _known(inner, (*above, hint))
             fields[name] = inner if required else NotRequired[inner]
@@ -336,7 +336,7 @@ def _known(hint: Any, above: tuple[Any, ...] = ()) -> Any:
 
 
 def _unfit(name: str, parameters: Sequence[_Parameter], error: Exception) -> ToolError:
-    """Which parameter it is that pydantic has no schema for."""
+    """The error for the parameter that pydantic has no schema for."""
     from pydantic import TypeAdapter
 
     for one in parameters:
@@ -399,7 +399,7 @@ class _Inliner:
 
 
 def too_large(arguments: Mapping[str, Any]) -> str:
-    """Why arguments are more than any call needs, for the model to read; "" if they are not."""
+    """Why arguments are too large, for the model to read; "" if they are not."""
     values = text = deepest = 0
     waiting: list[tuple[Any, int]] = [(arguments, 0)]
     while waiting and values <= _MOST_VALUES:

@@ -8,9 +8,9 @@ The files of Claude Desktop and Cursor (`mcpServers`: `command`, `args`, `env`, 
 
 A server of the first kind is a program of the user's that runs with the user's rights; of the environment it gets PATH,
 HOME and what the file gives it. All connections live in one thread. A server that does not start is left out and named;
-one that ends is started again, and calls fail meanwhile. What a server sends is bounded, and whatever it does wrong is
-told to the model as the failure of a call. Tools stay as they were when the server started: what it says of them later
-can take them away, but neither change what a person has agreed to nor add to what a model may call.
+one that ends is started again, and calls fail meanwhile. Messages of a server are bounded, and the model gets its
+faults as failures of calls. Tools stay as they were when the server started: later messages can remove tools, but can
+neither change a tool that a person has agreed to nor add tools.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ __all__ = ["MCPServers", "MCPTool", "open_servers"]
 
 MOST_SERVERS = 32
 MOST_TOOLS = 200
-"""Of one server."""
+"""Most tools of one server."""
 MOST_MESSAGE = 4 << 20
-"""Bytes of one message of a server."""
+"""Most bytes of one message of a server."""
 
 _MOST_SKIPPED = 256 << 20  # of one line that is too long; then the server is ended
 _MOST_UNASKED = 2_000  # messages within ten seconds
 _MOST_PAGES = 50
-_MOST_LATE = 3  # calls one after the other that a server leaves without a word; then it is started again
+_MOST_LATE = 3  # unanswered calls in a row after which a server is started again
 _WAITS = (0.5, 60.0)  # seconds before a server that ended is started again: at first, and at most
 _KEPT = {"PATH", "HOME"} if os.name == "posix" else {"PATH", "PATHEXT", "SYSTEMROOT", "TEMP", "USERPROFILE", "APPDATA"}
 _GRACE = 1.0  # seconds that a server has to end by itself; then again, once it is asked to
 _FIELDS = {"command", "args", "env", "cwd", "url", "headers", "seconds", "type", "disabled"}
-# Ends the server with this process, whatever becomes of it; the thread that has started it lives as long.
+# Ends the server together with this process in any case; the thread that has started it lives as long.
 _LAUNCH = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -104,9 +104,9 @@ class MCPServers:
         """Start them, all at once.
 
         Args:
-            source: a file, or what it would hold. Named by the user, never by a model, a page or a request.
+            source: a file, or its contents. It is named by the user, never by a model, a page or a request.
             start: seconds that a server has to list its tools; `npx` may have to download it.
-            seconds: that a call may take, where the file does not say.
+            seconds: longest time of a call, if the file does not set it.
 
         Raises:
             ToolError: the file is wrong, or no server starts.
@@ -120,7 +120,7 @@ class MCPServers:
             raise DependencyError('tools of MCP servers need mcp: pip install "chatglm[mcp]"') from None
         for name in ("mcp.client", "mcp.shared", "client"):
             if (library := logging.getLogger(name)).level == logging.NOTSET:
-                library.setLevel(logging.CRITICAL)  # it writes a traceback for whatever a server sends
+                library.setLevel(logging.CRITICAL)  # it writes a traceback for any wrong message of a server
         thread = LoopThread("chatglm MCP servers")
         servers = cls([_Server(one, start) for one in given], thread)
         try:
@@ -159,7 +159,7 @@ class MCPServers:
             raise ToolError(f"{where}: no server offers a tool ({'; '.join(reasons)[:2000] or 'none has one'})")
 
     def close(self) -> None:
-        """End the servers and all connections; calls under way fail."""
+        """End the servers and all connections; running calls fail."""
         if self._closed:
             return
         self._closed = True
@@ -182,10 +182,10 @@ class MCPServers:
 
 
 class MCPTool:
-    """A tool of a server. One that says it only reads needs nobody's consent; others do, once.
+    """A tool of a server. A read-only tool (as the server says) needs no consent; others need it once.
 
     Attributes:
-        seconds: that a call may take.
+        seconds: longest time of a call.
     """
 
     def __init__(self, spec: ToolSpec, consent: Consent, name: str, server: _Server, thread: LoopThread) -> None:
@@ -232,7 +232,7 @@ def _spec(told: mcp_types.Tool, server: str, taken: set[str]) -> ToolSpec:
 
 @dataclass(frozen=True)
 class _Given:
-    """What the file says of a server."""
+    """Settings of a server in the file."""
 
     name: str
     seconds: float
@@ -349,7 +349,7 @@ class _Server:
         self._living: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Returns when it has listed its tools, or has failed to."""
+        """Start the connection; returns when the server has listed its tools, or has failed."""
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._living = asyncio.create_task(self._live(started))
         await started
@@ -454,7 +454,7 @@ class _Server:
                 self._listing = None
 
     async def _watch(self, client: Client, lost: asyncio.Event) -> None:
-        """Until the connection is lost. Servers of 2026 tell of changes only those who listen."""
+        """Wait until the connection is lost. Servers of 2026 report changes only to clients that listen."""
         from mcp.client.subscriptions import ListenNotSupportedError
 
         offered = client.server_capabilities.tools
@@ -474,7 +474,7 @@ class _Server:
             async for _ in changes:
                 self._changed()
 
-    # What it says
+    # Messages of the server
 
     async def _heard(self, message: Any) -> None:
         from mcp_types import ToolListChangedNotification
@@ -533,7 +533,7 @@ class _Server:
     # Calls
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Outcome:
-        """Whatever goes wrong is told to the model."""
+        """Call a tool. The model gets any failure as the result."""
         client, lost = self._client, self._lost
         if client is None:
             why = self._why or "it is being started again"
@@ -694,7 +694,7 @@ class _Server:
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, bool]]:
-    """Lines; of one that is too long only its beginning, and False.
+    """Lines, each with True; of a line that is too long, only its beginning and False.
 
     Raises:
         ToolError: a line does not end.

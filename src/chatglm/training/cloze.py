@@ -13,8 +13,8 @@ score of a choice is the sum of its tokens' log probabilities.
 The last row is the prompt that later models know from their own pre-training; the one above needs `chatglm pretrain`.
 `<eop>` counts where training predicts it: it tells "the blank is this" from "the blank begins with this".
 
-Only the marker makes a blank. What the text says otherwise is text: a context whose words come from elsewhere is given
-as a pair (before, after), in which nothing is looked for.
+Only the marker makes a blank. A context that may contain markers as text is given as a pair (before, after), which is
+not searched for markers.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Question:
     @classmethod
     def from_dict(cls, row: Any, where: str = "") -> Question:
         """From GLM's `{"inputs_pretokenized", "choices_pretokenized", "label"}`, or `{"context" or "question",
-        "choices", "label" or "answer"}`. Context and question may both be there: the question stands in the line
-        behind. A label is an index, the choice itself, or its letter.
+        "choices", "label" or "answer"}`. Context and question may both be given: the question is on the next
+        line. A label is an index, the choice itself, or its letter.
 
         Raises:
             InputError: a field is missing or of the wrong kind; names it.
@@ -143,10 +143,10 @@ def read_questions(path: Path | str) -> Iterator[Question]:
 def cloze_examples(
     tokenizer: ChatGLMTokenizer, context: Context, choices: Sequence[str], *, blank: str | None = None, where: str = ""
 ) -> list[Example]:
-    """What is read for each choice, and as targets what counts for its score.
+    """The examples of all choices; their targets are the tokens that count for the score.
 
     Args:
-        blank: a marker of one's own, which then stands for `[MASK]`; default: those of `MARKERS`.
+        blank: another marker, used like `[MASK]`; default: those of `MARKERS`.
 
     Raises:
         InputError: more than one marker, or a choice without a token.
@@ -199,8 +199,8 @@ def _split(context: Context, blank: str | None, where: str) -> tuple[str, str, s
 
 
 def _behind(tokenizer: ChatGLMTokenizer, before: str, text: str) -> list[int]:
-    """Ids of a text that stands behind another, and not what SentencePiece makes of it at a text's start, where it adds
-    a blank: as they are behind a line's end, with which no piece joins what follows.
+    """Ids of a text that follows another one. At the start of a text SentencePiece adds a space, so the text is encoded
+    after a line end, which no piece joins with the next character.
     """
     line, whole = tokenizer.encode_text("\n"), tokenizer.encode_text("\n" + text)
     return whole[len(line) :] if before and whole[: len(line)] == line else tokenizer.encode_text(text)
@@ -224,7 +224,7 @@ def score_choices(
     Args:
         context: a text with at most one of `[MASK]`, `[sMASK]`, `[gMASK]`; the blank is at its end if it has none. Or
             the texts (before, after) the blank, which may say anything.
-        blank: a marker of one's own in place of these.
+        blank: another marker instead of these.
         batch_size: how many choices go through the model at a time; it changes no score.
 
     Raises:
@@ -305,7 +305,7 @@ def _scores(
         raise InputError(f"batch_size {batch_size}: must be 1 or more")
     collate = Collator(tokenizer.pad_token_id)
     scores = [0.0] * len(examples)
-    order = sorted(range(len(examples)), key=lambda n: len(examples[n]))  # alike in length: little padding
+    order = sorted(range(len(examples)), key=lambda n: len(examples[n]))  # of similar length: little padding
     training = model.training
     model.eval()
     try:

@@ -1,6 +1,6 @@
 """Dialogues for training, read from files of any size: .json, .jsonl, or tables (.csv, .tsv, .parquet).
 
-Rows have the forms of `chat/rows.py`, of which tables have the names as columns.
+Rows have the forms of `chat/rows.py`; tables have their names as columns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BadRow(NamedTuple):
 
 
 def named_files(paths: Paths, endings: Collection[str], what: str, hint: str) -> list[Path]:
-    """The files that paths name: themselves, and of a folder every one with such an ending, by name.
+    """The files that paths name: a file itself, and all files of a folder with one of the endings, sorted by name.
 
     Args:
         endings: those that are read, such as ".jsonl".
@@ -91,7 +91,7 @@ def read_dialogues(
                 dialogue = dialogue_of(row, where, names)
             except (InputError, RecursionError) as error:
                 said = str(error) if isinstance(error, InputError) else "nested too deep to be a dialogue"
-                reason = said.encode("utf-8", "backslashreplace").decode()  # it quotes what may be no text
+                reason = said.encode("utf-8", "backslashreplace").decode()  # it may quote bytes that are not text
                 if skipped is None:
                     raise InputError(f"{where}: {reason}") from None
                 skipped.append(BadRow(where, reason))
@@ -104,7 +104,7 @@ Numbered: TypeAlias = Iterator[tuple[int, Any]]
 
 
 def _read_lines(file: Path, columns: Columns | None = None) -> Numbered:
-    """JSON lines: a broken one harms no other."""
+    """JSON lines: a broken line does not affect others."""
     with open_data(file) as opened:
         for number, raw in enumerate(opened, 1):
             if number == 1:
@@ -123,7 +123,7 @@ def _parse(raw: bytes) -> Any:
         return Unreadable(f"not JSON: {error.msg} at column {error.colno}; in a .jsonl file each line is one row")
     except RecursionError:
         return Unreadable("nested too deep to be a dialogue")
-    except ValueError as error:  # Python reads no number of more than 4,300 digits
+    except ValueError as error:  # Python does not read numbers of more than 4,300 digits
         return Unreadable(f"a number in it cannot be read ({str(error).partition(';')[0]})")
 
 
@@ -183,7 +183,7 @@ def _rows_of_object(text: _Json, columns: Columns | None) -> Numbered:
 
 
 def _holds_rows(row: Mapping[str, Any], columns: Columns | None) -> bool:
-    """Whether an object has a list of rows in it, and is none itself."""
+    """Whether an object contains a list of rows, and is not a row itself."""
     lists = (value for value in row.values() if isinstance(value, list) and value)
     return any(detect_form(value[0], columns) is not None for value in lists)
 
@@ -202,7 +202,7 @@ class _Json:
         self.line = 1
 
     def peek(self) -> str:
-        """The next character that is not blank; "" at the end."""
+        """The next character that is not whitespace; "" at the end."""
         while True:
             start = self._place
             length = len(self._text)
@@ -221,13 +221,13 @@ class _Json:
         self._place += 1
 
     def value(self) -> Any:
-        """The next value, whole."""
+        """The next complete value."""
         self.peek()
         while True:
             try:
                 value, end = self._scan(self._text, self._place)
             except json.JSONDecodeError as error:
-                # Near the end of what is in memory a value may only be cut.
+                # Near the end of the text in memory, a value may be incomplete.
                 open_string = error.msg.startswith("Unterminated")
                 if self._end or not (open_string or error.pos >= len(self._text) - _LONGEST_SIGN):
                     self.line += self._text.count("\n", self._place, error.pos)
@@ -259,7 +259,7 @@ class _Json:
         self.take("]")
 
     def fail(self, problem: str, end: bool = False) -> NoReturn:
-        """Says where the file is no JSON."""
+        """Raise the error that names the place where the file is not JSON."""
         if end:
             problem = f"the file ends too early ({problem}); copy it again"
         raise InputError(f"{self._file}:{self.line}: not JSON: {problem}")
@@ -280,8 +280,8 @@ class _Json:
 
 
 _LONGEST_SIGN = 16
-"""So many characters must stand behind a number, or an error, for it not to come from where a piece ends; there is
-nothing longer in JSON that means something else by halves, besides strings. (An escaped surrogate pair has 12.)"""
+"""If fewer characters follow a number or an error, it may be caused by the end of a piece, and more must be read.
+Besides strings, no longer token of JSON changes its meaning when it is cut. (An escaped surrogate pair has 12.)"""
 
 
 def _refuse_utf16(file: Path, head: bytes) -> None:

@@ -1,7 +1,7 @@
 """`Example`: one sequence to learn from; dialogues to examples, examples to rows, rows to batches.
 
-What is learned comes from `ChatFormat` and from nowhere else. Targets stand beside the inputs, already shifted: an
-example says for each of its positions what that position must predict, or that nothing is learned there.
+Only `ChatFormat` decides what is learned. Targets are stored beside the inputs, already shifted: for each position, an
+example has the token that it must predict, or a mark that nothing is learned there.
 
 Shapes in comments: B rows of a batch, S positions of a row.
 """
@@ -55,7 +55,7 @@ class Example:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of dialogues on their way to examples.
+    """Counts of dialogues and of the examples that they became.
 
     Attributes:
         dialogues: how many were read, without those that were skipped as bad.
@@ -80,7 +80,7 @@ class Tally:
     skipped: list[BadRow] = field(default_factory=list)
 
     def lines(self, most: int = 20) -> list[str]:
-        """For people to read, with `most` of the skipped rows."""
+        """The counts as lines for people, with at most `most` of the skipped rows."""
         forms = ", ".join(f"{count:,} {form}" for form, count in self.forms.items())
         share = f" ({self.learned / self.tokens:.1%})" if self.tokens else ""
         counts = f"{_count(self.examples, 'example')}, {_count(self.tokens, 'token')}, {self.learned:,} learned{share}"
@@ -125,8 +125,8 @@ def encode(
         loss: which turns are learned, see `Loss`. Where the format does not extend (ChatGLM-6B, ChatGLM2, CharacterGLM)
             each turn needs a pass of its own, so that `all` and `split` are the same.
         max_length: the most positions of an example.
-        one_pass: ChatGLM2 and CharacterGLM: learn every turn in one pass all the same; later turns then see stop ids
-            in the history, which inference does not show them.
+        one_pass: for ChatGLM2 and CharacterGLM: also learn all turns in one pass; later turns then see stop ids in the
+            history, which do not occur in inference.
         tally: counts are added to it.
 
     Raises:
@@ -142,7 +142,7 @@ def encode(
     except (InputError, UnsupportedError) as error:
         raise type(error)(f"{dialogue.where}: {error}" if dialogue.where else str(error)) from None
     except BaseException as error:
-        # tiktoken's panics are no Exceptions; some of a row's values cannot be written as text.
+        # tiktoken's panics are not Exceptions; some values of a row cannot be written as text.
         if type(error).__name__ != "PanicException" and not isinstance(error, ValueError | RecursionError):
             raise
         where = f"{dialogue.where}: " if dialogue.where else ""
@@ -217,16 +217,16 @@ class _Encoding:
         if self._in_one_pass:
             return self._together(messages)
         if not self._form.extends:
-            self._form.text(messages, self._dialogue.tools)  # refuses what the format has no place for
+            self._form.text(messages, self._dialogue.tools)  # refuses messages that the format has no place for
         turns = [n for n, message in enumerate(messages) if _is_learned(message)]
         if loss == "last":
-            # Where a message asks to be learned by itself, it is.
+            # A message that asks to be learned is learned.
             asked = {n for n in turns if messages[n].loss}
             turns = sorted(asked | set(turns[-1:]))
         made, cut, lost = [], False, 0
         for turn in turns:
             only = [message if n == turn else replace(message, loss=False) for n, message in enumerate(messages)]
-            # What comes next stays where its header is what ends the turn.
+            # The next message stays if its header ends the turn.
             example, shorter = self._alone(only if self._form.extends else only[: turn + 1], turn)
             cut |= shorter
             lost += example is None and shorter
@@ -306,7 +306,7 @@ def _is_learned(message: Message) -> bool:
 
 
 def _rounds(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """System messages in front, and the rest in rounds, each beginning where the user (or a system message) speaks."""
+    """System messages in front, and the rest in rounds, each beginning with a user's (or system) message."""
     first = next((n for n, message in enumerate(messages) if message.role != "system"), len(messages))
     rounds: list[list[Message]] = []
     asks = False  # the message before was a question
@@ -332,7 +332,7 @@ def _first(example: Example, length: int) -> Example:
 def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[int]]:
     """Which examples share a row of at most `limit` positions: indices, each once.
 
-    Best fit, longest first, within windows of the given order, so that what was far apart stays apart and the cost is
+    Best fit, longest first, within windows of the given order, so that distant examples stay apart and the cost is
     linear. The same lengths give the same rows.
 
     Args:
@@ -364,9 +364,9 @@ def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[in
 class Collator:
     """Collects rows into a batch for training: `model(**batch)`.
 
-    The examples of a row stand one behind another; positions that begin again at 0 tell the model that they do not see
-    one another. Padding stands on the right and goes on from the last example, which cannot see it: so a causal model
-    needs no mask for rows of one example.
+    The examples of a row follow one another; positions that begin again at 0 tell the model that they do not see one
+    another. Padding is on the right and continues the last example, which cannot see it: so a causal model needs no
+    mask for rows of one example.
 
     Args:
         pad_id: any id; nothing is learned from it.
@@ -409,7 +409,7 @@ class Collator:
                 targets[number, place] = example.targets
                 for line, values in enumerate(example.positions):
                     positions[number, line, place] = values
-            # The last row of positions counts on; where there are two, that says that padding is no prompt.
+            # The last row of positions continues; with two rows, this shows that padding is not a prompt.
             positions[number, :-1, start:] = positions[number, :-1, start - 1 : start]
             positions[number, -1, start:] = positions[number, -1, start - 1] + 1 + np.arange(length - start)
         return {

@@ -50,7 +50,7 @@ SETTINGS, LOG, PICTURE, DATA = "settings.yaml", "train_log.jsonl", "loss.png", "
 
 Say = Callable[[str], None]
 
-# Settings that may change between a run and its continuation: they decide neither order nor arithmetic of a step.
+# Settings that may change when a run is resumed: they change neither the order nor the arithmetic of steps.
 _FREE = ("num_train_epochs", "max_steps", "output_dir", "use_cpu", "disable_tqdm", "run_name", "report_to")
 _FREE_FAMILIES = ("logging_", "save_", "eval_", "dataloader_num", "dataloader_pin", "dataloader_pers", "hub_", "log_")
 
@@ -163,7 +163,7 @@ def _finetune(
 
 
 def _encode(settings: Settings, args: TrainingArguments, file: Path, form: ChatFormat) -> Store:
-    # One process encodes, the others find what it made.
+    # One process encodes; the others find its result.
     with args.main_process_first(desc="encoding"):
         return build_store(
             settings.output / DATA,
@@ -189,14 +189,14 @@ def to_stderr(args: TrainingArguments) -> Say:
     return (lambda line: print(line, file=sys.stderr)) if args.process_index == 0 else (lambda line: None)
 
 
-# What fine-tuning and pre-training share
+# Shared by fine-tuning and pre-training
 
 
 @contextmanager
 def opened(
     settings: Settings, resume: bool | str | Path, overwrite: bool, say: Say | None
 ) -> Iterator[tuple[TrainingArguments, Path | None, Say]]:
-    """A run whose folder is checked and locked: its arguments, the checkpoint to resume from, and who gets lines.
+    """A run with a checked and locked folder: its arguments, the checkpoint to resume from, and the receiver of lines.
 
     Raises:
         InputError, CheckpointError, OutputError, DependencyError: see `finetune`.
@@ -226,7 +226,7 @@ def writing(settings: Settings, args: TrainingArguments) -> AbstractContextManag
 
 
 def refuse(settings: Settings, names: Sequence[str], what: str) -> None:
-    """Raise `InputError` if one of the settings, which mean nothing there, is not at its default."""
+    """Raise `InputError` if one of these settings, which have no effect there, is not at its default."""
     plain = Settings()
     for name in names:
         if getattr(settings, name) != getattr(plain, name):
@@ -253,7 +253,7 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
             raise InputError(
                 f"{output}: this folder holds the model itself ({source}); choose another folder for the result"
             )
-    # Encoded data alone comes from a run that was refused later on.
+    # A folder with encoded data only is from a run that was refused later.
     used = sorted(entry.name for entry in output.iterdir() if entry.name not in (DATA, LOCK)) if output.is_dir() else []
     if resume:
         if used and SETTINGS not in used:
@@ -326,8 +326,8 @@ def train(
     Args:
         make: the model; called once everything else is known to be in order.
         base: the folder whose config.json and defaults of generation go with the result.
-        data: what tells these rows from others, for resuming.
-        start: a checkpoint to go on from.
+        data: identifies these rows, for resuming.
+        start: a checkpoint to continue from.
     """
     output = settings.output
     if held_out is None and args.eval_strategy != "no":
@@ -387,7 +387,7 @@ def _note(output: Path) -> str | None:
 
 
 def _clear(output: Path) -> None:
-    """Remove an earlier run's files, and nothing that no run writes."""
+    """Remove the files of an earlier run, and no others."""
     weights = ("model*.safetensors*", "adapter_model.safetensors", "adapter_config.json", "pytorch_model*.bin*")
     for pattern in ("checkpoint-[0-9]*", "runs", *weights, LOG, PICTURE):
         for entry in output.glob(pattern):
@@ -397,7 +397,7 @@ def _clear(output: Path) -> None:
 
 
 def _finish(trainer: FamilyTrainer, settings: Settings, loaded: Loaded, base: Path, output: Path) -> None:
-    """Write the result beside its final name, then move it there, so that what lies there is always whole."""
+    """Write the result under another name, then move it, so that the result is always complete."""
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if not trainer.args.should_save:
@@ -416,7 +416,7 @@ def _finish(trainer: FamilyTrainer, settings: Settings, loaded: Loaded, base: Pa
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    # What makes the folder loadable comes last.
+    # The file that makes the folder loadable comes last.
     for file in sorted(draft.iterdir(), key=lambda file: file.name in ("config.json", "adapter_config.json")):
         file.replace(output / file.name)
     draft.rmdir()

@@ -1,4 +1,4 @@
-"""GLM's pre-training objective: parts of a text are taken out and generated where they stood.
+"""GLM's pre-training objective: parts of a text are removed, and the model generates them.
 
 A text becomes a source, in which each blank is one mask token, and targets: `<sop>` and the blank's tokens are read,
 the blank's tokens and `<eop>` are predicted. What is blank is one of three things, drawn for each text:
@@ -16,7 +16,7 @@ those that come before it. Its mask follows from the positions (`models/glm.py`)
 ChatGLM2, ChatGLM3 and GLM-4 read from left to right with one row of positions. How they were pre-trained is not
 published beyond their vocabularies, which have all five tokens, and their prompts, which begin with `[gMASK] sop`. So
 this is our choice: blanks stand behind the source in the text's own order, as nothing else tells whose they are, and
-writing a document on is `[gMASK] sop text` with every token learned.
+continuing a document is `[gMASK] sop text` with every token learned.
 
 Source: Du et al. 2022, "GLM: General Language Model Pretraining with Autoregressive Blank Infilling", sections 2.1 and
 2.2; THUDM/GLM's options, whose names stand in the comments of `InfillSettings`.
@@ -45,12 +45,12 @@ Ids: TypeAlias = npt.NDArray[np.int32]
 Places: TypeAlias = npt.NDArray[np.int64]
 
 SENTENCE_ENDS = ".?!;:…。？！；："
-"""What ends a sentence, besides a line's end."""
+"""Characters that end a sentence, besides a line end."""
 
 
 @dataclass(frozen=True)
 class InfillSettings:
-    """What is blanked, and how often; the defaults are the reference's.
+    """Which parts are blanked, and how often; the defaults are those of the reference.
 
     GLM-10B's mix was `InfillSettings(span_share=0.5, sentence_share=0.3, min_document_ratio=0.25, block_mask_share=0.1,
     short_share=0.02)`. Of the reference's options these are left out: `random_position` (rotary positions are relative,
@@ -117,7 +117,7 @@ class InfillSettings:
 
     @property
     def document_share(self) -> float:
-        """Share of texts that are written on or have one long blank."""
+        """Share of texts that are continued or have one long blank."""
         return max(0.0, 1 - self.span_share - self.sentence_share)
 
 
@@ -169,7 +169,7 @@ def sentence_ends(tokenizer: ChatGLMTokenizer) -> npt.NDArray[np.bool_]:
 
 
 class Infiller:
-    """Texts to examples. Draws from the generator that it is given and from nothing else.
+    """Makes examples of texts. All randomness comes from the given generator.
 
     Args:
         ends: which ids end a sentence (`sentence_ends`); needed if `settings.sentence_share` is not 0.
@@ -207,7 +207,7 @@ class Infiller:
     # How long an example can become: rows are planned before anything is drawn
 
     def room(self, tokens: int) -> int:
-        """The most positions of an example made of a text of so many tokens."""
+        """The most positions of an example made of a text with this many tokens."""
         return tokens + 2 * self._most(tokens)
 
     def window(self, length: int) -> int:
@@ -222,7 +222,7 @@ class Infiller:
         return tokens
 
     def _most(self, tokens: int) -> int:
-        """The most blanks: half as many again as are expected, and two; with λ = 3, five deviations do not reach it."""
+        """The most blanks: 1.5 times the expected number, plus two; for λ = 3, above five standard deviations."""
         settings = self.settings
         if not settings.span_share and not settings.sentence_share:
             return 1
@@ -249,7 +249,7 @@ class Infiller:
             begin, stop = documents[0]
             blanks = self._long_span(stop - begin, generator)
             return self._build(text[begin:stop], *blanks, symbols.document_mask, False, generator, where)
-        # The id at the very end tells nothing that the source's end does not.
+        # The last id has no information beyond the end of the source.
         text = text[: documents[-1][1]]
         if draw >= settings.span_share and (chosen := self._sentences(text, documents, generator)) is not None:
             return self._build(text, *chosen, symbols.sentence_mask, False, generator, where)

@@ -1,4 +1,4 @@
-"""What a run says of itself: a line of JSON for machines, a bar or plain lines for people, and a picture at the end."""
+"""Logs of a run: lines of JSON for machines, a bar or plain lines for people, and a picture at the end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["JsonLog", "Progress", "draw", "read_log"]
 
 
 class JsonLog(TrainerCallback):  # type: ignore[misc]
-    """Appends what the Trainer logs to a file, one JSON object a line, flushed at once.
+    """Appends the logs of the Trainer to a file, one JSON object in each line, flushed at once.
 
     Args:
-        file: is made if need be.
-        upto: the step that a resumed run goes on from. Lines of later steps, which will be made again, are dropped.
+        file: made if it does not exist.
+        upto: the step that a resumed run continues from. Lines of later steps, which will be made again, are dropped.
     """
 
     def __init__(self, file: Path, upto: int = 0) -> None:
@@ -48,7 +48,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     """The records of a log. A last line that is cut short, by a crash, is left out.
 
     Raises:
-        InputError: it cannot be read, or another line is no record; names the line.
+        InputError: it cannot be read, or another line is not a record; names the line.
     """
     try:
         lines = file.read_text("utf-8").splitlines(keepends=True)
@@ -101,7 +101,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.close()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,4 +1,4 @@
-"""Which weights are trained, and what of them is written: full, LoRA, P-tuning v2, freeze; and merging LoRA.
+"""Methods of training (full, LoRA, P-tuning v2, freeze): which weights are trained and written; and merging LoRA.
 
 Weights that are trained are kept in float32 whatever the computation's precision: a step of 1e-4 of a number is below
 what bfloat16 can hold.
@@ -50,7 +50,7 @@ better than a larger rank on `query_key_value` alone, which is what the official
 `target_modules: [query_key_value]` gives."""
 
 PREFIX_NAME = "transformer.prefix_encoder."
-"""What the names in an official P-tuning state begin with."""
+"""Prefix of the names in an official P-tuning state."""
 
 _PREFIX_FILE = "pytorch_model.bin"  # where the official scripts look for it
 
@@ -67,7 +67,7 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
     Raises:
         CheckpointError, TokenizerError: the model's folder.
         DependencyError: LoRA without the `peft` package.
-        InputError: there is no such layer to adapt, or fewer blocks than are to be trained.
+        InputError: a layer to adapt does not exist, or there are fewer blocks than should be trained.
         UnsupportedError: integer weights and a method that would train them; a model with a prefix already.
     """
     folder = settings.base
@@ -89,7 +89,7 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
             "the original weights"
         )
     if isinstance(settings.peft_config, Lora):
-        # An adapter names its base: a repository id means the same everywhere, a relative path does not.
+        # An adapter names its base: a repository id is valid everywhere, a relative path is not.
         named = hub.repository(settings.model) if settings.model is not None else None
         model.name_or_path = str(folder.resolve()) if named is None else named.id
         model = _with_lora(model, settings.peft_config, None if named is None else named.revision)
@@ -108,7 +108,7 @@ def fitting_tokenizer(folder: Path, base: Path) -> ChatGLMTokenizer:
     """The tokenizer of a folder, for the model that `base`'s config.json describes.
 
     Raises:
-        TokenizerError: it is another generation's, or has ids that the model has not.
+        TokenizerError: it belongs to another generation, or has ids that the model does not have.
     """
     tokenizer: ChatGLMTokenizer = AutoTokenizer.from_pretrained(folder)
     config = AutoConfig.from_pretrained(base)
@@ -123,7 +123,7 @@ def fitting_tokenizer(folder: Path, base: Path) -> ChatGLMTokenizer:
 
 
 def trained(model: nn.Module) -> tuple[int, int]:
-    """How many weights are trained, and how many there are."""
+    """Number of trained weights, and of all weights."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(size for size, grad in sizes if grad), sum(size for size, _ in sizes)
 
@@ -169,7 +169,7 @@ def _freeze(model: Any, count: int) -> None:
         block.requires_grad_(True)
 
 
-# What is written
+# Writing results
 
 
 def write_weights(
@@ -178,7 +178,7 @@ def write_weights(
     """Write what training changed: a whole checkpoint's weights and config.json, PEFT's files, or the prefix alone.
 
     Args:
-        state: the weights, where they do not lie in the model itself (FSDP, DeepSpeed).
+        state: the weights, if they are not in the model itself (FSDP, DeepSpeed).
         dtype: of the written weights; default: as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def read_weights(model: Any, folder: Path) -> bool:
 
 
 def _rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Floats in another precision; what was one tensor under two names (ChatGLM-6B's embedding and head) stays one."""
+    """Floats in another precision; one tensor under two names (ChatGLM-6B's embedding and head) stays one."""
     made: dict[tuple[int, torch.Size], Tensor] = {}
     for value in state.values():
         if value.is_floating_point():
@@ -228,7 +228,7 @@ def _is_peft(model: Any) -> bool:
 
 @contextmanager
 def _written_whole(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `output` when the block ends well, and is removed if not.
+    """A new folder to write to, which replaces `output` when the block succeeds, and is removed if it fails.
 
     Raises:
         InputError: `output` cannot be made; or it has something in it and is not to be overwritten, or has more in it
@@ -279,7 +279,7 @@ def _is_of_checkpoint(entry: Path) -> bool:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did, measured on a probe of `tokens` positions.
+    """The result of a merge, measured on a probe of `tokens` positions.
 
     Attributes:
         output: the new checkpoint's folder.
@@ -391,7 +391,7 @@ def checkpoint_dtype(folder: Path) -> torch.dtype:
 
 
 def write_rest(tokenizer: Any, base: Path, folder: Path) -> None:
-    """What makes weights a checkpoint: the tokenizer's files and the defaults of generation."""
+    """Write the other files of a checkpoint: the tokenizer's files and the defaults of generation."""
     tokenizer.save_pretrained(str(folder))
     if (base / "generation_config.json").is_file():
         shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")

@@ -1,4 +1,4 @@
-"""How near generated answers come to the written ones: Rouge-1, Rouge-2, Rouge-L and BLEU-4, for Chinese too.
+"""Compares generated answers with written ones: Rouge-1, Rouge-2, Rouge-L and BLEU-4, for Chinese too.
 
 Rouge is over words, Chinese ones as jieba cuts them, as in the official scripts. BLEU is that of the whole set by
 sacrebleu with its `zh` tokens (Chinese characters, other words), the number that can be compared between papers; the
@@ -38,7 +38,7 @@ def compare(answers: Sequence[str], references: Sequence[str]) -> dict[str, floa
     """Mean F-measure of each Rouge and the BLEU-4 of answers against references, each 0 … 100.
 
     Raises:
-        InputError: there are none, or not as many of one as of the other.
+        InputError: there are none, or their numbers differ.
         DependencyError: the packages are not installed.
     """
     if not answers or len(answers) != len(references):
@@ -46,7 +46,7 @@ def compare(answers: Sequence[str], references: Sequence[str]) -> dict[str, floa
     jieba, rouge_scorer, sacrebleu = check_installed()
 
     class Words:
-        """jieba's words; blanks are none."""
+        """jieba's words without whitespace."""
 
         def tokenize(self, text: str) -> list[str]:
             return [word for word in jieba.cut(text.lower()) if word.strip()]
@@ -59,7 +59,7 @@ def compare(answers: Sequence[str], references: Sequence[str]) -> dict[str, floa
 
 
 def check_installed() -> tuple[ModuleType, ModuleType, ModuleType]:
-    """The packages that count: jieba, rouge_score's scorer, sacrebleu.
+    """The packages for scores: jieba, rouge_score's scorer, sacrebleu.
 
     Raises:
         DependencyError: one is missing.
@@ -72,7 +72,7 @@ def check_installed() -> tuple[ModuleType, ModuleType, ModuleType]:
         raise DependencyError(
             f"Rouge and BLEU need the package {error.name}: pip install 'chatglm[training]'"
         ) from None
-    jieba.setLogLevel(logging.WARNING)  # it tells of its dictionary otherwise
+    jieba.setLogLevel(logging.WARNING)  # otherwise it logs its dictionary
     return jieba, rouge_scorer, sacrebleu
 
 
@@ -114,7 +114,7 @@ def evaluate(
     total, learned = 0.0, 0
     collate = Collator(int(loaded.tokenizer.pad_token_id))
     while window := list(itertools.islice(examples, 64 * batch_size)):
-        window.sort(key=len)  # alike in length: little padding
+        window.sort(key=len)  # of similar length: little padding
         for start in range(0, len(window), batch_size):
             part = window[start : start + batch_size]
             batch = {name: tensor.to(loaded.model.device) for name, tensor in collate(part).items()}
@@ -194,13 +194,13 @@ class Answers:
         """Answers with their references, in the order in which they were drawn.
 
         Raises:
-            NumericalError: the model's scores are no numbers.
+            NumericalError: the model's scores are not numbers.
         """
         state = PartialState()
         size = self._batch * state.num_processes
         made: list[tuple[int, str]] = []
         for start in range(0, len(self._asked), size):
-            # Every process generates as often as the others, which sharded models wait for.
+            # Every process generates the same number of times, because sharded models wait for one another.
             mine = range(start + state.process_index, start + size, state.num_processes)
             chosen = [number % len(self._asked) for number in mine]
             made += zip(mine, self._answer(model, [self._asked[n][0] for n in chosen]), strict=True)
@@ -242,7 +242,7 @@ def _ask(form: ChatFormat, dialogue: Dialogue) -> tuple[list[int], str] | None:
 
 
 def _text(message: Message) -> str:
-    """What is compared of a message: its text, and its calls by name and arguments."""
+    """The text of a message for comparison: its content, and its calls by name and arguments."""
     calls = [
         json.dumps([call.name, call.text if call.cut else call.arguments], ensure_ascii=False, sort_keys=True)
         for call in message.tool_calls

@@ -1,4 +1,4 @@
-"""What training will see of the data, for people: every dialogue token by token, what is learned in colour."""
+"""Shows people what training sees of the data: every dialogue token by token, with learned parts in colour."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def show(example: Example, tokenizer: Vocabulary, color: bool = True) -> str:
 
 
 def _visible(text: str) -> str:
-    """Signs in place of characters that would steer a terminal."""
+    """Replace characters that would control a terminal by visible signs."""
     return text.translate({code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421})
 
 

@@ -1,8 +1,8 @@
-"""What a training run is: one tree of settings, from a YAML file, from the command line, or from Python.
+"""Settings of a training run: one tree, from a YAML file, from the command line, or from Python.
 
 The keys include those of the official `finetune_hf.py` (ChatGLM3) and `finetune.py` (GLM-4), so that their files work:
 `data_config`, `max_input_length`, `max_output_length`, `training_args` (the arguments of `transformers`), `peft_config`
-and `combine`. Nothing in a file is ignored in silence: an unknown key is an error that names the nearest one there is.
+and `combine`. Nothing in a file is ignored silently: an unknown key is an error that names the most similar known key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["METHODS", "RENAMED", "DataFiles", "Lora", "Prefix", "Settings", "Tex
 
 METHODS = ("full", "lora", "ptuning", "freeze")
 
-# Where neither file nor command line says it. Learning rates: full and freeze as is usual for models of billions of
+# Used if neither file nor command line sets them. Learning rates: full and freeze as is usual for models of billions of
 # weights; adapters start from nothing and need more; virtual tokens still more (the official train_chat.sh has 1e-2).
 _PRESETS: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": 2e-5, "warmup_steps": 0.03},
@@ -44,7 +44,7 @@ _COMMON: dict[str, Any] = {"per_device_train_batch_size": 4, "logging_steps": 10
 RENAMED = {"evaluation_strategy": "eval_strategy", "no_cuda": "use_cpu", "warmup_ratio": "warmup_steps"}
 """Arguments that transformers has renamed since the official files were written."""
 
-# Arguments of generation during evaluation, which we do by the model's own prompts.
+# Arguments of generation during evaluation, which uses the model's own prompts.
 _GENERATION = ("predict_with_generate", "generation_config", "generation_max_length", "generation_num_beams")
 # Arguments that are fixed by what the trainer does, and the one value that each may have.
 _FIXED: dict[str, Any] = {
@@ -185,7 +185,7 @@ class Settings:
 
     @property
     def base(self) -> Path:
-        """The folder of `model`, downloaded if need be; where none is named, the bundled demo model."""
+        """The folder of `model`, downloaded if needed; without a name, the bundled demo model."""
         return demo_folder() if self.model is None else hub.folder(self.model)
 
     @property
@@ -278,7 +278,7 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     """A YAML file's mapping.
 
     Raises:
-        InputError: there is no such file, it is no YAML, or holds something else than a mapping.
+        InputError: there is no such file, or it is not YAML, or not a mapping.
     """
     path = Path(file).expanduser()
     try:
@@ -298,7 +298,7 @@ def assign(data: dict[str, Any], assignment: str) -> None:
     """Put `a.b=value` into a tree of settings; the value is read as YAML.
 
     Raises:
-        InputError: there is no `=`, or a name on the way holds something else than a mapping.
+        InputError: there is no `=`, or a name on the way is not a mapping.
     """
     name, equals, text = assignment.partition("=")
     keys = name.strip().split(".")
@@ -390,7 +390,7 @@ def _build(kind: type[Any], data: Any, where: str) -> Any:
         if name not in types:
             raise InputError(f"{where}: unknown key {name!r}{_meant(name, [*types, *extra])}")
         if value is None and "None" not in types[name]:
-            continue  # a key without a value is as good as none
+            continue  # a key without a value counts as missing
         values[name] = _coerce(value, types[name], f"{where}: {name}")
     return kind(**values)
 
@@ -463,7 +463,7 @@ def _to_bool(value: Any, where: str) -> bool:
 def _arguments(data: Any, presets: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`training_args`, checked against what the installed transformers takes, presets filled in.
 
-    What is ours to do, not the Trainer's, is left under a name with an underscore in front.
+    Settings that chatglm handles, and not the Trainer, get a name with an underscore in front.
     """
     from transformers import Seq2SeqTrainingArguments
 
@@ -518,7 +518,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check(settings: Settings, where: str) -> None:
-    """What types do not say."""
+    """Check values beyond their types."""
     if settings.loss not in get_args(Loss):
         raise InputError(f"{where}: loss is {settings.loss!r}; must be one of {', '.join(get_args(Loss))}")
     if settings.texts.split not in ("file", "blank", "line"):

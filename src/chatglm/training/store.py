@@ -41,14 +41,14 @@ _FILES = ("ids", "targets", "positions", "offsets", "sources")
 
 
 class Store:
-    """Examples by their index, read from disk as they are asked for. Pickles as the name of its folder.
+    """Examples by their index, read from disk on access. It is pickled as the name of its folder.
 
     Attributes:
-        tally: what became of the dialogues that it was made from.
+        tally: counts of the dialogues that it was made from.
         lengths: of the examples, (number of examples,).
 
     Raises:
-        InputError: the folder is no store, or not whole.
+        InputError: the folder is not a store, or not complete.
     """
 
     tally: Tally
@@ -85,7 +85,7 @@ class Store:
         """Example `index`; its ids, targets and positions are arrays.
 
         Raises:
-            IndexError: there are not so many.
+            IndexError: there are fewer examples.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -133,7 +133,7 @@ class _Writer:
             file.close()
 
     def sign(self, tally: Tally) -> None:
-        """Write what the store is, last of all."""
+        """Write the description of the store, after all other files."""
         about = {
             "layout": _LAYOUT,
             "bytes": {name: (self._folder / f"{name}.bin").stat().st_size for name in _FILES},
@@ -168,7 +168,7 @@ def build_store(
         root: a folder for stores; it is made.
         paths, columns, skip_bad_rows: see `read_dialogues` and `encode_files`.
         loss, max_length, one_pass: see `encode`.
-        progress: is called with what there is so far, now and then and at the end.
+        progress: called with the counts so far, from time to time and at the end.
 
     Raises:
         InputError, UnsupportedError: a bad row, with its file and line; or there is nothing to learn in all the data.
@@ -214,16 +214,16 @@ def _put(work: Path, target: Path) -> None:
     except OSError:
         try:
             Store(target)
-        except InputError:  # what is there is broken
+        except InputError:  # the existing store is broken
             shutil.rmtree(target)
             work.rename(target)
 
 
 def _refuse_silence(tally: Tally, max_length: int | None) -> None:
-    """Raises where nothing at all is learned.
+    """Refuse data of which nothing is learned.
 
     Raises:
-        InputError: with the likeliest cause.
+        InputError: with the most probable cause.
     """
     if tally.learned:
         return

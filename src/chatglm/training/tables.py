@@ -1,6 +1,6 @@
 """Rows of tables: .csv and .tsv with a line of column names, and .parquet.
 
-A cell that holds a JSON list or object (a column `messages` or `history`) becomes that. Only a few rows are in memory
+A cell with a JSON list or object (a column `messages` or `history`) is parsed. Only a few rows are in memory
 at a time.
 """
 
@@ -18,13 +18,13 @@ from chatglm.errors import DependencyError, InputError
 __all__ = ["Unreadable", "open_data", "read_csv", "read_parquet"]
 
 _LONGEST_CELL = 1 << 24
-"""Characters of a cell. The rest of a file becomes one cell where a quote is never closed."""
+"""Most characters of a cell. If a quote is never closed, the rest of a file becomes one cell."""
 _BATCH = 64
 """Rows of a parquet file that are decoded at a time."""
 
 
 class Unreadable(NamedTuple):
-    """In place of a row that cannot be read."""
+    """Stands for a row that cannot be read."""
 
     reason: str
 
@@ -47,7 +47,7 @@ def read_csv(file: Path) -> Iterator[tuple[int, Any]]:
     Columns are separated by commas, semicolons or tabs, whichever the first line has most of; .tsv: by tabs.
 
     Raises:
-        InputError: there is no line of column names, or a name stands in it twice; the file is not UTF-8.
+        InputError: there is no line of column names, or it has a name twice; the file is not UTF-8.
     """
     csv.field_size_limit(_LONGEST_CELL)
     with open_data(file) as opened:
@@ -133,7 +133,7 @@ def read_parquet(file: Path) -> Iterator[tuple[int, Any]]:
 
     Raises:
         DependencyError: `pyarrow` is not installed.
-        InputError: the file is no parquet, or damaged.
+        InputError: the file is not a parquet file, or is damaged.
     """
     try:
         import pyarrow

@@ -61,7 +61,7 @@ def read_texts(paths: Paths, *, split: Split = "file", field: str = "text") -> I
         field: the name that a .jsonl row's text has.
 
     Raises:
-        InputError: a file that is not UTF-8, a row that is no JSON or has no text; names file and line.
+        InputError: a file that is not UTF-8, a row that is not JSON or has no text; names file and line.
     """
     if split not in get_args(Split):
         raise InputError(f"split {split!r}: must be one of {', '.join(get_args(Split))}")
@@ -129,10 +129,10 @@ def _json_texts(file: Path, field: str) -> Iterator[tuple[int, str]]:
 class Documents(Sequence[Ids]):
     """Ids of documents on disk; item i is (n,) int32, the last one the id that ends a text.
 
-    Made by `prepare`. Pickles as the name of its folder, so that workers map the same file.
+    Made by `prepare`. It is pickled as the name of its folder, so that workers map the same file.
 
     Attributes:
-        folder: where the ids lie.
+        folder: the folder of the ids.
         lengths: (documents,) tokens of each.
     """
 
@@ -191,7 +191,7 @@ class Documents(Sequence[Ids]):
                 try:
                     partial.rename(target)
                 except OSError:
-                    if not target.exists():  # else another process was first, with the same
+                    if not target.exists():  # otherwise another process has made the same
                         raise
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -228,7 +228,7 @@ class Documents(Sequence[Ids]):
             share: of the documents, at least one.
 
         Raises:
-            InputError: nothing would be left on one of the sides.
+            InputError: one of the sides would be empty.
         """
         if not 0 < share < 1 or len(self) < 2:
             raise InputError(
@@ -246,7 +246,7 @@ class Documents(Sequence[Ids]):
 
 
 def _fingerprint(files: Sequence[Path], tokenizer: ChatGLMTokenizer, split: str, field: str) -> str:
-    """Of what the ids depend on. Of a file: its name, size, time, and what it begins and ends with."""
+    """A fingerprint of everything that the ids depend on; of a file: its name, size, time, beginning and end."""
     print_ = hashlib.sha256(repr((_VERSION, split, field, type(tokenizer).__name__, len(tokenizer))).encode())
     print_.update(hashlib.sha256(Path(tokenizer.vocab_file).read_bytes()).digest())
     for file in files:
@@ -293,9 +293,8 @@ def _write(
 class InfillRows(Dataset[list[Example]]):
     """Documents as rows of a batch: item i is the list of examples that share row i.
 
-    Documents longer than a row can take are cut into windows; what is shorter is packed. Which texts a row holds is
-    fixed, what is blank in them is drawn anew in every epoch, from (seed, epoch, text) alone: neither workers nor a
-    resumed run change it.
+    Documents longer than a row are cut into windows; shorter ones are packed. The texts of a row are fixed; their
+    blanks are drawn again in every epoch, from (seed, epoch, text) only: neither workers nor a resumed run change them.
 
     Args:
         length: the most positions of a row.
@@ -320,7 +319,7 @@ class InfillRows(Dataset[list[Example]]):
         self._stops: Places = np.cumsum([len(row) for row in rows])
 
     def _cut(self, window: int, generator: np.random.Generator) -> Places:
-        """Windows of documents, (pieces, 3): document, first token, and the one behind the last."""
+        """Windows of documents, (pieces, 3): document, first token, and the token after the last."""
         lengths = self._documents.lengths
         # One token is left free, so that the id that ends a document never stands alone in a window.
         size = window - 1
@@ -347,7 +346,7 @@ class InfillRows(Dataset[list[Example]]):
 
     @property
     def tokens(self) -> int:
-        """How many tokens of text one epoch reads: all."""
+        """Number of tokens that one epoch reads: all."""
         return self._documents.tokens
 
     def __len__(self) -> int:

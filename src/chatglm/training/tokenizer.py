@@ -1,7 +1,8 @@
-"""A SentencePiece model of one's own, in the official layout of ChatGLM2 and ChatGLM3.
+"""Trains a SentencePiece model in the official layout of ChatGLM2 and ChatGLM3.
 
-Like theirs it is a byte-pair encoding with byte fallback, so that any text comes back from its ids; digits stand alone;
-`<unk>`, `<s>` and `</s>` are 0, 1 and 2; control tokens ([gMASK], sop, roles) are no pieces, but ids behind them.
+Like theirs it is a byte-pair encoding with byte fallback, so that ids always give back the text; each digit is one
+piece; `<unk>`, `<s>` and `</s>` are 0, 1 and 2; control tokens ([gMASK], sop, roles) are no pieces, but ids behind
+them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from chatglm.output import working_in
 __all__ = ["train_tokenizer"]
 
 _LONGEST = 4096
-"""Characters of a line that SentencePiece learns from; longer ones are cut here, for it would leave them out."""
+"""Most characters of a line. Longer lines are cut here, because SentencePiece would leave them out."""
 
 
 def train_tokenizer(

@@ -1,13 +1,13 @@
-"""The one training loop: `transformers.Trainer`, with exact losses, exact resume and whole checkpoints.
+"""The one training loop: `transformers.Trainer`, with exact losses, exact resume and complete checkpoints.
 
-What is changed of it, and why:
+Changes, with their reasons:
 
 - The loss of a step is the sum over its learned tokens divided by their number, over all accumulated batches and all
   processes, so that neither accumulation nor the number of processes changes what is learned.
 - The order of rows follows from seed and epoch alone. With several processes the last batches are filled up with rows
   that teach nothing, instead of rows that are then seen twice.
-- A checkpoint counts once its mark is written, last. What a crash leaves half-written is never resumed from.
-- A loss that is no number stops the run and names the rows.
+- A checkpoint is valid when its mark is written, which happens last. An incomplete one after a crash is never used.
+- A loss that is not a number stops the run, and the error names the rows.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def arguments_of(settings: Settings) -> TrainingArguments:
 
 
 def precision(settings: Settings) -> torch.dtype | None:
-    """What the computation runs in: bfloat16, float16, or None for float32."""
+    """Precision of the computation: bfloat16, float16, or None for float32."""
     if settings.training_args.get("bf16"):
         return torch.bfloat16
     return torch.float16 if settings.training_args.get("fp16") else None
@@ -103,7 +103,7 @@ def precision(settings: Settings) -> torch.dtype | None:
 
 
 class _Filled(Dataset[Row]):
-    """Rows, and behind them up to `length` rows that teach nothing."""
+    """Rows, and after them empty rows up to `length`, from which nothing is learned."""
 
     def __init__(self, rows: Any, length: int) -> None:
         self._rows, self._length = rows, length
@@ -138,7 +138,7 @@ class _Order(Sampler[int]):
 
 
 class _Batches:
-    """The collator's batch, with what the loop wants to know of it: sources of the rows, and numbers of tokens."""
+    """The collator's batch, with the sources of its rows and its numbers of tokens for the loop."""
 
     def __init__(self, collator: Collator) -> None:
         self._collator = collator
@@ -156,8 +156,8 @@ def _sources(row: Row) -> str:
 
 
 class _Flow(TrainerCallback):  # type: ignore[misc]
-    """Tells order and rows which epoch it is; logs whenever it saves, so that no sum of losses spans a checkpoint, and
-    at the end, so that no run is without a loss."""
+    """Sets the epoch of order and rows. Logs at every save, so that no sum of losses spans a checkpoint, and at the
+    end, so that every run has a loss."""
 
     def __init__(self, order: _Order, rows: Any) -> None:
         self._order, self._rows = order, rows
@@ -176,8 +176,8 @@ class _Flow(TrainerCallback):  # type: ignore[misc]
 
 @functools.cache
 def _leave_group_at_exit() -> None:
-    """Leave the group of processes before Python ends. Nobody else does, and of threads that still serve the group then
-    the C++ library aborts the process ("terminate called without an active exception"), now and then.
+    """Leave the group of processes before Python ends. Nothing else does this, and because of threads that still serve
+    the group, the C++ library sometimes aborts the process ("terminate called without an active exception").
     """
 
     def leave() -> None:
@@ -197,7 +197,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         collator: rows to a batch.
         held_out: rows to evaluate on.
         scores: gives further numbers at every evaluation, from the model; called in every process.
-        callbacks: besides those that it needs itself.
+        callbacks: further callbacks.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
             InputError: it refuses a value.
         """
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return  # which make it of what they wrap
+            return  # which make it from the wrapped model
         try:
             self.create_optimizer()
         except ImportError as error:
@@ -254,7 +254,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
     # The loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
-        """How many tokens the batches of a step teach, over all processes."""
+        """Number of learned tokens in the batches of a step, over all processes."""
         if not batch_samples:
             return None
         counts = torch.tensor(
@@ -267,14 +267,14 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, "sum")
         self._counted += counts.cpu()
-        # A step that teaches nothing has the loss 0, not 0/0.
+        # A step without learned tokens has the loss 0, not 0/0.
         return counts[1].clamp(min=1)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One batch forward and backward.
 
         Raises:
-            NumericalError: its loss is no number; names the rows.
+            NumericalError: its loss is not a number; names the rows.
         """
         self._rows_of_step += (sources := inputs.pop("where"))
         inputs.pop("tokens")
@@ -288,7 +288,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Called before every optimizer step, with gradients complete: the last moment to keep weights whole."""
+        """Called before every optimizer step, with complete gradients: the last chance to protect the weights."""
         norm = super()._get_grad_norm(model, grad_norm)
         # With fp16 an overflow is ordinary: the scaler leaves the step out.
         if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
@@ -301,7 +301,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _bad_loss(self, loss: float, model: Any, inputs: dict[str, Any], sources: list[str]) -> str:
-        """What to say of a batch: which rows by themselves have a loss that is no number."""
+        """The error for a batch: names the rows whose own loss is not a number."""
         bad = sources
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # there, all processes must call the model
             alone = self.accelerator.unwrap_model(model)
@@ -377,9 +377,9 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
     # Checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write everything, then the mark, then remove what is too many."""
+        """Write all files, then the mark, then remove old checkpoints."""
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.exists():  # what a crash left, or an older run
+        if self.args.should_save and folder.exists():  # left by a crash or an older run
             (folder / _MARK).unlink(missing_ok=True)
             shutil.rmtree(folder)
         self.accelerator.wait_for_everyone()
@@ -387,7 +387,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         try:
             super()._save_checkpoint(model, trial)
         except Exception:
-            if self.args.should_save:  # a full disk, most likely: a part of a checkpoint is of no use
+            if self.args.should_save:  # most likely a full disk: an incomplete checkpoint is useless
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
@@ -418,7 +418,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
 
 
 def _full(count: int, batch: int, processes: int) -> int:
-    """How many rows make every process's every batch full; one process takes a short last batch as it is."""
+    """Number of rows with which all batches of all processes are full; a single process keeps a short last batch."""
     return count if processes == 1 else math.ceil(count / (batch * processes)) * batch * processes
 
 
@@ -430,13 +430,13 @@ def _listed(rows: Sequence[str], most: int = 8) -> str:
 def check_checkpoint(folder: Path) -> None:
     """Raise `CheckpointError` unless a checkpoint of a run can be resumed from."""
     _check_whole(folder)
-    # The Trainer would go on without, and not as the run would have.
+    # The Trainer would continue without it, and then not as the run would have.
     if not [*folder.glob("optimizer*"), *folder.glob("global_step*")]:  # the latter is DeepSpeed's
         raise CheckpointError(f"{folder}: was saved without the optimizer (save_only_model); it cannot be resumed from")
 
 
 def _check_whole(folder: Path) -> None:
-    """Raise `CheckpointError` unless a checkpoint is there, was finished, and is as it was written."""
+    """Raise `CheckpointError` unless a checkpoint exists, was finished, and has not changed since."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint")
     try:
@@ -454,7 +454,7 @@ def _check_whole(folder: Path) -> None:
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """The newest checkpoint of a run that is whole, or None."""
+    """The newest complete checkpoint of a run, or None."""
     found = {
         int(match[1]): folder
         for folder in (output.iterdir() if output.is_dir() else ())

@@ -1,6 +1,7 @@
-"""The host's end of a kernel's socket: frames, in and out. What comes in is foreign, and bounded before it is read.
+"""The host's end of a kernel's socket: frames, in and out. Incoming frames are foreign, so their size is checked before
+they are read.
 
-The form of a frame is in `shell.py`, whose other end this is.
+The form of a frame is described in `shell.py`, the other end.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from chatglm.errors import SandboxError
 __all__ = ["Frame", "Frames", "frame"]
 
 HEADER = 128 << 10
-"""Bytes of a frame's JSON: 8,192 characters, all of them escaped, and some room."""
+"""Most bytes of a frame's JSON: 8,192 characters, all of them escaped, and some room."""
 BODY = 16 << 20
-"""Bytes of a frame's raw part."""
+"""Most bytes of a frame's raw part."""
 
 
 def frame(kind: str, **fields: Any) -> bytes:
@@ -32,7 +33,7 @@ class Frame:
     """A message of a kernel.
 
     Attributes:
-        kind: what it says it is.
+        kind: its kind, as it says itself.
         fields: the rest of its JSON.
         body: raw bytes; empty if there were more than the reader keeps.
         size: bytes that the raw part had.
@@ -48,7 +49,7 @@ class Frames:
     """Reads frames from pieces of a stream, however they are cut.
 
     Args:
-        keep: bytes of a raw part above which it is read and forgotten.
+        keep: a raw part with more bytes is read and dropped.
     """
 
     def __init__(self, keep: int) -> None:
@@ -58,10 +59,10 @@ class Frames:
         self._size = self._left = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now.
+        """The frames that are complete now.
 
         Raises:
-            SandboxError: these are no frames: lengths over the bounds, or no JSON object with a `kind`.
+            SandboxError: these are not frames: a length is over its limit, or there is no JSON object with a `kind`.
         """
         self._data += data
         while True:

@@ -1,6 +1,7 @@
 """A conversation's folder, which its code may fill with anything: links, pipes, folders in folders, odd names.
 
-All access goes through descriptors beneath the folder's own, so no link leads out of it, whatever is swapped meanwhile.
+All access goes through descriptors below the folder's own, so no link leads out of it, even if paths are exchanged
+meanwhile.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ except ImportError:  # Windows, where no code is run
 __all__ = ["Claim", "Folder", "Mark", "Usage", "checked_name", "recover", "remove"]
 
 DEPTH = 32
-"""Folders within folders that are looked into."""
+"""Most levels of folders that are read."""
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
 _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {f"{n}{d}" for n in ("com", "lpt") for d in "123456789"}
 
 
 class Usage(NamedTuple):
-    """What lies in a folder: bytes on the disk, files and folders, and the most folders within folders."""
+    """Contents of a folder: bytes on the disk, files and folders, and levels of folders."""
 
     size: int
     number: int
@@ -41,7 +42,7 @@ class Usage(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """What tells whether a file has changed."""
+    """Shows whether a file has changed."""
 
     size: int
     changed: int  # ns
@@ -131,7 +132,7 @@ class Claim:
             except BaseException:
                 os.close(fd)
                 raise
-            with contextlib.suppress(FileNotFoundError):  # whoever had it has just removed the file
+            with contextlib.suppress(FileNotFoundError):  # the former holder has just removed the file
                 if os.fstat(fd).st_ino == os.stat(self._file, follow_symlinks=False).st_ino:
                     os.ftruncate(fd, 0)
                     os.write(fd, f"{os.getpid()}\n".encode())
@@ -140,7 +141,7 @@ class Claim:
                 os.close(fd)
 
     def release(self) -> None:
-        """Let others be the one."""
+        """Release the folder for other processes."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 self._file.unlink()
@@ -169,7 +170,7 @@ class Folder:
         return os.fstat(self._fd).st_dev
 
     def usage(self, most: int) -> Usage:
-        """What lies in it. Looking ends at `most` files and folders."""
+        """Its contents. Counting ends at `most` files and folders."""
         size = count = depth = 0
         seen: set[int] = set()
         for found in self._walk(most + 1):
@@ -214,8 +215,8 @@ class Folder:
 
     @contextlib.contextmanager
     def _parent(self, name: str) -> Iterator[tuple[int, str]]:
-        """The descriptor of the folder that a file is in, and its name there. Errors of the system within say that
-        there is no such file.
+        """The descriptor of the folder that a file is in, and its name there. Errors of the system become "no such
+        file".
 
         Raises:
             InputError: there is no such folder.
@@ -236,7 +237,7 @@ class Folder:
             os.close(at)
 
     async def put(self, name: str, data: AsyncIterable[bytes], limits: Limits) -> Mark:
-        """Store an uploaded file. It appears under its name when it is whole, in place of an older one.
+        """Store an uploaded file. It appears under its name when it is complete, and replaces an older one.
 
         Raises:
             InputError: the name cannot be used, or the file is too large; nothing was changed.
@@ -276,10 +277,10 @@ class Folder:
         return Mark(status.st_size, status.st_mtime_ns, status.st_ino)
 
     def give_all(self, most: int) -> None:
-        """Let everything in it belong to whom the folder belongs to: a kernel may run as another user than the last.
+        """Give everything in it to the owner of the folder: a kernel may run as another user than the last.
 
         Args:
-            most: files and folders that are looked at.
+            most: files and folders that are read.
         """
         if os.geteuid() != 0:
             return
@@ -293,9 +294,9 @@ class Folder:
                     os.chown(found.name, top.st_uid, top.st_gid, dir_fd=found.parent, follow_symlinks=False)
 
     def replace(self, path: Path) -> None:
-        """Take the place of another folder: what is in it comes into this one, which then has its path.
+        """Replace another folder: its contents move into this one, which then gets its path.
 
-        Interrupted, it leaves this one beside the other, as `moving(path)`, from where `recover` takes it.
+        After an interruption, this folder is beside the other, as `moving(path)`, and `recover` completes the move.
         """
         os.rename(self.path, moving(path))
         self.path = moving(path)
@@ -310,7 +311,7 @@ class Folder:
             os.fchown(fd, top.st_uid, top.st_gid)
 
     def _walk(self, most: int, hidden: bool = True) -> Iterator[_Found]:
-        """Everything beneath, at most so many; what vanishes meanwhile is left out."""
+        """Everything below, at most `most`; entries that vanish meanwhile are left out."""
         left = most
 
         def below(at: int, prefix: str, depth: int) -> Iterator[_Found]:
@@ -349,14 +350,14 @@ class Folder:
 
 
 def remove(path: str | Path, at: int | None = None) -> None:
-    """Remove a file, a link, or a folder with all that is in it, whatever code has made of it: folders within folders
-    deeper than any path is long, folders without rights. No link is followed. What is not there is no error.
+    """Remove a file, a link, or a folder with all its contents, whatever code has made: folders deeper than the longest
+    path, folders without permissions. No link is followed. A missing path is not an error.
 
     Args:
         at: descriptor of the folder that the path begins in.
 
     Raises:
-        OSError: something cannot be removed; all else is.
+        OSError: something cannot be removed; everything else is.
     """
     try:
         os.unlink(path, dir_fd=at)
@@ -380,7 +381,7 @@ def remove(path: str | Path, at: int | None = None) -> None:
 
 
 def _remove_within(name: str, top: int) -> None:
-    """Remove a file or folder; folders in it are moved to the top, so that it does not matter how deep they lie."""
+    """Remove a file or folder; inner folders are moved to the top, so that their depth does not matter."""
     if not _is_folder(name, top):
         os.unlink(name, dir_fd=top)
         return
@@ -402,7 +403,7 @@ def _is_folder(name: str, at: int) -> bool:
 
 
 def _own_folder(path: str | Path, at: int | None) -> int:
-    """Open a folder, with the rights to change it."""
+    """Open a folder, with permission to change it."""
     fd = _open_folder(path, at)
     if os.fstat(fd).st_mode & 0o700 != 0o700:
         os.fchmod(fd, 0o700)
@@ -413,7 +414,7 @@ def _open_folder(name: str | Path, at: int | None) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=at)
     except PermissionError:
-        # Its owner, the kernel, took all rights away, and would hide what is in it. We run as the same user.
+        # Its owner, the kernel, has removed all permissions, which hides its contents. We run as the same user.
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
         try:
             os.chmod(f"/proc/self/fd/{fd}", 0o700)

@@ -14,7 +14,7 @@ _MOST = 64
 def chinese_fonts() -> tuple[str, ...]:
     """Files of the fonts on this machine that have Chinese characters, as fontconfig knows them; asked once.
 
-    Empty without fontconfig: the shell then goes by the names of the fonts that matplotlib finds.
+    Empty without fontconfig: the shell then uses the names of the fonts that matplotlib finds.
     """
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The first program in the sandbox: it takes rights away from itself, then becomes the kernel.
+"""The first program in the sandbox: it gives up its rights, and then becomes the kernel.
 
 Run as `python -I inside.py` with a policy as JSON on its standard input (made by `sandbox.py`). It knows the standard
 library and the files beside it, which import nothing of this package.
@@ -56,8 +56,8 @@ def main() -> None:
 
 
 def _files_beside() -> str:
-    """The name of a package of the files beside this one: their folder is on no path where a cell's code could import
-    from, and hides no module of the same name."""
+    """The name of a package with the files beside this one. Their folder is not on the import path, so the code of a
+    cell cannot import them, and they hide no module of the same name."""
     package = types.ModuleType("_chatglm_interpreter")
     package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules[package.__name__] = package
@@ -65,7 +65,7 @@ def _files_beside() -> str:
 
 
 def _close_files(kept: set[int]) -> None:
-    """Keep standard output and error, and what is named; standard input becomes empty."""
+    """Keep standard output and error, and the given files; standard input becomes empty."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     low = 3
@@ -77,9 +77,9 @@ def _close_files(kept: set[int]) -> None:
 
 
 def _restrict(policy: dict[str, Any], beside: str) -> None:
-    """All layers but the filter of system calls: libraries are to be loaded before it."""
+    """Apply all layers but the filter of system calls: libraries must be loaded before it."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # if the machine has no memory left, this goes first
+        file.write("1000")  # if the machine has no memory left, this process is killed first
     os.nice(policy["nice"])
     with _layer("limits"):
         for name, value in policy["rlimits"].items():
@@ -116,7 +116,7 @@ def _layer(name: str) -> Any:
 
 
 def _become(uid: int, reads: bool) -> None:
-    """Started by root: take another id. All capabilities go with root's.
+    """If started by root: take another id. All capabilities of root are lost.
 
     Args:
         reads: keep the one that reads folders which others may not, for a Python in root's home. Landlock says which.

@@ -1,8 +1,8 @@
 """The parent of a kernel that has no process namespace: `python keeper.py COMMAND…`.
 
-Whoever is orphaned below it becomes its child, so nothing escapes by forking twice. It ends all of them when it gets
+Orphaned processes below it become its children, so nothing escapes by forking twice. It ends all of them when it gets
 SIGTERM, when the program that started it dies, and when the command ends. It stays outside of the command's Landlock
-domain, and so out of the reach of its signals.
+domain, so signals of the command do not reach it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PATIENCE = 5.0  # seconds until it gives up on processes that do not die
 
 
 def below(root: int) -> list[int]:
-    """Processes that descend from one, parents first, without itself."""
+    """Descendants of a process, parents first, without itself."""
     found: list[int] = []
     ahead = [root]
     while ahead:
@@ -64,7 +64,7 @@ def _keep(command: list[str]) -> None:
     libc.prctl(_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
     libc.prctl(_DUMPABLE, 0, 0, 0, 0)
-    if os.getppid() != started_by:  # it died before we asked to be told
+    if os.getppid() != started_by:  # it died before this was set
         os._exit(1)
     child = os.fork()
     if not child:

@@ -1,8 +1,8 @@
 """One conversation's Python: a persistent IPython in a sandbox, from the host's side.
 
 Nothing that comes out of it is trusted. Its messages are bounded and of five kinds (`channel.py`); text is cut and has
-no escape sequences, pictures are PNG files (`output.py`); files are opened beneath the conversation's folder alone
-(`folder.py`). A kernel that breaks a rule or a limit is ended (`watchdog.py`), and no other is touched.
+no escape sequences, pictures are PNG files (`output.py`); files are opened only below the conversation's folder
+(`folder.py`). A kernel that breaks a rule or a limit is ended (`watchdog.py`), and no other kernel is affected.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from chatglm.tools.interpreter.watchdog import Watchdog
 __all__ = ["IMPORTS", "RESTARTED", "Kernel"]
 
 RESTARTED = "内核已重启，之前的变量不再存在。"
-"""What the model reads when its variables are gone."""
+"""The text for the model when its variables are gone."""
 IMPORTS = ("numpy", "pandas", "matplotlib.pyplot")
-"""What most cells import, and what takes longest."""
+"""Modules that most cells import, and whose import takes longest."""
 
 _CODE = 1 << 20
 _START_S = 30.0
 _NAMES = 100
-"""Files that one cell names."""
+"""Most files that one cell names."""
 _CHUNK = 256 << 10
 _COUNTED = 100_000
-"""Files of a folder that are counted where there are more than there should be."""
+"""Most files of a folder that are counted, if there are too many."""
 
 
 class Kernel:
@@ -92,7 +92,7 @@ class Kernel:
 
     @property
     def used(self) -> bool:
-        """Whether there may be variables, which would be gone with its process."""
+        """Whether there may be variables, which are lost with its process."""
         return self.noted or (self._process is not None and self._process.cells > 0)
 
     @property
@@ -121,7 +121,7 @@ class Kernel:
             raise
 
     async def load(self, modules: Sequence[str] = IMPORTS) -> None:
-        """Import modules, so that cells need not wait for it. Those that are not there are left out."""
+        """Import modules in advance, so that cells need not wait. Missing modules are left out."""
         async with self._turn:
             if self._process is not None:
                 await self._process.ask("import", names=list(modules))
@@ -133,7 +133,7 @@ class Kernel:
             self._process.watchdog.interrupt("it was asked to stop")
 
     async def move(self, path: Path) -> None:
-        """Take another folder's place: what is in that one comes into this one, which then has its path.
+        """Replace another folder: its contents move into this one, which then gets its path.
 
         Args:
             path: of a folder that no kernel uses, on the same disk; it need not exist.
@@ -151,7 +151,7 @@ class Kernel:
             pass
 
     async def put(self, name: str, data: AsyncIterable[bytes]) -> None:
-        """Store an uploaded file in the folder; it is there when it is whole.
+        """Store an uploaded file in the folder; it appears when it is complete.
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
@@ -159,7 +159,7 @@ class Kernel:
         self.uploaded(name, await self._files.put(name, data, self._limits))
 
     def uploaded(self, name: str, mark: Mark) -> None:
-        """A file has been stored in the folder: it is not one that the next cell makes."""
+        """Note that a file was stored in the folder, so that it does not count as made by the next cell."""
         self._marks[name] = mark
 
     def files(self) -> dict[str, int]:
@@ -181,7 +181,7 @@ class Kernel:
             await self._process.end(reason)
 
     async def close(self) -> None:
-        """End it for good. What is in the folder stays."""
+        """End it for good. The contents of the folder stay."""
         self._closed = True
         if self._process is not None:
             await self._process.end("it was closed")
@@ -229,7 +229,7 @@ class Kernel:
     def _over(self, cell: asyncio.Task[Cell]) -> None:
         self._turn.release()
         if not cell.cancelled():
-            cell.exception()  # nobody may be left to ask for it
+            cell.exception()  # its error may have no reader
 
     def _changed(self) -> tuple[str, ...]:
         before, self._marks = self._marks, self._files.marks(self._limits.files)
@@ -238,9 +238,9 @@ class Kernel:
 
 
 class _Process:
-    """One start of the shell, from its start to its end: messages to and fro, what it prints, its watchdog.
+    """One process of the shell, from its start to its end: its messages, its output, its watchdog.
 
-    Outside of an exchange nothing is read: what comes between cells waits, and so does who writes too much of it.
+    Outside of an exchange nothing is read: output between cells waits, and a process that writes too much is blocked.
     """
 
     def __init__(self, folder: Folder, limits: Limits, tier: Tier | None) -> None:
@@ -292,7 +292,7 @@ class _Process:
         """Run a cell to its end, or the process's.
 
         Args:
-            before: what lies in the folder.
+            before: contents of the folder.
         """
         self.cells += 1
         self.watchdog.cell(before)
@@ -302,7 +302,7 @@ class _Process:
             self.watchdog.rest()
 
     async def ask(self, kind: str, output: Output | None = None, **fields: object) -> None:
-        """Send a message; return when the shell has done what it says, or is gone."""
+        """Send a message; return when the shell has carried it out, or is gone."""
         self._number += 1
         self._post(frame(kind, number=self._number, **fields))
         await self._exchange(output or Output(self._limits), "done")
@@ -372,7 +372,7 @@ class _Process:
         """Take one message.
 
         Raises:
-            SandboxError: the protocol has no such message, or not now.
+            SandboxError: the message is unknown, or not allowed now.
         """
         over, output, fields = self._over, self._output, message.fields
         kinds = ("result", "error", "picture", "done") if self._until == "done" else ("ready",)
@@ -400,7 +400,7 @@ class _Process:
             self._post(frame("read", number=number))
 
     def _printed(self) -> None:
-        """One piece; others of the loop have their turn in between."""
+        """Read one piece of output; other tasks of the loop can run in between."""
         printed = self.watchdog.started.result().printed
         try:
             data = os.read(printed, _CHUNK)
@@ -413,7 +413,7 @@ class _Process:
             self._bound(self._output)
 
     def _read_printed(self) -> None:
-        """What has been printed by now, and no more: somebody may go on printing for ever."""
+        """Read the output up to now, and no more: a process may go on printing for ever."""
         if self._output is not None and (size := _waiting(self.watchdog.started.result().printed)):
             with contextlib.suppress(OSError):
                 self._output.printed(os.read(self.watchdog.started.result().printed, size))
@@ -445,7 +445,7 @@ class _Process:
 
 
 def _waiting(pipe: int) -> int:
-    """Bytes that lie in a pipe."""
+    """Bytes that wait in a pipe."""
     import fcntl
     import termios
 

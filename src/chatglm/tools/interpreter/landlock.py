@@ -1,5 +1,5 @@
-"""Landlock: a process gives up files, TCP and signals for itself and for all that it starts. Three system calls, no
-dependency, nothing of this package: it runs inside the sandbox.
+"""Landlock: a process gives up files, TCP and signals for itself and for all that it starts. It needs three system
+calls, no dependency, and nothing of this package, because it runs inside the sandbox.
 
 Source of the numbers and structures: `include/uapi/linux/landlock.h` and `Documentation/userspace-api/landlock.rst` of
 Linux. What each version of the interface (ABI) added: 2 (Linux 5.19) links and renames between folders, 3 (6.2)
@@ -72,7 +72,7 @@ class _Beneath(ctypes.Structure):
 def abi() -> int:
     """The version of the interface that this kernel has; 0: none, or switched off."""
     if sys.platform != "linux":
-        return 0  # the number is another call's
+        return 0  # the number belongs to another call
     try:
         return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
     except OSError:

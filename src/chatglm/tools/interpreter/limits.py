@@ -1,4 +1,4 @@
-"""What a model's code may use, and what comes of a cell."""
+"""Limits of a model's code, and the result of a cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one kernel may use. Sizes are bytes, times are seconds.
+    """Limits of one kernel. Sizes are bytes, times are seconds.
 
     Attributes:
         memory: of all its processes together (proportional set size).
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of a cell.
+    """The result of a cell.
 
     Attributes:
         text: what it printed and its results, in their order, cut to `Limits.shown`.

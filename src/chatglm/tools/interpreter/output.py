@@ -1,4 +1,4 @@
-"""What a cell shows, as it comes: foreign bytes become text that is safe to show, and pictures that are PNG files."""
+"""Output of a cell: foreign bytes become text that is safe to show, and pictures that are PNG files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatglm.tools.pictures import png_problem
 __all__ = ["RESULT", "Output", "clean"]
 
 RESULT = 8 << 10
-"""Characters of one result or traceback, and a little room for what the shell says of those that it left out."""
+"""Most characters of one result or traceback, and some more for the shell's note about characters left out."""
 
 _ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-Z\\^-~]")
 _UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,4096}\x1b?|[ -/]*)|\x9b[0-?]*[ -/]*)\Z")
@@ -21,10 +21,10 @@ _OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
 
 
 class Output:
-    """Collects what one cell shows.
+    """Collects the output of one cell.
 
     Attributes:
-        total: bytes of all that came, also of what is not kept.
+        total: bytes of all output, including output that is not kept.
         pictures: PNG files, checked.
         error: the traceback, if there was one.
     """
@@ -50,11 +50,11 @@ class Output:
             self._add(self._decoder.decode(data[: 2 * self._limits.shown]))
 
     def result(self, text: str) -> None:
-        """The text of a value: on lines of its own."""
+        """Add the text of a value, on separate lines."""
         self._block(text[: RESULT + 100])
 
     def note(self, text: str) -> None:
-        """A line of ours."""
+        """Add a note of chatglm."""
         self._block(text)
 
     def fail(self, text: str) -> None:
@@ -63,7 +63,7 @@ class Output:
         self.error = clean(text[: RESULT + 100])
 
     def picture(self, data: bytes, size: int) -> None:
-        """A picture; one that is none, or one too many, is left out with a word about it.
+        """Add a picture. If it is invalid, or one too many, a note replaces it.
 
         Args:
             data: the file; empty if it was too large to be kept.
@@ -79,7 +79,7 @@ class Output:
         if not problem:
             self.pictures.append(data)
         elif not self._full:
-            self._full = len(self.pictures) == self._limits.pictures  # one word about it is enough
+            self._full = len(self.pictures) == self._limits.pictures  # one note is enough
             self._block(f"[picture left out: {problem}]")
 
     def close(self) -> str:
@@ -88,7 +88,7 @@ class Output:
             self._add(self._decoder.decode(b"", final=True))
             self._push(clean(self._held))
         text = "".join(self._parts)
-        if "\r" in text:  # progress bars: what was written over is not there any more
+        if "\r" in text:  # progress bars: text that was overwritten is removed
             text = _OVERWRITTEN.sub("", text).replace("\r", "")
         if self._cut:
             text += f"\n[output cut: {self.total} bytes, of which the first {self._limits.shown} are shown]\n"

@@ -1,6 +1,6 @@
 """The kernels of a process: one for each conversation that runs code, and no more than the machine has room for.
 
-Kernels live in an event loop of their own, in a thread: callers in any event loop may use them, and none is held up.
+Kernels live in their own event loop, in a thread: callers in any event loop may use them, and none is blocked.
 
 A conversation's folder is named by a hash of the user and the conversation, so no name of theirs reaches the file
 system. It outlives the kernel; `end` removes it, and so does `close` where no home was given. Several processes may
@@ -39,7 +39,7 @@ T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds that a cell waits for a kernel when all are busy."""
 _REMEMBERED = 4096
-"""Conversations without a kernel that are kept in mind."""
+"""Most conversations without a kernel that are remembered."""
 
 
 @dataclass(eq=False)
@@ -249,7 +249,7 @@ class Kernels:
             of = await self._conversation(user, name)
             async with of.turn:
                 if self._conversations.get((user, name)) is not of:
-                    continue  # it was ended meanwhile, and this is the first cell of another one of its name
+                    continue  # it was ended meanwhile, and this is the first cell of a new one with its name
                 kernel = await self._kernel(of)
                 try:
                     return await kernel.run(code, on_output)
@@ -258,12 +258,12 @@ class Kernels:
                     self._soon(self._freed(kernel))
 
     async def _freed(self, kernel: Kernel) -> None:
-        """A cell is over: a conversation that waits may have its kernel's place, once it really is idle."""
+        """Called after a cell: a waiting conversation may get the kernel's place, once the kernel is idle."""
         await kernel.settled()
         self._grant()
 
     async def _kernel(self, of: _Conversation) -> Kernel:
-        """The conversation's kernel, with a place. Whoever waits here may be cancelled; what has begun goes on."""
+        """The conversation's kernel, with a place. The caller may be cancelled; a started kernel continues."""
         if of.ending is not None:
             await asyncio.shield(of.ending)
         if of.kernel is not None and (of.kernel.alive or not self._spares):
@@ -346,7 +346,7 @@ class Kernels:
             await asyncio.shield(of.ending)
 
     def _grant(self) -> None:
-        """Give places to those who wait: first to users who have fewest, then to whom has waited longest."""
+        """Give places to waiting conversations: first to users with the fewest kernels, then to the longest waiting."""
         while True:
             for waiter in sorted(self._waiting, key=lambda waiter: self._count(waiter.conversation.user)):
                 if self._make_room(waiter.conversation):
@@ -358,7 +358,7 @@ class Kernels:
             self._waiting.remove(waiter)
 
     def _make_room(self, of: _Conversation) -> bool:
-        """Whether there is a place for it; a kernel that is idle may have to go."""
+        """Whether there is a place for it; an idle kernel may be ended for that."""
         placed = [other for other in self._conversations.values() if other.placed]
         own = [other for other in placed if other.user == of.user]
         if len(own) >= self._each:
@@ -406,7 +406,7 @@ class Kernels:
             path = self._home / f".spare-{os.getpid()}-{secrets.token_hex(8)}"
             kernel = await Kernel.start(path, self.limits, tier=self.tier)
             await kernel.load()
-        except Exception:  # whoever needs a kernel will be told why there is none
+        except Exception:  # the next caller gets the reason
             await asyncio.to_thread(_remove, path)
             return
         finally:
@@ -492,7 +492,7 @@ class Kernels:
                 if not of.placed and of.idle and not of.uploads and of.path.is_dir():
                     if self._kept is None:
                         del self._conversations[key]
-                    else:  # a folder that nobody knows would stay for good
+                    else:  # an unknown folder would stay for ever
                         self._soon(self._end(*key, False))
 
     async def _begin_upload(self, user: str, name: str) -> tuple[_Conversation, Folder]:
@@ -525,7 +525,7 @@ class Kernels:
         return {} if of is None else dict(of.uploaded)
 
     async def _look(self, user: str, name: str, look: Callable[[Folder], T]) -> T | None:
-        """Look into the conversation's folder; None: it has none, and gets none."""
+        """Read the conversation's folder; None: it has none, and none is made."""
         if (user, name) not in self._conversations:
             await self._open_home()
             path = self._path(user, name)

@@ -1,4 +1,4 @@
-"""What a model reads of the interpreter, in the official form.
+"""Texts of the interpreter for the model, in the official form.
 
 From ChatGLM3's PROMPT.md and `composite_demo/demo_ci.py`, and GLM-4's `composite_demo/src/tools/python.py`: the text of
 the output, cut to 1,024 characters with ` [TRUNCATED]`; `[Image]` for a picture; a notice of an uploaded file in front
@@ -19,7 +19,7 @@ _TRUNCATED = " [TRUNCATED]"
 
 
 def observation(cell: Cell, characters: int = 1024) -> str:
-    """What came of a cell, for the model: text, then the traceback, why the kernel was ended, and its pictures.
+    """The result of a cell for the model: text, then the traceback, why the kernel was ended, and its pictures.
 
     Args:
         characters: of it; what is cut is the text, then the middle of the traceback. A text alone is cut as in the
@@ -27,7 +27,7 @@ def observation(cell: Cell, characters: int = 1024) -> str:
     """
     error = cell.error.strip("\n")
     most = characters * 5 // 8
-    if len(error) > most:  # the first line says where, the last one what
+    if len(error) > most:  # the first line says where, the last one says what
         error = f"{error[: most // 4]}\n…\n{error[-(most - most // 4 - 3) :]}"
     ended = f"[the kernel was ended: {cell.ended}]" if cell.ended else ""
     after = "\n".join(part for part in (error, ended, *(_IMAGE for _ in cell.pictures)) if part)
@@ -39,7 +39,7 @@ def observation(cell: Cell, characters: int = 1024) -> str:
 
 
 def upload_notice(name: str, size: int) -> str:
-    """What stands in front of the user's message when a file was uploaded.
+    """The notice in front of the user's message when a file was uploaded.
 
     Args:
         size: in bytes.

@@ -1,4 +1,4 @@
-"""Where a model's Python runs: the strictest sandbox that this machine gives.
+"""Runs a model's Python in the strictest sandbox that this machine supports.
 
     layer        takes away                                              needs
     namespaces   other processes, networks, folders, System V memory     bubblewrap (as root also a user id of its own)
@@ -8,8 +8,8 @@
     limits       processes, open files, size of a file, addresses
 
 Tier `full` has all of them, or all but Landlock where the kernel is older. Tier `confined` has no namespaces; a keeper
-(`keeper.py`) ends what the code leaves behind. Below that a model's code is not run, if the caller does not ask for
-tier `none`, which protects from nothing. Memory, disk space, time and output are watched from outside (`watchdog.py`).
+(`keeper.py`) ends what the code leaves behind. Below that a model's code is not run, unless the caller asks for
+tier `none`, which gives no protection. Memory, disk space, time and output are watched from outside (`watchdog.py`).
 
 Covered: reading and changing files but its own, other conversations and other processes; networks and sockets of this
 machine; privileges; using up processes, memory, disk and time; living on after the end, or after the host's.
@@ -66,12 +66,12 @@ Tier = Literal["full", "confined", "none"]
 T = TypeVar("T")
 
 SCRATCH = ".tmp"
-"""Where temporary files lie in a conversation's folder, if the code has no /tmp of its own."""
+"""Folder for temporary files in a conversation's folder, if the code has no /tmp of its own."""
 
 _HERE = Path(__file__).resolve().parent
-_LANDLOCK = 3  # the version that is needed without namespaces: before it, any file could be cut to nothing
+_LANDLOCK = 3  # the version that is needed without namespaces: with older ones, any file could be truncated
 _MIB = 1 << 20
-_SOCKET = 208 << 10  # what Linux lets lie in one (net.core.wmem_default)
+_SOCKET = 208 << 10  # bytes that Linux keeps in one (net.core.wmem_default)
 _FILES = 16  # open files of a process whose sockets are not counted
 _PATIENCE = 20.0  # seconds for a sandbox to start, on a machine with much to do
 _ENDING = 5.0  # and for one that was killed to be gone
@@ -79,7 +79,7 @@ _ENDING = 5.0  # and for one that was killed to be gone
 
 @dataclass(frozen=True)
 class Protection:
-    """What this machine gives.
+    """The protection that this machine supports.
 
     Attributes:
         tier: `full`: every layer. `confined`: all but namespaces. `none`: too little to run a model's code.
@@ -115,8 +115,8 @@ class Confined:
         return [self.process.pid, *below(self.process.pid)] if self.process.poll() is None else []
 
     def shared(self) -> int:
-        """Bytes of memory that no process has: what lies in /tmp and /dev/shm of a full sandbox, where a file counts at
-        least 1 KiB, and what may lie in sockets, in any."""
+        """Bytes of memory that belong to no process: files in /tmp and /dev/shm of a full sandbox, at least 1 KiB each,
+        and, in any sandbox, bytes that may be in sockets."""
         used = _SOCKET * self._sockets()
         for path in ("tmp", "dev/shm") if self._first else ():
             with contextlib.suppress(OSError):
@@ -200,7 +200,7 @@ def start(
 
 @functools.cache
 def protection() -> Protection:
-    """What this machine gives, found by starting a sandbox, once in a process. Never raises."""
+    """The protection that this machine supports, found by starting a sandbox, once in a process. Never raises."""
     layers: dict[Layer, str] = dict.fromkeys(("namespaces", "landlock", "seccomp", "limits"), "")
     if sys.platform != "linux":
         where = "WSL2" if sys.platform == "win32" else "a virtual machine or a container with Linux"
@@ -220,7 +220,7 @@ def protection() -> Protection:
 
 
 def _layers_of(problem: str) -> Iterator[tuple[Layer, str]]:
-    """The layer that a start without namespaces failed by."""
+    """The layer at which a start without namespaces failed."""
     if problem:
         named, _, reason = problem.partition(": ")
         known: dict[str, Layer] = {"landlock": "landlock", "seccomp": "seccomp"}
@@ -297,10 +297,10 @@ class _Plan:
     """A sandbox to be started.
 
     Attributes:
-        user: whom root makes the program by the time that it runs code; None: nobody else than who starts it.
-        early: whether that is so from the start, and not only when all is mounted.
-        closed: what that user could not read; root leaves it a capability then.
-        trial: whether it is to end when all layers are in force.
+        user: the user that the program becomes, if root starts it; None: the user who starts it.
+        early: whether it becomes this user at the start, and not only after all is mounted.
+        closed: folders that this user could not read; then root leaves it a capability.
+        trial: whether it ends as soon as all layers are active.
     """
 
     folder: Path
@@ -319,7 +319,7 @@ class _Plan:
 
     @property
     def landlock(self) -> bool:
-        """With namespaces any version of it is welcome, and it may be missing; without them it is needed."""
+        """With namespaces, any version of Landlock is used, and it may be missing; without them it is required."""
         return "landlock" not in self.without and (not self.namespaces or landlock.abi() > 0)
 
     @property
@@ -329,12 +329,12 @@ class _Plan:
 
     @property
     def scratch(self) -> str:
-        """Where the code has its temporary files."""
+        """The folder for temporary files of the code."""
         return "/tmp" if self.namespaces else f"{self.inside}/{SCRATCH}"
 
     @property
     def becomes(self) -> int | None:
-        """Whom the program makes itself."""
+        """The user that the program becomes."""
         return None if self.early else self.user
 
     def for_user(self, user: int | None) -> _Plan:
@@ -405,7 +405,7 @@ def _start(plan: _Plan) -> Confined:
 
 
 def _run(plan: _Plan, held: int, passed: list[int], printed: int) -> subprocess.Popen[bytes]:
-    """Start the program, in what holds it.
+    """Start the program in its sandbox.
 
     Args:
         held: the file that holds its user; it is to be open as long as anything lives.
@@ -440,7 +440,7 @@ def _run(plan: _Plan, held: int, passed: list[int], printed: int) -> subprocess.
 
 
 def _policy(plan: _Plan) -> dict[str, Any]:
-    """What `inside.py` is told."""
+    """The policy for `inside.py`."""
     limits, inside, namespaces = plan.limits, plan.inside, plan.namespaces
     rlimits = {"CORE": 1}  # with 0 a crash still starts the host's program for dumps, as root
     if "limits" not in plan.without:
@@ -488,7 +488,7 @@ def _policy(plan: _Plan) -> dict[str, Any]:
 
 
 def _environment(plan: _Plan) -> dict[str, str]:
-    """All of it: nothing of ours is handed on but the time zone."""
+    """The complete environment: of ours, only the time zone is passed on."""
     zone = os.environ.get("TZ", "")
     return {
         "PATH": f"{Path(program()).parent}:/usr/bin:/bin",
@@ -508,7 +508,7 @@ def _environment(plan: _Plan) -> dict[str, str]:
 
 
 def _answer(status: int) -> str:
-    """What `inside.py` says of itself: "" when all is in force."""
+    """The answer of `inside.py`: "" when all layers are active."""
     said = b""
     give_up = time.monotonic() + _PATIENCE
     while not said.endswith(b"\n"):

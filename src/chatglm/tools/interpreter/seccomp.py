@@ -1,5 +1,5 @@
-"""The system calls that a model's code may make: a list. What is not on it is "Operation not permitted", and so is what
-Linux gets later.
+"""The list of system calls that a model's code may make. All others fail with "Operation not permitted", including
+calls that Linux gets later.
 
 The filter is a program of classic BPF, assembled here for x86_64 and aarch64; neither libseccomp nor anything of this
 package is needed, so it runs inside the sandbox. Sources: the numbers are in Linux's `syscall_64.tbl` (x86) and
@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 __all__ = ["ARCHITECTURES", "Signals", "load", "program"]
 
 Signals = Literal["tree", "self"]
-"""Whom signals reach: `tree` where a process namespace or Landlock bounds them, `self` where nothing else does."""
+"""Allowed receivers of signals: `tree` if a process namespace or Landlock limits them, `self` if nothing else does."""
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_… of linux/audit.h
 
@@ -75,8 +75,8 @@ _SELF_SIGNALS = "kill:62:129 tgkill:234:131"
 
 
 class _Test(NamedTuple):
-    """An argument, masked, is one of the values. The lower half alone: these arguments are ints to the kernel, and a
-    filter that reads more of them than the kernel does can be passed by."""
+    """A test that a masked argument is one of the values. Only the lower half is tested: these arguments are ints for
+    the kernel, and a filter that reads more of them than the kernel can be evaded."""
 
     argument: int
     values: tuple[int, ...]
@@ -95,7 +95,7 @@ _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET, T
 _SET_ID = 0o6000  # a file that runs with its owner's rights, whoever starts it
 _UNIX, _STREAM, _SOCKET_TYPE = 1, 1, 0xF
 _FILE_COMMANDS = (
-    *range(8),  # duplicates, flags, locks; none of those that have signals sent, or hold up another's open()
+    *range(8),  # duplicates, flags, locks; no operations that send signals, or block an open() of others
     *(36, 37, 38),  # locks of open files
     *(1030, 1032),  # F_DUPFD_CLOEXEC, F_GETPIPE_SZ
 )
@@ -126,7 +126,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule("creat:85:-", (_Test(1, (0,), _SET_ID),)),
     _Rule("open:2:-", (_Test(2, (0,), _SET_ID),)),
     _Rule("openat:257:56", (_Test(3, (0,), _SET_ID),)),
-    # Oneself, not another process of the same user.
+    # Only itself, not another process of the same user.
     _Rule("prlimit64:302:261 sched_setaffinity:203:122", (_Test(0, (0,)),)),
     _Rule("setpriority:141:140", (_Test(0, (0,)), _Test(1, (0,)))),
 )
@@ -151,7 +151,7 @@ def program(signals: Signals, process: int = 0, *, attributes: bool = True, mach
         attributes: whether modes and times of files can be changed. Landlock does not keep a process from changing
             those of others' files, so where nothing else does the calls succeed and do nothing; an error would break
             `shutil.copy`.
-        machine: whose numbers; "": this one's.
+        machine: the machine whose numbers are used; "": this one.
 
     Raises:
         OSError: there is no table for it.
@@ -175,14 +175,14 @@ def program(signals: Signals, process: int = 0, *, attributes: bool = True, mach
             body = _tests(rule)
             code += [(_EQUAL, 0, len(body), number), *body]
     for first, last in _ranges(_numbers(plain, column)):
-        # The ranges rise: what is not beyond this one is in it, or on no list.
+        # The ranges are sorted: a number that is not above this one is in it, or not on the list.
         code += [(_GREATER, 3, 0, last), (_AT_LEAST, 0, 1, first), (_RETURN, 0, 0, _ALLOW), _refuse(errno.EPERM)]
     code += [_refuse(errno.EPERM)]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
 def load(code: bytes) -> None:
-    """Put it on every thread of this process, for good, and on whatever the process starts.
+    """Apply the filter to every thread of this process, for ever, and to everything that the process starts.
 
     Raises:
         OSError: this kernel does not filter system calls.

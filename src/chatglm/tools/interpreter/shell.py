@@ -1,10 +1,10 @@
 """IPython behind messages on a socket: what runs a model's code, inside the sandbox.
 
-This file uses the standard library and IPython, and nothing of chatglm: it is all that the sandbox need show of it.
+This file uses the standard library and IPython, and nothing of chatglm: the sandbox needs no other file of it.
 
-What a cell prints goes to file descriptors 1 and 2, as anywhere, so that the text of child processes stands where it
-belongs. Results, pictures and tracebacks go over the socket. After each of them the shell waits until the host has read
-what was printed before it; so all parts of a cell arrive in their order, and a cell that shows too much is held up.
+Printed text of a cell goes to file descriptors 1 and 2, as usual, so that the text of child processes comes at its
+place. Results, pictures and tracebacks go over the socket. After each of them the shell waits until the host has read
+the text before it; so all parts of a cell arrive in order, and a cell that shows too much has to wait.
 
 A frame is two lengths (4 bytes each, big-endian), JSON of the first length, and raw bytes of the second.
 
@@ -48,11 +48,11 @@ from traitlets.config import Config
 __all__ = ["prepare", "serve"]
 
 OFFICIAL = "/mnt/data"
-"""Where models look for the conversation's folder: the official prompts say so."""
+"""The path of the conversation's folder in the official prompts."""
 RESULT = 8 << 10
-"""Characters of one result's text, and of one traceback."""
+"""Most characters of one result's text, and of one traceback."""
 PICTURE = 16 << 20
-"""Bytes of one picture. The host allows fewer, and says so; this is what it reads at all."""
+"""Most bytes of one picture that the host reads. It allows fewer, and then shows a note."""
 
 _GLYPH = "这台机器没有能显示这些汉字的字体，请用英文标注图表。(No font here has them; label plots in English.)"
 _INPUT = "input() cannot be used here: nobody can type an answer; write the value into the code"
@@ -77,7 +77,7 @@ class _Interrupts:
 
     @contextlib.contextmanager
     def later(self) -> Iterator[None]:
-        """Keep an interrupt until the block ends. Python runs handlers in the main thread; others need nothing."""
+        """Delay an interrupt until the block ends. Only the main thread needs this: Python runs handlers there."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -141,7 +141,7 @@ class _Host:
         parts = []
         while size:
             part = self._socket.recv(min(size, 1 << 20))
-            if not part:  # the host is gone, and nobody is there to tell
+            if not part:  # the host is gone
                 os._exit(0)
             parts.append(part)
             size -= len(part)
@@ -169,7 +169,7 @@ class _Results(DisplayHook):
 
 
 class _Shell(InteractiveShell):
-    """IPython without files of its own, a terminal, or a way to end the process."""
+    """IPython without its own files, a terminal, or a way to end the process."""
 
     displayhook_class = Type(_Results)
     display_pub_class = Type(_Displays)
@@ -183,7 +183,7 @@ class _Shell(InteractiveShell):
         pass
 
     def show(self, data: Mapping[str, Any]) -> None:
-        """A picture where there is one, else text, as the official demo chooses."""
+        """Show a picture if there is one, else text, as the official demo does."""
         if self.host is None:
             return
         picture = data.get("image/png")
@@ -195,7 +195,7 @@ class _Shell(InteractiveShell):
             self.host.show("result", text=_cut(text))
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
-        """A cell may end with `sys.exit()`, as scripts do: that is no error where its status is none."""
+        """A cell may end with `sys.exit()`, as scripts do: without a status, this is not an error."""
         kind, error, _ = self._get_exc_info(exc_tuple)
         if not issubclass(kind, SystemExit):
             super().showtraceback(exc_tuple, *args, **options)
@@ -209,16 +209,16 @@ class _Shell(InteractiveShell):
             self.host.show("error", text=_cut("\n".join(lines)))
 
     def system(self, cmd: str) -> None:
-        """`!cmd`: a plain child process, where IPython would want a terminal."""
+        """`!cmd`: a plain child process, because IPython would need a terminal."""
         done = subprocess.run(["/bin/sh", "-c", self.var_expand(cmd, depth=1)], stdin=subprocess.DEVNULL, check=False)
         self.user_ns["_exit_code"] = done.returncode
 
     def ask_exit(self) -> None:
-        """`exit` and `quit` end no kernel."""
+        """`exit` and `quit` do not end the kernel."""
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Does something to a module once it has been imported, by whomever."""
+    """Calls a function on a module after its first import."""
 
     def __init__(self, then: Mapping[str, Callable[[ModuleType], None]]) -> None:
         self._then = dict(then)
@@ -236,7 +236,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            with contextlib.suppress(Exception):  # what is only comfort must not keep a package from being used
+            with contextlib.suppress(Exception):  # an error here must not make the package unusable
                 then(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
@@ -257,7 +257,7 @@ def prepare(policy: Mapping[str, Any]) -> None:
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.xmode = "Plain"
-    config.InteractiveShell.cache_size = 0  # else every large result stays in `Out`
+    config.InteractiveShell.cache_size = 0  # otherwise every large result stays in `Out`
     config.InteractiveShell.history_length = 0
     config.DisplayFormatter.active_types = ["text/plain", "image/png"]
     config.PlainTextFormatter.max_width = 120
@@ -283,7 +283,7 @@ def serve(fd: int) -> None:
     sys.stdout, sys.stderr = _printer(1), _printer(2)
     builtins.input = _no_input
     warnings.showwarning = _warnings(warnings.showwarning)
-    sys.path.append(os.getcwd())  # last: a file beside the data hides no package
+    sys.path.append(os.getcwd())  # last, so that a file beside the data hides no package
     sys.argv = ["kernel"]
     host.tell("ready", pid=owner)
     while True:
@@ -327,12 +327,12 @@ def _run(shell: _Shell, interrupts: _Interrupts, code: str) -> None:
 
 
 def _here(code: str, folder: str) -> str:
-    """Code with the folder's own path in place of the one that models are told, which only a namespace can give it."""
+    """Code with the folder's real path instead of the official one, which only a namespace can provide."""
     return code if folder == OFFICIAL or set(folder) & set("'\"\\{}\n") else code.replace(OFFICIAL, folder)
 
 
 def _printer(fd: int) -> io.TextIOWrapper:
-    """A text file that buffers nothing: what a child process prints next must come after it."""
+    """A text file without a buffer: the next output of a child process must come after it."""
     raw: Any = io.FileIO(fd, "w", closefd=False)
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True)
 
@@ -344,7 +344,7 @@ def _flush() -> None:
 
 
 def _cut(text: str) -> str:
-    """A long text's beginning and end: of a table the last rows count, of a traceback the last line."""
+    """The beginning and the end of a long text: last rows of a table and last lines of a traceback are important."""
     if len(text) <= RESULT:
         return text
     return f"{text[: RESULT // 2]}\n… ({len(text) - RESULT} characters left out) …\n{text[-(RESULT // 2) :]}"
@@ -355,7 +355,7 @@ def _no_input(prompt: object = "") -> str:
 
 
 def _move(old: str, new: str) -> None:
-    """The folder has another path; where it is mounted in the sandbox, nothing has changed."""
+    """Note that the folder has another path; if it is mounted in the sandbox, nothing changes."""
 
     def moved(path: str) -> str:
         return new + path[len(old) :] if path == old or path.startswith(old + os.sep) else path
@@ -389,11 +389,11 @@ _NAMES = (
     "SimHei", "SimSun", "Microsoft YaHei", "KaiTi", "FangSong", "STSong", "STHeiti", "PingFang SC",
     "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Noto Sans CJK SC", "Source Han Sans CN", "Arial Unicode MS",
 )  # fmt: skip
-"""Fonts that code for Chinese plots names, most of which no server has."""
+"""Fonts that code for Chinese plots often names; most servers do not have them."""
 
 
 def _add_chinese(font_manager: Any, files: frozenset[str]) -> None:
-    """Let characters that the default font lacks come from a font with Chinese.
+    """Take characters that the default font lacks from a font with Chinese.
 
     Done here and not in a matplotlibrc, because only matplotlib knows under which name it found a font's file: of a
     collection (.ttc) it reads the first face alone.

@@ -1,5 +1,5 @@
-"""Users that kernels run as where root starts them. One user's limit of processes counts all that run as that user, and
-root has none; so each kernel of this machine has a user of its own."""
+"""Users for kernels that root starts. The limit of processes counts all processes of a user, and root has no limit; so
+each kernel of this machine gets its own user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_capable(capability: int) -> bool:
 
 
 def take() -> tuple[int | None, int]:
-    """As root: a user id that no other kernel of this machine has, and a file that holds it while it is open."""
+    """As root: a user id that no other kernel of this machine has, and a file that reserves it while it is open."""
     if os.getuid() != 0:
         return None, -1
     import fcntl
@@ -65,7 +65,7 @@ def _locks() -> str:
 
 
 def tasks() -> int:
-    """Processes and threads of this user, all of which his limit counts."""
+    """Number of processes and threads of this user; all of them count for the limit."""
     count = 0
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):

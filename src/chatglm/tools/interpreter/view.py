@@ -1,4 +1,4 @@
-"""What code sees of this machine's files: this Python, its packages, /usr, and the conversation's folder."""
+"""The files of this machine that code can see: this Python, its packages, /usr, and the conversation's folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 def bubblewrap(folder: Path, environment: Mapping[str, str], uid: int | None, held: int, reads: bool) -> list[str]:
-    """The command before the program's own."""
+    """The command of bubblewrap, in front of the program's own."""
     program = shutil.which("bwrap")
     if program is None:
         raise SandboxError("bubblewrap is not installed: apt install bubblewrap")
@@ -66,7 +66,7 @@ def bubblewrap(folder: Path, environment: Mapping[str, str], uid: int | None, he
 
 @functools.cache
 def _disables_namespaces(program: str) -> bool:
-    """Whether this bubblewrap can keep those inside from making namespaces (0.8 can); the filter refuses them too."""
+    """Whether this bubblewrap can forbid new namespaces inside (0.8 can); the filter also refuses them."""
     asked = subprocess.run([program, "--help"], capture_output=True, check=False)
     return b"--disable-userns" in asked.stdout
 
@@ -100,7 +100,7 @@ def packages() -> tuple[str, ...]:
 
 @functools.cache
 def program() -> str:
-    """This Python's program. Python keeps a path like `../.venv/bin/python`, and bubblewrap can bind none such."""
+    """This Python's program. Python keeps a path like `../.venv/bin/python`, which bubblewrap cannot bind."""
     plain = os.path.normpath(sys.executable)
     return plain if os.path.exists(plain) and os.path.samefile(plain, sys.executable) else sys.executable
 

@@ -1,6 +1,6 @@
-"""Starts a kernel, looks every 0.2 s at what it uses, and ends it: in a thread that no event loop holds up.
+"""Starts a kernel, checks its use of resources every 0.2 s, and ends it: in a thread that no event loop can block.
 
-What can be seen of a process is in proc(5). Memory is the proportional set size: pages that several processes share are
+Figures of a process come from proc(5). Memory is the proportional set size: pages that several processes share are
 counted once. Not seen: processor time of children that lived for less than 0.2 s and were not waited for.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["Watchdog"]
 
 PERIOD = 0.2
 GRACE = 2.0
-"""Seconds from an interrupt to the end of a kernel that does not mind it."""
+"""Seconds from an interrupt to the end of a kernel that ignores it."""
 _MIB = 1 << 20
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PROC = os.path.isdir("/proc/self")
@@ -69,11 +69,11 @@ class Watchdog(threading.Thread):
     # What the event loop's thread calls.
 
     def cell(self, before: Usage) -> None:
-        """A cell begins.
+        """Note that a cell begins.
 
         Args:
-            before: what lies in the folder. Where that is too much already, the cell may go on, and remove some; it may
-                not add to it.
+            before: contents of the folder. If they are over the limit, the cell may still run, to remove some; it may
+                not add any.
         """
         with self._lock:
             self._before = before
@@ -84,7 +84,7 @@ class Watchdog(threading.Thread):
             self._cpu_at_walk = -1.0
 
     def rest(self) -> None:
-        """No cell runs now."""
+        """Note that no cell runs now."""
         with self._lock:
             self._resting = True
             self._until = self._again_at = self._end_at = float("inf")
@@ -101,7 +101,7 @@ class Watchdog(threading.Thread):
         self._wake.set()
 
     def lost(self) -> None:
-        """It has closed its end of the socket. Its process should end by itself; else it is ended."""
+        """Note that it has closed its end of the socket. Its process should end by itself; otherwise it is ended."""
         with self._lock:
             self._lost_at = min(self._lost_at, time.monotonic())
         self._wake.set()
@@ -182,7 +182,7 @@ class Watchdog(threading.Thread):
                 self._signal()
             if now >= self._end_at:
                 return f"it did not stop within {GRACE:g} s after it was interrupted ({self.stopped})"
-        if quiet:  # what does not run takes nothing
+        if quiet:  # a stopped process uses no time
             return ""
         return self._over_memory(pids, confined.shared()) or self._over_folder(pids, used, now)
 
@@ -210,7 +210,7 @@ class Watchdog(threading.Thread):
 
 
 class _Processors:
-    """Processor seconds of a tree of processes, of those that are gone as well where they were waited for."""
+    """Processor seconds of a tree of processes, including ended ones that were waited for."""
 
     def __init__(self) -> None:
         self.used = 0.0
@@ -218,7 +218,7 @@ class _Processors:
 
     def add(self, pids: Sequence[int]) -> float:
         now = sum(fields[0] for pid in pids if (fields := _stat(pid)))
-        # A process that was not waited for takes its time along when it goes: less than before is nothing new.
+        # The time of a process that was not waited for is lost at its end, so the sum can become smaller.
         self.used += max(0.0, now - self._before)
         self._before = now
         return self.used
@@ -256,7 +256,7 @@ def _memory(pid: int) -> int:
 
 
 def _unnamed(pids: Sequence[int], device: int) -> int:
-    """Bytes on the disk of files that have no name any more, but are open or mapped: no walk finds them."""
+    """Bytes on the disk of deleted files that are still open or mapped: a walk does not find them."""
     files: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -293,7 +293,7 @@ def _number_inside(pid: int) -> int:
 
 
 def _below(top: int, pids: Sequence[int]) -> list[int]:
-    """A process and all that it started, of those given."""
+    """A process and all its descendants among the given ones."""
     if not top or top not in pids:
         return []
     parents = {pid: fields.parent for pid in pids if (fields := _stat(pid))}
