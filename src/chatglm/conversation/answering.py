@@ -1,7 +1,7 @@
 """One answer of a conversation, from the question to the last turn, in every mode: rounds of model and tools.
 
-What happens is told as events and stored as it comes: text about once a second, whatever ends at once. Whatever goes
-wrong ends this answer with `Failed`, and nothing else.
+Everything is sent as events and stored as it comes: text about once a second, ends at once. An error ends only this
+answer, with `Failed`.
 """
 
 from __future__ import annotations
@@ -67,22 +67,22 @@ T = TypeVar("T")
 Models = Mapping[str, BaseAssistant] | Callable[[Settings], Awaitable[BaseAssistant]]
 
 KEEP_SECONDS = 1.0
-"""Between two times that an open turn is stored."""
+"""Seconds between two times that an open turn is stored."""
 _READ_SECONDS = 60.0
-"""After the end of an answer, in which its readers have each of its events; then texts are kept as wholes."""
+"""Seconds after the end of an answer in which its single events are kept; then texts are joined."""
 _KEPT_SECONDS = 600.0
-"""After the end of an answer, in which its events are kept for readers that come back; then the store has it."""
+"""Seconds after the end of an answer in which its events are kept for readers that come back."""
 _GRACE = 5.0
-"""Seconds that what is cancelled has to end."""
+"""Seconds that cancelled work has to end."""
 _TOGETHER = 4
-"""Calls of one turn that run at the same time."""
+"""Most calls of one turn that run at the same time."""
 _OBSERVED = 64 << 10
-"""Characters that a person may say a call returned."""
+"""Most characters of a call's result that a person gives."""
 _STOPPED = "Stopped by the user."
 _INTERPRETERS = (INTERPRETER, "python")
 _DEFAULTS = Settings()
 _CODE_BEGINS = re.compile(r'\s*\{\s*"code"\s*:\s*"')
-# Of a JSON string: half a surrogate pair waits for the other half, for ever if need be; alone it is no text.
+# In a JSON string, half of a surrogate pair waits for the other half; alone it is not text.
 _CODE_GOES_ON = re.compile(
     r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
     r"|\\u(?![dD][89abcdefABCDEF])[0-9a-fA-F]{4})*"
@@ -90,7 +90,7 @@ _CODE_GOES_ON = re.compile(
 
 
 class Knowledge(Protocol):
-    """What answers from documents."""
+    """Answers from documents."""
 
     def known(self, user: int | None) -> Sequence[tuple[str, int]]:
         """Names of the bases that a user may ask, each with the number of its documents.
@@ -127,7 +127,7 @@ class Knowledge(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What all conversations of a process share."""
+    """Objects that all conversations of a process share."""
 
     models: Models
     store: Store
@@ -139,7 +139,7 @@ class Parts:
     def check(self, settings: Settings) -> None:
         """
         Raises:
-            InputError: the settings need what is not here, or name what there is not; names the field.
+            InputError: the settings need or name something that does not exist here; names the field.
         """
         settings.check()
         if settings.mode == "tools":
@@ -156,7 +156,7 @@ class Parts:
         character_of(settings)
 
     def tools(self, settings: Settings) -> tuple[ToolSpec, ...]:
-        """What the model is offered.
+        """The tools for the model.
 
         Raises:
             ToolError: the tools that a person answers cannot be read.
@@ -180,9 +180,8 @@ class Parts:
         return box
 
     async def checked(self, settings: Settings, before: Settings = _DEFAULTS) -> None:
-        """`check`, and whether there are the model and the adapter that `before` has not, as far as that can be told
-        without loading one. A conversation that names others, because it was begun elsewhere, can be set to something
-        else all the same.
+        """`check`, and also that a changed model or adapter exists, as far as this is known without loading one.
+        Settings that stay are not checked: a conversation from another program may name other models.
 
         Raises:
             InputError: as `check`; there is no such model or adapter.
@@ -198,10 +197,10 @@ class Parts:
                 raise InputError(f"adapter: there is no {settings.adapter!r:.80}; known: {', '.join(known) or 'none'}")
 
     async def assistant(self, settings: Settings) -> BaseAssistant:
-        """The model that answers: the one that is named, or the first where there is no such model any more.
+        """The model that answers: the named one, or the first if it does not exist any more.
 
         Raises:
-            InputError: there are none at all.
+            InputError: there are no models.
         """
         if callable(self.models):
             return await self.models(settings)
@@ -248,11 +247,11 @@ class _Open:
     texts: list[str] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    pieces: int = 0  # that came, and that are stored
+    pieces: int = 0  # received, and stored
     kept: int = 0
 
     def message(self) -> Message:
-        """What there is."""
+        """The present message."""
         text = "".join(self.texts)
         calls = (
             ToolCall.from_dict({"name": call.name or "?", "arguments": "".join(call.arguments)})
@@ -265,8 +264,8 @@ class Answering:
     """
     Args:
         question: that is asked, as the store has it now.
-        log: is told what happens.
-        granted: tools that the person lets run without being asked again; more may come.
+        log: gets the events.
+        granted: tools that the person allows without further questions; more may be added.
     """
 
     def __init__(
@@ -291,7 +290,7 @@ class Answering:
         self._noted: set[str] = set()
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._box = parts.box(settings, user)
-        self._writing = asyncio.Lock()  # of one turn there is one writer: what is finished is not kept again
+        self._writing = asyncio.Lock()  # one writer for each turn: a finished turn is not stored again
         self._halt = asyncio.Event()
         self._stopped = self._complete = self._over = False
 
@@ -320,7 +319,7 @@ class Answering:
             loop.call_later(_KEPT_SECONDS, log.forget)
 
     def stop(self) -> None:
-        """End it. What there is is kept."""
+        """End it. Its text so far is kept."""
         self._halt.set()
 
     def permit(self, call: str, yes: bool, always: bool) -> None:
@@ -346,7 +345,7 @@ class Answering:
         future.set_result(value)
 
     async def _ask(self, call: str, wants: Any, room: asyncio.Semaphore) -> Any:
-        """Wait for what a person says. Other calls may run meanwhile."""
+        """Wait for the answer of a person. Other calls may run meanwhile."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[call] = wants, future
         self.log.add(Asked(call=call, wants=wants))
@@ -360,15 +359,15 @@ class Answering:
     # Storing
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do something that uses the store. Who is cancelled waits for its end: a turn that is added must not come
-        behind what closes all turns."""
+        """Do something that uses the store. If the task is cancelled, it waits for its end: a turn must not be added
+        after all turns were closed."""
         task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             await asyncio.wait({task})
             if not task.cancelled():
-                task.exception()  # nobody is left to hear of it
+                task.exception()  # nobody waits for the error
             raise
 
     async def _stored(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
@@ -376,11 +375,11 @@ class Answering:
         return await self._in_thread(partial(method, self._user, self._conversation, *arguments, **named))
 
     async def _begin(self, message: Message) -> _Open:
-        """Open a turn behind the last one."""
+        """Open a turn after the last one."""
         return self._begun(await self._stored(self._parts.store.add, message, parent=self._leaf, finish=None))
 
     def _begun(self, turn: Turn) -> _Open:
-        """Tell of a turn that is open."""
+        """Send the event of an open turn."""
         place = len(self._tree.children(self._leaf)) + 1
         self._leaf = turn.id
         opened = self._open[turn.id] = _Open(turn)
@@ -397,7 +396,7 @@ class Answering:
             opened.details["seconds"] = round(time.perf_counter() - self._asked, 3)
         number, details = opened.turn.id, opened.details
 
-        def close() -> None:  # what is stored is known to be, whoever has stopped waiting for it
+        def close() -> None:  # a stored turn counts as stored, even if nobody waits for it any more
             self._parts.store.finish(self._user, self._conversation, number, message, finish, details, ends=ends)
             del self._open[number]
             self._over = ends
@@ -482,7 +481,7 @@ class Answering:
             await self._remember(assistant, leaving, options)
 
     async def _rounds(self, assistant: BaseAssistant, rounds: Rounds, opened: _Open | None) -> int:
-        """Ask the model, carry out its calls, and so on; returns how many turns the context had no room for.
+        """Ask the model, carry out its calls, and so on; returns how many turns did not fit into the context.
 
         Args:
             opened: the first turn.
@@ -545,7 +544,7 @@ class Answering:
         await self._ended(opened, opened.message(), finish, last=True)
 
     async def _ended(self, opened: _Open, message: Message, finish: Finish, *, last: bool) -> None:
-        """A turn of the model's is whole."""
+        """Note that a turn of the model is complete."""
         self._made += finish.usage.completion_tokens
         if self._round:
             self._wrote += time.perf_counter() - self._round
@@ -558,7 +557,7 @@ class Answering:
             self.log.add(Note(code="left_out" if finish.left_out else "model", text=finish.note))
 
     async def _remember(self, assistant: BaseAssistant, leaving: Sequence[Turn], options: Options) -> None:
-        """Extend the summary by turns that the context has no room for. No failure of it is one of the answer's."""
+        """Extend the summary by turns that do not fit into the context. Its failure does not end the answer."""
         old = self._settings.summary
         try:
             new = await extended(assistant, old, leaving, options)
@@ -603,7 +602,7 @@ class Answering:
     # Tools
 
     async def _carry_out(self, asked: Sequence[ToolCall], due: Sequence[ToolCall]) -> dict[str, Outcome]:
-        """Outcomes of the calls, by their ids. Each is told when it is there."""
+        """Outcomes of the calls, by their ids. Each is sent when it is complete."""
         opened = [await self._begin(Message("observation", tool_call_id=call.id)) for call in asked]
         room = asyncio.Semaphore(_TOGETHER)
         outcomes: dict[str, Outcome] = {}
@@ -627,7 +626,7 @@ class Answering:
         return outcomes
 
     async def _answered(self, call: ToolCall, opened: _Open, outcome: Outcome) -> None:
-        """Store and tell what came of a call."""
+        """Store and send the outcome of a call."""
         turn, whole = opened.turn.id, outcome.whole if outcome.whole != outcome.text else ""
         pictures = [await self._picture(turn, data) for data in outcome.pictures]
         files = [await self._produced(turn, name) for name in outcome.files]
@@ -673,7 +672,7 @@ class Answering:
         return name
 
     async def _outcome(self, call: ToolCall, opened: _Open, room: asyncio.Semaphore) -> Outcome:
-        """What a person, a tool or the interpreter says that came of a call."""
+        """The outcome of a call, from a person, a tool or the interpreter."""
         if self._settings.mode == "tools" and self._settings.manual.strip():
             begun = time.perf_counter()
             text = await self._ask(call.id, "observation", room)
@@ -702,8 +701,8 @@ class Answering:
 
 
 async def _stream(assistant: BaseAssistant, messages: Sequence[Message], options: Options) -> AsyncGenerator[Delta]:
-    """What a model says. Endpoints refuse a dialogue that is longer than the context: they are asked again without the
-    older half of its turns, until it fits."""
+    """The deltas of a model. An endpoint refuses a dialogue that is longer than the context: then it is asked again
+    without the older half of the turns, until the dialogue fits."""
     groups, left = groups_of(messages), 0
     while True:
         begun = False

@@ -25,8 +25,8 @@ class Documents:
     """What `Sessions` takes as `knowledge`.
 
     Args:
-        shelf: stays its owner's.
-        who: by whose name a user of the store may read bases; None: every user may read all.
+        shelf: the caller closes it.
+        who: the name under which a user of the store may read bases; None: every user may read all.
     """
 
     def __init__(self, shelf: Shelf, who: Callable[[int], str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What happens while an answer is made, as it is told to whoever shows it: numbered, and each as JSON."""
+"""Events of an answer for its readers: numbered, and each as JSON."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Began(_Event):
-    """A turn is there now: a user's, or one of the assistant's that grows with the events that name it.
+    """A new turn: a user's, or one of the assistant that grows with the events that name it.
 
     Attributes:
         turn, parent: ids in the store.
@@ -118,7 +118,7 @@ class Called(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Asked(_Event):
-    """A person has to say something: whether a call may run (`Session.permit`), or what it returned (`observe`)."""
+    """A person must answer: whether a call may run (`Session.permit`), or what it returned (`observe`)."""
 
     kind = "asked"
     call: str
@@ -127,7 +127,7 @@ class Asked(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Output(_Event):
-    """What a cell prints while it runs."""
+    """Output of a running cell."""
 
     kind = "output"
     call: str
@@ -136,7 +136,7 @@ class Output(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Answered(_Event):
-    """What a call returned.
+    """The result of a call.
 
     Attributes:
         turn: of the observation.
@@ -201,7 +201,7 @@ class Sources(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Quote(_Event):
-    """A stretch of a file that a sentence of an answer rests on.
+    """A part of a file that a sentence of an answer rests on.
 
     Attributes:
         n: number of the passage.
@@ -279,7 +279,7 @@ class Failed(_Event):
     """The answer has ended with an error, of this answer alone.
 
     Attributes:
-        turn: what there was of it is kept there; None: nothing was begun.
+        turn: the turn with its text so far; None: no turn was begun.
     """
 
     kind = "failed"

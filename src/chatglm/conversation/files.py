@@ -1,4 +1,4 @@
-"""Where the contents of conversations' files lie: with the interpreter's kernels, and in folders of our own."""
+"""Stores the contents of conversations' files: in the folders of the interpreter's kernels, and in other folders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Digest(NamedTuple):
 
 
 def folder_beside(store: Path) -> Path:
-    """Where the files of a store's conversations are, if nobody says otherwise.
+    """The default folder for files of a store's conversations.
 
     Args:
         store: its file.
@@ -37,8 +37,8 @@ def folder_beside(store: Path) -> Path:
 
 class Files:
     """
-    A conversation's uploads, and what its code makes, lie where the code finds them: in the folder of its kernel.
-    Pictures lie in a folder that no code sees, and so do uploads where there are no kernels.
+    A conversation's uploads, and files that its code makes, are in the folder of its kernel, where the code finds them.
+    Pictures are in a folder that no code sees, and so are uploads if there are no kernels.
 
     Args:
         home: of the folders, one for each conversation; made when it is needed.

@@ -52,7 +52,7 @@ def read_conversations(data: bytes, *, skipped: list[str] | None = None) -> list
         skipped: why rows are left out is added to it; without it a bad row is an error.
 
     Raises:
-        InputError: it is too large, no JSON, holds no conversation, or has a bad row.
+        InputError: it is too large, not JSON, holds no conversation, or has a bad row.
     """
     if len(data) > _BYTES:
         raise InputError(f"the file has {len(data):,} bytes; at most {_BYTES:,} are read. Split it")
@@ -110,7 +110,7 @@ def _parsed(text: str) -> Any:
         return _Unreadable(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
         return _Unreadable("nested too deep to be a dialogue")
-    except ValueError as error:  # Python reads no number of more than 4,300 digits
+    except ValueError as error:  # Python does not read numbers of more than 4,300 digits
         return _Unreadable(f"a number in it cannot be read ({str(error).partition(';')[0]})")
 
 

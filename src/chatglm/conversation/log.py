@@ -13,9 +13,9 @@ from chatglm.conversation.events import Began, Calling, Done, Event, Failed, Out
 __all__ = ["EventLog"]
 
 _MOST = 4096
-"""Events that are kept singly; beyond that, the older half is put together."""
+"""Most single events that are kept; beyond that, the older half is joined."""
 _TOLD = 256
-"""Events that a reader gets at a time."""
+"""Most events that a reader gets at a time."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ def _number(entry: _Entry) -> int:
 
 class EventLog:
     """
-    What is kept does not grow with the number of events, only with the text in them: of a long answer, older pieces of
-    one text are put together. A reader in whose absence that happened gets the turn from its `Began` on again.
+    Its size grows only with the text in the events, not with their number: older pieces of one text of a long answer
+        are
+    joined. A reader that was away meanwhile gets the turn again, from its `Began` on.
 
     Args:
         last: number of the last event before this answer.
@@ -52,7 +53,7 @@ class EventLog:
         self.ended = False
 
     def add(self, event: Event) -> None:
-        """Number an event, and tell it to all readers. After `Done` or `Failed` nothing more is told."""
+        """Number an event, and send it to all readers. After `Done` or `Failed`, no event is sent."""
         if self.ended:
             return
         self.last += 1
@@ -67,11 +68,11 @@ class EventLog:
         self._news = asyncio.Event()
 
     def settle(self) -> None:
-        """Keep texts as wholes: the answer has ended, and its readers have had the time to read it."""
+        """Join the pieces of texts: the answer has ended, and its readers have had time to read it."""
         self._entries = _together(self._entries)
 
     def forget(self) -> None:
-        """Keep nothing: who comes now reads the store."""
+        """Keep nothing: later readers read the store."""
         self._entries = []
 
     @property

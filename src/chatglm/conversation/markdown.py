@@ -1,4 +1,4 @@
-"""A model's Markdown: the one grammar that terminal and page read it by, and a text that grows, cut into blocks.
+"""Markdown of models: the grammar for terminal and page, and a splitter of growing text into blocks.
 
 The grammar is CommonMark with tables, strikethrough and formulas (`$…$`, `$$…$$`, `\\(…\\)`, `\\[…\\]`), without HTML.
 A block (a paragraph, a list, a table, a fenced piece of code) is closed when nothing that follows can change it. So
@@ -19,15 +19,15 @@ from markdown_it.token import Token
 __all__ = ["CLOSING", "FORMULA", "NESTED", "RENDERED", "Splitter", "begins_code", "parser"]
 
 RENDERED = 200_000
-"""Characters of a text that are read as Markdown; what follows is shown as it is."""
+"""Most characters of a text that are read as Markdown; the rest is shown as it is."""
 _LINES = 5_000
-"""Lines, likewise."""
+"""Most lines that are read as Markdown."""
 NESTED = 24
-"""Blocks within blocks."""
+"""Most levels of blocks within blocks."""
 FORMULA = 600
 """Characters of a formula in a line."""
 CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
-"""What ends a formula, by what begins it: `Token.markup` of the tokens `formula` and `formula_block`."""
+"""The end of a formula, by its beginning: `Token.markup` of the tokens `formula` and `formula_block`."""
 _ROW = 4_000
 """Characters of a table's first two lines."""
 
@@ -47,7 +47,7 @@ def parser() -> MarkdownIt:
 class Splitter:
     """A text that grows, cut into blocks that are closed and one that is open.
 
-    Only what is open is read again when more comes, and that the less often the longer it is.
+    Only the open block is read again when text is added, and less often the longer it is.
 
     Attributes:
         text: of the block that is open, with the ends of lines as the parser has them.
@@ -175,7 +175,7 @@ def begins_code(text: str, *, ended: bool = False) -> bool:
 
 
 def _narrow_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """To look at a line of a megabyte takes the parser of tables long."""
+    """Only narrow tables, because the parser of tables is slow on a line of a megabyte."""
     last = min(start + 1, end - 1)
     if any(state.eMarks[line] - state.bMarks[line] > _ROW for line in (start, last)):
         return False

@@ -1,4 +1,4 @@
-"""What stays of turns that the context has no room for: a short summary, which people see and edit."""
+"""A short summary of turns that do not fit into the context, which people can see and edit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from chatglm.errors import ContextError
 __all__ = ["due", "extended"]
 
 LEAVING = 8
-"""So many turns (questions with their answers) have left the context when they are summarised."""
+"""Number of turns (questions with their answers) that must have left the context before they are summarised."""
 LONGEST = 300
-"""Characters of a summary."""
+"""Most characters of a summary."""
 
 _READ = 24, 400
 """Characters of one message that are read for it, at least and at most."""
@@ -67,7 +67,7 @@ async def extended(assistant: BaseAssistant, old: str, leaving: Sequence[Turn], 
 
 
 def _newest(lines: Sequence[str], most: int) -> str:
-    """As many of the last lines as so many characters hold, of which a token has at least one, almost always."""
+    """The last lines that fit into a number of characters; a token almost always has at least one character."""
     kept: list[str] = []
     for line in reversed(lines):
         most -= len(line) + 1
@@ -78,7 +78,7 @@ def _newest(lines: Sequence[str], most: int) -> str:
 
 
 def _cut(text: str) -> str:
-    """At most so many characters, up to the end of a sentence if there is one."""
+    """At most this many characters, up to the end of a sentence if there is one."""
     if len(text) <= LONGEST:
         return text
     text = text[:LONGEST]

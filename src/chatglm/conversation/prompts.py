@@ -1,4 +1,4 @@
-"""What the model is told of a conversation: its turns, and what stands in front of them."""
+"""Messages of a conversation for the model: its turns, and the messages in front of them."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Told:
 
 
 def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, files: Sequence[File] = ()) -> Told:
-    """What the model is asked with.
+    """The messages for the model.
 
     Args:
-        leaf: the last turn that it hears of.
+        leaf: the last turn that it gets.
         files: of the conversation; uploads are announced in front of the question that they came with.
 
     Raises:
@@ -75,7 +75,7 @@ def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, fi
     if character is None:
         lead = [Message("system", system)] if system else []
         return Told((*lead, *history), turns)
-    form = getattr(assistant, "format", None)  # another server's is its own affair
+    form = getattr(assistant, "format", None)  # another server decides this itself
     room: dict[str, Any] = {}
     if form is not None:
         room = {"context": assistant.context, "count": lambda text: len(form.tokenizer.encode_text(text))}
@@ -84,10 +84,10 @@ def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, fi
 
 
 def character_of(settings: Settings) -> Character | None:
-    """Whom the model plays.
+    """The character that the model plays.
 
     Raises:
-        InputError: the text is no character.
+        InputError: the text is not a character.
     """
     if settings.mode != "character" or not settings.character.strip():
         return None
@@ -95,13 +95,13 @@ def character_of(settings: Settings) -> Character | None:
 
 
 def first_turn(settings: Settings, number: int = 0) -> Message | None:
-    """What the character says first, as a turn that is never learned; None if it waits for the user.
+    """The greeting of the character, as a turn that is never learned; None if it waits for the user.
 
     Args:
         number: which of its greetings, counted round.
 
     Raises:
-        InputError: the text is no character.
+        InputError: the text is not a character.
     """
     character = character_of(settings)
     if character is None or not character.greetings:
@@ -137,7 +137,7 @@ def manual_tools(text: str) -> tuple[ToolSpec, ...]:
 
 
 def exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
-    """Groups of turns that leave the context together: what a user said, and all until the next."""
+    """Groups of turns that leave the context together: a user's turn, and all turns until the next."""
     groups: list[list[Turn]] = []
     for turn in path:
         begins = not groups or (turn.message.role == "user" and groups[-1][-1].message.role != "user")
@@ -146,7 +146,7 @@ def exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
 
 
 def without_oldest(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
-    """Messages without so many of their oldest groups (see `exchanges`); system messages in front stay.
+    """Messages without some of their oldest groups (see `exchanges`); system messages in front stay.
 
     Args:
         count: fewer than there are, see `groups_of`.

@@ -1,6 +1,6 @@
-"""A conversation as whoever shows it uses it: questions, answers as events, branches, settings.
+"""The interface of a conversation for programs that show it: questions, answers as events, branches, settings.
 
-Terminal and page are thin over this: neither has a loop of tools, a mode or a store of its own.
+Terminal and page are thin layers over this: neither has its own loop of tools, modes or store.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = ["Knowledge", "Session", "Sessions"]
 T = TypeVar("T")
 
 _OPEN = 1024
-"""Conversations that are kept in mind while nothing happens in them."""
+"""Most idle conversations that are kept in memory."""
 _TITLE = 40
-"""Characters of a title that is a question's beginning."""
+"""Most characters of a title that is made from a question."""
 _SENTENCE = "。！？.!?"
 _PART = re.compile(r"[。！？；，、：]|[.!?;,:](?=\s)")
 _JOINED = "\u200d\ufe0e\ufe0f"
-"""What makes one sign of those around it: a joiner, and what chooses between forms."""
+"""Characters that join others into one sign: the joiner, and selectors of variants."""
 _CLOSING = 5.0
 """Seconds that answers have to end when all is closed."""
 
@@ -102,13 +102,13 @@ class Sessions:
                 self.store.recover(user, conversation)
                 session = self._sessions[key] = Session(self._parts, user, conversation, self._last, self._use)
                 if found.leaf is None and found.mode == "character":
-                    with contextlib.suppress(InputError):  # the character is told of when it is to answer
+                    with contextlib.suppress(InputError):  # the character is checked when it must answer
                         session._greet(session.settings)
             self._use(session)
         return session
 
     def _use(self, session: Session) -> None:
-        """Keep a conversation in mind, and forget others if they are too many; but none in which something happens."""
+        """Keep a conversation in memory, and drop others if there are too many, but none with a running answer."""
         with self._lock:
             key = session.user, session.id
             if self._sessions.get(key) is not session:
@@ -123,7 +123,7 @@ class Sessions:
                     del self._recent[old]
 
     def _drop(self, key: tuple[int, str]) -> Session | None:
-        """Forget a conversation that is no more."""
+        """Drop a deleted conversation from memory."""
         with self._lock:
             self._recent.pop(key, None)
             session = self._sessions.pop(key, None)
@@ -135,7 +135,7 @@ class Sessions:
 
         Raises:
             NotFoundError: there is no such user.
-            InputError: a setting says what cannot be; names the field.
+            InputError: a setting is not possible; names the field.
             QueueFullError: the user has too many conversations.
         """
         settings = settings or Settings()
@@ -175,7 +175,7 @@ class Sessions:
         await self._parts.files.remove(user, conversation)
 
     async def close(self) -> None:
-        """Stop all answers; what there is of them is kept."""
+        """Stop all answers; their text so far is kept."""
         with self._lock:
             running = [session for session in self._recent.values() if session.running]
         if running:
@@ -367,7 +367,7 @@ class Session:
         """Set the conversation to something else, from the next answer on.
 
         Raises:
-            InputError: a setting says what cannot be; names the field.
+            InputError: a setting is not possible; names the field.
         """
         await self._parts.checked(settings, await asyncio.to_thread(lambda: self.settings))
 

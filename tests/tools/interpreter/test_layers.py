@@ -104,7 +104,7 @@ def test_namespaces_are_enough_where_the_kernel_has_no_landlock(
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [(0, "has none"), (2, "has version 2, but at least 3 is needed: use Linux 6.2")]
+    ("version", "said"), [(0, "has none"), (2, "has version 2, but 3 is needed: use Linux 6.2")]
 )
 def test_below_is_refused_with_the_layer_and_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, said: str

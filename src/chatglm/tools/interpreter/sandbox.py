@@ -245,7 +245,7 @@ def _landlock_problem() -> str:
     if version >= _LANDLOCK:
         return ""
     if version:
-        return f"this kernel has version {version}, but at least {_LANDLOCK} is needed: use Linux 6.2 or newer"
+        return f"this kernel's Landlock has version {version}, but {_LANDLOCK} is needed: use Linux 6.2 or newer"
     return "this kernel has none, or its command line leaves it out of lsm=: use Linux 6.2 or newer"
 
 
