@@ -103,9 +103,7 @@ def test_namespaces_are_enough_where_the_kernel_has_no_landlock(
         sandbox._start(sandbox._Plan(tmp_path, Limits(), "confined", frozenset(), 0, trial=True))
 
 
-@pytest.mark.parametrize(
-    ("version", "said"), [(0, "has none"), (2, "has version 2, but 3 is needed: use Linux 6.2")]
-)
+@pytest.mark.parametrize(("version", "said"), [(0, "has none"), (2, "has version 2, but 3 is needed: use Linux 6.2")])
 def test_below_is_refused_with_the_layer_and_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, said: str
 ) -> None:
