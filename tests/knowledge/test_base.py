@@ -43,7 +43,7 @@ def test_a_base_is_found_again(tmp_path: Path) -> None:
     with open_base("手册", home=tmp_path) as base:
         assert [file.name for file in base.files()] == sorted(HANDBOOK)
         assert base.search("周五吃什么")[0].file == "食堂.txt"
-    with pytest.raises(NotFoundError, match="there is none"):
+    with pytest.raises(NotFoundError, match="there is no such base"):
         open_base("别的", home=tmp_path)
     for name in ("../手册", "", "a/b", "a,b", "a+b", ".a", "a" * 65):
         with pytest.raises(InputError):
@@ -220,7 +220,7 @@ def test_who_may_do_what(tmp_path: Path) -> None:
     made(tmp_path).close()
     with open_base("甲", create=True, home=tmp_path, who="li") as base:
         base.add(Upload("甲.txt", "李的文件。".encode()))
-    with pytest.raises(NotFoundError, match="there is none"):
+    with pytest.raises(NotFoundError, match="there is no such base"):
         open_base("甲", home=tmp_path, who="wang")
     assert bases(tmp_path, who="wang") == []
     assert bases(tmp_path, who="li") == ["甲"]

@@ -142,7 +142,7 @@ def test_a_conversation_is_answered_from_a_base(home: Path, capsys: pytest.Captu
     assert "[1]" in said.out
     assert "[1] 《安全.txt》" in said.err
     assert main(["chat", "--knowledge", "没有", "灭火器放在哪里？"]) == 1
-    assert "base '没有': there is none" in capsys.readouterr().err
+    assert "base '没有': there is no such base" in capsys.readouterr().err
 
 
 # With a model
@@ -157,7 +157,7 @@ def test_summaries(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     file.write_text(novel(12), "utf-8")
     use(monkeypatch, Abridger(600, fails={14: ServiceError("http://host: is gone")}))
     assert main(["knowledge", "summarise", str(file), "--at-once", "1"]) == 1
-    assert "is gone; 13 of 18 parts were summarised, and kept: ask again" in capsys.readouterr().err
+    assert "is gone; 13 of 18 parts were summarised and kept: ask again" in capsys.readouterr().err
     model = Abridger(600)
     use(monkeypatch, model)
     assert main(["knowledge", "summarise", str(file)]) == 0
@@ -218,11 +218,11 @@ def test_questions_that_a_model_makes(
     assert json.loads(capsys.readouterr().out)["base"] == figures
     use(monkeypatch, Reader("我不知道。"))
     for arguments, said in (
-        (["--generate", "3"], "has asked nothing about the pieces"),
+        (["--generate", "3"], "has made no question about the pieces"),
         (["--generate", "0"], "must be at least 1"),
         (["--generate", "3", "--save", str(saved)], "exists"),
         ([], "name a file of questions"),
-        ([str(saved), "--save", "x"], "goes with --generate"),
+        ([str(saved), "--save", "x"], "only with --generate"),
     ):
         assert main(["knowledge", "eval", "小说", *arguments]) == 1
         assert said in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_vectors_fill_in_behind(tmp_path: Path) -> None:
     with open_base("手册", home=tmp_path, embedder=other) as base:
         hits = base.search("饺子")
         assert hits[0].file == "食堂.txt"
-        assert "are of meanings, not of other" in hits.warnings[0]
+        assert "were made by meanings, not by other" in hits.warnings[0]
 
 
 class Broken(Meanings):

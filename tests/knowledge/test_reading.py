@@ -234,7 +234,7 @@ def test_archive() -> None:
     reading = read(data, name="a.zip")
     assert headings(reading) == [(1, "b.txt"), (1, "制度/休假.md"), (2, "年假")]
     assert "MACOSX" not in reading.text
-    assert reading.warnings == ("c.doc: .doc files are not read; save it as .docx",)
+    assert reading.warnings == ("c.doc: .doc files are not supported; save it as .docx",)
 
 
 # PDF

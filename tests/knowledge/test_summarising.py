@@ -296,7 +296,7 @@ def test_after_a_failure_it_goes_on_there(tmp_path: Path, style: str) -> None:
     _, wanted = made(texts(tmp_path / "other"), Abridger(context), style=style)
     model = Abridger(context, fails={15: ServiceError("http://host: cannot be reached")})
     with pytest.raises(
-        ServiceError, match=r"cannot be reached; 14 of [0-9]+ parts were summarised, and kept: ask again"
+        ServiceError, match=r"cannot be reached; 14 of [0-9]+ parts were summarised and kept: ask again"
     ):
         made(texts(tmp_path), model, style=style, at_once=1)
     assert model.running == 0

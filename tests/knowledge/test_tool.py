@@ -70,4 +70,4 @@ def test_rights_are_looked_at_when_it_is_called(base: Base) -> None:
     outcome = called(tool, question="灭火器放在哪里？")
     assert outcome.failed
     assert "灭火器在" not in outcome.text
-    assert "there is none" in outcome.text  # as of a base that nobody has
+    assert "there is no such base" in outcome.text  # as of a base that nobody has

@@ -109,7 +109,7 @@ def test_responses_annotate_what_they_rest_on(url: str, how: dict[str, Any]) -> 
         refused = client.responses.create(input="月球绕地球一圈需要多久？", store=False, **how)
         assert refused.output_text == "根据已知信息无法回答该问题。"
         assert (refused.model_extra or {})["answered"] is False
-        with pytest.raises(openai.BadRequestError, match="tools: answers from documents"):
+        with pytest.raises(openai.BadRequestError, match="tools: not supported for answers"):
             client.responses.create(input="x", tools=[{"type": "function", "name": "f", "parameters": {}}], **how)
         with pytest.raises(openai.BadRequestError, match="include"):
             client.responses.create(input="x", include=["message.output_text.logprobs"], **how)
@@ -178,12 +178,12 @@ def test_what_the_documents_do_not_have(url: str) -> None:
 @pytest.mark.parametrize(
     ("more", "status", "words"),
     [
-        ({"model": "knowledge:没有"}, 404, "there is none"),
+        ({"model": "knowledge:没有"}, 404, "there is no such base"),
         ({"model": "knowledge:"}, 400, "does not name a base"),
         ({"model": "knowledge:../x"}, 400, "a name has"),
         ({"model": "knowledge:手册", "knowledge": ["手册"]}, 400, "names bases already"),
-        ({"model": "demo", "knowledge": ["手册"], "n": 2}, 400, "n: answers from documents"),
-        ({"model": "demo", "knowledge": ["手册"], "logprobs": True}, 400, "logprobs: answers"),
+        ({"model": "demo", "knowledge": ["手册"], "n": 2}, 400, "n: not supported for answers"),
+        ({"model": "demo", "knowledge": ["手册"], "logprobs": True}, 400, "logprobs: not supported"),
         ({"model": "demo", "knowledge": ["手册"], "response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"knowledge": ["手册"], "messages": [*QUESTION, {"role": "assistant", "content": "x"}]}, 400, "messages"),
     ],

@@ -126,7 +126,7 @@ def test_an_owner_may_store_so_much(write: Writer, tmp_path: Path) -> None:
         rig.service.tasks.limits = TaskLimits(open=3, bytes=2000)
         async with rig as service:
             tasks = [await service.tasks.submit(ANN, "openai", CHAT, asking()) for _ in range(3)]
-            with pytest.raises(QueueFullError, match="3 tasks wait; at most 3 may"):
+            with pytest.raises(QueueFullError, match="3 tasks wait; at most 3 are allowed"):
                 await service.tasks.submit(ANN, "openai", CHAT, asking())
             other = await service.tasks.submit(BOB, "openai", CHAT, asking())
             for task in tasks:

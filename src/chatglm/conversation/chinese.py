@@ -88,7 +88,7 @@ SENTENCES: dict[str, str] = {
     "there is no knowledge base yet; `chatglm knowledge add NAME FILES` makes one": (
         "还没有知识库，可用 `chatglm knowledge add NAME FILES` 建立"
     ),
-    "base {name}: there is none; `chatglm knowledge list` shows those that there are": (
+    "base {name}: there is no such base; `chatglm knowledge list` shows all": (
         "没有知识库 {name}，`chatglm knowledge list` 可列出已有的"
     ),
     "model: there is no {name}; known: {known}": "没有模型 {name}，可选：{known}",
@@ -227,7 +227,7 @@ SENTENCES: dict[str, str] = {
     "is a damaged picture ({why})": "图片已损坏，请换一份",
     "is protected by a password; save it without one": "文件有密码保护，请去掉密码后再添加",
     "is protected against copying (DRM) and cannot be read": "文件有版权保护（DRM），无法读取",
-    ".{kind} files are not read; {hint}": "不支持 .{kind} 文件；{hint}",
+    ".{kind} files are not supported; {hint}": "不支持 .{kind} 文件；{hint}",
     "save it as .docx": "请另存为 .docx",
     "save it as .pptx": "请另存为 .pptx",
     "save it as .xlsx": "请另存为 .xlsx",
@@ -235,18 +235,18 @@ SENTENCES: dict[str, str] = {
     "pack it as .zip, or unpack it": "请打包为 .zip，或解压后添加",
     "add its subtitles (.srt)": "请添加它的字幕（.srt）",
     "has nothing in it that can be read: {why}": "里面没有可以读取的文件",
-    "{name}: is larger than the {most} MiB that are read of a file; divide it": "超过 {most} MiB 的上限，请拆分",
-    "has more than the {most} characters that are read; divide it": "超过 {most} 个字符的上限，请拆分",
-    "has {count} pages, and at most {most} are read; divide it": "共 {count} 页，最多读取 {most} 页，请拆分",
-    "has {count} files in it, and at most {most} are read; divide it": (
+    "{name}: is larger than {most} MiB, the limit for a file; split it": "超过 {most} MiB 的上限，请拆分",
+    "has more than {most} characters, the limit for a file; split it": "超过 {most} 个字符的上限，请拆分",
+    "has {count} pages, and at most {most} are read; split it": "共 {count} 页，最多读取 {most} 页，请拆分",
+    "has {count} files in it, and at most {most} are read; split it": (
         "里面有 {count} 个文件，最多读取 {most} 个，请拆分"
     ),
-    "{part} unpacks to more than the {most} MiB that are allowed": "{part} 解压后超过 {most} MiB 的上限",
-    "{name}: took longer than {seconds} seconds to read; divide it or convert it": "读取超过 {seconds} 秒，请拆分",
+    "{part} unpacks to more than {most} MiB, which is the limit": "{part} 解压后超过 {most} MiB 的上限",
+    "{name}: took longer than {seconds} seconds to read; split or convert it": "读取超过 {seconds} 秒，请拆分",
     "{name}: its reader ended without an answer (code {code}); is the file damaged or very large?": (
         "读取时出错，文件可能已损坏或过大"
     ),
-    "{name}: needs too much memory to read; divide it": "读取所需内存过多，请拆分",
+    "{name}: needs too much memory to read; split it": "读取所需内存过多，请拆分",
     "{name}: cannot be read any more ({why})": "文件已无法读取（{why}）",
     "no text on {pages}: {why}": "{pages} 没有文字：{why}",
     "it has no pages": "没有页面",

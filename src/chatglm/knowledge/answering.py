@@ -197,11 +197,11 @@ class Request:
             check_prompt(self.style)
         for name in ("tools", "response_format", "prefill", "persona"):
             if (self.options or {}).get(name):
-                raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+                raise UnsupportedError(f"{name}: not supported for answers from documents; leave it out")
         params = params_of((self.options or {}).get("params"), None)
         for name, value in (("n", params.n > 1), ("logprobs", params.logprobs is not None)):
             if value:
-                raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+                raise UnsupportedError(f"{name}: not supported for answers from documents; leave it out")
 
 
 def check_prompt(template: str) -> None:

@@ -340,8 +340,8 @@ class Base:
                 self._neighbours = Vectors(self.store, model)
             if self._neighbours is None and self._given is None and is_external(made := self.store.meta("vectors")):
                 raise UnsupportedError(
-                    f"its vectors are in {made}, which only Python opens: `open_base(name, neighbours=…)` or "
-                    "`Shelf(neighbours=…)`; see docs/knowledge.md, Beyond one machine"
+                    f"its vectors are in {made}, which can only be opened from Python: `open_base(name, neighbours=…)` "
+                    "or `Shelf(neighbours=…)`; see docs/knowledge.md, Beyond one machine"
                 )
             return self._neighbours
 
@@ -548,7 +548,7 @@ class Bases(Sequence[Base]):
     def _named(self, name: str) -> Base:
         found = next((base for base in self._readable() if base.name == name), None)
         if found is None:
-            raise NotFoundError(f"base {name!r:.80}: is not among those that are asked")
+            raise NotFoundError(f"base {name!r:.80}: is not one of the bases that are asked")
         return found
 
     def around(self) -> Callable[..., StoredPiece | None]:
@@ -559,7 +559,7 @@ class Bases(Sequence[Base]):
         def piece(hit: Hit, n: int | None = None) -> StoredPiece | None:
             base = by_name.get(hit.base)
             if base is None:
-                raise NotFoundError(f"base {hit.base!r:.80}: is not among those that are asked")
+                raise NotFoundError(f"base {hit.base!r:.80}: is not one of the bases that are asked")
             key = (hit.base, hit.file, hit.piece if n is None else None, n)
             if key not in known:
                 known[key] = base.store.piece(hit.file, key[2], n)
@@ -584,11 +584,13 @@ def permit(base: Base, who: str | None, role: Role) -> None:
     if has is None:
         raise _no_base(base.name)
     if ROLES.index(has) < ROLES.index(role):
-        raise InputError(f"base {base.name!r}: you may {has} it, and this needs the right to {role}; ask its owner")
+        raise InputError(
+            f"base {base.name!r}: you may only {has} it, but this needs the right to {role}; ask its owner"
+        )
 
 
 def _no_base(name: str) -> NotFoundError:
-    return NotFoundError(f"base {name!r:.80}: there is none; `chatglm knowledge list` shows those that there are")
+    return NotFoundError(f"base {name!r:.80}: there is no such base; `chatglm knowledge list` shows all")
 
 
 def bases(home: Path | None = None, *, who: str | None = None) -> list[str]:

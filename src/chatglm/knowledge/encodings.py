@@ -196,7 +196,7 @@ def _most_plausible(data: bytes) -> str:
         if (found := _plausibility(sample, name)) > score:
             best, score = name, found
     if best == "windows-1252" and _share_of_controls(sample) > 0.05:
-        raise InputError("it is no text: its bytes are not characters of UTF-8, GB18030, Big5 or UTF-16")
+        raise InputError("it is not text: its bytes are not characters of UTF-8, GB18030, Big5 or UTF-16")
     return best
 
 
@@ -292,7 +292,7 @@ def _errors_in(data: bytes, name: str) -> list[tuple[int, int]]:
         data.decode(name, "chatglm.note")
         return _noted.spans
     except UnicodeDecodeError:
-        raise InputError(f"it is no text, or a damaged one: more than {_noted.most:,} places are not {name}") from None
+        raise InputError(f"it is not text, or is damaged: more than {_noted.most:,} places are not {name}") from None
     finally:
         _noted.spans = []
 

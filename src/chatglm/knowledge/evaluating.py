@@ -70,7 +70,7 @@ def read_questions(path: Path) -> list[Question]:
     """
     try:
         if path.stat().st_size > _BYTES:
-            raise InputError(f"{path}: is larger than {_BYTES >> 20} MiB; divide it")
+            raise InputError(f"{path}: is larger than {_BYTES >> 20} MiB; split it")
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
@@ -100,7 +100,7 @@ def _question(line: str, where: str) -> Question:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f'{where}: is no question ({type(error).__name__}: {error}); write {{"question": …, "file": …, '
+            f'{where}: is not a question ({type(error).__name__}: {error}); write {{"question": …, "file": …, '
             '"answers": […]}}'
         ) from None
 

@@ -126,8 +126,8 @@ class External(Following):
             with self._store.writing() as connection:
                 connection.executemany("DELETE FROM vector WHERE digest = ?", [(each,) for each in missing])
                 self._store.changed(connection)
-        done = "; they are given to it once more" if repair else ""
-        return [f"{len(missing):,} texts are no longer in {self.name}{done}"] if missing else []
+        done = "; they were added again" if repair else ""
+        return [f"texts that are no longer in {self.name}: {len(missing):,}{done}"] if missing else []
 
     def _there(self, texts: Mapping[bytes, str]) -> set[bytes]:
         """Which of these the store has."""

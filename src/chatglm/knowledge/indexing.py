@@ -147,7 +147,7 @@ def items_of_folder(folder: Path) -> list[Item]:
                 continue
             found.append(Item(path.relative_to(root).as_posix(), path, folder=root))
             if len(found) > _MAX_FILES:
-                raise InputError(f"{folder}: holds more than {_MAX_FILES:,} files; add parts of it")
+                raise InputError(f"{folder}: holds more than {_MAX_FILES:,} files; add its folders one by one")
     return sorted(found, key=lambda item: item.name)
 
 
@@ -156,9 +156,7 @@ def _checked(items: Sequence[Item]) -> None:
     for item in items:
         name = item.name
         if not name.isprintable() or not 0 < len(name.encode("utf-8", "surrogatepass")) <= 1000:
-            raise InputError(
-                f"file {name[:200]!r}: its name has characters that cannot be shown, or too many; rename it"
-            )
+            raise InputError(f"file {name[:200]!r}: its name has unprintable characters, or is too long; rename it")
         if name.startswith("/") or ".." in name.split("/"):
             raise InputError(f"file {name[:200]!r}: must be a name, without .. in it")
         other = seen.setdefault(name, item)
@@ -458,7 +456,7 @@ class Indexer:
                     row, "state = 'queued', attempts = attempts + 1, digest = ?, size = ?", error.digest, error.size
                 )
             else:
-                self._fail(row, f"{row['name']}: changes while it is read; add it later")
+                self._fail(row, f"{row['name']}: changed while it was read; add it again later")
         except OutputError:  # the base's own file, not the document
             raise
         except ChatGLMError as error:
@@ -614,7 +612,7 @@ class Indexer:
                 self._store.put(connection, [(new["id"], old["folded"])])
         if lost:
             (warnings,) = connection.execute("SELECT warnings FROM file WHERE id = ?", (file,)).fetchone()
-            warning = f"{lost} edited pieces were given up: the file no longer has the text that they stood for"
+            warning = f"edited pieces that were dropped, because the file no longer has their text: {lost}"
             connection.execute(
                 "UPDATE file SET warnings = ? WHERE id = ?",
                 (json.dumps([*json.loads(warnings), warning], ensure_ascii=False), file),

@@ -115,9 +115,11 @@ def unit(vectors: Any) -> Matrix:
     try:
         matrix = np.asarray(vectors, dtype=np.float32)
     except (ValueError, TypeError):
-        raise ServiceError("the embedding gave vectors of different lengths, or none of numbers") from None
+        raise ServiceError(
+            "the embedding returned vectors of different lengths, or values that are not numbers"
+        ) from None
     if matrix.ndim != 2 or not matrix.shape[1] or not np.isfinite(matrix).all():
-        raise ServiceError("the embedding gave no vectors of finite numbers")
+        raise ServiceError("the embedding returned vectors that are empty or not finite")
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix / np.maximum(lengths, 1e-12)
 
@@ -267,7 +269,7 @@ class _Endpoint:
 
             return json.loads(data)
         except (ValueError, RecursionError):
-            raise ServiceError(f"{self.url}: its answer is no JSON") from None
+            raise ServiceError(f"{self.url}: its answer is not JSON") from None
 
 
 class _EndpointEmbedder:

@@ -57,9 +57,9 @@ def _asked(assistant: RemoteAssistant, names: Sequence[str], messages: Messages,
     ask = Ask.of(messages, chosen, assistant.defaults)
     for name, value in (("tools", ask.tools), ("response_format", ask.response_format)):
         if value:
-            raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+            raise UnsupportedError(f"{name}: not supported for answers from documents; leave it out")
     if ask.params.logprobs is not None:
-        raise UnsupportedError("logprobs: answers from documents have no place for it; leave it out")
+        raise UnsupportedError("logprobs: not supported for answers from documents; leave it out")
     plain = Question.of_dialogue(ask)
     heard = _Heard(assistant.endpoint.name, ask.messages[-1].content)
     return _Asked(plain.route, {**plain.body, "knowledge": list(names)}, plain.params, plain.client, heard=heard)

@@ -179,7 +179,7 @@ class Shelf:
             NotFoundError: a base does not exist, or the user may not read it.
         """
         if not names or len(set(names)) != len(names) or len(names) > _MOST:
-            raise InputError(f"name the bases, each once, {_MOST} at most")
+            raise InputError(f"name the bases, each once, at most {_MOST}")
         return Bases([self.base(name, who) for name in names], who=who)
 
     def delete(self, name: str, who: str | None) -> None:

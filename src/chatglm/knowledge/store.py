@@ -762,7 +762,7 @@ class Store:
         if body is not None:
             return body["body"]  # type: ignore[no-any-return]
         if row["path"] is None:
-            raise NotFoundError(f"{name}: the base has its text, but came from elsewhere without the file")
+            raise NotFoundError(f"{name}: the base has only its text: it was imported without the file")
         return Path(row["path"])
 
     def content(self, name: str, most: int) -> bytes:
@@ -779,7 +779,7 @@ class Store:
         with self.reading() as connection:
             row = self._row(connection, name)
         if row["size"] > most:
-            raise InputError(f"file {name!r:.200}: has {row['size']:,} bytes; at most {most:,} are given out")
+            raise InputError(f"file {name!r:.200}: has {row['size']:,} bytes; at most {most:,} can be downloaded")
         if isinstance(body, bytes):
             return body
         try:
@@ -788,7 +788,7 @@ class Store:
         except OSError:
             content = b""
         if blake2b(content, digest_size=_DIGEST_BYTES).digest() != row["digest"]:
-            raise NotFoundError(f"file {name!r:.200}: is not there any more as it was added; the base has its text")
+            raise NotFoundError(f"file {name!r:.200}: was removed or changed since it was added; the base has its text")
         return content
 
     def reading_of(self, name: str) -> Reading:
@@ -974,7 +974,7 @@ class Store:
             InputError: the text is empty or longer than 10,000 characters.
         """
         if text is not None and not 0 < len(text.strip()) <= len(text) <= 10_000:
-            raise InputError("the text of a piece has 1 to 10,000 characters; to take the piece out, give none")
+            raise InputError("the text of a piece has 1 to 10,000 characters; to disable the piece, give no text")
         self._say(piece, text)
 
     def _say(self, piece: int, text: str | None) -> None:
@@ -1147,9 +1147,9 @@ class Store:
                     f"GROUP BY file.id HAVING blocks <> (reading.length + {BLOCK - 1}) / {BLOCK}"
                 )
             ]
-        done = "; they were made again" if repair else ""
+        done = "; they were corrected" if repair else ""
         if grams_wrong:
-            found.append(f"{grams_wrong:,} grams are not counted as the pieces have them{done}")
+            found.append(f"grams with wrong counts: {grams_wrong:,}{done}")
         if counts_wrong:
             found.append(f"{', '.join(counts_wrong[:5])}: counts of pieces are wrong{done}")
         if repair and (grams_wrong or counts_wrong):
@@ -1202,7 +1202,7 @@ def check_foreign(file: Path) -> None:
     try:
         with file.open("rb") as opened:
             if opened.read(16) != b"SQLite format 3\0":
-                raise InputError(f"{file}: is no base of chatglm; `chatglm knowledge export` writes one")
+                raise InputError(f"{file}: is not a base of chatglm; `chatglm knowledge export` writes one")
         connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
         with contextlib.closing(connection):
             connection.execute("PRAGMA trusted_schema = OFF")
@@ -1210,7 +1210,7 @@ def check_foreign(file: Path) -> None:
             if version > len(_MIGRATIONS):
                 raise InputError(f"{file}: was written by a newer chatglm; update this one")
             if _schema(connection) != _schema_of(version):
-                raise InputError(f"{file}: has other tables than a base of chatglm; it is not taken")
+                raise InputError(f"{file}: has other tables than a base of chatglm; it is not imported")
             ((damage,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
     except (sqlite3.DatabaseError, OSError) as error:
         raise InputError(f"{file}: cannot be read as a base ({error})") from None
@@ -1267,5 +1267,5 @@ def _known(connection: sqlite3.Connection, columns: str, row: sqlite3.Row, gener
         f"SELECT {columns} FROM reading WHERE file = ? AND generation = ?", (row["id"], generation)
     ).fetchone()
     if known is None:
-        raise NotFoundError(f"{row['name']}: nothing of it has been read ({row['error'] or row['state']})")
+        raise NotFoundError(f"{row['name']}: it has not been read ({row['error'] or row['state']})")
     return known

@@ -231,9 +231,9 @@ class SummaryRequest:
             raise InputError(f"at_once={self.at_once}: must be from 1 to 256")
         for name in ("tools", "response_format", "prefill", "persona"):
             if (self.options or {}).get(name):
-                raise UnsupportedError(f"{name}: summaries have no place for it; leave it out")
+                raise UnsupportedError(f"{name}: not supported for summaries; leave it out")
         if params_of((self.options or {}).get("params"), None).n != 1:
-            raise UnsupportedError("n: a text gets one summary; ask again for another")
+            raise UnsupportedError("n: a text gets one summary; leave it out")
 
 
 class Texts(Protocol):
@@ -428,7 +428,7 @@ class _Making:
         """Add to an error how much is done."""
         done, total = self._reached
         if total > 1 and error.args:
-            kept = ", and kept: ask again, and it goes on there" if self._kept is not None else ""
+            kept = " and kept: ask again to continue" if self._kept is not None else ""
             error.args = (f"{error}; {done:,} of {total:,} parts were summarised{kept}", *error.args[1:])
 
     # Budget
@@ -451,7 +451,10 @@ class _Making:
         if self._request.style == "refine":
             room -= last + _SPARE
         if room < _LEAST_ROOM:
-            raise InputError(f"the model's context of {context:,} tokens has no room for a text beside its summary")
+            raise InputError(
+                f"the model's context of {context:,} tokens has no room for a text and its summary; use a model with a "
+                "longer context"
+            )
         return min(room, max(self._request.part or 0, _PART_TOKENS))
 
     # Asking

@@ -85,7 +85,7 @@ class Following:
         """
         other = self._store.meta("vectors")
         if other and other != self.name:
-            raise InputError(f"its vectors are of {other}, not of {self.name}; add files with {self.name} first")
+            raise InputError(f"its vectors were made by {other}, not by {self.name}; add files with {self.name} first")
         return bool(other)
 
     def left(self) -> int:

@@ -67,7 +67,7 @@ REFUSED: Mapping[int, str] = {
     413: "the body is too large",
     429: "too many requests wait, or a limit of the API key is reached; `Retry-After` says when to try again",
     500: "the engine has stopped",
-    501: "the model is at another server, which alone can do this",
+    501: "the model is at another server, and only that server can do this",
     502: "the server behind this one failed",
     503: "the model cannot be loaded now, or the server is full, or is stopping",
 }

@@ -135,7 +135,7 @@ class Readers:
         try:
             worker = _Worker(self.limits.memory)
         except OSError as error:
-            raise ReadingError(f"no process can be started to read it in ({error}); close other programs") from None
+            raise ReadingError(f"no process can be started for reading it ({error}); close other programs") from None
         self._started.add(worker)
         return worker
 
@@ -183,7 +183,7 @@ class _Worker:
 
     def __init__(self, memory: int) -> None:
         if not sys.executable:
-            raise OSError("Python's own program is unknown")
+            raise OSError("the path of the Python program is unknown (sys.executable is empty)")
         self._begun = 0
         self._used = time.monotonic()
         self._process = subprocess.Popen(
@@ -238,7 +238,7 @@ class _Worker:
             watch.end()
         name = head["name"]
         if watch.barked:
-            raise ReadingError(f"{name}: took longer than {limit.seconds:g} seconds to read; divide it or convert it")
+            raise ReadingError(f"{name}: took longer than {limit.seconds:g} seconds to read; split or convert it")
         code = self._process.wait()
         raise ReadingError(
             f"{name}: its reader ended without an answer (code {code}); is the file damaged or very large?"
@@ -366,7 +366,7 @@ def _answer(pipe: Any, data: bytes, head: dict[str, Any]) -> None:
     except (InputError, UnsupportedError, DependencyError) as error:
         _write(pipe, {"error": type(error).__name__, "message": str(error)})
     except MemoryError:
-        _write(pipe, {"error": "InputError", "message": f"{name}: needs too much memory to read; divide it"})
+        _write(pipe, {"error": "InputError", "message": f"{name}: needs too much memory to read; split it"})
     except RecursionError:
         _write(pipe, {"error": "InputError", "message": f"{name}: is nested too deeply"})
     except Exception as error:  # of a library that its document has confused

@@ -39,7 +39,7 @@ class Archive:
             raise InputError(f"is a damaged zip file ({error})") from None
         entries = [entry for entry in self._file.infolist() if not entry.is_dir()]
         if len(entries) > limits.members:
-            raise InputError(f"has {len(entries):,} files in it, and at most {limits.members:,} are read; divide it")
+            raise InputError(f"has {len(entries):,} files in it, and at most {limits.members:,} are read; split it")
         self._entries = {_name_of(entry): entry for entry in entries}
 
     @property
@@ -69,10 +69,10 @@ class Archive:
                 while part := opened.read(_BLOCK):
                     size += len(part)
                     if size > most:
-                        raise InputError(f"{name} unpacks to more than the {most >> 20:,} MiB that are allowed")
+                        raise InputError(f"{name} unpacks to more than {most >> 20:,} MiB, which is the limit")
                     parts.append(part)
         except NotImplementedError as error:
-            raise InputError(f"{name} is packed in a way that is not read ({error})") from None
+            raise InputError(f"{name} is packed in a way that is not supported ({error})") from None
         except _DAMAGED as error:
             if isinstance(error, InputError):
                 raise

@@ -29,7 +29,7 @@ def read_epub(data: bytes, name: str, limits: Limits) -> Reading:
     draft = Draft(limits)
     with Archive(data, limits) as archive:
         if _CONTAINER not in archive:
-            raise InputError(f"is no EPUB: {_CONTAINER} is missing")
+            raise InputError(f"is not an EPUB file: {_CONTAINER} is missing")
         _check_protection(archive)
         root = next(
             (e.get("full-path", "") for e in below(parse(archive.read(_CONTAINER), _CONTAINER), "rootfile")), ""

@@ -139,7 +139,9 @@ class Draft:
             self._parts.append(text)
             self._length += len(text)
             if self._length > self._limits.characters:
-                raise InputError(f"has more than the {self._limits.characters:,} characters that are read; divide it")
+                raise InputError(
+                    f"has more than {self._limits.characters:,} characters, the limit for a file; split it"
+                )
 
     def line(self, text: str) -> None:
         """Text, and the end of a line."""

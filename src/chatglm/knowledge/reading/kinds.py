@@ -113,10 +113,10 @@ def _read(data: bytes, name: str, limits: Limits, sight: Sight, depth: int) -> R
         if kind == "locked":
             raise InputError("is protected by a password; save it without one")
         if kind in _REFUSED:
-            raise UnsupportedError(f".{kind} files are not read; {_REFUSED[kind]}")
+            raise UnsupportedError(f".{kind} files are not supported; {_REFUSED[kind]}")
         if opener := _CONTAINERS.get(kind):
             if depth >= limits.depth:
-                raise InputError(f"lies in {depth} files within each other, and no more are opened")
+                raise InputError(f"is inside {depth} nested files, which is the limit; unpack them")
             return opener(data, limits, lambda inner, within: _read(inner, within, limits, sight, depth + 1))
         return read_text(data, name, limits)
     except (InputError, UnsupportedError, DependencyError) as error:
@@ -183,5 +183,5 @@ def bytes_of(source: Path | BinaryIO | bytes, name: str, limit: Limits) -> bytes
     else:
         data = source.read(limit.bytes + 1)
     if len(data) > limit.bytes:
-        raise InputError(f"{name}: is larger than the {limit.bytes >> 20:,} MiB that are read of a file; divide it")
+        raise InputError(f"{name}: is larger than {limit.bytes >> 20:,} MiB, the limit for a file; split it")
     return data

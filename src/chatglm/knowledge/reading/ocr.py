@@ -17,7 +17,7 @@ from chatglm.knowledge.reading.lines import Line, in_columns, in_rows, joined, t
 
 __all__ = ["Sight", "read_picture"]
 
-_INSTALL = "recognising characters needs the rapidocr package: pip install 'chatglm[ocr]'"
+_INSTALL = "text recognition (OCR) needs the rapidocr package: pip install 'chatglm[ocr]'"
 _SURE = 0.5
 """Lines that the recogniser is less sure of are left out: pieces of pictures."""
 _UPRIGHT = 0.75
@@ -50,7 +50,7 @@ class Sight:
     def missing(self) -> str:
         """Why no picture can be read; "" if it can."""
         if self.mode is False:
-            return "recognising characters is switched off"
+            return "text recognition (OCR) is switched off"
         return "" if importlib.util.find_spec("rapidocr") and importlib.util.find_spec("onnxruntime") else _INSTALL
 
     def read(self, picture: Any) -> list[Line]:
@@ -123,7 +123,7 @@ def read_picture(data: bytes, limits: Limits, sight: Sight) -> Reading:
         InputError: it is damaged or too large, or `sight` is switched off.
     """
     if sight.mode is False:
-        raise InputError(f"is a picture, and {sight.missing}")
+        raise InputError(f"is a picture, but {sight.missing}")
     if sight.missing:
         raise DependencyError(sight.missing)
     draft = Draft(limits)
@@ -146,7 +146,7 @@ def _pictures(data: bytes, limits: Limits) -> Iterator[Any]:
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")) as picture:
                 frames = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
                 if frames > limits.pages:
-                    raise InputError(f"has {frames:,} pictures, and at most {limits.pages:,} are read; divide it")
+                    raise InputError(f"has {frames:,} pictures, and at most {limits.pages:,} are read; split it")
                 for frame in range(frames):
                     if frames > 1:
                         picture.seek(frame)
@@ -159,7 +159,7 @@ def _pictures(data: bytes, limits: Limits) -> Iterator[Any]:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError("is no picture that can be read: PNG, JPEG, TIFF, BMP, GIF and WebP can") from None
+        raise InputError("is not a supported picture; supported are PNG, JPEG, TIFF, BMP, GIF and WebP") from None
     except Image.DecompressionBombError:
         raise InputError(
             f"is a picture of too many pixels: at most {limits.pixels:,} are read; make it smaller"

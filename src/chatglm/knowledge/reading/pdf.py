@@ -67,7 +67,7 @@ class _Document:
     def reading(self) -> Reading:
         count = len(self._document)
         if count > self._limits.pages:
-            raise InputError(f"has {count:,} pages, and at most {self._limits.pages:,} are read; divide it")
+            raise InputError(f"has {count:,} pages, and at most {self._limits.pages:,} are read; split it")
         pages = [self._lines(n) for n in range(count)]
         for page, left_out in zip(pages, repeated(pages), strict=True):
             page[:] = [line for place, line in enumerate(page) if place not in left_out]

@@ -40,7 +40,7 @@ def read_json(data: bytes, name: str, limits: Limits) -> Reading:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"is no JSON ({error}); name it .txt to have it read as text") from None
+        raise InputError(f"is not JSON ({error}); name it .txt to have it read as text") from None
     draft.warnings += warnings_of(text, found.damaged)
     return draft.reading("application/json")
 
@@ -49,7 +49,7 @@ def _record(line: str, n: int) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise InputError(f"line {n} is no JSON ({error}); name it .txt to have it read as text") from None
+        raise InputError(f"line {n} is not JSON ({error}); name it .txt to have it read as text") from None
 
 
 def _add(draft: Draft, value: Any, path: str, level: int) -> None:

@@ -58,7 +58,7 @@ def _check(data: bytes, limits: Limits) -> None:
     """Unpack all that openpyxl will, so that what it unpacks is bounded and has no document types."""
     with Archive(data, limits) as archive:
         if "xl/workbook.xml" not in archive and not any(part.endswith("workbook.xml") for part in archive.names):
-            raise InputError("is no spreadsheet: xl/workbook.xml is missing")
+            raise InputError("is not a spreadsheet: xl/workbook.xml is missing")
         for part in archive.names:
             content = archive.read(part)
             if part.endswith((".xml", ".rels", ".vml")):

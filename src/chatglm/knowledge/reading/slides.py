@@ -27,7 +27,7 @@ def read_pptx(data: bytes, name: str, limits: Limits) -> Reading:
     draft = Draft(limits)
     with Archive(data, limits) as archive:
         if _MAIN not in archive:
-            raise InputError("is no presentation: ppt/presentation.xml is missing")
+            raise InputError("is not a presentation: ppt/presentation.xml is missing")
         targets = _targets(archive, _MAIN)
         shown = [
             targets.get(value, "")
@@ -36,7 +36,7 @@ def read_pptx(data: bytes, name: str, limits: Limits) -> Reading:
             if key.endswith("}id")
         ]
         if len(shown) > limits.pages:
-            raise InputError(f"has {len(shown):,} slides, and at most {limits.pages:,} are read; divide it")
+            raise InputError(f"has {len(shown):,} slides, and at most {limits.pages:,} are read; split it")
         for n, part in enumerate(shown, 1):
             if part not in archive:
                 draft.warnings.append(f"slide {n} is missing in the file")

@@ -67,6 +67,8 @@ def read_csv(data: bytes, name: str, limits: Limits) -> Reading:
         try:
             add_rows(draft, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), limits)
         except csv.Error as error:
-            raise InputError(f"cannot be read as a table ({error}); a quotation mark may not be closed") from None
+            raise InputError(
+                f"cannot be read as a table ({error}); check whether a quotation mark is not closed"
+            ) from None
     draft.warnings += warnings_of(text, found.damaged)
     return draft.reading("text/tab-separated-values" if delimiter == "\t" else "text/csv")

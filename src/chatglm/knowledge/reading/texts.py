@@ -21,7 +21,7 @@ def decoded(data: bytes, limits: Limits, encoding: str | None = None) -> Decoded
     """
     found = decode(data, encoding)
     if len(found.text) > limits.characters:
-        raise InputError(f"has {len(found.text):,} characters, and at most {limits.characters:,} are read; divide it")
+        raise InputError(f"has {len(found.text):,} characters, and at most {limits.characters:,} are read; split it")
     return found
 
 
@@ -29,7 +29,7 @@ def warnings_of(text: str, damaged: int = 0) -> tuple[str, ...]:
     """What looks wrong with a text."""
     found = []
     if damaged:
-        found.append(f"{damaged:,} places are damaged or in another encoding; they read as \ufffd")
+        found.append(f"places that are damaged or in another encoding, and read as \ufffd: {damaged:,}")
     if spans := garbage_in(text):
         share = sum(end - start for start, end in spans) / len(text)
         places = ", ".join(f"{start:,}–{end:,}" for start, end in spans[:3]) + (", …" if len(spans) > 3 else "")

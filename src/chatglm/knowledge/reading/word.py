@@ -31,10 +31,10 @@ def read_docx(data: bytes, name: str, limits: Limits) -> Reading:
     with Archive(data, limits) as archive:
         main = "word/document.xml"
         if main not in archive:
-            raise InputError("is no Word document: word/document.xml is missing")
+            raise InputError("is not a Word document: word/document.xml is missing")
         body = next(below(parse(archive.read(main), main), "body"), None)
         if body is None:
-            raise InputError("is no Word document: it has no body")
+            raise InputError("is not a Word document: it has no body")
         styles = _styles(archive)
         numbers = _Numbers.of(archive)
         _Writer(draft, styles, numbers).blocks(body)

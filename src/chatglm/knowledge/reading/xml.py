@@ -23,7 +23,7 @@ def refuse_types(data: bytes, name: str) -> None:
         InputError: a document has a document type, or declares entities.
     """
     if _TYPED.search(data) or (b"\0" in data and _TYPED.search(data.replace(b"\0", b""))):  # UTF-16
-        raise InputError(f"{name} has a document type, which its format forbids; it is not read")
+        raise InputError(f"{name} has a document type, which its format does not allow; it is not read")
 
 
 def parse(data: bytes, name: str) -> Element:

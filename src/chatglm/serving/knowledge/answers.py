@@ -25,7 +25,7 @@ def refuse_beside_documents(given: Mapping[str, object]) -> None:
     """
     for name, value in given.items():
         if value:
-            raise UnsupportedError(f"{name}: answers from documents have no place for it; leave it out")
+            raise UnsupportedError(f"{name}: not supported for answers from documents; leave it out")
 
 
 @dataclass

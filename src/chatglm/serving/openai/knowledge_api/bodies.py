@@ -50,7 +50,7 @@ class NewBase(Strict):
 
 
 class Change(Strict):
-    name: str | None = Field(None, max_length=64, description="another name, which nobody's base has")
+    name: str | None = Field(None, max_length=64, description="a new name, which no other base has")
     about: str | None = Field(None, max_length=1000)
     prompt: str | None = Field(
         None, max_length=QUESTION, description="a prompt with {context} and {question}; an empty text removes it"
