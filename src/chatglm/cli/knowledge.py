@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
     _reading_options(add)
     _model_options(add)
+    _place_option(add)
     add.add_argument("--about", metavar="TEXT", help="what the base is about, for people")
     add.add_argument("--watch", action="store_true", help="continue until Ctrl-C, and follow changes in the folders")
 
@@ -133,6 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sync.add_argument("--keep", action="store_true", help="keep files that are not in the folder any more")
     _reading_options(sync)
     _model_options(sync)
+    _place_option(sync)
 
     show = _action(actions, "show", _show, "show a file's text, or its pieces")
     show.add_argument("file", metavar="FILE[#PIECE]")
@@ -221,6 +223,16 @@ def _model_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) ->
     )
 
 
+def _place_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--vectors-at",
+        metavar="STORE|none",
+        help="store the vectors of --embedder in Milvus, PostgreSQL or Qdrant instead of the base's file: "
+        "milvus:PLACE#COLLECTION, postgresql://USER@HOST/DATABASE#COLLECTION, qdrant:PLACE#COLLECTION; the base "
+        "remembers it. A password is read from an environment variable: USER:$NAME@HOST (default: the base's own)",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     status: int = arguments.act(arguments)
     return status
@@ -304,6 +316,7 @@ def _list(arguments: argparse.Namespace) -> int:
                 "pieces": sum(file.pieces for file in files),
                 "bytes": base.store.file.stat().st_size,
                 "embedder": base.setting("embedder") or None,
+                "vectors_at": base.setting("vectors_at") or None,
             }
         if arguments.json:
             print(json.dumps(row, ensure_ascii=False))
@@ -743,6 +756,7 @@ def _opened(arguments: argparse.Namespace, create: bool = False) -> Base:
         create=create,
         embedder=getattr(arguments, "embedder", None),
         reranker=getattr(arguments, "reranker", None),
+        vectors_at=getattr(arguments, "vectors_at", None),
     )
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from chatglm.errors import ChatGLMError, InputError, OutputError, ServiceError, UnsupportedError
+from chatglm.errors import ChatGLMError, DependencyError, InputError, OutputError, ServiceError, UnsupportedError
 from chatglm.knowledge.answering import Event, Request, aask, ask, check_prompt
-from chatglm.knowledge.external import is_external
+from chatglm.knowledge.external import External, is_external
 from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
 from chatglm.knowledge.large import finder_of
 from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
 from chatglm.knowledge.packing import Passage, packed
+from chatglm.knowledge.places import external_of, place_of
 from chatglm.knowledge.reading import Limits, Readers, Reading
 from chatglm.knowledge.searching import Answerable, Hit, Hits, Mode, answerable, rarity, search
 from chatglm.knowledge.store import (
@@ -75,6 +76,8 @@ class Base:
         make: it, if it is missing.
         embedder: any value of `models.embedder_of`; None: the embedder that files were last added with.
         reranker: any value of `models.reranker_of`; None: the base's own.
+        vectors_at: the external store that has the vectors, as `places.place_of` reads it; "none": the file has them;
+            None: the one that files were last added with.
         limits: limits of reading documents.
         neighbours: searches by meaning instead of the vectors in the file (`external.py`).
         readers: processes that read documents, shared with other bases; their owner closes them. None: own processes.
@@ -83,7 +86,7 @@ class Base:
         NotFoundError: the file is missing, and is not to be made. Methods raise it when the base has been renamed or
             deleted since.
         OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm.
-        InputError: the kind of the embedder or reranker is unknown.
+        InputError: the kind of the embedder or reranker is unknown, or `vectors_at` names no store.
     """
 
     def __init__(
@@ -93,16 +96,20 @@ class Base:
         make: bool = True,
         embedder: Any = None,
         reranker: Any = None,
+        vectors_at: str | None = None,
         limits: Limits | None = None,
         neighbours: Callable[[Store], Neighbours] | None = None,
         readers: Readers | None = None,
     ) -> None:
+        if vectors_at not in (None, "none"):
+            vectors_at = str(place_of(vectors_at))
         self.store = Store(file, make=make)
         self._readers, self._shares_readers = readers or Readers(limits), readers is not None
         self.finder: Finder | None = finder_of(self.store)
         self._indexer = Indexer(self.store, self._readers, self.neighbours, self._follow)
         self._given = embedder
         self._given_reranker = reranker
+        self._given_place = vectors_at
         self._external = neighbours
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
@@ -122,6 +129,8 @@ class Base:
             self._worker.join()
         if not self._shares_readers:
             self._readers.close()
+        if isinstance(self._neighbours, External):
+            self._neighbours.close()
         self.store.close()
 
     def rest(self) -> bool:
@@ -131,7 +140,7 @@ class Base:
             return False
         with self._lock:
             self._embedder = self._reranker = None
-            if self._external is None:
+            if not isinstance(self._neighbours, External):
                 self._neighbours = None
         self.finder = finder_of(self.store)
         return True
@@ -205,7 +214,7 @@ class Base:
 
     def _remember(self) -> None:
         """The models that a base is filled with are those that it is searched with."""
-        given = {"embedder": self._given, "reranker": self._given_reranker}
+        given = {"embedder": self._given, "reranker": self._given_reranker, "vectors_at": self._given_place}
         named = {key: str(model) for key, model in given.items() if isinstance(model, str | Path)}
         self.configure(**{key: None if model == "none" else model for key, model in named.items()})
 
@@ -302,6 +311,8 @@ class Base:
         for key in settings:
             if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id"):
                 raise InputError(f"{key}: is not a setting")
+        if place := settings.get("vectors_at"):
+            settings["vectors_at"] = str(place_of(place))
         if prompt := settings.get("prompt"):
             check_prompt(prompt)
         if any(self.store.meta(key) != (value or "") for key, value in settings.items()):
@@ -336,14 +347,24 @@ class Base:
         with self._lock:
             if self._neighbours is None and self._external is not None:
                 self._neighbours = self._external(self.store)
-            if self._neighbours is None and (model := self._model()) is not None:
-                self._neighbours = Vectors(self.store, model)
+            if self._neighbours is None:
+                model, place = self._model(), self._place()
+                if place:
+                    if model is None:
+                        raise InputError("vectors_at: needs an embedder, which makes the vectors; add files with one")
+                    self._neighbours = external_of(self.store, place, model)
+                elif model is not None:
+                    self._neighbours = Vectors(self.store, model)
             if self._neighbours is None and self._given is None and is_external(made := self.store.meta("vectors")):
                 raise UnsupportedError(
                     f"its vectors are in {made}, which can only be opened from Python: `open_base(name, neighbours=…)` "
                     "or `Shelf(neighbours=…)`; see docs/knowledge.md, Beyond one machine"
                 )
             return self._neighbours
+
+    def _place(self) -> str:
+        given = self.store.meta("vectors_at") if self._given_place is None else self._given_place
+        return "" if given == "none" else given
 
     def _model(self) -> Embedder | None:
         if self._embedder is None:
@@ -399,11 +420,11 @@ class Base:
             repair: make damaged parts again where possible, also vectors in an external store.
         """
         found = self.store.check(repair=repair)
-        if self._external is not None:
+        if self._external is not None or self._place():
             try:
                 neighbours = self.neighbours()
                 lost = neighbours.check(repair) if neighbours is not None else []
-            except ServiceError as error:
+            except (ServiceError, InputError, DependencyError) as error:
                 return [*found, f"vectors were not checked ({error})"]
             found += lost
             if lost and repair:
@@ -616,6 +637,7 @@ def open_base(
     role: Role = "read",
     embedder: Any = None,
     reranker: Any = None,
+    vectors_at: str | None = None,
     limits: Limits | None = None,
     neighbours: Callable[[Store], Neighbours] | None = None,
     readers: Readers | None = None,
@@ -627,7 +649,7 @@ def open_base(
         home: instead of `CHATGLM_HOME`.
         who: the user: a user's name or a key's digest; None: the owner of this machine.
         role: the right that the user needs.
-        embedder, reranker, readers: see `Base`.
+        embedder, reranker, vectors_at, readers: see `Base`.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
@@ -648,6 +670,7 @@ def open_base(
         make=False,
         embedder=embedder,
         reranker=reranker,
+        vectors_at=vectors_at,
         limits=limits,
         neighbours=neighbours,
         readers=readers,

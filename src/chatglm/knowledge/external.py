@@ -58,6 +58,7 @@ class External(Following):
         vectors: the store.
         only: arguments of the store's search that hold it to documents whose metadata has this `base` (an id).
         name: of the store, by which the base remembers where its vectors are; default: its class.
+        close: closes the store.
     """
 
     _batch = 64
@@ -69,11 +70,13 @@ class External(Following):
         *,
         only: Callable[[str], Mapping[str, Any]] = lambda base: {},
         name: str = "",
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = base.meta("id")
         """By which the store's documents are known as this base's."""
         super().__init__(base, f"{_PREFIX}{name or type(vectors).__name__} {self.id}")
         self._vectors, self._only = vectors, dict(only(self.id))
+        self.close = close
         self._sense: Sense | None = None
         self._lock = threading.Lock()
 
