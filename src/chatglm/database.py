@@ -56,7 +56,7 @@ class Database:
         opening: a context in which the file is opened, each time.
 
     Raises:
-        OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm.
+        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm.
     """
 
     def __init__(

@@ -139,7 +139,7 @@ def typed_error(error: BaseException, what: str) -> ChatGLMError:
         what: failed, for the message.
 
     Raises:
-        KeyboardInterrupt, SystemExit, GeneratorExit: these are no failures, and go on.
+        KeyboardInterrupt, SystemExit, GeneratorExit: these are not failures, and are raised again.
     """
     if isinstance(error, ChatGLMError):
         return error

@@ -1,4 +1,4 @@
-"""A folder, and out comes a model, its tokenizer and its chat format. Never runs code from the folder.
+"""Loads a model, its tokenizer and its chat format from a folder. Never runs code from the folder.
 
 `load_parts` is for those who want the model to themselves, a `PreTrainedModel`. `chatglm.load` makes an assistant of
 what `load_to_answer` returns, which where the native decoder can run the model is no more than its weights: to import

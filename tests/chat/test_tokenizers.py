@@ -574,7 +574,7 @@ def test_damaged_line_of_ranks_is_named(copied) -> None:
     with pytest.raises(TokenizerError, match="line 100"):
         ChatGLMTokenizer.from_pretrained(folder)
     file.write_bytes(b"\n".join([*lines[:99], lines[98], *lines[100:]]))
-    with pytest.raises(TokenizerError, match="missing, or there twice"):
+    with pytest.raises(TokenizerError, match="missing or given twice"):
         ChatGLMTokenizer.from_pretrained(folder)
 
 

@@ -305,5 +305,5 @@ def test_other_quantisers_as_arguments(tmp_path: Path) -> None:
 def test_unknown_fields() -> None:
     with pytest.raises(InputError, match="unknown field 'colour'"):
         QuantizationConfig(4, colour="red")
-    with pytest.raises(InputError, match="does not go with"):
+    with pytest.raises(InputError, match="cannot be used with group_size"):
         QuantizationConfig(4, 32, scheme="official")

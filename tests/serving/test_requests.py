@@ -249,8 +249,12 @@ TEXT_REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"best_of": 2}, "best_of", "only 1 is supported"),
     ({"add_special_tokens": False}, "add_special_tokens", "must be true; got false"),
     ({"max_tokens": -2}, "max_tokens", "must be at least 0; got -2"),
-    ({"prompt": ["a"] * 257}, "prompt", "257 prompts with n = 1 make 257 answers; one request may ask for at most 256"),
-    ({"prompt": ["a"] * 128, "n": 3}, "prompt", "128 prompts with n = 3 make 384 answers"),
+    (
+        {"prompt": ["a"] * 257},
+        "prompt",
+        "257 answers are wanted (prompts: 257, n: 1); one request may ask for at most 256",
+    ),
+    ({"prompt": ["a"] * 128, "n": 3}, "prompt", "384 answers are wanted (prompts: 128, n: 3)"),
 ]
 
 

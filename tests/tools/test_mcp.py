@@ -366,7 +366,7 @@ def test_no_server_at_all() -> None:
         ({"servers": {"a": {"command": "x", "url": "http://b"}}}, "either `command` or `url`"),
         ({"servers": {"a": {"command": "x", "autoApprove": ["all"]}}}, "unknown autoApprove; known: args, command"),
         ({"servers": {"a": {"url": "http://b", "type": "sse"}}}, "type 'sse' is not supported"),
-        ({"servers": {"a": {"url": "http://b", "env": {}}}}, "env does not go with `url`"),
+        ({"servers": {"a": {"url": "http://b", "env": {}}}}, "env cannot be used with `url`"),
         ({"servers": {"a": {"url": "file:///etc/passwd"}}}, "is not an http"),
         ({"servers": {"a": {"url": "http://u:p@b"}}}, "is not an http"),
         ({"servers": {"a": {"url": "http://b", "headers": {"A": "b\nc"}}}}, "character that is not allowed"),

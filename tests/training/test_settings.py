@@ -184,7 +184,7 @@ def test_learning_rates_follow_the_method_unless_given(method: str) -> None:
         ({"max_length": [1]}, "max_length: expected int, got a list"),
         ({"max_length": 1}, "one token leaves nothing to learn"),
         ({"max_length": 0}, "max_length is 0; must be at least 1"),
-        ({"max_input_length": 4}, "max_input_length and max_output_length go together"),
+        ({"max_input_length": 4}, "give max_input_length and max_output_length together"),
         ({"packing": "maybe"}, "packing: expected true or false, got 'maybe'"),
         ({"loss": "first"}, "loss is 'first'; must be one of all, last, split"),
         ({"dtype": "int8"}, "dtype is 'int8'"),

@@ -75,7 +75,7 @@ class TestReading:
             ("a.jsonl", b'{"body": "x"}', r"a.jsonl:1: text: expected a string of that name; the row has 'body'"),
             ("a.jsonl", b'{"text": 3}', r"a.jsonl:1: text: expected a string"),
             ("a.jsonl", b"[1]", r"a.jsonl:1: text: expected a string"),
-            ("a.jsonl", b'{"text": "\\ud83d"}', r"a.jsonl:1: text: half of a surrogate pair"),
+            ("a.jsonl", b'{"text": "\\ud83d"}', r"a.jsonl:1: text: has half of a surrogate pair"),
             ("a.txt", b"x\n\xff", r"a.txt:2: not UTF-8 .*save the file as UTF-8"),
             ("a.txt", "x".encode("utf-16"), r"a.txt: is UTF-16; save it as UTF-8"),
             ("a.csv", b"x", r"a.csv: the ending must be one of .txt, .jsonl"),

@@ -93,8 +93,8 @@ def test_what_sentencepiece_does_not_take_is_said_by_name(tmp_path: Path) -> Non
         ({"coverage": 0.5}, "coverage=0.5: "),
         ({"coverage": 2}, "coverage=2: "),
         ({"longest_piece": 0}, "longest_piece=0: "),
-        ({"symbols": ["a", ""]}, "symbols: '' cannot be one; it is empty"),
-        ({"symbols": ["<unk>"]}, "symbols: '<unk>' cannot be one; it is a control piece"),
+        ({"symbols": ["a", ""]}, "symbols: '' cannot be a symbol; it is empty"),
+        ({"symbols": ["<unk>"]}, "symbols: '<unk>' cannot be a symbol; it is a control piece"),
     ):
         with pytest.raises(InputError, match=said):
             train_tokenizer(TEXTS, tmp_path / "out", size=400, **options)

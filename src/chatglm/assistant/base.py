@@ -233,7 +233,7 @@ class Transcript:
 
 
 def _whole_call(parts: Mapping[str, str]) -> ToolCall:
-    """A call whose arguments are, to the character, what its deltas had."""
+    """A call whose arguments are exactly the text of its deltas."""
     call = ToolCall.from_dict(parts)
     same = call.to_dict()["function"]["arguments"] == parts["arguments"]
     return call if same or not call.arguments else replace(call, text=parts["arguments"])
@@ -338,7 +338,7 @@ class Ask:
 
 
 def params_of(given: SamplingParams | Mapping[str, Any] | None, defaults: SamplingParams | None) -> SamplingParams:
-    """What was given, over the defaults where it does not say everything."""
+    """The given options; the defaults stand for those that are missing."""
     return given if isinstance(given, SamplingParams) else SamplingParams.from_dict(given or {}, defaults)
 
 
@@ -355,9 +355,9 @@ class Called:
 Watch = Callable[["Delta | Called | Message"], None]
 
 MAX_ROUNDS = 8
-"""So many times an answer's calls are carried out, unless the caller says otherwise."""
+"""Rounds of calls that are carried out, unless the caller sets another limit."""
 SAME_CALLS = 3
-"""The round with the same call, of the same arguments, in which it is not carried out any more."""
+"""A call that comes with the same arguments in this many rounds is not carried out any more."""
 
 
 class BaseAssistant(ABC):
@@ -620,7 +620,7 @@ class BaseAssistant(ABC):
 
 
 async def merge_streams(streams: Sequence[AsyncGenerator[Delta]], n: int) -> AsyncGenerator[Delta]:
-    """Deltas of several streams of n answers each, as they come, numbered on. The first error ends them all."""
+    """Deltas of several streams of n answers each, as they come, with consecutive numbers. An error ends them all."""
     news: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue(maxsize=1)
 
     async def read(number: int, deltas: AsyncGenerator[Delta]) -> None:
@@ -665,7 +665,7 @@ def _only(answers: tuple[Answer, ...]) -> Message:
 
 @contextmanager
 def _toolbox(functions: Sequence[Callable[..., Any] | Tool] | Toolbox) -> Iterator[Toolbox]:
-    """The caller's toolbox, or one for this once."""
+    """The caller's toolbox, or a new one for this run."""
     if isinstance(functions, Toolbox):
         yield functions
         return
@@ -674,17 +674,17 @@ def _toolbox(functions: Sequence[Callable[..., Any] | Tool] | Toolbox) -> Iterat
 
 
 class Rounds:
-    """The tool loop, apart from who waits for what.
+    """The tool loop without any waiting, so that threads and coroutines can share it.
 
     Args:
         tools: whose calls are carried out; those of `options` are the caller's own.
-        most: so many times.
+        most: number of rounds.
 
     Attributes:
-        new: the messages that have come.
-        asked: calls of the last one that get an observation.
+        new: the new messages so far.
+        asked: calls of the last message that get an observation.
         due: of them, those that are to be carried out; the others have been made too often.
-        finish: how the last one ended; None: there is none yet.
+        finish: how the last message ended; None: there is no message yet.
         go_on: whether the model is to be asked once more.
     """
 
@@ -722,7 +722,7 @@ class Rounds:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Let an error have the messages that were whole before it."""
+        """Give an error the messages that were complete before it."""
         try:
             yield
         except ChatGLMError as error:
@@ -734,7 +734,7 @@ class Rounds:
         return delta
 
     def message(self) -> Message:
-        """The answer that is whole now."""
+        """The answer, which is complete now."""
         (answer,) = self._transcript.answers()
         self._transcript = Transcript()
         self.finish = answer.finish
@@ -781,7 +781,7 @@ def _key(call: ToolCall) -> str:
 
 
 def made_too_often(call: ToolCall) -> Outcome:
-    """What comes of a call that `Rounds` does not have carried out."""
+    """The outcome of a call that `Rounds` does not carry out."""
     said = (
         f"`{call.name}` was called with these arguments {SAME_CALLS - 1} times already, and is not called again. "
         "Answer with what is known."

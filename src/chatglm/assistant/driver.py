@@ -74,7 +74,7 @@ class Driver:
         asked: Sequence[tuple[Sequence[int], SamplingParams, Mapping[str, Any]]],
         loop: asyncio.AbstractEventLoop | None,
     ) -> list[Ticket]:
-        """Requests, of which the engine takes on all or none.
+        """Submit requests; the engine accepts all or none.
 
         Args:
             asked: prompts, their parameters, and what `Engine.submit` takes besides.
@@ -108,7 +108,7 @@ class Driver:
     def check_size(self, answers: int) -> None:
         """
         Raises:
-            InputError: so many answers, asked for at once, would never find room.
+            InputError: this many answers in one request would never fit.
         """
         self._engine.check_size(answers)
 
@@ -120,7 +120,7 @@ class Driver:
                     self._orders.put(partial(self._abort, ticket, index))
 
     def call(self, work: Callable[[], Any]) -> Any:
-        """What a function gives that runs in the engine's thread, between two steps; its error, if it has one.
+        """The result of a function that runs in the engine's thread, between two steps; it raises the function's error.
 
         Raises:
             EngineError: the thread has ended.
@@ -149,7 +149,7 @@ class Driver:
             self._thread.join()
 
     def disown(self) -> None:
-        """In the child process after a fork, where the thread is not: say so to all who wait or will ask. Locks and
+        """In the child process after a fork, where the thread does not exist: tell all who wait or will ask. Locks and
         queues may have been in use by it, so they are not touched.
         """
         self._thread, self._ended, self._cause = None, _FORKED, None

@@ -43,7 +43,7 @@ class Endpoint:
 
     Raises:
         DependencyError: `httpx` is not installed.
-        InputError: this is no URL of an endpoint.
+        InputError: this is not the URL of an endpoint.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Endpoint:
         """The names of its models.
 
         Raises:
-            ServiceError: it does not say.
+            ServiceError: it does not list them.
         """
         with self._errors():
             return self._names(self._http().get(f"{self.url}/models"))
@@ -215,7 +215,7 @@ class Endpoint:
             raise self._trouble(answer)
 
     def _trouble(self, answer: httpx.Response) -> ServiceError:
-        """What a response means that is not about a request of the caller's."""
+        """What is wrong with a response that does not answer a caller's request."""
         error = self._refusal(answer, answer.content[:_REFUSAL_BYTES])
         if not isinstance(error, ServiceError):
             error = ServiceError(f"{self.name}: status {answer.status_code}: {error}")
@@ -301,7 +301,7 @@ class Endpoint:
                     del self._clients[ended]
                 client = httpx.AsyncClient(verify=_trusted(), **self._options)
                 kept = _until_closed(client)
-                await anext(kept)  # gives way to nobody
+                await anext(kept)  # does not wait, so no other coroutine runs in between
                 self._clients[loop] = client, kept
             return self._clients[loop][0]
 

@@ -1,4 +1,5 @@
-"""Several endpoints with the same model as one assistant: each dialogue keeps to one of them, and none is lost with it.
+"""Several endpoints with the same model as one assistant: each dialogue stays at one of them, and moves to another if
+that one fails.
 
 Which endpoint a dialogue belongs to follows from its first messages alone (rendezvous hashing), so its prefix cache is
 found again, and every server in front of the same endpoints agrees. Where the endpoint does not answer, or has much
@@ -38,7 +39,7 @@ log = logging.getLogger("chatglm.fleet")
 # A dialogue moves to another endpoint when its own has this many times the average of running requests, and some more.
 _BUSY_FACTOR, _BUSY_MORE = 1.25, 2
 _BROKEN = 2
-"""So many endpoints may break with a request in their hands; it may be what breaks them, so it is not sent to more."""
+"""This many endpoints may fail during the same request. It may be the cause, so it is not sent to more."""
 _NOT_TAKEN = (401, 403, 404, 405, 503)
 """Statuses of an endpoint that has not begun with the request."""
 _LOST = (0, 502, 504)
@@ -53,11 +54,11 @@ class Checks:
     Attributes:
         every: between two checks of an endpoint, give or take a quarter.
         timeout: of a check.
-        missed: so many checks in a row without an answer, and the endpoint counts as gone: requests that wait there for
-            the first part of an answer are sent to another.
-        failures: so many requests in a row that fail, and the endpoint gets none for `pause`; then one, as a trial.
+        missed: after this many checks in a row without an answer, the endpoint counts as gone: requests that wait there
+            for the first part of an answer are sent to another.
+        failures: after this many failed requests in a row, the endpoint gets none for `pause`; then one, as a trial.
         pause: the first time; it doubles with every trial that fails, up to `longest_pause`.
-        connect: that making a connection may take.
+        connect: limit for making a connection.
     """
 
     every: float = 2.0
@@ -72,7 +73,7 @@ class Checks:
 class Breaker:
     """Whether an endpoint whose requests fail gets another one.
 
-    Closed: yes. Open, after some failures in a row: no. Half-open, after a pause: one, and what comes of it decides.
+    Closed: yes. Open, after some failures in a row: no. Half-open, after a pause: one, and its result decides.
     """
 
     def __init__(self, checks: Checks, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +94,7 @@ class Breaker:
             self._trial = True
 
     def end(self, well: bool | None) -> None:
-        """What came of it. None: nothing that says anything about the endpoint."""
+        """Its result. None: it says nothing about the endpoint."""
         tried, self._trial = self._trial, False
         if well:
             self._failures, self._until, self._pause = 0, None, self._checks.pause
@@ -113,7 +114,7 @@ class _Replica:
         self.breaker = Breaker(checks)
         self.known = False  # whether a check has been answered
         self.trouble = ""  # why it gets no requests; "" if it does
-        self.gone = False  # whether it is silent, and nothing can be hoped for from what waits there
+        self.gone = False  # whether it is silent, so that no request need wait for it
         self.missed = 0
         self.running = self.requests = self.failures = 0
         self.waiting: set[asyncio.Future[None]] = set()
@@ -238,7 +239,7 @@ class RemoteFleet(BaseAssistant):
         return self._answer(question, _key_of_text(prompt))
 
     async def _answer(self, question: Question, key: bytes) -> AsyncGenerator[Delta]:
-        """Ask one endpoint after the other until an answer begins; from then on it is that one's."""
+        """Ask one endpoint after the other until an answer begins; the rest of it comes from the same endpoint."""
         await self._find_model()
         tried: list[_Replica] = []
         broken = 0
@@ -284,7 +285,7 @@ class RemoteFleet(BaseAssistant):
         """The first part of an answer.
 
         Raises:
-            ServiceError: the endpoint is gone, or has another reason to give none.
+            ServiceError: the endpoint is gone, or refuses to answer.
         """
         reading = asyncio.ensure_future(anext(deltas))
         lost = asyncio.get_running_loop().create_future()
@@ -325,7 +326,7 @@ class RemoteFleet(BaseAssistant):
         return one.running > _BUSY_FACTOR * sum(loads) / len(loads) + _BUSY_MORE
 
     def _note_failure(self, replica: _Replica, error: ServiceError) -> bool:
-        """Remember what a request has found out. Whether the endpoint may have broken because of it."""
+        """Remember how a request has failed. Returns whether the endpoint may have failed because of it."""
         if error.sent and error.status != 503:
             return error.status in _LOST and not replica.gone
         with self._lock:
@@ -458,7 +459,7 @@ class _Background:
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Future[None]:
         """
         Returns:
-            What comes of it. Cancelling this ends it.
+            Its result. Cancelling this ends it.
 
         Raises:
             ServiceError: the loop has ended.

@@ -189,10 +189,10 @@ class _Choice:
         if not text:
             return
         said, self._said = self._said, []
-        if not self._spoken:  # blanks in front are no part of the text
+        if not self._spoken:  # leading blanks do not belong to the text
             while said and not said[0].data.strip():
                 del said[0]
-        if self._ends.stopped:  # nor is the stop string
+        if self._ends.stopped:  # nor does the stop string
             size = len(text.encode())
             while said and sum(len(token.data) for token in said[:-1]) >= size:
                 del said[-1]
@@ -462,8 +462,8 @@ class Assistant(BaseAssistant):
         answers, most = len(prompts) * asked.n, self._engine.max_waiting
         if answers > most:  # nor would they fit later
             raise InputError(
-                f"prompt: {len(prompts)} prompts with n = {asked.n} make {answers} answers; one request may ask for "
-                f"at most {most}"
+                f"prompt: {answers} answers are wanted (prompts: {len(prompts)}, n: {asked.n}); one request may ask "
+                f"for at most {most}"
             )
         plans = await asyncio.to_thread(lambda: [self._plan_text(prompt, asked, adapter, client) for prompt in prompts])
         tickets = self._driver.submit([plan.asked for plan in plans], asyncio.get_running_loop())

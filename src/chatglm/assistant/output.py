@@ -21,7 +21,7 @@ class Output:
     Attributes:
         schema: of `json`.
         source: of `regex` and `grammar`, its text.
-        dropped: keywords of the schema that the text is not held to.
+        dropped: keywords of the schema that are not enforced.
     """
 
     kind: Literal["text", "json", "regex", "grammar"]
@@ -38,11 +38,12 @@ def output_of(response_format: Mapping[str, Any] | None) -> Output:
 
     OpenAI's `text`, `json_object` and `json_schema` (name, description and strict may be missing); `json_object` with a
     `schema`, and `json_schema` with `schema` beside it, as llama.cpp, Together and Fireworks have them; `regex` with
-    `pattern`; `grammar` with `grammar`. Without `strict: true`, keywords of a schema that cannot be held are dropped.
+    `pattern`; `grammar` with `grammar`. Without `strict: true`, keywords of a schema that cannot be enforced are
+    dropped.
 
     Raises:
         InputError: it is none of these.
-        UnsupportedError: a schema is too large, or a strict one has keywords that cannot be held.
+        UnsupportedError: a schema is too large, or a strict one has keywords that cannot be enforced.
     """
     if response_format is None:
         return Output("text")

@@ -130,7 +130,7 @@ class Question:
 
         Raises:
             UnsupportedError: the server did not give the prompt back.
-            ServiceError: this is no such response.
+            ServiceError: this is not such a response.
         """
         try:
             said = json.loads(data)
@@ -209,7 +209,7 @@ def _without_extras(message: Message) -> dict[str, Any]:
     """A message as every endpoint knows it.
 
     Raises:
-        UnsupportedError: it has more to it.
+        UnsupportedError: it has more than that.
     """
     data = message.to_dict()
     for name in ("metadata", "tools"):
@@ -390,7 +390,7 @@ class Reading:
     def end(self) -> Iterator[Delta]:
         """
         Raises:
-            ServiceError: the answer is not whole.
+            ServiceError: the answer is incomplete.
         """
         if self._done:  # it is over, even if the server does not say why
             for number in range(self._choices):

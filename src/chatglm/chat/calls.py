@@ -51,7 +51,7 @@ def fenced(text: str) -> str | None:
 def as_json(arguments: Mapping[str, Any]) -> str | None:
     """The arguments of a call as JSON text; None if JSON cannot say them.
 
-    JSON has no infinity, no NaN and no tuple as a key. Half a surrogate pair is no text. Python writes no integer of
+    JSON has no infinity, no NaN and no tuple as a key. Half a surrogate pair is not text. Python writes no integer of
     more than 4,300 digits.
     """
     try:

@@ -59,7 +59,7 @@ def read_file(path: Path, limit: int) -> bytes:
     try:
         number = os.open(path, flags)
     except OSError as error:
-        size_of(path)  # says more of a socket, say
+        size_of(path)  # its error says more, of a socket for example
         raise _unreadable(path, error) from None
     except ValueError:
         raise CheckpointError(f"{path!r:.200}: not the name of a file") from None

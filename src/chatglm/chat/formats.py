@@ -1,8 +1,8 @@
 """`ChatFormat`: messages to ids and ids to messages, one per generation.
 
-The only place that knows prompt syntax, role tokens, stop tokens and loss masks, so that what a model is trained on,
-asked with, stopped at and read by cannot drift apart. Control ids come from `get_command` alone and text goes through
-`encode_text` alone, so no message can forge one.
+The only place that knows prompt syntax, role tokens, stop tokens and loss masks, so that training, prompts, stopping
+and parsing cannot drift apart. Control ids come from `get_command` alone and text goes through `encode_text` alone, so
+no message can forge one.
 
 Sources of the formats: `modeling_chatglm.py` and `tokenization_chatglm.py` of THUDM/chatglm-6b, chatglm2-6b and
 chatglm3-6b; PROMPT.md of THUDM/ChatGLM3; the chat template of THUDM/glm-4-9b-chat; `characterglm_generation_utils.py`
@@ -200,8 +200,8 @@ class ChatFormat:
         return Parser(self, offered, certain)
 
     def parse(self, ids: Sequence[int]) -> Message:
-        """The message that a reply's ids are, with or without the stop id at their end. Never raises: what is not a
-        well-formed call stays text."""
+        """The message of a reply's ids, with or without the stop id at their end. Never raises: a malformed call
+        stays text."""
         parser = self.parser()
         for token_id in ids:
             parser.feed(token_id)
@@ -345,7 +345,7 @@ class Parser:
         return [*deltas, *self._release(final=True)]
 
     def _as_told(self, name: str, call: ToolCall | None) -> ToolCall:
-        """A call such that what was told of its arguments is a beginning of them."""
+        """The call with arguments that begin with the text that was passed on."""
         assert self._arguments is not None
         if call is None:
             return ToolCall(name, {}, text=self._told)

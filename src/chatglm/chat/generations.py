@@ -100,7 +100,7 @@ def detect_generation(
 
 
 def _largest_id(config: Mapping[str, Any]) -> int:
-    """The largest token id that a v2-shaped config admits to; only GLM-4's vocabulary passes 100,000."""
+    """The largest token id that a v2-shaped config declares; only GLM-4's vocabulary passes 100,000."""
     eos = config.get("eos_token_id")
     ids = [*eos] if isinstance(eos, list) else [eos]
     found = [*ids, config.get("padded_vocab_size"), config.get("vocab_size")]

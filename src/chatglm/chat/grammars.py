@@ -54,7 +54,7 @@ class CallGrammar:
     """
     Attributes:
         text: in Lark's notation.
-        dropped: keywords of the tools' schemas that it does not hold, as `tools.NAME: KEYWORD`.
+        dropped: keywords of the tools' schemas that it does not enforce, as `tools.NAME: KEYWORD`.
     """
 
     text: str
@@ -65,7 +65,7 @@ def parameters_of(tool: ToolSpec) -> Mapping[str, Any]:
     """The JSON schema of a tool's arguments; ChatGLM3's `params` list is translated.
 
     Raises:
-        InputError: it is no schema of an object.
+        InputError: it is not a schema of an object.
     """
     flat = tool.flat()
     schema = flat.get("parameters")
@@ -104,13 +104,13 @@ def call_grammar(
 
     Args:
         python: calls are written as ChatGLM3 does, else as GLM-4 does.
-        named: the grammar begins behind the line that names the one tool.
+        named: the grammar begins after the line that names the one tool.
         lenient: a tool that is not strict and whose schema cannot be read takes any object.
         header: the line that names a tool.
 
     Raises:
         InputError: there is no tool, or one has no schema of an object.
-        UnsupportedError: a schema is too large, or a strict tool's has keywords that cannot be held.
+        UnsupportedError: a schema is too large, or a strict tool's has keywords that cannot be enforced.
     """
     if not tools:
         raise InputError("tool_choice: a call is required, and no tools are given")
@@ -156,7 +156,7 @@ class _Rules:
 
 
 def _call(tool: ToolSpec, python: bool, rules: _Rules) -> tuple[str, tuple[str, ...]]:
-    """What stands behind a tool's name, and the keywords that are not held."""
+    """What follows a tool's name, and the keywords that are not enforced."""
     if tool.builtin is not None or tool.name == INTERPRETER:
         return (_FENCED if python else _CODE), ()
     strict = tool.flat().get("strict") is True

@@ -75,7 +75,7 @@ class ToolCall:
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
-    """The object that a text is; None if it is none, or one that JSON cannot say again (NaN, half a character)."""
+    """The object in a JSON text; None if it is not one, or has what JSON cannot write (NaN, half a character)."""
     try:
         read = json.loads(text)
     except (ValueError, RecursionError):

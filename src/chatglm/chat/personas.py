@@ -62,8 +62,8 @@ def one_line(text: str) -> str:
 
 
 def staged(messages: Sequence[Message], persona: Persona | None) -> Sequence[Message]:
-    """A dialogue whose first message, from the system, tells of the persona. A system message that is there goes on
-    below."""
+    """A dialogue whose first message, from the system, describes the persona. The text of a system message that is
+    there follows it."""
     told = "" if persona is None else persona.sentences()
     if not told:
         return messages

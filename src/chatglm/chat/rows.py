@@ -131,11 +131,11 @@ def dialogue_of(row: Any, where: str = "", columns: Columns | None = None) -> Di
     """A row as a dialogue.
 
     Args:
-        where: it stands, for the dialogue.
+        where: its place, for the dialogue.
         columns: what `check_columns` returned.
 
     Raises:
-        InputError: it cannot be one; begins with the field.
+        InputError: it is not a dialogue; the message begins with the field.
         RecursionError: it is nested too deep.
     """
     if not isinstance(row, Mapping):

@@ -33,7 +33,9 @@ _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="make a key, and print it: it cannot be shown again")
-    add.add_argument("--name", required=True, help="whose key it is; logs and metrics show it")
+    add.add_argument(
+        "--name", required=True, help="name of the user or program that gets the key; logs and metrics show it"
+    )
     add.add_argument("--models", metavar="A,B", help="models that it may use (default: all)")
     add.add_argument(
         "--expires", metavar="WHEN", help="90d, 12h or 4w from now, or a date such as 2030-12-31 (default: never)"

@@ -291,7 +291,7 @@ class Session:
                     yield event
 
     def has_news(self, after: int) -> bool:
-        """Whether there are events after one, or will be. Ten minutes after its end, those of an answer are no more."""
+        """Whether there are events after one, or will be. Ten minutes after its end, those of an answer are deleted."""
         return self.running or not (self._log.empty or after >= self.last)
 
     def news(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:

@@ -207,8 +207,8 @@ class Store:
             home folder.
 
     Raises:
-        OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm. It is left as
-            it is.
+        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm. It is left
+            as it is.
     """
 
     def __init__(self, file: Path | None = None, limits: StoreLimits | None = None) -> None:
@@ -607,7 +607,7 @@ class Store:
         *,
         turn: int | None = None,
     ) -> File:
-        """Note a file of a conversation. One of the same name that was noted before is no more.
+        """Note a file of a conversation. It replaces an earlier one of the same name.
 
         Args:
             name: without a folder; of a file that code has made, its path beneath the conversation's folder.

@@ -22,12 +22,12 @@ __all__ = ["Batches", "EncoderStats"]
 _log = logging.getLogger("chatglm.encoders")
 
 BATCH_TOKENS = 4096
-"""Of a batch, padding among them. A longer row is a batch by itself."""
+"""Tokens of a batch, including padding. A longer row is a batch by itself."""
 BATCH_ROWS = 64
 WAITING_TOKENS = 1 << 20
-"""Of all requests that wait."""
+"""Tokens of all waiting requests."""
 _ALIKE = 0.5
-"""The shortest row of a batch has so much of the longest one's tokens: what is missing is computed in vain."""
+"""The shortest row of a batch has at least this share of the longest one's tokens: padding costs time."""
 
 
 @dataclass(eq=False)
@@ -75,13 +75,13 @@ class Batches:
         self._wake = threading.Condition()
         self._ended = ""
         self._rows = self._tokens = self._batches = 0
-        self._rate = 1000.0  # tokens a second, those of late counting most
+        self._rate = 1000.0  # tokens a second; recent ones count most
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, rows: Sequence[Row], client: str) -> Future[Tensor]:
         """Returns:
-            what will be the results, in the order of the rows. If it is cancelled, what is left is not computed.
+            the future results, in the order of the rows. If it is cancelled, the remaining rows are not computed.
 
         Raises:
             QueueFullError: too much is waiting.
@@ -180,7 +180,7 @@ class Batches:
             results = self._run(rows)
         except BaseException as error:
             jobs = {id(job): job for job, _, _ in chosen}
-            if len(jobs) > 1:  # one of them is at fault; the others are computed by themselves
+            if len(jobs) > 1:  # one of them caused it: each is computed by itself
                 for job in jobs.values():
                     self._compute([entry for entry in chosen if entry[0] is job])
                 return
@@ -198,7 +198,7 @@ class Batches:
             job.results[number] = result
             job.left -= 1
             if not good:
-                job.fail(NumericalError("the encoder's result is not a finite number; its weights are at fault"))
+                job.fail(NumericalError("the encoder's result is not a finite number; its weights may be damaged"))
             elif not job.left and not job.future.done():
                 with contextlib.suppress(InvalidStateError):
                     job.future.set_result(torch.stack([one for one in job.results if one is not None]))

@@ -54,7 +54,7 @@ class Shape:
 
     @property
     def longest(self) -> int:
-        """The most tokens that have positions. RoBERTa's positions begin behind the id of padding."""
+        """The most tokens that have positions. RoBERTa's positions begin after the id of padding."""
         return self.max_position_embeddings - (0 if self.model_type == "bert" else self.pad_token_id + 1)
 
 
@@ -79,8 +79,8 @@ class EncoderFolder:
     Attributes:
         path: the folder with the transformer's files.
         max_tokens: texts are cut to so many tokens; None: the folder leaves it to the tokenizer.
-        lower: whether texts are written small before they are tokenised.
-        parts: what comes behind the transformer; empty for a bare folder.
+        lower: whether texts are lower-cased before they are tokenised.
+        parts: what comes after the transformer; empty for a bare folder.
         prompts: texts to put in front of others, by name.
         default_prompt: name of the prompt that is used where none is asked for.
         dimensions: lengths to which vectors may be cut (Matryoshka embeddings); (): none; None: any.
@@ -185,7 +185,7 @@ def _read_modules(folder: Path) -> tuple[Path, tuple[Part, ...]]:
             settings = read_json(folder / where / "config.json")
         found.append(Part(kind, folder / where, settings))
     if len(found) < 2 or found[1].kind != "Pooling" or any(part.kind == "Pooling" for part in found[2:]):
-        raise UnsupportedError(f"{file}: one Pooling must come behind the Transformer, and nowhere else")
+        raise UnsupportedError(f"{file}: one Pooling must come after the Transformer, and nowhere else")
     return found[0].folder, tuple(found[1:])
 
 
@@ -243,7 +243,7 @@ def _whole_number(
 
 
 def _read_settings(path: Path) -> tuple[int | None, bool]:
-    """From `sentence_bert_config.json`: the most tokens of a text, and whether it is written small."""
+    """From `sentence_bert_config.json`: the most tokens of a text, and whether it is lower-cased."""
     for name in _SETTINGS:
         if (path / name).exists():
             found = read_json(path / name)

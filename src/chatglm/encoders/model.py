@@ -39,7 +39,7 @@ class EncoderModel:
         return self._batches.stats()
 
     def close(self) -> None:
-        """End every request; afterwards there is no answer any more."""
+        """End every request; later ones get an error."""
         self._closer()
 
     def __enter__(self) -> Self:

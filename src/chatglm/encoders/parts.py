@@ -122,10 +122,10 @@ def _names(model: nn.Module, there: Mapping[str, tuple[int, ...]], folder: Path)
 
 
 class Pooling(nn.Module):
-    """The vectors of a text's tokens become one.
+    """Makes one vector of the vectors of a text's tokens.
 
     Args:
-        modes: of `MODES`; what several give is joined, one behind the other.
+        modes: of `MODES`; the results of several are joined, one after the other.
         with_prompt: whether the tokens of a prompt count.
     """
 

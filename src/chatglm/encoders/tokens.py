@@ -24,7 +24,7 @@ _CLASSES = {
     "xlm-roberta": "XLMRobertaTokenizer",
 }
 _WHOLE = ("PreTrainedTokenizer", "TokenizersBackend")
-"""Classes that are whatever tokenizer.json describes."""
+"""Classes for which tokenizer.json describes the whole tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Tokens:
         return self._rows(pairs, [max(len(first), len(other)) > most for other in others])
 
     def _rows(self, given: Sequence[Any], cut: Sequence[bool], prompt: int = 0) -> list[Row]:
-        """A few at a time: what the tokenizer makes of a text, before it is cut, is many times larger. Ends early when
-        there are more tokens than a request may have.
+        """Works on a few at a time: the tokenizer's result, before it is cut, is many times larger than the text. Ends
+        early when there are more tokens than a request may have.
         """
         rows: list[Row] = []
         total = start = 0

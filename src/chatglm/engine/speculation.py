@@ -193,10 +193,10 @@ class Speculator:
     """
 
     _FIRST = _Record(1.0, 2.0)  # assumed rate of a new kind
-    _GAIN = 1.03  # a guess must promise so much more speed; what is tried may cost as much
+    _GAIN = 1.03  # a guess must promise this much more speed; tries may cost as much
     _HOPELESS = 0.02  # less probable tokens are not considered
     _SOON = 32  # steps within which it must pay that a proposer reads a sequence
-    _PATIENCE = 4  # so many free guesses in vain, and they are made less often:
+    _PATIENCE = 4  # after so many useless free guesses, they are made less often:
     _FELT = 0.01  # so that they take this share of a step's time,
     _PAUSE = 7  # but this many steps apart at most, as what follows may be a quotation
 

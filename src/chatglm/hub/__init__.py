@@ -39,7 +39,7 @@ def folder(
         say: gets a line before something is downloaded.
 
     Returns:
-        A path that need not exist if `name` is no id: the caller says what it expected there.
+        A path that need not exist if `name` is not an id: the caller says what it expected there.
 
     Raises:
         CheckpointError: the repository is in no cache, or not whole, and cannot be downloaded; one line says why.

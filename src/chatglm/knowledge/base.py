@@ -303,7 +303,7 @@ class Base:
         """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None removes one.
 
         Raises:
-            InputError: one is no setting, too long, or a prompt that cannot be used; nothing was stored.
+            InputError: one is not a setting, too long, or a prompt that cannot be used; nothing was stored.
         """
         for key, most in _LONGEST.items():
             if len(settings.get(key) or "") > most:

@@ -150,7 +150,7 @@ def decode(data: bytes, encoding: str | None = None) -> Decoded:
         encoding: what the file says of itself (HTML and e-mail do); taken if its bytes are text in it.
 
     Raises:
-        InputError: the bytes are no text: most of them are control characters.
+        InputError: the bytes are not text: most of them are control characters.
     """
     begin, found = _encoding_of(data, encoding)
     text, widths, damaged = _decoded(data[begin:], found)

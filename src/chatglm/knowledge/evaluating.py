@@ -66,7 +66,7 @@ class Question:
 def read_questions(path: Path) -> list[Question]:
     """
     Raises:
-        InputError: the file cannot be read, or a line is no question; the message has its number.
+        InputError: the file cannot be read, or a line is not a question; the message has its number.
     """
     try:
         if path.stat().st_size > _BYTES:

@@ -425,8 +425,8 @@ class Store:
 
     Raises:
         NotFoundError: the file is missing, and is not to be made.
-        OutputError: the file cannot be made or read, is no database, or was written by a newer chatglm. It is left as
-            it is.
+        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm. It is left
+            as it is.
     """
 
     def __init__(self, file: Path, *, make: bool = True) -> None:

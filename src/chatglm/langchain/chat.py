@@ -261,7 +261,7 @@ class ChatChatGLM(Source, BaseChatModel):
         first, *rest = [cast(AIMessageChunk, chunk.message) for chunk in chunks]
         whole = cast(AIMessageChunk, first + rest)
         message = cast(AIMessage, message_chunk_to_message(whole))
-        message.additional_kwargs.clear()  # what streams have meanwhile
+        message.additional_kwargs.clear()  # streams use it for intermediate values
         return self._result([message])
 
     def _may_stream(self, kwargs: Mapping[str, Any]) -> bool:

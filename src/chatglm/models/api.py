@@ -274,7 +274,7 @@ def _take_tokenizer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any,
             raise InputError("chat and stream_chat need the tokenizer as their first argument")
         return named, args
     if named is not None and named is not args[0]:
-        raise InputError("tokenizer: given twice, and not the same; leave the keyword out")
+        raise InputError("tokenizer: two different ones are given; leave the keyword out")
     return args[0], args[1:]
 
 

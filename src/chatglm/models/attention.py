@@ -99,7 +99,9 @@ def packed_examples(position_ids: Tensor | None, prefix: int, implementation: st
     if not torch.compiler.is_compiling() and not begins.any():
         return None
     if implementation is not None and "flash" in implementation:
-        raise UnsupportedError(f"packed examples need a mask; {implementation} takes none: use sdpa, or do not pack")
+        raise UnsupportedError(
+            f"packed examples need a mask, which {implementation} does not support; use sdpa, or do not pack"
+        )
     number = nn.functional.pad(begins.cumsum(dim=-1), (prefix + 1, 0))
     number[:, :prefix] = -1
 

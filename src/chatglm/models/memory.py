@@ -168,7 +168,7 @@ class _Span:
     def collapse(self) -> None:
         """Make it huge pages."""
         _libc().madvise(self.start, self.size, mmap.MADV_HUGEPAGE)
-        # Newer systems do it at once, some with files too. Older ones do it in time, if it is no file.
+        # Newer systems do it at once, some with files too. Older ones do it in time, unless it is a file.
         if _libc().madvise(self.start, self.size, _MADV_COLLAPSE) != 0 and self.mapped and not self._huge_in_file():
             for start in range(self.start, self.start + self.size, _PIECE):
                 _replace(start, min(_PIECE, self.start + self.size - start))

@@ -1,7 +1,7 @@
 """A checkpoint folder quantised into another, tensor by tensor: memory holds one layer, not the model.
 
 The result grows in a hidden folder beside its place, `.NAME.quantising`, a file at a time. That folder has no
-config.json until everything is there, so what a kill leaves behind is no checkpoint; the same command goes on with it.
+config.json until everything is there, so what a kill leaves behind is not a checkpoint; the same command continues it.
 """
 
 from __future__ import annotations

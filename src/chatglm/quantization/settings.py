@@ -94,7 +94,9 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
         if group_size is None:
             group_size = 0 if scheme == "official" else 128
         if (scheme == "official") != (group_size == 0):
-            raise InputError(f"scheme {scheme!r} does not go with group_size {group_size}; the official one is 0")
+            raise InputError(
+                f"scheme {scheme!r} cannot be used with group_size {group_size}; the official scheme needs 0"
+            )
         Scheme(bits, group_size)  # judges both
         self.quant_method = METHOD
         self.version = version

@@ -288,7 +288,7 @@ def _check_surrogates(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise BodyError(
-            f"the body has half of a surrogate pair (\\u{ord(error.object[error.start]):04x}), which is no character; "
-            "write characters beyond \\uffff as themselves or as both halves",
+            f"the body has half of a surrogate pair (\\u{ord(error.object[error.start]):04x}), which is not a "
+            "character; write characters beyond \\uffff as themselves or as both halves",
             "bad_encoding",
         ) from None

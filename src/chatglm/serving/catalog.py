@@ -101,7 +101,7 @@ class Offer:
 
     @property
     def parent(self) -> str | None:
-        """The name of the model that an adapter belongs to; None: this is no adapter."""
+        """The name of the model that an adapter belongs to; None: this is not an adapter."""
         return None if self.adapter is None else self.holder.source.name
 
     @property

@@ -169,7 +169,7 @@ class Front:
             self._service.permit(caller, "metrics")
         if key.limited:
             passing.more = lambda: rates.headers(key)
-            if method == "POST":  # requests that only read or delete are no work for a model
+            if method == "POST":  # requests that only read or delete do not use a model
                 return rates.begin(key)
         return None
 

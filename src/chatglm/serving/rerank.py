@@ -89,7 +89,7 @@ class _Refusal(BaseModel):
 _REFUSALS = refusals(
     _Refusal,
     *(400, 404, 429, 500, 503),
-    words={404: "no such model, or none that ranks", 500: "the encoder has failed"},
+    words={404: "no such model, or not one for reranking", 500: "the encoder has failed"},
 )
 
 

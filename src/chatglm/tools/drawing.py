@@ -44,7 +44,7 @@ _SCHEDULERS = (
     "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler",
     "PNDMScheduler", "TCDScheduler", "UniPCMultistepScheduler",
 )  # fmt: skip
-# Each part of a pipeline, and the classes that it may be of. Others are no part of drawing from a text.
+# Each part of a pipeline, and the classes that it may be of. Drawing from a text needs no others.
 _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vae": ("diffusers", ("AutoencoderKL",)),
     "unet": ("diffusers", ("UNet2DConditionModel",)),

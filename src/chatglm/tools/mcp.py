@@ -273,7 +273,7 @@ def _server(name: str, given: Any, where: str, seconds: float) -> _Given | None:
         raise ToolError(f"{where}: give either `command` or `url`")
     for one in {"args", "env", "cwd"} if "url" in given else {"headers"}:
         if one in given:
-            raise ToolError(f"{where}: {one} does not go with `{'url' if 'url' in given else 'command'}`")
+            raise ToolError(f"{where}: {one} cannot be used with `{'url' if 'url' in given else 'command'}`")
     if given.get("disabled") not in (None, True, False):
         raise ToolError(f"{where}: disabled: expected true or false")
     if given.get("disabled"):
@@ -659,7 +659,7 @@ class _Server:
                         words = "its answer is not JSON-RPC"
                 else:
                     words = f"its answer is larger than {MOST_MESSAGE:,} bytes"
-                if message is None:  # the call that it may belong to fails; others go on
+                if message is None:  # the call that it may belong to fails; others continue
                     head = re.search(rb'"id"\s*:\s*([0-9]{1,15})\b', line[:512])
                     if head is None:
                         continue

@@ -104,7 +104,7 @@ class OpenAPITools(Sequence["Operation"]):
     """The operations of one service.
 
     Attributes:
-        left_out: why operations of the document are no tools, by `METHOD /path`.
+        left_out: why operations of the document are not offered as tools, by `METHOD /path`.
     """
 
     def __init__(self, operations: Sequence[Operation], service: _Service, left_out: Mapping[str, str]) -> None:

@@ -42,8 +42,8 @@ def register_tool(function: Any = None, *, consent: Consent = Consent.NEVER) -> 
         consent: how often a person is asked before it is used.
 
     Raises:
-        ToolError: it has no docstring, or cannot be a tool. `get_shell` of ChatGLM3's demo is no error: it is left out,
-            with a warning that says why.
+        ToolError: it has no docstring, or cannot be a tool. `get_shell` of ChatGLM3's demo is not an error: it is left
+            out, with a warning that says why.
     """
     return (lambda given: _add(given, consent)) if function is None else _add(function, consent)
 

@@ -103,7 +103,7 @@ def as_text(value: Any) -> str:
             length += len(part)
             if length > _MOST_TEXT:
                 break
-    except (TypeError, ValueError, RecursionError):  # a key that is no text, a cycle, a thousand lists in each other
+    except (TypeError, ValueError, RecursionError):  # a key that is not text, a cycle, a thousand lists in each other
         return shown(value, 10_000)
     return "".join(parts)
 

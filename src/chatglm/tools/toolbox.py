@@ -1,6 +1,6 @@
 """What a model may call, and the one place that runs a call.
 
-A call is checked, a person is asked where that is wanted, and it gets so much time. Whatever comes of it is an
+A call is checked, a person is asked where that is wanted, and its time is limited. Its result is always an
 `Outcome`: text that a prompt has room for, or what went wrong, for the model to read. A tool that hangs, crashes or
 answers without end harms neither the dialogue nor other tools.
 

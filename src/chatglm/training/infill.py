@@ -233,7 +233,7 @@ class Infiller:
 
     def __call__(self, text: Ids, generator: np.random.Generator, where: str = "") -> Example:
         """An example of a text (n,): one document or a part of one, or several. `symbols.end` ends each but the last,
-        which may go on.
+        which may be cut off.
 
         Raises:
             InputError: the text is empty.

@@ -42,7 +42,9 @@ def compare(answers: Sequence[str], references: Sequence[str]) -> dict[str, floa
         DependencyError: the packages are not installed.
     """
     if not answers or len(answers) != len(references):
-        raise InputError(f"{len(answers)} answers for {len(references)} references; give as many, and at least one")
+        raise InputError(
+            f"{len(answers)} answers for {len(references)} references; give the same number of both, and at least one"
+        )
     jieba, rouge_scorer, sacrebleu = check_installed()
 
     class Words:

@@ -234,7 +234,7 @@ class Settings:
             if None not in lengths:
                 raw["max_length"] = sum(_to_int(n, f"{where}: max_*_length") for n in lengths) + 1
             elif lengths != [None, None]:
-                raise InputError(f"{where}: max_input_length and max_output_length go together; or give max_length")
+                raise InputError(f"{where}: give max_input_length and max_output_length together, or only max_length")
         arguments = _arguments(
             raw.pop("training_args", None),
             _FRESH if raw.get("config") else _PRESETS[values["method"]],
@@ -314,7 +314,7 @@ def assign(data: dict[str, Any], assignment: str) -> None:
             place[key] = {}
         place = place[key]
         if not isinstance(place, dict):
-            raise InputError(f"--set {assignment}: {key} is no group of settings")
+            raise InputError(f"--set {assignment}: {key} is not a group of settings")
     place[keys[-1]] = value
 
 

@@ -62,7 +62,7 @@ class Store:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: not a store of examples ({error}); make it again") from None
         if about.get("layout") != _LAYOUT or about.get("bytes") != sizes:
-            raise InputError(f"{folder}: this store is not whole, or of another version; delete it and make it again")
+            raise InputError(f"{folder}: this store is incomplete, or of another version; delete it and make it again")
         self.tally = Tally(**{**about["tally"], "skipped": [BadRow(*row) for row in about["tally"]["skipped"]]})
         self._files: list[str] = about["files"]
         self._rows: int = about["rows"]

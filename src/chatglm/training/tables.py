@@ -149,7 +149,7 @@ def read_parquet(file: Path) -> Iterator[tuple[int, Any]]:
                     yield number, _row(batch.slice(place, 1))
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{file}: cannot be read behind row {number} ({reason:.200}); copy it again") from None
+        raise InputError(f"{file}: cannot be read after row {number} ({reason:.200}); copy it again") from None
 
 
 def _row(batch: Any) -> Any:

@@ -119,7 +119,9 @@ def _json_texts(file: Path, field: str) -> Iterator[tuple[int, str]]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise InputError(f"{file}:{number}: {field}: half of a surrogate pair; write the character whole") from None
+            raise InputError(
+                f"{file}:{number}: {field}: has half of a surrogate pair; write the complete character"
+            ) from None
         yield number, text
 
 
@@ -232,8 +234,8 @@ class Documents(Sequence[Ids]):
         """
         if not 0 < share < 1 or len(self) < 2:
             raise InputError(
-                f"cannot hold out {share} of {len(self)} documents: give a share above 0 and below 1, of at least two "
-                "documents (split='blank' or 'line' makes several of one file), or texts of their own"
+                f"cannot hold out {share} of {len(self)} documents: the share must be above 0 and below 1, and at "
+                "least two documents are needed (split='blank' or 'line' makes several of one file)"
             )
         count = min(max(1, round(share * len(self))), len(self) - 1)
         order = np.random.default_rng((seed, len(self))).permutation(len(self))
@@ -358,7 +360,7 @@ class InfillRows(Dataset[list[Example]]):
         pieces = self._rows[self._stops[index - 1] if index else 0 : self._stops[index]].tolist()
         groups = [[piece] for piece in pieces]
         if self._infiller.settings.multi_document:
-            # Whole ones, then one that goes on; a further one that goes on stays by itself.
+            # Complete ones, then one that continues elsewhere; others that continue stay by themselves.
             goes_on = [piece for piece in pieces if self._goes_on(piece)]
             joined = [piece for piece in pieces if piece not in goes_on] + goes_on[:1]
             groups = [joined, *([piece] for piece in goes_on[1:])]

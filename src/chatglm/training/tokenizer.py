@@ -1,7 +1,7 @@
 """Trains a SentencePiece model in the official layout of ChatGLM2 and ChatGLM3.
 
 Like theirs it is a byte-pair encoding with byte fallback, so that ids always give back the text; each digit is one
-piece; `<unk>`, `<s>` and `</s>` are 0, 1 and 2; control tokens ([gMASK], sop, roles) are no pieces, but ids behind
+piece; `<unk>`, `<s>` and `</s>` are 0, 1 and 2; control tokens ([gMASK], sop, roles) are not pieces, but ids after
 them.
 """
 
@@ -68,7 +68,9 @@ def train_tokenizer(
     if not 1 <= longest_piece <= 512:
         raise InputError(f"longest_piece={longest_piece}: SentencePiece takes 1 to 512 characters")
     if wrong := [text for text in symbols if text in ("", "<unk>", "<s>", "</s>")]:
-        raise InputError(f"symbols: {wrong[0]!r} cannot be one; it is {'empty' if not wrong[0] else 'a control piece'}")
+        raise InputError(
+            f"symbols: {wrong[0]!r} cannot be a symbol; it is {'empty' if not wrong[0] else 'a control piece'}"
+        )
     folder = Path(folder).expanduser()
     if (folder / "tokenizer.model").exists() and not overwrite:
         raise InputError(f"{folder / 'tokenizer.model'} exists already; choose another folder, or overwrite it")

@@ -356,7 +356,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        self._clock = time.perf_counter()  # the time that it took is no training time
+        self._clock = time.perf_counter()  # the time that it took does not count as training time
         return metrics
 
     # Logs

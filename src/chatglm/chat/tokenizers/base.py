@@ -604,7 +604,7 @@ def _tool_specs(tools: Any) -> tuple[ToolSpec, ...]:
     """Tools as they were given; Python functions by their signature and docstring.
 
     Raises:
-        InputError: one of them is no tool, or a function says too little of itself.
+        InputError: one of them is not a tool, or a function lacks annotations or a docstring.
     """
     if tools is None:
         return ()

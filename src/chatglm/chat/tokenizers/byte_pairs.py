@@ -290,7 +290,7 @@ def _read_ranks(file: str) -> dict[bytes, int]:
                 f"{file}, line {number}: expected a base64 token and its rank, found {line[:40]!r}; download it again"
             ) from None
     if not ranks or set(ranks.values()) != set(range(len(lines))) or len(ranks) != len(lines):
-        raise TokenizerError(f"{file}: ranks are missing, or there twice; download it again")
+        raise TokenizerError(f"{file}: ranks are missing or given twice; download it again")
     if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
         raise TokenizerError(f"{file}: has no token for byte {missing[0]}; download it again")
     return ranks

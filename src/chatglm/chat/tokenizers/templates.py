@@ -184,7 +184,7 @@ def check_operators(template: str) -> None:
     except jinja2.TemplateSyntaxError:
         return  # rendering says what is wrong
     for before, (line, kind, text), after in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if kind != "operator" or text not in ("*", "**") or before[2] in ("(", ","):  # `f(*x, **y)` is no arithmetic
+        if kind != "operator" or text not in ("*", "**") or before[2] in ("(", ","):  # `f(*x, **y)` is not arithmetic
             continue
         if text == "**" or not {before[1], after[1]} & {"integer", "float", "string"}:
             raise InputError(

@@ -94,7 +94,7 @@ def _attach(draft: Draft, content: bytes, name: str, inner: Callable[[bytes, str
 
 
 def _parts(message: EmailMessage, limits: Limits) -> Iterator[tuple[EmailMessage, bool]]:
-    """All parts that are no containers, and whether another one says the same better."""
+    """All parts that are not containers, and whether another one says the same better."""
     stack: list[tuple[EmailMessage, bool]] = [(message, False)]
     seen = 0
     while stack:

@@ -17,7 +17,7 @@ def decoded(data: bytes, limits: Limits, encoding: str | None = None) -> Decoded
     """A file's text, if it is not too long.
 
     Raises:
-        InputError: it is no text, or too long.
+        InputError: it is not text, or too long.
     """
     found = decode(data, encoding)
     if len(found.text) > limits.characters:

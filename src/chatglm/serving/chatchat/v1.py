@@ -458,7 +458,7 @@ def _read(message: Any, limits: Limits) -> _SocketQuestion:
     """
     Raises:
         WebSocketDisconnect: the client went.
-        BodyError, InputError: it is no question.
+        BodyError, InputError: it is not a question.
     """
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1000))

@@ -58,7 +58,7 @@ class FromDocuments:
             how: it is answered: fields of `answering.Request`.
 
         Raises:
-            InputError, UnsupportedError: the last message is no question, or an option has no place here.
+            InputError, UnsupportedError: the last message is not a question, or an option is not supported here.
         """
         *history, last = messages
         if last.role != "user":

@@ -33,7 +33,7 @@ async def form_of(
 
     Raises:
         ForbiddenError: a page sends it that may not use the server; browsers send forms without asking first.
-        BodyError: it is no form, has no file, or is too large or too slow.
+        BodyError: it is not a form, has no file, or is too large or too slow.
         InputError: it has other fields.
     """
     check_origin(request.headers, service.origins)

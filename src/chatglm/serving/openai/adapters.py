@@ -40,7 +40,7 @@ _REFUSALS: Refusals = {
         ErrorResponse,
         *(400, 403, 404, 501, 503),
         words={
-            400: "a field is wrong, or the folder is no adapter of this model",
+            400: "a field is wrong, or the folder is not an adapter for this model",
             403: "this caller may not do it",
             404: "no such model or adapter",
         },

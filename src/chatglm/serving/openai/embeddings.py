@@ -86,7 +86,7 @@ class EmbeddingsResponse(BaseModel):
 _REFUSALS = refusals(
     ErrorResponse,
     *(400, 404, 429, 500, 503),
-    words={404: "no such model, or none for embeddings", 500: "the encoder has failed"},
+    words={404: "no such model, or not one for embeddings", 500: "the encoder has failed"},
 )
 
 

@@ -158,7 +158,7 @@ async def receive(request: Request, parts: AsyncIterator[bytes], file: Path) -> 
         parts: the body.
 
     Raises:
-        BodyError: it is no form, has no file, or is too large or too slow.
+        BodyError: it is not a form, has no file, or is too large or too slow.
         ClientDisconnect: the client left.
         OutputError: the disk is full.
     """

@@ -50,7 +50,7 @@ class _Conversation:
     kernel: Kernel | None = None
     placed: bool = False  # has one of the places, with a kernel or while one starts
     used: float = field(default_factory=time.monotonic)
-    uploads: int = 0  # that go on
+    uploads: int = 0  # in progress
     uploaded: dict[str, Mark] = field(default_factory=dict)  # files, as they were then
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one cell after the other
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the folder is exchanged
@@ -577,7 +577,7 @@ class Kernels:
             if not waiter.granted.done():
                 waiter.granted.set_exception(SandboxError("the interpreter has been closed"))
         tasks = [task for task in self._tasks if not task.done()]
-        for again in (True, False):  # what was starting meanwhile is there then
+        for again in (True, False):  # the second time, also kernels that were starting
             kernels = [*self._spares, *(of.kernel for of in self._conversations.values() if of.kernel is not None)]
             await asyncio.gather(*(kernel.close() for kernel in kernels), return_exceptions=True)
             for task in tasks if again else ():

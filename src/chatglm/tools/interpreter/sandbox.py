@@ -253,7 +253,7 @@ def _namespaces_problem() -> str:
     """Why bubblewrap cannot make namespaces, and what helps; "" if it can."""
     program = shutil.which("bwrap")
     if program is None:
-        return "bubblewrap is not installed: apt install bubblewrap (other systems call the package the same)"
+        return "bubblewrap is not installed: apt install bubblewrap (the package has this name on other systems, too)"
     spaces = ("user", "pid", "net", "ipc", "uts")
     command = [program, *(f"--unshare-{space}" for space in spaces), "--ro-bind", "/", "/", "--proc", "/proc", "true"]
     try:

@@ -119,8 +119,8 @@ def _links() -> dict[str, str]:
 
 
 def closed_to_others(folder: Path, namespaces: bool) -> str:
-    """What of this Python, or on the way to it and the folder, others may not read; "": nothing. With namespaces there
-    is no way, only its end."""
+    """What of this Python, or on the way to it and the folder, others may not read; "": nothing. With namespaces,
+    only the ends of the paths count, not the way to them."""
     needed = [Path(path) for path in python()]
     above = {parent for path in (*needed, folder) for parent in path.parents} if not namespaces else set()
     closed = [path for path in needed if not path.stat().st_mode & 0o004]
