@@ -31,6 +31,7 @@ from chatglm.models import native
 from chatglm.models.adapters import with_adapter, without_adapter
 from chatglm.models.bare import BareModel
 from chatglm.models.checkpoint import check_folder, named_folder, read_config, weight_files
+from chatglm.models.configuration import ChatGLMConfig
 from chatglm.models.fit import check_fit
 from chatglm.models.generation_config import read_generation_config
 from chatglm.models.memory import read_back, read_in, to_huge_pages, to_huge_pages_behind
@@ -42,6 +43,7 @@ from chatglm.quantization.swap import is_quantized, pack, swap
 
 if TYPE_CHECKING:
     from transformers import (
+        AutoConfig,
         AutoModel,
         AutoModelForCausalLM,
         AutoModelForSeq2SeqLM,
@@ -71,11 +73,16 @@ _MAX_VIRTUAL_TOKENS = 1 << 16
 
 
 def __getattr__(name: str) -> Any:
-    """The Auto classes of models, which import all that models need."""
-    if name not in __all__ or not name.startswith("AutoModel"):
+    """The Auto classes of `transformers`, which are made when they are first used: they import all that they know."""
+    if name not in __all__ or not name.startswith(("AutoConfig", "AutoModel")):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    register_models()
-    made = type(name, (_ById, getattr(transformers, name)), {"__module__": __name__})
+    about: dict[str, Any] = {"__module__": __name__}
+    if name == "AutoConfig":
+        about["part"] = "config"
+    else:
+        register_models()
+    about["__doc__"] = f"`transformers.{name}` that finds repository ids of this family in every cache."
+    made = type(name, (_ById, getattr(transformers, name)), about)
     globals()[name] = made
     return made
 
@@ -123,12 +130,6 @@ class _ById:
         name = _local(pretrained_model_name_or_path, cls.part, kwargs)
         _check_config(name, kwargs)
         return super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]
-
-
-class AutoConfig(_ById, transformers.AutoConfig):
-    """`transformers.AutoConfig` that finds repository ids of this family in every cache."""
-
-    part = "config"
 
 
 class AutoTokenizer:
@@ -288,7 +289,7 @@ def _open(path: str | os.PathLike[str] | None, adapter: str | os.PathLike[str] |
             raise InputError(f"{folder} is an adapter itself; give the base model's folder as path")
         adapter, folder = folder, _base_of(folder)
     tensors = check_folder(folder)
-    config = AutoConfig.from_pretrained(folder)
+    config = ChatGLMConfig.from_pretrained(folder)
     check_fit(folder, config, tensors)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.generation != read_generation(folder) or len(tokenizer) > config.vocab_size:
