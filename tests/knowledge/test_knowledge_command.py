@@ -31,7 +31,7 @@ def test_from_files_to_hits(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["knowledge", "list"]) == 0
     assert "There are no bases" in capsys.readouterr().err
     assert main(["knowledge", "add", "手册", str(home / "documents"), "--about", "公司的手册"]) == 0
-    assert "3 added; 3 files" in capsys.readouterr().out
+    assert "3 added; files: 3" in capsys.readouterr().out
     assert main(["knowledge", "list"]) == 0
     assert "公司的手册" in capsys.readouterr().out
     assert main(["knowledge", "search", "手册", "年假有几天？", "--json", "-k", "10"]) == 0
