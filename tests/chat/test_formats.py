@@ -625,7 +625,7 @@ def test_tools_of_the_demo_registry_of_chatglm3(formats) -> None:
 @pytest.mark.parametrize("kind", ROLES)
 @pytest.mark.parametrize("name", ["", " ", "a\nb"])
 def test_a_call_has_a_name_of_one_line(kind: str, name: str, formats) -> None:
-    with pytest.raises(InputError, match="named"):
+    with pytest.raises(InputError, match="the name of a tool call"):
         formats[kind].prompt([Message("assistant", "", (ToolCall(name, {}),))])
 
 

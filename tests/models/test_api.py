@@ -571,7 +571,7 @@ def test_stop_strings_and_tokenizers_that_are_none(loaded) -> None:
                 model.chat(tokenizer, "你好", stop_strings=wrong)
     with pytest.raises(InputError, match="first argument"):
         model.chat()
-    with pytest.raises(InputError, match="given twice"):
+    with pytest.raises(InputError, match="two different ones"):
         model.chat(tokenizer, "你好", tokenizer=copy.copy(tokenizer))
     for version in VERSIONS:
         model, tokenizer = loaded(version)

@@ -209,7 +209,7 @@ def test_columns(tmp_path: Path) -> None:
     assert dialogue.messages == (Message("user", "a"), Message("assistant", "b"), *PAIR)
     with pytest.raises(InputError, match=r"is of no known form; .*data_config.columns.prompt="):
         list(read_dialogues(file))
-    with pytest.raises(InputError, match="columns: 'question' is none of prompt, response, history"):
+    with pytest.raises(InputError, match="columns: 'question' is not one of prompt, response, history"):
         list(read_dialogues(file, columns={"question": "问"}))
 
 
