@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def url(write: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         with httpx.Client(base_url=address, timeout=60) as client:
             fill(client, "手册")
         yield address
+
+
+@contextmanager
+def two_callers(
+    write: Writer, engine: ScriptedEngine, home: Path
+) -> Iterator[tuple[httpx.Client, httpx.Client, Shelf]]:
+    """Clients of Alice and Bob at a server with bases and keys, and the shelf of its bases."""
+    with (
+        Shelf(home) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, keys=Keyring([Texts([ALICE, BOB], "test")])) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
+    ):
+        yield alice, bob, shelf
 
 
 @pytest.mark.parametrize("how", [{"model": "knowledge:手册"}, {"model": "demo", "extra_body": {"knowledge": ["手册"]}}])
@@ -219,15 +235,8 @@ def test_bases_and_their_files(url: str) -> None:
 
 
 def test_nobody_sees_anothers_base(write: Writer, tmp_path: Path) -> None:
-    keys = Keyring([Texts([ALICE, BOB], "test")])
     engine = ScriptedEngine(write.say("灭火器在门口右侧。"), context=2048)
-    with (
-        Shelf(tmp_path) as shelf,
-        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
-        serving({"demo": assistant}, knowledge=shelf, keys=keys) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
-    ):
+    with two_callers(write, engine, tmp_path) as (alice, bob, shelf):
         fill(alice, "手册")
 
         def everything(client: httpx.Client) -> list[tuple[int, str]]:
@@ -411,15 +420,8 @@ def test_several_files_and_their_progress(url: str) -> None:
 
 
 def test_settings_and_sharing(write: Writer, tmp_path: Path) -> None:
-    keys = Keyring([Texts([ALICE, BOB], "test")])
     engine = ScriptedEngine(write.say("灭火器在门口右侧。"), context=2048)
-    with (
-        Shelf(tmp_path) as shelf,
-        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
-        serving({"demo": assistant}, knowledge=shelf, keys=keys) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
-    ):
+    with two_callers(write, engine, tmp_path) as (alice, bob, _):
         fill(alice, "手册")
         base, access = "/v1/knowledge/手册", "/v1/knowledge/手册/access"
         changed = alice.patch(base, json={"about": "新", "strict": False, "prompt": "{context}{question}"}).json()
@@ -451,15 +453,8 @@ def test_settings_and_sharing(write: Writer, tmp_path: Path) -> None:
 
 
 def test_a_base_gets_another_name(write: Writer, tmp_path: Path) -> None:
-    keys = Keyring([Texts([ALICE, BOB], "test")])
     engine = ScriptedEngine(write.say("灭火器在门口右侧。"), context=2048)
-    with (
-        Shelf(tmp_path) as shelf,
-        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
-        serving({"demo": assistant}, knowledge=shelf, keys=keys) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
-    ):
+    with two_callers(write, engine, tmp_path) as (alice, bob, _):
         base = "/v1/knowledge"
         fill(alice, "手册")
         bob.post(base, json={"name": "乙"})
@@ -535,14 +530,7 @@ def test_a_reader_that_leaves_ends_the_answer(write: Writer, tmp_path: Path) -> 
 def test_a_model_searches_the_bases_that_its_caller_may_read(write: Writer, tmp_path: Path) -> None:
     call = write.call(("search_knowledge", {"question": "灭火器放在哪里？"}))
     engine = ScriptedEngine(*[call, write.say("门口右侧。")] * 4, context=2048)
-    keys = Keyring([Texts([ALICE, BOB], "test")])
-    with (
-        Shelf(tmp_path) as shelf,
-        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
-        serving({"demo": assistant}, knowledge=shelf, keys=keys) as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ALICE}"}, timeout=60) as alice,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {BOB}"}, timeout=60) as bob,
-    ):
+    with two_callers(write, engine, tmp_path) as (alice, bob, _):
         fill(alice, "手册")
 
         def asked(client: httpx.Client, *tools: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SHIFTS, Site, Views, answered, browsing, send, until, viewing
+from browser import SHIFTS, Site, Views, answered, send, until, viewing
 
 from chatglm.chat.messages import Message
 from chatglm.errors import QueueFullError
@@ -33,22 +33,10 @@ def fit(x, y):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("site"))
     yield made
     made.close()
-
-
-@pytest.fixture
-def views(browser: Any, site: Site) -> Iterator[Views]:
-    with viewing(browser, site) as made:
-        yield made
 
 
 @pytest.mark.parametrize(("width", "language", "theme"), [(1200, "zh", "light"), (390, "en", "dark")])

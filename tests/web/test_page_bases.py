@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from attacks import ATTACKS
-from browser import Site, Views, answered, browsing, send, until, viewing
+from browser import Site, Views, answered, send, until
 from making import pdf
 from test_page_safety import findings, harmless
 
@@ -21,12 +21,6 @@ MANUAL = [
     [(72.0, 720.0, 14.0, "第一页是目录。")],
     [(72.0, 720.0, 14.0, "灭火器在门口右侧。"), (72.0, 690.0, 14.0, "离开实验室前须关闭气阀和电源。")],
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +37,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Iterator[Sit
     made = Site(tmp_path_factory.mktemp("site"), knowledge=Documents(shelf))
     yield made
     made.close()
-
-
-@pytest.fixture
-def views(browser: Any, site: Site) -> Iterator[Views]:
-    with viewing(browser, site) as made:
-        yield made
 
 
 def drop(page: Any, *paths: Path) -> None:

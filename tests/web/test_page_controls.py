@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Site, Views, answered, browsing, send, until, viewing
+from browser import Site, Views, answered, send, until
 
 COMPOSE = """({ how, gap }) => {
   const area = document.querySelector("#question");
@@ -24,23 +24,11 @@ COMPOSE = """({ how, gap }) => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("site"))
     made.say("你好", "你好呀")
     yield made
     made.close()
-
-
-@pytest.fixture
-def views(browser: Any, site: Site) -> Iterator[Views]:
-    with viewing(browser, site) as made:
-        yield made
 
 
 @pytest.mark.parametrize("how", ["composing", "229", "safari"])

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from browser import Site, Views, answered, browsing, send, viewing
+from browser import Site, Views, answered, send
 from test_routes import Visitor
 
 from chatglm.conversation.documents import Documents
 from chatglm.knowledge import Shelf, Upload, open_base
 
 TEXT = "灭火器在门口右侧。离开实验室前须关闭气阀和电源。\n"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +30,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Iterator[Sit
     made = Site(tmp_path_factory.mktemp("site"), knowledge=Documents(shelf))
     yield made
     made.close()
-
-
-@pytest.fixture
-def views(browser: Any, site: Site) -> Iterator[Views]:
-    with viewing(browser, site) as made:
-        yield made
 
 
 def test_an_answer_shows_what_it_rests_on(site: Site, views: Views) -> None:

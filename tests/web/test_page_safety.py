@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 from attacks import ATTACKS
 from axe_playwright_python.sync_playwright import Axe
-from browser import Site, Views, answered, browsing, send, until, viewing
+from browser import Site, Views, answered, send, until
 
 from chatglm.chat.messages import Message
 from chatglm.conversation.settings import Settings
@@ -50,23 +50,11 @@ def send_mail(to: Annotated[str, "收件人"]) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Toolbox([read_page, Function.of(send_mail, consent=Consent.ALWAYS)], characters=100_000) as toolbox:
         made = Site(tmp_path_factory.mktemp("site"), toolbox=toolbox)
         yield made
         made.close()
-
-
-@pytest.fixture
-def views(browser: Any, site: Site) -> Iterator[Views]:
-    with viewing(browser, site) as made:
-        yield made
 
 
 def harmless(page: Any) -> None:

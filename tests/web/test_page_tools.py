@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from browser import SHIFTS, Site, Views, answered, browsing, send, until, viewing
+from browser import SHIFTS, Site, Views, answered, send, until
 
 from chatglm.tools import Consent, Function, Toolbox
 from chatglm.tools.interpreter.pool import Kernels
@@ -39,12 +39,6 @@ def send_mail(to: Annotated[str, "收件人"]) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     need_sandbox()
     folder = tmp_path_factory.mktemp("site")
@@ -54,12 +48,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield made
         made.close()
     asyncio.run(kernels.close())
-
-
-@pytest.fixture
-def views(browser: Any, site: Site) -> Iterator[Views]:
-    with viewing(browser, site) as made:
-        yield made
 
 
 @pytest.mark.parametrize(("width", "language"), [(1200, "zh"), (390, "en")])
