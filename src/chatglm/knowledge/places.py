@@ -98,14 +98,13 @@ def place_of(given: str) -> Place:
         port = parts.port
     except ValueError:
         raise InputError(f"vectors_at: its address is not valid; expected {_FORM}") from None
-    sockets = kind == "postgresql" and "host" in asked
-    schemes = ("postgresql",) if kind == "postgresql" else ("http", "https")
-    if parts.scheme not in schemes or not (parts.hostname or sockets) or parts.fragment:
-        raise InputError(f"vectors_at: its address is not valid; expected {_FORM}")
-    if parts.query and kind != "postgresql":
+    database = kind == "postgresql"
+    valid = parts.scheme == "postgresql" if database else parts.scheme in ("http", "https") and not parts.query
+    named = parts.hostname or (database and "host" in asked)  # `host` may be the folder of a socket
+    if not valid or not named or parts.fragment:
         raise InputError(f"vectors_at: its address is not valid; expected {_FORM}")
     variable = _VARIABLE.fullmatch(parts.password or "")
-    key = bool(parts.username) and variable is None and kind != "postgresql"
+    key = bool(parts.username) and variable is None and not database
     if (parts.password and variable is None) or key or asked.keys() & _SECRETS:
         raise InputError(
             "vectors_at: has a password, which a base never remembers; set an environment variable to it and write "
