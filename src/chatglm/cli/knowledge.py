@@ -1,4 +1,4 @@
-"""`chatglm knowledge`: documents of one's own that can be searched."""
+"""`chatglm knowledge`: index your own documents, search them, and ask questions about them."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 
 def _tell(base: Base, report: Report) -> bool:
-    """Say what became of files; returns whether any failed."""
+    """Print the result of adding files. Returns whether a file failed."""
     for name, text in report.warnings:
         print(f"{name}: {text}", file=sys.stderr)
     for name, why in report.failed:
@@ -370,7 +370,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _width(text: str) -> int:
-    """In columns of a terminal, where Chinese characters take two."""
+    """The width of a text in columns of a terminal; a Chinese character takes two."""
     import unicodedata
 
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
@@ -438,7 +438,7 @@ def _edit(arguments: argparse.Namespace) -> int:
 
 
 def _piece_of(base: Base, text: str) -> tuple[str, int | None]:
-    """The file and the number of a piece; a file's name may have a # itself."""
+    """Parse FILE#PIECE into the name of the file and the number of the piece. The name itself may contain a #."""
     name, sharp, number = text.rpartition("#")
     if sharp and number.isdecimal() and text not in {file.name for file in base.files()}:
         return name, int(number)
@@ -602,9 +602,11 @@ def _summarise(arguments: argparse.Namespace) -> int:
 
 
 def _print_summary(done: Summary, as_json: bool, told: bool) -> None:
-    """
+    """Print a summary with its citations.
+
     Args:
-        told: its text has been printed as it came.
+        as_json: print one JSON object instead of text.
+        told: the text has been printed already while it was generated.
     """
     if as_json:
         citations = [citation.to_dict() for citation in done.citations]
@@ -711,10 +713,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _generated(arguments: argparse.Namespace) -> list[Question]:
-    """Questions that the model has made.
+    """Let the model write questions about the base.
 
     Raises:
-        InputError: it made none.
+        InputError: an argument is wrong, or the model wrote no usable question.
     """
     from chatglm.knowledge.evaluating import generated, write_questions
 
@@ -745,7 +747,7 @@ def _generated(arguments: argparse.Namespace) -> list[Question]:
     return questions
 
 
-# What actions share
+# Shared by several actions
 
 
 def _opened(arguments: argparse.Namespace, create: bool = False) -> Base:
@@ -762,7 +764,7 @@ def _opened(arguments: argparse.Namespace, create: bool = False) -> Base:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Step], None] | None]:
-    """A line on the terminal that says what is done; nothing elsewhere."""
+    """Yield a function that shows progress in one line of the terminal; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""Answers from the user's own documents: reading, splitting, searching, answering with the passages it rests on."""
+"""Answers from the user's own documents: read, split, index and search them, and answer with citations."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""An answer from documents, as events: the passages, the text with its citations as it comes, and the end.
+"""Answers from documents, as a stream of events: the passages, the text with its citations, and the end.
 
-    question (a follow-up: rewritten) -> search -> can it be answered at all? -> passages within the budget -> model
+    question (a follow-up is rewritten) -> search -> is there an answer? -> passages within the budget -> model
 
-All that is decided is in one generator, which asks for the work that takes long: `Bases.ask` does that in its own
-thread, `Bases.aask` in others.
+One generator (`_steps`) makes all decisions. It yields slow work instead of doing it: `Bases.ask` does this work in the
+caller's thread, `Bases.aask` in worker threads.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLASSIC = (
     "如果无法从中得到答案，请说 “根据已知信息无法回答该问题” 或 “没有提供足够的相关信息”，"
     "不允许在答案中添加编造成分，答案请使用中文。 问题是：{question}"
 )
-"""PROMPT_TEMPLATE of langchain-ChatGLM 0.1, to the character."""
+"""The prompt of langchain-ChatGLM 0.1 (`PROMPT_TEMPLATE`), character for character."""
 CITED = (
     "已知信息：\n{context}\n\n根据上述已知信息，简洁和专业的来回答用户的问题，并在每句话末尾用方括号写出它所依据的段落编号，例如[1]或[2][3]。"
     "如果无法从中得到答案，请说“根据已知信息无法回答该问题”，不允许在答案中添加编造成分，答案请使用中文。问题是：{question}"
@@ -60,7 +60,7 @@ NOT_FOUND: Mapping[str, str] = {
     "zh": "根据已知信息无法回答该问题。",
     "en": "The documents do not answer this question.",
 }
-"""What is said where the documents do not have it."""
+"""The answer if the documents do not answer the question, by language."""
 NOT_FROM_DOCUMENTS: Mapping[str, str] = {
     "zh": "（文档中没有答案，以下是模型自己的回答。）\n",
     "en": "(The documents do not answer this; what follows is the model's own.)\n",
@@ -74,25 +74,30 @@ _REWRITE = {
 
 _QUESTION = 10_000
 _SHORT = 12
+"""A question with fewer characters is taken to be a follow-up."""
 _POINTS_BACK = re.compile(r"[它他她那这其]|上面|上述|前面|刚才|\b(?:it|they|them|that|this|those|these|he|she)\b", re.I)
 _REWRITE_TOKENS = 64
 _SPARE = 64
+"""Largest number of tokens that are left free in the context, in addition to the answer."""
 _CHARACTERS = 3_000
-"""Of passages, where tokens cannot be counted and the context is not known."""
+"""Budget in characters for passages, and for the history, if the model's context is not known."""
 _NAMES = re.compile(r"\{\{\s*(context|question)\s*\}\}|\{(context|question)\}")
 _OTHER_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.S)
 _NUMBER_IN_FRONT = re.compile(r"^(\s*)\[(\d+)\]", re.M)
 _EXTRACTED = 3
+"""Largest number of sentences in an answer without a model."""
 _NEAR_BEST = 0.6
+"""Such a sentence must have at least this share of the best one's score."""
 
 
 @dataclass(frozen=True)
 class Passages:
-    """The first event: the passages for the answer.
+    """The first event: the passages from which the answer is written.
 
     Attributes:
-        question: the question of the search; a follow-up is rewritten into a complete question.
-        warnings: warnings of the search: models that could not be asked.
+        passages: the passages in the prompt, numbered from 1; empty if the documents do not answer the question.
+        question: the question that was searched for. A follow-up is rewritten into a complete question.
+        warnings: problems of the search, such as an embedder that could not be reached.
     """
 
     passages: tuple[Passage, ...]
@@ -102,7 +107,11 @@ class Passages:
 
 @dataclass(frozen=True)
 class CitationEvent:
-    """A sentence is complete, and has a source."""
+    """A sentence of the answer is complete, and this citation is a source of it.
+
+    Attributes:
+        citation: the source.
+    """
 
     citation: Citation
 
@@ -113,10 +122,11 @@ class Done:
 
     Attributes:
         text: the whole answer.
-        answered: False: the documents do not answer the question, according to the search or the model.
-        unsupported: positions of the answer's sentences that no passage supports (start, end).
-        finish: the model's `Finish`; its usage includes the rewriting of a follow-up. None: no model was asked.
-        prompt: the exact last message to the model; "" if no model was asked.
+        answered: False if, according to the search or the model, the documents do not answer the question.
+        citations: all citations, in the order of their sentences.
+        unsupported: (start, end) of the sentences that no passage supports, in characters of `text`.
+        finish: the model's `Finish`. Its usage includes the rewriting of a follow-up. None: no model was asked.
+        prompt: the last message to the model, exactly as sent; "" if the model was not asked for an answer.
     """
 
     text: str
@@ -131,39 +141,50 @@ Event = Passages | TextDelta | CitationEvent | Done
 
 
 class Documents(Sources, Protocol):
-    """Bases, as an answer needs them."""
+    """What an answer needs of bases. `Bases` has these methods."""
 
     def search(
         self, question: str, *, k: int = 5, files: Sequence[str] = (), threshold: float | None = None, earlier: str = ""
-    ) -> Hits: ...
+    ) -> Hits:
+        """See `searching.search`."""
+        ...
 
-    def answerable(self, question: str, *, files: Sequence[str] = ()) -> Answerable: ...
+    def answerable(self, question: str, *, files: Sequence[str] = ()) -> Answerable:
+        """See `searching.answerable`."""
+        ...
 
     def passages(
         self, hits: Sequence[Hit], budget: float, *, k: int = 5, cost: Callable[[str], int] = len, **options: Any
-    ) -> list[Passage]: ...
+    ) -> list[Passage]:
+        """See `packing.packed`."""
+        ...
 
     def setting(self, key: str) -> str:
-        """Of the first base that has it."""
+        """A setting of the first base that has a value for it; "" if none has."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A question to documents, and how it is to be answered.
+    """A question to documents, and the options of its answer.
 
     Attributes:
-        history: messages before it, a system message among them if there is one.
-        budget: tokens of passages at most (characters, where the model is at a server that cannot count); None: as
-            many as the model's context has room for.
-        style: "cited": sentences with numbers of passages; "classic": langchain-ChatGLM's prompt; or a prompt of one's
-            own with {context} and {question}; "": the base's own prompt, else "cited".
-        strict: say that the documents do not have it, where they do not; else the model answers from what it knows, and
-            the answer says so. None: as the bases are set ("strict").
-        limit: above it a question cannot be answered (`Answerable.value`); None: a careful one.
-        k: hits that are taken at most.
-        files: of the bases, to ask these only.
-        language: "zh" or "en": of the prompt, and of the sentence that there is no answer; "": the question's.
-        options: for the assistant.
+        question: the question, 1 to 10,000 characters.
+        history: the messages before the question, with the system message if there is one.
+        budget: largest number of tokens in the passages (of characters, if the model's server cannot count tokens).
+            None: as many as fit into the model's context.
+        style: "cited": the model writes passage numbers after each sentence. "classic": the prompt of
+            langchain-ChatGLM. Another text is a prompt template with {context} and {question}. "": the `prompt`
+            setting of the bases, or "cited" if there is none.
+        strict: True: if the documents do not answer the question, the answer says so. False: the model then answers
+            from its own knowledge, and the answer begins with a note about it. None: the `strict` setting of the
+            bases.
+        limit: a question is refused if its `Answerable.value` is larger. None: `searching.REFUSED`.
+        k: largest number of hits, from 1 to 100.
+        files: search only these files; empty: all.
+        threshold: see `searching.search`.
+        language: language of the prompt and of the refusal: "zh" or "en". "": the language of the question.
+        options: options for the assistant. Tools, response formats, prefills, personas, logprobs and n > 1 are not
+            supported.
     """
 
     question: str
@@ -179,9 +200,11 @@ class Request:
     options: Options | None = None
 
     def check(self) -> None:
-        """
+        """Check the fields.
+
         Raises:
-            InputError: it cannot be asked so; names the field.
+            InputError: a field has a wrong value; the message names the field.
+            UnsupportedError: an option of the assistant is not supported here; the message names it.
         """
         if not self.question.strip():
             raise InputError("question: is empty; ask something")
@@ -205,9 +228,11 @@ class Request:
 
 
 def check_prompt(template: str) -> None:
-    """
+    """Check a prompt template. `{context}` and `{question}` may be written with one or two braces.
+
     Raises:
-        InputError: it lacks {context} or {question}, or has other fields in double braces: nothing is evaluated.
+        InputError: the template is longer than 10,000 characters, lacks {context} or {question}, or has other Jinja
+            expressions. Jinja is not supported: templates are never evaluated.
     """
     if len(template) > _QUESTION:
         raise InputError(f"prompt: longer than {_QUESTION:,} characters")
@@ -225,46 +250,46 @@ def check_prompt(template: str) -> None:
 
 
 def filled(template: str, context: str, question: str) -> str:
-    """A prompt. What is filled in is not looked at again, whatever stands in it."""
+    """Fill a prompt template in one pass. A `{question}` inside of `context`, for example, is left as it is."""
     return _NAMES.sub(lambda found: context if "context" in (found[1], found[2]) else question, template)
 
 
 def numbered(passages: Sequence[Passage]) -> str:
-    """Passages with their numbers. A number in brackets at the beginning of a line of theirs is not one of ours, and
-    gets other brackets."""
+    """The passages with their numbers, as the cited prompts have them. If a line of a passage itself begins with a
+    number in brackets, such as [3], it gets full-width brackets: it must not look like a passage number."""
     texts = [_NUMBER_IN_FRONT.sub(r"\1［\2］", each.text.strip()) for each in passages]
     return "\n\n".join(f"[{each.n}] {each.header}\n{text}" for each, text in zip(passages, texts, strict=True))
 
 
 def plain(passages: Sequence[Passage]) -> str:
-    """Passages as langchain-ChatGLM gives them: their texts, a line each."""
+    """The texts of the passages, joined by line breaks, as langchain-ChatGLM does it."""
     return "\n".join(each.text.strip() for each in passages)
 
 
-# What is asked of whoever drives it
+# What `_steps` yields to `ask` and `aask` besides events
 
 
 @dataclass(frozen=True)
 class _Work:
-    """To be called; its result is sent back."""
+    """A request to call a function. Its result is sent back into the generator."""
 
     call: Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class _Generation:
-    """To be asked of the assistant: each delta is sent back, and then None."""
+    """A request to start a stream of the assistant. Each later None yields the next delta, and None at the end."""
 
     messages: Sequence[Message]
     options: Options
 
 
 _Steps = Generator[Event | _Work | _Generation | None, Any, None]
-"""None: what has been begun shall go on."""
+"""The generator yields None to ask for the next delta of the stream."""
 
 
 def ask(documents: Documents, assistant: BaseAssistant | None, request: Request) -> Generator[Event]:
-    """Answer a question: see `Bases.ask`."""
+    """Answer a question from documents: see `Bases.ask`."""
     request.check()
     steps = _steps(documents, assistant, request)
     stream: Generator[Delta] | None = None
@@ -412,7 +437,7 @@ def _steps(documents: Documents, assistant: BaseAssistant | None, request: Reque
 
 
 def _together(first: Finish | None, last: Finish | None) -> Finish | None:
-    """How the last of two answers ended, with the tokens of both."""
+    """The `Finish` of the second answer, with the token usage of both."""
     if first is None or last is None:
         return last or first
     usage = Usage(
@@ -424,7 +449,7 @@ def _together(first: Finish | None, last: Finish | None) -> Finish | None:
 
 
 def _told(text: str, found: Sequence[Sentence]) -> Generator[Event]:
-    """Events of more text and of sentences that are whole."""
+    """The events for new text and for completed sentences."""
     if text:
         yield TextDelta(text)
     for sentence in found:
@@ -436,7 +461,7 @@ def _told(text: str, found: Sequence[Sentence]) -> Generator[Event]:
 
 
 def _goes_on(request: Request) -> str:
-    """The question before, if this one needs it to be understood; else ""."""
+    """The previous question, if this one seems to refer to it (it is short or has a pronoun); else ""."""
     before = [message.content for message in request.history if message.role == "user"]
     question = request.question.strip()
     return before[-1] if before and (len(question) < _SHORT or _POINTS_BACK.search(question)) else ""
@@ -445,7 +470,12 @@ def _goes_on(request: Request) -> str:
 def _rewritten(
     assistant: BaseAssistant, request: Request, before: str, language: str
 ) -> Generator[_Work | _Generation | None, Any, tuple[str, str, Finish | None]]:
-    """A follow-up as a question that can stand alone; or as it is, with the question before it. And how it ended."""
+    """Let the model rewrite a follow-up into a complete question.
+
+    Returns:
+        the rewritten question and ""; or, if the result has too many new words or lost too many, the question as it was
+            and the previous question. Third, the `Finish` of the model.
+    """
     talk = [message for message in request.history if message.role in ("user", "assistant")][-4:]
     words = {"user": "问：", "assistant": "答："} if language == "zh" else {"user": "Q: ", "assistant": "A: "}
     context = "\n".join(f"{words[message.role]}{message.content[:300]}" for message in talk)
@@ -473,7 +503,7 @@ def _rewritten(
 
 
 def _reserve(assistant: BaseAssistant, options: Options) -> int:
-    """Tokens that are kept for the answer, of the context's."""
+    """How many tokens of the context are reserved for the answer."""
     assert assistant.context is not None
     wanted = params_of(options.get("params"), assistant.defaults).max_new_tokens
     most = assistant.context // 4
@@ -481,7 +511,7 @@ def _reserve(assistant: BaseAssistant, options: Options) -> int:
 
 
 def _kept(assistant: BaseAssistant, history: Sequence[Message], options: Options) -> list[Message]:
-    """The newest of the history, a quarter of the context at most: passages come first."""
+    """The newest messages of the history. They get at most a quarter of the context, so that passages have room."""
     system = [message for message in history if message.role == "system"]
     talk = [message for message in history if message.role in ("user", "assistant") and message.content]
     kept: list[Message] = []
@@ -499,17 +529,17 @@ def _kept(assistant: BaseAssistant, history: Sequence[Message], options: Options
 
 
 def _tokens(assistant: BaseAssistant, messages: Sequence[Message], options: Options) -> int:
-    """Of a prompt; where only an endpoint could count them, one for each character."""
+    """Tokens of a prompt. If the model's server cannot count them, each character counts as one."""
     try:
         return assistant.count(messages, **options)
-    except (UnsupportedError, InputError):  # an endpoint in front of another refuses as if the question were wrong
+    except (UnsupportedError, InputError):  # InputError: from a server that forwards to one that cannot count
         return sum(len(message.content) for message in messages)
 
 
 def _budget(
     assistant: BaseAssistant, request: Request, history: Sequence[Message], template: str, options: Options
 ) -> tuple[int, Callable[[str], int]]:
-    """How much of passages there is room for, and what counts them."""
+    """The budget for passages, and the function that computes their cost, both in tokens."""
 
     def prompt(context: str) -> int:
         return _tokens(assistant, [*history, Message("user", filled(template, context, request.question))], options)
@@ -534,7 +564,7 @@ def _extracted(
     warnings: tuple[str, ...],
     language: str,
 ) -> _Steps:
-    """The sentences that answer best, each with its citation."""
+    """Answer without a model: the sentences that match the question best, each with its citation."""
     passages = yield _Work(partial(documents.passages, hits, float("inf"), k=request.k, steps=0))
     yield Passages(tuple(passages), question, warnings)
     chosen = yield _Work(partial(_best_sentences, documents, question, passages))
@@ -567,7 +597,7 @@ def _best_sentences(documents: Documents, question: str, passages: Sequence[Pass
             text = passage.text[start:end]
             has = set(grams(text))
             covered = sum(weight for gram, weight in weights.items() if gram in has) / total
-            if covered and has - set(own):  # what only repeats the question answers nothing
+            if covered and has - set(own):  # a sentence that only repeats the question is no answer
                 found.append((covered * (1 + passage.score / best), -passage.n, -start, end, passage))
     found.sort(key=lambda each: each[:3], reverse=True)
     taken = [each for each in found if each[0] >= _NEAR_BEST * found[0][0]][:_EXTRACTED]

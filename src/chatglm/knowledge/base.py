@@ -1,4 +1,4 @@
-"""`Base`: documents that can be searched, in one file. `Bases`: several at once, for somebody who may read them."""
+"""`Base`: a searchable set of documents in one file. `Bases`: several bases, with the access rights of one user."""
 
 from __future__ import annotations
 
@@ -62,31 +62,38 @@ _LONGEST = {"about": 1_000, "prompt": 10_000}
 
 @dataclass(frozen=True)
 class Upload:
-    """A file given as bytes; the base stores them."""
+    """A file that is given as bytes. The base stores these bytes.
+
+    Attributes:
+        name: the name of the file in the base.
+        data: the content of the file.
+    """
 
     name: str
     data: bytes
 
 
 class Base:
-    """Documents in one file, for any number of threads and processes. Made by `open_base`.
+    """A set of documents in one SQLite file. Any number of threads and processes may use it. `open_base` makes it.
 
     Args:
         file: the database.
-        make: it, if it is missing.
-        embedder: any value of `models.embedder_of`; None: the embedder that files were last added with.
-        reranker: any value of `models.reranker_of`; None: the base's own.
-        vectors_at: the external store that has the vectors, as `places.place_of` reads it; "none": the file has them;
-            None: the one that files were last added with.
-        limits: limits of reading documents.
-        neighbours: searches by meaning instead of the vectors in the file (`external.py`).
-        readers: processes that read documents, shared with other bases; their owner closes them. None: own processes.
+        make: create the file if it is missing.
+        embedder: any value that `models.embedder_of` accepts. None: the embedder with which files were last added.
+        reranker: any value that `models.reranker_of` accepts. None: the reranker that the base remembers.
+        vectors_at: the external vector store, in the form of `places.place_of`. "none": the vectors are in the file.
+            None: the place with which files were last added.
+        limits: limits for reading documents. They apply only if `readers` is None.
+        neighbours: makes the vector search of this base; it replaces the search of the vectors in the file
+            (`external.py`).
+        readers: worker processes that read documents. They are shared with other bases, and their owner closes them.
+            None: the base starts its own.
 
     Raises:
-        NotFoundError: the file is missing, and is not to be made. Methods raise it when the base has been renamed or
-            deleted since.
-        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm.
-        InputError: the kind of the embedder or reranker is unknown, or `vectors_at` names no store.
+        NotFoundError: the file is missing, and `make` is False. Every method raises it too if the base was renamed or
+            deleted after it was opened.
+        OutputError: the file cannot be created or read, is not a database, or was written by a newer chatglm.
+        InputError: `vectors_at` names no store. An unknown embedder or reranker raises when it is first used.
     """
 
     def __init__(
@@ -123,7 +130,7 @@ class Base:
         return self.store.name
 
     def close(self) -> None:
-        """End background work, and close the file. It may be called again."""
+        """Stop the background work and close the file. Closing twice is allowed."""
         self._indexer.end()
         if self._worker is not None:
             self._worker.join()
@@ -134,8 +141,11 @@ class Base:
         self.store.close()
 
     def rest(self) -> bool:
-        """Close the file, and forget models and indexes, until something is asked of the base again; unless somebody
-        is using it, or it works in the background. Returns whether it did."""
+        """Close the file and free the models and indexes in memory. The next use of the base opens them again.
+
+        Returns:
+            whether the file was closed. It stays open while the base is in use or works in the background.
+        """
         if self.works or not self.store.rest():
             return False
         with self._lock:
@@ -156,17 +166,20 @@ class Base:
     def add(
         self, *sources: Path | str | Upload, wait: bool = True, ocr: str = "auto", progress: Progress | None = None
     ) -> Report:
-        """Add files and folders. Unchanged files are only checked; a changed file replaces its old version when the
-        new one is complete.
+        """Add files and folders. Unchanged files are only checked. A changed file replaces its old version when the
+        new version is completely indexed.
 
         Args:
-            wait: wait until everything is indexed and, if the base has an embedder, has vectors. Otherwise the work
-                continues in the background; the report lists the new files.
-            ocr: "auto": read the characters in pictures and of pages without text; "always"; "never".
+            sources: paths of files and folders, or `Upload`s. The embedder, the reranker and the place of the vectors
+                are stored as settings of the base if they were given as text.
+            wait: wait until all files are indexed and, if the base has an embedder, have vectors. Otherwise the work
+                continues in the background, and the report lists the queued files.
+            ocr: "auto": recognise text in pictures and on pages without text; "always"; "never".
             progress: called after every batch.
 
         Raises:
-            InputError: a path does not exist, or two files would have the same name.
+            InputError: a path does not exist, two files would have the same name, a name is not valid, or `ocr` is
+                unknown.
         """
         items: list[Item] = []
         for source in sources:
@@ -179,13 +192,15 @@ class Base:
     def sync(
         self, folder: Path | str, *, delete: bool = True, ocr: str = "auto", progress: Progress | None = None
     ) -> Report:
-        """Make the base equal to a folder: add new files, and index changed files again.
+        """Bring the base up to date with a folder: add new files, and index changed files again. It waits until all
+        files are indexed.
 
         Args:
-            delete: remove files that came from this folder and are no longer in it.
+            delete: remove the files that came from this folder and are no longer in it.
+            ocr, progress: see `add`.
 
         Raises:
-            InputError: there is no such folder.
+            InputError: there is no such folder, or as `add`.
         """
         items = items_of_folder(Path(folder))
         gone = sorted(self._indexer.names_in(Path(folder)) - {item.name for item in items}) if delete else []
@@ -213,20 +228,20 @@ class Base:
         return self._indexer.outcome(queued, gone)
 
     def _remember(self) -> None:
-        """The models that a base is filled with are those that it is searched with."""
+        """Store the models that were given as text, so that later searches use the same ones."""
         given = {"embedder": self._given, "reranker": self._given_reranker, "vectors_at": self._given_place}
         named = {key: str(model) for key, model in given.items() if isinstance(model, str | Path)}
         self.configure(**{key: None if model == "none" else model for key, model in named.items()})
 
     def remove(self, *names: str) -> int:
-        """Remove files; returns how many there were."""
+        """Remove files by name. Returns how many of them the base had."""
         count = self._indexer.remove(names)
         if count:
             self._indexer.work()
         return count
 
     def retry(self, *names: str) -> int:
-        """Read failed files again, in the background; returns how many there were."""
+        """Read failed files again, in the background. Returns how many of the named files had failed."""
         count = self._indexer.retry(names)
         if count:
             self.resume()
@@ -234,22 +249,22 @@ class Base:
 
     @property
     def works(self) -> bool:
-        """Whether this process is reading, indexing or making vectors for the base in the background."""
+        """Whether a background thread of this `Base` is reading files, indexing them or making vectors."""
         return self._worker is not None and self._worker.is_alive()
 
     def resume(self) -> None:
-        """Continue in the background with queued files and missing vectors."""
+        """Start the background work on queued files and missing vectors, if it does not run already."""
         with self._lock:
             if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name=f"chatglm knowledge {self.name}", daemon=True)
                 self._worker.start()
 
     def _work(self) -> None:
-        with contextlib.suppress(ChatGLMError):  # the queue stays; whoever works next says what is wrong
+        with contextlib.suppress(ChatGLMError):  # the files stay queued; the next call of `work` raises the error again
             self._indexer.work()
 
     def wait(self, progress: Progress | None = None) -> None:
-        """Wait until no file is queued, and every piece has its vector, if possible."""
+        """Wait until no file is queued and, if vectors can be made, every piece has one."""
         self._indexer.work(None, progress)
 
     def files(self) -> list[File]:
@@ -257,7 +272,7 @@ class Base:
         return self.store.files()
 
     def pieces(self, name: str) -> list[StoredPiece]:
-        """The pieces of a file, including those that are switched off.
+        """The pieces of a file in its order, including disabled ones.
 
         Raises:
             NotFoundError: the base has no such file.
@@ -265,24 +280,30 @@ class Base:
         return self.store.pieces(name)
 
     def text(self, name: str, start: int = 0, end: int | None = None) -> str:
-        """Characters of a file's text.
+        """The text of a file from character `start` to before `end`; None: to the end of the text.
 
         Raises:
-            NotFoundError: the base has no such file, or none of it could be read.
+            NotFoundError: the base has no such file, or it has not been read, or could not be read.
         """
         return self.store.text(name, start, end)
 
     def reading(self, name: str) -> Reading:
-        """A file's text with its marks and its map to bytes.
+        """A file's text with its marks (headings, pages …) and its map from characters to bytes of the file.
 
         Raises:
-            NotFoundError: the base has no such file, or none of it could be read.
+            NotFoundError: the base has no such file, or it has not been read, or could not be read.
         """
         return self.store.reading_of(name)
 
     def edit(self, piece: int, text: str | None) -> None:
-        """Change the text of a piece for search and display; None: no search finds the piece any more. When the file
-        is indexed again, the edit is kept if the piece still exists. Its vector is made in the background.
+        """Change the text of a piece for search and display. None disables the piece: no search finds it any more.
+
+        When the file is indexed again, the edit is kept if the new version has a piece with the same original text.
+        The vector of the new text is made in the background.
+
+        Args:
+            piece: the id of the piece.
+            text: 1 to 10,000 characters, or None.
 
         Raises:
             NotFoundError: there is no such piece.
@@ -296,14 +317,16 @@ class Base:
 
     @property
     def trouble(self) -> str:
-        """The reason why pieces get no vectors; "" if there is no problem."""
+        """Why vectors could not be made when this `Base` last indexed files; "" if there was no problem."""
         return self._indexer.trouble
 
     def configure(self, **settings: str | None) -> None:
-        """Store settings of the base (`about`, `embedder`, `reranker`, `prompt`, `strict` …); None removes one.
+        """Store settings of the base: `about`, `embedder`, `reranker`, `vectors_at`, `prompt`, `strict` and others.
+        None removes a setting.
 
         Raises:
-            InputError: one is not a setting, too long, or a prompt that cannot be used; nothing was stored.
+            InputError: a name is reserved, a value is too long, `prompt` cannot be used (`answering.check_prompt`), or
+                `vectors_at` names no store. Nothing was stored.
         """
         for key, most in _LONGEST.items():
             if len(settings.get(key) or "") > most:
@@ -319,7 +342,7 @@ class Base:
             self.store.set_meta(settings)
 
     def setting(self, key: str, default: str = "") -> str:
-        """A setting of the base, as `configure` stored it; `default` if there is none."""
+        """A setting of the base, as `configure` stored it; `default` if it is not set."""
         return self.store.meta(key, default)
 
     # Search
@@ -334,7 +357,7 @@ class Base:
         mode: Mode = "auto",
         earlier: str = "",
     ) -> Hits:
-        """The pieces that answer a question best: see `searching.search`.
+        """The pieces that match a question best, the best first. See `searching.search` for the arguments.
 
         Raises:
             InputError: an argument is wrong.
@@ -343,7 +366,15 @@ class Base:
         return search([self], question, k=k, files=files, threshold=threshold, mode=mode, earlier=earlier)
 
     def neighbours(self) -> Neighbours | None:
-        """The search by vectors; None if the base has no embedder."""
+        """The vector search of the base; None if the base has no embedder.
+
+        Raises:
+            InputError: the vectors are in an external store, but the base has no embedder; or the embedder is unknown.
+            DependencyError: a package is missing.
+            ServiceError: the external store cannot be opened.
+            UnsupportedError: the vectors are in a store of LangChain that was passed from Python, and `neighbours` was
+                not given.
+        """
         with self._lock:
             if self._neighbours is None and self._external is not None:
                 self._neighbours = self._external(self.store)
@@ -377,7 +408,11 @@ class Base:
             self.finder.follow()
 
     def reranker(self) -> Reranker | None:
-        """The model that reranks hits; None if the base has none."""
+        """The model that reranks hits; None if the base has none.
+
+        Raises:
+            ChatGLMError: as `models.reranker_of`.
+        """
         with self._lock:
             if self._reranker is None:
                 given = self._given_reranker if self._given_reranker is not None else self.store.meta("reranker")
@@ -387,22 +422,29 @@ class Base:
     # Summaries
 
     def summarise(self, assistant: BaseAssistant, files: Sequence[str] = (), **options: Any) -> Generator[SummaryEvent]:
-        """Summarise files of any length from their original texts, without edits of pieces. Yields `Progress` several
-        times, then the text in pieces, its citations, and finally `Summary`. The model's answers are stored in the
-        base: the same call continues a run that was stopped or killed.
+        """Summarise files of any length. Edits of pieces are ignored: the original texts are summarised.
+
+        Yields `Progress` several times, then the summary as `TextDelta`s, its citations, and finally `Summary`. With
+        `model=…` the answers of the model are stored in the base, and the same call continues a run that was stopped
+        or killed.
 
         Args:
-            files: names of files, in this order; none: all files that are ready.
+            files: names of files, in the order of the summary. Empty: all files that have pieces.
             options: see `summarising.SummaryRequest`.
 
         Raises:
             NotFoundError: there is no such file.
-            as `summarising.asummarise`.
+            ChatGLMError: as `summarising.asummarise`.
         """
         return summarise(_BaseTexts(self.store, files), assistant, SummaryRequest(**options))
 
     def known_summary(self, files: Sequence[str] = (), **options: Any) -> Summary | None:
-        """The stored result of `summarise`; None: the model would have to be asked."""
+        """The stored result of `summarise` with the same arguments; None if nothing is stored. Asks no model.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InputError, UnsupportedError: an option is wrong.
+        """
         return known_summary(_BaseTexts(self.store, files), SummaryRequest(**options))
 
     def asummarise(
@@ -414,10 +456,13 @@ class Base:
     # Care
 
     def check(self, *, repair: bool = False) -> list[str]:
-        """The faults of the base, in sentences; empty if there are none. See `Store.check`.
+        """Check the base for damage. Returns one sentence for each fault; empty if there are none. See `Store.check`.
 
         Args:
-            repair: make damaged parts again where possible, also vectors in an external store.
+            repair: build damaged parts again where that is possible, also vectors in an external store.
+
+        Raises:
+            OutputError: the file is so damaged that it cannot be read.
         """
         found = self.store.check(repair=repair)
         if self._external is not None or self._place():
@@ -432,7 +477,8 @@ class Base:
         return found
 
     def export(self, path: Path | str) -> None:
-        """Write the base as it is now into a new file.
+        """Write a copy of the base, as it is now, into a new file. The copy has no access rights. `import_base` reads
+        it.
 
         Raises:
             InputError: the file exists.
@@ -442,7 +488,7 @@ class Base:
 
 
 class _BaseTexts:
-    """Files of a base, to be summarised."""
+    """The files of a base in the form that `summarise` needs (`summarising.Texts`)."""
 
     def __init__(self, store: Store, files: Sequence[str]) -> None:
         found = [store.find(name) for name in files] or store.files()
@@ -465,13 +511,14 @@ class _BaseTexts:
 
 
 class Bases(Sequence[Base]):
-    """Several bases that are searched as one, with the rights of one user.
+    """Several bases that are searched as one, with the access rights of one user.
 
     Args:
-        who: the user: a user's name or a key's digest; None: the owner of this machine.
+        bases: the bases. Their order decides which `setting` and which reranker is used.
+        who: the name of a user, or the digest of an API key. None: the owner of this machine.
 
     Raises:
-        NotFoundError: `who` may not read one of them; the message is the same as for a base that does not exist.
+        NotFoundError: `who` may not read one of the bases. The message is the same as for a base that does not exist.
     """
 
     def __init__(self, bases: Sequence[Base], *, who: str | None = None) -> None:
@@ -493,7 +540,7 @@ class Bases(Sequence[Base]):
         return len(self._bases)
 
     def close(self) -> None:
-        """Close every base. It may be called again."""
+        """Close every base. Closing twice is allowed."""
         for base in self._bases:
             base.close()
 
@@ -513,28 +560,44 @@ class Bases(Sequence[Base]):
         mode: Mode = "auto",
         earlier: str = "",
     ) -> Hits:
-        """As `Base.search`, over all bases: the hits are those of one base with all their files."""
+        """Search all bases together. The hits are the same as those of a single base that has all their files.
+
+        See `searching.search` for the arguments.
+
+        Raises:
+            InputError: an argument is wrong.
+            NotFoundError: no base has one of the files, or the user may no longer read a base.
+        """
         return search(self._readable(), question, k=k, files=files, threshold=threshold, mode=mode, earlier=earlier)
 
     def answerable(self, question: str, *, files: Sequence[str] = ()) -> Answerable:
-        """Whether the bases have an answer to a question, estimated without a model."""
+        """Estimate, without a language model, whether the bases have an answer to a question. See
+        `searching.Answerable`.
+
+        Raises:
+            NotFoundError: no base has one of the files, or the user may no longer read a base.
+        """
         return answerable(self._readable(), question, files=files)
 
     def passages(
         self, hits: Sequence[Hit], budget: float, *, k: int = 5, cost: Callable[[str], int] = len, **options: Any
     ) -> list[Passage]:
-        """The passages for a model, made from hits: see `packing.packed`."""
+        """Build the passages for a prompt from hits: see `packing.packed`."""
         return packed(hits, budget, self.around(), k=k, cost=cost, **options)
 
     def ask(self, assistant: BaseAssistant | None, question: str, **options: Any) -> Generator[Event]:
-        """Answer a question: yields the `Passages`, then text and citations as they are made, finally `Done`.
+        """Answer a question. Yields `Passages`, then text (`TextDelta`) and citations (`CitationEvent`) as they are
+        generated, and finally `Done`.
 
         Args:
-            assistant: writes the answer; None: the answer consists of the best sentences of the documents.
+            assistant: the model that writes the answer. None: the answer consists of the best sentences of the
+                documents.
             options: see `answering.Request`.
 
         Raises:
-            InputError, UnsupportedError: an option is wrong. Also the errors of the assistant's `stream`.
+            InputError, UnsupportedError: an option is wrong.
+            NotFoundError: no base has one of the files, or the user may no longer read a base.
+            ChatGLMError: as the assistant's `stream`.
         """
         return ask(self, assistant, Request(question, **options))
 
@@ -543,27 +606,31 @@ class Bases(Sequence[Base]):
         return aask(self, assistant, Request(question, **options))
 
     def tool(self, *, k: int = 5, characters: int = 1_000) -> SearchKnowledge:
-        """`search_knowledge(question)` for a model that calls tools: see `tool.SearchKnowledge`."""
+        """The tool `search_knowledge(question)` for models that call tools: see `tool.SearchKnowledge`."""
         return SearchKnowledge(lambda: self, k=k, characters=characters)
 
     def setting(self, key: str) -> str:
-        """A setting of the first base that has it; "" if none has."""
+        """A setting of the first base that has a value for it; "" if none has."""
         return next(filter(None, (base.setting(key) for base in self._readable())), "")
 
     def rarity(self, grams: Iterable[str]) -> dict[str, float]:
-        """How rare grams are: see `searching.rarity`."""
+        """The inverse document frequency of grams: see `searching.rarity`."""
         return rarity(self._readable(), grams)
 
     def text(self, base: str, file: str, start: int = 0, end: int | None = None) -> str:
-        """Characters of a file's text.
+        """The text of a file from character `start` to before `end`; None: to the end of the text.
 
         Raises:
-            NotFoundError: the base is not among these, or has no such file.
+            NotFoundError: the base is not one of these, or it has no such file.
         """
         return self._named(base).text(file, start, end)
 
     def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
-        """A file's marks and its map to bytes: see `Store.places`."""
+        """A file's marks and its map from characters to bytes: see `Store.places`.
+
+        Raises:
+            NotFoundError: the base is not one of these, or it has no such file.
+        """
         return self._named(base).store.places(file)
 
     def _named(self, name: str) -> Base:
@@ -573,7 +640,9 @@ class Bases(Sequence[Base]):
         return found
 
     def around(self) -> Callable[..., StoredPiece | None]:
-        """Returns a function that gives the piece of a hit, and the pieces beside it in its file."""
+        """Returns a function that loads the piece of a hit, or another piece of the same file by its number. See
+        `packing.Around`. The function keeps what it has loaded.
+        """
         by_name = {base.name: base for base in self._readable()}
         known: dict[tuple[str, str, int | None, int | None], StoredPiece | None] = {}
 
@@ -589,17 +658,26 @@ class Bases(Sequence[Base]):
         return piece
 
     def _readable(self) -> tuple[Base, ...]:
-        """Access may have been taken back since."""
+        """The bases, after another check of the access rights: an owner may have withdrawn them.
+
+        Raises:
+            NotFoundError: the user may no longer read a base.
+        """
         for base in self._bases:
             permit(base, self.who, "read")
         return self._bases
 
 
 def permit(base: Base, who: str | None, role: Role) -> None:
-    """
+    """Check that a user has a role in a base.
+
+    Args:
+        who: the name of a user, or the digest of an API key. None: the owner of this machine, who may do everything.
+        role: the role that the user needs.
+
     Raises:
-        NotFoundError: somebody may not even read the base, which is then one that does not exist.
-        InputError: they may read it, but not do what needs this role.
+        NotFoundError: the user may not even read the base. The message is the same as for a base that does not exist.
+        InputError: the user may read the base, but has not this role.
     """
     has = base.store.role(who)
     if has is None:
@@ -615,7 +693,12 @@ def _no_base(name: str) -> NotFoundError:
 
 
 def bases(home: Path | None = None, *, who: str | None = None) -> list[str]:
-    """Names of the bases that a user may read, sorted."""
+    """The names of the bases that a user may read, sorted.
+
+    Args:
+        home: the home folder; None: that of `CHATGLM_HOME`.
+        who: the name of a user, or the digest of an API key. None: the owner of this machine, who may read all.
+    """
     names = base_names(home)
     if who is None:
         return names
@@ -642,19 +725,21 @@ def open_base(
     neighbours: Callable[[Store], Neighbours] | None = None,
     readers: Readers | None = None,
 ) -> Base:
-    """
+    """Open a base by its name. The file is `knowledge/NAME.sqlite` in the home folder.
+
     Args:
-        name: the base lies in `knowledge/NAME.sqlite` of the home folder.
-        create: make it if there is none; `who` then owns it.
-        home: instead of `CHATGLM_HOME`.
-        who: the user: a user's name or a key's digest; None: the owner of this machine.
-        role: the right that the user needs.
-        embedder, reranker, vectors_at, readers: see `Base`.
+        name: the name of the base.
+        create: create the base if it does not exist. `who` then owns it.
+        home: the home folder; None: that of `CHATGLM_HOME`.
+        who: the name of a user, or the digest of an API key. None: the owner of this machine.
+        role: the role that the user needs.
+        embedder, reranker, vectors_at, limits, neighbours, readers: see `Base`.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
-        InputError: the name is invalid, or `who` may only read the base.
-        OutputError: the file cannot be made or read.
+        InputError: the name is not valid, `who` may read the base but has not this role, or `vectors_at` names no
+            store.
+        OutputError: the file cannot be created or read.
     """
     file = base_file(name, home, make_folder=create)
     if create and not file.exists():
@@ -662,7 +747,7 @@ def open_base(
             with contextlib.closing(Store(part)) as store:
                 if who is not None:
                     store.share(who, "own")
-            placed(part, file)  # if somebody else has just made one, it is theirs
+            placed(part, file)  # False: another process has just created a base of this name; use that one
     if not file.exists():
         raise _no_base(name)
     base = Base(
@@ -684,11 +769,15 @@ def open_base(
 
 
 def open_bases(names: Sequence[str], *, home: Path | None = None, who: str | None = None, **options: Any) -> Bases:
-    """Several bases, as `open_base` opens one.
+    """Open several bases to search them as one.
+
+    Args:
+        names: the names of the bases, each once.
+        home, who, options: see `open_base`.
 
     Raises:
-        ChatGLMError: what `open_base` raises.
-        InputError: no name, or one twice.
+        InputError: there is no name, or a name twice.
+        ChatGLMError: as `open_base`.
     """
     if not names or len(set(names)) != len(names):
         raise InputError("name the bases, each once")
@@ -711,13 +800,13 @@ def delete_base(name: str, *, home: Path | None = None, who: str | None = None) 
 
 
 def rename_base(name: str, new: str, *, home: Path | None = None, who: str | None = None) -> None:
-    """Give a base another name. Its files, settings and access stay as they are. Whoever has it open under its old
-    name, in this process or another, gets `NotFoundError` at the next use. A process that is killed meanwhile leaves
-    the base with its old name or its new one.
+    """Rename a base. Its files, settings and access rights stay the same. If the base is open under its old name, in
+    this process or another, its next use raises `NotFoundError`. If the process is killed during the call, the base
+    has either its old name or its new one.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
-        InputError: `who` does not own it, or the new name is invalid or taken; the message does not say by whom.
+        InputError: `who` does not own it, or the new name is not valid or is taken. The message does not say by whom.
         OutputError: the file cannot be renamed.
     """
     with open_base(name, home=home, who=who, role="own") as base:
@@ -725,11 +814,11 @@ def rename_base(name: str, new: str, *, home: Path | None = None, who: str | Non
 
 
 def import_base(path: Path, name: str, *, home: Path | None = None, who: str | None = None) -> None:
-    """Make a base from a file of `Base.export`. The file is checked first; `who` owns the new base.
+    """Create a base from a file that `Base.export` wrote. The file is checked first. `who` owns the new base.
 
     Raises:
-        InputError: the file is not a base, is damaged, or the name is taken.
-        OutputError: it cannot be written.
+        InputError: the file is not a base or is damaged, or the name is not valid or is taken.
+        OutputError: the base cannot be written.
     """
     check_foreign(path)
     file = base_file(name, home, make_folder=True)
@@ -747,10 +836,11 @@ def import_base(path: Path, name: str, *, home: Path | None = None, who: str | N
 
 @contextlib.contextmanager
 def _part(file: Path) -> Iterator[Path]:
-    """A name beside a base that is being made, under which nobody finds it.
+    """A temporary file name in the folder of a new base. Searches for bases do not find it, and it is deleted at the
+    end.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     part = file.with_name(f".{file.stem}.{secrets.token_hex(4)}.part")
     try:

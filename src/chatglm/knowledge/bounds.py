@@ -1,6 +1,6 @@
-"""How much a server takes: bases of one user, files of a base, bytes of an upload. `Shelf` refuses what is more.
+"""Limits of a server: bases of one user, files of a base, bytes of an upload. `Shelf` enforces them.
 
-The owner of the machine is not bound by them: `chatglm knowledge` and `Base` take any number of files.
+They do not apply to the owner of the machine: `chatglm knowledge` and `Base` take any number of files.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from chatglm.errors import InputError
 __all__ = ["BASES", "BASE_BYTES", "FILES", "OWNED_BYTES", "UPLOAD_BYTES", "WAITING", "file_name"]
 
 BASES = 100
-"""That one user owns."""
+"""Largest number of bases that one user may own."""
 FILES = 10_000
-"""Of a base."""
+"""Largest number of files in one base."""
 BASE_BYTES = 4 << 30
-"""Of all files of a base."""
+"""Largest size of all files of one base together, in bytes."""
 OWNED_BYTES = 16 << 30
-"""Of all files of all bases of one user."""
+"""Largest size of all files in all bases of one user together, in bytes."""
 WAITING = 1_000
-"""Files of a base that are not read yet."""
+"""Largest number of files of one base that wait to be read."""
 UPLOAD_BYTES = 64 << 20
-"""Of the files that come at once, and of a file that is given out."""
+"""Largest size of one upload (all its files together) and of one download, in bytes."""
 _NAME = 300
 
 
 def file_name(given: str) -> str:
-    """The name of a file that somebody sends, as a base has it.
+    """The name of an uploaded file in its base: the given path with `/` as separator.
 
     Raises:
-        InputError: no file of a base can have this name.
+        InputError: the name is empty, too long, absolute, or has unprintable characters or `..` in it.
     """
     parts = PurePosixPath(given.replace("\\", "/")).parts
     if not parts or len(given) > _NAME or not given.isprintable() or parts[0] == "/" or ".." in parts:

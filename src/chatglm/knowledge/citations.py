@@ -1,8 +1,9 @@
-"""What each sentence of an answer rests on: sentences of the passages, at their places in the files.
+"""Citations: which sentences of the passages support each sentence of an answer, with their positions in the files.
 
-Small models write wrong numbers, so a number that a model writes is kept only where the passage says about the same,
-and sentences without one get the passage that says nearly all that they do. What is cited is always the file's own
-text. All is decided at the end of each sentence, so a stream has the same as a whole answer.
+Small models often write wrong passage numbers. So a number is kept only if that passage has enough of the sentence's
+words (`WRITTEN`). A sentence without a valid number gets the passage that has most of its words, if it has enough
+(`FOUND`). The cited text is always taken from the file. Each sentence is decided when it is complete, so a streamed
+answer has the same citations as a whole one.
 """
 
 from __future__ import annotations
@@ -20,24 +21,28 @@ from chatglm.knowledge.reading.documents import Mark, page_at
 __all__ = ["Citation", "Citer", "Sentence", "Sources", "sentences"]
 
 WRITTEN = 0.25
-"""Share of a sentence that must stand in the passage whose number the model wrote."""
+"""Smallest share of a sentence that a passage must contain if the model wrote its number."""
 FOUND = 0.5
-"""Share of a sentence without a number that must stand in a passage to rest on it."""
+"""Smallest share of a sentence without a valid number that a passage must contain to be cited."""
 _LEAST = 8
+"""A sentence without a valid number and with fewer characters is too short to decide."""
 _MORE = 0.15
+"""How much a neighbouring sentence must raise the covered share to be cited, too."""
 _MOST_TOGETHER = 3
+"""Largest number of sentences in one citation."""
 
 _END = r"(?:[。！？!?；;…\n]|\.(?=\s))+"
 _CLOSING = r"[”’」』）)】》〉\"']"
 _NUMBER = r"(?:\[\d{1,3}\]|［\d{1,3}］|【\d{1,3}】)"
 _SENTENCE = re.compile(rf"{_END}(?:{_NUMBER}|{_CLOSING}|\s)*")
-_LINE = rf"\n(?=\s*\n)|(?<![{WIDE}，、])\n|\n(?![{WIDE}])"  # between two Chinese characters, a line only was too long
+_LINE = rf"\n(?=\s*\n)|(?<![{WIDE}，、])\n|\n(?![{WIDE}])"  # not between two Chinese characters: that is line wrapping
 _PASSAGE_SENTENCE = re.compile(rf"(?:[。！？!?；;…]|\.(?=\s)|{_LINE})+(?:{_CLOSING}|\s)*")
 _NUMBERS = re.compile(r"[\[［【](\d{1,3})[\]］】]")
 _MAY_GO_ON = re.compile(r"(?:[\[［【]\d{0,3}|\.)?")
 _MAY_BE_NUMBER = re.compile(r"[\[［【](?:\d{0,3}$|\d{1,3}[\]］】])")
 _ITEM = re.compile(r"\s*(?:[-*•#>]+|\d{1,2}[.、)）])\s*")
 _LONGEST = 20_000
+"""A longer sentence is cut here, in characters."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,14 @@ class Citation:
     """A part of a file that supports a sentence of an answer.
 
     Attributes:
-        n: number of the passage.
-        start, end: characters of the file's text.
-        bytes: of the original file; None: it is no text file.
-        page: page of its start; None: the file has no pages.
-        text: the file's text from start to end; for an edited piece, the edited sentence.
-        sentence: position of the supported sentence in the answer's text (start, end).
-        edited: whether `text` differs from the file.
+        n: the number of the passage.
+        base, file: names of the base and of the file.
+        start, end: position in the file's text, in characters.
+        bytes: (start, end) in bytes of the original file. None: the file is not a text file, or the piece was edited.
+        page: the page on which the citation starts. None: the file has no pages.
+        text: the file's text from `start` to `end`; for an edited piece, the edited text.
+        sentence: (start, end) of the supported sentence, in characters of the answer.
+        edited: whether `text` comes from an edited piece. Then `start` and `end` are those of the whole passage.
     """
 
     n: int
@@ -66,18 +72,19 @@ class Citation:
     edited: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The fields as JSON values; positions are lists."""
         found = vars(self).copy()
         return {**found, "bytes": list(self.bytes) if self.bytes else None, "sentence": list(self.sentence)}
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of an answer that is whole.
+    """A complete sentence of an answer.
 
     Attributes:
-        start, end: where it stands in the answer's text.
-        supported: whether it rests on a passage; None: it is too short to tell.
+        start, end: its position in the answer, in characters.
+        citations: the passages that support it.
+        supported: whether a passage supports it. None: the sentence is too short to decide.
     """
 
     start: int
@@ -87,17 +94,23 @@ class Sentence:
 
 
 class Sources(Protocol):
-    """Where files and grams are looked up."""
+    """Access to the texts of the files and to gram statistics. `Bases` has these methods."""
 
-    def text(self, base: str, file: str, start: int, end: int) -> str: ...
+    def text(self, base: str, file: str, start: int, end: int) -> str:
+        """The text of a file from character `start` to before `end`."""
+        ...
 
-    def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]: ...
+    def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
+        """The marks of a file, and its map from characters to bytes (None: it is not a text file)."""
+        ...
 
-    def rarity(self, grams: Iterable[str]) -> Mapping[str, float]: ...
+    def rarity(self, grams: Iterable[str]) -> Mapping[str, float]:
+        """The inverse document frequency (idf) of each gram."""
+        ...
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
-    """(start, end) of the sentences of a document's text, without the space around them."""
+    """The sentences of a document's text: (start, end) in characters, without surrounding white space."""
     at = 0
     for match in _PASSAGE_SENTENCE.finditer(text):
         yield from _trimmed(text, at, match.end())
@@ -114,7 +127,14 @@ def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class _Source:
-    """A passage as it is cited."""
+    """A passage, prepared for comparison with sentences of an answer.
+
+    Attributes:
+        own: the file's text at the place of the passage; the passage's text differs from it if a piece was edited.
+        parts: (start, end) of the passage's sentences.
+        grams: the grams of each sentence.
+        all: the grams of the whole passage.
+    """
 
     passage: Passage
     own: str
@@ -124,11 +144,13 @@ class _Source:
 
 
 class Citer:
-    """Reads an answer as it comes, and finds what its sentences rest on.
+    """Reads a streamed answer and finds the citations of its sentences.
 
     Args:
-        numbered: whether numbers in brackets are citations: those that do not hold are taken out of the text, and those
-            that are found are put behind their sentences. Otherwise the text stays as it is.
+        passages: the passages of the prompt.
+        sources: access to the files.
+        numbered: treat numbers in brackets as citations. Wrong numbers are removed from the text, and missing ones are
+            inserted at the end of the sentence. False: the text is not changed.
     """
 
     def __init__(self, passages: Sequence[Passage], sources: Sources, *, numbered: bool = True) -> None:
@@ -138,8 +160,8 @@ class Citer:
         self._weights: dict[str, float] = {}
         self._places: dict[tuple[str, str], tuple[tuple[Mark, ...], ByteMap | None]] = {}
         self._rest = ""
-        self._told = 0  # characters of `_rest` that were given back already
-        self._length = 0  # of the answer's text before `_rest`
+        self._told = 0  # characters of `_rest` that `feed` has returned already
+        self._length = 0  # length of the final answer text before `_rest`
 
     def _source(self, passage: Passage) -> _Source:
         own = self._sources.text(passage.base, passage.file, passage.start, passage.end)
@@ -148,7 +170,8 @@ class Citer:
         return _Source(passage, own, parts, found, frozenset().union(*found))
 
     def feed(self, text: str) -> tuple[str, list[Sentence]]:
-        """More of what the model says: more of the answer's text, and the sentences that are whole now."""
+        """Take more text of the model. Returns the next text of the answer, which may be shorter because an open number
+        is held back, and the sentences that are complete now."""
         self._rest += text
         said, whole = "", []
         while (end := self._whole()) is not None:
@@ -162,7 +185,7 @@ class Citer:
         return said, whole
 
     def end(self) -> tuple[str, list[Sentence]]:
-        """The rest of the answer's text, and its last sentence."""
+        """End the answer. Returns the rest of its text and its last sentences."""
         said, whole = "", []
         while (end := self._whole(last=True)) is not None:
             more, sentence = self._sentence(end)
@@ -171,7 +194,8 @@ class Citer:
         return said, whole
 
     def _whole(self, last: bool = False) -> int | None:
-        """Where the first sentence ends, if that is sure whatever comes; if nothing comes any more, in any case."""
+        """The end of the first sentence in `_rest`; None if more text could still move it. With `last` no text will
+        follow, so every sentence is complete; None then means that nothing is left."""
         match = _SENTENCE.search(self._rest)
         if match is not None and match.start() < _LONGEST:
             behind = self._rest[match.end() : match.end() + 5]
@@ -182,7 +206,7 @@ class Citer:
         return len(self._rest) or None if last else None
 
     def _hold(self) -> int:
-        """How much of the open sentence can be shown: all before what may be its end or a number."""
+        """How many characters of the open sentence can be shown already: those before a possible end or number."""
         end = _SENTENCE.search(self._rest)
         last = len(self._rest.rstrip()) if end is None else end.start()
         if self._rest[:last].endswith("."):
@@ -192,7 +216,8 @@ class Citer:
         return last
 
     def _sentence(self, end: int) -> tuple[str, list[Sentence]]:
-        """Take a sentence off the front; what is new of its text, and what it rests on."""
+        """Remove the first sentence from `_rest`. Returns the part of its text that was not shown yet, and the sentence
+        with its citations."""
         raw, self._rest = self._rest[:end], self._rest[end:]
         numbers = [int(number) for number in _NUMBERS.findall(raw)] if self._numbered else []
         cited, supported = self._cited(_NUMBERS.sub("", raw), numbers)
@@ -212,7 +237,7 @@ class Citer:
             whole.append(Sentence(*place, citations, supported))
         return said, whole
 
-    # What a sentence rests on
+    # Comparing a sentence with passages
 
     def _cited(
         self, sentence: str, numbers: Sequence[int]
@@ -236,9 +261,10 @@ class Citer:
         return [(source, self._span(own, source)) for source in taken], True
 
     def _share(self, own: frozenset[str], other: frozenset[str]) -> float:
-        """How much of a sentence stands elsewhere, by how rare its grams are; none where one of its numbers does not.
+        """The share of a sentence's grams that `other` has, weighted by rarity (idf); from 0 to 1. It is 0 if `other`
+        lacks a number of the sentence.
 
-        A single character says little about what a sentence says: pairs and words count.
+        Single Chinese characters are ignored if there are pairs or words: they say little about the content.
         """
         counted = [gram for gram in own if len(gram) > 1 or is_word(gram)] or list(own)
         if any(gram[0].isdecimal() and is_word(gram) and gram not in other for gram in counted):
@@ -247,7 +273,8 @@ class Citer:
         return sum(self._weights.get(gram, 1.0) for gram in counted if gram in other) / total if total else 0.0
 
     def _span(self, own: frozenset[str], source: _Source) -> tuple[int, int]:
-        """The sentences of a passage, one beside the other, that carry what a sentence says; characters of its text."""
+        """Up to three neighbouring sentences of a passage that match a sentence best: (start, end) in characters of the
+        passage's text. A neighbour is added only if it raises the share enough (`_MORE`)."""
         shares = [self._share_of(own, found) for found in source.grams]
         best = max(range(len(shares)), key=lambda at: (shares[at], -at))
         first = last = best
@@ -271,11 +298,19 @@ class Citer:
         )
 
     def cite(self, n: int, start: int, end: int, sentence: tuple[int, int]) -> Citation:
-        """A citation of characters of passage n's text."""
+        """A citation of the characters `start` to `end` of the text of passage `n`.
+
+        Args:
+            sentence: (start, end) of the supported sentence in the answer.
+        """
         return self._citation(self._by_n[n], (start, end), sentence)
 
     def quote(self, n: int, text: str, sentence: tuple[int, int]) -> Citation:
-        """A citation of the sentences of passage n that say most of a text."""
+        """A citation of the sentences of passage `n` that match a text best.
+
+        Args:
+            sentence: (start, end) of the supported sentence in the answer.
+        """
         own = frozenset(grams(text))
         if new := own - self._weights.keys():
             self._weights |= self._sources.rarity(new)

@@ -1,8 +1,8 @@
-"""Bytes of a text file as text, with the byte that every character came from.
+"""Decode text files of unknown encoding, and remember which byte each character came from.
 
-Which encoding a file has is not written in it. A mark at its start (BOM) says it; else it is UTF-8 if it is valid; else
-the encoding in which the text has most of the characters that every Chinese text is full of. Of a file that is damaged,
-the damaged bytes alone become U+FFFD.
+The encoding is found in this order: a byte order mark (BOM); the encoding that the caller declares, if the bytes are
+valid in it; UTF-8, if the bytes are valid; else the encoding in which the text has the most frequent Chinese
+characters. In a damaged file only the damaged bytes become U+FFFD.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chatglm.errors import InputError
 __all__ = ["ByteMap", "Decoded", "decode", "garbage_in"]
 
 ENCODINGS = ("utf-8", "gb18030", "big5", "utf-16-le", "utf-16-be")
-"""Those that are told apart. "windows-1252" is what is left when none fits."""
+"""The encodings that are compared when the encoding is guessed. If none fits, "windows-1252" is taken."""
 
 _DECLARED = {
     **{
@@ -31,12 +31,12 @@ _DECLARED = {
     **dict.fromkeys(("gb2312", "gbk", "gb18030"), "gb18030"),
     **dict.fromkeys(("big5hkscs", "cp950"), "big5hkscs"),
 }
-"""What a file may say of itself, by Python's names, and what it is read as."""
+"""Encodings that a file may declare, by Python's names, and the encodings that are used for them."""
 _SAMPLE = 1 << 16
-"""Bytes from which the encoding is guessed."""
+"""Number of bytes from which the encoding is guessed."""
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, which it begins with
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, because it begins with the BOM of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -50,28 +50,29 @@ _FREQUENT = frozenset(
     "這個們來為國說時會對過後裡種經麼學現當動還進樣開從實軍長機無與關點業將兩間問應戰頭體見產結書話門東聲論處義員條氣題電數報"
     "務場計統區隊決馬聽達強難權設記類總變見給"
 )
-"""Characters of which about a third of any modern Chinese text consists, and half of an old one, in both scripts."""
+"""Frequent characters, simplified and traditional. They are about a third of any modern Chinese text, and half of an
+old one."""
 _PUNCTUATION = frozenset("，。、；：？！“”‘’（）《》〈〉「」『』【】—…·　")
 
 
 def _characters(encoding: str, first: int, last: int) -> frozenset[str]:
-    """The characters of two bytes each whose first bytes are in a range."""
+    """The two-byte characters of an encoding whose first byte is from `first` to `last`."""
     pairs = (bytes((high, low)) for high in range(first, last + 1) for low in range(0x40, 0xFF))
     return frozenset("".join(pair.decode(encoding, "ignore") for pair in pairs)) - frozenset(map(chr, range(128)))
 
 
 @cache
 def _usual() -> frozenset[str]:
-    """The common half of the characters of both standards."""
+    """The common characters (level 1) of GB 2312 and Big5."""
     return _characters("gb2312", 0xB0, 0xD7) | _characters("big5", 0xA4, 0xC6)
 
 
 class ByteMap:
-    """Where in a file the characters of its text stand.
+    """Maps characters of a text to byte positions in its file.
 
     Args:
-        widths: of each character in the file, in bytes.
-        begin: of the first character, in bytes: behind a BOM.
+        widths: the width of each character in the file, in bytes.
+        begin: the byte at which the first character begins: 0, or the length of the BOM.
     """
 
     _BLOCK = 1024
@@ -83,7 +84,7 @@ class ByteMap:
             self._begins.append(self._begins[-1] + sum(widths[at : at + self._BLOCK]))
 
     def __len__(self) -> int:
-        """How many characters there are."""
+        """The number of characters."""
         return len(self._widths)
 
     def __eq__(self, other: object) -> bool:
@@ -95,7 +96,7 @@ class ByteMap:
         return hash((self._widths, self._begins[0]))
 
     def at(self, character: int) -> int:
-        """The byte of the file in which a character begins; of the character behind the last: the end of the text.
+        """The byte at which a character begins. `len(self)` is allowed, too: it gives the end of the text.
 
         Raises:
             IndexError: there is no such character.
@@ -106,19 +107,24 @@ class ByteMap:
         return self._begins[block] + sum(self._widths[block * self._BLOCK : character])
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """The bytes of the characters from `start` to before `end`."""
+        """(start, end) in bytes of the characters from `start` to before `end`.
+
+        Raises:
+            IndexError: there are no such characters.
+        """
         return self.at(start), self.at(end)
 
     def to_bytes(self) -> bytes:
-        """For a database: about a thousandth of the text's size for texts of one script."""
+        """The map for a database: `begin` in 8 bytes, little endian, then the widths, compressed with zlib. For a text
+        in one script this is about a thousandth of the text's size."""
         return self._begins[0].to_bytes(8, "little") + zlib.compress(self._widths, 1)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ByteMap:
-        """What `to_bytes` made.
+        """Read the result of `to_bytes`.
 
         Raises:
-            InputError: it did not make this.
+            InputError: the data are not such a result.
         """
         try:
             return cls(zlib.decompress(data[8:]), int.from_bytes(data[:8], "little"))
@@ -128,13 +134,13 @@ class ByteMap:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A text file's text.
+    """The decoded text of a text file.
 
     Attributes:
-        text: without BOM; line ends are `\\n`.
-        encoding: by Python's name for it.
-        bytes_of: where its characters stand in the file.
-        damaged: how many runs of bytes are no text in this encoding; each is one U+FFFD.
+        text: the text without BOM; line ends are `\\n`.
+        encoding: Python's name of the encoding.
+        bytes_of: maps the characters of `text` to bytes of the file.
+        damaged: number of byte sequences that are not valid in this encoding; each became one U+FFFD.
     """
 
     text: str
@@ -144,13 +150,15 @@ class Decoded:
 
 
 def decode(data: bytes, encoding: str | None = None) -> Decoded:
-    """The text of a text file.
+    """Decode a text file.
 
     Args:
-        encoding: what the file says of itself (HTML and e-mail do); taken if its bytes are text in it.
+        data: the content of the file.
+        encoding: the encoding that the file declares (HTML and e-mail do this). It is used if all bytes are valid in
+            it. A BOM takes precedence.
 
     Raises:
-        InputError: the bytes are not text: most of them are control characters.
+        InputError: the bytes are not text: too many control characters or invalid bytes.
     """
     begin, found = _encoding_of(data, encoding)
     text, widths, damaged = _decoded(data[begin:], found)
@@ -201,16 +209,16 @@ def _most_plausible(data: bytes) -> str:
 
 
 def _plausibility(sample: bytes, name: str) -> float:
-    """At most 1; 0 or less: it is not in this encoding."""
+    """How plausible an encoding is: at most 1. If it is 0 or less, the text is not in this encoding."""
     text = sample.decode(name, "replace")
     if len(sample) == _SAMPLE:
-        text = text.removesuffix("\ufffd")  # cut within a character
+        text = text.removesuffix("\ufffd")  # the sample may end inside of a character
     return sum(_weight(character) for character in text) / len(text) if text else 0.0
 
 
 @lru_cache(1 << 16)
 def _weight(character: str) -> float:
-    """How much a character speaks for the encoding in which it was found."""
+    """How much a decoded character supports its encoding: from 1 (frequent) to -5 (not valid)."""
     if character in _FREQUENT or character in _PUNCTUATION or character in "\t\n\r\f":
         return 1.0
     if character < "\x80":
@@ -230,7 +238,7 @@ def _share_of_controls(sample: bytes) -> float:
     return sum(byte < 32 and byte not in b"\t\n\r\f" for byte in sample) / max(len(sample), 1)
 
 
-# Characters with their widths
+# Decoding with the width of each character
 
 
 def _decoded(data: bytes, name: str) -> tuple[str, bytes, int]:
@@ -249,7 +257,7 @@ def _decoded(data: bytes, name: str) -> tuple[str, bytes, int]:
 
 
 def _runs(data: bytes, name: str) -> Iterator[tuple[str | None, bytes]]:
-    """Stretches that are text, and between them (None) bytes that are none."""
+    """Split data into valid parts (text, bytes) and invalid parts (None, bytes), in order."""
     try:
         yield data.decode(name), data
         return
@@ -265,7 +273,7 @@ def _runs(data: bytes, name: str) -> Iterator[tuple[str | None, bytes]]:
 
 
 class _Noted(threading.local):
-    """The errors of the text that this thread is decoding."""
+    """The invalid byte sequences of the data that this thread is decoding."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[int, int]] = []
@@ -311,7 +319,7 @@ _UTF8_CONTINUATIONS = bytes(range(0x80, 0xC0))
 
 
 def _widths_one_by_one(raw: bytes, name: str) -> bytes:
-    """For encodings in which one character has several forms."""
+    """The same, byte by byte: for encodings in which a character has several encoded forms of different width."""
     decoder = codecs.getincrementaldecoder(name)()
     widths = bytearray()
     since = 0
@@ -327,7 +335,11 @@ def _widths_one_by_one(raw: bytes, name: str) -> bytes:
 
 
 def _plain_line_ends(text: str, widths: bytes, unit: int) -> tuple[str, bytes]:
-    """`\\r\\n` and a lone `\\r` as `\\n`."""
+    """Replace `\\r\\n` and a single `\\r` by `\\n`, and adapt the widths.
+
+    Args:
+        unit: bytes of one line end character in this encoding.
+    """
     if "\r" not in text:
         return text, widths
     kept: list[bytes] = []
@@ -342,11 +354,16 @@ def _plain_line_ends(text: str, widths: bytes, unit: int) -> tuple[str, bytes]:
 
 _WINDOW = 50
 _PLAUSIBLE = 0.35
-"""Mean weight of two windows' characters. Names of fish and lists of heroes have .40, ordinary prose more than .6."""
+"""Smallest mean weight of the characters in two windows. Lists of rare names have about .40, ordinary prose more than
+.6."""
 
 
 def garbage_in(text: str) -> list[tuple[int, int]]:
-    """Stretches (start, end) of about 100 characters and more that look like text in a wrong encoding, in order."""
+    """Find parts of a text that look like the result of a wrong encoding (mojibake).
+
+    Returns:
+        (start, end) in characters, in order; each has about 100 characters or more.
+    """
     values = {ord(each): chr(round(10 * (max(_sense(each), -2.0) + 2.0))) for each in set(text)}
     blocks = text.translate(values).encode("latin-1")
     sums = [sum(blocks[at : at + _WINDOW]) for at in range(0, len(blocks) - _WINDOW + 1, _WINDOW)]
@@ -363,11 +380,11 @@ def garbage_in(text: str) -> list[tuple[int, int]]:
 
 
 def _sense(character: str) -> float:
-    """How much a character speaks for its text being one."""
+    """The weight of a character in `garbage_in`: the lower, the more the text looks like mojibake."""
     if "\xc0" <= character <= "\xff":
-        return 0.0  # Chinese read as Latin-1 is full of them, and Danish is not
+        return 0.0  # Chinese read as Latin-1 consists mostly of these; in European languages they are few
     if "\u2500" <= character <= "\u25ff":
-        return -0.5  # frames and blocks
+        return -0.5  # box drawing characters and blocks
     if "\u4e00" <= character <= "\u9fff" or character < "\x80" or character in _PUNCTUATION:
         return _weight(character)
     return 0.8 if unicodedata.category(character)[0] in "LMNZ" else max(_weight(character), -2.0)

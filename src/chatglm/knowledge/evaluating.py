@@ -1,8 +1,9 @@
-"""How well a base finds what answers questions, and refuses others: measured with one's own questions.
+"""Measure retrieval and refusals of a base with your own questions.
 
-A question is a line of JSON: `question`; `file`, the file that answers it; `answers`, words that stand where it is
-answered, or `start` and `end` in characters of the file's text. `"answerable": false` is a question that the documents
-do not answer. A file of SQuAD's form (CMRC 2018, DRCD) is read too; its passages are files named by their ids.
+A file of questions is JSON Lines. Fields: `question`; `file`: the file that has the answer; `answers`: texts that occur
+at the answer, or `start` and `end`: its position in characters of the file's text. `"answerable": false` marks a
+question that the documents do not answer. A `.json` file in the format of SQuAD (as CMRC 2018 and DRCD) is read, too.
+The base then needs one file for each of its passages, named `ID.txt`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ __all__ = [
 ]
 
 DEPTH = 10
+"""Number of hits that are considered for ranks."""
 BUDGETS = (1_500, 3_000)
+"""Lengths in characters for `Found.within`."""
 _CUTS = (1, 3, 5, 10)
 _LINES = 100_000
 _BYTES = 256 << 20
@@ -48,12 +51,14 @@ _BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Question:
-    """
+    """A test question.
+
     Attributes:
-        file: that answers it; "": any.
-        answers: words that stand where it is answered.
-        spans: (start, end) of such places in the file's text.
-        answerable: whether the documents answer it.
+        text: the question.
+        file: the file that has the answer; "": any file.
+        answers: texts that occur at the answer.
+        spans: (start, end) of the answers, in characters of the file's text. They take precedence over `answers`.
+        answerable: whether the documents answer the question.
     """
 
     text: str
@@ -64,9 +69,11 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """
+    """Read questions from a file (see the module's description).
+
     Raises:
-        InputError: the file cannot be read, or a line is not a question; the message has its number.
+        InputError: the file cannot be read, is too large, has no questions, or a line is not a question. The message
+            has the number of the line.
     """
     try:
         if path.stat().st_size > _BYTES:
@@ -122,26 +129,28 @@ def _squad(path: Path, text: str) -> Iterator[Question]:
 
 @dataclass
 class Found:
-    """What was found of questions.
+    """Results of retrieval over all questions.
 
     Attributes:
-        ranks: of the first hit that answers, for each question; None: there was none among the first ten.
-        within: how many questions are answered within so many characters of the hits, the best first.
+        ranks: for each question the rank (from 1) of the first hit that contains an answer; None: none of the first
+            ten hits does.
+        within: for each budget of characters, how many questions have an answer in the best hits of this total length.
     """
 
     ranks: list[int | None] = field(default_factory=list)
     within: dict[int, int] = field(default_factory=lambda: dict.fromkeys(BUDGETS, 0))
 
     def hit(self, cut: int) -> float:
-        """The share of questions that one of the first hits answers."""
+        """The share of questions with an answer among the first `cut` hits, from 0 to 1."""
         return sum(rank is not None and rank <= cut for rank in self.ranks) / max(len(self.ranks), 1)
 
     @property
     def mrr(self) -> float:
-        """Mean of 1/rank."""
+        """Mean reciprocal rank (MRR): the mean of 1/rank; 0 for a question without a rank."""
         return math.fsum(1 / rank for rank in self.ranks if rank) / max(len(self.ranks), 1)
 
     def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values; shares are from 0 to 1."""
         return {
             "questions": len(self.ranks),
             **{f"hit@{cut}": round(self.hit(cut), 4) for cut in _CUTS},
@@ -150,7 +159,13 @@ class Found:
         }
 
     def note(self, places: Sequence[tuple[str, int, int, str]], question: Question, spans: _Spans) -> None:
-        """Count what was found, the best first: file, start, end and text of each."""
+        """Add the result of one question.
+
+        Args:
+            places: file, start, end and text of the hits, the best first.
+            question: the question.
+            spans: the positions of its answers by file; empty: compare texts with `question.answers`.
+        """
         right = [_answers(question, spans, *place) for place in places]
         self.ranks.append(next((n for n, yes in enumerate(right[:DEPTH], 1) if yes), None))
         for budget in self.within:
@@ -174,7 +189,7 @@ def _answers(question: Question, spans: _Spans, file: str, start: int, end: int,
 
 
 class _Places:
-    """Where in the files questions are answered."""
+    """Finds the positions of answers in the files of a base."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
@@ -207,10 +222,14 @@ def found_in(
     mode: Mode = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
-    """Ask a base all questions that it answers.
+    """Search a base for all answerable questions.
+
+    Args:
+        mode: see `searching.search`.
+        progress: is called with the number of questions done and their total.
 
     Raises:
-        InputError: a question names a file that the base has not.
+        InputError: a question names a file that the base does not have.
     """
     places, found = _Places(base), Found()
     asked = [question for question in questions if question.answerable]
@@ -231,32 +250,35 @@ def _place(hit: Hit) -> tuple[str, int, int, str]:
 
 @dataclass(frozen=True)
 class Refusals:
-    """How questions that are answered, and others, are told apart without a model.
+    """How well `Answerable.value` separates unanswerable questions from answerable ones.
 
     Attributes:
-        right, wrong: `Answerable.value` of the questions that are not answered, and of those that are.
+        right: the values of the unanswerable questions: to refuse them is right.
+        wrong: the values of the answerable questions: to refuse them is wrong.
     """
 
     right: tuple[float, ...]
     wrong: tuple[float, ...]
 
     def at(self, limit: float) -> tuple[float, float]:
-        """The shares of the others, and of the answered ones, that are refused above a limit."""
+        """The share of unanswerable questions, and that of answerable ones, whose value is above a limit."""
         return tuple(
             sum(value > limit for value in values) / max(len(values), 1) for values in (self.right, self.wrong)
         )  # type: ignore[return-value]
 
     def limit(self, wrong: float = 0.03) -> float:
-        """The lowest limit that refuses at most this share of the answered questions."""
+        """The lowest limit that refuses at most the share `wrong` of the answerable questions."""
         return min((value for value in self.wrong if self.at(value)[1] <= wrong), default=0.0)
 
     @property
     def auc(self) -> float:
-        """How often an unanswered question has the larger value of two."""
+        """Area under the ROC curve: how often, of an unanswerable and an answerable question, the unanswerable one has
+        the larger value. Equal values count one half."""
         pairs = [(a > b) + (a == b) / 2 for a in self.right for b in self.wrong]
         return math.fsum(pairs) / max(len(pairs), 1)
 
     def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values, with the shares of refused questions for several limits."""
         limits = sorted({*(round(-2 + 0.1 * step, 1) for step in range(31)), round(self.limit(), 3), 0.17, 0.04})
         return {
             "unanswered": len(self.right),
@@ -272,7 +294,7 @@ class Refusals:
 
 
 def refusals(base: Base, questions: Sequence[Question]) -> Refusals:
-    """Values of all questions: see `Answerable`."""
+    """Compute `Answerable.value` for all questions."""
     bases = Bases([base])
     values = [(question.answerable, bases.answerable(question.text).value) for question in questions]
     return Refusals(
@@ -281,7 +303,7 @@ def refusals(base: Base, questions: Sequence[Question]) -> Refusals:
     )
 
 
-# Questions that a model makes
+# Questions that a model writes
 
 _ASK = {
     "zh": "下面是一段文字。请就其中的内容提一个问题，使读过它的人能够回答；不要提到“这段文字”，只写出问题。\n\n{text}",
@@ -290,20 +312,21 @@ _ASK = {
 }
 _AT_ONCE = 8
 _TRIED = 10
-"""Pieces that are looked at for each that is wanted: some are too short."""
+"""How many pieces are drawn for each one that is wanted: some are too short."""
 _LEAST = 80
 _LONGEST = 200
 
 
 def generated(base: Base, count: int, ask: Callable[[str], str], *, seed: int = 0) -> Iterator[Question | None]:
-    """Questions on pieces that are drawn from a base, as a model asks them; the piece is where each is answered.
+    """Let a model write questions about randomly drawn pieces of a base. The answer to each is in its piece.
 
     Args:
-        count: of pieces; there may be fewer that say enough.
-        ask: a model: a prompt to its answer. It is called in several threads at once.
+        count: number of pieces; fewer are used if too few are long enough.
+        ask: calls the model: takes a prompt, returns its answer. It is called in several threads at once.
+        seed: seed of the random draw.
 
     Yields:
-        for each piece its question; None: what the model wrote is none, or has nothing of the piece in it.
+        a question for each piece. None: the model wrote no usable question, or one that shares no words with the piece.
     """
     pieces = list(_drawn(base, count, Random(seed)))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -316,7 +339,7 @@ def generated(base: Base, count: int, ask: Callable[[str], str], *, seed: int = 
 
 
 def _drawn(base: Base, count: int, rng: Random) -> Iterator[tuple[StoredPiece, str]]:
-    """Pieces that say something, at random, and their texts."""
+    """Randomly drawn pieces that are long enough and not disabled, with their texts."""
     files = [file for file in base.files() if file.pieces]
     ends = list(accumulate(file.pieces for file in files))
     total = ends[-1] if ends else 0
@@ -339,7 +362,8 @@ def _asked_of(piece: StoredPiece, text: str, answer: str) -> Question | None:
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:
-    """Into a new file, as `read_questions` reads them.
+    """Write questions into a new file in the format that `read_questions` reads. Only the first of a question's `spans`
+    is written, and each question needs one.
 
     Raises:
         OutputError: the file exists, or cannot be written.
@@ -355,7 +379,7 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-# What LangChain's usual pipeline finds
+# Comparison with LangChain's usual pipeline
 
 
 def beside_langchain(
@@ -367,11 +391,17 @@ def beside_langchain(
     overlap: int = 200,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
-    """The same questions, asked LangChain's stock pipeline: `RecursiveCharacterTextSplitter`, and the nearest vectors
-    of the same embedder, compared one by one as an exact FAISS index does.
+    """Search for the same questions as LangChain's usual pipeline does: `RecursiveCharacterTextSplitter`, then the
+    nearest vectors of the same embedder. The search is exact, as with a flat FAISS index.
+
+    Args:
+        embedder: makes the vectors of chunks and questions.
+        size, overlap: size and overlap of the chunks, in characters.
+        progress: is called with the number of embedded chunks and their total.
 
     Raises:
         DependencyError: langchain-text-splitters is not installed.
+        InputError: the base has no text, or a question names a file that it does not have.
     """
     try:
         from langchain_text_splitters import RecursiveCharacterTextSplitter

@@ -1,9 +1,9 @@
-"""A base whose vectors lie in any of LangChain's vector stores: Milvus, PostgreSQL with pgvector, Qdrant …
+"""Vector search in any vector store of LangChain: Milvus, PostgreSQL with pgvector, Qdrant …
 
-Texts, places, grams and access stay in the base's own file; the store has a document for each text, under an id that is
-made of the base and the text's digest (a UUID, which every store takes), with the store's own embedding. What it finds
-and the base does not have is left out, so a store that is behind, or holds more, gives no wrong hits. The base notes in
-`vector` what it has given to the store.
+Texts, positions, grams and access rights stay in the base's own file. The store gets one document for each text. Its id
+is a UUID, computed from the base's id and the digest of the text. The embedding of the store makes the vectors. Results
+that the base does not have are ignored, so an outdated or shared store gives no wrong hits. The table `vector` of the
+base records which texts the store has been given.
 """
 
 from __future__ import annotations
@@ -29,36 +29,39 @@ Result = TypeVar("Result")
 Sense = Callable[[float], float]
 
 _MOST = 10_000
+"""Largest number of results for which the store is asked."""
 _NEAR = 0.02
+"""Largest difference between a converted score and the true cosine."""
 _PREFIX = "langchain "
 
 _SENSES: tuple[Sense, ...] = (
-    lambda score: score,  # a cosine
-    lambda score: 1 - score,  # the distance of cosines
-    lambda score: 1 - score / 2,  # a distance, squared
-    lambda score: 1 - score * score / 2,  # a distance
-    lambda score: 2 * score - 1,  # a cosine, from 0 to 1
+    lambda score: score,  # cosine similarity
+    lambda score: 1 - score,  # cosine distance
+    lambda score: 1 - score / 2,  # squared Euclidean distance of unit vectors
+    lambda score: 1 - score * score / 2,  # Euclidean distance of unit vectors
+    lambda score: 2 * score - 1,  # cosine similarity, scaled to 0 to 1
 )
-"""From what stores give as scores to cosines."""
+"""Convert the score of a store to a cosine; stores define their scores differently."""
 
 
 def is_external(name: str) -> bool:
-    """Whether what a base notes as the maker of its vectors is one of LangChain's stores."""
+    """Whether the `vectors` entry of a base names a vector store of LangChain."""
     return name.startswith(_PREFIX)
 
 
 class External(Following):
-    """Finds a base's texts through a vector store: `open_base(name, neighbours=lambda base: External(base, store))`.
+    """Vector search through a vector store: `open_base(name, neighbours=lambda base: External(base, store))`.
 
-    Several bases may share a store. Then its answers should be held to one of them (`only`); without that they are
-    sorted out here, which takes longer the more others there are.
+    Several bases may share a store. Then pass `only`, so that the store searches the documents of one base. Without it
+    the results of other bases are filtered out here, which is slower the more of them there are.
 
     Args:
-        base: the base's file.
-        vectors: the store.
-        only: arguments of the store's search that hold it to documents whose metadata has this `base` (an id).
-        name: of the store, by which the base remembers where its vectors are; default: its class.
-        close: closes the store.
+        base: the file of the base.
+        vectors: the vector store, with an embedding.
+        only: takes the base's id; returns the arguments with which the store searches only documents whose metadata
+            field `base` has this id.
+        name: name under which the base remembers the store; default: the name of its class.
+        close: is called to close the store.
     """
 
     _batch = 64
@@ -73,20 +76,20 @@ class External(Following):
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = base.meta("id")
-        """By which the store's documents are known as this base's."""
+        """The id of the base. It is in the metadata of each of its documents in the store."""
         super().__init__(base, f"{_PREFIX}{name or type(vectors).__name__} {self.id}")
         self._vectors, self._only = vectors, dict(only(self.id))
         self.close = close
         self._sense: Sense | None = None
         self._lock = threading.Lock()
 
-    # What the store has
+    # Writing into the store
 
     def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
         metadata = [{"digest": digest.hex(), "base": self.id} for digest in digests]
         self._told(lambda: self._vectors.add_texts(list(texts), metadata, ids=list(map(self._id, digests))))
-        # Who is killed here gives them once more: under the same ids, or, in a store that has ids twice, as documents
-        # that are found as one.
+        # If the process is killed here, the texts are added a second time: under the same ids, or, in a store that
+        # allows an id twice, as duplicates, which `nearest` treats as one.
         with self._store.writing() as connection:
             self._note(connection, digests)
 
@@ -97,10 +100,10 @@ class External(Following):
         self._store.changed(connection)
 
     def drop(self, digests: Sequence[bytes]) -> None:
-        """Delete texts in the store. Where that fails, it is tried again by the next `fill`.
+        """Delete texts in the store. If that fails, the next `fill` tries again.
 
         Raises:
-            ServiceError: the store cannot delete.
+            ServiceError: the store cannot delete them.
         """
         if not digests:
             return
@@ -112,11 +115,17 @@ class External(Following):
             raise
 
     def check(self, repair: bool) -> list[str]:
-        """Whether the store has all that was given to it. A store that cannot be asked for documents by their ids is
-        searched for each text, which takes as long as to add them.
+        """Check that the store still has all texts that were added to it. If the store has no lookup by id, it is
+        searched for each text, which takes as long as adding them.
+
+        Args:
+            repair: remove missing texts from the base's record, so that the next `fill` adds them again.
+
+        Returns:
+            a sentence about missing texts; empty if there are none.
 
         Raises:
-            ServiceError: the store cannot be asked.
+            ServiceError: the store cannot be reached, or fails.
         """
         if self._store.meta("vectors") != self.name:
             return []
@@ -133,7 +142,7 @@ class External(Following):
         return [f"texts that are no longer in {self.name}: {len(missing):,}{done}"] if missing else []
 
     def _there(self, texts: Mapping[bytes, str]) -> set[bytes]:
-        """Which of these the store has."""
+        """The digests of those texts that the store has."""
         try:
             found = self._told(lambda: self._vectors.get_by_ids(list(map(self._id, texts))))
         except ServiceError as error:
@@ -145,10 +154,11 @@ class External(Following):
     # Search
 
     def nearest(self, view: View, question: str, limit: int) -> list[tuple[Candidate, float]]:
-        """See `Neighbours`.
+        """The nearest pieces with their cosines; see `Neighbours`.
 
         Raises:
-            ServiceError: the store cannot be asked, or has lost the base's texts.
+            ServiceError: the store cannot be reached or fails, or it has none of the base's texts any more.
+            InputError: the vectors were made with another model or store.
         """
         if not self._is_mine():
             return []
@@ -160,7 +170,7 @@ class External(Following):
                 if (digest := self._digest(document)) is not None:
                     by_digest.setdefault(digest, cosine)
             hits = _pieces(view, by_digest)
-            # With files, other bases, or texts that are gone, the first ones may be of no use.
+            # Results may belong to other files, other bases or deleted texts. Then ask for more of them.
             if len(hits) >= limit or len(found) < wanted or wanted >= _MOST:
                 break
             wanted *= 4
@@ -172,7 +182,7 @@ class External(Following):
         return self._told(lambda: self._vectors.similarity_search_with_score(text, k=k, **self._only))
 
     def _cosines(self, question: str, found: Sequence[tuple[Document, float]]) -> list[float]:
-        """What a store found has distances of several kinds as its scores, or likenesses."""
+        """Convert the store's scores to cosines. What the scores mean is found out once and then remembered."""
         with self._lock:
             sense = self._sense
             if sense is None:
@@ -181,7 +191,11 @@ class External(Following):
         return [sense(float(score)) for _, score in found]
 
     def _sensed(self, question: str, found: Sequence[tuple[Document, float]]) -> tuple[Sense, bool]:
-        """What scores mean, by some whose cosines are computed here; and whether nothing else is possible."""
+        """Find out what the scores mean, by computing the cosines of up to three results here.
+
+        Returns:
+            the conversion to cosines, and whether it is the only one that fits.
+        """
         model = self._vectors.embeddings
         if model is None or len(found) < 2:
             sign = -1.0 if len(found) > 1 and found[0][1] < found[-1][1] else 1.0
@@ -197,11 +211,11 @@ class External(Following):
         fit = sorted(range(len(_SENSES)), key=errors.__getitem__)
         if errors[fit[0]] <= _NEAR:
             return _SENSES[fit[0]], errors[fit[1]] > 2 * _NEAR
-        sign = -1.0 if found[0][1] < found[-1][1] else 1.0  # of some other kind: their order must do
+        sign = -1.0 if found[0][1] < found[-1][1] else 1.0  # unknown kind of score: only the order can be used
         return (lambda score: sign * score), found[0][1] != found[-1][1]
 
     def _digest(self, document: Document) -> bytes | None:
-        """Of the text; None: it is somebody else's."""
+        """The digest of a document's text; None: the document does not belong to this base."""
         told = document.metadata
         try:
             return bytes.fromhex(told["digest"]) if told["base"] == self.id else None
@@ -221,7 +235,11 @@ class External(Following):
 
 
 def _pieces(view: View, by_digest: Mapping[bytes, float]) -> list[tuple[Candidate, float]]:
-    """The pieces that are searched of texts, the nearest first."""
+    """The searchable pieces that have these texts, the nearest first.
+
+    Args:
+        by_digest: the cosine of each text.
+    """
     ids = [
         row[0]
         for digest in by_digest

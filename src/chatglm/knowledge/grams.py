@@ -1,9 +1,10 @@
-"""What is looked for in texts, and what of a question is looked for: the only place that knows it.
+"""Grams: the index terms of texts and of questions. Only this module defines them.
 
-Of Chinese, its characters and their pairs: 知识库 is 知, 知识, 识, 识库, 库. That needs no dictionary, knows every new
-name, and finds more than a dictionary's words do. Kana and Hangul are taken likewise. Of other scripts, whole words and
-numbers. Letters are folded: full-width to plain ones (Unicode's NFKC), no case, no accents, traditional characters to
-simplified ones. A line break between two Chinese characters is none.
+Chinese text gives single characters and pairs (unigrams and bigrams): 知识库 gives 知, 知识, 识, 识库, 库. This needs
+no dictionary, also works for new names, and finds more than the words of a dictionary. Kana and Hangul are handled in
+the same way. Other scripts give whole words and numbers. Text is first folded (normalised): full-width letters become
+half-width (Unicode NFKC), case and accents are removed, traditional characters become simplified. A line break between
+two Chinese characters is removed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from chatglm.knowledge.variants import SIMPLIFIED
 __all__ = ["VERSION", "WIDE", "folded", "grams", "grams_of", "is_word", "older_grams", "question_grams"]
 
 VERSION = 1
-"""Whoever changes what this module returns adds one, and bases are indexed anew."""
+"""Increase this number when the results of this module change. Bases are then indexed again when they are opened."""
 
 WIDE = (
     "\u3005-\u3007\u3040-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
-"""Characters of scripts that are written without spaces, as ranges of an expression."""
+"""Characters that give single characters and pairs (Chinese, kana, Hangul), as ranges for a regular expression."""
 _TOKEN = re.compile(rf"[{WIDE}]+|[0-9]+(?:\.[0-9]+)+|[^\W_{WIDE}]+")
 _IS_WIDE = re.compile(f"[{WIDE}]")
 _UNUSUAL = re.compile(r"[^\x00-\x7f\u3001-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -46,19 +47,19 @@ def _folded_character(character: str) -> str:
 
 
 def folded(text: str) -> str:
-    """A text as its grams see it: each of `grams(text)` is a substring of it."""
+    """Normalise a text. Each of `grams(text)` is a substring of the result."""
     plain = _UNUSUAL.sub(lambda found: _folded_character(found[0]), text).lower().translate(SIMPLIFIED)
     plain = _GROUPS.sub(lambda found: found[0].replace(",", ""), plain)
     return _WRAP.sub("", plain) if "\n" in plain else plain
 
 
 def is_word(gram: str) -> bool:
-    """Whether a gram is a whole word or number, and not of a script without spaces."""
+    """Whether a gram is a word or a number, and not a Chinese (kana, Hangul) character or pair."""
     return _IS_WIDE.match(gram) is None
 
 
 def grams_of(plain: str) -> list[str]:
-    """The grams of a text that is `folded` already."""
+    """The grams of a text that `folded` has already normalised, in order, with repetitions."""
     found: list[str] = []
     for match in _TOKEN.finditer(plain):
         run = match[0]
@@ -74,19 +75,23 @@ def grams_of(plain: str) -> list[str]:
 
 
 def grams(text: str) -> list[str]:
-    """The grams of a text, in its order, each as often as it stands there."""
+    """The grams of a text, in order, with repetitions."""
     return grams_of(folded(text))
 
 
 def question_grams(question: str) -> list[str]:
-    """Those of a question, without its question words; all of them if nothing else is left. Each once."""
+    """The grams of a question, each once, without question words (什么, 怎么, 吗 …). If nothing is left, the question
+    words stay."""
     plain = folded(question)
     return list(dict.fromkeys(grams_of(_QUESTION.sub(" ", plain)) or grams_of(plain)))
 
 
 def older_grams(question: str) -> list[str]:
-    """Those that an old text may have instead: of older words for the question's. Of a word its pairs, or the word if
-    it is one character. Each once, and none that the question has itself."""
+    """The grams of older Chinese words that mean the same as words of the question. An old text may use those instead.
+
+    A word gives its pairs, or itself if it has one character. Each gram occurs once; grams of the question are left
+    out.
+    """
     own = set(question_grams(question))
     found: dict[str, None] = {}
     for word in older(_QUESTION.sub(" ", folded(question))):

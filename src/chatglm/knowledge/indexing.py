@@ -1,8 +1,8 @@
-"""Files into a base: queued, read, cut, indexed, given vectors.
+"""Index files: queue them, read them, split them into pieces, index the pieces, make vectors.
 
-Whoever adds files puts them into the base's queue. One process at a time, which holds the base's lock, works through
-the queue, whoever filled it; when it ends, however it ends, another goes on where it was. A base is changed by whole
-transactions only, so it needs no repair afterwards.
+Adding a file puts it into the queue, which is part of the base. One process at a time holds the base's lock and works
+through the queue, also through files that other processes have added. If this process ends or is killed, another one
+continues at the same place. All changes are whole transactions, so the base never needs repair after a kill.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from chatglm.knowledge.store import BATCH, BLOCK, Store, digest_of, indexed
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes may index a base at once, which costs time and harms nothing
+except ImportError:  # Windows: two processes may index the same base at once. That wastes time, but does no harm.
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Filler", "Indexer", "Item", "Progress", "Report", "Step", "items_of", "items_of_folder"]
@@ -39,23 +39,29 @@ __all__ = ["Filler", "Indexer", "Item", "Progress", "Report", "Step", "items_of"
 _log = logging.getLogger("chatglm.knowledge")
 
 _ATTEMPTS = 3
+"""How often a file is tried if it changes, or its worker dies, while it is read."""
 _SMALL = 1 << 16
+"""Files up to this size in bytes are indexed several at a time."""
 _TOGETHER = 64
+"""Largest number of small files that are indexed in one transaction."""
 _MAX_FILES = 1_000_000
 _POLL_SECONDS = 0.05
 _MERGED_FROM = 2_000
+"""After so many deleted pieces, and more than the base has now, the index of grams is merged."""
 _FREE_PAGES = 256
+"""With more free pages than this the file is shrunk."""
 _WAITING = "state IN ('queued', 'reading', 'indexing')"
 
 
 @dataclass(frozen=True)
 class Step:
-    """The progress of an indexer.
+    """The progress of indexing.
 
     Attributes:
-        file: "" while vectors are made, which belong to all files.
-        done, total: pieces; 0 of 0 while the file is read.
-        files: number of files that are still to do.
+        file: the name of the file; "" while vectors are made, because vectors belong to texts of all files.
+        stage: "reading", "indexing" or "vectors"; "queued" if another process works and has not begun with the file.
+        done, total: number of pieces (texts, for vectors); 0 and 0 while the file is read.
+        files: number of files that are still waiting, with this one.
     """
 
     file: str
@@ -71,11 +77,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Item:
-    """A file that is to be in a base.
+    """A file to add to a base.
 
     Attributes:
-        path: where it lies; None: it is `body`.
-        folder: that it was found in, for `sync`.
+        name: its name in the base.
+        path: its absolute path; None: its content is `body`.
+        body: its content.
+        folder: the folder in which it was found (for `sync`); None: it was added by itself.
     """
 
     name: str
@@ -89,8 +97,10 @@ class Report:
     """The result of adding files.
 
     Attributes:
-        failed: names and reasons.
-        warnings: names and warnings: parts that could not be read, edits whose piece is gone.
+        added, changed, unchanged, removed: names of files. If the caller did not wait, new and changed files are only
+            queued.
+        failed: names of the files that could not be read, with the reasons.
+        warnings: names and warnings: parts that could not be read, or edits of pieces that no longer exist.
     """
 
     added: tuple[str, ...] = ()
@@ -102,21 +112,25 @@ class Report:
 
 
 class Filler(Protocol):
-    """What makes vectors of pieces."""
+    """Makes the vectors of pieces."""
 
     def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool:
-        """Make some of those that are missing; returns whether more are missing, and can be made."""
+        """Make missing vectors, as long as `go_on()` is true. Returns whether more are missing and can be made.
+
+        Args:
+            progress: is called with the number of vectors made by this call and the number that were missing.
+        """
 
     def drop(self, digests: Sequence[bytes]) -> None:
-        """Forget the vectors of texts that no piece has any more."""
+        """Delete the vectors of texts that no piece has any more."""
 
 
 def items_of(paths: Iterable[Path]) -> list[Item]:
-    """Files, and all files in folders, under the names that they will have: of a file its own, of one in a folder its
-    path in that.
+    """The files at some paths, with all files in folders. A file is named by its own name; a file in a folder is named
+    by its path inside the folder.
 
     Raises:
-        InputError: something is not there, or two files would have one name.
+        InputError: a path does not exist, or a folder has too many files.
     """
     found: list[Item] = []
     for path in paths:
@@ -130,10 +144,10 @@ def items_of(paths: Iterable[Path]) -> list[Item]:
 
 
 def items_of_folder(folder: Path) -> list[Item]:
-    """The files in a folder and the folders in it, without hidden ones; links are not followed.
+    """All files in a folder and its subfolders, sorted by name. Hidden files and symbolic links are left out.
 
     Raises:
-        InputError: there is no such folder, or too much in it.
+        InputError: there is no such folder, or it has more than a million files.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -168,7 +182,7 @@ def _checked(items: Sequence[Item]) -> None:
 
 @dataclass
 class _Queued:
-    """What `enqueue` did with items."""
+    """The result of `enqueue`: ids of the files to wait for, and names by what was done."""
 
     ids: list[int] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
@@ -178,14 +192,16 @@ class _Queued:
 
 
 class Indexer:
-    """Puts files into a base and takes them out.
+    """Adds files to a base and removes them.
 
     Args:
-        filler: what makes vectors; None: nothing does.
-        follow: lets indexes beside the base take in what is new.
+        store: the base.
+        readers: worker processes that read documents.
+        filler: returns the object that makes vectors, or None if the base has none.
+        follow: is called after indexing, so that indexes beside the base take in the new pieces.
 
     Attributes:
-        trouble: why vectors are missing; "" if none are.
+        trouble: why vectors could not be made; "" if there was no problem.
     """
 
     def __init__(
@@ -203,19 +219,20 @@ class Indexer:
         self.trouble = ""
 
     def end(self) -> None:
-        """Let `work` return after the batch that it is at."""
+        """Let `work` return after the current batch."""
         self._ending.set()
 
     # The queue
 
     def enqueue(self, items: Sequence[Item], *, ocr: str = "auto", again: bool = True) -> _Queued:
-        """Queue the files that are new or changed. What is unchanged costs a look at its content, and writes nothing.
+        """Queue new and changed files. An unchanged file is only read and hashed; nothing is written for it.
 
         Args:
-            again: also files that could not be read before, though they are unchanged.
+            ocr: "auto", "always" or "never": see `Base.add`.
+            again: also queue unchanged files that could not be read before.
 
         Raises:
-            InputError: two files would have one name, or one has an impossible name.
+            InputError: two files would have the same name, or a name is not valid.
         """
         _checked(items)
         found = _Queued()
@@ -267,10 +284,10 @@ class Indexer:
         return number
 
     def remove(self, names: Sequence[str]) -> int:
-        """Take files out: no search finds them when this returns. What they held is deleted by `work`.
+        """Remove files. When this returns, no search finds them any more. `work` deletes their data later.
 
         Returns:
-            how many there were.
+            how many of the files the base had.
         """
         with self._store.writing() as connection:
             gone = 0
@@ -280,12 +297,12 @@ class Indexer:
                     (name,),
                 ).rowcount
             if gone:
-                connection.execute("DELETE FROM kept")  # what models said of it; of the other files it is asked again
+                connection.execute("DELETE FROM kept")  # stored answers of models: some may quote the removed files
                 self._store.changed(connection)
         return gone
 
     def retry(self, names: Sequence[str]) -> int:
-        """Queue files again that could not be read; returns how many there were."""
+        """Queue files again that could not be read. Returns how many of the named files these were."""
         with self._store.writing() as connection:
             return sum(
                 connection.execute(
@@ -296,7 +313,7 @@ class Indexer:
             )
 
     def names_in(self, folder: Path) -> set[str]:
-        """The files that were found in a folder, or in one below it."""
+        """The names of the files that were found when this folder was added or synchronised, at any depth."""
         root = folder.absolute()
         with self._store.reading() as connection:
             rows = connection.execute("SELECT name, folder FROM file WHERE folder IS NOT NULL AND name IS NOT NULL")
@@ -305,10 +322,14 @@ class Indexer:
     # Work
 
     def work(self, ids: Sequence[int] | None = (), progress: Progress | None = None) -> None:
-        """Index what is queued, until nothing is, or another process does so and has done these files.
+        """Index all queued files and make missing vectors. If another process holds the lock, wait for it instead.
 
         Args:
-            ids: of files; None: wait until the other has done everything.
+            ids: the files to wait for while another process works; None: wait until that process has ended its work.
+            progress: is called after every batch.
+
+        Raises:
+            OutputError: the file of the base cannot be locked or written, or is damaged.
         """
         while not self._ending.is_set():
             with self._lock() as held:
@@ -319,7 +340,7 @@ class Indexer:
             self._ending.wait(_POLL_SECONDS)
 
     def outcome(self, queued: _Queued, removed: Sequence[str] = ()) -> Report:
-        """What became of queued files."""
+        """The report about queued files, from their states in the base."""
         states: dict[int, sqlite3.Row] = {}
         with self._store.reading() as connection:
             for number in queued.ids:
@@ -347,7 +368,7 @@ class Indexer:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[bool]:
-        """Whether this thread may index now. The lock goes with the process, however it ends."""
+        """Try to take the lock for indexing; yields whether it was free. The system releases it if the process dies."""
         if fcntl is None:
             yield True
             return
@@ -393,7 +414,8 @@ class Indexer:
             self._tidy()
 
     def _filling(self, work: Callable[[], Result]) -> Result | None:
-        """Work with a model. Where it fails, files are indexed all the same, and are found by their words."""
+        """Do work that needs the embedder. If it fails, note the reason: files are indexed without vectors then, and
+        the lexical search still finds them. Returns None in that case."""
         try:
             return work()
         except OutputError:
@@ -404,10 +426,10 @@ class Indexer:
             return None
 
     def _next(self) -> tuple[list[sqlite3.Row], int]:
-        """Files to index next, and how many there are to do: one, or several small ones."""
+        """The files to index next (one, or several small ones), and how many files wait in total."""
         with self._store.reading() as connection:
             (waiting,) = connection.execute(f"SELECT count(*) FROM file WHERE {_WAITING}").fetchone()
-            # What is begun is ended first.
+            # Files that are partly indexed come first.
             rows = connection.execute(
                 f"SELECT * FROM file WHERE {_WAITING} ORDER BY state <> 'indexing', id LIMIT {_TOGETHER}"
             ).fetchall()
@@ -417,7 +439,7 @@ class Indexer:
         return rows[: max(small, 1)], waiting
 
     def _index(self, rows: Sequence[sqlite3.Row], waiting: int, progress: Progress) -> None:
-        """Index files, or note why they cannot be."""
+        """Read and index files. For a file that cannot be read, store the reason."""
         jobs = []
         pieces = 0
         for place, row in enumerate(rows):
@@ -435,13 +457,14 @@ class Indexer:
             jobs = [job for job in jobs if not job.ended]
 
     def _begun(self, row: sqlite3.Row) -> _Job | None:
-        """A file whose pieces another process has begun to index."""
+        """Continue with a file that is partly indexed, usually because a process was stopped. None: it is queued again
+        from the start."""
         with self._store.reading() as connection:
             reading = self._store.reading_in(connection, row, row["next_generation"])
         pieces = list(split(reading))
         if len(pieces) == row["total"]:
             return _Job(row, reading, pieces, row["next_generation"], row["done"])
-        self._set(row, "state = 'queued'")  # another version of chatglm cut it
+        self._set(row, "state = 'queued'")  # another version of chatglm split it differently
         return None
 
     def _job(self, row: sqlite3.Row) -> _Job | None:
@@ -457,7 +480,7 @@ class Indexer:
                 )
             else:
                 self._fail(row, f"{row['name']}: changed while it was read; add it again later")
-        except OutputError:  # the base's own file, not the document
+        except OutputError:  # a problem of the base's file, not of the document
             raise
         except ChatGLMError as error:
             if isinstance(error, ReadingError) and row["attempts"] + 1 < _ATTEMPTS:
@@ -471,7 +494,7 @@ class Indexer:
             body = connection.execute("SELECT body FROM source WHERE file = ?", (row["id"],)).fetchone()
         if body is not None:
             return self._readers.read(body["body"], row["name"], row["ocr"])
-        if row["path"] is None:  # the base was imported
+        if row["path"] is None:  # the base was imported: only the text is there
             with self._store.reading() as connection:
                 return self._store.reading_in(connection, row, row["generation"])
         path = Path(row["path"])
@@ -485,7 +508,7 @@ class Indexer:
         return reading
 
     def _set(self, row: sqlite3.Row, what: str, *values: object) -> bool:
-        """Change a file's row, unless it is another one meanwhile."""
+        """Update a file's row, unless the file was replaced, removed or finished meanwhile. Returns whether it did."""
         with self._store.writing() as connection:
             return bool(
                 connection.execute(
@@ -498,14 +521,14 @@ class Indexer:
         self._set(row, "state = 'failed', error = ?, leftover = 1", why)
 
     def _advance(self, jobs: Sequence[_Job]) -> None:
-        """Index a batch of pieces, of one file or of several, in one transaction."""
+        """Index one batch of pieces, from one file or several, in one transaction."""
         room = BATCH
         with self._store.writing() as connection:
             for job in jobs:
                 now = connection.execute(
                     f"SELECT * FROM file WHERE id = ? AND digest = ? AND {_WAITING}", (job.row["id"], job.row["digest"])
                 ).fetchone()
-                if now is None:  # it was removed or replaced
+                if now is None:  # the file was removed or replaced
                     job.ended = True
                     continue
                 if not job.generation:
@@ -588,7 +611,8 @@ class Indexer:
         self._store.put(connection, put)  # type: ignore[arg-type]
 
     def _flip(self, connection: sqlite3.Connection, file: int, generation: int) -> None:
-        """Make the next generation what is searched."""
+        """Switch a file to its new generation: from now on searches see the new pieces. Edits of old pieces are copied
+        to new pieces with the same original text."""
         lost = 0
         for old in connection.execute(
             "SELECT piece.* FROM piece JOIN file ON file.id = piece.file WHERE file.id = ? "
@@ -624,7 +648,7 @@ class Indexer:
         self._store.changed(connection)
 
     def _clean(self, filler: Filler | None) -> bool:
-        """Delete a batch of what is left of old generations; returns whether there was anything."""
+        """Delete a batch of pieces of old generations. Returns whether there were any."""
         with self._store.reading() as connection:
             if connection.execute("SELECT 1 FROM file WHERE leftover LIMIT 1").fetchone() is None:
                 return False
@@ -664,7 +688,7 @@ class Indexer:
         return True
 
     def _split_anew(self) -> bool:
-        """Cut all texts again, if today's chatglm cuts them at other places; returns whether it does."""
+        """Queue all files again if this version of chatglm splits texts differently. Returns whether it did."""
         today = str(splitting.VERSION)
         known = self._store.meta("splitter")
         if known == today:
@@ -676,7 +700,7 @@ class Indexer:
         return bool(known)
 
     def _tidy(self) -> None:
-        """Put the index in order, count common grams, give free pages back."""
+        """After indexing: count common grams, merge the index after many deletions, and shrink the file."""
         self._store.count_common()
         with self._store.reading() as connection:
             pieces, _ = self._store.size(connection)
@@ -697,7 +721,7 @@ class _ChangedError(ChatGLMError):
 
 
 class _Pages:
-    """The page of a character, found quickly."""
+    """Finds the page (or slide) of a character by binary search."""
 
     def __init__(self, reading: Reading) -> None:
         marks = [m for m in reading.marks if m.kind in ("page", "slide") and m.value.isdecimal()]
@@ -712,11 +736,15 @@ class _Pages:
 
 @dataclass
 class _Job:
-    """A file whose pieces are indexed.
+    """A file that is being indexed.
 
     Attributes:
-        generation: of these pieces; 0: it is to begin.
-        done: pieces that are indexed.
+        row: its row in the table `file`.
+        reading: its text.
+        pieces: all its pieces.
+        generation: the generation of these pieces; 0: none has been assigned yet.
+        done: number of pieces that are indexed.
+        ended: all pieces are indexed, or the file was removed or replaced.
     """
 
     row: sqlite3.Row
@@ -731,7 +759,7 @@ class _Job:
 
 
 def _content(item: Item) -> tuple[bytes, int]:
-    """Digest and size in bytes of what a file holds now."""
+    """Digest (blake2b, 16 bytes) and size in bytes of a file's current content."""
     digest = blake2b(digest_size=16)
     if item.body is not None:
         digest.update(item.body)

@@ -1,4 +1,4 @@
-"""What a model has said, under the digest of all that it was asked: nobody asks twice."""
+"""A store of model answers. The key is a digest of the whole request, so the same request is not sent twice."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ TABLE = """
     CREATE TABLE kept (key BLOB NOT NULL PRIMARY KEY, text TEXT NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
     CREATE INDEX kept_used ON kept (used)
     """
-"""Of the database that they are in. `used` is Unix seconds."""
+"""The table in the database. `used` is the time of the last use, in Unix seconds."""
 MOST = 20_000
-"""Answers of one database that are kept when a summary is done."""
+"""Largest number of answers that stay in a database after a summary."""
 
 
 class Kept:
-    """For any number of threads.
+    """Stored answers of models in a database. Any number of threads may use it.
 
     Args:
-        database: has `TABLE`.
-        owned: close it with this.
+        database: a database with the table of `TABLE`.
+        owned: `close` also closes the database.
     """
 
     def __init__(self, database: Database, *, owned: bool = False) -> None:
@@ -32,7 +32,11 @@ class Kept:
         self._used: set[bytes] = set()
 
     def get(self, key: bytes) -> str | None:
-        """What was said; None: it was not asked."""
+        """The stored answer to a request; None: there is none.
+
+        Args:
+            key: the digest of the request.
+        """
         rows = self._database.read("SELECT text FROM kept WHERE key = ?", (key,))
         if not rows:
             return None
@@ -41,11 +45,12 @@ class Kept:
         return str(rows[0]["text"])
 
     def put(self, key: bytes, text: str) -> None:
-        """Keep it: when this returns, no end of the process takes it away."""
+        """Store an answer. When this returns, it is committed and survives a kill of the process."""
         self._database.write("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (key, text, time.time()))
 
     def tidy(self, since: float = 0.0) -> None:
-        """Delete what was not used since then (Unix seconds), and the oldest of what is too much."""
+        """Delete answers that were last used before `since` (Unix seconds). If there are still more than `MOST`, delete
+        those that were not used for the longest time."""
         with self._lock:
             used, self._used = self._used, set()
         now = time.time()
@@ -58,5 +63,6 @@ class Kept:
             )
 
     def close(self) -> None:
+        """Close the database if it is owned."""
         if self._owned:
             self._database.close()

@@ -1,8 +1,8 @@
-"""An index for bases of many pieces, beside the base's own: tantivy's, which takes more grams in less time.
+"""An additional index for large bases, made with tantivy. It handles more grams in less time than SQLite's index.
 
-It lies in the folder `NAME.tantivy` and is made from the base: losing it loses nothing. It follows the base whenever
-somebody indexes; where it is behind, the base's own index is asked. What is deleted stays in it for a while, and is
-left out of what it finds; edited pieces are looked at one by one.
+The index is the folder `NAME.tantivy` beside the base. It is built from the base, so losing it loses no data. It is
+updated whenever files are indexed. If it is not up to date, the base's own index is used. Deleted pieces stay in it
+until it is rebuilt; searches filter them out. Edited pieces are scored one by one from the base.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from chatglm.knowledge.store import VISIBLE, Store
 __all__ = ["LARGE_FROM", "Tantivy", "finder_of"]
 
 LARGE_FROM = 300_000
-"""Pieces of a base that gets such an index, if tantivy is installed."""
+"""Number of pieces from which a base gets this index, if tantivy is installed."""
 _HEAP = 256 << 20
 _REBUILT_AT = 0.3
 
 
 class Tantivy:
-    """
+    """The tantivy index of a base. It implements `lexical.Finder`.
+
     Args:
-        store: of the base.
-        least: pieces from which on there is an index.
+        store: the base.
+        least: number of pieces from which the base gets an index.
     """
 
     def __init__(self, store: Store, least: int = LARGE_FROM) -> None:
@@ -44,7 +45,7 @@ class Tantivy:
         self._known: dict[str, Any] = {}
 
     def ready(self, connection: sqlite3.Connection) -> bool:
-        """Whether there is an index that has all of the base as this connection sees it."""
+        """Whether there is an index with all pieces that this connection sees."""
         if self._store.size(connection)[0] < self._least:
             return False
         (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM piece").fetchone()
@@ -55,7 +56,15 @@ class Tantivy:
     def find(
         self, connection: sqlite3.Connection, weights: Mapping[str, float], limit: int
     ) -> tuple[list[int], list[float]]:
-        """The pieces with the largest sums of weights of the grams that they hold."""
+        """Find the pieces with the largest sum of weights of the grams that they contain. Call `ready` first.
+
+        Args:
+            weights: the weight of each gram.
+            limit: number of pieces; edited pieces come in addition.
+
+        Returns:
+            ids of pieces, and their sums of weights, in any order.
+        """
         import tantivy
 
         with self._lock:
@@ -75,7 +84,8 @@ class Tantivy:
         return list(found), list(found.values())
 
     def follow(self) -> None:
-        """Take in what is new in the base. By whoever holds the base's lock."""
+        """Add the new pieces of the base to the index, or build it again if it has too many deleted ones. Call it only
+        while holding the base's lock for indexing."""
         import tantivy
 
         with self._store.reading() as connection:
@@ -118,7 +128,8 @@ class Tantivy:
         return docs
 
     def _opened(self) -> dict[str, Any] | None:
-        """What is known of the index that lies there; None: there is none of this base."""
+        """The largest piece id and the number of documents of the index on disk, opened if necessary. None: there is no
+        index of this base."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(self._about.read_text("utf-8"))
             if known["of"] == self._key():
@@ -145,5 +156,5 @@ class Tantivy:
 
 
 def finder_of(store: Store) -> Tantivy | None:
-    """The index of a base; None: tantivy is not installed."""
+    """The tantivy index of a base; None: tantivy is not installed."""
     return Tantivy(store) if importlib.util.find_spec("tantivy") else None

@@ -1,7 +1,8 @@
-"""Finding pieces by their grams, in two phases: candidates by the question's rarest grams, then exact scores.
+"""Lexical search by grams, in two phases: find candidate pieces by the rarest grams, then score them exactly.
 
-Scores are BM25's over all grams of the question. Every count (how many pieces there are, how long they are, in how many
-a gram stands) is of all bases together, so several bases answer as one base with all their files would.
+Scores are BM25 over all grams of the question. All statistics (number of pieces, their mean length, document frequency
+of a gram) are taken over all searched bases together. So several bases give the same hits as one base with all their
+files.
 """
 
 from __future__ import annotations
@@ -22,44 +23,58 @@ from chatglm.knowledge.store import VISIBLE, Store
 __all__ = ["CANDIDATES", "Candidate", "Finder", "Scored", "Statistics", "View", "Words", "candidates", "scored"]
 
 K1, B = 1.2, 0.75
+"""The usual parameters of BM25."""
 BESIDE = 0.2
-"""How much of the better neighbour's score a piece gets."""
+"""Share of the better neighbour's score that is added to the score of a piece."""
 AROUND = 0.1
-"""How much a gram counts that stands in a neighbour."""
+"""Weight of a gram that occurs in a neighbouring piece, compared with the piece itself."""
 WIDENED = 60
-"""Pieces whose neighbours are looked at: the best without them."""
+"""Number of pieces whose neighbours are loaded: those with the best scores of their own."""
 CANDIDATES = 300
+"""Number of candidates that are scored exactly."""
 BUDGET = 10_000
-"""Pieces that are looked at for candidates, each as often as it holds one of the grams that are taken."""
+"""Largest number of index entries (gram, piece) that are read to find candidates."""
 LARGE_BUDGET = 60_000
+"""The same, with a `Finder`."""
 _FILTERED_BUDGET = 10
+"""The budget is multiplied by this if only some files are searched."""
 _SPARE, _FILTERED_SPARE = 2, 30
+"""How many times `limit` pieces a `Finder` is asked for, without and with a selection of files."""
 _LEAST_GRAMS = 3
+"""Number of grams that are used for candidates even beyond the budget."""
 _MOST_TIES = 5_000
+"""Largest number of pieces with equal sums that are compared by their digests."""
 _COLUMNS = "piece.id, piece.file, file.name, piece.n, piece.digest, piece.length, piece.folded"
 
 
 class Finder(Protocol):
-    """An index of its own, beside that of the base's file."""
+    """An additional index beside the index in the base's file. `large.Tantivy` implements it."""
 
     def ready(self, connection: sqlite3.Connection) -> bool:
-        """Whether it has all of the base as this connection sees it."""
+        """Whether it has all pieces that this connection sees."""
 
     def find(
         self, connection: sqlite3.Connection, weights: Mapping[str, float], limit: int
     ) -> tuple[list[int], list[float]]:
-        """The pieces with the largest sums of weights of the grams that they hold, at least so many."""
+        """The pieces with the largest sum of weights of the grams that they contain.
+
+        Returns:
+            ids of at least `limit` pieces (if there are so many), and their sums.
+        """
 
     def follow(self) -> None:
-        """Take in what is new in the base."""
+        """Add new pieces of the base to the index."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A base as a search sees it.
+    """A base in one search.
 
     Attributes:
-        files: ids of those that are searched; None: all.
+        store: the base.
+        connection: a read transaction; all queries of the search use it.
+        finder: the additional index, if it is up to date; None: use the index in the file.
+        files: ids of the files to search; None: all.
     """
 
     store: Store
@@ -69,12 +84,16 @@ class View:
 
 
 class Candidate(NamedTuple):
-    """What is needed of a piece to score it.
+    """The data of a piece that scoring needs.
 
     Attributes:
-        view: number of its base's view.
-        folded: its header and text, as grams see them.
+        view: number of its base in the list of views, from 0.
+        id: id of the piece.
+        file, name: id and name of its file.
+        n: number of the piece in its file, from 0.
+        digest: digest of its header and text.
         length: how many grams it has.
+        folded: its header and text, normalised by `grams.folded`.
     """
 
     view: int
@@ -89,10 +108,12 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Scored:
-    """
+    """A candidate with its score.
+
     Attributes:
-        score: BM25.
-        covered: the share of the question, by how rare its grams are, that stands in the piece; from 0 to 1.
+        piece: the candidate.
+        score: its BM25 score, with the contribution of its neighbours.
+        covered: the share of the question's grams that the piece contains, weighted by idf; from 0 to 1.
     """
 
     piece: Candidate
@@ -102,13 +123,16 @@ class Scored:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a question's grams in all bases together.
+    """Statistics of a question's grams over all bases together.
 
     Attributes:
-        weights: of the grams that are looked for; 1 but for those of an earlier question, and for those added.
-        counts: in how many pieces each gram stands.
-        pieces, length: how many there are, and how many grams one has on average.
-        added: those of other words for the question's. They score, but a piece without them lacks nothing.
+        weights: the weight of each gram: 1 for grams of the question, less for grams of an earlier question and for
+            added grams.
+        counts: document frequency: the number of pieces that contain the gram.
+        pieces: number of pieces.
+        length: mean number of grams in a piece.
+        added: grams of synonyms that the question itself does not have. They raise the score of a piece, but do not
+            count for `covered` and `unknown`.
     """
 
     weights: Mapping[str, float]
@@ -119,6 +143,7 @@ class Statistics:
 
     @classmethod
     def of(cls, views: Sequence[View], weights: Mapping[str, float], added: frozenset[str] = frozenset()) -> Statistics:
+        """Collect the statistics from the bases."""
         pieces = grams = 0
         counts = dict.fromkeys(weights, 0)
         for view in views:
@@ -129,16 +154,19 @@ class Statistics:
         return cls(weights, counts, pieces, grams / max(pieces, 1), added)
 
     def idf(self, gram: str) -> float:
+        """The inverse document frequency of a gram times its weight: BM25's idf in the form of Lucene, which is never
+        negative."""
         count = min(self.counts[gram], self.pieces)
         return self.weights[gram] * math.log(1 + (self.pieces - count + 0.5) / (count + 0.5))
 
     def unknown(self) -> float:
-        """The share of the question's longer grams (pairs, words) that stand nowhere; from 0 to 1."""
+        """The share of the question's pairs and words that occur in no piece; from 0 to 1."""
         long = [gram for gram in self.weights if len(gram) > 1 and gram not in self.added]
         return sum(not self.counts[gram] for gram in long) / len(long) if long else 0.0
 
     def rarest(self, budget: int) -> dict[str, float]:
-        """Grams for candidates, with their idf: the rarest first, while all together stand in few pieces."""
+        """The rarest grams, with their idf, for finding candidates: as many as stay within `budget` index entries, but
+        at least three if so many occur."""
         known = sorted((count, gram) for gram, count in self.counts.items() if count)
         taken: dict[str, float] = {}
         total = 0
@@ -153,10 +181,11 @@ class Statistics:
 def candidates(
     views: Sequence[View], statistics: Statistics, limit: int = CANDIDATES, budget: int | None = None
 ) -> list[Candidate]:
-    """The pieces with the most of the question's rare grams, in any order.
+    """Find the pieces with the largest sum of idf over the question's rarest grams, in any order.
 
     Args:
-        budget: see `BUDGET`; None: as the bases' indexes allow.
+        limit: number of pieces.
+        budget: see `BUDGET`; None: `BUDGET` or `LARGE_BUDGET`, depending on the index of each base.
     """
     found: list[tuple[NDArray[np.float64], NDArray[np.int64], Sequence[int]]] = []
     for number, view in enumerate(views):
@@ -167,7 +196,7 @@ def candidates(
     scores = np.concatenate([each[0] for each in found]) if found else np.empty(0)
     ids = np.concatenate([each[1] for each in found]) if found else np.empty(0, np.int64)
     owners = np.concatenate([np.asarray(each[2], np.int64) for each in found]) if found else ids
-    # The digits behind are rounding: sums of the same weights in another order.
+    # Sums of the same weights in another order differ in the last digits, so compare rounded sums.
     order = np.argsort(-scores.round(9), kind="stable")
     return _best(views, ids[order], owners[order], scores[order].round(9), limit)
 
@@ -194,7 +223,8 @@ def _found(view: View, grams: Mapping[str, float], limit: int) -> tuple[NDArray[
 def _best(
     views: Sequence[View], ids: NDArray[np.int64], owners: NDArray[np.int64], scores: NDArray[np.float64], limit: int
 ) -> list[Candidate]:
-    """The first that are searched at all; among equals at the end, those that every base of the same texts takes."""
+    """The first `limit` pieces that are searchable. Pieces with equal sums at the limit are chosen by their digests, so
+    that the choice does not depend on how texts are distributed over bases."""
     taken: list[tuple[float, bytes, Candidate]] = []
     at = 0
     while at < len(ids) and len(taken) < limit:
@@ -224,7 +254,7 @@ def _pieces(views: Sequence[View], ids: NDArray[np.int64], owners: NDArray[np.in
 
 
 def _digests(views: Sequence[View], ids: NDArray[np.int64], owners: NDArray[np.int64]) -> dict[tuple[int, int], bytes]:
-    """Of the pieces that are searched, by view and id."""
+    """The digests of those pieces that are searchable, by (view, id)."""
     found: dict[tuple[int, int], bytes] = {}
     for number, view in enumerate(views):
         own = ids[owners == number].tolist()
@@ -238,7 +268,11 @@ def _digests(views: Sequence[View], ids: NDArray[np.int64], owners: NDArray[np.i
 
 
 def pieces_of(view: View, number: int, ids: Sequence[int]) -> list[Candidate]:
-    """Those of the pieces with these ids that are searched."""
+    """Load the pieces with these ids. Pieces that are not searchable (disabled, old, of other files) are left out.
+
+    Args:
+        number: the number of the view, for `Candidate.view`.
+    """
     if not ids:
         return []
     cursor = view.connection.cursor()
@@ -251,10 +285,10 @@ def pieces_of(view: View, number: int, ids: Sequence[int]) -> list[Candidate]:
 
 
 class Words:
-    """Counts grams of a question in pieces.
+    """Counts the grams of a question in texts and computes BM25 (Robertson and Zaragoza, 2009).
 
     Attributes:
-        total: what no score reaches, divided by `K1 + 1`.
+        total: the sum of idf over all grams. The BM25 score of a text is always less than `(K1 + 1) * total`.
     """
 
     def __init__(self, statistics: Statistics) -> None:
@@ -270,27 +304,40 @@ class Words:
         self._length = statistics.length or 1.0
 
     def counts(self, folded: str) -> NDArray[np.float64]:
-        """How often each gram that is known stands in a text as `grams.folded` makes it."""
+        """How often each gram occurs in a folded text: (grams,) of float64. Grams that no piece has are left out."""
         count = folded.count
         found: list[int] = [count(gram) for gram in self._wide]
         found += [len(whole.findall(folded)) if word in folded else 0 for word, whole in self._words]
         return np.array(found, np.float64)
 
     def scores(self, counts: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-        """BM25 of texts with these counts, a row each, that have so many grams. Rounded: it is the same for the same
-        text, whichever others are scored with it."""
+        """BM25 scores: (texts,). They are rounded, so that a text gets the same score whichever others are scored with
+        it.
+
+        Args:
+            counts: (texts, grams), each row from `counts`.
+            lengths: number of grams in each text: (texts,).
+        """
         norm = K1 * (1 - B + B * lengths / self._length)
         parts: NDArray[np.float64] = counts * (K1 + 1) / (counts + norm[:, None]) * self._idf
         scores: NDArray[np.float64] = parts.sum(axis=1).round(9)
         return scores
 
     def covered(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The share of the question, by how rare its grams are, that stands in texts."""
+        """The share of the question's grams that each text contains, weighted by idf: (texts,), from 0 to 1.
+
+        Args:
+            counts: (texts, grams), each row from `counts`.
+        """
         shares: NDArray[np.float64] = ((counts > 0) * self._own).sum(axis=1) / (self._asked or 1.0)
         return shares
 
     def of(self, folded: str, length: int) -> tuple[float, float]:
-        """Score and covered share of one text."""
+        """Score and covered share of one folded text.
+
+        Args:
+            length: number of its grams.
+        """
         counts = self.counts(folded)[None]
         return float(self.scores(counts, np.array([float(length)]))[0]), float(self.covered(counts)[0])
 
@@ -301,10 +348,11 @@ def _whole(word: str) -> re.Pattern[str]:
 
 
 def scored(views: Sequence[View], found: Sequence[Candidate], words: Words) -> list[Scored]:
-    """Exact scores, the best first; of equals, by file and number, whichever base they are in.
+    """Score candidates exactly; the best first. Equal scores are ordered by file name and number, not by base.
 
-    What stands in a piece's neighbours in the file is about the same: the name stands in one, and what is asked of it
-    in the other. So what they have counts for the piece, little; and it gets a part of the better one's score.
+    Neighbouring pieces of a file are usually about the same subject: one may have the name, the other the fact that is
+    asked for. So grams in the neighbours count with the weight `AROUND`, and the piece gets the share `BESIDE` of the
+    better neighbour's score.
     """
     if not found:
         return []
@@ -351,7 +399,7 @@ def _scores(
 def _neighbours(
     views: Sequence[View], pieces: Sequence[Candidate], known: Mapping[tuple[int, int, int], Any]
 ) -> list[Candidate]:
-    """The pieces before and behind these in their files, but those that are known."""
+    """Load the pieces before and after these in their files, except known ones."""
     found: list[Candidate] = []
     for number, view in enumerate(views):
         wanted = {

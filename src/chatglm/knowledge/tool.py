@@ -1,4 +1,4 @@
-"""`search_knowledge(question)`: bases as a tool, for models that call tools."""
+"""The tool `search_knowledge(question)`: search in bases, for models that call tools."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ SEARCH_KNOWLEDGE = ToolSpec(
         },
     }
 )
-"""As a model is shown it."""
+"""The definition of the tool that the model gets."""
 _QUESTION = 1_000
 _NOTHING = '{"error": "not found"}'
 
 
 class SearchKnowledge:
-    """Gives the passages that a question finds, numbered, each with its file, headings and page.
+    """A tool that returns numbered passages for a question, each with its file, headings and page.
+
+    The result for people also has the position of each passage in its file.
 
     Args:
-        bases: `Bases`; they are asked for at each call, so that access is checked then.
-        k: hits at most.
-        characters: of a result, for the model. People are shown where each passage stands, too.
+        bases: returns the `Bases`. It is called for every search, so that access rights are checked then.
+        k: largest number of hits.
+        characters: largest length of the result for the model, in characters.
     """
 
     spec = SEARCH_KNOWLEDGE
@@ -47,7 +49,7 @@ class SearchKnowledge:
         self._bases, self._k, self._characters = bases, k, characters
 
     def problem(self, arguments: Mapping[str, Any]) -> str:
-        """What is wrong with a call's arguments; "": nothing."""
+        """What is wrong with the arguments of a call, in a sentence for the model; "" if they are right."""
         if unknown := arguments.keys() - {"question"}:
             return f"there is no {min(unknown)}, only question"
         question = arguments.get("question")
@@ -56,9 +58,11 @@ class SearchKnowledge:
         return f"question: longer than {_QUESTION:,} characters" if len(question) > _QUESTION else ""
 
     async def run(self, arguments: Mapping[str, Any]) -> Outcome:
-        """
+        """Search, and return the passages. If nothing is found, or the documents seem to have no answer, the outcome is
+        a failure "not found".
+
         Raises:
-            NotFoundError: a base is not there any more, or may not be read any more.
+            NotFoundError: a base no longer exists, or the user may no longer read it.
         """
         return await asyncio.to_thread(self._found, arguments["question"])
 

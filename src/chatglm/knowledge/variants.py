@@ -1,8 +1,8 @@
-"""Traditional characters as simplified ones, so that a question in either script finds a text in the other.
+"""A table from traditional to simplified characters, so that a question in one script finds a text in the other.
 
-Characters of Big5 and GBK, one for one, by the transform `Hant-Hans` of Unicode's CLDR 42 (© Unicode, Inc., Unicode
-License v3), with a few variants more. Where one simplified character stands for several traditional ones (发 for 發 and
-髮), all of them are the simplified one: good for searching, useless for writing.
+It has the characters of Big5 and GBK, one to one, after the transform `Hant-Hans` of Unicode's CLDR 42 (© Unicode,
+Inc., Unicode License v3), and a few more variants. If several traditional characters have the same simplified one (發
+and 髮: 发), all of them become this one. This is good for searching, but not for converting texts.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ _PAIRS = (
     "黨党黲黪黴霉黶黡黷黩黽黾黿鼋鼇鳌鼈鳖鼉鼍鼕冬鼴鼹齊齐齋斋齎赍齏齑齒齿齔龀齕龁齗龂齙龅齜龇齟龃齠龆齡龄齣出齦龈齧啮"
     "齩咬齪龊齬龉齲龋齶腭齷龌龍龙龐庞龔龚龕龛龜龟"
 )
-"""A traditional character, its simplified one, the next traditional one …"""
+"""Pairs without separators: a traditional character, then its simplified one."""
 
 SIMPLIFIED: dict[int, str] = {ord(_PAIRS[at]): _PAIRS[at + 1] for at in range(0, len(_PAIRS), 2)}
-"""For `str.translate`."""
+"""The table for `str.translate`."""

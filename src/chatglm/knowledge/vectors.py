@@ -1,7 +1,8 @@
-"""Vectors of a base's texts: int8 with a scale in the base's file, searched exactly, or, of many, through an index.
+"""Vector search in the file of a base. Vectors are stored as int8 values with a scale.
 
-A vector belongs to a text by its digest, so a text that stands twice, or still stands in a changed file, is embedded
-once. The index (`NAME.ivf`, faiss) lies beside the base and is made from it: losing it loses nothing.
+The key of a vector is the digest of its text. So a text that occurs twice, or is still in a changed file, is embedded
+only once. A small base is searched exactly. From 100,000 vectors on, an index of faiss (`NAME.ivf`, beside the base) is
+used. It is built from the base, so losing it loses no data.
 """
 
 from __future__ import annotations
@@ -26,37 +27,50 @@ from chatglm.knowledge.store import VISIBLE, Store, header_of
 __all__ = ["Following", "Neighbours", "Vectors"]
 
 INDEXED_FROM = 100_000
+"""Number of vectors from which an index is used."""
 _REBUILT_AT = 0.2
+"""Share of vectors newer than the index at which it is built again. Newer ones are searched exactly."""
 _CHUNK = 8192
 _LISTS, _PROBES = 256, 16
+"""Parameters of the faiss index (IVF): number of lists, and how many of them a search reads."""
 
 
 class Neighbours(Protocol):
-    """What finds a base's texts by their meaning, and is told of new and deleted ones (a `Filler`)."""
+    """Vector search of a base. It is also the `Filler` that makes the vectors.
+
+    Attributes:
+        name: name of the embedder, or of the store that has the vectors.
+    """
 
     name: str
 
     def nearest(self, view: View, question: str, limit: int) -> list[tuple[Candidate, float]]:
-        """Pieces that are searched, with their likeness to the question; the best first."""
+        """The nearest searchable pieces with their cosines to the question; the best first, at most `limit`."""
 
-    def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool: ...
+    def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool:
+        """Make missing vectors: see `indexing.Filler`."""
+        ...
 
-    def drop(self, digests: Sequence[bytes]) -> None: ...
+    def drop(self, digests: Sequence[bytes]) -> None:
+        """Delete the vectors of texts that no piece has any more."""
+        ...
 
     def left(self) -> int:
-        """How many texts have no vector yet."""
+        """The number of texts that have no vector yet."""
 
     def check(self, repair: bool) -> list[str]:
-        """What is wrong, in sentences; with `repair`, what is missing is made by the next `fill`."""
+        """Check for missing vectors. Returns one sentence for each fault. With `repair`, the next `fill` makes the
+        missing vectors again."""
 
 
 class Following:
-    """Follows a base: gives each of its texts to something that finds by meaning, once, and takes those back that no
-    piece has any more.
+    """Keeps vectors in step with a base: passes each new text to `_take` once, and drops texts that no piece has any
+    more.
 
     Args:
-        store: of the base.
-        name: of the model or the store of vectors; when texts are given to another, those of this one are forgotten.
+        store: the base.
+        name: name of the embedder or of the vector store. If the vectors of the base were made under another name,
+            `fill` deletes them first.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -64,24 +78,24 @@ class Following:
         self._store = store
 
     _batch = 16
-    """Texts that are given at once."""
+    """Number of texts for one call of `_take`."""
 
     def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
-        """Take texts in, and insert their digests into `vector`."""
+        """Store the vectors of texts, and insert their digests into the table `vector`."""
         raise NotImplementedError
 
     def drop(self, digests: Sequence[bytes]) -> None:
-        """Forget texts that the base has deleted already."""
+        """Delete the vectors of texts outside of the base's file. The base itself has deleted them already."""
 
     def check(self, repair: bool) -> list[str]:
-        """What is wrong, in sentences."""
+        """Check for missing vectors: see `Neighbours`."""
         return []
 
     def _is_mine(self) -> bool:
-        """Whether what the base notes as done was done with this one.
+        """Whether the base has vectors. They must have been made under this name.
 
         Raises:
-            InputError: it was done with another.
+            InputError: the vectors were made with another model or store.
         """
         other = self._store.meta("vectors")
         if other and other != self.name:
@@ -89,7 +103,7 @@ class Following:
         return bool(other)
 
     def left(self) -> int:
-        """How many texts are still to take."""
+        """The number of texts that have no vector yet."""
         with self._store.reading() as connection:
             (count,) = connection.execute(
                 "SELECT count(DISTINCT piece.digest) FROM piece JOIN file ON file.id = piece.file "
@@ -98,7 +112,11 @@ class Following:
         return int(count)
 
     def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool:
-        """Take texts while one may; returns whether there are more."""
+        """Make missing vectors: see `Filler.fill`.
+
+        Raises:
+            ChatGLMError: the embedder or the store fails.
+        """
         if self._store.meta("vectors") != self.name:
             with self._store.writing() as connection:
                 connection.execute("DELETE FROM vector")
@@ -117,11 +135,11 @@ class Following:
         return bool(total)
 
     def _texts(self, which: str, after: int) -> tuple[dict[bytes, str], int]:
-        """The next texts that are searched, by their digests, and the id of their last piece.
+        """The next batch of searchable texts, by digest, and the id of its last piece.
 
         Args:
-            which: a condition of SQL on `piece` and `vector`.
-            after: the id of a piece.
+            which: an SQL condition on `piece` and `vector`.
+            after: the id of a piece; the batch begins after it.
         """
         with self._store.reading() as connection:
             rows = connection.execute(
@@ -138,7 +156,7 @@ class Following:
         return texts, rows[-1]["id"] if rows else after
 
     def _forget(self) -> None:
-        """Take texts back that no piece has: of pieces that were edited, and those that could not be dropped."""
+        """Drop the texts that no piece has: those of edited pieces, and those that could not be dropped earlier."""
         gone = "SELECT digest FROM vector WHERE NOT EXISTS (SELECT 1 FROM piece WHERE piece.digest = vector.digest)"
         with self._store.reading() as connection:
             if connection.execute(f"{gone} LIMIT 1").fetchone() is None:
@@ -151,10 +169,13 @@ class Following:
 
 
 class Vectors(Following):
-    """The vectors in a base's own file.
+    """Vectors in the file of the base.
+
+    Each vector is stored as int8 values and a scale: the largest absolute value is stored as 127.
 
     Args:
-        embedder: when vectors are made with it, those of another are deleted.
+        store: the base.
+        embedder: makes the vectors. When it makes the first one, vectors of another embedder are deleted.
     """
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
@@ -162,7 +183,7 @@ class Vectors(Following):
         self._embedder = embedder
         self._lock = threading.Lock()
         self._rows = _Rows()
-        self._index: tuple[Any, int] | None = None  # with the largest id in it
+        self._index: tuple[Any, int] | None = None  # the index, and the largest id in it
 
     def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
         vectors = self._embedder.passages(texts)
@@ -181,6 +202,12 @@ class Vectors(Following):
     # Search
 
     def nearest(self, view: View, question: str, limit: int) -> list[tuple[Candidate, float]]:
+        """The nearest pieces with their cosines: see `Neighbours`.
+
+        Raises:
+            InputError: the vectors were made with another model.
+            ChatGLMError: the embedder fails.
+        """
         if not self._is_mine():
             return []
         asked = self._embedder.questions([question])[0]
@@ -198,7 +225,8 @@ class Vectors(Following):
         return _best(view, ids, scores, limit)
 
     def _indexed(self, connection: sqlite3.Connection, count: int, last: int) -> tuple[Any, int] | None:
-        """The index, up to date enough; None: there is none, or the base is small."""
+        """The index, built again if too many vectors are newer than it. None: the base is small, or faiss is not
+        installed."""
         if count < INDEXED_FROM:
             return None
         file = self._store.file.with_suffix(".ivf")
@@ -209,14 +237,14 @@ class Vectors(Following):
             return self._index
         try:
             self._index = _make_index(connection, count)
-        except ImportError:  # all are compared
+        except ImportError:  # without faiss all vectors are compared
             return None
         _write_index(file, key, self._index)
         return self._index
 
 
 class _Rows:
-    """Vectors in memory: those with larger ids than the index has."""
+    """Vectors in memory: those with larger ids than the index has (all, if there is no index)."""
 
     def __init__(self) -> None:
         self._key = (-1, -1, -1)
@@ -225,7 +253,11 @@ class _Rows:
         self._scales: NDArray[np.float32] = np.empty(0, np.float32)
 
     def follow(self, connection: sqlite3.Connection, behind: int) -> None:
-        """Take what is new, or all if something is gone."""
+        """Load new vectors, or all of them if some were deleted.
+
+        Args:
+            behind: only vectors with larger ids are kept in memory.
+        """
         count, last = connection.execute(
             "SELECT count(*), coalesce(max(id), 0) FROM vector WHERE id > ?", (behind,)
         ).fetchone()
@@ -245,7 +277,7 @@ class _Rows:
         self._key = (behind, count, last)
 
     def scores(self, asked: Matrix) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Every id's likeness to a question."""
+        """The ids, and the cosine of each to a question's vector: (vectors,) each."""
         scores = np.empty(len(self.ids), np.float32)
         for start in range(0, len(self.ids), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -265,7 +297,7 @@ def _load(
 
 
 def _best(view: View, ids: NDArray[np.int64], scores: NDArray[Any], limit: int) -> list[tuple[Candidate, float]]:
-    """The pieces that are searched of the best vectors."""
+    """The searchable pieces that belong to the best vectors, the best first."""
     if view.files is not None:
         own = view.connection.execute(
             "SELECT DISTINCT vector.id FROM vector JOIN piece ON piece.digest = vector.digest "
@@ -310,7 +342,7 @@ def _make_index(connection: sqlite3.Connection, count: int) -> tuple[Any, int]:
 
 
 def _write_index(file: Path, key: str, index: tuple[Any, int]) -> None:
-    """Keep an index beside the base. Where that fails, it is made again the next time."""
+    """Store the index beside the base. If this fails, the index is built again the next time."""
     import faiss
 
     part = file.with_suffix(f".ivf-{os.getpid()}")
@@ -324,7 +356,7 @@ def _write_index(file: Path, key: str, index: tuple[Any, int]) -> None:
 
 
 def _read_index(file: Path, key: str) -> tuple[Any, int] | None:
-    """The index that lies beside the base, if it is this base's and whole."""
+    """Load the index beside the base; None: there is none, it belongs to another base, or it is damaged."""
     try:
         import faiss
 

@@ -1,4 +1,4 @@
-"""Documents of every kind as text, with marks: `read`."""
+"""Read documents of all supported formats as text with marks (headings, pages …): `read`."""
 
 from chatglm.knowledge.reading.apart import Readers, ReadingError, read_apart
 from chatglm.knowledge.reading.documents import Limits, Mark, Reading

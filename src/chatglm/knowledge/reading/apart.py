@@ -1,11 +1,11 @@
-"""Documents are read in a process of their own, so that a bad one cannot take this one along.
+"""Read documents in separate worker processes, so that a bad document cannot crash or block this process.
 
-A parser of a foreign format may need endless time or memory, or crash. So a worker process reads one document after the
-other, with a limit of memory, without the right to write files, open connections or start programs; it gets the bytes
-and answers with text and numbers. If it dies or is too slow, that document is refused with a sentence, and the next one
-gets a new worker. Plain text, if it is not very long, is read in this process: it costs less than a pipe.
+Parsers of complex formats may use unlimited time or memory, or crash. So a worker process reads the documents, one
+after the other. Its memory is limited, and it must not write files, open connections or start programs. It receives the
+bytes of a document and answers with text and numbers. If it dies or is too slow, the document is refused with an error,
+and the next document gets a new worker. Plain text up to 4 MiB is read in this process, which costs less than a pipe.
 
-This module is also what runs in the worker: `python -c "from chatglm.knowledge.reading.apart import work; work()"`.
+This module also runs inside the worker (`work`).
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ __all__ = ["Ocr", "Readers", "ReadingError", "read_apart", "work"]
 Ocr = bool | Literal["auto", "always", "never"]
 
 _PATIENCE = 600.0
-"""Seconds to wait for a worker to be free."""
+"""How long to wait for a free worker, in seconds."""
 _START = 120.0
-"""Seconds until a worker's first sign of life, on a very busy machine."""
+"""How long a new worker may take until its first message, in seconds. On a very busy machine it needs long."""
 _HERE = 4 << 20
-"""Bytes of text that are read in this process; more would hold up its other threads for too long."""
+"""Largest size of a text file that is read in this process, in bytes. A longer one would block other threads too
+long."""
 _DOCUMENTS = 500
-"""That one worker reads; memory that libraries have lost goes with it."""
+"""Number of documents after which a worker is replaced. This frees memory that libraries have leaked."""
 _IDLE = 30.0
-"""Seconds after which a worker that has nothing to read ends."""
+"""Seconds after which an idle worker ends."""
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from chatglm.knowledge.reading.apart import work; work(int(sys.argv[2]))"
@@ -55,15 +56,15 @@ _ERRORS: dict[str, type[ChatGLMError]] = {
 
 
 class ReadingError(InputError):
-    """The process that read a document died, or was ended; the next time it may go better."""
+    """The worker process died or was stopped while it read a document. Another try may succeed."""
 
 
 class Readers:
-    """Worker processes that read documents; for threads. They are started when they are needed.
+    """A pool of worker processes that read documents. Any number of threads may use it. Workers start when needed.
 
     Args:
-        limits: of each document.
-        workers: at a time.
+        limits: limits for each document; None: the default limits.
+        workers: largest number of workers at a time.
     """
 
     def __init__(self, limits: Limits | None = None, workers: int = 2) -> None:
@@ -75,17 +76,19 @@ class Readers:
         self._end = weakref.finalize(self, _end_all, self._started, os.getpid())
 
     def read(self, source: Path | BinaryIO | bytes, name: str, ocr: Ocr = "auto") -> Reading:
-        """Like `read`, within the limits of time and memory.
+        """Read a document like `kinds.read`, but within the limits of time and memory.
 
-        While pages are recognised as pictures, each may take `limits.seconds`.
+        With OCR, each page may take `limits.seconds`.
 
         Args:
-            ocr: "always" and "never" are True and False.
+            source: the file, or its bytes.
+            name: the name of the file.
+            ocr: see `kinds.read`; "always" means True, "never" means False.
 
         Raises:
-            InputError: it cannot be read.
-            ReadingError: nor within the limits, or its reader crashed.
-            UnsupportedError, DependencyError: as by `read`.
+            InputError: the document cannot be read.
+            ReadingError: it took too long, or the worker crashed or could not be started.
+            UnsupportedError, DependencyError: as `kinds.read`.
             QueueFullError: no worker became free for ten minutes.
         """
         limit, mode = self.limits, _MODES[ocr]
@@ -95,21 +98,24 @@ class Readers:
         return _reading(*self._asked(data, {"name": name, "ocr": mode}, _PATIENCE))
 
     def picture(self, source: Path | BinaryIO | bytes, name: str, page: int, quote: str = "") -> bytes:
-        """A page of a PDF as a PNG file: see `picture_of`.
+        """A page of a PDF as a PNG file: see `pictures.picture_of`.
 
         Args:
-            page: from 1.
-            quote: is marked where it stands.
+            source: the PDF, or its bytes.
+            name: the name of the file.
+            page: number of the page, from 1.
+            quote: text to highlight on the page.
 
         Raises:
-            as `read`.
+            QueueFullError: no worker became free for `limits.seconds`.
+            ChatGLMError: otherwise as `read`.
         """
         data = bytes_of(source, name, self.limits)
         _, (picture,) = self._asked(data, {"name": name, "page": page, "quote": quote}, self.limits.seconds)
         return picture
 
     def _asked(self, data: bytes, head: dict[str, Any], patience: float) -> tuple[dict[str, Any], list[bytes]]:
-        """What a worker answers."""
+        """Send a request to a free worker and return its answer."""
         try:
             worker = self._free.get(timeout=patience)
         except queue.Empty:
@@ -126,7 +132,7 @@ class Readers:
             kept = worker
             raise refused.error from None
         finally:
-            if kept is None or not self._end.alive:  # the latter: closed meanwhile
+            if kept is None or not self._end.alive:  # `_end` is not alive if `close` was called meanwhile
                 self._let_go(worker)
                 kept = None
             self._free.put(kept)
@@ -145,7 +151,7 @@ class Readers:
             worker.end()
 
     def close(self) -> None:
-        """The workers end, also one that is reading."""
+        """Stop all workers, even while they read. Their documents then fail with `ReadingError`."""
         self._end()
 
     def __enter__(self) -> Readers:
@@ -158,7 +164,15 @@ class Readers:
 def read_apart(
     source: Path | BinaryIO | bytes, *, name: str, ocr: Ocr = "auto", limit: Limits | None = None
 ) -> Reading:
-    """One document, in a process that ends with it; for several: `Readers`, which raises the same."""
+    """Read one document in a worker process that ends afterwards. For several documents use `Readers`.
+
+    Args:
+        source, name, ocr: see `Readers.read`.
+        limit: limits for the document; None: the default limits.
+
+    Raises:
+        ChatGLMError: as `Readers.read`.
+    """
     with Readers(limit) as readers:
         return readers.read(source, name, ocr)
 
@@ -168,14 +182,14 @@ def _end_all(workers: set[_Worker], pid: int) -> None:
         if pid == os.getpid():
             worker.end()
         else:
-            worker.forget()  # after a fork they are the parent's
+            worker.forget()  # in a forked child: the workers belong to the parent
 
 
 class _Worker:
-    """One process that reads documents."""
+    """One worker process."""
 
     class Refused(Exception):  # noqa: N818 - no failure of the worker
-        """It read the document's kind, and said why it cannot be read."""
+        """The worker is fine, but the document cannot be read. `error` is the error for the caller."""
 
         def __init__(self, error: ChatGLMError) -> None:
             super().__init__(str(error))
@@ -191,28 +205,31 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in a terminal is for the parent
+            start_new_session=True,  # Ctrl-C in the terminal must reach only the parent
             env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
     @property
     def lives(self) -> bool:
+        """Whether the process runs and may read another document."""
         return self._begun < _DOCUMENTS and self._process.poll() is None
 
     @property
     def fresh(self) -> bool:
-        """Whether it lives, and is not about to end by itself."""
+        """Whether it lives and will not end soon because it was idle."""
         return time.monotonic() - self._used < _IDLE / 2 and self.lives
 
     def ask(self, data: bytes, head: dict[str, Any], limit: Limits) -> tuple[dict[str, Any], list[bytes]]:
-        """What the process answers: a head, and byte strings.
+        """Send a request and wait for the answer: a header (JSON object) and byte strings.
 
         Args:
-            head: the document's `name`, and what is wanted of it.
+            data: the bytes of the document.
+            head: the `name` of the document and the options of the request.
+            limit: limits for the document.
 
         Raises:
-            Refused: it says why not.
-            ReadingError: it died, or was ended because it took too long.
+            Refused: the document cannot be read.
+            ReadingError: the process died, or was killed because it took too long.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -245,13 +262,14 @@ class _Worker:
         )
 
     def end(self) -> None:
+        """Kill the process."""
         self._process.kill()
         self._close()
         self._process.wait()
 
     def forget(self) -> None:
-        """It belongs to the process that this one was forked from."""
-        self._process.returncode = 0  # or Popen would look for it
+        """Close the pipes, but do not kill the process: it belongs to the process from which this one was forked."""
+        self._process.returncode = 0  # otherwise Popen would wait for it
         self._close()
 
     def _close(self) -> None:
@@ -262,7 +280,16 @@ class _Worker:
 
 
 class _Watch:
-    """Ends a process that gives no sign of life for some seconds; for the first one it has others."""
+    """A watchdog: kills a process that sends no message for some time.
+
+    Args:
+        seconds: time between two messages.
+        bark: kills the process.
+        first: time until the first message.
+
+    Attributes:
+        barked: whether the process was killed.
+    """
 
     def __init__(self, seconds: float, bark: Callable[[], None], first: float) -> None:
         self._seconds = seconds
@@ -285,15 +312,17 @@ class _Watch:
         self._bark()
 
     def feed(self) -> None:
+        """Note a message of the process: the time starts again."""
         self._fed.set()
 
     def end(self) -> None:
+        """Stop watching."""
         self._done = True
         self._fed.set()
         self._thread.join()
 
 
-# Messages: a line of JSON with the sizes of the byte strings that follow it
+# Messages over the pipe: a line of JSON, with the sizes of the byte strings that follow it
 
 
 def _write(pipe: BinaryIO | Any, head: dict[str, Any], *parts: bytes) -> None:
@@ -304,7 +333,7 @@ def _write(pipe: BinaryIO | Any, head: dict[str, Any], *parts: bytes) -> None:
 
 
 def _read(pipe: BinaryIO | Any, limit: Limits | None = None) -> tuple[dict[str, Any], list[bytes]] | None:
-    """None: the other side has ended, or says more than it may."""
+    """Read a message. None: the other side has ended, or its message is too long or not valid."""
     line = pipe.readline(1 << 26)
     try:
         head = json.loads(line)
@@ -329,13 +358,17 @@ def _reading(answer: dict[str, Any], parts: Sequence[bytes]) -> Reading:
     )
 
 
-# The worker's side
+# Inside the worker process
 
 
 def work(memory: int) -> None:
-    """Read documents from standard input, until it ends or the parent does."""
+    """The main function of a worker: answer requests from standard input until the input or the parent process ends.
+
+    Args:
+        memory: additional memory that the process may use, in bytes.
+    """
     orders, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print goes nowhere
+    os.dup2(2, 1)  # output of libraries goes to stderr, which is discarded, and not into the answers
     _leave_with_parent()
     _limit_memory(memory)
     sys.addaudithook(_refuse)
@@ -346,10 +379,10 @@ def work(memory: int) -> None:
 
 
 def _comes(orders: Any) -> bool:
-    """Whether there is something to do before the worker is idle for too long."""
+    """Wait for a request. False: none came for `_IDLE` seconds."""
     try:
         return bool(select.select([orders], [], [], _IDLE)[0])
-    except OSError:  # pipes cannot be waited for on Windows
+    except OSError:  # on Windows, select does not work with pipes
         return True
 
 
@@ -369,7 +402,7 @@ def _answer(pipe: Any, data: bytes, head: dict[str, Any]) -> None:
         _write(pipe, {"error": "InputError", "message": f"{name}: needs too much memory to read; split it"})
     except RecursionError:
         _write(pipe, {"error": "InputError", "message": f"{name}: is nested too deeply"})
-    except Exception as error:  # of a library that its document has confused
+    except Exception as error:  # libraries raise all kinds of errors for damaged documents
         said = f"{name}: cannot be read ({type(error).__name__}: {error!s:.200}); it may be damaged"
         _write(pipe, {"error": "InputError", "message": said})
     else:
@@ -389,7 +422,8 @@ _REFUSED = ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.P
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """What reading needs none of. It holds Python code, and not what has taken over the process."""
+    """An audit hook that refuses what reading never needs. It stops Python code, but not an attacker who already runs
+    native code in the process."""
     if event in _REFUSED or (event == "open" and _writes(*arguments)):
         raise PermissionError(f"{event} is refused while a document is read")
 
@@ -401,7 +435,8 @@ def _writes(path: object, mode: object, flags: int) -> bool:
 
 
 def _leave_with_parent() -> None:
-    """Standard input also ends with the parent, unless a child of the parent's holds it open."""
+    """End this process when its parent ends. Standard input may stay open if another child of the parent has inherited
+    it, so the parent's id is checked every two seconds."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Zip files: opened within limits, and read member by member. Nothing is ever written to a disk."""
+"""Zip files: members are read within limits, one at a time, in memory. Nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from chatglm.knowledge.reading.documents import Draft, Limits, Reading
 __all__ = ["Archive", "read_zip", "shown_name"]
 
 _RATIO = 200
-"""Bytes that a byte may unpack to, beyond a megabyte; text packs to a twentieth at most."""
+"""Largest compression ratio of a member, beyond one MiB. Ordinary text is compressed to no less than a twentieth."""
 _BLOCK = 1 << 20
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error, OverflowError)
 
 
 class Archive:
-    """A zip file's members.
+    """A zip file in memory.
+
+    Args:
+        data: the bytes of the file.
+        limits: limits for the number of members and their unpacked size.
 
     Raises:
-        InputError: it is no zip file, is encrypted, or has too many members.
+        InputError: it is not a zip file, is damaged, or has too many members.
     """
 
     def __init__(self, data: bytes, limits: Limits) -> None:
@@ -44,17 +48,17 @@ class Archive:
 
     @property
     def names(self) -> list[str]:
-        """Of its files, as they are stored."""
+        """The names of its files, in the order of the archive."""
         return list(self._entries)
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
     def read(self, name: str) -> bytes:
-        """One member.
+        """Unpack one member.
 
         Raises:
-            InputError: there is none of this name, it is encrypted or damaged, or unpacks to too much.
+            InputError: there is no such member, it is encrypted or damaged, or it is too large when unpacked.
         """
         entry = self._entries.get(name)
         if entry is None:
@@ -77,13 +81,13 @@ class Archive:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{name} is damaged ({error})") from None
-        except RuntimeError:  # encrypted, though not flagged so
+        except RuntimeError:  # encrypted, although its flag does not say so
             raise InputError("is protected by a password; save it without one") from None
         self._left -= size
         return b"".join(parts)
 
     def close(self) -> None:
-        """The bytes are let go."""
+        """Free the bytes of the file."""
         self._file.close()
 
     def __enter__(self) -> Archive:
@@ -94,7 +98,8 @@ class Archive:
 
 
 def _name_of(entry: zipfile.ZipInfo) -> str:
-    """A member's name: UTF-8 where the file says so; else `zipfile` has read its bytes as cp437."""
+    """The name of a member. If its flag does not declare UTF-8, `zipfile` has decoded it as cp437. Then the real
+    encoding is guessed from the bytes."""
     name = entry.filename
     if not entry.flag_bits & 0x800:
         with contextlib.suppress(UnicodeEncodeError, InputError):
@@ -105,26 +110,28 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 
 
 def _guessed(raw: bytes) -> str:
-    for encoding in ("utf-8", "gb18030"):  # who names files in Chinese without UTF-8 has a Chinese Windows
+    for encoding in ("utf-8", "gb18030"):  # Chinese names that are not UTF-8 usually come from a Chinese Windows
         with contextlib.suppress(UnicodeDecodeError):
             return raw.decode(encoding)
     return decode(raw).text
 
 
 def shown_name(name: str) -> str:
-    """A member's name without what leads elsewhere: drives, `..`, control characters."""
+    """The name of a member without drives, `..` and control characters; at most 200 characters."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..") and not part.endswith(":")]
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", "/".join(parts))[:200] or "unnamed"
 
 
 def read_zip(data: bytes, limits: Limits, inner: Callable[[bytes, str], Reading]) -> Reading:
-    """Every member that can be read, in the order of their names, each under a heading; the rest are warnings.
+    """Read a zip file: its members in the order of their names, each under a heading. Members that cannot be read
+    become warnings.
 
     Args:
-        inner: reads a member, by its bytes and its name.
+        inner: reads a member, given its bytes and its name.
 
     Raises:
-        InputError: no member can be read, or the members unpack to too much.
+        InputError: the file is damaged or encrypted, or its members are too large when unpacked.
+        UnsupportedError: no member can be read.
     """
     draft = Draft(limits)
     with Archive(data, limits) as archive:
@@ -149,6 +156,6 @@ def read_zip(data: bytes, limits: Limits, inner: Callable[[bytes, str], Reading]
 
 
 def _is_litter(name: str) -> bool:
-    """What systems put into folders by themselves."""
+    """Whether a file is one of those that operating systems put into folders, such as .DS_Store."""
     parts = name.split("/")
     return parts[0] == "__MACOSX" or parts[-1] in (".DS_Store", "Thumbs.db", "desktop.ini")

@@ -1,4 +1,4 @@
-"""Books (.epub): the chapters in reading order. EPUB 3.3 and 2.0: a zip file of XHTML pages."""
+"""Books (.epub): the chapters in reading order. The formats are EPUB 3.3 and 2.0: a zip file of XHTML pages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["read_epub"]
 
 _CONTAINER = "META-INF/container.xml"
 _FONTS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
-"""Ways in which fonts alone are disguised."""
+"""Algorithms that obfuscate only embedded fonts. They do not protect the text."""
 
 
 def read_epub(data: bytes, name: str, limits: Limits) -> Reading:
-    """A book.
+    """Read a book.
 
     Raises:
-        InputError: it is damaged, protected, or no EPUB.
+        InputError: the file is damaged, protected by DRM, or not an EPUB file.
     """
     draft = Draft(limits)
     with Archive(data, limits) as archive:

@@ -1,4 +1,4 @@
-"""What comes of reading a document: its text, and what is known about stretches of it."""
+"""The result of reading a document: its text, and marks for headings, pages, tables and so on."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Kind = Literal["page", "heading", "table", "code", "sheet", "slide"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one document may cost. What is beyond is refused with a sentence that says so.
+    """Limits for one document. A document beyond them is refused with an error that names the limit.
 
     Attributes:
-        bytes: of the file.
-        characters: of its text.
-        unpacked: bytes of all members of a zip file, docx, pptx, xlsx or epub together.
-        members: files in it.
-        pages: of a PDF, slides, pictures of one file.
-        columns: of a table.
-        depth: zip files within zip files, levels of JSON.
-        pixels: of one picture.
-        seconds: of one document, where it is read in a process of its own.
-        memory: bytes, likewise.
+        bytes: size of the file.
+        characters: length of its text.
+        unpacked: unpacked size of all members of a zip, docx, pptx, xlsx or epub file together, in bytes.
+        members: number of files in such a file; also of parts of an e-mail and of entries in the outline of a PDF.
+        pages: number of pages of a PDF, of slides, or of pictures in one file.
+        columns: number of columns of a table. Further columns are left out with a warning.
+        depth: number of nested zip files and e-mails.
+        pixels: size of one picture.
+        seconds: time for one document in a worker process; with OCR, for each page.
+        memory: additional memory of a worker process, in bytes.
     """
 
     bytes: int = 200 << 20
@@ -47,13 +47,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known about a stretch of text.
+    """A marked part of a text.
 
     Attributes:
-        start, end: in characters.
-        kind: a "heading" is the heading's own characters, everything else the stretch that is that page or table.
-        value: the page's number, the heading's text, the sheet's name.
-        level: of a heading, 1 is the highest.
+        start, end: position in the text, in characters.
+        kind: "heading": the part is the heading itself, without the text below it. The other kinds mark the whole page,
+            slide, sheet, table or code block.
+        value: the number of the page or slide, the text of the heading, or the name of the sheet; "" for tables and
+            code.
+        level: the level of a heading; 1 is the highest. 0 for other kinds.
     """
 
     start: int
@@ -64,7 +66,11 @@ class Mark:
 
 
 def page_at(marks: Iterable[Mark], character: int) -> int | None:
-    """The number of the page or slide on which a character stands; None: it is on none."""
+    """The number of the page or slide of a character; None: it is on none.
+
+    Args:
+        character: position in the text.
+    """
     for mark in marks:
         if mark.kind in ("page", "slide") and mark.start <= character < mark.end and mark.value.isdecimal():
             return int(mark.value)
@@ -73,16 +79,16 @@ def page_at(marks: Iterable[Mark], character: int) -> int | None:
 
 @dataclass(frozen=True)
 class Reading:
-    """A document's text.
+    """The text of a document.
 
     Attributes:
-        text: changed as little as possible; line ends are `\\n`. It is what citations quote.
-        marks: by their start.
-        media: the media type: "text/plain".
-        encoding: of a text file, by Python's name.
-        bytes_of: of a text file: where its characters stand in the file, exactly; None: pages and characters are all
-            that is known.
-        warnings: in sentences: what could not be read, or looks wrong.
+        text: the text, changed as little as possible; line ends are `\\n`. Citations quote it.
+        marks: the marks, ordered by their start.
+        media: the media type, such as "text/plain".
+        encoding: Python's name of the encoding of a text file; None: it is not a text file.
+        bytes_of: for a text file, the map from characters of `text` to bytes of the file. None: there is no such map;
+            positions are known only in characters and pages.
+        warnings: sentences about parts that could not be read or look wrong.
     """
 
     text: str
@@ -93,19 +99,19 @@ class Reading:
     warnings: tuple[str, ...] = ()
 
     def page_at(self, character: int) -> int | None:
-        """The number of the page or slide on which a character stands."""
+        """The number of the page or slide of a character; None: it is on none."""
         return page_at(self.marks, character)
 
     def marks_to_json(self) -> str:
-        """For a database."""
+        """The marks as JSON for a database: a list of [start, end, kind, value, level]."""
         return json.dumps([[m.start, m.end, m.kind, m.value, m.level] for m in self.marks], ensure_ascii=False)
 
     @staticmethod
     def marks_from_json(text: str) -> tuple[Mark, ...]:
-        """What `marks_to_json` made.
+        """Read the result of `marks_to_json`.
 
         Raises:
-            InputError: it did not make this.
+            InputError: the text is not such a result.
         """
         try:
             rows: list[Any] = json.loads(text)
@@ -115,10 +121,12 @@ class Reading:
 
 
 class Draft:
-    """A text that is put together, with its marks.
+    """Builds a text with marks, piece by piece.
 
-    Raises:
-        InputError: from each method that adds: the text becomes longer than the limits allow.
+    Every method that adds text raises `InputError` if the text becomes longer than `limits.characters`.
+
+    Attributes:
+        warnings: warnings for the reading; readers append to it.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -130,11 +138,11 @@ class Draft:
 
     @property
     def length(self) -> int:
-        """Characters so far."""
+        """The length of the text so far, in characters."""
         return self._length
 
     def add(self, text: str) -> None:
-        """Text, as it is."""
+        """Add text, unchanged."""
         if text:
             self._parts.append(text)
             self._length += len(text)
@@ -144,12 +152,12 @@ class Draft:
                 )
 
     def line(self, text: str) -> None:
-        """Text, and the end of a line."""
+        """Add text and a line break."""
         self.add(text)
         self.add("\n")
 
     def heading(self, text: str, level: int) -> None:
-        """A heading on a line of its own."""
+        """Add a heading on a line of its own, with its mark. White space is normalised; an empty heading is ignored."""
         value = " ".join(text.split())
         if value:
             with self.part("heading", value, level):
@@ -158,18 +166,18 @@ class Draft:
 
     @contextlib.contextmanager
     def part(self, kind: Kind, value: str, level: int = 0) -> Iterator[None]:
-        """Whatever is added meanwhile is that page, sheet, table …"""
+        """Mark all text that is added inside of the `with` block as a page, sheet, table and so on."""
         start, at = self._length, len(self._marks)
         yield
         if self._length > start:
             self._marks.insert(at, Mark(start, self._length, kind, value, level))
 
     def section(self, value: str, level: int) -> None:
-        """From here on the text is under a heading that does not stand in it."""
+        """Put the following text under a heading that is not part of the text."""
         self._marks.append(Mark(self._length, self._length, "heading", value, level))
 
     def take(self, reading: Reading, below: int = 0) -> None:
-        """Another document, its headings `below` levels lower."""
+        """Add the text and marks of another document. Its headings are moved `below` levels down."""
         begin = self._length
         self.add(reading.text)
         for mark in reading.marks:
@@ -177,5 +185,5 @@ class Draft:
             self._marks.append(replace(mark, start=mark.start + begin, end=mark.end + begin, level=level))
 
     def reading(self, media: str) -> Reading:
-        """What has been put together."""
+        """The finished text with marks and warnings."""
         return Reading("".join(self._parts), tuple(self._marks), media, warnings=tuple(self.warnings))

@@ -1,4 +1,4 @@
-"""Headings of texts that do not mark them: 第三回, 第二章, 一、, （一）, 1.1."""
+"""Recognise headings in plain text by their form: 第三回, 第二章, 一、, （一）, 1.1."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ _PAIRS = (("（", "）"), ("(", ")"), ("“", "”"), ("《", "》"), ("[", "]")
 
 
 def headings_in(text: str) -> list[Mark]:
-    """Lines that are headings by their form. Lines of sentences are none, but for the number of an article (第三条)."""
+    """Find the lines that look like headings. A line with a sentence is not a heading, but the number of an article
+    (第三条) in front of a sentence is. Lines of a table of contents are left out."""
     found: list[Mark] = []
     for match in _CHAPTER.finditer(text):
         rest = match["rest"]
         level = _LEVELS[match["unit"]]
         if match["before"].strip() and not rest[:1].isspace():
-            continue  # a sentence: 见第三章的说明
+            continue  # part of a sentence: 见第三章的说明
         if _is_title(rest):
             found.append(_mark(text, match.start(), match.end(), level))
         elif level == 5 and rest.startswith((" ", "\xa0", "\u3000", "\t", "：", "【", "（")):
             found.append(_mark(text, match.start(), match.start("rest"), level))
-    chapter = min((mark.level for mark in found), default=8)  # else 序言 would be above all that is numbered
+    chapter = min((mark.level for mark in found), default=8)  # 序言 gets the level of the highest numbered headings
     numbers: set[tuple[int, ...]] = set()
     for match in _LIST.finditer(text):
         if not _is_title(match["rest"]) or not (match["rest"].strip() or match["four"]):
@@ -52,7 +53,7 @@ def headings_in(text: str) -> list[Mark]:
             number = tuple(map(int, match["three"].split(".")))
             before = (*number[:-1], number[-1] - 1) if number[-1] > 1 else number[:-1]
             if len(before) > 1 and before not in numbers and not _stands_alone(text, match.start(), match.end()):
-                continue  # a version, an amount, an address: what is numbered has a number before
+                continue  # a version, amount or address: 1.3 is a heading only after 1.2, or if it stands alone
             numbers.add(number)
             level += len(number) - 2
         found.append(_mark(text, match.start(), match.end(), level))
@@ -60,9 +61,9 @@ def headings_in(text: str) -> list[Mark]:
 
 
 def _with_content(text: str, marks: list[Mark]) -> list[Mark]:
-    """Without those that have nothing below them: they are lines of a table of contents."""
+    """Remove headings that have no text below them: they are lines of a table of contents."""
     kept = [False] * len(marks)
-    after = [0] * len(marks)  # the next one that is not below it
+    after = [0] * len(marks)  # index of the next heading that is not a subheading of this one
     for n in range(len(marks) - 1, -1, -1):
         end = marks[n + 1].start if n + 1 < len(marks) else len(text)
         kept[n] = bool(text[marks[n].end : end].strip())
@@ -77,12 +78,12 @@ def _with_content(text: str, marks: list[Mark]) -> list[Mark]:
             and _LINES.fullmatch(text, marks[n - 1].end, marks[n].start)
             and not _GAP.match(text, marks[n].end)
         ):
-            kept[n] = False  # the last line of one
+            kept[n] = False  # the last line of a table of contents
     return [mark for mark, keep in zip(marks, kept, strict=True) if keep]
 
 
 def with_headings(reading: Reading) -> Reading:
-    """A reading with the headings of its text, if it marks none."""
+    """Add the headings that are recognised in the text, if the reading has no headings yet."""
     if any(mark.kind == "heading" for mark in reading.marks):
         return reading
     marks = sorted([*reading.marks, *headings_in(reading.text)], key=lambda mark: (mark.start, -mark.end))
@@ -98,7 +99,7 @@ def _is_title(rest: str) -> bool:
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether there are empty lines before and behind a line."""
+    """Whether there are empty lines before and after a line."""
     before = text[max(start - 200, 0) : start]
     return bool(_GAP.match(text, end)) and (not before.strip() or bool(_ENDS_IN_GAP.search(before)))
 

@@ -18,14 +18,18 @@ _BLOCK = re.compile(
     "|html|li|main|ol|p|pre|section|summary|table|tbody|tfoot|thead|tr|ul|caption"
 )
 _APART = {"p", "table", "ul", "ol", "dl", "pre", "blockquote", "figure"}
-"""Before and behind these is an empty line."""
+"""Elements with an empty line before and after them."""
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _VOID = {"br", "hr", "img", "input", "meta", "link", "wbr", "area", "base", "col", "embed", "source", "track"}
 _DEEPEST = 1000
 
 
 def read_html(data: bytes, name: str, limits: Limits) -> Reading:
-    """A page; the encoding that it declares is believed if it is possible."""
+    """Read a web page. The encoding that it declares is used if all its bytes are valid in it.
+
+    Raises:
+        InputError: the file is not text, is too long, or cannot be parsed.
+    """
     declared = _DECLARED.search(data[:4096])
     found = decoded(data, limits, declared[1].decode("ascii") if declared else None)
     draft = Draft(limits)
@@ -35,13 +39,14 @@ def read_html(data: bytes, name: str, limits: Limits) -> Reading:
 
 
 def add_html(draft: Draft, text: str, *, title: bool = True) -> None:
-    """What a reader sees of a page.
+    """Add the visible text of a web page to a draft.
 
     Args:
-        title: the page's title is a heading above all others.
+        text: the HTML.
+        title: add the page's `<title>` as a heading of level 1.
 
     Raises:
-        InputError: the page cannot be parsed.
+        InputError: the page cannot be parsed, or is nested too deeply.
     """
     page = _Page(draft, title)
     try:
@@ -53,7 +58,7 @@ def add_html(draft: Draft, text: str, *, title: bool = True) -> None:
 
 
 class _Page(HTMLParser):
-    """Lines are collected until a block begins or ends."""
+    """The parser. It collects text until a block element begins or ends, and then adds it to the draft as a line."""
 
     def __init__(self, draft: Draft, titled: bool) -> None:
         super().__init__(convert_charrefs=True)
@@ -149,6 +154,7 @@ class _Page(HTMLParser):
             self._line.append(data if self._pre else re.sub(r"[ \t\r\n\f]+", " ", data))
 
     def finish(self) -> None:
+        """Add the text that is still collected."""
         self._end_row()
         self._end_line()
         self._end_table()

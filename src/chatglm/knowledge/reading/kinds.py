@@ -1,4 +1,4 @@
-"""`read`: which kind a document is, and the function that reads it."""
+"""`read`: find the format of a document, and read it with the right function."""
 
 from __future__ import annotations
 
@@ -72,9 +72,10 @@ _REFUSED = {
 }
 
 TEXT_ENDINGS = frozenset(_TEXTS)
-"""Endings of files that are read in this process: they are parsed by Python's own code alone, in linear time."""
+"""File name suffixes (without the dot) of text formats. They are safe to read in this process: only Python's own code
+parses them, in linear time."""
 ENDINGS = frozenset([*_TEXTS, *_FORMATS, *_SEEN, *_CONTAINERS])
-"""Endings of all kinds, without the dot. Files with other endings are read as text if they are text."""
+"""File name suffixes of all supported formats, without the dot. A file with another suffix is read if it is text."""
 
 
 def read(
@@ -85,19 +86,20 @@ def read(
     limit: Limits = Limits(),  # noqa: B008 - it cannot change
     alive: Callable[[], None] | None = None,
 ) -> Reading:
-    """A document's text, read in this process. Files of strangers: `read_apart`.
+    """Read a document in this process. For files from untrusted sources use `read_apart`.
 
     Args:
         source: the file, or its bytes.
-        name: of the file; its ending says of what kind it is.
-        ocr: read the characters in pictures: of all pages, of none, or ("auto") of pictures and of pages without text.
-        limit: what it may cost.
-        alive: called now and then while reading takes long.
+        name: the name of the file; its suffix tells the format.
+        ocr: recognise text in pictures: True: on all pages; False: never; "auto": in pictures and on pages without
+            text.
+        limit: limits for the document. `seconds` and `memory` are not enforced here.
+        alive: is called after each picture that is recognised.
 
     Raises:
-        InputError: it cannot be read; the message says why, and what to do.
-        UnsupportedError: a kind that is not read.
-        DependencyError: reading this kind needs a package that is not installed.
+        InputError: the document cannot be read. The message says why, and what to do.
+        UnsupportedError: the format is not supported.
+        DependencyError: the format needs a package that is not installed.
     """
     sight = Sight(ocr, alive) if alive else Sight(ocr)
     return _read(bytes_of(source, name, limit), name, limit, sight, 0)
@@ -137,16 +139,16 @@ _MAGIC = (
 
 
 def kind_of(name: str, data: bytes) -> str:
-    """What a file is: by its ending, and by its first bytes where it has none, an unknown one or clearly a wrong one.
+    """The format of a file: by its suffix, or by its first bytes if the suffix is missing, unknown or clearly wrong.
 
     Returns:
-        an ending without its dot; "" if it may be text.
+        a suffix without the dot; "locked": an encrypted Office document; "": perhaps a text file.
     """
     ending = PurePath(name).suffix.lower().removeprefix(".")
     found = next((kind for magic, kind in _MAGIC if data.startswith(magic)), "")
     if data.startswith(b"PK\x03\x04"):
         found = ending if ending in _FORMATS or ending in _CONTAINERS else _packed_kind(data)
-    if found == "ole":  # the container of Office 97, and of all that Office encrypts
+    if found == "ole":  # the container format of Office 97, and of encrypted newer Office documents
         return ending if ending in _REFUSED else "locked" if ending in _FORMATS else "doc"
     if not ending or ending not in ENDINGS | _REFUSED.keys():
         return found or ("" if ending not in ENDINGS else ending)
@@ -167,10 +169,10 @@ def _packed_kind(data: bytes) -> str:
 
 
 def bytes_of(source: Path | BinaryIO | bytes, name: str, limit: Limits) -> bytes:
-    """A file's bytes.
+    """The bytes of a document.
 
     Raises:
-        InputError: it cannot be read, or is too large.
+        InputError: the file cannot be opened, or is larger than `limit.bytes`.
     """
     if isinstance(source, bytes):
         data = source

@@ -1,4 +1,4 @@
-"""Lines that stand on a page, as text: in reading order, without the line breaks that only the paper's width makes."""
+"""Turn positioned lines of a page into text: sort them in reading order, and join the lines of a paragraph."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _ENDS = re.compile(r"[。！？!?：:；;…][”’」』）)\]】》\"']*$")
 
 @dataclass
 class Line:
-    """A line of text on a page.
+    """A line of text on a page. Coordinates may have any unit, but all the same.
 
     Attributes:
+        text: the text of the line.
         x0, x1: its left and right end.
-        top, bottom: downwards, so `top < bottom`. All in one unit, whichever it is.
-        row: of a table.
+        top, bottom: its upper and lower edge. The axis points downwards, so `top < bottom`.
+        row: whether it is a row of a table.
     """
 
     text: str
@@ -39,11 +40,12 @@ class Line:
 
     @property
     def height(self) -> float:
+        """The height of the line, at least 0.1."""
         return max(self.bottom - self.top, 0.1)
 
 
 def joined(lines: Sequence[Line]) -> list[list[Line]]:
-    """Lines in reading order, as paragraphs of lines that belong together."""
+    """Group lines, which are in reading order, into paragraphs."""
     found: list[list[Line]] = []
     for n, line in enumerate(lines):
         if n and _goes_on(lines[n - 1], line, _right_margin(lines, n - 1)):
@@ -54,7 +56,7 @@ def joined(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def are_spaced(texts: Iterable[str]) -> bool:
-    """Whether there are spaces between Chinese characters and Latin letters in these texts."""
+    """Whether these texts mostly have a space between Chinese characters and Latin letters or digits."""
     touching = spaced = 0
     for text in texts:
         touching += len(_TOUCHING.findall(text))
@@ -63,10 +65,13 @@ def are_spaced(texts: Iterable[str]) -> bool:
 
 
 def text_of(paragraph: Sequence[Line], spaced: bool = False) -> str:
-    """Of a paragraph's lines.
+    """Join the lines of a paragraph into one text.
+
+    Between Chinese lines nothing is inserted, between other lines a space. A hyphen at the end of a line is removed if
+    the word continues in lower case.
 
     Args:
-        spaced: a space is put between a Chinese character and a Latin letter.
+        spaced: also insert a space between a Chinese character and a Latin letter or digit.
     """
     said = paragraph[0].text.strip()
     for line in paragraph[1:]:
@@ -86,7 +91,7 @@ def text_of(paragraph: Sequence[Line], spaced: bool = False) -> str:
 
 
 def _right_margin(lines: Sequence[Line], n: int) -> float:
-    """Where the lines around one end that begin in the same column."""
+    """The right end of the longest line near this one that is in the same column."""
     line = lines[n]
     near = lines[max(n - 30, 0) : n + 30]
     return max(
@@ -109,11 +114,12 @@ def _goes_on(line: Line, after: Line, margin: float) -> bool:
 
 
 def in_columns(lines: Sequence[Line], width: float) -> list[Line]:
-    """Lines in reading order: those of a left column before those of the right one, between lines of full width.
+    """Sort lines in reading order. If the page has two columns, the left one comes before the right one; lines across
+    the full width divide the page into sections.
 
     Args:
-        lines: parts of one row, which another column divides, are lines of their own.
-        width: of the page.
+        lines: the lines; text beside each other in different columns must be separate lines.
+        width: the width of the page.
     """
     rows = sorted(lines, key=lambda line: (round(line.top / max(line.height, 1) * 2), line.x0))
     gutter = _gutter(lines, width)
@@ -134,7 +140,7 @@ def in_columns(lines: Sequence[Line], width: float) -> list[Line]:
 
 
 def _by_rows(lines: Sequence[Line]) -> list[Line]:
-    """From top to bottom, and those beside each other from left to right."""
+    """Sort lines from top to bottom, and lines at the same height from left to right."""
     found: list[Line] = []
     row: list[Line] = []
     for line in sorted(lines, key=lambda line: line.top):
@@ -146,7 +152,7 @@ def _by_rows(lines: Sequence[Line]) -> list[Line]:
 
 
 def _gutter(lines: Sequence[Line], width: float) -> float | None:
-    """The middle of the gap between two columns, if most lines are in one of two."""
+    """The position of the gap between two columns; None: the page does not have two columns."""
     if len(lines) < 6:
         return None
     height = median(line.height for line in lines)
@@ -167,12 +173,12 @@ def _gutter(lines: Sequence[Line], width: float) -> float | None:
 
 
 def _reach(lines: Sequence[Line], height: float) -> float:
-    """Width of the usual line: columns of text are wide, those of a table's numbers are not."""
+    """The median width of lines. Columns of text are wide; columns of numbers in a table are not."""
     return median(line.x1 - line.x0 for line in lines)
 
 
 def _overlap(left: Sequence[Line], right: Sequence[Line]) -> bool:
-    """Whether the two stand beside each other for a good part."""
+    """Whether the vertical ranges of two columns overlap by more than 30 % of the page's text."""
     top = max(min(line.top for line in left), min(line.top for line in right))
     bottom = min(max(line.bottom for line in left), max(line.bottom for line in right))
     whole = max(line.bottom for line in [*left, *right]) - min(line.top for line in [*left, *right])
@@ -180,7 +186,7 @@ def _overlap(left: Sequence[Line], right: Sequence[Line]) -> bool:
 
 
 def in_rows(lines: Sequence[Line]) -> list[Line]:
-    """Lines that follow each other in one row, the cells of a table, as one line."""
+    """Join consecutive lines at the same height, which are cells of a table, into one line: `a | b | c`."""
     found: list[Line] = []
     for line in lines:
         last = found[-1] if found else None
@@ -193,7 +199,8 @@ def in_rows(lines: Sequence[Line]) -> list[Line]:
 
 
 def repeated(pages: Sequence[Sequence[Line]]) -> Iterator[set[int]]:
-    """For each page, the places of lines that head or foot most pages: running titles and page numbers."""
+    """For each page, the indices of lines that are headers or footers: they recur at the top or bottom of many pages
+    (running titles, page numbers)."""
     edges = [[*range(min(2, len(page))), *range(max(len(page) - 2, 2), len(page))] for page in pages]
     forms = [
         {place: _forms(page[place], number) for place in places}
@@ -206,7 +213,8 @@ def repeated(pages: Sequence[Sequence[Line]]) -> Iterator[set[int]]:
 
 
 def _forms(line: Line, page: int) -> set[str]:
-    """A line as it stands; and with its first or last number as what it is beyond the page's."""
+    """Forms of a line for comparison between pages: as it is; and with its first or last number replaced by the
+    difference to the page's number, so that page numbers are equal on all pages. All have the height on the page."""
     text = f"{' '.join(line.text.split())} {round(line.top / 8)}"
     numbers = [] if _ITEM.match(line.text) else list(re.finditer(r"(?<![0-9])[0-9]{1,5}(?![0-9])", line.text))
     found = {text}

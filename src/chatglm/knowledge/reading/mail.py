@@ -1,4 +1,4 @@
-"""E-mails (.eml): who wrote when to whom about what, the text, and the text of attachments."""
+"""E-mails (.eml): subject, sender, recipients and date, the text, and the text of attachments."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HEADERS = {"From": "发件人", "To": "收件人", "Cc": "抄送", "Date": "日
 
 
 def read_mail(data: bytes, limits: Limits, inner: Callable[[bytes, str], Reading]) -> Reading:
-    """An e-mail.
+    """Read an e-mail. Attachments that cannot be read become warnings.
 
     Args:
-        inner: reads an attachment, by its bytes and its name.
+        inner: reads an attachment, given its bytes and its name.
 
     Raises:
-        InputError: it is no e-mail.
+        InputError: the file is not an e-mail, or has too many parts or levels.
     """
     draft = Draft(limits)
     try:
@@ -46,7 +46,7 @@ def _header(message: EmailMessage, name: str) -> str:
         IndexError,
         AttributeError,
         LookupError,
-    ):  # its parser trips over some malformed ones
+    ):  # Python's parser raises these for some malformed headers
         return ""
 
 
@@ -94,7 +94,8 @@ def _attach(draft: Draft, content: bytes, name: str, inner: Callable[[bytes, str
 
 
 def _parts(message: EmailMessage, limits: Limits) -> Iterator[tuple[EmailMessage, bool]]:
-    """All parts that are not containers, and whether another one says the same better."""
+    """All parts that are not containers. The second value is whether the part is only another form of a part that is
+    read (`multipart/alternative`); plain text is preferred."""
     stack: list[tuple[EmailMessage, bool]] = [(message, False)]
     seen = 0
     while stack:

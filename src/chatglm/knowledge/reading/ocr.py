@@ -1,4 +1,5 @@
-"""Pictures as text: scans and photographs, by the models that come with `rapidocr`. Nothing is downloaded."""
+"""Text recognition (OCR) for scans and photographs, with the models inside the package `rapidocr`. Nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -19,11 +20,11 @@ __all__ = ["Sight", "read_picture"]
 
 _INSTALL = "text recognition (OCR) needs the rapidocr package: pip install 'chatglm[ocr]'"
 _SURE = 0.5
-"""Lines that the recogniser is less sure of are left out: pieces of pictures."""
+"""Lines with a lower confidence are left out: they are usually parts of pictures."""
 _UPRIGHT = 0.75
-"""Mean of what it is sure of for a page the right way up: .97 is usual, .54 on its head, .64 on its side."""
+"""Mean confidence above which a page is taken to be upright. Typical: .97 upright, .54 upside down, .64 on its side."""
 _LONGEST_SIDE = 4000
-"""Pixels; larger pictures are made smaller."""
+"""Longest side of a picture, in pixels; larger pictures are scaled down."""
 
 
 def _nothing() -> None:
@@ -32,11 +33,11 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Sight:
-    """Whether and how pictures are read.
+    """Settings of text recognition.
 
     Attributes:
-        mode: of all pages (True), of none (False), or where there is no text ("auto").
-        alive: is called after each picture.
+        mode: True: recognise all pages; False: none; "auto": pictures and pages without text.
+        alive: is called after each recognised picture.
     """
 
     mode: bool | Literal["auto"] = "auto"
@@ -44,17 +45,25 @@ class Sight:
 
     @property
     def always(self) -> bool:
+        """Whether all pages are recognised."""
         return self.mode is True and not self.missing
 
     @property
     def missing(self) -> str:
-        """Why no picture can be read; "" if it can."""
+        """Why text recognition is not possible; "" if it is."""
         if self.mode is False:
             return "text recognition (OCR) is switched off"
         return "" if importlib.util.find_spec("rapidocr") and importlib.util.find_spec("onnxruntime") else _INSTALL
 
     def read(self, picture: Any) -> list[Line]:
-        """The lines of a picture of Pillow's, in reading order, in its pixels.
+        """Recognise the lines of a picture. If they have a low confidence, the picture is also tried in the other three
+        orientations.
+
+        Args:
+            picture: an image of Pillow.
+
+        Returns:
+            the lines in reading order; coordinates are in pixels of the (turned) picture.
 
         Raises:
             DependencyError: `rapidocr` is not installed.
@@ -73,7 +82,7 @@ class Sight:
 
 
 def _seen(picture: Any) -> tuple[list[Line], float]:
-    """Lines, in no order, and the mean of how sure the recogniser is of them."""
+    """The recognised lines, in no particular order, and their mean confidence."""
     import numpy
 
     scale = max(1.0, max(picture.size) / _LONGEST_SIDE)
@@ -93,7 +102,7 @@ def _seen(picture: Any) -> tuple[list[Line], float]:
 
 @cache
 def _recogniser() -> Any:
-    """The three models (where lines are, which way up, what they say), loaded once."""
+    """The models of rapidocr (detection, orientation, recognition), loaded once."""
     try:
         import logging
 
@@ -105,8 +114,8 @@ def _recogniser() -> Any:
         params={
             "Global.log_level": "error",
             "Global.text_score": _SURE,
-            "Global.use_cls": False,  # it turns lines that stand right; whole pages are turned instead
-            "Det.limit_type": "max",  # small pictures are not made larger
+            "Global.use_cls": False,  # the orientation model turns upright lines by mistake; `read` turns whole pages
+            "Det.limit_type": "max",  # do not enlarge small pictures
             "Det.limit_side_len": 1280,
             "EngineConfig.onnxruntime.intra_op_num_threads": 1,
             "EngineConfig.onnxruntime.inter_op_num_threads": 1,
@@ -116,11 +125,11 @@ def _recogniser() -> Any:
 
 
 def read_picture(data: bytes, limits: Limits, sight: Sight) -> Reading:
-    """A PNG, JPEG, TIFF, BMP, GIF or WebP file; each picture of a TIFF is a page.
+    """Read a PNG, JPEG, TIFF, BMP, GIF or WebP file by OCR. Each picture of a TIFF file is a page.
 
     Raises:
         DependencyError: `rapidocr` is not installed.
-        InputError: it is damaged or too large, or `sight` is switched off.
+        InputError: the file is damaged or too large, or text recognition is switched off.
     """
     if sight.mode is False:
         raise InputError(f"is a picture, but {sight.missing}")
@@ -169,7 +178,7 @@ def _pictures(data: bytes, limits: Limits) -> Iterator[Any]:
 
 
 def _on_white(picture: Any) -> Any:
-    """Without transparency, which would be black."""
+    """Replace transparency by white; otherwise it would become black."""
     if picture.mode not in ("RGBA", "LA", "PA") and "transparency" not in picture.info:
         return picture
     from PIL import Image

@@ -1,5 +1,7 @@
-"""PDF: the text layer page by page, paragraphs made of lines, running titles left out; pages that are pictures are read
-by `ocr`."""
+"""PDF: read the text of each page, join lines into paragraphs, and leave out headers and footers.
+
+Scanned pages are recognised by `ocr`.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,21 @@ from chatglm.knowledge.reading.ocr import Sight
 __all__ = ["read_pdf"]
 
 _SCAN_CHARACTERS = 20
-"""A page with fewer and a picture over half of it is a scan."""
+"""A page with fewer characters than this, and a picture over more than half of it, is a scan."""
 _OCR_SCALE = 200 / 72
-"""200 dots an inch: characters of 10 points are 28 pixels high."""
+"""Pixels per point for OCR: 200 dots per inch. Characters of 10 points are 28 pixels high."""
 _LONGEST_TITLE = 120
 
 
 def read_pdf(data: bytes, limits: Limits, sight: Sight) -> Reading:
-    """A PDF file.
+    """Read a PDF file.
 
     Args:
-        sight: reads pages that are pictures.
+        sight: recognises the text of scanned pages.
 
     Raises:
         DependencyError: `pypdfium2` is not installed.
-        InputError: it is damaged, encrypted, or has too many pages.
+        InputError: the file is damaged or encrypted, or has too many pages.
     """
     try:
         import pypdfium2
@@ -45,7 +47,7 @@ def read_pdf(data: bytes, limits: Limits, sight: Sight) -> Reading:
     except pypdfium2.PdfiumError as error:
         if "assword" in str(error):
             raise InputError("is protected by a password; save it without one") from None
-        if "Success" in str(error):  # pdfium's word for no pages
+        if "Success" in str(error):  # pdfium reports this for a document without pages
             return Reading("", media="application/pdf", warnings=("it has no pages",))
         raise InputError(f"is a damaged PDF ({error!s:.100})") from None
     try:
@@ -124,7 +126,8 @@ class _Document:
         ]
 
     def _outline(self, reading: Reading) -> list[Mark]:
-        """The document's own table of contents, as headings where its titles stand."""
+        """Headings from the document's outline (bookmarks). Each is placed at its title on the page, or at the
+        beginning of the page if the title is not found."""
         pages = {int(mark.value): mark for mark in reading.marks if mark.kind == "page"}
         found: list[Mark] = []
         at = 0
@@ -144,8 +147,8 @@ class _Document:
         return found
 
     def _entries(self) -> Iterator[tuple[str, int, int]]:
-        """Title, level and page of each entry."""
-        with contextlib.suppress(Exception):  # a damaged outline is none
+        """The entries of the outline: (title, level, page), both from 1."""
+        with contextlib.suppress(Exception):  # ignore a damaged outline
             for n, entry in enumerate(self._document.get_toc(max_depth=9)):
                 if n >= self._limits.members:
                     return
@@ -157,7 +160,7 @@ class _Document:
 
 
 def _pages(numbers: Sequence[int]) -> str:
-    """Pages 3, 5–7."""
+    """Format page numbers for a message: `pages 3, 5–7`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and parts[-1][-1] == number - 1:
@@ -169,7 +172,8 @@ def _pages(numbers: Sequence[int]) -> str:
 
 
 def _text_lines(page: Any, text: Any) -> list[Line]:
-    """The lines of a page in the file's order, which is the reader's unless columns are interleaved."""
+    """The lines of a page in reading order. This is usually the order of the file; if the file alternates between two
+    columns, the lines are sorted by their position."""
     width, height = page.get_size()
     whole: str = text.get_text_range()
     lines: list[Line] = []
@@ -193,7 +197,7 @@ def _text_lines(page: Any, text: Any) -> list[Line]:
 
 
 def _segments(text: Any, height: float) -> list[Line]:
-    """Stretches of rows without wide gaps, without their text; none if there are very many."""
+    """Parts of rows between wide gaps, still without text. Empty if there are 5,000 rectangles or more."""
     count = text.count_rects()
     found: list[Line] = []
     for n in range(count if count < 5000 else 0):
@@ -208,16 +212,16 @@ def _segments(text: Any, height: float) -> list[Line]:
 
 
 def _box(text: Any, place: int) -> tuple[float, float, float, float]:
-    """Left, bottom, right, top of a character."""
+    """The box of a character (left, bottom, right, top), in points."""
     try:
         box: tuple[float, float, float, float] = text.get_charbox(place, loose=True)
-    except Exception:  # there is none for what pdfium has put in
+    except Exception:  # characters that pdfium itself has inserted have no box
         return 0.0, 0.0, 0.0, 0.0
     return box
 
 
 def _is_interleaved(parts: Sequence[Line], width: float) -> bool:
-    """Whether the file goes from one side of the page to the other line by line."""
+    """Whether the file alternates between the left and the right side of the page line by line."""
     sides = [
         0 if part.x1 < 0.6 * width and part.x0 < 0.4 * width else 1 if part.x0 > 0.4 * width else 2 for part in parts
     ]
@@ -229,7 +233,7 @@ def _is_interleaved(parts: Sequence[Line], width: float) -> bool:
 
 
 def _is_scan(page: Any) -> bool:
-    """Whether a picture covers half of a page."""
+    """Whether a picture covers more than half of a page."""
     import pypdfium2.raw
 
     width, height = page.get_size()
@@ -241,7 +245,7 @@ def _is_scan(page: Any) -> bool:
 
 
 def _by_size(reading: Reading, pages: Sequence[Sequence[Line]]) -> list[Mark]:
-    """Short lines in larger letters than the text's, as headings; the largest are the highest."""
+    """Headings by font size: short lines that are higher than the usual line. The largest size is level 1."""
     heights = [line.height for page in pages for line in page for _ in range(len(line.text) // 10 + 1)]
     if not heights:
         return []

@@ -1,4 +1,4 @@
-"""A page of a PDF as a picture, with a quotation marked in it."""
+"""Render a page of a PDF as a picture in which a quotation is highlighted."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from chatglm.knowledge.reading.documents import Limits
 __all__ = ["picture_of"]
 
 _SCALE = 110 / 72
-"""110 dots an inch: a page of A4 is 909 × 1,286 pixels."""
+"""Pixels per point: 110 dots per inch. A page of A4 has 909 × 1,286 pixels."""
 _PIXELS = 4_000_000
 _MARK = np.array([246, 225, 150], np.uint16)
 _RECTANGLES = 500
 
 
 def picture_of(data: bytes, page: int, quote: str, limits: Limits) -> bytes:
-    """A PNG file of at most 4 million pixels.
+    """Render a page of a PDF as a PNG file of at most 4 million pixels.
 
     Args:
-        data: of the PDF.
-        page: from 1.
-        quote: text that is marked where it stands, whatever spaces and lines are in it; what is not found is not.
+        data: the bytes of the PDF.
+        page: number of the page, from 1.
+        quote: text to highlight. White space is ignored in the comparison. If it is not found, nothing is highlighted.
+        limits: limits for the number of pages.
 
     Raises:
         DependencyError: `pypdfium2` is not installed.
-        InputError: it is damaged or has no such page.
+        InputError: the PDF is damaged or has no such page.
     """
     try:
         import pypdfium2
@@ -63,12 +64,12 @@ def _drawn(page: Any, quote: str) -> bytes:
         rows = slice(max(0, int((height - top) * scale) - 1), max(0, int((height - bottom) * scale) + 2))
         columns = slice(max(0, int(left * scale) - 1), max(0, int(right * scale) + 2))
         part = pixels[rows, columns]
-        pixels[rows, columns] = (part.astype(np.uint16) * _MARK // 255).astype(np.uint8)  # as a pen does: ink stays
+        pixels[rows, columns] = (part.astype(np.uint16) * _MARK // 255).astype(np.uint8)  # dark text stays dark
     return _png(pixels)
 
 
 def _places(page: Any, quote: str) -> list[tuple[float, float, float, float]]:
-    """Left, bottom, right, top of the stretches in which a quotation stands."""
+    """The rectangles (left, bottom, right, top) of a quotation on a page, in points."""
     wanted = "".join(quote.split())
     if not wanted:
         return []
@@ -87,9 +88,13 @@ def _places(page: Any, quote: str) -> list[tuple[float, float, float, float]]:
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """Rows of red, green and blue as a PNG file (RFC 2083)."""
+    """Encode an image as PNG (RFC 2083).
+
+    Args:
+        pixels: (height, width, 3): red, green, blue.
+    """
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each behind the number of its filter: none
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # the first byte of each row is its filter: 0, none
     rows[:, 1:] = pixels.reshape(height, -1)
 
     def chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""JSON, and JSON Lines, as text: each value behind its path, `作者.姓名：罗贯中`."""
+"""JSON and JSON Lines as text: a line for each value, with its path in front: `作者.姓名：罗贯中`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LEVELS = 100
 
 
 def read_json(data: bytes, name: str, limits: Limits) -> Reading:
-    """A JSON document, or one in each line; records are divided by empty lines.
+    """Read a JSON document, or one in each line (JSON Lines). Records are divided by empty lines.
 
     Raises:
-        InputError: it is no JSON, or nested too deeply.
+        InputError: the file is not JSON, or is nested too deeply.
     """
     found = decoded(data, limits)
     text = found.text

@@ -1,4 +1,4 @@
-"""Spreadsheets (.xlsx): each row says its columns; values of formulas as they were last computed."""
+"""Spreadsheets (.xlsx): rows with the names of their columns; formulas have the values that were last computed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["read_xlsx"]
 
 
 def read_xlsx(data: bytes, name: str, limits: Limits) -> Reading:
-    """A spreadsheet, sheet by sheet, hidden ones too.
+    """Read a spreadsheet, sheet by sheet, with hidden sheets.
 
     Raises:
         DependencyError: `openpyxl` is not installed.
-        InputError: it is damaged, encrypted, or no spreadsheet.
+        InputError: the file is damaged or encrypted, is not a spreadsheet, or is too large when unpacked.
     """
     try:
         import openpyxl
@@ -32,7 +32,7 @@ def read_xlsx(data: bytes, name: str, limits: Limits) -> Reading:
     draft = Draft(limits)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about features that are not read
+            warnings.simplefilter("ignore")  # warnings about unsupported features
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
         try:
             for sheet in book.worksheets:
@@ -40,7 +40,7 @@ def read_xlsx(data: bytes, name: str, limits: Limits) -> Reading:
                     draft.section(sheet.title, 1)
                     with warnings.catch_warnings(), draft.part("table", ""):
                         warnings.simplefilter("ignore")
-                        sheet.reset_dimensions()  # what the file says of its size may be wrong
+                        sheet.reset_dimensions()  # the size that the file declares may be wrong
                         add_rows(draft, _rows(sheet.iter_rows(values_only=True), limits), limits)
                     draft.add("\n")
         finally:
@@ -49,13 +49,13 @@ def read_xlsx(data: bytes, name: str, limits: Limits) -> Reading:
         raise
     except MemoryError:
         raise
-    except Exception as error:  # it raises whatever it meets
+    except Exception as error:  # openpyxl raises all kinds of errors for damaged files
         raise InputError(f"is a damaged spreadsheet ({type(error).__name__}: {error!s:.200})") from None
     return draft.reading("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet")
 
 
 def _check(data: bytes, limits: Limits) -> None:
-    """Unpack all that openpyxl will, so that what it unpacks is bounded and has no document types."""
+    """Unpack all members once, as openpyxl will do: this checks the limits and that no XML has a document type."""
     with Archive(data, limits) as archive:
         if "xl/workbook.xml" not in archive and not any(part.endswith("workbook.xml") for part in archive.names):
             raise InputError("is not a spreadsheet: xl/workbook.xml is missing")

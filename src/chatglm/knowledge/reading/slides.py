@@ -1,4 +1,7 @@
-"""Slides (.pptx): each slide's text from top to bottom, tables, the speaker's notes. ECMA-376, part 1, chapter 19."""
+"""Presentations (.pptx): the text of each slide from top to bottom, tables, speaker notes.
+
+The format is ECMA-376, part 1, chapter 19.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ _OMITTED = ("sldNum", "dt", "ftr", "hdr", "sldImg")
 
 
 def read_pptx(data: bytes, name: str, limits: Limits) -> Reading:
-    """Slides in the order in which they are shown; hidden ones too.
+    """Read a presentation. Slides are in the order in which they are shown, with hidden ones.
 
     Raises:
-        InputError: it is damaged, encrypted, or no presentation, or has too many slides.
+        InputError: the file is damaged or encrypted, is not a presentation, or has too many slides.
     """
     draft = Draft(limits)
     with Archive(data, limits) as archive:
@@ -51,7 +54,7 @@ def read_pptx(data: bytes, name: str, limits: Limits) -> Reading:
 
 
 def _targets(archive: Archive, part: str) -> dict[str, str]:
-    """The parts that a part names, by their ids."""
+    """The targets of a part's relationships inside the file, by relationship id."""
     folder, name = posixpath.split(part)
     relations = f"{folder}/_rels/{name}.rels"
     if relations not in archive:
@@ -101,7 +104,8 @@ def _is_title(shape: Element) -> bool:
 
 
 def _place(shape: Element) -> tuple[int, int]:
-    """Top and left, in rows of about a centimetre; shapes without a place come first, in the file's order."""
+    """Position of a shape for sorting: (top, left) in centimetres. Shapes without a position come first, in the order
+    of the file."""
     for each in below(shape, "off"):
         try:
             return int(each.get("y", "0")) // 360_000, int(each.get("x", "0")) // 360_000

@@ -14,14 +14,14 @@ __all__ = ["read_subtitles"]
 _TIMES = re.compile(r"^[ \t]*(?:(\d{1,3}):)?(\d{1,2}):(\d{2})[.,]\d{1,3}[ \t]*-->[ \t]*[\d:.,]+[^\n]*$", re.MULTILINE)
 _TAGS = re.compile(r"</?(?:[bius]|font|c|v|lang|ruby|rt)\b[^>\n]{0,200}>|<\d[\d:.]*>|\{\\[^}\n]{1,100}\}")
 _SECTION = 60
-"""Seconds under one heading."""
+"""Length of a section with one heading, in seconds."""
 
 
 def read_subtitles(data: bytes, name: str, limits: Limits) -> Reading:
-    """What is said, without numbers and times; each minute is under its time.
+    """Read the text of subtitles, without numbers and times. Each minute is a section with the time as its heading.
 
     Raises:
-        InputError: there is no line with times in it.
+        InputError: the file has no line with times.
     """
     found = decoded(data, limits)
     draft = Draft(limits)
@@ -35,7 +35,7 @@ def read_subtitles(data: bytes, name: str, limits: Limits) -> Reading:
             minute = seconds // _SECTION
             draft.section(f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}", 1)
         said = _TAGS.sub("", found.text[cue.end() : after.start() if after else len(found.text)]).strip()
-        if after:  # the number of the next one
+        if after:  # remove the number of the next subtitle
             said = re.sub(r"\n[ \t]*\d+$", "", f"\n{said}").strip()
         if said:
             draft.line(said)

@@ -1,4 +1,5 @@
-"""Tables as text: each row says its columns, `姓名=张三；年龄=30`, so that a piece of a table needs no other."""
+"""Tables as text: each row has the names of its columns, `姓名=张三；年龄=30`, so that every piece of a table can be
+understood by itself."""
 
 from __future__ import annotations
 
@@ -18,9 +19,13 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+%?$")
 
 
 def add_rows(draft: Draft, rows: Iterable[Sequence[str]], limits: Limits) -> None:
-    """Rows of cells; the first one with two cells is the names of the columns if it looks so. Empty rows are left out.
+    """Add the rows of a table to a draft. Empty rows are left out.
 
-    Columns beyond `limits.columns` are left out, with a warning.
+    The first row with at least two cells is taken as the names of the columns if it looks like names. Columns beyond
+    `limits.columns` are left out, with a warning.
+
+    Args:
+        rows: the cells of each row.
     """
     names: list[str] | None = None
     wide = 0
@@ -52,10 +57,11 @@ def _cell(names: Sequence[str], n: int, cell: str) -> str:
 
 
 def read_csv(data: bytes, name: str, limits: Limits) -> Reading:
-    """Comma-separated values; or with semicolons, tabs or bars between them, whichever the first lines have most of.
+    """Read a CSV file. The separator is the comma, semicolon, tab or bar, whichever is most frequent in the first five
+    lines; in a `.tsv` file it is the tab.
 
     Raises:
-        InputError: it cannot be read as rows.
+        InputError: the file is not text, is too long, or cannot be read as a table.
     """
     found = decoded(data, limits)
     text = found.text

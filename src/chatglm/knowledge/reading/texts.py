@@ -1,4 +1,4 @@
-"""Text files, read as they stand, with the byte of every character: plain text, Markdown, reStructuredText, code."""
+"""Text files, read unchanged and with a byte map: plain text, Markdown, reStructuredText, source code."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ __all__ = ["decoded", "read_code", "read_markdown", "read_rst", "read_text", "wa
 
 
 def decoded(data: bytes, limits: Limits, encoding: str | None = None) -> Decoded:
-    """A file's text, if it is not too long.
+    """Decode a text file: see `encodings.decode`.
+
+    Args:
+        encoding: the encoding that the file declares.
 
     Raises:
-        InputError: it is not text, or too long.
+        InputError: the file is not text, or is too long.
     """
     found = decode(data, encoding)
     if len(found.text) > limits.characters:
@@ -26,7 +29,11 @@ def decoded(data: bytes, limits: Limits, encoding: str | None = None) -> Decoded
 
 
 def warnings_of(text: str, damaged: int = 0) -> tuple[str, ...]:
-    """What looks wrong with a text."""
+    """Warnings about damaged places and about parts that look like text in a wrong encoding.
+
+    Args:
+        damaged: number of damaged places: see `Decoded`.
+    """
     found = []
     if damaged:
         found.append(f"places that are damaged or in another encoding, and read as \ufffd: {damaged:,}")
@@ -50,7 +57,11 @@ def _reading(found: Decoded, marks: Iterable[Mark], media: str) -> Reading:
 
 
 def read_text(data: bytes, name: str, limits: Limits) -> Reading:
-    """Plain text, with the headings that it seems to have."""
+    """Read plain text. Headings are recognised by their form: see `headings.headings_in`.
+
+    Raises:
+        InputError: the file is not text, or is too long.
+    """
     found = decoded(data, limits)
     return _reading(found, headings_in(found.text), "text/plain")
 
@@ -64,7 +75,11 @@ _TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?
 
 
 def read_markdown(data: bytes, name: str, limits: Limits) -> Reading:
-    """Markdown: headings, fenced code and tables are marked."""
+    """Read Markdown. Headings, fenced code and tables are marked.
+
+    Raises:
+        InputError: the file is not text, or is too long.
+    """
     found = decoded(data, limits)
     return _reading(found, _marks_of_markdown(found.text), "text/markdown")
 
@@ -75,7 +90,7 @@ def _may_be_title(line: str) -> bool:
 
 def _marks_of_markdown(text: str) -> list[Mark]:
     marks: list[Mark] = []
-    fence, code = "", 0  # what closes the code that began at this place
+    fence, code = "", 0  # the open fence ("": none), and where its code begins
     table: int | None = None
     before, at_before = "", 0
     at = 0
@@ -113,7 +128,12 @@ _LITERAL = re.compile(r"\.\. (?:code|code-block|sourcecode|literalinclude)::|(?!
 
 
 def read_rst(data: bytes, name: str, limits: Limits) -> Reading:
-    """reStructuredText: headings, in the order in which their lines first occur, and literal blocks are marked."""
+    """Read reStructuredText. Headings and literal blocks are marked. The first style of underline in the file is level
+    1, the next new style is level 2, and so on.
+
+    Raises:
+        InputError: the file is not text, or is too long.
+    """
     found = decoded(data, limits)
     return _reading(found, _marks_of_rst(found.text), "text/x-rst")
 
@@ -168,7 +188,12 @@ _DEFINITION = re.compile(
 
 
 def read_code(data: bytes, name: str, limits: Limits) -> Reading:
-    """A program: its definitions are the headings."""
+    """Read source code. Lines that begin a class, function and so on are marked as headings; the indentation gives the
+    level.
+
+    Raises:
+        InputError: the file is not text, or is too long.
+    """
     found = decoded(data, limits)
     marks = []
     for match in _DEFINITION.finditer(found.text):

@@ -1,6 +1,6 @@
-"""Word documents (.docx): headings by style or outline level, numbers that Word counts, tables, text boxes, notes.
+"""Word documents (.docx): headings (by style or outline level), automatic numbers, tables, text boxes, notes.
 
-The format is ECMA-376, part 1, chapter 17. What tracked changes have deleted is left out.
+The format is ECMA-376, part 1, chapter 17. Text that tracked changes have deleted is left out.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SKIPPED = {"del", "moveFrom", "instrText", "delText", "Fallback", "rPr", "pPr",
 
 
 def read_docx(data: bytes, name: str, limits: Limits) -> Reading:
-    """A Word document.
+    """Read a Word document. Footnotes and endnotes follow at the end of the text.
 
     Raises:
-        InputError: it is damaged, encrypted, or no Word document.
+        InputError: the file is damaged or encrypted, or is not a Word document.
     """
     draft = Draft(limits)
     with Archive(data, limits) as archive:
@@ -91,12 +91,15 @@ def _number_of(properties: Element | None) -> tuple[str, int] | None:
 
 @dataclass
 class _Numbers:
-    """Numbers of paragraphs, which Word counts when it shows them: 第一条, 1.1, (a)."""
+    """Automatic numbers of paragraphs, such as 第一条, 1.1, (a). The file has only their rules. Word counts them when
+    it shows the document, and so does this class."""
 
     levels: dict[tuple[str, int], tuple[str, str, int, bool]] = field(default_factory=dict)
-    """By list and level: format, text such as 第%1条, first number, whether it has Arabic numerals only."""
+    """By (abstract list, level): number format, text such as 第%1条, first number, whether all numbers are Arabic."""
     lists: dict[str, str] = field(default_factory=dict)
+    """The abstract list of each list, by ids."""
     counts: dict[str, list[int]] = field(default_factory=dict)
+    """By abstract list: the current number on each of its nine levels."""
 
     @classmethod
     def of(cls, archive: Archive) -> _Numbers:
@@ -122,7 +125,12 @@ class _Numbers:
         return found
 
     def next(self, number: str, level: int) -> str:
-        """What stands before the next paragraph of a list."""
+        """The number (with its text) before the next paragraph of a list.
+
+        Args:
+            number: id of the list.
+            level: level in the list, from 0.
+        """
         abstract = self.lists.get(number)
         if abstract is None or (abstract, level) not in self.levels or level > 8:
             return ""
@@ -161,7 +169,7 @@ def _written(number: int, form: str) -> str:
 
 
 def _chinese(number: int) -> str:
-    """12 as 十二, 105 as 一百零五; up to 9,999."""
+    """A number in Chinese numerals: 12 gives 十二, 105 gives 一百零五. Numbers above 9,999 stay in digits."""
     if not 0 < number < 10_000:
         return str(number)
     said, gap = "", False
@@ -176,7 +184,7 @@ def _chinese(number: int) -> str:
 
 
 class _Writer:
-    """Puts the blocks of a document into a draft."""
+    """Adds the paragraphs and tables of a document to a draft."""
 
     def __init__(self, draft: Draft, styles: dict[str, _Style], numbers: _Numbers) -> None:
         self._draft = draft
@@ -184,7 +192,7 @@ class _Writer:
         self._numbers = numbers
 
     def blocks(self, container: Element) -> None:
-        """Paragraphs and tables of a body, cell or text box."""
+        """Add the paragraphs and tables of a body or text box."""
         for element in container:
             name = local(element)
             if name == "p":
@@ -195,6 +203,7 @@ class _Writer:
                 self.blocks(element)
 
     def notes(self, root: Element) -> None:
+        """Add footnotes or endnotes. Notes with a type are separators, not text."""
         for note in below(root, "footnote", "endnote"):
             if _value(note, "type") is None:
                 self.blocks(note)
@@ -215,7 +224,8 @@ class _Writer:
             self.blocks(box)
 
     def _form(self, properties: Element | None) -> tuple[int, tuple[str, int] | None]:
-        """Level of a heading (0: none), and list of a paragraph: its own, else those of its style."""
+        """The heading level of a paragraph (0: no heading), and its list (id, level; None: none). They come from the
+        paragraph itself, or else from its style or the styles on which that is based."""
         level, number = 0, _number_of(properties)
         outline = _value(_child(properties, "outlineLvl"))
         if outline is not None and outline.isdecimal() and int(outline) < 9:
@@ -253,7 +263,7 @@ def _cells(row: Element) -> Iterator[Element]:
 
 
 def _pieces(element: Element, boxes: list[Element]) -> Iterator[str]:
-    """The text of a paragraph; text boxes that are anchored in it are put aside."""
+    """The parts of a paragraph's text. Text boxes that are anchored in it are appended to `boxes` instead."""
     stack = [iter(element)]
     while stack:
         each = next(stack[-1], None)

@@ -1,4 +1,4 @@
-"""XML inside office files and books: parsed without document types, hence without entities."""
+"""XML inside Office files and books. Document types are refused, so there are no entities to expand."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ _DEEPEST = 2000
 
 
 def refuse_types(data: bytes, name: str) -> None:
-    """
+    """Refuse XML with a document type.
+
+    Args:
+        name: the name of the member, for the message.
+
     Raises:
-        InputError: a document has a document type, or declares entities.
+        InputError: the document has a document type, or declares entities.
     """
     if _TYPED.search(data) or (b"\0" in data and _TYPED.search(data.replace(b"\0", b""))):  # UTF-16
         raise InputError(f"{name} has a document type, which its format does not allow; it is not read")
 
 
 def parse(data: bytes, name: str) -> Element:
-    """The root of a document.
+    """Parse a document and return its root element.
 
     Args:
-        name: for the message.
+        name: the name of the member, for the message.
 
     Raises:
-        InputError: it is no XML, is nested too deeply, or has a document type or entities.
+        InputError: it is not XML, is nested too deeply, or has a document type or entities.
     """
     refuse_types(data, name)
     parser: Any = ElementTree.XMLPullParser(("start", "end"))
@@ -63,5 +67,5 @@ def local(element: Element) -> str:
 
 
 def below(element: Element, *names: str) -> Iterator[Element]:
-    """The elements below that have one of these names, at any depth."""
+    """The element itself and all elements below it, at any depth, that have one of these local names."""
     return (each for each in element.iter() if local(each) in names)

@@ -1,1 +1,1 @@
-"""Documents over HTTP: bases, their files and pieces, and answers from them."""
+"""Parts of the server that several APIs share: bases, uploads and downloads of files, answers and summaries."""

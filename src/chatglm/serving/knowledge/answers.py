@@ -1,4 +1,4 @@
-"""Answers from documents, in the forms of several dialects: their deltas, and beside them what they rest on."""
+"""Answers from documents for all APIs of the server: the deltas of the text, with passages and citations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ __all__ = ["FromDocuments", "refuse_beside_documents"]
 
 
 def refuse_beside_documents(given: Mapping[str, object]) -> None:
-    """
+    """Refuse options that answers from documents do not support.
+
     Args:
-        given: fields of a request that an answer from documents has no place for, with what is set.
+        given: these options, by the name of their field, with the values in the request.
 
     Raises:
-        UnsupportedError: one is set.
+        UnsupportedError: one of them is set; the message names it.
     """
     for name, value in given.items():
         if value:
@@ -30,15 +31,15 @@ def refuse_beside_documents(given: Mapping[str, object]) -> None:
 
 @dataclass
 class FromDocuments:
-    """One answer from documents.
+    """One answer from documents. `deltas` fills the attributes while it runs.
 
     Attributes:
-        bases: that are asked.
-        passages: that the model was given.
-        question: as it was searched.
-        warnings: of the search.
-        cited: citations so far.
-        done: how it ended; None: it has not.
+        bases: the bases to search.
+        passages: the passages in the prompt.
+        question: the question that was searched for. A follow-up is rewritten into a complete question.
+        warnings: warnings of the search.
+        cited: the citations so far.
+        done: the result. None: the answer is not complete yet.
     """
 
     bases: Bases
@@ -51,14 +52,19 @@ class FromDocuments:
     async def deltas(
         self, assistant: BaseAssistant | None, messages: Sequence[Message], options: Options, **how: Any
     ) -> AsyncGenerator[TextDelta | Finish]:
-        """The answer's text as it comes, and how it ended.
+        """Generate the answer. Yields its text as it is generated, and finally one `Finish`.
 
         Args:
-            assistant: None: sentences of the documents are the answer.
-            how: it is answered: fields of `answering.Request`.
+            assistant: the model that writes the answer. None: the answer consists of the best sentences of the
+                documents.
+            messages: the dialogue; the last message is the question.
+            options: options for the assistant.
+            how: further fields of `answering.Request`.
 
         Raises:
-            InputError, UnsupportedError: the last message is not a question, or an option is not supported here.
+            InputError: the last message is not from the user, or an option is wrong.
+            UnsupportedError: an option is not supported here.
+            ChatGLMError: as `Bases.ask`.
         """
         *history, last = messages
         if last.role != "user":
@@ -78,7 +84,7 @@ class FromDocuments:
                     yield replace(event.finish or Finish("stop", Usage(0, 0)), choice=0)
 
     def shown(self) -> list[dict[str, Any]]:
-        """The passages, as JSON values."""
+        """The passages as JSON values. `title` has the whole source line (file, headings and page)."""
         return [
             {
                 "n": each.n,
@@ -94,7 +100,7 @@ class FromDocuments:
         ]
 
     def whole(self) -> dict[str, Any]:
-        """What a message has besides its text."""
+        """The fields of a message besides its text, as JSON values. Call it when `done` is set."""
         assert self.done is not None
         return {
             "citations": [each.to_dict() for each in self.done.citations],

@@ -1,4 +1,4 @@
-"""Files of requests into bases: forms to disk as they come, names that lead nowhere else, room that is bounded."""
+"""Uploads of files into bases, and downloads. Forms are written to disk as they arrive; names and sizes are checked."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ from chatglm.serving.stored.uploads import FORM_BYTES, Form, receive_all
 __all__ = ["add_files", "attachment", "contents_of", "form_of"]
 
 AT_ONCE = 100
-"""Files of a form."""
+"""Largest number of files in one form."""
 
 
 async def form_of(
     request: Request, service: Service, folder: Path, file_field: str, fields: Collection[str] = ()
 ) -> Form:
-    """A form with files, which go to a folder.
+    """Receive a form with files. The files are written into a folder.
 
     Args:
-        fields: that it may have besides.
+        request: the request with the form.
+        service: has the limits and the allowed origins.
+        folder: the folder for the files. The caller deletes it.
+        file_field: the name of the form field that has the files.
+        fields: names of other fields that the form may have.
 
     Raises:
-        ForbiddenError: a page sends it that may not use the server; browsers send forms without asking first.
+        ForbiddenError: the request comes from a web page that may not use the server. This is checked here because
+            browsers send forms to other servers without asking first (no CORS preflight).
         BodyError: it is not a form, has no file, or is too large or too slow.
-        InputError: it has other fields.
+        InputError: the form has a field that is not in `fields`.
     """
     check_origin(request.headers, service.origins)
     slow = service.files.limits
@@ -49,10 +54,10 @@ async def form_of(
 
 
 def contents_of(form: Form) -> dict[str, bytes]:
-    """The files of a form by name.
+    """The contents of the files of a form, by their names in a base.
 
     Raises:
-        InputError: a name is none, or two files have one.
+        InputError: a name is not valid (`bounds.file_name`), or two files have the same name.
     """
     found: dict[str, bytes] = {}
     for part in form.files:
@@ -64,14 +69,20 @@ def contents_of(form: Form) -> dict[str, bytes]:
 
 
 def add_files(shelf: Shelf, base: Base, contents: Mapping[str, bytes], *, wait: bool = False) -> list[File]:
-    """Queue files to be read in the background; what is there unchanged is left alone.
+    """Add uploaded files to a base. They are indexed in the background. Unchanged files stay as they are.
 
     Args:
-        wait: until they are read and can be found.
+        shelf: checks the limits.
+        base: the base.
+        contents: the contents of the files, by name.
+        wait: wait until the files are indexed.
+
+    Returns:
+        the files with their states in the base.
 
     Raises:
-        RoomError: the base has no room for them.
-        QueueFullError: too many of its files wait to be read.
+        RoomError: the base, or all bases of its owner together, would become too large.
+        QueueFullError: too many files of the base wait to be read.
     """
     shelf.check_room(base, {name: len(content) for name, content in contents.items()})
     base.add(*(Upload(name, content) for name, content in contents.items()), wait=wait)
@@ -79,10 +90,12 @@ def add_files(shelf: Shelf, base: Base, contents: Mapping[str, bytes], *, wait: 
 
 
 def attachment(name: str, content: bytes, *, inline: bool = False) -> Response:
-    """A file of a base for a client to store, or with `inline` to show as text. No browser takes it for a page.
+    """A response with a file of a base. Its headers keep a browser from running the file as a web page.
 
     Args:
-        name: of the file; folders of it are left out.
+        name: the name of the file in the base. Only the part after the last `/` is sent.
+        content: the content of the file.
+        inline: let the client show the file instead of saving it.
     """
     how = "inline" if inline else "attachment"
     headers = {

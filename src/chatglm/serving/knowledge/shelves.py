@@ -1,4 +1,7 @@
-"""Who may do what with which base: its maker owns it, and for all others it does not exist until it is shared."""
+"""Access to bases for the callers of the server.
+
+The caller who creates a base owns it. Until it is shared, the server answers other callers as if it did not exist.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ __all__ = ["base_for", "bases_of", "open_bases", "shelf_of", "who_of"]
 
 
 def shelf_of(service: Service) -> Shelf:
-    """
+    """The shelf with the bases of the server.
+
     Raises:
         NotFoundError: the server was started without bases.
     """
@@ -26,15 +30,22 @@ def shelf_of(service: Service) -> Shelf:
 
 
 def who_of(caller: Caller) -> str | None:
-    """By which name bases know a caller; None: the server needs no keys, and everybody may do everything."""
+    """The name of a caller in the access rights of bases. None: the server needs no keys, so everybody may do
+    everything."""
     return caller.owner or None
 
 
 def base_for(shelf: Shelf, who: str | None, name: str, role: Role) -> Base:
-    """
+    """A base, if the caller has a role in it.
+
+    Args:
+        who: the caller: see `who_of`.
+        name: the name of the base.
+        role: the role that the caller needs.
+
     Raises:
         NotFoundError: there is no such base, or the caller may not read it.
-        ForbiddenError: the caller may read it, but not do what needs this role.
+        ForbiddenError: the caller may read the base, but has not this role.
     """
     base = shelf.base(name, who)
     try:
@@ -47,18 +58,27 @@ def base_for(shelf: Shelf, who: str | None, name: str, role: Role) -> Base:
 
 
 def open_bases(service: Service, caller: Caller, names: Sequence[str]) -> Bases:
-    """
+    """Several bases that are searched as one, with the access rights of the caller.
+
     Raises:
-        NotFoundError: there is no such base, or the caller may not read it.
+        InputError: there is no name, a name twice, or too many names.
+        NotFoundError: there is no such base, or the caller may not read it; or the server was started without bases.
     """
     return shelf_of(service).bases(names, who_of(caller))
 
 
 def bases_of(model: str | None, knowledge: Sequence[str] | None) -> tuple[list[str], str | None]:
-    """The bases that a request names, and the model that is left.
+    """The bases that a request names, in its field `knowledge` or in the model's name (`DOCUMENTS` and NAME+NAME).
+
+    Args:
+        model: the name of the model in the request.
+        knowledge: the names of bases in the request.
+
+    Returns:
+        the names of the bases (empty: none), and the model. The model is None if its name named the bases.
 
     Raises:
-        InputError: it names them twice, or none.
+        InputError: both name bases, or the model's name does not name a base.
     """
     if model is None or not model.startswith(DOCUMENTS):
         return list(knowledge or ()), model

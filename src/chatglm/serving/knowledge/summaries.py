@@ -1,4 +1,4 @@
-"""Summaries of a base's files: their deltas, and beside them how far they are and what they rest on."""
+"""Summaries of a base's files for the APIs of the server: the deltas of the text, with progress and citations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ __all__ = ["OfFiles"]
 
 @dataclass
 class OfFiles:
-    """One summary.
+    """One summary. `deltas` fills the attributes while it runs.
 
     Attributes:
-        progress: that nobody has been told yet.
-        cited: citations so far.
-        done: None: it has not ended.
+        base: the base.
+        files: names of the files; empty: all.
+        progress: progress that has not been sent yet. The sender empties the list.
+        cited: the citations so far.
+        done: the result. None: the summary is not complete yet.
     """
 
     base: Base
@@ -31,10 +33,15 @@ class OfFiles:
     done: Summary | None = None
 
     async def deltas(self, assistant: BaseAssistant, **how: Any) -> AsyncGenerator[TextDelta | Finish]:
-        """The summary's text as it comes, and how it ended; an empty text where it has only got further.
+        """Generate the summary. Yields its text as it is generated, and finally one `Finish`. For progress without text
+        it yields an empty `TextDelta`, so that the sender can send the progress.
 
         Args:
+            assistant: the model.
             how: fields of `SummaryRequest`.
+
+        Raises:
+            ChatGLMError: as `Base.summarise`.
         """
         async with aclosing(self.base.asummarise(assistant, self.files, **how)) as events:
             async for one in events:
