@@ -177,7 +177,7 @@ class Request:
             setting of the bases, or "cited" if there is none.
         strict: True: if the documents do not answer the question, the answer says so. False: the model then answers
             from its own knowledge, and the answer begins with a note about it. None: the `strict` setting of the
-            bases.
+            bases; True if they have none.
         limit: a question is refused if its `Answerable.value` is larger. None: `searching.REFUSED`.
         k: largest number of hits, from 1 to 100.
         files: search only these files; empty: all.

@@ -93,7 +93,7 @@ class Base:
         NotFoundError: the file is missing, and `make` is False. Every method raises it too if the base was renamed or
             deleted after it was opened.
         OutputError: the file cannot be created or read, is not a database, or was written by a newer chatglm.
-        InputError: `vectors_at` names no store. An unknown embedder or reranker raises when it is first used.
+        InputError: `vectors_at` names no store. (An unknown embedder or reranker is reported when it is first used.)
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Base:
 
         Args:
             sources: paths of files and folders, or `Upload`s. The embedder, the reranker and the place of the vectors
-                are stored as settings of the base if they were given as text.
+                are stored as settings of the base if they were given as text or path.
             wait: wait until all files are indexed and, if the base has an embedder, have vectors. Otherwise the work
                 continues in the background, and the report lists the queued files.
             ocr: "auto": recognise text in pictures and on pages without text; "always"; "never".
@@ -677,7 +677,7 @@ def permit(base: Base, who: str | None, role: Role) -> None:
 
     Raises:
         NotFoundError: the user may not even read the base. The message is the same as for a base that does not exist.
-        InputError: the user may read the base, but has not this role.
+        InputError: the user may read the base, but does not have this role.
     """
     has = base.store.role(who)
     if has is None:
@@ -737,8 +737,8 @@ def open_base(
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
-        InputError: the name is not valid, `who` may read the base but has not this role, or `vectors_at` names no
-            store.
+        InputError: the name is not valid, `who` may read the base but does not have this role, or `vectors_at` names
+            no store.
         OutputError: the file cannot be created or read.
     """
     file = base_file(name, home, make_folder=create)

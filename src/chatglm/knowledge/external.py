@@ -194,7 +194,7 @@ class External(Following):
         """Find out what the scores mean, by computing the cosines of up to three results here.
 
         Returns:
-            the conversion to cosines, and whether it is the only one that fits.
+            the conversion to cosines, and whether it is certain. If not, the next search tries again.
         """
         model = self._vectors.embeddings
         if model is None or len(found) < 2:

@@ -43,7 +43,7 @@ _ATTEMPTS = 3
 _SMALL = 1 << 16
 """Files up to this size in bytes are indexed several at a time."""
 _TOGETHER = 64
-"""Largest number of small files that are indexed in one transaction."""
+"""Largest number of small files that are read and indexed together."""
 _MAX_FILES = 1_000_000
 _POLL_SECONDS = 0.05
 _MERGED_FROM = 2_000

@@ -23,8 +23,9 @@ def ask_remote(
 ) -> Generator[Event]:
     """Answer the last message from bases on the assistant's server. Yields the same events as `Bases.ask`.
 
-    The server does not send its prompt, the warnings of its search, or scores: `Done.prompt` and `Passages.warnings`
-    are empty, and the score of each passage is 0.
+    The server does not send its prompt, a rewritten question, the warnings of its search, or scores. So `Done.prompt`
+    and `Passages.warnings` are empty, `Passages.question` is the question as it was asked, and the score of each
+    passage is 0.
 
     Args:
         assistant: the server.

@@ -40,7 +40,7 @@ from chatglm.knowledge.reading import Mark, Reading
 
 try:
     import fcntl
-except ImportError:  # Windows does not allow to rename or delete an open file
+except ImportError:  # Windows, where an open file cannot be renamed or deleted anyway
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [

@@ -121,7 +121,7 @@ class Reading:
 
 
 class Draft:
-    """Builds a text with marks, piece by piece.
+    """Builds a text with its marks, step by step.
 
     Every method that adds text raises `InputError` if the text becomes longer than `limits.characters`.
 

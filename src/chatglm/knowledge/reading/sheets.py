@@ -18,7 +18,7 @@ __all__ = ["read_xlsx"]
 
 
 def read_xlsx(data: bytes, name: str, limits: Limits) -> Reading:
-    """Read a spreadsheet, sheet by sheet, with hidden sheets.
+    """Read a spreadsheet, sheet by sheet, including hidden sheets.
 
     Raises:
         DependencyError: `openpyxl` is not installed.

@@ -22,7 +22,7 @@ _OMITTED = ("sldNum", "dt", "ftr", "hdr", "sldImg")
 
 
 def read_pptx(data: bytes, name: str, limits: Limits) -> Reading:
-    """Read a presentation. Slides are in the order in which they are shown, with hidden ones.
+    """Read a presentation. Slides are in the order in which they are shown, including hidden ones.
 
     Raises:
         InputError: the file is damaged or encrypted, is not a presentation, or has too many slides.

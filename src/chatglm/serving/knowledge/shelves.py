@@ -45,7 +45,7 @@ def base_for(shelf: Shelf, who: str | None, name: str, role: Role) -> Base:
 
     Raises:
         NotFoundError: there is no such base, or the caller may not read it.
-        ForbiddenError: the caller may read the base, but has not this role.
+        ForbiddenError: the caller may read the base, but does not have this role.
     """
     base = shelf.base(name, who)
     try:
@@ -68,7 +68,7 @@ def open_bases(service: Service, caller: Caller, names: Sequence[str]) -> Bases:
 
 
 def bases_of(model: str | None, knowledge: Sequence[str] | None) -> tuple[list[str], str | None]:
-    """The bases that a request names, in its field `knowledge` or in the model's name (`DOCUMENTS` and NAME+NAME).
+    """The bases that a request names: in its field `knowledge`, or in the model's name (`knowledge:NAME+NAME`).
 
     Args:
         model: the name of the model in the request.
