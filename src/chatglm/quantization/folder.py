@@ -1,7 +1,7 @@
-"""A checkpoint folder quantised into another, tensor by tensor: memory holds one layer, not the model.
+"""Quantises a checkpoint folder into another one, layer by layer, so that the whole model is never in memory.
 
-The result grows in a hidden folder beside its place, `.NAME.quantising`, a file at a time. That folder has no
-config.json until everything is there, so what a kill leaves behind is not a checkpoint; the same command continues it.
+The result is written file by file into a hidden folder `.NAME.quantising` beside the final place. That folder gets its
+config.json last, so a killed run leaves nothing that looks like a checkpoint. The same command continues a killed run.
 """
 
 from __future__ import annotations
@@ -44,27 +44,30 @@ from chatglm.quantization.swap import Chosen, choose
 __all__ = ["Job", "Layer", "Report", "quantize_folder"]
 
 SHARD_BYTES = 1 << 30
-"""Size of a file of the result; what a killed run has to do again."""
+"""Size of a weight file of the result. A run that was killed repeats at most one such file."""
 
 _PROGRESS = "progress.json"
 _LAYERS = "layers.jsonl"
 _KEPT = (".json", ".model", ".txt", ".jinja", ".tiktoken")
-"""Endings of what belongs to a checkpoint beside its weights: tokenizer, generation defaults, templates."""
+"""Suffixes of files that are copied: tokenizer, generation defaults, templates."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done.
+    """Settings of `quantize_folder`.
 
     Args:
-        scheme: bits and groups.
-        method: `rtn`, each weight to its nearest integer; `gptq`, by the layer's outputs on calibration texts.
-        head, embedding: quantise the output head, the input embedding too (rounded, with either method).
-        act_order: GPTQ: columns with the largest inputs first.
-        layout: of the result: `chatglm` (official names and bytes with the official scheme), or `gptq`, AutoGPTQ's.
+        scheme: bits and group size.
+        method: `rtn`: round each weight to the nearest integer; `gptq`: choose integers by the layer's outputs on
+            calibration texts.
+        head, embedding: quantise the output head or the input embedding too. Both are rounded to nearest with either
+            method.
+        act_order: GPTQ only: start with the columns with the largest inputs.
+        layout: of the result: `chatglm` (with the official scheme: official names and bytes), or `gptq`, the format of
+            AutoGPTQ.
 
     Raises:
-        InputError: what does not go together.
+        InputError: the settings do not go together.
     """
 
     scheme: Scheme
@@ -88,7 +91,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's result: relative error of its weights, and with GPTQ of its outputs on the calibration texts."""
+    """Result of one layer: the relative error of its weights; with GPTQ, also of its outputs on the calibration texts."""
 
     name: str
     rows: int
@@ -99,13 +102,13 @@ class Layer:
 
 @dataclass
 class Report:
-    """What came of it; `report.json` in the new folder.
+    """Result of a run; `report.json` in the new folder.
 
     Attributes:
-        bytes_before, bytes_after: of the weights' files.
-        perplexity: of a text, before and after, where it was measured.
-        made_from: weights and settings; the same ones again give the same folder.
-        done_before: nothing was done, because an earlier call did the same.
+        bytes_before, bytes_after: sizes of the weight files.
+        perplexity: of a text, before and after, if it was measured.
+        made_from: weights and settings. The same ones give the same folder.
+        done_before: an earlier call did the same work, so nothing was done.
     """
 
     source: str
@@ -121,7 +124,7 @@ class Report:
     done_before: bool = False
 
     def lines(self) -> Iterator[str]:
-        """A table of layers, blocks taken together, and the sums."""
+        """Lines of a table: one line for the layers of the same name in all blocks, then totals."""
         kinds: dict[str, list[Layer]] = {}
         for layer in self.layers:
             kinds.setdefault(re.sub(r"\.\d+\.", ".*.", layer.name), []).append(layer)
@@ -150,7 +153,7 @@ class Report:
 
     @classmethod
     def of_same(cls, folder: Path, made_from: dict[str, Any]) -> Report | None:
-        """The report of a finished folder, if it was made from the same weights with the same settings."""
+        """The report in a finished folder, if that was made from the same weights with the same settings, else None."""
         try:
             about = json.loads((folder / "report.json").read_text("utf-8"))
             if about.get("made_from") != made_from or not (folder / "config.json").is_file():
@@ -163,7 +166,7 @@ class Report:
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the layer that is done, how many are, and how many there are."""
+"""Called with the name of the layer that is done, the number of layers done, and the number of all layers."""
 
 
 def quantize_folder(
@@ -180,22 +183,23 @@ def quantize_folder(
 ) -> Report:
     """Quantise the checkpoint in `source` and write a checkpoint to `output`.
 
-    Any folder whose architecture `transformers` (with this package) knows will do. A run that was killed is taken up
-    again by the same call. Where `output` has the result of the same call already, that is reported, and nothing done.
+    The architecture can be any that `transformers` (with this package) supports. The same call continues a run that was
+    killed. If `output` holds the result of the same call already, its report is returned and nothing is done.
 
     Args:
-        calibration: ids of texts, each (tokens,), for GPTQ.
+        calibration: token ids of the texts for GPTQ, each (tokens,).
         device: where to compute.
-        overwrite: replace the checkpoint that lies in `output`.
+        overwrite: replace a checkpoint in `output`.
+        shard_bytes: size limit of a weight file of the result.
         progress: called after each layer.
-        watch: called while GPTQ's texts go through a block of layers, which takes minutes: its name, how many passes of
-            a text through it are done, and of how many.
+        watch: called while GPTQ's texts pass through a block of layers, which takes minutes: the block's name, the
+            number of passes done, and the number of all passes.
 
     Raises:
         CheckpointError: the source is incomplete, damaged or quantised already.
-        OutputError: the disk is full; the same call goes on once there is room.
-        InputError: `output` exists, or another process is at work on it; GPTQ without calibration texts.
-        UnsupportedError: a model that calibration cannot go through.
+        OutputError: the disk is full. After freeing space, the same call continues.
+        InputError: `output` exists, or another process writes to it; or GPTQ has no calibration texts.
+        UnsupportedError: GPTQ cannot calibrate this model.
     """
     source, output = hub.folder(source, any_family=True), Path(output).expanduser()
     began = time.monotonic()
@@ -235,7 +239,7 @@ def quantize_folder(
 
 
 def _check_source(source: Path) -> Any:
-    """The configuration of a folder that is whole and not quantised."""
+    """Check that a folder is complete and not quantised; returns its configuration."""
     from transformers import AutoConfig
 
     if not source.is_dir() or read_json(source / "config.json").get("model_type") == "chatglm":
@@ -274,7 +278,7 @@ def _check_output(source: Path, output: Path, overwrite: bool) -> None:
 
 
 def _skeleton(source: Path, config: Any) -> Any:
-    """The model of a folder without its weights."""
+    """The model of a folder on the meta device, without its weights."""
     from accelerate import init_empty_weights
     from transformers import AutoModel, AutoModelForCausalLM
 
@@ -292,7 +296,7 @@ def _skeleton(source: Path, config: Any) -> Any:
 
 
 class _Plan:
-    """Which tensors the result has, in the order of the model: a list of source names, each with what comes of it."""
+    """The tensors of the result, in the order of the model: for each source name, the tensors that it becomes."""
 
     def __init__(self, model: Any, chosen: Chosen, job: Job, source: Source) -> None:
         self.job, self.chosen = job, chosen
@@ -300,7 +304,7 @@ class _Plan:
         place = {name: number for number, name in enumerate(known)}
         ignored = [re.compile(p) for p in (getattr(model, "_keys_to_ignore_on_load_unexpected", None) or [])]
         names = [name for name in source.about if not any(pattern.search(name) for pattern in ignored)]
-        if chosen.tied is not None:  # one weight under two names: what the head says holds, as in the official code
+        if chosen.tied is not None:  # one weight under two names: the head's tensor is used, as in the official code
             table, head = (f"{name}.weight" for name in chosen.tied)
             if table in names and head in names:
                 names.remove(table)
@@ -330,7 +334,7 @@ class _Plan:
         return name in tied and any(other in names for other in tied)
 
     def made_of(self, module: str, rows: int, columns: int) -> dict[str, About]:
-        """Names, shapes and types of what a layer becomes."""
+        """Names, shapes and types of the tensors that a layer becomes."""
         scheme = self.job.scheme
         if self.job.layout == "gptq":
             size = scheme.group_size
@@ -354,19 +358,20 @@ class _Plan:
             size, scales = shapes(rows, columns, scheme.bits, scheme.group_size)
             made = {f"{module}.weight": ((size,), torch.uint8), f"{module}.weight_scale": (scales, torch.float16)}
         if self.chosen.tied is not None and self.chosen.embeddings and module in self.chosen.tied:
-            other = next(name for name in self.chosen.tied if name != module)  # bytes once, scales under both names
+            # The bytes are stored once, the scales under both names.
+            other = next(name for name in self.chosen.tied if name != module)
             made[f"{other}.weight_scale"] = made[f"{module}.weight_scale"]
         return made
 
     def encode(self, module: str, packed: PackedWeight) -> dict[str, Tensor]:
-        """The tensors of `made_of`."""
+        """The tensors of a packed layer, as listed by `made_of`."""
         if self.job.layout == "gptq":
             return {f"{module}.{kind}": tensor for kind, tensor in to_gptq(packed).items()}
         weight, scales = to_official(packed) if self.job.scheme.official else (packed.data, packed.scales)
         return {f"{module}.weight": weight, f"{module}.weight_scale": scales}
 
     def decode(self, module: str, read: Callable[[str], Tensor], rows: int, columns: int) -> PackedWeight:
-        """`encode` turned round, from what an earlier run wrote."""
+        """The inverse of `encode`, for tensors that an earlier run wrote."""
         scheme = self.job.scheme
         if self.job.layout == "gptq":
             kinds = ("qweight", "qzeros", "scales", "g_idx")
@@ -377,7 +382,7 @@ class _Plan:
         return PackedWeight(weight, scales, rows, columns, scheme.bits, scheme.group_size)
 
     def shards(self, limit: int) -> list[list[tuple[str, dict[str, About]]]]:
-        """Units in files of at most `limit` bytes, or one unit."""
+        """Distribute the units over files of at most `limit` bytes; a larger unit gets a file of its own."""
         shards: list[list[tuple[str, dict[str, About]]]] = []
         room = 0
         for unit in self.units:
@@ -396,7 +401,7 @@ class _Plan:
 def _fingerprint(
     source: Path, files: Sequence[Path], job: Job, calibration: Sequence[Tensor], shard_bytes: int
 ) -> dict[str, Any]:
-    """What a draft must have been begun with, to be gone on with."""
+    """Identifies weights and settings. A draft is only continued if it was started with the same fingerprint."""
     seen = hashlib.sha256()
     for ids in calibration:
         seen.update(ids.numpy().tobytes() + b"|")
@@ -414,7 +419,7 @@ def _fingerprint(
 
 @contextmanager
 def _draft(output: Path, fingerprint: dict[str, Any]) -> Iterator[Path]:
-    """The hidden folder beside `output`, made or found again, and locked; it stays when the block fails."""
+    """The hidden folder beside `output`, created or found again, and locked. It stays if the block fails."""
     output = output.resolve()
     draft = output.with_name(f".{output.name}.quantising")
     try:
@@ -452,7 +457,7 @@ def _write_weights(
         draft / ("model.safetensors" if len(shards) == 1 else f"model-{n:05}-of-{len(shards):05}.safetensors")
         for n in range(1, len(shards) + 1)
     ]
-    (draft / "config.json").unlink(missing_ok=True)  # killed at the very end: not whole before it is whole
+    (draft / "config.json").unlink(missing_ok=True)  # a killed run may have written it: the draft is not complete yet
     done = {file for file in files if file.is_file()}
     written = Source(sorted(done))
     layers = {layer.name: layer for layer in _read_layers(draft / _LAYERS)}
@@ -465,7 +470,7 @@ def _write_weights(
 
     def load(name: str) -> Tensor:
         tied = [f"{module}.weight" for module in plan.chosen.tied or ()]
-        if name in tied:  # one weight under two names, of which the files may have one; the head's holds
+        if name in tied:  # one weight under two names, and the files may hold only one of them; the head's is used
             name = next(one for one in reversed(tied) if one in source.about)
         return source.get(name)
 
@@ -536,7 +541,7 @@ def _given(tensor: Tensor | None) -> Tensor:
 
 
 def _read_layers(file: Path) -> Iterator[Layer]:
-    """Lines of an earlier run; a kill may have cut the last one."""
+    """Read the results that an earlier run wrote. The last line may be incomplete if the run was killed."""
     if not file.is_file():
         return
     for line in file.read_text("utf-8", errors="replace").splitlines():
@@ -550,7 +555,7 @@ def _read_layers(file: Path) -> Iterator[Layer]:
 
 
 def _write_rest(source: Path, draft: Path, config: Any, job: Job) -> None:
-    """Everything else that makes a checkpoint; config.json last."""
+    """Write all other files of a checkpoint; config.json last."""
     kept = (*_KEPT, ".py") if job.scheme.official else _KEPT
     for entry in source.iterdir():
         name = entry.name

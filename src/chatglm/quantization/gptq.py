@@ -1,9 +1,9 @@
-"""GPTQ: integers that a layer's outputs on real inputs decide, not each weight by itself (Frantar et al. 2022).
+"""GPTQ: chooses a layer's integers so that its outputs on real inputs change little (Frantar et al. 2022).
 
-Columns are rounded one after the other; the error of each is made good in the columns that are left, by the inverse of
-H = XᵀX, X being inputs that the layer sees in calibration. The implementation is our own, from the paper's algorithm 1;
-with `act_order` the columns with the largest inputs come first, while groups stay as they lie, so that the layout is
-the usual one.
+Columns of the weight are rounded one after the other. The rounding error of a column is compensated in the columns that
+are not rounded yet, by means of the inverse of H = XᵀX, where X holds the inputs of the layer during calibration. This
+is our own implementation of algorithm 1 of the paper. With `act_order`, columns with the largest inputs are rounded
+first. The groups keep their columns, so the memory layout is the usual one.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from chatglm.quantization.schemes import Scheme, group_scales, integers_of, rows
 __all__ = ["Blocks", "Hessian", "find_blocks", "gptq"]
 
 _BLOCK = 128
-"""Columns whose corrections are gathered before they are spread over the rest: the paper's lazy batch updates."""
+"""Columns whose corrections are collected before the remaining columns are updated (the paper's lazy batch updates)."""
 _STRIP = 2048
-"""Rows or columns of a symmetric or triangular matrix that are computed at once: of each, no more than is needed."""
+"""Rows or columns of a symmetric or triangular matrix that are computed at once. Only the needed part of each is
+computed.
+"""
 
 
 class Hessian:
-    """XᵀX over the inputs (…, columns) that a layer is given, in float32."""
+    """Accumulates XᵀX, in float32, over the inputs (…, columns) of a layer."""
 
     def __init__(self, columns: int, device: Any = None) -> None:
         self._sums = torch.zeros(columns, columns, device=device)
@@ -45,7 +47,7 @@ class Hessian:
         self.count += rows.shape[0]
 
     def matrix(self) -> Tensor:
-        """XᵀX, (columns, columns). It is held once: what is added later changes it."""
+        """XᵀX, (columns, columns). This is the accumulator itself, no copy: a later `add` changes it."""
         for stop in range(_STRIP, self._sums.shape[0], _STRIP):
             strip = slice(stop - _STRIP, stop)
             self._sums[stop:, strip] = self._sums[strip, stop:].T
@@ -55,18 +57,19 @@ class Hessian:
 def gptq(
     weight: Tensor, hessian: Tensor, scheme: Scheme, *, act_order: bool = True, damping: float = 0.01
 ) -> tuple[PackedWeight, float]:
-    """Integers for a weight (rows, columns), given H = XᵀX (columns, columns) of its inputs.
+    """Quantise a weight (rows, columns) with GPTQ, given H = XᵀX (columns, columns) of its inputs.
 
     Args:
-        act_order: columns with the largest inputs first.
-        damping: share of H's mean diagonal that is added to it: what has not been seen is not moved without bound.
+        act_order: round the columns with the largest inputs first.
+        damping: this share of the mean of H's diagonal is added to the diagonal. It bounds the changes of columns that
+            calibration hardly used.
 
     Returns:
-        the integers, and ‖X(W − Ŵ)ᵀ‖², what they cost.
+        The packed integers, and their squared error ‖X(W − Ŵ)ᵀ‖².
 
     Raises:
         NumericalError: H holds NaN or infinity.
-        InputError: the weight does.
+        InputError: the weight holds NaN or infinity, or values too large for float16 scales.
     """
     bits = scheme.bits
     rows, columns = weight.shape
@@ -75,7 +78,7 @@ def gptq(
     if not _all_finite(exact):
         raise InputError("the weight holds NaN or infinity; it is damaged")
     importance = hessian.diagonal().clone()
-    importance[importance == 0] = 1  # inputs that were never used
+    importance[importance == 0] = 1  # columns whose input was always zero
     order = _order(importance, act_order)
     upper, damped = _inverse_factor(hessian, importance, damping, order)
 
@@ -92,7 +95,7 @@ def gptq(
         raise InputError("the weight holds numbers too large for float16 scales; it is damaged")
     limit = -(2 ** (bits - 1) - 1) if scheme.official else -(2 ** (bits - 1))
 
-    # Columns as rows: each step then reads and writes memory in order.
+    # The weight is transposed: each step then reads and writes memory in order.
     integers = torch.empty(columns, rows, dtype=torch.int8, device=exact.device)
     work = exact.T[order].contiguous()
     group_of = order // size
@@ -105,7 +108,8 @@ def gptq(
             at = start + i
             group = int(group_of[at])
             if not act_order and not scheme.official and at % size == 0:
-                # Groups in order: their scale can know the corrections so far. No group is larger than a block.
+                # Groups are complete in this order, so a group's scale can use the weights as corrected so far. No
+                # group is larger than a block.
                 piece = part[i : i + size]
                 inside = nn.functional.pad(piece.T, (0, size - piece.shape[0]))
                 scales[:, group] = group_scales(inside, bits, weigh[group])
@@ -121,7 +125,7 @@ def gptq(
             work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
     del work, part, errors
     packed = pack(integers.T, scales, bits=bits, group_size=scheme.group_size)
-    # That is with what was added to H's diagonal.
+    # `cost` includes what damping added to H's diagonal. Subtract this part.
     off = exact - dequantize(packed)
     added = damped - hessian.diagonal()
     return packed, max(cost - float(off.square_().sum(dim=0) @ added), 0.0)
@@ -134,10 +138,10 @@ def _order(diagonal: Tensor, act_order: bool) -> Tensor:
 
 
 def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The upper Cholesky factor R of H⁻¹ = RᵀR, H damped, in the order of the columns; and H's diagonal, damped.
+    """The upper Cholesky factor R of H⁻¹ = RᵀR, for the damped H with its columns in `order`; and the damped diagonal.
 
-    There is no need for H⁻¹: with J for turning an order round and JHJ = LLᵀ, R is (JLJ)⁻¹.
-    At most two matrices of H's size are held at a time beside it.
+    H⁻¹ itself is not computed. Let J be the matrix that reverses the order of rows, and JHJ = LLᵀ. Then R = (JLJ)⁻¹.
+    Besides `hessian`, at most two matrices of its size are in memory at a time.
     """
     if not _all_finite(hessian):
         raise NumericalError("the inputs of this layer in calibration are not finite; its model overflows")
@@ -153,18 +157,18 @@ def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Te
             _invert_upper(matrix)
             if _all_finite(matrix):
                 return matrix, damped
-        damping *= 10  # inputs that hardly differ: rounding alone makes H indefinite
+        damping *= 10  # inputs that hardly differ: rounding errors alone make H indefinite
     raise NumericalError("the inputs of this layer in calibration are degenerate; give more varied data")
 
 
 def _all_finite(matrix: Tensor) -> bool:
-    """Without a matrix of answers beside it."""
+    """Whether all values are finite, tested without a second matrix of booleans."""
     low, high = matrix.aminmax()  # NaN if one of them is
     return bool(low.isfinite() & high.isfinite())
 
 
 def _invert_upper(matrix: Tensor) -> None:
-    """An upper triangular matrix becomes its inverse."""
+    """Replace an upper triangular matrix by its inverse, in place."""
     strips = [slice(start, min(start + _STRIP, len(matrix))) for start in range(0, len(matrix), _STRIP)]
     for number, strip in enumerate(strips):
         unit = torch.eye(strip.stop - strip.start, device=matrix.device)
@@ -179,14 +183,17 @@ def _invert_upper(matrix: Tensor) -> None:
 
 
 class _Reached(Exception):  # noqa: N818 — not an error
-    """The first block was called: what for is known, and the rest of the model is not needed."""
+    """Raised by the first block: its arguments are recorded, and the rest of the model need not run."""
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Name and list of a model's blocks: the longest `nn.ModuleList`.
+    """Find the list of a model's blocks: its longest `nn.ModuleList`.
+
+    Returns:
+        The list's name in the model, and the list.
 
     Raises:
-        UnsupportedError: it has none.
+        UnsupportedError: the model has no `nn.ModuleList`.
     """
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     if not lists:
@@ -195,16 +202,19 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 class Blocks:
-    """Calibration, one block in memory at a time.
+    """Calibrates and quantises a model block by block, with the weights of one block in memory at a time.
 
     Args:
-        model: on the meta device but for buffers.
-        load: `load(name)` is the weight of that name.
+        model: on the meta device, except its buffers.
+        load: `load(name)` returns the weight of that name.
         linears: names of the layers to quantise.
-        samples: ids of calibration texts, each (tokens,).
-        known: integers of a layer that an earlier, interrupted run found; None where it did not.
-        watch: called with a block's name, how many passes of a sample through it are done, and of how many.
+        samples: token ids of the calibration texts, each (tokens,).
+        known: returns the integers of a layer that an earlier, interrupted run stored, or None.
+        watch: called with a block's name, the number of passes of a sample through it so far, and in all.
         device: where to compute, in float32.
+
+    Raises:
+        UnsupportedError: the model has a P-tuning prefix, or no list of blocks.
     """
 
     def __init__(
@@ -239,7 +249,10 @@ class Blocks:
         return name in self._block_of
 
     def take(self, name: str) -> tuple[PackedWeight, float]:
-        """Integers of a layer, and the relative error of its outputs on the calibration inputs."""
+        """Integers of a layer, and the relative error of its outputs on the calibration inputs.
+
+        Blocks up to the layer's block are calibrated when this needs them.
+        """
         while name not in self._found:
             self._advance()
         return self._found.pop(name)
@@ -260,7 +273,8 @@ class Blocks:
             packed = known.get(name) or self._found[name][0]
             layer = block.get_submodule(name.removeprefix(at))
             assert isinstance(layer, nn.Linear)
-            # Plain numbers: calibration must not depend on how a machine's kernels round activations.
+            # A float layer of the rounded weights: the result must not depend on how this machine's kernels round
+            # activations.
             made = QuantizedLinear.from_linear(layer, self._scheme, packed=packed).to_linear(torch.float32)
             block.set_submodule(name.removeprefix(at), made.to(self._device))
         if number + 1 < len(self._blocks):
@@ -294,7 +308,7 @@ class Blocks:
             self._found[name] = packed, (cost / size) ** 0.5 if size > 0 else 0.0
 
     def _outputs(self, block: nn.Module, at: str, *, second: bool = False) -> Iterator[Any]:
-        """What a block makes of every sample."""
+        """The block's output for every sample, in order."""
         assert self._states is not None
         samples = len(self._states)
         total = samples if self._next + 1 == len(self._blocks) else 2 * samples
@@ -303,7 +317,7 @@ class Blocks:
             self._watch(at.rstrip("."), number, total)
 
     def _first_inputs(self) -> list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]]:
-        """What the first block is called with, for every sample."""
+        """The arguments of the first block, for every sample: hidden states, and the other arguments."""
         model, blocks = self._model, self._blocks
         table = model.get_input_embeddings()
         name = next(name for name, module in model.named_modules() if module is table)
@@ -315,7 +329,7 @@ class Blocks:
                 super().__init__()
                 self.inner = inner
 
-            def __getattr__(self, wanted: str) -> Any:  # some models look at their blocks' attributes
+            def __getattr__(self, wanted: str) -> Any:  # some models read attributes of their blocks
                 try:
                     return super().__getattr__(wanted)
                 except AttributeError:

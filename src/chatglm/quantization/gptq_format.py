@@ -1,12 +1,13 @@
-"""The checkpoint format of AutoGPTQ and GPTQModel, 4 bits, symmetric: read into our layout, and written from it.
+"""Reads and writes the checkpoint format of AutoGPTQ and GPTQModel (4 bits, symmetric).
 
-A linear layer of K inputs and R outputs is four tensors (AutoGPTQ, `qlinear_*.py`; GPTQModel writes the same):
+A linear layer of K inputs and R outputs, in groups of g inputs, is stored as four tensors (AutoGPTQ, `qlinear_*.py`;
+GPTQModel writes the same):
 
     qweight  int32 (K/8, R)      nibble i (bits 4i …) of entry [k, r] is q + 8 of input 8k + i
     scales   float16 (K/g, R)
-    qzeros   int32 (K/g, R/8)    nibble i of [·, r] is the zero point of output 8r + i: 8, stored as 7 in the older
-                                 format ("gptq", the default) and as 8 in "gptq_v2"
-    g_idx    int32 (K,)          the group of each input; k // g unless `desc_act`
+    qzeros   int32 (K/g, R/8)    nibble i of entry [·, r] is the zero point of output 8r + i. We support 8 only. The
+                                 older format ("gptq", the default) stores it as 7, "gptq_v2" as 8
+    g_idx    int32 (K,)          the group of each input k: k // g, unless `desc_act` is set
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from chatglm.quantization.schemes import Scheme
 __all__ = ["GPTQTensors", "check_gptq", "from_gptq", "gptq_config", "to_gptq"]
 
 _ZEROS = {"gptq": 0x77777777, "gptq_v2": -0x77777778}
-"""Eight zero points in an int32, as each format stores them."""
+"""An int32 of eight zero points, as each format stores it."""
 
 
 def check_gptq(bits: int, group_size: int | None, fields: dict[str, Any]) -> None:
-    """Raise `UnsupportedError` for a GPTQ folder that our layout cannot hold: its fields, by name."""
+    """Raise `UnsupportedError` for a GPTQ folder that our layout cannot hold. `fields` are those of its config."""
     form = fields.get("checkpoint_format") or "gptq"
     for wrong, text in (
         (bits != 4, f"bits={bits}; only 4 is supported"),
@@ -48,7 +49,7 @@ def check_gptq(bits: int, group_size: int | None, fields: dict[str, Any]) -> Non
 
 
 def gptq_config(scheme: Scheme, *, head: bool, act_order: bool) -> dict[str, Any]:
-    """The `quantization_config` that AutoGPTQ and GPTQModel look for."""
+    """The `quantization_config` that AutoGPTQ and GPTQModel read."""
     return {
         "quant_method": "gptq",
         "checkpoint_format": "gptq",
@@ -63,10 +64,11 @@ def gptq_config(scheme: Scheme, *, head: bool, act_order: bool) -> dict[str, Any
 
 
 def to_gptq(weight: PackedWeight) -> dict[str, Tensor]:
-    """qweight, qzeros, scales and g_idx of a weight in groups of 4 bits.
+    """Convert a weight in groups at 4 bits to the tensors qweight, qzeros, scales and g_idx.
 
     Raises:
-        InputError: rows are no multiple of 8, columns none of the group size, or it has 8 bits or no groups.
+        InputError: the rows are not a multiple of 8, the columns are not a multiple of the group size, or the weight
+            has 8 bits or no groups.
     """
     size = weight.group_size
     if weight.bits != 4 or not size or weight.columns % size or weight.rows % 8:
@@ -89,16 +91,16 @@ def to_gptq(weight: PackedWeight) -> dict[str, Tensor]:
 
 
 def from_gptq(tensors: dict[str, Tensor], group_size: int, form: str = "gptq", name: str = "weight") -> PackedWeight:
-    """`to_gptq` turned round.
+    """Pack the GPTQ tensors of a layer; the inverse of `to_gptq`.
 
     Args:
-        tensors: qweight, qzeros, scales, and g_idx if there is one.
+        tensors: qweight, qzeros, scales, and g_idx if the file has it.
         form: `checkpoint_format`: "gptq" or "gptq_v2".
-        name: of the layer, for errors.
+        name: of the layer, for error messages.
 
     Raises:
-        UnsupportedError: zero points other than 8, or columns in an order of their own.
-        CheckpointError: shapes that do not go together.
+        UnsupportedError: zero points other than 8, or columns in an order of their own (`desc_act`).
+        CheckpointError: the shapes do not fit together.
     """
     qweight, scales = tensors["qweight"], tensors["scales"]
     columns, rows = qweight.shape[0] * 8, qweight.shape[1]
@@ -124,7 +126,7 @@ def from_gptq(tensors: dict[str, Tensor], group_size: int, form: str = "gptq", n
 
 
 class GPTQTensors(nn.Module):
-    """Holds a layer's GPTQ tensors from the file until they are all there; computes nothing."""
+    """Holds a layer's GPTQ tensors while a file is loaded, until all are there; it cannot compute."""
 
     def __init__(self, layer: nn.Linear, name: str, group_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`transformers`' hooks: a quantised folder loads by the Auto classes, and any folder is quantised while it loads."""
+"""Hooks of `transformers`: the Auto classes load a quantised folder, or quantise any other folder while it loads."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ register_quantization_config(METHOD)(QuantizationConfig)
 
 @register_quantizer(METHOD)
 class Quantizer(HfQuantizer):  # type: ignore[misc]
-    """Puts quantised layers into a model before its weights are loaded, and brings these into the kernels' layout."""
+    """Puts quantised layers into a model before its weights are loaded, and packs the loaded weights for the kernels."""
 
     quantization_config: QuantizationConfig
     chosen: Chosen
 
     def quantize_(self, model: nn.Module, device: Any = None) -> nn.Module:
-        """Quantise a model that is loaded (`model.quantize(4)`)."""
+        """Quantise a model that is already loaded (`model.quantize(4)`), in place; returns the model."""
         config = self.quantization_config
         return quantize_module(
             model,
@@ -65,7 +65,7 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
         if config.scheme == "gptq":
             for name in self.chosen.linears:
                 model.set_submodule(name, GPTQTensors(model.get_submodule(name), name, config.group_size))
-            # Where every input is in its own group anyway, g_idx may be left out.
+            # A file may lack g_idx. Then input k is in group k // group_size.
             held = {name for file in checkpoint_files or () for name in tensors_of(file)}
             for name in self.chosen.linears:
                 if f"{name}.g_idx" not in held:
@@ -94,15 +94,15 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
                     model.set_submodule(name, layer.to_quantized(config.checkpoint_format or "gptq"))
             pack(model, self.chosen)
         if config.scheme == "gptq":
-            config.scheme = "groups"  # what they are now, and how they are saved
+            config.scheme = "groups"  # the layout in memory now, and the one that is saved
         self.attach(model)
 
     def attach(self, model: Any) -> None:
-        """Tell a `PreTrainedModel` that it is quantized, so that `save_pretrained` writes a folder that loads again."""
+        """Mark a `PreTrainedModel` as quantised, so that `save_pretrained` writes a folder that loads again."""
         config = self.quantization_config
         model.hf_quantizer = self
         model.quantization_method = METHOD
-        # For transformers `is_quantized` means: must not be converted by .half() and .float(). Ours may.
+        # transformers forbids .half() and .float() if `is_quantized` is set. Our models allow both.
         model.is_quantized = False
         for module in model.modules():
             own: Any = getattr(module, "config", None)
@@ -132,11 +132,11 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
 
     @property
     def is_qat_trainable(self) -> bool:
-        return True  # what is added to the model (a P-tuning prefix, an adapter), not the integers
+        return True  # parameters beside the integers are trained: a P-tuning prefix or an adapter
 
 
 class _Quantize(ConversionOps):  # type: ignore[misc]
-    """One weight of a checkpoint, on its way into the model."""
+    """Quantises one weight of a checkpoint while it is loaded into the model."""
 
     def __init__(self, scheme: Scheme, chosen: Chosen) -> None:
         self.scheme, self.chosen = scheme, chosen
@@ -149,17 +149,17 @@ class _Quantize(ConversionOps):  # type: ignore[misc]
         if missing_keys is not None:
             module = full_layer_name.removesuffix(".weight")
             tied = self.chosen.tied or ()
-            # Of one weight under two names a file may have one; `share` then gives the other its scales.
+            # If two names share one weight, a file may hold only one of them. `share` then gives the other its scales.
             missing_keys -= {f"{name}.weight_scale" for name in (module, *(tied if module in tied else ()))}
         return {full_layer_name: packed.data, f"{full_layer_name}_scale": packed.scales}
 
 
 def _check_tensors(model: Any, chosen: Chosen, files: list[str]) -> None:
-    """Raise `CheckpointError` unless the quantised tensors in the files are those that our model needs."""
+    """Raise `CheckpointError` unless the quantised tensors in the files are exactly those that our model needs."""
     from chatglm.models.pretrained import FamilyModel
 
     if not isinstance(model, FamilyModel):
-        return  # transformers renames what it loads
+        return  # transformers renames the tensors that it loads
     found = {name: (file, about) for file in files for name, about in tensors_of(file).items()}
     tied = set(chosen.tied or ())
     for module in (*chosen.linears, *chosen.embeddings):

@@ -1,9 +1,10 @@
-"""Layers over packed integer weights, in place of `nn.Linear` and `nn.Embedding`.
+"""Layers with packed integer weights, which replace `nn.Linear` and `nn.Embedding`.
 
-Their weights are never converted: `.half()`, `.float()` and `.to(dtype)` change biases and what comes out, and move the
-rest. In a state dict the official scheme has the official names, types and shapes (`weight` int8 (rows, columns · bits
-/ 8), `weight_scale` (rows,)); groups have the packed bytes as they lie in memory (`weight` uint8, `weight_scale`
-float16 (tiles, groups, 16); `kernels/packing.py`), so that a safetensors file of them is mapped and used where it lies.
+`.half()`, `.float()` and `.to(dtype)` never convert the integers. They convert biases and the type of an embedding's
+output; moving to a device moves everything. In a state dict, weights of the official scheme have the official names,
+types and shapes: `weight` int8 (rows, columns · bits / 8), `weight_scale` (rows,). Weights in groups have the packed
+bytes as they are in memory (`kernels/packing.py`): `weight` uint8, `weight_scale` float16 (tiles, groups, 16). So a
+safetensors file can be mapped into memory and used without a copy.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ __all__ = ["QuantizedEmbedding", "QuantizedLinear"]
 
 
 class _Packed(nn.Module):
-    """What both layers share: an integer weight (rows, columns) and its scales.
+    """The common part of both layers: an integer weight (rows, columns) and its scales.
 
-    `weight` is a parameter that is not trained. Scales are a buffer, so that the first floating-point *parameter* of a
-    model still tells its precision.
+    `weight` is a parameter without gradient. The scales are a buffer: so the first floating-point *parameter* of a
+    model still tells the model's precision.
     """
 
     weight: Tensor
@@ -36,11 +37,11 @@ class _Packed(nn.Module):
     rows: int
     columns: int
     _view: PackedWeight | None
-    _is_hf_initialized = True  # transformers draws no random numbers for these, which integers do not take
+    _is_hf_initialized = True  # transformers would draw random initial values, which fails for integers
 
     def _hold(self, scheme: Scheme, rows: int, columns: int, packed: PackedWeight | None, device: Any) -> None:
         self.scheme, self.rows, self.columns, self._view = scheme, rows, columns, None
-        if packed is None:  # empty, in the form that a checkpoint has
+        if packed is None:  # not filled yet, in the form that a checkpoint has
             if scheme.official:
                 weight = torch.empty(official_shape(rows, columns, scheme.bits), dtype=torch.int8, device=device)
                 scales = torch.empty(rows, dtype=torch.float16, device=device)
@@ -54,7 +55,7 @@ class _Packed(nn.Module):
         self.register_buffer("weight_scale", scales)
 
     def packed(self) -> PackedWeight:
-        """The weight as the kernels take it; official bytes that a checkpoint left here are packed for this call."""
+        """The weight as the kernels take it. Bytes in the official layout are packed anew at each call."""
         weight, scales = self._parameters["weight"], self._buffers["weight_scale"]
         view = self._view
         if view is not None and view.data is weight and view.scales is scales:
@@ -67,17 +68,17 @@ class _Packed(nn.Module):
         return self._view
 
     def put(self, packed: PackedWeight) -> None:
-        """Take on another weight of the same shape and scheme."""
+        """Replace the weight by another one of the same shape and scheme."""
         self.weight = nn.Parameter(packed.data, requires_grad=False)
         self.weight_scale = packed.scales
 
     def pack_(self) -> None:
-        """Bring official bytes, as a checkpoint has them, into the kernels' layout, once."""
+        """Convert bytes in the official layout to the kernels' layout, once, in place."""
         if self.weight.dtype == torch.int8 and self.weight.device.type != "meta":
             self.put(self.packed())
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(rows, columns) as numbers."""
+        """The weight as floating-point numbers, (rows, columns)."""
         return dequantize(self.packed(), dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -87,7 +88,7 @@ class _Packed(nn.Module):
             if not any(tensor is one for one in held):
                 return fn(tensor)
             moved = fn(tensor.detach().view(torch.uint8))  # conversions leave integers alone …
-            if moved.dtype != torch.uint8:  # … but for .type(dtype)
+            if moved.dtype != torch.uint8:  # … except .type(dtype)
                 return tensor.detach().to(moved.device)
             return moved.view(tensor.dtype)
 
@@ -113,9 +114,9 @@ class _Packed(nn.Module):
 
 
 class QuantizedLinear(_Packed, nn.Linear):
-    """y = x Wᵀ + b with integers for W; inputs (…, in_features) of any float type, and outputs of the same.
+    """y = x Wᵀ + b with an integer W; x is (…, in_features) of any float type, and y has the same type.
 
-    It is an `nn.Linear` to whoever asks, PEFT above all; its `weight` is bytes. The gradient reaches inputs and bias.
+    It is a subclass of `nn.Linear`, which PEFT needs; its `weight` holds bytes. Inputs and bias get gradients.
     """
 
     def __init__(
@@ -128,14 +129,14 @@ class QuantizedLinear(_Packed, nn.Linear):
         packed: PackedWeight | None = None,
         device: Any = None,
     ) -> None:
-        nn.Module.__init__(self)  # nn.Linear's own would make a float weight
+        nn.Module.__init__(self)  # nn.Linear.__init__ would allocate a float weight
         self.in_features, self.out_features = in_features, out_features
         self._hold(scheme, out_features, in_features, packed, device)
         self.register_parameter("bias", None if bias is None else _as_parameter(bias))
 
     @classmethod
     def from_linear(cls, layer: nn.Linear, scheme: Scheme, *, packed: PackedWeight | None = None) -> QuantizedLinear:
-        """The same layer, its weight rounded (or given, where something better than rounding found the integers)."""
+        """Quantise a layer. `packed`, if given, is used as its weight; otherwise the weight is rounded."""
         if layer.weight.device.type != "meta" and packed is None:
             packed = quantize(layer.weight.detach(), scheme)
         return cls(
@@ -160,7 +161,7 @@ class QuantizedLinear(_Packed, nn.Linear):
 
 
 class QuantizedEmbedding(_Packed, nn.Embedding):
-    """Rows of an integer table, made into numbers when they are looked up: ids (…) → (…, embedding_dim)."""
+    """An embedding with an integer table; rows become floats at look-up: ids (…) → (…, embedding_dim)."""
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class QuantizedEmbedding(_Packed, nn.Embedding):
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = self.max_norm = None
         self.norm_type, self.scale_grad_by_freq, self.sparse = 2.0, False, False
-        self.dtype = dtype  # of what comes out
+        self.dtype = dtype  # of the output
         self._hold(scheme, num_embeddings, embedding_dim, packed, device)
 
     @classmethod

@@ -1,7 +1,7 @@
-"""LoRA over integer weights (QLoRA, Dettmers et al. 2023): the adapter is trained, the integers stay.
+"""LoRA over integer weights (QLoRA, Dettmers et al. 2023): the adapter is trained, the integers are fixed.
 
-PEFT takes a `QuantizedLinear` for the `nn.Linear` that it derives from, and adapts it as one. What it cannot do is add
-an adapter to integers, which `adapt` makes it say.
+`QuantizedLinear` is a subclass of `nn.Linear`, so PEFT adapts it like one. PEFT cannot merge an adapter into integers;
+`adapt` makes it raise a clear error for that.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class QuantizedLoraLinear(Linear):  # type: ignore[misc]
 
 
 def adapt(config: Any) -> None:
-    """Let a `LoraConfig` wrap quantised layers in a class that knows what they are; other configurations stay as is.
+    """Let a `LoraConfig` wrap quantised layers in `QuantizedLoraLinear`; other configurations stay unchanged.
 
     Raises:
-        UnsupportedError: DoRA, which needs the norms of floating-point weights.
+        UnsupportedError: the configuration uses DoRA, which needs the norms of floating-point weights.
     """
     if hasattr(config, "_register_custom_module"):
         if getattr(config, "use_dora", False):

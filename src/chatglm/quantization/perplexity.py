@@ -1,4 +1,4 @@
-"""What fewer bits cost: the perplexity of a text, before and after."""
+"""Perplexity of a text, to compare a model before and after quantisation."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Passage:
-    """Ids, (tokens,), and what each of them must predict, (tokens,), −100 where nothing is measured."""
+    """Token ids (tokens,), and the target of each position (tokens,); −100 where nothing is measured."""
 
     ids: Tensor
     targets: Tensor
 
 
 def passages(tokenizer: Any, texts: Iterable[str], *, length: int = 512, limit: int | None = None) -> list[Passage]:
-    """Texts, one behind another, cut into passages of `length` tokens.
+    """Concatenate texts and cut them into passages of `length` tokens.
 
-    Every passage begins with what the tokenizer puts around nothing: `[gMASK] <sop>`, or a beginning of text in other
-    families; the text is what the model then generates, in ChatGLM-6B too.
+    Each passage starts with the special tokens that the tokenizer adds to an empty text: `[gMASK] <sop>`, or a
+    beginning-of-text token in other families. After them, the text is what the model generates; this holds for
+    ChatGLM-6B too.
 
     Args:
-        limit: at most so many passages.
+        length: tokens of a passage, including the special ones.
+        limit: the largest number of passages; default: all.
 
     Raises:
-        InputError: there is no text, or the length leaves no room for any.
+        InputError: there is no text, or `length` leaves no room for text.
     """
     prefix: list[int] = list(tokenizer("")["input_ids"])
     room = length - len(prefix)
@@ -66,10 +68,10 @@ def passages(tokenizer: Any, texts: Iterable[str], *, length: int = 512, limit: 
 
 @torch.no_grad()
 def perplexity(model: Any, measured: Sequence[Passage]) -> tuple[float, int]:
-    """exp of the mean cross entropy of the targets, and how many there are.
+    """exp of the mean cross entropy of the targets, and the number of targets.
 
     Raises:
-        InputError: nothing is measured in the passages.
+        InputError: the passages have no targets.
         NumericalError: the model's scores are not finite.
     """
     total, count = 0.0, 0

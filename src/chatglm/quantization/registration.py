@@ -1,4 +1,4 @@
-"""Makes `transformers` know our quantiser by its name, without importing `transformers` before its user does."""
+"""Registers our quantiser with `transformers` by name, without importing `transformers` before the user does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["install"]
 
 
 def install() -> None:
-    """Register with `transformers` now if its quantisers are loaded, otherwise as soon as they are."""
+    """Register with `transformers` now if its quantisers are loaded; otherwise register as soon as they are."""
     after_import("transformers.quantizers.auto", _register)
 
 

@@ -1,8 +1,9 @@
-"""Weights as integers and scales: the official scheme, bit for bit, and groups of columns that share a scale.
+"""Weights as integers and scales: the official scheme, bit for bit, and our scheme of groups of columns.
 
-Both are symmetric: weight ≈ integer · scale, no zero point. Officially a whole row shares one scale (group size 0);
-in groups of 32, 64 or 128 columns the error is less than half of that at 4 bits. Everything here works on one matrix,
-on whatever device it lies, a few rows at a time.
+Both schemes are symmetric: weight ≈ integer · scale, without a zero point. In the official scheme (group size 0) one
+scale serves a whole row. In our scheme one scale serves 32, 64 or 128 columns of a row; at 4 bits its error is less
+than half of the official one. Each function here takes one matrix, works on the device of that matrix, and processes a
+few rows at a time.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ __all__ = [
 ]
 
 _SHRINK = (1.0, 0.92, 0.84, 0.76)
-"""Scales that are tried for a group of 4 bits, relative to the one that just holds its largest weight."""
+"""Scales that are tried for a group at 4 bits, relative to the scale that just represents its largest weight."""
 
 _AT_ONCE = 1 << 18
-"""Weights that are worked on at a time on a CPU: float32 copies of them stay in its cache."""
+"""Weights processed at a time on a CPU. Their float32 copies fit into its cache."""
 _AT_ONCE_THERE = 1 << 25
-"""The same on another device, where launching must not be what takes the time; 128 MiB in float32."""
+"""Weights processed at a time on other devices: 128 MiB in float32, so that launching kernels takes little of the time.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Scheme:
 
     Args:
         bits: 4 or 8.
-        group_size: columns that share a scale: 32, 64, 128; or 0 for the official scheme, a scale per row.
+        group_size: columns that share a scale: 32, 64 or 128; 0 for the official scheme, one scale per row.
 
     Raises:
-        InputError: any other numbers.
+        InputError: other bits or group sizes.
     """
 
     bits: int
@@ -72,7 +74,7 @@ class Scheme:
 
 
 def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
-    """A weight (rows, columns) of any float type, rounded to the scheme's integers and packed.
+    """Round a weight (rows, columns) of any float type to integers of the scheme, and pack them.
 
     Raises:
         InputError: the weight is not a matrix, holds NaN or infinity, or is too large for float16 scales.
@@ -96,12 +98,12 @@ def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
 
 
 def _pieces(weight: Tensor) -> Iterator[Tensor]:
-    """A few rows at a time, whole tiles."""
+    """Split a weight into pieces of a few rows; each piece but the last is a whole number of tiles."""
     yield from weight.split(rows_at_once(weight.shape[1], weight.device))
 
 
 def _tiles(packed: PackedWeight) -> Iterator[PackedWeight]:
-    """The same rows of a packed weight, which lie together in it."""
+    """Split a packed weight into the same pieces; the bytes of each piece are contiguous."""
     tiles = packed.scales.shape[0]
     bytes_of_tile = packed.data.numel() // tiles
     count = rows_at_once(packed.columns, packed.data.device) // TILE
@@ -118,19 +120,20 @@ def _tiles(packed: PackedWeight) -> Iterator[PackedWeight]:
 
 
 def rows_at_once(columns: int, device: torch.device) -> int:
-    """Rows of a weight that are worked on at a time."""
+    """Number of rows of a weight that are processed at a time."""
     return max(1, (_AT_ONCE if device.type == "cpu" else _AT_ONCE_THERE) // columns // TILE) * TILE
 
 
 def quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The official scheme (`quantization.py` of every official checkpoint): scale = max|w| / (2^(bits−1) − 1) per row,
-    q = round_half_even(w / scale), all in the weight's own precision.
+    q = round_half_even(w / scale), all computed in the weight's own type.
 
-    A row of zeros has scale 0 and integers 0. Integers are kept within ±(2^(bits−1) − 1), which float16 weights of
-    normal size never leave; where others would (bfloat16, denormal numbers), the official int8 conversion wraps around.
+    A row of zeros has scale 0 and integers 0. Integers are clamped to ±(2^(bits−1) − 1). float16 weights of normal size
+    never exceed this range. Other weights can (bfloat16, subnormal numbers); there the int8 conversion of the official
+    code would wrap around.
 
     Returns:
-        int8 (rows, columns) and float16 (rows,).
+        The integers, int8 (rows, columns), and the scales, float16 (rows,).
 
     Raises:
         InputError: a scale is not finite in float16.
@@ -144,10 +147,11 @@ def quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def quantize_groups(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor, Tensor]:
-    """Every row in groups of columns with a scale of their own (`group_scales`), computed in float32.
+    """Round each group of columns of every row with a scale of its own (`group_scales`), computed in float32.
 
     Returns:
-        int8 (rows, columns) and float16 (rows, groups); the last group of a row may be shorter.
+        The integers, int8 (rows, columns), and the scales, float16 (rows, groups). The last group of a row may be
+        shorter.
 
     Raises:
         InputError: a scale is not finite in float16.
@@ -164,13 +168,13 @@ def quantize_groups(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor,
 def group_scales(weights: Tensor, bits: int, importance: Tensor | None = None) -> Tensor:
     """The scale of each group of float32 weights (…, group), as float16 (…).
 
-    8 bits: max|w| / 127. 4 bits: the weight furthest from zero, w*, becomes −8, the integer that has no opposite, so
-    scale = −w* / 8 (it may be negative); that, or the smaller one of a few that leaves the least squared error, because
-    many weights gain from finer steps what the few that are cut off lose. Against max|w| / 7 the error is about a sixth
-    smaller at the same size.
+    8 bits: scale = max|w| / 127. 4 bits: the weight w* of largest magnitude becomes −8, the one integer whose opposite
+    does not exist, so scale = −w* / 8, which may be negative. A few smaller scales are tried as well, and the one of
+    least squared error is used: the few largest weights are then cut off, but all others get finer steps. Compared with
+    max|w| / 7, the error is about a sixth smaller at the same size.
 
     Args:
-        importance: of each weight's squared error, (…, group) or what broadcasts to it; default: all alike.
+        importance: weights of the squared errors, of a shape that broadcasts to (…, group); default: all equal.
     """
     if bits == 8:
         return (weights.abs().amax(dim=-1) / 127).half()
@@ -190,7 +194,7 @@ def group_scales(weights: Tensor, bits: int, importance: Tensor | None = None) -
 
 
 def integers_of(weights: Tensor, scales: Tensor, bits: int) -> Tensor:
-    """The nearest integers for given float16 scales, int8; 0 where the scale is 0."""
+    """The nearest integers, int8, for weights and their float16 scales; 0 where the scale is 0."""
     scales = scales.float()
     low, high = (-8, 7) if bits == 4 else (-127, 127)
     steps = torch.where(scales != 0, weights / scales, torch.zeros_like(weights))
@@ -206,10 +210,10 @@ def _require_finite(scales: Tensor) -> None:
 
 
 def official_shape(rows: int, columns: int, bits: int) -> tuple[int, int]:
-    """Shape of the official int8 tensor: two columns a byte at 4 bits.
+    """Shape of the official int8 tensor of a weight. At 4 bits a byte holds two columns.
 
     Raises:
-        InputError: 4 bits and an odd number of columns.
+        InputError: the number of columns is odd, at 4 bits.
     """
     if bits == 4 and columns % 2:
         raise InputError(
@@ -219,8 +223,9 @@ def official_shape(rows: int, columns: int, bits: int) -> tuple[int, int]:
 
 
 def to_official(weight: PackedWeight) -> tuple[Tensor, Tensor]:
-    """The tensors that official checkpoints hold: int8 `weight` and float16 `weight_scale` (rows,). At 4 bits a byte is
-    (q[2i] << 4) | (q[2i+1] & 15), the even column in the high half.
+    """The tensors that official checkpoints hold: int8 `weight` and float16 `weight_scale` (rows,).
+
+    At 4 bits a byte is (q[2i] << 4) | (q[2i+1] & 15): the even column is in the high half.
     """
     official_shape(weight.rows, weight.columns, weight.bits)
     integers, scales = unpack(weight)
@@ -230,10 +235,10 @@ def to_official(weight: PackedWeight) -> tuple[Tensor, Tensor]:
 
 
 def from_official(weight: Tensor, scales: Tensor, bits: int) -> PackedWeight:
-    """`to_official` turned round.
+    """Pack the tensors of an official checkpoint; the inverse of `to_official`.
 
     Raises:
-        InputError: the tensors are not of the official kinds, or a scale is not finite.
+        InputError: the tensors do not have the official types and shapes, or a scale is not finite.
     """
     if weight.dtype != torch.int8 or weight.ndim != 2 or scales.shape != weight.shape[:1]:
         raise InputError(
@@ -241,13 +246,13 @@ def from_official(weight: Tensor, scales: Tensor, bits: int) -> PackedWeight:
             f"{tuple(scales.shape)}"
         )
     if bits == 4:
-        halves = torch.stack((weight >> 4, (weight << 4) >> 4), dim=-1)  # int8 shifts keep the sign
+        halves = torch.stack((weight >> 4, (weight << 4) >> 4), dim=-1)  # shifts of int8 keep the sign
         weight = halves.flatten(1)
     return pack(weight.contiguous(), scales, bits=bits, group_size=0)
 
 
 def relative_error(weight: Tensor, packed: PackedWeight) -> float:
-    """‖weight − what the integers stand for‖ / ‖weight‖, Frobenius norms; 0 for a weight of zeros."""
+    """‖weight − dequantised weight‖ / ‖weight‖, Frobenius norms; 0 if the weight is all zeros."""
     size = packed.group_size or packed.columns
     off = total = 0.0
     for part, place in zip(_pieces(weight), _tiles(packed), strict=True):

@@ -1,10 +1,10 @@
-"""What config.json says of a quantised folder.
+"""The quantisation settings in config.json.
 
-config.json says `"quantization_config": {"quant_method": "chatglm", "version": 1, "scheme": "groups", "bits": 4,
-"group_size": 128, "head": false, "embedding": false, "modules_to_not_convert": null}`. Folders in the official layout
-have the official `quantization_bit` (and ChatGLM-6B's `quantization_embeddings`) instead, read and written as such, and
-so have folders of AutoGPTQ and GPTQModel their own `quantization_config`; the models' configuration hands both on in
-this form, as schemes `official` and `gptq`.
+A folder that we wrote has `"quantization_config": {"quant_method": "chatglm", "version": 1, "scheme": "groups", "bits":
+4, "group_size": 128, "head": false, "embedding": false, "modules_to_not_convert": null}`. A folder in the official
+layout has `quantization_bit` instead (ChatGLM-6B also `quantization_embeddings`); we read and write these fields
+unchanged. A folder of AutoGPTQ or GPTQModel has a `quantization_config` of its own. The models' configuration converts
+the latter two into our form, with the schemes `official` and `gptq`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from chatglm.quantization.swap import Chosen, choose
 __all__ = ["METHOD", "VERSION", "QuantizationConfig"]
 
 METHOD = "chatglm"
-"""What this quantiser is called in `quantization_config`."""
+"""Our name in `quantization_config`, field `quant_method`."""
 
 VERSION = 1
-"""Of the packed layout (`kernels/packing.py`); a folder of another one is refused."""
+"""Version of the packed layout (`kernels/packing.py`). Folders of another version are refused."""
 
 _SCHEMES = ("groups", "official", "gptq")
 
 
-# Fields of a folder's quantization_config that are read, and what they are.
+# Fields of a folder's quantization_config that we read: names, type, and what the error says is expected.
 _TYPES: tuple[tuple[tuple[str, ...], type, str], ...] = (
     (("bits", "group_size", "version"), int, "an integer"),
     (("head", "embedding", "lm_head", "desc_act", "sym", "static_groups", "true_sequential"), bool, "true or false"),
@@ -43,20 +43,22 @@ _MAX_SKIPPED = 1_000
 
 
 class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
-    """What config.json says of a quantised folder, and what `from_pretrained(…, quantization_config=…)` takes.
+    """The quantisation settings of a folder's config.json; also the argument of `from_pretrained(…,
+    quantization_config=…)`.
 
     Args:
         bits, group_size: see `Scheme`; group size 0 is the official scheme.
-        scheme: how the folder's tensors lie: `groups` packed, `official`, `gptq` (only read). Default: by group size.
+        scheme: layout of the folder's tensors: `groups` (packed), `official`, or `gptq` (read only). Default:
+            `official` for group size 0, else `groups`.
         head, embedding: whether the output head and the input embedding are quantised too.
-        modules_to_not_convert: names of modules, or their ends, that are left as they are.
+        modules_to_not_convert: full names or last parts of names of modules that are not quantised.
         version: of the packed layout.
-        others: a GPTQ folder's own fields; otherwise refused.
+        others: further fields of a GPTQ folder; refused for other schemes.
 
     Raises:
-        CheckpointError: a folder of another version, or of a scheme that this release does not know.
-        InputError: bits or group sizes that there are not; a field of no meaning.
-        UnsupportedError: a GPTQ folder of a kind that is not read (`check_gptq`).
+        CheckpointError: the folder has another version, or a scheme that this release does not know.
+        InputError: unsupported bits or group size, or an unknown field.
+        UnsupportedError: a GPTQ folder of a kind that we do not read (`check_gptq`).
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
             raise InputError(
                 f"scheme {scheme!r} cannot be used with group_size {group_size}; the official scheme needs 0"
             )
-        Scheme(bits, group_size)  # judges both
+        Scheme(bits, group_size)  # checks both
         self.quant_method = METHOD
         self.version = version
         self.scheme = scheme
@@ -110,11 +112,12 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """From a folder's config.json, or from the arguments of `model.quantize`, which have no `version`.
+        """Make the settings from a folder's config.json, or from the arguments of `model.quantize`, which have no
+        `version`.
 
         Raises:
             ConfigError: a field of a folder has a wrong type or value.
-            InputError: an argument has.
+            InputError: an argument has a wrong type or value.
             CheckpointError, UnsupportedError: see the class.
         """
         saved = "version" in config_dict
@@ -135,7 +138,7 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
     def to_dict(self) -> dict[str, Any]:
         fields = {name: value for name, value in vars(self).items() if name != "checkpoint_format"}
-        if self.scheme == "gptq":  # only between reading config.json and reading the weights
+        if self.scheme == "gptq":  # never after loading: the weights are converted then
             fields["checkpoint_format"] = self.checkpoint_format
         return fields
 
@@ -143,5 +146,5 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
         return Scheme(self.bits, self.group_size)
 
     def choose(self, model: nn.Module) -> Chosen:
-        """The layers of a model that this says are quantised."""
+        """The layers of a model that are quantised under these settings."""
         return choose(model, head=self.head, embedding=self.embedding, skip=self.modules_to_not_convert or ())

@@ -1,4 +1,4 @@
-"""Tensors in files: looking into them without reading them, and writing safetensors as the work goes on."""
+"""Tensor files: reading single tensors, and writing a safetensors file tensor by tensor."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Source", "StreamWriter"]
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
 
 ALIGNMENT = 64
-"""Bytes: a register of AVX-512, a line of the cache."""
+"""Bytes: the size of an AVX-512 register and of a cache line."""
 
 
 class Source:
-    """The tensors of a checkpoint's files, read one at a time."""
+    """Reads the tensors of a checkpoint's files one at a time."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self.about: dict[str, About] = {}
@@ -35,10 +35,10 @@ class Source:
                 self.about[name], self._file[name] = about, file
 
     def get(self, name: str) -> Tensor:
-        """A tensor, mapped into memory where the file allows it.
+        """Return a tensor, mapped into memory if the file format allows it.
 
         Raises:
-            CheckpointError: the file cannot be read any more.
+            CheckpointError: the file can no longer be read.
         """
         file = self._file[name]
         try:
@@ -47,7 +47,7 @@ class Source:
                     tensor: Tensor = opened.get_tensor(name)
                 return tensor
             if file not in self._bins:
-                self._bins = {file: load_bin(file)}  # one file at a time
+                self._bins = {file: load_bin(file)}  # only one file of this kind in memory
             return self._bins[file][name]
         except CheckpointError:
             raise
@@ -56,11 +56,11 @@ class Source:
 
 
 class StreamWriter:
-    """A safetensors file whose tensors are written one by one, in any order; it has its name when it is whole.
+    """Writes a safetensors file tensor by tensor, in any order. The file gets its final name when it is complete.
 
-    Sizes are known before the first byte of data, so the header can stand where the format wants it
+    All sizes are known at the start, so the header can be written first, as the format requires
     (github.com/huggingface/safetensors, "Format"). The data begins at a multiple of 64 bytes, and tensors whose size is
-    one come first: packed weights then lie aligned in memory when the file is mapped.
+    a multiple of 64 come first. So packed weights are aligned in memory when the file is mapped.
     """
 
     def __init__(self, file: Path, tensors: Mapping[str, About]) -> None:
@@ -84,7 +84,7 @@ class StreamWriter:
         self._stream.write(len(text).to_bytes(8, "little") + text)
 
     def put(self, name: str, tensor: Tensor) -> None:
-        """Write one tensor; its shape and type must be those that were announced."""
+        """Write one tensor. Its shape and type must be those announced to the constructor."""
         shape, dtype = self._about.pop(name)
         assert tuple(tensor.shape) == shape, name
         assert tensor.dtype == dtype, name
@@ -95,7 +95,7 @@ class StreamWriter:
             self._stream.write(flat.view(torch.uint8).numpy().data)
 
     def close(self) -> None:
-        """Everything is there: let the file have its name, on the disk and not only in memory."""
+        """Finish: flush the file to disk and give it its final name. All tensors must be written."""
         assert not self._about, f"not written: {sorted(self._about)[:3]}"
         self._stream.truncate(self.size)
         self._stream.flush()
@@ -104,6 +104,6 @@ class StreamWriter:
         self._part.rename(self.file)
 
     def drop(self) -> None:
-        """Something went wrong: leave nothing behind."""
+        """Give up: delete the unfinished file."""
         self._stream.close()
         self._part.unlink(missing_ok=True)

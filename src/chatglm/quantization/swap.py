@@ -1,4 +1,4 @@
-"""Which layers of a model are quantised, and putting them in its place: any `nn.Module`, from outside."""
+"""Chooses the layers of a model to quantise, and replaces them. Works with any `nn.Module`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from chatglm.quantization.schemes import Scheme
 __all__ = ["Chosen", "choose", "dequantize_module", "is_quantized", "pack", "quantize_module", "share", "swap"]
 
 _HEADS = ("output_layer", "lm_head", "embed_out")
-"""What output heads are called, where a model does not say which of its layers it is."""
+"""Usual names of output heads, for models that do not tell which layer is theirs."""
 
 _NEVER = ("prefix_encoder", "classifier_head", "score", "classifier")
-"""Small layers that are trained at the end: not quantised, as in the official code."""
+"""Small layers that are trained last. They are not quantised, as in the official code."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Chosen:
     """Names of the layers to quantise.
 
     Attributes:
-        linears: every `nn.Linear` that is chosen; the output head among them if it is.
-        embeddings: the input embedding, if it is.
-        tied: (embedding, head) where both are one weight.
+        linears: the chosen `nn.Linear` layers, including the output head if it is chosen.
+        embeddings: the input embedding, if it is chosen.
+        tied: (embedding, head) if both share one weight.
     """
 
     linears: tuple[str, ...]
@@ -38,16 +38,16 @@ class Chosen:
 
 
 def choose(model: nn.Module, *, head: bool = False, embedding: bool = False, skip: Iterable[str] = ()) -> Chosen:
-    """All linear layers but the output head and what is trained at the end.
+    """Choose all linear layers except the output head and small layers that are trained last.
 
     Args:
-        head, embedding: the output head and the input embedding too. Where they are one weight (ChatGLM-6B), either
-            means both.
-        skip: names of modules to leave as they are: whole (`transformer.encoder.layers.0.mlp`) or their ends
-            (`dense_4h_to_h`); with everything below them.
+        head, embedding: choose the output head or the input embedding too. If both share one weight (ChatGLM-6B),
+            either option chooses both.
+        skip: names of modules to leave unquantised, with all modules inside them: full names
+            (`transformer.encoder.layers.0.mlp`) or last parts (`dense_4h_to_h`).
 
     Raises:
-        InputError: `skip` names nothing in the model, or nothing is left to quantise.
+        InputError: an entry of `skip` matches no module, or no layer is left to quantise.
     """
     skip = tuple(skip)
     modules = dict(model.named_modules())
@@ -113,10 +113,10 @@ def swap(
     device: Any = None,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Replace the chosen layers, one after the other, each old weight being free before the next is made.
+    """Replace the chosen layers one after the other. Each old weight is freed before the next layer is made.
 
     Args:
-        device: where to compute and leave them; default: where they lie.
+        device: where to compute and keep the new layers; default: the device of each old layer.
         progress: called with the name of every layer that is done.
     """
     for name in (*chosen.linears, *chosen.embeddings):
@@ -148,19 +148,19 @@ def swap(
 
 
 def pack(model: nn.Module, chosen: Chosen) -> None:
-    """Bring the chosen layers, as a checkpoint has filled them, into the kernels' layout."""
+    """Convert the chosen layers, as loaded from a checkpoint, to the kernels' layout."""
     for name in (*chosen.linears, *chosen.embeddings):
         model.get_submodule(name).pack_()  # type: ignore[operator]
     share(model, chosen)
 
 
 def share(model: nn.Module, chosen: Chosen) -> None:
-    """Where head and embedding are one weight, let them hold the same bytes."""
+    """Let head and embedding use the same bytes if they share one weight."""
     if chosen.tied is None or not chosen.embeddings:
         return
     table, head = (model.get_submodule(name) for name in chosen.tied)
     table.weight = head.weight
-    # Scales are small and no parameter: transformers ties parameters only, so a file has them under both names.
+    # Scales are buffers. transformers ties parameters only, so a file holds the scales under both names.
     table.weight_scale = head.weight_scale.clone()  # type: ignore[operator]
 
 
@@ -180,17 +180,20 @@ def quantize_module(
     device: Any = None,
     progress: Callable[[str], None] | None = None,
 ) -> nn.Module:
-    """Quantise the linear layers of any model in place, wherever it came from; returns it.
+    """Quantise the linear layers of any model in place.
 
     Args:
         bits: 4 or 8.
-        group_size: columns that share a scale: 32, 64, 128; 0 for the official scheme, a scale per row.
+        group_size: columns that share a scale: 32, 64 or 128; 0 for the official scheme, one scale per row.
         head, embedding, skip: see `choose`.
-        device: where to compute and leave the layers; default: where they lie.
+        device: where to compute and keep the layers; default: the device of each layer.
         progress: called with the name of every layer that is done.
 
+    Returns:
+        The same model.
+
     Raises:
-        InputError: the model is quantised already, has no linear layers, or its weights are not finite.
+        InputError: the model is quantised already or has no linear layers, or its weights are not finite.
     """
     if is_quantized(model):
         raise InputError("this model is quantised already; load the original weights to quantise them otherwise")
@@ -198,7 +201,7 @@ def quantize_module(
     skip = tuple(skip)
     swap(model, choose(model, head=head, embedding=embedding, skip=skip), scheme, device=device, progress=progress)
     if hasattr(model, "save_pretrained"):
-        # Our quantizer is found where transformers finds it: `hooks` is above this file.
+        # Get our quantiser from the registry of transformers: this file must not import `hooks`, which imports it.
         from transformers.quantizers.auto import AutoHfQuantizer
 
         from chatglm.models.configuration import QUANTIZER
@@ -211,7 +214,7 @@ def quantize_module(
 
 @torch.no_grad()
 def dequantize_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Put floating-point layers of the rounded weights back in place; returns the model."""
+    """Replace quantised layers by floating-point layers with the rounded weights, in place; returns the model."""
     tables: dict[int, nn.Parameter] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, (QuantizedLinear, QuantizedEmbedding)):
