@@ -1,1 +1,3 @@
-"""Raw operations: one signature each; what torch computes defines correct, native code is fast."""
+"""Linear layers over packed weights and the native decoder. torch (`reference.py`) defines correct; native code is
+fast.
+"""

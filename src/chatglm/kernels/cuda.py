@@ -1,11 +1,11 @@
-"""Linear layers over packed weights on a CUDA device, by Triton: whether that works here, and the launching.
+"""Linear layers over packed weights on a CUDA device: tests whether Triton works here, and launches its kernels.
 
-One row of inputs (decoding) goes to a kernel that reads the weights once and has little else to do; a few go to the
-card's matrix units (`cuda_kernels.py`); for more, the weights are made numbers, and torch multiplies. Block sizes
-follow from the shapes alone: nothing is timed, nothing waits for the device, so a step can be captured in a CUDA graph
-once it has run. Under `torch.compile` the layer is the one operator `chatglm::packed_linear`.
+One row of inputs (decoding) is multiplied by a kernel that is limited by reading the weights. A few rows are multiplied
+by the GPU's matrix units (`cuda_kernels.py`). For more rows, the weights are converted to floats, and torch multiplies.
+Block sizes depend on the shapes only: nothing is timed and nothing waits for the device, so a step can be captured in a
+CUDA graph after its first run. Under `torch.compile`, the layer is the single operator `chatglm::packed_linear`.
 
-`CHATGLM_KERNELS=reference` turns this off; names of CPU variants leave it on.
+`CHATGLM_KERNELS=reference` turns the kernels off. Names of CPU variants leave them on.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from chatglm.kernels.packing import TILE, PackedWeight
 __all__ = ["DTYPES", "Info", "dequantize", "in_planes", "info", "linear", "takes"]
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""Element types of inputs and outputs."""
+"""Supported types of inputs and outputs."""
 
 _OLDEST = (8, 0)
-"""Compute capability that Triton supports, and the first with bfloat16 matrix units."""
+"""Lowest compute capability that Triton supports; also the first one with bfloat16 matrix units."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Info:
     """Whether Triton's kernels are in use for CUDA devices.
 
     Args:
-        variant: "triton", or "reference": torch alone.
+        variant: "triton", or "reference": torch only.
         reason: why.
     """
 
@@ -45,7 +45,7 @@ class Info:
 
 
 def info() -> Info:
-    """Whether Triton's kernels are in use for CUDA devices, and why; never raises."""
+    """Whether Triton's kernels are in use for CUDA devices, and why. Never raises."""
     if os.environ.get("CHATGLM_KERNELS") == "reference":
         return Info("reference", "CHATGLM_KERNELS=reference")
     kernels = _load()
@@ -60,14 +60,15 @@ def info() -> Info:
 
 
 def takes(kind: str, index: int | None, dtype: torch.dtype) -> bool:
-    """Can `linear` do it, for inputs of this type on this device (`device.type`, `device.index`)?"""
+    """Whether `linear` supports inputs of this type on this device (`device.type`, `device.index`)."""
     if kind != "cuda" or dtype not in DTYPES or os.environ.get("CHATGLM_KERNELS") == "reference":
         return False
     return not isinstance(_load(), str) and not _fits(index or 0)
 
 
 if torch.cuda.is_available():
-    # torch.compile must not look into it. Saying so imports the compiler, a second's work, so only where it matters.
+    # torch.compile must not trace this function. Marking it imports the compiler, which takes a second, so it is marked
+    # only if there is a CUDA device.
     takes = torch.compiler.assume_constant_result(takes)
 
 
@@ -76,7 +77,7 @@ def _load() -> Any:
     """The module of kernels, or one line that says why it cannot be used."""
     try:
         from chatglm.kernels import cuda_kernels
-    except Exception as error:  # a Triton that does not fit torch or the system fails in many ways
+    except Exception as error:  # a Triton that does not match torch or the system fails in many ways
         return f"triton cannot be imported ({type(error).__name__}: {error})".splitlines()[0]
     return cuda_kernels
 
@@ -92,7 +93,8 @@ def _fits(index: int) -> str:
     try:
         import triton
 
-        # Makes Triton's driver, for which it compiles a little C: without a compiler that fails here, not in a layer.
+        # This creates Triton's driver, which compiles a little C code. Without a C compiler it fails here, not in a
+        # layer.
         triton.runtime.driver.active.get_current_target()
     except Exception as error:
         return f"triton does not work here ({type(error).__name__}: {error})".splitlines()[0]
@@ -103,11 +105,11 @@ def _fits(index: int) -> str:
 
 
 def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-    """inputs (…, columns) of one of `DTYPES`, on the weight's device → (…, rows) of the same; products are summed in
-    float32, and the bias (rows,), of any float type, is added before the one rounding at the end.
+    """inputs (…, columns) of one of `DTYPES`, on the weight's device → (…, rows) of the same type. Sums are float32;
+    the bias (rows,), of any float type, is added before the result is rounded once.
 
-    Of `reference.linear` in exact arithmetic it is off by the rounding of the result, of float32 sums, and, for more
-    than one row, of each weight to the inputs' type.
+    The difference from `reference.linear` in exact arithmetic comes from rounding the result and the float32 sums and,
+    for more than one row, from rounding each weight to the type of the inputs.
 
     Raises:
         InputError: the inputs have another width.
@@ -116,7 +118,7 @@ def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> 
         raise InputError(
             f"a weight of {weight.rows}x{weight.columns} takes {weight.columns} inputs, got {inputs.shape[-1]}"
         )
-    # Outside of a graph the operator's machinery would cost more than the launch.
+    # Outside of torch.compile, calling the operator would take longer than launching the kernel.
     run = torch.ops.chatglm.packed_linear if torch.compiler.is_compiling() else _run
     outputs: Tensor = run(
         inputs, weight.data, weight.scales, bias, weight.rows, weight.columns, weight.bits, weight.group_size
@@ -150,7 +152,9 @@ def _run(
 
 
 def dequantize(weight: PackedWeight, dtype: torch.dtype) -> Tensor:
-    """(rows, columns) in `dtype`, one of `DTYPES`: integer times scale, rounded once, as `reference.dequantize`."""
+    """The weight (rows, columns) in `dtype`, one of `DTYPES`: integer times scale, rounded once; see
+    `reference.dequantize`.
+    """
     shape, words, scales = _held(
         weight.data, weight.scales, weight.rows, weight.columns, weight.bits, weight.group_size
     )
@@ -162,7 +166,7 @@ def _held(
     data: Tensor, scales: Tensor, rows: int, columns: int, bits: int, group_size: int
 ) -> tuple[_Shape, Tensor, Tensor]:
     """Sizes, words and scales of a weight, as the kernels take them."""
-    if data.storage_offset() % 4:  # cannot be read as words where it lies
+    if data.storage_offset() % 4:  # not aligned for reading words
         data = data.clone()
     shape = _Shape(rows, columns, bits, group_size, scales.shape[1], data.numel() // scales.shape[0])
     return shape, data.detach().view(torch.int32), scales.detach().contiguous()
@@ -190,20 +194,20 @@ class _Shape(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Words of a row."""
+        """Number of words of a row."""
         return self.tile_bytes // (4 * TILE)
 
     @property
     def group_steps(self) -> int:
-        """Words that share a scale; 0 if all of the row do."""
+        """Number of words that share a scale; 0 if the whole row shares one."""
         return self.group_size * self.bits // 32
 
 
 def _one(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outputs: Tensor, shape: _Shape) -> None:
-    """given (1, columns)."""
-    # A thread has 8 words in flight. Where there are few tiles, more threads share each, so that every multiprocessor
-    # has enough bytes to wait for. More steps than half the threads, and Triton fetches inputs through shared memory,
-    # with a barrier for each plane; up to there every thread loads what it needs.
+    """Launch `one_row`; given (1, columns)."""
+    # A thread has 8 words in flight. With few tiles, more threads share a tile, so that every multiprocessor has enough
+    # reads under way. If the steps of a block were more than half its threads, Triton would pass inputs through shared
+    # memory, with a barrier for each plane. Up to that number each thread loads the inputs that it needs.
     warps = 16 if shape.tiles <= 512 or shape.bits == 8 else 8
     _load().one_row[(shape.tiles,)](
         given if given.stride(1) == 1 else given.contiguous(),
@@ -225,11 +229,11 @@ def _one(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outp
 
 
 _FEW = 64
-"""Rows of inputs up to which weights are multiplied as they lie."""
+"""Up to this number of rows of inputs, a kernel multiplies by the packed weights."""
 
 
 def _few(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outputs: Tensor, shape: _Shape) -> None:
-    """given (count, columns)."""
+    """Launch `few_rows`; given (count, columns)."""
     count = len(given)
     block = _block(count, given.dtype, shape)
     _load().few_rows[(-(-shape.rows // block.outputs),)](
@@ -249,7 +253,7 @@ def _few(given: Tensor, words: Tensor, scales: Tensor, bias: Tensor | None, outp
         STEPS=block.steps,
         TIMES=block.times,
         BIASED=bias is not None,
-        # Triton's interpreter, for tests, knows no instructions of a card.
+        # Tests run Triton's interpreter, which does not know PTX instructions.
         ASSEMBLED=shape.bits == 4 and given.dtype != torch.float32 and block.whole and words.is_cuda,
         num_warps=block.warps,
         num_stages=block.stages,
@@ -264,16 +268,16 @@ class _Block(NamedTuple):
     times: int
     warps: int
     stages: int
-    whole: bool  # no scale ends inside of a block's steps
+    whole: bool  # each block of steps has one scale per row
 
 
 def _block(count: int, dtype: torch.dtype, shape: _Shape) -> _Block:
-    """Sizes that leave the matrix units fed and fit into the shared memory of every card from 8.0 on (99 KiB)."""
+    """Block sizes that keep the matrix units busy and fit into the shared memory of every GPU from 8.0 on (99 KiB)."""
     rows = max(8, 1 << (count - 1).bit_length())
     if dtype == torch.float32:  # no matrix units: plain multiplications
         return _Block(rows, 32, 16, 1, 4, 2, False)
     whole = not shape.group_steps or shape.group_steps >= 16
-    # Measured on an H200, on ChatGLM3-6B's layers: groups are short, so several are asked for together.
+    # Measured on an H200 with the layers of ChatGLM3-6B. Groups are short, so several are loaded together.
     steps = max(16, shape.group_steps) if shape.group_steps else 64
     if count > 32 or (count > 8 and not shape.group_steps):
         return _Block(rows, 64, steps, 1, 4, 3, whole)
@@ -283,7 +287,7 @@ def _block(count: int, dtype: torch.dtype, shape: _Shape) -> _Block:
 
 
 def _numbers(words: Tensor, scales: Tensor, shape: _Shape, dtype: torch.dtype) -> Tensor:
-    """The weight (rows, columns)."""
+    """The weight as floats (rows, columns)."""
     numbers = torch.empty(shape.rows, shape.columns, dtype=dtype, device=words.device)
     _load().unpacked[(shape.tiles, -(-shape.steps // 64))](
         words,
@@ -302,13 +306,13 @@ def _numbers(words: Tensor, scales: Tensor, shape: _Shape, dtype: torch.dtype) -
 
 
 def in_planes(given: Tensor, bits: int, steps: int) -> Tensor:
-    """(count, columns) → (count, planes, steps): column of plane i and step s is the i-th number, from the lowest bit
-    on, of a row's word s; zeros where there is no such column.
+    """Sort inputs (count, columns) into (count, planes, steps): plane i, step s is the input for the i-th number,
+    counted from the lowest bit, of a row's word s. Inputs beyond the last column are 0.
     """
     planes = 32 // bits
     missing = planes * steps - given.shape[1]
     padded = F.pad(given, (0, missing)) if missing else given
     if bits == 8:
         return padded.unflatten(1, (steps, 4)).transpose(1, 2).contiguous()
-    # Of 8 columns the first 4 are low halves of bytes, the others high halves.
+    # The first 4 of 8 columns are the low halves of the bytes, the other 4 the high halves.
     return padded.unflatten(1, (steps, 2, 4)).permute(0, 3, 2, 1).flatten(1, 2).contiguous()

@@ -1,15 +1,16 @@
-"""What runs on the card, in Triton: a packed weight times one row of inputs, times a few, and made into numbers.
+"""The Triton kernels: a packed weight times one row of inputs, times a few rows, and the conversion of a weight to
+floats.
 
-The layout of `packing.py` suits a GPU as it is. Read as 32-bit words it is words[tile, step, row]: a word holds the 8
-(4 bits) or 4 (8 bits) columns of one row in one step, and the 16 rows of a tile follow one another. So four threads
-read the 64 bytes of a step, 16 bytes each, a warp reads 512 bytes in one piece, and every thread keeps rows of its own,
-whose scales it needs anyway. No second copy of the weights is made.
+The layout of `packing.py` suits a GPU, so the weights need no second copy. Read as 32-bit words, it is words[tile,
+step, row]: a word holds 8 (4 bits) or 4 (8 bits) columns of one row in one step, and the 16 rows of a tile are
+adjacent. So four threads read the 64 bytes of a step, 16 bytes each; a warp reads 512 adjacent bytes; and each thread
+works on fixed rows, so it needs the scales of these rows only.
 
-Plane i of a step is the i-th number of each word, counted from its lowest bit; `cuda.in_planes` says which column that
-is. Integers become float32 without a conversion instruction, of which a card does few at a time: their bits are put
-under the exponent of 2^23, and 2^23 is taken off again; both steps are exact.
+Plane i of a step consists of the i-th number of each word, counted from the lowest bit; `cuda.in_planes` tells the
+column of each. Integers are converted to float32 without the conversion instruction, which has a low throughput: their
+bits are put into the mantissa of 2^23, and then 2^23 is subtracted. Both steps are exact.
 
-Nothing here imports torch, and only `kernels/cuda.py` imports this: Triton may be missing.
+This file does not import torch. Only `kernels/cuda.py` imports this file, because Triton may not be installed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import triton.language as tl
 __all__ = ["few_rows", "one_row", "unpacked"]
 
 _LANES = tl.constexpr(16)  # rows of a tile
-_EXPONENT = tl.constexpr(0x4B000000)  # of 2^23, whose mantissa counts in ones
+_EXPONENT = tl.constexpr(0x4B000000)  # exponent bits of 2^23; at this exponent the mantissa counts in ones
 _TWO_23 = tl.constexpr(8388608.0)
 
 
@@ -40,10 +41,10 @@ def one_row(
     STEPS: tl.constexpr,
     BIASED: tl.constexpr,
 ):
-    """One tile of 16 outputs for one row of inputs: memory is read once, in order, sums are float32.
+    """Compute one tile of 16 outputs for one row of inputs. Memory is read once, in order; sums are float32.
 
-    inputs (columns,); words int32 (tiles, steps, 16); scales float16 (tiles, groups, 16), each for GROUP_STEPS steps,
-    0: for the row; bias (rows,), read if BIASED; outputs (rows,).
+    inputs (columns,); words int32 (tiles, steps, 16); scales float16 (tiles, groups, 16), each for GROUP_STEPS steps
+    (0: for the whole row); bias (rows,), read if BIASED; outputs (rows,).
     Grid: tiles.
     """
     PLANES: tl.constexpr = 32 // BITS
@@ -56,8 +57,8 @@ def one_row(
         held = tl.load(words + place, (step < steps)[:, None], 0)
         part = tl.zeros((STEPS, _LANES), tl.float32)
         for plane in tl.static_range(PLANES):
-            # Numbers stay where they are in the low half of the word, too large by 2^(plane · BITS mod 16): inputs make
-            # up for that.
+            # Numbers are not shifted down within a half word, so they are 2^(plane · BITS mod 16) times too large. The
+            # inputs are divided by the same factor.
             half = held if plane * BITS < 16 else held >> 16
             bits = (half & (((1 << BITS) - 1) << plane * BITS % 16)) | _EXPONENT
             weight = bits.to(tl.float32, bitcast=True) - (_TWO_23 + (1 << (BITS - 1 + plane * BITS % 16)))
@@ -97,21 +98,23 @@ def few_rows(
     BIASED: tl.constexpr,
     ASSEMBLED: tl.constexpr,
 ):
-    """Few rows of inputs, with the card's matrix units: for each plane one product of (OUTPUTS, STEPS) weights by
-    (STEPS, ROWS) inputs. Weights are the first factor, which the units take from registers: so words go from memory
-    through shared memory into the registers of the threads that multiply what they make of them.
+    """Multiply a few rows of inputs, with the GPU's matrix units: for each plane, (OUTPUTS, STEPS) weights times
+    (STEPS, ROWS) inputs. The weights are the first factor because the matrix units take that from registers: words go
+    from memory through shared memory into the registers of the threads that convert and multiply them.
 
-    Where STEPS is the length of a group, or a row has one scale, integers are multiplied as they are, which is exact,
-    and scales come behind the sums. Weights of shorter groups are rounded to the inputs' type.
+    If a step of the loop stays within one group, or a row has one scale, the integers are multiplied unscaled, which is
+    exact, and the sums are scaled. With shorter groups the scaled weights are rounded to the type of the inputs.
 
-    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); TIMES: so many times STEPS are
-    asked for together; ASSEMBLED: 4 bits are made numbers by instructions for pairs; all else as in `one_row`.
+    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); TIMES: STEPS steps are loaded
+    this many times in a row before they are used; ASSEMBLED: 4-bit numbers are converted by `_numbers`, two at a time;
+    all else as in `one_row`.
     Grid: blocks of outputs.
     """
     PLANES: tl.constexpr = 32 // BITS
     row = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     tile, lane = row // _LANES, row % _LANES
-    real = row < (rows + _LANES - 1) // _LANES * _LANES  # words of padding rows are there, of padding tiles not
+    # Memory holds the padding rows of the last tile, but no further tiles.
+    real = row < (rows + _LANES - 1) // _LANES * _LANES
     number = tl.arange(0, ROWS)
     given = inputs + number.to(tl.int64)[None, :] * (PLANES * steps)
     sums = tl.zeros((OUTPUTS, ROWS), tl.float32)
@@ -159,12 +162,12 @@ def few_rows(
 
 
 def _pairs(kind: str, exponent: int, one: int, offset: int) -> tl.constexpr:
-    """Two words of 8 columns → 8 pairs of 16-bit floats, in PTX. As in `one_row`, numbers are put under an exponent at
-    which the mantissa counts in ones (2^7 for bfloat16, 2^10 for float16), and that is taken off again with the offset
-    of 8; both for two at a time.
+    """PTX code that converts two words of 8 columns to 8 pairs of 16-bit floats. As in `one_row`, the bits are put into
+    the mantissa of a number at whose exponent the mantissa counts in ones (2^7 for bfloat16, 2^10 for float16). Then
+    that number and the offset of 8 are subtracted. Each instruction converts two numbers.
 
     Args:
-        exponent, one, offset: of each 16 bits; the offset is negative.
+        exponent, one, offset: constants, each repeated in both halves of 32 bits; the offset is negative.
     """
     lines = [f"{{ .reg .b32 a, b, t, o, n; mov.b32 o, {one:#x}; mov.b32 n, {offset:#x};"]
     lines += ["prmt.b32 a, $8, $9, 0x5410; prmt.b32 b, $8, $9, 0x7632;"]  # low halves, high halves
@@ -185,7 +188,7 @@ _OPERANDS = tl.constexpr("=r,=r,=r,=r,=r,=r,=r,=r,r,r")
 
 @triton.jit
 def _numbers(held, kind: tl.constexpr):
-    """Words of 8 columns → the 8 planes as 16-bit floats."""
+    """Convert words of 8 columns to the 8 planes as 16-bit floats."""
     if kind == tl.bfloat16:
         return tl.inline_asm_elementwise(_BFLOAT16, _OPERANDS, [held], dtype=_EIGHT_BFLOAT16, is_pure=True, pack=2)
     else:
@@ -195,7 +198,7 @@ def _numbers(held, kind: tl.constexpr):
 @triton.jit
 def unpacked(words, scales, outputs, rows, columns, steps, groups, BITS: tl.constexpr, GROUP_STEPS: tl.constexpr,
              STEPS: tl.constexpr):  # fmt: skip
-    """The weight as numbers, outputs (rows, columns), each rounded once.
+    """Convert the weight to floats, outputs (rows, columns), each rounded once.
 
     Grid: tiles, blocks of STEPS words.
     """
@@ -211,7 +214,7 @@ def unpacked(words, scales, outputs, rows, columns, steps, groups, BITS: tl.cons
     else:
         scale = tl.load(scales + tile * _LANES + lane).to(tl.float32)[None, :]
     kind: tl.constexpr = outputs.dtype.element_ty
-    if BITS == 4:  # of 8 columns the first 4 are low halves of bytes, the others high halves
+    if BITS == 4:  # the first 4 of 8 columns are the low halves of the bytes, the other 4 the high halves
         a = tl.join(_plane(held, scale, 0, BITS, kind), _plane(held, scale, 1, BITS, kind))
         b = tl.join(_plane(held, scale, 2, BITS, kind), _plane(held, scale, 3, BITS, kind))
         c = tl.join(_plane(held, scale, 4, BITS, kind), _plane(held, scale, 5, BITS, kind))

@@ -1,9 +1,9 @@
-"""A whole decoder in one call: all layers over a batch of tokens, keys and values in pages.
+"""Runs a whole decoder in one native call: all layers over a batch of tokens, with keys and values in pages.
 
-Between two linear layers of a small batch there is less work than Python needs to say so. So the native library runs
-the layers itself, with one pool of threads from the embedding's output to the logits. Tokens of a batch may belong to
-several sequences, at any positions; each says how many tokens it sees, which covers prompts in pieces, batched decoding
-and ChatGLM-6B's prompts that are read in both directions.
+In a small batch, the work between two linear layers takes less time than the Python code that calls it. So the native
+library runs all layers itself, with one pool of threads, from the embeddings to the logits. The tokens of a batch may
+belong to several sequences, at any positions. Each token has the number of tokens that it can attend to. This covers
+prompts processed in pieces, batched decoding, and ChatGLM-6B's prompts, where attention is bidirectional.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from chatglm.kernels.reference import quantize_inputs
 __all__ = ["PAGE_TOKENS", "Block", "Decoder", "Linear", "Pages", "Shape", "page_memory"]
 
 PAGE_TOKENS = 64
-"""Tokens that a page of keys and values holds."""
+"""Tokens in a page of keys and values."""
 _RESERVED = 16
-"""Pages that `Pages` reserves at once."""
+"""Pages that `Pages` allocates at once."""
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A weight, packed or a matrix (rows, columns) of float16, bfloat16 or float32, and perhaps a bias."""
+    """A weight, packed or a matrix (rows, columns) of float16, bfloat16 or float32, with an optional bias (rows,)."""
 
     weight: PackedWeight | Tensor
     bias: Tensor | None = None
@@ -41,13 +41,14 @@ class Linear:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer. Norms are (weight, bias), the bias None for RMSNorm.
+    """One layer. A norm is (weight, bias); the bias is None for RMSNorm.
 
     Args:
-        norm1, norm2: before attention, and before the feed-forward part.
-        qkv: rows of queries, keys, values, in the order that `Shape.interleaved` says.
+        norm1: before attention.
+        norm2: before the feed-forward part.
+        qkv: its rows are queries, keys and values, in the order given by `Shape.interleaved`.
         dense: after attention.
-        up: rows of gate, then up, where `Shape.gated`.
+        up: its rows are gate, then up, if `Shape.gated`.
         down: back to the hidden size.
     """
 
@@ -61,16 +62,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the weights do not say of themselves.
+    """Sizes and kinds that the weights do not tell.
 
     Args:
-        heads, groups: of queries; of keys and values.
+        heads: number of query heads.
+        groups: number of key and value heads.
         channels: of a head, a multiple of 16.
         inner: size inside the feed-forward part.
         eps: of the norms.
-        pairs: channels of a head that turn together by one angle each.
-        gated: SwiGLU, not GELU (tanh form).
-        interleaved: rows of qkv are query, key and value of one head after the other; else all queries, keys, values.
+        pairs: pairs of channels of a head that are rotated by one angle each (rotary positions).
+        gated: SwiGLU; else GELU (tanh form).
+        interleaved: the rows of qkv are query, key and value of the first head, then of the next; else all queries, all
+            keys, all values.
         alpha: 0 for x + f(norm(x)), else alpha · norm(x) + f(norm(x)).
     """
 
@@ -86,13 +89,13 @@ class Shape:
 
 
 def page_memory(pages: int, page_bytes: int) -> Tensor:
-    """Memory for keys and values, zeros, uint8 (pages, page_bytes).
+    """Memory for keys and values: uint8 (pages, page_bytes), all zeros.
 
-    The system gives it as it is touched; by pages of 2 MiB where it has such: a step reads a little of each of these
-    pages for every layer, and finding where a small page lies takes longer than reading what is wanted of it.
+    The system allocates it on first use, in pages of 2 MiB if it can. A step reads a little of each page for every
+    layer; with small pages, looking up addresses takes longer than reading the data.
     """
     if pages and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # the system was built without such pages, or has no memory left
+        with suppress(OSError):  # the kernel lacks huge pages, or there is no memory left
             memory = mmap.mmap(-1, pages * page_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             memory.madvise(mmap.MADV_HUGEPAGE)
             return torch.frombuffer(memory, dtype=torch.uint8).view(pages, page_bytes)
@@ -101,20 +104,22 @@ def page_memory(pages: int, page_bytes: int) -> Tensor:
 
 @dataclass
 class Pages:
-    """Memory for keys and values of one sequence: pages of `PAGE_TOKENS` tokens, all layers together in each."""
+    """Memory for keys and values of one sequence: pages of `PAGE_TOKENS` tokens. A page holds all layers."""
 
     page_bytes: int
     memory: list[Tensor] = field(default_factory=list)
     _spare: list[Tensor] = field(default_factory=list)
 
     def reserve(self, tokens: int) -> None:
-        """Have room for so many tokens."""
+        """Allocate room for `tokens` tokens in all."""
         while len(self.memory) * PAGE_TOKENS < tokens:
             self._spare = self._spare or list(page_memory(_RESERVED, self.page_bytes))
             self.memory.append(self._spare.pop(0))
 
     def drop(self, tokens: int) -> None:
-        """Keep so many tokens: the other pages are for those that come next. Of no tokens, no memory is kept."""
+        """Keep the pages of the first `tokens` tokens, and reuse the others for later tokens. With 0, all memory is
+        freed.
+        """
         kept = -(-tokens // PAGE_TOKENS)
         self._spare = [*self.memory[kept:], *self._spare] if kept else []
         del self.memory[kept:]
@@ -128,7 +133,7 @@ class Pages:
 
     @staticmethod
     def tables(sequences: Sequence[Pages]) -> Tensor:
-        """Addresses of the pages of several sequences, int64 (sequences, most pages)."""
+        """Addresses of the pages of several sequences, int64 (sequences, most pages); 0 where a sequence has fewer."""
         most = max(len(pages.memory) for pages in sequences)
         return torch.tensor(
             [[page.data_ptr() for page in pages.memory] + [0] * (most - len(pages.memory)) for pages in sequences],
@@ -137,13 +142,14 @@ class Pages:
 
 
 class Decoder:
-    """Layers, final norm and output head of one model, as the native library runs them.
+    """Layers, final norm and output head of one model, run by the native library.
 
     Args:
-        store: of keys and values: float32, float16, or int16 or int8 with a scale for each token of each group.
+        store: type in which keys and values are stored: float32, float16, or int16 or int8 with a scale for each token
+            of each group.
 
     Raises:
-        UnsupportedError: there is no native library, or a shape is not supported by it.
+        UnsupportedError: there is no native library, or it does not support a shape.
     """
 
     def __init__(
@@ -160,7 +166,7 @@ class Decoder:
         if store not in native.STORES:
             raise UnsupportedError(f"keys and values are stored as float32, float16, int16 or int8, not {store}")
         self._library = lib
-        self._kept: list[Any] = []  # what the library has addresses of
+        self._kept: list[Any] = []  # tensors whose addresses the library holds
         self.shape, self.store, self.layers = shape, store, len(blocks)
         self.vocabulary, self._head = _rows(head.weight), head
         layers = (native.Layer * len(blocks))()
@@ -231,18 +237,18 @@ class Decoder:
         states: bool = False,
         logits: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run R tokens through all layers; their keys and values are stored.
+        """Run R tokens through all layers, and store their keys and values.
 
         Args:
             hidden: float32 (R, hidden), the embeddings; overwritten.
             cosines, sines: float32 (R, angles).
             tables: int64 (sequences, most pages), the addresses of every sequence's pages, with room for each position
-                that is written to; what is behind a sequence's last page does not matter.
-            sequence: (R,) which sequence a token belongs to.
-            position: (R,) where its key and value go.
-            visible: (R,) how many tokens of its sequence, from the first on, it sees.
-            wanted: the tokens whose scores are asked for.
-            states: also return what the head gets; `head` makes scores of them.
+                that is written. Entries after a sequence's last page are not read.
+            sequence: (R,) the sequence of each token.
+            position: (R,) where its key and value are stored.
+            visible: (R,) the number of tokens of its sequence, from the first one on, that it attends to.
+            wanted: indices of the tokens whose scores are returned.
+            states: also return the input of the output head; `head` computes scores from it.
             logits: False: compute no scores.
 
         Returns:
@@ -281,7 +287,7 @@ class Decoder:
         return native.linear(self._library, states, self._head.weight, self._head.bias)
 
     def write(self, pages: Sequence[Tensor], layer: int, key: Tensor, value: Tensor) -> None:
-        """Put keys and values, each (groups, tokens, channels), at the front of a sequence's pages, for one layer.
+        """Store keys and values, each (groups, tokens, channels), of one layer at the beginning of a sequence's pages.
 
         Args:
             pages: uint8 (page_bytes,) each, with room for the tokens.
@@ -295,7 +301,7 @@ class Decoder:
             places = torch.arange(stop - start)
             keys, values = held[:size].view(self.store), held[size : 2 * size].view(self.store)
             new_keys, new_values = key[:, start:stop], value[:, start:stop]
-            if not self.store.is_floating_point:  # in pairs, with scales behind them
+            if not self.store.is_floating_point:  # integers are stored in pairs; the scales follow
                 scales = held[2 * size : 2 * size + 8 * groups * PAGE_TOKENS].view(torch.float32)
                 scales = scales.view(2, groups, PAGE_TOKENS, 1)
                 new_keys, scales[0, :, : stop - start] = quantize_inputs(new_keys.float(), channels, self.store)

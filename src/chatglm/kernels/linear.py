@@ -1,4 +1,4 @@
-"""A linear layer over packed weights, by the best means that this machine has."""
+"""A linear layer over packed weights, computed by the fastest kernels that this machine has."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = ["linear"]
 
 
 def linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-    """inputs (…, columns) of any float type → (…, rows) of the same; differentiable in inputs and bias.
+    """inputs (…, columns) of any float type → (…, rows) of the same type; differentiable in inputs and bias.
 
-    On a CPU with native kernels the inputs are quantised to int8 on the fly, each row in blocks of `weight.block`
-    (`reference.linear_int8` says how, and how far that may be off); elsewhere they are multiplied as they are: on a
-    CUDA device that Triton supports by its kernels, which read the packed bytes, else by torch, which unpacks them all.
+    On a CPU with native kernels, the inputs are quantised to int8 for each call, each row in blocks of `weight.block`;
+    `reference.linear_int8` defines the result and bounds its error. Elsewhere inputs are multiplied unrounded: by
+    Triton kernels that read the packed bytes, on a CUDA device that Triton supports; else by torch, which unpacks the
+    whole weight first.
     """
     if torch.is_grad_enabled() and (inputs.requires_grad or (bias is not None and bias.requires_grad)):
         outputs: Tensor = _Linear.apply(inputs, weight)
@@ -37,7 +38,7 @@ def _forward(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tenso
 
 
 class _Linear(torch.autograd.Function):
-    """The weight is fixed; the gradient passes through as if inputs had not been rounded."""
+    """The weight is constant. The gradient ignores that inputs may be rounded."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: PackedWeight) -> Tensor:

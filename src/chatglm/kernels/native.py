@@ -1,7 +1,7 @@
 """The C++ library: finding it, choosing the variant for this CPU, and calling it.
 
-Plain C functions on raw pointers, through ctypes: the library knows neither torch nor Python, is built in seconds and
-serves every version of both. Two environment variables choose:
+The library has plain C functions on raw pointers, called through ctypes. It depends on neither torch nor Python: it is
+built in seconds, and one build works with every version of both. Two environment variables control it:
 
     CHATGLM_KERNELS       auto (default), reference (torch only), or a variant: avx512, avx-vnni, avx2, neon, portable
     CHATGLM_NUM_THREADS   threads, at most the CPUs; default: the physical cores that this process may use
@@ -51,16 +51,16 @@ _INTERFACE = 3
 _NAME = "libchatglm_kernels"
 
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-"""Element types, by the numbers that the library knows them by."""
+"""Types of inputs and outputs, with the library's numbers for them."""
 
 STORES = {torch.float32: 0, torch.float16: 1, torch.int8: 3, torch.int16: 4}
-"""Those that keys and values may be stored as; integers with a scale for each token of each group."""
+"""Types in which keys and values can be stored. Integers have a scale for each token of each group."""
 
 _PLAIN = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 32}
 
 
 class Weight(Structure):
-    """cg_weight of cpu/api.h; so are the others here."""
+    """cg_weight of cpu/api.h. The other structures here mirror that header too."""
 
     _fields_ = (
         ("data", c_void_p),
@@ -129,14 +129,14 @@ class Batch(Structure):
 
 @dataclass(frozen=True)
 class Info:
-    """Which kernels are in use, and why.
+    """Which CPU kernels are in use, and why.
 
     Args:
-        variant: of the native library, or "reference": torch alone.
-        reason: why this one.
-        variants: those that this CPU can run, the best first; empty without the library.
-        threads: that native kernels use.
-        path: of the library.
+        variant: name of the native variant, or "reference": torch only.
+        reason: why this one is used.
+        variants: all variants that this CPU can run, the best first; empty without the library.
+        threads: number of threads of the native kernels.
+        path: of the library's file; None without the library.
     """
 
     variant: str
@@ -153,19 +153,19 @@ class _Loaded:
 
 
 def library() -> Any | None:
-    """The library, or None where torch does the work.
+    """The native library, or None if torch does the work.
 
     Raises:
-        InputError: an environment variable asks for what is not there.
+        InputError: an environment variable asks for a variant or a number of threads that is not possible.
     """
     return _load(os.environ.get("CHATGLM_KERNELS", "auto"), os.environ.get("CHATGLM_NUM_THREADS", "")).library
 
 
 def info() -> Info:
-    """Which kernels are in use, and why.
+    """Which CPU kernels are in use, and why.
 
     Raises:
-        InputError: an environment variable asks for what is not there.
+        InputError: an environment variable asks for a variant or a number of threads that is not possible.
     """
     loaded = _load(os.environ.get("CHATGLM_KERNELS", "auto"), os.environ.get("CHATGLM_NUM_THREADS", ""))
     if loaded.library is None:
@@ -174,13 +174,14 @@ def info() -> Info:
 
 
 def set_threads(count: int) -> int:
-    """How many threads native kernels use: no more than this process may use CPUs, which is said in the log.
+    """Set the number of threads of the native kernels. It is limited to the CPUs that this process may use; a warning
+    in the log tells if it was reduced.
 
     Returns:
-        How many that are.
+        The number of threads that is used.
 
     Raises:
-        InputError: no integer, or not at least one.
+        InputError: `count` is not an integer, or less than 1.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(f"{count!r:.40} threads: expected an integer, at least 1")
@@ -191,15 +192,16 @@ def set_threads(count: int) -> int:
 
 
 def store_of_two_bytes() -> torch.dtype:
-    """What keys and values are stored as where two bytes a number are enough: what the variant attends to faster."""
+    """The faster of the two-byte types for keys and values, with the variant in use: int16 or float16."""
     lib = library()
     return torch.int16 if lib is not None and lib.cg_store() == STORES[torch.int16] else torch.float16
 
 
 @contextmanager
 def torch_on_one_thread() -> Iterator[None]:
-    """Let torch work in this thread alone, between steps of the native kernels. Waking its other threads up for a row
-    of scores takes longer than the row; and they stay awake for milliseconds, on the cores that the next step needs.
+    """Limit torch to the calling thread, between steps of the native kernels. Waking torch's other threads for one row
+    of scores takes longer than computing the row. They also stay awake for milliseconds, on cores that the next step
+    needs.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -217,7 +219,7 @@ _lock = threading.Lock()
 
 @functools.cache
 def _pause_openmp() -> Any:
-    """OpenMP's `omp_pause_resource_all`, which ends the threads that torch has for the calling thread; or None."""
+    """OpenMP's `omp_pause_resource_all`, or None. It ends the threads that torch keeps for the calling thread."""
     try:
         return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).omp_pause_resource_all
     except (OSError, AttributeError):
@@ -225,14 +227,15 @@ def _pause_openmp() -> Any:
 
 
 def _before_fork() -> None:
-    # In the child, GNU OpenMP would wait for the parent's threads. Both processes start new ones when they need them.
+    # In the child, GNU OpenMP would wait for threads of the parent, which do not exist there. So the threads are ended
+    # before. Both processes start new ones when they need them.
     if (pause := _pause_openmp()) is not None:
         pause(1)
 
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread may have held it
+    _lock = threading.Lock()  # another thread of the parent may have held it
 
 
 if hasattr(os, "register_at_fork"):
@@ -277,7 +280,7 @@ def _load_once(wanted: str, threads: str) -> _Loaded:
 
 
 def _find() -> Path | None:
-    """The library's file: beside this one, or where an editable installation put it."""
+    """The library's file: beside this file, or where an editable installation puts it."""
     names = (f"{_NAME}.so", f"{_NAME}.dylib", f"{_NAME}.dll")
     for name in names:
         if (path := Path(__file__).with_name(name)).is_file():
@@ -320,14 +323,14 @@ def _declare(lib: Any) -> Any:
 def _thread_count(text: str) -> int:
     if not text:
         return _usable_cores()
-    # Python reads no integers of thousands of digits.
+    # int() refuses more than 4,300 digits, so only the last 400 are read.
     if not (text.isascii() and text.isdecimal()) or (count := int(text[-400:])) < 1:
         raise InputError(f"CHATGLM_NUM_THREADS={text:.40}: expected a number of threads, at least 1")
     return _no_more_than_cpus(count, f"CHATGLM_NUM_THREADS={text:.40}")
 
 
 def _no_more_than_cpus(count: int, asked: str) -> int:
-    """More threads than CPUs only take time from one another, and a system has not room for any number of them."""
+    """Limit `count` to the CPUs: more threads only compete for them, and a system cannot hold any number of threads."""
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if count > most:
         _log.warning("%s: this process may use %d CPUs, so it gets %d threads", asked, most, most)
@@ -335,7 +338,7 @@ def _no_more_than_cpus(count: int, asked: str) -> int:
 
 
 def _usable_cores() -> int:
-    """Physical cores among the CPUs that this process may run on, and no more than its cgroup's share of time."""
+    """Number of physical cores that this process may run on, limited to its cgroup's share of CPU time."""
     if not hasattr(os, "sched_getaffinity"):
         return max(1, (os.cpu_count() or 2) // 2)
     allowed = os.sched_getaffinity(0)
@@ -348,7 +351,7 @@ def _usable_cores() -> int:
 
 
 def _quota() -> float | None:
-    """CPUs' worth of time that the cgroup (v2, then v1) grants; None where there is no limit."""
+    """The number of CPUs whose time the cgroup (v2, else v1) grants; None without a limit."""
     limit = _read("/sys/fs/cgroup/cpu.max").split()
     if len(limit) != 2:
         limit = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
@@ -370,7 +373,7 @@ def _read(path: str) -> str:
 
 
 def weight_of(weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Weight:
-    """What the library reads of a weight; it keeps nothing alive.
+    """Describe a weight for the library. The result keeps no tensor alive; the caller must.
 
     Args:
         weight: packed, or a contiguous matrix (rows, columns) of float16, bfloat16 or float32, on the CPU.
@@ -391,7 +394,7 @@ def weight_of(weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Weig
 
 
 def linear(lib: Any, inputs: Tensor, weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Tensor:
-    """inputs (…, columns) of float32, float16 or bfloat16 on the CPU → (…, rows) of the same."""
+    """inputs (…, columns) of float32, float16 or bfloat16, on the CPU → (…, rows) of the same type."""
     columns = weight.columns if isinstance(weight, PackedWeight) else weight.shape[1]
     outputs = weight.rows if isinstance(weight, PackedWeight) else weight.shape[0]
     if inputs.shape[-1] != columns:

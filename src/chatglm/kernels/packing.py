@@ -1,17 +1,18 @@
-"""The one layout of integer weights: tiles that every instruction set reads from front to end.
+"""The memory layout of integer weights: tiles that kernels of every instruction set read from beginning to end.
 
-A weight of R rows (outputs) and K columns (inputs) is cut into tiles of 16 rows. Inside a tile, 4 neighbouring columns
-of each of the 16 rows lie together: 64 bytes, one AVX-512 register, whose 16 lanes are rows. Instructions that multiply
-4 bytes with 4 bytes and add (VNNI's vpdpbusd, NEON's sdot) then need no shuffle, and a matrix-vector product reads
-memory once, in order.
+A weight of R rows (outputs) and K columns (inputs) is cut into tiles of 16 rows. Within a tile, 4 neighbouring columns
+of each of the 16 rows are adjacent: 64 bytes, which is one AVX-512 register with one row per 32-bit lane. Instructions
+that multiply 4 bytes by 4 bytes and add up (VNNI's vpdpbusd, NEON's sdot) then need no shuffle, and a matrix-vector
+product reads memory once, in order.
 
     8 bits   data[tile, step, row, k]  = q[16·tile + row, 4·step + k] + 128                  (steps of 4 columns)
     4 bits   data[tile, step, row, k]  = q[16·tile + row, 8·step + k] + 8                    (steps of 8 columns)
                                          | q[16·tile + row, 8·step + 4 + k] + 8  << 4
     scales[tile, group, row], float16; group g has columns g·group_size … ; weight = q · scale
 
-Rows are padded to a multiple of 16 and columns to a multiple of `step_of(group_size)`, with q = 0 and scale 0. The same
-bytes are what a packed checkpoint holds: it is mapped into memory and used where it lies.
+Rows are padded to a multiple of 16, and columns to a multiple of the group size (of `BLOCK` with one scale per row),
+with q = 0 and scale 0. A packed checkpoint holds the same bytes, so its file can be mapped into memory and used without
+a copy.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ TILE = 16
 """Rows of a tile."""
 
 GROUP_SIZES = (32, 64, 128)
-"""Columns that may share a scale, if not the whole row."""
+"""Numbers of columns that can share a scale; otherwise a whole row shares one."""
 
 BLOCK = 128
-"""Inputs that share a scale of their own, where a whole row of weights shares one."""
+"""Inputs that share a scale, if a whole row of weights shares one."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class PackedWeight:
     """An integer weight in the layout above.
 
     Args:
-        data: uint8, 1-d: see the module's text.
+        data: uint8, 1-d; see the module's docstring.
         scales: float16, (tiles, groups, 16).
         rows, columns: of the weight itself, without padding.
         bits: 4 or 8.
-        group_size: columns that share a scale: 32, 64 or 128; 0 if the whole row does.
+        group_size: columns that share a scale: 32, 64 or 128; 0 if the whole row shares one.
     """
 
     data: Tensor
@@ -68,7 +69,7 @@ class PackedWeight:
 
     @property
     def block(self) -> int:
-        """Inputs that share a scale when they are quantised: the weight's groups, or blocks of 128."""
+        """Inputs that share a scale when inputs are quantised: the weight's group size, or 128."""
         return self.group_size or BLOCK
 
     @property
@@ -86,10 +87,10 @@ def _up(count: int, multiple: int) -> int:
 
 
 def shapes(rows: int, columns: int, bits: int, group_size: int) -> tuple[int, tuple[int, int, int]]:
-    """Bytes of the data, and shape of the scales.
+    """Number of bytes of the data, and shape of the scales.
 
     Raises:
-        InputError: bits or group size are none of ours.
+        InputError: unsupported bits or group size.
     """
     if bits not in (4, 8):
         raise InputError(f"bits={bits}: must be 4 or 8")
@@ -103,11 +104,11 @@ def shapes(rows: int, columns: int, bits: int, group_size: int) -> tuple[int, tu
 
 
 def pack(integers: Tensor, scales: Tensor, *, bits: int, group_size: int) -> PackedWeight:
-    """Put an integer weight into the layout.
+    """Pack an integer weight.
 
     Args:
         integers: int8, (rows, columns): -8 … 7 at 4 bits, -128 … 127 at 8.
-        scales: (rows, groups), or (rows,) for whole rows; kept as float16.
+        scales: (rows, groups), or (rows,) with one scale per row; stored as float16.
         group_size: columns that share a scale, or 0 for whole rows. The last group may be shorter.
 
     Raises:
@@ -151,7 +152,7 @@ def pack(integers: Tensor, scales: Tensor, *, bits: int, group_size: int) -> Pac
 
 
 def unpack(weight: PackedWeight) -> tuple[Tensor, Tensor]:
-    """The integers, int8 (rows, columns), and the scales, float16 (rows, groups): `pack` turned round."""
+    """The integers, int8 (rows, columns), and the scales, float16 (rows, groups); the inverse of `pack`."""
     tiles = weight.scales.shape[0]
     padded = weight.padded_columns
     if weight.bits == 8:

@@ -91,7 +91,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Layer:
-    """Result of one layer: the relative error of its weights; with GPTQ, also of its outputs on the calibration texts."""
+    """Result of one layer: the relative error of its weights; with GPTQ, also of its outputs in calibration."""
 
     name: str
     rows: int

@@ -25,7 +25,7 @@ register_quantization_config(METHOD)(QuantizationConfig)
 
 @register_quantizer(METHOD)
 class Quantizer(HfQuantizer):  # type: ignore[misc]
-    """Puts quantised layers into a model before its weights are loaded, and packs the loaded weights for the kernels."""
+    """Puts quantised layers into a model before its weights are loaded, then packs the loaded weights."""
 
     quantization_config: QuantizationConfig
     chosen: Chosen
