@@ -56,7 +56,7 @@ const Kernels*& current() {
   return kernels;
 }
 
-// Memory that grows and is not initialised.
+// Memory that can grow and is not initialised.
 class Buffer {
  public:
   template <class T>
@@ -90,7 +90,7 @@ Weight weight_of(const cg_weight& w) {
   return weight;
 }
 
-// Rows of floats as a weight wants its inputs.
+// Inputs in the form that a weight needs.
 struct Prepared {
   Buffer bytes, scales, sums;
 
@@ -134,21 +134,22 @@ void prepare_row(const Kernels& k, const Weight& weight, const Inputs& in, int64
   }
 }
 
-// Adds bias[first] ... to `count` outputs of every row; null: there is none.
+// Adds bias[first], bias[first + 1], ... to `count` outputs of every row; does nothing if `bias` is null.
 void add_bias(float* out, int64_t stride, int64_t rows, const float* bias, int64_t first, int64_t count) {
   if (!bias) return;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < count; ++i) out[row * stride + i] += bias[first + i];
 }
 
-// The outputs that tiles `first` to `last` hold.
+// Number of outputs in tiles `first` to `last`.
 int64_t outputs_of(const Weight& weight, int64_t first, int64_t last) {
   return (16 * last < weight.rows ? 16 * last : weight.rows) - 16 * first;
 }
 
-// How many tiles a thread takes at a time.
+// Number of tiles that a thread takes at a time.
 int64_t piece(const Weight& weight, int64_t rows, int threads) {
-  // Few rows: small pieces, so that no thread waits long for the last one. Many: as much as stays in cache.
+  // With few rows, pieces are small, so that no thread waits long for the last one. With many, a piece is as large as
+  // the cache allows.
   int64_t tiles = (rows <= 8 ? (64 << 10) : (384 << 10)) / weight.tile_bytes();
   const int64_t most = weight.tiles() / (threads * 4);
   if (tiles > most) tiles = most;
@@ -156,7 +157,7 @@ int64_t piece(const Weight& weight, int64_t rows, int threads) {
   return tiles < 2 ? 2 : tiles;
 }
 
-// The same for one or a few rows and two stretches in turn.
+// The same for one or a few rows, if two ranges are read alternately.
 int64_t longer(const Weight& weight, int64_t tiles, int threads) {
   int64_t size = (512 << 10) / weight.tile_bytes();
   const int64_t most = tiles / (threads * 16);
@@ -164,9 +165,10 @@ int64_t longer(const Weight& weight, int64_t tiles, int threads) {
   return size < 1 ? 1 : size;
 }
 
-// Pieces of a range. Each thread goes through a stretch of its own, in order, as memory is read fastest; who is done
-// first takes pieces of the others' stretches. Where reading memory is what takes the time, not of their first three
-// quarters: there nobody asks whose turn it is, as asking lets no read start before the answer.
+// Divides a range into pieces for the threads. Each thread processes a range of its own in order, as memory is read
+// fastest this way. A thread that is done takes pieces from the ranges of others. If `reading` memory is the limit,
+// only the last quarter of each range can be taken by others: a thread need not ask for pieces of the first three
+// quarters, and asking would delay its reads.
 class Share {
  public:
   void reset(int threads) {
@@ -293,7 +295,7 @@ class Decoder {
 
  private:
   enum { kNorm1, kQkv, kKeys, kAttend, kContext, kDense, kNorm2, kUp, kInner, kDown, kPhases };
-  static constexpr int64_t kFew = 4;  // so few rows are prepared by every thread for itself, which saves a barrier
+  static constexpr int64_t kFew = 4;  // up to this many rows, every thread prepares all rows for itself, which saves a barrier
 
   static Store store_of(const cg_model& m) {
     switch (m.store) {
@@ -314,7 +316,7 @@ class Decoder {
     }
   }
 
-  struct Own {  // of one thread
+  struct Own {  // buffers of one thread
     Buffer row, gate, up;
     Prepared inputs;
   };
@@ -326,7 +328,7 @@ class Decoder {
     Pool& pool;
     const int threads;
     float *x = nullptr, *y = nullptr, *mixed = nullptr, *context = nullptr, *inner = nullptr;
-    int64_t width = 0, outputs = 0;  // of the heads together; of qkv
+    int64_t width = 0, outputs = 0;  // channels of all heads together; rows of qkv
 
     Run(Decoder& d, const cg_batch& b, const Kernels& k, Pool& pool, int threads)
         : d(d), b(b), k(k), pool(pool), threads(threads) {}
@@ -341,7 +343,7 @@ class Decoder {
       context = d.context_.get<float>(b.rows * width);
       inner = d.inner_.get<float>(b.rows * m.inner);
       if (static_cast<int>(d.own_.size()) < threads) d.own_.resize(threads);
-      // One place for the inputs of whichever layer is next, as large as the largest.
+      // The inputs of all layers share one buffer, as large as the largest needs.
       const int64_t rows = b.rows > b.wanted_count ? b.rows : b.wanted_count;
       int64_t bytes = 0, blocks = 0, floats = 0;
       const auto see = [&](const Weight& w) {
@@ -367,7 +369,7 @@ class Decoder {
       else k.rms_norm(out, in, weight, d.m_.eps, d.m_.hidden);
     }
 
-    // Rows as inputs of `weight`, after `make(row, scratch)` has said where each row's floats are.
+    // Prepares rows as inputs of `weight`; `make(row, scratch)` returns the floats of a row.
     template <class Make>
     Inputs prepare(int thread, int phase, const Weight& weight, Make make) {
       Own& own = d.own_[thread];
@@ -398,7 +400,7 @@ class Decoder {
       pool.barrier();
     }
 
-    // Rows of qkv where a head's part begins: kind 0 query, 1 key, 2 value.
+    // Where a head begins in a row of qkv outputs; kind: 0 query, 1 key, 2 value.
     int64_t place(int kind, int head) const {
       const cg_model& m = d.m_;
       if (m.interleaved) return (int64_t{3} * head + kind) * m.channels;
@@ -432,11 +434,12 @@ class Decoder {
       pool.barrier();
     }
 
-    // Queries of one group, of as many rows of one sequence as it takes, attend together.
+    // Queries of one group attend together, from as many rows of one sequence as the kernel takes.
     void attend(int thread, int phase, int layer) {
       const cg_model& m = d.m_;
       const int per_group = m.heads / m.groups;
-      // Rows of a unit: of a few heads only one's; of one head each, several neighbours'.
+      // A unit of work takes several heads of one row, or, with few heads per group, the heads of several neighbouring
+      // rows.
       int heads_in = per_group < k.queries ? per_group : k.queries;
       const int64_t rows_in = k.queries / heads_in;
       while (heads_in > 1 && b.rows * m.groups * ((per_group + heads_in - 1) / heads_in) < threads) heads_in = (heads_in + 1) / 2;
@@ -445,7 +448,7 @@ class Decoder {
       d.shares_[phase].run(thread, threads, row_blocks * m.groups * splits, 1, [&](int64_t unit, int64_t) {
         const int64_t split = unit % splits;
         const int group = static_cast<int>(unit / splits % m.groups);
-        // The last rows see the most: they come first, so that no thread is left with a long one at the end.
+        // The last rows attend to the most tokens. They come first, so that no thread ends with a long one.
         const int64_t block = row_blocks - 1 - unit / splits / m.groups;
         const float* queries[kMostQueries];
         float* out[kMostQueries];
@@ -483,10 +486,11 @@ class Decoder {
         pool.barrier();
         return;
       }
-      // The same rows of gate and up by the same thread, which multiplies them at once.
+      // The same rows of gate and up are computed by one thread, which then multiplies them.
       const int64_t tiles = m.inner / 16;
       int64_t size = piece(l.up, b.rows, threads);
-      // Two stretches of memory in turn: long ones, as the CPU takes a while to see where it goes on.
+      // Two ranges of memory are read alternately, in long pieces, because the CPU's prefetching needs time after a
+      // change.
       if (b.rows <= k.few) size = longer(l.up, tiles, threads);
       Own& own = d.own_[thread];
       float *gate = own.gate.get<float>(size * 16 * b.rows), *up = own.up.get<float>(size * 16 * b.rows);

@@ -1,5 +1,5 @@
-/* The C interface, which Python calls through ctypes. Pointers may be unaligned; nothing is kept but what a handle of
-   cg_decoder_new names, which must outlive it. */
+/* The C interface, which Python calls through ctypes. Pointers may be unaligned. The library keeps no pointers, except
+   those given to cg_decoder_new: that memory must live as long as the decoder. */
 #pragma once
 #include <stdint.h>
 
@@ -36,46 +36,46 @@ typedef struct {
   const cg_layer* layer;
   const float *final_norm, *final_norm_bias;
   cg_weight head;
-  const int32_t* pairs; /* channels of a head that turn together, 2 for each angle */
+  const int32_t* pairs; /* pairs of channels of a head that are rotated by one angle each: 2 * angles indices */
   int64_t hidden, inner;
   int32_t layers, heads, groups, channels, angles;
   int32_t gated;       /* 1: up holds gate and up, SwiGLU; 0: GELU (tanh) */
-  int32_t interleaved; /* 1: rows of qkv are query, key, value of one head after the other; 0: all queries, keys, values */
+  int32_t interleaved; /* 1: the rows of qkv are query, key, value of the first head, then of the next; 0: all queries, all keys, all values */
   int32_t page_tokens; /* a multiple of 16 */
-  int32_t store;       /* of keys and values: CG_FLOAT32, CG_FLOAT16, CG_INT16 or CG_INT8 (each token of each group has a scale) */
+  int32_t store;       /* type of keys and values: CG_FLOAT32, CG_FLOAT16, CG_INT16 or CG_INT8 (integers have a scale for each token and group) */
   float eps;
   float alpha; /* 0: x + f(norm(x)); else alpha * norm(x) + f(norm(x)) */
 } cg_model;
 
 typedef struct {
-  float* hidden;           /* [rows][hidden]; holds the last layer's output afterwards, before the final norm */
+  float* hidden;           /* afterwards it holds the last layer's output, before the final norm: [rows][hidden] */
   const float *cosines, *sines; /* [rows][angles] */
   const int64_t* tables;   /* [sequences][pages_per_table]: addresses of pages */
-  const int32_t *sequence, *position, *visible; /* [rows]: whose; where its key goes; how many tokens it sees */
-  const int32_t* wanted;   /* rows whose logits are asked for */
+  const int32_t *sequence, *position, *visible; /* [rows] each: the sequence; where key and value are stored; how many tokens it attends to */
+  const int32_t* wanted;   /* indices of the rows whose logits are computed */
   float* logits;           /* [wanted][head.rows] */
   float* states;           /* [wanted][hidden], after the final norm; or null */
   int64_t rows, pages_per_table, wanted_count;
 } cg_batch;
 
 CG_EXPORT int cg_interface(void);
-CG_EXPORT const char* cg_variants(void); /* those that this CPU can run, the best first, separated by spaces */
+CG_EXPORT const char* cg_variants(void); /* variants that this CPU can run, the best first, separated by spaces */
 CG_EXPORT const char* cg_variant(void);
 CG_EXPORT int cg_use(const char* variant); /* 0, or -1: no such variant here */
-CG_EXPORT int cg_store(void); /* of two bytes, what the variant attends to faster: CG_FLOAT16 or CG_INT16 */
+CG_EXPORT int cg_store(void); /* the two-byte type for keys and values that the variant handles faster: CG_FLOAT16 or CG_INT16 */
 CG_EXPORT void cg_set_threads(int threads);
 CG_EXPORT int cg_threads(void);
 
 /* out[rows][weight.rows] = x[rows][weight.columns] times weight, plus bias */
 CG_EXPORT int cg_linear(const cg_weight* weight, const void* x, int x_type, int64_t rows, int64_t x_stride, void* out,
                         int out_type, int64_t out_stride);
-/* Rows of floats to bytes, as cg_linear does it: for tests. */
+/* Quantises rows of floats to bytes, as cg_linear does; for tests. */
 CG_EXPORT void cg_quantize(const float* x, int64_t rows, int64_t columns, int block, int8_t* bytes, float* scales, int32_t* sums);
 
-CG_EXPORT int64_t cg_page_bytes(const cg_model* model); /* of all layers */
-CG_EXPORT void* cg_decoder_new(const cg_model* model);  /* null: it has a shape that is not supported */
+CG_EXPORT int64_t cg_page_bytes(const cg_model* model); /* bytes of a page, which holds all layers */
+CG_EXPORT void* cg_decoder_new(const cg_model* model);  /* null: a shape is not supported */
 CG_EXPORT void cg_decoder_free(void* decoder);
-CG_EXPORT int cg_decoder_run(void* decoder, const cg_batch* batch); /* 0; -1: out of memory */
+CG_EXPORT int cg_decoder_run(void* decoder, const cg_batch* batch); /* 0: done; -1: out of memory */
 
 #ifdef __cplusplus
 }

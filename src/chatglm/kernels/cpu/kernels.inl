@@ -1,6 +1,6 @@
-// The kernels, written once over the sixteen lanes of a simd_*.h. Each instruction set compiles this in a namespace of
-// its own, with flags of its own, so nothing here may come from a header that other files share (a linker keeps one copy
-// of an inline function, and it might be the one that this CPU cannot run).
+// The kernels, written once, in terms of the sixteen lanes of a simd_*.h. Each instruction set compiles this file in a
+// namespace of its own, with flags of its own. So nothing here may come from a header that other files share: a linker
+// keeps only one copy of an inline function, and this CPU might not be able to run that copy.
 #include "kernels.h"
 
 namespace chatglm {
@@ -17,10 +17,10 @@ using namespace CHATGLM_ISA;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-inline F exponential(F x) {  // e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor to r^6, off by less than 2e-7 of the result
+inline F exponential(F x) {  // e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor series up to r^6, relative error below 2e-7
   x = min(max(x, set(-87.0f)), set(88.0f));
   const F n = round(x * set(1.44269504089f));
-  const F r = fma(n, set(2.12194440e-4f), fma(n, set(-0.693359375f), x));  // ln 2 in two parts, the first one exact
+  const F r = fma(n, set(2.12194440e-4f), fma(n, set(-0.693359375f), x));  // ln 2 as a sum of two parts, the first one exact
   F p = set(1.0f / 720);
   p = fma(p, r, set(1.0f / 120));
   p = fma(p, r, set(1.0f / 24));
@@ -31,9 +31,9 @@ inline F exponential(F x) {  // e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor to r^
   return p * power_of_two(n);
 }
 
-// Inputs to bytes
+// Quantising inputs
 
-// What makes integers up to `levels` of numbers up to `most`; 0 where that is none.
+// The factor that scales numbers up to `most` to integers up to `levels`; 0 if there is no finite one.
 inline float steps(float levels, float most) {
   const float by = most > 0 ? levels / most : 0.0f;
   return most <= 3.4028234e38f && by <= 3.4028234e38f ? by : 0.0f;
@@ -48,7 +48,7 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
       from = tail;
     }
     const float most = magnitude(from, block), inverse = steps(127, most);
-    *scales++ = most / 127.0f;  // NaN and infinity go on through the scale
+    *scales++ = most / 127.0f;  // NaN and infinity are passed on in the scale
     if (inverse == 0.0f) {
       for (int i = 0; i < block; ++i) bytes[start + i] = 0;
       *sums++ = 0;
@@ -60,15 +60,16 @@ void quantize(int8_t* bytes, float* scales, int32_t* sums, const float* x, int64
 
 // Linear layers over integers
 
-// How the next bytes of a weight get to the caches in time. Of several tiles, which are in the second-level cache: a line
-// each, `kAhead` before it is needed. Of one tile, which comes from memory: with little work for each line the CPU's own
-// prefetching keeps up best, but only to the end of a page; so a line of each page is asked for before it gets there, which
-// also brings the page's address. With more work between two reads the CPU looks ahead too little by itself: each line is
-// asked for, into the second-level cache, as the inputs of several rows fill the first.
+// Prefetching of a weight. With several tiles, which are in the second-level cache, each cache line is prefetched
+// `kAhead` bytes ahead. A single tile comes from memory. If there is little work for each line, the CPU's own
+// prefetching is fastest, but it stops at the end of a page: so one line of each page is prefetched in advance, which
+// also loads the page's address translation. If there is more work for each line, the CPU does not prefetch far enough:
+// so each line is prefetched, into the second-level cache, because the inputs of several rows fill the first-level
+// cache.
 constexpr int kAhead = 1536, kFarAhead = 6656, kPage = 4096, kPagesAhead = 4 * kPage;
 
 template <int M, int T, int BITS>
-constexpr bool reads_pages = T == 1 && M * 8 / BITS <= kProductsPerLine;  // a line takes 8 / BITS products a row
+constexpr bool reads_pages = T == 1 && M * 8 / BITS <= kProductsPerLine;  // a line takes 8 / BITS products for each row
 
 template <int M, int T, int BITS>
 inline void prefetch(const uint8_t* w) {
@@ -77,7 +78,7 @@ inline void prefetch(const uint8_t* w) {
 }
 
 template <int M, int T, int BITS>
-inline void prefetch_page(const uint8_t* w, uintptr_t bytes) {  // of which w is the start
+inline void prefetch_page(const uint8_t* w, uintptr_t bytes) {  // w: where these bytes begin
   if constexpr (reads_pages<M, T, BITS>) {
     const auto inside = reinterpret_cast<uintptr_t>(w) % kPage;
     if (inside < bytes) __builtin_prefetch(w - inside + kPagesAhead, 0, 2);
@@ -94,9 +95,9 @@ template <int M, int T, int BITS, int BLOCK>
 inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s, int64_t tile_scales, int64_t group_step,
                          const int8_t* x, const float* xs, const int32_t* offsets, int64_t blocks, float* result) {
   F f[M][T];
-  constexpr int step = M > 1 ? -8 * M : 8;  // `Inputs` says why
+  constexpr int step = M > 1 ? -8 * M : 8;  // see `Inputs`
   if (M > 1) x += (blocks * BLOCK - 8) * M;
-  constexpr bool two_chains = M * T < 8;  // a product takes several cycles: there must be enough sums to fill them
+  constexpr bool two_chains = M * T < 8;  // a product takes several cycles, so several independent sums are needed
   for (int m = 0; m < M; ++m)
     for (int t = 0; t < T; ++t) f[m][t] = zero();
   for (int64_t b = 0; b < blocks; ++b) {
@@ -161,7 +162,8 @@ inline void tile_product(const uint8_t* w, int64_t tile_bytes, const uint16_t* s
     for (int t = 0; t < T; ++t) store(result + 16 * (T * m + t), f[m][t]);
 }
 
-// One row against one tile of 4 bits: as little work per byte as can be, so that reading them is what takes the time.
+// One row times one tile of 4 bits. It does as little work per byte as possible, so that reading memory is the only
+// limit.
 template <int BLOCK>
 inline void row_product(const uint8_t* w, const uint16_t* s, int64_t group_step, const int8_t* x, const float* xs,
                         const int32_t* offsets, int64_t blocks, float* result) {
@@ -220,7 +222,7 @@ void products(const Weight& weight, const Inputs& in, int64_t row, int64_t tile,
 using Products = void (*)(const Weight&, const Inputs&, int64_t row, int64_t tile, float* out, int64_t stride, bool add);
 
 template <int M, int T, int BITS>
-Products products_of(int rows, int block) {  // for so many rows, M at most
+Products products_of(int rows, int block) {  // for `rows` rows, at most M
   if constexpr (M > 1)
     if (rows < M) return products_of<M - 1, T, BITS>(rows, block);
   return block == 32 ? products<M, T, BITS, 32> : block == 64 ? products<M, T, BITS, 64> : products<M, T, BITS, 128>;
@@ -228,19 +230,20 @@ Products products_of(int rows, int block) {  // for so many rows, M at most
 
 template <int BITS>
 void integer_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
-  if (in.parts() == 1) {  // what limits is memory, which is read fastest as one stream: tile by tile, once
+  // With one part, memory is the limit. It is read fastest as one stream: tile by tile, once.
+  if (in.parts() == 1) {
     const Products run = products_of<(kFewRows > kRows ? kFewRows : kRows), 1, BITS>(static_cast<int>(in.rows), weight.block);
     for (int64_t tile = first; tile < last; ++tile) run(weight, in, 0, tile, out + 16 * (tile - first), stride, add);
     return;
   }
   const int64_t parts = in.parts();
-  const int least = static_cast<int>(in.rows / parts);  // a part has so many rows, or one more
+  const int least = static_cast<int>(in.rows / parts);  // a part has this many rows, or one more
   Products side[2], single[2];
   for (int more = 0; more < 2; ++more) {
     side[more] = products_of<kRows, kTiles, BITS>(least + more, weight.block);
     single[more] = products_of<kRows, 1, BITS>(least + more, weight.block);
   }
-  // So many tiles stay in the second-level cache while all rows pass by.
+  // This many tiles stay in the second-level cache while all rows are processed.
   int64_t resident = (384 << 10) / weight.tile_bytes() / kTiles * kTiles;
   if (resident < kTiles) resident = kTiles;
   for (int64_t start = first; start < last; start += resident) {
@@ -255,7 +258,7 @@ void integer_linear(const Weight& weight, const Inputs& in, int64_t first, int64
   }
 }
 
-// Linear layers over plain rows
+// Linear layers over plain (floating-point) rows
 
 struct Half { using type = uint16_t; static F get(const uint16_t* p) { return load_half(p); } };
 struct Brain { using type = uint16_t; static F get(const uint16_t* p) { return load_brain(p); } };
@@ -265,8 +268,8 @@ inline float plain(const uint16_t* p, Half) { float x[16]; uint16_t h[16] = {*p}
 inline float plain(const uint16_t* p, Brain) { float x[16]; uint16_t h[16] = {*p}; store(x, load_brain(h)); return x[0]; }
 inline float plain(const float* p, Single) { return *p; }
 
-// R rows of the weight against M of the inputs. The order of a sum is the same for any R and M: what an input gives does
-// not depend on what else is in the batch.
+// R rows of the weight times M rows of inputs. Sums have the same order for any R and M, so the result for an input
+// does not depend on the rest of the batch.
 template <class Of, int R, int M>
 void rows_product(const typename Of::type* w, int64_t columns, const float* x, int64_t x_stride, float* out, int64_t stride, bool add) {
   F sums[R][M];
@@ -305,7 +308,7 @@ template <class Of>
 using RowsProducts = void (*)(const typename Of::type*, int64_t, int64_t, const float*, int64_t, float*, int64_t, bool);
 
 template <class Of, int M = kPlainRows>
-RowsProducts<Of> rows_products_of(int64_t rows) {  // for so many inputs, M at most
+RowsProducts<Of> rows_products_of(int64_t rows) {  // for `rows` inputs, at most M
   if constexpr (M > 1)
     if (rows < M) return rows_products_of<Of, M - 1>(rows);
   return rows_products<Of, M>;
@@ -315,7 +318,7 @@ template <class Of>
 void plain_linear(const Weight& weight, const Inputs& in, int64_t first, int64_t last, float* out, int64_t stride, bool add) {
   const auto* data = static_cast<const typename Of::type*>(weight.data);
   const int64_t begin = 16 * first, end = smaller(16 * last, weight.rows);
-  // So many rows stay in the second-level cache while all inputs pass by.
+  // This many rows stay in the second-level cache while all inputs are processed.
   int64_t resident = (384 << 10) / (weight.columns * static_cast<int64_t>(sizeof(typename Of::type))) / 4 * 4;
   if (resident < 4) resident = 4;
   for (int64_t row = begin; row < end; row += resident) {
@@ -352,7 +355,7 @@ inline void each(float* out, const float* x, int64_t count, Function f) {
   }
 }
 
-struct Tail {  // 16 floats from `p` on, of which there may be fewer
+struct Tail {  // reads 16 of `count` floats at a time; missing ones at the end are 0
   const float* p;
   int64_t count;
   F operator()(int64_t i, bool last) const {
@@ -423,15 +426,15 @@ void rotate(float* head, const int32_t* pairs, const float* cosines, const float
 template <class T>
 struct PageOf {
   const Pages& pages;
-  int64_t size() const { return static_cast<int64_t>(pages.tokens) * pages.channels; }  // of a group's keys or values
-  T* keys(int64_t position, int group) const {  // of the 16 tokens that `position` is among: [channels][16]
+  int64_t size() const { return static_cast<int64_t>(pages.tokens) * pages.channels; }  // keys or values of one group
+  T* keys(int64_t position, int group) const {  // keys of the block of 16 tokens that holds `position`: [channels][16]
     const int64_t inside = position % pages.tokens / 16 * 16 * pages.channels;
     return base(position) + group * size() + inside;
   }
   T* values(int64_t position, int group) const {  // [channels]
     return base(position) + (pages.groups + group) * size() + position % pages.tokens * pages.channels;
   }
-  float* key_scales(int64_t position, int group) const {  // from that token on
+  float* key_scales(int64_t position, int group) const {  // scales of this token and those after it
     auto* scales = reinterpret_cast<float*>(base(position) + 2 * pages.groups * size());
     return scales + static_cast<int64_t>(group) * pages.tokens + position % pages.tokens;
   }
@@ -470,7 +473,7 @@ void remember_pairs(const Pages& pages, int64_t position, int group, const float
   const auto round = [&](const float* x) {
     const float most = magnitude(x, width), by = steps(kLevels<T>, most);
     for (int i = 0; i < width; i += 16) store_words(words + i, by > 0 ? load(x + i) * set(by) : zero());
-    return most / kLevels<T>;  // NaN and infinity go on through the scale
+    return most / kLevels<T>;  // NaN and infinity are passed on in the scale
   };
   *page.key_scales(position, group) = round(key);
   T* keys = page.keys(position, group) + position % 16 * 2;
@@ -489,15 +492,17 @@ void remember(const Pages& pages, int64_t position, int group, const float* key,
   }
 }
 
-// Tokens whose scores are held at once. While their keys are read, their values are fetched, and while those are read, the
-// next ones' keys: blocks lie on other pages of memory than those before them, so that the CPU does not see them coming.
+// Tokens whose scores are held at once. While their keys are read, their values are prefetched; while those are read,
+// the keys of the next tokens are. Blocks of tokens are on different pages of memory, so the CPU does not prefetch them
+// itself.
 constexpr int kChunk = 128;
 
-// x (count, a multiple of 16, up to kWidest) as words, which are multiplied with T; what one step of them is worth. A row
-// with a peak has 15 bits, one that is even has fewer, as sums of products have to stay within 32.
+// Quantises x (count, a multiple of 16, up to kWidest) to words, which are then multiplied with numbers of type T;
+// returns the scale. Sums of products must fit into 32 bits. So words use up to 15 bits if x has one peak, and fewer
+// bits if its values are of similar size.
 template <class T>
 inline float to_words(int16_t* words, const float* x, int count) {
-  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // of words; rounding may add half to each
+  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // limit for the sum of the words; rounding may add half to each
   F sums = zero(), most = zero();
   for (int i = 0; i < count; i += 16) {
     const F v = load(x + i), size = max(v, zero() - v);
@@ -507,20 +512,20 @@ inline float to_words(int16_t* words, const float* x, int count) {
   const float peak = largest(most), whole = sum(sums);
   const float by_peak = steps(32767, peak), by_whole = steps(highest_sum, whole), by = by_peak < by_whole ? by_peak : by_whole;
   for (int i = 0; i < count; i += 16) store_words(words + i, by > 0 ? load(x + i) * set(by) : zero());
-  return by > 0 ? 1 / by : whole;  // NaN and infinity go on through it
+  return by > 0 ? 1 / by : whole;  // NaN and infinity are passed on in the scale
 }
 
-// How keys and values are multiplied: `together` neighbouring channels of keys, or tokens of values, with as many factors
-// (of a query, or weights).
+// How keys and values are multiplied: `together` neighbouring channels of keys, or tokens of values, are multiplied
+// with as many factors (of a query, or attention weights).
 
 template <class Of>
 struct Floats {
   using Stored = typename Of::type;
   using Factor = float;
   using Sum = F;
-  static constexpr int together = 1, chains = 4;  // sums that there must be, or they wait for one another
+  static constexpr int together = 1, chains = 4;  // independent sums that are needed, as each addition waits for the one before
   static constexpr bool scaled = false;
-  static float factors(float* out, const float* x, int count) {  // what one step of them is worth
+  static float factors(float* out, const float* x, int count) {  // returns the scale of the factors
     for (int i = 0; i < count; i += 16) store(out + i, load(x + i));
     return 1;
   }
@@ -547,7 +552,7 @@ struct Integers {
   static Sum dot(Sum sum, const Pairs& stored, const int16_t* factor) { return dot2(sum, stored, factor); }
 };
 
-// 16 C channels of the contexts, from `channel` on. Meanwhile `next` is fetched, as much of it as is read here.
+// Adds to 16 * C channels of the contexts, beginning at `channel`. Meanwhile the same amount of `next` is prefetched.
 template <class How, int Q, int C>
 inline void add_values(float (&context)[Q][kWidest], const typename How::Factor (*weights)[kChunk], const float (&worth)[Q],
                        const typename How::Stored* const* values, int32_t steps, int channel,
@@ -566,8 +571,8 @@ inline void add_values(float (&context)[Q][kWidest], const typename How::Factor 
     for (int n = 0; n < C; ++n) How::end(context[q] + channel + 16 * n, sums[q][n], worth[q]);
 }
 
-// Softmax over one chunk after another: when a larger score comes, what was summed before shrinks (Milakov and
-// Gimelshein 2018, "Online normalizer calculation for softmax"). `scores` of a chunk become its weights.
+// Softmax, one chunk after another: if a larger score comes, the previous sums are scaled down (Milakov and Gimelshein
+// 2018, "Online normalizer calculation for softmax"). The `scores` of a chunk are replaced by its weights.
 template <int Q>
 inline void weigh(float (&scores)[Q][kChunk], float (&context)[Q][kWidest], float (&highest)[Q], float (&total)[Q],
                   const int32_t* visible, int32_t start, int32_t held, int width) {
@@ -579,7 +584,7 @@ inline void weigh(float (&scores)[Q][kChunk], float (&context)[Q][kWidest], floa
     if (peak < highest[q]) peak = highest[q];
     for (int32_t i = 0; i < held; i += 16) store(scores[q] + i, exponential(load(scores[q] + i) - set(peak)));
     for (int32_t i = visible[q] > start ? visible[q] - start : 0; i < held; ++i) scores[q][i] = 0;
-    F sums = zero();  // of zeros too, so that a query's sum does not depend on whom it attends with
+    F sums = zero();  // includes the zeros, so that a query's sum does not depend on the queries processed with it
     for (int32_t i = 0; i < held; i += 16) sums = sums + load(scores[q] + i);
     const float part = sum(sums);
     if (peak != highest[q]) {
@@ -622,7 +627,7 @@ void attend_together(const Pages& pages, int group, const float* const* given, c
   for (int32_t start = 0; start < end; start += kChunk) {
     const int32_t stop = static_cast<int32_t>(smaller(start + kChunk, end));
     const int32_t held = (stop - start + 15) / 16 * 16;
-    constexpr int B = Q >= How::chains ? 1 : How::chains / Q;  // of few queries, several blocks of tokens at once
+    constexpr int B = Q >= How::chains ? 1 : How::chains / Q;  // with few queries, several blocks of tokens at once
     for (int32_t token = 0; token < held; token += 16 * B) {
       const Stored *keys[B], *behind[B];
       typename How::Sum sums[B][Q];
@@ -636,7 +641,7 @@ void attend_together(const Pages& pages, int group, const float* const* given, c
         }
         for (int q = 0; q < Q; ++q) sums[n][q] = How::none();
       }
-      constexpr int line = 4 / together / static_cast<int>(sizeof(Stored));  // steps in a line of the cache
+      constexpr int line = 4 / together / static_cast<int>(sizeof(Stored));  // steps in a cache line
       CHATGLM_UNROLL(4)
       for (int i = 0; i < width / together; ++i)
         for (int n = 0; n < B; ++n) {

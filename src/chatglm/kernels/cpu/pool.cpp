@@ -16,7 +16,7 @@ inline void relax() {
 #endif
 }
 
-// Spins for as long as the next phase is likely to come, then lets others run.
+// Spins for about as long as the next phase usually takes to come, then yields to other threads.
 template <class Condition>
 void wait_busily(Condition done) {
   for (int i = 0; !done(); ++i) {
@@ -25,8 +25,8 @@ void wait_busily(Condition done) {
   }
 }
 
-// Workers look out for the next job before they sleep: for so long busily, and after that they let others run. Between
-// steps of a small model there is half a millisecond of Python, and to be woken takes as long as half of its step.
+// Before workers sleep, they wait for the next job: first busily, for kBusy, then yielding, up to kAwake. Between two
+// steps of a small model, Python runs for half a millisecond; to wake a thread takes half as long as such a step.
 constexpr auto kBusy = std::chrono::microseconds(150), kAwake = std::chrono::microseconds(1000);
 
 }  // namespace
@@ -34,7 +34,7 @@ constexpr auto kBusy = std::chrono::microseconds(150), kAwake = std::chrono::mic
 Pool* Pool::only_ = nullptr;
 
 Pool& Pool::get() {
-  // Never destroyed: threads may be in it when the process ends.
+  // Never destroyed: threads may still use it when the process ends.
   static const bool ready = [] {
     only_ = new Pool;
 #if !defined(_WIN32)
@@ -46,7 +46,7 @@ Pool& Pool::get() {
   return *only_;
 }
 
-// In the child after a fork: the parent's threads are not here, and the locks may be held by one of them.
+// Runs in the child after a fork: the parent's threads do not exist there, and one of them may have held a lock.
 void Pool::renew() {
   const int threads = only_->threads_;
   only_ = new Pool;

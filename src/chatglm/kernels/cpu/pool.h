@@ -1,5 +1,5 @@
-// One pool of threads for everything native. A job is one function that all threads run; inside they wait for one
-// another at barriers and share out pieces of work through counters.
+// One pool of threads for all native code. A job is a function that all threads run. Within a job, threads wait for
+// each other at barriers, and distribute pieces of work through counters.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -16,11 +16,11 @@ class Pool {
   static Pool& get();
   int threads() const { return threads_; }
   void resize(int threads);
-  // Runs job(thread) on every thread, the caller's among them; one job at a time.
+  // Runs job(thread) on every thread, including the caller's. Only one job runs at a time.
   void run(const std::function<void(int)>& job);
-  // For use inside of a job: returns when all threads have come here.
+  // Within a job: returns when all threads have reached the barrier.
   void barrier();
-  // Held by a decoder for a whole batch, whose memory outlasts one job.
+  // A decoder holds it for a whole batch, because its buffers are used by several jobs.
   std::mutex& batch() { return batch_; }
 
  private:

@@ -1,4 +1,4 @@
-// Sixteen lanes as two registers of AVX2 (with FMA and F16C), with AVX-VNNI where the compiler is told to use it.
+// Sixteen lanes as two AVX2 registers (with FMA and F16C); uses AVX-VNNI if the compiler's flags allow it.
 #pragma once
 #include <immintrin.h>
 
@@ -95,7 +95,7 @@ inline I dot4(I s, U w, const int8_t* x) {  // 2 * 15 * 127 fits in 16 bits
   return {_mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, y), ones)),
           _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, y), ones))};
 }
-inline __m256i wide(__m256i s, __m256i w, __m256i even, __m256i odd) {  // 2 * 255 * 127 does not: widen first
+inline __m256i wide(__m256i s, __m256i w, __m256i even, __m256i odd) {  // 2 * 255 * 127 does not fit into 16 bits: widen first
   const __m256i low = _mm256_and_si256(w, _mm256_set1_epi16(255)), high = _mm256_srli_epi16(w, 8);
   return _mm256_add_epi32(s, _mm256_add_epi32(_mm256_madd_epi16(low, even), _mm256_madd_epi16(high, odd)));
 }

@@ -10,11 +10,11 @@
 namespace CHATGLM_ISA {
 
 constexpr int kRows = 6;   // rows of inputs that the matrix kernel holds in registers
-constexpr int kTiles = 2;  // tiles of weights beside them
-constexpr int kPlainRows = 4;  // of inputs, beside four rows of plain weights
-constexpr int kFewRows = 8;   // rows for which each tile is read once
-constexpr int kProductsPerLine = 4;  // of weights; with more, the CPU's own prefetching falls behind
-constexpr int kQueries = 16;  // queries that attend together
+constexpr int kTiles = 2;  // tiles of weights that are processed with them
+constexpr int kPlainRows = 4;  // rows of inputs that are processed with four rows of plain weights
+constexpr int kFewRows = 8;   // up to this many rows, each tile is read once
+constexpr int kProductsPerLine = 4;  // products for each cache line of weights; with more, the CPU's own prefetching is too slow
+constexpr int kQueries = 16;  // queries that are processed together
 constexpr auto kStore = chatglm::Store::word;
 
 struct F { __m512 v; };
@@ -30,7 +30,7 @@ inline F operator-(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline F operator*(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F operator/(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-// a * *p; in assembly, or compilers load *p once for several uses and run out of registers
+// a * *p; in assembly, because compilers load *p once for several uses and run out of registers
 inline F times(F a, const float* p) {
   F product;
   asm("vmulps %2%{1to16%}, %1, %0" : "=v"(product.v) : "v"(a.v), "m"(*p));
@@ -62,12 +62,12 @@ inline F to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline U load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   __m512i both = _mm512_loadu_si512(p);
-  asm("" : "+v"(both));  // or the compiler loads twice
+  asm("" : "+v"(both));  // prevents the compiler from loading twice
   const __m512i mask = _mm512_set1_epi8(15);
   low.v = _mm512_and_si512(both, mask);
   high.v = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
 }
-// The same with the high halves sixteen times too large; a sum of products with those comes right by `unshifted`.
+// The same, but high halves are sixteen times too large. `unshifted` corrects a sum of products with them.
 inline void load_unshifted(const uint8_t* p, U& low, U& high) {
   __m512i both = _mm512_loadu_si512(p);
   asm("" : "+v"(both));
@@ -81,8 +81,8 @@ inline X for_tiles(const int8_t* p) {
   std::memcpy(&x, p, 4);
   return {_mm512_set1_epi32(x)};
 }
-// a + sum over 4 bytes of w * x: w 4 bits wide, or 8. In assembly, or compilers copy the sums about. What serves one tile
-// only comes straight from memory.
+// a + sum over 4 bytes of w * x; w has 4 or 8 bits. In assembly, because compilers insert copies of the sums. An input
+// that is used for one tile only is read straight from memory.
 inline I dot4(I a, U w, X x) {
   asm("vpdpbusd %2, %1, %0" : "+v"(a.v) : "v"(w.v), "v"(x.v));
   return a;
@@ -108,7 +108,7 @@ inline I dot2(I a, I w, const int16_t* x) {  // a + sum over 2 words of w * x
   return a;
 }
 
-// The largest of |p[0]|, ..., NaN counting as larger than all; whole registers only.
+// The largest of |p[0]|, |p[1]|, ...; NaN counts as larger than all numbers; `count` is a multiple of 16.
 inline float magnitude(const float* p, int count) {
   __m512i most = _mm512_setzero_si512();
   const __m512i sign = _mm512_set1_epi32(0x7fffffff);
@@ -118,7 +118,7 @@ inline float magnitude(const float* p, int count) {
   std::memcpy(&x, &bits, 4);
   return x;
 }
-// Rounds p * scale to bytes; their sum.
+// Rounds p * scale to bytes; returns their sum.
 inline int32_t to_bytes(int8_t* out, const float* p, float scale, int count) {
   __m512i total = _mm512_setzero_si512();
   const __m512 by = _mm512_set1_ps(scale);

@@ -1,4 +1,4 @@
-// Sixteen lanes in plain C++, which any compiler takes (and may vectorise).
+// Sixteen lanes in plain C++, which every compiler accepts (and may vectorise).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -59,7 +59,7 @@ inline uint16_t float_to_half(float x) {
   bits &= 0x7fffffff;
   if (bits > 0x7f800000u) return sign | 0x7e00;
   if (bits >= 0x477ff000u) return sign | 0x7c00;  // 65520 and above round to infinity
-  if (bits < 0x38800000u)                         // denormal: in units of 2^-24
+  if (bits < 0x38800000u)                         // subnormal: in units of 2^-24
     return sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(from_bits(bits), 24)));
   const uint32_t rounded = bits + 0xfff + ((bits >> 13) & 1);  // to nearest, ties to even
   return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
