@@ -40,9 +40,10 @@ typedef struct {
   int64_t hidden, inner;
   int32_t layers, heads, groups, channels, angles;
   int32_t gated;       /* 1: up holds gate and up, SwiGLU; 0: GELU (tanh) */
-  int32_t interleaved; /* 1: the rows of qkv are query, key, value of the first head, then of the next; 0: all queries, all keys, all values */
+  int32_t interleaved; /* rows of qkv: 1: query, key, value of each head in turn; 0: all queries, all keys, all values */
   int32_t page_tokens; /* a multiple of 16 */
-  int32_t store;       /* type of keys and values: CG_FLOAT32, CG_FLOAT16, CG_INT16 or CG_INT8 (integers have a scale for each token and group) */
+  /* type of keys and values: CG_FLOAT32, CG_FLOAT16, CG_INT16 or CG_INT8 (integers: a scale for each token and group) */
+  int32_t store;
   float eps;
   float alpha; /* 0: x + f(norm(x)); else alpha * norm(x) + f(norm(x)) */
 } cg_model;
@@ -51,7 +52,8 @@ typedef struct {
   float* hidden;           /* afterwards it holds the last layer's output, before the final norm: [rows][hidden] */
   const float *cosines, *sines; /* [rows][angles] */
   const int64_t* tables;   /* [sequences][pages_per_table]: addresses of pages */
-  const int32_t *sequence, *position, *visible; /* [rows] each: the sequence; where key and value are stored; how many tokens it attends to */
+  /* [rows] each: the sequence; where key and value are stored; how many tokens it attends to */
+  const int32_t *sequence, *position, *visible;
   const int32_t* wanted;   /* indices of the rows whose logits are computed */
   float* logits;           /* [wanted][head.rows] */
   float* states;           /* [wanted][hidden], after the final norm; or null */

@@ -68,7 +68,7 @@ struct Pages {
 
 constexpr int kMostQueries = 16;  // the most queries that are processed together, on any CPU
 constexpr int kWidest = 256;  // the most channels of a head
-constexpr int kWord = 8191;  // the largest word; the factors that words are multiplied with are limited so that sums fit into 32 bits
+constexpr int kWord = 8191;  // the largest word; its factors are limited so that sums of products fit into 32 bits
 
 struct Kernels {
   const char* name;

@@ -502,7 +502,7 @@ constexpr int kChunk = 128;
 // bits if its values are of similar size.
 template <class T>
 inline float to_words(int16_t* words, const float* x, int count) {
-  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // limit for the sum of the words; rounding may add half to each
+  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // of the words' sum; rounding may add half to each
   F sums = zero(), most = zero();
   for (int i = 0; i < count; i += 16) {
     const F v = load(x + i), size = max(v, zero() - v);
