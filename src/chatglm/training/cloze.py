@@ -1,7 +1,7 @@
-"""Choices scored by the likelihood that they fill a blank: how GLM classifies and answers multiple choice.
+"""Scores choices by their likelihood to fill a blank. GLM classifies and answers multiple choice this way.
 
-A context with a blank is what infilling trains on (`infill.py`), and a choice its target, so that no head is added: the
-score of a choice is the sum of its tokens' log probabilities.
+This is the task of infilling (`infill.py`): the context has a blank, and the choice is its target. So the model needs
+no further head. The score of a choice is the sum of the log probabilities of its tokens.
 
 | model        | the blank                               | read                                | predicted       |
 |--------------|-----------------------------------------|-------------------------------------|-----------------|
@@ -10,11 +10,12 @@ score of a choice is the sum of its tokens' log probabilities.
 | later models | text behind it                          | before, mask, after, `sop` choice   | choice, `eop`   |
 | later models | any marker at the end, or none          | `[gMASK] sop` before, choice        | choice          |
 
-The last row is the prompt that later models know from their own pre-training; the one above needs `chatglm pretrain`.
-`<eop>` counts where training predicts it: it tells "the blank is this" from "the blank begins with this".
+The last row is the prompt that later models know from their own pre-training. The row above it needs `chatglm
+pretrain`. `<eop>` counts if training predicts it there: it distinguishes "the blank is this" from "the blank begins
+with this".
 
-Only the marker makes a blank. A context that may contain markers as text is given as a pair (before, after), which is
-not searched for markers.
+Only a marker makes a blank. If a context may contain markers as ordinary text, give it as a pair (before, after): a
+pair is not searched for markers.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ Context: TypeAlias = str | tuple[str, str]
 """A text with at most one marker, or the texts before and after the blank."""
 
 Normalize: TypeAlias = Literal["sum", "mean"]
-"""Log probabilities of what is predicted: their sum, or their mean, which does not favour short choices."""
+"""How log probabilities of predicted tokens are combined: their sum, or their mean, which does not favour short
+choices.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Question:
     """Choices for a blank.
 
     Attributes:
-        label: the index of the right one.
+        label: index of the right choice.
         where: "file:line", for messages.
     """
 
@@ -152,7 +155,7 @@ def cloze_examples(
         InputError: more than one marker, or a choice without a token.
     """
     before, marker, after = _split(context, blank, where)
-    # A blank in front of a choice is a part of its first piece.
+    # A space before a choice is part of its first piece.
     stripped = before.rstrip(" ")
     lead, before = before[len(stripped) :], stripped
     head, tail = tokenizer.encode_text(before), _behind(tokenizer, before, after) if after else []
@@ -199,8 +202,8 @@ def _split(context: Context, blank: str | None, where: str) -> tuple[str, str, s
 
 
 def _behind(tokenizer: ChatGLMTokenizer, before: str, text: str) -> list[int]:
-    """Ids of a text that follows another one. At the start of a text SentencePiece adds a space, so the text is encoded
-    after a line end, which no piece joins with the next character.
+    """Ids of a text that follows another one. SentencePiece adds a space at the start of a text. So a line end, which
+    no piece joins with the next character, is put in front for encoding.
     """
     line, whole = tokenizer.encode_text("\n"), tokenizer.encode_text("\n" + text)
     return whole[len(line) :] if before and whole[: len(line)] == line else tokenizer.encode_text(text)
@@ -219,13 +222,14 @@ def score_choices(
     normalize: Normalize = "sum",
     batch_size: int = 16,
 ) -> list[float]:
-    """The log probability of each choice as what fills the context's blank.
+    """The log probability of each choice as the text of the context's blank.
 
     Args:
-        context: a text with at most one of `[MASK]`, `[sMASK]`, `[gMASK]`; the blank is at its end if it has none. Or
-            the texts (before, after) the blank, which may say anything.
+        context: a text with at most one of `[MASK]`, `[sMASK]`, `[gMASK]`; without one, the blank is at its end. Or a
+            pair of texts (before, after) the blank, which may contain anything.
         blank: another marker instead of these.
-        batch_size: how many choices go through the model at a time; it changes no score.
+        normalize: see `Normalize`.
+        batch_size: number of choices that pass through the model at a time; does not change the scores.
 
     Raises:
         InputError: more than one blank, or an empty choice.
@@ -237,7 +241,7 @@ def score_choices(
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One question's scores, and the index of the highest."""
+    """The scores of one question's choices, and the index of the highest."""
 
     question: Question
     scores: tuple[float, ...]
@@ -250,7 +254,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class ClozeResult:
-    """Scores of all questions."""
+    """The scores of all questions."""
 
     rows: tuple[Scored, ...]
 
@@ -269,7 +273,7 @@ def evaluate_cloze(
     normalize: Normalize = "sum",
     batch_size: int = 16,
 ) -> ClozeResult:
-    """Accuracy over questions. Choices of several questions go through the model together.
+    """Compute the accuracy over questions. Choices of several questions are computed in one batch.
 
     Args:
         rows: questions, or dicts that `Question.from_dict` reads.
@@ -305,7 +309,7 @@ def _scores(
         raise InputError(f"batch_size {batch_size}: must be 1 or more")
     collate = Collator(tokenizer.pad_token_id)
     scores = [0.0] * len(examples)
-    order = sorted(range(len(examples)), key=lambda n: len(examples[n]))  # of similar length: little padding
+    order = sorted(range(len(examples)), key=lambda n: len(examples[n]))  # similar lengths need little padding
     training = model.training
     model.eval()
     try:
@@ -328,7 +332,7 @@ def _batch(model: Any, batch: dict[str, torch.Tensor], normalize: str) -> list[f
     targets = batch.pop("shift_labels")
     learned = targets != IGNORE
     inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-    # Only what counts goes through the output head: (N, vocabulary).
+    # Only states of scored positions pass through the output head: (N, vocabulary).
     logits = model(**inputs, use_cache=False, logits_to_keep=learned.to(device)).logits.float()
     wanted = targets[learned].to(logits.device)
     logs = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=-1)

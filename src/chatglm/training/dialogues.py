@@ -1,6 +1,6 @@
-"""Dialogues for training, read from files of any size: .json, .jsonl, or tables (.csv, .tsv, .parquet).
+"""Reads dialogues for training from files of any size: .json, .jsonl, or tables (.csv, .tsv, .parquet).
 
-Rows have the forms of `chat/rows.py`; tables have their names as columns.
+Rows have the forms of `chat/rows.py`. In tables, the fields of these forms are columns.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class BadRow(NamedTuple):
 
 
 def named_files(paths: Paths, endings: Collection[str], what: str, hint: str) -> list[Path]:
-    """The files that paths name: a file itself, and all files of a folder with one of the endings, sorted by name.
+    """The files that paths name: single files, and the files of folders that have one of the endings, sorted by name.
 
     Args:
-        endings: those that are read, such as ".jsonl".
-        what: what the files are to hold, for messages.
-        hint: what to do with a file that has another ending.
+        endings: endings of files that can be read, such as ".jsonl".
+        what: the expected content of the files, for messages.
+        hint: for messages: what to do with a file that has another ending.
 
     Raises:
-        InputError: one is missing, has another ending, or is a folder without such files.
+        InputError: a file is missing or has another ending, or a folder has no such files.
     """
     files: list[Path] = []
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
@@ -76,7 +76,7 @@ def read_dialogues(
             folders of them.
         skipped: bad rows are added to it and left out; without it they are errors. A syntax error in a .json file is
             always an error, because the rest cannot be read.
-        columns: {"prompt": …, "response": …, "history": …}, what these columns are called in the data.
+        columns: {"prompt": …, "response": …, "history": …}: the names of these columns in the data.
 
     Raises:
         InputError: a file that cannot be read, or a bad row, "file:line: field: what is wrong".
@@ -91,7 +91,7 @@ def read_dialogues(
                 dialogue = dialogue_of(row, where, names)
             except (InputError, RecursionError) as error:
                 said = str(error) if isinstance(error, InputError) else "nested too deep to be a dialogue"
-                reason = said.encode("utf-8", "backslashreplace").decode()  # it may quote bytes that are not text
+                reason = said.encode("utf-8", "backslashreplace").decode()  # it may quote bytes that are no text
                 if skipped is None:
                     raise InputError(f"{where}: {reason}") from None
                 skipped.append(BadRow(where, reason))
@@ -100,11 +100,11 @@ def read_dialogues(
 
 
 Numbered: TypeAlias = Iterator[tuple[int, Any]]
-"""Rows with the lines that they begin in."""
+"""Rows, each with the line where it begins."""
 
 
 def _read_lines(file: Path, columns: Columns | None = None) -> Numbered:
-    """JSON lines: a broken line does not affect others."""
+    """JSON lines. A broken line does not affect the others."""
     with open_data(file) as opened:
         for number, raw in enumerate(opened, 1):
             if number == 1:
@@ -123,12 +123,12 @@ def _parse(raw: bytes) -> Any:
         return Unreadable(f"not JSON: {error.msg} at column {error.colno}; in a .jsonl file each line is one row")
     except RecursionError:
         return Unreadable("nested too deep to be a dialogue")
-    except ValueError as error:  # Python does not read numbers of more than 4,300 digits
+    except ValueError as error:  # Python does not read integers of more than 4,300 digits
         return Unreadable(f"a number in it cannot be read ({str(error).partition(';')[0]})")
 
 
 def _read_json(file: Path, columns: Columns | None = None) -> Numbered:
-    """A list of rows, an object with one in it, or JSON lines under the name .json."""
+    """A list of rows, an object that holds one, or JSON lines with the ending .json."""
     with open_data(file) as opened:
         head = opened.read(_CHUNK)
         _refuse_utf16(file, head)
@@ -152,7 +152,7 @@ def _read_json(file: Path, columns: Columns | None = None) -> Numbered:
 
 
 def _rows_of_object(text: _Json, columns: Columns | None) -> Numbered:
-    """Rows from the one list of rows that is in an object; if there is none, the object is a row itself."""
+    """Rows of the one list of rows in an object. Without such a list, the object itself is a row."""
     line = text.line
     seen: dict[str, Any] = {}
     found = ""
@@ -192,7 +192,7 @@ _CHUNK = 1 << 20
 
 
 class _Json:
-    """JSON read piece by piece: never more of a file in memory than a few pieces of it."""
+    """Reads JSON piece by piece. Only a few pieces of the file are in memory."""
 
     def __init__(self, file: Path, opened: Any, chunk: int = _CHUNK) -> None:
         self._file, self._opened, self._chunk = file, opened, chunk
@@ -227,7 +227,7 @@ class _Json:
             try:
                 value, end = self._scan(self._text, self._place)
             except json.JSONDecodeError as error:
-                # Near the end of the text in memory, a value may be incomplete.
+                # At the end of the text in memory, a value may be incomplete.
                 open_string = error.msg.startswith("Unterminated")
                 if self._end or not (open_string or error.pos >= len(self._text) - _LONGEST_SIGN):
                     self.line += self._text.count("\n", self._place, error.pos)
@@ -244,7 +244,7 @@ class _Json:
             self._more(len(self._text) - self._place)
 
     def elements(self) -> Numbered:
-        """Elements of a list, with the lines that they begin in."""
+        """The elements of a list, each with the line where it begins."""
         self.take("[")
         if self.peek() == "]":
             self.take("]")
@@ -259,13 +259,13 @@ class _Json:
         self.take("]")
 
     def fail(self, problem: str, end: bool = False) -> NoReturn:
-        """Raise the error that names the place where the file is not JSON."""
+        """Raise the error that tells where the file is not JSON."""
         if end:
             problem = f"the file ends too early ({problem}); copy it again"
         raise InputError(f"{self._file}:{self.line}: not JSON: {problem}")
 
     def _more(self, least: int = 0) -> bool:
-        """Read on; with long values more at a time, so that the cost stays linear. False at the end of the file."""
+        """Read more; for long values larger pieces, so that the cost stays linear. False at the end of the file."""
         if self._end:
             return False
         raw = self._opened.read(max(self._chunk, least))
@@ -280,8 +280,10 @@ class _Json:
 
 
 _LONGEST_SIGN = 16
-"""If fewer characters follow a number or an error, it may be caused by the end of a piece, and more must be read.
-Besides strings, no longer token of JSON changes its meaning when it is cut. (An escaped surrogate pair has 12.)"""
+"""If fewer characters than this follow a number or an error, the cause may be the end of a piece, and more must be
+read. Apart from strings, no longer token of JSON changes its meaning when it is cut. (An escaped surrogate pair has
+12.)
+"""
 
 
 def _refuse_utf16(file: Path, head: bytes) -> None:

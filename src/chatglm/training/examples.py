@@ -1,7 +1,7 @@
-"""`Example`: one sequence to learn from; dialogues to examples, examples to rows, rows to batches.
+"""`Example` is one sequence to learn from. Dialogues become examples, examples become rows, and rows become batches.
 
-Only `ChatFormat` decides what is learned. Targets are stored beside the inputs, already shifted: for each position, an
-example has the token that it must predict, or a mark that nothing is learned there.
+Only `ChatFormat` decides what is learned. Targets are stored beside the inputs and already shifted: for each position
+an example has the token that must be predicted, or a mark that nothing is learned there.
 
 Shapes in comments: B rows of a batch, S positions of a row.
 """
@@ -26,11 +26,12 @@ from chatglm.training.dialogues import BadRow, Columns, Dialogue, Paths, read_di
 __all__ = ["IGNORE", "Collator", "Example", "Loss", "Tally", "encode", "encode_files", "pack"]
 
 IGNORE = -100
-"""The target of a position that learns nothing."""
+"""Target of a position from which nothing is learned."""
 
 Loss: TypeAlias = Literal["all", "last", "split"]
-"""Which assistant turns are learned: every one in as few passes as the format allows, only the last of a dialogue, or
-every one in a pass of its own."""
+"""Which assistant turns are learned: `all`: every turn, in as few passes as the format allows; `last`: only the last
+turn of a dialogue; `split`: every turn, each in a pass of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,9 @@ class Example:
     """One sequence to learn from.
 
     Attributes:
-        ids: S inputs.
-        targets: S: what each position must predict, or IGNORE.
-        positions: one row of S, beginning at 0; for ChatGLM-6B two.
+        ids: the S inputs.
+        targets: S targets: the token that each position must predict, or IGNORE.
+        positions: one row of S position numbers from 0 on; two rows for ChatGLM-6B.
         where: "file:line" of its source, for messages.
     """
 
@@ -55,17 +56,17 @@ class Example:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of dialogues and of the examples that they became.
+    """Counts dialogues, and the examples made from them.
 
     Attributes:
-        dialogues: how many were read, without those that were skipped as bad.
-        examples: sequences that they became.
-        tokens: inputs in them.
-        learned: positions that learn something.
-        cut: dialogues that were longer than the limit: rounds are missing in front of some of their turns, or turns.
-        lost: assistant turns that do not fit even with nothing but their own round in front, and are not learned.
-        silent: dialogues in which nothing is learned.
-        forms: dialogues by the form that they were read from.
+        dialogues: dialogues that were read, without bad ones that were skipped.
+        examples: sequences made from them.
+        tokens: inputs in these.
+        learned: positions from which something is learned.
+        cut: dialogues over the limit, in which some turns lost rounds in front of them, or turns were left out.
+        lost: assistant turns that are not learned because they do not fit, even with only their own round in front.
+        silent: dialogues from which nothing is learned.
+        forms: number of dialogues by the form in which they were written.
         skipped: bad rows that were left out.
     """
 
@@ -113,24 +114,25 @@ def encode(
 ) -> list[Example]:
     """Encode a dialogue as examples. Each example ends with its last learned position.
 
-    A message's own `loss` overrides `loss`. Turns are learned only after prompts that inference would make, too:
+    A message's own `loss` overrides `loss`. A turn is only learned after a prompt that inference would also make:
 
-    - long dialogues are cut between rounds (a round begins with a user's message), never inside a prompt, and system
-      messages in front of the dialogue always stay;
-    - a dialogue that is learned in one pass is so divided into several, each as long as fits, and no turn is lost;
-    - a turn that is learned by itself loses the oldest rounds in front of it;
-    - of a round that is too long by itself only those turns are learned that end within the limit.
+    - Long dialogues are cut between rounds (a round begins with a user's message), never inside a prompt. System
+    messages at the beginning of the dialogue always stay.
+    - If a long dialogue is learned in one pass, it is divided into several passes, each as long as fits. No turn is
+    lost.
+    - If a turn is learned by itself, the oldest rounds in front of it are left out.
+    - Of a round that is too long by itself, only the turns that end within the limit are learned.
 
     Args:
-        loss: which turns are learned, see `Loss`. Where the format does not extend (ChatGLM-6B, ChatGLM2, CharacterGLM)
-            each turn needs a pass of its own, so that `all` and `split` are the same.
+        loss: which turns are learned, see `Loss`. Some formats cannot extend a prompt by further turns (ChatGLM-6B,
+            ChatGLM2, CharacterGLM). There each turn needs a pass of its own, so `all` and `split` are the same.
         max_length: the most positions of an example.
-        one_pass: for ChatGLM2 and CharacterGLM: also learn all turns in one pass; later turns then see stop ids in the
-            history, which do not occur in inference.
+        one_pass: for ChatGLM2 and CharacterGLM: learn all turns in one pass nevertheless. Later turns then see stop ids
+            in the history, which do not occur in inference.
         tally: counts are added to it.
 
     Raises:
-        InputError, UnsupportedError: the format has no place for the dialogue; the message begins with its file and
+        InputError, UnsupportedError: the format cannot represent the dialogue; the message begins with its file and
             line.
     """
     _check_options(form, loss, max_length, one_pass)
@@ -142,7 +144,7 @@ def encode(
     except (InputError, UnsupportedError) as error:
         raise type(error)(f"{dialogue.where}: {error}" if dialogue.where else str(error)) from None
     except BaseException as error:
-        # tiktoken's panics are not Exceptions; some values of a row cannot be written as text.
+        # tiktoken's panics are not Exceptions. Some values of a row cannot be written as text.
         if type(error).__name__ != "PanicException" and not isinstance(error, ValueError | RecursionError):
             raise
         where = f"{dialogue.where}: " if dialogue.where else ""
@@ -172,7 +174,7 @@ def encode_files(
     skip_bad_rows: bool = False,
     tally: Tally | None = None,
 ) -> Iterator[tuple[Dialogue, list[Example]]]:
-    """Dialogues of files one by one, each with its examples; see `read_dialogues` and `encode`.
+    """Read the dialogues of files one by one, each with its examples; see `read_dialogues` and `encode`.
 
     Args:
         skip_bad_rows: leave out what cannot be read or encoded, and list it in `tally.skipped`.
@@ -205,28 +207,28 @@ def _check_options(form: ChatFormat, loss: str, max_length: int | None, one_pass
 
 
 class _Encoding:
-    """One dialogue on its way to examples."""
+    """Converts one dialogue to examples."""
 
     def __init__(self, form: ChatFormat, dialogue: Dialogue, limit: int | None, in_one_pass: bool) -> None:
         self._form, self._dialogue, self._limit = form, dialogue, limit
         self._in_one_pass = in_one_pass
 
     def run(self, loss: str) -> tuple[list[Example], bool, int]:
-        """The examples, whether anything was cut, and how many turns are lost."""
+        """The examples, whether anything was cut, and the number of lost turns."""
         messages = list(self._dialogue.messages)
         if self._in_one_pass:
             return self._together(messages)
         if not self._form.extends:
-            self._form.text(messages, self._dialogue.tools)  # refuses messages that the format has no place for
+            self._form.text(messages, self._dialogue.tools)  # refuses messages that the format cannot represent
         turns = [n for n, message in enumerate(messages) if _is_learned(message)]
         if loss == "last":
-            # A message that asks to be learned is learned.
+            # A message's own `loss` decides first.
             asked = {n for n in turns if messages[n].loss}
             turns = sorted(asked | set(turns[-1:]))
         made, cut, lost = [], False, 0
         for turn in turns:
             only = [message if n == turn else replace(message, loss=False) for n, message in enumerate(messages)]
-            # The next message stays if its header ends the turn.
+            # If the header of the next message ends the turn, that message stays.
             example, shorter = self._alone(only if self._form.extends else only[: turn + 1], turn)
             cut |= shorter
             lost += example is None and shorter
@@ -246,7 +248,7 @@ class _Encoding:
                 return self._example([*front, *(m for part in rounds[begin:end] for m in part)])
 
             ends = range(begin + 1, len(rounds) + 1)
-            # Longer and longer: the first that does not fit.
+            # Examples grow with each turn: search for the first that does not fit.
             fitting = bisect.bisect_left(ends, True, key=lambda end: not self._fits(upto(end)))
             end = begin + max(fitting, 1)
             example = upto(end)
@@ -256,16 +258,16 @@ class _Encoding:
                 lost += len(turns) - len(kept)
                 example = _first(example, kept[-1]) if kept else None
             made += [] if example is None else [example]
-            begin, front = end, [replace(message, loss=False) for message in front]  # it is learned once
+            begin, front = end, [replace(message, loss=False) for message in front]  # learned only once
         return made, True, lost
 
     def _alone(self, messages: list[Message], turn: int) -> tuple[Example | None, bool]:
-        """The example of one turn, and whether it had to be cut; None if it cannot be."""
+        """The example of one turn, and whether it was cut; None if it does not fit."""
         example = self._example(messages)
         if self._fits(example):
             return example, False
         front, rounds = _rounds(messages)
-        own, seen = 0, len(front)  # the round that the turn is in
+        own, seen = 0, len(front)  # `own`: the round that holds the turn
         while seen + len(rounds[own]) <= turn:
             seen, own = seen + len(rounds[own]), own + 1
 
@@ -279,7 +281,7 @@ class _Encoding:
         return example is None or self._limit is None or len(example) <= self._limit
 
     def _example(self, messages: Sequence[Message]) -> Example | None:
-        """A pass over messages as the format masks it; None if nothing is learned."""
+        """One pass over messages, with the format's mask; None if nothing is learned."""
         if self._in_one_pass or self._form.extends:
             made = [self._form.example(messages, self._dialogue.tools)]
         else:
@@ -287,12 +289,12 @@ class _Encoding:
         if not made or True not in made[-1][1]:
             return None
         ids, mask = made[-1]
-        length = len(mask) - 1 - mask[::-1].index(True)  # the last learned id is a target only
+        length = len(mask) - 1 - mask[::-1].index(True)  # the last learned id is only a target
         targets = [ids[n + 1] if mask[n + 1] else IGNORE for n in range(length)]
         return Example(ids[:length], targets, self._positions(ids[:length]), self._dialogue.where)
 
     def _positions(self, ids: list[int]) -> tuple[Sequence[int], ...]:
-        """One row that counts; for ChatGLM-6B the two of `models.positions.two_row_positions`."""
+        """One row of numbers from 0 on; for ChatGLM-6B the two rows of `models.positions.two_row_positions`."""
         if self._form.generation != Generation.CHATGLM:
             return (range(len(ids)),)
         command = self._form.tokenizer.get_command
@@ -306,10 +308,10 @@ def _is_learned(message: Message) -> bool:
 
 
 def _rounds(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """System messages in front, and the rest in rounds, each beginning with a user's (or system) message."""
+    """The system messages in front, and the rest in rounds. Each round begins with a user's (or system) message."""
     first = next((n for n, message in enumerate(messages) if message.role != "system"), len(messages))
     rounds: list[list[Message]] = []
-    asks = False  # the message before was a question
+    asks = False  # whether the message before was a question
     for message in messages[first:]:
         asked, asks = asks, message.role in ("user", "system")
         if not rounds or (asks and not asked):
@@ -319,7 +321,7 @@ def _rounds(messages: Sequence[Message]) -> tuple[list[Message], list[list[Messa
 
 
 def _ends(example: Example) -> list[int]:
-    """Where learned turns end: lengths of the example up to each."""
+    """Lengths of the example up to the end of each learned turn."""
     learned = np.append(np.asarray(example.targets) != IGNORE, False)
     return [int(place) for place in np.flatnonzero(learned[:-1] & ~learned[1:]) + 1]
 
@@ -330,14 +332,14 @@ def _first(example: Example, length: int) -> Example:
 
 
 def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[int]]:
-    """Which examples share a row of at most `limit` positions: indices, each once.
+    """Distribute examples over rows of at most `limit` positions; returns the indices in each row.
 
-    Best fit, longest first, within windows of the given order, so that distant examples stay apart and the cost is
-    linear. The same lengths give the same rows.
+    The algorithm is best fit, longest first, within windows of the given order. So distant examples stay apart, and the
+    cost is linear. The same lengths give the same rows.
 
     Args:
-        lengths: of the examples, in the order in which they should come.
-        window: how many are sorted at a time; more fill rows better.
+        lengths: of the examples, in their order.
+        window: number of examples that are sorted at a time. More fill the rows better.
 
     Raises:
         InputError: an example is longer than a row.
@@ -350,7 +352,7 @@ def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[in
             raise InputError(
                 f"example {at} has {max(sizes)} tokens and a row holds {limit}; encode with max_length={limit} or less"
             )
-        room: list[tuple[int, int]] = []  # what is left in each open row, sorted; and the row
+        room: list[tuple[int, int]] = []  # free positions of each open row, sorted, and the number of the row
         for index in sorted(range(len(sizes)), key=lambda n: (-sizes[n], n)):
             place = bisect.bisect_left(room, (sizes[index], -1))
             left, row = room.pop(place) if place < len(room) else (limit, len(rows))
@@ -364,9 +366,9 @@ def pack(lengths: Sequence[int], limit: int, window: int = 4096) -> list[list[in
 class Collator:
     """Collects rows into a batch for training: `model(**batch)`.
 
-    The examples of a row follow one another; positions that begin again at 0 tell the model that they do not see one
-    another. Padding is on the right and continues the last example, which cannot see it: so a causal model needs no
-    mask for rows of one example.
+    The examples of a row are concatenated. Position numbers that begin again at 0 tell the model that examples do not
+    see each other. Padding is on the right and continues the last example, which cannot see it; so a causal model needs
+    no mask for rows of one example.
 
     Args:
         pad_id: any id; nothing is learned from it.
@@ -409,7 +411,7 @@ class Collator:
                 targets[number, place] = example.targets
                 for line, values in enumerate(example.positions):
                     positions[number, line, place] = values
-            # The last row of positions continues; with two rows, this shows that padding is not a prompt.
+            # The last row of positions counts on. If there are two rows, this shows that padding is not a prompt.
             positions[number, :-1, start:] = positions[number, :-1, start - 1 : start]
             positions[number, -1, start:] = positions[number, -1, start - 1] + 1 + np.arange(length - start)
         return {

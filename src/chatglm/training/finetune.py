@@ -1,9 +1,9 @@
-"""`finetune`: dialogues in, weights out. What it shares with `pretrain` is `train`.
+"""`finetune`: trains a model on dialogues and writes the result. `train` is the part that `pretrain` uses too.
 
 The folder of a run:
 
     settings.yaml       the settings, all of them
-    train_log.jsonl     what was measured, a line for each record
+    train_log.jsonl     measurements, one line for each record
     loss.png            loss over steps
     checkpoint-N/       to resume from
     data/               encoded examples; can be deleted
@@ -50,7 +50,7 @@ SETTINGS, LOG, PICTURE, DATA = "settings.yaml", "train_log.jsonl", "loss.png", "
 
 Say = Callable[[str], None]
 
-# Settings that may change when a run is resumed: they change neither the order nor the arithmetic of steps.
+# Settings that may change when a run is resumed, because they change neither the order nor the result of steps.
 _FREE = ("num_train_epochs", "max_steps", "output_dir", "use_cpu", "disable_tqdm", "run_name", "report_to")
 _FREE_FAMILIES = ("logging_", "save_", "eval_", "dataloader_num", "dataloader_pin", "dataloader_pers", "hub_", "log_")
 
@@ -62,9 +62,9 @@ class Result:
     Attributes:
         output: its folder.
         steps: number of steps, including earlier parts of a resumed run.
-        records: the log.
+        records: the records of the log.
         trained, weights: number of trained weights, and of all weights.
-        metrics: of the last evaluation, by name (`eval_loss` …).
+        metrics: figures of the last evaluation, by name (`eval_loss` …).
     """
 
     output: Path
@@ -91,10 +91,10 @@ def finetune(
     """Fine-tune a model on the dialogues of `settings.data_config`, and write the result to `settings.output`.
 
     Args:
-        resume: continue from the newest complete checkpoint of the output folder (from the start if there is none),
-            or from the given one. The losses are the same as without the interruption.
-        overwrite: a finished run's folder may be used again.
-        say: called with lines for people about data and result; default: the first process writes them to stderr.
+        resume: continue from the newest complete checkpoint of the output folder (from the start if there is none), or
+            from the given one. The losses are the same as without the interruption.
+        overwrite: allow the folder of a finished run as output; its result is replaced.
+        say: called with messages for people about data and result; default: the first process writes them to stderr.
         callbacks: `TrainerCallback` objects of `transformers`.
 
     Raises:
@@ -102,7 +102,7 @@ def finetune(
         CheckpointError: the model's folder, or the checkpoint to resume from, is damaged.
         OutputError: the disk is full; finished checkpoints stay.
         NumericalError: the loss is NaN or infinite; the last good checkpoint stays.
-        DependencyError: a package that the settings ask for is not installed.
+        DependencyError: a package that the settings need is not installed.
     """
     if settings.data_config.train_file is None:
         raise InputError("data_config.train_file: no data is given")
@@ -163,7 +163,7 @@ def _finetune(
 
 
 def _encode(settings: Settings, args: TrainingArguments, file: Path, form: ChatFormat) -> Store:
-    # One process encodes; the others find its result.
+    # One process encodes. The others wait and read its result.
     with args.main_process_first(desc="encoding"):
         return build_store(
             settings.output / DATA,
@@ -196,7 +196,8 @@ def to_stderr(args: TrainingArguments) -> Say:
 def opened(
     settings: Settings, resume: bool | str | Path, overwrite: bool, say: Say | None
 ) -> Iterator[tuple[TrainingArguments, Path | None, Say]]:
-    """A run with a checked and locked folder: its arguments, the checkpoint to resume from, and the receiver of lines.
+    """Check and lock the folder of a run; gives its arguments, the checkpoint to resume from, and the receiver of
+    messages.
 
     Raises:
         InputError, CheckpointError, OutputError, DependencyError: see `finetune`.
@@ -213,7 +214,7 @@ def opened(
 
 
 def writing(settings: Settings, args: TrainingArguments) -> AbstractContextManager[None]:
-    """The folder of a run, made and locked by the first process, for as long as the block takes.
+    """Make the folder of a run, and hold its lock during the block. Only the first process does this.
 
     Raises:
         InputError: it cannot be made, or another run is writing there.
@@ -226,7 +227,7 @@ def writing(settings: Settings, args: TrainingArguments) -> AbstractContextManag
 
 
 def refuse(settings: Settings, names: Sequence[str], what: str) -> None:
-    """Raise `InputError` if one of these settings, which have no effect there, is not at its default."""
+    """Raise `InputError` if one of the named settings, which have no effect for `what`, differs from its default."""
     plain = Settings()
     for name in names:
         if getattr(settings, name) != getattr(plain, name):
@@ -234,11 +235,11 @@ def refuse(settings: Settings, names: Sequence[str], what: str) -> None:
 
 
 def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) -> Path | None:
-    """Check the folder of a run before anything is done; the checkpoint to resume from, None to begin.
+    """Check the folder of a run before anything is done; returns the checkpoint to resume from, or None to start anew.
 
     Raises:
-        InputError: it holds something already, or cannot be made; or it is to be resumed with other settings.
-        CheckpointError: the checkpoint is not there, or not whole.
+        InputError: it is not empty, or cannot be made; or the run to resume had other settings.
+        CheckpointError: the checkpoint is missing or incomplete.
     """
     output = settings.output
     if output.exists() and not output.is_dir():
@@ -253,7 +254,7 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
             raise InputError(
                 f"{output}: this folder holds the model itself ({source}); choose another folder for the result"
             )
-    # A folder with encoded data only is from a run that was refused later.
+    # A folder that holds only encoded data is from a run that was refused later.
     used = sorted(entry.name for entry in output.iterdir() if entry.name not in (DATA, LOCK)) if output.is_dir() else []
     if resume:
         if used and SETTINGS not in used:
@@ -321,13 +322,15 @@ def train(
     say: Say,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Result:
-    """Run the one training loop over rows and write the result.
+    """Run the training loop over rows and write the result.
 
     Args:
-        make: the model; called once everything else is known to be in order.
-        base: the folder whose config.json and defaults of generation go with the result.
+        make: returns the model; called after everything else has been checked.
+        rows, held_out, scores, callbacks: see `FamilyTrainer`.
+        base: the folder whose config.json and generation defaults go with the result.
         data: identifies these rows, for resuming.
         start: a checkpoint to continue from.
+        overwrite, say: see `finetune`.
     """
     output = settings.output
     if held_out is None and args.eval_strategy != "no":
@@ -338,7 +341,7 @@ def train(
         raise InputError(
             f"training_args.dataloader_drop_last: {len(rows)} rows do not fill one batch of {args.train_batch_size}"
         )
-    transformers.set_seed(args.seed)  # before new weights are drawn
+    transformers.set_seed(args.seed)  # before random weights are drawn
     loaded = make()
     count, weights = trained(loaded.model)
     say(f"{settings.method}: {count:,} of {weights:,} weights are trained")
@@ -370,7 +373,7 @@ def train(
         progress.close()
     _finish(trainer, settings, loaded, base, output)
     trainer.accelerator.wait_for_everyone()
-    # On a further machine the file need not be there.
+    # On other machines the file may be missing.
     records = tuple(read_log(output / LOG)) if (output / LOG).is_file() else ()
     if args.process_index == 0:
         try:
@@ -397,7 +400,7 @@ def _clear(output: Path) -> None:
 
 
 def _finish(trainer: FamilyTrainer, settings: Settings, loaded: Loaded, base: Path, output: Path) -> None:
-    """Write the result under another name, then move it, so that the result is always complete."""
+    """Write the result under another name, then move it, so that a result is always complete."""
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if not trainer.args.should_save:

@@ -1,7 +1,7 @@
 """GLM's pre-training objective: parts of a text are removed, and the model generates them.
 
-A text becomes a source, in which each blank is one mask token, and targets: `<sop>` and the blank's tokens are read,
-the blank's tokens and `<eop>` are predicted. What is blank is one of three things, drawn for each text:
+A text becomes a source and targets. In the source each blank is one mask token. For each blank, the model reads `<sop>`
+and the blank's tokens, and predicts the blank's tokens and `<eop>`. One of three tasks is drawn for each text:
 
 | task      | blanks                                                    | mask      | teaches                        |
 |-----------|-----------------------------------------------------------|-----------|--------------------------------|
@@ -9,14 +9,15 @@ the blank's tokens and `<eop>` are predicted. What is blank is one of three thin
 | sentences | whole sentences, 15 % of the text                         | `[sMASK]` | to write what fits in between  |
 | documents | its end, or one long span, at least half of it by default | `[gMASK]` | to write on, and long passages |
 
-ChatGLM-6B reads the source in both directions and has two rows of positions: the place in the source, which for a
-target is that of its mask, and the place in the blank, 0 in the source. Blanks come in random order, and a blank sees
-those that come before it. Its mask follows from the positions (`models/glm.py`).
+ChatGLM-6B reads the source in both directions and has two rows of positions. The first row is the place in the source;
+for a target it is the place of its mask. The second row is the place in the blank, and 0 in the source. Blanks come in
+random order, and a blank sees those that come before it. The attention mask follows from the positions
+(`models/glm.py`).
 
-ChatGLM2, ChatGLM3 and GLM-4 read from left to right with one row of positions. How they were pre-trained is not
-published beyond their vocabularies, which have all five tokens, and their prompts, which begin with `[gMASK] sop`. So
-this is our choice: blanks stand behind the source in the text's own order, as nothing else tells whose they are, and
-continuing a document is `[gMASK] sop text` with every token learned.
+ChatGLM2, ChatGLM3 and GLM-4 read from left to right with one row of positions. Their pre-training is not published;
+only their vocabularies, which have all five tokens, and their prompts, which begin with `[gMASK] sop`, are known. So
+this is our choice: blanks follow the source in the order of the text, because nothing else tells which mask they belong
+to; and a continued document is `[gMASK] sop text`, with every token learned.
 
 Source: Du et al. 2022, "GLM: General Language Model Pretraining with Autoregressive Blank Infilling", sections 2.1 and
 2.2; THUDM/GLM's options, whose names stand in the comments of `InfillSettings`.
@@ -50,7 +51,7 @@ SENTENCE_ENDS = ".?!;:…。？！；："
 
 @dataclass(frozen=True)
 class InfillSettings:
-    """Which parts are blanked, and how often; the defaults are those of the reference.
+    """Which parts become blanks, and how often; the defaults are those of the reference.
 
     GLM-10B's mix was `InfillSettings(span_share=0.5, sentence_share=0.3, min_document_ratio=0.25, block_mask_share=0.1,
     short_share=0.02)`. Of the reference's options these are left out: `random_position` (rotary positions are relative,
@@ -61,21 +62,23 @@ class InfillSettings:
         span_share: share of texts with short spans (`bert_prob`).
         sentence_share: share of texts with whole sentences (`gap_sentence_prob`); the rest are documents. A text of one
             sentence gets spans.
-        span_ratio: how much of a text is blank with spans (`bert_ratio`).
+        span_ratio: share of a text that becomes blank in the task of spans (`bert_ratio`).
         mean_span: λ of the Poisson distribution of their lengths (`average_block_length`).
-        max_span: the longest; lengths are 1 … max_span, and at most half the text (`max_block_length` − 1).
+        max_span: the longest span; lengths are 1 … max_span, and at most half the text (`max_block_length` − 1).
         single_span_share: share of span texts with one span only (`single_span_prob`).
-        sentence_ratio: how much of a text is blank with sentences (`gap_sentence_ratio`).
-        min_document_ratio: the least part of a document that is generated (`gpt_min_ratio`).
-        suffix_share: share of documents whose end is generated; the others are a long span with text on both sides
-            (`gpt_infill_prob`). Several documents in one sample are always the former.
-        block_mask_share: of spans, which share of the input tokens the model cannot see, so that it has to do without
-            the words before (`block_mask_prob`). Needs a token `<dBLOCK>`, which only ChatGLM-6B's vocabulary has.
-        short_share: which share of texts is cut in two at a random place, so that short ones occur (`short_seq_prob`).
+        sentence_ratio: share of a text that becomes blank in the task of sentences (`gap_sentence_ratio`).
+        min_document_ratio: the smallest share of a document that is generated (`gpt_min_ratio`).
+        suffix_share: share of documents whose end is generated. In the others a long span is, with text on both sides
+            (`gpt_infill_prob`). If a sample holds several documents, the end is generated always.
+        block_mask_share: in the task of spans, share of the input tokens that are hidden from the model, so that it
+            must do without the words before (`block_mask_prob`). Needs the token `<dBLOCK>`, which only ChatGLM-6B's
+            vocabulary has.
+        short_share: share of texts that are cut in two at a random place, so that short texts occur (`short_seq_prob`).
         shuffle_spans: blanks in random order, ChatGLM-6B only (`shuffle_blocks`).
         task_masks: False: `[MASK]` for every task (`task_mask`).
-        multi_document: short documents share one sample and see one another, as in the reference; each ends in its stop
-            id, and spans are drawn in each by itself. False: packed, each a sample of its own.
+        multi_document: short documents share one sample and see each other, as in the reference. Each ends with its
+            stop id, and spans are drawn in each document separately. False: they are packed, each as a sample of its
+            own.
     """
 
     span_share: float = 1.0
@@ -127,14 +130,14 @@ def _between(value: object, low: float, high: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """The control ids that the objective writes.
+    """The control ids that infilling uses.
 
     Attributes:
         mask, sentence_mask, document_mask: `[MASK]`, `[sMASK]`, `[gMASK]`.
-        start, stop: `<sop>`, `<eop>`, around a blank's tokens.
-        end: what ends a text, and an answer in a dialogue.
-        block: `<dBLOCK>`, in place of a token that must not be seen; None where there is none.
-        two_rows: ChatGLM-6B's positions and order.
+        start, stop: `<sop>` and `<eop>`, around a blank's tokens.
+        end: ends a text, and an answer in a dialogue.
+        block: `<dBLOCK>`, which replaces a hidden token; None if the vocabulary lacks it.
+        two_rows: use ChatGLM-6B's positions and order.
     """
 
     mask: int
@@ -148,7 +151,7 @@ class Symbols:
 
     @classmethod
     def of(cls, tokenizer: ChatGLMTokenizer) -> Symbols:
-        """Those of a tokenizer's generation."""
+        """The control ids of a tokenizer."""
         names = {name.strip("<>"): tokenizer.get_command(name) for name in tokenizer.all_special_tokens}
         return cls(
             mask=names["[MASK]"],
@@ -169,7 +172,7 @@ def sentence_ends(tokenizer: ChatGLMTokenizer) -> npt.NDArray[np.bool_]:
 
 
 class Infiller:
-    """Makes examples of texts. All randomness comes from the given generator.
+    """Makes examples from texts. All randomness comes from the given generator.
 
     Args:
         ends: which ids end a sentence (`sentence_ends`); needed if `settings.sentence_share` is not 0.
@@ -201,20 +204,20 @@ class Infiller:
 
     @classmethod
     def of(cls, tokenizer: ChatGLMTokenizer, settings: InfillSettings = InfillSettings()) -> Infiller:
-        """For a tokenizer's vocabulary."""
+        """An infiller for a tokenizer's vocabulary."""
         return cls(Symbols.of(tokenizer), settings, sentence_ends(tokenizer) if settings.sentence_share else None)
 
-    # How long an example can become: rows are planned before anything is drawn
+    # Length limits of examples: rows are planned before anything is drawn
 
     def room(self, tokens: int) -> int:
-        """The most positions of an example made of a text with this many tokens."""
+        """The most positions of an example made from a text with this many tokens."""
         return tokens + 2 * self._most(tokens)
 
     def window(self, length: int) -> int:
-        """The most tokens of a text whose example has at most `length` positions.
+        """The most tokens of a text whose example always fits into `length` positions.
 
         Raises:
-            InputError: there is no room for a text.
+            InputError: `length` has no room for a text.
         """
         tokens = bisect.bisect_right(range(length), length, lo=1, key=self.room) - 1 if length > 1 else 0
         if tokens < 2:
@@ -222,7 +225,9 @@ class Infiller:
         return tokens
 
     def _most(self, tokens: int) -> int:
-        """The most blanks: 1.5 times the expected number, plus two; for λ = 3, above five standard deviations."""
+        """The most blanks that are drawn: 1.5 times the expected number, plus two. For λ = 3 this is above five
+        standard deviations.
+        """
         settings = self.settings
         if not settings.span_share and not settings.sentence_share:
             return 1
@@ -232,8 +237,8 @@ class Infiller:
     # Sampling
 
     def __call__(self, text: Ids, generator: np.random.Generator, where: str = "") -> Example:
-        """An example of a text (n,): one document or a part of one, or several. `symbols.end` ends each but the last,
-        which may be cut off.
+        """Make an example from a text (n,): one document, a part of one, or several. Each document but the last ends
+        with `symbols.end`; the last may be cut off.
 
         Raises:
             InputError: the text is empty.
@@ -249,7 +254,7 @@ class Infiller:
             begin, stop = documents[0]
             blanks = self._long_span(stop - begin, generator)
             return self._build(text[begin:stop], *blanks, symbols.document_mask, False, generator, where)
-        # The last id has no information beyond the end of the source.
+        # The last end id adds no information to the end of the source.
         text = text[: documents[-1][1]]
         if draw >= settings.span_share and (chosen := self._sentences(text, documents, generator)) is not None:
             return self._build(text, *chosen, symbols.sentence_mask, False, generator, where)
@@ -260,16 +265,16 @@ class Infiller:
         return self._build(text, starts, lengths, symbols.mask, True, generator, where)
 
     def _documents(self, text: Ids) -> list[tuple[int, int]]:
-        """Where each document begins and stops, without its end id; those with no token are left out."""
+        """Begin and stop of each document, without its end id. Empty documents are left out."""
         ends = [int(end) for end in np.flatnonzero(text == self.symbols.end)]
         bounds = zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)
         return [(begin, stop) for begin, stop in bounds if begin < stop]
 
     def _spans(self, n: int, single: bool, generator: np.random.Generator) -> tuple[Places, Places]:
-        """Starts and lengths (k,) of spans that do not touch, in the order of the text.
+        """Draw spans that do not touch; returns starts and lengths (k,), in the order of the text.
 
-        Lengths are drawn until they make up the ratio. Every placement is equally likely: with m tokens in the source,
-        k different ones of its m + 1 gaps hold the spans.
+        Lengths are drawn until they reach the ratio. Every placement is equally likely: if m tokens stay in the source,
+            the spans go into k different ones of its m + 1 gaps.
         """
         longest = max(1, min(self.settings.max_span, n // 2))
         cdf = self._cdf[:longest] / self._cdf[longest - 1]
@@ -277,7 +282,7 @@ class Infiller:
         sums = np.cumsum(lengths)
         enough = int(np.searchsorted(sums, self.settings.span_ratio * n)) + 1
         fitting = int(np.count_nonzero(sums + np.arange(len(sums)) <= n))
-        # The one that fills the ratio tends to be long: it must not always be the last in the text.
+        # The length that reaches the ratio tends to be long. It must not always be the last in the text.
         lengths = generator.permutation(lengths[: min(enough, fitting)])
         gaps = np.sort(generator.choice(n - int(lengths.sum()) + 1, len(lengths), replace=False, shuffle=False))
         return gaps + np.cumsum(lengths) - lengths, lengths
@@ -285,12 +290,12 @@ class Infiller:
     def _sentences(
         self, text: Ids, documents: list[tuple[int, int]], generator: np.random.Generator
     ) -> tuple[Places, Places] | None:
-        """Sentences drawn, in each document, until they make up the ratio; one stays. None if no document has two."""
+        """Draw sentences in each document until they reach the ratio; one always stays. None if no document has two."""
         assert self._ends is not None
         starts, lengths = [], []
         for begin, stop in documents:
             ends = self._ends[text[begin:stop]]
-            ends[:-1] &= ~ends[1:]  # of several ends in a row the last one
+            ends[:-1] &= ~ends[1:]  # only the last of several ends in a row counts
             ends[-1] = True
             bounds = np.concatenate([[0], np.flatnonzero(ends) + 1])
             sizes = np.diff(bounds)
@@ -304,7 +309,7 @@ class Infiller:
         return (np.concatenate(starts), chosen) if len(chosen) else None
 
     def _long_length(self, n: int, generator: np.random.Generator) -> int:
-        """How much of n tokens is generated: uniform from the least ratio to all but two."""
+        """Number of the n tokens that are generated: uniform from the smallest ratio to all but two."""
         least = max(1, int(self.settings.min_document_ratio * n))
         return int(generator.integers(least, max(least, n - 2) + 1))
 
@@ -315,7 +320,7 @@ class Infiller:
     # Layout
 
     def _suffix(self, text: Ids, generator: np.random.Generator, where: str) -> Example:
-        """The text's end behind `[gMASK] <sop>`, and no `<eop>`: it goes on, or its own end is its last token."""
+        """The end of the text after `[gMASK] <sop>`. There is no `<eop>`: the text goes on, or its last token ends it."""
         symbols, n = self.symbols, len(text)
         opening = [symbols.document_mask, symbols.start]
         words = text.tolist()
@@ -340,9 +345,9 @@ class Infiller:
         generator: np.random.Generator,
         where: str,
     ) -> Example:
-        """Source and targets of blanks (k,) that are in the order of the text."""
+        """Build source and targets for blanks (k,), which are given in the order of the text."""
         symbols, settings = self.symbols, self.settings
-        # Source: the first token of each blank becomes its mask, the others go.
+        # Source: the first token of each blank is replaced by its mask; its other tokens are removed.
         inside = np.zeros(len(text) + 1, dtype=np.int64)
         inside[starts + 1] += 1
         inside[starts + lengths] -= 1
@@ -351,8 +356,7 @@ class Infiller:
         source = source[np.cumsum(inside[:-1]) == 0]
         places = starts - (np.cumsum(lengths - 1) - (lengths - 1))
 
-        # Targets: one position more than the blank has tokens, `<sop>` in front of what is read, `<eop>` behind what
-        # is predicted.
+        # Targets: one position more than the blank has tokens. Inputs begin with `<sop>`, predictions end with `<eop>`.
         if symbols.two_rows and settings.shuffle_spans:
             order = generator.permutation(len(starts))
             starts, lengths, places = starts[order], lengths[order], places[order]

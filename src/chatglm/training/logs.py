@@ -1,4 +1,4 @@
-"""Logs of a run: lines of JSON for machines, a bar or plain lines for people, and a picture at the end."""
+"""Logs of a run: JSON lines for programs, a progress bar or plain lines for people, and a plot at the end."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class JsonLog(TrainerCallback):  # type: ignore[misc]
 
     Args:
         file: made if it does not exist.
-        upto: the step that a resumed run continues from. Lines of later steps, which will be made again, are dropped.
+        upto: the step from which a resumed run continues. Lines of later steps are dropped, as they will be written
+            again.
     """
 
     def __init__(self, file: Path, upto: int = 0) -> None:
         self._file = file
         kept = [record for record in read_log(file) if record["step"] <= upto] if file.exists() and upto else []
-        # The summary at the end of a run that is now continued is no longer one.
+        # An earlier run ended with a summary. As it is continued now, that summary is dropped.
         kept = [record for record in kept if "train_loss" not in record]
         draft = file.with_name(f".{file.name}.partial")
         draft.write_text("".join(_line(record) for record in kept), "utf-8")
@@ -45,10 +46,10 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The records of a log. A last line that is cut short, by a crash, is left out.
+    """The records of a log. An incomplete last line, left by a crash, is ignored.
 
     Raises:
-        InputError: it cannot be read, or another line is not a record; names the line.
+        InputError: the file cannot be read, or another line is not a record; the message names the line.
     """
     try:
         lines = file.read_text("utf-8").splitlines(keepends=True)
@@ -68,7 +69,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """A bar with speed and time left on a terminal; elsewhere a plain line for every record."""
+    """Shows progress: on a terminal a bar with speed and remaining time, elsewhere a plain line for every record."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -113,7 +114,7 @@ def _said(logs: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def draw(records: Iterable[Mapping[str, Any]], file: Path, title: str = "") -> None:
-    """Write a picture (PNG) of training and evaluation loss over steps. Needs no display.
+    """Draw training and evaluation loss over steps as a PNG file. Needs no display.
 
     Raises:
         DependencyError: matplotlib is not installed.
@@ -136,7 +137,7 @@ def draw(records: Iterable[Mapping[str, Any]], file: Path, title: str = "") -> N
     axes = figure.add_subplot(xlabel="step", ylabel="loss per learned token", title=title)
     for label, points in lines.items():
         if points:
-            # A single point makes no line.
+            # A line through a single point is invisible, so points get markers.
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 30 else None, markersize=3)
     axes.grid(alpha=0.3)
     axes.legend()

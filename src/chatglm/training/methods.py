@@ -1,7 +1,7 @@
-"""Methods of training (full, LoRA, P-tuning v2, freeze): which weights are trained and written; and merging LoRA.
+"""Training methods (full, LoRA, P-tuning v2, freeze): which weights are trained and written. Also merges LoRA.
 
-Weights that are trained are kept in float32 whatever the computation's precision: a step of 1e-4 of a number is below
-what bfloat16 can hold.
+Trained weights are always float32, whatever the precision of the computation: bfloat16 cannot represent a change of
+1e-4 of a number.
 """
 
 from __future__ import annotations
@@ -45,30 +45,31 @@ __all__ = [
 ]
 
 ALL_LAYERS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
-"""The linear layers of a block, in both architectures. LoRA goes on all of them by default: at equal size that learns
-better than a larger rank on `query_key_value` alone, which is what the official scripts adapt and what
-`target_modules: [query_key_value]` gives."""
+"""The linear layers of a block, in both architectures. By default LoRA adapts all of them. At equal size this learns
+better than a larger rank on `query_key_value` alone, which is what the official scripts adapt (`target_modules:
+[query_key_value]`).
+"""
 
 PREFIX_NAME = "transformer.prefix_encoder."
 """Prefix of the names in an official P-tuning state."""
 
-_PREFIX_FILE = "pytorch_model.bin"  # where the official scripts look for it
+_PREFIX_FILE = "pytorch_model.bin"  # the name that the official scripts look for
 
-# How far rounding the merged weights may move the scores, relative to the largest of them.
+# Rounding the merged weights may change the scores by at most this much, relative to the largest score.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> Loaded:
-    """Load the model of `settings` with what its method trains, and only that, requiring a gradient.
+    """Load the model of `settings`. Exactly the weights that its method trains require a gradient.
 
     Args:
-        low_precision: what the computation runs in if not float32. Frozen weights under an adapter are held in it.
+        low_precision: type of the computation if it is not float32. Frozen weights under an adapter have this type.
 
     Raises:
-        CheckpointError, TokenizerError: the model's folder.
+        CheckpointError, TokenizerError: the model's folder is missing or damaged.
         DependencyError: LoRA without the `peft` package.
         InputError: a layer to adapt does not exist, or there are fewer blocks than should be trained.
-        UnsupportedError: integer weights and a method that would train them; a model with a prefix already.
+        UnsupportedError: the method would train integer weights, or the model has a prefix already.
     """
     folder = settings.base
     adapted = settings.method in ("lora", "ptuning")
@@ -89,7 +90,7 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
             "the original weights"
         )
     if isinstance(settings.peft_config, Lora):
-        # An adapter names its base: a repository id is valid everywhere, a relative path is not.
+        # An adapter names its base. A repository id is valid everywhere, but a relative path is not.
         named = hub.repository(settings.model) if settings.model is not None else None
         model.name_or_path = str(folder.resolve()) if named is None else named.id
         model = _with_lora(model, settings.peft_config, None if named is None else named.revision)
@@ -105,7 +106,7 @@ def prepare(settings: Settings, *, low_precision: torch.dtype | None = None) -> 
 
 
 def fitting_tokenizer(folder: Path, base: Path) -> ChatGLMTokenizer:
-    """The tokenizer of a folder, for the model that `base`'s config.json describes.
+    """The tokenizer of a folder, checked against the model that `base`'s config.json describes.
 
     Raises:
         TokenizerError: it belongs to another generation, or has ids that the model does not have.
@@ -175,11 +176,12 @@ def _freeze(model: Any, count: int) -> None:
 def write_weights(
     model: Any, folder: Path, state: dict[str, Tensor] | None = None, *, dtype: torch.dtype | None = None
 ) -> None:
-    """Write what training changed: a whole checkpoint's weights and config.json, PEFT's files, or the prefix alone.
+    """Write what training changed: the weights and config.json of a whole checkpoint, or PEFT's files, or only the
+    prefix.
 
     Args:
         state: the weights, if they are not in the model itself (FSDP, DeepSpeed).
-        dtype: of the written weights; default: as they are.
+        dtype: type of the written weights; default: unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
@@ -195,7 +197,7 @@ def write_weights(
         if dtype is not None:
             held = _rounded(held, dtype)
         model.save_pretrained(str(folder), state_dict=held)
-        # transformers describes the model in memory: without a cache, for training, and in its precision.
+        # transformers describes the model as it is in memory, without a cache and in the precision of training.
         file = folder / "config.json"
         about = {**read_json(file), "use_cache": True}
         if dtype is not None:
@@ -204,7 +206,7 @@ def write_weights(
 
 
 def read_weights(model: Any, folder: Path) -> bool:
-    """Put a P-tuning state that `write_weights` wrote back into the model; False if the model is of another kind."""
+    """Load a P-tuning state that `write_weights` wrote into the model; False if it was not trained by P-tuning."""
     if _is_peft(model) or not model.config.pre_seq_len:
         return False
     state = torch.load(folder / _PREFIX_FILE, map_location="cpu", weights_only=True)
@@ -214,7 +216,7 @@ def read_weights(model: Any, folder: Path) -> bool:
 
 
 def _rounded(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Floats in another precision; one tensor under two names (ChatGLM-6B's embedding and head) stays one."""
+    """Convert floats to another type. A tensor under two names (ChatGLM-6B's embedding and head) stays one tensor."""
     made: dict[tuple[int, torch.Size], Tensor] = {}
     for value in state.values():
         if value.is_floating_point():
@@ -228,13 +230,13 @@ def _is_peft(model: Any) -> bool:
 
 @contextmanager
 def _written_whole(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder to write to, which replaces `output` when the block succeeds, and is removed if it fails.
+    """A new folder to write to. It replaces `output` if the block succeeds, and is removed if it fails.
 
     Raises:
-        InputError: `output` cannot be made; or it has something in it and is not to be overwritten, or has more in it
-            than a checkpoint.
+        InputError: `output` cannot be made; or it is not empty and must not be overwritten, or holds files that do not
+            belong to a checkpoint.
     """
-    output = output.resolve()  # a link to a folder stays one
+    output = output.resolve()  # if `output` is a link to a folder, the link stays
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; give a folder for the result")
     held = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
@@ -285,8 +287,8 @@ class Merged:
         output: the new checkpoint's folder.
         difference: largest difference of a score between base + adapter and the written checkpoint.
         scale: largest score, to compare with.
-        agreement: share of positions at which both find the same token likeliest.
-        effect: largest difference of a score that the adapter makes.
+        agreement: share of positions at which both find the same token most likely.
+        effect: largest change of a score by the adapter.
     """
 
     output: Path
@@ -312,21 +314,21 @@ def merge(
     device: str = "cpu",
     overwrite: bool = False,
 ) -> Merged:
-    """Merge a LoRA adapter into its base model and write a complete checkpoint, but only if its scores are the same.
+    """Merge a LoRA adapter into its base model and write a complete checkpoint, but only if its scores stay the same.
 
-    The sum is computed in float32 and rounded once. The written checkpoint is loaded again, and its scores are
-    compared with those of base + adapter.
+    The sum of the weights is computed in float32 and rounded once. Then the written checkpoint is loaded again, and its
+    scores are compared with those of base + adapter.
 
     Args:
         model: the base model's folder or repository id; default: the one that the adapter names.
-        dtype: of the written weights; auto: the base checkpoint's.
+        dtype: type of the written weights; auto: the base checkpoint's.
 
     Raises:
-        CheckpointError: a folder cannot be read, or the merged model's scores are not those of base + adapter; nothing
-            is written then.
+        CheckpointError: a folder cannot be read, or the scores of the merged model differ from those of base + adapter;
+            nothing is written then.
         UnsupportedError: the folder holds a P-tuning state, which cannot be added to weights; or the base model is
             quantised.
-        InputError: `output` exists, or is the adapter's folder or its base model's; or there is no such device.
+        InputError: `output` exists, or is the folder of the adapter or of its base model; or there is no such device.
     """
     adapter, output = hub.folder(adapter), Path(output).expanduser()
     if not (adapter / "adapter_config.json").is_file():
@@ -369,7 +371,7 @@ def merge(
         scale = max(float(a.abs().max()) for a in wanted)
         same = torch.cat([a.argmax(-1).flatten() == b.argmax(-1).flatten() for a, b in zip(wanted, got, strict=True)])
         result = Merged(output, len(same), difference, scale, float(same.float().mean()), effect)
-        if not difference <= _TOLERANCE[saved] * scale:  # and not if it is NaN
+        if not difference <= _TOLERANCE[saved] * scale:  # also true if it is NaN
             raise CheckpointError(
                 f"{output}: not written: the merged model's scores are not those of base + adapter ({result}); merge "
                 "with --dtype float32, or keep the adapter apart"
@@ -383,7 +385,7 @@ def _refuse_source(source: Path, output: Path) -> None:
 
 
 def checkpoint_dtype(folder: Path) -> torch.dtype:
-    """The precision that a checkpoint's config.json names; official ones are float16 or bfloat16."""
+    """The type of the weights that a checkpoint's config.json names; in official ones float16 or bfloat16."""
     config = read_json(folder / "config.json")
     name = str(config.get("dtype") or config.get("torch_dtype") or "float16").removeprefix("torch.")
     made = getattr(torch, name, None)
@@ -391,7 +393,7 @@ def checkpoint_dtype(folder: Path) -> torch.dtype:
 
 
 def write_rest(tokenizer: Any, base: Path, folder: Path) -> None:
-    """Write the other files of a checkpoint: the tokenizer's files and the defaults of generation."""
+    """Write the other files of a checkpoint: the tokenizer's files and the generation defaults."""
     tokenizer.save_pretrained(str(folder))
     if (base / "generation_config.json").is_file():
         shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
@@ -401,7 +403,7 @@ _QUESTIONS = ("你好", "晚上睡不着应该怎么办", "Write a short poem ab
 
 
 def _probe(form: ChatFormat, device: Any) -> list[Tensor]:
-    """Prompts, each (1, S)."""
+    """Prompts for the comparison, each (1, S)."""
     return [torch.tensor([form.prompt([Message("user", text)])], device=device) for text in _QUESTIONS]
 
 

@@ -1,8 +1,8 @@
-"""Compares generated answers with written ones: Rouge-1, Rouge-2, Rouge-L and BLEU-4, for Chinese too.
+"""Compares generated answers with references: Rouge-1, Rouge-2, Rouge-L and BLEU-4; works for Chinese too.
 
-Rouge is over words, Chinese ones as jieba cuts them, as in the official scripts. BLEU is that of the whole set by
-sacrebleu with its `zh` tokens (Chinese characters, other words), the number that can be compared between papers; the
-official scripts average one number per answer instead. All are out of 100.
+Rouge compares words; Chinese text is split into words by jieba, as in the official scripts. BLEU is computed by
+sacrebleu over the whole set, with its `zh` tokens (Chinese characters and other words); papers can be compared by this
+number. The official scripts average a BLEU of each answer instead. All scores are from 0 to 100.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _ROUGE = {"rouge-1": "rouge1", "rouge-2": "rouge2", "rouge-l": "rougeL"}
 
 
 def compare(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Mean F-measure of each Rouge and the BLEU-4 of answers against references, each 0 … 100.
+    """Mean F-measure of each Rouge, and BLEU-4, of answers against references; each 0 … 100.
 
     Raises:
-        InputError: there are none, or their numbers differ.
+        InputError: there are no answers, or there are more or fewer references.
         DependencyError: the packages are not installed.
     """
     if not answers or len(answers) != len(references):
@@ -74,7 +74,7 @@ def check_installed() -> tuple[ModuleType, ModuleType, ModuleType]:
         raise DependencyError(
             f"Rouge and BLEU need the package {error.name}: pip install 'chatglm[training]'"
         ) from None
-    jieba.setLogLevel(logging.WARNING)  # otherwise it logs its dictionary
+    jieba.setLogLevel(logging.WARNING)  # it would log that it loads its dictionary
     return jieba, rouge_scorer, sacrebleu
 
 
@@ -98,10 +98,13 @@ def evaluate(
         loss, max_length, skip_bad_rows, columns, tally: see `examples.encode_files`.
         samples: number of generated answers; 0: none.
 
+    Returns:
+        The figures by name.
+
     Raises:
-        InputError: a bad row, with its file and line; or the data have no learned token.
+        InputError: a bad row, with its file and line; or there is no learned token in the data.
         NumericalError: the loss is NaN or infinite.
-        DependencyError: answers are to be scored, and the packages are not installed.
+        DependencyError: answers must be scored, and the packages are not installed.
     """
     for name, number, least in (("samples", samples, 0), ("batch_size", batch_size, 1)):
         if number < least:
@@ -116,7 +119,7 @@ def evaluate(
     total, learned = 0.0, 0
     collate = Collator(int(loaded.tokenizer.pad_token_id))
     while window := list(itertools.islice(examples, 64 * batch_size)):
-        window.sort(key=len)  # of similar length: little padding
+        window.sort(key=len)  # rows of similar length need little padding
         for start in range(0, len(window), batch_size):
             part = window[start : start + batch_size]
             batch = {name: tensor.to(loaded.model.device) for name, tensor in collate(part).items()}
@@ -139,19 +142,20 @@ def evaluate(
 
 
 class Answers:
-    """Scores of a model's own answers to dialogues: the last turn of each that is the assistant's, generated greedily.
+    """Scores of a model's own answers: the last assistant turn of each drawn dialogue is generated greedily and
+    compared.
 
     Args:
-        form: what prompts are made with.
-        dialogues: those to draw from.
-        samples: how many are drawn, by the seed alone.
-        max_length: dialogues whose prompt is longer are left out.
-        batch_size: how many are generated at a time.
-        skip_bad_rows: dialogues that the format has no place for are left out.
+        form: makes the prompts.
+        dialogues: to draw from.
+        samples: number of dialogues; the seed alone decides which are drawn.
+        max_length: dialogues with longer prompts are left out.
+        batch_size: number of answers generated at a time.
+        skip_bad_rows: leave out dialogues that the format cannot represent.
 
     Raises:
         InputError: no dialogue has a prompt that is short enough.
-        InputError, UnsupportedError: the format has no place for a dialogue.
+        InputError, UnsupportedError: the format cannot represent a dialogue.
         DependencyError: the packages are not installed.
     """
 
@@ -189,20 +193,21 @@ class Answers:
             raise InputError("the evaluation data has no assistant turn whose prompt fits into max_length")
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """The scores, the same in every process; each generates its share."""
+        """The scores. All processes return the same ones; each generates its share of the answers."""
         return compare(*zip(*self.pairs(model), strict=True))
 
     def pairs(self, model: Any) -> list[tuple[str, str]]:
-        """Answers with their references, in the order in which they were drawn.
+        """The answers with their references, in the order in which they were drawn.
 
         Raises:
-            NumericalError: the model's scores are not numbers.
+            NumericalError: the model's scores are NaN or infinite.
         """
         state = PartialState()
         size = self._batch * state.num_processes
         made: list[tuple[int, str]] = []
         for start in range(0, len(self._asked), size):
-            # Every process generates the same number of times, because sharded models wait for one another.
+            # Every process must generate the same number of times, because processes of sharded models wait for each
+            # other.
             mine = range(start + state.process_index, start + size, state.num_processes)
             chosen = [number % len(self._asked) for number in mine]
             made += zip(mine, self._answer(model, [self._asked[n][0] for n in chosen]), strict=True)
@@ -224,7 +229,7 @@ class Answers:
             do_sample=False,
             num_beams=1,
             max_new_tokens=self._longest,
-            max_length=None,  # a checkpoint's own default would be noted as a contradiction
+            max_length=None,  # the checkpoint's own default would cause a warning
             eos_token_id=sorted(self._form.stop_ids),
             pad_token_id=pad,
             use_cache=True,
@@ -233,7 +238,7 @@ class Answers:
 
 
 def _ask(form: ChatFormat, dialogue: Dialogue) -> tuple[list[int], str] | None:
-    """The prompt of a dialogue's last assistant turn, and what was answered."""
+    """The prompt of a dialogue's last assistant turn, and the answer in the data; None if there is no such turn."""
     messages = dialogue.messages
     last = max((n for n, m in enumerate(messages) if m.role == "assistant" and m.loss is not False), default=None)
     if not last:
@@ -244,7 +249,7 @@ def _ask(form: ChatFormat, dialogue: Dialogue) -> tuple[list[int], str] | None:
 
 
 def _text(message: Message) -> str:
-    """The text of a message for comparison: its content, and its calls by name and arguments."""
+    """The text of a message, for comparison: its content, and the names and arguments of its calls."""
     calls = [
         json.dumps([call.name, call.text if call.cut else call.arguments], ensure_ascii=False, sort_keys=True)
         for call in message.tool_calls

@@ -1,6 +1,6 @@
-"""`pretrain`: plain texts in, weights out, by GLM's blank infilling; from a checkpoint or from nothing.
+"""`pretrain`: trains on plain texts by GLM's blank infilling, from a checkpoint or from random weights.
 
-The folder of a run is that of `finetune`, and so is the loop.
+The folder of a run and the training loop are those of `finetune`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def pretrain(
 ) -> Result:
     """Train `settings.model`, or a fresh model of `settings.config`, to fill blanks in `data_config.train_file`.
 
-    Args, and what is raised: see `finetune`. Besides:
+    Arguments, result and errors: see `finetune`. Besides:
 
     Raises:
-        CheckpointError: the configuration of a fresh model, or its tokenizer, which does not fit.
+        CheckpointError: the configuration or the tokenizer of a fresh model is missing, or they do not fit together.
     """
     if settings.data_config.train_file is None:
         raise InputError("data_config.train_file: no texts are given")
@@ -99,10 +99,10 @@ def _pretrain(
 
 
 def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
-    """The folder with config.json, and the tokenizer.
+    """The folder that holds config.json, and the tokenizer.
 
     Raises:
-        CheckpointError: one of them is not there, or they do not fit (TokenizerError).
+        CheckpointError: one of them is missing, or they do not fit together (TokenizerError).
     """
     if settings.config is None:
         base = settings.base
@@ -122,7 +122,7 @@ def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
 
 
 def _fresh(settings: Settings, tokenizer: ChatGLMTokenizer) -> Loaded:
-    """A model of the configuration, with weights at random, in float32."""
+    """A model of the configuration with random weights, in float32."""
     assert settings.config is not None
     config: Any = AutoConfig.from_pretrained(settings.config)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Shows people what training sees of the data: every dialogue token by token, with learned parts in colour."""
+"""Shows what training learns from the data: every dialogue token by token, with learned parts in colour."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def preview(
 
     Args:
         paths, loss, max_length, one_pass, columns, skip_bad_rows: see `encode_files`.
-        color: learned text is green and control tokens outside it are dim; without, learned text stands in ⟦…⟧.
+        color: learned text is green, and control tokens that are not learned are dim. Without color, learned text is in
+            ⟦…⟧.
 
     Raises:
         InputError, UnsupportedError: a bad row, with its file and line.
@@ -67,9 +68,9 @@ def preview(
 
 
 def show(example: Example, tokenizer: Vocabulary, color: bool = True) -> str:
-    """An example's text token by token: control tokens by their names, what is learned in colour or in ⟦…⟧.
+    """The text of an example, token by token: control tokens by name, learned text in colour or in ⟦…⟧.
 
-    Each position shows the token that follows it: the next input, or where something is learned the target.
+    For each position the following token is shown: its target if it is learned, else the next input.
     """
     names = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
     shown = [(int(example.ids[0]), False)] if len(example) else []
@@ -95,12 +96,12 @@ def show(example: Example, tokenizer: Vocabulary, color: bool = True) -> str:
 
 
 def _visible(text: str) -> str:
-    """Replace characters that would control a terminal by visible signs."""
+    """Replace characters that could control a terminal by visible ones."""
     return text.translate({code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421})
 
 
 def _paint(text: str, code: str) -> str:
-    # Line by line, so that a pager which begins in the middle shows the same.
+    # Colour each line separately, so that a pager shows the same wherever it begins.
     return "\n".join(f"{code}{line}{_PLAIN}" if line else "" for line in text.split("\n"))
 
 

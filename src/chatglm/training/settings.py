@@ -30,15 +30,16 @@ __all__ = ["METHODS", "RENAMED", "DataFiles", "Lora", "Prefix", "Settings", "Tex
 
 METHODS = ("full", "lora", "ptuning", "freeze")
 
-# Used if neither file nor command line sets them. Learning rates: full and freeze as is usual for models of billions of
-# weights; adapters start from nothing and need more; virtual tokens still more (the official train_chat.sh has 1e-2).
+# Used if neither the file nor the command line sets them. Learning rates: for full and freeze, as is usual for models
+# of billions of weights. Adapters start from zero and need higher ones; virtual tokens still higher ones (the official
+# train_chat.sh has 1e-2).
 _PRESETS: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": 2e-5, "warmup_steps": 0.03},
     "freeze": {"learning_rate": 5e-5, "warmup_steps": 0.03},
     "lora": {"learning_rate": 1e-4, "warmup_steps": 0.03},
     "ptuning": {"learning_rate": 1e-2},
 }
-_FRESH = {"learning_rate": 2e-4, "warmup_steps": 0.03}  # a model that starts from nothing; GLM-large's
+_FRESH = {"learning_rate": 2e-4, "warmup_steps": 0.03}  # a model with random weights; the rate is GLM-large's
 _COMMON: dict[str, Any] = {"per_device_train_batch_size": 4, "logging_steps": 10, "seed": 42}
 
 RENAMED = {"evaluation_strategy": "eval_strategy", "no_cuda": "use_cpu", "warmup_ratio": "warmup_steps"}
@@ -64,8 +65,8 @@ class DataFiles:
     """The files of dialogues or texts (`data_config`). Relative names are looked up in `folder`, if there is one.
 
     Attributes:
-        num_proc: official files have it, for the processes that encode; here one does, once.
-        test_file: official files have it; a run does not touch it (`chatglm evaluate` does).
+        num_proc: in official files, the number of processes that encode; accepted, but encoding uses one process.
+        test_file: in official files; a run does not use it (`chatglm evaluate` does).
         columns: names of `prompt`, `response` and `history` in the data.
     """
 
@@ -77,7 +78,7 @@ class DataFiles:
     columns: Mapping[str, str] | None = None
 
     def path(self, part: str) -> Path | None:
-        """The file of `train`, `val` or `test`; None where none is given."""
+        """The file of `train`, `val` or `test`; None if it is not given."""
         name: str | None = getattr(self, f"{part}_file")
         if name is None:
             return None
@@ -105,8 +106,8 @@ class Prefix:
     """P-tuning v2 (`peft_config` with `peft_type: PREFIX_TUNING`).
 
     Attributes:
-        num_virtual_tokens: how many keys and values are learned for every layer (official: `pre_seq_len`).
-        prefix_projection: learn them through a two-layer network.
+        num_virtual_tokens: number of keys and values that are learned in every layer (official: `pre_seq_len`).
+        prefix_projection: learn them through a network of two layers.
     """
 
     num_virtual_tokens: int = 128
@@ -120,7 +121,7 @@ class Texts:
     Attributes:
         split: where a .txt file's documents end: `file`, `blank` (at an empty line) or `line`.
         field: the name of the text in a row of a .jsonl file.
-        hold_out: share of the documents that is kept for evaluation where there is no `val_file`.
+        hold_out: share of the documents that is kept for evaluation if there is no `val_file`.
     """
 
     split: str = "file"
@@ -130,7 +131,7 @@ class Texts:
 
 _PEFT: dict[str, type[Lora] | type[Prefix]] = {"LORA": Lora, "PREFIX_TUNING": Prefix}
 _OF_METHOD: dict[str, type[Lora] | type[Prefix]] = {"lora": Lora, "ptuning": Prefix}
-# What PEFT's own prefix tuning wants to be told; here it follows from the model.
+# Settings that PEFT's own prefix tuning needs. Here they follow from the model.
 _FOLLOWS = ("task_type", "num_attention_heads", "token_dim", "num_layers", "inference_mode")
 
 
@@ -144,21 +145,22 @@ class Settings:
         config: pre-training a fresh model: its config.json, in place of `model`.
         tokenizer: pre-training a fresh model: a folder or repository id with its tokenizer.
         method: full, lora, ptuning or freeze.
-        loss: `all` learns every assistant turn, in one pass where the format allows it; `last` only the last one;
-            `split` learns every turn in a separate pass. one_pass: use one pass for ChatGLM2 and CharacterGLM, too
-            (see `examples.encode`).
+        loss: `all` learns every assistant turn, in one pass if the format allows it; `last` only the last one; `split`
+            learns every turn in a separate pass.
+        one_pass: use one pass for ChatGLM2 and CharacterGLM, too (see `examples.encode`).
         max_length: longest example in tokens; default: `max_input_length + max_output_length + 1`, else 1024.
         packing: short examples share a row without seeing one another.
         skip_bad_rows: leave rows out that cannot be read, and list them.
-        trainable_layers: with `freeze`: the last so many blocks are trained.
-        dtype: of the frozen weights; auto: that of the computation (bf16, fp16) under adapters, else float32.
-        save_dtype: of the weights written at the end; auto: the checkpoint's own.
+        trainable_layers: with `freeze`: number of blocks at the end that are trained.
+        dtype: type of the frozen weights; auto: with adapters that of the computation (bf16, fp16), else float32.
+        save_dtype: type of the weights written at the end; auto: the checkpoint's own.
         predict_with_generate: at every evaluation, also generate answers and score them (Rouge, BLEU).
         generation_samples: number of generated answers.
         max_new_tokens: longest generated answer.
         infill, texts: settings of pre-training.
         training_args: arguments of `transformers.TrainingArguments`, with defaults such as `learning_rate` filled in.
-        notes: for people: keys of an official file that have no effect here, or were read as something else.
+        notes: messages for the user about keys of an official file that have no effect here, or were read as something
+            else.
     """
 
     model: str | None = None
@@ -205,9 +207,12 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "settings") -> Settings:
-        """From the tree of a YAML file; defaults are filled in.
+        """Make settings from the tree of a YAML file, and fill in defaults.
 
         Without `method`, `peft_config` determines it; without both it is `full`, as in the official script.
+
+        Raises:
+            InputError, UnsupportedError: see `load`.
         """
         raw = dict(data)
         values: dict[str, Any] = {}
@@ -220,7 +225,7 @@ class Settings:
         values["method"], values["peft_config"] = _method(method, peft, where, notes)
         for name, kind in (("data_config", DataFiles), ("infill", InfillSettings), ("texts", Texts)):
             values[name] = _build(kind, raw.pop(name, None), f"{where}: {name}")
-        if (combine := raw.pop("combine", None)) is not None:  # GLM-4's name for it
+        if (combine := raw.pop("combine", None)) is not None:  # its name in GLM-4's files
             said = "last" if _to_bool(combine, f"{where}: combine") else "all"
             if raw.setdefault("loss", said) != said:
                 raise InputError(f"{where}: combine: {combine} means loss: {said}, but loss is {raw['loss']!r}")
@@ -264,7 +269,7 @@ class Settings:
         """`to_dict` as YAML, for people to read."""
         data = self.to_dict()
         text = yaml.safe_dump(data, allow_unicode=True, sort_keys=False)
-        # PyYAML leaves some line ends of Unicode as they are, and reads them as blanks.
+        # PyYAML writes some Unicode line ends unchanged, but reads them as spaces.
         return text if yaml.safe_load(text) == data else yaml.safe_dump(data, sort_keys=False)
 
     def save(self, file: Path) -> None:
@@ -295,10 +300,10 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def assign(data: dict[str, Any], assignment: str) -> None:
-    """Put `a.b=value` into a tree of settings; the value is read as YAML.
+    """Set one value in a tree of settings, given as `a.b=value`; the value is read as YAML.
 
     Raises:
-        InputError: there is no `=`, or a name on the way is not a mapping.
+        InputError: there is no `=`, or a name before the last one is not a mapping.
     """
     name, equals, text = assignment.partition("=")
     keys = name.strip().split(".")
@@ -318,8 +323,8 @@ def assign(data: dict[str, Any], assignment: str) -> None:
     place[keys[-1]] = value
 
 
-# Layers of `transformers`' own GLM ("-hf" folders, which GLM-4's current files are for) and the official layer with the
-# same weights.
+# Layers of the GLM of `transformers` (the "-hf" folders, to which GLM-4's current files belong), and the official layer
+# that has the same weights.
 _COUNTERPARTS = {
     "query_key_value": {"q_proj", "k_proj", "v_proj"},
     "dense": {"o_proj"},
@@ -329,10 +334,10 @@ _COUNTERPARTS = {
 
 
 def _official_layers(lora: Lora, where: str, notes: list[str]) -> Lora:
-    """LoRA's layers by their official names.
+    """Replace the names of LoRA's layers by the official names.
 
     Raises:
-        InputError: a part of an official layer is named without the rest.
+        InputError: only a part of an official layer is named.
     """
     if lora.target_modules is None or isinstance(lora.target_modules, str):
         return lora
@@ -352,7 +357,7 @@ def _official_layers(lora: Lora, where: str, notes: list[str]) -> Lora:
 
 
 def _method(method: Any, peft: Any, where: str, notes: list[str]) -> tuple[str, Lora | Prefix | None]:
-    """The method, and the adapter's settings where it has some."""
+    """The method, and the adapter's settings if it has an adapter."""
     kind = None
     if peft is not None:
         if not isinstance(peft, Mapping):
@@ -378,7 +383,7 @@ def _method(method: Any, peft: Any, where: str, notes: list[str]) -> tuple[str, 
 
 
 def _build(kind: type[Any], data: Any, where: str) -> Any:
-    """A dataclass from a mapping: every key known, every value of its type."""
+    """Make a dataclass from a mapping, and check that every key is known and every value has its type."""
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
@@ -401,7 +406,7 @@ def _meant(name: Any, known: Iterable[str]) -> str:
 
 
 def _coerce(value: Any, annotation: str, where: str) -> Any:
-    """A YAML value as the annotated type. YAML takes `5e-5` for a string; a number of that form is meant as one."""
+    """Convert a YAML value to the annotated type. YAML reads `5e-5` as a string; such strings are accepted as numbers."""
     if value is None or dataclasses.is_dataclass(value):
         return value
     names = set(re.findall(r"[A-Za-z]\w*", annotation))
@@ -461,9 +466,9 @@ def _to_bool(value: Any, where: str) -> bool:
 
 
 def _arguments(data: Any, presets: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`training_args`, checked against what the installed transformers takes, presets filled in.
+    """`training_args` with presets filled in, checked against the arguments of the installed transformers.
 
-    Settings that chatglm handles, and not the Trainer, get a name with an underscore in front.
+    Settings that chatglm handles instead of the Trainer get names that begin with an underscore.
     """
     from transformers import Seq2SeqTrainingArguments
 
@@ -481,7 +486,7 @@ def _arguments(data: Any, presets: Mapping[str, Any], where: str) -> dict[str, A
         if value is None:
             continue
         if value is False and name.endswith("_strategy"):
-            value = "no"  # which YAML takes for false
+            value = "no"  # YAML reads "no" as false
         if name in values:
             raise InputError(f"{here}: says the same as {name}; give one of them")
         if name == "generation_config":

@@ -1,13 +1,13 @@
-"""Encoded examples on disk: made once, then memory-mapped, so that data may be far larger than memory.
+"""Encoded examples on disk. They are made once and memory-mapped, so data may be much larger than memory.
 
 A store is a folder:
 
-    store.json      its form, what it was made from, what became of the dialogues
-    ids.bin         int32, inputs of all examples one behind another
-    targets.bin     int32, as many
-    positions.bin   int32, only where positions do not simply count: each example's rows one behind another
-    offsets.bin     int64, where each example begins in ids.bin, and the end
-    sources.bin     int64, two for each example: number of its file, line
+    store.json      version of the format, source of the data, counts of the dialogues
+    ids.bin         int32, the inputs of all examples, one after the other
+    targets.bin     int32, the targets, likewise
+    positions.bin   int32, only if positions do not simply count from 0: the rows of each example, one after the other
+    offsets.bin     int64, where each example begins in ids.bin, and the end of the last one
+    sources.bin     int64, two for each example: number of its file, and line
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _FILES = ("ids", "targets", "positions", "offsets", "sources")
 
 
 class Store:
-    """Examples by their index, read from disk on access. It is pickled as the name of its folder.
+    """Examples by index, read from disk on access. It is pickled as the name of its folder.
 
     Attributes:
         tally: counts of the dialogues that it was made from.
-        lengths: of the examples, (number of examples,).
+        lengths: (number of examples,) positions of each.
 
     Raises:
         InputError: the folder is not a store, or not complete.
@@ -107,7 +107,7 @@ class _Writer:
         self._folder = folder
         self._opened = {name: (folder / f"{name}.bin").open("wb") for name in _FILES}
         self._numbers: dict[str, int] = {}
-        self._rows: int | None = None  # of positions; 0 where they count
+        self._rows: int | None = None  # number of rows of positions; 0 if positions simply count
         self._end = 0
         self._write("offsets", [0], np.int64)
 
@@ -159,20 +159,21 @@ def build_store(
     skip_bad_rows: bool = False,
     progress: Callable[[Tally], None] | None = None,
 ) -> Store:
-    """The store of some files' dialogues: made in a folder of `root`, or found there if an earlier call made the same.
+    """The store for the dialogues of some files. It is made in a folder of `root`, unless an earlier call has made the
+    same.
 
-    Same means: the same files (by name, size, time of change and samples of their content), vocabulary, options and
-    code that encodes.
+    A store is the same if these are the same: the files (by name, size, modification time and samples of their
+    content), the vocabulary, the options, and the source code that encodes.
 
     Args:
-        root: a folder for stores; it is made.
+        root: folder for stores; it is made.
         paths, columns, skip_bad_rows: see `read_dialogues` and `encode_files`.
         loss, max_length, one_pass: see `encode`.
         progress: called with the counts so far, from time to time and at the end.
 
     Raises:
         InputError, UnsupportedError: a bad row, with its file and line; or there is nothing to learn in all the data.
-            Nothing is left of the store then, and one that was there before is as it was.
+            No new store is left then, and an existing one is unchanged.
     """
     how: dict[str, Any] = {"loss": loss, "max_length": max_length, "one_pass": one_pass}
     how |= {"columns": dict(columns) if columns else None, "skip_bad_rows": skip_bad_rows}
@@ -208,7 +209,7 @@ def build_store(
 
 
 def _put(work: Path, target: Path) -> None:
-    """Give a finished store its name, unless another process was faster."""
+    """Move a finished store to its final place, unless another process was faster."""
     try:
         work.rename(target)
     except OSError:
@@ -220,10 +221,10 @@ def _put(work: Path, target: Path) -> None:
 
 
 def _refuse_silence(tally: Tally, max_length: int | None) -> None:
-    """Refuse data of which nothing is learned.
+    """Refuse data from which nothing is learned.
 
     Raises:
-        InputError: with the most probable cause.
+        InputError: with the most likely cause.
     """
     if tally.learned:
         return
@@ -239,7 +240,7 @@ def _refuse_silence(tally: Tally, max_length: int | None) -> None:
 
 
 def _fingerprint(files: Sequence[Path], form: ChatFormat, options: dict[str, Any]) -> str:
-    """A name for what a store is made from."""
+    """A name that identifies what a store is made from."""
     tokenizer = form.tokenizer
     made = hashlib.sha256(json.dumps([_LAYOUT, options, type(tokenizer).__name__], sort_keys=True).encode())
     made.update(repr(form.prompt([Message("user", "?")])).encode())  # generation and persona
@@ -257,7 +258,7 @@ def _fingerprint(files: Sequence[Path], form: ChatFormat, options: dict[str, Any
 
 
 def _samples(file: Path, size: int, count: int = 16, length: int = 1 << 16) -> Iterator[bytes]:
-    """Some of a large file, all of a small one."""
+    """Some pieces of a large file, or all of a small one."""
     step = max((size - length) // max(count - 1, 1), length)
     with file.open("rb") as opened:
         for place in range(0, size, step):
@@ -270,7 +271,7 @@ class Rows(Dataset[list[Example]]):
 
     Args:
         examples: a store, or a list.
-        plan: their indices, row by row, as `pack` returns them; default: each in a row of its own.
+        plan: for each row the indices of its examples, as `pack` returns them; default: one example in each row.
     """
 
     def __init__(self, examples: Store | Sequence[Example], plan: Sequence[Sequence[int]] | None = None) -> None:

@@ -1,6 +1,6 @@
-"""Rows of tables: .csv and .tsv with a line of column names, and .parquet.
+"""Reads rows of tables: .csv and .tsv with a line of column names, and .parquet.
 
-A cell with a JSON list or object (a column `messages` or `history`) is parsed. Only a few rows are in memory
+A cell that holds a JSON list or object (in a column `messages` or `history`) is parsed. Only a few rows are in memory
 at a time.
 """
 
@@ -24,13 +24,13 @@ _BATCH = 64
 
 
 class Unreadable(NamedTuple):
-    """Stands for a row that cannot be read."""
+    """Takes the place of a row that cannot be read."""
 
     reason: str
 
 
 def open_data(file: Path) -> Any:
-    """The file, for its bytes.
+    """Open a file for reading bytes.
 
     Raises:
         InputError: it cannot be opened.
@@ -42,12 +42,13 @@ def open_data(file: Path) -> Any:
 
 
 def read_csv(file: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a .csv or .tsv file as dicts, with the lines that they begin in.
+    """Rows of a .csv or .tsv file as dicts, each with the line where it begins.
 
-    Columns are separated by commas, semicolons or tabs, whichever the first line has most of; .tsv: by tabs.
+    Columns of .csv files are separated by commas, semicolons or tabs, whichever is most frequent in the first line;
+    columns of .tsv files by tabs.
 
     Raises:
-        InputError: there is no line of column names, or it has a name twice; the file is not UTF-8.
+        InputError: there is no line of column names, or a name occurs twice, or the file is not UTF-8.
     """
     csv.field_size_limit(_LONGEST_CELL)
     with open_data(file) as opened:
@@ -81,10 +82,10 @@ def _rows_of_csv(file: Path, lines: _Lines) -> Iterator[tuple[int, Any]]:
 
 
 class _Lines:
-    """Lines of a UTF-8 file, line ends kept, as `csv` wants them.
+    """Lines of a UTF-8 file with their line ends, as `csv` needs them.
 
     Attributes:
-        number: of the last one.
+        number: of the last line that was read.
     """
 
     def __init__(self, file: Path, opened: Any) -> None:
@@ -124,7 +125,7 @@ def _value(cell: str) -> Any:
         try:
             return json.loads(cell)
         except (ValueError, RecursionError):
-            pass  # text that begins with a bracket
+            pass  # a text that begins with a bracket
     return cell
 
 

@@ -1,8 +1,8 @@
-"""Plain texts for pre-training: read as a stream, tokenised once, mapped from disk, cut and packed for blank infilling.
+"""Plain texts for pre-training: read as a stream, tokenised once, memory-mapped, and cut and packed into rows.
 
-`.txt` files hold one document each, or documents between empty lines, or one in every line; `.jsonl` files one in each
-row's `"text"`. Their ids lie one behind another in a file, each document closed by the id that ends a text, so that
-data far larger than memory can be read at any place.
+A `.txt` file is one document, or holds documents between empty lines, or one document in each line. A `.jsonl` file has
+one document in each row's `"text"`. The ids of all documents are stored one after the other in one file, and each
+document ends with the id that ends a text. So training can read any place of data that are much larger than memory.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from chatglm.training.infill import Ids, Infiller, Places, Symbols
 __all__ = ["Documents", "InfillRows", "Split", "Text", "read_texts", "text_files"]
 
 Split: TypeAlias = Literal["file", "blank", "line"]
-"""Where a .txt file's documents end: with the file, at an empty line, or with every line."""
+"""Where the documents of a .txt file end: at the end of the file, at an empty line, or at the end of every line."""
 
 _VERSION = 1
 _INDEX, _IDS, _META = "index.bin", "ids.bin", "meta.json"
 
 
 class Text(NamedTuple):
-    """One document: its text, the number of its file, and the line that it begins in."""
+    """One document: its text, the number of its file, and the line where it begins."""
 
     text: str
     file: int
@@ -54,14 +54,14 @@ def text_files(paths: Paths) -> list[Path]:
 
 
 def read_texts(paths: Paths, *, split: Split = "file", field: str = "text") -> Iterator[Text]:
-    """Documents one by one; those that are blank are left out. Memory holds one at a time.
+    """Read documents one by one; only one is in memory. Blank documents are left out.
 
     Args:
-        split: see `Split`; of .jsonl files every line is a document.
-        field: the name that a .jsonl row's text has.
+        split: where documents of .txt files end, see `Split`. In .jsonl files every line is a document.
+        field: name of the field that holds the text in a row of a .jsonl file.
 
     Raises:
-        InputError: a file that is not UTF-8, a row that is not JSON or has no text; names file and line.
+        InputError: a file is not UTF-8, or a row is not JSON or has no text; the message names file and line.
     """
     if split not in get_args(Split):
         raise InputError(f"split {split!r}: must be one of {', '.join(get_args(Split))}")
@@ -129,13 +129,13 @@ def _json_texts(file: Path, field: str) -> Iterator[tuple[int, str]]:
 
 
 class Documents(Sequence[Ids]):
-    """Ids of documents on disk; item i is (n,) int32, the last one the id that ends a text.
+    """Ids of documents on disk. Item i is int32 (n,); its last id is the one that ends a text.
 
-    Made by `prepare`. It is pickled as the name of its folder, so that workers map the same file.
+    `prepare` makes it. It is pickled as the name of its folder, so that workers map the same file.
 
     Attributes:
         folder: the folder of the ids.
-        lengths: (documents,) tokens of each.
+        lengths: (documents,) number of tokens of each.
     """
 
     def __init__(self, folder: str | os.PathLike[str], chosen: Places | None = None) -> None:
@@ -170,13 +170,14 @@ class Documents(Sequence[Ids]):
         field: str = "text",
         progress: Callable[[int, int], None] | None = None,
     ) -> Documents:
-        """The documents of files, tokenised unless `folder` has them already: of these files, by this tokenizer.
+        """The documents of files. They are tokenised, unless `folder` has the ids of these files by this tokenizer
+        already.
 
-        A run that is killed leaves nothing that a later one would read, and several processes may prepare the same.
+        A killed run leaves nothing that a later run would read. Several processes may prepare the same files at once.
 
         Args:
-            folder: of all prepared texts; each set of files gets a folder of its own in it.
-            progress: called now and then with the numbers of documents and of tokens so far.
+            folder: for all prepared texts. Each set of files gets a subfolder.
+            progress: called from time to time with the numbers of documents and of tokens so far.
 
         Raises:
             InputError: as `read_texts`; or there is no document.
@@ -193,7 +194,7 @@ class Documents(Sequence[Ids]):
                 try:
                     partial.rename(target)
                 except OSError:
-                    if not target.exists():  # otherwise another process has made the same
+                    if not target.exists():  # else another process has made the same ones
                         raise
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -214,23 +215,23 @@ class Documents(Sequence[Ids]):
         return index % len(self) if self._chosen is None else int(self._chosen[index])
 
     def where(self, index: int) -> str:
-        """The "file:line" that a document begins at."""
+        """Where a document begins, as "file:line"."""
         file, line = self._sources[self._place(index)]
         return f"{self._files[file]}:{line}"
 
     @property
     def tokens(self) -> int:
-        """How many there are in all."""
+        """Number of tokens in all documents."""
         return int(self.lengths.sum())
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Documents, Documents]:
-        """Whole documents drawn for evaluation: (the others, those).
+        """Draw whole documents for evaluation; returns (the others, the drawn ones).
 
         Args:
-            share: of the documents, at least one.
+            share: of the documents to draw; at least one is drawn.
 
         Raises:
-            InputError: one of the sides would be empty.
+            InputError: one of the two sides would be empty.
         """
         if not 0 < share < 1 or len(self) < 2:
             raise InputError(
@@ -248,7 +249,7 @@ class Documents(Sequence[Ids]):
 
 
 def _fingerprint(files: Sequence[Path], tokenizer: ChatGLMTokenizer, split: str, field: str) -> str:
-    """A fingerprint of everything that the ids depend on; of a file: its name, size, time, beginning and end."""
+    """A fingerprint of everything that the ids depend on. A file counts by name, size, time, beginning and end."""
     print_ = hashlib.sha256(repr((_VERSION, split, field, type(tokenizer).__name__, len(tokenizer))).encode())
     print_.update(hashlib.sha256(Path(tokenizer.vocab_file).read_bytes()).digest())
     for file in files:
@@ -295,12 +296,13 @@ def _write(
 class InfillRows(Dataset[list[Example]]):
     """Documents as rows of a batch: item i is the list of examples that share row i.
 
-    Documents longer than a row are cut into windows; shorter ones are packed. The texts of a row are fixed; their
-    blanks are drawn again in every epoch, from (seed, epoch, text) only: neither workers nor a resumed run change them.
+    Documents longer than a row are cut into windows, and shorter ones are packed. Each row always holds the same texts.
+    Their blanks are drawn again in every epoch. They depend on (seed, epoch, text) only, so neither the number of
+    workers nor a resumed run changes them.
 
     Args:
         length: the most positions of a row.
-        seed: of the plan and of all blanks.
+        seed: for the assignment of texts to rows, and for all blanks.
 
     Raises:
         InputError: `length` has no room for a text, or the seed is negative.
@@ -310,7 +312,7 @@ class InfillRows(Dataset[list[Example]]):
         if seed < 0:
             raise InputError(f"seed {seed}: must be 0 or more")
         self._documents, self._infiller, self._seed = documents, infiller, seed
-        # In shared memory, so that workers that live on see it change.
+        # In shared memory, so that workers that outlive an epoch see the change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         generator = np.random.default_rng((seed, 0))
         self._pieces = self._cut(infiller.window(length), generator)
@@ -321,9 +323,9 @@ class InfillRows(Dataset[list[Example]]):
         self._stops: Places = np.cumsum([len(row) for row in rows])
 
     def _cut(self, window: int, generator: np.random.Generator) -> Places:
-        """Windows of documents, (pieces, 3): document, first token, and the token after the last."""
+        """Cut documents into windows; (pieces, 3): document, first token, and the token after the last one."""
         lengths = self._documents.lengths
-        # One token is left free, so that the id that ends a document never stands alone in a window.
+        # One token is kept free, so that the id that ends a document is never alone in a window.
         size = window - 1
         counts = np.maximum(1, -(-(lengths - 1) // size))
         document = np.repeat(np.arange(len(lengths)), counts)
@@ -348,7 +350,7 @@ class InfillRows(Dataset[list[Example]]):
 
     @property
     def tokens(self) -> int:
-        """Number of tokens that one epoch reads: all."""
+        """Number of tokens that one epoch reads, which is all of them."""
         return self._documents.tokens
 
     def __len__(self) -> int:
@@ -360,7 +362,8 @@ class InfillRows(Dataset[list[Example]]):
         pieces = self._rows[self._stops[index - 1] if index else 0 : self._stops[index]].tolist()
         groups = [[piece] for piece in pieces]
         if self._infiller.settings.multi_document:
-            # Complete ones, then one that continues elsewhere; others that continue stay by themselves.
+            # Several documents share one sample: complete ones, and at the end one that continues in another row. Other
+            # pieces that continue get samples of their own.
             goes_on = [piece for piece in pieces if self._goes_on(piece)]
             joined = [piece for piece in pieces if piece not in goes_on] + goes_on[:1]
             groups = [joined, *([piece] for piece in goes_on[1:])]

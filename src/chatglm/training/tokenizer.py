@@ -1,8 +1,8 @@
 """Trains a SentencePiece model in the official layout of ChatGLM2 and ChatGLM3.
 
-Like theirs it is a byte-pair encoding with byte fallback, so that ids always give back the text; each digit is one
-piece; `<unk>`, `<s>` and `</s>` are 0, 1 and 2; control tokens ([gMASK], sop, roles) are not pieces, but ids after
-them.
+Like those, it is byte-pair encoding with byte fallback, so ids can always be decoded to the exact text. Each digit is a
+piece of its own. `<unk>`, `<s>` and `</s>` have the ids 0, 1 and 2. Control tokens ([gMASK], sop, roles) are not
+pieces; their ids follow those of the pieces.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chatglm.output import working_in
 __all__ = ["train_tokenizer"]
 
 _LONGEST = 4096
-"""Most characters of a line. Longer lines are cut here, because SentencePiece would leave them out."""
+"""Most characters of a line. Longer lines are cut here, because SentencePiece would drop them."""
 
 
 def train_tokenizer(
@@ -54,9 +54,13 @@ def train_tokenizer(
         threads: more threads are faster, but may change the order of pieces of the same frequency.
         overwrite: replace an existing tokenizer.
 
+    Returns:
+        The tokenizer, loaded from `folder`.
+
     Raises:
-        OutputError: the disk is full; a tokenizer that was there stays.
-        InputError: no text, a size that cannot be met, a folder that holds a tokenizer already, another generation.
+        OutputError: the disk is full. A tokenizer that was there stays.
+        InputError: there is no text, the size cannot be reached, the folder holds a tokenizer already, or it is another
+            generation.
     """
     generation = Generation(generation)
     if generation not in (Generation.CHATGLM2, Generation.CHATGLM3):
@@ -116,7 +120,7 @@ def train_tokenizer(
 
 
 class _Counted:
-    """Lines of texts, which SentencePiece takes one by one; how many there were."""
+    """Iterates over the lines of texts, for SentencePiece, and counts them."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts

@@ -1,13 +1,14 @@
-"""The one training loop: `transformers.Trainer`, with exact losses, exact resume and complete checkpoints.
+"""The training loop: `transformers.Trainer`, with exact losses, exact resume and complete checkpoints.
 
-Changes, with their reasons:
+What it changes, and why:
 
-- The loss of a step is the sum over its learned tokens divided by their number, over all accumulated batches and all
-  processes, so that neither accumulation nor the number of processes changes what is learned.
-- The order of rows follows from seed and epoch alone. With several processes the last batches are filled up with rows
-  that teach nothing, instead of rows that are then seen twice.
-- A checkpoint is valid when its mark is written, which happens last. An incomplete one after a crash is never used.
-- A loss that is not a number stops the run, and the error names the rows.
+- The loss of a step is the sum over its learned tokens, divided by their number, over all accumulated batches and all
+processes. So neither accumulation nor the number of processes changes what is learned.
+- The order of rows depends on seed and epoch only. With several processes, the last batches are filled with empty rows,
+from which nothing is learned, instead of repeated rows.
+- A checkpoint is valid once its mark is written, which happens last. An incomplete checkpoint after a crash is never
+used.
+- A loss that is NaN or infinite stops the run, and the error names the rows.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _MARK = "complete.json"
 
 
 def arguments_of(settings: Settings) -> TrainingArguments:
-    """`training_args` as `transformers` takes them, with what follows from the rest of the settings.
+    """`training_args` as an object of `transformers`, completed from the other settings.
 
     Raises:
         InputError: transformers refuses a value, or there is no `output_dir`.
@@ -60,15 +61,15 @@ def arguments_of(settings: Settings) -> TrainingArguments:
     if "report_to" not in given:
         given["report_to"] = ["tensorboard"] if importlib.util.find_spec("tensorboard") else "none"
     given.setdefault("dataloader_pin_memory", torch.cuda.is_available())
-    given.setdefault("ddp_find_unused_parameters", False)  # all that is trained takes part in every step
+    given.setdefault("ddp_find_unused_parameters", False)  # every step uses all trained weights
     given["output_dir"] = str(settings.output)
     if not torch.accelerator.is_available():
-        given["use_cpu"] = True  # without it, Accelerate connects no processes on a CPU, and each trains by itself
+        given["use_cpu"] = True  # otherwise Accelerate does not connect processes on a CPU, and each trains by itself
     fixed = {
         "remove_unused_columns": False,
         "label_names": ["shift_labels"],
-        "disable_tqdm": True,  # the bar is ours
-        "logging_nan_inf_filter": False,  # we stop instead of averaging over it
+        "disable_tqdm": True,  # we draw the progress bar
+        "logging_nan_inf_filter": False,  # we stop at such values instead of averaging over them
     }
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     try:
@@ -103,7 +104,7 @@ def precision(settings: Settings) -> torch.dtype | None:
 
 
 class _Filled(Dataset[Row]):
-    """Rows, and after them empty rows up to `length`, from which nothing is learned."""
+    """Rows, followed by empty rows up to `length`, from which nothing is learned."""
 
     def __init__(self, rows: Any, length: int) -> None:
         self._rows, self._length = rows, length
@@ -119,7 +120,9 @@ class _Filled(Dataset[Row]):
 
 
 class _Order(Sampler[int]):
-    """A new order of `count` rows in every epoch, from the seed alone, then the rows that fill up to `length`."""
+    """A new order of `count` rows in every epoch, which depends on the seed only; then the rows that fill up to
+    `length`.
+    """
 
     def __init__(self, count: int, length: int, seed: int, shuffled: bool) -> None:
         self._count, self._length, self._seed, self._shuffled = count, length, seed, shuffled
@@ -138,7 +141,7 @@ class _Order(Sampler[int]):
 
 
 class _Batches:
-    """The collator's batch, with the sources of its rows and its numbers of tokens for the loop."""
+    """Makes batches with the collator, and adds the sources of the rows and the numbers of tokens for the loop."""
 
     def __init__(self, collator: Collator) -> None:
         self._collator = collator
@@ -151,19 +154,20 @@ class _Batches:
 
 
 def _sources(row: Row) -> str:
-    """The places that a row's examples come from, each once."""
+    """The places that the examples of a row come from, each once."""
     return ", ".join(dict.fromkeys(example.where or "(no source)" for example in row))
 
 
 class _Flow(TrainerCallback):  # type: ignore[misc]
-    """Sets the epoch of order and rows. Logs at every save, so that no sum of losses spans a checkpoint, and at the
-    end, so that every run has a loss."""
+    """Sets the epoch of order and rows. Logs at every save, so that no average of losses spans a checkpoint, and at the
+    end, so that every run has a loss.
+    """
 
     def __init__(self, order: _Order, rows: Any) -> None:
         self._order, self._rows = order, rows
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # Where a run goes on within an epoch, that is a fraction.
+        # If a run continues within an epoch, this is a fraction.
         self._order.epoch = epoch = int((state.epoch or 0) + 1e-9)
         if hasattr(self._rows, "set_epoch"):
             self._rows.set_epoch(epoch)
@@ -176,8 +180,8 @@ class _Flow(TrainerCallback):  # type: ignore[misc]
 
 @functools.cache
 def _leave_group_at_exit() -> None:
-    """Leave the group of processes before Python ends. Nothing else does this, and because of threads that still serve
-    the group, the C++ library sometimes aborts the process ("terminate called without an active exception").
+    """Leave the process group before Python ends. Nothing else does this. Threads still serve the group then, so the
+    C++ library sometimes aborts the process ("terminate called without an active exception").
     """
 
     def leave() -> None:
@@ -191,12 +195,12 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
     """Trains a model of the family on rows of examples.
 
     Args:
-        model: with what is to be trained requiring a gradient; a PEFT model or our own.
+        model: its weights to train require a gradient; a PEFT model or our own.
         args: see `arguments_of`.
         rows: item i is the list of examples that share row i. Rows that change with the epoch have `set_epoch`.
-        collator: rows to a batch.
+        collator: makes a batch from rows.
         held_out: rows to evaluate on.
-        scores: gives further numbers at every evaluation, from the model; called in every process.
+        scores: returns further figures for the model at every evaluation; called in every process.
         callbacks: further callbacks.
     """
 
@@ -226,24 +230,24 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
             callbacks=[_Flow(self._order, rows), *callbacks],
         )
         self.remove_callback(PrinterCallback)
-        assert isinstance(self.callback_handler.callbacks[0], DefaultFlowCallback)  # ours reads what it decides
+        assert isinstance(self.callback_handler.callbacks[0], DefaultFlowCallback)  # our callback uses its decisions
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch
         self._rows_of_step: list[str] = []
-        self._counted = torch.zeros(2, dtype=torch.long)  # tokens, learned ones, of all processes, since the last log
+        self._counted = torch.zeros(2, dtype=torch.long)  # all and learned tokens of all processes, since the last log
         self._evaluated: list[Tensor] = []
         self._clock = time.perf_counter()
         if args.world_size > 1:
             _leave_group_at_exit()
 
     def try_optimizer(self) -> None:
-        """Make the optimizer that the arguments ask for, before anything on disk is changed.
+        """Make the optimizer that the arguments name, before anything on disk is changed.
 
         Raises:
             DependencyError: it needs a package that is not installed.
             InputError: it refuses a value.
         """
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return  # which make it from the wrapped model
+            return  # these make it from the wrapped model
         try:
             self.create_optimizer()
         except ImportError as error:
@@ -267,14 +271,14 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, "sum")
         self._counted += counts.cpu()
-        # A step without learned tokens has the loss 0, not 0/0.
+        # The loss of a step without learned tokens must be 0, not 0/0.
         return counts[1].clamp(min=1)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One batch forward and backward.
+        """Run one batch forward and backward.
 
         Raises:
-            NumericalError: its loss is not a number; names the rows.
+            NumericalError: the loss is NaN or infinite; the message names the rows.
         """
         self._rows_of_step += (sources := inputs.pop("where"))
         inputs.pop("tokens")
@@ -288,9 +292,11 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Called before every optimizer step, with complete gradients: the last chance to protect the weights."""
+        """Check the gradients before the weights change. It is called before every optimizer step, with complete
+        gradients.
+        """
         norm = super()._get_grad_norm(model, grad_norm)
-        # With fp16 an overflow is ordinary: the scaler leaves the step out.
+        # With fp16 an overflow is normal: the scaler then skips the step.
         if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
             raise NumericalError(
                 f"step {self.state.global_step + 1}: the gradient is {float(norm)}, from "
@@ -301,9 +307,9 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _bad_loss(self, loss: float, model: Any, inputs: dict[str, Any], sources: list[str]) -> str:
-        """The error for a batch: names the rows whose own loss is not a number."""
+        """The error message for a batch; names the rows whose own loss is NaN or infinite."""
         bad = sources
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # there, all processes must call the model
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # with these, all processes must call the model
             alone = self.accelerator.unwrap_model(model)
             rows = [{k: v[n : n + 1] for k, v in inputs.items() if isinstance(v, Tensor)} for n in range(len(sources))]
             with self.compute_loss_context_manager():
@@ -325,7 +331,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._order
 
-    # Evaluation: the mean over learned tokens, each once, however they fall into batches and processes
+    # Evaluation: the mean over all learned tokens, each once, whatever the batches and processes
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
@@ -356,7 +362,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        self._clock = time.perf_counter()  # the time that it took does not count as training time
+        self._clock = time.perf_counter()  # evaluation does not count as training time
         return metrics
 
     # Logs
@@ -387,7 +393,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         try:
             super()._save_checkpoint(model, trial)
         except Exception:
-            if self.args.should_save:  # most likely a full disk: an incomplete checkpoint is useless
+            if self.args.should_save:  # most likely a full disk; an incomplete checkpoint is useless
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
@@ -418,7 +424,7 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
 
 
 def _full(count: int, batch: int, processes: int) -> int:
-    """Number of rows with which all batches of all processes are full; a single process keeps a short last batch."""
+    """Number of rows that fill all batches of all processes. A single process keeps its short last batch."""
     return count if processes == 1 else math.ceil(count / (batch * processes)) * batch * processes
 
 
@@ -428,15 +434,15 @@ def _listed(rows: Sequence[str], most: int = 8) -> str:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise `CheckpointError` unless a checkpoint of a run can be resumed from."""
+    """Raise `CheckpointError` unless a run can continue from this checkpoint."""
     _check_whole(folder)
-    # The Trainer would continue without it, and then not as the run would have.
+    # Without these files the Trainer would continue, but not in the same way as the run.
     if not [*folder.glob("optimizer*"), *folder.glob("global_step*")]:  # the latter is DeepSpeed's
         raise CheckpointError(f"{folder}: was saved without the optimizer (save_only_model); it cannot be resumed from")
 
 
 def _check_whole(folder: Path) -> None:
-    """Raise `CheckpointError` unless a checkpoint exists, was finished, and has not changed since."""
+    """Raise `CheckpointError` unless a checkpoint exists, is complete, and has not changed since it was written."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint")
     try:
