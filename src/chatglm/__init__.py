@@ -11,8 +11,8 @@ or, with an engine that answers many at once:
     with chatglm.load(path) as assistant:
         print(assistant.reply("你好").content)
 
-`import chatglm` costs nothing: names are loaded when they are first used. It also makes `transformers`' own Auto
-classes know the family, so that existing code works as it is.
+`import chatglm` is fast: names are loaded when they are first used. It also registers this family with the Auto classes
+of `transformers`, so that existing code works unchanged.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Embedded databases: one SQLite file each, used by threads and processes at once; and which of those are alive.
+"""Embedded databases: SQLite files that threads and processes use at once. `Instance` tells which processes are alive.
 
-What `write` or a `transaction` has returned from survives the end of the process, however it ends, and a loss of power.
+When `write` or a `transaction` returns, its changes survive the end of the process, however it ends, and a loss of
+power (see `at_once`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from chatglm.errors import OutputError
 
 try:
     import fcntl
-except ImportError:  # Windows: one that did not end by itself is taken to be alive until its file is deleted
+except ImportError:  # Windows: a process that was killed counts as alive until its file is deleted
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Database", "Instance"]
@@ -31,7 +32,9 @@ _WAIT_SECONDS = 30
 
 
 def _set(connection: sqlite3.Connection, setting: str) -> None:
-    """Of processes that open a new file at once, SQLite may refuse some as locked without waiting."""
+    """Set a PRAGMA. If processes open a new file at once, SQLite may report it as locked without waiting; then try
+    again.
+    """
     end = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
@@ -45,14 +48,16 @@ def _set(connection: sqlite3.Connection, setting: str) -> None:
 
 
 class Database:
-    """
+    """One SQLite file, for all threads of this process.
+
     Args:
         file: made if it is missing, readable by this user only.
-        migrations: statements (`;` between them) that make version 1 of an empty file, version 2 of version 1, and so
-            on. What is published is never changed; what comes later is added at the end.
-        settings: of SQLite (`name = value`) that a file has from its first byte on.
-        at_once: whether what is written is on the disk when a call returns, which waits for the disk each time. If not,
-            it still survives the end of the process, however that ends; a power failure may take the last seconds.
+        migrations: each item is a list of statements, with `;` between them. The first makes version 1 of an empty
+            file, the second makes version 2 of version 1, and so on. Published items are never changed; new ones are
+            added at the end.
+        settings: of SQLite (`name = value`); set before anything is written to a new file.
+        at_once: wait until changes are on the disk before a call returns. If False, changes still survive the end of
+            the process, however it ends, but a power failure may lose the last seconds.
         opening: a context in which the file is opened, each time.
 
     Raises:
@@ -71,7 +76,7 @@ class Database:
         self.file = file
         self._opening = opening
         self._lock, self._reading = threading.RLock(), threading.Lock()
-        self._writer = 0  # the thread that has a transaction
+        self._writer = 0  # id of the thread that has a transaction
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._closed = False
@@ -89,7 +94,7 @@ class Database:
                 raise
 
     def _connected(self, *settings: str) -> sqlite3.Connection:
-        """A connection that has opened its files: SQLite opens the log only when something is read."""
+        """A connection that has opened all its files: SQLite opens the log only at the first read."""
         with self._told():
             made = sqlite3.connect(self.file, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             try:
@@ -102,7 +107,7 @@ class Database:
             return made
 
     def _migrate(self, migrations: Sequence[str]) -> None:
-        with self.transaction() as connection:  # of several processes, one migrates
+        with self.transaction() as connection:  # only one of several processes migrates
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > len(migrations):
                 raise OutputError(
@@ -126,7 +131,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Statements that take effect together, or, after an exception, not at all."""
+        """Statements that take effect together. After an exception none of them does."""
         with self._lock, self._told():
             connection = self._writing()
             connection.execute("BEGIN IMMEDIATE")
@@ -135,15 +140,16 @@ class Database:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:  # after a full disk SQLite has rolled back by itself
+                if connection.in_transaction:  # after a full disk, SQLite has rolled back already
                     connection.execute("ROLLBACK")
                 raise
             finally:
                 self._writer = 0
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """The rows that a query finds. It does not wait for what other threads write to the disk; in a transaction it
-        sees what that has changed."""
+        """The rows that a query finds. It does not wait while other threads write to the disk. Within a transaction it
+        sees the changes of that transaction.
+        """
         if self._writer == threading.get_ident() or not statement.startswith("SELECT"):
             with self._lock, self._told():
                 return self._writing().execute(statement, values).fetchall()
@@ -155,12 +161,12 @@ class Database:
             return self._reader.execute(statement, values).fetchall()
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Run one statement; returns how many rows it changed."""
+        """Run one statement; returns the number of rows that it changed."""
         with self.transaction() as connection:
             return connection.execute(statement, values).rowcount
 
     async def run(self, work: Callable[[Database], Result]) -> Result:
-        """Work of several calls, in a thread, so that the event loop goes on."""
+        """Run several calls in a thread, so that the event loop is not blocked."""
         return await asyncio.to_thread(work, self)
 
     def _writing(self) -> sqlite3.Connection:
@@ -180,8 +186,7 @@ class Database:
         return self._connection is not None or self._reader is not None
 
     def rest(self) -> bool:
-        """Close the file until something is asked of it again, unless somebody is using it; returns whether it is
-        closed."""
+        """Close the file until it is used again, unless it is in use now; returns whether it is closed."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -196,7 +201,7 @@ class Database:
         return True
 
     def close(self) -> None:
-        """Close the file. It may be called again."""
+        """Close the file for good. It may be called again."""
         with self._lock, self._reading:
             self._closed = True
             self._let_go()
@@ -209,14 +214,14 @@ class Database:
 
 
 class Instance:
-    """This process among those that use one folder or database: which of them are alive. Each holds a lock, which the
-    system releases when the process ends, however it ends.
+    """Represents this process among those that use one folder or database, and tells which of them are alive. Each
+    process holds a lock, which the system releases when the process ends, however it ends.
 
     Args:
-        folder: with a lock file for each of them; it is made.
+        folder: for the lock files, one for each process; it is made.
 
     Raises:
-        OutputError: the file cannot be made.
+        OutputError: the lock file cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -236,13 +241,13 @@ class Instance:
                 with contextlib.suppress(FileNotFoundError):
                     if os.fstat(lock).st_ino == file.stat().st_ino:
                         return name, lock
-            os.close(lock)  # somebody has just taken it for that of a dead one
+            os.close(lock)  # another process has just taken it for the file of a dead process
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.lock"
 
     def alive(self, other: str) -> bool:
-        """Whether that one still runs. The lock file of a dead one is removed."""
+        """Whether that process still runs. The lock file of a dead process is removed."""
         if other == self.id:
             return True
         try:
@@ -250,7 +255,7 @@ class Instance:
         except FileNotFoundError:
             return False
         except OSError:
-            return True  # it cannot be told
+            return True  # it cannot be known
         try:
             if fcntl is None or not _locked(lock):
                 return True
@@ -261,7 +266,7 @@ class Instance:
             os.close(lock)
 
     def close(self) -> None:
-        """From now on, others take over what this one has left."""
+        """Release the lock: from now on, others may take over what this process has left."""
         if self._lock >= 0:
             with contextlib.suppress(OSError):
                 self._file(self.id).unlink()

@@ -6,21 +6,21 @@
     ├── ConfigError            a config.json asks for an architecture that no official checkpoint has
     ├── InputError             an argument of a call is wrong: a role, a history, ids without [gMASK] …
     │   ├── ContextError       a prompt is longer than the model's context, or than the caller allows
-    │   ├── NotFoundError      what is named does not exist, or is somebody else's
-    │   ├── RoomError          something is full: a base of documents, or all that somebody may have
-    │   └── ToolError          a tool that a model was to have cannot be had: its function, file or server is wrong
-    ├── UnsupportedError       an option that exists elsewhere and is not honoured here
+    │   ├── NotFoundError      a thing with this name does not exist, or belongs to somebody else
+    │   ├── RoomError          something is full: a knowledge base, or all that one user may store
+    │   └── ToolError          a tool cannot be offered to a model: its function, file or server is wrong
+    ├── UnsupportedError       an option that exists elsewhere, but is not supported here
     ├── NumericalError         a model returned NaN or infinity
     ├── BusyError              a conversation is being answered already; wait, or stop that answer
-    ├── QueueFullError         the engine has as many requests waiting as it may have; try again later
-    ├── EngineError            the engine's books contradict themselves: a fault of chatglm's, not of the caller's
-    ├── ServiceError           another server, which was asked for an answer, failed or cannot be reached
+    ├── QueueFullError         as many requests wait for the engine as are allowed; try again later
+    ├── EngineError            the engine's internal state is inconsistent: a bug of chatglm, not of the caller
+    ├── ServiceError           another server that should answer failed, or cannot be reached
     ├── SandboxError           code of a model cannot be run safely here, or its sandbox failed
-    ├── OutputError            a result cannot be written: the disk is full, or cannot be written at all
+    ├── OutputError            a result cannot be written: the disk is full, or writing failed
     └── DependencyError        an optional package that the call needs is not installed
 
-A message says what was wrong, where, and what to do. The classes also derive from the built-in error that code
-written against `transformers` or the official repositories expects (`OSError`, `ValueError`, …).
+A message says what was wrong, where, and what to do. Each class below the base also derives from a built-in error
+(`OSError`, `ValueError`, …), because code written for `transformers` or the official repositories expects that one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class ChatGLMError(Exception):
-    """Base of the tree: `except ChatGLMError` catches whatever chatglm refuses.
+    """Base of all errors here: `except ChatGLMError` catches every error that chatglm raises on purpose.
 
     Attributes:
         dialogue: if an assistant was calling tools (`run`), the messages that were complete before the error.
@@ -76,10 +76,10 @@ class InputError(ChatGLMError, ValueError):
 
 
 class ContextError(InputError):
-    """A prompt leaves no room for an answer; the message says how long it is, and how long it may be.
+    """A prompt leaves no room for an answer. The message tells its length, and the allowed length.
 
     Attributes:
-        field: the field that is too long: `messages` or `prompt`; "" if unknown.
+        field: name of the field that is too long: `messages` or `prompt`; "" if unknown.
     """
 
     def __init__(self, message: str, field: str = "") -> None:
@@ -88,12 +88,13 @@ class ContextError(InputError):
 
 
 class NotFoundError(InputError):
-    """There is no such conversation, turn, file, task, response or knowledge base, or it belongs to somebody else;
-    the message is the same in both cases."""
+    """There is no such conversation, turn, file, task, response or knowledge base, or it belongs to somebody else. The
+    message is the same in both cases.
+    """
 
 
 class RoomError(InputError):
-    """There is no room for more; the message says how much there is, and what to remove."""
+    """A limit of storage is reached. The message tells the limit, and what to remove."""
 
 
 class ToolError(InputError):
@@ -102,21 +103,19 @@ class ToolError(InputError):
 
 
 class UnsupportedError(ChatGLMError, ValueError):
-    """An option is recognised and refused by name, rather than ignored."""
+    """An option is known but not supported. It is refused by name instead of being ignored."""
 
 
 class NumericalError(ChatGLMError, ArithmeticError):
-    """A model's scores contain NaN or infinity, because of its weights or the precision; no token is drawn from
-    them."""
+    """A model's scores contain NaN or infinity, because of its weights or the precision. No token is drawn from them."""
 
 
 class BusyError(ChatGLMError, RuntimeError):
-    """Another answer of the conversation, or another program with its Python, is running: wait for its end, or stop
-    it."""
+    """The conversation is already being answered, or another program uses its Python. Wait for the end, or stop it."""
 
 
 class QueueFullError(ChatGLMError, RuntimeError):
-    """Too many requests are waiting; nothing is wrong with this one, and it may be sent again later.
+    """Too many requests are waiting. This request is valid and can be sent again later.
 
     Attributes:
         retry_after: seconds until the waiting requests will probably have begun.
@@ -126,17 +125,18 @@ class QueueFullError(ChatGLMError, RuntimeError):
 
 
 class EngineError(ChatGLMError, RuntimeError):
-    """The engine's internal state is inconsistent, or its methods were called in a wrong order: a bug, which the
-    message helps to find."""
+    """The engine's internal state is inconsistent, or its methods were called in a wrong order. This is a bug; the
+    message helps to find it.
+    """
 
 
 def typed_error(error: BaseException, what: str) -> ChatGLMError:
-    """Whatever was raised, as an error of this tree, with its cause.
+    """Convert any exception to an error of this tree, with the exception as its cause.
 
-    Libraries written in Rust raise `PanicException`, which is a `BaseException` and no `Exception`.
+    Libraries written in Rust raise `PanicException`, which derives from `BaseException` and not from `Exception`.
 
     Args:
-        what: failed, for the message.
+        what: what failed, for the message.
 
     Raises:
         KeyboardInterrupt, SystemExit, GeneratorExit: these are not failures, and are raised again.
@@ -151,11 +151,11 @@ def typed_error(error: BaseException, what: str) -> ChatGLMError:
 
 
 class ServiceError(ChatGLMError, ConnectionError):
-    """Another server failed: the message has its address and its answer.
+    """Another server failed. The message has its address and its answer.
 
     Attributes:
         status: HTTP status of its response; 0: there was no response, or it broke off.
-        sent: whether the server got the request; False: the connection was refused or could not be made in time.
+        sent: whether the server got the request; False: the connection was refused, or could not be made in time.
     """
 
     status: int = 0

@@ -1,4 +1,4 @@
-"""The folder where chatglm keeps what belongs to this user: keys, tasks, files, conversations."""
+"""The folder where chatglm keeps the data of this user: keys, tasks, files, conversations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["home_folder", "home_path"]
 
 
 def home_path() -> Path:
-    """`CHATGLM_HOME`, or `~/.chatglm`, whether it is there or not.
+    """The path of the folder, which need not exist: `CHATGLM_HOME`, or `~/.chatglm`.
 
     Raises:
         OutputError: this user has no home folder.
@@ -24,10 +24,10 @@ def home_path() -> Path:
 
 
 def home_folder(path: Path | None = None) -> Path:
-    """The folder, which is made if it is missing, readable by this user only.
+    """Make the folder, readable by this user only, if it is missing; returns its path.
 
     Args:
-        path: instead of `home_path()`.
+        path: use this one instead of `home_path()`.
 
     Raises:
         OutputError: it cannot be made.

@@ -1,7 +1,8 @@
-"""By which name a server is asked for: the header `Host`.
+"""Checks the header `Host`: the name under which a client asks for a server.
 
-A page of any site may let its name point to 127.0.0.1 (DNS rebinding). A browser then takes the server of this machine
-for a part of that site, and lets the page read what it answers; but it sends the site's name as `Host`.
+The owner of any web site can let its name point to 127.0.0.1 (DNS rebinding). A browser then takes the server on this
+machine for a part of that site, and lets the site's pages read its answers. But the browser sends the site's name as
+`Host`, so the server can refuse the request.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ __all__ = ["check_host"]
 
 
 def check_host(given: str, names: Collection[str]) -> str:
-    """What is wrong with the name that a request asks for; "": nothing.
+    """Check the name that a request asks for; returns what is wrong with it, or "".
 
     Args:
         given: the header `Host`, with or without a port.
-        names: in lower case, under which the server may be asked for; empty: all. `localhost` and addresses of this
-            machine itself are always right.
+        names: allowed names, in lower case; empty: all names. `localhost` and addresses of this machine itself are
+            always allowed.
     """
     name = given[1:].partition("]")[0] if given.startswith("[") else given.partition(":")[0].rstrip(".")
     if not names or name.lower() in names or _is_here(name.lower()):

@@ -1,12 +1,12 @@
 """Loads a model, its tokenizer and its chat format from a folder. Never runs code from the folder.
 
-`load_parts` is for those who want the model to themselves, a `PreTrainedModel`. `chatglm.load` makes an assistant of
-what `load_to_answer` returns, which where the native decoder can run the model is no more than its weights: to import
-`transformers`' model classes takes longer than to load a 6B model.
+`load_parts` returns a `PreTrainedModel` for programs that use the model themselves. `chatglm.load` makes an assistant
+from the result of `load_to_answer`. If the native decoder can run the model, that result holds only the weights,
+because importing the model classes of `transformers` takes longer than loading a 6B model.
 
-The Auto classes are those of `transformers`, with this family registered, and look at a folder first: what is wrong
-with its config.json is then a `CheckpointError` as everywhere, and never keeps them waiting. `AutoTokenizer` knows a
-folder by its contents, because some people's copies lack the line that names the tokenizer class.
+The Auto classes here are those of `transformers`, with this family registered. They look at a folder before
+`transformers` does: so a bad config.json is a `CheckpointError`, as everywhere in chatglm, and is reported at once.
+`AutoTokenizer` recognises a folder by its contents, because some copies lack the line that names the tokenizer class.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _MAX_VIRTUAL_TOKENS = 1 << 16
 
 
 def __getattr__(name: str) -> Any:
-    """The Auto classes of `transformers`, which are made when they are first used: they import all that they know."""
+    """The Auto classes of `transformers`. They are made at first use, because they import all model classes."""
     if name not in __all__ or not name.startswith(("AutoConfig", "AutoModel")):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     about: dict[str, Any] = {"__module__": __name__}
@@ -91,11 +91,11 @@ _HUB_OPTIONS = frozenset(("subfolder", "gguf_file", "cache_dir", "force_download
 
 
 def _local(name: Any, part: hub.Part, kwargs: dict[str, Any]) -> Any:
-    """The folder of a repository id of this family, as the hub room finds it; else the name as it is.
+    """The folder for a repository id of this family, found by `chatglm.hub`; any other name is returned unchanged.
 
     Args:
-        kwargs: of `from_pretrained`; `revision` and `local_files_only` are taken out where they are used up. With
-            options that ask for `transformers`' own way of downloading, that is taken.
+        kwargs: arguments of `from_pretrained`. `revision` and `local_files_only` are removed if they were used here.
+            Options that need the downloads of `transformers` (such as `cache_dir`) leave the name unchanged.
     """
     if not isinstance(name, str | os.PathLike) or any(kwargs.get(option) for option in _HUB_OPTIONS):
         return name
@@ -113,19 +113,19 @@ def _local(name: Any, part: hub.Part, kwargs: dict[str, Any]) -> Any:
 
 
 class _ById:
-    """A class of `transformers` whose `from_pretrained` finds repository ids of this family in every cache, and looks
-    at a folder before `transformers` does.
+    """Base of the Auto classes: `from_pretrained` finds repository ids of this family in every cache, and looks at a
+    folder before `transformers` does.
     """
 
     part: hub.Part = "model"
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers`.
+        """Load as `transformers` does.
 
         Raises:
             CheckpointError: there is no such folder, or its config.json cannot be read.
-            ConfigError, UnsupportedError: it describes a model that is not one of the family.
+            ConfigError, UnsupportedError: it describes a model that does not belong to the family.
         """
         name = _local(pretrained_model_name_or_path, cls.part, kwargs)
         _check_config(name, kwargs)
@@ -133,14 +133,14 @@ class _ById:
 
 
 class AutoTokenizer:
-    """`transformers.AutoTokenizer` that knows a ChatGLM folder by its contents."""
+    """`transformers.AutoTokenizer` that recognises a ChatGLM folder by its contents."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """The tokenizer of a folder; `trust_remote_code` is accepted and never needed.
+        """Load the tokenizer of a folder. `trust_remote_code` is accepted and never needed.
 
         Raises:
-            TokenizerError: the tokenizer's file is missing, damaged or does not fit.
+            TokenizerError: the tokenizer's file is missing, damaged or does not fit the model.
         """
         pretrained_model_name_or_path = _local(pretrained_model_name_or_path, "tokenizer", kwargs)
         folder = Path(pretrained_model_name_or_path)
@@ -153,7 +153,7 @@ class AutoTokenizer:
 
 
 def _check_config(path: Any, asked: dict[str, Any]) -> None:
-    """Raise `CheckpointError` where a name means a folder, and there is none, or its config.json cannot be read.
+    """Raise `CheckpointError` if a name means a folder that does not exist or whose config.json cannot be read.
 
     Args:
         asked: keyword arguments of `from_pretrained`.
@@ -162,7 +162,7 @@ def _check_config(path: Any, asked: dict[str, Any]) -> None:
         return
     folder = Path(path).joinpath(asked.get("subfolder") or "")
     if folder.is_file() or not named_folder(path):
-        return  # a configuration's file, or a repository of the hub
+        return  # a file of a configuration, or a repository at the hub
     if not folder.is_dir():
         raise CheckpointError(f"{folder!s:.300}: no such folder; give the path of a downloaded ChatGLM checkpoint")
     if not (folder / "adapter_config.json").is_file() or (folder / "config.json").exists():
@@ -270,7 +270,7 @@ def load_to_answer(
 
 @dataclass
 class _Opened:
-    """A folder that was found whole, before its weights are read."""
+    """A complete folder, before its weights are read."""
 
     folder: Path
     adapter: Path | None
@@ -314,13 +314,16 @@ def adapter_base(adapter: str | os.PathLike[str]) -> str | None:
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise CheckpointError(f"{file}: names no base model; give the base model's folder (--model, or path=)")
-    if Path(base).parts[-2:] == ("chatglm", "demo"):  # wherever it was installed when the adapter was trained
+    if Path(base).parts[-2:] == (
+        "chatglm",
+        "demo",
+    ):  # the demo model, wherever it was installed
         return None
     return f"{base}@{revision}" if isinstance(revision, str) and revision and hub.repository(base) else base
 
 
 def _base_of(adapter: Path) -> Path:
-    """The folder of the base model that an adapter names."""
+    """The folder of the base model that an adapter's configuration names."""
     file, base = adapter / "adapter_config.json", adapter_base(adapter)
     if base is None:
         return demo_folder()
@@ -368,8 +371,8 @@ def _whole_model(opened: _Opened, prefix: str | os.PathLike[str] | None, **kwarg
 
 
 def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, dtype: Any = None) -> BareModel | None:
-    """None where the native decoder cannot run this, or the folder is not as it should be: `from_pretrained`, which
-    says why, then has the word.
+    """The model for the native decoder; None if the decoder cannot run it, or if the folder is damaged. Then
+    `from_pretrained` must load it, and reports what is wrong.
     """
     config = opened.config
     asked = config.dtype if dtype in (None, "auto") else dtype
@@ -381,7 +384,7 @@ def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, 
     if about is not None:
         settings = QuantizationConfig.from_dict(about)
         if settings.scheme == "gptq":
-            return None  # is repacked by module, not by tensor
+            return None  # GPTQ weights are packed again per module, not per tensor
         try:
             chosen = settings.choose(model)
             swap(model, chosen, settings.made())
@@ -400,7 +403,7 @@ def _bare_model(opened: _Opened, store: torch.dtype | None, device: Any = None, 
 
 
 def _fill(model: BareModel, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> bool:
-    """Put tensors in the place of the model's; whether all are there, and of the right shapes and kinds."""
+    """Put loaded tensors into the model; returns whether all are there, with the right shapes and types."""
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = bool(model.config.tie_word_embeddings)
     for path, module in model.named_modules():
@@ -415,14 +418,14 @@ def _fill(model: BareModel, tensors: dict[str, torch.Tensor], dtype: torch.dtype
             both_float = tensor.is_floating_point() and held.is_floating_point()
             if not both_float and tensor.dtype != held.dtype:
                 return False
-            if kind in buffers:  # scales, which no conversion touches
+            if kind in buffers:  # scales, which are never converted
                 setattr(module, kind, tensor)
             else:
                 kept = tensor if integers and kind == "weight" else tensor.to(dtype)
                 setattr(module, kind, torch.nn.Parameter(kept, requires_grad=False))
     if isinstance(table, QuantizedEmbedding):
         table.dtype = dtype
-    if tied:  # where a file has both, the head's wins, as in the official code
+    if tied:  # if a file has both, the head's is used, as in the official code
         for kind in ("weight", "weight_scale"):
             if hasattr(head, kind):
                 setattr(table, kind, getattr(head, kind))
@@ -431,7 +434,7 @@ def _fill(model: BareModel, tensors: dict[str, torch.Tensor], dtype: torch.dtype
 
 @contextmanager
 def _quiet_off_terminal() -> Iterator[None]:
-    """No progress bars where nobody sees them: they would fill a log."""
+    """Turn progress bars off if stderr is not a terminal: they would fill a log."""
     log = transformers.utils.logging
     showed = log.is_progress_bar_enabled()
     if showed and not sys.stderr.isatty():
@@ -444,7 +447,8 @@ def _quiet_off_terminal() -> Iterator[None]:
 
 
 def check_device(name: str | torch.device) -> None:
-    """
+    """Check that a device exists.
+
     Raises:
         InputError: this machine or this torch has no such device.
     """
@@ -456,7 +460,7 @@ def check_device(name: str | torch.device) -> None:
 
 
 def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
-    """The `prefix_encoder` part of a saved state, without its official name in front."""
+    """The `prefix_encoder` part of a saved state, without the prefix of the official names."""
     path = path.expanduser()
     files = weight_files(path) if path.is_dir() else [path]
     for file in files:
@@ -487,10 +491,10 @@ def _with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
 
 
 def add_adapter(model: Any, folder: str | os.PathLike[str], name: str) -> Any:
-    """A model with one more adapter, named `name`; see `models.adapters.with_adapter`."""
+    """Add an adapter, named `name`, to a model; returns the model. See `models.adapters.with_adapter`."""
     return _with_adapter(model, hub.folder(folder), name)
 
 
 def remove_adapter(model: Any, name: str) -> Any:
-    """The model without one of its adapters; without its last adapter, the base model."""
+    """Remove an adapter from a model; returns the model, or the base model if it was the last adapter."""
     return without_adapter(model, name)

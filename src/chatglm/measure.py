@@ -1,6 +1,6 @@
-"""How fast answers come: many clients at once, each of whom asks, reads the stream, and asks again.
+"""Measures speed with many clients at once. Each client asks, reads the stream, and asks again.
 
-What is measured is what a client sees, whoever answers: a model of this process or any OpenAI-compatible endpoint.
+The figures are those that a client sees, for a model in this process or for any OpenAI-compatible endpoint.
 
     with Assistant.load() as assistant:
         clients = Clients(assistant, Workload(prompt_tokens=256))
@@ -26,8 +26,8 @@ from chatglm.errors import ChatGLMError, InputError
 
 __all__ = ["Clients", "Level", "Sample", "Spread", "Workload"]
 
-# So common that any vocabulary has one piece for each, and texts of equal length cost the same; what they say is of no
-# interest.
+# These words are so common that any vocabulary has one piece for each. So texts of the same number of words have about
+# the same number of tokens. Their meaning is irrelevant.
 _TEXT = (
     "the of and to in is you that it for on are as with this have from one not what all when your can there use each "
     "which do how will up about many so like into time has look two more write go see number way my than water call "
@@ -41,17 +41,19 @@ class Workload:
     """What every client does.
 
     Attributes:
-        prompt_tokens: of a first turn, template and shared prefix among them.
-        max_new_tokens: of an answer.
-        shared_prefix: so many first tokens of the prompt are the same for all (a system prompt, a document).
-        turns: of a dialogue; each sends again all that was said. The next begins when the answer is there.
-        turn_tokens: that each later turn adds to the dialogue besides the answer before it.
-        hold: ask that no answer ends early (`min_new_tokens`; `min_tokens` at an endpoint).
-        chat: dialogues; else plain texts, without any format of a dialogue.
-        seed: decides the texts.
+        prompt_tokens: length of a first prompt, including the template and the shared prefix.
+        max_new_tokens: most tokens of an answer.
+        shared_prefix: number of tokens at the beginning of the prompt that are the same for all (as with a system
+            prompt or a document).
+        turns: number of turns in a dialogue. Each turn sends the whole dialogue so far; the next begins when the answer
+            is complete.
+        turn_tokens: tokens that each later turn adds to the dialogue, besides the previous answer.
+        hold: ask for answers of full length (`min_new_tokens`; `min_tokens` at an endpoint).
+        chat: send dialogues; else plain texts without a chat format.
+        seed: determines the texts.
 
     Raises:
-        InputError: a number is too small, or the prefix longer than the prompt.
+        InputError: a number is too small, or the prefix is longer than the prompt.
     """
 
     prompt_tokens: int = 128
@@ -75,13 +77,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Sample:
-    """One request, as its client saw it. Times are of `time.perf_counter`.
+    """One request, as its client saw it. Times are of `time.perf_counter`, in seconds.
 
     Attributes:
-        turn: of its dialogue, from 0.
-        arrivals: when each piece of the answer came.
-        usage: as the assistant told it; None: the request failed.
-        failure: what went wrong: its kind and its words; None: nothing.
+        turn: number of the turn in its dialogue, from 0.
+        arrivals: times at which the pieces of the answer arrived.
+        usage: token counts reported by the assistant; None: the request failed.
+        failure: kind and text of the error; None: no error.
     """
 
     turn: int
@@ -93,24 +95,24 @@ class Sample:
 
     @property
     def first(self) -> float:
-        """Seconds to the first piece; to the end where no text came."""
+        """Seconds until the first piece; until the end if no text came."""
         return (self.arrivals[0] if self.arrivals else self.end) - self.begin
 
     @property
     def new_tokens(self) -> int:
-        """As the usage says; where an endpoint sends none, the pieces that came."""
+        """Number of tokens by `usage`; if an endpoint does not report it, the number of pieces."""
         assert self.usage is not None
         return self.usage.completion_tokens or len(self.arrivals)
 
     @property
     def rate(self) -> float:
-        """Tokens/s, from asking to the end. (Which token it was that showed first, no client knows.)"""
+        """Tokens per second, from the request to the end. (A client cannot know which token its first piece was.)"""
         return self.new_tokens / (self.end - self.begin)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of some values."""
+    """Number, median and percentiles of some values."""
 
     count: int
     median: float
@@ -119,7 +121,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread | None:
-        """None where there are none."""
+        """Compute them; None if there are no values."""
         if len(values) < 2:
             return cls(1, *[values[0]] * 3) if values else None
         cuts = statistics.quantiles(values, n=100, method="inclusive")
@@ -128,11 +130,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Level:
-    """What so many clients at once saw.
+    """The results of a run with a certain number of clients.
 
     Attributes:
-        seconds: from the first request to the end of the last.
-        guessed: tokens that came from speculation; None: the assistant is not of this process.
+        seconds: from the first request to the end of the last one.
+        guessed: number of tokens accepted from speculation; None: the assistant is not in this process.
     """
 
     concurrency: int
@@ -146,7 +148,7 @@ class Level:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How many requests failed, by kind."""
+        """Number of failed requests, by kind of error."""
         return dict(Counter(sample.failure[0] for sample in self.samples if sample.failure is not None))
 
     @property
@@ -156,13 +158,13 @@ class Level:
 
     @property
     def cached(self) -> float | None:
-        """Share of the prompts' tokens that were not computed again; None where prompts are not counted."""
+        """Share of the prompts' tokens that came from a cache; None if the assistant does not count prompt tokens."""
         read = sum(sample.usage.prompt_tokens for sample in self.good if sample.usage is not None)
         found = sum(sample.usage.cached_tokens for sample in self.good if sample.usage is not None)
         return found / read if read else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures for machines; seconds are in the names. A spread is None where there was nothing to measure."""
+        """Figures as JSON values. Names of times in seconds end in `_s`. A spread is None if there were no values."""
         good = self.good
         gaps = [late - early for sample in good for early, late in itertools.pairwise(sample.arrivals)]
         lengths = {
@@ -194,20 +196,20 @@ class Level:
 
 
 class Clients:
-    """Those who ask. Two short requests come first: they show how many tokens a text of so many words has, in whatever
-    vocabulary, and that there is somebody who answers.
+    """The clients. First, two short requests are made: they show how many tokens a text of a certain number of words
+    has in this vocabulary, and that somebody answers.
 
     Args:
-        assistant: who answers. It stays its owner's.
-        workload: what is asked.
+        assistant: answers the requests. The caller closes it.
+        workload: what the clients ask.
 
     Attributes:
-        workload: what is really asked: not held to a length where the endpoint refuses to.
-        counted: whether the assistant tells how many tokens there were; else a word counts as one, and so does every
-            piece of an answer.
+        workload: what they really ask: `hold` is off if the endpoint refuses it.
+        counted: whether the assistant reports numbers of tokens. If not, each word and each piece of an answer counts
+            as one token.
 
     Raises:
-        ServiceError: there is nobody. And what else the assistant raises.
+        ServiceError: nobody answers. The assistant's other errors are raised too.
     """
 
     def __init__(self, assistant: BaseAssistant, workload: Workload) -> None:
@@ -229,15 +231,16 @@ class Clients:
         seconds: float | None = None,
         watch: Callable[[Sample], None] = lambda sample: None,
     ) -> Level:
-        """Have so many clients at work at a time.
+        """Run a number of clients at once.
 
         Args:
-            requests: to make: in whole dialogues, and at least one dialogue for every client.
-            seconds: after which no new dialogue begins, instead.
-            watch: is told every sample; called from several threads.
+            concurrency: number of clients.
+            requests: number of requests to make; only whole dialogues are made, and at least one for every client.
+            seconds: instead of `requests`: after this time no new dialogue begins.
+            watch: called with every sample, from several threads.
 
         Raises:
-            InputError: no client, or not one of `requests` and `seconds`.
+            InputError: `concurrency` is below 1, or not exactly one of `requests` and `seconds` is given.
         """
         if concurrency < 1:
             raise InputError(f"{concurrency} clients at once: at least 1 is needed")
@@ -266,14 +269,14 @@ class Clients:
                 for task in [pool.submit(work) for _ in range(concurrency)]:
                     task.result()
             except BaseException:
-                self._over.set()  # the others end at their next token
+                self._over.set()  # the other clients end at their next token
                 raise
         after = self._assistant.stats()
         guessed = after.accepted_tokens - before.accepted_tokens if before is not None and after is not None else None
         return Level(concurrency, max(sample.end for sample in samples) - begin, tuple(samples), guessed)
 
     def _dialogue(self, number: int) -> Iterator[Sample]:
-        # Another workload, other texts: those that an assistant has seen before would be answered from its cache.
+        # Each workload has other texts. An assistant would answer texts that it has seen before from its cache.
         rng = Random(f"{self.workload} {number}")
         shared = self._text(Random(f"{self.workload}"), self.workload.shared_prefix, 0)
         own = self._text(rng, self.workload.prompt_tokens - self.workload.shared_prefix - self._around)
@@ -286,7 +289,7 @@ class Clients:
             said += [answer, self._text(rng, self.workload.turn_tokens - self._around)]
 
     def _text(self, rng: Random, tokens: float, least: int = 1) -> str:
-        """Words that make about so many tokens."""
+        """Words that make about this number of tokens."""
         return " ".join(rng.choices(_WORDS, k=max(round(tokens / self._each), least)))
 
     def _ask(self, said: Sequence[str], turn: int) -> tuple[Sample, str]:
@@ -324,7 +327,7 @@ class Clients:
         return self._assistant.stream(messages, params=params, trim=False)
 
     def _probe(self, words: int) -> int:
-        """Tokens of a prompt of so many words; 0: not told."""
+        """Number of tokens of a prompt with this number of words; 0: not reported."""
         text = " ".join(itertools.islice(itertools.cycle(_WORDS), words))
         while True:
             try:
@@ -334,5 +337,5 @@ class Clients:
             except InputError:
                 if not self.workload.hold:
                     raise
-                # Who does not know `min_tokens` may refuse it; and if that was not it, will say so again.
+                # An endpoint may refuse `min_tokens`, so try without. If something else was wrong, it fails again.
                 self.workload = replace(self.workload, hold=False)

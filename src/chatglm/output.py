@@ -1,6 +1,7 @@
-"""Folders that a long run writes: one run at a time in each, and a full disk is one clear error.
+"""Output folders of long runs: only one run at a time may write to a folder, and a full disk is reported as one clear
+error.
 
-Locks are `flock`'s: the system releases them when the process ends, however it ends.
+Locks are made with `flock`, so the system releases them when the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from chatglm.errors import InputError, OutputError
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs at once are not noticed
+except ImportError:  # Windows: two runs in one folder are not noticed
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LOCK", "locked", "reporting_disk_errors", "working_in"]
 
 LOCK = ".lock"
-"""Name of the lock in a folder that is written in place."""
+"""Name of the lock file in a folder that is written in place."""
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
@@ -33,13 +34,13 @@ _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 
 @contextmanager
 def locked(file: Path, result: Path) -> Iterator[None]:
-    """Hold the lock `file`, which is made, and removed at the end.
+    """Hold the lock `file` during the block. The file is made, and removed at the end.
 
     Args:
         result: what the lock protects, for the message.
 
     Raises:
-        InputError: another process holds it (the message says which), or the file cannot be made.
+        InputError: another process holds the lock (the message names it), or the file cannot be made.
     """
     try:
         lock = _acquire(file, result)
@@ -55,12 +56,12 @@ def locked(file: Path, result: Path) -> Iterator[None]:
 
 @contextmanager
 def working_in(folder: Path, hint: str = "") -> Iterator[None]:
-    """Make a folder, hold its lock (`.lock` in it), and report errors of the disk, while the block runs.
+    """Make a folder, hold its lock (`.lock` in it), and report disk errors clearly, during the block.
 
-    A folder that was made for this, and in which nothing was written, is removed.
+    If the folder is new and nothing was written into it, it is removed at the end.
 
     Raises:
-        InputError: it cannot be made, or another process is writing there.
+        InputError: the folder cannot be made, or another process is writing there.
         OutputError: as `reporting_disk_errors`.
     """
     fresh = not folder.exists()
@@ -83,7 +84,7 @@ def _acquire(file: Path, result: Path) -> int:
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_ino == file.stat().st_ino:  # else its holder has just removed it
+            if os.fstat(lock).st_ino == file.stat().st_ino:  # otherwise its holder has just removed the file
                 os.ftruncate(lock, 0)
                 about = f"process {os.getpid()} on {os.uname().nodename}" if hasattr(os, "uname") else "another process"
                 os.write(lock, f"{about}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
@@ -104,11 +105,11 @@ def _acquire(file: Path, result: Path) -> int:
 
 @contextmanager
 def reporting_disk_errors(result: Path, hint: str = "") -> Iterator[None]:
-    """Turn the errors of a full or broken disk into one that names file, reason and free space.
+    """Convert errors of a full or broken disk to one that names file, reason and free space.
 
     Args:
-        result: the folder that is written.
-        hint: what to say besides, such as where the unfinished work lies.
+        result: the folder that is being written.
+        hint: added to the message, such as where the unfinished work is.
 
     Raises:
         OutputError: the disk is full, a quota or a limit of file sizes is reached, or the disk cannot be written.
@@ -125,11 +126,11 @@ def reporting_disk_errors(result: Path, hint: str = "") -> Iterator[None]:
 
 
 def _disk_error(error: Exception) -> str | None:
-    """The reason, if this is an error of writing; None for every other."""
+    """The reason, if this is an error of writing; None for any other error."""
     if isinstance(error, OSError) and error.errno in _DISK:
         return error.strerror or os.strerror(error.errno or 0)
     text = str(error)
-    # safetensors and torch have errors of their own, which say the system's number or no reason at all.
+    # safetensors and torch have their own errors, which contain the system's error number, or no reason at all.
     if (number := re.search(r"\(os error (\d+)\)", text)) and int(number[1]) in _DISK:
         return os.strerror(int(number[1]))
     if isinstance(error, RuntimeError) and ("failed writing file" in text or "unexpected pos" in text):
@@ -138,7 +139,7 @@ def _disk_error(error: Exception) -> str | None:
 
 
 def _free(folder: Path) -> str:
-    """How much room is left there."""
+    """The free space there, in words."""
     with contextlib.suppress(OSError):
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         return f" ({shutil.disk_usage(there).free / 1e6:,.0f} MB are free)"

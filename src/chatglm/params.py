@@ -1,10 +1,10 @@
-"""Every option of generation, declared once: command line, YAML, HTTP fields and documentation derive from it.
+"""Every option of generation, declared once. Command line, YAML, HTTP fields and documentation are made from it.
 
     params = SamplingParams(temperature=0.8, top_p=0.8, seed=1)
     params = SamplingParams.from_dict({"temperature": 0.2}, defaults=SamplingParams.from_generation_config(saved))
 
-The defaults change nothing of the model's own distribution. What a model's generation_config.json says is for the
-caller to put underneath, as above.
+The defaults do not change the model's own distribution. The caller decides whether a model's generation_config.json
+applies, by passing it as `defaults`, as above.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """On the command line."""
+        """The option's name on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def range(self) -> str:
-        """In words; "" where anything goes."""
+        """The allowed range in words; "" if there is no limit."""
         if self.low is None:
             return ""
         least = f"above {self.low}" if self.above else f"at least {self.low}"
@@ -63,7 +63,7 @@ class Option:
         return f"above {self.low}, at most {self.high}" if self.above else f"from {self.low} to {self.high}"
 
     def schema(self) -> dict[str, Any]:
-        """As JSON schema, for HTTP."""
+        """The option as JSON schema, for HTTP."""
         number: dict[str, Any] = {"type": "integer" if self.kind in ("integer", "ids", "words") else "number"}
         if self.low is not None:
             number["exclusiveMinimum" if self.above else "minimum"] = self.low
@@ -140,7 +140,7 @@ class Option:
         return list(value)
 
     def _token(self, key: Any, value: Any) -> int:
-        # JSON has only strings for keys.
+        # JSON keys are always strings.
         if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 20:
             key = int(key)
         if isinstance(key, bool) or not isinstance(key, int) or key < 0:
@@ -152,7 +152,7 @@ class Option:
 
 
 class _Frozen(dict[int, float]):
-    """A dict that can be hashed, so that parameters can be."""
+    """A dict that can be hashed, so that `SamplingParams` can be hashed."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -168,7 +168,7 @@ class _Frozen(dict[int, float]):
 
 
 class _Ids(tuple[Number, ...]):
-    """A list that was read. It may be long, and is passed on from parameters to parameters."""
+    """A list that `Option.read` has checked. It may be long, and is passed on without being checked again."""
 
     __slots__ = ()
 
@@ -177,12 +177,12 @@ class _Words(tuple[tuple[Number, ...], ...]):
     __slots__ = ()
 
 
-# What `Option.read` made of values of these kinds, and need not read again.
+# Types of checked values of these kinds. `Option.read` does not check them again.
 _READ: Mapping[str, type] = {"ids": _Ids, "words": _Words, "biases": _Frozen}
 
 
 def _plain(value: Any) -> Any:
-    """A field's value as JSON and YAML have it."""
+    """A field's value in the form of JSON and YAML."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return dict(value) if isinstance(value, Mapping) else value
@@ -289,10 +289,10 @@ class SamplingParams:
         """From YAML or JSON.
 
         Args:
-            defaults: the options that are not in `values`.
+            defaults: values of the options that are not in `values`.
 
         Raises:
-            InputError: a key is unknown (names it, and the nearest one there is) or a value does not fit.
+            InputError: a key is unknown (the message names it and the most similar one), or a value does not fit.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"options of generation: expected a mapping of names to values, got {values!r:.80}")
@@ -337,24 +337,23 @@ class SamplingParams:
             values["n"] = given["num_return_sequences"]
         if given.get("do_sample", False):
             values.setdefault("top_k", 50)
-        else:  # generate ignores these when it is greedy
+        else:  # generate ignores these in greedy decoding
             values = {name: value for name, value in values.items() if name not in ("top_k", "top_p", "min_p")}
             values["temperature"] = 0
         return cls.from_dict(values)
 
     @classmethod
     def add_arguments(cls, parser: argparse._ActionsContainer, names: Iterable[str] | None = None) -> None:
-        """Give a command line, or a group of it, these options; `from_arguments` reads them.
+        """Add these options to a command line, or to a group of it; `from_arguments` reads them.
 
         Args:
-            names: the options to add; `logit_bias` and the lists of ids are always left out, because nobody types
-                them.
+            names: the options to add. `logit_bias` and the lists of ids are always left out, because nobody types them.
         """
         typed = ("number", "integer", "strings")
         for option in _OPTIONS:
             if option.kind in typed and (names is None or option.name in names):
                 text = option.help + (f" ({option.range})" if option.kind != "strings" and option.range else "")
-                if option.kind == "strings":  # one each time, so that what follows is not taken for more
+                if option.kind == "strings":  # one value each time; next words are no further values
                     parser.add_argument(option.flag, action="append", metavar="TEXT", help=text)
                 elif option.kind == "integer":
                     parser.add_argument(option.flag, type=int, metavar="N", help=text)
@@ -372,9 +371,9 @@ class SamplingParams:
         return cls.from_dict(given, defaults)
 
     def room(self, prompt: int) -> int | None:
-        """How many tokens may follow a prompt of this length; None: these options set no limit.
+        """The most tokens that may follow a prompt of this length; None: these options set no limit.
 
-        Both limits hold where both are set.
+        If both `max_new_tokens` and `max_length` are set, both limits apply.
 
         Raises:
             InputError: max_length leaves no room for an answer.
@@ -391,7 +390,7 @@ class SamplingParams:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken."""
+        """Whether always the most likely token is taken."""
         return self.temperature == 0
 
 
@@ -400,7 +399,7 @@ _OPTIONS = tuple(
 )
 _BY_NAME = {option.name: option for option in _OPTIONS}
 
-# Keys of a generation_config.json that mean here what they mean there.
+# Keys of a generation_config.json that have the same meaning here.
 _OF_GENERATE: Sequence[str] = (
     "temperature",
     "top_k",
@@ -412,8 +411,8 @@ _OF_GENERATE: Sequence[str] = (
     "max_length",
     "min_new_tokens",
 )
-# Those that would change the text, and the values with which they do not. Others (cache, ids of padding, versions) do
-# not touch it.
+# Keys that would change the text, each with the values that do not. Other keys (cache, ids of padding, versions) do not
+# affect the text.
 _NEUTRAL: Mapping[str, Sequence[Any]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),

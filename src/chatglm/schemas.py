@@ -1,10 +1,11 @@
-"""JSON schemas of callers, made ready for a grammar: bounded, in today's spelling, without what no grammar holds.
+"""Prepares JSON schemas of callers for a grammar: bounded in size, in current spelling, without unsupported keywords.
 
-`held` gives a schema whose instances are all valid for the caller's schema, as far as its keywords can be held; those
-that cannot are dropped and named, or, with `strict`, refused by name. Every limit is checked before anything is built,
-so that a schema costs no more than its size. An object whose properties are listed gets no others, unless its schema
-asks for them (`additionalProperties`): a model that may go on inventing names often does not end. Keywords: JSON Schema
-drafts 4 to 2020-12, and the spelling of Gemini and OpenAPI (`STRING`, `nullable`).
+`held` returns a schema whose instances are all valid for the caller's schema, as far as a grammar can enforce its
+keywords. Keywords that it cannot enforce are dropped and listed, or, with `strict`, refused by name. Every limit is
+checked before anything is built, so the cost is bounded by the size of the schema. If a schema lists the properties of
+an object, no others are allowed, unless it asks for them (`additionalProperties`): a model that may invent further
+names often does not stop. Keywords: JSON Schema drafts 4 to 2020-12, and the spelling of Gemini and OpenAPI (`STRING`,
+`nullable`).
 """
 
 from __future__ import annotations
@@ -24,35 +25,36 @@ from chatglm.errors import InputError, UnsupportedError
 __all__ = ["EXACT", "Held", "check_pattern", "depth_of", "held"]
 
 MAX_BYTES = 256 << 10
-"""Of a schema, as JSON."""
+"""Bytes of a schema as JSON."""
 MAX_NESTING = 60
-"""Objects and lists inside each other."""
+"""Levels of objects and lists inside each other."""
 MAX_PROPERTIES = 300
-"""Of one object; where they are optional, each one costs time for every token."""
+"""Properties of one object. Each optional property costs time for every token."""
 MAX_ENUM = 4000
 """Values of one `enum`."""
 MAX_BRANCHES = 100
-"""Of one `anyOf`, `oneOf` or `allOf`."""
+"""Schemas of one `anyOf`, `oneOf` or `allOf`."""
 MAX_DEFINITIONS = 500
 MAX_CHAIN = 100
-"""`$ref`s that lead to one another."""
+"""Length of a chain of `$ref`s that lead to one another."""
 MAX_LENGTH = 4096
-"""Characters of a string, where the schema gives a larger `maxLength`; the most that `minLength` may ask for."""
+"""Characters of a string. It replaces a larger `maxLength`, and is the most that `minLength` may ask for."""
 MAX_ITEMS = 1000
-"""Of a list, likewise."""
+"""Items of a list; used in the same way for `maxItems` and `minItems`."""
 MAX_PATTERN = 2000
 """Characters of a regular expression."""
 MAX_REPEATS = 2000
-"""Repetitions that one regular expression counts, those inside each other multiplied."""
+"""Repetitions that one regular expression counts; nested counts are multiplied."""
 MAX_GROUPS = 30
-"""Groups inside each other."""
+"""Levels of groups inside each other."""
 EXACT = 2**53 - 1
-"""The largest integer whose neighbours every JSON reader tells apart; grammars of larger ones are not exact."""
+"""The largest integer that every JSON reader distinguishes from its neighbours. Grammars of larger ones are not exact.
+"""
 DIGITS = 10**15 - 1
-"""The largest integer that is written where a schema gives no bound: a model must come to an end."""
+"""The largest integer that is written if a schema gives no bound, so that a model comes to an end."""
 
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
-# Keywords that restrict what a value may be, and that no grammar holds.
+# Keywords that restrict a value, but cannot be enforced by a grammar.
 _UNHELD = (
     "not", "if", "contains", "minContains", "maxContains", "uniqueItems", "propertyNames", "dependentRequired",
     "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef",
@@ -69,7 +71,8 @@ _DAY = (
 )
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-3]):[0-5][0-9])"
 _LABEL = "[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*"
-# Narrower than the standards, so that every reader takes them: no leap days or seconds, no year 0, no quoted mailboxes.
+# Stricter than the standards, so that every reader accepts the values: no leap days or seconds, no year 0, no quoted
+# mailboxes.
 _FORMATS = {
     "date": _DAY,
     "time": _TIME,
@@ -87,11 +90,11 @@ _FORMATS["uri"] = _FORMATS["uri"].replace("~%", "~")
 
 @dataclass(frozen=True)
 class Held:
-    """What a grammar holds of a schema.
+    """The part of a schema that a grammar enforces.
 
     Attributes:
-        schema: its `$ref`s all lead to its own `$defs`.
-        dropped: the keywords of the caller's schema that are not held, each once.
+        schema: all its `$ref`s lead to its own `$defs`.
+        dropped: keywords of the caller's schema that are not enforced, each once.
     """
 
     schema: dict[str, Any]
@@ -99,16 +102,16 @@ class Held:
 
 
 def held(schema: Any, *, strict: bool = False, where: str = "JSON schema") -> Held:
-    """Make a caller's schema ready.
+    """Prepare a caller's schema for a grammar.
 
     Args:
-        strict: refuse what cannot be held, instead of dropping it.
-        where: the field that errors name.
+        strict: refuse keywords that cannot be enforced, instead of dropping them.
+        where: name of the field, for errors.
 
     Raises:
         InputError: it is not a JSON schema, or no value can satisfy it.
-        UnsupportedError: it is too large, and the message says what of it; or, with `strict`, it has keywords that
-            cannot be held.
+        UnsupportedError: it is too large (the message names the limit); or, with `strict`, it has keywords that cannot
+            be enforced.
     """
     if schema is True:
         schema = {}
@@ -148,10 +151,10 @@ class _Reader:
 
     def __init__(self, schema: Mapping[str, Any], strict: bool, where: str) -> None:
         self._root, self._strict, self._where = schema, strict, where
-        self._names: dict[str, str] = {}  # of what is referred to, by its pointer
+        self._names: dict[str, str] = {}  # names of definitions, by the pointers that refer to them
         self._waiting: deque[tuple[str, Any]] = deque()
         self._refers: dict[str, set[str]] = {}
-        self._inside = ""  # the definition that is read
+        self._inside = ""  # the definition that is being read
         self._dropped: dict[str, None] = {}
         self._combines = _combines(schema)
 
@@ -187,7 +190,7 @@ class _Reader:
     # Schemas
 
     def _schema(self, given: Any) -> Any:
-        """A schema that is ready; True and False as they are."""
+        """Prepare a schema; True and False stay as they are."""
         if isinstance(given, bool):
             return given
         if not isinstance(given, Mapping):
@@ -221,7 +224,7 @@ class _Reader:
         return made
 
     def _types(self, given: Mapping[str, Any]) -> tuple[str, ...] | None:
-        """The types that a value may have; None: any. Where none is named, the other keywords tell it."""
+        """The types that a value may have; None: any. Without `type`, the other keywords determine them."""
         named = given.get("type")
         if named is None:
             if given.keys() & {"$ref", "const", "enum", "allOf", "anyOf", "oneOf"}:
@@ -253,7 +256,7 @@ class _Reader:
                 continue
             value = given[name]
             if name == "unevaluatedProperties" and value is False and not given.keys() & _APPLICATORS:
-                continue  # then it is additionalProperties
+                continue  # then additionalProperties takes its place
             neutral: dict[str, Any] = {
                 "uniqueItems": value is False or _at_most_one(given),
                 "propertyNames": value is True or (isinstance(value, Mapping) and not value.keys() - {"type"}),
@@ -286,7 +289,7 @@ class _Reader:
             made[name] = made.get(name, []) + read
 
     def _definition(self, target: Any) -> str:
-        """The name of what a `$ref` leads to."""
+        """The name of the definition that a `$ref` leads to."""
         if not isinstance(target, str):
             raise self._wrong(f"$ref: expected a string, got {target!r:.80}")
         if target not in self._names:
@@ -302,7 +305,7 @@ class _Reader:
         return name
 
     def _target(self, pointer: Any) -> Any:
-        """What a `$ref` leads to; None: nothing."""
+        """The schema that a `$ref` leads to; None: there is none."""
         if not isinstance(pointer, str):
             return None
         base = self._root.get("$id")
@@ -364,7 +367,7 @@ class _Reader:
         return int(value)
 
     def _range(self, given: Mapping[str, Any], less: str, more: str, most: int) -> tuple[int, int | None]:
-        """Two counts; an upper one beyond what is supported becomes what is."""
+        """A lower and an upper count. An upper count beyond the supported limit is replaced by that limit."""
         low, high = self._count(given, less) or 0, self._count(given, more)
         if high is not None and low > high:
             raise self._wrong(f"{less} {low} is greater than {more} {high}: no value satisfies it")
@@ -399,7 +402,7 @@ class _Reader:
     def _number(self, given: Mapping[str, Any], made: dict[str, Any]) -> None:
         low, high = self._number_of(given, "minimum"), self._number_of(given, "maximum")
         above, below = given.get("exclusiveMinimum"), given.get("exclusiveMaximum")
-        # Draft 4: a switch of minimum and maximum.
+        # Draft 4: this is a flag that changes the meaning of minimum and maximum.
         if isinstance(above, bool):
             low, above = (None, low) if above else (low, None)
         else:
@@ -424,7 +427,7 @@ class _Reader:
     def _reals(
         self, low: float | None, above: float | None, high: float | None, below: float | None, made: dict[str, Any]
     ) -> None:
-        """The narrower of two bounds at each end; one beyond ±2^53 becomes that."""
+        """Use the narrower of the two bounds at each end. A bound beyond ±2^53 is replaced by ±2^53."""
         if low is not None and above is not None:
             low, above = (low, None) if low > above else (None, above)
         if high is not None and below is not None:
@@ -444,7 +447,7 @@ class _Reader:
     def _integers(
         self, low: float | None, above: float | None, high: float | None, below: float | None
     ) -> tuple[int, int]:
-        """The least and the greatest integer, both exact."""
+        """The smallest and the largest integer, both exact."""
         least = max([*([] if low is None else [math.ceil(low)]), *([] if above is None else [math.floor(above) + 1])],
                     default=None)  # fmt: skip
         most = min([*([] if high is None else [math.floor(high)]), *([] if below is None else [math.ceil(below) - 1])],
@@ -468,8 +471,8 @@ class _Reader:
         factor = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
         integer = "integer" in _listed(given.get("type"))
         if integer:
-            factor = Fraction(factor.numerator)  # the integers among its multiples, in lowest terms
-        # Of the others, those that binary fractions say exactly: all readers agree on their multiples.
+            factor = Fraction(factor.numerator)  # the integers among its multiples
+        # Of other factors, only those that a binary fraction represents exactly: all readers agree on their multiples.
         exact = factor.denominator & (factor.denominator - 1) == 0 and factor.denominator <= 1 << 10
         if factor.numerator > 10**6 or not exact:
             self._drop("multipleOf", "only integers up to 10^6 and binary fractions can be enforced")
@@ -479,7 +482,7 @@ class _Reader:
     def _array(self, given: Mapping[str, Any], made: dict[str, Any]) -> None:
         low, high = self._range(given, "minItems", "maxItems", MAX_ITEMS)
         first, rest = given.get("prefixItems"), given.get("items", True)
-        if isinstance(rest, list | tuple):  # before draft 2020-12
+        if isinstance(rest, list | tuple):  # the form before draft 2020-12
             first, rest = rest, given.get("additionalItems", True)
         if first is not None and not isinstance(first, list | tuple):
             raise self._wrong(f"prefixItems: expected a list of schemas, got {first!r:.80}")
@@ -540,7 +543,7 @@ class _Reader:
         self._property_counts(given, made, count == len(set(required)))
 
     def _closes(self, given: Mapping[str, Any], read: Mapping[str, Any], required: Sequence[str]) -> bool:
-        """Whether an object is written with the properties that are listed and no others, though others would fit."""
+        """Whether an object may have only the listed properties, though the schema itself would allow others."""
         says_more = given.keys() & {"additionalProperties", "patternProperties", "minProperties"}
         return bool(read) and not says_more and not self._combines and all(name in read for name in required)
 
@@ -550,7 +553,7 @@ class _Reader:
             raise self._wrong(f"patternProperties: expected an object of schemas, got {patterns!r:.80}")
         if len(patterns) > MAX_BRANCHES:
             raise self._too_large("patternProperties", len(patterns), MAX_BRANCHES)
-        if len(patterns) > 1:  # a name that two of them match would have to satisfy both
+        if len(patterns) > 1:  # a name that matches two of them would have to satisfy both
             self._drop("patternProperties", "more than one pattern")
             return {}
         for pattern in patterns:
@@ -585,7 +588,7 @@ _APPLICATORS = {"$ref", "allOf", "anyOf", "oneOf", "if", "then", "else"}
 
 
 def _combines(schema: Any) -> bool:
-    """Whether several schemas may describe one object together, so that each knows only some of its properties."""
+    """Whether several schemas may describe one object together, so that each lists only some of its properties."""
     level = [schema]
     while level:
         one = level.pop()
@@ -607,15 +610,16 @@ def _at_most_one(given: Mapping[str, Any]) -> bool:
 
 
 def _with_type(branch: Any, given: Mapping[str, Any]) -> Any:
-    """A branch that says nothing of its type has that of the schema around it."""
+    """A branch without a type gets the type of the surrounding schema."""
     if isinstance(branch, Mapping) and "type" in given and branch and not branch.keys() & {"type", "$ref"}:
         return {**branch, "type": given["type"]}
     return branch
 
 
 def _disjoint(branches: Sequence[Any], target: Any) -> bool:
-    """Whether plainly no value satisfies two of the schemas: they have other types or constants, or are objects that
-    require a property with another constant."""
+    """Whether it is clear that no value satisfies two of the schemas: they have different types or constants, or are
+    objects that require a property with different constants.
+    """
     seen = [_marks(branch, target) for branch in branches]
     return all(_apart(one, other) for number, one in enumerate(seen) for other in seen[number + 1 :])
 
@@ -662,7 +666,9 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def depth_of(refers: Mapping[str, set[str]], start: str = "") -> int:
-    """How many names a reader is inside of at once, at most, that follows each name once from the start."""
+    """The largest depth at which a reader is inside of definitions, if it follows references from `start`, each name
+    once.
+    """
     depth, seen = 0, {start}
     stack = [iter(sorted(refers.get(start, ())))]
     while stack:
@@ -681,7 +687,7 @@ _COUNTS = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
 def check_pattern(pattern: Any) -> str:
-    """Why a regular expression cannot be held; "" if nothing speaks against it. It is not compiled here."""
+    """Why a grammar cannot enforce a regular expression; "" if it probably can. It is not compiled here."""
     if not isinstance(pattern, str):
         return "it is not a string"
     if len(pattern) > MAX_PATTERN:
@@ -691,8 +697,8 @@ def check_pattern(pattern: Any) -> str:
     if re.search(r"(?<!\\)(?:\\\\)*\\(?:[1-9]|k<|[bBAZzGK])", pattern):
         return "references, word boundaries"
     depth, place, counts = 0, 0, [1.0]
-    inner = [1.0]  # of each open group, the most repetitions inside
-    last = 1.0  # of the part that a count would repeat
+    inner = [1.0]  # for each open group, the most repetitions inside
+    last = 1.0  # of the part that a following count would repeat
     while place < len(pattern):
         if counted := _COUNTS.match(pattern, place):
             times = float(min(int(counted[2] or counted[1]), 10**9) if len(counted[0]) < 24 else 10**9)

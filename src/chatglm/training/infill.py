@@ -320,7 +320,7 @@ class Infiller:
     # Layout
 
     def _suffix(self, text: Ids, generator: np.random.Generator, where: str) -> Example:
-        """The end of the text after `[gMASK] <sop>`. There is no `<eop>`: the text goes on, or its last token ends it."""
+        """The end of the text after `[gMASK] <sop>`, without `<eop>`: the text goes on, or its last token ends it."""
         symbols, n = self.symbols, len(text)
         opening = [symbols.document_mask, symbols.start]
         words = text.tolist()

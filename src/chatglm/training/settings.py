@@ -406,7 +406,7 @@ def _meant(name: Any, known: Iterable[str]) -> str:
 
 
 def _coerce(value: Any, annotation: str, where: str) -> Any:
-    """Convert a YAML value to the annotated type. YAML reads `5e-5` as a string; such strings are accepted as numbers."""
+    """Convert a YAML value to the annotated type. YAML reads `5e-5` as a string; it is accepted as a number."""
     if value is None or dataclasses.is_dataclass(value):
         return value
     names = set(re.findall(r"[A-Za-z]\w*", annotation))
