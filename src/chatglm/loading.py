@@ -314,10 +314,7 @@ def adapter_base(adapter: str | os.PathLike[str]) -> str | None:
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise CheckpointError(f"{file}: names no base model; give the base model's folder (--model, or path=)")
-    if Path(base).parts[-2:] == (
-        "chatglm",
-        "demo",
-    ):  # the demo model, wherever it was installed
+    if Path(base).parts[-2:] == ("chatglm", "demo"):  # the demo model, wherever it was installed
         return None
     return f"{base}@{revision}" if isinstance(revision, str) and revision and hub.repository(base) else base
 
