@@ -1,4 +1,4 @@
-"""CHARACTERS: whom a model plays, read from files of our own and from cards of other programs. Knows no model."""
+"""Characters for a model to play, read from our own files and from cards of other programs. Needs no model."""
 
 from chatglm.characters.character import Character
 from chatglm.characters.lore import LoreEntry

@@ -1,8 +1,8 @@
-"""Cards of SillyTavern and its relatives, as fields of a character and back.
+"""Converts cards of SillyTavern and related programs to fields of a character, and back.
 
-V1 is flat and V2 is `chara_card_v2` (both: https://github.com/malfoyslastname/character-card-spec-v2); V3 is
-`chara_card_v3` (https://github.com/kwaroran/character-card-spec-v3). What has no place in a character is kept in its
-`card` and given back on export, as V2 demands.
+V1 is flat; V2 is `chara_card_v2` (both: https://github.com/malfoyslastname/character-card-spec-v2); V3 is
+`chara_card_v3` (https://github.com/kwaroran/character-card-spec-v3). Data that a character has no field for are kept in
+its `card` and written again on export, as V2 demands.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ V2, V3 = "chara_card_v2", "chara_card_v3"
 
 _MOST_TEXT = 1 << 20  # characters
 _MOST_ENTRIES, _MOST_KEYS = 1000, 10_000
-_ABOUT = ("description", "personality", "scenario")  # in this order they are bot_info
+_ABOUT = ("description", "personality", "scenario")  # joined in this order they become bot_info
 _FLAT = ("name", *_ABOUT, "first_mes", "mes_example")  # V1
 _SAME = ("system_prompt", "post_history_instructions", "creator")
 _KNOWN = {*_FLAT, *_SAME, "alternate_greetings", "tags", "creator_notes", "extensions", "character_book"}
-_ALWAYS = {"extensions", "character_version", "group_only_greetings", "use_regex"}  # specs demand them, also empty
-_OURS = ("user_name", "user_info", "licence", "language")  # what cards have no place for: `extensions.chatglm`
+_ALWAYS = {"extensions", "character_version", "group_only_greetings", "use_regex"}  # required by specs, even if empty
+_OURS = ("user_name", "user_info", "licence", "language")  # in cards: fields of `extensions.chatglm`
 _SPEAKER = re.compile(r"\s*(?:(\{\{user\}\}|<user>)|(\{\{char\}\}|<bot>|<char>))\s*[:：]\s*", re.I)
 _START = re.compile(r"<start>", re.I)
 
 
 def is_card(data: Mapping[str, Any]) -> bool:
-    """Whether an object is a card: it names its kind, or has what only V1 has."""
+    """Whether an object is a card: it names its kind, or has fields that only V1 has."""
     return "spec" in data or any(name in data for name in _FLAT[1:])
 
 
 def fields_of(card: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The arguments of `Character` that a card gives.
+    """The arguments of `Character` for a card.
 
     Raises:
-        InputError: it is of another kind, or a field has the wrong type; names it.
+        InputError: the card is of another kind, or a field has the wrong type; the message names it.
     """
     spec = card.get("spec", "")
     if spec not in ("", V2, V3):
@@ -67,7 +67,7 @@ def fields_of(card: Mapping[str, Any], where: str) -> dict[str, Any]:
         "book": _rest(book, {"entries"}),
     }
     if not spec:
-        # Written as V2, they stand beside the flat fields, as other programs have it.
+        # When written as V2, they are put beside the flat fields, as other programs do.
         kept["top"], kept["data"] = {**dict.fromkeys(_FLAT, ""), **kept["data"]}, {}
     return {
         "name": texts["name"],
@@ -85,10 +85,10 @@ def fields_of(card: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def card_of(fields: Mapping[str, Any], spec: str = "") -> dict[str, Any]:
-    """The card that says what a character's fields say.
+    """The card for a character's fields.
 
     Args:
-        spec: its kind; "": that which was read, else V2.
+        spec: kind of the card; "": the kind that was read, else V2.
     """
     kept = fields["card"]
     spec = spec or kept.get("spec") or V2
@@ -124,10 +124,10 @@ def card_of(fields: Mapping[str, Any], spec: str = "") -> dict[str, Any]:
 
 
 def read_lore(entries: Any, where: str) -> tuple[LoreEntry, ...]:
-    """Entries of a lorebook, with the names that cards and our own files have for them.
+    """Read the entries of a lorebook, with the field names of cards or of our own files.
 
     Raises:
-        InputError: a field has the wrong type, or there are too many.
+        InputError: a field has the wrong type, or there are too many entries.
     """
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise InputError(f"{where}: expected a list of entries")
@@ -160,7 +160,7 @@ _ENTRY = {"content", "keys", "secondary_keys", "selective", "constant", "enabled
 
 
 def written_lore(entries: Sequence[LoreEntry], v3: bool = False) -> list[dict[str, Any]]:
-    """Entries as a card has them."""
+    """Entries in the form of a card."""
     needed: dict[str, Any] = {"extensions": {}, **({"use_regex": False} if v3 else {})}
     return [
         {
@@ -181,10 +181,10 @@ def written_lore(entries: Sequence[LoreEntry], v3: bool = False) -> list[dict[st
 
 
 def read_text(data: Mapping[str, Any], name: str, where: str) -> str:
-    """A field that is a text; "" if it is not there.
+    """Read a field that is a text; "" if it is missing.
 
     Raises:
-        InputError: it is something else, or too long.
+        InputError: it has another type, or is too long.
     """
     value = data.get(name)
     if value is None:
@@ -197,10 +197,10 @@ def read_text(data: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def read_texts(data: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
-    """A field that is a list of texts.
+    """Read a field that is a list of texts.
 
     Raises:
-        InputError: it is something else, or too long.
+        InputError: it has another type, or is too long.
     """
     value = data.get(name)
     if value is None:
@@ -213,7 +213,7 @@ def read_texts(data: Mapping[str, Any], name: str, where: str) -> tuple[str, ...
 
 
 def _rest(data: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """What is to be given back: all that is not known, and is not there anyway."""
+    """The fields that must be written again on export: all unknown ones, unless they are always written."""
     return {name: value for name, value in data.items() if name not in known and (value or name not in _ALWAYS)}
 
 
@@ -248,7 +248,7 @@ def _examples(text: str) -> tuple[tuple[str, str], ...]:
     """Pairs of question and answer in a card's `mes_example`."""
     pairs: list[tuple[str, str]] = []
     for block in _START.split(text):
-        turns: list[tuple[bool, list[str]]] = []  # whether the user speaks, and the lines
+        turns: list[tuple[bool, list[str]]] = []  # for each turn: whether the user speaks, and the lines
         for line in block.strip().splitlines():
             if speaker := _SPEAKER.match(line):
                 by_user = speaker[1] is not None

@@ -1,4 +1,4 @@
-"""A character: whom the model plays, how it greets, what it said before, and what its world holds."""
+"""A character: the role that a model plays, its greetings, examples of what it says, and its lorebook."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["Character"]
 
 Count = Callable[[str], int]
 
-_MOST_ZIP = 64 << 20  # bytes of a .charx, which has pictures and sounds beside its card
+_MOST_ZIP = 64 << 20  # bytes of a .charx file, which also contains pictures and sounds
 _MOST_YAML = 256 << 10
 _MOST_DEPTH, _MOST_VALUES = 32, 40_000
-_SCANNED = 4  # messages in which keys of the lore are looked for, where a card does not say
-_AROUND = 8  # tokens that a format puts around a message, at most
+_SCANNED = 4  # number of last messages that are searched for keys of the lore, unless the card says it
+_AROUND = 8  # the most tokens that a format adds around a message
 _PLACEHOLDER = re.compile(r"\{\{(char|user)\}\}|<(char|bot|user)>", re.I)
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 _TEXTS = ("name", "bot_info", "user_name", "user_info", "creator", "licence", "language", "notes", "system_prompt",
@@ -49,7 +49,7 @@ class Character:
     """A character that a model plays. In all texts `{{char}}` and `{{user}}` are replaced by the two names.
 
     Attributes:
-        name, user_name: "" for whoever a `Persona` has then.
+        name, user_name: "": the default name of `Persona` is used.
         bot_info, user_info: what the model should know about them, best in whole sentences.
         greetings: possible first messages of the character.
         examples: pairs of a question and the character's answer; the question is "" if the character speaks first.
@@ -85,11 +85,12 @@ class Character:
 
     @classmethod
     def read(cls, path: str | Path) -> Character:
-        """From a file: YAML or JSON of our own, CharacterGLM's `character.json`, or a card (V1, V2, V3) as JSON, in a
-        PNG picture or in a `.charx` file. Its content says which it is.
+        """Read a file: YAML or JSON of our own, CharacterGLM's `character.json`, or a card (V1, V2, V3) as JSON, in a
+        PNG picture or in a `.charx` file. The kind is found by content.
 
         Raises:
-            InputError: it cannot be read, is too large, or is none of these; names the file and what is wrong.
+            InputError: the file cannot be read, is too large, or is of none of these kinds; the message names the file
+                and the fault.
         """
         path = Path(path).expanduser()
         try:
@@ -100,7 +101,7 @@ class Character:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Character:
-        """From the contents of such a file.
+        """Read the contents of such a file.
 
         Args:
             where: the file's name, for errors.
@@ -125,15 +126,15 @@ class Character:
         return cls(**(fields_of(given, where) if is_card(given) else _own(given, where)))
 
     def write(self, path: str | Path, *, own: bool = False) -> None:
-        """To a file, by its ending: `.yaml` is our own form, `.json` and `.png` are cards that other programs read (V3
-        if it was one, else V2; the picture is kept).
+        """Write a file; its ending decides the form: `.yaml` is our own, `.json` and `.png` are cards for other
+        programs (V3 if the character was read from V3, else V2; the picture is kept).
 
         Args:
-            own: `.json` in our own form, too.
+            own: write `.json` in our own form, too.
 
         Raises:
-            InputError: the ending is another one, there is no picture to put a card into, or the file would be larger
-                than `read` takes. Nothing is written.
+            InputError: another ending, or no picture to put a card into, or the file would be larger than `read`
+                accepts. Nothing is written.
             OutputError: the file cannot be written.
         """
         path = Path(path).expanduser()
@@ -156,7 +157,7 @@ class Character:
         _replace(path, data)
 
     def text(self) -> str:
-        """As JSON in our own form, without the picture; `from_bytes` reads it."""
+        """The character as JSON in our own form, without the picture; `from_bytes` reads it."""
         return _json(self._given())
 
     @classmethod
@@ -180,7 +181,7 @@ class Character:
     # Role play
 
     def persona(self) -> Persona:
-        """The speakers, for `chatglm.chat`."""
+        """Both speakers, as a `Persona` for `chatglm.chat`."""
         return Persona(
             self.name or Persona.bot_name,
             self._filled(self.bot_info),
@@ -193,14 +194,14 @@ class Character:
     ) -> tuple[Persona | None, tuple[Message, ...]]:
         """The beginning of a dialogue, in the form for a generation of models.
 
-        CharacterGLM gets a persona and the greeting as an answer to nothing. All others get a system message in
-        sentences, and the greeting. If a generation has no system messages, the sentences come before the first
+        CharacterGLM gets a persona, and the greeting as an answer to an empty message. All others get a system message
+        in sentences, and the greeting. If a generation has no system messages, the sentences come before the first
         question.
 
         Args:
             generation: of the model; None: unknown (another server's).
-            greeting: which of the greetings.
-            system: additional text of the system message, after the character.
+            greeting: index of the greeting.
+            system: text that is added to the system message, after the character.
             instructions: whether the model also gets the card's `system_prompt`.
 
         Raises:
@@ -222,10 +223,11 @@ class Character:
         """The opening, as many examples as fit, and the dialogue so far, with the matching lore.
 
         Args:
-            history: without the opening.
-            context: tokens that the model reads. The lore gets a quarter at most; examples get what is left of a half,
-                the first ones first.
-            count: tokens of a text. Characters are a safe guess, and the default.
+            history: messages of the dialogue, without the opening.
+            context: number of tokens that the model can read. The lore gets at most a quarter of it. Examples get what
+                is left of half of it; the first ones come first.
+            count: returns the number of tokens of a text. The default counts characters, which is a safe estimate.
+            generation, greeting, system, instructions: see `opening`.
 
         Raises:
             InputError: there is no such greeting.
@@ -240,7 +242,7 @@ class Character:
         examples: list[Message] = []
         for pair in self.examples:
             question, answer = map(self._filled, pair)
-            if len(question) + len(answer) > 32 * room:  # not to count what has no room anyway
+            if len(question) + len(answer) > 32 * room:  # texts that cannot fit are not counted
                 break
             room -= count(question) + count(answer) + 2 * _AROUND
             if room < 0:
@@ -254,8 +256,8 @@ class Character:
         """The texts of the lore that match the last messages.
 
         Args:
-            budget: tokens of the whole context; a quarter of it is filled at most, or the card's own `token_budget`.
-            count: tokens of a text.
+            budget: tokens of the whole context. At most a quarter of it is filled, or the card's own `token_budget`.
+            count: returns the number of tokens of a text.
         """
         book = self.card.get("book", {})
         depth, own = book.get("scan_depth"), book.get("token_budget")
@@ -298,7 +300,9 @@ class Character:
         return self._filled(self.greetings[number])
 
     def _filled(self, text: str) -> str:
-        """A text with names in place of `{{char}}` and `{{user}}`. What a name holds is not read again."""
+        """Replace `{{char}}` and `{{user}}` by the names. Names are inserted as they are, even if they contain such
+        marks.
+        """
         chinese = self.language.startswith("zh") if self.language else _CHINESE.search(self.bot_info) is not None
         user = self.user_name or (Persona.user_name if chinese else "the user")
         nickname = self.card.get("data", {}).get("nickname")  # V3
@@ -316,7 +320,7 @@ class Character:
         return card_of(self._fields(), spec)
 
     def _given(self) -> dict[str, Any]:
-        """Our own form."""
+        """The character's fields in our own form, without empty ones."""
         told = {name: getattr(self, name) for name in _TEXTS}
         told |= {name: list(getattr(self, name)) for name in _LISTS}
         told["examples"] = [{"user": user, "bot": bot} for user, bot in self.examples]
@@ -338,7 +342,7 @@ def _known() -> list[str]:
 
 
 def _own(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Fields by our own names, or by those of CharacterGLM's `character.json`."""
+    """Read fields with our own names, or those of CharacterGLM's `character.json`."""
     for name in given:
         if name not in _known():
             raise InputError(f"{where}: unknown name {name!r:.60}; known: {', '.join(_known())}")
@@ -367,7 +371,7 @@ def _own(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_card(card: Mapping[str, Any], where: str) -> None:
-    """What is kept of a card has the form that `cards.fields_of` gave it."""
+    """Check that the kept data of a card have the form that `cards.fields_of` gives them."""
     kinds = {"spec": str, "spec_version": str, "top": dict, "data": dict, "texts": dict, "book": dict}
     for name, value in card.items():
         if not isinstance(value, kinds.get(name, ())):
@@ -381,7 +385,9 @@ def _check_card(card: Mapping[str, Any], where: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which could write one text a million times. Dates and 12:30 are texts, as in YAML 1.2."""
+    """Loads YAML without aliases, which could repeat one text a million times. Dates and 12:30 are texts, as in YAML
+    1.2.
+    """
 
     nodes = 0
 
@@ -405,7 +411,7 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_st
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that reads back as it was: PyYAML writes unusual line ends as plain ones, except between double quotes."""
+    """Dumps YAML that reads back unchanged: PyYAML changes unusual line ends, except between double quotes."""
 
     def represent_str(self, data: str) -> Any:
         style = '"' if re.search(r"[\x85\u2028\u2029\r]", data) else None
@@ -429,7 +435,7 @@ def _yaml(data: bytes, where: str) -> Any:
 
 
 def _check_values(given: Any, where: str) -> None:
-    """Only what JSON has, of bounded depth."""
+    """Check that there are only values that JSON has, and that their depth is limited."""
     waiting = [(given, 0)]
     seen = 0
     while waiting:
@@ -448,7 +454,7 @@ def _check_values(given: Any, where: str) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole, or leave what was there."""
+    """Write a file completely, or leave the old one unchanged."""
     made = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     try:
         with open(made, "xb") as stream:

@@ -1,7 +1,7 @@
-"""The files in which cards lie: JSON in a PNG picture's text chunks, or `card.json` in a zip (`.charx`).
+"""Files that contain cards: JSON in the text chunks of a PNG picture, or `card.json` in a zip file (`.charx`).
 
-A card comes from anywhere. So sizes are bounded before the work begins, checksums are checked, and nothing of a picture
-is decoded.
+A card may come from anybody. So sizes are limited before the work begins, checksums are checked, and pictures are never
+decoded.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from chatglm.errors import CheckpointError, InputError
 __all__ = ["MOST_BYTES", "PNG", "ZIP", "json_object", "png_with", "split_png", "zip_card"]
 
 MOST_BYTES = 8 << 20
-"""Of a file."""
+"""Most bytes of a file."""
 
 PNG, ZIP = b"\x89PNG\r\n\x1a\n", b"PK"
 
 _MOST_JSON = 4 << 20
 _MOST_IN_ZIP = 1 << 20
-_MOST_DIRECTORY = 1 << 20  # bytes of a zip's table of contents
+_MOST_DIRECTORY = 1 << 20  # bytes of a zip file's directory
 _MOST_CHUNKS = 4096
 _KEYWORDS = (b"ccv3", b"chara")  # V3; V1 and V2. The first that is there is read.
 
 
 def json_object(data: bytes, where: str) -> dict[str, Any]:
-    """An object from JSON in UTF-8, of bounded size and depth.
+    """Read a JSON object in UTF-8, of limited size and depth.
 
     Raises:
-        InputError: it is none; begins with `where`.
+        InputError: it is not such an object; the message begins with `where`.
     """
     if len(data) > _MOST_JSON:
         raise InputError(f"{where}: its JSON is larger than {_MOST_JSON:,} bytes")
@@ -49,12 +49,12 @@ def json_object(data: bytes, where: str) -> dict[str, Any]:
 
 
 def split_png(data: bytes, where: str) -> tuple[bytes, dict[str, Any]]:
-    """A PNG file as the picture without its card, and the card's JSON.
+    """Split a PNG file into the picture without its card, and the card's JSON.
 
     Format: https://www.w3.org/TR/png-3/#5Chunk-layout; cards are base64 of JSON in `tEXt`, `iTXt` or `zTXt`.
 
     Raises:
-        InputError: it is no whole PNG file, or has no card.
+        InputError: it is not a complete PNG file, or has no card.
     """
     picture, cards = [PNG], dict[bytes, bytes]()
     for kind, body, raw in _chunks(data, where):
@@ -76,10 +76,10 @@ def split_png(data: bytes, where: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def png_with(picture: bytes, cards: Mapping[str, Mapping[str, Any]], where: str) -> bytes:
-    """A PNG file with cards by their keyword, in front of its end.
+    """Add cards, given by keyword, at the end of a PNG file.
 
     Raises:
-        InputError: the picture is no whole PNG file.
+        InputError: the picture is not a complete PNG file.
     """
     parts = [raw for _, _, raw in _chunks(picture, where)]
     for keyword, card in cards.items():
@@ -89,14 +89,14 @@ def png_with(picture: bytes, cards: Mapping[str, Mapping[str, Any]], where: str)
 
 
 def zip_card(data: bytes, where: str) -> dict[str, Any]:
-    """`card.json` of a zip file; nothing else in it is looked at.
+    """Read `card.json` of a zip file. Nothing else in the file is read.
 
     Raises:
-        InputError: it is no such file, or its JSON is larger than a megabyte.
+        InputError: it is not such a file, or its JSON is larger than a megabyte.
     """
     end = data.rfind(b"PK\5\6", max(0, len(data) - (1 << 16) - 22))
     record = data[end : end + 22] if end >= 0 else b""
-    # zipfile reads the whole table of contents first. That of a zip64 is of any size.
+    # zipfile reads the whole directory first. In a zip64 file that can have any size.
     if len(record) < 22 or data[max(0, end - 20) : end].startswith(b"PK\6\7"):
         raise InputError(f"{where}: not a complete zip file, or a zip64 file")
     if struct.unpack_from("<I", record, 12)[0] > _MOST_DIRECTORY:
@@ -106,7 +106,7 @@ def zip_card(data: bytes, where: str) -> dict[str, Any]:
             found = [info for info in archive.infolist() if info.filename == "card.json"]
             if len(found) != 1:
                 raise InputError(f"{where}: holds {len(found)} files of the name card.json, where one is expected")
-            # Other ways of packing are unpacked without a bound.
+            # zipfile does not limit the size when it unpacks other methods.
             if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise InputError(f"{where}: card.json has an unsupported compression; use deflate")
             with archive.open(found[0]) as stream:
@@ -130,7 +130,7 @@ def zip_card(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _chunks(data: bytes, where: str) -> list[tuple[bytes, bytes, bytes]]:
-    """Kind, body and all bytes of each chunk as far as IEND."""
+    """Type, body and all bytes of each chunk, up to IEND."""
     if not data.startswith(PNG):
         raise InputError(f"{where}: not a PNG file")
     found: list[tuple[bytes, bytes, bytes]] = []
@@ -154,7 +154,7 @@ def _chunks(data: bytes, where: str) -> list[tuple[bytes, bytes, bytes]]:
 
 
 def _text(kind: bytes, rest: bytes, where: str) -> bytes:
-    """The text of a chunk, by what stands behind its keyword."""
+    """The text of a chunk, from the bytes after its keyword."""
     packed = kind == b"zTXt"
     if kind == b"zTXt":
         rest = rest[1:]

@@ -1,4 +1,4 @@
-"""What a character's world holds: texts that the model is told always, or when a word comes up."""
+"""A character's lorebook: texts that the model gets always, or if a word occurs in the last messages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 __all__ = ["LoreEntry", "chosen"]
 
-_SCANNED = 20_000  # characters of the last messages in which keys are looked for
-_COUNTED = 200  # entries that are counted at most
+_SCANNED = 20_000  # characters at the end of the last messages that are searched for keys
+_COUNTED = 200  # the most entries whose tokens are counted
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LoreEntry:
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def told_of(self, text: str, folded: str) -> bool:
-        """Whether it is told where the last messages are `text`; `folded` is the same without case."""
+        """Whether the model gets this entry after the messages `text`; `folded` is `text` in folded case."""
         if not self.enabled or not self.content.strip():
             return False
         if self.constant:
@@ -64,12 +64,12 @@ class LoreEntry:
 def chosen(
     entries: Sequence[LoreEntry], texts: Sequence[str], budget: int, count: Callable[[str], int]
 ) -> tuple[str, ...]:
-    """What is told after these messages.
+    """The texts of the entries that the model gets after these messages.
 
     Args:
         texts: of the last messages, the newest last.
-        budget: tokens for all of it.
-        count: tokens of a text.
+        budget: tokens for all entries together.
+        count: returns the number of tokens of a text.
     """
     text = "\n".join(texts)[-_SCANNED:]
     folded = text.casefold()
@@ -78,7 +78,7 @@ def chosen(
     kept = []
     for number, entry in found[:_COUNTED]:
         told = entry.text()
-        if not told or len(told) > 32 * budget:  # no token has so many characters
+        if not told or len(told) > 32 * budget:  # no token has that many characters
             continue
         tokens = count(told) + 1
         if tokens <= budget:

@@ -1,11 +1,12 @@
 """Models by repository id: `THUDM/chatglm3-6b` is found in the caches of this machine, or downloaded.
 
-A local folder of the same name wins. Otherwise the cache of `huggingface_hub` is asked (HF_HOME, HF_HUB_CACHE), then
-ModelScope's (MODELSCOPE_CACHE), and then the hub (HF_ENDPOINT, unless HF_HUB_OFFLINE is set). A model that is whole in
-a cache costs no request. Only configuration, tokenizer and weights are downloaded, never a Python file.
+A local folder of the same name comes first. Then the cache of `huggingface_hub` is searched (HF_HOME, HF_HUB_CACHE),
+then that of ModelScope (MODELSCOPE_CACHE), and then the hub is asked (HF_ENDPOINT, unless HF_HUB_OFFLINE is set). If a
+cache holds the complete model, no request is made. Only configuration, tokenizer and weights are downloaded, never a
+Python file.
 
-`huggingface_hub` keeps its cache in order and knows endpoints, tokens and redirects. The bytes of a file are fetched
-here, because its client begins a file again after an interruption, and a shard of weights can take an hour.
+`huggingface_hub` manages its cache, and handles endpoints, tokens and redirects. Files are downloaded by our own code,
+because its client starts a file again after an interruption, and a shard of weights can take an hour.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ def folder(
     offline: bool = False,
     say: Say | None = None,
 ) -> Path:
-    """The local folder of a model: `name` itself, or where the repository of that id lies, downloaded if need be.
+    """The local folder of a model: `name` itself, or the folder of the repository of that id, downloaded if needed.
 
     Args:
         name: a folder, or `owner/name`, or `owner/name@revision`.
-        part: how much of a repository must be there.
-        any_family: also download the weights of a model that is not of this family.
+        part: the part of the repository that is needed.
+        any_family: also download the weights of a model that does not belong to this family.
         offline: use the caches only, as with HF_HUB_OFFLINE=1.
         say: gets a line before something is downloaded.
 
     Returns:
-        A path that need not exist if `name` is not an id: the caller says what it expected there.
+        A path. If `name` is not an id, the path need not exist; the caller reports what it expected there.
 
     Raises:
-        CheckpointError: the repository is in no cache, or not whole, and cannot be downloaded; one line says why.
+        CheckpointError: no cache holds the complete repository, and it cannot be downloaded; one line says why.
     """
     repo = repository(name)
     if repo is None:
@@ -73,8 +74,11 @@ def download(
         revision: a branch, a tag or a commit; default: `main`.
         say: gets a line before something is downloaded.
 
+    Returns:
+        The folder.
+
     Raises:
-        InputError: `name` is no repository id, or `target` holds something else.
+        InputError: `name` is not a repository id, or `target` holds something else.
         CheckpointError: the repository cannot be downloaded; one line says why.
     """
     repo = parse(f"{name}@{revision}" if revision is not None else name)

@@ -1,4 +1,4 @@
-"""Repository ids, and the folders on this machine that hold what they name."""
+"""Repository ids, and the folders on this machine that hold the repositories."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from chatglm.models.checkpoint import weight_files
 __all__ = ["Part", "Repository", "cached", "folder_name", "missing", "offline", "parse", "places", "repository", "root"]
 
 Part = Literal["config", "tokenizer", "weights", "model", "state", "encoder"]
-"""How much of a repository must be there: its configuration; that and the tokenizer; that and the weights; all but
-the tokenizer, which is downloaded all the same; nothing but a P-tuning state; or all of an encoder of texts, which is
-not of this family."""
+"""The part of a repository that is needed. `config`: its configuration; `tokenizer`: also the tokenizer; `weights`:
+also the weights; `model`: configuration and weights (a download includes the tokenizer all the same); `state`: only a
+P-tuning state; `encoder`: all of a text encoder, which does not belong to this family.
+"""
 
 _ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,199}))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODULE_FOLDER = re.compile(r"|[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 _OWNERS = ("THUDM", "zai-org", "ZhipuAI")
-"""One publisher: its old and its new name at the hub, and its name at ModelScope."""
+"""Names of the same publisher: the old and the new one at the hub, and the one at ModelScope."""
 
 CONFIG = ("config.json", "adapter_config.json")
 TOKENIZER = (
@@ -45,7 +46,7 @@ BESIDE_TOKENIZER = (
     "merges.txt",
 )
 BESIDE_WEIGHTS = ("generation_config.json", "quantize_config.json")
-# As `models.checkpoint.weight_files` looks for them: the first that is there is read.
+# The same order as in `models.checkpoint.weight_files`: the first file that exists is read.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -53,7 +54,7 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-# Of an encoder in the layout of sentence-transformers: `modules.json` names its parts and their folders.
+# In an encoder with the layout of sentence-transformers, `modules.json` lists its parts and their folders.
 MODULES = "modules.json"
 BESIDE_MODULES = (
     "sentence_bert_config.json",
@@ -89,20 +90,20 @@ def parse(text: str) -> Repository | None:
 
 
 def repository(name: str | os.PathLike[str]) -> Repository | None:
-    """The repository that a name means; None for a folder, whether it is there or not."""
+    """The repository that a name refers to; None for a folder, whether it exists or not."""
     text = os.fspath(name)
     found = parse(text)
     return None if found is None or os.path.lexists(text) else found
 
 
 def folder_name(path: str | os.PathLike[str]) -> str:
-    """What to call a model: the name of its repository, also where a cache keeps it under a hash; else its folder's."""
+    """A name for a model: that of its repository, also if a cache keeps it under a hash; else that of its folder."""
     found = repository(path)
     return checkpoint_name(Path(path).expanduser().resolve()) if found is None else found.id.split("/")[1]
 
 
 def cached() -> list[str]:
-    """The ids of this family's models that are whole in the caches of this machine."""
+    """Ids of this family's models that are complete in the caches of this machine."""
     names = [place.name.removeprefix("models--").replace("--", "/") for place in root().glob("models--*--*")]
     for base in _modelscope_roots():
         names += [f"{place.parent.name}/{place.name.replace('___', '.')}" for place in base.glob("*/*")]
@@ -119,7 +120,7 @@ def _is_whole(place: Path) -> bool:
 
 
 def root() -> Path:
-    """The cache of `huggingface_hub`."""
+    """The folder of `huggingface_hub`'s cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).expanduser()
@@ -133,14 +134,14 @@ def offline() -> bool:
 
 
 def _modelscope_roots() -> list[Path]:
-    """Where ModelScope's releases keep models: `hub`, and since 2024 `hub/models`."""
+    """Folders in which releases of ModelScope keep models: `hub`, and since 2024 `hub/models`."""
     named = os.environ.get("MODELSCOPE_CACHE")
     bases = [Path(named).expanduser()] if named else [Path("~/.cache/modelscope").expanduser()]
     return [base / under for base in bases for under in ("models", "hub/models", "hub", "")]
 
 
 def places(repo: Repository) -> Iterator[Path]:
-    """The folders that may hold a repository, those of its own name first."""
+    """The folders that may hold a repository. Those of its own name come first."""
     for name in (repo.id, *repo.others()):
         yield from _own_places(Repository(name, repo.revision))
 
@@ -168,7 +169,7 @@ def storage_name(name: str) -> str:
 
 
 def missing(place: Path, part: Part, any_family: bool = False) -> str:
-    """What a folder in a cache lacks, in words; "" if nothing."""
+    """The part that a folder in a cache lacks, in words; "" if it is complete."""
     there = {file.name for file in place.iterdir() if file.is_file()}
     if part == "encoder":
         return _missing_of_encoder(place, there)
@@ -181,7 +182,7 @@ def missing(place: Path, part: Part, any_family: bool = False) -> str:
     if "config.json" not in there:
         return "" if there & {*ADAPTER_WEIGHTS} else "no adapter weights"
     if not any_family and not is_family(place):
-        return ""  # whoever wanted it will refuse it
+        return ""  # the caller refuses this model
     if part != "model" and not there & {*TOKENIZER}:
         return "no tokenizer"
     if part in ("weights", "model"):
@@ -212,10 +213,10 @@ def _missing_of_encoder(place: Path, there: set[str]) -> str:
 
 
 def module_folders(place: Path) -> dict[str, str]:
-    """From `modules.json` of an encoder: for each folder of a part the part's name, "" for the transformer's.
+    """The parts of an encoder, from its `modules.json`: for each folder the name of the part, "" for the transformer.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the file is damaged.
     """
     found = {}
     for entry in read_list(place / MODULES):

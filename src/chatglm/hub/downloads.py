@@ -1,4 +1,4 @@
-"""Files of a repository, from the hub: chosen, fetched, continued after an interruption, checked."""
+"""Downloads of a repository's files from the hub: chosen, fetched, continued after an interruption, and checked."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 20.0  # for the first request as a whole: name servers and every address of the host count too
+_ANSWER_SECONDS = 20.0  # for the first request in all, including name servers and all addresses of the host
 _STALLED_SECONDS = 20.0
-_TRIES = 5  # in a row without a byte
+_TRIES = 5  # in a row in which no byte arrives
 _WORKERS = 4
 _NOTE = ".chatglm-download.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -53,14 +53,14 @@ _LARGEST_JSON = 256 << 20
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a repository. Its digest is SHA-256, or git's name of its content, which is a SHA-1."""
+    """A file of a repository. Its digest is a SHA-256, or the SHA-1 by which git names its content."""
 
     name: str
     size: int | None
     digest: str | None
 
     def fits(self, path: Path) -> bool:
-        """Whether a local file is this one, to the bit."""
+        """Whether a local file has the same size and digest."""
         if self.size is None or self.digest is None or not path.is_file() or path.stat().st_size != self.size:
             return False
         if len(self.digest) == 64:
@@ -78,10 +78,11 @@ class _StoppedError(Exception):
 
 
 class Download:
-    """One repository, from the hub.
+    """Downloads one repository from the hub.
 
     Args:
-        here: what was looked for on this machine, for messages.
+        here: what was looked for on this machine without success, for messages.
+        say: gets a line before something is downloaded.
     """
 
     def __init__(self, repo: Repository, here: str, say: Say | None) -> None:
@@ -89,13 +90,13 @@ class Download:
 
         self._repo, self._here, self._say = repo, here, say or (lambda line: None)
         self._endpoint = str(constants.ENDPOINT)
-        # ModelScope's name for the publisher is nobody's at the hub.
+        # The hub does not know ModelScope's name for the publisher.
         owner, name = repo.id.split("/")
         self._id = f"zai-org/{name}" if owner == "ZhipuAI" else repo.id
         self._stop = threading.Event()
 
     def to_cache(self, part: Part, any_family: bool) -> Path:
-        """Into the cache of `huggingface_hub`, in its layout; the snapshot's folder."""
+        """Download into the cache of `huggingface_hub`, in its layout; returns the snapshot's folder."""
         with _quiet_client(), self._told():
             commit, files = self._listing()
             storage = root() / storage_name(self._id)
@@ -110,12 +111,12 @@ class Download:
 
             self._bring(files, part, any_family, place, bring)
             if not COMMIT.fullmatch(self._repo.revision):
-                # Now that all is there, the revision's name is made to mean this commit.
+                # All files are there now, so let the revision's name refer to this commit.
                 self._link(next(name for name in (*CONFIG, *files) if name in files), self._repo.revision)
         return place
 
     def to_folder(self, target: Path) -> Path:
-        """Plain files in a folder of their own."""
+        """Download as plain files into `target`; returns it."""
         note = target / _NOTE
         there = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []
         if target.exists() and not target.is_dir():
@@ -132,7 +133,7 @@ class Download:
                 new = [file for file in known if not file.fits(target / file.name)]
                 self._fetch_all(commit, [(file, target / file.name) for file in new], target)
                 for file in wanted:
-                    if file not in known:  # a mirror that tells neither sizes nor digests
+                    if file not in known:  # the mirror reports neither sizes nor digests
                         (target / file.name).parent.mkdir(exist_ok=True)
                         shutil.copyfile(self._link(file.name, commit), target / file.name)
 
@@ -147,7 +148,7 @@ class Download:
         place: Path,
         bring: Callable[[list[_File]], None],
     ) -> None:
-        """Bring the files that are needed: first those that decide which others are."""
+        """Download the files that are needed. Files that determine which others are needed come first."""
 
         def of(names: tuple[str, ...]) -> list[_File]:
             return [files[name] for name in names if name in files]
@@ -178,7 +179,7 @@ class Download:
             bring([file for chosen in weights for file in self._shards(chosen, files, place)])
 
     def _bring_encoder(self, files: Mapping[str, _File], place: Path, bring: Callable[[list[_File]], None]) -> None:
-        """All of an encoder: of each part in `modules.json` its configuration, tokenizer and weights."""
+        """Download a whole encoder: configuration, tokenizer and weights of each part that `modules.json` lists."""
         bring([files[name] for name in (MODULES, *BESIDE_MODULES) if name in files])
         folders = module_folders(place) if MODULES in files else {"": ""}
         for folder, kind in folders.items():
@@ -199,7 +200,7 @@ class Download:
             bring([file for chosen in weights for file in self._shards(chosen, files, place)])
 
     def _shards(self, chosen: _File, files: Mapping[str, _File], place: Path) -> list[_File]:
-        """The files of weights: the one, or those that the index names."""
+        """The files of weights: the file itself, or all files that the index names."""
         if not chosen.name.endswith(".json"):
             return [chosen]
         named = read_json(place / chosen.name).get("weight_map")
@@ -216,7 +217,7 @@ class Download:
         return [files[name] for name in names]
 
     def _listing(self) -> tuple[str, dict[str, _File]]:
-        """The commit of the revision, and the files at the repository's top and in its folders."""
+        """The commit of the revision, and its files at the top and in folders of the repository."""
         from huggingface_hub import HfApi
 
         limits: Any = (_CONNECT_SECONDS, _ANSWER_SECONDS, _ANSWER_SECONDS, _CONNECT_SECONDS)
@@ -241,7 +242,9 @@ class Download:
         return str(info.sha), files
 
     def _link(self, name: str, revision: str) -> Path:
-        """A file's place in the cache; `huggingface_hub` links the blob, or fetches it if it is not there."""
+        """Put a file into the cache: `huggingface_hub` links the blob, or fetches it if it is not there; returns its
+        path.
+        """
         from huggingface_hub import hf_hub_download
 
         return Path(hf_hub_download(self._id, name, revision=revision, cache_dir=root(), endpoint=self._endpoint))
@@ -270,13 +273,13 @@ class Download:
                     if (error := job.exception()) is not None and not isinstance(error, _StoppedError):
                         raise error
             finally:
-                self._stop.set()  # of use if one failed, or Ctrl-C was pressed
+                self._stop.set()  # needed if one failed, or Ctrl-C was pressed
                 for job in jobs:
                     job.cancel()
         self._stop.clear()
 
     def _fetch(self, file: _File, commit: str, target: Path, advance: Callable[[int], Any]) -> None:
-        """One file, continued where an earlier download was interrupted, and checked."""
+        """Download one file, continue an interrupted download, and check the result."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import WeakFileLock
 
@@ -284,7 +287,7 @@ class Download:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = root() / ".locks" / "chatglm" / f"{hashlib.sha256(str(target.absolute()).encode()).hexdigest()}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):  # of two processes, the second finds the file there
+        with WeakFileLock(lock):  # if two processes download it, the second finds the file complete
             if file.fits(target):
                 advance(file.size or 0)
                 return
@@ -303,7 +306,7 @@ class Download:
             os.replace(_partial(target), target)
 
     def _receive(self, url: str, file: _File, part: Path, advance: Callable[[int], Any]) -> None:
-        """Fill up the partial file; lost connections are made again."""
+        """Complete the partial file; reconnect after lost connections."""
         from huggingface_hub.errors import HfHubHTTPError
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -324,14 +327,14 @@ class Download:
                     if answer.status_code >= 400:
                         answer.read()
                         hf_raise_for_status(answer)
-                    if answer.status_code != 206 and have:  # the whole file, whatever was asked for
+                    if answer.status_code != 206 and have:  # the server ignored the range and sends the whole file
                         stream.truncate(0)
                         advance(-have)
                         have = before = 0
                     for block in answer.iter_bytes():
                         if self._stop.is_set():
                             raise _StoppedError
-                        wanted = block[: size - have]  # more than was announced is damage, which the hash shows
+                        wanted = block[: size - have]  # more bytes than announced are damage, which the digest shows
                         stream.write(wanted)
                         have += len(wanted)
                         advance(len(wanted))
@@ -345,7 +348,7 @@ class Download:
                 elif status < 500 and status != 429:
                     raise
                 reason: Exception = error
-            except (OSError, _StoppedError):  # the disk's, not the network's, whose errors are the client's own
+            except (OSError, _StoppedError):  # errors of the disk; those of the network are the client's own classes
                 raise
             except Exception as error:
                 reason = error
@@ -361,7 +364,7 @@ class Download:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Whatever goes wrong is one line."""
+        """Report every error as a `CheckpointError` of one line."""
         from huggingface_hub import errors
 
         repo, at = self._repo, self._endpoint
@@ -420,7 +423,7 @@ def _gigabytes(size: int) -> str:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of a call, or TimeoutError: a name server that is silent holds a call up for as long as it likes."""
+    """The result of a call, or TimeoutError. A name server that does not answer could block it for a long time."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -442,7 +445,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _quiet_client() -> Iterator[None]:
-    """The bar and the messages are ours."""
+    """Silence the bar and the messages of `huggingface_hub`; we have our own."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     level, silent = logging.get_verbosity(), are_progress_bars_disabled()
