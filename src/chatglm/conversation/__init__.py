@@ -1,1 +1,1 @@
-"""Conversations: turns as a tree, kept in one database for all users, searched, exported and imported."""
+"""Conversations: trees of turns in one database for all users; answering, search, export and import."""

@@ -1,7 +1,8 @@
-"""One answer of a conversation, from the question to the last turn, in every mode: rounds of model and tools.
+"""Makes one answer of a conversation, in every mode: from the question through rounds of model and tools to the last
+turn.
 
-Everything is sent as events and stored as it comes: text about once a second, ends at once. An error ends only this
-answer, with `Failed`.
+Everything is sent to readers as events, and stored as it arrives: text about once a second, ends of turns at once. An
+error ends only this answer, with `Failed`.
 """
 
 from __future__ import annotations
@@ -67,22 +68,22 @@ T = TypeVar("T")
 Models = Mapping[str, BaseAssistant] | Callable[[Settings], Awaitable[BaseAssistant]]
 
 KEEP_SECONDS = 1.0
-"""Seconds between two times that an open turn is stored."""
+"""Seconds between two times at which an open turn is stored."""
 _READ_SECONDS = 60.0
-"""Seconds after the end of an answer in which its single events are kept; then texts are joined."""
+"""Seconds after the end of an answer during which its single events are kept. Then pieces of text are joined."""
 _KEPT_SECONDS = 600.0
-"""Seconds after the end of an answer in which its events are kept for readers that come back."""
+"""Seconds after the end of an answer during which its events are kept for readers that come back."""
 _GRACE = 5.0
-"""Seconds that cancelled work has to end."""
+"""Seconds that cancelled work gets to end."""
 _TOGETHER = 4
 """Most calls of one turn that run at the same time."""
 _OBSERVED = 64 << 10
-"""Most characters of a call's result that a person gives."""
+"""Most characters of a call's result that is given by a person."""
 _STOPPED = "Stopped by the user."
 _INTERPRETERS = (INTERPRETER, "python")
 _DEFAULTS = Settings()
 _CODE_BEGINS = re.compile(r'\s*\{\s*"code"\s*:\s*"')
-# In a JSON string, half of a surrogate pair waits for the other half; alone it is not text.
+# In a JSON string, one half of a surrogate pair waits for the other half; alone it is not text.
 _CODE_GOES_ON = re.compile(
     r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
     r"|\\u(?![dD][89abcdefABCDEF])[0-9a-fA-F]{4})*"
@@ -90,13 +91,13 @@ _CODE_GOES_ON = re.compile(
 
 
 class Knowledge(Protocol):
-    """Answers from documents."""
+    """Interface for answers from documents; see `documents.Documents`."""
 
     def known(self, user: int | None) -> Sequence[tuple[str, int]]:
-        """Names of the bases that a user may ask, each with the number of its documents.
+        """Names of the bases that a user may ask, each with its number of documents.
 
         Args:
-            user: None: somebody whom the store does not know yet.
+            user: None: a person whom the store does not know yet.
         """
 
     def answer(
@@ -110,19 +111,19 @@ class Knowledge(Protocol):
         options: Options,
         language: str,
     ) -> AsyncGenerator[tuple[Source, ...] | Cited | Delta]:
-        """An answer: first the passages that the model is given, then its deltas; the last one is its `Finish`, and
-        what the text rests on may come before that.
+        """Answer a question from documents. Yields first the passages that the model gets, then the answer's deltas.
+        The last delta is its `Finish`; a `Cited`, which says what the text rests on, may come before it.
 
         Args:
-            assistant: None: the answer is the best sentences of the documents.
-            history: messages before the question, a system message among them if there is one.
-            bases: names; empty: all that the user may read.
+            assistant: None: the answer consists of the best sentences of the documents.
+            history: messages before the question, with a system message if there is one.
+            bases: names; empty: all bases that the user may read.
             options: for the assistant.
             language: "zh" or "en"; "" if nobody chose.
         """
 
     def tool(self, bases: Sequence[str], user: int) -> Tool:
-        """These bases as a tool, for the mode `tools`. Whether the user may read them is decided at each call."""
+        """A search in these bases, as a tool for the mode `tools`. Each call checks what the user may read."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,10 @@ class Parts:
     knowledge: Knowledge | None
 
     def check(self, settings: Settings) -> None:
-        """
+        """Check settings against what exists in this process.
+
         Raises:
-            InputError: the settings need or name something that does not exist here; names the field.
+            InputError: the settings need or name something that does not exist here; the message names the field.
         """
         settings.check()
         if settings.mode == "tools":
@@ -156,10 +158,10 @@ class Parts:
         character_of(settings)
 
     def tools(self, settings: Settings) -> tuple[ToolSpec, ...]:
-        """The tools for the model.
+        """The tools that the model is told about.
 
         Raises:
-            ToolError: the tools that a person answers cannot be read.
+            ToolError: the text of tools whose calls a person answers cannot be read.
         """
         if settings.mode == "code":
             return (Interpreter.spec,)
@@ -170,7 +172,7 @@ class Parts:
         return self.box(settings, 0).specs
 
     def box(self, settings: Settings, user: int) -> Toolbox:
-        """The tools that are switched on; with bases of documents, a search in them."""
+        """The tools that are switched on; if the settings name bases of documents, also a search in them."""
         names = [tool.name for tool in self.toolbox.specs] if settings.tools is None else settings.tools
         box = self.toolbox.only(*names)
         if settings.mode == "tools" and settings.knowledge and self.knowledge is not None:
@@ -180,11 +182,12 @@ class Parts:
         return box
 
     async def checked(self, settings: Settings, before: Settings = _DEFAULTS) -> None:
-        """`check`, and also that a changed model or adapter exists, as far as this is known without loading one.
-        Settings that stay are not checked: a conversation from another program may name other models.
+        """Do what `check` does, and also check that a changed model or adapter exists, as far as this is known without
+        loading one. Unchanged settings are not checked, because a conversation from another program may name other
+        models.
 
         Raises:
-            InputError: as `check`; there is no such model or adapter.
+            InputError: as `check`; or there is no such model or adapter.
         """
         await asyncio.to_thread(self.check, settings)
         if callable(self.models):
@@ -197,7 +200,7 @@ class Parts:
                 raise InputError(f"adapter: there is no {settings.adapter!r:.80}; known: {', '.join(known) or 'none'}")
 
     async def assistant(self, settings: Settings) -> BaseAssistant:
-        """The model that answers: the named one, or the first if it does not exist any more.
+        """The model that answers: the named one, or the first one if that no longer exists.
 
         Raises:
             InputError: there are no models.
@@ -211,13 +214,13 @@ class Parts:
 
 
 class _Code:
-    """The code in the arguments of a call of the interpreter, from their JSON text as it comes."""
+    """Reads the code in the arguments of an interpreter call, from their JSON text as it arrives."""
 
     def __init__(self) -> None:
         self._text, self._within = "", False
 
     def feed(self, piece: str) -> str:
-        """More of the code."""
+        """Add a piece of JSON text; returns the code that it contains."""
         self._text += piece
         if not self._within:
             opening = _CODE_BEGINS.match(self._text)
@@ -247,11 +250,11 @@ class _Open:
     texts: list[str] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    pieces: int = 0  # received, and stored
+    pieces: int = 0  # number of pieces received, and of pieces stored
     kept: int = 0
 
     def message(self) -> Message:
-        """The present message."""
+        """The message as it is now."""
         text = "".join(self.texts)
         calls = (
             ToolCall.from_dict({"name": call.name or "?", "arguments": "".join(call.arguments)})
@@ -261,11 +264,12 @@ class _Open:
 
 
 class Answering:
-    """
+    """Makes the answer to one question.
+
     Args:
-        question: that is asked, as the store has it now.
+        question: the question to answer, as the store has it now.
         log: gets the events.
-        granted: tools that the person allows without further questions; more may be added.
+        granted: tools that the person allows to run without asking; more may be added.
     """
 
     def __init__(
@@ -286,7 +290,8 @@ class Answering:
         self._finish: Finish | None = None
         self._asked = time.perf_counter()
         self._first = 0.0
-        self._made, self._wrote, self._round = 0, 0.0, 0.0  # tokens, seconds, when this round's first token came
+        # Tokens so far, seconds of writing, and the time of this round's first token.
+        self._made, self._wrote, self._round = 0, 0.0, 0.0
         self._noted: set[str] = set()
         self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}
         self._box = parts.box(settings, user)
@@ -295,7 +300,7 @@ class Answering:
         self._stopped = self._complete = self._over = False
 
     async def run(self) -> None:
-        """Make the answer. Raises nothing; the last event is `Done` or `Failed`."""
+        """Make the answer. Raises no errors; the last event is `Done` or `Failed`."""
         work = asyncio.ensure_future(self._answer())
         keeping = asyncio.ensure_future(self._keep_on())
         halted = asyncio.ensure_future(self._halt.wait())
@@ -319,18 +324,20 @@ class Answering:
             loop.call_later(_KEPT_SECONDS, log.forget)
 
     def stop(self) -> None:
-        """End it. Its text so far is kept."""
+        """End the answer. Its text so far is kept."""
         self._halt.set()
 
     def permit(self, call: str, yes: bool, always: bool) -> None:
-        """
+        """Say whether a call may run, see `Session.permit`.
+
         Raises:
             InputError: this call waits for no permission.
         """
         self._reply(call, "permission", (yes, always))
 
     def observe(self, call: str, text: str) -> None:
-        """
+        """Say what a call returned, see `Session.observe`.
+
         Raises:
             InputError: this call waits for no observation, or the text is too long.
         """
@@ -345,7 +352,7 @@ class Answering:
         future.set_result(value)
 
     async def _ask(self, call: str, wants: Any, room: asyncio.Semaphore) -> Any:
-        """Wait for the answer of a person. Other calls may run meanwhile."""
+        """Wait for the answer of a person. Other calls may run in the meantime."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[call] = wants, future
         self.log.add(Asked(call=call, wants=wants))
@@ -359,19 +366,20 @@ class Answering:
     # Storing
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do something that uses the store. If the task is cancelled, it waits for its end: a turn must not be added
-        after all turns were closed."""
+        """Run work that uses the store in a thread. If the task is cancelled, still wait for the end of the work: no
+        turn may be added after all turns have been closed.
+        """
         task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             await asyncio.wait({task})
             if not task.cancelled():
-                task.exception()  # nobody waits for the error
+                task.exception()  # read it, because nobody else will
             raise
 
     async def _stored(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a method of the store about this conversation."""
+        """Call a method of the store for this conversation."""
         return await self._in_thread(partial(method, self._user, self._conversation, *arguments, **named))
 
     async def _begin(self, message: Message) -> _Open:
@@ -379,7 +387,7 @@ class Answering:
         return self._begun(await self._stored(self._parts.store.add, message, parent=self._leaf, finish=None))
 
     def _begun(self, turn: Turn) -> _Open:
-        """Send the event of an open turn."""
+        """Send the event that a turn has been opened."""
         place = len(self._tree.children(self._leaf)) + 1
         self._leaf = turn.id
         opened = self._open[turn.id] = _Open(turn)
@@ -388,7 +396,8 @@ class Answering:
         return opened
 
     async def _close(self, opened: _Open, message: Message, finish: str, ends: bool = False) -> None:
-        """
+        """Store a finished turn.
+
         Args:
             ends: whether the answer ends with this turn.
         """
@@ -396,7 +405,7 @@ class Answering:
             opened.details["seconds"] = round(time.perf_counter() - self._asked, 3)
         number, details = opened.turn.id, opened.details
 
-        def close() -> None:  # a stored turn counts as stored, even if nobody waits for it any more
+        def close() -> None:  # it counts as stored even if nobody waits for it any more
             self._parts.store.finish(self._user, self._conversation, number, message, finish, details, ends=ends)
             del self._open[number]
             self._over = ends
@@ -405,7 +414,7 @@ class Answering:
             await self._in_thread(close)
 
     async def _keep_on(self) -> None:
-        """Store open turns about once a second, until something goes wrong."""
+        """Store open turns about once a second, until something fails."""
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             for number, opened in list(self._open.items()):
@@ -415,7 +424,7 @@ class Answering:
                         await self._stored(self._parts.store.keep, number, opened.message())
 
     async def _end(self, error: BaseException | None) -> Event:
-        """The last event, once all turns are closed."""
+        """Close all turns; returns the last event."""
         try:
             for opened in list(self._open.values()):
                 message = opened.message()
@@ -481,10 +490,10 @@ class Answering:
             await self._remember(assistant, leaving, options)
 
     async def _rounds(self, assistant: BaseAssistant, rounds: Rounds, opened: _Open | None) -> int:
-        """Ask the model, carry out its calls, and so on; returns how many turns did not fit into the context.
+        """Ask the model, carry out its calls, and so on; returns the number of turns that did not fit into the context.
 
         Args:
-            opened: the first turn.
+            opened: the first turn, if it is already open.
         """
         left_out = 0
         while rounds.go_on:
@@ -534,7 +543,7 @@ class Answering:
                 if isinstance(piece, Cited):
                     cited = replace(piece, turn=opened.turn.id)
                     opened.details["cited"] = cited.to_dict()
-                    self.log.add(replace(cited, prompt=""))  # which is shown on demand only
+                    self.log.add(replace(cited, prompt=""))  # the prompt is shown only on demand
                     continue
                 self._hear(opened, piece)
                 if isinstance(piece, Finish):
@@ -549,7 +558,7 @@ class Answering:
         if self._round:
             self._wrote += time.perf_counter() - self._round
             self._round = 0.0
-        opened.details["tokens"] = self._made  # of the answer so far, whose last turn is the one that shows it
+        opened.details["tokens"] = self._made  # of the answer so far; people see the number at its last turn
         await self._close(opened, message, finish.reason, last)
         self._finish = finish
         if finish.note and finish.note not in self._noted:
@@ -557,7 +566,7 @@ class Answering:
             self.log.add(Note(code="left_out" if finish.left_out else "model", text=finish.note))
 
     async def _remember(self, assistant: BaseAssistant, leaving: Sequence[Turn], options: Options) -> None:
-        """Extend the summary by turns that do not fit into the context. Its failure does not end the answer."""
+        """Extend the summary by turns that do not fit into the context. A failure does not end the answer."""
         old = self._settings.summary
         try:
             new = await extended(assistant, old, leaving, options)
@@ -565,7 +574,7 @@ class Answering:
             def store() -> bool:
                 found = self._parts.store.conversation(self._user, self._conversation)
                 settings = Settings.from_dict(found.settings, found.mode)
-                if settings.summary != old:  # a person has edited it meanwhile
+                if settings.summary != old:  # a person has edited it in the meantime
                     return False
                 settings = replace(settings, summary=new or old, summarised=leaving[-1].id)
                 self._parts.store.configure(self._user, self._conversation, settings.to_dict(), settings.mode)
@@ -602,7 +611,7 @@ class Answering:
     # Tools
 
     async def _carry_out(self, asked: Sequence[ToolCall], due: Sequence[ToolCall]) -> dict[str, Outcome]:
-        """Outcomes of the calls, by their ids. Each is sent when it is complete."""
+        """Run the calls; returns their outcomes by id. Each outcome is sent as soon as it is complete."""
         opened = [await self._begin(Message("observation", tool_call_id=call.id)) for call in asked]
         room = asyncio.Semaphore(_TOGETHER)
         outcomes: dict[str, Outcome] = {}
@@ -626,7 +635,7 @@ class Answering:
         return outcomes
 
     async def _answered(self, call: ToolCall, opened: _Open, outcome: Outcome) -> None:
-        """Store and send the outcome of a call."""
+        """Store the outcome of a call, and send it."""
         turn, whole = opened.turn.id, outcome.whole if outcome.whole != outcome.text else ""
         pictures = [await self._picture(turn, data) for data in outcome.pictures]
         files = [await self._produced(turn, name) for name in outcome.files]
@@ -650,19 +659,19 @@ class Answering:
         )
 
     async def _picture(self, turn: int, data: bytes) -> str:
-        """Store a picture; its name."""
+        """Store a picture; returns its name."""
         name = f"picture-{secrets.token_hex(6)}.png"
         return await self._noted_file(turn, name, "picture", self._parts.files.keep(self._conversation, name, data))
 
     async def _produced(self, turn: int, name: str) -> str:
-        """Note a file that code has made; its name."""
+        """Add a file that code has made to the conversation's files; returns its name."""
         if self._parts.kernels is None or self._settings.mode != "code":
             return ""
         digest = self._parts.files.digest(self._user, self._conversation, name)
         return await self._noted_file(turn, name, "produced", digest)
 
     async def _noted_file(self, turn: int, name: str, kind: FileKind, work: Awaitable[Digest]) -> str:
-        """The name of a file that is stored now; "" and a note if it cannot be."""
+        """Add a file that has been stored; returns its name. If that fails, sends a note and returns ""."""
         try:
             size, sha256 = await work
             await self._stored(self._parts.store.add_file, name, kind, size, sha256, turn=turn)
@@ -672,7 +681,7 @@ class Answering:
         return name
 
     async def _outcome(self, call: ToolCall, opened: _Open, room: asyncio.Semaphore) -> Outcome:
-        """The outcome of a call, from a person, a tool or the interpreter."""
+        """The outcome of a call: from a person, a tool or the interpreter."""
         if self._settings.mode == "tools" and self._settings.manual.strip():
             begun = time.perf_counter()
             text = await self._ask(call.id, "observation", room)
@@ -701,8 +710,9 @@ class Answering:
 
 
 async def _stream(assistant: BaseAssistant, messages: Sequence[Message], options: Options) -> AsyncGenerator[Delta]:
-    """The deltas of a model. An endpoint refuses a dialogue that is longer than the context: then it is asked again
-    without the older half of the turns, until the dialogue fits."""
+    """The deltas of a model. An endpoint refuses a dialogue that is longer than its context. Then it is asked again
+    without the older half of the turns, until the dialogue fits.
+    """
     groups, left = groups_of(messages), 0
     while True:
         begun = False
@@ -724,7 +734,7 @@ async def _stream(assistant: BaseAssistant, messages: Sequence[Message], options
 
 
 def _code(call: ToolCall) -> str | None:
-    """The code of a call of the interpreter."""
+    """The code of a call if it is one of the interpreter, else None."""
     code = call.arguments.get("code")
     return code if call.name in _INTERPRETERS and isinstance(code, str) else None
 

@@ -1,4 +1,4 @@
-"""Conversations answered from knowledge bases (the mode `documents`), or with a search in them (`tools`)."""
+"""Answers conversations from knowledge bases (the mode `documents`), or offers a search in them (the mode `tools`)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ __all__ = ["Documents"]
 
 
 class Documents:
-    """What `Sessions` takes as `knowledge`.
+    """The `knowledge` argument of `Sessions`.
 
     Args:
-        shelf: the caller closes it.
-        who: the name under which a user of the store may read bases; None: every user may read all.
+        shelf: the bases; the caller closes it.
+        who: returns the name under which a user of the store may read bases; None: every user may read all bases.
     """
 
     def __init__(self, shelf: Shelf, who: Callable[[int], str] | None = None) -> None:
         self.shelf, self._who = shelf, who
 
     def known(self, user: int | None) -> list[tuple[str, int]]:
-        """The bases that a user may read, and how many files each has.
+        """The bases that a user may read, each with its number of files.
 
         Args:
-            user: None: somebody whom the store does not know yet.
+            user: None: a person whom the store does not know yet.
         """
         try:
             who = self.who(user)
@@ -45,10 +45,10 @@ class Documents:
         return [(name, seen.files) for name, seen in self.shelf.listed(who).items()]
 
     def who(self, user: int | None) -> str | None:
-        """By whose name a user may read bases; None: all of them.
+        """The name under which a user may read bases; None: the user may read all of them.
 
         Raises:
-            NotFoundError: nobody knows this user, who has no bases then.
+            NotFoundError: this user is unknown, and has no bases.
         """
         if self._who is None:
             return None
@@ -57,7 +57,7 @@ class Documents:
         return self._who(user)
 
     def forget(self, user: int) -> None:
-        """Delete a user's bases, and end the access to those of others; before the user is deleted."""
+        """Delete a user's bases, and end the access to bases of others. Call it before the user is deleted."""
         if self._who is not None:
             self.shelf.forget(self._who(user))
 
@@ -69,7 +69,7 @@ class Documents:
         return self.shelf.bases(found, who)
 
     def tool(self, bases: Sequence[str], user: int) -> Tool:
-        """`search_knowledge` in these bases, as far as the user may read them when it is called."""
+        """`search_knowledge` in these bases. Each call checks what the user may read."""
         return SearchKnowledge(partial(self._bases, bases, user))
 
     async def answer(
@@ -83,10 +83,10 @@ class Documents:
         options: Options,
         language: str,
     ) -> AsyncGenerator[tuple[Source, ...] | Cited | Delta]:
-        """An answer: first its passages, then text, what that rests on, at last `Finish`.
+        """Answer a question; see `Knowledge.answer`.
 
         Raises:
-            InputError: there is no base, or not the one that is named.
+            InputError: there is no base, or a named base does not exist.
         """
         found = await asyncio.to_thread(self._bases, bases, user)
         searched: Passages | None = None
@@ -127,7 +127,7 @@ class Documents:
 
 
 def _closest(bases: Bases, question: str) -> tuple[Citation, ...]:
-    """The best sentences of the documents, without a model."""
+    """The sentences of the documents that are closest to a question, found without a model."""
     return next((event.citations for event in bases.ask(None, question) if isinstance(event, Done)), ())
 
 

@@ -1,4 +1,4 @@
-"""A conversation's chosen path for others: as Markdown to read, and as a row of data to fine-tune with."""
+"""Exports the chosen path of a conversation: as Markdown for reading, and as a row of training data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "obse
 def markdown(
     tree: Tree, *, title: str = "", files: Sequence[File] = (), speakers: Mapping[str, str] = _SPEAKERS
 ) -> str:
-    """The chosen path to read.
+    """The chosen path as Markdown.
 
     Args:
-        files: of the conversation. They are named as files that lie beside the text, those of a turn behind it.
-        speakers: what roles are called.
+        files: of the conversation. Their names are links to files beside the text; those of a turn come after it.
+        speakers: names for the roles.
     """
     path = tree.path()
     parts = [f"# {_escaped(title)}"] if title else []
@@ -60,21 +60,21 @@ def training_row(
     only_rated_up: bool = False,
     without_names: bool = False,
 ) -> dict[str, Any] | None:
-    """The chosen path as a row that `chatglm finetune` reads (`chat/rows.py`); None if nothing in it is to be learned.
+    """The chosen path as a row for `chatglm finetune` (`chat/rows.py`); None if there is nothing to learn in it.
 
-    Answers that were rated down have `loss: false`, with the calls of tools that led to them; so have turns that were
-    stopped, cut or left open, since learning them would teach to end there. At a call whose arguments are no JSON
-    the row ends, before the question that led to it.
+    Answers that were rated down get `loss: false`, and so do the calls of tools that led to them. Turns that were
+    stopped, cut or left open get it too, because learning them would teach to end there. If the arguments of a call are
+    not JSON, the row ends before the question that led to the call.
 
     Args:
-        form: "messages": OpenAI's, exact; "chatglm3": as the official scripts have it, a call and what it returned in
-            one entry, without ids.
-        system: the system prompt; a system message that begins the path is kept in its place.
-        tools: on offer; those of a message are kept in their place.
-        persona: whom the assistant played.
-        files: of a conversation with the interpreter: uploads are announced as its model reads of them.
-        only_rated_up: learn the answers that were rated up, and no other.
-        without_names: leave out the title, and what the user is called in the role play. What people wrote is kept.
+        form: "messages": OpenAI's form, exact; "chatglm3": the form of the official scripts, which has a call and its
+            result in one entry, without ids.
+        system: the system prompt. If the path begins with a system message, that one is kept.
+        tools: on offer. Tools of a message are kept there.
+        persona: the role that the assistant played.
+        files: of a conversation with the interpreter: uploads are announced in the same words that the model got.
+        only_rated_up: learn only answers that were rated up.
+        without_names: leave out the title, and the user's name in the role play. What people wrote is kept.
     """
     messages: list[Message] = []
     for exchange in _exchanges(tree.path()):
@@ -104,7 +104,7 @@ def training_row(
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
-    """A row as a line of a .jsonl file, UTF-8."""
+    """A row as a line of a .jsonl file, in UTF-8."""
     try:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # half a surrogate pair
@@ -112,7 +112,7 @@ def json_line(row: Mapping[str, Any]) -> bytes:
 
 
 def _exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
-    """Each user's turn with what follows it, up to the next one's."""
+    """Groups of turns: each user's turn with all turns up to the next one of the user."""
     found: list[list[Turn]] = []
     for turn in path:
         if turn.message.role == "user" or not found:
@@ -130,7 +130,7 @@ def _weighed(tree: Tree, turn: Turn, liked: bool, files: Sequence[File]) -> Mess
 
 
 def announced(tree: Tree, turn: Turn, files: Sequence[File]) -> Message:
-    """A turn's message; of a user's, with the notices of the uploads that came with it in front."""
+    """The message of a turn. A user's message begins with the notices of the uploads that came with it."""
     message = turn.message
     if message.role != "user" or not files:
         return message
@@ -167,7 +167,7 @@ def _escaped(text: str) -> str:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    """A block of code whose fence is longer than any in it."""
+    """A block of code with a fence that is longer than any fence in it."""
     longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

@@ -20,7 +20,7 @@ _CHUNK = 1 << 20
 
 
 class Digest(NamedTuple):
-    """Bytes of a file, and their SHA-256 in hexadecimal digits."""
+    """Number of bytes of a file, and their SHA-256 in hexadecimal digits."""
 
     size: int
     sha256: str
@@ -30,18 +30,20 @@ def folder_beside(store: Path) -> Path:
     """The default folder for files of a store's conversations.
 
     Args:
-        store: its file.
+        store: file of the store.
     """
     return store.with_name("conversations")
 
 
 class Files:
-    """
+    """Files of conversations.
+
     A conversation's uploads, and files that its code makes, are in the folder of its kernel, where the code finds them.
-    Pictures are in a folder that no code sees, and so are uploads if there are no kernels.
+    Pictures are in a folder that code cannot see. Without kernels, uploads are there too.
 
     Args:
-        home: of the folders, one for each conversation; made when it is needed.
+        home: folder for the conversations' folders; made when it is needed.
+        kernels: None: there is no interpreter.
     """
 
     def __init__(self, home: Path, kernels: Kernels | None) -> None:
@@ -49,7 +51,7 @@ class Files:
         self._limits = Limits() if kernels is None else kernels.limits
 
     async def upload(self, user: int, conversation: str, name: str, data: AsyncIterable[bytes]) -> Digest:
-        """Store a file.
+        """Store an upload.
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
@@ -64,7 +66,7 @@ class Files:
         return read.digest
 
     async def keep(self, conversation: str, name: str, data: AsyncIterable[bytes] | bytes) -> Digest:
-        """Store a file where no code sees it.
+        """Store a file where code cannot see it.
 
         Raises:
             InputError, OutputError: as `upload`.
@@ -81,21 +83,21 @@ class Files:
         return read.digest
 
     async def digest(self, user: int, conversation: str, name: str) -> Digest:
-        """Of a file that code has made.
+        """Size and SHA-256 of a file that code has made.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no file of this name.
         """
         return await asyncio.to_thread(_digest, await self.open(user, conversation, name, kept=False))
 
     async def open(self, user: int, conversation: str, name: str, *, kept: bool) -> BinaryIO:
-        """A file, for reading.
+        """Open a file for reading.
 
         Args:
-            kept: one that no code sees.
+            kept: it is a file that code cannot see.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no file of this name.
         """
         if self._kernels is not None and not kept:
             return await self._kernels.open(conversation, name, user=str(user))
@@ -113,7 +115,7 @@ class Files:
             raise InputError(f"{name!r:.80}: no such file in this conversation") from None
 
     async def discard(self, user: int, conversation: str, name: str) -> None:
-        """Remove an upload, if it is there."""
+        """Remove an upload, if it exists."""
         with contextlib.suppress(InputError, OSError):
             if self._kernels is not None:
                 await self._kernels.delete(conversation, name, user=str(user))
@@ -121,18 +123,18 @@ class Files:
                 await asyncio.to_thread(self._delete, conversation, name)
 
     async def remove(self, user: int, conversation: str) -> None:
-        """Remove all files of a conversation, and end its kernel. What cannot be removed stays."""
+        """Remove all files of a conversation, and end its kernel. Files that cannot be removed stay."""
         if self._kernels is not None:
-            with contextlib.suppress(Exception):  # it may have been closed
+            with contextlib.suppress(Exception):  # the interpreter may have been closed
                 await self._kernels.end(conversation, user=str(user))
         with contextlib.suppress(OSError):
             await asyncio.to_thread(remove, self._home / conversation)
 
     def clear(self, user: int, conversation: str, interpreter: Path) -> None:
-        """Remove all files of a conversation where this process runs no kernels. What cannot be removed stays.
+        """Remove all files of a conversation, in a process that runs no kernels. Files that cannot be removed stay.
 
         Args:
-            interpreter: home of the kernels of others.
+            interpreter: home folder of the kernels of other processes.
         """
         for folder in (self._home / conversation, folder_of(interpreter, conversation, str(user))):
             for path in (folder, moving(folder)):
@@ -153,7 +155,7 @@ class Files:
 
 
 class _Read:
-    """Passes pieces of a file on, and counts them."""
+    """Passes the pieces of a file on, and computes their size and SHA-256."""
 
     def __init__(self, data: AsyncIterable[bytes]) -> None:
         self._data, self._hash, self._size = data, hashlib.sha256(), 0

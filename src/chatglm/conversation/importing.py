@@ -1,8 +1,8 @@
-"""Dialogues of other programs, as conversations.
+"""Imports dialogues of other programs as conversations.
 
-What is read: .json and .jsonl files in the forms of `chat/rows.py` (our own export, OpenAI's messages, ShareGPT, the
-official fine-tuning data), and the `history` of the official demos: ChatGLM-6B's and ChatGLM2's pairs, ChatGLM3's and
-GLM-4's messages.
+It reads .json and .jsonl files in the forms of `chat/rows.py` (our own export, OpenAI's messages, ShareGPT, the
+official fine-tuning data), and the `history` of the official demos: pairs of ChatGLM-6B and ChatGLM2, messages of
+ChatGLM3 and GLM-4.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from chatglm.errors import InputError
 __all__ = ["Imported", "read_conversations"]
 
 _BYTES = 16 << 20
-_PARTS = 1_000_000  # lists and objects: an empty one is two bytes in a file, and 64 in memory
+_PARTS = 1_000_000  # lists and objects; an empty one takes two bytes in a file, and 64 in memory
 _ROWS = 10_000
 _MESSAGES = 10_000
 _TITLE = 40
@@ -28,13 +28,14 @@ _TITLE = 40
 
 @dataclass(frozen=True)
 class Imported:
-    """
+    """One imported conversation.
+
     Attributes:
-        title: the row's, or how the first user's message begins.
+        title: the title in the file, or the beginning of the first user's message.
         system: the system prompt.
-        messages: without the system message that began them.
-        tools: on offer, wherever they stood.
-        persona: whom the assistant played.
+        messages: without a system message at the beginning.
+        tools: all tools on offer, wherever they were in the row.
+        persona: the role that the assistant played.
     """
 
     title: str
@@ -45,14 +46,15 @@ class Imported:
 
 
 def read_conversations(data: bytes, *, skipped: list[str] | None = None) -> list[Imported]:
-    """Conversations from the content of a file.
+    """Read conversations from the content of a file.
 
     Args:
-        data: at most 16 MiB, a million lists and objects, 10,000 conversations, 10,000 messages in each.
-        skipped: why rows are left out is added to it; without it a bad row is an error.
+        data: at most 16 MiB, with at most a million lists and objects, 10,000 conversations, and 10,000 messages in
+            each.
+        skipped: reasons are added to this list if rows are left out; without it, a bad row is an error.
 
     Raises:
-        InputError: it is too large, not JSON, holds no conversation, or has a bad row.
+        InputError: it is too large, is not JSON, holds no conversation, or has a bad row.
     """
     if len(data) > _BYTES:
         raise InputError(f"the file has {len(data):,} bytes; at most {_BYTES:,} are read. Split it")
@@ -84,7 +86,7 @@ class _Unreadable:
 
 
 def _rows(data: bytes) -> list[tuple[str, Any]]:
-    """Rows with where they stand."""
+    """Rows, each with its place in the file, for messages."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -110,7 +112,7 @@ def _parsed(text: str) -> Any:
         return _Unreadable(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except RecursionError:
         return _Unreadable("nested too deep to be a dialogue")
-    except ValueError as error:  # Python does not read numbers of more than 4,300 digits
+    except ValueError as error:  # Python does not read integers of more than 4,300 digits
         return _Unreadable(f"a number in it cannot be read ({str(error).partition(';')[0]})")
 
 
@@ -155,7 +157,9 @@ def _title(messages: list[Message]) -> str:
 
 
 def _as_row(history: list[Any]) -> dict[str, Any]:
-    """A demo's history as OpenAI's messages. A page may have a pair without its answer, and metadata of its own."""
+    """Convert a demo's history to OpenAI's messages. A web demo may have a pair without an answer, and further
+    metadata.
+    """
     if _are_pairs(history):
         entries = [
             {"role": role, "content": text}

@@ -1,4 +1,4 @@
-"""The events of one answer, for any number of readers, each at its own pace."""
+"""The events of one answer, for any number of readers, each at its own speed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from chatglm.conversation.events import Began, Calling, Done, Event, Failed, Out
 __all__ = ["EventLog"]
 
 _MOST = 4096
-"""Most single events that are kept; beyond that, the older half is joined."""
+"""Most single events that are kept. If there are more, pieces of text in the older half are joined."""
 _TOLD = 256
-"""Most events that a reader gets at a time."""
+"""Most events that a reader gets at once."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """An event, or several pieces of text as one.
+    """An event, or several pieces of text joined to one.
 
     Attributes:
-        first: number of the first piece; the event has the last one's.
+        first: number of the first piece; the event has the number of the last piece.
     """
 
     first: int
@@ -35,14 +35,14 @@ def _number(entry: _Entry) -> int:
 
 
 class EventLog:
-    """
-    Its size grows only with the text in the events, not with their number: older pieces of one text of a long answer
-        are
-    joined. A reader that was away meanwhile gets the turn again, from its `Began` on.
+    """The events of one answer.
+
+    The log grows only with the text in the events, not with their number: in a long answer, older pieces of the same
+    text are joined. A reader that missed some of these pieces gets the whole turn again, from its `Began` on.
 
     Args:
         last: number of the last event before this answer.
-        most: events that are kept singly.
+        most: number of events that are kept singly.
     """
 
     def __init__(self, last: int, most: int = _MOST) -> None:
@@ -53,7 +53,7 @@ class EventLog:
         self.ended = False
 
     def add(self, event: Event) -> None:
-        """Number an event, and send it to all readers. After `Done` or `Failed`, no event is sent."""
+        """Number an event, and send it to all readers. After `Done` or `Failed`, no event is sent any more."""
         if self.ended:
             return
         self.last += 1
@@ -62,29 +62,29 @@ class EventLog:
         if len(self._entries) > self._limit:
             half = len(self._entries) // 2
             self._entries[:half] = _together(self._entries[:half])
-            # Turns and calls stay single, and are few: it is not tried again for each event.
+            # Events of turns and calls are few and stay single. Do not try again at each event.
             self._limit = max(self._most, len(self._entries) + self._most // 4)
         self._news.set()
         self._news = asyncio.Event()
 
     def settle(self) -> None:
-        """Join the pieces of texts: the answer has ended, and its readers have had time to read it."""
+        """Join the pieces of texts. Called when the answer has ended and its readers had time to read it."""
         self._entries = _together(self._entries)
 
     def forget(self) -> None:
-        """Keep nothing: later readers read the store."""
+        """Delete all events. Later readers read the store."""
         self._entries = []
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to read."""
+        """Whether there are no events."""
         return not self._entries
 
     async def read(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:
-        """Events with a number above `after`, as they come: each time all that are there; ends with the answer.
+        """Yield events with a number above `after` as they come, each time all that there are; ends with the answer.
 
         Args:
-            after: of an event that this log has not had: all are told.
+            after: if this log never had an event of this number, all events are given.
         """
         if after > self.last:
             after = 0
@@ -100,7 +100,7 @@ class EventLog:
                 await news.wait()
 
     def _place(self, after: int) -> int:
-        """Index of the entry that a reader gets who has had the event numbered `after`."""
+        """Index of the next entry for a reader that has had the event numbered `after`."""
         place = bisect.bisect_right(self._entries, after, key=_number)
         if place < len(self._entries) and self._entries[place].first <= after:
             while place and not isinstance(self._entries[place].event, Began):
@@ -117,7 +117,7 @@ def _together(entries: Sequence[_Entry]) -> list[_Entry]:
 
 
 def _text_of(event: Event) -> tuple[object, ...] | None:
-    """What text an event is a piece of; None: of none."""
+    """Identifies the text of which an event is a piece; None: the event is no piece of text."""
     match event:
         case Text():
             return "text", event.turn

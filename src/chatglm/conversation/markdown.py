@@ -1,9 +1,8 @@
-"""Markdown of models: the grammar for terminal and page, and a splitter of growing text into blocks.
+"""Markdown of models: the parser for terminal and page, and a splitter that cuts growing text into blocks.
 
 The grammar is CommonMark with tables, strikethrough and formulas (`$…$`, `$$…$$`, `\\(…\\)`, `\\[…\\]`), without HTML.
-A block (a paragraph, a list, a table, a fenced piece of code) is closed when nothing that follows can change it. So
-that this is soon known, link references (`[name]: address`) are not read, and a block of mathematics ends at an empty
-line.
+A block (a paragraph, a list, a table, a fenced piece of code) is closed when no later text can change it. To know this
+early, link references (`[name]: address`) are not supported, and an empty line ends a block of mathematics.
 """
 
 from __future__ import annotations
@@ -19,22 +18,24 @@ from markdown_it.token import Token
 __all__ = ["CLOSING", "FORMULA", "NESTED", "RENDERED", "Splitter", "begins_code", "parser"]
 
 RENDERED = 200_000
-"""Most characters of a text that are read as Markdown; the rest is shown as it is."""
+"""Most characters of a text that are read as Markdown. The rest is shown unchanged."""
 _LINES = 5_000
 """Most lines that are read as Markdown."""
 NESTED = 24
-"""Most levels of blocks within blocks."""
+"""Most levels of blocks inside each other."""
 FORMULA = 600
-"""Characters of a formula in a line."""
+"""Most characters of a formula within a line."""
 CLOSING = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
-"""The end of a formula, by its beginning: `Token.markup` of the tokens `formula` and `formula_block`."""
+"""The end mark of a formula for each begin mark, which is `Token.markup` of the tokens `formula` and `formula_block`.
+"""
 _ROW = 4_000
-"""Characters of a table's first two lines."""
+"""Most characters of a table's first two lines."""
 
 
 def parser() -> MarkdownIt:
-    """A new parser, to which rules may be added. Formulas are tokens `formula` (in a line) and `formula_block`, whose
-    `meta["closed"]` says whether its end is there."""
+    """A new parser, to which rules may be added. Formulas are the tokens `formula` (within a line) and `formula_block`;
+    their `meta["closed"]` tells whether the end mark is there.
+    """
     made = MarkdownIt("commonmark", {"html": False, "maxNesting": NESTED + 2})
     made.enable(["table", "strikethrough"])
     made.disable(["reference", "html_block", "html_inline"])
@@ -45,29 +46,29 @@ def parser() -> MarkdownIt:
 
 
 class Splitter:
-    """A text that grows, cut into blocks that are closed and one that is open.
+    """Cuts a growing text into closed blocks and one open block.
 
-    Only the open block is read again when text is added, and less often the longer it is.
+    Only the open block is parsed again when text is added, and the longer it is, the less often.
 
     Attributes:
-        text: of the block that is open, with the ends of lines as the parser has them.
+        text: of the open block, with the parser's line ends.
     """
 
     def __init__(self) -> None:
-        self._held = ""  # a carriage return, after which a line feed may follow
-        self._start = self._lines = 0  # of the open block, in characters and lines of the whole text
-        self._try_at = 0  # characters of the open block at which it is looked at again
+        self._held = ""  # a carriage return, which a line feed may follow
+        self._start = self._lines = 0  # where the open block begins, in characters and lines of the whole text
+        self._try_at = 0  # number of characters of the open block at which it is parsed again
         self.text = ""
 
     def feed(self, text: str) -> bool:
-        """Add text; whether `take` may find a closed block."""
+        """Add text; returns whether `take` may find a closed block."""
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
         self.text += _lines(text.removesuffix("\r"))
         return "\n" in text and len(self.text) >= self._try_at
 
     def take(self) -> list[str]:
-        """Blocks that have been closed since the last time. It may take long, and may be called in another thread."""
+        """Blocks that were closed since the last call. It may take long, and may be called in another thread."""
         if begins_code(self.text):
             return []
         found = self._closed(ended=False)
@@ -76,7 +77,7 @@ class Splitter:
         return found
 
     def close(self) -> tuple[list[str], str]:
-        """All blocks that are left, and what is after the limits, which is no Markdown; "" if nothing is."""
+        """All remaining blocks, and the text after the limits, which is not read as Markdown ("" if there is none)."""
         self.text += _lines(self._held)
         self._held = ""
         found = self._closed(ended=True)
@@ -84,13 +85,14 @@ class Splitter:
         return found, rest if rest.strip(" \t\n") else ""
 
     def _closed(self, ended: bool) -> list[str]:
-        """
+        """Remove closed blocks from the text, and return them.
+
         Args:
-            ended: nothing follows, so that the last block is closed, too.
+            ended: no more text follows, so the last block is closed, too.
         """
         whole = _first_lines(self.text[: max(0, RENDERED - self._start)], _LINES - self._lines)
         ended = ended and len(whole) == len(self.text)
-        if not ended:  # what may go on is not looked at
+        if not ended:  # an incomplete last line is not parsed
             whole = whole[: whole.rfind("\n") + 1]
         starts, closed = _starts(whole)
         ends = [*starts[1:], len(whole)] if starts and (ended or closed) else starts[1:]
@@ -110,11 +112,11 @@ def _shared() -> MarkdownIt:
 
 
 def _starts(text: str) -> tuple[list[int], bool]:
-    """Where blocks begin, in characters; and whether the last one is closed, so that nothing that follows changes
-    it. Blank lines belong to the block before, the first ones to the first block.
+    """Where blocks begin, in characters; and whether the last block is closed, so that no later text can change it.
+    Blank lines belong to the block before them; those at the beginning belong to the first block.
 
     Args:
-        text: whole lines, if anything may follow.
+        text: whole lines, if more text may follow.
     """
     tokens: list[Token] = []
     _shared().block.parse(text, _shared(), {}, tokens)
@@ -133,7 +135,7 @@ def _starts(text: str) -> tuple[list[int], bool]:
             closed = True
         case "fence":
             closed = not begins_code(text[starts[-1] :])
-        case "paragraph_open" | "table_open" | "formula_block":  # a blank line ends them
+        case "paragraph_open" | "table_open" | "formula_block":  # a blank line ends these
             closed = last.map is not None and any(not line.strip() for line in lines[last.map[1] : -1])
         case _:
             closed = False
@@ -141,7 +143,7 @@ def _starts(text: str) -> tuple[list[int], bool]:
 
 
 def _lines(text: str) -> str:
-    """With the ends of lines and the characters as the parser has them."""
+    """Normalise line ends and characters in the same way as the parser."""
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
 
 
@@ -158,10 +160,10 @@ _FENCE = re.compile(r"\s*^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
 
 
 def begins_code(text: str, *, ended: bool = False) -> bool:
-    """Whether a text begins with fenced code, which needs no parser to see.
+    """Whether a text begins with fenced code; found without the parser.
 
     Args:
-        ended: also code whose end is there.
+        ended: accept code whose closing fence is there, too.
     """
     found = _FENCE.match(text)
     if found is None or ended:
@@ -171,11 +173,11 @@ def begins_code(text: str, *, ended: bool = False) -> bool:
     return end.search(text, found.end()) is None
 
 
-# What CommonMark has not, or does slowly
+# Rules that CommonMark lacks, or whose usual implementation is slow
 
 
 def _narrow_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Only narrow tables, because the parser of tables is slow on a line of a megabyte."""
+    """Accept a table only if its first lines are short: the parser of tables is slow on a line of a megabyte."""
     last = min(start + 1, end - 1)
     if any(state.eMarks[line] - state.bMarks[line] > _ROW for line in (start, last)):
         return False
@@ -183,7 +185,7 @@ def _narrow_table(state: StateBlock, start: int, end: int, silent: bool) -> bool
 
 
 def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """`$$` or `\\[` at the beginning of a line, to their end or an empty line."""
+    """A formula that begins with `$$` or `\\[` at the start of a line, up to its end mark or an empty line."""
     if state.is_code_block(start):
         return False
     first = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
@@ -194,7 +196,7 @@ def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> boo
     rest = first[2:]
     if closing in rest:
         if not rest.rstrip().endswith(closing) or closing in rest.rstrip()[:-2] or not rest.rstrip()[:-2].strip():
-            return False  # in the midst of a line
+            return False  # in the middle of a line
         if silent:
             return True
         content, line, closed = rest.rstrip()[:-2], start + 1, True

@@ -1,4 +1,4 @@
-"""A short summary of turns that do not fit into the context, which people can see and edit."""
+"""A short summary of turns that no longer fit into the context. People can see and edit it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from chatglm.errors import ContextError
 __all__ = ["due", "extended"]
 
 LEAVING = 8
-"""Number of turns (questions with their answers) that must have left the context before they are summarised."""
+"""Number of questions with their answers that must have left the context before they are summarised."""
 LONGEST = 300
 """Most characters of a summary."""
 
 _READ = 24, 400
-"""Characters of one message that are read for it, at least and at most."""
+"""Characters of one message that are read for a summary: at least, and at most."""
 _ASK = (
     "请把下面的对话接着“之前发生的事”概括成一段话，不超过{most}个字，只写发生过的事和以后要记住的事实。\n"
     "之前发生的事：{old}\n\n{said}\n\n概括："
@@ -30,10 +30,11 @@ _ENDS = "。！？.!?"
 
 
 def due(prompt: Told, left_out: int, settings: Settings) -> list[Turn]:
-    """The turns that are to be summarised now: those that have left, unless the summary covers them or they are few.
+    """The turns to summarise now: those that have left the context and are not in the summary yet, once there are
+    enough.
 
     Args:
-        left_out: groups of messages that the model did not get, the part in front of the turns among them.
+        left_out: number of groups of messages that the model did not get, including those in front of the turns.
     """
     left = exchanges(prompt.turns)[: max(0, left_out - prompt.ahead)]
     covered = next((n for n, group in enumerate(left, 1) if settings.summarised in [turn.id for turn in group]), 0)
@@ -42,8 +43,9 @@ def due(prompt: Told, left_out: int, settings: Settings) -> list[Turn]:
 
 
 async def extended(assistant: BaseAssistant, old: str, leaving: Sequence[Turn], options: Options) -> str:
-    """A summary of what another one says and of turns after it; "" if it is of no use: empty, or longer than what it
-    replaces, as small models make them."""
+    """A new summary of an old one and of the turns after it. It is "" if the model's text is useless: empty, or longer
+    than what it replaces, as small models sometimes write.
+    """
     heard = [turn.message for turn in leaving if turn.message.role in _SPEAKERS and turn.message.content.strip()]
     params = replace(params_of(options.get("params"), assistant.defaults), n=1, max_new_tokens=LONGEST, stop=())
     asked: Options = {"params": params}
@@ -58,7 +60,7 @@ async def extended(assistant: BaseAssistant, old: str, leaving: Sequence[Turn], 
         try:
             (answer,) = await assistant.aanswers([Message("user", question)], **asked)
             break
-        except ContextError:  # an endpoint's context need not be known
+        except ContextError:  # the context of an endpoint may be unknown
             most //= 2
             if most < _READ[0]:
                 raise
@@ -67,7 +69,7 @@ async def extended(assistant: BaseAssistant, old: str, leaving: Sequence[Turn], 
 
 
 def _newest(lines: Sequence[str], most: int) -> str:
-    """The last lines that fit into a number of characters; a token almost always has at least one character."""
+    """The last lines that fit into a number of characters. A token almost always has at least one character."""
     kept: list[str] = []
     for line in reversed(lines):
         most -= len(line) + 1
@@ -78,7 +80,7 @@ def _newest(lines: Sequence[str], most: int) -> str:
 
 
 def _cut(text: str) -> str:
-    """At most this many characters, up to the end of a sentence if there is one."""
+    """Cut a text to the most characters of a summary, at the end of a sentence if there is one."""
     if len(text) <= LONGEST:
         return text
     text = text[:LONGEST]

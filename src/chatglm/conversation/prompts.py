@@ -1,4 +1,4 @@
-"""Messages of a conversation for the model: its turns, and the messages in front of them."""
+"""Messages that the model gets: those of the turns, and those in front of them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ _BEFORE = "之前发生的事："
 
 @dataclass(frozen=True)
 class Told:
-    """
+    """The messages for the model.
+
     Attributes:
-        messages: what stands in front of the turns, and the turns.
-        turns: those whose messages the last ones are.
-        ahead: how many groups of messages the part in front of the turns has, as a context that is too short counts
-            what it leaves out.
+        messages: the messages in front of the turns, and those of the turns.
+        turns: the turns that the last messages belong to.
+        ahead: number of groups of messages in front of the turns. A context that is too short counts them when it
+            reports what it left out.
     """
 
     messages: tuple[Message, ...]
@@ -63,7 +64,7 @@ def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, fi
     path = tree.path(leaf)
     summary = settings.summary.strip()
     if settings.summarised and settings.summarised not in {turn.id for turn in path}:
-        summary = ""  # of what happened on another branch
+        summary = ""  # it describes another branch
     system = "\n".join(filter(None, [settings.system, summary and f"{_BEFORE}{summary}"]))
     character = character_of(settings)
     if character is not None and path and path[0].message.role == "assistant":
@@ -75,7 +76,7 @@ def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, fi
     if character is None:
         lead = [Message("system", system)] if system else []
         return Told((*lead, *history), turns)
-    form = getattr(assistant, "format", None)  # another server decides this itself
+    form = getattr(assistant, "format", None)  # None: another server, which decides this
     room: dict[str, Any] = {}
     if form is not None:
         room = {"context": assistant.context, "count": lambda text: len(form.tokenizer.encode_text(text))}
@@ -84,10 +85,10 @@ def told(tree: Tree, leaf: int, settings: Settings, assistant: BaseAssistant, fi
 
 
 def character_of(settings: Settings) -> Character | None:
-    """The character that the model plays.
+    """The character that the model plays; None if there is none.
 
     Raises:
-        InputError: the text is not a character.
+        InputError: the text of the setting is not a character.
     """
     if settings.mode != "character" or not settings.character.strip():
         return None
@@ -95,13 +96,13 @@ def character_of(settings: Settings) -> Character | None:
 
 
 def first_turn(settings: Settings, number: int = 0) -> Message | None:
-    """The greeting of the character, as a turn that is never learned; None if it waits for the user.
+    """The character's greeting, as a message that is never learned; None if the character waits for the user.
 
     Args:
-        number: which of its greetings, counted round.
+        number: index of the greeting; after the last one, counting begins again.
 
     Raises:
-        InputError: the text is not a character.
+        InputError: the text of the setting is not a character.
     """
     character = character_of(settings)
     if character is None or not character.greetings:
@@ -111,11 +112,11 @@ def first_turn(settings: Settings, number: int = 0) -> Message | None:
 
 
 def manual_tools(text: str) -> tuple[ToolSpec, ...]:
-    """The tools whose calls a person answers: a list of them, or one alone.
+    """Read the tools whose calls a person answers: a list of tools, or a single one.
 
     Raises:
-        ToolError: it is neither YAML nor JSON, has no tools, too many or too large ones, or one has a schema that is
-            none.
+        ToolError: the text is neither YAML nor JSON, holds no tools, or too many or too large ones, or an invalid
+            schema.
     """
     data = text.encode("utf-8", "replace")
     if len(data) > _MANUAL_BYTES:
@@ -137,7 +138,7 @@ def manual_tools(text: str) -> tuple[ToolSpec, ...]:
 
 
 def exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
-    """Groups of turns that leave the context together: a user's turn, and all turns until the next."""
+    """Groups of turns that leave the context together: a user's turn, and all turns up to the next one of the user."""
     groups: list[list[Turn]] = []
     for turn in path:
         begins = not groups or (turn.message.role == "user" and groups[-1][-1].message.role != "user")
@@ -146,22 +147,22 @@ def exchanges(path: Sequence[Turn]) -> list[list[Turn]]:
 
 
 def without_oldest(messages: Sequence[Message], count: int) -> tuple[Message, ...]:
-    """Messages without some of their oldest groups (see `exchanges`); system messages in front stay.
+    """Messages without some of their oldest groups (see `exchanges`). System messages in front stay.
 
     Args:
-        count: fewer than there are, see `groups_of`.
+        count: number of groups to leave out, fewer than there are (`groups_of`).
     """
     starts = _starts(messages)
     return (*messages[: starts[0]], *messages[starts[count] :]) if count else tuple(messages)
 
 
 def groups_of(messages: Sequence[Message]) -> int:
-    """How many groups of messages leave the context one after the other, without system messages in front."""
+    """Number of groups of messages that leave the context together, without system messages in front."""
     return len(_starts(messages))
 
 
 def _starts(messages: Sequence[Message]) -> list[int]:
-    """Where groups begin, as `exchanges` has them."""
+    """Indices at which groups begin, see `exchanges`."""
     found: list[int] = []
     for place, message in enumerate(messages):
         if message.role == "system" and not found:
@@ -172,7 +173,7 @@ def _starts(messages: Sequence[Message]) -> list[int]:
 
 
 def _history(tree: Tree, path: Sequence[Turn], files: Sequence[File]) -> tuple[tuple[Turn, ...], tuple[Message, ...]]:
-    """The turns that the model hears of, and their messages."""
+    """The turns that the model gets, and their messages."""
     made: list[Message] = []
     turns: list[Turn] = []
     for number, turn in enumerate(path):
@@ -183,7 +184,7 @@ def _history(tree: Tree, path: Sequence[Turn], files: Sequence[File]) -> tuple[t
                 if later.message.role != "observation":
                     break
                 answered.add(later.message.tool_call_id)
-            # Calls that were never carried out, because they were cut short or stopped, would wait for their results.
+            # Leave out calls that were never run, because the turn was cut or stopped: they have no results.
             calls = tuple(call for call in message.tool_calls if call.id in answered)
             if not calls and not message.content:
                 continue

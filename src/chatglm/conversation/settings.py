@@ -1,4 +1,4 @@
-"""What a conversation is set to."""
+"""The settings of a conversation."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 _TEXTS = ("model", "adapter", "system", "manual", "character", "summary", "language")
 _ALONE = ("n", "logprobs", "prompt_logprobs")
-"""Options of generation for which a dialogue has no place."""
+"""Options of generation that a dialogue cannot use."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """
+    """The settings of a conversation.
+
     Attributes:
-        model, adapter: names; "" for the first model, and for none of its adapters.
-        system: what the model is told before everything else.
+        model, adapter: names; "": the first model, and no adapter.
+        system: system prompt.
         params: options of generation that differ from the model's own.
-        tools: names of those switched on; None: all of the toolbox.
+        tools: names of the tools that are switched on; None: all of the toolbox.
         manual: YAML or JSON of tools whose calls the person answers, as in the official demo's manual mode.
-        character: the conversation's own copy of one, as `Character.write(own=True)` has it.
-        summary: of what was said before; the model is told.
+        character: the conversation's own copy of a character, as text in the form of `Character.write(own=True)`.
+        summary: summary of earlier turns; the model gets it.
         summarised: the last turn that `summary` covers; 0: a person wrote it, and it holds on every branch.
         memory: whether turns that leave the context are summarised.
-        knowledge: bases, for the mode `documents`, and for a search in the mode `tools`.
-        extract: whether `documents` answers with their sentences, without the model.
+        knowledge: names of bases, for the mode `documents`, and for a search in the mode `tools`.
+        extract: whether the mode `documents` answers with sentences of the documents, without the model.
         language: "zh" or "en"; "" if nobody chose.
         more: keys that this version does not know; they are kept.
     """
@@ -57,13 +58,13 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], mode: str | None = None) -> Settings:
-        """What `to_dict` gave.
+        """Read the result of `to_dict`.
 
         Args:
-            mode: in the place of the one in `data`.
+            mode: replaces the mode in `data`.
 
         Raises:
-            InputError: a value is of another type; names the key.
+            InputError: a value has another type; the message names the key.
         """
         known = {one.name for one in dataclasses.fields(cls)} - {"more"}
         found: dict[str, Any] = {name: value for name, value in data.items() if name in known}
@@ -77,7 +78,7 @@ class Settings:
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values: what differs from the defaults, and what `more` has."""
+        """The settings as JSON values: those that differ from the defaults, and the keys in `more`."""
         made: dict[str, Any] = dict(self.more)
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
@@ -86,9 +87,10 @@ class Settings:
         return made
 
     def check(self) -> None:
-        """
+        """Check types and values.
+
         Raises:
-            InputError: a field is of another type, or says what cannot be; names the field.
+            InputError: a field has another type, or an impossible value; the message names the field.
         """
         if self.mode not in MODES:
             raise InputError(f"mode {self.mode!r:.40}: must be one of {', '.join(MODES)}")

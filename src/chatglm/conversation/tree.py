@@ -1,6 +1,6 @@
-"""A conversation as a tree of turns: editing or asking again begins a branch beside the old one, and nothing is lost.
+"""A conversation as a tree of turns. Editing or asking again begins a branch beside the old one, so nothing is lost.
 
-Pure Python, no storage. A tree is never changed; what changes it returns another one.
+Pure Python, without storage. A tree is never changed: methods that change something return a new tree.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Turn:
     """One message at its place in a conversation.
 
     Attributes:
-        parent: the turn before it; None: it begins the conversation.
-        finish: why it ended: "stop", "length", "tool_calls", or "stopped" by a person. None: it is open, which means
-            that it is being written, or that who wrote it has died.
+        parent: id of the turn before it; None: it begins the conversation.
+        finish: why it ended: "stop", "length", "tool_calls", or "stopped" by a person. None: it is open. It is being
+            written, or its writer has died.
         rating: 1 for good, -1 for bad, 0 for not rated.
         edited: whether a person wrote it in the place of another turn.
         made: Unix seconds.
-        details: what people are shown besides, as JSON values. Of an observation: `failed`, `seconds`, `whole` (what
-            people read, if that is more); of an assistant's turn: `seconds` since the question, `tokens` that were
-            written; of an answer from documents: `sources`.
+        details: further facts that people are shown, as JSON values. Of an observation: `failed`, `seconds`, `whole`
+            (the text for people, if it is longer); of an assistant's turn: `seconds` since the question, `tokens`
+            written so far; of an answer from documents: `sources`.
     """
 
     id: int
@@ -42,18 +42,19 @@ class Turn:
     details: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def rewritten(self, text: str, new: int, made: float) -> Turn:
-        """A sibling, with the id `new`, in which a person says something else. Calls of tools are kept."""
-        loss = self.message.loss if self.parent is None else None  # a greeting stays one
+        """A sibling with the id `new`, in which a person replaces the text. Calls of tools are kept."""
+        loss = self.message.loss if self.parent is None else None  # an edited greeting is still not learned
         return Turn(new, self.parent, replace(self.message, content=text, loss=loss), "stop", edited=True, made=made)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """
+    """All turns of a conversation, and the one that it is at.
+
     Attributes:
         turns: by id. A parent is made before its children and has a smaller id.
-        leaf: the turn that the conversation is at: it is the path from the beginning to there. None: it is
-            at its beginning, before any turn.
+        leaf: the turn that the conversation is at. The chosen path leads from the beginning to this turn. None: the
+            conversation is at its beginning, before any turn.
     """
 
     turns: Mapping[int, Turn] = field(default_factory=dict)
@@ -74,14 +75,16 @@ class Tree:
 
     @classmethod
     def of(cls, turns: Iterable[Turn], leaf: int | None) -> Tree:
-        """
+        """Make a tree from turns.
+
         Raises:
-            InputError: a turn's parent, or the leaf, is not among them.
+            InputError: the parent of a turn, or the leaf, is not among them.
         """
         return cls({turn.id: turn for turn in turns}, leaf)
 
     def turn(self, number: int) -> Turn:
-        """
+        """The turn with an id.
+
         Raises:
             InputError: there is no such turn.
         """
@@ -94,7 +97,7 @@ class Tree:
         """The turns from the beginning to a turn.
 
         Args:
-            leaf: None: the tree's own.
+            leaf: that turn; None: the tree's own leaf.
 
         Raises:
             InputError: there is no such turn.
@@ -111,7 +114,7 @@ class Tree:
         return tuple(self.turns[child] for child in self._children.get(number, ()))
 
     def siblings(self, number: int) -> tuple[Turn, ...]:
-        """The turns that follow what this one follows, itself among them; the oldest first.
+        """All turns with the same parent as this one, including itself; the oldest first.
 
         Raises:
             InputError: there is no such turn.
@@ -119,7 +122,7 @@ class Tree:
         return self.children(self.turn(number).parent)
 
     def place(self, number: int) -> tuple[int, int]:
-        """(2, 3): the turn is the second of three siblings.
+        """The place of a turn among its siblings: (2, 3) is the second of three.
 
         Raises:
             InputError: there is no such turn.
@@ -128,7 +131,7 @@ class Tree:
         return siblings.index(number) + 1, len(siblings)
 
     def tip(self, number: int) -> int:
-        """Where the newest branch under a turn ends: what is shown when somebody turns to it.
+        """The end of the newest branch under a turn. It is shown when somebody chooses the turn.
 
         Raises:
             InputError: there is no such turn.
@@ -139,9 +142,9 @@ class Tree:
         return number
 
     def question(self, number: int) -> Turn:
-        """The user's turn that a turn answers; of a user's turn, itself.
+        """The user's turn that a turn answers; for a user's turn, that turn itself.
 
-        A new answer to it begins there, however many calls of tools the old one had.
+        A new answer begins after this turn, however many calls of tools the old answer had.
 
         Raises:
             InputError: there is no such turn, or no user has spoken before it.
@@ -152,7 +155,8 @@ class Tree:
         raise InputError(f"turn {number}: no user's turn comes before it, so there is nothing to answer again")
 
     def answer(self, number: int) -> tuple[Turn, ...]:
-        """The turns of the path after the last user's turn, up to this one: calls of tools, what they returned, text.
+        """The turns of an answer: all turns of the path after the last user's turn, up to this one (calls of tools,
+        their results, text).
 
         Raises:
             InputError: there is no such turn.
@@ -165,38 +169,38 @@ class Tree:
         return tuple(reversed(found))
 
     def add(self, turn: Turn) -> Tree:
-        """With one turn more, where the conversation is then.
+        """A tree with one more turn, which is the leaf.
 
         Raises:
-            InputError: there is a turn with this id, or its parent is not there or newer.
+            InputError: a turn has this id already, or the parent does not exist or has a larger id.
         """
         if turn.id in self.turns:
             raise InputError(f"turn {turn.id}: this conversation has it already")
         return Tree({**self.turns, turn.id: turn}, turn.id)
 
     def edit(self, number: int, text: str, new: int, made: float = 0.0) -> Tree:
-        """With a sibling of a turn that says something else. It has no ratings, and no branches of its own.
+        """A tree with a sibling of a turn that has another text. The sibling has no rating and no branches.
 
         Args:
             new: the id of the sibling.
 
         Raises:
-            InputError: there is no such turn, or there is one with the new id.
+            InputError: there is no such turn, or another turn has the new id.
         """
         return self.add(self.turn(number).rewritten(text, new, made))
 
     def replaced(self, turn: Turn) -> Tree:
-        """With another content, rating or finish of a turn.
+        """A tree in which a turn has another content, rating or finish.
 
         Raises:
-            InputError: there is no such turn, or it would get another parent.
+            InputError: there is no such turn, or its parent would change.
         """
         if self.turn(turn.id).parent != turn.parent:
             raise InputError(f"turn {turn.id}: the parent of a turn cannot be changed")
         return replace(self, turns={**self.turns, turn.id: turn})
 
     def choose(self, number: int) -> Tree:
-        """At a turn, or rather where the newest branch under it ends.
+        """A tree at the end of the newest branch under a turn.
 
         Raises:
             InputError: there is no such turn.

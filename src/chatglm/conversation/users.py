@@ -1,4 +1,4 @@
-"""Who may sign in: names, passwords, and the logins of browsers."""
+"""Users of the web page: names, passwords, and logins of browsers."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from chatglm.errors import InputError
 __all__ = ["LOCAL", "SignInError", "TooManyTriesError", "User", "Users"]
 
 LOCAL = "local"
-"""The name of who uses this machine without signing in."""
+"""Name of the user of this machine, who need not sign in."""
 
 _LOGIN_SECONDS = 30 * 86400.0
 _LOGINS = 20
 _PASSWORD = range(8, 1025)
 _NAME_CHARACTERS = 64
 _GUEST = "browser-"
-_GUEST_SECONDS = 400 * 86400.0  # as long as browsers keep a cookie
-_LARGEST = (1 << 63) - 1  # that SQLite can hold
+_GUEST_SECONDS = 400 * 86400.0  # as long as browsers keep a cookie at most
+_LARGEST = (1 << 63) - 1  # the largest integer of SQLite
 _COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
 _TRIES, _TRIES_SECONDS = 5, 60.0
-"""Wrong passwords for one name, wherever they come from, in so many seconds."""
+"""How many wrong passwords one name may have in how many seconds, whoever tries them."""
 _NAMES = 10_000
-"""Names of which tries are kept in mind."""
-_together = threading.BoundedSemaphore(2)  # passwords that are hashed at a time
+"""Number of names whose tries are remembered."""
+_together = threading.BoundedSemaphore(2)  # passwords that are hashed at the same time
 
 
 class SignInError(InputError):
-    """The name or the password is wrong; it is not said which."""
+    """The name or the password is wrong. The message does not tell which."""
 
 
 class TooManyTriesError(SignInError):
-    """Too many passwords were tried for one name; nobody can sign in with it for a while.
+    """Too many passwords were tried for one name. Nobody can sign in with it for a while.
 
     Attributes:
-        retry_after: seconds until the next try.
+        retry_after: seconds until the next try is allowed.
     """
 
     def __init__(self, retry_after: float) -> None:
@@ -54,12 +54,13 @@ class TooManyTriesError(SignInError):
 
 @dataclass(frozen=True)
 class User:
-    """
+    """One user.
+
     Attributes:
-        id: never given to another user later.
-        admin: whether this user may make and delete others.
+        id: never used again for another user.
+        admin: whether this user may add and delete others.
         made: Unix seconds.
-        guest: whether this is a browser where nobody had to sign in, rather than a person.
+        guest: whether this is a browser where nobody had to sign in, and not a person's account.
     """
 
     id: int
@@ -70,10 +71,11 @@ class User:
 
 
 class Users:
-    """
+    """The users and logins in a store's database.
+
     Args:
-        database: one of `Store`.
-        login_seconds: a login ends so long after it began.
+        database: of a `Store`.
+        login_seconds: a login ends this long after it began.
     """
 
     def __init__(self, database: Database, login_seconds: float = _LOGIN_SECONDS) -> None:
@@ -81,7 +83,7 @@ class Users:
         self._tries = _Tries()
 
     def local(self) -> User:
-        """Who uses this machine without signing in; has no password, and is made when first asked for."""
+        """The user of this machine, who need not sign in and has no password. Made at the first call."""
         self._database.write(
             "INSERT INTO users (name, made, admin) VALUES (?, ?, 1) ON CONFLICT (name) DO NOTHING",
             (LOCAL, time.time()),
@@ -89,10 +91,10 @@ class Users:
         return self._named(LOCAL)
 
     def add(self, name: str, password: str, *, admin: bool = False) -> User:
-        """A new user.
+        """Add a user.
 
         Raises:
-            InputError: the name is taken, empty or too long, or the password too short or too long.
+            InputError: the name is taken, empty or too long, or the password is too short or too long.
         """
         name = _name(name)
         if name == LOCAL:
@@ -108,8 +110,9 @@ class Users:
         return self._named(name)
 
     def guest(self) -> tuple[User, str]:
-        """A new user for a browser where nobody has to sign in, and a token that `of_token` knows. Nobody can sign in
-        as this user: who loses the token loses the conversations."""
+        """Add a user for a browser where nobody has to sign in; returns the user, and a token for `of_token`. Nobody
+        can sign in as this user: if the browser loses the token, its conversations cannot be reached any more.
+        """
         name, token, now = f"{_GUEST}{secrets.token_hex(8)}", secrets.token_urlsafe(32), time.time()
         with self._database.transaction() as connection:
             number = connection.execute("INSERT INTO users (name, made, admin) VALUES (?, ?, 0)", (name, now)).lastrowid
@@ -120,16 +123,16 @@ class Users:
         return self._named(name), token
 
     def all(self, *, guests: bool = True) -> tuple[User, ...]:
-        """Everybody, by name.
+        """All users, sorted by name.
 
         Args:
-            guests: whether browsers where nobody signed in are among them.
+            guests: whether to include guests.
         """
         found = map(_user, self._database.read("SELECT * FROM users ORDER BY name"))
         return tuple(user for user in found if guests or not user.guest)
 
     def lost(self, most: int = 100) -> tuple[int, ...]:
-        """Guests to whom no browser can come back: those whose logins have ended. So many at most."""
+        """At most `most` guests whose logins have all ended, so that no browser can come back to them."""
         rows = self._database.read(
             "SELECT id FROM users WHERE password IS NULL AND name LIKE ? AND NOT EXISTS "
             "(SELECT 1 FROM logins WHERE logins.user = users.id AND logins.until > ?) LIMIT ?",
@@ -138,7 +141,8 @@ class Users:
         return tuple(row["id"] for row in rows)
 
     def name(self, user: int) -> str:
-        """
+        """The name of a user.
+
         Raises:
             InputError: there is no such user.
         """
@@ -148,7 +152,8 @@ class Users:
         return str(found[0]["name"])
 
     def named(self, name: str) -> User:
-        """
+        """The user with a name.
+
         Raises:
             InputError: there is no such user.
         """
@@ -158,7 +163,7 @@ class Users:
         return _user(found[0])
 
     def set_password(self, user: int, password: str) -> None:
-        """Give a user another password, and end all of the user's logins.
+        """Change a user's password, and end all logins of the user.
 
         Raises:
             InputError: there is no such user, or the password is too short or too long.
@@ -173,11 +178,13 @@ class Users:
             connection.execute("DELETE FROM logins WHERE user = ?", (user,))
 
     def sign_in(self, name: str, password: str) -> str:
-        """A token that `of_token` knows. Only its hash is stored. Of a user's logins the newest 20 hold.
+        """Begin a login; returns a token for `of_token`. Only the token's hash is stored. The newest 20 logins of a
+        user stay valid.
 
         Raises:
-            SignInError: the name or the password is wrong. It takes as long for either.
-            TooManyTriesError: five passwords were wrong for this name within a minute; none is looked at.
+            SignInError: the name or the password is wrong. Both take the same time.
+            TooManyTriesError: five passwords for this name were wrong within a minute. The password is not checked
+                then.
         """
         try:
             name = _name(name)
@@ -192,7 +199,7 @@ class Users:
             raise SignInError("the name or the password is wrong")
         user, token, now = rows[0]["id"], secrets.token_urlsafe(32), time.time()
         with self._database.transaction() as connection:
-            # Between the question and now the user may have been deleted, or have got another password.
+            # Since the password was checked, the user may have been deleted, or have got another password.
             if not connection.execute("SELECT 1 FROM users WHERE id = ? AND password = ?", (user, stored)).fetchone():
                 raise SignInError("the name or the password is wrong")
             connection.execute(
@@ -209,7 +216,7 @@ class Users:
         return token
 
     def sign_in_local(self) -> str:
-        """A token that `of_token` knows, of who uses this machine without signing in (`local`)."""
+        """Begin a login for the user of this machine (`local`); returns a token for `of_token`."""
         user, token, now = self.local().id, secrets.token_urlsafe(32), time.time()
         self._database.write(
             "INSERT INTO logins (token_hash, user, until) VALUES (?, ?, ?)",
@@ -218,7 +225,7 @@ class Users:
         return token
 
     def of_token(self, token: str) -> User | None:
-        """Who signed in; None: the token is unknown, or its login has ended."""
+        """The user of a login; None: the token is unknown, or its login has ended."""
         rows = self._database.read(
             "SELECT users.* FROM users JOIN logins ON logins.user = users.id "
             "WHERE logins.token_hash = ? AND logins.until > ?",
@@ -235,14 +242,14 @@ class Users:
 
 
 class _Tries:
-    """Passwords that were tried for a name within the last minute, and were not right."""
+    """Counts wrong passwords by name, within the last minute."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._of: OrderedDict[str, list[float]] = OrderedDict()
 
     def begin(self, name: str) -> float:
-        """Count a try, before it is known what becomes of it: many at once are as many.
+        """Count a try before its result is known, so that many tries at the same time are all counted.
 
         Raises:
             TooManyTriesError: there were too many.
@@ -260,7 +267,7 @@ class _Tries:
             return now
 
     def forgive(self, name: str, tried: float) -> None:
-        """A try was right, and counts no more."""
+        """Uncount a try, because its password was right."""
         with self._lock:
             if tried in self._of.get(name, ()):
                 self._of[name].remove(tried)
@@ -272,7 +279,7 @@ def _user(row: sqlite3.Row) -> User:
 
 
 def _name(name: str) -> str:
-    """As it is compared: in plain letters, without regard to case."""
+    """The form of a name for comparison: normalised letters, without regard to case."""
     plain = unicodedata.normalize("NFKC", name[: 4 * _NAME_CHARACTERS]).casefold().strip()
     if not plain or len(plain) > _NAME_CHARACTERS or not plain.isprintable():
         raise InputError(f"name {name[:80]!r}: must have 1 to {_NAME_CHARACTERS} printable characters")
@@ -290,10 +297,10 @@ def _token_hash(token: str) -> bytes:
 
 
 def _hashed(password: str, like: bytes | None = None) -> bytes:
-    """Three bytes of cost, 16 of salt, 32 of scrypt's result.
+    """Hash a password: three bytes of cost, 16 bytes of salt, 32 bytes of scrypt's result.
 
     Args:
-        like: a stored one, whose cost and salt are taken.
+        like: a stored hash, whose cost and salt are used.
     """
     cost = tuple(like[:3]) if like else _COST
     salt = like[3:19] if like else secrets.token_bytes(16)
@@ -303,4 +310,4 @@ def _hashed(password: str, like: bytes | None = None) -> bytes:
     return bytes(cost) + salt + result
 
 
-_NOBODY = bytes(_COST) + bytes(48)  # what an unknown name's password is compared with
+_NOBODY = bytes(_COST) + bytes(48)  # compared with the password if the name is unknown

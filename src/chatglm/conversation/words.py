@@ -1,9 +1,10 @@
-"""Words of texts, for searching, as the tokens of an index that splits at spaces.
+"""Splits texts into tokens for the search: the index splits at spaces.
 
-Chinese has no spaces between words. So each run of Chinese characters becomes its pairs, 知识库 the tokens 知识, 识库
-and 库, and is found as a phrase of pairs; one character is found as the beginning of a pair, or as the end of a run.
-Kana and Hangul are taken likewise. Other words are found by their beginnings, in lower case, without accents;
-identifiers also by their parts. Full-width letters are plain ones (Unicode's NFKC).
+Chinese has no spaces between words. So each run of Chinese characters is replaced by its pairs: 知识库 becomes the
+tokens 知识, 识库 and 库, and is found as a phrase of pairs. A single character is found at the beginning of a pair,
+or as the end of a run. Kana and Hangul are treated in the same way. Other words are found by their beginnings,
+in lower case and without accents; identifiers also by their parts. Full-width letters count as ordinary ones
+(Unicode's NFKC).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from itertools import pairwise
 __all__ = ["TOKENS", "Snippet", "query_of", "snippet_of", "tokens_of"]
 
 TOKENS = 1
-"""The number of today's tokens. Whoever changes what `tokens_of` returns adds one, and indexes are made anew."""
+"""Version of the tokens. If the result of `tokens_of` changes, add 1: then indexes are made again."""
 
 _INDEXED = 100_000
 _QUERY_CHARACTERS = 200
@@ -29,7 +30,7 @@ _WIDE = (
     "\u3005-\u3007\u3040-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
-"""Characters of scripts that are written without spaces, as ranges of an expression."""
+"""Characters of scripts without spaces between words, as ranges for a regular expression."""
 _RUN = re.compile(rf"[{_WIDE}]+|[^\W{_WIDE}]+")
 _FOLD = re.compile(r"[^\x00-\x7f\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 _PART = re.compile(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+|[^A-Za-z0-9_]+")
@@ -40,13 +41,13 @@ _ACCENTS = range(0x300, 0x370)
 def _folded_character(character: str) -> str:
     folded = unicodedata.normalize("NFKC", character)
     plain = "".join(each for each in unicodedata.normalize("NFD", folded) if ord(each) not in _ACCENTS)
-    # Other scripts' marks are part of the word, and what has been taken apart is put together again.
+    # In other scripts marks are part of the word. Compose again what was decomposed.
     folded = unicodedata.normalize("NFC", plain)
     return folded.casefold() if len(folded.casefold()) > len(folded) else folded
 
 
 def _folded(text: str) -> str:
-    """In plain letters, upper and lower case kept."""
+    """Replace special forms of letters by ordinary ones; keeps upper and lower case."""
     return _FOLD.sub(lambda found: _folded_character(found[0]), text)
 
 
@@ -63,7 +64,7 @@ def _plain(word: str) -> str:
 
 
 def tokens_of(text: str) -> str:
-    """The tokens of a text, with spaces between them; of its first 100,000 characters."""
+    """The tokens of a text, separated by spaces. Only its first 100,000 characters are read."""
     found: list[str] = []
     for run in _runs(text[:_INDEXED]):
         if _is_wide(run):
@@ -82,9 +83,9 @@ def _terms(query: str) -> list[str]:
 
 
 def query_of(query: str) -> str:
-    """What a person typed, as a query of SQLite's FTS5 for texts with all of the words; "" if it has no words.
+    """Convert a person's input to a query of SQLite's FTS5 for texts with all of its words; "" if it has no words.
 
-    Of its first 200 characters and 16 words; whatever they are, the query is valid.
+    Only the first 200 characters and 16 words are used. The query is valid for any input.
     """
     terms = []
     for term in _terms(query):
@@ -95,11 +96,11 @@ def query_of(query: str) -> str:
 
 @dataclass(frozen=True)
 class Snippet:
-    """A piece of a text.
+    """A part of a text, to show what a search found.
 
     Attributes:
-        text: on one line, with "…" where the text goes on.
-        marks: where the words stand in it, (start, end) in characters; in order, without overlaps.
+        text: in one line, with "…" where the text goes on.
+        marks: places of the words in it, (start, end) in characters, in order and without overlaps.
     """
 
     text: str
@@ -107,14 +108,14 @@ class Snippet:
 
 
 def snippet_of(text: str, query: str, characters: int = 80) -> Snippet:
-    """The piece of a text around the first place where a query's words stand."""
+    """The part of a text around the first place where the words of a query are."""
     text = text[:_INDEXED]
     folded = _folded(text)
-    if len(folded) != len(text):  # places in the two differ, so the plain letters are shown
+    if len(folded) != len(text):  # then places in the two differ, so the normalised text is shown
         text = folded
     terms = sorted(_terms(query), key=len, reverse=True)
     expressions = [re.escape(term) if _is_wide(term) else rf"(?<![^\W_{_WIDE}]){re.escape(term)}" for term in terms]
-    # A part of an identifier stands within a word.
+    # Parts of an identifier are found inside of a word.
     found = [re.compile("|".join(each), re.IGNORECASE) for each in (expressions, map(re.escape, terms)) if terms]
     first = next((match.start() for each in found if (match := each.search(folded))), 0)
     start = max(first - characters // 3, 0)
