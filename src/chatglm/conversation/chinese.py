@@ -1,7 +1,7 @@
-"""In Chinese, what the package says to people in English: errors and options of generation.
+"""Chinese translations of what the package says to people: errors, and the help of generation options.
 
-Errors are English everywhere, for programs and logs. Terminal and page show them to people in the language that these
-read: `said` finds the sentence by its English pattern, and a sentence that nobody has translated stays English.
+For programs and logs, errors are always English. Terminal and page show them in the language of the user: `said` finds
+the translation by the English pattern. A sentence without a translation stays English.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 __all__ = ["SENTENCES", "option", "said"]
 
-# What options of generation are for. In English they say it themselves (`Option.help`).
+# Help of generation options. The English text is in `Option.help`.
 _OPTIONS = {
     "temperature": "越高越随机；0 总是取最可能的词元",
     "top_k": "只从最可能的这么多个词元中抽取；0 表示不限",
@@ -29,16 +29,16 @@ _OPTIONS = {
 
 
 def option(name: str, text: str) -> str:
-    """What an option of generation is for.
+    """The help of a generation option.
 
     Args:
-        text: what it says of itself in English, which is returned where nobody has translated it.
+        text: the English help, which is returned if there is no translation.
     """
     return _OPTIONS.get(name, text)
 
 
 SENTENCES: dict[str, str] = {
-    # What somebody says, and conversations
+    # Messages of people, and conversations
     "text: is empty; say something": "请先输入内容",
     "text: longer than {most} characters": "内容超过 {most} 个字符",
     "files: no {name} was uploaded to this conversation": "这段对话中没有上传过 {name}",
@@ -270,12 +270,12 @@ SENTENCES: dict[str, str] = {
     ),
     "{count} files of the base wait to be read; send this one later": "已有 {count} 个文件等待读取，请稍后再传",
     "{field}: longer than {most} characters": "内容超过 {most} 个字符",
-    # What has no place in a context, or no force
+    # What does not fit into a context
     "the context is too short; oldest turns left out: {count} of {turns}": "共 {turns} 条，最早的 {count} 条未提供",
     "no summary was made: {why}": "没有生成摘要：{why}",
     "{name}: was not saved ({why})": "{name} 未能保存（{why}）",
 }
-"""English patterns, whose names in braces stand for any text, and what is said in Chinese."""
+"""English patterns and their translations. A name in braces stands for any text."""
 
 _PARTS = {
     "a number": "数字",
@@ -298,15 +298,18 @@ _PARTS = {
     "File name too long": "文件名过长",
     "no such file": "没有这个文件",
 }
-"""Of sentences: what stands for a name in braces, or after the last colon."""
+"""Translations of parts of sentences: of texts in place of a name in braces, or after the last colon."""
 
 
 def said(text: str, language: str = "zh") -> str:
-    """A sentence of the package's for people.
+    """Translate a sentence of the package.
 
     Args:
-        text: in English.
+        text: the English sentence.
         language: "zh" or "en".
+
+    Returns:
+        The translation; the English text if there is none, or if `language` is not "zh".
     """
     if language != "zh" or len(text) > 1000:
         return text
@@ -322,7 +325,7 @@ def _found(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> str:
 
 
 def _after_colon(text: str) -> str:
-    """Where it says first where something is wrong: `FILE: …`."""
+    """Translate only the part after a colon, in messages that begin with a place: `FILE: …`."""
     for colon in re.finditer(": ", text):
         rest = text[colon.end() :]
         if chinese := _found(rest, _patterns()) or _found(rest, _parts()):
@@ -331,7 +334,7 @@ def _after_colon(text: str) -> str:
 
 
 def _part(text: str) -> str:
-    """What stands for a name: another sentence, a word that is quoted, or anything."""
+    """Translate a text that takes the place of a name: a part of a sentence, a quoted word, or any other text."""
     if quoted := re.fullmatch(r"'([^']*)'|\"([^\"]*)\"", text):
         return f"“{quoted[1] or quoted[2] or ''}”"
     return _found(text, _parts()) or text
@@ -352,7 +355,7 @@ def _compiled(table: dict[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
         pieces = re.split(r"\{(\w+)\}", english)
         return re.compile("".join(f"(?P<{one}>.*?)" if n % 2 else re.escape(one) for n, one in enumerate(pieces)), re.S)
 
-    # Those with less that may be anything come first.
+    # Patterns with fewer names come first, because they match less.
     return tuple(
         (pattern(english), chinese) for english, chinese in sorted(table.items(), key=lambda one: one[0].count("{"))
     )

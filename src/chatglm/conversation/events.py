@@ -1,4 +1,4 @@
-"""Events of an answer for its readers: numbered, and each as JSON."""
+"""Events of an answer for its readers. They are numbered, and can be written as JSON."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class _Event:
-    """
+    """Base of all events.
+
     Attributes:
-        number: of this event in its conversation, from 1 on, ever growing while the process lives; 0: not told yet.
+        number: of this event in its conversation, from 1; it grows as long as the process lives. 0: not sent yet.
     """
 
     kind: ClassVar[str]
     number: int = field(default=0, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values. Bytes become base64."""
+        """The event as JSON values. Bytes are written as base64."""
         found: dict[str, Any] = {"event": self.kind}
         for each in fields(self):
             found[each.name] = _plain(getattr(self, each.name))
@@ -56,12 +57,12 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Began(_Event):
-    """A new turn: a user's, or one of the assistant that grows with the events that name it.
+    """A new turn: of the user, or one of the assistant, which grows by the following events with its id.
 
     Attributes:
         turn, parent: ids in the store.
-        place: (2, 3): it is the second of three branches.
-        text: of a user's turn, and of an observation that a person gave.
+        place: place among its siblings: (2, 3) is the second of three branches.
+        text: of a user's turn, or of an observation that a person gave.
     """
 
     kind = "began"
@@ -86,9 +87,9 @@ class Calling(_Event):
     """More of a call that the model is writing.
 
     Attributes:
-        index: which call of the turn.
+        index: number of the call in the turn.
         name: comes with the first piece.
-        arguments: a piece of JSON; of the interpreter, a piece of code.
+        arguments: a piece of JSON; for the interpreter, a piece of code.
     """
 
     kind = "calling"
@@ -100,11 +101,11 @@ class Calling(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Called(_Event):
-    """A whole call.
+    """A complete call.
 
     Attributes:
         call: its id, unique in the conversation.
-        arguments: JSON text, for people; of the interpreter, the code.
+        arguments: JSON text, for people; for the interpreter, the code.
         code: whether it is Python for the interpreter.
     """
 
@@ -140,9 +141,10 @@ class Answered(_Event):
 
     Attributes:
         turn: of the observation.
-        text: what the model reads; whole: what people read, if that is more.
-        pictures: PNG files, as names in the conversation's files.
-        files: names of files that it made.
+        text: the text for the model.
+        whole: the text for people, if it is longer.
+        pictures: PNG files, by their names among the conversation's files.
+        files: names of files that the call made.
     """
 
     kind = "answered"
@@ -172,11 +174,11 @@ class Note(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Source(_Event):
-    """A passage that the model was given.
+    """A passage that the model got.
 
     Attributes:
         n: its number in the answer.
-        start, end: characters of the file's text.
+        start, end: its place in the file's text, in characters.
     """
 
     kind = "source"
@@ -201,12 +203,13 @@ class Sources(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Quote(_Event):
-    """A part of a file that a sentence of an answer rests on.
+    """The part of a file that supports a sentence of an answer.
 
     Attributes:
         n: number of the passage.
-        start, end: characters of the file's text; text: what it says there.
-        sentence: where in the turn's text the sentence stands (start, end).
+        start, end: its place in the file's text, in characters.
+        text: the text at that place.
+        sentence: place of the sentence in the turn's text (start, end).
     """
 
     kind = "quote"
@@ -222,14 +225,14 @@ class Quote(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Cited(_Event):
-    """What the sentences of a turn that answers from documents rest on; the turn's text is whole.
+    """The sources of the sentences of a turn that answers from documents; sent when the turn's text is complete.
 
     Attributes:
         answered: False: the documents do not answer the question, or the model says so.
-        unsupported: sentences that rest on no passage (start, end).
-        question: as the documents were searched for it.
-        prompt: exactly what the model was asked as the last message; "" if none was.
-        closest: where the model found no answer in the passages, their sentences that come closest to one.
+        unsupported: places of sentences that no passage supports (start, end).
+        question: the question with which the documents were searched.
+        prompt: the exact last message that the model got; "" if no model was asked.
+        closest: if the model found no answer in the passages, the sentences in them that come closest to one.
     """
 
     kind = "cited"
@@ -244,7 +247,7 @@ class Cited(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Title(_Event):
-    """The conversation has this title now."""
+    """The conversation has got this title."""
 
     kind = "title"
     title: str
@@ -255,12 +258,12 @@ class Done(_Event):
     """The answer has ended.
 
     Attributes:
-        turn: the last one of it.
+        turn: its last turn.
         finish: "stop", "length", "tool_calls", or "stopped" by a person.
         prompt_tokens, cached_tokens: of the last round's prompt.
-        completion_tokens: that the model wrote, of all rounds.
-        first_seconds, seconds: from asking to the first token, and to the end.
-        writing_seconds: from each round's first token to its last, without the time of tools.
+        completion_tokens: number of tokens that the model wrote in all rounds.
+        first_seconds, seconds: time from the question to the first token, and to the end.
+        writing_seconds: sum over the rounds of the time from first to last token, without the time of tools.
     """
 
     kind = "done"
@@ -276,7 +279,7 @@ class Done(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(_Event):
-    """The answer has ended with an error, of this answer alone.
+    """The answer has ended with an error, which affects only this answer.
 
     Attributes:
         turn: the turn with its text so far; None: no turn was begun.

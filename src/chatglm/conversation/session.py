@@ -1,6 +1,6 @@
-"""The interface of a conversation for programs that show it: questions, answers as events, branches, settings.
+"""The interface of conversations for programs that show them: questions, answers as events, branches, settings.
 
-Terminal and page are thin layers over this: neither has its own loop of tools, modes or store.
+Terminal and page are thin layers over it. Neither has its own loop of tools, modes or store.
 """
 
 from __future__ import annotations
@@ -43,21 +43,22 @@ _TITLE = 40
 _SENTENCE = "。！？.!?"
 _PART = re.compile(r"[。！？；，、：]|[.!?;,:](?=\s)")
 _JOINED = "\u200d\ufe0e\ufe0f"
-"""Characters that join others into one sign: the joiner, and selectors of variants."""
+"""Characters that join others into one sign: the zero-width joiner, and variation selectors."""
 _CLOSING = 5.0
-"""Seconds that answers have to end when all is closed."""
+"""Seconds that answers get to end when everything is closed."""
 
 
 class Sessions:
     """All conversations of a process.
 
     Args:
-        models: by name, the first is the usual one; or what finds one for a conversation's settings.
-        store: stays open when this is closed, as do toolbox and kernels.
+        models: models by name, of which the first is the default; or an object that finds the model for a
+            conversation's settings.
+        store: the caller closes it, as well as toolbox and kernels.
         toolbox: for the mode `tools`.
         kernels: for the mode `code`.
-        folder: where conversations' pictures lie, and files that were uploaded where there are no kernels; None:
-            `conversations` beside the store's file.
+        folder: for pictures of conversations, and for uploads if there are no kernels; None: `conversations` beside the
+            store's file.
         knowledge: for the mode `documents`, and for searches in the mode `tools`.
     """
 
@@ -77,15 +78,16 @@ class Sessions:
         tools = self._no_tools if toolbox is None else toolbox
         self._parts = Parts(models, store, tools, kernels, files, knowledge)
         self._sessions: WeakValueDictionary[tuple[int, str], Session] = WeakValueDictionary()
-        self._recent: OrderedDict[tuple[int, str], Session] = OrderedDict()  # these stay, whoever holds them
+        self._recent: OrderedDict[tuple[int, str], Session] = OrderedDict()  # these stay in memory, whoever uses them
         self._lock = threading.RLock()
-        self._last = 0  # number of the newest event of those that were forgotten
+        self._last = 0  # number of the newest event of conversations that were dropped from memory
 
     def open(self, user: int, conversation: str) -> Session:
-        """A conversation; the same object as long as anybody holds it. It reads the store, and may be called in a
+        """Open a conversation. It is the same object as long as anybody uses it. This reads the store, so call it in a
         thread.
 
-        What a process that has died left open is closed as "stopped". A character that greets has the first turn.
+        Turns that a dead process left open are closed as "stopped". If a character has a greeting, that is the first
+        turn.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -108,7 +110,7 @@ class Sessions:
         return session
 
     def _use(self, session: Session) -> None:
-        """Keep a conversation in memory, and drop others if there are too many, but none with a running answer."""
+        """Keep a conversation in memory. If there are too many, drop others, but none with a running answer."""
         with self._lock:
             key = session.user, session.id
             if self._sessions.get(key) is not session:
@@ -123,7 +125,7 @@ class Sessions:
                     del self._recent[old]
 
     def _drop(self, key: tuple[int, str]) -> Session | None:
-        """Drop a deleted conversation from memory."""
+        """Drop a deleted conversation from memory; returns it if it was there."""
         with self._lock:
             self._recent.pop(key, None)
             session = self._sessions.pop(key, None)
@@ -131,11 +133,11 @@ class Sessions:
             return session
 
     async def make(self, user: int, settings: Settings | None = None, *, title: str = "") -> Session:
-        """A new conversation. One with a character has its name as the title, if no other is given.
+        """Make a conversation. With a character and without a title, it is named after the character.
 
         Raises:
             NotFoundError: there is no such user.
-            InputError: a setting is not possible; names the field.
+            InputError: a setting is not possible; the message names the field.
             QueueFullError: the user has too many conversations.
         """
         settings = settings or Settings()
@@ -150,7 +152,7 @@ class Sessions:
         return await asyncio.to_thread(made)
 
     async def delete(self, user: int, conversation: str) -> None:
-        """Delete a conversation with its files and its kernel; an answer that is being made ends.
+        """Delete a conversation with its files and its kernel. A running answer is stopped.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -160,7 +162,7 @@ class Sessions:
         await self._clear(user, conversation)
 
     async def delete_user(self, user: int) -> None:
-        """Delete a user, with all conversations, files and kernels; answers that are being made end.
+        """Delete a user with all conversations, files and kernels. Running answers are stopped.
 
         Raises:
             NotFoundError: there is no such user.
@@ -169,7 +171,7 @@ class Sessions:
             await self._clear(user, conversation)
 
     async def _clear(self, user: int, conversation: str) -> None:
-        """Remove what there is of a conversation that is deleted."""
+        """Stop the answer of a deleted conversation, and remove its files."""
         if (session := self._drop((user, conversation))) is not None:
             await session.stop()
         await self._parts.files.remove(user, conversation)
@@ -185,10 +187,10 @@ class Sessions:
 
 
 class Session:
-    """One conversation of a user's. `Sessions.open` makes it.
+    """One conversation of a user. `Sessions.open` makes it.
 
     Attributes:
-        attached: uploads that came with the question that was asked last.
+        attached: uploads that came with the last question.
     """
 
     def __init__(self, parts: Parts, user: int, conversation: str, last: int, use: Callable[[Session], None]) -> None:
@@ -204,7 +206,7 @@ class Session:
 
     @property
     def conversation(self) -> Conversation:
-        """As it is stored now.
+        """The conversation as it is stored now.
 
         Raises:
             NotFoundError: it has been deleted.
@@ -213,7 +215,7 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        """As they are stored now."""
+        """The settings as they are stored now."""
         found = self.conversation
         return Settings.from_dict(found.settings, found.mode)
 
@@ -224,7 +226,7 @@ class Session:
 
     @property
     def last(self) -> int:
-        """Number of the newest event; 0: there was none."""
+        """Number of the newest event; 0: there was none yet."""
         return self._log.last
 
     async def tree(self) -> Tree:
@@ -232,13 +234,13 @@ class Session:
         return await self._stored(self._store.tree)
 
     async def send(self, text: str, files: Sequence[str] = ()) -> int:
-        """Ask. The answer begins in the background, see `events`.
+        """Ask a question. The answer is made in the background, see `events`.
 
         Args:
-            files: names of uploads that the question is about, besides those that no question was about so far.
+            files: names of uploads that belong to the question. Uploads that belong to no question yet are added.
 
         Returns:
-            The number of the last event before it.
+            The number of the last event before the answer.
 
         Raises:
             BusyError: an answer is being made.
@@ -251,13 +253,13 @@ class Session:
         return await self._begin(lambda: self._store.ask(self.user, self.id, message, files=files, title=title))
 
     async def again(self, turn: int, text: str | None = None) -> int:
-        """Another answer to the question that a turn answers. Of a character's greeting: its next one.
+        """Make another answer to the question that a turn answers. For a character's greeting: add the next greeting.
 
         Args:
-            text: the question is asked in these words, beside the old one; or the greeting is this one.
+            text: ask the question in these words, as a sibling of the old one; or use this text as the greeting.
 
         Returns:
-            The number of the last event before it.
+            The number of the last event before the answer.
 
         Raises:
             BusyError: an answer is being made.
@@ -276,11 +278,11 @@ class Session:
         )
 
     async def events(self, after: int = 0) -> AsyncGenerator[Event]:
-        """What happens in the answer that is being made, or in the last one; ends with it, `Done` or `Failed`.
+        """Yield the events of the running answer, or of the last one; ends after `Done` or `Failed`.
 
-        Any number of readers may come, leave, and come back with the number of the last event that they had. A `Began`
-        of a turn that a reader has already means: the turn follows from its beginning. That happens to a reader that
-        was away, or slow, for thousands of events.
+        Any number of readers may come, leave, and come back with the number of the last event that they had. If a
+        reader gets a `Began` of a turn that it has already, the turn is sent again from its beginning. This happens if
+        the reader was away, or slow, for thousands of events.
 
         Args:
             after: only events with a higher number.
@@ -291,15 +293,15 @@ class Session:
                     yield event
 
     def has_news(self, after: int) -> bool:
-        """Whether there are events after one, or will be. Ten minutes after its end, those of an answer are deleted."""
+        """Whether there are, or will be, events after this number. They are deleted ten minutes after an answer."""
         return self.running or not (self._log.empty or after >= self.last)
 
     def news(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:
-        """As `events`, each time all that are there."""
+        """The same as `events`, but yields all events that are there at once."""
         return self._log.read(after)
 
     async def stop(self) -> None:
-        """End the answer, with its tools and cells. What there is of it is kept as "stopped"."""
+        """Stop the answer with its tools and cells. The text so far is kept as "stopped"."""
         if self._answer is not None and self._task is not None:
             self._answer.stop()
             await asyncio.wait({self._task})
@@ -308,7 +310,7 @@ class Session:
         """Say whether a call may run, see `Asked`.
 
         Args:
-            always: as long as this program runs, its tool need not ask again in this conversation.
+            always: in this conversation, the tool need not ask again as long as this program runs.
 
         Raises:
             InputError: this call waits for no permission.
@@ -324,10 +326,10 @@ class Session:
         self._asking(call).observe(call, text)
 
     async def choose(self, turn: int) -> None:
-        """Turn to a branch, at its newest end.
+        """Go to a branch, at its newest end.
 
         Args:
-            turn: of the branch; 0: the beginning of the conversation, where another first question may be asked.
+            turn: of the branch; 0: the beginning of the conversation, where another first question can be asked.
 
         Raises:
             BusyError: an answer is being made.
@@ -338,7 +340,7 @@ class Session:
         await self._stored(self._store.choose, place)
 
     async def rate(self, turn: int, rating: Literal[-1, 0, 1]) -> None:
-        """Rate an assistant's turn: 1 for good, -1 for bad, 0 for neither.
+        """Rate an assistant's turn: 1 for good, -1 for bad, 0 for no rating.
 
         Raises:
             InputError: there is no such turn, or it is not an assistant's.
@@ -346,7 +348,7 @@ class Session:
         await self._stored(self._store.rate, turn, rating)
 
     async def undo(self) -> str:
-        """Go back to before the last question; nothing is lost, it is another branch.
+        """Go back to before the last question. Nothing is lost: the question and its answer stay as a branch.
 
         Returns:
             The text of the question.
@@ -364,10 +366,10 @@ class Session:
         return question.message.content
 
     async def configure(self, settings: Settings) -> None:
-        """Set the conversation to something else, from the next answer on.
+        """Replace the settings, from the next answer on.
 
         Raises:
-            InputError: a setting is not possible; names the field.
+            InputError: a setting is not possible; the message names the field.
         """
         await self._parts.checked(settings, await asyncio.to_thread(lambda: self.settings))
 
@@ -378,7 +380,7 @@ class Session:
         await asyncio.to_thread(configured)
 
     def _greet(self, settings: Settings) -> None:
-        """Let the character say the first word, where nobody has asked anything yet."""
+        """Add the character's greeting, if nobody has asked anything yet."""
         tree = self._store.tree(self.user, self.id)
         greeting = first_turn(settings)
         if greeting is None or any(turn.message.role == "user" for turn in tree.turns.values()):
@@ -391,10 +393,10 @@ class Session:
         return await self._stored(self._store.files)
 
     async def file(self, name: str) -> BinaryIO:
-        """The content of one of them. Whoever asks closes it.
+        """Open one of the files for reading. The caller closes it.
 
         Raises:
-            InputError: there is none of this name.
+            InputError: there is no file of this name.
         """
         found = next((file for file in await self.files() if file.name == name), None)
         if found is None:
@@ -408,11 +410,11 @@ class Session:
         only_rated_up: bool = False,
         without_names: bool = False,
     ) -> dict[str, Any] | None:
-        """The chosen path, with all that its model was told, as a row that `chatglm finetune` reads; None if nothing in
-        it is to be learned. See `export.training_row`.
+        """The chosen path, with everything that its model was told, as a row for `chatglm finetune`; None if there is
+        nothing to learn in it. See `export.training_row`.
 
         Raises:
-            InputError: tools or character of the settings cannot be read.
+            InputError: the tools or the character in the settings cannot be read.
         """
 
         def made() -> dict[str, Any] | None:
@@ -434,17 +436,17 @@ class Session:
         return await asyncio.to_thread(made)
 
     async def upload(self, name: str, data: AsyncIterable[bytes]) -> File:
-        """Store a file, in the interpreter's folder if there is one. The next question is about it, too.
+        """Store a file, in the interpreter's folder if there is one. It will belong to the next question.
 
         Args:
             data: its content, in pieces.
 
         Raises:
             InputError: the name cannot be used, or the file is too large.
-            QueueFullError: the conversation has too many files, or the user too much stored.
+            QueueFullError: the conversation has too many files, or the user has too much stored.
             OutputError: the disk is full.
         """
-        await asyncio.to_thread(lambda: self.conversation)  # or there is none
+        await asyncio.to_thread(lambda: self.conversation)  # raises if the conversation has been deleted
         size, sha256 = await self._parts.files.upload(self.user, self.id, name, data)
         try:
             return await self._stored(self._store.add_file, name, "upload", size, sha256)
@@ -455,11 +457,11 @@ class Session:
     # Answers
 
     async def _begin(self, ask: Callable[[], Question], told: bool = True) -> int:
-        """Begin an answer.
+        """Begin an answer; returns the number of the last event before it.
 
         Args:
             ask: stores the question; it runs in a thread.
-            told: whether the question is new, and is told of.
+            told: whether the question is new, so that readers get an event of it.
         """
         self._check_idle()
         self._reserved = True
@@ -487,18 +489,18 @@ class Session:
         return before
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        """An answer that has ended needs its conversation's turns no more."""
+        """After the end of an answer, drop the turns of the conversation from memory."""
         if self._task is task:
             self._answer = None
 
     async def _give_up(self, asking: asyncio.Future[Question]) -> None:
-        """A question, if it was stored, gets no answer."""
+        """Give up a question: if it was stored, it gets no answer."""
         await asyncio.wait({asking})
         if not asking.cancelled() and asking.exception() is None:
             await self._stored(self._store.end)
 
     async def _greet_again(self, old: Turn, text: str | None) -> int:
-        """Another greeting beside one, told as an answer is."""
+        """Add a greeting beside another one, with the same events as an answer."""
         self._check_idle()
         self._reserved = True
         self._use(self)
@@ -547,12 +549,13 @@ def _began(tree: Tree, turn: Turn) -> Began:
 
 
 _CHINESE = re.compile(r"[\u2e80-\u9fff\uf900-\uffef\U00020000-\U0003ffff]")
-"""And Japanese: what is written without blanks between words."""
+"""Characters of Chinese and Japanese, which are written without spaces between words."""
 
 
 def _title_of(text: str) -> str:
-    """The beginning of a question. Cut, if it must be, behind a part of a sentence, else between two words; Chinese has
-    no marks between its words, and is cut between two characters then."""
+    """A title from the beginning of a question. If it must be cut, it ends after a part of a sentence, else between two
+    words. Chinese does not mark words, so it is cut between two characters.
+    """
     text = " ".join(text[: 8 * _TITLE].split())
     if len(text) <= _TITLE:
         return text
@@ -573,7 +576,7 @@ def _between_words(text: str, place: int) -> bool:
 
 
 def _in_word(character: str) -> bool:
-    """Whether it belongs to a word that is written together, as Chinese and Japanese ones are not."""
+    """Whether a character belongs to a word of letters. Characters of Chinese and Japanese do not."""
     return (
         (character.isalnum() or character in "'’-_.") and not "\u2e80" <= character <= "\u9fff" and character < "\uf900"
     )

@@ -1,8 +1,8 @@
-"""Conversations of all users in one database.
+"""All users' conversations in one database.
 
-No method is without a user, and none touches what is another's: an id of another user's conversation is answered as one
-that does not exist. What a method has returned from survives the end of the process, however it ends. Threads and
-processes may use one file at once.
+Every method needs a user, and none touches what belongs to another user: the id of another user's conversation is
+treated as if it did not exist. When a method returns, its changes survive the end of the process, however it ends.
+Threads and processes may use one file at the same time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["BEGINNING", "Conversation", "File", "Found", "Question", "Store", "S
 FileKind = Literal["upload", "picture", "produced"]
 
 BEGINNING = 0
-"""Of a conversation, where a method asks for a turn: before all of them."""
+"""Stands for the beginning of a conversation, before all turns, if a method asks for a turn."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _FINISHES = ("stop", "length", "tool_calls", "stopped")
@@ -100,14 +100,15 @@ _MIGRATIONS = (
     """,
 )
 # `writer` is the process that makes an answer, see `Instance`.
-# `words` has the tokens of every finished turn under the turn's id, and of no open one. It has no text of its own:
-# to take a turn out, FTS5 must be told the very tokens that were put in. `indexed` says of which kind they are.
+# `words` has the tokens of every finished turn under the turn's id, and none of open turns. It does not store texts: to
+# remove a turn, FTS5 must be given exactly the tokens that were added. `indexed` tells their version.
 _TODAYS = "SELECT 1 FROM indexed WHERE tokens = ?"
 
 
 @dataclass(frozen=True)
 class StoreLimits:
-    """
+    """Limits of a store.
+
     Attributes:
         conversations: of one user.
         bytes: of all of a user's messages, settings and files.
@@ -127,10 +128,11 @@ class StoreLimits:
 
 @dataclass(frozen=True)
 class Conversation:
-    """
+    """A conversation without its turns.
+
     Attributes:
-        settings: JSON: model, adapter, sampling parameters, system prompt, tools, character, summary.
-        leaf: the turn that it is at; None: it is at its beginning.
+        settings: JSON values: model, adapter, sampling parameters, system prompt, tools, character, summary.
+        leaf: the turn that it is at; None: its beginning.
         made, changed: Unix seconds.
     """
 
@@ -161,10 +163,10 @@ class Found:
 
 @dataclass(frozen=True)
 class File:
-    """What is known of a file; its content lies in the conversation's folder.
+    """Facts about a file. Its content is in the conversation's folder.
 
     Attributes:
-        turn: that it came with; None: it belongs to the whole conversation.
+        turn: the turn that it came with; None: it belongs to the whole conversation.
         size: in bytes.
     """
 
@@ -178,13 +180,13 @@ class File:
 
 @dataclass(frozen=True)
 class Question:
-    """A question that is to be answered.
+    """A question that must be answered.
 
     Attributes:
-        conversation: as it was before.
-        turn: the user's.
-        tree, files: of the conversation, with it.
-        title: that the conversation has got from it; "": it had one.
+        conversation: as it was before the question.
+        turn: the user's turn.
+        tree, files: of the conversation, including the question.
+        title: the title that the conversation got from the question; "": it had one.
     """
 
     conversation: Conversation
@@ -195,32 +197,33 @@ class Question:
 
 
 def uploads_with(tree: Tree, turn: Turn, files: Sequence[File]) -> tuple[File, ...]:
-    """The uploads that came with a user's turn. An edited question stands beside the one that they came with."""
+    """The uploads that came with a user's turn. For an edited turn, also those of its siblings."""
     places = {sibling.id for sibling in tree.siblings(turn.id)} if turn.edited else {turn.id}
     return tuple(file for file in files if file.kind == "upload" and file.turn in places)
 
 
 class Store:
-    """
+    """The database of conversations.
+
     Args:
-        file: made if it is missing, readable by this user of the machine only; None: `conversations.sqlite` in the
-            home folder.
+        file: made if it is missing, readable only by this user of the machine; None: `conversations.sqlite` in the home
+            folder.
 
     Raises:
-        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm. It is left
-            as it is.
+        OutputError: the file cannot be made or read, is not a database, or was written by a newer chatglm. It is not
+            changed then.
     """
 
     def __init__(self, file: Path | None = None, limits: StoreLimits | None = None) -> None:
         self.limits = limits or StoreLimits()
         self.file = file or home_folder() / "conversations.sqlite"
-        # An answer takes six transactions. To wait for the disk six times is most of what fifty users wait for.
+        # An answer takes six transactions. With fifty users, most of the waiting would be for the disk.
         self._database = Database(self.file, _MIGRATIONS, at_once=False)
         self._instance: Instance | None = None
         self._lock = threading.Lock()
         self.users = Users(self._database)
         try:
-            self._database.read("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+            self._database.read("PRAGMA secure_delete = ON")  # deleted data are overwritten
             if not self._database.read(_TODAYS, (TOKENS,)):
                 self._index_anew()
         except BaseException:
@@ -249,12 +252,12 @@ class Store:
         """Make a conversation; returns its id.
 
         Args:
-            messages: its first turns, one after the other, as an import has them.
+            messages: its first turns, one after the other, as from an import.
 
         Raises:
             NotFoundError: there is no such user.
-            InputError: the settings are no JSON, or something is too large.
-            QueueFullError: the user has too many conversations, or too much in them.
+            InputError: the settings are not JSON, or something is too large.
+            QueueFullError: the user has too many conversations, or too much stored.
         """
         if len(messages) > self.limits.turns:
             raise InputError(f"{len(messages):,} messages: a conversation has at most {self.limits.turns:,}")
@@ -279,9 +282,10 @@ class Store:
         return name
 
     def conversation(self, user: int, conversation: str) -> Conversation:
-        """
+        """A conversation, by its id.
+
         Raises:
-            NotFoundError: there is none with this id among the user's.
+            NotFoundError: the user has no conversation with this id.
         """
         rows = self._database.read(
             "SELECT * FROM conversations WHERE id = ? AND user = ?", (_id(conversation), _number(user))
@@ -291,11 +295,11 @@ class Store:
         return self._conversation(rows[0])
 
     def conversations(self, user: int, *, limit: int = 50, offset: int = 0) -> tuple[Conversation, ...]:
-        """The user's conversations, the one that changed last first.
+        """The user's conversations, the last changed one first.
 
         Args:
-            limit: at most 200 are returned.
-            offset: how many are left out before.
+            limit: number of conversations, at most 200.
+            offset: number of conversations to skip.
         """
         rows = self._database.read(
             "SELECT * FROM conversations WHERE user = ? ORDER BY changed DESC, rowid DESC LIMIT ? OFFSET ?",
@@ -304,7 +308,7 @@ class Store:
         return tuple(map(self._conversation, rows))
 
     def rename(self, user: int, conversation: str, title: str) -> None:
-        """Give a title: one line, of which 200 characters are kept.
+        """Set the title: one line, of which 200 characters are kept.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -313,11 +317,11 @@ class Store:
             connection.execute("UPDATE conversations SET title = ? WHERE id = ?", (_title(title), conversation))
 
     def configure(self, user: int, conversation: str, settings: Mapping[str, Any], mode: str | None = None) -> None:
-        """Replace the settings, and the mode if one is given.
+        """Replace the settings, and the mode if it is given.
 
         Raises:
             NotFoundError: the user has no such conversation.
-            InputError: they are no JSON, or too large.
+            InputError: they are not JSON, or too large.
             QueueFullError: the user has too much stored.
         """
         written = self._settings(settings)
@@ -329,8 +333,8 @@ class Store:
             )
 
     def delete(self, user: int, conversation: str) -> None:
-        """Delete a conversation with all turns. Files' contents are deleted by who has the folder. Single words of it,
-        in no order, may stay in the index for a while, where no search finds them.
+        """Delete a conversation with all turns. The caller deletes the contents of its files. Single words, without
+        order, may stay in the index for a while, but no search finds them.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -339,10 +343,10 @@ class Store:
             self._delete(connection, user, conversation)
 
     def delete_user(self, user: int) -> tuple[str, ...]:
-        """Delete a user with all conversations and logins. Nothing of them is left in the file.
+        """Delete a user with all conversations and logins. Nothing of them stays in the database.
 
         Returns:
-            The conversations, whose files are deleted by who has the folder.
+            Ids of the deleted conversations. The caller deletes the contents of their files.
 
         Raises:
             NotFoundError: there is no such user.
@@ -354,7 +358,7 @@ class Store:
                 self._delete(connection, user, row["id"])
             if not connection.execute("DELETE FROM users WHERE id = ?", (user,)).rowcount:
                 raise NotFoundError(f"user {user}: no such user")
-            # The index keeps the words of what was taken out of it, until it is put in order.
+            # The index keeps the words of removed turns until it is optimised.
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")
         return tuple(row["id"] for row in rows)
 
@@ -368,7 +372,7 @@ class Store:
     # Turns
 
     def tree(self, user: int, conversation: str) -> Tree:
-        """All turns.
+        """All turns of a conversation.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -396,11 +400,11 @@ class Store:
         parent: int | None = None,
         finish: str | None = "stop",
     ) -> Turn:
-        """Add a turn; the conversation is at it then.
+        """Add a turn, which the conversation is at then.
 
         Args:
-            parent: the turn that it follows; 0: it begins the conversation; None: it follows where the conversation is.
-            finish: None: the turn is open, and is written by `keep` and `finish`.
+            parent: the turn before it; 0: it begins the conversation; None: the turn that the conversation is at.
+            finish: None: the turn is open; `keep` and `finish` write it later.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -423,16 +427,16 @@ class Store:
     def ask(
         self, user: int, conversation: str, message: Message, *, files: Sequence[str] = (), title: str = ""
     ) -> Question:
-        """Add a question, which this store's process answers from now on; see `end`. What a dead process has left open
-        is closed. It is one transaction: either all of this has happened, or nothing.
+        """Add a question. From now on this process answers it, until `end`. Turns that a dead process left open are
+        closed. This is one transaction: it happens completely or not at all.
 
         Args:
-            files: names of uploads that it is about, besides those that no question was about so far.
-            title: for the conversation, if it has none.
+            files: names of uploads that belong to the question. Uploads that belong to no question yet are added.
+            title: title for the conversation, if it has none.
 
         Raises:
             NotFoundError: the user has no such conversation.
-            BusyError: another process answers.
+            BusyError: another process answers in it.
             InputError: the message is too large, there are too many turns, or there is no such upload.
             QueueFullError: the user has too much stored.
         """
@@ -450,11 +454,11 @@ class Store:
             )
 
     def ask_again(self, user: int, conversation: str, turn: int, text: str | None = None) -> Question:
-        """As `ask`, with a question that there is.
+        """Ask an existing question again; otherwise the same as `ask`.
 
         Args:
-            turn: the user's.
-            text: what a sibling of it says, which is asked instead.
+            turn: the question, a user's turn.
+            text: another text: a sibling of the question is made with it, and asked instead.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -471,7 +475,7 @@ class Store:
             )
 
     def end(self, user: int, conversation: str) -> None:
-        """Say that the answer has ended. Turns that are open still are closed as they are, as "stopped".
+        """Note that the answer has ended. Turns that are still open are closed as "stopped".
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -480,8 +484,8 @@ class Store:
             self._end(connection, user, conversation)
 
     def recover(self, user: int, conversation: str) -> bool:
-        """Close turns that a process has left open that is dead now; returns whether there were any. A conversation in
-        which another process makes an answer is left as it is.
+        """Close turns that a dead process left open; returns whether there were any. If another process makes an answer
+        in the conversation, nothing is changed.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -502,7 +506,7 @@ class Store:
         return True
 
     def keep(self, user: int, conversation: str, turn: int, message: Message) -> None:
-        """Store what an open turn has so far. It waits for the disk, so once a second is often enough.
+        """Store the present content of an open turn. It waits for the disk, so do not call it more than once a second.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -522,21 +526,21 @@ class Store:
         *,
         ends: bool = False,
     ) -> Turn:
-        """Store the whole of an open turn, which is open no longer, and is found from now on.
+        """Store the final content of an open turn, and close it. From now on searches find it.
 
         Args:
             details: see `Turn`.
-            ends: whether the answer ends with it, as with `end`.
+            ends: whether the answer ends with this turn; then `end` need not be called.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
-            InputError: the turn is not open, the message is too large, or the details are no JSON.
+            InputError: the turn is not open, the message is too large, or the details are not JSON.
             QueueFullError: the user has too much stored.
         """
         return self._write(user, conversation, turn, message, _check_finish(finish), details or {}, ends)
 
     def rate(self, user: int, conversation: str, turn: int, rating: Literal[-1, 0, 1]) -> None:
-        """Rate an assistant's turn: 1 for good, -1 for bad, 0 for neither.
+        """Rate an assistant's turn: 1 for good, -1 for bad, 0 for no rating.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -550,7 +554,7 @@ class Store:
             connection.execute("UPDATE turns SET rating = ? WHERE id = ?", (rating, turn))
 
     def edit(self, user: int, conversation: str, turn: int, text: str) -> Turn:
-        """Add a sibling of a turn that says something else; the conversation is at it then.
+        """Add a sibling of a turn with another text. The conversation is at the sibling then.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -561,7 +565,8 @@ class Store:
             return self._edit(connection, user, conversation, turn, text)
 
     def choose(self, user: int, conversation: str, turn: int) -> None:
-        """Set the turn that the conversation is at: that very one, see `Tree.tip`; 0: its beginning, before any turn.
+        """Set the turn that the conversation is at. The branch is not followed to its end (see `Tree.tip`). 0: the
+        beginning, before any turn.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -572,11 +577,11 @@ class Store:
             connection.execute("UPDATE conversations SET leaf = ? WHERE id = ?", (turn or None, conversation))
 
     def search(self, user: int, words: str, *, limit: int = 20) -> tuple[Found, ...]:
-        """Turns of the user's conversations that have all of the words, the newest first.
+        """Search the user's conversations for turns that contain all of the words; the newest turn comes first.
 
         Args:
             words: any text; see `words.py` for what is found.
-            limit: at most 100 are returned.
+            limit: number of turns, at most 100.
         """
         query = query_of(words)
         if not query:
@@ -607,15 +612,15 @@ class Store:
         *,
         turn: int | None = None,
     ) -> File:
-        """Note a file of a conversation. It replaces an earlier one of the same name.
+        """Store facts about a file of a conversation. They replace those of an earlier file with the same name.
 
         Args:
-            name: without a folder; of a file that code has made, its path beneath the conversation's folder.
+            name: without a folder; for a file that code has made, its path in the conversation's folder.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
-            InputError: the name is none, or too long, or one of the others is none of those that may be.
-            QueueFullError: the conversation has too many files, or the user too much stored.
+            InputError: the name is invalid or too long, or another argument has an invalid value.
+            QueueFullError: the conversation has too many files, or the user has too much stored.
         """
         parts = name.split("/") if kind == "produced" else [name]
         if not _is_name(name) or any(part in ("", ".", "..") or "/" in part for part in parts):
@@ -645,7 +650,7 @@ class Store:
         return File(cast("int", number), turn, name, kind, size, sha256)
 
     def files(self, user: int, conversation: str) -> tuple[File, ...]:
-        """The files of a conversation, in the order in which they came.
+        """The files of a conversation, in the order in which they were added.
 
         Raises:
             NotFoundError: the user has no such conversation.
@@ -664,7 +669,7 @@ class Store:
         )
 
     def remove_file(self, user: int, conversation: str, file: int) -> None:
-        """Forget a file.
+        """Remove a file from the database.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such file.
@@ -681,7 +686,7 @@ class Store:
     # Rows
 
     def _index_anew(self) -> None:
-        """Make today's tokens of all turns, unless another process just has."""
+        """Index all turns again with the current version of the tokens, unless another process has just done it."""
         with self._database.transaction() as connection:
             if connection.execute(_TODAYS, (TOKENS,)).fetchone():
                 return
@@ -696,7 +701,7 @@ class Store:
 
     @contextmanager
     def _own(self, user: int, conversation: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
-        """A transaction on a conversation of the user's, and its row."""
+        """A transaction on one of the user's conversations, and its row."""
         with self._database.transaction() as connection:
             row = connection.execute(
                 "SELECT * FROM conversations WHERE id = ? AND user = ?", (_id(conversation), _number(user))
@@ -780,7 +785,7 @@ class Store:
         return written
 
     def _answer(self, connection: sqlite3.Connection, row: sqlite3.Row, instance: Instance) -> None:
-        """Say that this store's process makes an answer from now on.
+        """Note that this process makes an answer from now on.
 
         Raises:
             BusyError: another process makes one.
@@ -791,7 +796,7 @@ class Store:
         connection.execute("UPDATE conversations SET writer = ? WHERE id = ?", (instance.id, row["id"]))
 
     def _attach(self, connection: sqlite3.Connection, conversation: str, turn: int, names: Sequence[str]) -> None:
-        """Say which uploads came with a turn: those of these names, and all that came with none so far."""
+        """Assign uploads to a turn: those with these names, and all that belong to no turn yet."""
         for name in names:
             if not connection.execute(
                 "UPDATE files SET turn = ? WHERE conversation = ? AND name = ? AND kind = 'upload'",
@@ -810,7 +815,11 @@ class Store:
         connection.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
 
     def _take(self, connection: sqlite3.Connection, user: int, conversation: str, size: int) -> None:
-        """Count bytes of a conversation, more or fewer."""
+        """Change the stored size of a conversation by a number of bytes, which may be negative.
+
+        Raises:
+            QueueFullError: the user has too much stored.
+        """
         if size > 0:
             (used,) = connection.execute("SELECT sum(bytes) FROM conversations WHERE user = ?", (user,)).fetchone()
             if used + size > self.limits.bytes:
@@ -838,14 +847,14 @@ class Store:
         return text
 
     def _living(self) -> Instance:
-        """This store among those that have the file open."""
+        """This process among those that have the file open."""
         with self._lock:
             if self._instance is None:
                 self._instance = Instance(self.file.with_name(f"{self.file.name}.writers"))
             return self._instance
 
     def _written_elsewhere(self, row: sqlite3.Row) -> bool:
-        """Whether another process that lives makes an answer in a conversation."""
+        """Whether another living process makes an answer in a conversation."""
         instance = self._living()
         return row["writer"] not in (None, instance.id) and instance.alive(row["writer"])
 
@@ -854,7 +863,7 @@ class Store:
         connection.execute("UPDATE conversations SET writer = NULL WHERE id = ?", (conversation,))
 
     def _close_turns(self, connection: sqlite3.Connection, user: int, conversation: str) -> None:
-        """Close turns that nobody writes any more."""
+        """Close open turns, which nobody writes any more."""
         rows = connection.execute(
             "SELECT * FROM turns WHERE conversation = ? AND finish IS NULL", (conversation,)
         ).fetchall()
@@ -891,7 +900,7 @@ class Store:
 
 
 def _index(connection: sqlite3.Connection, user: int, turn: Turn, out: bool = False) -> None:
-    """Put a turn's words into the index, or take them out."""
+    """Add a turn's words to the index, or remove them."""
     values = (turn.id, _owner(user), tokens_of(_searched(turn.message)))
     if out:
         connection.execute("INSERT INTO words (words, rowid, owner, tokens) VALUES ('delete', ?, ?, ?)", values)
@@ -900,12 +909,12 @@ def _index(connection: sqlite3.Connection, user: int, turn: Turn, out: bool = Fa
 
 
 def _owner(user: int) -> str:
-    """The user as a token, so that a search reads nothing of others."""
+    """The user as a token, so that a search reads nothing of other users."""
     return f"u{_number(user)}"
 
 
 def _searched(message: Message) -> str:
-    """What of a message is searched: its text, and the names and arguments of calls."""
+    """The searchable text of a message: its text, and the names and arguments of its calls."""
     calls = (
         f"{call.name} " + (call.text if call.text is not None else "\n".join(map(str, call.arguments.values())))
         for call in message.tool_calls
@@ -924,7 +933,7 @@ def _id(conversation: str) -> str:
 
 
 def _number(number: int) -> int:
-    """A number that SQLite can hold; what it cannot hold is nobody's id."""
+    """A number that SQLite can store. Larger ones become an id that does not exist."""
     return number if 0 <= number < 1 << 63 else 0
 
 
