@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -447,6 +450,48 @@ def test_a_page_of_another_site_gets_no_websocket(url: str) -> None:
         pass
     with connect(f"{address}_bing") as socket:
         assert "search engines" in json.loads(socket.recv(30))["error"]
+
+
+def websockets_of(routes: Iterable[Any]) -> Iterator[str]:
+    """The paths of all WebSockets, with a base where a path has one."""
+    for route in routes:
+        if isinstance(route, WebSocketRoute):
+            yield route.path.replace("{knowledge_base_id}", "样例")
+        inner = getattr(route, "original_router", route)  # how FastAPI includes routers depends on its version
+        yield from websockets_of(getattr(inner, "routes", None) or ())
+
+
+def test_a_websocket_for_another_host_is_refused(write: Writer, tmp_path: Path) -> None:
+    """A page whose name points to 127.0.0.1 has an Origin that fits its Host: only the name is foreign."""
+    servers: list[Server] = []
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, ScriptedEngine(write.say(ANSWER))) as assistant,  # type: ignore[arg-type]
+        serving(
+            {"demo": assistant}, knowledge=shelf, dialects=("chatchat",), hosts=["Chat.example"], servers=servers
+        ) as url,
+    ):
+        port = httpx.URL(url).port
+
+        def answer(host: str, path: str) -> tuple[int, str]:
+            """To the handshake of a WebSocket with the headers of a browser: status and error."""
+            asked = f"{host}:{port}"
+            with socket.create_connection(("127.0.0.1", port)) as plain:
+                try:
+                    with connect(f"ws://{asked}{path}", sock=plain, origin=f"http://{asked}") as opened:  # type: ignore[arg-type]
+                        assert opened.response is not None
+                        return opened.response.status_code, ""
+                except InvalidStatus as refused:
+                    return refused.response.status_code, json.loads(refused.response.body)["msg"]
+
+        paths = set(websockets_of(servers[0].config.app.routes))  # type: ignore[union-attr]
+        assert "/local_doc_qa/stream_chat/样例" in paths
+        for path in sorted(paths):
+            for host in ("127.0.0.1", "localhost", "[::1]", "chat.example"):
+                assert answer(host, path) == (101, ""), (host, path)
+            for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "0.0.0.0"):
+                status, said = answer(host, path)
+                assert (status, "`--allow-host NAME`" in said) == (403, True), (host, path)
 
 
 def test_a_page_of_another_site_changes_nothing(client: httpx.Client) -> None:
