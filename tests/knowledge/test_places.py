@@ -16,7 +16,7 @@ from small_bases import HANDBOOK
 
 from chatglm.cli import main
 from chatglm.errors import InputError
-from chatglm.knowledge import Shelf, Upload, base, import_base, open_base
+from chatglm.knowledge import Shelf, Upload, base, import_base, open_base, places
 from chatglm.knowledge.places import Place, place_of
 
 QUESTION = "灭火器放在哪里？"
@@ -156,6 +156,114 @@ def test_every_program_finds_the_vectors(
     with open_base("手册") as one, one.store.reading() as connection:
         (stored,) = connection.execute("SELECT min(length(v)) FROM vector").fetchone()
         assert stored == Pairs.size
+
+
+def held(place: str) -> set[tuple[str, str]]:
+    """The documents of a collection: the base and the first line of each."""
+    where = place_of(place)
+    vectors, _, close = places._KINDS[where.kind].opened(where, where.secret(), places._embeddings(Pairs()))
+    try:
+        documents = vectors.similarity_search("灭火器", k=50)
+        return {(each.metadata["base"], each.page_content.partition("\n")[0]) for each in documents}
+    finally:
+        close()
+
+
+def test_a_base_that_leaves_a_store_takes_its_texts_out(
+    place: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    documents = str(home / "documents")
+    for name in ("手册", "别的"):
+        assert main(["knowledge", "add", name, documents, "--embedder", "pairs", "--vectors-at", place]) == 0
+    with open_base("手册") as one, open_base("别的") as other:
+        ids = one.store.meta("id"), other.store.meta("id")
+    assert {base for base, _ in held(place)} == set(ids)
+    assert main(["knowledge", "add", "手册", documents, "--vectors-at", "none", "--embedder", "none"]) == 0
+    assert {base for base, _ in held(place)} == {ids[1]}  # what other bases have there stays
+    assert found(capsys)[1] == ""
+    assert main(["knowledge", "add", "别的", documents, "--vectors-at", f"{place}2"]) == 0
+    assert capsys.readouterr().err == ""
+    assert held(place) == set()
+    assert {base for base, _ in held(f"{place}2")} == {ids[1]}
+    assert main(["knowledge", "check", "别的"]) == 0
+    assert main(["knowledge", "remove", "别的", "--yes"]) == 0
+    assert capsys.readouterr().err == ""
+    assert held(f"{place}2") == set()
+
+
+def down(*_: object) -> None:
+    raise ConnectionError("no server")
+
+
+def test_a_store_that_cannot_be_reached_when_a_base_leaves_it_is_said(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("langchain_qdrant")
+    place, documents = f"qdrant:{tmp_path / 'q'}#chatglm", str(home / "documents")
+    leave = ["knowledge", "add", "手册", documents, "--vectors-at", "none"]
+    assert main(["knowledge", "add", "手册", documents, "--embedder", "pairs", "--vectors-at", place]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(places, "_qdrant_client", down)
+        capsys.readouterr()
+        assert main(leave) == 0
+        said = capsys.readouterr().err
+        assert f"still be in qdrant at {tmp_path / 'q'}, collection chatglm" in said
+        assert "check 手册 --repair" in said
+        hits, said = found(capsys, "--mode", "vector")
+        assert (hits[0]["file"], said) == ("安全.txt", "")
+        assert main(leave) == 0
+        assert capsys.readouterr().err == ""  # it is tried once
+        main(["knowledge", "check", "手册", "--repair"])
+        assert "collection chatglm" in capsys.readouterr().out
+        with open_base("手册") as base:
+            base.export(home / "copy")
+    import_base(home / "copy", "副本")  # whoever made a file does not choose which stores are asked
+    with open_base("副本") as copy:
+        assert copy.check() == []
+    assert held(place)
+    main(["knowledge", "check", "手册", "--repair"])
+    assert "were deleted" in capsys.readouterr().out
+    assert held(place) == set()
+    assert main(["knowledge", "check", "手册"]) == 0
+
+
+def test_a_base_that_comes_back_to_a_store_keeps_its_texts_there(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("langchain_qdrant")
+    place, documents = f"qdrant:{tmp_path / 'q'}#chatglm", str(home / "documents")
+    add = ["knowledge", "add", "手册", documents, "--embedder", "pairs", "--vectors-at"]
+    assert main([*add, place]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(places, "_qdrant_client", down)
+        assert main([*add, "none"]) == 0
+    assert main([*add, place]) == 0
+    assert main(["knowledge", "check", "手册", "--repair"]) == 0, capsys.readouterr().out
+    assert len(held(place)) > 0
+    with pytest.raises(InputError, match="is not a setting"), open_base("手册") as base:
+        base.configure(**{f"left {place}": "new"})
+
+
+def test_a_program_that_is_running_follows_to_another_place(home: Path, tmp_path: Path) -> None:
+    """Else the two would delete each other's vectors in turn."""
+    pytest.importorskip("langchain_qdrant")
+    place, documents = f"qdrant:{tmp_path / 'q'}#chatglm", str(home / "documents")
+    assert main(["knowledge", "add", "手册", documents, "--embedder", "pairs"]) == 0
+    with Shelf() as shelf:
+        running = shelf.base("手册", None)
+        assert running.search(QUESTION, mode="vector")[0].file == "安全.txt"
+        assert main(["knowledge", "add", "手册", documents, "--vectors-at", place]) == 0
+        hits = running.search(QUESTION, mode="vector")
+        assert (hits[0].file, hits.warnings) == ("安全.txt", ())
+        running.add(Upload("新.txt", "新的文件。".encode()))
+        with running.store.reading() as connection:
+            assert connection.execute("SELECT sum(length(v)) FROM vector").fetchone()[0] == 0
+        running.configure(vectors_at=None)
+        running.wait()
+        assert not running.trouble
+        assert running.search(QUESTION, mode="vector")[0].file == "安全.txt"
+    assert held(place) == set()
 
 
 def test_a_store_that_cannot_be_opened_is_said(

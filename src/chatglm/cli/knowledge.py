@@ -393,7 +393,8 @@ def _remove(arguments: argparse.Namespace) -> int:
             raise InputError("to delete a base without a terminal, add --yes")
         if input(question).strip().lower() not in ("y", "yes"):
             return 1
-    delete_base(arguments.name)
+    for warning in delete_base(arguments.name):
+        print(f"{arguments.name}: {warning}", file=sys.stderr)
     print(f"{arguments.name}: deleted")
     return 0
 

@@ -17,10 +17,12 @@ from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of
 from chatglm.knowledge.large import finder_of
 from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
 from chatglm.knowledge.packing import Passage, packed
-from chatglm.knowledge.places import external_of, place_of
+from chatglm.knowledge.places import emptied, external_of, place_of
 from chatglm.knowledge.reading import Limits, Readers, Reading
 from chatglm.knowledge.searching import Answerable, Hit, Hits, Mode, answerable, rarity, search
 from chatglm.knowledge.store import (
+    LEFT,
+    NEW,
     ROLES,
     File,
     NotFoundError,
@@ -51,6 +53,7 @@ __all__ = [
     "Upload",
     "bases",
     "delete_base",
+    "delete_file",
     "import_base",
     "open_base",
     "open_bases",
@@ -113,7 +116,7 @@ class Base:
         self.store = Store(file, make=make)
         self._readers, self._shares_readers = readers or Readers(limits), readers is not None
         self.finder: Finder | None = finder_of(self.store)
-        self._indexer = Indexer(self.store, self._readers, self.neighbours, self._follow)
+        self._indexer = Indexer(self.store, self._readers, self._filler, self._follow)
         self._given = embedder
         self._given_reranker = reranker
         self._given_place = vectors_at
@@ -121,6 +124,9 @@ class Base:
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
         self._neighbours: Neighbours | None = None
+        self._chosen = ("", "")
+        """The settings that `_embedder` and `_neighbours` were made from."""
+        self._not_emptied = ""
         self._reranker: Reranker | None = None
         self._worker: threading.Thread | None = None
 
@@ -317,12 +323,14 @@ class Base:
 
     @property
     def trouble(self) -> str:
-        """Why vectors could not be made when this `Base` last indexed files; "" if there was no problem."""
-        return self._indexer.trouble
+        """Why vectors could not be made when this `Base` last indexed files, or why its documents could not be deleted
+        from an external store that it no longer uses; "" if there was no problem."""
+        return "; ".join(filter(None, (self._indexer.trouble, self._not_emptied)))
 
     def configure(self, **settings: str | None) -> None:
         """Store settings of the base: `about`, `embedder`, `reranker`, `vectors_at`, `prompt`, `strict` and others.
-        None removes a setting.
+        None removes a setting. If `vectors_at` changes, the base's documents are deleted from the old store when files
+        are next indexed.
 
         Raises:
             InputError: a name is reserved, a value is too long, `prompt` cannot be used (`answering.check_prompt`), or
@@ -332,14 +340,49 @@ class Base:
             if len(settings.get(key) or "") > most:
                 raise InputError(f"{key}: longer than {most:,} characters")
         for key in settings:
-            if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id"):
+            if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id") or key.startswith(LEFT):
                 raise InputError(f"{key}: is not a setting")
         if place := settings.get("vectors_at"):
             settings["vectors_at"] = str(place_of(place))
+        if "vectors_at" in settings:
+            settings |= self._left(settings["vectors_at"] or "")
         if prompt := settings.get("prompt"):
             check_prompt(prompt)
         if any(self.store.meta(key) != (value or "") for key, value in settings.items()):
             self.store.set_meta(settings)
+
+    def _left(self, new: str) -> dict[str, str | None]:
+        """Settings that note the external stores that the base no longer uses when it uses a new one ("": none)."""
+        noted: dict[str, str | None] = {}
+        for old in (self.store.meta("vectors_at"), *self.store.metas(LEFT)):
+            if old:
+                same = bool(new) and place_of(old).where == place_of(new).where
+                noted[LEFT + old] = None if same else self.store.meta(LEFT + old) or NEW
+        return noted
+
+    def _empty_left(self, *, again: bool = False) -> dict[str, str]:
+        """Delete the base's documents from the external stores that it no longer uses. `places.emptied`.
+
+        Args:
+            again: try again where it has failed.
+        """
+        noted = {place: why for place, why in self.store.metas(LEFT).items() if again or why == NEW}
+        if not noted:
+            return {}
+        if self._external is None:
+            with self._lock:
+                self._follow_settings()  # of some stores only one client at a time can be open
+        found = emptied(noted, self.store.meta("id"))
+        if NEW in noted.values() and is_external(self.store.meta("vectors")):
+            self.store.forget_vectors()  # the old store had them
+        self.store.set_meta({LEFT + place: why or None for place, why in found.items()})
+        return found
+
+    def _filler(self) -> Neighbours | None:
+        why = list(filter(None, self._empty_left().values()))
+        again = f"`chatglm knowledge check {self.name} --repair` tries again"
+        self._not_emptied = "; ".join((*why, again)) if why else ""
+        return self.neighbours()
 
     def setting(self, key: str, default: str = "") -> str:
         """A setting of the base, as `configure` stored it; `default` if it is not set."""
@@ -376,7 +419,9 @@ class Base:
                 not given.
         """
         with self._lock:
-            if self._neighbours is None and self._external is not None:
+            if self._external is None:
+                self._follow_settings()
+            elif self._neighbours is None:
                 self._neighbours = self._external(self.store)
             if self._neighbours is None:
                 model, place = self._model(), self._place()
@@ -392,6 +437,15 @@ class Base:
                     "or `Shelf(neighbours=…)`; see docs/knowledge.md, Beyond one machine"
                 )
             return self._neighbours
+
+    def _follow_settings(self) -> None:
+        """Forget the embedder and the external store if another program has chosen others."""
+        chosen = (self._place(), self.store.meta("embedder") if self._given is None else "")
+        if chosen != self._chosen:
+            if isinstance(self._neighbours, External):
+                self._neighbours.close()
+            self._embedder = self._neighbours = None
+            self._chosen = chosen
 
     def _place(self) -> str:
         given = self.store.meta("vectors_at") if self._given_place is None else self._given_place
@@ -465,6 +519,11 @@ class Base:
             OutputError: the file is so damaged that it cannot be read.
         """
         found = self.store.check(repair=repair)
+        left = self._empty_left(again=True) if repair else self.store.metas(LEFT)
+        for place, why in left.items():
+            where = place_of(place).where
+            untried = f"texts of the base may still be in {where}"
+            found.append((untried if why == NEW else why) or f"texts were still in {where}; they were deleted")
         if self._external is not None or self._place():
             try:
                 neighbours = self.neighbours()
@@ -788,15 +847,31 @@ def open_bases(names: Sequence[str], *, home: Path | None = None, who: str | Non
         return found
 
 
-def delete_base(name: str, *, home: Path | None = None, who: str | None = None) -> None:
-    """Delete a base with all its files.
+def delete_base(name: str, *, home: Path | None = None, who: str | None = None) -> list[str]:
+    """Delete a base with all its files, and its documents in external stores.
+
+    Returns:
+        the external stores that may still have documents of it, in sentences.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
         InputError: `who` does not own it.
     """
-    open_base(name, home=home, who=who, role="own").close()
+    return delete_file(name, home=home, who=who)()
+
+
+def delete_file(name: str, *, home: Path | None = None, who: str | None = None) -> Callable[[], list[str]]:
+    """The first part of `delete_base`: delete the base's file. The result does the rest, which may take long; call it
+    when the base is not open any more.
+
+    Raises:
+        ChatGLMError: the errors of `delete_base`.
+    """
+    with open_base(name, home=home, who=who, role="own") as base:
+        known = base.store.meta("id")
+        places = list(filter(None, (base.store.meta("vectors_at"), *base.store.metas(LEFT))))
     withdraw(base_file(name, home))
+    return lambda: list(filter(None, emptied(places, known).values()))
 
 
 def rename_base(name: str, new: str, *, home: Path | None = None, who: str | None = None) -> None:

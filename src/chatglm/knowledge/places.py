@@ -13,9 +13,10 @@ A base never stores a password. It stores the name of an environment variable th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
@@ -28,8 +29,11 @@ from chatglm.knowledge.store import Store
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from langchain_core.vectorstores import VectorStore
+    from qdrant_client import QdrantClient
+    from qdrant_client.models import Filter
+    from sqlalchemy import Engine
 
-__all__ = ["Place", "external_of", "place_of"]
+__all__ = ["Place", "emptied", "external_of", "place_of"]
 
 _COLLECTION = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
 _VARIABLE = re.compile(r"\$([A-Za-z_]\w*)", re.ASCII)
@@ -68,6 +72,11 @@ class Place:
     def is_path(self) -> bool:
         """Whether the store is a file or folder on this machine."""
         return "://" not in self.at
+
+    @property
+    def where(self) -> str:
+        """The store and the collection, for people. It does not depend on the user or the password."""
+        return f"{self.kind} at {self.at}, collection {self.collection}"
 
     def secret(self) -> str:
         """The password or API key from the environment; "": none is needed.
@@ -149,10 +158,47 @@ def external_of(base: Store, given: str, embedder: Embedder) -> External:
         ServiceError: the store cannot be opened.
     """
     place = place_of(given)
-    secret = place.secret()
-    package, opened = _KINDS[place.kind]
+    with _access(place) as secret:
+        vectors, only, close = _KINDS[place.kind].opened(place, secret, _embeddings(embedder))
+    return External(base, vectors, only=only, name=f"{place.kind} {place.collection} {embedder.name}", close=close)
+
+
+def emptied(places: Iterable[str], base: str) -> dict[str, str]:
+    """Delete the documents of a base from external stores. Documents of other bases stay.
+
+    Args:
+        places: the addresses of the stores.
+        base: the base's id.
+
+    Returns:
+        for each address: a sentence that says why documents may still be there; "": there are none.
+    """
+    found = {}
+    for given in places:
+        found[given], where = "", "an external store"
+        try:
+            place = place_of(given)
+            where = place.where
+            if not place.is_path or os.path.exists(place.at):
+                with _access(place) as secret:
+                    _KINDS[place.kind].empty(place, secret, base)
+        except ChatGLMError as error:
+            found[given] = f"texts of the base may still be in {where} ({error})"
+    return found
+
+
+@contextlib.contextmanager
+def _access(place: Place) -> Iterator[str]:
+    """A context in which an external store is used; it gives the password or API key.
+
+    Raises:
+        InputError: the environment variable with the password is not set.
+        DependencyError: a package is missing.
+        ServiceError: the store cannot be used.
+    """
+    secret, package = place.secret(), _KINDS[place.kind].package
     try:
-        vectors, only, close = opened(place, secret, _embeddings(embedder))
+        yield secret
     except ImportError:
         raise DependencyError(f"{package} is needed for vectors in {place.kind}: pip install {package}") from None
     except ChatGLMError:
@@ -162,7 +208,6 @@ def external_of(base: Store, given: str, embedder: Embedder) -> External:
         raise ServiceError(
             f"{place.kind} at {place.at}: cannot be opened ({type(error).__name__}: {said:.300})"
         ) from None
-    return External(base, vectors, only=only, name=f"{place.kind} {place.collection} {embedder.name}", close=close)
 
 
 def _embeddings(embedder: Embedder) -> Embeddings:
@@ -187,15 +232,27 @@ _Opened = tuple["VectorStore", Callable[[str], Mapping[str, Any]], Callable[[], 
 store."""
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of store.
+
+    Attributes:
+        package: the Python package that is needed.
+        opened: opens a store, and makes the collection if it does not exist.
+        empty: deletes the documents of a base, given its id, if the collection exists.
+    """
+
+    package: str
+    opened: Callable[[Place, str, Embeddings], _Opened]
+    empty: Callable[[Place, str, str], None]
+
+
 def _milvus(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     from langchain_milvus import Milvus
 
-    arguments = {"uri": place.at}
-    if secret:
-        arguments["token"] = f"{place.user}:{secret}" if place.user else secret
     vectors = Milvus(
         embeddings,
-        connection_args=arguments,
+        connection_args=_milvus_server(place, secret),
         collection_name=place.collection,
         index_params={"index_type": "FLAT" if place.is_path else "AUTOINDEX", "metric_type": "L2"},
         consistency_level="Strong",
@@ -203,12 +260,24 @@ def _milvus(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     return vectors, lambda base: {"expr": f'base == "{base}"'}, lambda: None
 
 
+def _milvus_server(place: Place, secret: str) -> dict[str, str]:
+    if not secret:
+        return {"uri": place.at}
+    return {"uri": place.at, "token": f"{place.user}:{secret}" if place.user else secret}
+
+
+def _empty_milvus(place: Place, secret: str, base: str) -> None:
+    from pymilvus import MilvusClient
+
+    with contextlib.closing(MilvusClient(**_milvus_server(place, secret))) as client:
+        if client.has_collection(place.collection):
+            client.delete(place.collection, filter=f'base == "{base}"')
+
+
 def _postgresql(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     from langchain_postgres import PGVector
-    from sqlalchemy import create_engine, make_url
 
-    url = make_url(place.at).set(drivername="postgresql+psycopg", username=place.user or None, password=secret or None)
-    engine = create_engine(url, pool_pre_ping=True)
+    engine = _engine(place, secret)
     try:
         vectors = PGVector(embeddings, connection=engine, collection_name=place.collection)
     except BaseException:
@@ -217,11 +286,37 @@ def _postgresql(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     return vectors, lambda base: {"filter": {"base": base}}, engine.dispose
 
 
+def _engine(place: Place, secret: str) -> Engine:
+    from sqlalchemy import create_engine, make_url
+
+    url = make_url(place.at).set(drivername="postgresql+psycopg", username=place.user or None, password=secret or None)
+    return create_engine(url, pool_pre_ping=True)
+
+
+def _empty_postgresql(place: Place, secret: str, base: str) -> None:
+    from sqlalchemy import text
+
+    engine = _engine(place, secret)
+    try:
+        with engine.begin() as connection:
+            if connection.scalar(text("SELECT to_regclass('langchain_pg_embedding')")) is not None:
+                connection.execute(
+                    text(
+                        "DELETE FROM langchain_pg_embedding USING langchain_pg_collection AS collection "
+                        "WHERE collection_id = collection.uuid AND collection.name = :collection "
+                        "AND langchain_pg_embedding.cmetadata->>'base' = :base"
+                    ),
+                    {"collection": place.collection, "base": base},
+                )
+    finally:
+        engine.dispose()
+
+
 def _qdrant(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     from langchain_qdrant import QdrantVectorStore
-    from qdrant_client import QdrantClient, models
+    from qdrant_client import models
 
-    client = QdrantClient(path=place.at) if place.is_path else QdrantClient(url=place.at, api_key=secret or None)
+    client = _qdrant_client(place, secret)
     try:
         if not client.collection_exists(place.collection):
             size = len(embeddings.embed_query("size"))
@@ -232,15 +327,30 @@ def _qdrant(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
         client.close()
         raise
 
-    def only(base: str) -> Mapping[str, Any]:
-        wanted = models.FieldCondition(key="metadata.base", match=models.MatchValue(value=base))
-        return {"filter": models.Filter(must=[wanted])}
-
-    return vectors, only, client.close
+    return vectors, lambda base: {"filter": _qdrant_filter(base)}, client.close
 
 
-_KINDS: Mapping[str, tuple[str, Callable[[Place, str, Embeddings], _Opened]]] = {
-    "milvus": ("langchain-milvus", _milvus),
-    "postgresql": ("langchain-postgres", _postgresql),
-    "qdrant": ("langchain-qdrant", _qdrant),
+def _qdrant_client(place: Place, secret: str) -> QdrantClient:
+    from qdrant_client import QdrantClient
+
+    return QdrantClient(path=place.at) if place.is_path else QdrantClient(url=place.at, api_key=secret or None)
+
+
+def _qdrant_filter(base: str) -> Filter:
+    from qdrant_client import models
+
+    wanted = models.FieldCondition(key="metadata.base", match=models.MatchValue(value=base))
+    return models.Filter(must=[wanted])
+
+
+def _empty_qdrant(place: Place, secret: str, base: str) -> None:
+    with contextlib.closing(_qdrant_client(place, secret)) as client:
+        if client.collection_exists(place.collection):
+            client.delete(place.collection, _qdrant_filter(base))
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "milvus": _Kind("langchain-milvus", _milvus, _empty_milvus),
+    "postgresql": _Kind("langchain-postgres", _postgresql, _empty_postgresql),
+    "qdrant": _Kind("langchain-qdrant", _qdrant, _empty_qdrant),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError, RoomError
 from chatglm.knowledge import bounds
-from chatglm.knowledge.base import Base, Bases, delete_base, open_base, permit, rename_base
+from chatglm.knowledge.base import Base, Bases, delete_file, open_base, permit, rename_base
 from chatglm.knowledge.reading import Readers
 from chatglm.knowledge.store import Glance, Role, base_file, base_names, glance
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Shelf"]
+
+_log = logging.getLogger("chatglm.knowledge")
 
 _MOST = 16
 """Largest number of bases in one search."""
@@ -199,10 +202,12 @@ class Shelf:
     def delete(self, name: str, who: str | None) -> None:
         """Delete a base: see `delete_base`."""
         with self._lock:
-            delete_base(name, home=self._home, who=who)
+            rest = delete_file(name, home=self._home, who=who)
             gone = self._taken_out([name])
         for base in gone:
             base.close()
+        for warning in rest():
+            _log.warning("%s was deleted, but %s", name, warning)
 
     def rename(self, name: str, new: str, who: str | None) -> None:
         """Rename a base: see `rename_base`. Answers that are being generated from it end with `NotFoundError`."""

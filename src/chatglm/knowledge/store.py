@@ -44,6 +44,8 @@ except ImportError:  # Windows, where an open file cannot be renamed or deleted 
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "LEFT",
+    "NEW",
     "ROLES",
     "File",
     "Glance",
@@ -68,6 +70,10 @@ Role = Literal["read", "write", "own"]
 ROLES: tuple[Role, ...] = ("read", "write", "own")
 """The roles, in order: each one includes the rights of those before it."""
 
+LEFT = "left "
+"""Prefix of keys in `meta`. The rest is the address of an external store that the base no longer uses, but that may
+still have its documents; the value is the reason, or `NEW` if nobody has tried to delete them."""
+NEW = "new"
 SUFFIX = ".sqlite"
 BATCH = 500
 """Largest number of pieces that one transaction writes."""
@@ -667,6 +673,13 @@ class Store:
                     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
             self.changed(connection)
 
+    def forget_vectors(self) -> None:
+        """Delete the note of which texts have vectors, with the vectors in the file."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM vector")
+            connection.execute("DELETE FROM meta WHERE key = 'vectors'")
+            self.changed(connection)
+
     @staticmethod
     def changed(connection: sqlite3.Connection) -> None:
         """Increase the change counter. Call it in every transaction that changes the results of searches."""
@@ -728,7 +741,7 @@ class Store:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('id', ?)", (secrets.token_hex(8),))
             # Remove addresses: the author of the copy must not decide where texts and passwords of this machine go.
             connection.execute(
-                "DELETE FROM meta WHERE key = 'vectors_at' "
+                f"DELETE FROM meta WHERE key = 'vectors_at' OR key GLOB '{LEFT}*' "
                 "OR key IN ('embedder', 'reranker') AND CAST(value AS TEXT) LIKE '%://%'"
             )
             connection.execute("UPDATE file SET path = NULL, folder = NULL WHERE state = 'ready'")
