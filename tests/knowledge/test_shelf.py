@@ -86,6 +86,26 @@ def test_a_list_opens_no_base_and_reads_those_that_changed(home: Path, monkeypat
         assert read == ["甲"]
 
 
+def test_an_upload_reads_no_base_that_did_not_change(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    glance = shelf.glance
+
+    def counted(file: Path) -> object:
+        read.append(file.stem)
+        return glance(file)
+
+    monkeypatch.setattr(shelf, "glance", counted)
+    with Shelf(home) as bases:
+        base = bases.base("甲", "alice")
+        time.sleep(0.15)
+        bases.check_room(base, {"a.txt": 1})
+        read.clear()
+        for number in range(3):
+            bases.check_room(base, {"a.txt": 1})
+            base.add(Upload("a.txt", f"气阀在{number}楼。".encode()))
+        assert set(read) <= {"甲"}
+
+
 def test_what_a_process_left_in_the_queue_is_read(home: Path) -> None:
     with open_base("甲", home=home) as base:
         base._indexer.enqueue([Item("乙.txt", body="气阀在二楼。".encode())])  # and it ends
