@@ -144,6 +144,7 @@ class Level:
 
     @property
     def good(self) -> list[Sample]:
+        """The requests that did not fail."""
         return [sample for sample in self.samples if sample.usage is not None]
 
     @property

@@ -1,3 +1,1 @@
-"""Linear layers over packed weights and the native decoder. torch (`reference.py`) defines correct; native code is
-fast.
-"""
+"""Linear layers over packed weights, and the native decoder. `reference.py` defines the correct results."""

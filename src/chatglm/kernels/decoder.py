@@ -125,6 +125,7 @@ class Pages:
         del self.memory[kept:]
 
     def copy(self) -> Pages:
+        """Copy all pages into new memory."""
         made = Pages(self.page_bytes)
         made.reserve(len(self.memory) * PAGE_TOKENS)
         for page, kept in zip(made.memory, self.memory, strict=True):

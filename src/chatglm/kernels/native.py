@@ -60,7 +60,7 @@ _PLAIN = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 32}
 
 
 class Weight(Structure):
-    """cg_weight of cpu/api.h. The other structures here mirror that header too."""
+    """cg_weight of cpu/api.h. The fields of all structures here are those of that header."""
 
     _fields_ = (
         ("data", c_void_p),
@@ -74,6 +74,8 @@ class Weight(Structure):
 
 
 class Layer(Structure):
+    """cg_layer of cpu/api.h."""
+
     _fields_ = (
         ("norm1", c_void_p),
         ("norm1_bias", c_void_p),
@@ -87,6 +89,8 @@ class Layer(Structure):
 
 
 class Model(Structure):
+    """cg_model of cpu/api.h."""
+
     _fields_ = (
         ("layer", POINTER(Layer)),
         ("final_norm", c_void_p),
@@ -110,6 +114,8 @@ class Model(Structure):
 
 
 class Batch(Structure):
+    """cg_batch of cpu/api.h."""
+
     _fields_ = (
         ("hidden", c_void_p),
         ("cosines", c_void_p),

@@ -74,9 +74,11 @@ class PackedWeight:
 
     @property
     def padded_columns(self) -> int:
+        """Number of columns with padding."""
         return _up(self.columns, self.block)
 
     def to(self, device: torch.device | str) -> PackedWeight:
+        """The same weight on a device."""
         return PackedWeight(
             self.data.to(device), self.scales.to(device), self.rows, self.columns, self.bits, self.group_size
         )

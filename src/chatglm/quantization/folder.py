@@ -149,6 +149,7 @@ class Report:
             )
 
     def write(self, folder: Path) -> None:
+        """Write `report.json` into a folder."""
         _write_json(folder / "report.json", {n: value for n, value in asdict(self).items() if n != "done_before"})
 
     @classmethod

@@ -40,6 +40,7 @@ class Hessian:
         self.count = 0
 
     def add(self, inputs: Tensor) -> None:
+        """Add the inputs (…, columns) of one call of the layer."""
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         for start in range(0, rows.shape[1], _STRIP):
             strip = slice(start, start + _STRIP)

@@ -147,6 +147,14 @@ class GPTQTensors(nn.Module):
             self.register_buffer(kind, torch.empty(shape, dtype=dtype, device=device))
 
     def to_quantized(self, form: str) -> QuantizedLinear:
+        """Convert the tensors to a quantised layer.
+
+        Args:
+            form: `checkpoint_format`: "gptq" or "gptq_v2".
+
+        Raises:
+            UnsupportedError, CheckpointError: see `from_gptq`.
+        """
         tensors = dict(self.named_buffers())
         packed = from_gptq(tensors, self.group_size, form, self.name)
         return QuantizedLinear(

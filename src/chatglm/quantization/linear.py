@@ -144,6 +144,7 @@ class QuantizedLinear(_Packed, nn.Linear):
         ).train(layer.training)
 
     def to_linear(self, dtype: torch.dtype) -> nn.Linear:
+        """An `nn.Linear` with the rounded weight and the bias, both in `dtype` and not trained."""
         layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         layer.weight = nn.Parameter(self.dequantized(dtype), requires_grad=False)
         if self.bias is not None:
@@ -151,6 +152,7 @@ class QuantizedLinear(_Packed, nn.Linear):
         return layer.train(self.training)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """inputs (…, in_features) of any float type → (…, out_features) of the same type."""
         return linear(inputs, self.packed(), self._parameters["bias"])
 
     def reset_parameters(self) -> None:
@@ -184,6 +186,7 @@ class QuantizedEmbedding(_Packed, nn.Embedding):
     def from_embedding(
         cls, layer: nn.Embedding, scheme: Scheme, *, packed: PackedWeight | None = None
     ) -> QuantizedEmbedding:
+        """Quantise an embedding. `packed`, if given, is used as its weight; otherwise the weight is rounded."""
         if layer.weight.device.type != "meta" and packed is None:
             packed = quantize(layer.weight.detach(), scheme)
         return cls(
@@ -196,11 +199,13 @@ class QuantizedEmbedding(_Packed, nn.Embedding):
         ).train(layer.training)
 
     def to_embedding(self, dtype: torch.dtype) -> nn.Embedding:
+        """An `nn.Embedding` with the rounded weight, in `dtype` and not trained."""
         return nn.Embedding(
             self.num_embeddings, self.embedding_dim, _weight=self.dequantized(dtype), _freeze=True
         ).train(self.training)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 — nn.Embedding's name for it
+        """ids (…) → (…, embedding_dim), in the layer's `dtype`."""
         packed = self.packed()
         tiles, lanes = input // TILE, input % TILE
         scales = packed.scales[tiles, :, lanes].float()  # (…, groups)

@@ -25,6 +25,11 @@ class QuantizedLoraLinear(Linear):  # type: ignore[misc]
     """PEFT's LoRA layer around a `QuantizedLinear`."""
 
     def merge(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to merge.
+
+        Raises:
+            UnsupportedError: always; an adapter cannot be added to integers.
+        """
         raise UnsupportedError(MERGE)
 
 

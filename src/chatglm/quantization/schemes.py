@@ -67,6 +67,7 @@ class Scheme:
 
     @property
     def official(self) -> bool:
+        """Whether this is the official scheme, one scale per row."""
         return self.group_size == 0
 
     def __str__(self) -> str:

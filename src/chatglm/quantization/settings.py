@@ -137,12 +137,14 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
             raise ConfigError(f"config.json: quantization_config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields for `quantization_config` in config.json."""
         fields = {name: value for name, value in vars(self).items() if name != "checkpoint_format"}
         if self.scheme == "gptq":  # never after loading: the weights are converted then
             fields["checkpoint_format"] = self.checkpoint_format
         return fields
 
     def made(self) -> Scheme:
+        """The scheme: bits and group size."""
         return Scheme(self.bits, self.group_size)
 
     def choose(self, model: nn.Module) -> Chosen:

@@ -165,6 +165,7 @@ def share(model: nn.Module, chosen: Chosen) -> None:
 
 
 def is_quantized(model: nn.Module) -> bool:
+    """Whether a model has quantised layers."""
     return any(isinstance(module, (QuantizedLinear, QuantizedEmbedding)) for module in model.modules())
 
 

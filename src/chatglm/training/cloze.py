@@ -249,6 +249,7 @@ class Scored:
 
     @property
     def right(self) -> bool:
+        """Whether the right choice has the highest score."""
         return self.choice == self.question.label
 
 

@@ -117,9 +117,9 @@ def encode(
     A message's own `loss` overrides `loss`. A turn is only learned after a prompt that inference would also make:
 
     - Long dialogues are cut between rounds (a round begins with a user's message), never inside a prompt. System
-    messages at the beginning of the dialogue always stay.
+      messages at the beginning of the dialogue always stay.
     - If a long dialogue is learned in one pass, it is divided into several passes, each as long as fits. No turn is
-    lost.
+      lost.
     - If a turn is learned by itself, the oldest rounds in front of it are left out.
     - Of a round that is too long by itself, only the turns that end within the limit are learned.
 

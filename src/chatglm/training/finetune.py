@@ -186,6 +186,7 @@ def _fingerprint(lengths: bytes, tally: Tally) -> str:
 
 
 def to_stderr(args: TrainingArguments) -> Say:
+    """A receiver of messages: in the first process it prints them to stderr, in others it does nothing."""
     return (lambda line: print(line, file=sys.stderr)) if args.process_index == 0 else (lambda line: None)
 
 

@@ -3,11 +3,11 @@
 What it changes, and why:
 
 - The loss of a step is the sum over its learned tokens, divided by their number, over all accumulated batches and all
-processes. So neither accumulation nor the number of processes changes what is learned.
+  processes. So neither accumulation nor the number of processes changes what is learned.
 - The order of rows depends on seed and epoch only. With several processes, the last batches are filled with empty rows,
-from which nothing is learned, instead of repeated rows.
+  from which nothing is learned, instead of repeated rows.
 - A checkpoint is valid once its mark is written, which happens last. An incomplete checkpoint after a crash is never
-used.
+  used.
 - A loss that is NaN or infinite stops the run, and the error names the rows.
 """
 
