@@ -111,7 +111,7 @@ class NumericalError(ChatGLMError, ArithmeticError):
 
 
 class BusyError(ChatGLMError, RuntimeError):
-    """The conversation is already being answered, or another program uses its Python. Wait for the end, or stop it."""
+    """The conversation is already being answered, or another program uses its files. Wait for the end, or stop it."""
 
 
 class QueueFullError(ChatGLMError, RuntimeError):

@@ -297,7 +297,7 @@ class Session:
         return self.running or not (self._log.empty or after >= self.last)
 
     def news(self, after: int = 0) -> AsyncGenerator[tuple[Event, ...]]:
-        """The same as `events`, but yields all events that are there at once."""
+        """The same as `events`, but each step yields all events that are there."""
         return self._log.read(after)
 
     async def stop(self) -> None:

@@ -105,8 +105,8 @@ def few_rows(
     If a step of the loop stays within one group, or a row has one scale, the integers are multiplied unscaled, which is
     exact, and the sums are scaled. With shorter groups the scaled weights are rounded to the type of the inputs.
 
-    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); TIMES: STEPS steps are loaded
-    this many times in a row before they are used; ASSEMBLED: 4-bit numbers are converted by `_numbers`, two at a time;
+    inputs (count, planes, steps), contiguous: `cuda.in_planes`; outputs (count, rows); TIMES: number of
+    pieces of STEPS steps that are loaded together; ASSEMBLED: 4-bit numbers are converted by `_numbers`, two at a time;
     all else as in `one_row`.
     Grid: blocks of outputs.
     """

@@ -68,8 +68,8 @@ class InfillSettings:
         single_span_share: share of span texts with one span only (`single_span_prob`).
         sentence_ratio: share of a text that becomes blank in the task of sentences (`gap_sentence_ratio`).
         min_document_ratio: the smallest share of a document that is generated (`gpt_min_ratio`).
-        suffix_share: share of documents whose end is generated. In the others a long span is, with text on both sides
-            (`gpt_infill_prob`). If a sample holds several documents, the end is generated always.
+        suffix_share: share of documents whose end is generated. In the others a long span with text on both sides is
+            generated (`gpt_infill_prob`). If a sample holds several documents, its end is always generated.
         block_mask_share: in the task of spans, share of the input tokens that are hidden from the model, so that it
             must do without the words before (`block_mask_prob`). Needs the token `<dBLOCK>`, which only ChatGLM-6B's
             vocabulary has.

@@ -120,9 +120,7 @@ class _Filled(Dataset[Row]):
 
 
 class _Order(Sampler[int]):
-    """A new order of `count` rows in every epoch, which depends on the seed only; then the rows that fill up to
-    `length`.
-    """
+    """A new order of `count` rows in every epoch, from seed and epoch only; then the rows that fill up to `length`."""
 
     def __init__(self, count: int, length: int, seed: int, shuffled: bool) -> None:
         self._count, self._length, self._seed, self._shuffled = count, length, seed, shuffled
