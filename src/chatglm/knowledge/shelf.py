@@ -253,13 +253,18 @@ _Stamp = tuple[int, ...]
 
 def _stamp(file: Path) -> _Stamp:
     """A value that differs after every change of a base: device, inode, size and modification time of the file and of
-    its write-ahead log. The last number is the later one of the two times, in nanoseconds."""
+    its write-ahead log. The last number is the later one of the two times, in nanoseconds.
+
+    An empty log counts as a missing one: reading a base makes it, and changes nothing.
+    """
     found: list[int] = []
     latest = 0
     for each in (file, file.with_name(file.name + "-wal")):
         try:
             seen = os.stat(each)
         except OSError:
+            seen = None
+        if seen is None or not seen.st_size:
             found += (0, 0, 0, 0)
             continue
         found += (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
