@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from chatglm.knowledge.store import (
     base_file,
     base_names,
     check_foreign,
+    part_of,
     placed,
     withdraw,
 )
@@ -917,7 +917,7 @@ def _part(file: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written.
     """
-    part = file.with_name(f".{file.stem}.{secrets.token_hex(4)}.part")
+    part = part_of(file)
     try:
         yield part
     except OSError as error:

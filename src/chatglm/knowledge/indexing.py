@@ -134,6 +134,7 @@ def items_of(paths: Iterable[Path]) -> list[Item]:
     """
     found: list[Item] = []
     for path in paths:
+        _check_path(path)
         if path.is_dir():
             found += items_of_folder(path)
         elif path.is_file():
@@ -149,6 +150,7 @@ def items_of_folder(folder: Path) -> list[Item]:
     Raises:
         InputError: there is no such folder, or it has more than a million files.
     """
+    _check_path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     root = folder.absolute()
@@ -165,12 +167,27 @@ def items_of_folder(folder: Path) -> list[Item]:
     return sorted(found, key=lambda item: item.name)
 
 
-def _checked(items: Sequence[Item]) -> None:
+def _check_path(path: Path) -> None:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file or folder") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)[:200]!r}: cannot be read ({error})") from None
+
+
+def _checked(items: Sequence[Item], failed: list[tuple[str, str]]) -> list[Item]:
+    """The items, without files of a folder whose names are impossible, which are added to `failed`."""
     seen: dict[str, Item] = {}
     for item in items:
         name = item.name
         if not name.isprintable() or not 0 < len(name.encode("utf-8", "surrogatepass")) <= 1000:
-            raise InputError(f"file {name[:200]!r}: its name has unprintable characters, or is too long; rename it")
+            shown = f"{name[:200]!r}"[1:-1]
+            why = "its name has unprintable characters, or is too long; rename it"
+            if item.folder is None:
+                raise InputError(f"file {shown!r}: {why}")
+            failed.append((shown, why))
+            continue
         if name.startswith("/") or ".." in name.split("/"):
             raise InputError(f"file {name[:200]!r}: must be a name, without .. in it")
         other = seen.setdefault(name, item)
@@ -178,6 +195,7 @@ def _checked(items: Sequence[Item]) -> None:
             raise InputError(
                 f"{item.path or name} and {other.path or name} would both be {name!r}; add the folder above them"
             )
+    return list({item.name: item for item in items if item.name in seen}.values())  # of uploads the last one
 
 
 @dataclass
@@ -234,11 +252,11 @@ class Indexer:
         Raises:
             InputError: two files would have the same name, or a name is not valid.
         """
-        _checked(items)
         found = _Queued()
+        items = _checked(items, found.failed)
         known = self._known()
         queue: list[tuple[Item, bytes, int]] = []
-        for item in {item.name: item for item in items}.values():
+        for item in items:
             try:
                 digest, size = _content(item)
             except OSError as error:

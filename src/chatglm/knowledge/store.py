@@ -22,6 +22,7 @@ import secrets
 import shutil
 import sqlite3
 import threading
+import time
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,6 +63,7 @@ __all__ = [
     "header_of",
     "indexed",
     "naming",
+    "part_of",
     "placed",
     "withdraw",
 ]
@@ -81,6 +83,7 @@ BLOCK = 1 << 14
 """Length in characters of the blocks in which texts are stored. Each block is compressed by itself, so that one or two
 blocks are enough to show a piece."""
 _CACHED_BLOCKS = 512
+_PART_SECONDS = 86_400
 _IDLE = 8
 """Number of connections of a base that stay open when nobody reads."""
 _COMMON = 256
@@ -279,7 +282,11 @@ def base_names(home: Path | None = None) -> list[str]:
     if not folder.is_dir():
         return []
     with naming(folder):
-        return sorted(file.stem for file in folder.iterdir() if file.suffix == SUFFIX and _NAME.fullmatch(file.stem))
+        return sorted(file.stem for file in folder.iterdir() if _is_base(file))
+
+
+def _is_base(file: Path) -> bool:
+    return file.suffix == SUFFIX and _NAME.fullmatch(file.stem) is not None and file.is_file()
 
 
 def base_file(name: str, home: Path | None = None, *, make_folder: bool = False) -> Path:
@@ -351,6 +358,7 @@ def placed(part: Path, file: Path) -> bool:
         except FileExistsError:
             return False
         part.unlink()
+        _sweep_parts(file.parent)
         return True
 
 
@@ -361,20 +369,38 @@ def withdraw(file: Path) -> None:
         OutputError: the folder cannot be written.
     """
     with naming(file.parent, alone=True):
+        _sweep_parts(file.parent)
         file.unlink(missing_ok=True)
         _sweep(file)
+
+
+def _sweep_parts(folder: Path) -> None:
+    """Delete temporary files (`part_of`) that killed processes have left: those that have their final name, too, and
+    those that nobody has written to for a day. Call it while names are locked."""
+    for part in folder.glob(".*.part*"):
+        with contextlib.suppress(OSError):
+            seen = part.lstat()
+            if seen.st_nlink > 1 or time.time() - seen.st_mtime > _PART_SECONDS:
+                part.unlink()
+
+
+def part_of(file: Path) -> Path:
+    """A temporary name in the folder of a new base, which searches for bases do not find."""
+    return file.with_name(f".{file.stem}.{secrets.token_hex(4)}.part")
 
 
 def _sweep(file: Path) -> None:
     """Delete logs and indexes of a base that does not exist any more, such as those that a killed process has left."""
     if os.path.lexists(file):
         return
-    for suffix in _BESIDE:
-        beside = file.with_suffix(suffix)
-        if beside.is_dir():
-            shutil.rmtree(beside, ignore_errors=True)
+    unfinished = re.compile(rf"{re.escape(file.stem)}\.ivf-\d+")
+    beside = [file.with_suffix(suffix) for suffix in _BESIDE]
+    beside += (each for each in file.parent.iterdir() if unfinished.fullmatch(each.name))
+    for each in beside:
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
         else:
-            beside.unlink(missing_ok=True)
+            each.unlink(missing_ok=True)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
@@ -476,6 +502,8 @@ class Store:
     """
 
     def __init__(self, file: Path, *, make: bool = True) -> None:
+        if file.exists() and not file.is_file():  # to open a pipe would wait for ever
+            raise OutputError(f"{file}: is not a file; move it away")
         self.file = file
         self.name = file.stem
         self._make, self._identity = make, None if make else _identity(file)
@@ -639,11 +667,13 @@ class Store:
             yield
         except sqlite3.DatabaseError as error:
             raise OutputError(f"{self.file}: {error}; `chatglm knowledge check` says what is damaged") from error
+        except (UnicodeEncodeError, OverflowError) as error:  # a value that SQLite cannot hold
+            raise InputError(f"base {self.name!r}: a text with half a character, or too large a number") from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A write transaction. It waits for other writers, whose transactions are normally short."""
-        with self._database.transaction() as connection:
+        with self._told(), self._database.transaction() as connection:
             self._check_there()
             yield connection
 
@@ -1284,15 +1314,19 @@ class Store:
             InputError: the file exists.
             OutputError: it cannot be written.
         """
-        if path.exists():
-            raise InputError(f"{path}: exists; choose another name")
+        try:
+            # From its first byte on, nobody else may read it; and of two exports to one name, one is refused.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            raise InputError(f"{path}: exists; choose another name") from None
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{str(path)[:200]!r}: cannot be written ({error})") from None
         try:
             with self._told():
                 with contextlib.closing(self._connected()) as connection:
                     connection.execute("VACUUM INTO ?", (str(path),))
                 with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
                     copy.execute("DELETE FROM access")
-            path.chmod(0o600)
         except BaseException:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -1307,6 +1341,8 @@ def check_foreign(file: Path) -> None:
             triggers or views than a base.
     """
     try:
+        if file.exists() and not file.is_file():
+            raise InputError(f"{file}: is not a file")
         with file.open("rb") as opened:
             if opened.read(16) != b"SQLite format 3\0":
                 raise InputError(f"{file}: is not a base of chatglm; `chatglm knowledge export` writes one")
@@ -1319,8 +1355,8 @@ def check_foreign(file: Path) -> None:
             if _schema(connection) != _schema_of(version):
                 raise InputError(f"{file}: has other tables than a base of chatglm; it is not imported")
             ((damage,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise InputError(f"{file}: cannot be read as a base ({error})") from None
+    except (sqlite3.DatabaseError, OSError, ValueError) as error:
+        raise InputError(f"{str(file)[:200]!r}: cannot be read as a base ({error})") from None
     if damage != "ok":
         raise InputError(f"{file}: is damaged ({damage:.200}); take another copy")
 

@@ -1,0 +1,143 @@
+"""Names, numbers and files that nobody expects: they are refused with a sentence, and harm nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatglm.errors import ChatGLMError, InputError, OutputError
+from chatglm.knowledge import Base, Shelf, Upload, bases, delete_base, import_base, open_base
+from chatglm.knowledge.store import base_file
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[Base]:
+    with open_base("b", create=True, home=tmp_path) as made:
+        made.add(Upload("a.txt", "灭火器在门口右侧。".encode()))
+        yield made
+
+
+CALLS: list[Callable[[Base, Any], object]] = [
+    lambda base, odd: base.text(odd),
+    lambda base, odd: base.pieces(odd),
+    lambda base, odd: base.search("门口", files=[odd]),
+    lambda base, odd: base.edit(base.pieces("a.txt")[0].id, odd),
+    lambda base, odd: base.configure(about=odd),
+    lambda base, odd: base.store.role(odd),
+    lambda base, odd: base.store.files(words=odd),
+    lambda base, odd: base.remove(odd),
+    lambda base, odd: base.retry(odd),
+]
+NUMBERS: list[Callable[[Base, int], object]] = [
+    lambda base, odd: base.edit(odd, "x"),
+    lambda base, odd: base.store.piece_by_id(odd),
+    lambda base, odd: base.store.restore(odd),
+    lambda base, odd: base.store.pieces("a.txt", odd),
+    lambda base, odd: base.store.files(start=odd),
+]
+
+
+def test_half_a_character_is_refused(base: Base) -> None:
+    for call in CALLS:
+        for odd in ("\ud800", "x\udcff"):
+            with pytest.raises(InputError):
+                call(base, odd)
+    assert base.check() == []
+    assert base.search("门口")[0].text == "灭火器在门口右侧。"
+
+
+def test_numbers_that_are_too_large_are_refused(base: Base) -> None:
+    for call in NUMBERS:
+        for odd in (1 << 63, -(1 << 70)):
+            with pytest.raises(ChatGLMError):
+                call(base, odd)
+    assert base.check() == []
+
+
+@pytest.mark.parametrize("odd", ["x\0y", "\ud800", "x" * 5_000])
+def test_paths_that_no_system_has_are_refused(base: Base, tmp_path: Path, odd: str) -> None:
+    for call in (
+        lambda: base.add(tmp_path / odd),
+        lambda: base.sync(tmp_path / odd),
+        lambda: base.export(tmp_path / odd),
+        lambda: import_base(tmp_path / odd, "c", home=tmp_path),
+    ):
+        with pytest.raises(ChatGLMError):
+            call()
+
+
+def test_one_bad_name_does_not_keep_a_folder_out(base: Base, tmp_path: Path) -> None:
+    """As names are that were made in another encoding."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "good.txt").write_text("气阀在二楼。", "utf-8")
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xb0\xb2.txt")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("the file system has no such names")
+    for report in (base.add(folder), base.sync(folder)):
+        ((name, why),) = report.failed
+        assert name.isprintable()
+        assert "rename it" in why
+    assert base.search("气阀")[0].file == "good.txt"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_file_is_no_base(base: Base, tmp_path: Path) -> None:
+    folder = base.store.file.parent
+    os.mkfifo(folder / "pipe.sqlite")  # who opens it waits for ever
+    (folder / "folder.sqlite").mkdir()
+    (folder / "dangling.sqlite").symlink_to("nowhere")
+    assert bases(tmp_path) == ["b"]
+    assert bases(tmp_path, who="alice") == []
+    with Shelf(tmp_path) as shelf:
+        assert list(shelf.listed(None)) == ["b"]
+        for name in ("pipe", "folder"):
+            with pytest.raises(OutputError, match="is not a file"):
+                shelf.base(name, None)
+    with pytest.raises(InputError, match="is not a file"):
+        import_base(folder / "pipe.sqlite", "c", home=tmp_path)
+
+
+def test_an_export_is_private_and_never_replaces(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "copy.sqlite"
+    seen: list[int] = []
+    connected = base.store._connected
+
+    def noted() -> Any:
+        seen.append(stat.S_IMODE(copy.stat().st_mode))  # before anything is written into it
+        return connected()
+
+    monkeypatch.setattr(base.store, "_connected", noted)
+    base.export(copy)
+    assert seen == [0o600]
+    before = copy.read_bytes()
+    monkeypatch.setattr(Path, "exists", lambda self: False)  # as if another process had just made it
+    with pytest.raises(InputError, match="exists"):
+        base.export(copy)
+    assert copy.read_bytes() == before
+
+
+def test_what_killed_processes_left_is_deleted(base: Base, tmp_path: Path) -> None:
+    folder = base.store.file.parent
+    placed, dead, alive = (folder / f".{name}.0123abcd.part" for name in ("placed", "dead", "alive"))
+    other = base_file("other", tmp_path)
+    open_base("other", create=True, home=tmp_path).close()
+    os.link(other, placed)  # killed between its two names
+    for part in (dead, alive, dead.with_name(f"{dead.name}-wal")):
+        part.write_bytes(b"texts")
+    old = time.time() - 100_000
+    for part in (dead, dead.with_name(f"{dead.name}-wal")):
+        os.utime(part, (old, old))
+    for name in ("other.ivf-12", "other.ivf-12.lock"):  # the second is of another base
+        (folder / name).touch()
+    assert delete_base("other", home=tmp_path) == []
+    assert {each.name for each in folder.glob("other*")} == {"other.ivf-12.lock"}
+    assert not placed.exists()
+    assert sorted(folder.glob(".*part*")) == [alive]  # somebody may be writing it
