@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +124,28 @@ def test_an_export_is_private_and_never_replaces(base: Base, tmp_path: Path, mon
     with pytest.raises(InputError, match="exists"):
         base.export(copy)
     assert copy.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the system")
+def test_an_export_to_a_full_disk_names_its_file(tmp_path: Path) -> None:
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(Upload("a.txt", "灭火器在门口右侧。".encode()))
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from chatglm.errors import OutputError
+from chatglm.knowledge import open_base
+with open_base("b", home=Path(sys.argv[1])) as base:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    try:
+        base.export(Path(sys.argv[1], "copy"))
+    except OutputError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{tmp_path / 'copy'}: cannot be written")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_what_killed_processes_left_is_deleted(base: Base, tmp_path: Path) -> None:

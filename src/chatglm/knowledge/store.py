@@ -1327,9 +1327,11 @@ class Store:
                     connection.execute("VACUUM INTO ?", (str(path),))
                 with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
                     copy.execute("DELETE FROM access")
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 path.unlink()
+            if isinstance(error.__cause__, sqlite3.OperationalError):  # the disk is full, not the base damaged
+                raise OutputError(f"{path}: cannot be written ({error.__cause__}); free disk space") from None
             raise
 
 
