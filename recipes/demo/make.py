@@ -1,6 +1,6 @@
 """Make the bundled demo model from nothing but this repository: corpus, tokenizer, weights, evaluation, model card.
 
-    python recipes/demo/make.py --work FOLDER            # about two and a quarter hours on 2 CPU cores
+    python recipes/demo/make.py --work FOLDER            # about two hours and three quarters on 2 CPU cores
     python recipes/demo/make.py --work FOLDER --install  # and put the result into src/chatglm/demo
 
 Each part finds what an earlier run of it left in the work folder and goes on from there. The same seed makes the same
@@ -20,13 +20,14 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from corpus import SKILLS, draw_sample
+from corpus import PRACTICE, SKILLS, Grammars, draw_sample
 from corpus.base import COMMON, LISTED, PHRASES, Sample
 from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
@@ -107,8 +108,24 @@ SIZES = {
 LONGEST = 1024
 """Tokens of a dialogue; of longer ones the end is left out."""
 
-DECAY = 0.5
-"""Share of the steps, the last ones, in which rates fall."""
+
+@dataclass(frozen=True)
+class Phase:
+    """Of training: what is learned, and how fast.
+
+    Attributes:
+        folder: of its dialogues, examples and checkpoints.
+        decay: share of the steps, the last ones, in which rates fall.
+    """
+
+    folder: Path
+    matrix_rate: float
+    rate: float
+    decay: float
+
+
+SLOWER = 0.4
+"""What the second phase's rates are of the first one's: what was learned is practised, not learned again."""
 
 DRILL = 0.04
 """Share of the dialogues, the very first ones, that do nothing but repeat and look up."""
@@ -119,8 +136,15 @@ users say and tools answer teaches words, and that what came once may come again
 """
 
 
+def practice(count: int, seed: int, grammars: Grammars = PRACTICE) -> Iterator[dict[str, Any]]:
+    """Of the training side of the second phase's grammars."""
+    rng = Random(f"{seed} practice")
+    for _ in range(count):
+        yield row(draw_sample(rng, "train", grammars=grammars), whole=False)
+
+
 def dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Of the training side of every grammar, in the order in which they are learned."""
+    """Of the training side of the first phase's grammars, in the order in which they are learned."""
     rng = Random(seed)
     for number in range(count):
         skill = "repeating" if number < DRILL * count else None
@@ -310,8 +334,9 @@ class DemoTrainer(FamilyTrainer):
         return self.optimizer
 
 
-def train(work: Path, model: Tied, tokenizer: SentencePieceTokenizer, options: argparse.Namespace) -> Tied:
-    """Trains a model on the dialogues; goes on from the last checkpoint."""
+def train(phase: Phase, model: Tied, tokenizer: SentencePieceTokenizer, options: argparse.Namespace) -> None:
+    """Trains a model on a phase's dialogues; goes on from the last checkpoint."""
+    work = phase.folder
     form = chat_format(tokenizer)
     store = build_store(work / "data", work / "corpus.jsonl", form, loss="all", max_length=LONGEST)
     for line in store.tally.lines():
@@ -327,7 +352,7 @@ def train(work: Path, model: Tied, tokenizer: SentencePieceTokenizer, options: a
                 "train_sampling_strategy": "sequential",
                 "per_device_train_batch_size": 1,  # a row of the plan is a batch
                 "lr_scheduler_type": "warmup_stable_decay",
-                "lr_scheduler_kwargs": {"num_decay_steps": int(len(plan) * DECAY), "decay_type": "linear"},
+                "lr_scheduler_kwargs": {"num_decay_steps": int(len(plan) * phase.decay), "decay_type": "linear"},
                 "warmup_steps": 30,
                 "bf16": True,
                 "use_cpu": not torch.cuda.is_available(),
@@ -345,7 +370,7 @@ def train(work: Path, model: Tied, tokenizer: SentencePieceTokenizer, options: a
         arguments_of(settings),
         Rows(store, plan),
         Apart(int(tokenizer.pad_token_id)),
-        rates=(options.matrix_rate, options.rate),
+        rates=(phase.matrix_rate, phase.rate),
         callbacks=callbacks,
     )
     start = last_checkpoint(work / "run")
@@ -357,14 +382,14 @@ def train(work: Path, model: Tied, tokenizer: SentencePieceTokenizer, options: a
     finally:
         progress.close()
     draw(tuple(read_log(work / "run" / LOG)), work / "run" / PICTURE, "demo model")
-    return model
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
-    parser.add_argument("--dialogues", type=int, default=390_000)
+    parser.add_argument("--dialogues", type=int, default=300_000, help="of the first phase")
+    parser.add_argument("--practice", type=int, default=70_000, help="dialogues of the second phase")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -376,8 +401,12 @@ def main() -> None:
     np.random.seed(options.seed)
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
+    first = Phase(work, options.matrix_rate, options.rate, 0.5)
+    second = Phase(work / "second", SLOWER * options.matrix_rate, SLOWER * options.rate, 1.0)
+    second.folder.mkdir(exist_ok=True)
     clock = time.time()
     write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
+    write_corpus(second.folder / "corpus.jsonl", practice(options.practice, options.seed))
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
@@ -387,7 +416,9 @@ def main() -> None:
         train_tokenizer(texts, result, size=size, longest_piece=4, characters=characters, symbols=symbols)
     tokenizer = SentencePieceTokenizer.from_pretrained(result)
     if not (result / "model.safetensors").exists():
-        tied = train(work, fresh_model(tokenizer, options.seed), tokenizer, options)
+        tied = fresh_model(tokenizer, options.seed)
+        for phase in (first, second):
+            train(phase, tied, tokenizer, options)
         model = rounded(tied.untie()).half().eval()
         model.config.use_cache = True  # which training turns off
         model.generation_config.update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from corpus import arithmetic, chat, code, manner, memory, mixed, passages, persona, repeat, tools
+from corpus import arithmetic, chat, code, manner, memory, mixed, passages, persona, practice, repeat, tools
 from corpus.base import Sample, Split
 
 Grammars = Mapping[str, tuple[Callable[[Random, Split], Sample], float]]
@@ -26,7 +26,34 @@ SKILLS: Grammars = {
     "tools": (tools.sample, 2.8),
     "code": (code.sample, 1.6),
 }
-"""Each grammar and its share of the dialogues."""
+"""Each grammar and its share of the first phase's dialogues. The vocabulary is learned from these."""
+
+PRACTICE: Grammars = {
+    "handbook": (practice.handbook, 3.2),
+    "quoting": (practice.quoting, 1.8),
+    "fields": (practice.fields, 0.35),
+    "results": (tools.results, 0.5),
+    **{
+        name: (SKILLS[name][0], share)
+        for name, share in {
+            "repeating": 0.5,
+            "chat": 1.0,
+            "arithmetic": 1.4,
+            "counting": 0.3,
+            "memory": 1.2,
+            "mixed": 0.5,
+            "passages": 1.2,
+            "knowledge": 0.9,
+            "summary": 0.5,
+            "recap": 0.08,
+            "persona": 0.8,
+            "system": 0.4,
+            "tools": 2.0,
+            "code": 1.3,
+        }.items()
+    },
+}
+"""Each grammar and its share of the second phase's."""
 
 
 def draw_sample(rng: Random, split: Split, name: str | None = None, grammars: Grammars = SKILLS) -> Sample:

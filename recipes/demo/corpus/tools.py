@@ -887,6 +887,39 @@ def _sample(rng: Random, split: Split) -> Sample:
     return Sample("tools", messages, schemas)
 
 
+def results(rng: Random, split: Split) -> Sample:
+    """A calculator whose results are long, or have the same digit twice in a row: what is hard to copy."""
+    return persistently(lambda: _results(rng, split), _RetryError)
+
+
+def _results(rng: Random, split: Split) -> Sample:
+    lang: Lang = "zh" if rng.random() < 0.62 else "en"
+    domains = [DOMAIN_OF["calculator"]]
+    for _ in range(rng.choice((0, 1, 1, 2, 3))):
+        if _fits(domain := _domain(rng, split), domains):
+            domains.append(domain)
+    plain = rng.random() < 0.4
+    tools = [
+        _built_in(domain)
+        if plain and domain.key in _OF_DOMAIN
+        else _offer(rng, split, lang, domain, alone=len(domains) == 1)
+        for domain in domains
+    ]
+    schemas = [tool.schema for tool in tools]
+    if len({schema["name"] for schema in schemas}) < len(schemas):
+        raise _RetryError
+    rng.shuffle(schemas)
+    messages = []
+    for _ in range(rng.choice((1, 1, 2))):
+        for _ in range(20):
+            asked, values = _ask(rng, split, lang, tools[0].domain)
+            value = str(abs(_value_of(values["expression"])))
+            if len(value) > 3 and (re.search(r"(\d)\1", value) or rng.random() < 0.2):
+                break
+        messages += [user(asked), *_run(rng, split, lang, tools[0], values)]
+    return Sample("tools", messages, schemas)
+
+
 def _unserved(rng: Random, split: Split, lang: Lang, tools: list[_Tool]) -> str:
     """A request that none of the tools is for: another tool's, or one beyond all."""
     domains = [tool.domain for tool in tools]
