@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from chatglm.assistant import load
 from chatglm.chat.messages import Message
 from chatglm.cli import main
 from chatglm.loading import demo_folder, load_parts
+from chatglm.tools.toolbox import Toolbox
 from chatglm.training.dialogues import read_dialogues
 from chatglm.training.finetune import finetune
 from chatglm.training.settings import Settings
@@ -52,7 +54,6 @@ def test_it_is_small_and_official() -> None:
     assert "transformer.encoder.layers.0.self_attention.query_key_value.weight" in model.state_dict()
 
 
-@pytest.mark.xfail(strict=True, reason="the corpus is the second edition's, the model still the first's")
 def test_card_tells_what_it_measures(evaluation: ModuleType) -> None:
     """The card's figures are of another draw of the same held-out side: near them, and none is made up."""
     card = (demo_folder() / "MODEL_CARD.md").read_text("utf-8")
@@ -68,14 +69,14 @@ def test_card_tells_what_it_measures(evaluation: ModuleType) -> None:
 
 
 def test_nothing_held_out_is_learned(evaluation: ModuleType) -> None:
-    from corpus import SKILLS, draw_sample  # type: ignore[import-not-found]
+    from corpus import PRACTICE, draw_sample  # type: ignore[import-not-found]
     from corpus.base import Random, held_out  # type: ignore[import-not-found]
 
     rng = Random(3)
-    for name in SKILLS:
+    for name in PRACTICE:
         for _ in range(40):
-            first = next(m["content"] for m in draw_sample(rng, "train", name).messages if m["role"] == "user")
-            asked = next(m["content"] for m in draw_sample(rng, "test", name).messages if m["role"] == "user")
+            made = [draw_sample(rng, split, name, PRACTICE) for split in ("train", "test")]
+            first, asked = (next(m["content"] for m in each.messages if m["role"] == "user") for each in made)
             assert first != asked
             if name in ("chat", "arithmetic"):
                 assert not held_out(first)
@@ -179,3 +180,27 @@ def test_what_the_guide_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert json.loads(output)["loss"] < 0.2
     model, _, form = load_parts(adapter=tmp_path / "cafe")
     check_what_it_learned(model.float(), form, reads_orders=True)
+
+
+def _recorded(section: str) -> list[tuple[list[str], str]]:
+    """The rows of a table of docs/demo.md: what is typed, one message after the other, and the last answer."""
+    text = (ROOT / "docs" / "demo.md").read_text("utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:2] == "| "]
+    return [(typed.split("<br>"), answer.replace("<br>", "\n")) for typed, answer in rows[1:]]
+
+
+def test_the_guide_tells_its_first_minute() -> None:
+    with load(dtype="float32") as assistant, Toolbox.open(["examples"]) as box:
+        asked = 0
+        for section, tools in (("The first minute", None), ("With tools", box)):
+            for typed, wanted in _recorded(section):
+                messages: list[Message] = []
+                for question in typed:
+                    messages.append(Message("user", question))
+                    if tools is None:
+                        messages.append(assistant.reply(messages, params={"temperature": 0}))
+                    else:
+                        messages += assistant.run(messages, tools, params={"temperature": 0})
+                assert messages[-1].content == wanted, typed
+                asked += 1
+    assert asked >= 24

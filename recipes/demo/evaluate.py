@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 
 import torch
-from corpus import SKILLS, draw_sample
+from corpus import PRACTICE, draw_sample
 from corpus.base import Sample, of_kept_forms
 from unseen import report as unseen_report
 from unseen import unseen
@@ -66,11 +66,11 @@ def evaluate(folder: str | Path, count: int, seed: int = 1) -> dict[str, Score]:
 def _scores(loaded: Any, count: int, seed: int) -> dict[str, Score]:
     model, tokenizer, form = loaded
     scores: dict[str, Score] = defaultdict(Score)
-    for name in SKILLS:
+    for name in PRACTICE:  # all grammars
         rng = Random(f"{seed} {name} held out")
         items = []
         for _ in range(count):
-            sample = draw_sample(rng, "test", name)
+            sample = draw_sample(rng, "test", name, PRACTICE)
             messages = [Message.from_dict(message, n) for n, message in enumerate(sample.messages)]
             for place, message in enumerate(messages):
                 if message.role == "assistant" and message.loss is not False:
@@ -121,10 +121,11 @@ def _greedy(model: Any, prompts: list[list[int]], replies: list[list[int]], stop
         rows = [prompts[n] + replies[n] for n in chosen]
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])  # nothing looks at what comes later
-        likeliest = model(input_ids=ids, use_cache=False).logits.argmax(-1)
-        for n, row, line in zip(chosen, rows, likeliest.tolist(), strict=True):
-            begin = len(prompts[n])
-            same[n] = line[begin - 1 : len(row) - 2] == row[begin:-1] and line[len(row) - 2] in stops
+        states = model.transformer(input_ids=ids, use_cache=False).last_hidden_state
+        for place, (n, row) in enumerate(zip(chosen, rows, strict=True)):
+            begin = len(prompts[n])  # scores are computed where the answer is; for long prompts they cost most
+            line = model.get_output_embeddings()(states[place, begin - 1 : len(row) - 1]).argmax(-1).tolist()
+            same[n] = line[:-1] == row[begin:-1] and line[-1] in stops
     return same
 
 

@@ -404,7 +404,8 @@ def main() -> None:
     first = Phase(work, options.matrix_rate, options.rate, 0.5)
     second = Phase(work / "second", SLOWER * options.matrix_rate, SLOWER * options.rate, 1.0)
     second.folder.mkdir(exist_ok=True)
-    clock = time.time()
+    spent = work / "seconds.txt"
+    clock = time.time() - (float(spent.read_text("utf-8")) if spent.exists() else 0.0)
     write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
     write_corpus(second.folder / "corpus.jsonl", practice(options.practice, options.seed))
     result = work / "model"
@@ -417,8 +418,11 @@ def main() -> None:
     tokenizer = SentencePieceTokenizer.from_pretrained(result)
     if not (result / "model.safetensors").exists():
         tied = fresh_model(tokenizer, options.seed)
-        for phase in (first, second):
-            train(phase, tied, tokenizer, options)
+        try:
+            for phase in (first, second):
+                train(phase, tied, tokenizer, options)
+        finally:
+            spent.write_text(f"{time.time() - clock:.0f}", "utf-8")
         model = rounded(tied.untie()).half().eval()
         model.config.use_cache = True  # which training turns off
         model.generation_config.update(
@@ -427,12 +431,11 @@ def main() -> None:
         model.save_pretrained(result)
         pack(result / "model.safetensors")
         tokenizer.save_pretrained(result)
-        (work / "seconds.txt").write_text(f"{time.time() - clock:.0f}", "utf-8")
     typed = unseen_report(unseen(result))
     print(typed)
     table = report(evaluate(result, options.held_out, seed=options.seed))
     print(table)
-    minutes = float((work / "seconds.txt").read_text("utf-8")) / 60 if (work / "seconds.txt").exists() else 0.0
+    minutes = float(spent.read_text("utf-8")) / 60 if spent.exists() else 0.0
     (result / "MODEL_CARD.md").write_text(card(table, typed, options, minutes, result), "utf-8")
     if options.install:
         INSTALLED.mkdir(exist_ok=True)
@@ -452,6 +455,7 @@ def card(table: str, typed: str, options: argparse.Namespace, minutes: float, re
             unseen=typed,
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
+            practice=f"{options.practice:,}",
             pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{weights / 1e6:.1f}",
             minutes=f"{minutes:.0f}",

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from chatglm.models.configuration import ChatGLMConfig
     from chatglm.params import SamplingParams
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Assistant": "chatglm.assistant",

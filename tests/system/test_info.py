@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,14 @@ def test_it_says_which_kernels_and_why(capsys: pytest.CaptureFixture[str]) -> No
     assert lines["chatglm"].strip() == __version__
     assert lines["kernels"].strip() == native.info().variant
     assert lines["selected because"].strip() == native.info().reason
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    root = Path(__file__).resolve().parents[2]
+    told = re.search('^version = "(.+)"$', (root / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert told is not None
+    assert told[1] == __version__
+    assert f"## {__version__} (" in (root / "docs" / "changelog.md").read_text("utf-8")
 
 
 def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ RECORDED: tuple[Recorded, ...] = (
     _run("用Python计算2的10次方", "print(2 ** 10)", "1024", "结果是1024。"),
     _run(
         "求 3, 5, 8 的平均数",
-        "numbers = [3, 5, 8 ]\nprint(round(sum(numbers) / len(numbers), 2))",
+        "numbers = [3, 5, 8]\nprint(round(sum(numbers) / len(numbers), 2))",
         "5.33",
         "结果是5.33。",
     ),
