@@ -146,10 +146,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _plainly(arguments: argparse.Namespace) -> int:
     """Answer text with text; nothing is kept."""
-    from chatglm.cli.characters import character_of
     from chatglm.cli.plain import PlainDialogue, check_prompt, converse
 
-    character = None if arguments.character is None else character_of(arguments.character, "--character: ")
+    character = None
+    if arguments.character is not None:
+        from chatglm.cli.characters import character_of
+
+        character = character_of(arguments.character, "--character: ")
     with open_assistant(arguments) as assistant:
         check_prompt(assistant, arguments.system, character is not None)
         dialogue = PlainDialogue(
