@@ -1087,7 +1087,7 @@ def test_log_probabilities_of_a_prompt() -> None:
         assert [len(delta.logprobs) for delta in rest if isinstance(delta, TextDelta)] == [1, 1]
         stop = assistant.format.stop_ids
         ended = {"temperature": 0, "prompt_logprobs": 0, "logprobs": 1, "max_new_tokens": 1}
-        ended["logit_bias"] = {token: -100 for token in range(len(assistant.tokenizer)) if token not in stop}
+        ended["logit_bias"] = {token: -100 for token in range(assistant.model.config.vocab_size) if token not in stop}
         _, said, finish = assistant.stream_text(ids, params=ended)
         assert isinstance(said, TextDelta)
         assert (said.text, len(said.logprobs), finish.reason) == ("", 1, "stop")  # type: ignore[union-attr]
