@@ -128,8 +128,8 @@ SLOWER = 0.4
 """What the second phase's rates are of the first one's: what was learned is practised, not learned again."""
 
 PRACTISED = 0.8
-"""Share of the second phase's weights in the result; the rest are the first one's. Of 300 questions over handbooks, this
-mean answers or refuses as many as the second phase alone, and its sums and calls of tools are the first one's again.
+"""Share of the second phase's weights in the result; the rest are the first one's. This mean answers or refuses nearly
+as many questions over handbooks as the second phase alone, and is better at sums and at calling tools.
 """
 
 DRILL = 0.04
