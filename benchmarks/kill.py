@@ -84,7 +84,9 @@ def until(true: Callable[[], Any], every: float = 0.05) -> Any:
 
 
 def body(number: int) -> dict[str, Any]:
-    return {"model": "demo", "messages": [{"role": "user", "content": f"{number} + {number} = ?"}], "max_tokens": 40}
+    """A request whose answer has 40 tokens."""
+    messages = [{"role": "user", "content": f"{number} + {number} = ?"}]
+    return {"model": "demo", "messages": messages, "max_tokens": 40, "min_tokens": 40}
 
 
 def note_ends(database: Path) -> None:

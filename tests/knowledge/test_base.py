@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import sqlite3
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -35,6 +38,42 @@ def test_what_is_added_is_found(tmp_path: Path) -> None:
         assert 0 < best.score <= 1
         assert base.search("灭火器在哪里")[0].file == "安全.txt"
         assert base.check() == []
+
+
+def test_a_file_that_comes_as_the_worker_ends_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker has looked at the queue for the last time, and still runs, as the file is queued."""
+    with open_base("b", create=True, home=tmp_path) as base:
+        looked, go = threading.Event(), threading.Event()
+        work = base._indexer.work
+
+        def slowly(*arguments: object) -> None:
+            work(*arguments)  # type: ignore[arg-type]
+            looked.set()
+            assert go.wait(30)
+
+        monkeypatch.setattr(base._indexer, "work", slowly)
+        base.add(Upload("a.txt", "第一份文件。".encode()), wait=False)
+        assert looked.wait(30)
+        base.add(Upload("b.txt", "第二份文件。".encode()), wait=False)
+        go.set()
+        ends = time.monotonic() + 30
+        while base.works and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert [(file.name, file.state) for file in base.files()] == [("a.txt", "ready"), ("b.txt", "ready")]
+
+
+def test_a_file_that_comes_as_another_process_ends_is_read(tmp_path: Path) -> None:
+    """The other one holds the lock for indexing, and has looked at the queue for the last time."""
+    with open_base("b", create=True, home=tmp_path) as base:
+        with open(base.store.file.with_suffix(".lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            base.add(Upload("a.txt", "第一份文件。".encode()), wait=False)
+            time.sleep(0.2)
+            assert base.works
+        ends = time.monotonic() + 30
+        while base.works and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert [(file.name, file.state) for file in base.files()] == [("a.txt", "ready")]
 
 
 def test_a_base_is_found_again(tmp_path: Path) -> None:

@@ -129,6 +129,10 @@ class Base:
         self._not_emptied = ""
         self._reranker: Reranker | None = None
         self._worker: threading.Thread | None = None
+        self._worker_lock = threading.Lock()
+        self._working = False
+        self._wanted = False
+        """Whether work has come that the worker may not have seen: it looks again before it ends."""
 
     @property
     def name(self) -> str:
@@ -256,18 +260,27 @@ class Base:
     @property
     def works(self) -> bool:
         """Whether a background thread of this `Base` is reading files, indexing them or making vectors."""
-        return self._worker is not None and self._worker.is_alive()
+        return self._working and self._worker is not None and self._worker.is_alive()
 
     def resume(self) -> None:
         """Start the background work on queued files and missing vectors, if it does not run already."""
-        with self._lock:
-            if self._worker is None or not self._worker.is_alive():
+        with self._worker_lock:
+            self._wanted = True
+            if not self.works:
                 self._worker = threading.Thread(target=self._work, name=f"chatglm knowledge {self.name}", daemon=True)
+                self._working = True
                 self._worker.start()
 
     def _work(self) -> None:
-        with contextlib.suppress(ChatGLMError):  # the files stay queued; the next call of `work` raises the error again
-            self._indexer.work()
+        while True:
+            with self._worker_lock:
+                if not self._wanted:
+                    self._working = False
+                    return
+                self._wanted = False
+            with contextlib.suppress(ChatGLMError):  # the files stay queued; the next call of `work` raises it again
+                # If another process works, it may have looked at the queue for the last time: wait, and look again.
+                self._indexer.work(None)
 
     def wait(self, progress: Progress | None = None) -> None:
         """Wait until no file is queued and, if vectors can be made, every piece has one."""
