@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import importlib
 import io
 import os
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 # name: (module, one line of help). The module has add_arguments(parser) and run(arguments) -> exit status.
 COMMANDS = {
@@ -58,6 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         status = _say(f"chatglm: {line}\n", 1)
     _give_up_broken_streams()
+    return status
+
+
+def program() -> int:
+    """Run the command line as the whole process, and end it quickly."""
+    status = main()
+    gc.freeze()  # else Python's last collections walk over all that torch has imported, which takes half a second
     return status
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from chatglm.cli import main
+from chatglm.cli import program
 
-sys.exit(main())
+sys.exit(program())
