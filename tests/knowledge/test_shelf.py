@@ -63,15 +63,23 @@ def test_who_comes_later_under_the_same_name_gets_nothing(home: Path) -> None:
     assert not base_file("甲", home).exists()
 
 
-def test_a_list_opens_no_base_and_reads_those_that_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The bases that shelves read, in their order."""
+    names: list[str] = []
     glance = shelf.glance
 
     def counted(file: Path) -> object:
-        read.append(file.stem)
+        names.append(file.stem)
         return glance(file)
 
     monkeypatch.setattr(shelf, "glance", counted)
+    return names
+
+
+def test_a_list_opens_no_base_and_reads_those_that_changed(
+    home: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shelf, "open_base", None)
     with Shelf(home) as bases:
         for _ in range(3):
@@ -86,15 +94,7 @@ def test_a_list_opens_no_base_and_reads_those_that_changed(home: Path, monkeypat
         assert read == ["甲"]
 
 
-def test_an_upload_reads_no_base_that_did_not_change(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    glance = shelf.glance
-
-    def counted(file: Path) -> object:
-        read.append(file.stem)
-        return glance(file)
-
-    monkeypatch.setattr(shelf, "glance", counted)
+def test_an_upload_reads_no_base_that_did_not_change(home: Path, read: list[str]) -> None:
     with Shelf(home) as bases:
         base = bases.base("甲", "alice")
         time.sleep(0.15)
