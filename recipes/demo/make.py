@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import PRACTICE, SKILLS, Grammars, draw_sample
+from corpus import PRACTICE, SKILLS, draw_sample
 from corpus.base import COMMON, LISTED, PHRASES, Sample
 from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
@@ -141,11 +141,11 @@ users say and tools answer teaches words, and that what came once may come again
 """
 
 
-def practice(count: int, seed: int, grammars: Grammars = PRACTICE) -> Iterator[dict[str, Any]]:
+def practice(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """Of the training side of the second phase's grammars."""
     rng = Random(f"{seed} practice")
     for _ in range(count):
-        yield row(draw_sample(rng, "train", grammars=grammars), whole=False)
+        yield row(draw_sample(rng, "train", grammars=PRACTICE), whole=False)
 
 
 def dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from small_bases import HANDBOOK, made
 
 from chatglm.errors import InputError, OutputError
 from chatglm.knowledge import (
+    Base,
     Bases,
     NotFoundError,
     Upload,
@@ -40,6 +41,13 @@ def test_what_is_added_is_found(tmp_path: Path) -> None:
         assert base.check() == []
 
 
+def rested(base: Base) -> None:
+    """Wait until the background work has ended by itself; `Base.wait` would do it."""
+    ends = time.monotonic() + 30
+    while base.works and time.monotonic() < ends:
+        time.sleep(0.01)
+
+
 def test_a_file_that_comes_as_the_worker_ends_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker has looked at the queue for the last time, and still runs, as the file is queued."""
     with open_base("b", create=True, home=tmp_path) as base:
@@ -56,9 +64,7 @@ def test_a_file_that_comes_as_the_worker_ends_is_read(tmp_path: Path, monkeypatc
         assert looked.wait(30)
         base.add(Upload("b.txt", "第二份文件。".encode()), wait=False)
         go.set()
-        ends = time.monotonic() + 30
-        while base.works and time.monotonic() < ends:
-            time.sleep(0.01)
+        rested(base)
         assert [(file.name, file.state) for file in base.files()] == [("a.txt", "ready"), ("b.txt", "ready")]
 
 
@@ -70,9 +76,7 @@ def test_a_file_that_comes_as_another_process_ends_is_read(tmp_path: Path) -> No
             base.add(Upload("a.txt", "第一份文件。".encode()), wait=False)
             time.sleep(0.2)
             assert base.works
-        ends = time.monotonic() + 30
-        while base.works and time.monotonic() < ends:
-            time.sleep(0.01)
+        rested(base)
         assert [(file.name, file.state) for file in base.files()] == [("a.txt", "ready")]
 
 

@@ -268,7 +268,7 @@ def quoting(rng: Random, split: Split) -> Sample:
     return draw(rng, split, lambda: _quoting(rng, split), _first)
 
 
-def _rule(rng: Random, split: Split, chinese: bool, rule: str) -> tuple[str, list[str]]:
+def _rule(rng: Random, chinese: bool, rule: str) -> tuple[str, list[str]]:
     """A sentence, and its questions."""
     says, _, asks = rule.partition("#")
     given = {slot: _SLOTS[slot](rng) for slot in sorted(set(_SLOT.findall(rule)))}
@@ -292,11 +292,11 @@ def _alike(rng: Random, said: str, ask: str) -> str:
 def _quoting(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.65
     rules = rng.sample(_RULES if chinese else _RULES_EN, rng.choice((2, 3, 3, 4, 4, 5, 6, 8)))
-    made = [_rule(rng, split, chinese, rule) for rule in rules]
+    made = [_rule(rng, chinese, rule) for rule in rules]
     told = [*made]
     for (_, questions), rule in zip(made, rules, strict=True):  # the same is told of another thing
         if rng.random() < 0.3:
-            other = _rule(rng, split, chinese, rule)
+            other = _rule(rng, chinese, rule)
             if not set(other[1]) & set(questions):
                 told.append(other)
     # Of the last ones nothing is told, and of them it is asked.
@@ -365,8 +365,8 @@ def _fields(rng: Random, split: Split) -> Sample:
     )
     shown = [f"{name}{colon}{value}" for name, value, _ in lines]
     prefix = title if chinese and rng.random() < 0.4 else ""
-    text = "\n".join([prefix + shown[0], *shown[1:]] if prefix else shown)
     shown[0] = prefix + shown[0]
+    text = "\n".join(shown)
     asked = [*range(len(lines))]
     rng.shuffle(asked)
     messages: list[dict[str, Any]] = []

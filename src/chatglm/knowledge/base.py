@@ -130,7 +130,6 @@ class Base:
         self._reranker: Reranker | None = None
         self._worker: threading.Thread | None = None
         self._worker_lock = threading.Lock()
-        self._working = False
         self._wanted = False
         """Whether work has come that the worker may not have seen: it looks again before it ends."""
 
@@ -142,8 +141,8 @@ class Base:
     def close(self) -> None:
         """Stop the background work and close the file. Closing twice is allowed."""
         self._indexer.end()
-        if self._worker is not None:
-            self._worker.join()
+        if (worker := self._worker) is not None:
+            worker.join()
         if not self._shares_readers:
             self._readers.close()
         if isinstance(self._neighbours, External):
@@ -260,7 +259,8 @@ class Base:
     @property
     def works(self) -> bool:
         """Whether a background thread of this `Base` is reading files, indexing them or making vectors."""
-        return self._working and self._worker is not None and self._worker.is_alive()
+        worker = self._worker
+        return worker is not None and worker.is_alive()
 
     def resume(self) -> None:
         """Start the background work on queued files and missing vectors, if it does not run already."""
@@ -268,14 +268,13 @@ class Base:
             self._wanted = True
             if not self.works:
                 self._worker = threading.Thread(target=self._work, name=f"chatglm knowledge {self.name}", daemon=True)
-                self._working = True
                 self._worker.start()
 
     def _work(self) -> None:
         while True:
             with self._worker_lock:
                 if not self._wanted:
-                    self._working = False
+                    self._worker = None
                     return
                 self._wanted = False
             with contextlib.suppress(ChatGLMError):  # the files stay queued; the next call of `work` raises it again
