@@ -19,9 +19,10 @@ import pytest
 from small_bases import HANDBOOK
 from test_tools_docs import examples
 
-from chatglm.errors import ServiceError
-from chatglm.knowledge import Base, Hits, Shelf, Upload, import_base, open_base
+from chatglm.errors import NotFoundError, ServiceError
+from chatglm.knowledge import Base, Hits, Shelf, Upload, delete_base, import_base, open_base, rename_base
 from chatglm.knowledge.external import External
+from chatglm.knowledge.indexing import Item
 
 pytest.importorskip("langchain_core")
 
@@ -427,6 +428,102 @@ def test_a_store_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.Monk
         assert neighbours is not None
         with pytest.raises(ServiceError, match="no server"):
             neighbours.drop([b"x" * 16])
+
+
+def held(vectors: InMemoryVectorStore) -> set[str]:
+    """The files whose texts a store has."""
+    return {each["text"].partition("\n")[0] for each in vectors.store.values()}
+
+
+def test_what_a_program_without_the_store_removes_is_deleted_in_it_later(tmp_path: Path) -> None:
+    vectors = InMemoryVectorStore(Pairs())
+    filled(open_base("b", create=True, home=tmp_path, neighbours=lambda base: External(base, vectors))).close()
+    with open_base("b", home=tmp_path) as plain:
+        plain.remove("食堂.txt")
+    with open_base("b", home=tmp_path, neighbours=lambda base: External(base, vectors)) as base:
+        base.wait()
+        assert not base.trouble
+        assert "食堂" not in held(vectors)
+        assert base.check() == []
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_process_that_is_killed_while_the_store_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    vectors = InMemoryVectorStore(Pairs())
+    delete = InMemoryVectorStore.delete
+
+    def killed(self: InMemoryVectorStore, ids: list[str]) -> None:
+        if after:
+            delete(self, ids)
+        raise SystemExit
+
+    with filled(open_base("b", create=True, home=tmp_path, neighbours=lambda base: External(base, vectors))) as base:
+        monkeypatch.setattr(InMemoryVectorStore, "delete", killed)
+        with pytest.raises(SystemExit):
+            base.remove("食堂.txt")
+        monkeypatch.undo()
+    with open_base("b", home=tmp_path, neighbours=lambda base: External(base, vectors)) as base:
+        base.wait()
+        assert "食堂" not in held(vectors)
+        assert base.check() == []
+
+
+def test_another_model_in_the_same_store_leaves_no_removed_texts(tmp_path: Path) -> None:
+    vectors = InMemoryVectorStore(Pairs())
+    filled(open_base("b", create=True, home=tmp_path, neighbours=lambda base: External(base, vectors))).close()
+    with open_base("b", home=tmp_path) as plain:
+        plain.remove("食堂.txt")
+    with open_base("b", home=tmp_path, neighbours=lambda base: External(base, vectors, name="new")) as base:
+        base.wait()
+        assert "食堂" not in held(vectors)
+        assert base.check() == []
+
+
+def test_a_file_that_comes_while_the_last_vectors_are_made_gets_vectors(tmp_path: Path) -> None:
+    """Another process queues it; this one has the lock, and has just looked at the queue for the last time."""
+
+    class Late(External):
+        come = False
+
+        def fill(self, progress: Any, go_on: Any) -> bool:
+            more = super().fill(progress, go_on)
+            if not self.come:
+                self.come = True
+                base._indexer.enqueue([Item("neu.txt", body="新的文件。".encode())])
+            return more
+
+    with open_base("b", create=True, home=tmp_path, neighbours=lambda base: Late(base, vectors)) as base:
+        vectors = InMemoryVectorStore(Pairs())
+        filled(base)
+        assert base.files()[0].state == "ready"
+        assert "neu" in held(vectors)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_base_that_another_process_deletes_while_texts_are_added(tmp_path: Path, renamed: bool) -> None:
+    vectors = InMemoryVectorStore(Pairs())
+
+    class Slow(InMemoryVectorStore):
+        def add_texts(self, *given: Any, **named: Any) -> list[str]:
+            if renamed:
+                rename_base("b", "c", home=tmp_path)
+            else:
+                delete_base("b", home=tmp_path)
+            return vectors.add_texts(*given, **named)
+
+        def delete(self, ids: Any = None, **named: Any) -> None:
+            vectors.delete(ids)
+
+    with open_base("b", create=True, home=tmp_path, neighbours=lambda base: External(base, Slow(Pairs()))) as base:
+        with pytest.raises(NotFoundError):
+            filled(base)
+        assert bool(held(vectors)) == renamed
+    if renamed:
+        with open_base("c", home=tmp_path, neighbours=lambda base: External(base, vectors, name="Slow")) as base:
+            base.wait()
+            assert base.check() == []
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

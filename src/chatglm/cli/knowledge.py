@@ -151,7 +151,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     share.add_argument("who", nargs="?", metavar="WHO", help="a user's name, a key's id, or * for everyone")
     share.add_argument("role", nargs="?", choices=("read", "write", "own", "none"), metavar="read|write|own|none")
 
-    check = _action(actions, "check", _check, "check whether a base is undamaged")
+    check = _action(
+        actions,
+        "check",
+        _check,
+        "check whether bases are undamaged, and whether deleted bases have left texts in external stores",
+        base="?",
+    )
     check.add_argument("--repair", action="store_true", help="repair what can be repaired")
 
     export = _action(actions, "export", _export, "write a base to a file, as a backup or to pass it on")
@@ -194,7 +200,7 @@ def _action(
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=line, description=line)
     if base == "?":
-        parser.add_argument("name", nargs="?", metavar="NAME", help="a base")
+        parser.add_argument("name", nargs="?", metavar="NAME", help="a base (default: all)")
     else:
         more = ", or several" if "," in base else ", or a file outside of bases" if "|" in base else ""
         parser.add_argument("name", metavar=base, help=f"a base{more}")
@@ -636,13 +642,19 @@ def _share(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    with _opened(arguments) as base:
-        found = base.check(repair=arguments.repair)
-    for line in found:
+    from chatglm.knowledge import bases, open_base
+    from chatglm.knowledge.deleted import check_deleted
+
+    damaged = False
+    for name in [arguments.name] if arguments.name is not None else bases():
+        with open_base(name) as base:
+            found = base.check(repair=arguments.repair)
+        print("\n".join(found) or f"{name}: is undamaged")
+        damaged = damaged or bool(found)
+    for line in check_deleted(repair=arguments.repair):
         print(line)
-    if not found:
-        print(f"{arguments.name}: is undamaged")
-    return 1 if found and not arguments.repair else 0
+        damaged = True
+    return 1 if damaged and not arguments.repair else 0
 
 
 def _rename(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from chatglm.errors import ChatGLMError, DependencyError, InputError, OutputError, ServiceError, UnsupportedError
 from chatglm.knowledge.answering import Event, Request, aask, ask, check_prompt
+from chatglm.knowledge.deleted import note_of
 from chatglm.knowledge.external import External, is_external
 from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
 from chatglm.knowledge.large import finder_of
@@ -863,27 +864,35 @@ def delete_base(name: str, *, home: Path | None = None, who: str | None = None) 
     """Delete a base with all its files, and its documents in external stores.
 
     Returns:
-        the external stores that may still have documents of it, in sentences.
+        the external stores that may still have documents of it, in sentences. `deleted.check_deleted` tries again.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
         InputError: `who` does not own it.
+        OutputError: it cannot be deleted.
     """
     return delete_file(name, home=home, who=who)()
 
 
 def delete_file(name: str, *, home: Path | None = None, who: str | None = None) -> Callable[[], list[str]]:
     """The first part of `delete_base`: delete the base's file. The result does the rest, which may take long; call it
-    when the base is not open any more.
+    when the base is not open any more. If the process is killed before, `deleted.check_deleted` does it.
 
     Raises:
         ChatGLMError: the errors of `delete_base`.
     """
+    file = base_file(name, home)
     with open_base(name, home=home, who=who, role="own") as base:
         known = base.store.meta("id")
         places = list(filter(None, (base.store.meta("vectors_at"), *base.store.metas(LEFT))))
-    withdraw(base_file(name, home))
-    return lambda: list(filter(None, emptied(places, known).values()))
+    note = note_of(file, known, places) if places else None
+    try:
+        withdraw(file)
+    except BaseException:
+        if note is not None and file.exists():
+            note.drop()
+        raise
+    return note.settle if note is not None else list
 
 
 def rename_base(name: str, new: str, *, home: Path | None = None, who: str | None = None) -> None:

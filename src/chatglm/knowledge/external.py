@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chatglm.errors import ChatGLMError, ServiceError
+from chatglm.errors import ChatGLMError, NotFoundError, ServiceError
 from chatglm.knowledge.lexical import Candidate, View, pieces_of
 from chatglm.knowledge.models import unit
 from chatglm.knowledge.store import Store, digest_of
@@ -90,29 +90,25 @@ class External(Following):
         self._told(lambda: self._vectors.add_texts(list(texts), metadata, ids=list(map(self._id, digests))))
         # If the process is killed here, the texts are added a second time: under the same ids, or, in a store that
         # allows an id twice, as duplicates, which `nearest` treats as one.
-        with self._store.writing() as connection:
-            self._note(connection, digests)
-
-    def _note(self, connection: Any, digests: Sequence[bytes]) -> None:
-        connection.executemany(
-            "INSERT OR IGNORE INTO vector (digest, scale, v) VALUES (?, 0, x'')", [(each,) for each in digests]
-        )
-        self._store.changed(connection)
+        try:
+            with self._store.writing() as connection:
+                connection.executemany(
+                    "INSERT OR IGNORE INTO vector (digest, scale, v) VALUES (?, 0, x'')", [(each,) for each in digests]
+                )
+                self._store.changed(connection)
+        except NotFoundError:
+            if not self._store.was_renamed():  # another process has deleted the base, perhaps before `add_texts` ended
+                self.drop(digests)
+            raise
 
     def drop(self, digests: Sequence[bytes]) -> None:
-        """Delete texts in the store. If that fails, the next `fill` tries again.
+        """Delete texts in the store.
 
         Raises:
             ServiceError: the store cannot delete them.
         """
-        if not digests:
-            return
-        try:
+        if digests:
             self._told(lambda: self._vectors.delete(ids=list(map(self._id, digests))))
-        except ServiceError:
-            with self._store.writing() as connection:
-                self._note(connection, digests)
-            raise
 
     def check(self, repair: bool) -> list[str]:
         """Check that the store still has all texts that were added to it. If the store has no lookup by id, it is

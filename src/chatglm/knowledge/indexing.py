@@ -115,14 +115,12 @@ class Filler(Protocol):
     """Makes the vectors of pieces."""
 
     def fill(self, progress: Callable[[int, int], None], go_on: Callable[[], bool]) -> bool:
-        """Make missing vectors, as long as `go_on()` is true. Returns whether more are missing and can be made.
+        """Delete the vectors of texts that no piece has any more, and make missing vectors, as long as `go_on()` is
+        true. Returns whether more are missing and can be made.
 
         Args:
             progress: is called with the number of vectors made by this call and the number that were missing.
         """
-
-    def drop(self, digests: Sequence[bytes]) -> None:
-        """Delete the vectors of texts that no piece has any more."""
 
 
 def items_of(paths: Iterable[Path]) -> list[Item]:
@@ -413,9 +411,9 @@ class Indexer:
             rows, waiting = self._next()
             if rows:
                 self._index(rows, waiting, progress)
-                worked = True
-            elif self._clean(filler):
-                worked = True
+                worked, more = True, filler is not None
+            elif self._clean():
+                worked, more = True, filler is not None
             elif filler is not None and more:
                 more = bool(
                     self._filling(
@@ -665,7 +663,7 @@ class Indexer:
         self._store.recount(connection, file)
         self._store.changed(connection)
 
-    def _clean(self, filler: Filler | None) -> bool:
+    def _clean(self) -> bool:
         """Delete a batch of pieces of old generations. Returns whether there were any."""
         with self._store.reading() as connection:
             if connection.execute("SELECT 1 FROM file WHERE leftover LIMIT 1").fetchone() is None:
@@ -687,7 +685,10 @@ class Indexer:
                 for digest in digests
                 if connection.execute("SELECT 1 FROM piece WHERE digest = ?", (digest,)).fetchone() is None
             ]
-            connection.executemany("DELETE FROM vector WHERE digest = ?", [(digest,) for digest in orphans])
+            # An empty `v` means that the vector is in an external store. `Filler.fill` deletes it there first.
+            connection.executemany(
+                "DELETE FROM vector WHERE digest = ? AND v <> x''", [(digest,) for digest in orphans]
+            )
             connection.execute(
                 "INSERT INTO meta VALUES ('taken', ?1) "
                 "ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + ?1 AS TEXT)",
@@ -701,8 +702,6 @@ class Indexer:
                 connection.execute("UPDATE file SET leftover = 0 WHERE id = ?", (file["id"],))
                 connection.execute("DELETE FROM file WHERE id = ? AND state = 'removed'", (file["id"],))
             self._store.changed(connection)
-        if filler is not None and orphans:
-            self._filling(partial(filler.drop, orphans))
         return True
 
     def _split_anew(self) -> bool:

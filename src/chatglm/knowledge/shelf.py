@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError, RoomError
 from chatglm.knowledge import bounds
 from chatglm.knowledge.base import Base, Bases, delete_file, open_base, permit, rename_base
+from chatglm.knowledge.deleted import check_deleted, noted
 from chatglm.knowledge.reading import Readers
 from chatglm.knowledge.store import Glance, Role, base_file, base_names, glance
 
@@ -29,6 +30,7 @@ _MOST = 16
 _AWAKE = 32
 """Number of bases whose files may be open at once. More are open only while they are in use."""
 _READ_SECONDS = 5.0
+_SETTLE_SECONDS = 5.0
 _SETTLED = 100_000_000
 """Nanoseconds after which a further change of a file surely gets another modification time."""
 
@@ -39,6 +41,8 @@ class Shelf:
     All bases share the worker processes that read documents. So only a few files are read at a time, even if many bases
     get files at once. If many bases are open, the files of those that were not used for the longest time are closed.
     Their next use opens them again.
+
+    If deleted bases have left documents in external stores, they are deleted in the background (`deleted.py`).
 
     Args:
         home: the home folder; None: that of `CHATGLM_HOME`.
@@ -53,6 +57,15 @@ class Shelf:
         self._open: OrderedDict[str, Base] = OrderedDict()
         """The open bases; the most recently used one is the last."""
         self._glances: dict[str, tuple[_Stamp, Glance]] = {}
+        self._settling: threading.Thread | None = None
+        if noted(home):
+            self._settling = threading.Thread(target=self._settle, name="chatglm knowledge deleted", daemon=True)
+            self._settling.start()
+
+    def _settle(self) -> None:
+        """Delete what deleted bases have left in external stores, which may take long if one cannot be reached."""
+        for why in check_deleted(self._home, repair=True):
+            _log.warning("%s", why)
 
     def names(self, who: str | None) -> list[str]:
         """The names of the bases that a user may read, sorted.
@@ -240,6 +253,8 @@ class Shelf:
         for base in opened:
             base.close()
         self._readers.close()
+        if self._settling is not None:  # what is not done by then is done the next time
+            self._settling.join(_SETTLE_SECONDS)
 
     def __enter__(self) -> Self:
         return self

@@ -59,6 +59,7 @@ __all__ = [
     "base_names",
     "check_foreign",
     "digest_of",
+    "folder_of",
     "glance",
     "header_of",
     "indexed",
@@ -278,7 +279,7 @@ def base_names(home: Path | None = None) -> list[str]:
     Args:
         home: the home folder; None: that of `CHATGLM_HOME`.
     """
-    folder = _folder(home)
+    folder = folder_of(home)
     if not folder.is_dir():
         return []
     with naming(folder):
@@ -286,7 +287,11 @@ def base_names(home: Path | None = None) -> list[str]:
 
 
 def _is_base(file: Path) -> bool:
-    return file.suffix == SUFFIX and _NAME.fullmatch(file.stem) is not None and file.is_file()
+    return file.suffix == SUFFIX and _is_name(file.stem) and file.is_file()
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name == name.strip() and len(name.encode()) <= 200
 
 
 def base_file(name: str, home: Path | None = None, *, make_folder: bool = False) -> Path:
@@ -299,17 +304,22 @@ def base_file(name: str, home: Path | None = None, *, make_folder: bool = False)
     Raises:
         InputError: the name is not valid for a base.
     """
-    if not _NAME.fullmatch(name) or name != name.strip() or len(name.encode()) > 200:
+    if not _is_name(name):
         raise InputError(
             f"base {name!r:.80}: a name has at most 64 letters, digits, spaces, and . _ - between them; choose another"
         )
     if make_folder:
         home_folder(home)
-        home_folder(_folder(home))
-    return _folder(home) / (name + SUFFIX)
+        home_folder(folder_of(home))
+    return folder_of(home) / (name + SUFFIX)
 
 
-def _folder(home: Path | None) -> Path:
+def folder_of(home: Path | None) -> Path:
+    """The folder of the bases, whether or not it exists.
+
+    Args:
+        home: the home folder; None: that of `CHATGLM_HOME`.
+    """
     return (home_path() if home is None else home) / "knowledge"
 
 
@@ -417,6 +427,7 @@ class Glance:
     """The data of a base that lists show.
 
     Attributes:
+        id: the id of the base.
         roles: the role of each user, as in `Store.roles`.
         about: description of the base, for people.
         embedder: the embedder that the base remembers; "": none.
@@ -426,6 +437,7 @@ class Glance:
         made: when its first file was added, in Unix seconds; without files, when the database file was last changed.
     """
 
+    id: str
     roles: Mapping[str, Role]
     about: str
     embedder: str
@@ -460,7 +472,7 @@ def glance(file: Path) -> Glance:
                 stack.enter_context(contextlib.closing(connection))
                 connection.execute("PRAGMA schema_version")
             roles = dict(connection.execute("SELECT who, role FROM access ORDER BY who"))
-            known = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('about', 'embedder')"))
+            known = dict(connection.execute("SELECT key, value FROM meta WHERE key IN ('id', 'about', 'embedder')"))
             files, pieces, size, first = connection.execute(
                 "SELECT count(*), coalesce(sum(pieces), 0), coalesce(sum(size), 0), min(added) FROM file "
                 "WHERE state <> 'removed'"
@@ -468,7 +480,8 @@ def glance(file: Path) -> Glance:
         made = file.stat().st_ctime if first is None else first
     except (sqlite3.Error, OSError) as error:
         raise OutputError(f"{file}: cannot be read ({error})") from None
-    return Glance(roles, known.get("about", ""), known.get("embedder", ""), files, pieces, size, made)
+    about, embedder = known.get("about", ""), known.get("embedder", "")
+    return Glance(known.get("id", ""), roles, about, embedder, files, pieces, size, made)
 
 
 def header_of(file: str, title: str) -> str:
@@ -556,6 +569,12 @@ class Store:
     def is_there(self) -> bool:
         """Whether the base still exists under the name with which it was opened."""
         return self._identity is not None and _identity(self.file) == self._identity
+
+    def was_renamed(self) -> bool:
+        """Whether the base exists under another name than that with which it was opened."""
+        return any(
+            _identity(file) == self._identity for file in self.file.parent.glob(f"*{SUFFIX}") if file != self.file
+        )
 
     def _check_there(self) -> None:
         if not self.is_there():

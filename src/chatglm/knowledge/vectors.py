@@ -85,7 +85,7 @@ class Following:
         raise NotImplementedError
 
     def drop(self, digests: Sequence[bytes]) -> None:
-        """Delete the vectors of texts outside of the base's file. The base itself has deleted them already."""
+        """Delete the vectors of texts outside of the base's file."""
 
     def check(self, repair: bool) -> list[str]:
         """Check for missing vectors: see `Neighbours`."""
@@ -117,12 +117,12 @@ class Following:
         Raises:
             ChatGLMError: the embedder or the store fails.
         """
+        self._forget()
         if self._store.meta("vectors") != self.name:
             with self._store.writing() as connection:
                 connection.execute("DELETE FROM vector")
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('vectors', ?)", (self.name,))
                 self._store.changed(connection)
-        self._forget()
         total, done, after = self.left(), 0, 0
         progress(done, total)
         while total and go_on():
@@ -156,16 +156,19 @@ class Following:
         return texts, rows[-1]["id"] if rows else after
 
     def _forget(self) -> None:
-        """Drop the texts that no piece has: those of edited pieces, and those that could not be dropped earlier."""
-        gone = "SELECT digest FROM vector WHERE NOT EXISTS (SELECT 1 FROM piece WHERE piece.digest = vector.digest)"
+        """Drop the texts that no piece has: those of removed, changed and edited files. The note of them is deleted
+        last, so that nothing is left in a store if the process is killed."""
         with self._store.reading() as connection:
-            if connection.execute(f"{gone} LIMIT 1").fetchone() is None:
-                return
+            rows = connection.execute(
+                "SELECT digest FROM vector WHERE NOT EXISTS (SELECT 1 FROM piece WHERE piece.digest = vector.digest)"
+            ).fetchall()
+        if not rows:
+            return
+        digests = [row["digest"] for row in rows]
+        self.drop(digests)
         with self._store.writing() as connection:
-            digests = [row["digest"] for row in connection.execute(gone).fetchall()]
             connection.executemany("DELETE FROM vector WHERE digest = ?", [(each,) for each in digests])
             self._store.changed(connection)
-        self.drop(digests)
 
 
 class Vectors(Following):
