@@ -27,6 +27,7 @@ QUESTION = "灭火器放在哪里？"
     [
         ("milvus:http://h:19530#c", Place("milvus", "http://h:19530", "", "", "c")),
         ("milvus:https://u:$PW@h#c", Place("milvus", "https://h", "u", "PW", "c")),
+        ("milvus:/x@y/m.db#c_1", Place("milvus", "/x@y/m.db", "", "", "c_1")),
         ("milvus:/x/m.db#c_1", Place("milvus", "/x/m.db", "", "", "c_1")),
         ("qdrant:http://:$KEY@[::1]:6333/q#c", Place("qdrant", "http://[::1]:6333/q", "", "KEY", "c")),
         ("qdrant:/a#b#c", Place("qdrant", "/a#b", "", "", "c")),
@@ -60,6 +61,12 @@ def test_places(given: str, place: Place) -> None:
         ("qdrant:http://:hunter2@h:6333#c", "never remembers"),
         ("qdrant:http://hunter2@h:6333#c", "never remembers"),
         ("milvus:/x\n#c", "expected milvus:PLACE"),
+        ("milvus:root:hunter2@h:19530#c", "not valid"),
+        ("qdrant:hunter2@h:6333#c", "not valid"),
+        ("qdrant://:hunter2@h:6333#c", "not valid"),
+        ("postgresql://u:pass#hunter2@h/db", "name of a collection"),
+        ("postgresql://u@h/db?PASSWORD=hunter2#c", "never remembers"),
+        ("postgresql://u@h/db?oauth_client_secret=hunter2#c", "never remembers"),
     ],
 )
 def test_what_names_no_store_or_has_a_password(given: str, why: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from chatglm.knowledge.deleted import note_of
 from chatglm.knowledge.external import External, is_external
 from chatglm.knowledge.indexing import Indexer, Item, Progress, Report, items_of, items_of_folder
 from chatglm.knowledge.large import finder_of
-from chatglm.knowledge.models import Embedder, Reranker, embedder_of, reranker_of
+from chatglm.knowledge.models import Embedder, Reranker, check_address, embedder_of, reranker_of
 from chatglm.knowledge.packing import Passage, packed
 from chatglm.knowledge.places import emptied, external_of, place_of
 from chatglm.knowledge.reading import Limits, Readers, Reading
@@ -346,8 +346,8 @@ class Base:
         are next indexed.
 
         Raises:
-            InputError: a name is reserved, a value is too long, `prompt` cannot be used (`answering.check_prompt`), or
-                `vectors_at` names no store. Nothing was stored.
+            InputError: a name is reserved, a value is too long, `prompt` cannot be used (`answering.check_prompt`),
+                `vectors_at` names no store, or an address has a password. Nothing was stored.
         """
         for key, most in _LONGEST.items():
             if len(settings.get(key) or "") > most:
@@ -355,6 +355,8 @@ class Base:
         for key in settings:
             if key in ("grams", "splitter", "change", "counted", "taken", "vectors", "id") or key.startswith(LEFT):
                 raise InputError(f"{key}: is not a setting")
+        for key in ("embedder", "reranker"):
+            check_address(settings.get(key))
         if place := settings.get("vectors_at"):
             settings["vectors_at"] = str(place_of(place))
         if "vectors_at" in settings:

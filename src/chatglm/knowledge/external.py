@@ -62,6 +62,7 @@ class External(Following):
             field `base` has this id.
         name: name under which the base remembers the store; default: the name of its class.
         close: is called to close the store.
+        hide: removes passwords and keys from the message of an error.
     """
 
     _batch = 64
@@ -74,12 +75,13 @@ class External(Following):
         only: Callable[[str], Mapping[str, Any]] = lambda base: {},
         name: str = "",
         close: Callable[[], None] = lambda: None,
+        hide: Callable[[str], str] = lambda said: said,
     ) -> None:
         self.id = base.meta("id")
         """The id of the base. It is in the metadata of each of its documents in the store."""
         super().__init__(base, f"{_PREFIX}{name or type(vectors).__name__} {self.id}")
         self._vectors, self._only = vectors, dict(only(self.id))
-        self.close = close
+        self.close, self._hide = close, hide
         self._sense: Sense | None = None
         self._lock = threading.Lock()
 
@@ -227,7 +229,9 @@ class External(Following):
         except ChatGLMError:
             raise
         except Exception as error:
-            raise ServiceError(f"{self.name}: failed ({type(error).__name__}: {str(error)[:300]})") from error
+            said = self._hide(str(error))
+            cause = error if said == str(error) else None  # a traceback would show it
+            raise ServiceError(f"{self.name}: failed ({type(error).__name__}: {said:.300})") from cause
 
 
 def _pieces(view: View, by_digest: Mapping[bytes, float]) -> list[tuple[Candidate, float]]:

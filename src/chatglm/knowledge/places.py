@@ -23,7 +23,7 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from chatglm.errors import ChatGLMError, DependencyError, InputError, ServiceError
 from chatglm.knowledge.external import External
-from chatglm.knowledge.models import Embedder
+from chatglm.knowledge.models import Embedder, hidden
 from chatglm.knowledge.store import Store
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ __all__ = ["Place", "emptied", "external_of", "place_of"]
 _COLLECTION = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
 _VARIABLE = re.compile(r"\$([A-Za-z_]\w*)", re.ASCII)
 _FORM = "milvus:PLACE#COLLECTION, postgresql://USER@HOST/DATABASE#COLLECTION or qdrant:PLACE#COLLECTION"
-_SECRETS = {"password", "sslpassword", "passfile", "options"}
+_SECRETS = {"password", "sslpassword", "passfile", "options", "oauth_client_secret"}
+_NO_PATH = re.compile(r"//|[^/]*@")
+"""What begins like this is probably an address without http://, and may have a password."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,17 @@ def place_of(given: str) -> Place:
     if kind not in ("milvus", "postgresql", "qdrant") or not at or not given.isprintable():
         raise InputError(f"vectors_at: names no store; expected {_FORM}")
     if not _COLLECTION.fullmatch(collection):
-        raise InputError(
-            f"vectors_at: {collection!r:.80} is no name of a collection; use up to 63 letters, digits and _"
+        raise InputError(  # the text may be a part of a password with # in it, so it is not shown
+            "vectors_at: what follows # is no name of a collection; use up to 63 letters, digits and _"
         )
     if kind == "postgresql":
         at = f"postgresql:{at}"
     if "://" not in at and kind != "postgresql":
+        if _NO_PATH.match(at):
+            raise InputError(
+                f"vectors_at: its address is not valid; a server's begins with {kind}:http://, and a relative path "
+                "with @ in it begins with ./"
+            )
         return Place(kind, os.path.abspath(os.path.expanduser(at)), "", "", collection)  # type: ignore[arg-type]
     try:
         parts = urlsplit(at)
@@ -122,7 +129,7 @@ def place_of(given: str) -> Place:
         raise InputError(f"vectors_at: its address is not valid; expected {_FORM}")
     variable = _VARIABLE.fullmatch(parts.password or "")
     key = bool(parts.username) and variable is None and not database
-    if (parts.password and variable is None) or key or asked.keys() & _SECRETS:
+    if (parts.password and variable is None) or key or {name.lower() for name in asked} & _SECRETS:
         raise InputError(
             "vectors_at: has a password, which a base never remembers; set an environment variable to it and write "
             "$NAME instead"
@@ -160,7 +167,8 @@ def external_of(base: Store, given: str, embedder: Embedder) -> External:
     place = place_of(given)
     with _access(place) as secret:
         vectors, only, close = _KINDS[place.kind].opened(place, secret, _embeddings(embedder))
-    return External(base, vectors, only=only, name=f"{place.kind} {place.collection} {embedder.name}", close=close)
+    name = f"{place.kind} {place.collection} {embedder.name}"
+    return External(base, vectors, only=only, name=name, close=close, hide=lambda said: hidden(said, secret))
 
 
 def emptied(places: Iterable[str], base: str) -> dict[str, str]:
@@ -204,7 +212,7 @@ def _access(place: Place) -> Iterator[str]:
     except ChatGLMError:
         raise
     except Exception as error:
-        said = str(error).replace(secret, "…") if secret else str(error)
+        said = hidden(str(error), secret)
         raise ServiceError(
             f"{place.kind} at {place.at}: cannot be opened ({type(error).__name__}: {said:.300})"
         ) from None
