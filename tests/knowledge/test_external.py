@@ -427,7 +427,7 @@ def test_a_store_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.Monk
         neighbours = base.neighbours()
         assert neighbours is not None
         with pytest.raises(ServiceError, match="no server"):
-            neighbours.drop([b"x" * 16])
+            neighbours.drop([bytes.fromhex(each["metadata"]["digest"]) for each in vectors.store.values()])
 
 
 def held(vectors: InMemoryVectorStore) -> set[str]:
@@ -445,6 +445,51 @@ def test_what_a_program_without_the_store_removes_is_deleted_in_it_later(tmp_pat
         assert not base.trouble
         assert "食堂" not in held(vectors)
         assert base.check() == []
+
+
+def test_a_store_that_refuses_to_delete_what_it_does_not_have(tmp_path: Path) -> None:
+    class Strict(InMemoryVectorStore):
+        def delete(self, ids: Any = None, **named: Any) -> None:
+            if missing := set(ids) - self.store.keys():
+                raise ValueError(f"no such ids: {missing}")
+            super().delete(ids)
+
+    vectors = Strict(Pairs())
+    with filled(open_base("b", create=True, home=tmp_path, neighbours=lambda base: External(base, vectors))) as base:
+        lost = next(key for key, each in vectors.store.items() if "休假" in each["text"])
+        vectors.delete([lost])
+        base.remove("员工手册.md")
+        assert not base.trouble
+        assert held(vectors) == {"安全", "食堂"}
+        vectors.delete(list(vectors.store))
+        base.remove("食堂.txt")
+        assert not base.trouble
+
+
+@pytest.mark.parametrize("error", [SystemExit, TimeoutError])
+def test_texts_that_the_store_has_taken_without_saying_so_are_deleted_with_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    vectors = InMemoryVectorStore(Pairs())
+    add = InMemoryVectorStore.add_texts
+
+    def broken(self: InMemoryVectorStore, *given: Any, **named: Any) -> None:
+        add(self, *given, **named)
+        raise error
+
+    monkeypatch.setattr(InMemoryVectorStore, "add_texts", broken)
+    with open_base("b", create=True, home=tmp_path, neighbours=lambda base: External(base, vectors)) as base:
+        with contextlib.suppress(SystemExit):
+            base.add(Upload("食堂.txt", HANDBOOK["食堂.txt"].encode()))
+        assert "食堂" in held(vectors)
+        assert base.search("饺子")[0].file == "食堂.txt"
+        assert base.check() == []
+        monkeypatch.undo()
+        base.remove("食堂.txt")
+        assert not base.trouble
+        assert held(vectors) == set()
+        filled(base)
+        assert len(base.search("饺子", mode="vector")) == 4
 
 
 @pytest.mark.parametrize("after", [False, True])

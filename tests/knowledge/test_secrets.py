@@ -135,9 +135,9 @@ def test_a_key_is_shown_nowhere(
 def test_a_traceback_does_not_show_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_base("b", create=True, home=tmp_path) as one:
         vectors = External(one.store, _Tells(Pairs()), hide=lambda said: said.replace(SECRET, "…").replace(QUOTED, "…"))
-        monkeypatch.setattr(_Tells, "fails", "delete")
+        monkeypatch.setattr(_Tells, "fails", "similarity_search_with_score")
         with pytest.raises(ServiceError, match="denied") as raised:
-            vectors.drop([b"x" * 16])
+            vectors._search("x", 1)
         assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 

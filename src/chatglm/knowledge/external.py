@@ -3,14 +3,14 @@
 Texts, positions, grams and access rights stay in the base's own file. The store gets one document for each text. Its id
 is a UUID, computed from the base's id and the digest of the text. The embedding of the store makes the vectors. Results
 that the base does not have are ignored, so an outdated or shared store gives no wrong hits. The table `vector` of the
-base records which texts the store has been given.
+base records which texts the store has (scale 0), or may have because it was asked to add them (scale -1).
 """
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from chatglm.errors import ChatGLMError, NotFoundError, ServiceError
@@ -89,19 +89,25 @@ class External(Following):
 
     def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
         metadata = [{"digest": digest.hex(), "base": self.id} for digest in digests]
+        self._note(digests, -1)  # if the process is killed now, or the store fails, it may have them all the same
         self._told(lambda: self._vectors.add_texts(list(texts), metadata, ids=list(map(self._id, digests))))
         # If the process is killed here, the texts are added a second time: under the same ids, or, in a store that
         # allows an id twice, as duplicates, which `nearest` treats as one.
         try:
-            with self._store.writing() as connection:
-                connection.executemany(
-                    "INSERT OR IGNORE INTO vector (digest, scale, v) VALUES (?, 0, x'')", [(each,) for each in digests]
-                )
-                self._store.changed(connection)
+            self._note(digests, 0)
         except NotFoundError:
             if not self._store.was_renamed():  # another process has deleted the base, perhaps before `add_texts` ended
                 self.drop(digests)
             raise
+
+    def _note(self, digests: Sequence[bytes], scale: int) -> None:
+        with self._store.writing() as connection:
+            connection.executemany(
+                "INSERT INTO vector (digest, scale, v) VALUES (?, ?, x'') "
+                "ON CONFLICT DO UPDATE SET scale = excluded.scale",
+                [(each, scale) for each in digests],
+            )
+            self._store.changed(connection)
 
     def drop(self, digests: Sequence[bytes]) -> None:
         """Delete texts in the store.
@@ -109,8 +115,16 @@ class External(Following):
         Raises:
             ServiceError: the store cannot delete them.
         """
-        if digests:
-            self._told(lambda: self._vectors.delete(ids=list(map(self._id, digests))))
+        ids = list(map(self._id, digests))
+        try:
+            if ids:
+                self._told(lambda: self._vectors.delete(ids=ids))
+        except ServiceError:  # some stores, such as FAISS, refuse if they do not have all of them
+            there = [self._id(each) for each in self._found(digests)]
+            if len(there) == len(ids):
+                raise
+            if there:
+                self._told(lambda: self._vectors.delete(ids=there))
 
     def check(self, repair: bool) -> list[str]:
         """Check that the store still has all texts that were added to it. If the store has no lookup by id, it is
@@ -142,11 +156,16 @@ class External(Following):
     def _there(self, texts: Mapping[bytes, str]) -> set[bytes]:
         """The digests of those texts that the store has."""
         try:
-            found = self._told(lambda: self._vectors.get_by_ids(list(map(self._id, texts))))
+            return self._found(texts)
         except ServiceError as error:
             if not isinstance(error.__cause__, NotImplementedError):
                 raise
-            found = [document for text in texts.values() for document, _ in self._search(text, 4)]
+        found = [document for text in texts.values() for document, _ in self._search(text, 4)]
+        return set(filter(None, map(self._digest, found)))
+
+    def _found(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Those of the digests that the store has, by their ids."""
+        found = self._told(lambda: self._vectors.get_by_ids(list(map(self._id, digests))))
         return set(filter(None, map(self._digest, found)))
 
     # Search
@@ -172,7 +191,7 @@ class External(Following):
             if len(hits) >= limit or len(found) < wanted or wanted >= _MOST:
                 break
             wanted *= 4
-        if not by_digest and view.connection.execute("SELECT 1 FROM vector LIMIT 1").fetchone():
+        if not by_digest and view.connection.execute("SELECT 1 FROM vector WHERE scale >= 0 LIMIT 1").fetchone():
             raise ServiceError(f"{self.name}: has none of the base's texts; check the base with repair=True")
         return hits[:limit]
 

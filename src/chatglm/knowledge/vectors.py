@@ -30,6 +30,8 @@ INDEXED_FROM = 100_000
 """Number of vectors from which an index is used."""
 _REBUILT_AT = 0.2
 """Share of vectors newer than the index at which it is built again. Newer ones are searched exactly."""
+_JOINED = "LEFT JOIN vector ON vector.digest = piece.digest AND vector.scale >= 0"
+"""A negative scale means that an external store may have the vector, but has not confirmed it."""
 _CHUNK = 8192
 _LISTS, _PROBES = 256, 16
 """Parameters of the faiss index (IVF): number of lists, and how many of them a search reads."""
@@ -107,7 +109,7 @@ class Following:
         with self._store.reading() as connection:
             (count,) = connection.execute(
                 "SELECT count(DISTINCT piece.digest) FROM piece JOIN file ON file.id = piece.file "
-                f"LEFT JOIN vector ON vector.digest = piece.digest WHERE {VISIBLE} AND vector.id IS NULL"
+                f"{_JOINED} WHERE {VISIBLE} AND vector.id IS NULL"
             ).fetchone()
         return int(count)
 
@@ -144,8 +146,7 @@ class Following:
         with self._store.reading() as connection:
             rows = connection.execute(
                 "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
-                "LEFT JOIN vector ON vector.digest = piece.digest "
-                f"WHERE piece.id > ? AND {VISIBLE} AND {which} ORDER BY piece.id LIMIT {self._batch}",
+                f"{_JOINED} WHERE piece.id > ? AND {VISIBLE} AND {which} ORDER BY piece.id LIMIT {self._batch}",
                 (after,),
             ).fetchall()
             pieces = self._store.stored(connection, rows)
