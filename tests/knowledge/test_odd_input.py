@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from chatglm.errors import ChatGLMError, InputError, OutputError
-from chatglm.knowledge import Base, Shelf, Upload, bases, delete_base, import_base, open_base
+from chatglm.knowledge import Base, Shelf, Upload, bases, delete_base, import_base, indexing, open_base
 from chatglm.knowledge.store import base_file
 
 
@@ -52,6 +52,49 @@ def test_half_a_character_is_refused(base: Base) -> None:
                 call(base, odd)
     assert base.check() == []
     assert base.search("门口")[0].text == "灭火器在门口右侧。"
+
+
+def test_half_a_character_in_a_file_becomes_a_replacement(base: Base) -> None:
+    """Else neither the database nor a terminal nor JSON for a client could hold the text."""
+    report = base.add(
+        Upload("half.json", b'[{"x\\ud83d": "\\ud800 extinguisher \\ud83d\\ude00"}]'), Upload("c.txt", b"later")
+    )
+    assert report.failed == ()
+    assert report.warnings[0][0] == "half.json"
+    assert base.text("half.json") == "x\ufffd：\ufffd extinguisher 😀\n\n"
+    assert base.search("extinguisher")[0].file == "half.json"
+    assert base.search("later")[0].file == "c.txt"
+
+
+def test_a_file_that_breaks_a_parser_does_not_hold_up_the_others(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = indexing.split
+
+    def broken(reading: Any) -> Any:
+        if "bad" in reading.text:
+            raise ValueError("no")
+        return split(reading)
+
+    monkeypatch.setattr(indexing, "split", broken)
+    report = base.add(Upload("0.txt", b"first"), Upload("bad.txt", b"bad"), Upload("z.txt", b"last"))
+    assert report.failed == (("bad.txt", "bad.txt: cannot be read (ValueError: no); it may be damaged"),)
+    assert [file.state for file in base.files()] == ["ready", "ready", "failed", "ready"]
+
+
+def test_a_file_that_the_database_refuses_does_not_hold_up_the_others(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed = indexing.indexed
+
+    def broken(file: str, title: str, text: str) -> tuple[str, int, bytes]:
+        folded, length, digest = indexed(file, title, text)
+        return folded + "\ud800" * ("bad" in text), length, digest
+
+    monkeypatch.setattr(indexing, "indexed", broken)
+    report = base.add(*(Upload(f"{n}.txt", b"bad" if n == 2 else b"word%d" % n) for n in range(5)))
+    assert [name for name, _ in report.failed] == ["2.txt"]
+    assert [file.state for file in base.files()] == ["ready", "ready", "failed", "ready", "ready", "ready"]
+    assert base.check() == []
+    assert [base.search(f"word{n}")[0].file for n in (0, 1, 3, 4)] == ["0.txt", "1.txt", "3.txt", "4.txt"]
 
 
 def test_numbers_that_are_too_large_are_refused(base: Base) -> None:

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from chatglm.errors import ChatGLMError, InputError, OutputError
+from chatglm.errors import ChatGLMError, InputError, NotFoundError, OutputError
 from chatglm.knowledge import splitting
 from chatglm.knowledge.reading import Readers, Reading, ReadingError
 from chatglm.knowledge.splitting import Piece, split
@@ -467,7 +467,18 @@ class Indexer:
                 jobs.append(job)
                 pieces += len(job.pieces)
         while jobs and not self._ending.is_set():
-            self._advance(jobs)
+            before = [(job.generation, job.done, job.ended) for job in jobs]
+            try:
+                self._advance(jobs)
+            except NotFoundError:  # the base was renamed or deleted
+                raise
+            except InputError as error:  # a file has something that a database cannot hold; nothing was written
+                for job, known in zip(jobs, before, strict=True):
+                    job.generation, job.done, job.ended = known
+                if len(jobs) == 1:
+                    self._fail(jobs[0].row, f"{jobs[0].row['name']}: {error}")
+                jobs = jobs[:1] if len(jobs) > 1 else []  # the others stay queued, and come next
+                continue
             last = jobs[-1]
             progress(Step(last.row["name"], "indexing", last.done, len(last.pieces), waiting))
             jobs = [job for job in jobs if not job.ended]
@@ -503,6 +514,9 @@ class Indexer:
                 self._set(row, "state = 'queued', attempts = attempts + 1")
             else:
                 self._fail(row, str(error))
+        except Exception as error:  # a fault of a parser must not keep the files behind this one from being indexed
+            said = f"{row['name']}: cannot be read ({type(error).__name__}: {error!s:.200}); it may be damaged"
+            self._fail(row, said)
         return None
 
     def _read(self, row: sqlite3.Row) -> Reading:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import BinaryIO, Literal
 
@@ -74,6 +76,7 @@ _REFUSED = {
 TEXT_ENDINGS = frozenset(_TEXTS)
 """File name suffixes (without the dot) of text formats. They are safe to read in this process: only Python's own code
 parses them, in linear time."""
+_HALF = re.compile("[\ud800-\udfff]")
 ENDINGS = frozenset([*_TEXTS, *_FORMATS, *_SEEN, *_CONTAINERS])
 """File name suffixes of all supported formats, without the dot. A file with another suffix is read if it is text."""
 
@@ -102,7 +105,18 @@ def read(
         DependencyError: the format needs a package that is not installed.
     """
     sight = Sight(ocr, alive) if alive else Sight(ocr)
-    return _read(bytes_of(source, name, limit), name, limit, sight, 0)
+    return _whole(_read(bytes_of(source, name, limit), name, limit, sight, 0))
+
+
+def _whole(reading: Reading) -> Reading:
+    """The same with U+FFFD for halves of characters (surrogates). JSON and some Office formats can have such halves,
+    but a database, a terminal and an HTTP response cannot."""
+    count = len(_HALF.findall(reading.text))
+    if not count and not any(_HALF.search(mark.value) for mark in reading.marks):
+        return reading
+    marks = tuple(replace(mark, value=_HALF.sub("\ufffd", mark.value)) for mark in reading.marks)
+    warning = f"characters of which the file has only one half, and which became \ufffd: {count:,}"
+    return replace(reading, text=_HALF.sub("\ufffd", reading.text), marks=marks, warnings=(*reading.warnings, warning))
 
 
 def _read(data: bytes, name: str, limits: Limits, sight: Sight, depth: int) -> Reading:
