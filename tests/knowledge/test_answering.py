@@ -57,6 +57,21 @@ def check(bases: Bases, citation: Any) -> None:
     assert body[slice(*citation.bytes)].decode() == citation.text
 
 
+def test_a_file_that_changes_during_an_answer_is_not_cited_at_wrong_places(tmp_path: Path) -> None:
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(Upload("安全.txt", "灭火器放在门口右侧。".encode()))
+        bases = Bases([base])
+        events = bases.ask(Reader("灭火器放在门口右侧。[1]"), "灭火器放在哪里？")
+        assert isinstance(next(events), Passages)
+        assert isinstance(next(events), TextDelta)
+        base.add(Upload("安全.txt", "第一章，新的规定。灭火器放在门口右侧。".encode()))
+        done = list(events)[-1]
+        assert isinstance(done, Done)
+        (citation,) = done.citations
+        assert citation.text == "灭火器放在门口右侧。"
+        assert (citation.edited, citation.bytes) == (True, None)
+
+
 # What the model is asked, and what becomes of its answer
 
 

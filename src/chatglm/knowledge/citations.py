@@ -57,7 +57,8 @@ class Citation:
         page: the page on which the citation starts. None: the file has no pages.
         text: the file's text from `start` to `end`; for an edited piece, the edited text.
         sentence: (start, end) of the supported sentence, in characters of the answer.
-        edited: whether `text` comes from an edited piece. Then `start` and `end` are those of the whole passage.
+        edited: whether `text` comes from an edited piece, or from a version of the file that was replaced during the
+            answer. Then `start` and `end` are those of the whole passage.
     """
 
     n: int
@@ -326,6 +327,8 @@ class Citer:
         if place not in self._places:
             self._places[place] = self._sources.places(*place)
         marks, bytes_of = self._places[place]
+        if not edited and self._sources.text(*place, start, end) != text:  # the file has changed since the search
+            edited, start, end = True, passage.start, passage.end
         has_bytes = bytes_of is not None and not edited and end <= len(bytes_of)
         return Citation(
             passage.n,
