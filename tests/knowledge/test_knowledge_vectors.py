@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,51 @@ class Broken(Meanings):
 
     def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]:
         raise ServiceError("http://localhost: cannot be reached")
+
+
+class Wider(Meanings):
+    """Another model under the same name, such as behind the address of an endpoint."""
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        return unit(np.pad(super().passages(texts), ((0, 0), (0, 3))))
+
+    questions = passages
+
+
+def test_another_model_under_the_same_name_is_reported(tmp_path: Path) -> None:
+    with made(tmp_path) as base:
+        assert base.neighbours() is None
+    with open_base("手册", home=tmp_path, embedder=Meanings()) as base:
+        base.wait()
+        assert base.search("旅游")
+    with open_base("手册", home=tmp_path, embedder=Wider()) as base:
+        hits = base.search("饺子")
+        assert hits[0].file == "食堂.txt"
+        assert "vectors of 7 numbers, but those of the base have 4" in hits.warnings[0]
+        base.add(Upload("neu.txt", "新的文件。".encode()))
+        assert "vectors of 7 numbers, but those of the base have 4" in base.trouble
+    with open_base("手册", home=tmp_path, embedder=Meanings()) as base:
+        base.wait()
+        assert base.search("旅游")[0].title == "休假"
+        assert not base.search("新的文件").warnings
+
+
+def test_a_model_that_changes_during_a_search(tmp_path: Path) -> None:
+    """The search still sees the old vectors."""
+    with open_base("手册", create=True, home=tmp_path, embedder=Meanings()) as base:
+        base.add(*(Upload(name, text.encode()) for name, text in HANDBOOK.items()))
+        new = Wider()
+        new.name = "new"
+        with open_base("手册", home=tmp_path, embedder=new) as other:
+            asked = base.neighbours
+
+            def late() -> Any:
+                other.wait()
+                return other.neighbours()
+
+            base.neighbours = late  # type: ignore[method-assign]
+            assert base.search("饺子")[0].file == "食堂.txt"
+            base.neighbours = asked  # type: ignore[method-assign]
 
 
 def test_a_model_that_fails_is_reported_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -206,14 +206,19 @@ class Base:
         files are indexed.
 
         Args:
-            delete: remove the files that came from this folder and are no longer in it.
+            delete: remove the files that came from this folder and are no longer in it. The files of a subfolder that
+                cannot be listed stay.
             ocr, progress: see `add`.
 
         Raises:
             InputError: there is no such folder, or as `add`.
         """
         items = items_of_folder(Path(folder))
-        gone = sorted(self._indexer.names_in(Path(folder)) - {item.name for item in items}) if delete else []
+        gone: list[str] = []
+        if delete:
+            unread = tuple(f"{item.name}/" for item in items if item.path is not None and item.path.is_dir())
+            known = self._indexer.names_in(Path(folder)) - {item.name for item in items}
+            gone = sorted(name for name in known if not name.startswith(unread))
         return self._add(items, gone, True, ocr, progress, again=False)
 
     def _add(
@@ -248,6 +253,8 @@ class Base:
         count = self._indexer.remove(names)
         if count:
             self._indexer.work()
+            if self.store.unfinished(vectors=False):  # another process works, and may not look at them any more
+                self.resume()
         return count
 
     def retry(self, *names: str) -> int:
@@ -262,6 +269,12 @@ class Base:
         """Whether a background thread of this `Base` is reading files, indexing them or making vectors."""
         worker = self._worker
         return worker is not None and worker.is_alive()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether `resume` has something to do, for example because a process was killed."""
+        given = self.store.meta("embedder") if self._given is None else self._given
+        return self.store.unfinished(vectors=self._external is not None or given not in ("", "none"))
 
     def resume(self) -> None:
         """Start the background work on queued files and missing vectors, if it does not run already."""

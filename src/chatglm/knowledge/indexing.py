@@ -144,6 +144,7 @@ def items_of(paths: Iterable[Path]) -> list[Item]:
 
 def items_of_folder(folder: Path) -> list[Item]:
     """All files in a folder and its subfolders, sorted by name. Hidden files and symbolic links are left out.
+    Subfolders that cannot be listed are items, too, so that `Indexer.enqueue` reports them.
 
     Raises:
         InputError: there is no such folder, or it has more than a million files.
@@ -153,7 +154,13 @@ def items_of_folder(folder: Path) -> list[Item]:
         raise InputError(f"{folder}: no such folder")
     root = folder.absolute()
     found: list[Item] = []
-    for place, folders, files in os.walk(root):
+
+    def refused(error: OSError) -> None:
+        path = Path(error.filename or root)
+        if path != root and not isinstance(error, FileNotFoundError):
+            found.append(Item(path.relative_to(root).as_posix(), path, folder=root))
+
+    for place, folders, files in os.walk(root, onerror=refused):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(place, name)
@@ -486,11 +493,11 @@ class Indexer:
     def _begun(self, row: sqlite3.Row) -> _Job | None:
         """Continue with a file that is partly indexed, usually because a process was stopped. None: it is queued again
         from the start."""
-        with self._store.reading() as connection:
+        with contextlib.suppress(NotFoundError), self._store.reading() as connection:
             reading = self._store.reading_in(connection, row, row["next_generation"])
-        pieces = list(split(reading))
-        if len(pieces) == row["total"]:
-            return _Job(row, reading, pieces, row["next_generation"], row["done"])
+            pieces = list(split(reading))
+            if len(pieces) == row["total"]:
+                return _Job(row, reading, pieces, row["next_generation"], row["done"])
         self._set(row, "state = 'queued'")  # another version of chatglm split it differently
         return None
 
@@ -525,6 +532,8 @@ class Indexer:
         if body is not None:
             return self._readers.read(body["body"], row["name"], row["ocr"])
         if row["path"] is None:  # the base was imported: only the text is there
+            if not row["generation"]:
+                raise InputError(f"{row['name']}: was not in the imported base; add it again")
             with self._store.reading() as connection:
                 return self._store.reading_in(connection, row, row["generation"])
         path = Path(row["path"])

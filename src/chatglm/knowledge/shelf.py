@@ -114,7 +114,7 @@ class Shelf:
                     gone = self._taken_out(one for one, known in self._open.items() if not known.store.is_there())
                     base = open_base(name, home=self._home, who=who, create=create, **self._options)
                     self._open[name] = base
-                    if base.store.waiting():  # an earlier process ended before all files were indexed
+                    if base.unfinished:  # an earlier process ended before it had done everything
                         base.resume()
                 self._open.move_to_end(name)
                 self._let_rest(base)

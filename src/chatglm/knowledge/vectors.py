@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from chatglm.errors import InputError
 from chatglm.knowledge.lexical import Candidate, View, pieces_of
 from chatglm.knowledge.models import Embedder, Matrix
-from chatglm.knowledge.store import VISIBLE, Store, header_of
+from chatglm.knowledge.store import VECTORS, VISIBLE, Store, header_of
 
 __all__ = ["Following", "Neighbours", "Vectors"]
 
@@ -30,8 +30,6 @@ INDEXED_FROM = 100_000
 """Number of vectors from which an index is used."""
 _REBUILT_AT = 0.2
 """Share of vectors newer than the index at which it is built again. Newer ones are searched exactly."""
-_JOINED = "LEFT JOIN vector ON vector.digest = piece.digest AND vector.scale >= 0"
-"""A negative scale means that an external store may have the vector, but has not confirmed it."""
 _CHUNK = 8192
 _LISTS, _PROBES = 256, 16
 """Parameters of the faiss index (IVF): number of lists, and how many of them a search reads."""
@@ -109,7 +107,7 @@ class Following:
         with self._store.reading() as connection:
             (count,) = connection.execute(
                 "SELECT count(DISTINCT piece.digest) FROM piece JOIN file ON file.id = piece.file "
-                f"{_JOINED} WHERE {VISIBLE} AND vector.id IS NULL"
+                f"{VECTORS} WHERE {VISIBLE} AND vector.id IS NULL"
             ).fetchone()
         return int(count)
 
@@ -146,7 +144,7 @@ class Following:
         with self._store.reading() as connection:
             rows = connection.execute(
                 "SELECT piece.*, file.name FROM piece JOIN file ON file.id = piece.file "
-                f"{_JOINED} WHERE piece.id > ? AND {VISIBLE} AND {which} ORDER BY piece.id LIMIT {self._batch}",
+                f"{VECTORS} WHERE piece.id > ? AND {VISIBLE} AND {which} ORDER BY piece.id LIMIT {self._batch}",
                 (after,),
             ).fetchall()
             pieces = self._store.stored(connection, rows)
@@ -194,6 +192,7 @@ class Vectors(Following):
         scales = np.abs(vectors).max(axis=1) / 127
         whole = np.rint(vectors / np.maximum(scales, 1e-12)[:, None]).astype(np.int8)
         with self._store.writing() as connection:
+            self._check_size(connection, whole.shape[1])
             connection.executemany(
                 "INSERT OR IGNORE INTO vector (digest, scale, v) VALUES (?, ?, ?)",
                 [
@@ -202,6 +201,15 @@ class Vectors(Following):
                 ],
             )
             self._store.changed(connection)
+
+    def _check_size(self, connection: sqlite3.Connection, size: int) -> None:
+        """Check that new vectors can be compared with those of the base. An endpoint may have got another model."""
+        row = connection.execute("SELECT length(v) FROM vector LIMIT 1").fetchone()
+        if row is not None and row[0] != size:
+            raise InputError(
+                f"{self.name} makes vectors of {size} numbers, but those of the base have {row[0]}; use the model that "
+                "made them, or give the new one another name"
+            )
 
     # Search
 
@@ -215,6 +223,7 @@ class Vectors(Following):
         if not self._is_mine():
             return []
         asked = self._embedder.questions([question])[0]
+        self._check_size(view.connection, len(asked))
         with self._lock:
             (count, last) = view.connection.execute("SELECT count(*), coalesce(max(id), 0) FROM vector").fetchone()
             if not count:
@@ -296,6 +305,8 @@ def _load(
     ids = np.fromiter((row["id"] for row in rows), np.int64, len(rows))
     scales = np.fromiter((row["scale"] for row in rows), np.float32, len(rows))
     width = len(rows[0]["v"]) if rows else 0
+    if any(len(row["v"]) != width for row in rows):
+        raise InputError("its vectors were made by several models; add files with an embedder of another name")
     whole = np.frombuffer(b"".join(row["v"] for row in rows), np.int8).reshape(len(rows), width)
     return ids, whole, scales
 
