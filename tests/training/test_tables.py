@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,42 @@ def test_cells_that_hold_json(tmp_path: Path) -> None:
     assert texts(file) == [["x", "y", "[1", "ok"]]
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_texts_that_are_json_stay_texts(ending: str, tmp_path: Path) -> None:
+    answer, turns = '{"name": "张三", "age": 30}', [["x", '{"y": 1}']]
+    rows: list[dict[str, str]] = [
+        {"prompt": "[1, 2]", "response": answer, "history": json.dumps(turns)},
+        {"instruction": "抽取", "input": '["张三"]', "output": "[]", "system": "{}"},
+        {"messages": "[问题]", "reply": answer, "past": json.dumps(turns)},
+    ]
+    columns = {"prompt": "messages", "response": "reply", "history": "past"}
+    found = [
+        texts(table(tmp_path / f"{n}{ending}", row), columns=columns if "past" in row else None)[0]
+        for n, row in enumerate(rows)
+    ]
+    assert found == [
+        ["x", '{"y": 1}', "[1, 2]", answer],
+        ["{}", '抽取\n["张三"]', "[]"],
+        ["x", '{"y": 1}', "[问题]", answer],
+    ]
+
+
+def table(file: Path, row: dict[str, str]) -> Path:
+    """A table of one row."""
+    if file.suffix == ".csv":
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([row.keys(), row.values()])
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+    return file
+
+
 def test_bad_rows_are_named_and_skipped(tmp_path: Path) -> None:
     file = write(tmp_path / "data.csv", 'prompt,response\na,b\nonly one\nx,\nq,"r"s\nc,d\n')
-    with pytest.raises(InputError, match=r"data\.csv:3: has 1 columns, and the first line names 2"):
+    with pytest.raises(InputError, match=r"data\.csv:3: has another number of columns \(1\) than the first line \(2\)"):
         texts(file)
     skipped: list[BadRow] = []
     assert texts(file, skipped=skipped) == [["a", "b"], ["c", "d"]]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from chatglm.chat.rows import Columns, Dialogue, check_columns, detect_form, dialogue_of
 from chatglm.errors import InputError
-from chatglm.training.tables import Unreadable, open_data, read_csv, read_parquet
+from chatglm.training.tables import NESTED, Unreadable, open_data, read_csv, read_parquet
 
 __all__ = ["BadRow", "Columns", "Dialogue", "Paths", "data_files", "detect_form", "named_files", "read_dialogues"]
 
@@ -294,7 +294,15 @@ def _refuse_utf16(file: Path, head: bytes) -> None:
 _READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {
     ".json": _read_json,
     ".jsonl": _read_lines,
-    ".csv": lambda file, columns: read_csv(file),
-    ".tsv": lambda file, columns: read_csv(file),
-    ".parquet": lambda file, columns: read_parquet(file),
+    ".csv": lambda file, columns: read_csv(file, _nested(columns)),
+    ".tsv": lambda file, columns: read_csv(file, _nested(columns)),
+    ".parquet": lambda file, columns: read_parquet(file, _nested(columns)),
 }
+
+
+def _nested(columns: Columns | None) -> tuple[str, ...]:
+    """Columns of a table that hold lists or objects."""
+    if columns is None:
+        return NESTED
+    texts = (columns["prompt"], columns["response"])
+    return tuple(name for name in (*NESTED, columns["history"]) if name not in texts)

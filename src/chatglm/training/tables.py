@@ -1,7 +1,7 @@
 """Reads rows of tables: .csv and .tsv with a line of column names, and .parquet.
 
-A cell that holds a JSON list or object (in a column `messages` or `history`) is parsed. Only a few rows are in memory
-at a time.
+In columns that hold a list or an object (`messages`, `history` …), a cell is parsed as JSON. In all others it is text,
+which may be JSON, too: many answers are. Only a few rows are in memory at a time.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chatglm.errors import DependencyError, InputError
 
-__all__ = ["Unreadable", "open_data", "read_csv", "read_parquet"]
+__all__ = ["NESTED", "Unreadable", "open_data", "read_csv", "read_parquet"]
+
+NESTED = ("conversations", "messages", "conversation", "history", "tools", "session_meta", "meta")
+"""Columns that hold a list or an object, see `chat/rows.py`."""
 
 _LONGEST_CELL = 1 << 24
 """Most characters of a cell. If a quote is never closed, the rest of a file becomes one cell."""
@@ -41,21 +44,24 @@ def open_data(file: Path) -> Any:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def read_csv(file: Path) -> Iterator[tuple[int, Any]]:
+def read_csv(file: Path, nested: Collection[str] = NESTED) -> Iterator[tuple[int, Any]]:
     """Rows of a .csv or .tsv file as dicts, each with the line where it begins.
 
     Columns of .csv files are separated by commas, semicolons or tabs, whichever is most frequent in the first line;
     columns of .tsv files by tabs.
+
+    Args:
+        nested: names of the columns whose cells are parsed as JSON.
 
     Raises:
         InputError: there is no line of column names, or a name occurs twice, or the file is not UTF-8.
     """
     csv.field_size_limit(_LONGEST_CELL)
     with open_data(file) as opened:
-        yield from _rows_of_csv(file, _Lines(file, opened))
+        yield from _rows_of_csv(file, _Lines(file, opened), nested)
 
 
-def _rows_of_csv(file: Path, lines: _Lines) -> Iterator[tuple[int, Any]]:
+def _rows_of_csv(file: Path, lines: _Lines, nested: Collection[str]) -> Iterator[tuple[int, Any]]:
     names_line = next(lines, "")
     delimiter = "\t" if file.suffix == ".tsv" else max(",;\t", key=names_line.count)
     names = [name.strip() for name in next(csv.reader([names_line], delimiter=delimiter), [])]
@@ -76,9 +82,9 @@ def _rows_of_csv(file: Path, lines: _Lines) -> Iterator[tuple[int, Any]]:
         if not any(cells):  # an empty line
             continue
         if len(cells) != len(names):
-            yield begin, Unreadable(f"has {len(cells)} columns, and the first line names {len(names)}")
+            yield begin, Unreadable(f"has another number of columns ({len(cells)}) than the first line ({len(names)})")
         else:
-            yield begin, {name: _value(cell) for name, cell in zip(names, cells, strict=True)}
+            yield begin, {name: _value(name, cell, nested) for name, cell in zip(names, cells, strict=True)}
 
 
 class _Lines:
@@ -120,8 +126,8 @@ def _other_encoding(raw: bytes) -> str:
     return "; it may be GBK, as Excel saves it (choose `CSV UTF-8` there, or `iconv -f gb18030 -t utf-8`)"
 
 
-def _value(cell: str) -> Any:
-    if cell.lstrip()[:1] in ("[", "{"):
+def _value(name: str, cell: Any, nested: Collection[str]) -> Any:
+    if name in nested and isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(cell)
         except (ValueError, RecursionError):
@@ -129,8 +135,11 @@ def _value(cell: str) -> Any:
     return cell
 
 
-def read_parquet(file: Path) -> Iterator[tuple[int, Any]]:
+def read_parquet(file: Path, nested: Collection[str] = NESTED) -> Iterator[tuple[int, Any]]:
     """Rows of a .parquet file as dicts, with their numbers, from 1.
+
+    Args:
+        nested: names of the columns whose texts are parsed as JSON.
 
     Raises:
         DependencyError: `pyarrow` is not installed.
@@ -147,15 +156,15 @@ def read_parquet(file: Path) -> Iterator[tuple[int, Any]]:
             for batch in opened.iter_batches(batch_size=_BATCH):
                 for place in range(batch.num_rows):
                     number += 1
-                    yield number, _row(batch.slice(place, 1))
+                    yield number, _row(batch.slice(place, 1), nested)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: cannot be read after row {number} ({reason:.200}); copy it again") from None
 
 
-def _row(batch: Any) -> Any:
+def _row(batch: Any, nested: Collection[str]) -> Any:
     try:
         (row,) = batch.to_pylist()
     except (UnicodeDecodeError, ValueError, OverflowError) as error:
         return Unreadable(f"a value cannot be read ({error})")
-    return {n: _value(cell) if isinstance(cell, str) else cell for n, cell in row.items() if cell is not None}
+    return {name: _value(name, cell, nested) for name, cell in row.items() if cell is not None}
