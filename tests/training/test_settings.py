@@ -231,6 +231,7 @@ def test_a_strategy_that_yaml_takes_for_false() -> None:
     [
         ({"remove_unused_columns": True}, "remove_unused_columns: is always False here"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: is always 0.0 here"),
+        ({"average_tokens_across_devices": False}, "average_tokens_across_devices: is always True here"),
         ({"generation_num_beams": 4}, "answers are generated greedily"),
         ({"generation_config": {"do_sample": True}}, "only max_new_tokens can be given"),
         ({"train_sampling_strategy": "group_by_length"}, "packing does better"),

@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
+from transformers import TrainingArguments
 
 from chatglm.errors import CheckpointError, InputError, NumericalError
 from chatglm.training.examples import IGNORE, Collator, Example
@@ -200,6 +201,17 @@ def test_evaluation_is_the_mean_over_tokens_however_they_are_batched(batch: int,
     assert metrics["eval_learned_tokens"] == count
 
 
+@pytest.mark.parametrize("batch", [2, 8])
+def test_evaluation_drops_no_rows(batch: int, tmp_path: Path) -> None:
+    """`dataloader_drop_last` is for training; the data need not fill a single batch."""
+    options = {"held_out": rig.made_up(3, seed=5), "per_device_eval_batch_size": batch}
+    kept, dropping = (
+        rig.build(tmp_path, model=rig.tiny(), dataloader_drop_last=drop, **options).evaluate() for drop in (False, True)
+    )
+    assert dropping["eval_learned_tokens"] == kept["eval_learned_tokens"]
+    assert dropping["eval_loss"] == pytest.approx(kept["eval_loss"], rel=1e-6)
+
+
 def test_evaluation_that_measures_nothing_is_refused(tmp_path: Path) -> None:
     silent = [[Example([5, 6], [IGNORE, IGNORE], (range(2),), "x:1")]]
     with pytest.raises(InputError, match="nothing is learned in the evaluation data"):
@@ -220,6 +232,15 @@ def test_every_epoch_sees_every_row_once_then_the_filling(
     assert processes == 1 or length % (batch * processes) == 0
     assert length - count < batch * processes
     assert drawn == list(order)
+
+
+@pytest.mark.parametrize(("count", "batch", "processes", "kept"), [(13, 2, 2, 12), (13, 4, 3, 12), (3, 2, 2, 0)])
+def test_rows_that_do_not_fill_the_last_batch_may_be_dropped(count: int, batch: int, processes: int, kept: int) -> None:
+    length = _full(count, batch, processes, drop=True)
+    for shuffled in (False, True):
+        drawn = list(_Order(count, length, 1, shuffled=shuffled))
+        assert len(set(drawn)) == len(drawn) == length == kept
+        assert set(drawn) <= set(range(count))
 
 
 def test_orders_differ_between_epochs_and_seeds() -> None:
@@ -252,6 +273,14 @@ def test_the_cache_is_on_in_what_is_saved(tmp_path: Path) -> None:
     trainer.train()
     assert trainer.model.config.use_cache is False  # in training
     assert json.loads((tmp_path / "checkpoint-2" / "config.json").read_text())["use_cache"] is True
+
+
+def test_one_process_trains_on_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several of them would be DataParallel, which splits all inputs, and fails on the number of learned tokens."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu or 2))
+    trainer = rig.build(tmp_path, max_steps=1)
+    assert trainer.args.n_gpu == 1
+    assert trainer.args.train_batch_size == 2
 
 
 def test_arguments_that_transformers_refuses() -> None:

@@ -207,6 +207,10 @@ def opened(
     say = say or to_stderr(args)
     for note in settings.notes:
         say(note)
+    if args.device.type == "cuda" and args.world_size == 1 and (gpus := torch.cuda.device_count()) > 1:
+        say(
+            f"one of {gpus} GPUs is used; for all, start the command by torchrun --nproc_per_node {gpus} -m chatglm.cli"
+        )
     start = open_output(settings, resume, overwrite)
     if resume and start is None:
         say(f"no complete checkpoint in {settings.output}: starting from the beginning")
@@ -338,10 +342,9 @@ def train(
         raise InputError("training_args.eval_strategy: there is no data to evaluate on")
     if start is not None and (written := _note(start.parent)) not in (None, data):
         raise InputError(f"--resume: the data was {written}, but is {data} now; start a new run in another folder")
-    if args.dataloader_drop_last and args.world_size == 1 and len(rows) < args.train_batch_size:
-        raise InputError(
-            f"training_args.dataloader_drop_last: {len(rows)} rows do not fill one batch of {args.train_batch_size}"
-        )
+    batch = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and len(rows) < batch:
+        raise InputError(f"training_args.dataloader_drop_last: a batch has {batch} rows, and the data only {len(rows)}")
     transformers.set_seed(args.seed)  # before random weights are drawn
     loaded = make()
     count, weights = trained(loaded.model)

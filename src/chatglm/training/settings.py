@@ -56,6 +56,7 @@ _FIXED: dict[str, Any] = {
     "save_safetensors": True,
     "label_smoothing_factor": 0.0,
     "use_liger_kernel": False,
+    "average_tokens_across_devices": True,
 }
 _SAMPLING = ("random", "sequential")
 

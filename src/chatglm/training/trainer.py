@@ -75,6 +75,9 @@ def arguments_of(settings: Settings) -> TrainingArguments:
     try:
         args = TrainingArguments(**{name: value for name, value in {**given, **fixed}.items() if name in known})
         processes, started = args.world_size, int(os.environ.get("WORLD_SIZE") or 1)
+        # With several GPUs the Trainer would copy the model to all of them in this process (DataParallel). That splits
+        # every input, and so fails on the number of learned tokens.
+        args._n_gpu = min(args.n_gpu, 1)
     except ImportError as error:
         reason = " ".join(str(error).split())
         if "deepspeed" in given:
@@ -120,7 +123,9 @@ class _Filled(Dataset[Row]):
 
 
 class _Order(Sampler[int]):
-    """A new order of `count` rows in every epoch, from seed and epoch only; then the rows that fill up to `length`."""
+    """A new order of `count` rows in every epoch, from seed and epoch only; then the rows that fill up to `length`. If
+    `length` is smaller, the last rows of the order are left out.
+    """
 
     def __init__(self, count: int, length: int, seed: int, shuffled: bool) -> None:
         self._count, self._length, self._seed, self._shuffled = count, length, seed, shuffled
@@ -132,9 +137,9 @@ class _Order(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         if self._shuffled:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
-            yield from torch.randperm(self._count, generator=generator).tolist()
+            yield from torch.randperm(self._count, generator=generator)[: self._length].tolist()
         else:
-            yield from range(self._count)
+            yield from range(min(self._count, self._length))
         yield from range(self._count, self._length)
 
 
@@ -215,10 +220,13 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self._scores = scores
         seed = args.seed if args.data_seed is None else args.data_seed
-        length = _full(len(rows), args.train_batch_size, args.world_size)
+        length = _full(len(rows), args.train_batch_size, args.world_size, drop=args.dataloader_drop_last)
         self._order = _Order(len(rows), length, seed, args.train_sampling_strategy != "sequential")
         if held_out is not None:
-            held_out = _Filled(held_out, _full(len(held_out), args.eval_batch_size, args.world_size))
+            count = _full(len(held_out), args.eval_batch_size, args.world_size)
+            if args.dataloader_drop_last:  # the loader would drop a batch that is not full, and every row counts
+                count = math.ceil(count / args.eval_batch_size) * args.eval_batch_size
+            held_out = _Filled(held_out, count)
         super().__init__(
             model=model,
             args=args,
@@ -421,9 +429,16 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 
-def _full(count: int, batch: int, processes: int) -> int:
-    """Number of rows that fill all batches of all processes. A single process keeps its short last batch."""
-    return count if processes == 1 else math.ceil(count / (batch * processes)) * batch * processes
+def _full(count: int, batch: int, processes: int, *, drop: bool = False) -> int:
+    """Number of rows that fill all batches of all processes. A single process keeps its short last batch.
+
+    Args:
+        drop: leave the last rows out, instead of filling up with empty ones; in a single process the loader does this.
+    """
+    if processes == 1:
+        return count
+    whole = batch * processes
+    return (count // whole if drop else math.ceil(count / whole)) * whole
 
 
 def _listed(rows: Sequence[str], most: int = 8) -> str:
