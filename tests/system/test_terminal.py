@@ -238,6 +238,7 @@ def test_settings(chat: Chat) -> None:
     assert chat.ask("/params temperature 9e9").startswith("temperature = 9")
     assert "must be" in chat.ask("/params top_p 2")
     assert "did you mean temperature" in chat.ask("/params temprature 1")
+    assert "is not an option of generation" in chat.ask("/params options")
     assert chat.ask("/params temperature off").startswith("temperature = 0.5\n")
     assert "repetition_penalty" in chat.ask("/params")
     assert chat.ask("/adapter cafe").startswith("adapter is now cafe")
@@ -296,6 +297,7 @@ def test_conversations_are_found_and_go_on(chat: Chat, tmp_path: Path) -> None:
     assert chat.ask("history").startswith("今天天气怎么样 | 你说：")
     assert "unrelated" in chat.ask("/load")
     assert "no such conversation" in chat.ask("/load abcdef12")
+    assert "no such file" in chat.ask("/load ~nobody/a.json")
     file, other = tmp_path / "a.json", tmp_path / "b.jsonl"
     assert "written." in chat.ask(f"/save {file}")
     assert [m["role"] for m in json.loads(file.read_text("utf-8"))["messages"]] == ["user", "assistant"] * 2
@@ -454,6 +456,8 @@ def test_tools(chat: Chat) -> None:
     assert re.search(r"calculator\s+on", chat.ask("/tools on calculator"))
     assert "Nothing found" in chat.ask("/tools off nonsense")
     assert "calculator" in chat.ask("/turns")
+    chat.ask('call calculator {"expression": "六*7"}')
+    assert '{"expression": "六*7"}' in chat.ask("/turns 10")
 
 
 def permit(chat: Chat, line: str, key: str) -> str:
@@ -522,6 +526,10 @@ def test_code_with_pictures_files_and_ctrl_c(start: Callable[..., Chat], tmp_pat
     assert {"data.csv", "made.txt"} <= set(chat.ask("/files").split())
     assert "written." in chat.ask(f"/files made.txt {tmp_path / 'copy.txt'}")
     assert (tmp_path / "copy.txt").read_text() == "x"
+    (tmp_path / "my data.csv").write_text("c\n")
+    assert chat.ask(f"/upload {tmp_path / 'my data.csv'}") == "my data.csv (2 B) is uploaded."
+    assert "written." in chat.ask(f"/files my data.csv {tmp_path / 'my copy.csv'}")
+    assert (tmp_path / "my copy.csv").read_text() == "c\n"
     before = chat.count(chat.terminal.text())
     chat.terminal.type("code print('begun'); import time; time.sleep(50)")
     chat.terminal.keys("Enter")

@@ -63,7 +63,7 @@ class Files(Part):
                 (Text(str(n), "cyan"), one.id[:8], one.mode, Text(plain(one.title), no_wrap=True, overflow="ellipsis"))
                 for n, one in enumerate(recent, 1)
             )
-        path = Path(argument).expanduser()
+        path = _path(argument)
         if argument.isdecimal() and 1 <= int(argument) <= len(self._listed):
             dialogue.open(self._listed[int(argument) - 1])
         elif path.is_file():
@@ -127,7 +127,7 @@ class Files(Part):
         return await self._write(name, json_line(row))
 
     async def _write(self, name: str, data: bytes) -> None:
-        path = Path(name.strip()).expanduser()
+        path = _path(name)
         if path.exists():
             keys = [("y", self.words("yes")), ("n", self.words("no"))]
             self.screen.say(self.words("exists", file=path))
@@ -142,7 +142,7 @@ class Files(Part):
     async def upload(self, argument: str) -> None:
         if not argument:
             raise self.usage("upload")
-        path = Path(argument.strip().strip("'\"")).expanduser()
+        path = _path(argument.strip().strip("'\""))
         descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -165,7 +165,14 @@ class Files(Part):
             return self.grid(
                 (Text(plain(one.name), "cyan"), self.words(f"kind_{one.kind}"), size(one.size)) for one in found
             )
-        name, _, to = argument.partition(" ")
         assert session is not None
+        # A name may have spaces in it.
+        named = [one.name for one in found if f"{argument} ".startswith(f"{one.name} ")]
+        name = max(named, key=len, default=argument.partition(" ")[0])
         with await session.file(name) as file:
-            return await self._write(to.strip() or name, await asyncio.to_thread(file.read))
+            return await self._write(argument.removeprefix(name).strip() or name, await asyncio.to_thread(file.read))
+
+
+def _path(typed: str) -> Path:
+    """The path that was typed. `~` is a home folder, unless no user has the name behind it."""
+    return Path(os.path.expanduser(typed.strip()))

@@ -64,7 +64,7 @@ class Setup(Part):
         if not argument:
             return self._list_tools()
         if word == "manual" and name:
-            data = b"" if name == "off" else await asyncio.to_thread(read_file, Path(name).expanduser(), _MANUAL)
+            data = b"" if name == "off" else await asyncio.to_thread(read_file, Path(os.path.expanduser(name)), _MANUAL)
             await self.app.dialogue.configure(manual=data.decode("utf-8", "replace"), mode="tools")
             return self.screen.note(self.words("manual" if data else "manual_off"))
         box = self.app.dialogue.toolbox
@@ -154,13 +154,13 @@ class Setup(Part):
         elif value:
             params[name] = _value(value.strip())
         now = SamplingParams.from_dict(params, defaults)
-        if not hasattr(now, name):
+        options = {one.name: one for one in SamplingParams.options()}
+        if name not in options:
             SamplingParams.from_dict({name: None})  # says which there are
         if value:
             await self.app.dialogue.configure(params=params)
         self.screen.say(f"{name} = {json.dumps(_listed(getattr(now, name)), ensure_ascii=False)}")
-        (option,) = [one for one in SamplingParams.options() if one.name == name]
-        return self.screen.note(self.words.option(name, option.help))
+        return self.screen.note(self.words.option(name, options[name].help))
 
     async def model(self, argument: str) -> None:
         app = self.app

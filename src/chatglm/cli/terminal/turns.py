@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from rich.text import Text
 
 from chatglm.cli.characters import greeting
@@ -74,7 +72,7 @@ class Turns(Part):
             for call in turn.message.tool_calls:
                 self.screen.say(call.name, "bold")
                 code = call.arguments.get("code")
-                self.screen.say(code if isinstance(code, str) else json.dumps(call.to_dict()["function"]))
+                self.screen.say(code if isinstance(code, str) else call.to_dict()["function"]["arguments"])
             text = plain(turn.message.content)
             (self.screen.prose if turn.message.role == "assistant" else self.screen.say)(text)
             return None
