@@ -54,6 +54,17 @@ def test_events_as_json(chat: Run, tmp_path: Path) -> None:
     assert err == ""
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin-1", "utf-8"])
+def test_json_is_json_in_every_encoding(encoding: str, chat: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Characters that the encoding of stdout lacks would become escapes that JSON does not have."""
+    written = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+        chat("--json", "café 你 😀")
+        out = written.getvalue().decode(encoding)
+    assert "".join(event["text"] for event in told(out) if event["event"] == "text") == "你说：café 你 😀"
+
+
 def test_the_model_searches_bases_by_a_tool(chat: Run, tmp_path: Path) -> None:
     (tmp_path / "安全.txt").write_text("灭火器在门口右侧。", "utf-8")
     with open_base("手册", create=True) as base:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant, remote_urls
+from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant, print_json, remote_urls
 from chatglm.errors import DependencyError, InputError, ServiceError
 
 if TYPE_CHECKING:
@@ -137,15 +137,14 @@ def run(arguments: argparse.Namespace) -> int:
         "counted": clients.counted,
         "levels": [level.to_dict() for level in results],
     }
-    line = json.dumps(report, ensure_ascii=False)
     if clients.workload.hold != workload.hold:
         print("chatglm: the endpoint refuses min_tokens: answers may end early", file=sys.stderr)
     if arguments.json == "-":
-        print(line)
+        print_json(report)
     else:
         _show(report)
     if file is not None:
-        _write(file, line + "\n")
+        _write(file, json.dumps(report, ensure_ascii=False) + "\n")
     if arguments.picture is not None:
         _draw(report, arguments.picture)
     return 0

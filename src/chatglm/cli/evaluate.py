@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from chatglm.cli.models import add_model_arguments, loading_options
+from chatglm.cli.models import add_model_arguments, loading_options, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         if tally.skipped or tally.cut:
             print(*tally.lines(), sep="\n", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(numbers))
+        print_json(numbers)
     else:
         for name, value in numbers.items():
             print(f"{name:<16} {value:,}" if isinstance(value, int) else f"{name:<16} {value:.4f}")

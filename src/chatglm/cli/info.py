@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 from typing import Any
+
+from chatglm.cli.models import print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     found = collect()
     if arguments.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print_json(found)
         return 0
     width = max(map(len, found))
     for name, value in found.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
-import json
 import os
 import re
 import socket
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatglm.cli.models import print_json
 from chatglm.errors import DependencyError, InputError, OutputError
 from chatglm.home import home_path
 
@@ -130,7 +130,7 @@ def _list(keys: list[Key], as_json: bool) -> None:
     now = time.time()
     if as_json:
         for key in keys:
-            print(json.dumps(_as_json(key), ensure_ascii=False))
+            print_json(_as_json(key))
         return
     head = ("NAME", "ID", "CREATED", "EXPIRES", "MODELS", "REQUESTS/MIN", "TOKENS/MIN", "CONCURRENCY", "MAY")
     rows = [head, *(_row(key, now) for key in keys)]

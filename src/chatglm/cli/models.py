@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ __all__ = [
     "model_of_environment",
     "note",
     "open_assistant",
+    "print_json",
     "quieten",
     "remote_urls",
 ]
@@ -176,8 +178,6 @@ def model_name(arguments: argparse.Namespace) -> str:
 def model_identity(arguments: argparse.Namespace) -> str:
     """A key that identifies the model of `open_assistant`, for storing its answers. A folder that was written again is
     another model. Nothing is loaded."""
-    import json
-
     if arguments.remote is not None:
         return json.dumps([remote_urls(arguments), arguments.remote_model])
     find_model(arguments)
@@ -198,6 +198,18 @@ def model_identity(arguments: argparse.Namespace) -> str:
 def note(line: str) -> None:
     """Write a note for the user to stderr, apart from answers."""
     print(f"chatglm: {line}", file=sys.stderr)
+
+
+def print_json(value: Any, *, flush: bool = False) -> None:
+    """Write a value as a line of JSON to stdout, for programs: in ASCII where the encoding of stdout lacks a character.
+    Otherwise it would be written as an escape that JSON does not have (`\\xe9`, `\\U0001f600`).
+    """
+    line = json.dumps(value, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(value)
+    print(line, flush=flush)
 
 
 def quieten() -> None:

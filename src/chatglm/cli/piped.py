@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from chatglm.cli.dialogue import Dialogue, open_dialogue
-from chatglm.cli.models import model_name, note, open_assistant
+from chatglm.cli.models import model_name, note, open_assistant, print_json
 from chatglm.cli.plain import CLEAR, STOP, next_line
 from chatglm.conversation import events
 from chatglm.errors import ChatGLMError
@@ -100,7 +99,7 @@ class _Piped:
 
     async def _tell(self, session: Session, event: events.Event) -> None:
         if self._arguments.json:
-            print(json.dumps(event.to_dict(), ensure_ascii=False), flush=True)
+            print_json(event.to_dict(), flush=True)
         else:
             self._say(event)
         if isinstance(event, events.Asked):
