@@ -183,7 +183,7 @@ def test_figures(chat) -> None:
         assert float(rate) > (int(made) - 1) / whole
         turns.append(Message("assistant", answer))
     (figures,) = re.findall(r".+", chat("--verbose", "--max-new-tokens", 1, "你好")[1])
-    assert re.fullmatch(r"\[first token \S+ s, 1 tokens; prompt \d+ tokens, 0 of them from the cache\]", figures)
+    assert re.fullmatch(r"\[first token \S+ s, 1 token; prompt \d+ tokens, 0 of them from the cache\]", figures)
 
 
 def test_left_out_turns_are_told(over, chat) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -323,6 +324,16 @@ def test_a_run_that_ends_before_its_first_record_has_a_loss_all_the_same(checkpo
     result = tune(checkpoint("chatglm3"), data, tmp_path / "out", training_args=arguments)
     assert [record["step"] for record in result.records if "loss" in record] == [3]
     assert (tmp_path / "out" / "loss.png").is_file()
+
+
+def test_what_is_said_of_one_is_right(checkpoint, tmp_path: Path) -> None:
+    text = tmp_path / "one.txt"
+    text.write_text("你好，世界。" * 9, "utf-8")
+    said: list[str] = []
+    settings = settings_of(checkpoint("chatglm3"), text, tmp_path / "out", training_args={"max_steps": 1})
+    result = pretrain(settings, say=said.append)
+    assert re.match(r"1 document, \d+ tokens, 1 row of up to 128$", said[0])
+    assert result.steps == 1
 
 
 def test_settings_of_the_other_command_are_refused(checkpoint, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_scores_are_shares(pairs: list[tuple[str, str]]) -> None:
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="0 answers for 0 references"):
         compare([], [])
-    with pytest.raises(InputError, match="1 answers for 2 references"):
+    with pytest.raises(InputError, match="1 answer for 2 references"):
         compare(["a"], ["a", "b"])
 
 

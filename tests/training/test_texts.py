@@ -202,7 +202,7 @@ class TestDocuments:
         for share in (0, 1, -0.5):
             with pytest.raises(InputError, match=f"cannot hold out {share} of 4 documents"):
                 documents.hold_out(share)
-        with pytest.raises(InputError, match="of 1 documents"):
+        with pytest.raises(InputError, match="of 1 document: "):
             held.hold_out(0.5)
 
 

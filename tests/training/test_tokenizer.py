@@ -67,7 +67,7 @@ def test_what_cannot_be_made(tmp_path: Path) -> None:
         train_tokenizer(["", "\n"], tmp_path / "new", size=400)
     with pytest.raises(InputError, match="size=100"):
         train_tokenizer(TEXTS, tmp_path / "new", size=100)
-    with pytest.raises(InputError, match=r"size=90000: .* from \d+ lines"):
+    with pytest.raises(InputError, match=r"size=90000: .*\(lines: \d+; "):
         train_tokenizer(TEXTS, tmp_path / "new", size=90000)
     with pytest.raises(InputError, match="chatglm2 or chatglm3"):
         train_tokenizer(TEXTS, tmp_path / "new", size=400, generation="glm4")

@@ -177,6 +177,13 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(tmp_path: Path) -> No
     check_checkpoint(tmp_path / "checkpoint-4")
 
 
+def test_a_row_alone_is_no_number(tmp_path: Path) -> None:
+    row = [Example([95, 5], [IGNORE, 6], (range(2),), "bad.jsonl:77")]
+    trainer = rig.build(tmp_path, [row], model=poison(rig.tiny(), 95), max_steps=1)
+    with pytest.raises(NumericalError, match=r"step 1: the loss is nan, from its row: bad\.jsonl:77; try"):
+        trainer.train()
+
+
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(tmp_path: Path) -> None:
     model = rig.tiny(**NO_DROPOUT)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -296,7 +296,8 @@ class Character:
         if not self.greetings and number == 0:
             return ""
         if not 0 <= number < len(self.greetings):
-            raise InputError(f"greeting {number}: {self.name or 'the character'} has {len(self.greetings)} greetings")
+            who = self.name or "the character"
+            raise InputError(f"greeting {number}: {who} has no such greeting; {len(self.greetings)} in all, from 0 on")
         return self._filled(self.greetings[number])
 
     def _filled(self, text: str) -> str:

@@ -231,6 +231,8 @@ def finished(result: Any, settings: Any) -> None:
     """Print the result of a run and how to use it."""
     import os
 
+    from chatglm.training.examples import counted
+
     if int(os.environ.get("RANK", "0")):
         return
     option = {"lora": "--adapter", "ptuning": "--prefix"}.get(settings.method)
@@ -238,4 +240,4 @@ def finished(result: Any, settings: Any) -> None:
     output = shlex.quote(str(result.output))
     use = f"{model}{option} {output}" if option else f"--model {output}"
     last = f", loss {result.losses[-1]:.4g}" if result.losses else ""
-    print(f"{result.steps} steps{last}; result in {result.output}\nTry it: chatglm chat {use}")
+    print(f"{counted(result.steps, 'step')}{last}; result in {result.output}\nTry it: chatglm chat {use}")

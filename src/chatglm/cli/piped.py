@@ -140,8 +140,9 @@ class _Piped:
             case events.Done():
                 print(flush=True)
                 if self._arguments.verbose:
+                    made = f"{event.completion_tokens} token{'' if event.completion_tokens == 1 else 's'}"
                     print(
-                        f"[first token {event.first_seconds:.2f} s, {event.completion_tokens} tokens; prompt "
+                        f"[first token {event.first_seconds:.2f} s, {made}; prompt "
                         f"{event.prompt_tokens} tokens, {event.cached_tokens} of them from the cache]",
                         file=sys.stderr,
                     )

@@ -152,9 +152,10 @@ def _interrupts() -> Iterator[list[int]]:
 def _figures(answer: Answer) -> str:
     usage, first, seconds = answer.finish.usage, answer.finish.first_seconds, answer.finish.seconds
     more = usage.completion_tokens - 1
+    made = "1 token" if more == 0 else f"{usage.completion_tokens} tokens"
     rate = f"{more / (seconds - first):.1f} tokens/s, " if more > 0 and seconds > first else ""
     return (
-        f"[first token {first:.2f} s, {rate}{usage.completion_tokens} tokens; "
+        f"[first token {first:.2f} s, {rate}{made}; "
         f"prompt {usage.prompt_tokens} tokens, {usage.cached_tokens} of them from the cache]"
     )
 

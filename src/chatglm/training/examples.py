@@ -23,7 +23,7 @@ from chatglm.chat.messages import Message
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.training.dialogues import BadRow, Columns, Dialogue, Paths, read_dialogues
 
-__all__ = ["IGNORE", "Collator", "Example", "Loss", "Tally", "encode", "encode_files", "pack"]
+__all__ = ["IGNORE", "Collator", "Example", "Loss", "Tally", "counted", "encode", "encode_files", "pack"]
 
 IGNORE = -100
 """Target of a position from which nothing is learned."""
@@ -84,22 +84,25 @@ class Tally:
         """The counts as lines for people, with at most `most` of the skipped rows."""
         forms = ", ".join(f"{count:,} {form}" for form, count in self.forms.items())
         share = f" ({self.learned / self.tokens:.1%})" if self.tokens else ""
-        counts = f"{_count(self.examples, 'example')}, {_count(self.tokens, 'token')}, {self.learned:,} learned{share}"
-        lines = [f"{_count(self.dialogues, 'dialogue')}{f' ({forms})' if forms else ''}: {counts}"]
+        counts = (
+            f"{counted(self.examples, 'example')}, {counted(self.tokens, 'token')}, {self.learned:,} learned{share}"
+        )
+        lines = [f"{counted(self.dialogues, 'dialogue')}{f' ({forms})' if forms else ''}: {counts}"]
         if self.cut:
-            lost = f"; not learned, as they do not fit at all: {_count(self.lost, 'turn')}" if self.lost else ""
-            lines.append(f"too long and cut between rounds: {_count(self.cut, 'dialogue')}{lost}")
+            lost = f"; not learned, as they do not fit at all: {counted(self.lost, 'turn')}" if self.lost else ""
+            lines.append(f"too long and cut between rounds: {counted(self.cut, 'dialogue')}{lost}")
         if self.silent:
-            lines.append(f"without anything to learn: {_count(self.silent, 'dialogue')}")
+            lines.append(f"without anything to learn: {counted(self.silent, 'dialogue')}")
         if self.skipped:
-            lines.append(f"skipped: {_count(len(self.skipped), 'bad row')}")
+            lines.append(f"skipped: {counted(len(self.skipped), 'bad row')}")
             lines += [f"  {where}: {reason}" for where, reason in self.skipped[:most]]
             if len(self.skipped) > most:
                 lines.append(f"  … and {len(self.skipped) - most:,} more")
         return lines
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 row", "2 rows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -25,7 +25,7 @@ from chatglm.chat.messages import Message
 from chatglm.errors import DependencyError, InputError, NumericalError, UnsupportedError
 from chatglm.loading import Loaded
 from chatglm.training.dialogues import Columns, Dialogue, Paths, read_dialogues
-from chatglm.training.examples import IGNORE, Collator, Tally, encode_files
+from chatglm.training.examples import IGNORE, Collator, Tally, counted, encode_files
 
 __all__ = ["NAMES", "Answers", "check_installed", "compare", "evaluate"]
 
@@ -43,7 +43,8 @@ def compare(answers: Sequence[str], references: Sequence[str]) -> dict[str, floa
     """
     if not answers or len(answers) != len(references):
         raise InputError(
-            f"{len(answers)} answers for {len(references)} references; give the same number of both, and at least one"
+            f"{counted(len(answers), 'answer')} for {counted(len(references), 'reference')}; give the same number of "
+            "both, and at least one"
         )
     jieba, rouge_scorer, sacrebleu = check_installed()
 

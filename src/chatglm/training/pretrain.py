@@ -20,6 +20,7 @@ from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import CheckpointError, InputError
 from chatglm.loading import AutoConfig, AutoModelForCausalLM, Loaded
 from chatglm.models.checkpoint import check_folder
+from chatglm.training.examples import counted
 from chatglm.training.finetune import DATA, Result, Say, opened, refuse, train
 from chatglm.training.infill import Infiller
 from chatglm.training.methods import fitting_tokenizer, prepare
@@ -80,7 +81,8 @@ def _pretrain(
         return InfillRows(of, infiller, settings.max_length, args.seed)
 
     taught = rows(learned)
-    say(f"{len(learned):,} documents, {learned.tokens:,} tokens, {len(taught):,} rows of up to {settings.max_length}")
+    read = f"{counted(len(learned), 'document')}, {counted(learned.tokens, 'token')}"
+    say(f"{read}, {counted(len(taught), 'row')} of up to {settings.max_length}")
     return train(
         settings,
         args,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from chatglm.chat.formats import ChatFormat
 from chatglm.chat.vocabulary import Vocabulary
 from chatglm.training.dialogues import Columns, Paths
-from chatglm.training.examples import IGNORE, Example, Tally, encode_files
+from chatglm.training.examples import IGNORE, Example, Tally, counted, encode_files
 
 __all__ = ["preview", "show"]
 
@@ -58,7 +58,7 @@ def preview(
         for number, example in enumerate(made, 1):
             which = f", example {number} of {len(made)}" if len(made) > 1 else ""
             learned = sum(target != IGNORE for target in example.targets)
-            counts = f"{len(example)} tokens, {learned} learned"
+            counts = f"{counted(len(example), 'token')}, {learned:,} learned"
             yield _heading(f"{dialogue.where} ({dialogue.form}){which}: {counts}{note}", color)
             yield from show(example, form.tokenizer, color).split("\n")
         yield ""

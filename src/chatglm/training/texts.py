@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from chatglm.chat.tokenizers import ChatGLMTokenizer
 from chatglm.errors import InputError
 from chatglm.training.dialogues import Paths, named_files
-from chatglm.training.examples import Example, pack
+from chatglm.training.examples import Example, counted, pack
 from chatglm.training.infill import Ids, Infiller, Places, Symbols
 
 __all__ = ["Documents", "InfillRows", "Split", "Text", "read_texts", "text_files"]
@@ -235,8 +235,8 @@ class Documents(Sequence[Ids]):
         """
         if not 0 < share < 1 or len(self) < 2:
             raise InputError(
-                f"cannot hold out {share} of {len(self)} documents: the share must be above 0 and below 1, and at "
-                "least two documents are needed (split='blank' or 'line' makes several of one file)"
+                f"cannot hold out {share} of {counted(len(self), 'document')}: the share must be above 0 and below 1, "
+                "and at least two documents are needed (split='blank' or 'line' makes several of one file)"
             )
         count = min(max(1, round(share * len(self))), len(self) - 1)
         order = np.random.default_rng((seed, len(self))).permutation(len(self))

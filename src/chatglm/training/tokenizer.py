@@ -106,8 +106,8 @@ def train_tokenizer(
             if not counted.seen:
                 raise InputError("no text to learn a vocabulary from") from None
             raise InputError(
-                f"size={size}: SentencePiece cannot make so many pieces from {counted.seen} lines ({error}); give more "
-                "text, or another size (each character needs a piece)"
+                f"size={size}: SentencePiece cannot make so many pieces of this text (lines: {counted.seen}; {error}); "
+                "give more text, or another size (each character needs a piece)"
             ) from None
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as made:
             file = Path(made) / "learned.model"

@@ -36,7 +36,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from chatglm.errors import CheckpointError, DependencyError, InputError, NumericalError
-from chatglm.training.examples import IGNORE, Collator, Example
+from chatglm.training.examples import IGNORE, Collator, Example, counted
 from chatglm.training.methods import read_weights, write_weights
 from chatglm.training.settings import Settings
 
@@ -321,7 +321,9 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
             with self.compute_loss_context_manager():
                 found = [where for where, row in zip(sources, rows, strict=True) if not alone(**row).loss.isfinite()]
             bad = found or sources
-        whose = "every row of it" if len(bad) == len(sources) > 1 else f"{len(bad)} of its {len(sources)} rows"
+        whose = "its row" if len(sources) == 1 else "every row of it"
+        if len(bad) < len(sources):
+            whose = f"{len(bad)} of its {len(sources)} rows"
         return f"step {self.state.global_step + 1}: the loss is {loss}, from {whose}: {_listed(bad)}; {self._advice()}"
 
     def _advice(self) -> str:
@@ -443,7 +445,7 @@ def _full(count: int, batch: int, processes: int, *, drop: bool = False) -> int:
 
 def _listed(rows: Sequence[str], most: int = 8) -> str:
     shown = "; ".join(rows[:most])
-    return shown if len(rows) <= most else f"{shown}; and {len(rows) - most} more rows"
+    return shown if len(rows) <= most else f"{shown}; and {counted(len(rows) - most, 'more row')}"
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -158,12 +158,15 @@ _WORDS: dict[str, tuple[str, str]] = {
         "没有可用于微调的内容：没有完整的回答。",
     ),
     "figures": (
-        "first token {first:.2f} s, {rate:.1f} tokens/s, {made} tokens; prompt {prompt} tokens, {cached} of them from "
+        "first token {first:.2f} s, {rate:.1f} tokens/s; tokens: {made}; prompt {prompt} tokens, {cached} of them from "
         "the cache",
         "首词元 {first:.2f} 秒，{rate:.1f} 词元/秒，共 {made} 词元；提示 {prompt} 词元，其中 {cached} 来自缓存",
     ),
     "no_figures": ("There is no answer in this run yet.", "本次运行还没有回答。"),
-    "totals": ("turns: {turns}; answers: {answers}, with {made} tokens", "{turns} 条；{answers} 个回答共 {made} 词元"),
+    "totals": (
+        "turns: {turns}; answers: {answers}; tokens of these: {made}",
+        "{turns} 条；{answers} 个回答共 {made} 词元",
+    ),
     "kept": ("kept as {id}; chatglm chat --continue continues it", "已保存为 {id}，chatglm chat --continue 可继续"),
     "not_kept": ("it is not kept (--no-store)", "不会保存（--no-store）"),
     "rights": (
