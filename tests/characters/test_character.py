@@ -260,6 +260,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for name, words in (("no.yaml", "no such file$"), (".", "is a folder,"), ("pipe.json", "is a pipe,")):
         with pytest.raises(InputError, match=words):
             Character.read(tmp_path / name)
+    with pytest.raises(InputError, match=r"~no-such-user/a\.yaml: no such file$"):
+        Character.read("~no-such-user/a.yaml")
 
 
 def test_a_refused_write_leaves_what_was_there(tmp_path: Path) -> None:

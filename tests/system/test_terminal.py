@@ -297,7 +297,7 @@ def test_conversations_are_found_and_go_on(chat: Chat, tmp_path: Path) -> None:
     assert chat.ask("history").startswith("今天天气怎么样 | 你说：")
     assert "unrelated" in chat.ask("/load")
     assert "no such conversation" in chat.ask("/load abcdef12")
-    assert "no such file" in chat.ask("/load ~nobody/a.json")
+    assert "no such file" in chat.ask("/load ~no-such-user/a.json")
     file, other = tmp_path / "a.json", tmp_path / "b.jsonl"
     assert "written." in chat.ask(f"/save {file}")
     assert [m["role"] for m in json.loads(file.read_text("utf-8"))["messages"]] == ["user", "assistant"] * 2

@@ -194,6 +194,12 @@ def test_resume_and_overwrite(data: Path, checkpoint, tmp_path: Path, capsys) ->
         ),
         (["pretrain", "DATA", "--output", "OUT", "--config", "DATA"], "data.jsonl: no config.json"),
         (["pretrain", "DATA", "--output", "OUT", "--config", "nowhere"], "nowhere: no config.json"),
+        (["pretrain", "DATA", "--output", "OUT", "--config", "~no-such-user"], "~no-such-user: no config.json"),
+        (
+            ["finetune", "~no-such-user/a.jsonl", "--model", "MODEL", "--output", "OUT"],
+            "~no-such-user/a.jsonl: no such file",
+        ),
+        (["evaluate", "--cloze", "~no-such-user/a.jsonl", "--model", "MODEL"], "~no-such-user/a.jsonl: cannot be read"),
     ],
 )
 def test_mistakes_are_one_line_and_change_nothing(

@@ -233,6 +233,8 @@ class TestQuestions:
             ("q.json", b'[\n{"context"', r"q.json:2: not JSON"),
             ("q.json", b'{"context": "a"}', r"q.json: expected a list of questions"),
             ("q.jsonl", b"\xff", r"q.jsonl: not UTF-8"),
+            ("q.jsonl", b'{"label": ' + b"1" * 5000 + b"}", r"q.jsonl:1: not JSON"),
+            ("q.json", b'[{"label": ' + b"1" * 5000 + b"}]", r"q.json: a number in it cannot be read"),
             ("none.jsonl", None, r"none.jsonl: cannot be read"),
         ],
     )

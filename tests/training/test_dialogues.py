@@ -411,7 +411,11 @@ def test_files(tmp_path: Path) -> None:
     b = write(tmp_path / "b.jsonl", ROWS[0])
     a = write(tmp_path / "sub" / "a.json", ROWS[1])
     (tmp_path / "notes.txt").write_text("x")
+    for hidden in (".ipynb_checkpoints/b-checkpoint.jsonl", "sub/._a.json"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"\0")
     assert data_files(tmp_path) == sorted([b, a])
+    assert data_files(tmp_path / ".ipynb_checkpoints") == [tmp_path / ".ipynb_checkpoints" / "b-checkpoint.jsonl"]
     assert data_files([a, str(b)]) == [a, b]
     assert [d.where for d in read_dialogues([a, b])] == [f"{a}:1", f"{b}:1"]
     (tmp_path / "empty").mkdir()

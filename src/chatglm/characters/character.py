@@ -92,7 +92,7 @@ class Character:
             InputError: the file cannot be read, is too large, or is of none of these kinds; the message names the file
                 and the fault.
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         try:
             data = read_file(path, _MOST_ZIP if path.suffix.lower() == ".charx" else MOST_BYTES)
         except CheckpointError as error:
@@ -137,7 +137,7 @@ class Character:
                 accepts. Nothing is written.
             OutputError: the file cannot be written.
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         ending = path.suffix.lower()
         if ending in (".yaml", ".yml"):
             data = yaml.dump(self._given(), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100).encode()

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def read_questions(path: Path | str) -> Iterator[Question]:
     Raises:
         InputError: the file cannot be read, or a row is wrong; names file and line (in a list: the row's number).
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         with path.open(encoding="utf-8-sig") as opened:
             if path.suffix == ".json":
@@ -130,7 +131,7 @@ def read_questions(path: Path | str) -> Iterator[Question]:
                 if line.strip():
                     try:
                         row = json.loads(line)
-                    except (json.JSONDecodeError, RecursionError) as error:
+                    except (ValueError, RecursionError) as error:
                         raise InputError(f"{path}:{number}: not JSON ({error}); each line must be one row") from None
                     yield Question.from_dict(row, f"{path}:{number}")
     except OSError as error:
@@ -139,6 +140,10 @@ def read_questions(path: Path | str) -> Iterator[Question]:
         raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except InputError:
+        raise
+    except ValueError as error:  # Python does not read integers of more than 4,300 digits
+        raise InputError(f"{path}: a number in it cannot be read ({str(error).partition(';')[0]})") from None
     except RecursionError:
         raise InputError(f"{path}: nested too deep to be questions") from None
 

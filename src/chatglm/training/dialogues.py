@@ -33,6 +33,7 @@ class BadRow(NamedTuple):
 
 def named_files(paths: Paths, endings: Collection[str], what: str, hint: str) -> list[Path]:
     """The files that paths name: single files, and the files of folders that have one of the endings, sorted by name.
+    Hidden files and folders in these are left out: `.ipynb_checkpoints` has older copies of files, for example.
 
     Args:
         endings: endings of files that can be read, such as ".jsonl".
@@ -44,9 +45,15 @@ def named_files(paths: Paths, endings: Collection[str], what: str, hint: str) ->
     """
     files: list[Path] = []
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix in endings and file.is_file())
+            found = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix in endings
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                and file.is_file()
+            )
             if not found:
                 raise InputError(f"{path}: a folder without {', '.join(endings)} files; give the files with the {what}")
             files += found

@@ -255,7 +255,7 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
     for source in (settings.model, settings.config):
         if source is None or hub.repository(source) is not None:
             continue
-        if Path(source).expanduser().resolve().is_relative_to(output.resolve()):
+        if Path(os.path.expanduser(source)).resolve().is_relative_to(output.resolve()):
             raise InputError(
                 f"{output}: this folder holds the model itself ({source}); choose another folder for the result"
             )
@@ -264,7 +264,7 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
     if resume:
         if used and SETTINGS not in used:
             raise InputError(f"--resume: {output} is not the folder of a run (no {SETTINGS}); choose another")
-        start = last_checkpoint(output) if resume is True else Path(resume).expanduser()
+        start = last_checkpoint(output) if resume is True else Path(os.path.expanduser(resume))
         if start is not None:
             check_checkpoint(start)
         for run in {output, start.parent if start is not None else output}:

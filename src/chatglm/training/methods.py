@@ -330,7 +330,7 @@ def merge(
             quantised.
         InputError: `output` exists, or is the folder of the adapter or of its base model; or there is no such device.
     """
-    adapter, output = hub.folder(adapter), Path(output).expanduser()
+    adapter, output = hub.folder(adapter), Path(os.path.expanduser(output))
     if not (adapter / "adapter_config.json").is_file():
         if (adapter / _PREFIX_FILE).is_file() and not (adapter / "config.json").is_file():
             raise UnsupportedError(

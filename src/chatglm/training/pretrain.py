@@ -5,6 +5,7 @@ The folder of a run and the training loop are those of `finetune`.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ def _base(settings: Settings) -> tuple[Path, ChatGLMTokenizer]:
         return base, fitting_tokenizer(base, base)
     if settings.method != "full":
         raise InputError(f"method is {settings.method}: all weights of a new model are trained; use full")
-    file = Path(settings.config).expanduser()
+    file = Path(os.path.expanduser(settings.config))
     base = file if file.is_dir() else file.parent
     if not (base / "config.json").is_file() or (file.is_file() and file.name != "config.json"):
         raise CheckpointError(f"{file}: no config.json; give the file, or its folder")

@@ -83,7 +83,7 @@ class DataFiles:
         name: str | None = getattr(self, f"{part}_file")
         if name is None:
             return None
-        return Path(self.folder or "").expanduser() / Path(name).expanduser()
+        return Path(os.path.expanduser(self.folder or "")) / Path(os.path.expanduser(name))
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Settings:
     @property
     def output(self) -> Path:
         """The folder of the result (`training_args.output_dir`)."""
-        return Path(str(self.training_args["output_dir"])).expanduser()
+        return Path(os.path.expanduser(str(self.training_args["output_dir"])))
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Settings:
@@ -286,7 +286,7 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, or it is not YAML, or not a mapping.
     """
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
