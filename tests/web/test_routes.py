@@ -552,6 +552,31 @@ def test_what_is_exported_is_imported_again(site: Site, visitor: Visitor) -> Non
     assert "您好" in visitor.get(f"/c/{made.json()['id']}").text
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("cut.json", b'[{"role": "user", "content": "cut \\ud83d"}, {"role": "assistant", "content": "so \\ude00"}]'),
+        (
+            "cut.jsonl",
+            b'{"title": "\\ud83d", "messages": [{"role": "assistant", "content": "cut `\\ud83d` $\\ud83d$"}]}',
+        ),
+    ],
+)
+def test_text_that_was_cut_within_a_character_is_shown(visitor: Visitor, name: str, data: bytes) -> None:
+    """Programs in JavaScript cut texts between the halves of a surrogate pair; such a conversation is the newest one,
+    and so the first that its owner sees."""
+    made = visitor.post("/import", params={"name": name}, content=data)
+    assert made.status_code == 201, made.text
+    conversation = made.json()["id"]
+    for path in ("/", f"/c/{conversation}", "/conversations", "/conversations?search=cut", f"/c/{conversation}/export"):
+        page = visitor.get(path)
+        assert page.status_code == 200, path
+    assert visitor.ask(conversation, "Hello")[-1][0] == "done"
+    character = {"character": 'name: "cut \\ud83d"\nbot_info: "\\ud83d"'}
+    assert visitor.patch(f"/conversations/{conversation}", json={"settings": character}).status_code == 200
+    assert visitor.get("/").status_code == 200
+
+
 def test_files_come_back_as_what_they_are(visitor: Visitor) -> None:
     conversation = visitor.new()
     page = b"<script>window.pwned=1</script>"
@@ -625,6 +650,7 @@ def test_errors_are_pages_for_people_and_json_for_scripts(visitor: Visitor) -> N
         assert response.status_code == 404
         assert response.json()["error"]["code"] == "not_found"
     assert visitor.post("/about").json()["error"]["code"] == "method"
+    assert visitor.get(f"/c/{visitor.new()}/basis/{'9' * 5000}").json()["error"]["code"] == "invalid"
 
 
 def test_an_error_of_the_model_ends_that_answer_alone(site: Site, visitor: Visitor) -> None:

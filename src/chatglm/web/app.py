@@ -264,7 +264,7 @@ class Page:
                 route(c + "/files/{name}", self._upload, "PUT"),
                 route(c + "/files/{name:path}", self._file),
                 route(c + "/export", self._export),
-                route(c + "/basis/{turn:int}", self._basis),
+                route(c + "/basis/{turn}", self._basis),
                 route("/static/{version}/{name}", self._static),
                 *(self.bases.routes(route) if self.bases is not None else ()),
             ],
@@ -429,7 +429,9 @@ class Page:
         return await self._drawn(earlier)
 
     def render(self, request: Request, template: str, **values: Any) -> str:
-        return self._templates.get_template(template).render(**self._common(request), **values)
+        shown = self._templates.get_template(template).render(**self._common(request), **values)
+        # An imported text may end in half a surrogate pair, which a page cannot have.
+        return shown.encode("utf-8", "replace").decode()
 
     def _macros(self, t: Words) -> Macros:
         """The macros of the template of turns, in one language."""
@@ -706,8 +708,8 @@ class Page:
     async def _basis(self, request: Request) -> Response:
         """The page about an answer from documents: what the model saw, what was found."""
         _, session = await self._open(request)
-        tree = await session.tree()
-        turn = tree.turns.get(request.path_params["turn"])
+        number = _whole(request.path_params["turn"], "turn")
+        turn = (await session.tree()).turns.get(number)
         cited = cited_of(turn.details.get("cited")) if turn is not None else None
         if turn is None or cited is None:
             raise NotFoundError("no such answer from documents in this conversation")

@@ -156,7 +156,7 @@ class BasePages:
             form(one + "/files", self._post),
             form(one + "/file", self._change),
             route(one + "/file", self._file),
-            form(one + "/pieces/{piece:int}", self._edit),
+            form(one + "/pieces/{piece}", self._edit),
             route(one + "/source", self._source),
             route(one + "/picture", self._picture),
             route(one + "/search", self._search),
@@ -463,9 +463,7 @@ class BasePages:
         """Change a piece, disable it, or undo that."""
         fields = await form_of(request, _FORM)
         _, base = await self._open(request, "write")
-        number, do = request.path_params["piece"], fields.get("do", "")
-        if not 0 <= number < 1 << 62:
-            raise NotFoundError(f"piece {number}: there is no such piece")
+        number, do = _whole(request.path_params["piece"], "piece"), fields.get("do", "")
         if do == "save":
             text = fields.get("text", "").replace("\r\n", "\n")
             await asyncio.to_thread(base.edit, number, text)
@@ -691,10 +689,13 @@ def _window(request: Request) -> tuple[str, str, int]:
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:
-    given = request.query_params.get(name) or str(otherwise)
-    if not (given.isascii() and given.isdigit() and len(given) < 10):
+    return max(_whole(request.query_params.get(name) or str(otherwise), name), min(otherwise, 1))
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise InputError(f"{name}: must be a whole number")
-    return max(int(given), min(otherwise, 1))
+    return int(text)
 
 
 def _span(request: Request) -> tuple[int, int] | None:

@@ -134,7 +134,7 @@ class Face:
     def of(cls, name: str) -> Face:
         words = name.split()
         initials = name[:1] if not name.isascii() else "".join(word[0] for word in words[:2]).upper()
-        return cls(name, initials or "?", sum(name.encode()) % _HUES)
+        return cls(name, initials or "?", sum(name.encode("utf-8", "replace")) % _HUES)
 
     @classmethod
     def of_character(cls, written: str) -> Face | None:
