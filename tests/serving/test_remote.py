@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from chatglm.assistant import Answer, RemoteAssistant, TextDelta
+from chatglm.assistant.wire import refusal
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.chat.personas import Persona
-from chatglm.errors import ContextError, InputError, ServiceError, UnsupportedError
+from chatglm.errors import ContextError, InputError, QueueFullError, ServiceError, UnsupportedError
 from scripted import Writer
 
 
@@ -26,12 +27,14 @@ class Scripted:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 body = "".join(f"{line}\n\n" for line in scripted.lines).encode()
                 self.send_response(scripted.status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_GET = do_POST  # noqa: N815 — the server's name for it
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -184,11 +187,65 @@ def test_errors(server: Scripted, remote: RemoteAssistant, error: Any, kind: typ
             remote.reply("q")
 
 
-@pytest.mark.parametrize("line", ["data: {", "data: []", "data: 5", 'data: {"choices": 5}', 'data: {"choices": [5]}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data: {",
+        "data: []",
+        "data: 5",
+        'data: {"choices": 5}',
+        'data: {"choices": [5]}',
+        'data: {"choices": [{"index": Infinity, "delta": {"content": "a"}}]}',
+        'data: {"choices": [], "usage": [1]}',
+        'data: {"choices": [], "usage": {"prompt_tokens": "many"}}',
+        'data: {"choices": [], "usage": {"prompt_tokens": Infinity}}',
+        'data: {"choices": [], "usage": {"prompt_tokens_details": [1]}}',
+    ],
+)
 def test_what_is_no_stream_is_told(server: Scripted, remote: RemoteAssistant, line: str) -> None:
-    server.status, server.lines = 200, [line]
+    server.status, server.lines = 200, [line, f"data: {json.dumps(chunk('stop', content='a'))}", "data: [DONE]"]
     with pytest.raises(ServiceError, match="not in OpenAI's form"):
         remote.reply("q")
+
+
+def test_counts_below_zero_are_none(server: Scripted, remote: RemoteAssistant) -> None:
+    server.say(chunk("stop", content="a"), {"choices": [], "usage": {"prompt_tokens": -1, "completion_tokens": -5}})
+    usage = answer_of(remote).finish.usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (0, 0)
+
+
+def test_a_character_that_comes_in_two_chunks_is_whole(server: Scripted, remote: RemoteAssistant) -> None:
+    """Servers in JavaScript cut texts between the halves of a surrogate pair. A half alone is not text, and could not
+    be sent to a client."""
+    server.say(chunk(content="a\ud83d"), chunk(content="\ude00b"), chunk(content="\ude00c\ud83d"), chunk("stop"))
+    assert answer_of(remote).message.content == "a😀b\ufffdc\ufffd"
+    assert [one.text for one in remote.stream("q") if isinstance(one, TextDelta)] == ["a", "😀b", "\ufffdc", "\ufffd"]
+    pieces = ['{"x": "\ud83d', '\ude00"}']
+    calls = [chunk(tool_calls=[call(0, "a", "f\ud83d", pieces[0])]), chunk(tool_calls=[call(0, None, None, pieces[1])])]
+    server.say(*calls, chunk("tool_calls"))
+    (made,) = answer_of(remote).message.tool_calls
+    assert (made.name, made.arguments) == ("f\ufffd", {"x": "😀"})
+    server.status, server.lines = 400, [json.dumps({"error": {"message": "no \ud83d"}})]
+    with pytest.raises(InputError, match="no \ufffd"):
+        remote.reply("q")
+
+
+@pytest.mark.parametrize("after", ["²", "9" * 5000, "9" * 400, "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_odd_times_to_wait_do_not_count(after: str) -> None:
+    error = refusal("u", 429, b'{"error": {"message": "full"}}', after)
+    assert isinstance(error, QueueFullError)
+    assert error.retry_after < 60
+
+
+def test_a_refusal_that_is_nested_too_deep_is_told(server: Scripted, remote: RemoteAssistant) -> None:
+    server.status, server.lines = 400, ["[" * 100_000]
+    with pytest.raises(InputError, match=r"\[\["):
+        remote.reply("q")
+    server.status, server.lines = 200, ["[" * 100_000]
+    with pytest.raises(ServiceError, match="/models: sent no list"):
+        RemoteAssistant(server.url).model  # noqa: B018
+    with pytest.raises(ServiceError, match="sent no count"):
+        remote.count("q")
 
 
 def test_a_stream_that_breaks_off_is_told(server: Scripted, remote: RemoteAssistant) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from chatglm.assistant.base import Delta
-from chatglm.assistant.wire import Lines, Question, refusal
+from chatglm.assistant.wire import MISREAD, Lines, Question, refusal
 from chatglm.errors import ChatGLMError, DependencyError, InputError, ServiceError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Endpoint:
             raise self._trouble(answer)
         try:
             names = [str(one["id"]) for one in answer.json()["data"]]
-        except (ValueError, LookupError, TypeError) as error:
+        except MISREAD as error:
             raise ServiceError(f"{self.name}/models: sent no list of models ({error})") from error
         if not names:
             raise ServiceError(f"{self.name}/models: lists no model")
@@ -196,7 +196,7 @@ class Endpoint:
             raise self._refusal(answer, answer.content[:_REFUSAL_BYTES])
         try:
             return int(answer.json()["count"])
-        except (ValueError, LookupError, TypeError) as error:
+        except MISREAD as error:
             raise ServiceError(f"{self.name}: /tokenize sent no count ({error})") from error
 
     async def acheck(self, timeout: float) -> None:

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chatglm.assistant.base import (
@@ -35,7 +35,10 @@ from chatglm.errors import (
 )
 from chatglm.params import SamplingParams
 
-__all__ = ["Lines", "Question", "Reading", "refusal"]
+__all__ = ["MISREAD", "Lines", "Question", "Reading", "refusal"]
+
+MISREAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
+"""What is raised where JSON has another form than OpenAI's."""
 
 # Of the options that are not OpenAI's, those that vLLM and SGLang know, by their names.
 _NAMES = {"max_new_tokens": "max_tokens", "stop_ids": "stop_token_ids", "min_new_tokens": "min_tokens"}
@@ -134,28 +137,27 @@ class Question:
         """
         try:
             said = json.loads(data)
-            usage, choices = said["usage"], said["choices"]
-            prompt, made = int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
-            cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+            choices, usage = said["choices"], _usage_of(said["usage"])
+            prompt = int(said["usage"]["prompt_tokens"])  # which must be there: it says where the answer begins
             for choice in choices:
                 number, count = int(choice.get("index") or 0), len(choice["logprobs"]["tokens"])
                 yield from self._texts(url, choice, prompt, number)
                 yield Finish(
                     "length" if choice.get("finish_reason") == "length" else "stop",
-                    Usage(prompt, made if len(choices) == 1 else count - prompt, cached),
+                    usage if len(choices) == 1 else replace(usage, completion_tokens=count - prompt),
                     choice=number,
                     first_seconds=seconds,
                     seconds=seconds,
                 )
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except MISREAD as error:
             if isinstance(error, ChatGLMError):
                 raise
             raise ServiceError(f"{url}: its answer is not in the form of OpenAI's completions ({error})") from error
 
     def _texts(self, url: str, choice: Mapping[str, Any], own: int, number: int) -> Iterator[Delta]:
         """The prompt of `own` tokens, and what follows it."""
-        given, text, asked = choice["logprobs"], str(choice["text"]), self.body["prompt"]
-        tokens = [str(token).encode() for token in given["tokens"]]
+        given, text, asked = choice["logprobs"], _whole(str(choice["text"])), self.body["prompt"]
+        tokens = [_bytes(token) for token in given["tokens"]]
         if len(tokens) < own or (isinstance(asked, str) and not text.startswith(asked)):
             raise UnsupportedError(f"echo: {url} does not give the prompt back with its log-probabilities")
         tops = [_likeliest(top) for top in given.get("top_logprobs") or [None] * len(tokens)]
@@ -227,7 +229,7 @@ def refusal(url: str, status: int, body: bytes, retry_after: str | None) -> Chat
     """
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = body[:200].decode("utf-8", "replace")
     text, code = _error_of(said)
     match status:
@@ -235,7 +237,7 @@ def refusal(url: str, status: int, body: bytes, retry_after: str | None) -> Chat
             return _is_context(text, code) or InputError(text)
         case 429:
             full = QueueFullError(f"{url}: {text}")
-            if retry_after is not None and retry_after.isdigit():
+            if retry_after is not None and retry_after.isdecimal() and len(retry_after) < 6:
                 full.retry_after = int(retry_after)
             return full
     error = ServiceError(f"{url}: status {status}: {text}")
@@ -247,9 +249,9 @@ def _error_of(said: Any) -> tuple[str, str]:
     """Words and code of an error, in OpenAI's shape or another."""
     inner = said.get("error") or said if isinstance(said, Mapping) else said
     if not isinstance(inner, Mapping):
-        return str(inner)[:1000], ""
+        return _whole(str(inner)[:1000]), ""
     text = inner.get("message") or inner.get("detail") or inner
-    return str(text)[:1000], str(inner.get("code") or inner.get("type") or "")
+    return _whole(str(text)[:1000]), str(inner.get("code") or inner.get("type") or "")
 
 
 def _is_context(text: str, code: str) -> ContextError | None:
@@ -302,13 +304,14 @@ class Reading:
         self._reasons: dict[int, Any] = {}
         self._stops: dict[int, str] = {}  # of each choice, the stop sequence that ended it, where the server says so
         self._done = False
-        self._usage: Mapping[str, Any] = {}
+        self._usage = Usage(0, 0)
         self._tokens: dict[int, int] = {}
         self._asked = time.perf_counter()
         self._first: dict[int, float] = {}  # seconds to the first token
         self._spoken: set[int] = set()  # choices whose text has begun
         self._held: dict[int, list[TokenLogprob]] = {}  # tokens of blanks in front
         self._calls: dict[int, list[tuple[int, str]]] = {}  # of each choice, the server's index and id of each call
+        self._halves: dict[tuple[int, int | None], str] = {}  # by choice and call (None: its text), see `_joined`
 
     def take(self, line: bytes) -> Iterator[Delta]:
         """
@@ -329,10 +332,11 @@ class Reading:
                 error = ServiceError(f"{self._url}: failed within an answer: {text}")
                 error.status = 500  # it has begun with the request, and says that it cannot go on
                 raise _is_context(text, code) or error
-            self._usage = chunk.get("usage") or self._usage
+            if usage := chunk.get("usage"):
+                self._usage = _usage_of(usage)
             for choice in chunk.get("choices") or ():
                 yield from self._choice(choice)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except MISREAD as error:
             if isinstance(error, ChatGLMError):
                 raise
             raise ServiceError(
@@ -342,7 +346,7 @@ class Reading:
     def _choice(self, choice: Mapping[str, Any]) -> Iterator[Delta]:
         number = int(choice.get("index") or 0)
         delta = choice.get("delta") or {}
-        text = str(delta.get("content") or choice.get("text") or "")
+        text = self._joined(number, None, str(delta.get("content") or choice.get("text") or ""))
         logprobs = _logprobs(choice.get("logprobs"))
         self._tokens[number] = self._tokens.get(number, 0) + 1
         calls = list(delta.get("tool_calls") or ())
@@ -357,6 +361,15 @@ class Reading:
             self._reasons[number] = choice["finish_reason"]
             if isinstance(choice.get("stop_reason"), str):  # vLLM's field
                 self._stops[number] = choice["stop_reason"]
+
+    def _joined(self, number: int, call: int | None, text: str) -> str:
+        """The next text of an answer or of a call's arguments. Servers in JavaScript may cut it between the halves of a
+        surrogate pair: the first half waits for the other.
+        """
+        text = self._halves.pop((number, call), "") + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._halves[number, call] = text[:-1], text[-1]
+        return _whole(text)
 
     def _text(self, number: int, text: str, logprobs: list[TokenLogprob]) -> Iterator[Delta]:
         if self._chat and number not in self._spoken:
@@ -374,7 +387,8 @@ class Reading:
 
     def _call(self, number: int, piece: Mapping[str, Any]) -> CallDelta:
         function = piece.get("function") or {}
-        index, name, given = int(piece.get("index") or 0), str(function.get("name") or ""), str(piece.get("id") or "")
+        index, name = int(piece.get("index") or 0), _whole(str(function.get("name") or ""))
+        given = _whole(str(piece.get("id") or ""))
         known = self._calls.setdefault(number, [])
         place = next((n for n in reversed(range(len(known))) if known[n][0] == index), None)
         # Some servers give every call the index 0, or repeat a call's id and name with each piece of it.
@@ -385,6 +399,7 @@ class Reading:
         arguments = function.get("arguments") or ""
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
+        arguments = self._joined(number, place, arguments)
         return CallDelta(place, known[place][1] if begins else "", name if begins else "", arguments, number)
 
     def end(self) -> Iterator[Delta]:
@@ -397,15 +412,12 @@ class Reading:
                 self._reasons.setdefault(number, "stop")
         if len(self._reasons) < self._choices:
             raise ServiceError(f"{self._url}: the stream ended in the middle of an answer")
-        details = self._usage.get("prompt_tokens_details") or {}
+        for number in [number for number, call in self._halves if call is None]:
+            yield TextDelta("\ufffd", choice=number)
         for number, reason in sorted(self._reasons.items()):
             # The endpoint counts all answers together; each gets its share of what came.
             share = self._tokens.get(number, 0) / max(1, sum(self._tokens.values()))
-            usage = Usage(
-                int(self._usage.get("prompt_tokens") or 0),
-                round(int(self._usage.get("completion_tokens") or 0) * share),
-                int(details.get("cached_tokens") or 0),
-            )
+            usage = replace(self._usage, completion_tokens=round(self._usage.completion_tokens * share))
             seconds = time.perf_counter() - self._asked
             yield Finish(
                 "length" if reason == "length" else "tool_calls" if self._calls.get(number) else "stop",
@@ -417,8 +429,30 @@ class Reading:
             )
 
 
+def _usage_of(given: Mapping[str, Any]) -> Usage:
+    counts = (
+        given.get("prompt_tokens"),
+        given.get("completion_tokens"),
+        (given.get("prompt_tokens_details") or {}).get("cached_tokens"),
+    )
+    return Usage(*(max(0, int(count or 0)) for count in counts))
+
+
+def _whole(text: str) -> str:
+    """The text without halves of surrogate pairs, which no client can get: a pair becomes its character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _bytes(token: Any) -> bytes:
+    return _whole(str(token)).encode()
+
+
 def _likeliest(top: Mapping[str, Any] | None) -> tuple[tuple[bytes, float], ...]:
-    known = ((str(token).encode(), float(value)) for token, value in (top or {}).items() if value is not None)
+    known = ((_bytes(token), float(value)) for token, value in (top or {}).items() if value is not None)
     return tuple(sorted(known, key=lambda pair: -pair[1]))
 
 
@@ -435,9 +469,9 @@ def _logprobs(given: Any) -> list[TokenLogprob]:
     tops = given.get("top_logprobs") or [{}] * len(tokens)
     return [
         TokenLogprob(
-            str(token).encode(),
+            _bytes(token),
             float(value),
-            tuple((str(other).encode(), float(its)) for other, its in (top or {}).items() if its is not None),
+            tuple((_bytes(other), float(its)) for other, its in (top or {}).items() if its is not None),
         )
         for token, value, top in zip(tokens, given.get("token_logprobs") or (), tops, strict=True)
         if value is not None
@@ -449,4 +483,4 @@ def _alternatives(given: Any) -> tuple[tuple[bytes, float], ...]:
 
 
 def _data(entry: Mapping[str, Any]) -> bytes:
-    return bytes(entry["bytes"]) if entry.get("bytes") is not None else str(entry["token"]).encode()
+    return bytes(entry["bytes"]) if entry.get("bytes") is not None else _bytes(entry["token"])
