@@ -173,3 +173,28 @@ def test_only_names_of_this_machine_are_answered_to(write: Writer, plain: httpx.
 def test_names_are_checked_where_no_key_is_needed(given: list[str], local: bool, keyed: bool, names: list[str]) -> None:
     arguments = argparse.Namespace(allow_host=given)
     assert list(serve._hosts(arguments, local=local, keyed=keyed)) == names
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/v1/files", {"files": {"file": ("a.txt", b"x")}, "data": {"purpose": "user_data"}}),
+        ("/api/paas/v4/files", {"files": {"file": ("a.txt", b"x")}, "data": {"purpose": "user_data"}}),
+        ("/", {"content": b'{"prompt": "x"}', "headers": {"Content-Type": "application/x-www-form-urlencoded"}}),
+        ("/", {"content": b'{"prompt": "x"}'}),
+    ],
+    ids=["files", "v4 files", "form", "no type"],
+)
+def test_pages_of_other_sites_cannot_send_what_browsers_send_without_asking(
+    plain: httpx.Client, write: Writer, path: str, options: dict[str, Any]
+) -> None:
+    """Of forms and bodies without a type, a browser does not ask first (CORS) whether the page may send them."""
+
+    def status(browser: httpx.Client, origin: str | None) -> int:
+        more = {} if origin is None else {"Origin": origin}
+        return browser.post(path, **{**options, "headers": {**options.get("headers", {}), **more}}).status_code
+
+    own = str(plain.base_url).rstrip("/")
+    assert [status(plain, origin) for origin in (None, own, ORIGIN, "null")] == [200, 200, 403, 403]
+    with client(write, origins=[ORIGIN]) as browser:
+        assert [status(browser, origin) for origin in (ORIGIN, "https://other.example")] == [200, 403]

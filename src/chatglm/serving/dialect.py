@@ -207,7 +207,8 @@ def dialect_route(
                 record.dialect, record.route = name, self.path_format
                 try:
                     if self.body_field is not None:
-                        check_type(request.headers.get("content-type"), any_type)
+                        if not check_type(request.headers.get("content-type"), any_type):
+                            service.check_page(request.headers)
                         body = await bodies.read(request, service.limits)
                         record.body = len(body)
                         if record.asked is not None:
@@ -253,20 +254,23 @@ class _ParsedRequest(Request):
         return self._value
 
 
-def check_type(given: str | None, any_type: bool = False) -> None:
+def check_type(given: str | None, any_type: bool = False) -> bool:
     """
     Args:
         given: the header Content-Type. A page of another site can send a body of any other type, without asking first.
         any_type: whether a form's will do, or none.
 
+    Returns:
+        Whether it is JSON's.
+
     Raises:
-        BodyError: it is not JSON's.
+        BodyError: it will not do.
     """
     kind = (given or "").partition(";")[0].strip().lower()
     if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
-        return
+        return True
     if any_type and kind in ("", "application/x-www-form-urlencoded"):
-        return
+        return False
     said = f"Content-Type is {kind[:80]}" if kind else "there is no Content-Type"
     raise BodyError(f"the body must be a JSON object, sent with Content-Type: application/json; {said}")
 

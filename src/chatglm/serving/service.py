@@ -14,7 +14,7 @@ from chatglm.chat.messages import Message
 from chatglm.encoders import Embedder, Reranker
 from chatglm.errors import InputError
 from chatglm.serving import records
-from chatglm.serving.access.callers import Caller
+from chatglm.serving.access.callers import Caller, check_origin
 from chatglm.serving.access.keys import ACTIONS, Key, Keyring
 from chatglm.serving.access.limits import RateLimits
 from chatglm.serving.bodies import Limits
@@ -200,6 +200,16 @@ class Service:
             AuthenticationError: the key was removed or has expired since the caller was known (a task may wait long).
         """
         return None if self.keys is None else self.keys.get(caller.owner)
+
+    def check_page(self, headers: Mapping[str, str]) -> None:
+        """Refuse what a page of another site sends. For requests that browsers send without asking first (CORS): forms,
+        and bodies without a type. Where keys are needed, no page has one that it was not given.
+
+        Raises:
+            ForbiddenError: such a page sent it.
+        """
+        if self.keys is None:
+            check_origin(headers, self.origins)
 
     def permit(self, caller: Caller, action: str) -> None:
         """Check that a caller may do this. If no keys are needed, everybody may.

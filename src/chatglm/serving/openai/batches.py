@@ -272,6 +272,7 @@ def add_files(routes: APIRouter, service: Service, refused: Refused) -> None:
     @routes.post("/files", response_model=_FileResponse, responses=refused(400, 408, 413, 500), openapi_extra=_FORM)
     async def upload(request: Request) -> dict[str, Any]:
         """Store a file."""
+        service.check_page(request.headers)
         limits = service.files.limits
         bounds = dataclasses.replace(
             service.limits, body=limits.bytes + FORM_BYTES, seconds=limits.seconds, rate=limits.rate

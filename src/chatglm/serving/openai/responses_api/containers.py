@@ -218,6 +218,7 @@ def add_containers(routes: APIRouter, service: Service) -> None:
     )
     async def upload(container_id: str, request: Request) -> dict[str, Any]:
         """Store a file in a container; it replaces a file of the same name."""
+        service.check_page(request.headers)
         caller = caller_of(request)
         kernels, user = service.server_tools.interpreter(caller)
         if await kernels.state(container_id, user=user) is None:
