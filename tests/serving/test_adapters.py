@@ -100,6 +100,17 @@ def test_adapters_come_and_go(url: str, checkpoint: Callable[[str], Path], folde
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_an_adapter_is_replaced_by_a_request_that_names_it(url: str) -> None:
+    """As the model that the new one is for; the request must not wait for itself."""
+    assert load(url, "a", "one").status_code == 200
+    assert load(url, "b", "one").status_code == 200
+    said(url, "b")
+    assert load(url, "a", "two", load_inplace=True, base_model_name="a").status_code == 200
+    assert names(url) == {"glm": None, "a": "glm", "b": "glm"}
+    said(url, "a")
+    assert [unload(url, name).status_code for name in ("b", "a")] == [200, 200]
+
+
 def test_unloading_waits_for_requests(url: str) -> None:
     assert load(url, "a", "one").status_code == 200
     body = {"model": "a", "messages": QUESTION, "stream": True, "max_tokens": 60, "min_tokens": 60}

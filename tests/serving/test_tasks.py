@@ -80,6 +80,36 @@ def test_a_task_is_answered_by_the_route(write: Writer, tmp_path: Path) -> None:
     asyncio.run(test())
 
 
+def test_what_was_accepted_is_not_too_large_later(write: Writer, tmp_path: Path) -> None:
+    """A body may be as large as the limit; it is not sent on in a form that has more bytes."""
+
+    async def test() -> None:
+        async with Rig(write, tmp_path, context=64) as service:
+            body = asking("长" * (service.limits.body // 4)) | {"stop_token_ids": [1] * 9}
+            task = await service.tasks.submit(ANN, "openai", CHAT, body)
+            done = await ended(service, ANN, task.id)
+            assert done.answer["error"]["code"] == "context_length_exceeded"
+
+    asyncio.run(test())
+
+
+def test_an_answer_counts_with_its_bytes(write: Writer, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Rig(write, tmp_path, write.say("好" * 50)) as service:
+            task = await service.tasks.submit(ANN, "openai", CHAT, asking())
+            await ended(service, ANN, task.id)
+
+            def stored(database: Database, _: Any) -> tuple[str, str, int]:
+                ((body, answer, size),) = database.read("SELECT body, answer, bytes FROM tasks")
+                return body, answer, size
+
+            body, answer, size = await service.storage.run(stored)
+            assert "好" * 50 in answer
+            assert size == len(body.encode()) + len(answer.encode())
+
+    asyncio.run(test())
+
+
 def test_only_its_owner_finds_it_and_only_in_its_dialect(write: Writer, tmp_path: Path) -> None:
     async def test() -> None:
         async with Rig(write, tmp_path) as service:

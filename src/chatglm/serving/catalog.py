@@ -282,7 +282,8 @@ class Catalog:
             NotOfferedError: the model is at another server.
             ChatGLMError: the folder is not an adapter of this model; nothing has changed.
         """
-        model = await self.acquire(base)
+        # Not the adapter that `base` may name: the request would wait for itself to let go of it.
+        model = await self.acquire(Offer(base.holder.source.name, base.holder))
         if not isinstance(model, Assistant):
             raise NotOfferedError(
                 f"lora_name: {base.holder.source.name!r} is at another server, which has its adapters"

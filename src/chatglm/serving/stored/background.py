@@ -297,7 +297,7 @@ class _Ended:
                 self.code,
                 time.time(),
                 self.expires,
-                len(self.answer or ""),
+                len((self.answer or "").encode()),
                 number,
                 instance.id,
             ),

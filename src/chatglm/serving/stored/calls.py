@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from chatglm.serving.access.callers import CALLER, Caller
 from chatglm.serving.failures import FAILURE, Failure
+from chatglm.serving.sse import compact
 
 __all__ = ["Calls", "Reply"]
 
@@ -46,7 +47,7 @@ class Calls:
 
         While the server is busy (status 429), the request waits. If this call is cancelled, so is the request.
         """
-        text = json.dumps(body).encode()
+        text = compact(body).encode()  # not longer than it was accepted
         while True:
             reply = await self._send(caller, path, text)
             if reply.failure is None or reply.failure.status != 429:
