@@ -258,6 +258,41 @@ TEXT_REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+def test_of_many_unknown_fields_one_is_told() -> None:
+    """A list of a hundred thousand errors takes a second to make, in which nobody else is served."""
+    many = {f"a{number}": number for number in range(1000)}
+    for body, place in (
+        (ASK | many, ("a0",)),
+        (many, ("messages",)),
+        (said(many), ("messages", 0, "a0")),
+    ):
+        with pytest.raises(ValidationError) as raised:
+            ChatRequest.model_validate(body)
+        assert raised.value.errors()[0]["loc"] == place
+        assert raised.value.error_count() <= 2
+
+
+def test_json_in_strings_is_bounded_like_the_body(over: Any, write: Writer) -> None:
+    url, _ = over(write.say("好"))
+    many = '{"a": [' + "[], " * 40_000 + "[]]}"
+    text = json.dumps({"code": many})  # no arrays, but a text
+    calls = [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": many}}]}]
+    items = [{"type": "function_call", "call_id": "c", "name": "f", "arguments": many}]
+    for path, body, field in (
+        (CHAT, ASK | {"guided_json": many}, "guided_json"),
+        (CHAT, ASK | {"structured_outputs": {"json": many}}, "structured_outputs.json"),
+        (CHAT, {"messages": [USER, *calls]}, "messages[1].tool_calls[0].function.arguments"),
+        ("/api/paas/v4/chat/completions", {"messages": [USER, *calls]}, "arguments"),
+        ("/v1/responses", {"input": items}, "input[0].arguments"),
+    ):
+        answer = post(url, body, path)
+        assert answer.status_code == 400, answer.text
+        assert field in answer.json()["error"]["message"]
+        assert "too many arrays and objects" in answer.json()["error"]["message"]
+    calls[0]["tool_calls"][0]["function"]["arguments"] = text
+    assert "too many" not in post(url, {"messages": [USER, *calls]}, CHAT).text
+
+
 def test_what_is_refused_of_completions(over: Any, write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     url, engine = over(write.say("好"))
     for change, param, words in TEXT_REFUSED:
@@ -395,6 +430,10 @@ def test_fields_of_a_function_that_are_unknown_are_shown_to_the_model(over: Any,
     tool = {"type": "function", "function": {**FUNCTION, "returns": {"type": "string", "description": "晴或雨"}}}
     assert post(url, ASK | {"tools": [tool]}).status_code == 200
     assert "晴或雨" in write.form.tokenizer.decode(engine.asked[-1].ids)
+    many = {**FUNCTION, **{f"a{number}": number for number in range(1000)}}
+    for tool, field in (({"type": "function", "function": many}, "tools[0].function"), (many, "tools[0]")):
+        refused = post(url, ASK | {"tools": [tool]}).json()["error"]
+        assert refused["message"] == f"{field}: has 1,000 unknown fields; at most 64 are shown to the model"
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"], "additionalProperties": False}

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from chatglm.errors import InputError
 
-__all__ = ["LARGE", "BodyError", "Limits", "parse", "parse_now", "parts", "read"]
+__all__ = ["LARGE", "BodyError", "Limits", "containers", "parse", "parse_now", "parts", "read"]
 
 _BYTES_PER_TOKEN = 16
 _DIGITS = 100
@@ -236,11 +236,18 @@ def _check_structure(text: str, limits: Limits) -> None:
     Raises:
         BodyError: there are too many.
     """
-    if text.count("[") + text.count("{") > limits.values:
+    if (count := containers(text, limits.values)) > limits.values:
+        raise _too_many_values(count, limits)
+
+
+def containers(text: str, most: int) -> int:
+    """How many arrays and objects a JSON text has; it need not be exact if there are no more than `most`."""
+    count = text.count("[") + text.count("{")
+    if count > most:
         # Most of them may be in strings, which are every second piece between quotes.
         outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
-        if (count := outside.count("[") + outside.count("{")) > limits.values:
-            raise _too_many_values(count, limits)
+        count = outside.count("[") + outside.count("{")
+    return count
 
 
 def _too_many_values(count: int, limits: Limits) -> BodyError:

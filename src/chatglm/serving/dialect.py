@@ -167,14 +167,17 @@ class Strict(BaseModel):
         if not isinstance(given, dict):
             return given
         own = {field.alias or name for name, field in cls.model_fields.items()}
-        kept = {}
+        forbids = cls.model_config.get("extra") == "forbid"
+        kept: dict[str, Any] = {}
+        refused = False
         for name, value in given.items():
             if value is None:  # left out
                 continue
             if name in own:
                 kept[name] = _whole(value)
-            elif not cls.hints.accept(name, value):
-                kept[name] = value  # to be refused
+            elif not refused and not cls.hints.accept(name, value):
+                kept[name] = value  # to be refused, or for a model that takes others
+                refused = forbids  # one is enough: only the first is told, and there may be a hundred thousand
         return kept
 
 

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, TypeAdapter, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, TypeAdapter, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from chatglm.chat.messages import unreadable_part
 from chatglm.params import SamplingParams
+from chatglm.serving.bodies import Limits, containers
 from chatglm.serving.dialect import Strict
 from chatglm.serving.hints import CONTENT_PART
 
 __all__ = [
     "OPTIONS",
     "Content",
+    "JsonText",
     "OneOf",
     "Strings",
     "TextPart",
@@ -125,6 +127,17 @@ def _tag_model(tag: str, message: str) -> Any:
 
     field: Any = (Annotated[str, BeforeValidator(refuse)], ...)
     return create_model("Tagged", __base__=Strict, **{tag: field})
+
+
+def _few_values(text: str) -> str:
+    most = Limits.values
+    if (count := containers(text, most)) > most:
+        raise wrong(f"the JSON in it has too many arrays and objects ({count:,}); at most {most:,} are supported")
+    return text
+
+
+JsonText = Annotated[str, AfterValidator(_few_values)]
+"""A string that holds JSON, which has no more arrays and objects than a body may have: reading them takes long."""
 
 
 class TextPart(Strict):

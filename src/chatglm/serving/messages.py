@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from chatglm.chat.messages import Message, ToolCall
 from chatglm.errors import InputError
 from chatglm.serving.dialect import Strict
-from chatglm.serving.fields import Content, OneOf, Unsupported, by_tag, wrong
+from chatglm.serving.fields import Content, JsonText, OneOf, Unsupported, by_tag, wrong
 from chatglm.serving.hints import CALL, MESSAGE, note_ignored
 
 __all__ = ["ChatMessage", "DialogueBuilder", "HeaderLine", "messages_of"]
@@ -18,7 +18,7 @@ __all__ = ["ChatMessage", "DialogueBuilder", "HeaderLine", "messages_of"]
 
 def _arguments(value: Any) -> Any:
     if isinstance(value, str):
-        return str
+        return JsonText
     if isinstance(value, dict):
         return dict[str, Any]
     raise wrong("must be an object, or a string that holds one as JSON")

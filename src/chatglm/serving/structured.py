@@ -12,7 +12,7 @@ from pydantic import Field
 
 from chatglm.errors import InputError, UnsupportedError
 from chatglm.serving.dialect import Strict
-from chatglm.serving.fields import OneOf, by_tag, wrong
+from chatglm.serving.fields import JsonText, OneOf, by_tag, wrong
 
 __all__ = ["Guided", "ResponseFormat", "TextFormat", "format_named"]
 
@@ -135,7 +135,7 @@ TextFormat = Annotated[
 
 def _schema(value: Any) -> Any:
     if isinstance(value, str):
-        return str
+        return JsonText
     if isinstance(value, dict):
         return dict[str, Any]
     raise wrong("must be a JSON schema: an object, or a string that holds one")

@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+_OTHERS = 64
+"""Most fields of a function that are not known here."""
+
+
 @dataclass(frozen=True)
 class ToolName:
     """Marks a string as the name of a tool: `Annotated[str, ToolName(64)]`.
@@ -66,8 +70,11 @@ class Function(Strict):
 
     @model_validator(mode="after")
     def _no_slips(self) -> Function:
-        for name in self.model_extra or {}:
-            near = difflib.get_close_matches(name, Function.model_fields, n=1, cutoff=0.8)
+        others, known = self.model_extra or {}, list(Function.model_fields)
+        if len(others) > _OTHERS:
+            raise wrong(f"has {len(others):,} unknown fields; at most {_OTHERS} are shown to the model")
+        for name in others:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             if near and name != "params":  # that is ChatGLM3's own form of parameters
                 raise wrong(f"unknown field {name!r:.40}; did you mean {near[0]!r}?")
         return self

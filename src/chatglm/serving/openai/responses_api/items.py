@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from chatglm.chat.messages import INTERPRETER, Message, ToolCall
 from chatglm.serving.dialect import Strict
-from chatglm.serving.fields import OneOf, by_tag, part_of, text_or, wrong
+from chatglm.serving.fields import JsonText, OneOf, by_tag, part_of, text_or, wrong
 from chatglm.serving.hints import CONTENT_PART, ITEM, MESSAGE, note_ignored
 from chatglm.serving.messages import DialogueBuilder
 
@@ -75,7 +75,7 @@ class _CallItem(Strict):
     type: Literal["function_call"]
     call_id: str
     name: str = Field(min_length=1)
-    arguments: str
+    arguments: JsonText
 
 
 class _ResultItem(Strict):
@@ -119,7 +119,7 @@ class _ServerCallItem(Strict):
     type: Literal["mcp_call"]
     server_label: str
     name: str = Field(min_length=1)
-    arguments: str
+    arguments: JsonText
     output: str | None = None
     error: str | dict[str, Any] | None = None
 
