@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -439,6 +440,28 @@ def test_a_wrong_message_ends_the_websocket_with_a_sentence(url: str, said: str)
         assert json.loads(socket.recv(30)).keys() == {"error"}
         with pytest.raises(ConnectionClosed):
             socket.recv(30)
+
+
+def test_an_answer_on_a_websocket_has_the_time_of_a_request(write: Writer, tmp_path: Path) -> None:
+    engine = ScriptedEngine(write.say(ANSWER * 100), context=2048, delay=0.02)
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), timeout=1.0) as url,
+    ):
+        with httpx.Client(base_url=url, timeout=60) as client:
+            fill(client, "样例")
+        with connect(f"ws{url[4:]}/local_doc_qa/stream_chat/样例") as socket:
+            socket.send(json.dumps({"question": QUESTION}))
+            while not (said := str(socket.recv(30))).startswith('{"error"'):
+                assert "end" not in said
+            assert "took longer than this server allows" in said
+            with pytest.raises(ConnectionClosed):
+                socket.recv(30)
+        end = time.monotonic() + 60
+        while not engine.aborted:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 def test_a_page_of_another_site_gets_no_websocket(url: str) -> None:

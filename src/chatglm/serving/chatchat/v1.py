@@ -26,7 +26,7 @@ from chatglm.serving.access.callers import Caller, caller_of
 from chatglm.serving.bodies import Limits, parse_now
 from chatglm.serving.chatchat.shapes import AT_ONCE, Coded, attacks, find_base, refused, render, said, source, work
 from chatglm.serving.dialect import Dialect, EventStream, Strict, dialect_route, failure_within, first_of, whole_of
-from chatglm.serving.failures import NotOfferedError, ShuttingDownError
+from chatglm.serving.failures import NotOfferedError, ShuttingDownError, TimeLimitError
 from chatglm.serving.hints import CHATCHAT
 from chatglm.serving.knowledge import filing
 from chatglm.serving.knowledge.answers import FromDocuments
@@ -393,6 +393,7 @@ class _Talk:
         Raises:
             WebSocketDisconnect: the client went.
             ShuttingDownError: the server ends.
+            TimeLimitError: the answer takes longer than a request may.
         """
 
         async def said() -> None:
@@ -401,10 +402,15 @@ class _Talk:
                     await self._socket.send_text(delta.text)
 
         saying, ending = asyncio.ensure_future(said()), asyncio.ensure_future(self._service.drain.wait())
+        loop, limit = asyncio.get_running_loop(), self._service.timeout
+        end = None if limit is None else loop.time() + limit
         try:
             waiting = {saying, ending, self._next()}
             while not saying.done():
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                left = None if end is None else max(0.0, end - loop.time())
+                done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    raise TimeLimitError
                 if ending in done:
                     raise ShuttingDownError
                 if (coming := self._next()) in done and not saying.done():
