@@ -287,6 +287,29 @@ def test_a_file_is_read_again_and_a_broken_one_changes_nothing(
     assert len(keys.keys) == 2
 
 
+def test_a_key_that_is_removed_beside_a_broken_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatglm.serving.access.keys._LOOK", 0.0)
+    file, other = tmp_path / "keys.txt", KeyStore(tmp_path)
+    file.write_text(ALICE, "utf-8")
+    for sources in ([KeyFile(file), KeyStore(tmp_path)], [KeyStore(tmp_path), KeyFile(file)]):
+        key, text = other.add("carol")
+        keys = Keyring(sources)
+        sent = [(b"x-api-key", text.encode())]
+        assert keys.authenticate(sent) == key
+        for damage in (lambda: file.write_text("?", "utf-8"), file.unlink):
+            damage()
+            assert keys.authenticate(sent) == key
+        other.remove("carol")
+        with pytest.raises(AuthenticationError):
+            keys.authenticate(sent)
+        added, text = other.add("dave")
+        assert keys.authenticate([(b"x-api-key", text.encode())]) == added
+        assert keys.authenticate([(b"x-api-key", ALICE.encode())]).id == "alice"
+        other.remove("dave")
+        file.write_text(ALICE, "utf-8")
+    other.close()
+
+
 def test_made_keys_are_stored_without_their_secrets(tmp_path: Path) -> None:
     store = KeyStore(tmp_path / "home")
     assert store.keys() == []

@@ -124,33 +124,37 @@ class Keyring:
         clock: Unix seconds.
 
     Raises:
-        ChatGLMError: a source cannot be read. If that happens later, the former keys stay in use.
+        ChatGLMError: a source cannot be read. If that happens later, the former keys of this source stay in use; those
+            of the others come and go as before.
     """
 
     def __init__(self, sources: Sequence[Source], clock: Any = time.time) -> None:
         self._sources, self._clock = sources, clock
-        self._found: dict[str, Credential] = {}
-        self._looked, self._problem = 0.0, ""
-        self._read()
+        self._parts = [source.credentials() for source in sources]
+        self._problems = [""] * len(sources)
+        self._found = self._joined()
+        self._looked = time.monotonic()
 
     @property
     def keys(self) -> Sequence[Key]:
         return [found.key for found in self._found.values()]
 
-    def _read(self) -> None:
-        self._found = {one.key.id: one for source in reversed(self._sources) for one in source.credentials()}
-        self._looked = time.monotonic()
+    def _joined(self) -> dict[str, Credential]:
+        return {one.key.id: one for part in reversed(self._parts) for one in part}
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked >= _LOOK:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        for number, source in enumerate(self._sources):
             try:
-                if any(source.changed() for source in self._sources):
-                    self._read()
-                self._problem = ""
+                if source.changed():
+                    self._parts[number] = source.credentials()
+                    self._found = self._joined()
+                self._problems[number] = ""
             except ChatGLMError as error:
-                if str(error) != self._problem:  # logged once, not every second
-                    self._problem = str(error)
+                if str(error) != self._problems[number]:  # logged once, not every second
+                    self._problems[number] = str(error)
                     log.error("API keys cannot be reloaded, so the former ones stay in use: %s", error)
 
     def get(self, owner: str) -> Key:
