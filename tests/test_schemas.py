@@ -152,6 +152,8 @@ def deep(levels: int) -> dict[str, Any]:
         ({"const": {"a": [1e300]}}, "const: 1e[+]300: numbers beyond"),
         ({"type": "integer", "minimum": 2**60}, "integers beyond"),
         ({"type": "number", "minimum": 1e300}, "numbers beyond"),
+        ({"type": "number", "minimum": 10**400}, "numbers beyond"),
+        ({"type": "integer", "exclusiveMaximum": -(10**400)}, "integers beyond"),
     ],
 )  # fmt: skip
 def test_what_is_too_large_is_refused_by_name(schema: Any, words: str) -> None:
@@ -172,6 +174,9 @@ def test_what_is_too_large_is_refused_by_name(schema: Any, words: str) -> None:
         ({"enum": []}, "enum"),
         ({"anyOf": {}}, "anyOf"),
         ({"$ref": "#/x"}, "names nothing"),
+        ({"$ref": "#/anyOf/²", "anyOf": [{}]}, "names nothing"),
+        ({"$ref": f"#/anyOf/{'9' * 5000}", "anyOf": [{}]}, "names nothing"),
+        ({"type": "string", "minLength": 10**400, "maxLength": 1}, "no value"),
         ({"$ref": "https://example.com/s.json"}, "names nothing"),
         ({"$ref": 5}, "expected a string"),
         ({"type": "integer", "minimum": 2, "maximum": 1}, "no integer"),

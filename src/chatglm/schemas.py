@@ -320,7 +320,13 @@ class _Reader:
             part = part.replace("~1", "/").replace("~0", "~")
             if isinstance(found, Mapping):
                 found = found.get(part)
-            elif isinstance(found, list) and part.isdigit() and int(part) < len(found):
+            elif (
+                isinstance(found, list)
+                and part.isascii()
+                and part.isdigit()
+                and len(part) < 7
+                and int(part) < len(found)
+            ):
                 found = found[int(part)]
             else:
                 return None
@@ -354,7 +360,11 @@ class _Reader:
         value = given.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or (isinstance(value, float) and not math.isfinite(value))
+        ):
             raise self._wrong(f"{name}: expected a number, got {value!r:.40}")
         return value
 

@@ -66,6 +66,8 @@ MERGES = "a0: &a0 {x0: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested more than 64"),
         (b"a: " + b"[" * 5_000 + b"]" * 5_000, "nested more than 64"),
         (b"{" * 100_000, "nested more than 64"),
+        (b'{"a": ["\\ud83d\\ude00", "\\ud83d"]}', "half of a surrogate pair"),
+        (b'{"\\udc00": 1}', "half of a surrogate pair"),
         (LAUGHS.encode(), "aliases written out"),
         (MERGES.encode(), "aliases written out"),
         (b"a: &a [*a]", "has no anchor above it"),
@@ -82,6 +84,19 @@ MERGES = "a0: &a0 {x0: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}
 def test_what_is_wrong_with_a_document_is_said(data: bytes, said: str) -> None:
     with pytest.raises(ToolError, match=said):
         print(parse_document(data, "x"))
+
+
+def test_pairs_of_surrogates_are_characters() -> None:
+    assert parse_document(rb'{"a": "\ud83d\ude00", "b": "\\ud83d"}', "x") == {"a": "😀", "b": r"\ud83d"}
+
+
+def test_many_objects_are_merged_in_one_pass() -> None:
+    """Of one name, the first of the list holds; to copy what is there for each of them would take hours."""
+    parts = "".join(f"m{n}: &m{n} {{k{n}a: {n}, k{n}b: {n}, same: {n}}}\n" for n in range(25_000))
+    text = f"{parts}all: {{<<: [{', '.join(f'*m{n}' for n in range(25_000))}], own: x}}\n"
+    merged = parse_document(text.encode(), "x")["all"]
+    assert len(merged) == 50_002
+    assert (merged["same"], merged["k24999b"], merged["own"]) == (0, 24_999, "x")
 
 
 def test_tags_are_not_obeyed() -> None:

@@ -94,6 +94,8 @@ def test_a_schema_that_grows_is_cut_where_it_is_too_large() -> None:
         ({"$ref": "file:///etc/passwd"}, "points to another document"),
         ({"$ref": "#/nothing"}, "points to nothing"),
         ({**MANY, "required": list(MANY["properties"])}, "500 required"),
+        ({"type": "object", "properties": {"\ud800": {}}}, "half of a surrogate pair"),
+        ({"enum": ["\ud800"]}, "half of a surrogate pair"),
     ],
 )
 def test_what_is_no_schema_is_said(schema: Any, said: str) -> None:
@@ -148,6 +150,36 @@ def test_whatever_the_original_allows_is_allowed(schema: Any, value: Any) -> Non
 def test_values_that_are_nearly_right(value: Any, kind: str, read: Any) -> None:
     got, problem = checked({"v": value}, {"type": "object", "properties": {"v": {"type": kind}}})
     assert (got["v"], type(got["v"]), problem) == (read, type(read), "")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("007", "007"), (7, 7), ("abcdef", "abcdef"), (["1"], ["1"]), ([1], [1]), ("-1", "-1")]
+)
+def test_what_one_branch_takes_as_it_is_is_not_made_fit_for_another(value: Any, read: Any) -> None:
+    branches = [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "maxLength": 9},
+        {"type": "array", "items": {"type": "integer"}},
+        {"type": "array", "items": {"type": "string"}},
+    ]
+    got, problem = checked({"v": value}, {"type": "object", "properties": {"v": {"anyOf": branches}}})
+    assert (got["v"], type(got["v"]), problem) == (read, type(read), "")
+
+
+def test_integers_that_no_float_can_be() -> None:
+    large = 10**400
+    schema = plain_of({"type": "object", "properties": {"n": {"type": "integer", "maximum": large}}})
+    assert schema["properties"]["n"] == {"type": "integer", "maximum": large}
+    assert checked({"n": large}, schema) == ({"n": large}, "")
+    assert "at most" in checked({"n": large + 1}, schema)[1]
+
+
+@pytest.mark.parametrize("number", ["²", "1", "01x", "9" * 5000])
+def test_references_into_lists(number: str) -> None:
+    root = {"anyOf": [{"type": "integer"}]}
+    assert plain({"$ref": "#/anyOf/0"}, root, "x") == {"type": "integer"}
+    with pytest.raises(ToolError, match="points to nothing"):
+        plain({"$ref": f"#/anyOf/{number}"}, root, "x")
 
 
 @pytest.mark.parametrize(

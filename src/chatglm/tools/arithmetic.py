@@ -14,9 +14,20 @@ __all__ = ["calculate"]
 _LONGEST = 200
 _MOST_BITS = 8_192
 """Most bits of an integer: about 2,400 digits."""
+_MOST_PLACES = 2_500
+"""Most places that a number is rounded to, before or behind its point: no value has more."""
 _CONSTANTS = {"pi": math.pi, "π": math.pi, "e": math.e}
+
+
+def _rounded(value: float, places: int | None = None) -> float:
+    """`round`; for an integer, Python would first compute 10 to the power of as many places as are asked for."""
+    if places is None:
+        return round(value)
+    return round(value, max(-_MOST_PLACES, min(places, _MOST_PLACES)))
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": abs, "round": round, "min": min, "max": max, "sqrt": math.sqrt, "exp": math.exp, "ln": math.log,
+    "abs": abs, "round": _rounded, "min": min, "max": max, "sqrt": math.sqrt, "exp": math.exp, "ln": math.log,
     "log": math.log, "log2": math.log2, "log10": math.log10, "lg": math.log10, "sin": math.sin, "cos": math.cos,
     "tan": math.tan, "asin": math.asin, "acos": math.acos, "atan": math.atan, "floor": math.floor, "ceil": math.ceil,
 }  # fmt: skip

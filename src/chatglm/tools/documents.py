@@ -32,6 +32,8 @@ _INTEGER = re.compile(r"[-+]?[0-9]{1,30}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None,
           "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # fmt: skip
+_HALVES = re.compile("[\ud800-\udfff]")
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # perhaps of a pair
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -122,6 +124,7 @@ def from_environment(text: str, where: str, used: set[str]) -> str:
 
 
 _NOT_JSON = object()
+_HALF = "a text has half of a surrogate pair, which is no character"
 
 
 def _json(text: str, where: str) -> Any:
@@ -144,7 +147,23 @@ def _json(text: str, where: str) -> Any:
         return _NOT_JSON
     if text.count(",") + text.count(":") > _MOST_VALUES and _count(found) > _MOST_VALUES:
         raise ToolError(f"{where}: more than {_MOST_VALUES:,} values")
+    if _ESCAPED_HALF.search(text) and _has_halves(found):
+        raise ToolError(f"{where}: {_HALF}")
     return found
+
+
+def _has_halves(value: Any) -> bool:
+    """Whether a text in a value from JSON has half of a surrogate pair."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text if _HALVES.search(text):
+                return True
+            case dict() as inner:
+                waiting += [*inner.keys(), *inner.values()]
+            case list() as inner:
+                waiting += inner
+    return False
 
 
 def _refuse(name: str) -> Any:
@@ -222,15 +241,20 @@ def _build(events: Any, where: str) -> Any:
                 continue
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
                 ended = stack.pop()
-                for merged in ended.merged:
-                    ended.value = {**merged, **ended.value}  # type: ignore[dict-item]
                 value, size, anchor = ended.value, ended.size, ended.anchor
+                if isinstance(value, dict) and ended.merged:  # of one name, the first that is merged holds
+                    together: dict[str, Any] = {}
+                    for merged in reversed(ended.merged):
+                        together.update(merged)
+                    value = {**together, **value}
             case yaml.AliasEvent():
                 if event.anchor not in anchors:
                     raise wrong(event, f"the alias *{event.anchor:.40} has no anchor above it")
                 value, size = anchors[event.anchor]
                 anchor = None
             case yaml.ScalarEvent():
+                if _HALVES.search(event.value):  # PyYAML without its C library lets them through
+                    raise wrong(event, _HALF)
                 value, size, anchor = _scalar(event), 1, event.anchor
             case _:
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -80,13 +80,17 @@ def plain(schema: Any, root: Mapping[str, Any], where: str) -> dict[str, Any]:
         root: the document in which the schema's `$ref`s lead somewhere.
 
     Raises:
-        ToolError: it is not a JSON schema, a `$ref` leads out of the document or nowhere, or too many properties are
-            required.
+        ToolError: it is not a JSON schema, a `$ref` leads out of the document or nowhere, too many properties are
+            required, or a text is not Unicode.
     """
     for depth, words in _LADDER:
         reader = _Plain(root, where, depth, words)
         made = reader.read(schema, (), 0)
-        if not reader.full and len(json.dumps(made, ensure_ascii=False).encode()) <= MOST_BYTES:
+        try:
+            size = len(json.dumps(made, ensure_ascii=False).encode())
+        except UnicodeEncodeError:
+            raise ToolError(f"{where}: a name or a value has half of a surrogate pair, which is no character") from None
+        if not reader.full and size <= MOST_BYTES:
             return made
     raise ToolError(f"{where}: its parameters do not fit into {MOST_BYTES:,} bytes, even when shortened")
 
@@ -123,7 +127,7 @@ class _Plain:
         self._values(schema, made)
         for name in _BOUNDS:
             value = schema.get(name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            if _is_number(value):
                 made[name] = value
         if depth < self._depth:
             if "object" in types or "properties" in schema:
@@ -241,7 +245,7 @@ def target(root: Mapping[str, Any], pointer: str, where: str) -> Any:
         part = part.replace("~1", "/").replace("~0", "~")
         if isinstance(found, Mapping) and part in found:
             found = found[part]
-        elif isinstance(found, list) and part.isdigit() and len(part) < 7 and int(part) < len(found):
+        elif isinstance(found, list) and part.isascii() and part.isdigit() and len(part) < 7 and int(part) < len(found):
             found = found[int(part)]
         else:
             raise ToolError(f"{where}: $ref {pointer!r:.100} points to nothing")
@@ -254,6 +258,13 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number of JSON. An integer may be larger than every float."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_scalar(value: Any) -> bool:
@@ -297,15 +308,24 @@ def _checked(value: Any, schema: Mapping[str, Any], path: str, problems: list[st
     elif isinstance(value, Mapping):
         value = _checked_object(value, schema, path, problems)
     if branches := schema.get("anyOf"):
-        tries = []
-        for branch in branches:
-            wrong: list[str] = []
-            tried = _checked(value, branch, path, wrong)
-            if not wrong:
-                return tried
-            tries.append(wrong)
-        problems.append(min(tries, key=len)[0])
+        value = _checked_branches(value, branches, path, problems)
     return value
+
+
+def _checked_branches(value: Any, branches: Sequence[Any], path: str, problems: list[str]) -> Any:
+    """A value as the first branch has it that takes it as it is, else as the first that takes it: "007" is a text
+    where there may be one."""
+    fits, tries = [], []
+    for branch in branches:
+        wrong: list[str] = []
+        tried = _checked(value, branch, path, wrong)
+        if not wrong:
+            fits.append(tried)
+        tries.append(wrong)
+    if not fits:
+        problems.append(min(tries, key=len)[0])
+        return value
+    return next((one for one in fits if one == value), fits[0])
 
 
 def _checked_object(value: Mapping[str, Any], schema: Mapping[str, Any], path: str, problems: list[str]) -> Any:
@@ -334,7 +354,7 @@ def _as_type(value: Any, types: list[str]) -> tuple[Any, bool]:
         "null": value is None,
         "array": isinstance(value, list | tuple),
         "object": isinstance(value, Mapping),
-        "number": isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
+        "number": _is_number(value),
     }
     kinds["integer"] = kinds["number"] and isinstance(value, int)
     if any(kinds[name] for name in types):

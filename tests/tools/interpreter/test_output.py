@@ -77,6 +77,13 @@ def test_what_was_written_over_is_gone() -> None:
     assert output.close() == "100%\nok\n 30%"
 
 
+def test_a_long_line_behind_a_carriage_return() -> None:
+    """To look for another one from each of its characters would take minutes, and the event loop would wait."""
+    output = Output(Limits(shown=1 << 20))
+    output.printed(b"x\r" + b"y" * 900_000)
+    assert output.close() == "y" * 900_000
+
+
 def test_surrogates_and_escapes_of_results_and_errors() -> None:
     output = Output(Limits())
     output.result("\ud800\x1b[31mred\x1b[0m")

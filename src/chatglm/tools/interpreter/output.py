@@ -17,7 +17,6 @@ RESULT = 8 << 10
 _ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-Z\\^-~]")
 _UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,4096}\x1b?|[ -/]*)|\x9b[0-?]*[ -/]*)\Z")
 _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
-_OVERWRITTEN = re.compile(r"[^\n]*\r(?=[^\n])")
 
 
 class Output:
@@ -89,7 +88,7 @@ class Output:
             self._push(clean(self._held))
         text = "".join(self._parts)
         if "\r" in text:  # progress bars: text that was overwritten is removed
-            text = _OVERWRITTEN.sub("", text).replace("\r", "")
+            text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
         if self._cut:
             text += f"\n[output cut: {self.total} bytes, of which the first {self._limits.shown} are shown]\n"
         return text
