@@ -106,6 +106,44 @@ os.rmdir(base)
         assert host.python(user, ["-c", code]) == "[]\n"
 
 
+def test_contents_move_whatever_rights_were_taken_away() -> None:
+    user = os.getuid() or NOBODY - 8
+    need({}, user)
+    code = """
+import os, tempfile
+from pathlib import Path
+from chatglm.tools.interpreter.folder import Folder, remove
+base = Path(tempfile.mkdtemp())
+(base / "new").mkdir()
+for mode in (0, 0o100, 0o500, 0o555, 0o700):
+    (base / "top" / str(mode)).mkdir(parents=True)
+    (base / "top" / str(mode)).chmod(mode)
+(base / "top" / "file").touch()
+(base / "top" / "link").symlink_to("/")
+(base / "top").chmod(0o500)
+folder = Folder(base / "new")
+folder.replace(base / "top")
+folder.close()
+print(os.listdir(base), *sorted(f"{path.name} {path.lstat().st_mode:o}" for path in (base / "top").iterdir()))
+remove(base)
+"""
+    kept = "0 40000 320 40500 365 40555 448 40700 64 40100 file 100644 link 120777"
+    with prepared() as host:
+        assert host.python(user, ["-c", f"import os; os.umask(0o022)\n{code}"]) == f"['top'] {kept}\n"
+
+
+def test_what_cannot_be_moved_leaves_both_folders_as_they_are(tmp_path: Path) -> None:
+    for name in ("old/a", "old/both/mine", "old/z", "new/both/other"):
+        (tmp_path / name).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    folder = Folder(tmp_path / "new")
+    with pytest.raises(OSError, match="not empty"):
+        folder.replace(tmp_path / "old")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert folder.path == tmp_path / "new"
+    folder.close()
+
+
 def test_what_cannot_be_removed_is_said_and_all_else_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / "top" / name).mkdir(parents=True)

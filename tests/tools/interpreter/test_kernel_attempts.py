@@ -36,7 +36,7 @@ LIMITS = Limits(
 )
 SLOW = replace(LIMITS, seconds=20.0)  # for cells that are not to be stopped by the clock
 TIME = ("13", "14")
-CONFINED = ("00", "06", "07", "08", "11", "12", "20", "24", "25", "26", "28", "3")  # the others: test_sandbox.py
+CONFINED = ("00", "06", "07", "08", "11", "12", "20", "24", "25", "26", "28", "3", "40")  # the others: test_sandbox.py
 ENDED = {
     "07": "400 MiB of memory",
     "08": "400 MiB of memory",
@@ -46,6 +46,8 @@ ENDED = {
     "25": "4 MiB of output",
     "28": "announced a message",
     "36": "400 MiB of memory",
+    "40": "400 MiB of memory",
+    "41": "400 MiB of memory",
     "34": "deep",  # where temporary files lie in the folder
 }
 
@@ -138,7 +140,7 @@ async def main():
     with Surroundings() as around:
         limits = Limits(memory=400 << 20, file=16 << 20, folder=64 << 20, processes=40)
         kernel = await Kernel.start(around.mine, limits, tier=sys.argv[1])
-        codes = [unnamed, *(each.code for each in around.attempts() if each.name[:2] in ("07", "08", "36"))]
+        codes = [unnamed, *(each.code for each in around.attempts() if each.name[:2] in ("07", "08", "36", "40"))]
         print(json.dumps([(await kernel.run(code)).ended for code in codes]))
         await kernel.close()
 asyncio.run(main())

@@ -351,6 +351,47 @@ open('made', 'w').write('1')
     asyncio.run(again())
 
 
+def test_a_folder_that_cannot_move_to_a_spare_kernel_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Kernel.load, "__defaults__", (("colorsys",),))
+
+    async def main() -> None:
+        async with Kernels(tmp_path, tier="confined") as kernels:
+            await until(lambda: kernels._spares)
+            spare = kernels._spares[0]
+            await kernels.put("a", "data.csv", pieces(b"1,2"))
+            for folder in (spare.folder, module.folder_of(tmp_path, "a")):
+                (folder / ".tmp").mkdir(exist_ok=True)
+                (folder / ".tmp" / "kept").touch()
+            cell = await kernels.run("a", "open('data.csv').read()")
+            assert (cell.text, cell.error) == ("'1,2'\n", "")
+            assert kernels._conversations["", "a"].kernel is not spare
+            assert not spare.alive
+            assert not spare.folder.exists()
+
+    asyncio.run(main())
+
+
+def test_closing_ends_a_spare_kernel_that_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[module.Kernel] = []
+
+    async def load(self: module.Kernel) -> None:
+        started.append(self)
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(module.Kernel, "load", load)
+
+    async def main() -> None:
+        kernels = Kernels(tmp_path, spare=1)
+        await kernels.files("a")
+        await until(lambda: started)
+        await kernels.close()
+        assert not started[0].alive
+        assert started[0]._files._fd == -1
+        assert list(tmp_path.iterdir()) == []
+
+    asyncio.run(main())
+
+
 def test_closing_ends_everything() -> None:
     async def main() -> None:
         kernels = Kernels(spare=0)

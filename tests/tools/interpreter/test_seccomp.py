@@ -170,6 +170,13 @@ def test_what_is_refused_and_what_is_not(machine: str) -> None:
     assert asked(53, 199, 16, 1) == errno.EPERM  # AF_NETLINK
     assert asked(56, 220, 17) is None  # clone(SIGCHLD)
     assert asked(56, 220, 0x3D0F00) is None  # a thread
+    assert asked(56, 220, 0x3D0B00) == errno.EPERM  # one without CLONE_FILES
+    assert asked(56, 220, 0x400 | 17) is None  # a process that shares its open files
+    assert asked(436, 436, 3, 9, 0) is None  # close_range
+    assert asked(436, 436, 3, 9, 4) is None  # CLOSE_RANGE_CLOEXEC
+    assert asked(436, 436, 3, 9, 2) == asked(436, 436, 3, 9, 6) == errno.EPERM  # CLOSE_RANGE_UNSHARE
+    assert asked(44, 206) is None  # sendto
+    assert asked(46, 211) == asked(307, 269) == errno.EPERM  # sendmsg, sendmmsg
     for flag in (NEW_USER, NEW_NET, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x20000000):
         assert asked(56, 220, flag | 17) == errno.EPERM
     assert asked(435, 435) == errno.ENOSYS  # clone3

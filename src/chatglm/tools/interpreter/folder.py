@@ -87,17 +87,49 @@ def moving(path: Path) -> Path:
 
 
 def recover(path: Path) -> None:
-    """Finish a `Folder.replace` that was interrupted."""
+    """Finish a `Folder.replace` that was interrupted.
+
+    Raises:
+        OSError: something cannot be moved; it stays where it is.
+    """
     if moving(path).is_dir():
         _merge(path, moving(path))
         os.rename(moving(path), path)
 
 
 def _merge(source: Path, target: Path) -> None:
-    if source.is_dir():
+    """Move all contents of a folder into another one, and remove it; if something cannot be moved, nothing is."""
+    if not source.is_dir():
+        return
+    os.close(_own_folder(source, None))
+    moved: list[str] = []
+    try:
         for name in os.listdir(source):
-            os.rename(source / name, target / name)
+            _move(source / name, target / name)
+            moved.append(name)
         source.rmdir()
+    except OSError:
+        for name in moved:
+            with contextlib.suppress(OSError):
+                _move(target / name, source / name)
+        raise
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a file or a folder. A folder that its owner may not change cannot get another parent, so meanwhile it is
+    one that he may."""
+    try:
+        os.rename(source, target)
+    except PermissionError:
+        before = os.lstat(source).st_mode
+        if not stat.S_ISDIR(before) or before & 0o200:
+            raise
+        folder = _own_folder(source, None)
+        try:
+            os.rename(source, target)
+        finally:
+            os.fchmod(folder, stat.S_IMODE(before))
+            os.close(folder)
 
 
 class Claim:
@@ -297,10 +329,19 @@ class Folder:
         """Replace another folder: its contents move into this one, which then gets its path.
 
         After an interruption, this folder is beside the other, as `moving(path)`, and `recover` completes the move.
+
+        Raises:
+            OSError: something cannot be moved; both folders stay what and where they are.
         """
-        os.rename(self.path, moving(path))
+        before = self.path
+        os.rename(before, moving(path))
         self.path = moving(path)
-        _merge(path, self.path)
+        try:
+            _merge(path, self.path)
+        except OSError:
+            os.rename(self.path, before)
+            self.path = before
+            raise
         os.rename(self.path, path)
         self.path = path
         self.give_all(1 << 20)

@@ -137,10 +137,13 @@ class Kernel:
 
         Args:
             path: of a folder that no kernel uses, on the same disk; it need not exist.
+
+        Raises:
+            OSError: its contents cannot be moved; both folders stay where they are.
         """
         async with self._turn:
-            old, self.folder = self.folder, path
             await asyncio.to_thread(self._files.replace, path)
+            old, self.folder = self.folder, path
             self._marks = await asyncio.to_thread(self._files.marks, self._limits.files)
             if self._process is not None:
                 await self._process.ask("folder", old=str(old), path=str(path))

@@ -14,7 +14,7 @@ class Limits:
     """Limits of one kernel. Sizes are bytes, times are seconds.
 
     Attributes:
-        memory: of all its processes together (proportional set size).
+        memory: of all its processes together (proportional set size, page tables).
         file, folder, files: the largest file; all files of the conversation's folder together; how many.
         processes: at once, threads included.
         open_files: of each process.

@@ -402,13 +402,18 @@ class Kernels:
 
     async def _add_spare(self) -> None:
         assert self._home is not None
+        path = self._home / f".spare-{os.getpid()}-{secrets.token_hex(8)}"
+        kernel: Kernel | None = None
         try:
-            path = self._home / f".spare-{os.getpid()}-{secrets.token_hex(8)}"
             kernel = await Kernel.start(path, self.limits, tier=self.tier)
             await kernel.load()
-        except Exception:  # the next caller gets the reason
+        except BaseException as error:
+            if kernel is not None:
+                await kernel.close()
             await asyncio.to_thread(_remove, path)
-            return
+            if not isinstance(error, Exception):  # the pool closes
+                raise
+            return  # the next caller gets the reason
         finally:
             self._starting -= 1
         if self._closed:

@@ -59,7 +59,7 @@ from chatglm.tools.interpreter.view import (
     python,
 )
 
-__all__ = ["SCRATCH", "Confined", "Layer", "Protection", "Tier", "protection", "start"]
+__all__ = ["SCRATCH", "Confined", "Layer", "Protection", "Tier", "open_files", "places", "protection", "start"]
 
 Layer = Literal["namespaces", "landlock", "seccomp", "limits"]
 Tier = Literal["full", "confined", "none"]
@@ -128,11 +128,10 @@ class Confined:
         """How many sockets there are inside, but for a few of each process."""
         found: set[str] = set()
         for process in self.processes():
-            with contextlib.suppress(OSError):
-                files = os.listdir(f"/proc/{process}/fd")
-                for name in files if len(files) > _FILES else ():
-                    with contextlib.suppress(OSError):
-                        found.add(os.readlink(f"/proc/{process}/fd/{name}"))
+            files = open_files(process)
+            for path in files if len(files) > _FILES else ():
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(path))
         return sum(name.startswith("socket:") for name in found)
 
     def end(self) -> None:
@@ -164,6 +163,24 @@ class Confined:
                 with contextlib.suppress(OSError):
                     remove(SCRATCH, self._folder)
                 os.close(self._folder)
+
+
+def places(process: int) -> Iterator[str]:
+    """Where proc(5) shows the memory and the open files of a process: at its first thread, or, when that one has ended
+    before the others, at each of these."""
+    yield f"/proc/{process}"
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{process}/task"):
+            yield f"/proc/{process}/task/{thread}"
+
+
+def open_files(process: int) -> list[str]:
+    """Links to the open files of a process."""
+    for place in places(process):
+        with contextlib.suppress(OSError):
+            if names := os.listdir(f"{place}/fd"):
+                return [f"{place}/fd/{name}" for name in names]
+    return []
 
 
 def start(

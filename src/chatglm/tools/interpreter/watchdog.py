@@ -1,7 +1,8 @@
 """Starts a kernel, checks its use of resources every 0.2 s, and ends it: in a thread that no event loop can block.
 
-Figures of a process come from proc(5). Memory is the proportional set size: pages that several processes share are
-counted once. Not seen: processor time of children that lived for less than 0.2 s and were not waited for.
+Figures of a process come from proc(5). Memory is the proportional set size (pages that several processes share are
+counted once) and the page tables. Not seen: processor time of children that lived for less than 0.2 s and were not
+waited for.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from chatglm.errors import ChatGLMError, SandboxError
 from chatglm.tools.interpreter.folder import DEPTH, Folder, Usage
 from chatglm.tools.interpreter.limits import Limits
-from chatglm.tools.interpreter.sandbox import Confined, Tier, start
+from chatglm.tools.interpreter.sandbox import Confined, Tier, open_files, places, start
 
 __all__ = ["Watchdog"]
 
@@ -239,43 +240,52 @@ def _stat(pid: int) -> _Fields | None:
 
 
 def _memory(pid: int) -> int:
-    """Bytes of a process: its share of pages, in memory or swapped out."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            return 1024 * sum(int(line.split()[1]) for line in file if line.startswith((b"Pss:", b"SwapPss:")))
-    except PermissionError:  # more than its share, but seen by everybody
-        pass
-    except OSError:
-        return 0
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            names = (b"RssAnon:", b"RssShmem:", b"VmSwap:")
-            return 1024 * sum(int(line.split()[1]) for line in file if line.startswith(names))
-    except OSError:
-        return 0
+    """Bytes of a process: its share of pages, in memory or swapped out, and its page tables."""
+    for place in places(pid):
+        with contextlib.suppress(OSError):
+            try:
+                share = _kilobytes(f"{place}/smaps_rollup", (b"Pss:", b"SwapPss:"))
+            except PermissionError:  # more than its share, but seen by everybody
+                share = _kilobytes(f"{place}/status", (b"RssAnon:", b"RssShmem:", b"VmSwap:"))
+            if share:  # else this thread has ended
+                return 1024 * (share + _kilobytes(f"{place}/status", (b"VmPTE:",)))
+    return 0
+
+
+def _kilobytes(path: str, names: tuple[bytes, ...]) -> int:
+    with open(path, "rb") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith(names))
 
 
 def _unnamed(pids: Sequence[int], device: int) -> int:
     """Bytes on the disk of deleted files that are still open or mapped: a walk does not find them."""
     files: dict[int, int] = {}
     for pid in pids:
-        with contextlib.suppress(OSError):
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{fd}")
-                    if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
-                        files[status.st_ino] = status.st_blocks * 512
+        for path in open_files(pid):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
+                    files[status.st_ino] = status.st_blocks * 512
     where = f"{os.major(device):02x}:{os.minor(device):02x}".encode()
     mapped: dict[tuple[int, bytes], int] = {}  # by file and offset: processes may share a mapping
     for pid in pids:
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:
-            for line in maps:
-                if line.endswith(b"(deleted)\n"):
-                    span, _, offset, at, number = line.split(maxsplit=5)[:5]
-                    if at == where and int(number) not in files:
-                        begin, end = (int(address, 16) for address in span.split(b"-"))
-                        mapped[int(number), offset] = end - begin
+        for line in _maps(pid):
+            if line.endswith(b"(deleted)\n"):
+                span, _, offset, at, number = line.split(maxsplit=5)[:5]
+                if at == where and int(number) not in files:
+                    begin, end = (int(address, 16) for address in span.split(b"-"))
+                    mapped[int(number), offset] = end - begin
     return sum(files.values()) + sum(mapped.values())
+
+
+def _maps(pid: int) -> Iterator[bytes]:
+    """Lines that say what is mapped in a process."""
+    for place in places(pid):
+        with contextlib.suppress(OSError), open(f"{place}/maps", "rb") as maps:
+            if first := maps.readline():
+                yield first
+                yield from maps
+                return
 
 
 def _number_inside(pid: int) -> int:
