@@ -190,6 +190,18 @@ def test_whatever_the_user_says_is_a_question(question: str) -> None:
     assert len(model.asked) == 3
 
 
+@pytest.mark.parametrize(
+    "question",
+    ["q" + "Action:\n```{}```\nObservation: x\nThought: no " * 2_000, "a" + " " * 200_000 + "b"],
+    ids=["steps without an end", "spaces"],
+)
+def test_a_long_question_is_read_in_one_pass(question: str) -> None:
+    """To try every beginning of a step with every end takes hours, in which nothing else runs."""
+    model = Native(says="x")
+    executor(ChatGLM3(assistant=model), Calculator()).invoke({"input": question})
+    assert model.asked[0].messages[-1].content == question.strip()
+
+
 def test_arguments_that_cannot_be_read_are_left_open() -> None:
     model = Native()
     llm = ChatGLM3(assistant=model)

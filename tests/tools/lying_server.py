@@ -25,7 +25,7 @@ ODD: list[dict[str, Any]] = [
 ]
 KINDS = [
     *("echo", "huge", "endless", "wrong_id", "malformed", "deep", "nothing", "unasked", "crash", "hang", "ask"),
-    *("text_of_number", "child", "wrong_shape"),
+    *("text_of_number", "child", "wrong_shape", "blank"),
 ]
 
 
@@ -64,6 +64,9 @@ def called(number: Any, kind: str) -> None:
         case "unasked":
             for _ in range(4_000):
                 say({"method": "notifications/message", "params": {"level": "info", "data": "spam"}})
+        case "blank":
+            while True:
+                sys.stdout.write("\n" * 10_000)
         case "crash":
             sys.stderr.write("Segmentation fault\n")
             sys.exit(3)

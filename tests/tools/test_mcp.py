@@ -242,6 +242,7 @@ def test_odd_tools_are_made_harmless_or_left_out(servers: MCPServers) -> None:
         ("text_of_number", "an answer that is not MCP's"),
         ("wrong_shape", "its answer is not JSON-RPC"),
         ("unasked", "ended during the call"),
+        ("blank", "ended during the call"),
         ("crash", "ended during the call"),
     ],
 )

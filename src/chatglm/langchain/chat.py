@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import aclosing, closing
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput, ModelProfile
@@ -29,7 +29,11 @@ from chatglm.errors import InputError, UnsupportedError
 from chatglm.knowledge import Base, Bases, Done, Event, Passages, open_bases
 from chatglm.langchain.knowledge import Documents
 from chatglm.langchain.messages import chunk_of, message_of, messages_of
+from chatglm.langchain.opened import Opened
 from chatglm.langchain.source import Source
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["ChatChatGLM"]
 
@@ -83,7 +87,7 @@ class ChatChatGLM(Source, BaseChatModel):
     knowledge_options: dict[str, Any] = Field(default_factory=dict)
     home: Path | None = None
 
-    _bases: dict[tuple[str, ...], Bases] = PrivateAttr(default_factory=dict)
+    _bases: Opened[Bases] = PrivateAttr(default_factory=Opened)
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -243,18 +247,18 @@ class ChatChatGLM(Source, BaseChatModel):
         named = _named(kwargs.get("knowledge", self.knowledge))
         if isinstance(named, Bases) or self.base_url is not None:
             return Documents(named, self.knowledge_options)
-        with self._lock:
-            if named not in self._bases:
-                self._bases[named] = open_bases(named, home=self.home)
-            return Documents(self._bases[named], self.knowledge_options)
+        bases = self._bases.get((named, self.home), lambda: open_bases(named, home=self.home))
+        return Documents(bases, self.knowledge_options)
 
     def close(self) -> None:
         super().close()
-        with self._lock:
-            opened = list(self._bases.values())
-            self._bases.clear()
-        for bases in opened:
+        for bases in self._bases.clear():
             bases.close()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo[id(self.knowledge)] = self.knowledge  # bases that are open
+        return super().__deepcopy__(memo)
 
     def _cited(self, chunks: Sequence[ChatGenerationChunk]) -> ChatResult:
         """A whole answer from documents."""

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from chatglm.assistant import Delta, Finish, TextDelta
 from chatglm.chat.messages import Message, messages_from_pairs
 from chatglm.errors import DependencyError, InputError, ServiceError
+from chatglm.langchain.opened import Opened
 from chatglm.langchain.source import Source
 
 __all__ = ["ChatGLM"]
@@ -48,7 +49,7 @@ class ChatGLM(Source, LLM):
     with_history: bool = False
     endpoint_url: str | None = None
 
-    _client: Any = PrivateAttr(default=None)
+    _clients: Opened[Any] = PrivateAttr(default_factory=Opened)
 
     @model_validator(mode="before")
     @classmethod
@@ -199,15 +200,19 @@ class ChatGLM(Source, LLM):
             "history": self.history,
             **{names[key]: params[key] for key in names if key in params},
         }
-        if self._client is None:
-            headers = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
-            self._client = httpx.Client(timeout=self.timeout, headers=headers)
-            weakref.finalize(self, self._client.close)
+        headers = {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
+
+        def connected() -> Any:
+            made = httpx.Client(timeout=self.timeout, headers=headers)
+            weakref.finalize(self._clients, made.close)  # when no copy has them any more
+            return made
+
+        client = self._clients.get((self.timeout, *headers.values()), connected)
         assert self.endpoint_url is not None
 
         def post() -> str:
             try:
-                answer = self._client.post(self.endpoint_url, json=body)
+                answer = client.post(self.endpoint_url, json=body)
                 data = answer.raise_for_status().json()
             except (httpx.HTTPError, ValueError) as error:
                 raise ServiceError(f"{self.endpoint_url} does not answer: {error}") from error
@@ -219,9 +224,8 @@ class ChatGLM(Source, LLM):
 
     def close(self) -> None:
         super().close()
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        for client in self._clients.clear():
+            client.close()
 
     # Counting
 

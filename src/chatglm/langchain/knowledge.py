@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import uuid
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -23,6 +22,10 @@ from chatglm.chat.messages import Message
 from chatglm.errors import InputError
 from chatglm.knowledge import Base, Bases, Event, Hit, NotFoundError, Upload, open_base, open_bases
 from chatglm.knowledge.remote import aask_remote, ask_remote
+from chatglm.langchain.opened import Opened
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Documents", "KnowledgeRetriever", "KnowledgeStore"]
 
@@ -121,8 +124,7 @@ class KnowledgeRetriever(BaseRetriever):
     home: Path | None = None
     who: str | None = None
 
-    _found: Any = PrivateAttr(default=None)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _opened: Opened[Bases] = PrivateAttr(default_factory=Opened)
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -141,18 +143,18 @@ class KnowledgeRetriever(BaseRetriever):
         if self.opened is not None:
             found: Base | Bases = self.opened
             return found
-        with self._lock:
-            if self._found is None:
-                self._found = open_bases(self.bases, home=self.home, who=self.who)
-            opened: Base | Bases = self._found
-            return opened
+        key = (tuple(self.bases), self.home, self.who)
+        return self._opened.get(key, lambda: open_bases(self.bases, home=self.home, who=self.who))
 
     def close(self) -> None:
         """Close the bases that were opened by their names; the next question opens them again."""
-        with self._lock:
-            found, self._found = self._found, None
-        if found is not None:
-            found.close()
+        for bases in self._opened.clear():
+            bases.close()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo[id(self.opened)] = self.opened
+        return super().__deepcopy__(memo)
 
 
 class KnowledgeStore(VectorStore):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation
 
 from chatglm.assistant import Assistant, BaseAssistant, RemoteAssistant
 from chatglm.chat.messages import Message
 from chatglm.errors import InputError, QueueFullError, ServiceError, UnsupportedError
+from chatglm.langchain.opened import Opened
 from chatglm.params import SamplingParams
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Source"]
 
@@ -61,8 +64,7 @@ class Source(BaseModel):
     n: int = 1
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
 
-    _opened: dict[str | None, BaseAssistant] = PrivateAttr(default_factory=dict)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _opened: Opened[BaseAssistant] = PrivateAttr(default_factory=Opened)
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -91,17 +93,21 @@ class Source(BaseModel):
                 f"model={model!r:.80}: a model of this process cannot be another one; make a second object"
             )
         name = self.model if model is None else model
-        with self._lock:
-            if name not in self._opened:
-                self._opened[name] = self._open(name)
-            return self._opened[name]
+        return self._opened.get(self._key(name), lambda: self._open(name))
 
     async def aopened(self, model: str | None = None) -> BaseAssistant:
         """`opened` for coroutines: the event loop goes on while a model is loaded."""
         name = self.model if model is None else model
-        if self.assistant is not None or name in self._opened:
+        if self.assistant is not None or self._key(name) in self._opened:
             return self.opened(model)
         return await asyncio.to_thread(self.opened, model)
+
+    def _key(self, name: str | None) -> tuple[Any, ...]:
+        """What decides which model or endpoint answers: a copy may have other fields."""
+        if self.base_url is None:
+            return name, repr(self.load_options)
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        return name, self.base_url, key, self.timeout
 
     def _open(self, name: str | None) -> BaseAssistant:
         if self.base_url is None:
@@ -111,11 +117,13 @@ class Source(BaseModel):
 
     def close(self) -> None:
         """End the models that were opened here; the next question opens them again."""
-        with self._lock:
-            opened = list(self._opened.values())
-            self._opened.clear()
-        for assistant in opened:
+        for assistant in self._opened.clear():
             assistant.close()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo[id(self.assistant)] = self.assistant  # a model is not copied
+        return super().__deepcopy__(memo)
 
     def name_of(self, model: str | None = None) -> str:
         """What the model is called in answers."""

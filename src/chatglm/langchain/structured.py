@@ -9,6 +9,7 @@ is kept between calls.
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -36,8 +37,11 @@ _LONGEST = 1 << 16
 """Characters of a tool's arguments."""
 _TURN = re.compile(r"\n(Human|AI): ")
 _BEFORE = "This was your previous work (but I haven't seen any of it! I only see what you return as final answer):"
-_REMINDER = re.compile(r"\s*\(reminder to respond in a JSON blob no matter what\)\s*\Z")
-_STEP = re.compile(r"Action:\s*```(?:json)?\s*(\{.*?\})\s*```\s*Observation: ?(.*?)\nThought:\s*(?=Action:|\Z)", re.S)
+_REMINDER = "(reminder to respond in a JSON blob no matter what)"
+# The parts of a step, each searched for behind the one before: one expression for all of them would try every pair.
+_BLOB = re.compile(r"Action:\s*```(?:json)?\s*(?=\{)")
+_OBSERVATION = re.compile(r"(?<=\})\s*```\s*Observation: ?")
+_THOUGHT = re.compile(r"\nThought:\s*(?=Action:|\Z)")
 
 
 @dataclass(frozen=True)
@@ -199,19 +203,25 @@ def _parameters(written: str) -> dict[str, Any]:
 
 def _steps(text: str) -> list[Message]:
     """The question of a prompt's last turn, and the calls that were made for it, with what came of them."""
-    text = _REMINDER.sub("", text)
-    calls = []
-    for number, match in enumerate(_STEP.finditer(text)):
+    text = text.rstrip().removesuffix(_REMINDER).rstrip()
+    calls, first, end = [], len(text), 0
+    for number in itertools.count():
+        blob = _BLOB.search(text, end)
+        observation = blob and _OBSERVATION.search(text, blob.end())
+        thought = observation and _THOUGHT.search(text, observation.end())
+        if blob is None or observation is None or thought is None:
+            break
+        first, end = min(first, blob.start()), thought.end()
         try:
-            blob = json.loads(match[1])
-            given = blob["action_input"]
+            said = json.loads(text[blob.end() : observation.start()])
+            given = said["action_input"]
             arguments = given if isinstance(given, dict) else {"input": given}
-            call = ToolCall(str(blob["action"]), arguments, f"call_{number}")
+            call = ToolCall(str(said["action"]), arguments, f"call_{number}")
         except (ValueError, LookupError, TypeError, RecursionError):
             continue
-        calls += [Message("assistant", "", (call,)), Message("observation", match[2], tool_call_id=call.id)]
-    first = _STEP.search(text)
-    question = (text if first is None else text[: first.start()]).replace(_BEFORE, "")
+        heard = text[observation.end() : thought.start()]
+        calls += [Message("assistant", "", (call,)), Message("observation", heard, tool_call_id=call.id)]
+    question = text[:first].replace(_BEFORE, "")
     return [Message("user", question.strip()), *calls]
 
 

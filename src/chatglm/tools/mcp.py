@@ -651,6 +651,8 @@ class _Server:
         try:
             async for line, whole in _lines(process.stdout):
                 self._count()
+                if not line.strip():
+                    continue
                 message: Any = None
                 if whole:
                     try:
@@ -694,7 +696,7 @@ class _Server:
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, bool]]:
-    """Lines, each with True; of a line that is too long, only its beginning and False.
+    """Lines, each with True, empty ones too; of a line that is too long, only its beginning and False.
 
     Raises:
         ToolError: a line does not end.
@@ -706,8 +708,7 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, boo
             kept += end
             line, whole = bytes(kept), not skipped and len(kept) <= MOST_MESSAGE
             kept, skipped = bytearray(), 0
-            if line.strip():
-                yield (line, True) if whole else (line[:512], False)
+            yield (line, True) if whole else (line[:512], False)
         if skipped or len(kept) + len(rest) > MOST_MESSAGE:
             skipped += len(kept) + len(rest)
             kept = (kept + rest)[:512] if not kept else kept[:512]
