@@ -652,6 +652,8 @@ class _Server:
             async for line, whole in _lines(process.stdout):
                 self._count()
                 if not line.strip():
+                    if lost.is_set():
+                        break
                     continue
                 message: Any = None
                 if whole:
