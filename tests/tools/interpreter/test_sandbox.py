@@ -50,7 +50,7 @@ def needed(name: str) -> tuple[int, dict[str, Any]]:
 def test_nothing_is_got_and_nothing_is_left(host: Host, tier: str) -> None:
     user, options = needed(tier)
     report = host.attempt(user, options)  # all but what takes a watchdog: test_kernel_attempts.py
-    assert len(report["attempts"]) == 27
+    assert len(report["attempts"]) == 29
     for name, found in report["attempts"].items():
         assert all(line.startswith("no:") for line in found["lines"]), (name, found["lines"])
         assert found["lines"], name
