@@ -125,6 +125,15 @@ def test_equal_scores() -> None:
     assert draw(scores[None].clone(), [Answer(SamplingParams(temperature=0), (), vocabulary=5)]) == [[Draw(1)]]
 
 
+def test_all_that_tie_for_the_last_place_of_top_k_count_for_top_p() -> None:
+    scores = torch.full((300,), -5.0)
+    scores[:2] = torch.tensor([0.0, -1.0])
+    params = SamplingParams(top_k=5, top_p=0.9)
+    drawn, expected = frequencies(scores, params, ()), reference(scores, params, ())
+    assert drawn[:2].tolist() == pytest.approx(expected[:2].tolist(), abs=1.01 / 2000)
+    assert drawn.count_nonzero() == expected.count_nonzero()
+
+
 def test_extreme_temperatures() -> None:
     scores = torch.tensor([1.0, 1.0 + 1e-6, -5.0])
     assert frequencies(scores, SamplingParams(temperature=1e-300), (), 50)[1] == 1

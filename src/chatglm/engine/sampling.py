@@ -513,6 +513,8 @@ def _kept(scores: npt.NDArray[Any], params: SamplingParams, mass: float, complet
         scores, complete = scores[:kept], True
     if 0 < params.top_k < kept:
         kept = int(np.count_nonzero(scores >= scores[params.top_k - 1]))
+        if kept == len(scores) and not complete:  # more may tie, and count for top_p
+            return None
     weights = np.exp(scores[:kept].astype(np.float64))
     if params.top_k or complete:
         mass = float(weights.sum())
