@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import chatglm
 from chatglm.errors import ChatGLMError, CheckpointError, UnsupportedError
-from chatglm.loading import load_parts
+from chatglm.loading import add_adapter, load_parts
 
 QUESTION = {"do_sample": False, "max_new_tokens": 6}
 QKV = ["query_key_value"]
@@ -86,6 +87,21 @@ def test_what_is_taken_changes_answers_alike_everywhere(kind: str, saved, checkp
     assert plain.chat(tokenizer, "你好", **QUESTION)[0] == wanted
     with chatglm.load(base, adapter=folder, dtype=torch.float32) as assistant:
         assert assistant.reply("你好", params={"temperature": 0, "max_new_tokens": 6}).content == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_quantised_weights_it_works_or_is_refused_by_name(kind: str, saved, checkpoint) -> None:
+    folder, _ = saved(kind)
+    model, tokenizer, _ = load_parts(checkpoint("chatglm3"), dtype=torch.float32)
+    model.quantize(8, group_size=32)
+    plain = model.chat(tokenizer, "你好", **QUESTION)[0]
+    if (method := kind.partition(" ")[0]) in ("DoRA", "LoHa", "LoKr"):
+        for put in (partial(add_adapter, model, folder, "default"), partial(model.load_adapter, folder)):
+            with pytest.raises(UnsupportedError, match=rf"adapter_config\.json: {method} .* quantised"):
+                put()
+        assert model.chat(tokenizer, "你好", **QUESTION)[0] == plain
+    else:
+        assert add_adapter(model, folder, "default").chat(tokenizer, "你好", **QUESTION)[0] != plain
 
 
 @pytest.fixture

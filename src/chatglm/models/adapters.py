@@ -190,6 +190,12 @@ def read_adapter(model: Any, folder: Path) -> Adapter:
         raise UnsupportedError(
             f"{file}: peft_type {kind!r:.60} is not supported; supported are {', '.join(_SUPPORTED.values())}{hint}"
         )
+    computed = "DoRA" if about.get("use_dora") is True else _SUPPORTED[kind] if kind in ("LOHA", "LOKR") else ""
+    if computed and getattr(model.config, "quantization_config", None) is not None:
+        raise UnsupportedError(
+            f"{file}: {computed} computes with the base model's weights as floats, and these are quantised; put the "
+            "adapter on the original model, or use LoRA or IA³"
+        )
     settings = _Settings(file, about, kind)
     weights = _weights_of(folder)
     tensors = tensors_of(weights)
