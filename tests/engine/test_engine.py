@@ -9,7 +9,7 @@ import pytest
 import torch
 from running import events, generated
 from tiny import chatglm_model, glm_model, glm_prompt
-from transformers import GlmConfig, GlmForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import GlmConfig, GlmForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from chatglm.engine.engine import Engine, Request
 from chatglm.engine.runners import NativeRunner, TorchRunner, runner_for
@@ -160,6 +160,23 @@ def test_a_second_turn_computes_what_is_new(name: str) -> None:
         other = engine.submit(glm_prompt([7] * 199 + [8]), GREEDY)
         assert run(engine, [other])[0] == generated(model, other.prompt, 12)
         assert other.cached_tokens == 0
+
+
+def test_a_sliding_window_ends_the_context() -> None:
+    """Up to there an answer is generate's; beyond, tokens would see what the model's own may not see."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=160, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.5, sliding_window=24,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    for engine in (Engine(model), Engine(model, context=100)):
+        request = engine.submit(list(range(20, 36)), SamplingParams(temperature=0))
+        assert run(engine, [request])[0] == generated(model, request.prompt, 24 - 16)
+        with pytest.raises(InputError, match="context is 24"):
+            engine.submit(list(range(20, 44)), GREEDY)
+    config.sliding_window = None
+    assert Engine(model).context == 512
 
 
 @pytest.mark.parametrize("name", ["chatglm", "glm", "llama"])

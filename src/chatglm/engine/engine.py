@@ -142,7 +142,7 @@ class Engine:
         budget: tokens of a step; a longer prompt is read in pieces.
         max_running, max_waiting: most answers that run at a time; that wait in the queue (each client of several has an
             equal share of it).
-        context: longest prompt and answer; default: the model's.
+        context: longest prompt and answer; default: the model's. At most its sliding window, if it has one.
         speculate: guess tokens and check several in one step, where that pays; no text depends on it. True: look them
             up in prompt and answer; or by another proposer (`draft.DraftModel`).
         adaptable: adapters may come and go (`replace`); on a CPU the native decoder is not used then, which runs none.
@@ -167,6 +167,8 @@ class Engine:
         self.runner: Runner = runner_for(model, store, adaptable=adaptable)
         self._adaptable = adaptable and not self.runner.prefix
         self.context = context or self.runner.context or 2048
+        if self.runner.window:
+            self.context = min(self.context, self.runner.window)
         wanted = _DIALOGUES * (-(-self.context // PAGE_TOKENS) + 1)
         if memory is None:
             pages = max(1, min(wanted, int(_SHARE * _available(model)) // self.runner.page_bytes))

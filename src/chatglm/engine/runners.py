@@ -64,6 +64,7 @@ class Runner(ABC):
         causal: whether a token sees only those before it. ChatGLM-6B reads its prompt in both directions: the whole
             prompt has to be in one chunk.
         prefix: virtual tokens (P-tuning v2) at the front of every sequence's pages, before its first token.
+        window: longest sequence whose tokens see all that come before, in a model of sliding windows; 0: it has none.
         page_bytes: memory of one page, of all layers.
     """
 
@@ -80,6 +81,7 @@ class Runner(ABC):
         self._prefix_encoder: Any = encoder
         self.prefix = 0 if encoder is None else int(encoder.length)
         self.context = int(getattr(config, "seq_length", 0) or getattr(config, "max_position_embeddings", 0) or 0)
+        self.window = _window(config.get_text_config())
         self.adapters = tuple(model.peft_config) if hasattr(model, "peft_config") else ()
 
     @abstractmethod
@@ -498,6 +500,15 @@ class _PagedCache(Cache):  # type: ignore[misc]
     @property
     def is_compileable(self) -> bool:
         return False
+
+
+def _window(config: Any) -> int:
+    """See `Runner.window`."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and set(kinds) == {"full_attention"}:
+        return 0
+    sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((size for size in sizes if size), default=0)
 
 
 def _slots(pages: Sequence[int], start: int, end: int) -> Tensor:
