@@ -498,6 +498,23 @@ def test_attention_implementations_agree(kind: str, attention: str) -> None:
     close(logits[1, 3:], expected[1, 3:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_scores_do_no_harm_in_half_precision(kind: str, dtype: torch.dtype) -> None:
+    model = any_model(kind, hidden_size=64, **({} if kind == "glm" else {"kv_channels": 64}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "query_key_value" in name:
+                parameter.mul_(20)
+    ids = prompt_ids(kind)
+    exact = model(input_ids=ids).logits
+    off = {}
+    for attention in ("sdpa", "eager"):
+        model.to(dtype).set_attn_implementation(attention)
+        off[attention] = float((model(input_ids=ids).logits - exact).detach().abs().max())
+    assert off["eager"] < 1.3 * off["sdpa"]
+
+
 def test_flash_attention_is_refused_for_prefix_attention() -> None:
     with pytest.raises((ValueError, ImportError)):
         glm_model().set_attn_implementation("flash_attention_2")

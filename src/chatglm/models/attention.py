@@ -37,7 +37,8 @@ def eager_attention(
     """
     groups, keys = key.shape[1], key.shape[2]
     grouped = query.unflatten(1, (groups, -1))  # (B, G, N/G, S, D): heads that share a key lie together
-    scores = torch.matmul(grouped, key[:, :, None].transpose(-1, -2)) * scaling
+    # Products of half precision overflow in float16, and lose their differences in bfloat16.
+    scores = torch.matmul(grouped.float() * scaling, key[:, :, None].float().transpose(-1, -2))
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None, :, :keys]
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
