@@ -109,6 +109,8 @@ def test_generation_config() -> None:
     greedy = SamplingParams.from_generation_config({"eos_token_id": 2, "temperature": 0.8, "top_p": 0.8, "top_k": 5})
     assert greedy == SamplingParams(temperature=0, stop_ids=(2,))
     assert SamplingParams.from_generation_config({"do_sample": True, "temperature": 0.5, "top_k": 0}).top_k == 0
+    both = SamplingParams.from_generation_config({"max_length": 100, "max_new_tokens": 30})
+    assert both == SamplingParams(temperature=0, max_new_tokens=30)
     with pytest.raises(UnsupportedError, match="num_beams is 4"):
         SamplingParams.from_generation_config({"num_beams": 4})
     with pytest.raises(InputError, match=r"top_p is 3\.0"):

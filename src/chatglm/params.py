@@ -313,7 +313,7 @@ class SamplingParams:
         """From a generation_config.json, with the meaning that `transformers`' generate gives it.
 
         Decoding is greedy unless do_sample is true; then top_k is 50 if the file does not set it. max_length is used
-        if the file has it.
+        if the file has it, and no max_new_tokens, which replaces it.
 
         Raises:
             InputError: a value does not fit.
@@ -328,6 +328,8 @@ class SamplingParams:
                     "use model.generate, or remove it from the file"
                 )
         values = {name: given[name] for name in _OF_GENERATE if name in given}
+        if "max_new_tokens" in given:
+            values.pop("max_length", None)
         if "eos_token_id" in given:
             ids = given["eos_token_id"]
             values["stop_ids"] = ids if isinstance(ids, list | tuple) else [ids]
