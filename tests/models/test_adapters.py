@@ -182,6 +182,51 @@ def test_settings_that_lie(lie: str, lora: Path, checkpoint) -> None:
     assert "adapter_" in str(caught.value)
 
 
+@pytest.mark.parametrize("targets", [["query_key_value", "mlp"], ["dense"]], ids=" ".join)
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_an_adapter_that_fails_leaves_the_model_as_it_was(
+    others: int, targets: list[str], lora: Path, saved, checkpoint
+) -> None:
+    model, tokenizer, _ = load_parts(checkpoint("chatglm3"), dtype=torch.float32)
+    for number in range(others):
+        model = add_adapter(model, saved("LoRA")[0], f"good {number}")
+
+    def state() -> dict[str, Any]:
+        return {name: (type(module), list(module._parameters)) for name, module in model.named_modules()}
+
+    before, answer = state(), model.chat(tokenizer, "你好", **QUESTION)[0]
+    file = lora / "adapter_config.json"
+    right = file.read_text("utf-8")
+    file.write_text(json.dumps({**json.loads(right), "target_modules": targets}), "utf-8")
+    with pytest.raises(CheckpointError):
+        add_adapter(model, lora, "bad")
+    assert state() == before
+    assert model.chat(tokenizer, "你好", **QUESTION)[0] == answer
+    file.write_text(right, "utf-8")
+    adapted = add_adapter(model, lora, "bad")
+    adapted.set_adapter("bad")
+    assert adapted.chat(tokenizer, "你好", **QUESTION)[0] == saved("LoRA")[1]
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")  # of PEFT, for a second one
+@pytest.mark.parametrize("targets", [["query_key_value", "mlp"], ["dense"]], ids=" ".join)
+@pytest.mark.parametrize("others", [0, 1])
+def test_as_does_one_that_fails_by_the_way_of_transformers(
+    others: int, targets: list[str], lora: Path, checkpoint
+) -> None:
+    model, tokenizer, _ = load_parts(checkpoint("chatglm3"), dtype=torch.float32)
+    for number in range(others):
+        model.load_adapter(lora, f"good {number}")
+    answer, names = model.chat(tokenizer, "你好", **QUESTION)[0], [name for name, _ in model.named_modules()]
+    file = lora / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "target_modules": targets}), "utf-8")
+    with pytest.raises(CheckpointError):
+        model.load_adapter(lora, "bad")
+    assert [name for name, _ in model.named_modules()] == names
+    assert model.chat(tokenizer, "你好", **QUESTION)[0] == answer
+    assert list(getattr(model, "peft_config", ())) == [f"good {number}" for number in range(others)]
+
+
 @pytest.mark.parametrize("setting", ["target_modules", "exclude_modules", "rank_pattern"])
 def test_expressions_have_a_time_limit(setting: str, lora: Path, checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chatglm.models.adapters._SECONDS", 1)

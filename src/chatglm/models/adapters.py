@@ -25,7 +25,7 @@ from chatglm.chat.files import read_json, size_of
 from chatglm.errors import CheckpointError, ConfigError, DependencyError, UnsupportedError
 from chatglm.models.weights import About, tensors_of
 
-__all__ = ["Adapter", "check_matches", "read_adapter", "with_adapter", "without_adapter"]
+__all__ = ["Adapter", "check_matches", "read_adapter", "take_off", "with_adapter", "without_adapter"]
 
 CONFIG = "adapter_config.json"
 
@@ -151,8 +151,11 @@ def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None
             made = kind(model, adapter.config, adapter_name=name, low_cpu_mem_usage=True)
         else:
             made.add_adapter(name, adapter.config, low_cpu_mem_usage=True)
-    except ValueError as error:
-        raise CheckpointError(f"{folder / CONFIG}: {str(error).splitlines()[0]:.300}") from None
+    except BaseException as error:
+        take_off(base, name)
+        if isinstance(error, ValueError):
+            raise CheckpointError(f"{folder / CONFIG}: {' '.join(str(error).split()):.300}") from None
+        raise
     try:
         check_matches(adapter, made, type(base).__name__, name)
         made.load_adapter(str(folder), name, torch_device=str(base.device), low_cpu_mem_usage=True)
@@ -167,7 +170,19 @@ def without_adapter(model: Any, name: str) -> Any:
     if len(model.peft_config) == 1:
         return model.unload()
     model.delete_adapter(name)
+    take_off(model, name)
     return model
+
+
+def take_off(model: Any, name: str) -> None:
+    """Remove an adapter from all layers. A layer without another one is the base model's own again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for path, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.delete_adapter(name)
+            if not any(len(getattr(module, part, ())) for part in module.adapter_layer_names):
+                model.set_submodule(path, module.get_base_layer())
 
 
 def read_adapter(model: Any, folder: Path) -> Adapter:

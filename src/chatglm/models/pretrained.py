@@ -19,9 +19,9 @@ from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import is_flash_attn_2_available
 
-from chatglm.errors import ConfigError, InputError, UnsupportedError
+from chatglm.errors import CheckpointError, ConfigError, InputError, UnsupportedError
 from chatglm.kernels.native import torch_on_one_thread
-from chatglm.models.adapters import check_matches, read_adapter
+from chatglm.models.adapters import check_matches, read_adapter, take_off
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing, named_folder
 from chatglm.models.configuration import QUANTIZER, check_quantizer
@@ -136,7 +136,8 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
     def load_adapter(
         self, peft_model_id: Any = None, adapter_name: str | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Put an adapter on the layers, as `transformers` does; that of a folder is checked first.
+        """Put an adapter on the layers, as `transformers` does; that of a folder is checked first. After an error the
+        model is as it was.
 
         Raises:
             CheckpointError, ConfigError, UnsupportedError: the folder's adapter is damaged, was made for another model,
@@ -152,8 +153,26 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         }
         kwargs |= {"peft_config": adapter.config, "adapter_state_dict": tensors}
         kwargs.pop("adapter_kwargs", None)
-        info = super().load_adapter(None, adapter_name, *args, **kwargs)
-        check_matches(adapter, self, type(self).__name__, adapter_name or "default")
+        name = adapter_name or "default"
+        had = name in getattr(self, "peft_config", ())  # then it is replaced, or refused
+        active = self.active_adapters() if hasattr(self, "peft_config") else []
+        try:
+            info = super().load_adapter(None, adapter_name, *args, **kwargs)
+            check_matches(adapter, self, type(self).__name__, name)
+        except BaseException as error:
+            if had:
+                raise
+            if active:
+                self.set_adapter(active)
+            take_off(self, name)
+            if configs := getattr(self, "peft_config", None):
+                configs.pop(name, None)
+            if not configs:
+                self.__dict__.pop("peft_config", None)
+                self._hf_peft_config_loaded = False
+            if isinstance(error, ValueError):
+                raise CheckpointError(f"{adapter.folder}: {' '.join(str(error).split()):.300}") from None
+            raise
         return info
 
     def freeze_behind_prefix(self) -> None:
