@@ -217,6 +217,7 @@ def test_bad_prefix_states(checkpoint, tmp_path: Path) -> None:
             {name: torch.zeros(3, 192), projection: torch.zeros(1, 192)},
             "made for another model",
         ),
+        ({name: torch.zeros(3, 192), projection.replace("0.weight", "2.bias"): torch.zeros(192)}, "no .*is incomplete"),
     ):
         torch.save(tensors, tmp_path / "lie.bin")
         with pytest.raises(CheckpointError, match=match) as caught:

@@ -348,7 +348,7 @@ def _whole_model(opened: _Opened, prefix: str | os.PathLike[str] | None, **kwarg
     state = _read_prefix(hub.folder(prefix, "state")) if prefix is not None else None
     if state is not None:
         config.pre_seq_len = state["embedding.weight"].shape[0]
-        config.prefix_projection = "trans.0.weight" in state
+        config.prefix_projection = any(name.startswith("trans.") for name in state)
     with _quiet_off_terminal():
         model = AutoModel.from_pretrained(opened.folder, config=config, **kwargs)
     if state is not None:
