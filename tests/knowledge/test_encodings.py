@@ -100,7 +100,7 @@ def test_bytes_of_a_span_are_its_text(text: str, encoding: str, data: st.DataObj
     end = data.draw(st.integers(start, len(found.text)))
     first, last = found.bytes_of.span(start, end)
     assert _same(found.text[start:end], raw[first:last], found.encoding)
-    assert ByteMap.from_bytes(found.bytes_of.to_bytes()) == found.bytes_of
+    assert ByteMap.from_bytes(found.bytes_of.to_bytes(), len(found.text)) == found.bytes_of
 
 
 @given(st.binary(max_size=300), st.sampled_from(ENCODINGS), st.data())

@@ -149,6 +149,22 @@ class Longest:
         return [len(text) / 1000 for text in passages]
 
 
+@pytest.mark.parametrize("scores", [[float("nan")] * 4, [float("inf")] * 4, []])
+def test_scores_that_are_no_numbers_are_reported(tmp_path: Path, scores: list[float]) -> None:
+    """JSON has no such numbers, so a server could not answer."""
+
+    class Odd(Meanings):
+        def scores(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+            return scores[: len(passages)]
+
+    made(tmp_path).close()
+    with open_base("手册", home=tmp_path, reranker=Odd()) as base:
+        hits = base.search("饺子")
+        assert hits[0].file == "食堂.txt"
+        assert "rerank" not in hits[0].parts
+        assert "not reranked" in hits.warnings[0]
+
+
 def test_reranking_orders_all_candidates_and_thresholds_them(tmp_path: Path) -> None:
     files = {f"{n}.txt": "饺子" * n + "。" for n in range(1, 30)}
     made(tmp_path, files=files).close()

@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chatglm.cli import main
 from chatglm.errors import ChatGLMError, InputError, OutputError
 from chatglm.knowledge import Base, Shelf, Upload, bases, delete_base, import_base, indexing, open_base
 from chatglm.knowledge.store import base_file
@@ -95,6 +97,32 @@ def test_a_file_that_the_database_refuses_does_not_hold_up_the_others(
     assert [file.state for file in base.files()] == ["ready", "ready", "failed", "ready", "ready", "ready"]
     assert base.check() == []
     assert [base.search(f"word{n}")[0].file for n in (0, 1, 3, 4)] == ["0.txt", "1.txt", "3.txt", "4.txt"]
+
+
+@pytest.mark.parametrize("blob", [b"no zlib", zlib.compress(b"a" * (1 << 22))], ids=["damaged", "too large"])
+def test_texts_that_cannot_be_unpacked_are_reported(base: Base, blob: bytes) -> None:
+    """As in a damaged file, or in one that somebody made to use up the memory."""
+    for table, column in (("block", "text"), ("reading", "marks"), ("reading", "bytes_of")):
+        with base.store.writing() as connection:
+            (known,) = connection.execute(f"SELECT {column} FROM {table}").fetchone()
+            connection.execute(f"UPDATE {table} SET {column} = ?", (b"\0" * 8 * (column == "bytes_of") + blob,))
+        with pytest.raises(OutputError, match="add its file again"):
+            base.reading("a.txt")
+        with base.store.writing() as connection:
+            connection.execute(f"UPDATE {table} SET {column} = ?", (known,))
+        base.reading("a.txt")
+
+
+def test_one_damaged_base_hides_no_other(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHATGLM_HOME", str(tmp_path))
+    base_file("a", tmp_path).write_bytes(b"no database" * 1000)
+    for command in ("list", "check"):
+        assert main(["knowledge", command]) == 1
+        shown = capsys.readouterr()
+        assert "b" in shown.out
+        assert "a.sqlite" in shown.err
 
 
 def test_numbers_that_are_too_large_are_refused(base: Base) -> None:

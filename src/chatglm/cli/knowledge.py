@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, model_identity, open_assistant
-from chatglm.errors import InputError
+from chatglm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from chatglm.knowledge import Base, Report, Step, Summary
@@ -312,18 +312,24 @@ def _list(arguments: argparse.Namespace) -> int:
             _list_files(base, arguments.json)
         return 0
     rows = []
+    status = 0
     for name in bases():
-        with open_base(name) as base:
-            files = base.files()
-            row: dict[str, Any] = {
-                "name": name,
-                "about": base.setting("about"),
-                "files": len(files),
-                "pieces": sum(file.pieces for file in files),
-                "bytes": base.store.file.stat().st_size,
-                "embedder": base.setting("embedder") or None,
-                "vectors_at": base.setting("vectors_at") or None,
-            }
+        try:
+            with open_base(name) as base:
+                files = base.files()
+                row: dict[str, Any] = {
+                    "name": name,
+                    "about": base.setting("about"),
+                    "files": len(files),
+                    "pieces": sum(file.pieces for file in files),
+                    "bytes": base.store.file.stat().st_size,
+                    "embedder": base.setting("embedder") or None,
+                    "vectors_at": base.setting("vectors_at") or None,
+                }
+        except OutputError as error:  # it is damaged; the others are not
+            print(error, file=sys.stderr)
+            status = 1
+            continue
         if arguments.json:
             print(json.dumps(row, ensure_ascii=False))
         rows.append(row)
@@ -342,9 +348,9 @@ def _list(arguments: argparse.Namespace) -> int:
                 for row in rows
             ],
         )
-    if not rows:
+    if not rows and not status:
         print("There are no bases; `chatglm knowledge add NAME PATH` makes one.", file=sys.stderr)
-    return 0
+    return status
 
 
 def _list_files(base: Base, as_json: bool) -> None:
@@ -645,16 +651,23 @@ def _check(arguments: argparse.Namespace) -> int:
     from chatglm.knowledge import bases, open_base
     from chatglm.knowledge.deleted import check_deleted
 
-    damaged = False
+    damaged, status = False, 0
     for name in [arguments.name] if arguments.name is not None else bases():
-        with open_base(name) as base:
-            found = base.check(repair=arguments.repair)
+        try:
+            with open_base(name) as base:
+                found = base.check(repair=arguments.repair)
+        except OutputError as error:
+            if arguments.name is not None:
+                raise
+            print(error, file=sys.stderr)
+            status = 1
+            continue
         print("\n".join(found) or f"{name}: is undamaged")
         damaged = damaged or bool(found)
     for line in check_deleted(repair=arguments.repair):
         print(line)
         damaged = True
-    return 1 if damaged and not arguments.repair else 0
+    return 1 if damaged and not arguments.repair else status
 
 
 def _rename(arguments: argparse.Namespace) -> int:

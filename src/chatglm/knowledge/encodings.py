@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from chatglm.errors import InputError
 
-__all__ = ["ByteMap", "Decoded", "decode", "garbage_in"]
+__all__ = ["ByteMap", "Decoded", "decode", "garbage_in", "inflated"]
 
 ENCODINGS = ("utf-8", "gb18030", "big5", "utf-16-le", "utf-16-be")
 """The encodings that are compared when the encoding is guessed. If none fits, "windows-1252" is taken."""
@@ -32,6 +32,7 @@ _DECLARED = {
     **dict.fromkeys(("big5hkscs", "cp950"), "big5hkscs"),
 }
 """Encodings that a file may declare, by Python's names, and the encodings that are used for them."""
+_INFLATED = 1 << 28
 _SAMPLE = 1 << 16
 """Number of bytes from which the encoding is guessed."""
 _BOMS = (
@@ -65,6 +66,25 @@ def _characters(encoding: str, first: int, last: int) -> frozenset[str]:
 def _usual() -> frozenset[str]:
     """The common characters (level 1) of GB 2312 and Big5."""
     return _characters("gb2312", 0xB0, 0xD7) | _characters("big5", 0xA4, 0xC6)
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """Decompress data of zlib.
+
+    Args:
+        most: largest number of bytes of the result.
+
+    Raises:
+        InputError: the data are damaged, or the result would be larger.
+    """
+    inflater = zlib.decompressobj()
+    try:
+        found = inflater.decompress(data, min(most, _INFLATED) + 1)
+    except zlib.error as error:
+        raise InputError(f"compressed data are damaged: {error}") from None
+    if len(found) > most or not inflater.eof:
+        raise InputError(f"compressed data are cut off, or have more than {most:,} bytes")
+    return found
 
 
 class ByteMap:
@@ -120,16 +140,19 @@ class ByteMap:
         return self._begins[0].to_bytes(8, "little") + zlib.compress(self._widths, 1)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> ByteMap:
+    def from_bytes(cls, data: bytes, characters: int) -> ByteMap:
         """Read the result of `to_bytes`.
+
+        Args:
+            characters: the number of characters of the text.
 
         Raises:
             InputError: the data are not such a result.
         """
-        try:
-            return cls(zlib.decompress(data[8:]), int.from_bytes(data[:8], "little"))
-        except zlib.error as error:
-            raise InputError(f"no map of bytes: {error}") from None
+        widths = inflated(data[8:], characters)
+        if len(widths) != characters:
+            raise InputError(f"no map of bytes: it has {len(widths):,} characters, but the text {characters:,}")
+        return cls(widths, int.from_bytes(data[:8], "little"))
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from chatglm.errors import ChatGLMError, InputError
+from chatglm.errors import ChatGLMError, InputError, ServiceError
 from chatglm.knowledge.grams import older_grams, question_grams
 from chatglm.knowledge.lexical import (
     BESIDE,
@@ -390,13 +391,15 @@ def _reranked(model: Reranker, question: str, hits: list[Hit], warnings: list[st
     """Sort the first `FUSED` hits by the scores of a reranker. If it fails, the hits stay as they are."""
     texts = [f"{hit.title}\n{hit.text}" if hit.title else hit.text for hit in hits[:FUSED]]
     try:
-        scores = model.scores(question, texts)
+        scores = [float(score) for score in model.scores(question, texts)]
+        if len(scores) != len(texts) or not all(map(math.isfinite, scores)):
+            raise ServiceError(f"{model.name}: did not give a number for each text")
     except ChatGLMError as error:
         _warn(warnings, f"not reranked ({error})")
         return hits
     best = [
-        replace(hit, score=float(score), parts={**hit.parts, "rerank": float(score)})
-        for hit, score in zip(hits, scores, strict=False)
+        replace(hit, score=score, parts={**hit.parts, "rerank": score})
+        for hit, score in zip(hits[: len(texts)], scores, strict=True)
     ]
     return sorted(best, key=lambda hit: -hit.score) + hits[len(best) :]
 

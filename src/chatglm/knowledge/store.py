@@ -23,7 +23,6 @@ import shutil
 import sqlite3
 import threading
 import time
-import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from chatglm.errors import InputError, NotFoundError, OutputError
 from chatglm.home import home_folder, home_path
 from chatglm.knowledge import grams as tokens
 from chatglm.knowledge import kept
-from chatglm.knowledge.encodings import ByteMap
+from chatglm.knowledge.encodings import ByteMap, inflated
 from chatglm.knowledge.reading import Mark, Reading
 
 try:
@@ -84,6 +83,8 @@ BLOCK = 1 << 14
 """Length in characters of the blocks in which texts are stored. Each block is compressed by itself, so that one or two
 blocks are enough to show a piece."""
 _CACHED_BLOCKS = 512
+_MARKS = 1 << 28
+"""Largest size of the marks of a text, in bytes."""
 _PART_SECONDS = 86_400
 _IDLE = 8
 """Number of connections of a base that stay open when nobody reads."""
@@ -957,14 +958,21 @@ class Store:
         """
         known = _known(connection, "*", row, generation)
         text = self._slice(connection, row["id"], generation, 0, known["length"])
-        return Reading(
-            text,
-            Reading.marks_from_json(zlib.decompress(known["marks"]).decode()),
-            row["media"],
-            row["encoding"],
-            None if known["bytes_of"] is None else ByteMap.from_bytes(known["bytes_of"]),
-            tuple(json.loads(row["warnings"])),
-        )
+        marks, bytes_of = self._unpacked(known)
+        return Reading(text, marks, row["media"], row["encoding"], bytes_of, tuple(json.loads(row["warnings"])))
+
+    def _unpacked(self, known: sqlite3.Row) -> tuple[tuple[Mark, ...], ByteMap | None]:
+        with self._unpacking():
+            marks = Reading.marks_from_json(inflated(known["marks"], _MARKS).decode("utf-8", "surrogatepass"))
+            packed = known["bytes_of"]
+            return marks, None if packed is None else ByteMap.from_bytes(packed, known["length"])
+
+    @contextlib.contextmanager
+    def _unpacking(self) -> Iterator[None]:
+        try:
+            yield
+        except (InputError, UnicodeDecodeError) as error:
+            raise OutputError(f"{self.file}: a stored text is damaged ({error}); add its file again") from None
 
     def places(self, name: str) -> tuple[tuple[Mark, ...], ByteMap | None]:
         """The marks of a file's text, and its map from characters to bytes (None: it is not a text file). This is
@@ -975,9 +983,8 @@ class Store:
         """
         with self.reading() as connection:
             row = self._row(connection, name)
-            known = _known(connection, "marks, bytes_of", row, row["generation"])
-        marks = Reading.marks_from_json(zlib.decompress(known["marks"]).decode())
-        return marks, None if known["bytes_of"] is None else ByteMap.from_bytes(known["bytes_of"])
+            known = _known(connection, "length, marks, bytes_of", row, row["generation"])
+        return self._unpacked(known)
 
     def text(self, name: str, start: int = 0, end: int | None = None) -> str:
         """The text of a file from character `start` to before `end`; None: to the end of the text.
@@ -1009,7 +1016,8 @@ class Store:
         row = connection.execute("SELECT text FROM block WHERE file = ? AND generation = ? AND n = ?", key).fetchone()
         if row is None:
             raise OutputError(f"{self.file}: part of a text is missing; `chatglm knowledge check {self.name} --repair`")
-        text = zlib.decompress(row["text"]).decode("utf-8", "surrogatepass")
+        with self._unpacking():
+            text = inflated(row["text"], 4 * BLOCK).decode("utf-8", "surrogatepass")
         with self._pool:
             self._blocks[key] = text
             while len(self._blocks) > _CACHED_BLOCKS:

@@ -347,13 +347,14 @@ def _read(pipe: BinaryIO | Any, limit: Limits | None = None) -> tuple[dict[str, 
 
 
 def _reading(answer: dict[str, Any], parts: Sequence[bytes]) -> Reading:
-    text, marks, bytes_map = parts
+    body, marks, bytes_map = parts
+    text = body.decode("utf-8", "surrogatepass")
     return Reading(
-        text.decode("utf-8", "surrogatepass"),
+        text,
         Reading.marks_from_json(marks.decode("utf-8", "surrogatepass")),
         str(answer["media"]),
         answer["encoding"],
-        ByteMap.from_bytes(bytes_map) if bytes_map else None,
+        ByteMap.from_bytes(bytes_map, len(text)) if bytes_map else None,
         tuple(map(str, answer["warnings"])),
     )
 
