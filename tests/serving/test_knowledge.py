@@ -17,7 +17,7 @@ from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 from openai.types.responses.response_output_text import AnnotationFileCitation
 
 from chatglm.assistant import Assistant
-from chatglm.knowledge import Shelf, bounds
+from chatglm.knowledge import Shelf, bounds, places
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
 from scripted import ScriptedEngine, Writer
@@ -56,6 +56,46 @@ def url(write: Writer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         with httpx.Client(base_url=address, timeout=60) as client:
             fill(client, "手册")
         yield address
+
+
+def test_no_answer_has_the_key_of_an_external_store(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server may show the request in its errors."""
+    pytest.importorskip("langchain_core")
+
+    def opened(place: places.Place, secret: str, embeddings: Any) -> Any:
+        raise RuntimeError(f"denied: {secret}")
+
+    monkeypatch.setenv("STORE_KEY", "hunter2")
+    monkeypatch.setitem(places._KINDS, "qdrant", places._Kind("langchain", opened, opened))  # type: ignore[misc]
+    with (
+        Shelf(tmp_path, embedder=_Embedder(), vectors_at="qdrant:http://:$STORE_KEY@h#c") as shelf,
+        Assistant(write.form, ScriptedEngine(write.say("灭火器"))) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf) as address,
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        fill(client, "手册")
+        shelf.base("手册", None).wait()
+        answers = [
+            client.get("/v1/knowledge/手册"),
+            client.get("/v1/knowledge/手册/events"),
+            client.post("/v1/knowledge/手册/search", json={"question": "灭火器放在哪里？"}),
+            client.post("/v1/knowledge/手册/ask", json={"question": "灭火器放在哪里？", "extract": True}),
+        ]
+        for answer in answers:
+            assert answer.status_code == 200
+            assert "denied: …" in answer.text
+            assert "hunter2" not in answer.text
+
+
+class _Embedder:
+    name, size = "none", 1
+
+    def passages(self, texts: list[str]) -> Any:
+        raise AssertionError("the store is opened first")
+
+    questions = passages
 
 
 @contextmanager
