@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from test_base_laws import FILES, QUESTIONS, seen, uploads
 
-from chatglm.knowledge import open_base, vectors
+from chatglm.knowledge import Step, indexing, open_base, vectors
 from chatglm.knowledge.large import Tantivy
 from chatglm.knowledge.models import Matrix
 
@@ -54,6 +54,43 @@ def test_tantivys_folder_may_be_lost(tmp_path: Path) -> None:
         with base.store.reading() as connection:
             assert base.finder.ready(connection)
         assert base.search("洪荒")[0].file == "乙.txt"
+
+
+def test_tantivy_has_pieces_that_were_disabled_when_it_was_made(tmp_path: Path) -> None:
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.add(*uploads({"甲.txt": "天地玄黄。", "乙.txt": "宇宙洪荒。"}))
+        (piece,) = base.pieces("甲.txt")
+        base.edit(piece.id, None)
+        base.finder = finder = Tantivy(base.store, least=1)
+        finder.follow()
+        assert base.search("玄黄") == []
+        base.store.restore(piece.id)
+        with base.store.reading() as connection:
+            assert finder.ready(connection)
+        assert base.search("玄黄")[0].file == "甲.txt"
+
+
+def test_tantivy_has_files_whose_indexing_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "BATCH", 1)
+    text = "\n\n".join(f"第{n}段，" + "宇宙洪荒。" * 80 for n in range(4))
+    with open_base("b", create=True, home=tmp_path) as base:
+        base.finder = Tantivy(base.store, least=1)
+
+        def stop(step: Step) -> None:
+            if step.file == "乙.txt" and step.done:
+                base._indexer.end()
+
+        base.add(*uploads({"甲.txt": "天地玄黄。", "乙.txt": text}), progress=stop)
+        assert base.store.find("乙.txt").state == "indexing"
+    with open_base("b", home=tmp_path) as base:
+        base.finder = finder = Tantivy(base.store, least=1)
+        base.wait()
+        with base.store.reading() as connection:
+            assert finder.ready(connection)
+        found = [hit.start for hit in base.search("洪荒", k=20)]
+        base.finder = None
+        assert len(found) == len(base.pieces("乙.txt")) > 1
+        assert sorted(found) == sorted(hit.start for hit in base.search("洪荒", k=20))
 
 
 class Drawn:

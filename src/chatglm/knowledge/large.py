@@ -115,11 +115,8 @@ class Tantivy:
 
         writer = self._index.writer(_HEAP, 1)
         docs = 0
-        for row in connection.execute(
-            "SELECT piece.id, piece.folded FROM piece JOIN file ON file.id = piece.file "
-            f"WHERE piece.id > ? AND {VISIBLE}",
-            (after,),
-        ):
+        # Also those that searches do not see now: a disabled piece may be restored, and a file may be indexed in part.
+        for row in connection.execute("SELECT id, folded FROM piece WHERE id > ?", (after,)):
             text = " ".join(dict.fromkeys(tokens.grams_of(row["folded"])))
             writer.add_document(tantivy.Document(id=row["id"], g=[text]))
             docs += 1
