@@ -71,7 +71,7 @@ def test_it_gives_the_servers_answers(demo: str, tmp_path: Path, capsys: pytest.
             elif custom_id != "二":
                 assert response["body"]["choices"] == answer.json()["choices"]
     assert capsys.readouterr().err == "".join(
-        f"chatglm: 1 of 4 lines failed; {tmp_path / name} says why\n" for name in ("local", "remote")
+        f"chatglm: failed lines: 1 of 4; {tmp_path / name} says why\n" for name in ("local", "remote")
     )
 
 

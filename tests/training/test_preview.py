@@ -57,6 +57,14 @@ def test_without_color(formats, data: Path) -> None:
     assert lines[-1] == "without anything to learn: 1 dialogue"
 
 
+def test_data_do_not_steer_the_terminal(formats, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text(json.dumps({"prompt": "a\x9b31mb\x9dc", "response": "\x07d"}), "utf-8")
+    text = "\n".join(preview(file, formats["glm4"], color=False))
+    assert "a\ufffd31mb\ufffdc" in text
+    assert "\u2407d" in text
+
+
 def test_color(formats, data: Path) -> None:
     text = "\n".join(preview(data, formats["glm4"], limit=1, color=True))
     green, plain = "\x1b[32m", "\x1b[0m"

@@ -87,6 +87,18 @@ def test_a_store_is_made_once(formats, data: Path, tmp_path: Path, monkeypatch) 
     assert {path.name for path in root.iterdir()} == {folder.name for folder in (first, *others)}
 
 
+def test_added_tokens_make_another_store(data: Path, checkpoint, tmp_path: Path) -> None:
+    """Otherwise a run with --overwrite would learn the ids of a vocabulary without them."""
+    found = []
+    for token in (None, "<新词>", "<词>"):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint("chatglm3"))
+        if token is not None:
+            tokenizer.add_tokens([token])
+        store = build_store(tmp_path / "stores", data, chat_format(tokenizer))
+        found.append(store.folder)
+    assert len(set(found)) == 3
+
+
 def test_samples_cover_a_file(tmp_path: Path) -> None:
     file = tmp_path / "large"
     data = np.random.default_rng(0).bytes(1000)

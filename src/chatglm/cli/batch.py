@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         book = stack.enter_context(contextlib.closing(Book(output)))
         asyncio.run(_answer(arguments, source, book))
     if book.failed:
-        note(f"{book.failed:,} of {book.written:,} lines failed; {output} says why")
+        note(f"failed lines: {book.failed:,} of {book.written:,}; {output} says why")
     return 0
 
 

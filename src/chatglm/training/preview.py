@@ -97,7 +97,8 @@ def show(example: Example, tokenizer: Vocabulary, color: bool = True) -> str:
 
 def _visible(text: str) -> str:
     """Replace characters that could control a terminal by visible ones."""
-    return text.translate({code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421})
+    visible = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+    return text.translate(visible | dict.fromkeys(range(128, 160), "\ufffd"))
 
 
 def _paint(text: str, code: str) -> str:

@@ -163,7 +163,7 @@ def build_store(
     same.
 
     A store is the same if these are the same: the files (by name, size, modification time and samples of their
-    content), the vocabulary, the options, and the source code that encodes.
+    content), the vocabulary with its added tokens, the options, and the source code that encodes.
 
     Args:
         root: folder for stores; it is made.
@@ -241,7 +241,7 @@ def _refuse_silence(tally: Tally, max_length: int | None) -> None:
 
 def _fingerprint(files: Sequence[Path], form: ChatFormat, options: dict[str, Any]) -> str:
     """A name that identifies what a store is made from."""
-    tokenizer = form.tokenizer
+    tokenizer: Any = form.tokenizer
     made = hashlib.sha256(json.dumps([_LAYOUT, options, type(tokenizer).__name__], sort_keys=True).encode())
     made.update(repr(form.prompt([Message("user", "?")])).encode())  # generation and persona
     for code in (calls, formats, messages, rows, tokenizers, dialogues, examples, tables):
@@ -249,6 +249,7 @@ def _fingerprint(files: Sequence[Path], form: ChatFormat, options: dict[str, Any
         for source in sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]:
             made.update(source.read_bytes())
     made.update(Path(tokenizer.vocab_file).read_bytes())
+    made.update(repr(sorted(tokenizer.get_added_vocab().items())).encode())
     for file in files:
         about = file.stat()
         made.update(f"{file.resolve()}\0{about.st_size}\0{about.st_mtime_ns}\0".encode())

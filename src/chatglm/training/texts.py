@@ -252,6 +252,7 @@ def _fingerprint(files: Sequence[Path], tokenizer: ChatGLMTokenizer, split: str,
     """A fingerprint of everything that the ids depend on. A file counts by name, size, time, beginning and end."""
     print_ = hashlib.sha256(repr((_VERSION, split, field, type(tokenizer).__name__, len(tokenizer))).encode())
     print_.update(hashlib.sha256(Path(tokenizer.vocab_file).read_bytes()).digest())
+    print_.update(repr(sorted(tokenizer.get_added_vocab().items())).encode())
     for file in files:
         status = file.stat()
         print_.update(repr((str(file.resolve()), status.st_size, status.st_mtime_ns)).encode())
