@@ -168,6 +168,16 @@ def test_common_names_of_columns(question: str, answer: str, tmp_path: Path) -> 
         assert dialogue.form == f"{question}/{answer}" or (question, answer) == ("prompt", "response")
 
 
+@pytest.mark.parametrize("about", ["input", "context"])
+@pytest.mark.parametrize("answer", ["output", "response", "answer", "target"])
+def test_an_instruction_is_read_with_what_it_is_about(about: str, answer: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"instruction": "Summarise this.", about: text, answer: "a"} for text in ("Once …", "", None)
+    ]
+    file = write(tmp_path / "d.jsonl", "\n".join(map(json.dumps, rows)))
+    assert texts(file) == [["Summarise this.\nOnce …", "a"], *[["Summarise this.", "a"]] * 2]
+
+
 @pytest.mark.parametrize("key", ["conversations", "messages", "conversation"])
 @pytest.mark.parametrize("human", ["human", "user"])
 @pytest.mark.parametrize("bot", ["gpt", "bot", "assistant", "chatgpt"])

@@ -62,13 +62,13 @@ _ALIASES = (
     ("question", "response"),
     ("query", "answer"),
     ("prompt", "answer"),
+    ("instruction", "response"),
+    ("instruction", "answer"),
+    ("instruction", "target"),
     ("input", "output"),
     ("input", "target"),
     ("context", "target"),
     ("source", "target"),
-    ("instruction", "response"),
-    ("instruction", "answer"),
-    ("instruction", "target"),
 )
 
 
@@ -243,11 +243,12 @@ def _of_pairs(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
     if columns is None or columns["prompt"] not in row:
         prompt, response = _alias(row) or _ALIASES[0]
         columns = {**_PAIRS, "prompt": prompt, "response": response}
-    messages = _history(row, columns["history"])
-    for role, key in (("user", columns["prompt"]), ("assistant", columns["response"])):
-        messages.append(Message(role, _text(row.get(key), key)))
-    messages[-1] = dataclasses.replace(messages[-1], loss=_loss(row, ""))
-    return messages
+        question = _instruction(row) if prompt == "instruction" else _text(row.get(prompt), prompt)
+    else:
+        question = _text(row.get(columns["prompt"]), columns["prompt"])
+    answer = _text(row.get(columns["response"]), columns["response"])
+    asked, answered = Message("user", question), Message("assistant", answer, loss=_loss(row, ""))
+    return [*_history(row, columns["history"]), asked, answered]
 
 
 def _history(row: Mapping[str, Any], key: str) -> list[Message]:
@@ -274,11 +275,17 @@ def _of_firefly(row: Mapping[str, Any], columns: Columns | None) -> list[Message
 
 
 def _of_alpaca(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
+    answer = Message("assistant", _text(row["output"], "output"), loss=_loss(row, ""))
+    return [*_history(row, "history"), Message("user", _instruction(row)), answer]
+
+
+def _instruction(row: Mapping[str, Any]) -> str:
+    """A row's instruction, and on the next line what it is about: its `input`, or its `context` as Dolly names it."""
     question = _text(row["instruction"], "instruction")
     if row.get("input"):
-        question += "\n" + _text(row["input"], "input")
-    answer = Message("assistant", _text(row["output"], "output"), loss=_loss(row, ""))
-    return [*_history(row, "history"), Message("user", question), answer]
+        return f"{question}\n{_text(row['input'], 'input')}"
+    about = row.get("context")
+    return f"{question}\n{about}" if isinstance(about, str) and about else question
 
 
 _SPEAKERS = {
