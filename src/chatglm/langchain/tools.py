@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.tools import BaseTool, ToolException
+from pydantic import PrivateAttr
 
 from chatglm.chat.messages import ToolCall, ToolSpec
 from chatglm.tools.tool import Outcome, Tool
@@ -50,24 +51,37 @@ def langchain_tools(
 
 
 def _one(box: Toolbox, spec: ToolSpec, described: str, schema: Any, permit: Permit | None) -> BaseTool:
-    name = spec.name
+    name = spec.name  # of the box, whatever the tool is called later
 
-    def run(**arguments: Any) -> tuple[str, Outcome]:
+    def run(arguments: dict[str, Any]) -> tuple[str, Outcome]:
         return _told(*box.call_now([ToolCall(name, _plain(arguments))], permit))
 
-    async def arun(**arguments: Any) -> tuple[str, Outcome]:
+    async def arun(arguments: dict[str, Any]) -> tuple[str, Outcome]:
         return _told(await box.call(ToolCall(name, _plain(arguments)), permit))
 
-    return StructuredTool(
+    made = _Tool(
         name=name,
         description=described or name,
         args_schema=dict(schema),
-        func=run,
-        coroutine=arun,
         response_format="content_and_artifact",
         handle_tool_error=True,
         metadata={"builtin": spec.builtin} if spec.builtin else None,
     )
+    made._call, made._acall = run, arun
+    return made
+
+
+class _Tool(BaseTool):
+    """No `StructuredTool`, which takes the arguments `config` and `run_manager` for LangChain's own."""
+
+    _call: Any = PrivateAttr()
+    _acall: Any = PrivateAttr()
+
+    def _run(self, /, **arguments: Any) -> Any:
+        return self._call(arguments)
+
+    async def _arun(self, /, **arguments: Any) -> Any:
+        return await self._acall(arguments)
 
 
 def _told(outcome: Outcome) -> tuple[str, Outcome]:
