@@ -640,6 +640,14 @@ def test_wrong_bodies_are_refused_in_both_languages(site: Site, body: bytes, sta
             assert visitor.ask(conversation, "Hello")[-1][0] == "done"  # nothing has changed
 
 
+def test_a_body_of_a_million_lists_is_not_read(visitor: Visitor) -> None:
+    """Python reads it in one piece, in which no answer goes on."""
+    body = b'{"files": [' + b"[]," * 1_000_000 + b"[]]}"
+    refused = visitor.post(f"/c/{visitor.new()}/send", content=body)
+    assert refused.status_code == 400
+    assert "more than 200,000 lists and objects" in refused.json()["error"]["message"]
+
+
 def test_errors_are_pages_for_people_and_json_for_scripts(visitor: Visitor) -> None:
     page = visitor.get("/c/nonsense", headers={"Accept": "text/html"})
     assert page.status_code == 404

@@ -17,6 +17,7 @@ from chatglm.web.failures import BodyError
 __all__ = ["fields_of", "form_of", "parts", "read"]
 
 _JSON = 5 << 20
+_PARTS = 200_000  # lists and objects in it: reading more stops all others for a while
 _FORM = 16 << 10
 _SECONDS, _RATE = 30.0, 8 << 10  # that a body may take, and one more for so many bytes
 
@@ -82,6 +83,8 @@ async def fields_of(request: Request, **kinds: type | tuple[type, ...]) -> dict[
 
 
 def _fields(body: bytes, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    if body.count(b"[") + body.count(b"{") > _PARTS:
+        raise InputError(f"the body has more than {_PARTS:,} lists and objects")
     try:
         value = json.loads(body, parse_constant=_no_number)
     except UnicodeDecodeError:
