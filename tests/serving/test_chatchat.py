@@ -464,6 +464,22 @@ def test_an_answer_on_a_websocket_has_the_time_of_a_request(write: Writer, tmp_p
             time.sleep(0.01)
 
 
+def test_a_stream_of_summaries_that_takes_too_long_ends_with_a_sentence(write: Writer, tmp_path: Path) -> None:
+    engine = ScriptedEngine(write.say(ANSWER * 100), context=2048, delay=0.02)
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), timeout=1.5) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        fill(client, "样例")
+        upload(client, "样例", ("二.txt", TEXT.encode() * 2))
+        path = "/knowledge_base/kb_summary_api/recreate_summary_vector_store"
+        (last,) = events(client.post(path, json={"knowledge_base_name": "样例"}).text)  # the second file is not begun
+        assert last["code"] == 504
+        assert "took longer than this server allows" in last["msg"]
+
+
 def test_a_page_of_another_site_gets_no_websocket(url: str) -> None:
     address = f"ws{url[4:]}/local_doc_qa/stream_chat"
     with pytest.raises(InvalidStatus) as raised, connect(address, origin="https://evil.example"):  # type: ignore[arg-type]

@@ -50,6 +50,7 @@ __all__ = [
     "note_unenforced",
     "refusals",
     "spoken",
+    "telling",
     "until_gone",
     "whole_of",
     "whole_run",
@@ -343,23 +344,44 @@ async def whole_run(request: Request, said: AsyncGenerator[Said]) -> tuple[tuple
 
 async def first_of(request: Request, deltas: AsyncGenerator[Result]) -> AsyncGenerator[Result]:
     """A stream that has begun: earlier errors are raised here, while the response can still have their status."""
-    record = current()
     first = await until_gone(request, anext(deltas))
 
     async def whole() -> AsyncGenerator[Result]:
-        async with contextlib.aclosing(deltas):
+        ending = _ending_in_words(request, deltas)
+        async with contextlib.aclosing(deltas), contextlib.aclosing(ending) as rest:
             yield first
-            try:
-                async for delta in deltas:
-                    yield delta
-            except asyncio.CancelledError:
-                if not _drain_of(request.scope).over:
-                    if record.left != 0:
-                        raise
-                    raise TimeLimitError from None
-                raise ShuttingDownError from None  # the dialect tells the client
+            async for delta in rest:
+                yield delta
 
     return whole()
+
+
+async def _ending_in_words(request: Request, parts: AsyncGenerator[Result]) -> AsyncGenerator[Result]:
+    """The same parts. A stream is cancelled when the server ends or its time is over; then an error says which."""
+    async with contextlib.aclosing(parts):
+        try:
+            async for part in parts:
+                yield part
+        except asyncio.CancelledError:
+            if not _drain_of(request.scope).over:
+                if current().left != 0:
+                    raise
+                raise TimeLimitError from None
+            raise ShuttingDownError from None  # the dialect tells the client
+
+
+async def telling(request: Request, events: AsyncGenerator[str], tell: Callable[[Failure], str]) -> AsyncGenerator[str]:
+    """The same events, and a last one if they break off.
+
+    Args:
+        tell: makes this event.
+    """
+    try:
+        async with contextlib.aclosing(_ending_in_words(request, events)) as told:
+            async for one in told:
+                yield one
+    except Exception as error:  # the status has been sent
+        yield tell(failure_within(error))
 
 
 def failure_within(error: Exception) -> Failure:

@@ -41,8 +41,8 @@ from chatglm.serving.chatchat.shapes import (
     work,
 )
 from chatglm.serving.chatchat.temporary import Temporary
-from chatglm.serving.dialect import Dialect, EventStream, Strict, check_type, dialect_route, failure_within
-from chatglm.serving.failures import NotOfferedError
+from chatglm.serving.dialect import Dialect, EventStream, Strict, check_type, dialect_route, telling
+from chatglm.serving.failures import Failure, NotOfferedError
 from chatglm.serving.hints import CHATCHAT, MESSAGE, Hints, note_ignored
 from chatglm.serving.knowledge import filing
 from chatglm.serving.knowledge.shelves import shelf_of, who_of
@@ -381,19 +381,16 @@ def _router(service: Service) -> APIRouter:
             if base is None:
                 yield event({"code": 404, "msg": f"未找到知识库 ‘{name}’"})
                 return
-            try:
-                async with adding:
-                    await asyncio.to_thread(partial(base.check, repair=True))
-                found = await asyncio.to_thread(base.files)
-                for number, file in enumerate(found, 1):
-                    while file.state not in ("ready", "failed"):
-                        await asyncio.sleep(_LOOK_SECONDS)
-                        file = await asyncio.to_thread(base.store.find, file.name)
-                    yield event(_line(number, len(found), file, name))
-            except Exception as error:  # the status has been sent
-                yield event({"code": 500, "msg": failure_within(error).message})
+            async with adding:
+                await asyncio.to_thread(partial(base.check, repair=True))
+            found = await asyncio.to_thread(base.files)
+            for number, file in enumerate(found, 1):
+                while file.state not in ("ready", "failed"):
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    file = await asyncio.to_thread(base.store.find, file.name)
+                yield event(_line(number, len(found), file, name))
 
-        return EventStream(told(), silent=True)
+        return EventStream(telling(request, told(), _broken_off), silent=True)
 
     # Search
 
@@ -501,11 +498,8 @@ def _router(service: Service) -> APIRouter:
                     yield event(line)
                 except ChatGLMError as error:
                     yield event({"code": 500, "msg": f"知识库'{name}'总结文件‘{file}’时出错。已跳过。（{error}）"})
-                except Exception as error:  # the status has been sent
-                    yield event({"code": 500, "msg": failure_within(error).message})
-                    return
 
-        return EventStream(told(), silent=True)
+        return EventStream(telling(request, told(), _broken_off), silent=True)
 
     # Answers
 
@@ -729,6 +723,10 @@ def _searched(base: Base, body: _Search) -> list[dict[str, Any]]:
 
 _WILD = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
 """Wildcards of SQL's LIKE, as `fnmatch` writes them."""
+
+
+def _broken_off(failure: Failure) -> str:
+    return event({"code": failure.status, "msg": failure.message})
 
 
 def _line(number: int, total: int, file: File, base: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from chatglm.assistant import Finish, TextDelta, Usage
 from chatglm.errors import NotFoundError
 from chatglm.knowledge import Base
 from chatglm.serving.dialect import failure_within
+from chatglm.serving.failures import Failure
 from chatglm.serving.knowledge.answers import FromDocuments
 from chatglm.serving.knowledge.summaries import OfFiles
 from chatglm.serving.openai.events import error_body, usage_of
@@ -18,7 +19,7 @@ from chatglm.serving.openai.knowledge_api.bodies import file_shown
 from chatglm.serving.sse import event
 from chatglm.serving.usage import UsageTotal
 
-__all__ = ["answer_events", "answer_of", "progress_events", "summary_events", "summary_of"]
+__all__ = ["answer_events", "answer_of", "broken_off", "progress_events", "summary_events", "summary_of"]
 
 _LOOK_SECONDS = 0.5
 _TOLD = 1000
@@ -32,32 +33,34 @@ async def progress_events(base_now: Callable[[], Any], follow: bool) -> AsyncGen
         base_now: the base, while the caller may still read it.
     """
     before: dict[str, Any] = {}
-    try:
-        while True:
-            base: Base = await base_now()
-            waiting = {file.name: file for file in (await asyncio.to_thread(base.store.waiting))[:_TOLD]}
-            told = [file for name, file in waiting.items() if before.get(name) != file]
-            for name in before.keys() - waiting.keys():
-                try:
-                    told.append(await asyncio.to_thread(base.store.find, name))
-                except NotFoundError:  # removed since
-                    continue
-            for file in told:
-                yield event(file_shown(file), "file")
-            if not waiting and (before or not follow):
-                files = await asyncio.to_thread(base.files)
-                failed = sum(file.state == "failed" for file in files)
-                pieces = sum(file.pieces for file in files)
-                whole = {"files": len(files), "failed": failed, "pieces": pieces, "trouble": base.trouble}
-                yield event(whole, "done")
-                if not follow:
-                    return
-            elif not told:
-                yield ": nothing new\n\n"  # only a failing write shows that a silent client has gone
-            before = waiting
-            await asyncio.sleep(_LOOK_SECONDS)
-    except Exception as error:  # the status has been sent
-        yield event(error_body(failure_within(error)), "error")
+    while True:
+        base: Base = await base_now()
+        waiting = {file.name: file for file in (await asyncio.to_thread(base.store.waiting))[:_TOLD]}
+        told = [file for name, file in waiting.items() if before.get(name) != file]
+        for name in before.keys() - waiting.keys():
+            try:
+                told.append(await asyncio.to_thread(base.store.find, name))
+            except NotFoundError:  # removed since
+                continue
+        for file in told:
+            yield event(file_shown(file), "file")
+        if not waiting and (before or not follow):
+            files = await asyncio.to_thread(base.files)
+            failed = sum(file.state == "failed" for file in files)
+            pieces = sum(file.pieces for file in files)
+            whole = {"files": len(files), "failed": failed, "pieces": pieces, "trouble": base.trouble}
+            yield event(whole, "done")
+            if not follow:
+                return
+        elif not told:
+            yield ": nothing new\n\n"  # only a failing write shows that a silent client has gone
+        before = waiting
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def broken_off(failure: Failure) -> str:
+    """The last event of a stream that breaks off."""
+    return event(error_body(failure), "error")
 
 
 def answer_of(documents: FromDocuments, finish: Finish, model: str | None, prompt: bool) -> dict[str, Any]:
@@ -99,7 +102,7 @@ async def answer_events(
                     finish = delta
         yield event(answer_of(documents, finish, model, prompt), "done")
     except Exception as error:  # the status has been sent
-        yield event(error_body(failure_within(error)), "error")
+        yield broken_off(failure_within(error))
 
 
 def summary_of(made: OfFiles, finish: Finish, model: str) -> dict[str, Any]:
@@ -140,4 +143,4 @@ async def summary_events(made: OfFiles, deltas: AsyncGenerator[TextDelta | Finis
         if finish is not None:
             yield event(summary_of(made, finish, model), "done")
     except Exception as error:  # the status has been sent
-        yield event(error_body(failure_within(error)), "error")
+        yield broken_off(failure_within(error))

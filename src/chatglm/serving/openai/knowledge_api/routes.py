@@ -23,7 +23,7 @@ from chatglm.errors import InputError, NotFoundError, QueueFullError
 from chatglm.knowledge import Base, Shelf, bounds
 from chatglm.knowledge.store import Role
 from chatglm.serving.access.callers import caller_of
-from chatglm.serving.dialect import EventStream, Refusals, first_of, whole_of
+from chatglm.serving.dialect import EventStream, Refusals, first_of, telling, whole_of
 from chatglm.serving.knowledge import filing
 from chatglm.serving.knowledge.answers import FromDocuments
 from chatglm.serving.knowledge.shelves import base_for, open_bases, shelf_of, who_of
@@ -33,6 +33,7 @@ from chatglm.serving.openai.knowledge_api.bodies import file_shown, knowledge_sh
 from chatglm.serving.openai.knowledge_api.events import (
     answer_events,
     answer_of,
+    broken_off,
     progress_events,
     summary_events,
     summary_of,
@@ -279,7 +280,7 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
             finally:
                 following -= 1
 
-        return EventStream(told())
+        return EventStream(telling(request, told(), broken_off))
 
     # Search and answers
 
