@@ -89,6 +89,13 @@ def test_they_are_those_of_a_forward_pass(name: str) -> None:
     assert beside.cached_tokens > 100
 
 
+def test_a_head_that_is_stored_by_columns() -> None:
+    model, prompt = MODELS["chatglm"](), prompt_for("chatglm", 20)
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().T.contiguous().T)
+    is_right(scored(Engine(model), prompt).prompt_logprobs, model, prompt)
+
+
 def test_an_answer_follows_and_is_the_usual_one() -> None:
     model = MODELS["chatglm"]()
     engine = Engine(model)

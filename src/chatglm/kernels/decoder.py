@@ -169,6 +169,8 @@ class Decoder:
         self._library = lib
         self._kept: list[Any] = []  # tensors whose addresses the library holds
         self.shape, self.store, self.layers = shape, store, len(blocks)
+        if isinstance(head.weight, Tensor):  # `head` reads it in place
+            head = Linear(head.weight.detach().contiguous(), head.bias)
         self.vocabulary, self._head = _rows(head.weight), head
         layers = (native.Layer * len(blocks))()
         for layer, block in zip(layers, blocks, strict=True):
