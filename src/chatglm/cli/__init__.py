@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def program() -> int:
     """Run the command line as the whole process, and end it quickly."""
     status = main()
-    gc.freeze()  # else Python's last collections walk over all that torch has imported, which takes half a second
+    # Python's last collections walk over all that torch has imported, which takes half a second. Triton's library needs
+    # them: it writes a list of leaks to stderr if its objects are still there at the end.
+    if "triton" not in sys.modules:
+        gc.freeze()
     return status
 
 
