@@ -392,9 +392,30 @@ def test_attempt_that_may_end_in_several_ways(tight: Held, code: str) -> None:
 def test_a_full_folder_can_be_emptied(tight: Held) -> None:
     tight.run(ATTEMPTS["disk"][0])
     assert tight.run("import os; print(len(os.listdir('.')) > 3)").text == RESTARTED + "\nTrue\n"
-    cell = tight.run("open('more', 'wb').write(bytes(2**24)); import time; time.sleep(1)")
-    assert "MiB in its folder" in cell.ended
-    check(tight, cell, "MiB in its folder")
+    cell = tight.run("open('more', 'wb').write(bytes(2**24))")
+    assert "File too large" in cell.error
+    assert not cell.ended
+    cell = tight.run("for name in os.listdir('.'): os.remove(name)")
+    assert not cell.error
+    cell = tight.run("open('more', 'wb').write(bytes(2**24))")
+    assert cell.text == RESTARTED + "\n16777216\n"
+    check(tight, cell, "")
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        "import os; os.posix_fallocate(f.fileno(), 0, 2**24)",
+        "f.write(bytes(2**24))",
+    ],
+)
+def test_short_cells_do_not_fill_the_disk(tight: Held, fill: str) -> None:
+    """Each ends before the watchdog looks at the folder by itself."""
+    for number in range(5):
+        tight.run(f"for n in range(4):\n    with open(f'{number}-{{n}}', 'wb') as f: {fill}")
+    size = sum(file.stat().st_blocks * 512 for file in tight.folder.rglob("*"))
+    assert size <= 2 * SMALL.folder
+    check(tight, tight.run("for name in os.listdir('.'): os.remove(name)"), "")
 
 
 def test_one_file_is_bounded(tight: Held) -> None:

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import time
 from collections.abc import AsyncIterable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -192,8 +193,8 @@ class Kernel:
             await asyncio.wait([self._cell])
         self._files.close()
 
-    async def _begin(self) -> None:
-        self._process = process = _Process(self._files, self._limits, self._tier)
+    async def _begin(self, full: bool = False) -> None:
+        self._process = process = _Process(self._files, self._limits, self._tier, full)
         await process.begin()
         await asyncio.to_thread(self._files.give_all, self._limits.files)
         self._marks = await asyncio.to_thread(self._files.marks, self._limits.files)
@@ -209,14 +210,17 @@ class Kernel:
         if self._process is not None and self._process.ended:
             self.noted = self.used
             await self._process.end("")
+        before = await asyncio.to_thread(self._files.usage, _COUNTED)
+        full = before.size > self._limits.folder
+        if self._process is not None and self._process.full != full:
+            await self.end("its folder is full" if full else "its folder has room again")
         if not self.alive:
-            await self._begin()
+            await self._begin(full)
         if self.noted:
             self.noted = False
             output.note(RESTARTED)
         process = self._process
         assert process is not None
-        before = await asyncio.to_thread(self._files.usage, _COUNTED)
         if self._asked_to_stop:
             return Cell(output.close(), error="KeyboardInterrupt: it was asked to stop before it began")
         await process.run(code, output, before)
@@ -244,11 +248,15 @@ class _Process:
     """One process of the shell, from its start to its end: its messages, its output, its watchdog.
 
     Outside of an exchange nothing is read: output between cells waits, and a process that writes too much is blocked.
+
+    Args:
+        full: whether the folder is over its limit. Code can then remove files, and cannot write any.
     """
 
-    def __init__(self, folder: Folder, limits: Limits, tier: Tier | None) -> None:
+    def __init__(self, folder: Folder, limits: Limits, tier: Tier | None, full: bool) -> None:
         self.cells = 0
-        self.watchdog = Watchdog(folder, limits, tier, self._on_end)
+        self.full = full
+        self.watchdog = Watchdog(folder, replace(limits, file=0) if full else limits, tier, self._on_end)
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._frames = Frames(limits.picture)
@@ -301,6 +309,7 @@ class _Process:
         self.watchdog.cell(before)
         try:
             await self.ask("run", output, code=code)
+            await asyncio.to_thread(self.watchdog.check)
         finally:
             self.watchdog.rest()
 

@@ -74,7 +74,7 @@ class Watchdog(threading.Thread):
 
         Args:
             before: contents of the folder. If they are over the limit, the cell may still run, to remove some; it may
-                not add any.
+                not add any, and the kernel must be one that cannot write (`Kernel`).
         """
         with self._lock:
             self._before = before
@@ -83,6 +83,13 @@ class Watchdog(threading.Thread):
             self._again_at = self._end_at = float("inf")
             self._allowed = self._cpu.used + self._limits.cpu
             self._cpu_at_walk = -1.0
+
+    def check(self) -> None:
+        """Look at the folder now, at a cell's end: a short cell has perhaps never been looked at. Blocks."""
+        if self._reason or self._before is None:
+            return
+        if why := self._overfull(self.started.result().processes(), self._before):
+            self.end(why)
 
     def rest(self) -> None:
         """Note that no cell runs now."""
@@ -197,10 +204,14 @@ class Watchdog(threading.Thread):
         before = self._before
         if before is None or used == self._cpu_at_walk or now - self._walked < 10 * self._walk_took:
             return ""  # nothing ran since, or looking would take more than a tenth of the time
+        why = self._overfull(pids, before)
+        self._walked, self._walk_took, self._cpu_at_walk = now, time.monotonic() - now, used
+        return why
+
+    def _overfull(self, pids: Sequence[int], before: Usage) -> str:
         files, room = max(self._limits.files, before.number), max(self._limits.folder, before.size)
         usage = self._folder.usage(files)
         size = usage.size + _unnamed(pids, self._folder.device)
-        self._walked, self._walk_took, self._cpu_at_walk = now, time.monotonic() - now, used
         if usage.number > files:
             return f"more than {files} files and folders in its folder"
         if usage.depth > max(DEPTH - 1, before.depth):
