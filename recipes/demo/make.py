@@ -1,6 +1,6 @@
 """Make the bundled demo model from nothing but this repository: corpus, tokenizer, weights, evaluation, model card.
 
-    python recipes/demo/make.py --work FOLDER            # about two and a half hours on 2 CPU cores
+    python recipes/demo/make.py --work FOLDER            # three to three and a half hours on 2 CPU cores
     python recipes/demo/make.py --work FOLDER --install  # and put the result into src/chatglm/demo
 
 Each part finds what an earlier run of it left in the work folder and goes on from there. The same seed makes the same
@@ -127,7 +127,7 @@ class Phase:
 SLOWER = 0.4
 """What the second phase's rates are of the first one's: what was learned is practised, not learned again."""
 
-PRACTISED = 0.8
+PRACTISED = 0.7
 """Share of the second phase's weights in the result; the rest are the first one's. This mean answers or refuses nearly
 as many questions over handbooks as the second phase alone, and is better at sums and at calling tools.
 """
@@ -394,7 +394,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
     parser.add_argument("--dialogues", type=int, default=300_000, help="of the first phase")
-    parser.add_argument("--practice", type=int, default=70_000, help="dialogues of the second phase")
+    parser.add_argument("--practice", type=int, default=140_000, help="dialogues of the second phase")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)

@@ -31,24 +31,24 @@ SKILLS: Grammars = {
 PRACTICE: Grammars = {
     "handbook": (practice.handbook, 3.2),
     "quoting": (practice.quoting, 1.8),
-    "fields": (practice.fields, 0.35),
-    "results": (tools.results, 0.5),
+    "fields": (practice.fields, 0.5),
+    "results": (tools.results, 0.7),
     **{
         name: (SKILLS[name][0], share)
         for name, share in {
             "repeating": 0.5,
             "chat": 1.0,
-            "arithmetic": 1.4,
+            "arithmetic": 1.6,
             "counting": 0.3,
             "memory": 1.2,
             "mixed": 0.5,
-            "passages": 1.2,
+            "passages": 1.4,
             "knowledge": 0.9,
-            "summary": 0.5,
-            "recap": 0.08,
+            "summary": 1.0,
+            "recap": 0.6,
             "persona": 0.8,
             "system": 0.4,
-            "tools": 2.0,
+            "tools": 2.4,
             "code": 1.3,
         }.items()
     },

@@ -24,7 +24,7 @@ from .passages import _THEN as THEN
 from .passages import _THEN_EN as THEN_EN
 from .passages import _ZH as TOPICS
 from .passages import Attribute, _asked, _clock, _evening, _lines, _names, _passages, _place, _slots, _told
-from .vocabulary import MONTHS_EN, THINGS, THINGS_EN, word
+from .vocabulary import MONTHS_EN, THINGS, word
 from .wording import choose, dress, upper
 
 UNTOLD = 0.45
@@ -184,8 +184,8 @@ _SLOTS: dict[str, Callable[[Random], str]] = {
     # English
     "Who": lambda rng: word(rng, 2).capitalize() if rng.random() < 0.2 else rng.choice(FIRST),
     "shops": _some("gym", "library", "canteen", "bakery", "garden", "market", "office", "shop", "zoo", "bank", "cinema", "station"),
-    "goods": _some(*THINGS_EN),
-    "wares": _some(*THINGS_EN),
+    "goods": _some("umbrella", "lamp", "kettle", "printer", "camera", "bike", "phone", "drill", "ladder", "tent", "blanket", "radio", "fridge", "clock", "helmet", "key", "charger", "heater", "fan", "mirror"),
+    "wares": _some("umbrella", "lamp", "kettle", "printer", "camera", "bike", "phone", "drill", "ladder", "tent", "blanket", "radio", "fridge", "clock", "helmet", "key", "charger", "heater", "fan", "mirror"),
     "paper": _some("report", "form", "application", "invoice", "essay", "contract", "survey", "timesheet", "homework"),
     "Day": lambda rng: f"{rng.choice(MONTHS_EN)} {rng.randint(1, 28)}",
     "hour": lambda rng: f"{rng.randint(1, 12)}{rng.choice(('', ':30'))} {rng.choice(('am', 'pm'))}",
@@ -268,14 +268,15 @@ def quoting(rng: Random, split: Split) -> Sample:
     return draw(rng, split, lambda: _quoting(rng, split), _first)
 
 
-def _rule(rng: Random, chinese: bool, rule: str) -> tuple[str, list[str]]:
-    """A sentence, and its questions."""
+def _rule(rng: Random, chinese: bool, rule: str) -> tuple[str, str, list[str]]:
+    """A sentence, what leads to it, and its questions."""
     says, _, asks = rule.partition("#")
     given = {slot: _SLOTS[slot](rng) for slot in sorted(set(_SLOT.findall(rule)))}
     said = choose(rng, says)
-    questions = [_alike(rng, said, ask).format_map(given) for ask in asks.split(";")]
+    literal = _SLOT.sub("", said)
+    questions = [_alike(rng, literal, ask).format_map(given) for ask in asks.split(";")]
     sentence = said.format_map(given)
-    return (rng.choice(_LEADS) + sentence if chinese else upper(sentence)), questions
+    return (sentence, rng.choice(_LEADS), questions) if chinese else (upper(sentence), "", questions)
 
 
 def _alike(rng: Random, said: str, ask: str) -> str:
@@ -294,10 +295,10 @@ def _quoting(rng: Random, split: Split) -> Sample:
     rules = rng.sample(_RULES if chinese else _RULES_EN, rng.choice((2, 3, 3, 4, 4, 5, 6, 8)))
     made = [_rule(rng, chinese, rule) for rule in rules]
     told = [*made]
-    for (_, questions), rule in zip(made, rules, strict=True):  # the same is told of another thing
+    for (_, _, questions), rule in zip(made, rules, strict=True):  # the same is told of another thing
         if rng.random() < 0.3:
             other = _rule(rng, chinese, rule)
-            if not set(other[1]) & set(questions):
+            if not set(other[2]) & set(questions):
                 told.append(other)
     # Of the last ones nothing is told, and of them it is asked.
     missing = [told.pop(rng.randrange(len(told))) for _ in range(min(len(told) - 1, rng.choice((1, 1, 2))))]
@@ -306,10 +307,10 @@ def _quoting(rng: Random, split: Split) -> Sample:
     for _ in range(rng.choice((1, 2, 3)) if split == "train" else 1):
         lacks = rng.random() < UNTOLD * 0.8
         place = rng.randrange(len(told))
-        core = rng.choice((rng.choice(missing) if lacks else told[place])[1])
+        core = rng.choice((rng.choice(missing) if lacks else told[place])[2])
         said = f"{core}，材料中没有说。" if chinese else "This is not given in the text."
         asked.append(Question(core, None if lacks else told[place][0], said, place))
-    return _dialogue(rng, split, chinese, [sentence for sentence, _ in told], asked)
+    return _dialogue(rng, split, chinese, [lead + sentence for sentence, lead, _ in told], asked)
 
 
 # Lists of fields
