@@ -38,7 +38,7 @@ def main(folder: str | None = None) -> None:
             | StrOutputParser()
         )
         chain = {"documents": retriever, "question": RunnablePassthrough()} | RunnablePassthrough.assign(answer=answer)
-        for question in ("图书馆的馆长叫什么？", "灯塔有多高？"):
+        for question in ("图书馆的馆长是谁？", "灯塔有多高？"):
             found = chain.invoke(question)
             print("?", question)
             print(found["answer"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,18 @@ def test_from_files_to_hits(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "[1] 安全.txt" in capsys.readouterr().out
     assert main(["knowledge", "search", "手册", "灭火器", "--files", "没有.txt"]) == 1
     assert "没有.txt: no such file" in capsys.readouterr().err
+
+
+def test_json_is_json_in_every_encoding(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "documents" / "emoji.txt").write_text("灭火器 😀 café", "utf-8")
+    main(["knowledge", "add", "手册", str(home / "documents")])
+    for command in (["list"], ["list", "手册"], ["search", "手册", "灭火器"], ["show", "手册", "emoji.txt"]):
+        written = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+            assert main(["knowledge", *command, "--json"]) == 0
+        for line in written.getvalue().decode("ascii").splitlines():
+            json.loads(line)
 
 
 def test_pieces_are_shown_and_edited(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from small_bases import made
 
 from chatglm.assistant import Ask
 from chatglm.errors import ChatGLMError, InputError, NotFoundError, ServiceError, UnsupportedError
-from chatglm.knowledge import Base, Bases, Shelf, Upload, open_base
+from chatglm.knowledge import Base, Bases, Shelf, Upload, open_base, open_bases
 from chatglm.langchain import ChatChatGLM, KnowledgeRetriever
 from chatglm.loading import demo_folder
 from server import serving
@@ -200,15 +200,21 @@ def test_a_call_may_name_other_bases(home: Path, tmp_path: Path) -> None:
         model.close()
 
 
-def test_bases_are_opened_when_they_are_asked_and_once(home: Path) -> None:
+def test_bases_are_opened_when_they_are_asked_and_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Bases] = []
+
+    def noted(*args: Any, **options: Any) -> Bases:
+        found.append(open_bases(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr("chatglm.langchain.chat.open_bases", noted)
     model = ChatChatGLM(assistant=Reader(ANSWER), knowledge=["没有"], home=home)
     with pytest.raises(NotFoundError, match="没有"):
         model.invoke(QUESTION)
     again = ChatChatGLM(assistant=Reader(ANSWER), knowledge=["手册"], home=home)
     again.invoke(QUESTION)
-    (opened,) = again._bases.values()
     again.model_copy().invoke(QUESTION)
-    assert list(again._bases.values()) == [opened]
+    (opened,) = found
     again.close()
     with pytest.raises(ChatGLMError, match="closed"):
         opened.search("x")
@@ -295,10 +301,11 @@ def test_an_agent_has_documents_as_a_tool(base: Base) -> None:
 def test_a_folder_answers_from_a_handbook(tmp_path: Path) -> None:
     with made(tmp_path, files={"town.txt": "小镇的图书馆建于1962年。图书馆的馆长叫王芳。"}) as base:
         model = ChatChatGLM(model=str(demo_folder()), temperature=0, knowledge=[base.name], home=tmp_path)
-        message = model.invoke("图书馆的馆长叫什么？")
+        message = model.invoke("图书馆的馆长是谁？")
         model.close()
         assert "王芳" in message.text
-        assert [each["text"] for each in message.response_metadata["citations"]] == ["图书馆的馆长叫王芳。"]
+        (cited,) = message.response_metadata["citations"]
+        assert "图书馆的馆长叫王芳。" in cited["text"]
         assert message.usage_metadata is not None
         assert message.usage_metadata["output_tokens"] > 0
 

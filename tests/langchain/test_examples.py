@@ -24,7 +24,7 @@ from kernels import need_sandbox
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "langchain"
 SAYS = {
     "agent": ["北京的天气：晴，21度。", "128*46=5888。", "interpreter: 5050", "结果是5050。"],
-    "citations": ["图书馆的馆长叫王芳。", "town.txt, characters 0 to 24", "灯塔高32米。", "harbour.txt"],
+    "citations": ["馆长是王芳。", "town.txt, characters 0 to 24", "灯塔高32米。", "harbour.txt"],
     "executor": ["128*46=5888。"],
     "map_reduce": [],
     "predict": ["12+30=42。"],

@@ -515,6 +515,11 @@ def test_a_bad_folder_is_one_line(damage, said: str, copied, chat) -> None:
     assert said in err
 
 
+def test_a_home_that_does_not_exist_is_one_line(chat) -> None:
+    _, err = chat("--model", "~no-such-user/x", "你好", status=1)
+    assert err.startswith("chatglm: ~no-such-user/x: no such folder")
+
+
 def test_usage() -> None:
     out, _ = chatglm("--help")
     assert "chat" in out

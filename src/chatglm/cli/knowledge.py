@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.cli.models import add_assistant_arguments, model_identity, open_assistant
+from chatglm.cli.models import add_assistant_arguments, model_identity, open_assistant, print_json
 from chatglm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -331,7 +330,7 @@ def _list(arguments: argparse.Namespace) -> int:
             status = 1
             continue
         if arguments.json:
-            print(json.dumps(row, ensure_ascii=False))
+            print_json(row)
         rows.append(row)
     if not arguments.json:
         _table(
@@ -357,7 +356,7 @@ def _list_files(base: Base, as_json: bool) -> None:
     files = base.files()
     if as_json:
         for file in files:
-            print(json.dumps(vars(file), ensure_ascii=False))
+            print_json(vars(file))
         return
     rows = [
         (
@@ -425,7 +424,7 @@ def _show(arguments: argparse.Namespace) -> int:
             raise InputError(f"{name}: has no piece {number}; --pieces shows all")
         for piece in pieces:
             if arguments.json:
-                print(json.dumps(vars(piece), ensure_ascii=False))
+                print_json(vars(piece))
                 continue
             signs = "".join(f", {word}" for word in ("edited", "disabled") if getattr(piece, word))
             page = "" if piece.page is None else f", page {piece.page}"
@@ -471,7 +470,7 @@ def _search(arguments: argparse.Namespace) -> int:
             arguments.question, k=arguments.k, files=files, threshold=arguments.threshold, mode=arguments.mode
         )
         if arguments.json:
-            print(json.dumps({"hits": [_hit(hit) for hit in hits]}, ensure_ascii=False))
+            print_json({"hits": [_hit(hit) for hit in hits]})
         else:
             _print_hits(hits, arguments.explain, len(names) > 1)
             if arguments.explain:
@@ -536,7 +535,7 @@ def _ask(arguments: argparse.Namespace) -> int:
         print(done.prompt, file=sys.stderr)
     if arguments.json:
         citations = [citation.to_dict() for citation in done.citations]
-        print(json.dumps({"answer": done.text, "answered": done.answered, "citations": citations}, ensure_ascii=False))
+        print_json({"answer": done.text, "answered": done.answered, "citations": citations})
         return 0
     print("\n")
     several = len(names) > 1
@@ -623,7 +622,7 @@ def _print_summary(done: Summary, as_json: bool, told: bool) -> None:
     """
     if as_json:
         citations = [citation.to_dict() for citation in done.citations]
-        print(json.dumps({"summary": done.text, "citations": citations, "parts": done.parts}, ensure_ascii=False))
+        print_json({"summary": done.text, "citations": citations, "parts": done.parts})
         return
     print("\n" if told else f"{done.text}\n")
     for citation in dict.fromkeys(replace(each, sentence=(0, 0)) for each in done.citations):
@@ -716,7 +715,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if not all(question.answerable for question in questions):
             result["refusals"] = refusals(base, questions).to_dict()
     if arguments.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return 0
     names = [name for name in result if name != "refusals"]
     _table(

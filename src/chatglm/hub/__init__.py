@@ -47,7 +47,7 @@ def folder(
     """
     repo = repository(name)
     if repo is None:
-        return Path(name).expanduser()
+        return Path(os.path.expanduser(name))
     unfinished = ""
     for place in caches.places(repo):
         missing = caches.missing(place, part, any_family)
@@ -87,4 +87,4 @@ def download(
     if caches.offline():
         raise CheckpointError(f"{repo}: HF_HUB_OFFLINE is set, so nothing is downloaded; unset it")
     work = Download(repo, str(repo), say)
-    return work.to_cache("weights", True) if target is None else work.to_folder(Path(target).expanduser())
+    return work.to_cache("weights", True) if target is None else work.to_folder(Path(os.path.expanduser(target)))

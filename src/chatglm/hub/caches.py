@@ -99,7 +99,7 @@ def repository(name: str | os.PathLike[str]) -> Repository | None:
 def folder_name(path: str | os.PathLike[str]) -> str:
     """A name for a model: that of its repository, also if a cache keeps it under a hash; else that of its folder."""
     found = repository(path)
-    return checkpoint_name(Path(path).expanduser().resolve()) if found is None else found.id.split("/")[1]
+    return checkpoint_name(Path(os.path.expanduser(path)).resolve()) if found is None else found.id.split("/")[1]
 
 
 def cached() -> list[str]:
@@ -123,7 +123,7 @@ def root() -> Path:
     """The folder of `huggingface_hub`'s cache."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser()
+    return Path(os.path.expanduser(constants.HF_HUB_CACHE))
 
 
 def offline() -> bool:
@@ -136,7 +136,7 @@ def offline() -> bool:
 def _modelscope_roots() -> list[Path]:
     """Folders in which releases of ModelScope keep models: `hub`, and since 2024 `hub/models`."""
     named = os.environ.get("MODELSCOPE_CACHE")
-    bases = [Path(named).expanduser()] if named else [Path("~/.cache/modelscope").expanduser()]
+    bases = [Path(os.path.expanduser(named))] if named else [Path(os.path.expanduser("~/.cache/modelscope"))]
     return [base / under for base in bases for under in ("models", "hub/models", "hub", "")]
 
 

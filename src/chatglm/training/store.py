@@ -177,7 +177,7 @@ def build_store(
     """
     how: dict[str, Any] = {"loss": loss, "max_length": max_length, "one_pass": one_pass}
     how |= {"columns": dict(columns) if columns else None, "skip_bad_rows": skip_bad_rows}
-    root = Path(root).expanduser()
+    root = Path(os.path.expanduser(root))
     target = root / _fingerprint(data_files(paths), form, how)
     if target.exists():
         with contextlib.suppress(InputError):

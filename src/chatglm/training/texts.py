@@ -184,7 +184,7 @@ class Documents(Sequence[Ids]):
         """
         files = text_files(paths)
         key = _fingerprint(files, tokenizer, split, field)
-        target = Path(folder).expanduser() / f"texts-{key[:16]}"
+        target = Path(os.path.expanduser(folder)) / f"texts-{key[:16]}"
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

@@ -75,7 +75,7 @@ def train_tokenizer(
         raise InputError(
             f"symbols: {wrong[0]!r} cannot be a symbol; it is {'empty' if not wrong[0] else 'a control piece'}"
         )
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if (folder / "tokenizer.model").exists() and not overwrite:
         raise InputError(f"{folder / 'tokenizer.model'} exists already; choose another folder, or overwrite it")
     with working_in(folder):

@@ -119,7 +119,7 @@ _RULES: tuple[_Rule, ...] = (
     # As on a file system that has none.
     _Rule("getxattr:191:8 lgetxattr:192:9 fgetxattr:193:10", None, errno.ENOTSUP),
     _Rule("listxattr:194:11 llistxattr:195:12 flistxattr:196:13", None, errno.ENOTSUP),
-    # As on a file system that cannot: it would fill the disk at once, before anybody looks. The C library writes instead.
+    # As on a file system that cannot: it fills the disk at once, before anybody looks. The C library writes instead.
     _Rule("fallocate:285:47", None, errno.EOPNOTSUPP),
     # Of a process's threads, the host looks at the open files of one: none may have a table of its own.
     _Rule(
