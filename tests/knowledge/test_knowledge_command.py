@@ -55,8 +55,8 @@ def test_json_is_json_in_every_encoding(home: Path, monkeypatch: pytest.MonkeyPa
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
             assert main(["knowledge", *command, "--json"]) == 0
-        for line in written.getvalue().decode("ascii").splitlines():
-            json.loads(line)
+            out = written.getvalue().decode("ascii")
+        assert all(json.loads(line) for line in out.splitlines())
 
 
 def test_pieces_are_shown_and_edited(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
