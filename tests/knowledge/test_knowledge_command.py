@@ -59,6 +59,28 @@ def test_json_is_json_in_every_encoding(home: Path, monkeypatch: pytest.MonkeyPa
         assert all(json.loads(line) for line in out.splitlines())
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_document_does_not_control_the_terminal(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "documents" / "出口.txt").write_text("出口在\x1b[2J走廊\u202e的尽头。\x9b31m", "utf-8")
+    (home / "documents" / "门\x1b]0;x\x07.txt").write_text("门在左边。", "utf-8")
+    screen, other = Screen(), Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", other)
+    assert main(["knowledge", "add", "手册", str(home / "documents")]) == 1  # no base has a file of such a name
+    commands = (["list", "手册"], ["search", "手册", "出口"], ["show", "手册", "出口.txt"])
+    for command in (*commands, ["ask", "手册", "出口在哪里？", "--extract"]):
+        assert main(["knowledge", *command]) == 0
+    assert main(["knowledge", "search", "手册", "出口", "--files", "\x1b[2J.txt"]) == 1
+    assert "[2J走廊" in screen.getvalue()
+    assert "[2J.txt: no such file" in other.getvalue()
+    for text in (screen.getvalue(), re.sub("\r\x1b\\[K", "", other.getvalue())):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+
+
 def test_pieces_are_shown_and_edited(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["knowledge", "add", "手册", str(home / "documents")])
     capsys.readouterr()

@@ -205,6 +205,16 @@ def test_calls_are_readable(over, chat) -> None:
     assert "北京" in out
 
 
+def test_an_answer_does_not_control_the_terminal(over, chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --lines, or without the packages for a terminal."""
+    over(lambda write: [write.say("\x1b[31m红\x07\r\n\t🙂")])
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", screen)
+    chat("--lines", "红")
+    assert screen.getvalue() == "[31m红\n\t🙂\n"
+
+
 def test_a_pipe_gives_the_answers_and_nothing_else(over, chat) -> None:
     """Byte for byte: no prompt, no colours, no commands but `clear` and `stop`; what looks like one is a question."""
 

@@ -22,12 +22,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.theme import Theme
 
+from chatglm.cli.shown import plain
 from chatglm.cli.terminal import run_terminal
 from chatglm.cli.terminal.actions import Actions
 from chatglm.cli.terminal.commands import COMMANDS, Do, Say, Unknown, named, read
 from chatglm.cli.terminal.files import Files
 from chatglm.cli.terminal.keys import history_at, unblocked
-from chatglm.cli.terminal.markdown import THEME, Rendered, breaks, plain
+from chatglm.cli.terminal.markdown import THEME, Rendered, breaks
 from chatglm.cli.terminal.pictures import Abilities, Pictures, ask
 from chatglm.cli.terminal.screen import Screen, size
 from chatglm.cli.terminal.setup import Setup

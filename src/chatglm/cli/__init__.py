@@ -132,8 +132,10 @@ def _say(text: str, status: int) -> int:
     """Write to stderr if that is possible, and return the exit status."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
+    from chatglm.cli.shown import tell
+
     with contextlib.suppress(OSError):
-        sys.stderr.write(text or "\n")
+        tell(text or "\n", end="")
         sys.stderr.flush()
     return status
 

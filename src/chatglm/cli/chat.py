@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, open_assistant
 from chatglm.cli.server_tools import add_source_arguments
+from chatglm.cli.shown import plain_output
 from chatglm.errors import InputError
 from chatglm.params import SamplingParams
 
@@ -119,11 +120,12 @@ def run(arguments: argparse.Namespace) -> int:
         from chatglm.cli.terminal import run_terminal
 
         return run_terminal(arguments, lambda found: _settings(arguments, found), _checked(arguments))
-    if _session_options(arguments):
-        from chatglm.cli.piped import run_piped
+    with plain_output():
+        if _session_options(arguments):
+            from chatglm.cli.piped import run_piped
 
-        return run_piped(arguments, lambda found: _settings(arguments, found), _checked(arguments))
-    return _plainly(arguments)
+            return run_piped(arguments, lambda found: _settings(arguments, found), _checked(arguments))
+        return _plainly(arguments)
 
 
 def _check(arguments: argparse.Namespace) -> None:

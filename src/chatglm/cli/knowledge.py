@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, model_identity, open_assistant, print_json
+from chatglm.cli.shown import plain_output, tell
 from chatglm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -239,7 +240,8 @@ def _place_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    status: int = arguments.act(arguments)
+    with plain_output():
+        status: int = arguments.act(arguments)
     return status
 
 
@@ -262,7 +264,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _watch(base: Base, folders: Sequence[Path], ocr: str) -> None:
-    print("watching folders; press Ctrl-C to end", file=sys.stderr)
+    tell("watching folders; press Ctrl-C to end")
     while True:
         time.sleep(_WATCH_SECONDS)
         for folder in folders:
@@ -281,9 +283,9 @@ def _sync(arguments: argparse.Namespace) -> int:
 def _tell(base: Base, report: Report) -> bool:
     """Print the result of adding files. Returns whether a file failed."""
     for name, text in report.warnings:
-        print(f"{name}: {text}", file=sys.stderr)
+        tell(f"{name}: {text}")
     for name, why in report.failed:
-        print(why if why.startswith(name) else f"{name}: {why}", file=sys.stderr)
+        tell(why if why.startswith(name) else f"{name}: {why}")
     counts = [
         f"{len(names):,} {what}"
         for what, names in (
@@ -299,7 +301,7 @@ def _tell(base: Base, report: Report) -> bool:
     pieces = sum(file.pieces for file in files)
     print(f"{base.name}: {', '.join(counts) or 'no files'}; files: {len(files):,}; pieces: {pieces:,}")
     if base.trouble:
-        print(f"{base.name}: {base.trouble}", file=sys.stderr)
+        tell(f"{base.name}: {base.trouble}")
     return bool(report.failed)
 
 
@@ -326,7 +328,7 @@ def _list(arguments: argparse.Namespace) -> int:
                     "vectors_at": base.setting("vectors_at") or None,
                 }
         except OutputError as error:  # it is damaged; the others are not
-            print(error, file=sys.stderr)
+            tell(error)
             status = 1
             continue
         if arguments.json:
@@ -348,7 +350,7 @@ def _list(arguments: argparse.Namespace) -> int:
             ],
         )
     if not rows and not status:
-        print("There are no bases; `chatglm knowledge add NAME PATH` makes one.", file=sys.stderr)
+        tell("There are no bases; `chatglm knowledge add NAME PATH` makes one.")
     return status
 
 
@@ -405,7 +407,7 @@ def _remove(arguments: argparse.Namespace) -> int:
         if input(question).strip().lower() not in ("y", "yes"):
             return 1
     for warning in delete_base(arguments.name):
-        print(f"{arguments.name}: {warning}", file=sys.stderr)
+        tell(f"{arguments.name}: {warning}")
     print(f"{arguments.name}: deleted")
     return 0
 
@@ -480,9 +482,9 @@ def _search(arguments: argparse.Namespace) -> int:
                     "+0.17 an answer would be refused"
                 )
     for warning in hits.warnings:
-        print(warning, file=sys.stderr)
+        tell(warning)
     if not hits:
-        print("Nothing was found.", file=sys.stderr)
+        tell("Nothing was found.")
     return 0
 
 
@@ -526,13 +528,13 @@ def _ask(arguments: argparse.Namespace) -> int:
             if isinstance(event, Passages):
                 passages = event.passages
                 for warning in event.warnings:
-                    print(warning, file=sys.stderr)
+                    tell(warning)
             elif isinstance(event, TextDelta) and not arguments.json:
                 print(event.text, end="", flush=True)
             elif isinstance(event, Done):
                 done = event
     if arguments.show_prompt:
-        print(done.prompt, file=sys.stderr)
+        tell(done.prompt)
     if arguments.json:
         citations = [citation.to_dict() for citation in done.citations]
         print_json({"answer": done.text, "answered": done.answered, "citations": citations})
@@ -545,9 +547,9 @@ def _ask(arguments: argparse.Namespace) -> int:
         print(f"[{citation.n}] {base}{headers[citation.n]} {citation.start}–{citation.end}")
         print("\n".join(f"    {line}" for line in citation.text.splitlines()))
     if done.unsupported:
-        print(f"Sentences of the answer that no passage supports ({len(done.unsupported)}):", file=sys.stderr)
+        tell(f"Sentences of the answer that no passage supports ({len(done.unsupported)}):")
         for start, end in done.unsupported:
-            print(f"    {done.text[start:end]}", file=sys.stderr)
+            tell(f"    {done.text[start:end]}")
     return 0
 
 
@@ -606,7 +608,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
                     done = event
     except KeyboardInterrupt:
         kept = "" if arguments.fresh else " and kept: the same command continues there"
-        print(f"\nstopped{'; ' + reached + kept if reached else ''}", file=sys.stderr)
+        tell(f"\nstopped{'; ' + reached + kept if reached else ''}")
         return 130
     assert done is not None
     _print_summary(done, arguments.json, told=True)
@@ -658,7 +660,7 @@ def _check(arguments: argparse.Namespace) -> int:
         except OutputError as error:
             if arguments.name is not None:
                 raise
-            print(error, file=sys.stderr)
+            tell(error)
             status = 1
             continue
         print("\n".join(found) or f"{name}: is undamaged")
@@ -761,7 +763,7 @@ def _generated(arguments: argparse.Namespace) -> list[Question]:
                 questions.append(question)
             if progress is not None:
                 progress(drawn, arguments.generate)
-    print(f"questions made: {len(questions)}, from {drawn} pieces", file=sys.stderr)
+    tell(f"questions made: {len(questions)}, from {drawn} pieces")
     if not questions:
         raise InputError(
             "--generate: the model has made no question about the pieces; use a larger model, or write questions "

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from chatglm.cli.shown import tell
 from chatglm.errors import InputError
 from chatglm.models.fields import PRECISIONS, dtype_name
 
@@ -197,7 +198,7 @@ def model_identity(arguments: argparse.Namespace) -> str:
 
 def note(line: str) -> None:
     """Write a note for the user to stderr, apart from answers."""
-    print(f"chatglm: {line}", file=sys.stderr)
+    tell(f"chatglm: {line}")
 
 
 def print_json(value: Any, *, flush: bool = False) -> None:

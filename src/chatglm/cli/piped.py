@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from chatglm.cli.dialogue import Dialogue, open_dialogue
 from chatglm.cli.models import model_name, note, open_assistant, print_json
 from chatglm.cli.plain import CLEAR, STOP, next_line
+from chatglm.cli.shown import tell
 from chatglm.conversation import events
 from chatglm.errors import ChatGLMError
 from chatglm.tools.threads import LoopThread
@@ -123,28 +123,27 @@ class _Piped:
                 print(event.text, end="", flush=True)
             case events.Cited():
                 for start, end in event.unsupported:
-                    print(f"\n[not in these sources: {self._said[start:end]}]", end="", file=sys.stderr)
+                    tell(f"\n[not in these sources: {self._said[start:end]}]", end="")
             case events.Called():
                 self._calls[event.call] = event
             case events.Answered():
                 call = self._calls.get(event.call)
                 asked = f"{call.name} {_line(call.arguments)}" if call is not None else "?"
-                print(f"[{asked} → {_line(event.whole or event.text)}; {event.seconds:.1f} s]", file=sys.stderr)
+                tell(f"[{asked} → {_line(event.whole or event.text)}; {event.seconds:.1f} s]")
                 for name in (*event.pictures, *event.files):
-                    print(f"[{name}]", file=sys.stderr)
+                    tell(f"[{name}]")
             case events.Sources():
                 for source in event.sources:
-                    print(f"[{source.n}] {source.title}", file=sys.stderr)
+                    tell(f"[{source.n}] {source.title}")
             case events.Note():
-                print(f"[{event.text}]", file=sys.stderr)
+                tell(f"[{event.text}]")
             case events.Done():
                 print(flush=True)
                 if self._arguments.verbose:
                     made = f"{event.completion_tokens} token{'' if event.completion_tokens == 1 else 's'}"
-                    print(
+                    tell(
                         f"[first token {event.first_seconds:.2f} s, {made}; prompt "
-                        f"{event.prompt_tokens} tokens, {event.cached_tokens} of them from the cache]",
-                        file=sys.stderr,
+                        f"{event.prompt_tokens} tokens, {event.cached_tokens} of them from the cache]"
                     )
 
 

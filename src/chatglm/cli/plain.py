@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import signal
 import sys
 import threading
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["PlainDialogue", "check_prompt", "converse", "generation_of", "next_line"]
 
 CLEAR, STOP = ("clear", "清空"), ("stop", "exit", "quit", "退出")
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # text of a file must not control the terminal
 
 
 def generation_of(assistant: BaseAssistant) -> Generation | None:
@@ -108,7 +106,7 @@ class PlainDialogue:
             return
         _, messages = self.character.opening(generation_of(self.assistant))
         if messages and messages[-1].role == "assistant":
-            print(_CONTROLS.sub("", messages[-1].content), flush=True)
+            print(messages[-1].content, flush=True)
 
     def _told(self, turns: list[Message]) -> tuple[Persona | None, list[Message]]:
         """The dialogue, with the messages in front of it."""

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from rich.text import Text
 
 from chatglm.characters import Character
+from chatglm.cli.shown import plain
 from chatglm.cli.terminal.commands import COMMANDS, Command, Values, named, usage
 from chatglm.cli.terminal.files import Files
-from chatglm.cli.terminal.markdown import plain
 from chatglm.cli.terminal.part import Face, Leave, Part
 from chatglm.cli.terminal.setup import MODES, Setup, typed_options
 from chatglm.errors import ChatGLMError, InputError

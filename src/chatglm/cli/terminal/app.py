@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from rich.text import Text
 
 from chatglm.cli.dialogue import Dialogue
+from chatglm.cli.shown import plain
 from chatglm.cli.terminal.actions import Actions
 from chatglm.cli.terminal.commands import Do, Say, Unknown, read
 from chatglm.cli.terminal.keys import Line, history_at
-from chatglm.cli.terminal.markdown import plain
 from chatglm.cli.terminal.models import Models
 from chatglm.cli.terminal.part import Leave
 from chatglm.cli.terminal.pictures import Pictures

@@ -13,7 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from chatglm.chat.files import read_file
-from chatglm.cli.terminal.markdown import plain
+from chatglm.cli.shown import plain
 from chatglm.cli.terminal.part import Face, Part
 from chatglm.cli.terminal.screen import size
 from chatglm.conversation.export import json_line, markdown

@@ -1,10 +1,7 @@
-"""A model's text on a terminal: blocks of Markdown, correct line breaks in Chinese, and nothing that controls the
-terminal.
-"""
+"""A model's text on a terminal: blocks of Markdown, and correct line breaks in Chinese."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from functools import lru_cache
 from typing import ClassVar
@@ -21,7 +18,7 @@ from rich.text import Text
 
 from chatglm.conversation.markdown import parser
 
-__all__ = ["THEME", "Prose", "Rendered", "highlighted", "plain"]
+__all__ = ["THEME", "Prose", "Rendered", "highlighted"]
 
 THEME = {
     "markdown.code": "bold cyan",
@@ -33,16 +30,8 @@ THEME = {
 }
 """Styles that are readable on light and dark terminals alike."""
 
-# C0 and C1, and what turns the direction of text round.
-_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _NOT_FIRST = set("，。、；：？！）】》」』〉”’…—·,.;:?!)]}%％‰℃～〕〗〙〞｝〜ーゝゞ々")
 _NOT_LAST = set("（【《「『〈“‘([{〔〖〘｛￥$#")
-
-
-def plain(text: str) -> str:
-    """Text of a model, a tool or a file without what would control a terminal: of the control characters, only line
-    breaks and tabs are left."""
-    return _STEERS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 @lru_cache(1)

@@ -15,7 +15,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 from rich.theme import Theme
 
-from chatglm.cli.terminal.markdown import THEME, Prose, Rendered, highlighted, plain
+from chatglm.cli.shown import plain
+from chatglm.cli.terminal.markdown import THEME, Prose, Rendered, highlighted
 from chatglm.cli.terminal.words import Words
 from chatglm.conversation import events
 from chatglm.conversation.markdown import Splitter

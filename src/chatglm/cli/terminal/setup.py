@@ -14,7 +14,7 @@ from chatglm.characters import Character
 from chatglm.chat.files import read_file
 from chatglm.cli.characters import character_of
 from chatglm.cli.plain import check_prompt
-from chatglm.cli.terminal.markdown import plain
+from chatglm.cli.shown import plain
 from chatglm.cli.terminal.part import Part
 from chatglm.errors import InputError
 from chatglm.params import SamplingParams

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from chatglm.cli.characters import greeting
-from chatglm.cli.terminal.markdown import plain
+from chatglm.cli.shown import plain
 from chatglm.cli.terminal.part import Part
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.errors import InputError
