@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"params", "schemas", "kernels", "models"},
     "loading": {"chat", "models", "quantization", "hub"},
     "tools": {"chat"},
-    "characters": {"chat"},
+    "characters": {"chat", "output"},
     "assistant": {"params", "schemas", "chat", "tools", "engine", "loading"},
     "encoders": {"chat", "hub", "models"},
     "serving": {"params", "chat", "tools", "assistant", "encoders", "home", "database", "hosts", "knowledge"},

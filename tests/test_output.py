@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from chatglm.errors import InputError, OutputError
-from chatglm.output import locked, reporting_disk_errors, working_in
+from chatglm.output import locked, replace_file, reporting_disk_errors, working_in
 from disks import small_files
 
 HOLD = """
@@ -75,3 +75,23 @@ def test_errors_of_the_disk(tmp_path: Path) -> None:
     said = r"^/disk/x: cannot be written: No space left on device"
     with pytest.raises(OutputError, match=said), reporting_disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device", "/disk/x")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file, link = tmp_path / "a.md", tmp_path / "link.md"
+    file.write_bytes(b"old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    replace_file(link, b"new")
+    assert link.is_symlink()
+    assert file.read_bytes() == b"new"
+    assert file.stat().st_mode & 0o777 == 0o640
+    with small_files(1000), pytest.raises(OutputError, match="cannot be written"):
+        replace_file(link, bytes(5000))
+    assert file.read_bytes() == b"new"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.md", "link.md"]
+
+
+def test_a_device_is_written_and_not_replaced() -> None:
+    replace_file(Path("/dev/null"), b"x")
+    assert Path("/dev/null").is_char_device()

@@ -1,5 +1,5 @@
 """Output folders of long runs: only one run at a time may write to a folder, and a full disk is reported as one clear
-error.
+error. Files that are replaced as a whole.
 
 Locks are made with `flock`, so the system releases them when the process ends, however it ends.
 """
@@ -10,7 +10,9 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ try:
 except ImportError:  # Windows: two runs in one folder are not noticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "locked", "reporting_disk_errors", "working_in"]
+__all__ = ["LOCK", "locked", "replace_file", "reporting_disk_errors", "working_in"]
 
 LOCK = ".lock"
 """Name of the lock file in a folder that is written in place."""
@@ -52,6 +54,34 @@ def locked(file: Path, result: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             file.unlink()
         os.close(lock)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file completely, or leave the old one unchanged. Its mode stays, and a link to it stays a link.
+
+    What is no regular file, such as `/dev/stdout`, is written to.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    made: Path | None = None
+    try:
+        target = Path(os.path.realpath(path))
+        mode = target.stat().st_mode if target.exists() else None
+        if mode is not None and not stat.S_ISREG(mode):
+            target.write_bytes(data)
+            return
+        made = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}")
+        with open(made, "xb") as stream:
+            if mode is not None:
+                os.chmod(made, stat.S_IMODE(mode))
+            stream.write(data)
+        os.replace(made, target)
+    except (OSError, ValueError) as error:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.unlink()
+        raise OutputError(f"{path!s:.300}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
 @contextmanager

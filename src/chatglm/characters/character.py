@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
 import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -24,7 +22,8 @@ from chatglm.chat.files import read_file
 from chatglm.chat.generations import Generation
 from chatglm.chat.messages import Message
 from chatglm.chat.personas import Persona, staged
-from chatglm.errors import CheckpointError, InputError, OutputError
+from chatglm.errors import CheckpointError, InputError
+from chatglm.output import replace_file
 
 __all__ = ["Character"]
 
@@ -154,7 +153,7 @@ class Character:
         else:
             raise InputError(f"{path}: write .yaml, .json or .png")
         Character.from_bytes(data, str(path))
-        _replace(path, data)
+        replace_file(path, data)
 
     def text(self) -> str:
         """The character as JSON in our own form, without the picture; `from_bytes` reads it."""
@@ -452,16 +451,3 @@ def _check_values(given: Any, where: str) -> None:
             waiting += [(inner, depth + 1) for inner in value]
         elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
             raise InputError(f"{where}: {value!r:.60} is neither a text nor a number; put it into quotes")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file completely, or leave the old one unchanged."""
-    made = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
-    try:
-        with open(made, "xb") as stream:
-            stream.write(data)
-        os.replace(made, path)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            made.unlink()
-        raise OutputError(f"{path!s:.300}: cannot be written ({getattr(error, 'strerror', None) or error})") from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, model_name, open_assistant, print_json, remote_urls
 from chatglm.errors import DependencyError, InputError, ServiceError
+from chatglm.output import replace_file
 
 if TYPE_CHECKING:
     from chatglm.measure import Clients, Level
@@ -253,10 +254,7 @@ def _three(spread: dict[str, float] | None, factor: float, digits: int) -> str:
 
 
 def _write(file: Path, content: str | bytes) -> None:
-    try:
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror})") from None
+    replace_file(file, content.encode() if isinstance(content, str) else content)
 
 
 def _figure() -> Any:

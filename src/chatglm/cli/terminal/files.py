@@ -19,7 +19,8 @@ from chatglm.cli.terminal.screen import size
 from chatglm.conversation.export import json_line, markdown
 from chatglm.conversation.importing import read_conversations
 from chatglm.conversation.settings import Settings
-from chatglm.errors import InputError, OutputError
+from chatglm.errors import InputError
+from chatglm.output import replace_file
 
 __all__ = ["Files"]
 
@@ -133,10 +134,7 @@ class Files(Part):
             self.screen.say(self.words("exists", file=path))
             if await self.app.line.choose(self.words("overwrite"), keys) != "y":
                 return
-        try:
-            await asyncio.to_thread(path.write_bytes, data)
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}") from None
+        await asyncio.to_thread(replace_file, path, data)
         self.screen.note(self.words("written", file=path))
 
     async def upload(self, argument: str) -> None:
