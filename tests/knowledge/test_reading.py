@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,18 @@ def test_apart_it_is_the_same() -> None:
     with Readers(workers=1) as readers:
         assert readers.read(data, "a.zip") == read(data, name="a.zip")
         assert readers.read(data, "b.zip") == read(data, name="b.zip")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_reader_does_not_get_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-user")
+    monkeypatch.setenv("CHATGLM_TEST", "kept")
+    with Readers(workers=1) as readers:
+        readers.read(making.zipped({"a.txt": "正文。"}), "a.zip")
+        (worker,) = readers._started
+        given = Path(f"/proc/{worker._process.pid}/environ").read_bytes()
+    assert b"CHATGLM_TEST=kept" in given
+    assert b"sk-of-the-user" not in given
 
 
 def test_a_long_text_is_read_apart() -> None:

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import select
 import subprocess
 import sys
@@ -45,6 +46,8 @@ _DOCUMENTS = 500
 """Number of documents after which a worker is replaced. This frees memory that libraries have leaked."""
 _IDLE = 30.0
 """Seconds after which an idle worker ends."""
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
+"""Environment variables that a worker does not get: a document that takes over its parser must not find the keys."""
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from chatglm.knowledge.reading.apart import work; work(int(sys.argv[2]))"
@@ -206,7 +209,8 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C in the terminal must reach only the parent
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+            env={name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+            | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
     @property
