@@ -112,6 +112,18 @@ def test_parameters_are_called_as_the_schema_calls_them(name: str, question: str
     assert (call.name, call.arguments) == ("get_weather", {name: "北京"})
 
 
+@pytest.mark.parametrize("title", ["get_weather_args", "GetWeatherInput", "get_weather_schema"])
+def test_a_title_of_a_schema_is_not_a_name(title: str) -> None:
+    """As pydantic and OpenAI's Agents SDK write schemas."""
+    city = {"description": "城市", "title": "City", "type": "string"}
+    parameters = {"properties": {"city": city}, "required": ["city"], "title": title, "type": "object"}
+    tools = [{"name": "get_weather", "description": "查询城市的天气", "parameters": parameters}]
+    model, _, form = load_parts(dtype="float32")
+    for question, asked in (("北京的天气怎么样？", "北京"), ("查一下上海的天气", "上海")):
+        (call,) = answers(model, form, [Message("user", question)], tools).tool_calls
+        assert (call.name, call.arguments) == ("get_weather", {"city": asked})
+
+
 def teach(method: str, output: Path, **changes: Any) -> Any:
     common = {"per_device_train_batch_size": 1, "use_cpu": True, "report_to": "none"}
     settings = Settings.from_dict(

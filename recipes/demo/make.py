@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import PRACTICE, SKILLS, draw_sample
+from corpus import POLISH, PRACTICE, SKILLS, draw_sample
 from corpus.base import COMMON, LISTED, PHRASES, Sample
 from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
@@ -127,9 +127,12 @@ class Phase:
 SLOWER = 0.4
 """What the second phase's rates are of the first one's: what was learned is practised, not learned again."""
 
+FINER = 0.15
+"""The same of the third phase."""
+
 PRACTISED = 0.7
-"""Share of the second phase's weights in the result; the rest are the first one's. This mean answers or refuses nearly
-as many questions over handbooks as the second phase alone, and is better at sums and at calling tools.
+"""Share of the last phase's weights in the result; the rest are the first one's. This mean answers or refuses nearly
+as many questions over handbooks as the last phase alone, and is better at sums and at calling tools.
 """
 
 DRILL = 0.04
@@ -146,6 +149,13 @@ def practice(count: int, seed: int) -> Iterator[dict[str, Any]]:
     rng = Random(f"{seed} practice")
     for _ in range(count):
         yield row(draw_sample(rng, "train", grammars=PRACTICE), whole=False)
+
+
+def polish(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Of the training side of the third phase's grammars."""
+    rng = Random(f"{seed} polish")
+    for _ in range(count):
+        yield row(draw_sample(rng, "train", grammars=POLISH), whole=False)
 
 
 def dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -395,6 +405,7 @@ def main() -> None:
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
     parser.add_argument("--dialogues", type=int, default=300_000, help="of the first phase")
     parser.add_argument("--practice", type=int, default=140_000, help="dialogues of the second phase")
+    parser.add_argument("--polish", type=int, default=16_000, help="dialogues of the third phase")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -408,11 +419,14 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     first = Phase(work, options.matrix_rate, options.rate, 0.5)
     second = Phase(work / "second", SLOWER * options.matrix_rate, SLOWER * options.rate, 1.0)
-    second.folder.mkdir(exist_ok=True)
+    third = Phase(work / "third", FINER * options.matrix_rate, FINER * options.rate, 1.0)
+    for phase in (second, third):
+        phase.folder.mkdir(exist_ok=True)
     spent = work / "seconds.txt"
     clock = time.time() - (float(spent.read_text("utf-8")) if spent.exists() else 0.0)
     write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
     write_corpus(second.folder / "corpus.jsonl", practice(options.practice, options.seed))
+    write_corpus(third.folder / "corpus.jsonl", polish(options.polish, options.seed))
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
@@ -427,6 +441,7 @@ def main() -> None:
             train(first, tied, tokenizer, options)
             learned = {name: tensor.clone() for name, tensor in tied.state_dict().items()}
             train(second, tied, tokenizer, options)
+            train(third, tied, tokenizer, options)
             tied.load_state_dict({n: learned[n].lerp(t, PRACTISED) for n, t in tied.state_dict().items()})
         finally:
             spent.write_text(f"{time.time() - clock:.0f}", "utf-8")
@@ -463,6 +478,7 @@ def card(table: str, typed: str, options: argparse.Namespace, minutes: float, re
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
             practice=f"{options.practice:,}",
+            polish=f"{options.polish:,}",
             pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{weights / 1e6:.1f}",
             minutes=f"{minutes:.0f}",

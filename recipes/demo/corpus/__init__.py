@@ -55,6 +55,9 @@ PRACTICE: Grammars = {
 }
 """Each grammar and its share of the second phase's."""
 
+POLISH: Grammars = {**PRACTICE, "tools": (tools.titled, 8.0)}
+"""Of the third phase: as the second, and nearly a third calls tools whose schemas are as libraries write them."""
+
 
 def draw_sample(rng: Random, split: Split, name: str | None = None, grammars: Grammars = SKILLS) -> Sample:
     """A dialogue of the grammar that is named, or of any."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Literal
 
@@ -885,6 +885,29 @@ def _sample(rng: Random, split: Split) -> Sample:
     else:
         messages = _request(rng, split, lang, tools)
     return Sample("tools", messages, schemas)
+
+
+def titled(rng: Random, split: Split) -> Sample:
+    """As `sample`, with schemas as pydantic and OpenAI's Agents SDK write them: titles, which are not names."""
+    made = sample(rng, split)
+    return replace(made, tools=[_with_titles(rng, tool) if rng.random() < 0.8 else tool for tool in made.tools])
+
+
+def _with_titles(rng: Random, tool: dict[str, Any]) -> dict[str, Any]:
+    name, given = tool["name"], tool["parameters"]
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    title = rng.choice((f"{name}_args", f"{name}_args", f"{name}_schema", f"{camel}Args", f"{camel}Input", camel, name))
+    properties = {}
+    for called, schema in given.get("properties", {}).items():
+        told = {**schema, "title": called.replace("_", " ").title()} if isinstance(schema, dict) else schema
+        properties[called] = dict(sorted(told.items())) if rng.random() < 0.5 else told
+    parameters = {**given, "properties": properties, "title": title}
+    if rng.random() < 0.5:
+        parameters["additionalProperties"] = False
+    if rng.random() < 0.5:
+        order = ("properties", "required", "title", "type", "additionalProperties")
+        parameters = {key: parameters[key] for key in order if key in parameters}
+    return {**tool, "parameters": parameters}
 
 
 def results(rng: Random, split: Split) -> Sample:

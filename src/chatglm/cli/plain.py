@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from chatglm.cli.shown import plain
 from chatglm.errors import ContextError, InputError
 from chatglm.params import SamplingParams
 
@@ -106,7 +107,7 @@ class PlainDialogue:
             return
         _, messages = self.character.opening(generation_of(self.assistant))
         if messages and messages[-1].role == "assistant":
-            print(messages[-1].content, flush=True)
+            print(plain(messages[-1].content), flush=True)  # a file's text, also in a pipe
 
     def _told(self, turns: list[Message]) -> tuple[Persona | None, list[Message]]:
         """The dialogue, with the messages in front of it."""
