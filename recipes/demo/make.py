@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import POLISH, PRACTICE, SKILLS, draw_sample
+from corpus import POLISH, PRACTICE, SKILLS, Grammars, draw_sample
 from corpus.base import COMMON, LISTED, PHRASES, Sample
 from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
@@ -144,18 +144,11 @@ users say and tools answer teaches words, and that what came once may come again
 """
 
 
-def practice(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Of the training side of the second phase's grammars."""
-    rng = Random(f"{seed} practice")
+def practice(count: int, seed: str, grammars: Grammars) -> Iterator[dict[str, Any]]:
+    """Of the training side of a later phase's grammars."""
+    rng = Random(seed)
     for _ in range(count):
-        yield row(draw_sample(rng, "train", grammars=PRACTICE), whole=False)
-
-
-def polish(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Of the training side of the third phase's grammars."""
-    rng = Random(f"{seed} polish")
-    for _ in range(count):
-        yield row(draw_sample(rng, "train", grammars=POLISH), whole=False)
+        yield row(draw_sample(rng, "train", grammars=grammars), whole=False)
 
 
 def dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -425,8 +418,8 @@ def main() -> None:
     spent = work / "seconds.txt"
     clock = time.time() - (float(spent.read_text("utf-8")) if spent.exists() else 0.0)
     write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
-    write_corpus(second.folder / "corpus.jsonl", practice(options.practice, options.seed))
-    write_corpus(third.folder / "corpus.jsonl", polish(options.polish, options.seed))
+    write_corpus(second.folder / "corpus.jsonl", practice(options.practice, f"{options.seed} practice", PRACTICE))
+    write_corpus(third.folder / "corpus.jsonl", practice(options.polish, f"{options.seed} polish", POLISH))
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))

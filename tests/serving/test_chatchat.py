@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -442,16 +443,23 @@ def test_a_wrong_message_ends_the_websocket_with_a_sentence(url: str, said: str)
             socket.recv(30)
 
 
-def test_an_answer_on_a_websocket_has_the_time_of_a_request(write: Writer, tmp_path: Path) -> None:
+@contextmanager
+def slow(write: Writer, home: Path, timeout: float) -> Iterator[tuple[httpx.Client, ScriptedEngine]]:
+    """A server with a base, whose answers take longer than a request may."""
     engine = ScriptedEngine(write.say(ANSWER * 100), context=2048, delay=0.02)
     with (
-        Shelf(tmp_path) as shelf,
+        Shelf(home) as shelf,
         Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
-        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), timeout=1.0) as url,
+        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), timeout=timeout) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
     ):
-        with httpx.Client(base_url=url, timeout=60) as client:
-            fill(client, "样例")
-        with connect(f"ws{url[4:]}/local_doc_qa/stream_chat/样例") as socket:
+        fill(client, "样例")
+        yield client, engine
+
+
+def test_an_answer_on_a_websocket_has_the_time_of_a_request(write: Writer, tmp_path: Path) -> None:
+    with slow(write, tmp_path, 1.0) as (client, engine):
+        with connect(f"ws{str(client.base_url)[4:].rstrip('/')}/local_doc_qa/stream_chat/样例") as socket:
             socket.send(json.dumps({"question": QUESTION}))
             while not (said := str(socket.recv(30))).startswith('{"error"'):
                 assert "end" not in said
@@ -465,14 +473,7 @@ def test_an_answer_on_a_websocket_has_the_time_of_a_request(write: Writer, tmp_p
 
 
 def test_a_stream_of_summaries_that_takes_too_long_ends_with_a_sentence(write: Writer, tmp_path: Path) -> None:
-    engine = ScriptedEngine(write.say(ANSWER * 100), context=2048, delay=0.02)
-    with (
-        Shelf(tmp_path) as shelf,
-        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
-        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), timeout=1.5) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
-    ):
-        fill(client, "样例")
+    with slow(write, tmp_path, 1.5) as (client, _):
         upload(client, "样例", ("二.txt", TEXT.encode() * 2))
         path = "/knowledge_base/kb_summary_api/recreate_summary_vector_store"
         (last,) = events(client.post(path, json={"knowledge_base_name": "样例"}).text)  # the second file is not begun

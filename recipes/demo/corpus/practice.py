@@ -156,6 +156,28 @@ def _number(rng: Random) -> str:
     return str(rng.randint(2, rng.choice((12, 99, 999, 9999))))
 
 
+_GOODS_EN = (
+    "umbrella",
+    "lamp",
+    "kettle",
+    "printer",
+    "camera",
+    "bike",
+    "phone",
+    "drill",
+    "ladder",
+    "tent",
+    "blanket",
+    "radio",
+    "fridge",
+    "clock",
+    "helmet",
+    "key",
+    "charger",
+    "heater",
+    "fan",
+    "mirror",
+)
 _SLOTS: dict[str, Callable[[Random], str]] = {
     "n": _number,
     "m": _number,
@@ -184,8 +206,8 @@ _SLOTS: dict[str, Callable[[Random], str]] = {
     # English
     "Who": lambda rng: word(rng, 2).capitalize() if rng.random() < 0.2 else rng.choice(FIRST),
     "shops": _some("gym", "library", "canteen", "bakery", "garden", "market", "office", "shop", "zoo", "bank", "cinema", "station"),
-    "goods": _some("umbrella", "lamp", "kettle", "printer", "camera", "bike", "phone", "drill", "ladder", "tent", "blanket", "radio", "fridge", "clock", "helmet", "key", "charger", "heater", "fan", "mirror"),
-    "wares": _some("umbrella", "lamp", "kettle", "printer", "camera", "bike", "phone", "drill", "ladder", "tent", "blanket", "radio", "fridge", "clock", "helmet", "key", "charger", "heater", "fan", "mirror"),
+    "goods": _some(*_GOODS_EN),
+    "wares": _some(*_GOODS_EN),
     "paper": _some("report", "form", "application", "invoice", "essay", "contract", "survey", "timesheet", "homework"),
     "Day": lambda rng: f"{rng.choice(MONTHS_EN)} {rng.randint(1, 28)}",
     "hour": lambda rng: f"{rng.randint(1, 12)}{rng.choice(('', ':30'))} {rng.choice(('am', 'pm'))}",

@@ -23,7 +23,7 @@ from chatglm.assistant.base import (
     TokenLogprob,
     Usage,
 )
-from chatglm.chat.messages import INTERPRETER, Message, ToolSpec
+from chatglm.chat.messages import INTERPRETER, Message, ToolSpec, whole_text
 from chatglm.chat.personas import staged
 from chatglm.errors import (
     ChatGLMError,
@@ -156,7 +156,7 @@ class Question:
 
     def _texts(self, url: str, choice: Mapping[str, Any], own: int, number: int) -> Iterator[Delta]:
         """The prompt of `own` tokens, and what follows it."""
-        given, text, asked = choice["logprobs"], _whole(str(choice["text"])), self.body["prompt"]
+        given, text, asked = choice["logprobs"], whole_text(str(choice["text"])), self.body["prompt"]
         tokens = [_bytes(token) for token in given["tokens"]]
         if len(tokens) < own or (isinstance(asked, str) and not text.startswith(asked)):
             raise UnsupportedError(f"echo: {url} does not give the prompt back with its log-probabilities")
@@ -249,9 +249,9 @@ def _error_of(said: Any) -> tuple[str, str]:
     """Words and code of an error, in OpenAI's shape or another."""
     inner = said.get("error") or said if isinstance(said, Mapping) else said
     if not isinstance(inner, Mapping):
-        return _whole(str(inner)[:1000]), ""
+        return whole_text(str(inner)[:1000]), ""
     text = inner.get("message") or inner.get("detail") or inner
-    return _whole(str(text)[:1000]), str(inner.get("code") or inner.get("type") or "")
+    return whole_text(str(text)[:1000]), str(inner.get("code") or inner.get("type") or "")
 
 
 def _is_context(text: str, code: str) -> ContextError | None:
@@ -369,7 +369,7 @@ class Reading:
         text = self._halves.pop((number, call), "") + text
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._halves[number, call] = text[:-1], text[-1]
-        return _whole(text)
+        return whole_text(text)
 
     def _text(self, number: int, text: str, logprobs: list[TokenLogprob]) -> Iterator[Delta]:
         if self._chat and number not in self._spoken:
@@ -387,8 +387,8 @@ class Reading:
 
     def _call(self, number: int, piece: Mapping[str, Any]) -> CallDelta:
         function = piece.get("function") or {}
-        index, name = int(piece.get("index") or 0), _whole(str(function.get("name") or ""))
-        given = _whole(str(piece.get("id") or ""))
+        index, name = int(piece.get("index") or 0), whole_text(str(function.get("name") or ""))
+        given = whole_text(str(piece.get("id") or ""))
         known = self._calls.setdefault(number, [])
         place = next((n for n in reversed(range(len(known))) if known[n][0] == index), None)
         # Some servers give every call the index 0, or repeat a call's id and name with each piece of it.
@@ -438,17 +438,8 @@ def _usage_of(given: Mapping[str, Any]) -> Usage:
     return Usage(*(max(0, int(count or 0)) for count in counts))
 
 
-def _whole(text: str) -> str:
-    """The text without halves of surrogate pairs, which no client can get: a pair becomes its character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
 def _bytes(token: Any) -> bytes:
-    return _whole(str(token)).encode()
+    return whole_text(str(token)).encode()
 
 
 def _likeliest(top: Mapping[str, Any] | None) -> tuple[tuple[bytes, float], ...]:

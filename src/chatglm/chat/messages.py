@@ -10,7 +10,7 @@ from typing import Any
 from chatglm.chat.calls import as_json
 from chatglm.errors import InputError
 
-__all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs", "unreadable_part"]
+__all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs", "unreadable_part", "whole_text"]
 
 INTERPRETER = "interpreter"
 """The name of the built-in tool that runs code; its one argument is `code`."""
@@ -300,3 +300,14 @@ def messages_from_pairs(history: Sequence[Sequence[str]], query: str) -> list[Me
     if not isinstance(query, str):
         raise InputError(f"query: expected a string, got {type(query).__name__}")
     return [*messages, Message("user", query)]
+
+
+def whole_text(text: str) -> str:
+    """Text as Unicode, which JSON can spell otherwise: a pair of surrogates becomes its character, and one without its
+    partner U+FFFD, as in GLM-4's encoder.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(report)
     if file is not None:
-        _write(file, json.dumps(report, ensure_ascii=False) + "\n")
+        replace_file(file, f"{json.dumps(report, ensure_ascii=False)}\n".encode())
     if arguments.picture is not None:
         _draw(report, arguments.picture)
     return 0
@@ -253,10 +253,6 @@ def _three(spread: dict[str, float] | None, factor: float, digits: int) -> str:
 # Files
 
 
-def _write(file: Path, content: str | bytes) -> None:
-    replace_file(file, content.encode() if isinstance(content, str) else content)
-
-
 def _figure() -> Any:
     """
     Raises:
@@ -303,4 +299,4 @@ def _draw(report: dict[str, Any], file: Path) -> None:
     figure.suptitle(f"{report['model']}: {shape}")
     image = io.BytesIO()
     figure.canvas.print_png(image)
-    _write(file, image.getvalue())
+    replace_file(file, image.getvalue())

@@ -48,7 +48,7 @@ from chatglm.web.bases import BasePages
 from chatglm.web.examples import prompts_of
 from chatglm.web.failures import Failure, LimitError, SignInNeededError, failure_of
 from chatglm.web.render import render
-from chatglm.web.requests import fields_of, form_of, parts, read
+from chatglm.web.requests import fields_of, form_of, parts, read, whole_number
 from chatglm.web.sources import cited_of, source_at, sources_of
 from chatglm.web.streaming import Macros, stream
 from chatglm.web.views import Face, file_of, found_list, items_of, listed
@@ -419,7 +419,7 @@ class Page:
         return items_of(tree, path, files, at, self._face(settings, t), _BASE, t), earlier
 
     async def _earlier(self, request: Request) -> Response:
-        before = _whole(request.query_params.get("before", ""), "before")
+        before = whole_number(request.query_params.get("before", ""), "before")
 
         def earlier() -> Response:
             _, session = self._find(request)
@@ -598,7 +598,7 @@ class Page:
 
     async def _list(self, request: Request) -> Response:
         search = request.query_params.get("search", "").strip()[:200]
-        before = _whole(request.query_params.get("before") or "0", "before")
+        before = whole_number(request.query_params.get("before") or "0", "before")
 
         def make() -> Response:
             user = self.accounts.who(request)
@@ -708,7 +708,7 @@ class Page:
     async def _basis(self, request: Request) -> Response:
         """The page about an answer from documents: what the model saw, what was found."""
         _, session = await self._open(request)
-        number = _whole(request.path_params["turn"], "turn")
+        number = whole_number(request.path_params["turn"], "turn")
         turn = (await session.tree()).turns.get(number)
         cited = cited_of(turn.details.get("cited")) if turn is not None else None
         if turn is None or cited is None:
@@ -747,7 +747,7 @@ class Page:
 
         session, settings = await asyncio.to_thread(find)
         given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
-        after = _whole(given, "after")
+        after = whole_number(given, "after")
         if not session.has_news(after):
             return Response(status_code=204)  # this status tells a browser not to come back
         t = _words(request)
@@ -903,12 +903,6 @@ def _first_shown(path: Sequence[Turn]) -> int:
 
 def _no_conversation() -> NotFoundError:
     return NotFoundError("no such conversation; it may have been deleted")
-
-
-def _whole(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise InputError(f"{name}: must be a whole number")
-    return int(text)
 
 
 def _turn(fields: Mapping[str, Any]) -> int:

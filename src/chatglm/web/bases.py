@@ -34,7 +34,7 @@ from chatglm.knowledge.store import ROLES, Role, Summary
 from chatglm.web.accounts import Accounts
 from chatglm.web.failures import ForbiddenError, LimitError
 from chatglm.web.pictures import Pictures
-from chatglm.web.requests import form_of, parts
+from chatglm.web.requests import form_of, parts, whole_number
 from chatglm.web.sources import Passage, passage_of
 
 __all__ = ["BasePages"]
@@ -463,7 +463,7 @@ class BasePages:
         """Change a piece, disable it, or undo that."""
         fields = await form_of(request, _FORM)
         _, base = await self._open(request, "write")
-        number, do = _whole(request.path_params["piece"], "piece"), fields.get("do", "")
+        number, do = whole_number(request.path_params["piece"], "piece", 9), fields.get("do", "")
         if do == "save":
             text = fields.get("text", "").replace("\r\n", "\n")
             await asyncio.to_thread(base.edit, number, text)
@@ -689,13 +689,7 @@ def _window(request: Request) -> tuple[str, str, int]:
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:
-    return max(_whole(request.query_params.get(name) or str(otherwise), name), min(otherwise, 1))
-
-
-def _whole(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise InputError(f"{name}: must be a whole number")
-    return int(text)
+    return max(whole_number(request.query_params.get(name) or str(otherwise), name, 9), min(otherwise, 1))
 
 
 def _span(request: Request) -> tuple[int, int] | None:

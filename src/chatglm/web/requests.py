@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from chatglm.errors import InputError
 from chatglm.web.failures import BodyError
 
-__all__ = ["fields_of", "form_of", "parts", "read"]
+__all__ = ["fields_of", "form_of", "parts", "read", "whole_number"]
 
 _JSON = 5 << 20
 _PARTS = 200_000  # lists and objects in it: reading more stops all others for a while
@@ -138,3 +138,14 @@ def _too_large(most: int) -> BodyError:
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is not a number")
+
+
+def whole_number(text: str, name: str, digits: int = 15) -> int:
+    """A number of a path or a query, in at most so many digits.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
+        raise InputError(f"{name}: must be a whole number")
+    return int(text)

@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ async def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not come true"
         await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def with_spare(home: Path, **options: Any) -> AsyncIterator[tuple[Kernels, module.Kernel]]:
+    """A pool, its spare kernel, and a conversation `a` with a file."""
+    async with Kernels(home, **options) as kernels:
+        await until(lambda: kernels._spares)
+        spare = kernels._spares[0]
+        await kernels.put("a", "data.csv", pieces(b"1,2"))
+        yield kernels, spare
 
 
 async def outcome(work: Awaitable[Any]) -> Any:
@@ -292,10 +303,7 @@ def test_a_spare_kernel_knows_its_folder_where_it_has_no_namespace(
     monkeypatch.setattr(module.Kernel.load, "__defaults__", (("colorsys",),))
 
     async def main() -> None:
-        async with Kernels(tmp_path, tier="confined") as kernels:
-            await until(lambda: kernels._spares)
-            spare = kernels._spares[0]
-            await kernels.put("a", "data.csv", pieces(b"1,2"))
+        async with with_spare(tmp_path, tier="confined") as (kernels, spare):
             code = """
 import os, tempfile
 print(open("/mnt/data/data.csv").read())
@@ -313,10 +321,7 @@ def test_a_spare_kernel_is_taken_with_the_files_that_are_there(tmp_path: Path, m
     monkeypatch.setattr(module.Kernel.load, "__defaults__", (("colorsys",),))
 
     async def main() -> None:
-        async with Kernels(tmp_path, spare=1, most=2) as kernels:
-            await until(lambda: kernels._spares)
-            spare = kernels._spares[0]
-            await kernels.put("a", "data.csv", pieces(b"1,2"))
+        async with with_spare(tmp_path, spare=1, most=2) as (kernels, spare):
             code = """
 import sys
 print(open('/mnt/data/data.csv').read(), 'colorsys' in sys.modules)
@@ -355,10 +360,7 @@ def test_a_folder_that_cannot_move_to_a_spare_kernel_stays(tmp_path: Path, monke
     monkeypatch.setattr(module.Kernel.load, "__defaults__", (("colorsys",),))
 
     async def main() -> None:
-        async with Kernels(tmp_path, tier="confined") as kernels:
-            await until(lambda: kernels._spares)
-            spare = kernels._spares[0]
-            await kernels.put("a", "data.csv", pieces(b"1,2"))
+        async with with_spare(tmp_path, tier="confined") as (kernels, spare):
             for folder in (spare.folder, module.folder_of(tmp_path, "a")):
                 (folder / ".tmp").mkdir(exist_ok=True)
                 (folder / ".tmp" / "kept").touch()

@@ -8,6 +8,7 @@ from typing import Any
 
 import sentencepiece
 
+from chatglm.chat.messages import whole_text
 from chatglm.chat.tokenizers.base import ChatGLMTokenizer
 from chatglm.chat.vocabulary import Detokenizer
 from chatglm.errors import TokenizerError
@@ -78,15 +79,6 @@ def _character_length(data: bytearray) -> int:
     return len(text[0].encode("utf-8"))
 
 
-def _whole(text: str) -> str:
-    """Text as Unicode: a surrogate without its partner, which JSON can spell, becomes U+FFFD, as in GLM-4's encoder."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 class PiecesTokenizer(ChatGLMTokenizer):
     """The two SentencePiece tokenizers: pieces, and control tokens that are pieces or stand behind them."""
 
@@ -107,7 +99,7 @@ class PiecesTokenizer(ChatGLMTokenizer):
     def _encode_part(self, text: str, is_first: bool, is_last: bool) -> list[int]:
         if not (is_first and is_last):
             return self._encode_inner(text, is_first, is_last)
-        ids = self._processor.encode(self._prepare(_whole(text)))
+        ids = self._processor.encode(self._prepare(whole_text(text)))
         return [i + self._offset for i in ids] if self._offset else list(ids)
 
     def _encode_inner(self, text: str, is_first: bool, is_last: bool) -> list[int]:
@@ -124,7 +116,7 @@ class PiecesTokenizer(ChatGLMTokenizer):
         self.literal_ids |= {token_id}
 
     def _pieces(self, text: str) -> list[Any]:
-        return list(self._processor.encode(self._prepare(_whole(text)), out_type=str))
+        return list(self._processor.encode(self._prepare(whole_text(text)), out_type=str))
 
     def _prepare(self, text: str) -> str:
         return text
