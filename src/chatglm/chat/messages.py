@@ -10,7 +10,7 @@ from typing import Any
 from chatglm.chat.calls import as_json
 from chatglm.errors import InputError
 
-__all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs", "unreadable_part", "whole_text"]
+__all__ = ["INTERPRETER", "Message", "ToolCall", "ToolSpec", "messages_from_pairs", "unreadable_part"]
 
 INTERPRETER = "interpreter"
 """The name of the built-in tool that runs code; its one argument is `code`."""
