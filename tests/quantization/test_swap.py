@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small import FAMILY, OTHERS, logits, small
 from torch import nn
 
 from chatglm.errors import InputError
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
+from chatglm.quantization.schemes import Scheme, check, quantize
 from chatglm.quantization.swap import choose, dequantize_module, is_quantized, quantize_module
 
 OFFICIAL = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
@@ -90,6 +95,66 @@ def test_refusals() -> None:
     broken.transformer.encoder.layers[1].mlp.dense_h_to_4h.weight.data[0, 0] = float("nan")
     with pytest.raises(InputError, match=r"layers\.1\.mlp\.dense_h_to_4h: .*NaN"):
         quantize_module(broken, 4)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize(
+    ("damage", "options", "reason"),
+    [
+        (lambda layer: layer.weight.data[0].fill_(float("nan")), {}, r"dense_4h_to_h: .*NaN"),
+        (lambda layer: layer.weight.data[-1, -1:].fill_(float("inf")), {"group_size": 0}, r"dense_4h_to_h: .*infinity"),
+        (lambda layer: layer.weight.data[:1].fill_(-1e6), {"group_size": 32}, r"dense_4h_to_h: .*too large"),
+        (lambda layer: setattr(layer, "weight", nn.Parameter(torch.zeros(40))), {}, r"dense_4h_to_h: .* not a matrix"),
+        (lambda layer: setattr(layer, "weight", nn.Parameter(torch.zeros(0, 40))), {}, r"dense_4h_to_h: .* is empty"),
+        (lambda layer: layer.half().weight.requires_grad_(False), {"skip": [""] * 1_001}, "at most 1,000 names"),
+    ],
+    ids=["nan", "infinity", "large", "no matrix", "empty", "settings"],
+)
+def test_all_layers_or_none(kind: str, damage: Any, options: dict[str, Any], reason: str) -> None:
+    """What is wrong with the last layer is found before the first is replaced."""
+    model = small(kind)
+    damage(model.get_submodule(choose(model).linears[-1]))
+    before = {name: (module, dict(module.named_parameters())) for name, module in model.named_modules()}
+    with pytest.raises(InputError, match=reason):
+        quantize_module(model, 4, **options)
+    assert not is_quantized(model)
+    for name, module in model.named_modules():
+        assert module is before[name][0]
+        assert all(value is before[name][1][key] for key, value in module.named_parameters())
+    assert getattr(model.config, "quantization_config", None) is None
+
+
+def test_a_damaged_embedding_leaves_the_layers_alone() -> None:
+    model = small("chatglm3")
+    model.get_input_embeddings().weight.data[7, 3] = float("nan")
+    with pytest.raises(InputError, match=r"word_embeddings: .*NaN"):
+        model.quantize(8, quantize_embeddings=True)
+    assert not is_quantized(model)
+    assert is_quantized(model.quantize(8))
+
+
+@given(
+    st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    st.sampled_from([(8, 0), (4, 0), (8, 32), (4, 32)]),
+    st.floats(1, 1e9),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_checked_beforehand_is_what_can_be_quantised(
+    dtype: torch.dtype, bits_and_size: tuple[int, int], largest: float, negative: bool
+) -> None:
+    weight = torch.ones(3, 40)
+    weight[1, 35] = -largest if negative else largest
+    scheme = Scheme(*bits_and_size)
+
+    def refused(work: Any) -> bool:
+        try:
+            work(weight.to(dtype), scheme)
+        except InputError:
+            return True
+        return False
+
+    assert refused(check) == refused(quantize)
 
 
 def test_progress() -> None:

@@ -203,7 +203,8 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
             others: the official `quantize_embeddings` (both of these) and `use_quantization_cache`.
 
         Raises:
-            InputError: the model is quantised already, or there is no such argument, number of bits or group size.
+            InputError: the model is quantised already; a weight cannot be quantised (it holds NaN, for example); or
+                there is no such argument, number of bits or group size. The model is then as it was.
         """
         from transformers.quantizers.auto import AutoHfQuantizer
 

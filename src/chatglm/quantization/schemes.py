@@ -19,6 +19,7 @@ from chatglm.kernels.packing import GROUP_SIZES, TILE, PackedWeight, pack, shape
 
 __all__ = [
     "Scheme",
+    "check",
     "from_official",
     "group_scales",
     "integers_of",
@@ -78,12 +79,10 @@ def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
     """Round a weight (rows, columns) of any float type to integers of the scheme, and pack them.
 
     Raises:
-        InputError: the weight is not a matrix, holds NaN or infinity, or is too large for float16 scales.
+        InputError: the weight is not a matrix of floats, is empty, holds NaN or infinity, or is too large for float16
+            scales.
     """
-    if weight.ndim != 2:
-        raise InputError(f"a weight of shape {tuple(weight.shape)} is not a matrix")
-    rows, columns = weight.shape
-    size, shape = shapes(rows, columns, scheme.bits, scheme.group_size)
+    (size, shape), (rows, columns) = _shapes(weight, scheme), weight.shape
     data = torch.empty(size, dtype=torch.uint8, device=weight.device)
     scales = torch.empty(shape, dtype=torch.float16, device=weight.device)
     whole = PackedWeight(data, scales, rows, columns, scheme.bits, scheme.group_size)
@@ -96,6 +95,28 @@ def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
         place.data.copy_(made.data)
         place.scales.copy_(made.scales)
     return whole
+
+
+def check(weight: Tensor, scheme: Scheme) -> None:
+    """Raise the error that `quantize` would raise for a weight. It is read once, and nothing is made of it."""
+    _shapes(weight, scheme)
+    low, high = weight.aminmax()
+    largest = torch.maximum(low.abs(), high.abs())
+    if scheme.official:
+        scale = largest / (2 ** (scheme.bits - 1) - 1)
+    else:
+        scale = largest.float() / (127 if scheme.bits == 8 else 8)
+    _require_finite(scale.half())
+
+
+def _shapes(weight: Tensor, scheme: Scheme) -> tuple[int, tuple[int, int, int]]:
+    """`packing.shapes` of a weight."""
+    if weight.ndim != 2:
+        raise InputError(f"a weight of shape {tuple(weight.shape)} is not a matrix")
+    if not weight.is_floating_point():
+        raise InputError(f"a weight of {weight.dtype} has integers already; only floats can be rounded")
+    rows, columns = weight.shape
+    return shapes(rows, columns, scheme.bits, scheme.group_size)
 
 
 def _pieces(weight: Tensor) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from chatglm.errors import InputError
 from chatglm.quantization.linear import QuantizedEmbedding, QuantizedLinear
-from chatglm.quantization.schemes import Scheme
+from chatglm.quantization.schemes import Scheme, check
 
 __all__ = ["Chosen", "choose", "dequantize_module", "is_quantized", "pack", "quantize_module", "share", "swap"]
 
@@ -115,10 +115,22 @@ def swap(
 ) -> None:
     """Replace the chosen layers one after the other. Each old weight is freed before the next layer is made.
 
+    All weights are checked before the first layer is replaced: freed weights could not be put back.
+
     Args:
         device: where to compute and keep the new layers; default: the device of each old layer.
         progress: called with the name of every layer that is done.
+
+    Raises:
+        InputError: a weight cannot be quantised; names the layer. Nothing is changed then.
     """
+    for name in (*chosen.linears, *chosen.embeddings):
+        weight: Any = model.get_submodule(name).weight
+        if weight.device.type != "meta":
+            try:
+                check(weight.detach(), scheme)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
     for name in (*chosen.linears, *chosen.embeddings):
         layer = model.get_submodule(name)
         if (
@@ -132,14 +144,11 @@ def swap(
         else:
             if device is not None and layer.weight.device.type != "meta":  # type: ignore[union-attr]
                 layer = layer.to(device)
-            try:
-                made = (
-                    QuantizedLinear.from_linear(layer, scheme)
-                    if isinstance(layer, nn.Linear)
-                    else QuantizedEmbedding.from_embedding(layer, scheme)  # type: ignore[arg-type]
-                )
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from None
+            made = (
+                QuantizedLinear.from_linear(layer, scheme)
+                if isinstance(layer, nn.Linear)
+                else QuantizedEmbedding.from_embedding(layer, scheme)  # type: ignore[arg-type]
+            )
         model.set_submodule(name, made)
         del layer
         if progress is not None:
@@ -194,13 +203,15 @@ def quantize_module(
         The same model.
 
     Raises:
-        InputError: the model is quantised already or has no linear layers, or its weights are not finite.
+        InputError: the model is quantised already or has no linear layers, or a weight cannot be quantised (it is not
+            finite, for example). The model is then as it was.
     """
     if is_quantized(model):
         raise InputError("this model is quantised already; load the original weights to quantise them otherwise")
     scheme = Scheme(bits, group_size)
     skip = tuple(skip)
-    swap(model, choose(model, head=head, embedding=embedding, skip=skip), scheme, device=device, progress=progress)
+    chosen = choose(model, head=head, embedding=embedding, skip=skip)
+    quantizer: Any = None
     if hasattr(model, "save_pretrained"):
         # Get our quantiser from the registry of transformers: this file must not import `hooks`, which imports it.
         from transformers.quantizers.auto import AutoHfQuantizer
@@ -209,7 +220,10 @@ def quantize_module(
 
         about: dict[str, Any] = {"bits": bits, "group_size": group_size, "head": head, "embedding": embedding}
         about |= {"quant_method": QUANTIZER, "modules_to_not_convert": list(skip) or None}
-        AutoHfQuantizer.from_config(about, pre_quantized=True).attach(model)
+        quantizer = AutoHfQuantizer.from_config(about, pre_quantized=True)
+    swap(model, chosen, scheme, device=device, progress=progress)
+    if quantizer is not None:
+        quantizer.attach(model)
     return model
 
 
