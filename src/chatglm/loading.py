@@ -480,11 +480,12 @@ def _read_prefix(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    if not is_quantized(model):
-        return with_adapter(model, folder, name=name)
-    from chatglm.quantization.lora import adapt
+    made = with_adapter(model, folder, name)
+    if is_quantized(made):
+        from chatglm.quantization.lora import refuse_merging
 
-    return with_adapter(model, folder, adapt, name)
+        refuse_merging(made)
+    return made
 
 
 def add_adapter(model: Any, folder: str | os.PathLike[str], name: str) -> Any:

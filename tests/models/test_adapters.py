@@ -192,7 +192,10 @@ def test_an_adapter_that_fails_leaves_the_model_as_it_was(
         model = add_adapter(model, saved("LoRA")[0], f"good {number}")
 
     def state() -> dict[str, Any]:
-        return {name: (type(module), list(module._parameters)) for name, module in model.named_modules()}
+        return {
+            name: (type(module), [(own, value.requires_grad) for own, value in module.named_parameters(recurse=False)])
+            for name, module in model.named_modules()
+        }
 
     before, answer = state(), model.chat(tokenizer, "你好", **QUESTION)[0]
     file = lora / "adapter_config.json"
@@ -220,8 +223,10 @@ def test_as_does_one_that_fails_by_the_way_of_transformers(
     answer, names = model.chat(tokenizer, "你好", **QUESTION)[0], [name for name, _ in model.named_modules()]
     file = lora / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "target_modules": targets}), "utf-8")
+    learned = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     with pytest.raises(CheckpointError):
         model.load_adapter(lora, "bad")
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == learned
     assert [name for name, _ in model.named_modules()] == names
     assert model.chat(tokenizer, "你好", **QUESTION)[0] == answer
     assert list(getattr(model, "peft_config", ())) == [f"good {number}" for number in range(others)]

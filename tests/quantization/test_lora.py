@@ -12,7 +12,7 @@ from small import FAMILY, ids_for, logits, small
 
 import chatglm
 from chatglm.errors import InputError, UnsupportedError
-from chatglm.loading import load_parts
+from chatglm.loading import add_adapter, load_parts
 from chatglm.quantization.linear import QuantizedLinear
 from chatglm.quantization.swap import quantize_module
 
@@ -128,3 +128,28 @@ def test_what_is_written_says_nothing_new(tmp_path: Path) -> None:
     assert about["peft_type"] == "LORA"
     with pytest.raises(InputError, match="quantised already"):
         quantize_module(model, 4)
+
+
+@pytest.mark.parametrize("kind", ["IA3", "LoRA, with floats beside the integers"])
+def test_a_refused_merge_changes_nothing(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    targets = ["query_key_value", "dense_4h_to_h"]
+    config = (
+        peft.IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=targets[1:])
+        if kind == "IA3"
+        else peft.LoraConfig(task_type="CAUSAL_LM", target_modules=targets)
+    )
+    saved = peft.get_peft_model(small("chatglm3"), config)
+    with torch.no_grad():
+        for name, parameter in saved.named_parameters():
+            if "lora_" in name or "ia3_" in name:
+                parameter.fill_(0.5)
+    saved.save_pretrained(tmp_path)
+    skip = () if kind == "IA3" else ("transformer.encoder.layers.0",)  # its layers would be merged first
+    model = add_adapter(quantize_module(small("chatglm3"), **settings, skip=skip), tmp_path, "default")
+    wanted = logits(model, "chatglm3")
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(UnsupportedError, match="cannot be merged into quantised weights"):
+            merge()
+        assert torch.equal(logits(model, "chatglm3"), wanted)
+    plain = logits(quantize_module(small("chatglm3"), **settings, skip=skip), "chatglm3")
+    assert torch.equal(logits(model.unload(), "chatglm3"), plain)

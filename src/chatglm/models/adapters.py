@@ -25,7 +25,7 @@ from chatglm.chat.files import read_json, size_of
 from chatglm.errors import CheckpointError, ConfigError, DependencyError, UnsupportedError
 from chatglm.models.weights import About, tensors_of
 
-__all__ = ["Adapter", "check_matches", "read_adapter", "take_off", "with_adapter", "without_adapter"]
+__all__ = ["Adapter", "check_matches", "read_adapter", "remember_frozen", "take_off", "with_adapter", "without_adapter"]
 
 CONFIG = "adapter_config.json"
 
@@ -124,12 +124,11 @@ class Adapter:
     tensors: Mapping[str, About]
 
 
-def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None = None, name: str = "default") -> Any:
+def with_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     """A model of PEFT: `model` with the adapter of a folder on its layers. After an error it is as it was.
 
     Args:
         model: of `transformers`, or one of PEFT, which gets another adapter.
-        prepare: called with PEFT's configuration before it is used.
         name: name of the adapter.
 
     Raises:
@@ -142,10 +141,8 @@ def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None
     adapter = read_adapter(base, folder)
     from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftModel
 
-    if prepare is not None:
-        prepare(adapter.config)
     kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(adapter.config.task_type, PeftModel)
-    made = model
+    made, restore = model, remember_frozen(model)
     try:  # without memory until the tensors are known to fit
         if base is model:
             made = kind(model, adapter.config, adapter_name=name, low_cpu_mem_usage=True)
@@ -153,6 +150,7 @@ def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None
             made.add_adapter(name, adapter.config, low_cpu_mem_usage=True)
     except BaseException as error:
         take_off(base, name)
+        restore()
         if isinstance(error, ValueError):
             raise CheckpointError(f"{folder / CONFIG}: {' '.join(str(error).split()):.300}") from None
         raise
@@ -161,8 +159,22 @@ def with_adapter(model: Any, folder: Path, prepare: Callable[[Any], None] | None
         made.load_adapter(str(folder), name, torch_device=str(base.device), low_cpu_mem_usage=True)
     except BaseException:
         without_adapter(made, name)
+        restore()
         raise
     return made.eval()
+
+
+def remember_frozen(model: Any) -> Callable[[], None]:
+    """A function that lets exactly those parameters require a gradient again that do now: PEFT freezes the others
+    before an adapter is complete.
+    """
+    held = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def restore() -> None:
+        for parameter, learned in held:
+            parameter.requires_grad_(learned)
+
+    return restore
 
 
 def without_adapter(model: Any, name: str) -> Any:

@@ -21,7 +21,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from chatglm.errors import CheckpointError, ConfigError, InputError, UnsupportedError
 from chatglm.kernels.native import torch_on_one_thread
-from chatglm.models.adapters import check_matches, read_adapter, take_off
+from chatglm.models.adapters import check_matches, read_adapter, remember_frozen, take_off
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing, named_folder
 from chatglm.models.configuration import QUANTIZER, check_quantizer
@@ -155,7 +155,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         kwargs.pop("adapter_kwargs", None)
         name = adapter_name or "default"
         had = name in getattr(self, "peft_config", ())  # then it is replaced, or refused
-        active = self.active_adapters() if hasattr(self, "peft_config") else []
+        active, restore = self.active_adapters() if hasattr(self, "peft_config") else [], remember_frozen(self)
         try:
             info = super().load_adapter(None, adapter_name, *args, **kwargs)
             check_matches(adapter, self, type(self).__name__, name)
@@ -170,6 +170,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
             if not configs:
                 self.__dict__.pop("peft_config", None)
                 self._hf_peft_config_loaded = False
+            restore()
             if isinstance(error, ValueError):
                 raise CheckpointError(f"{adapter.folder}: {' '.join(str(error).split()):.300}") from None
             raise

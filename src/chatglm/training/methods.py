@@ -153,11 +153,15 @@ def _with_lora(model: Any, lora: Lora, revision: str | None) -> Any:
         use_dora=lora.use_dora,
         revision=None if revision == "main" else revision,  # of the base model
     )
-    if is_quantized(model):
-        from chatglm.quantization.lora import adapt
+    if not is_quantized(model):
+        return get_peft_model(model, config)
+    if lora.use_dora:
+        raise UnsupportedError("DoRA needs floating-point weights, and these are quantised; use plain LoRA")
+    from chatglm.quantization.lora import refuse_merging
 
-        adapt(config)
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    refuse_merging(adapted)
+    return adapted
 
 
 def _freeze(model: Any, count: int) -> None:
