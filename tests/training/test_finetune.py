@@ -403,6 +403,38 @@ def test_a_run_is_not_resumed_as_another(checkpoint, tmp_path: Path) -> None:
     assert longer.steps == 3
 
 
+def test_a_resumed_run_has_as_many_rows_in_each_step(checkpoint, tmp_path: Path) -> None:
+    """Other processes, batches or accumulation: the rest of an epoch would be of other rows, in silence."""
+    data = written(tmp_path, [dialogue([(f"问{n}", f"答{n}{n}")]) for n in range(9)])
+    base, out = checkpoint("chatglm3"), tmp_path / "out"
+
+    def arguments(batch: int, accumulated: int, **others: Any) -> dict[str, Any]:
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        return {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, **sizes, **others}
+
+    options: dict[str, Any] = {"packing": False}
+    whole = tune(base, data, out, training_args=arguments(2, 2), **options)
+    shutil.rmtree(out / "checkpoint-4")
+    for batch, accumulated in ((2, 1), (1, 2), (4, 2)):
+        with pytest.raises(InputError, match=r"--resume: a step was of 4 rows .* and would be of \d now .*; "):
+            tune(base, data, out, resume=True, training_args=arguments(batch, accumulated), **options)
+    with pytest.raises(InputError, match=r"--resume: training_args\.dataloader_drop_last was None in"):
+        tune(base, data, out, resume=True, training_args=arguments(2, 2, dataloader_drop_last=True), **options)
+    again = tune(base, data, out, resume=True, training_args=arguments(1, 4), **options)
+    assert again.losses == pytest.approx(whole.losses, abs=1e-5)
+    dropped = arguments(2, 2, dataloader_drop_last=True)
+    tune(base, data, tmp_path / "dropped", training_args=dropped, **options)
+    changed = {**dropped, **arguments(1, 4)}
+    with pytest.raises(InputError, match=r"--resume: training_args\.gradient_accumulation_steps was 2"):
+        tune(base, data, tmp_path / "dropped", resume=True, training_args=changed, **options)
+    start = out / "checkpoint-4"  # of an earlier release: without the numbers
+    about = json.loads((start / "complete.json").read_text("utf-8"))
+    del about["processes"]
+    (start / "complete.json").write_text(json.dumps(about), "utf-8")
+    with pytest.raises(InputError, match=r"--resume: training_args\.gradient_accumulation_steps was 4"):
+        tune(base, data, out, resume=True, training_args=arguments(2, 2), **options)
+
+
 def test_resuming_where_there_is_nothing_yet_begins(checkpoint, tmp_path: Path) -> None:
     data = written(tmp_path, [dialogue(TURNS)])
     settings = settings_of(checkpoint("chatglm3"), data, tmp_path / "out", training_args={"max_steps": 1})

@@ -24,7 +24,7 @@ from transformers import TrainingArguments
 from chatglm.errors import CheckpointError, InputError, NumericalError
 from chatglm.training.examples import IGNORE, Collator, Example
 from chatglm.training.settings import Settings
-from chatglm.training.trainer import _full, _Order, arguments_of, check_checkpoint, last_checkpoint
+from chatglm.training.trainer import _full, _Order, arguments_of, check_checkpoint, check_steps, last_checkpoint
 
 NO_DROPOUT = {"hidden_dropout": 0.0}
 
@@ -71,9 +71,12 @@ def test_accumulation_is_a_bigger_batch(tmp_path: Path) -> None:
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
-    """torchrun, gloo. 13 rows do not come out even: nothing is seen twice, and evaluation counts each row once."""
+    """torchrun, gloo. 13 rows do not come out even: nothing is seen twice, and evaluation counts each row once. One may
+    also continue for two, within an epoch.
+    """
     rows = {"rows_made": 13, "model_changes": NO_DROPOUT, "evaluate": True}
-    run_rig(tmp_path / "two", processes=2, per_device_train_batch_size=2, **rows)
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    run_rig(tmp_path / "two", processes=2, per_device_train_batch_size=2, **saving, **rows)
     rig.run(tmp_path / "one", per_device_train_batch_size=4, **rows)
     two, one = (rig.logged(tmp_path / name) for name in ("two", "one"))
     assert len(one) == 8
@@ -82,6 +85,21 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     evaluated = [rig.logged(tmp_path / name, "eval_loss") for name in ("two", "one")]
     assert len(evaluated[0]) == 2
     assert [loss for _, loss in evaluated[0]] == pytest.approx([loss for _, loss in evaluated[1]], abs=1e-5)
+    for name in ("log.jsonl", "checkpoint-2"):
+        copy = shutil.copytree if (tmp_path / "two" / name).is_dir() else shutil.copyfile
+        (tmp_path / "resumed").mkdir(exist_ok=True)
+        copy(tmp_path / "two" / name, tmp_path / "resumed" / name)
+    options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    start = tmp_path / "resumed" / "checkpoint-2"
+    assert check_steps(start, rig.build(tmp_path / "same", **options).args)
+    with pytest.raises(
+        InputError,
+        match=r"--resume: a step was of 4 rows .*\(processes 2 × per_device_train_batch_size 2 × "
+        r"gradient_accumulation_steps 1\), and would be of 2 now \(processes 1 × .* 2 × .* 1\)",
+    ):
+        check_steps(start, rig.build(tmp_path / "fewer", per_device_train_batch_size=2).args)
+    rig.run(tmp_path / "resumed", resume=True, **options, **rows)
+    assert [loss for _, loss in rig.logged(tmp_path / "resumed")] == pytest.approx([loss for _, loss in two], abs=1e-5)
 
 
 @pytest.mark.parametrize("stop", [5, 7])  # within an epoch of 7 steps, and at its end

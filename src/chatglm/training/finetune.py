@@ -42,7 +42,14 @@ from chatglm.training.methods import checkpoint_dtype, fitting_tokenizer, prepar
 from chatglm.training.metrics import Answers
 from chatglm.training.settings import Settings
 from chatglm.training.store import Rows, Store, build_store
-from chatglm.training.trainer import FamilyTrainer, arguments_of, check_checkpoint, last_checkpoint, precision
+from chatglm.training.trainer import (
+    FamilyTrainer,
+    arguments_of,
+    check_checkpoint,
+    check_steps,
+    last_checkpoint,
+    precision,
+)
 
 __all__ = ["Result", "Say", "finetune", "opened", "refuse", "train"]
 
@@ -52,6 +59,7 @@ Say = Callable[[str], None]
 
 # Settings that may change when a run is resumed, because they change neither the order nor the result of steps.
 _FREE = ("num_train_epochs", "max_steps", "output_dir", "use_cpu", "disable_tqdm", "run_name", "report_to")
+_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")  # only their product counts (`check_steps`)
 _FREE_FAMILIES = ("logging_", "save_", "eval_", "dataloader_num", "dataloader_pin", "dataloader_pers", "hub_", "log_")
 
 
@@ -211,7 +219,7 @@ def opened(
         say(
             f"one of {gpus} GPUs is used; for all, start the command by torchrun --nproc_per_node {gpus} -m chatglm.cli"
         )
-    start = open_output(settings, resume, overwrite)
+    start = open_output(settings, args, resume, overwrite)
     if resume and start is None:
         say(f"no complete checkpoint in {settings.output}: starting from the beginning")
     with writing(settings, args):
@@ -239,11 +247,12 @@ def refuse(settings: Settings, names: Sequence[str], what: str) -> None:
             raise InputError(f"{name}: has no effect in {what}; remove it")
 
 
-def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) -> Path | None:
+def open_output(settings: Settings, args: TrainingArguments, resume: bool | str | Path, overwrite: bool) -> Path | None:
     """Check the folder of a run before anything is done; returns the checkpoint to resume from, or None to start anew.
 
     Raises:
-        InputError: it is not empty, or cannot be made; or the run to resume had other settings.
+        InputError: it is not empty, or cannot be made; or the run to resume had other settings, or steps of more or
+            fewer rows.
         CheckpointError: the checkpoint is missing or incomplete.
     """
     output = settings.output
@@ -265,11 +274,15 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
         if used and SETTINGS not in used:
             raise InputError(f"--resume: {output} is not the folder of a run (no {SETTINGS}); choose another")
         start = last_checkpoint(output) if resume is True else Path(os.path.expanduser(resume))
+        same_steps = False
         if start is not None:
             check_checkpoint(start)
+            same_steps = check_steps(start, args)
         for run in {output, start.parent if start is not None else output}:
             if (run / SETTINGS).is_file():
-                _same_settings(Settings.load(run / SETTINGS), settings, run)
+                # If rows that do not fill a batch are dropped, they depend on each of the numbers.
+                free = _STEP if same_steps and not args.dataloader_drop_last else ()
+                _same_settings(Settings.load(run / SETTINGS), settings, run, free)
         return start
     if used and not overwrite:
         raise InputError(
@@ -283,13 +296,13 @@ def open_output(settings: Settings, resume: bool | str | Path, overwrite: bool) 
     return None
 
 
-def _same_settings(old: Settings, new: Settings, output: Path) -> None:
+def _same_settings(old: Settings, new: Settings, output: Path, free: Sequence[str]) -> None:
     before, after = (_flat(settings.to_dict()) for settings in (old, new))
     changed = [
         name
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
-        and not (name.startswith("training_args.") and _is_free(name.removeprefix("training_args.")))
+        and not (name.startswith("training_args.") and _is_free(name.removeprefix("training_args."), free))
         and name not in ("data_config.num_proc", "save_dtype", "predict_with_generate", "generation_samples")
     ]
     if changed:
@@ -301,8 +314,8 @@ def _same_settings(old: Settings, new: Settings, output: Path) -> None:
         )
 
 
-def _is_free(name: str) -> bool:
-    return name in _FREE or name.startswith(_FREE_FAMILIES)
+def _is_free(name: str, also: Sequence[str]) -> bool:
+    return name in _FREE or name in also or name.startswith(_FREE_FAMILIES)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

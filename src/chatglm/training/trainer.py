@@ -40,7 +40,7 @@ from chatglm.training.examples import IGNORE, Collator, Example, counted
 from chatglm.training.methods import read_weights, write_weights
 from chatglm.training.settings import Settings
 
-__all__ = ["FamilyTrainer", "arguments_of", "check_checkpoint", "last_checkpoint", "precision"]
+__all__ = ["FamilyTrainer", "arguments_of", "check_checkpoint", "check_steps", "last_checkpoint", "precision"]
 
 Row = Sequence[Example]
 
@@ -410,7 +410,8 @@ class FamilyTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save:
             sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
             draft = folder / f".{_MARK}.partial"
-            draft.write_text(json.dumps({"step": self.state.global_step, "files": sizes}), "utf-8")
+            about = {"step": self.state.global_step, **_factors(self.args), "files": sizes}
+            draft.write_text(json.dumps(about), "utf-8")
             draft.replace(folder / _MARK)
             rotate_checkpoints(
                 output_dir=str(folder.parent),
@@ -454,6 +455,43 @@ def check_checkpoint(folder: Path) -> None:
     # Without these files the Trainer would continue, but not in the same way as the run.
     if not [*folder.glob("optimizer*"), *folder.glob("global_step*")]:  # the latter is DeepSpeed's
         raise CheckpointError(f"{folder}: was saved without the optimizer (save_only_model); it cannot be resumed from")
+
+
+def check_steps(folder: Path, args: TrainingArguments) -> bool:
+    """Check that a run continues from this checkpoint with steps of as many rows. With others it would skip some rows
+    of the epoch, and learn some again.
+
+    Returns:
+        False if the checkpoint is of an earlier release, which did not record it.
+
+    Raises:
+        InputError: a step would have more or fewer rows.
+    """
+    about, now = json.loads((folder / _MARK).read_text("utf-8")), _factors(args)
+    if not now.keys() <= about.keys():
+        return False
+    was = {name: int(about[name]) for name in now}
+    before, after = math.prod(was.values()), math.prod(now.values())
+    if before != after:
+        raise InputError(
+            f"--resume: a step was of {before} rows in {folder} ({_product(was)}), and would be of {after} now "
+            f"({_product(now)}); change these numbers so that their product is {before} again, or start a new run in "
+            "another folder"
+        )
+    return True
+
+
+def _factors(args: TrainingArguments) -> dict[str, int]:
+    """The numbers whose product is the number of rows in a step."""
+    return {
+        "processes": args.world_size,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+    }
+
+
+def _product(factors: Mapping[str, int]) -> str:
+    return " × ".join(f"{name} {value}" for name, value in factors.items())
 
 
 def _check_whole(folder: Path) -> None:
