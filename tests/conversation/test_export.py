@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatglm.characters import Character
 from chatglm.chat.messages import Message, ToolCall, ToolSpec
 from chatglm.chat.personas import Persona
 from chatglm.chat.rows import dialogue_of
-from chatglm.conversation.export import json_line, markdown, training_row
+from chatglm.conversation.export import json_line, markdown, saved_row, training_row
 from chatglm.conversation.importing import read_conversations
+from chatglm.conversation.session import Sessions
+from chatglm.conversation.settings import Settings
 from chatglm.conversation.store import File, Store
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.errors import InputError
+from chatglm.tools.toolbox import Toolbox
 from chatglm.training.dialogues import read_dialogues
 
 Form = Literal["chatglm3", "messages"]
@@ -135,6 +142,113 @@ def test_a_file_through_store_and_reader(tmp_path: Path, form: Form) -> None:
             "parameters": {"city": "北京"},
             "observation": RESULT.content,
         }
+
+
+def get_weather(city: str) -> str:
+    """天气"""
+    return city
+
+
+def order(what: str) -> str:
+    """Order tea."""
+    return what
+
+
+MANUAL = """
+- name: 查一下
+  description: 查
+  parameters: {type: object, properties: {word: {type: string}}}
+- {name: 计算, params: [1, "2", null]}
+"""
+people = st.builds(Character, texts, texts, texts, texts, st.lists(texts, max_size=1).map(tuple))
+ways = st.one_of(
+    st.builds(Settings, system=texts),
+    st.builds(Settings, st.just("tools"), tools=st.sampled_from([None, (), ("order",), ("order", "get_weather")])),
+    st.just(Settings("tools", manual=MANUAL, system="系统")),
+    st.just(Settings("code")),
+    people.map(lambda one: Settings("character", character=one.text(), system="系统")),
+)
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
+    with Toolbox([get_weather, order]) as box:
+        store = Store(tmp_path_factory.mktemp("store") / "c.sqlite")
+        yield Sessions({}, store, toolbox=box)
+        store.close()
+
+
+@given(exchanges, ways, st.booleans())
+@hypothesis.settings(max_examples=20, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+def test_what_is_exported_goes_on_as_it_was(
+    sessions: Sessions, messages: list[Message], settings: Settings, here: bool
+) -> None:
+    """With its tools and its character: exported again, it is the same row.
+
+    Args:
+        here: whether it goes on where its tools are; else a person answers their calls.
+    """
+    store, local = sessions.store, sessions.store.users.local().id
+    toolbox = sessions._parts.toolbox
+
+    def rows(name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        session = sessions.open(local, name)
+
+        async def made() -> tuple[dict[str, Any] | None, dict[str, Any]]:
+            return await session.training_row(), await session.saved_row()
+
+        return asyncio.run(made())
+
+    def kept(settings: Settings, messages: Sequence[Message]) -> str:
+        return store.make(local, title="题", mode=settings.mode, settings=settings.to_dict(), messages=messages)
+
+    first = kept(settings, messages)
+    for which, row in enumerate(rows(first)):
+        if row is None:
+            continue
+        left_out: list[str] = []
+        (read,) = read_conversations(json_line(row))
+        assert read.title == "题"
+        again = kept(read.settings(toolbox if here else None, code=here, left_out=left_out), read.messages)
+        assert rows(again)[which] == row
+        assert not left_out
+        if here and not settings.manual and (settings.mode != "tools" or row.get("tools")):
+            assert sessions.open(local, again).settings.mode == settings.mode
+        store.delete(local, again)
+    store.delete(local, first)
+
+
+def test_tools_and_characters_that_cannot_be_used_are_told_of() -> None:
+    row = {"messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}], "title": "题"}
+    given = {**row, "tools": [{"name": "a"}, {"name": "a"}], "session_meta": {"bot_name": "x" * 300}}
+    (read,) = read_conversations(json.dumps(given).encode())
+    left_out: list[str] = []
+    assert read.settings(left_out=left_out) == Settings()
+    assert [reason.partition(":")[2].partition(":")[0] for reason in left_out] == [
+        " its tools are left out",
+        " its character is left out",
+    ]
+    both = {**given, "tools": [{"name": "a"}], "session_meta": {"bot_name": "老板"}}
+    (read,) = read_conversations(json.dumps(both).encode())
+    settings = read.settings()
+    assert settings.mode == "character"
+    assert "老板" in settings.character
+    assert '"a"' in settings.manual  # for the mode `tools`
+
+
+def test_half_a_character_can_be_stored(store: Store) -> None:
+    data = rb'{"system": "\ud83d", "session_meta": {"bot_name": "\ud83d"}, "tools": [{"name": "a", "about": "\ud83d"}],'
+    (read,) = read_conversations(data + rb' "prompt": "q", "response": "a"}')
+    settings = read.settings()
+    assert "\ufffd" in settings.character
+    store.make(store.users.local().id, mode=settings.mode, settings=settings.to_dict(), messages=read.messages)
+
+
+def test_what_was_stopped_is_saved_and_read() -> None:
+    cut = Message("assistant", "", (ToolCall("f", {}, text='{"a": '),))
+    tree = tree_of(user("一"), says("1"), user("二"), (says(""), "stopped", 0), user("三"), (cut, "length", 0))
+    (read,) = read_conversations(json_line(saved_row(tree, title="题")))
+    assert [message.content for message in read.messages] == ["一", "1", "二", "", "三", ""]
 
 
 def test_what_is_learned() -> None:

@@ -544,6 +544,11 @@ def test_what_is_exported_is_imported_again(site: Site, visitor: Visitor) -> Non
     assert made.status_code == 201
     again = visitor.get(f"/c/{made.json()['id']}/export", params={"form": "jsonl"})
     assert json.loads(again.content) == row
+    played = visitor.new(mode="character", character="tea-house")
+    visitor.ask(played, "Hello")
+    row = visitor.get(f"/c/{played}/export", params={"form": "jsonl"}).content
+    made = visitor.post("/import", params={"name": "x.jsonl"}, content=row)
+    assert visitor.get(f"/c/{made.json()['id']}/export", params={"form": "jsonl"}).content == row
     text = visitor.get(f"/c/{conversation}/export", params={"form": "md"})
     assert text.text.startswith("# Hello\n\n**You**\n\nHello\n\n**Assistant**\n\nHello there.")
     assert visitor.get(f"/c/{conversation}/export", params={"form": "pdf"}).status_code == 400

@@ -15,7 +15,7 @@ from chatglm.conversation.store import File, uploads_with
 from chatglm.conversation.tree import Tree, Turn
 from chatglm.tools.interpreter.protocol import upload_notice
 
-__all__ = ["announced", "json_line", "markdown", "training_row"]
+__all__ = ["announced", "json_line", "markdown", "saved_row", "training_row"]
 
 _SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "observation": "Result"}
 
@@ -85,14 +85,50 @@ def training_row(
         messages += [_weighed(tree, turn, liked, files) for turn in exchange]
     if not any(message.role == "assistant" and message.loss is not False for message in messages):
         return None
-    if system and messages[0].role != "system":
+    if persona is not None and without_names:
+        persona = dataclasses.replace(persona, user_name=Persona.user_name)
+    return _row(messages, form, system, tools, persona, "" if without_names else title)
+
+
+def saved_row(
+    tree: Tree,
+    *,
+    system: str = "",
+    tools: Sequence[ToolSpec] = (),
+    persona: Persona | None = None,
+    title: str = "",
+) -> dict[str, Any]:
+    """All turns of the chosen path as a row that `importing.read_conversations` reads, to go on with it elsewhere.
+
+    Answers without text and without a complete call are marked as not to be learned, which a row needs.
+
+    Args:
+        system, tools, persona, title: see `training_row`.
+    """
+    messages = []
+    for turn in tree.path():
+        calls = tuple(call for call in turn.message.tool_calls if not call.cut)
+        message = dataclasses.replace(turn.message, tool_calls=calls)
+        if message.role == "assistant" and not (message.content.strip() or calls):
+            message = dataclasses.replace(message, loss=False)
+        messages.append(message)
+    return _row(messages, "messages", system, tools, persona, title)
+
+
+def _row(
+    messages: list[Message],
+    form: Literal["chatglm3", "messages"],
+    system: str,
+    tools: Sequence[ToolSpec],
+    persona: Persona | None,
+    title: str,
+) -> dict[str, Any]:
+    if system and not (messages and messages[0].role == "system"):
         messages.insert(0, Message("system", system))
     row: dict[str, Any] = {}
-    if title and not without_names:
+    if title:
         row["title"] = title
     if persona is not None:
-        if without_names:
-            persona = dataclasses.replace(persona, user_name=Persona.user_name)
         row["session_meta"] = dataclasses.asdict(persona)
     if tools and not any(message.tools for message in messages):
         row["tools"] = ToolSpec.as_given(tools)

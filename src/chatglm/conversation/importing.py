@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from chatglm.chat.messages import Message, ToolSpec
+from chatglm.characters import Character
+from chatglm.chat.messages import Message, ToolSpec, whole_text
 from chatglm.chat.personas import Persona
 from chatglm.chat.rows import dialogue_of
-from chatglm.errors import InputError
+from chatglm.conversation.prompts import character_of, manual_tools
+from chatglm.conversation.settings import Settings
+from chatglm.errors import InputError, ToolError
+from chatglm.tools.interpreter.tool import Interpreter
+from chatglm.tools.toolbox import Toolbox
 
 __all__ = ["Imported", "read_conversations"]
 
@@ -43,6 +48,43 @@ class Imported:
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     persona: Persona | None = None
+
+    def settings(
+        self, toolbox: Toolbox | None = None, *, code: bool = False, left_out: list[str] | None = None
+    ) -> Settings:
+        """Settings under which the conversation goes on with its system prompt, tools and character.
+
+        Tools that are not in the toolbox become tools whose calls the person answers.
+
+        Args:
+            toolbox: the tools of this program.
+            code: whether this program has the interpreter.
+            left_out: reasons are added to this list if tools or a character cannot be used; the settings lack them.
+        """
+        settings, reasons = Settings(system=whole_text(self.system)), left_out if left_out is not None else []
+        if self.tools == (Interpreter.spec,) and code:
+            settings = replace(settings, mode="code")
+        elif self.tools:
+            names = tuple(tool.name for tool in self.tools)
+            if toolbox is not None and toolbox.only(*names).specs == self.tools:
+                settings = replace(settings, mode="tools", tools=names)
+            else:
+                given = whole_text(json.dumps(ToolSpec.as_given(self.tools), ensure_ascii=False, indent=2))
+                try:
+                    manual_tools(given)
+                    settings = replace(settings, mode="tools", manual=given)
+                except ToolError as error:
+                    reasons.append(f"{self.title}: its tools are left out: {str(error).removeprefix('manual: ')}")
+        if self.persona is not None:
+            one = self.persona
+            text = Character(one.bot_name, one.bot_info, one.user_name, one.user_info).text()
+            played = replace(settings, mode="character", character=whole_text(text))
+            try:
+                character_of(played)
+                settings = played
+            except InputError as error:
+                reasons.append(f"{self.title}: its character is left out: {str(error).removeprefix('character: ')}")
+        return settings
 
 
 def read_conversations(data: bytes, *, skipped: list[str] | None = None) -> list[Imported]:

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from chatglm.chat.messages import Message
 from chatglm.conversation.answering import Answering, Knowledge, Models, Parts
 from chatglm.conversation.events import Began, Done, Event, Text, Title
-from chatglm.conversation.export import training_row
+from chatglm.conversation.export import saved_row, training_row
 from chatglm.conversation.files import Files, folder_beside
 from chatglm.conversation.log import EventLog
 from chatglm.conversation.prompts import character_of, first_turn
@@ -418,22 +418,37 @@ class Session:
         """
 
         def made() -> dict[str, Any] | None:
-            found = self.conversation
-            settings = Settings.from_dict(found.settings, found.mode)
-            character = character_of(settings)
+            settings, told = self._told()
             return training_row(
                 self._store.tree(self.user, self.id),
                 form=form,
-                system=settings.system,
-                tools=self._parts.tools(settings),
-                persona=None if character is None else character.persona(),
                 files=self._store.files(self.user, self.id) if settings.mode == "code" else (),
-                title=found.title,
                 only_rated_up=only_rated_up,
                 without_names=without_names,
+                **told,
             )
 
         return await asyncio.to_thread(made)
+
+    async def saved_row(self) -> dict[str, Any]:
+        """The chosen path with all its turns, as a row that is read to go on with it elsewhere. See `export.saved_row`.
+
+        Raises:
+            InputError: the tools or the character in the settings cannot be read.
+        """
+        return await asyncio.to_thread(lambda: saved_row(self._store.tree(self.user, self.id), **self._told()[1]))
+
+    def _told(self) -> tuple[Settings, dict[str, Any]]:
+        """The settings, and what a row says beside the turns."""
+        found = self.conversation
+        settings = Settings.from_dict(found.settings, found.mode)
+        character = character_of(settings)
+        return settings, {
+            "system": settings.system,
+            "tools": self._parts.tools(settings),
+            "persona": None if character is None else character.persona(),
+            "title": found.title,
+        }
 
     async def upload(self, name: str, data: AsyncIterable[bytes]) -> File:
         """Store a file, in the interpreter's folder if there is one. It will belong to the next question.

@@ -658,7 +658,8 @@ class Page:
         """A character card becomes a conversation with that character; each dialogue of a file becomes one."""
         name = request.query_params.get("name", "file")[:200]
         data = await read(request, _IMPORT)
-        made, skipped = await asyncio.to_thread(_imported, data, name)
+        code = self.kernels is not None
+        made, skipped = await asyncio.to_thread(_imported, data, name, self.toolbox, code)
         user, token = await self.accounts.someone(request)
         self._new.take(str(user.id))
 
@@ -938,8 +939,11 @@ def _settings_of(old: Settings, given: Mapping[str, Any]) -> Settings:
     return Settings.from_dict({**old.to_dict(), **changed})
 
 
-def _imported(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The contents of a file as arguments of `Store.make`; and why rows were left out.
+def _imported(data: bytes, name: str, toolbox: Toolbox | None, code: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """The contents of a file as arguments of `Store.make`; and why rows, or parts of them, were left out.
+
+    Args:
+        toolbox, code: see `Imported.settings`.
 
     Raises:
         InputError: it is neither a character nor dialogues.
@@ -958,8 +962,9 @@ def _imported(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
             raise InputError(f"{name}: {skipped[0] if skipped else 'holds no conversation'}") from None
         made = []
         for one in found:
-            settings = Settings(system=one.system)
-            made.append({"title": one.title, "mode": "chat", "settings": settings.to_dict(), "messages": one.messages})
+            settings = one.settings(toolbox, code=code, left_out=skipped)
+            told = {"title": one.title, "mode": settings.mode, "settings": settings.to_dict()}
+            made.append({**told, "messages": one.messages})
         return made, skipped
     settings = Settings(mode="character", character=character.text())
     return [{"title": character.name, "mode": settings.mode, "settings": settings.to_dict()}], []

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import stat
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 from rich.text import Text
 
@@ -17,8 +15,7 @@ from chatglm.cli.shown import plain
 from chatglm.cli.terminal.part import Face, Part
 from chatglm.cli.terminal.screen import size
 from chatglm.conversation.export import json_line, markdown
-from chatglm.conversation.importing import read_conversations
-from chatglm.conversation.settings import Settings
+from chatglm.conversation.importing import Imported, read_conversations
 from chatglm.errors import InputError
 from chatglm.output import replace_file
 
@@ -83,34 +80,32 @@ class Files(Part):
             found = await asyncio.to_thread(read_conversations, data)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        made = []
-        for one in found:
-            settings = dataclasses.replace(Settings(), system=one.system)
-            made.append(
-                await asyncio.to_thread(
-                    lambda one=one, settings=settings: dialogue.store.make(  # type: ignore[misc]
-                        dialogue.user, title=one.title, settings=settings.to_dict(), messages=one.messages
-                    )
-                )
+        if any(one.tools for one in found):
+            await asyncio.to_thread(dialogue.prepare, "tools")
+        left_out: list[str] = []
+
+        def store(one: Imported) -> str:
+            settings = one.settings(dialogue.toolbox, code=True, left_out=left_out)
+            return dialogue.store.make(
+                dialogue.user, title=one.title, mode=settings.mode, settings=settings.to_dict(), messages=one.messages
             )
+
+        made = [await asyncio.to_thread(store, one) for one in found]
         if not made:
             raise InputError(self.words("now", what=path, value=self.words("nothing_found")))
         self._listed = made
         self.screen.note(self.words("read", count=len(made), file=path.name))
+        for reason in left_out[:_LISTED]:
+            self.screen.note(plain(reason))
         dialogue.open(made[0])
 
     async def save(self, argument: str) -> None:
         if not argument:
             raise self.usage("save")
-        tree = await self.tree()
+        await self.tree()
         if Path(argument).suffix.lower() in (".md", ".markdown"):
             return await self.export(f"md {argument}")
-        row: dict[str, Any] = {"title": self.begun().conversation.title}
-        messages = [turn.message.to_dict() for turn in tree.path()]
-        if system := self.app.dialogue.settings.system:
-            messages.insert(0, {"role": "system", "content": system})
-
-        return await self._write(argument, json_line({**row, "messages": messages}))
+        return await self._write(argument, json_line(await self.begun().saved_row()))
 
     async def export(self, argument: str) -> None:
         form, _, name = argument.partition(" ")
