@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import print_json
+from chatglm.cli.shown import print_table
 from chatglm.errors import DependencyError, InputError, OutputError
 from chatglm.home import home_path
 
@@ -133,10 +134,7 @@ def _list(keys: list[Key], as_json: bool) -> None:
             print_json(_as_json(key))
         return
     head = ("NAME", "ID", "CREATED", "EXPIRES", "MODELS", "REQUESTS/MIN", "TOKENS/MIN", "CONCURRENCY", "MAY")
-    rows = [head, *(_row(key, now) for key in keys)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(head, [_row(key, now) for key in keys])
     if not keys:
         print("There are no keys; `chatglm keys add --name NAME` makes one.", file=sys.stderr)
 

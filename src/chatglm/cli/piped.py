@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from chatglm.cli.dialogue import Dialogue, open_dialogue
 from chatglm.cli.models import model_name, note, open_assistant, print_json
 from chatglm.cli.plain import CLEAR, STOP, next_line
-from chatglm.cli.shown import tell
+from chatglm.cli.shown import figures, tell
 from chatglm.conversation import events
 from chatglm.errors import ChatGLMError
 from chatglm.tools.threads import LoopThread
@@ -140,10 +140,8 @@ class _Piped:
             case events.Done():
                 print(flush=True)
                 if self._arguments.verbose:
-                    made = f"{event.completion_tokens} token{'' if event.completion_tokens == 1 else 's'}"
                     tell(
-                        f"[first token {event.first_seconds:.2f} s, {made}; prompt "
-                        f"{event.prompt_tokens} tokens, {event.cached_tokens} of them from the cache]"
+                        figures(event.first_seconds, event.completion_tokens, event.prompt_tokens, event.cached_tokens)
                     )
 
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from chatglm.cli.shown import plain
+from chatglm.cli.shown import figures, plain
 from chatglm.errors import ContextError, InputError
 from chatglm.params import SamplingParams
 
@@ -151,12 +151,8 @@ def _interrupts() -> Iterator[list[int]]:
 def _figures(answer: Answer) -> str:
     usage, first, seconds = answer.finish.usage, answer.finish.first_seconds, answer.finish.seconds
     more = usage.completion_tokens - 1
-    made = "1 token" if more == 0 else f"{usage.completion_tokens} tokens"
     rate = f"{more / (seconds - first):.1f} tokens/s, " if more > 0 and seconds > first else ""
-    return (
-        f"[first token {first:.2f} s, {rate}{made}; "
-        f"prompt {usage.prompt_tokens} tokens, {usage.cached_tokens} of them from the cache]"
-    )
+    return figures(first, usage.completion_tokens, usage.prompt_tokens, usage.cached_tokens, rate)
 
 
 def next_line(prompt: str = "") -> str:
