@@ -42,6 +42,31 @@ def test_who_looks_at_the_same_time_sees_everything(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_folders_nested_too_deep_are_moved_up_with_all_that_they_hold(tmp_path: Path) -> None:
+    """Also with names that are no text, and without permissions on the way."""
+    top = tmp_path / "top"
+    top.mkdir()
+    at = os.open(top, os.O_RDONLY)
+    for depth in range(1500):
+        for name in (b"a", b"f\xff"):
+            os.mkdir(name, dir_fd=at)
+        os.close(os.open(f"file{depth}", os.O_CREAT, dir_fd=at))
+        below = os.open(b"f\xff", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    folder = Folder(top)
+    assert folder.usage(100_000).depth == 32
+    moved = folder.flatten(100_000)
+    assert len(moved) == len(set(moved)) >= 1500 // 31
+    assert set(moved) < set(os.listdir(top))
+    assert folder.usage(100_000)[1:] == (4500, 31)
+    found = {name for _, _, names in os.walk(top) for name in names}
+    assert found == {f"file{depth}" for depth in range(1500)}
+    assert folder.flatten(100_000) == []
+    folder.close()
+
+
 def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
     kept, top = tmp_path / "kept", tmp_path / "top"
     kept.mkdir()

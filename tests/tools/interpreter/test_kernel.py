@@ -4,18 +4,21 @@ use more. Each attempt is followed by a cell that must work."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from chatglm.errors import DependencyError, InputError, SandboxError
+from chatglm.tools.interpreter.folder import Folder
 from chatglm.tools.interpreter.kernel import RESTARTED, Kernel
 from chatglm.tools.interpreter.limits import Cell, Limits
 from chatglm.tools.threads import LoopThread
@@ -391,7 +394,10 @@ def test_attempt_that_may_end_in_several_ways(tight: Held, code: str) -> None:
 
 def test_a_full_folder_can_be_emptied(tight: Held) -> None:
     tight.run(ATTEMPTS["disk"][0])
-    assert tight.run("import os; print(len(os.listdir('.')) > 3)").text == RESTARTED + "\nTrue\n"
+    text = tight.run("import os; print(len(os.listdir('.')) > 3)").text
+    assert text.startswith(RESTARTED + "\n[the folder has ")
+    assert "MiB; the limit is 48 MiB. Nothing more can be written" in text
+    assert text.endswith("]\nTrue\n")
     cell = tight.run("open('more', 'wb').write(bytes(2**24))")
     assert "File too large" in cell.error
     assert not cell.ended
@@ -416,6 +422,87 @@ def test_short_cells_do_not_fill_the_disk(tight: Held, fill: str) -> None:
     size = sum(file.stat().st_blocks * 512 for file in tight.folder.rglob("*"))
     assert size <= 2 * SMALL.folder
     check(tight, tight.run("for name in os.listdir('.'): os.remove(name)"), "")
+
+
+MAKING = """
+import os
+if not os.path.exists("first"): open("first", "w").close()
+refused = 0
+for number in range(400):
+    try:
+        MAKE
+    except OSError as error:
+        refused, why = refused + 1, error.strerror
+if refused: print(refused, why)
+"""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "open(f'{number}-{os.urandom(4).hex()}', 'w').close()",
+        "os.mkdir(os.urandom(4).hex())",
+        "os.link('first', os.urandom(4).hex())",
+        "os.symlink('first', os.urandom(4).hex())",
+    ],
+)
+def test_short_cells_do_not_fill_the_folder_with_empty_files(tight: Held, make: str) -> None:
+    """Each usually ends before the watchdog looks at the folder by itself."""
+    code = MAKING.replace("MAKE", make)
+    assert "more than 300 files and folders" in tight.run(code).ended
+    count = len(os.listdir(tight.folder))
+    for _ in range(2):
+        cell = tight.run(code)
+        assert f"the folder has {count} files and folders; the limit is 300" in cell.text
+        assert "400 Disk quota exceeded" in cell.text
+        assert not cell.ended
+    assert len(os.listdir(tight.folder)) == count
+    assert tight.run("open('first', 'r+').write('1')").error == ""
+    check(tight, tight.run("import shutil\n" + CLEAR), "")
+    assert tight.run("open('again', 'w').write('1')").text == "1\n"
+
+
+def test_a_temporary_folder_beside_the_files_ends_no_kernel_of_a_full_folder(tmp_path: Path) -> None:
+    """The tier without namespaces has one."""
+    need_sandbox()
+    for number in range(40):
+        (tmp_path / str(number)).touch()
+    tmp_path.chmod(0o755)
+
+    async def cells() -> list[Cell]:
+        kernel = await Kernel.start(tmp_path, replace(SMALL, files=30), tier="confined")
+        try:
+            codes = ["import os\nopen('new', 'w')", "import os\nfor number in range(20): os.remove(str(number))"]
+            return [await kernel.run(code) for code in [*codes, "open('new', 'w').write('1')"]]
+        finally:
+            await kernel.close()
+
+    refused, removed, made = asyncio.run(cells())
+    assert "Disk quota exceeded" in refused.error
+    assert "Nothing more can be made" in removed.text
+    assert (removed.error, removed.ended) == ("", "")
+    assert (made.error, made.ended) == ("", "")
+
+
+def test_folders_nested_too_deep_are_brought_up_so_that_what_they_hold_counts(tight: Held) -> None:
+    deep = "import os\nopen('deepest', 'w').write('1')\nfor _ in range(1500):\n  os.mkdir(b'd\\xff')\n"
+    deep += "  os.rename(b'deepest', b'd\\xff/deepest')\n  os.chdir(b'd\\xff')"
+    assert "folders nested 32 deep" in tight.run(deep).ended
+    cell = tight.run(
+        "import os; print(len([name for _, _, names in os.walk('.') for name in names if name == 'deepest']))"
+    )
+    assert "moved to the top of the folder: nested-" in cell.text
+    assert cell.text.endswith("1\n")
+    with contextlib.closing(Folder(tight.folder)) as folder:
+        assert folder.usage(10_000).number > 31
+        assert folder.usage(10_000).depth < 32
+    others = "[kept] = [name for name in os.listdir('.') if 'deepest' in str([*os.walk(name)])]\n"
+    tight.run("import shutil\n" + others + "for name in {*os.listdir('.')} - {kept}: shutil.rmtree(name)")
+    fill = "[where] = [at for at, _, names in os.walk('.') if 'deepest' in names]\nos.chdir(where)\n"
+    fill = "import os\n" + fill + "for i in range(9): open(f'f{i}', 'wb').write(bytes(2**23))"
+    assert "48 MiB in its folder" in tight.run(fill).ended
+    check(tight, tight.run(CLEAR), "")
+    assert os.listdir(tight.folder) == []
 
 
 def test_one_file_is_bounded(tight: Held) -> None:
@@ -488,6 +575,28 @@ def test_forged_results_and_endings_fool_nobody(tight: Held) -> None:
     )
     assert cell.pictures == ()
     check(tight, cell, cell.ended)
+
+
+ANSWERED = "\ndef answered(*a, **k):\n    say(*a, **k); os.read(fd, 1000)\n"
+
+
+@pytest.mark.parametrize(
+    ("flood", "ended"),
+    [
+        ("while True: say(kind='result', text='', number=1)", "without waiting for an answer"),
+        ("while True: answered(kind='result', text='', number=1)", "more than 500 results"),
+        ("while True: display('')", "more than 500 results"),
+        ("while True: answered(kind='result', text='', number=1, more='x' * 100_000)", "4 MiB of messages"),
+    ],
+)
+def test_floods_of_messages_end_that_kernel_before_its_time(tight: Held, flood: str, ended: str) -> None:
+    kernel = tight.kernel
+    usual, kernel._limits = kernel._limits, replace(SMALL, parts=500, seconds=60.0)
+    cell = tight.run(FORGE + ANSWERED + flood)
+    kernel._limits = usual
+    assert ended in cell.ended
+    assert len(cell.text.encode()) < SMALL.shown + 200
+    assert tight.run("1").text == RESTARTED + "\n1\n"
 
 
 def test_background_work_is_ended(tight: Held) -> None:

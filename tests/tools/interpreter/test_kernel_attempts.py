@@ -98,7 +98,7 @@ def test_nothing_is_got_through_a_kernel(around: Surroundings, tier: Tier, stopp
     assert open_files() == before
     for name, (cell, after) in found.items():
         assert "GOT" not in cell.text, (name, cell.text)
-        assert after == "42\n", (name, after)
+        assert after.rpartition("]\n")[2] == "42\n", (name, after)  # a note may be in front: the folder is full
         expected = ENDED.get(name[:2], "")
         if name.startswith("26"):  # its memory, or its length
             assert cell.ended or cell.error or len(cell.text) < 100_000

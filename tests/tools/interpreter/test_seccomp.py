@@ -60,19 +60,21 @@ def error(decision: int) -> int | None:
 def numbers(machine: str) -> dict[str, int]:
     """Every call that our tables name."""
     column = 1 + MACHINES.index(machine)
-    rules = (*seccomp._RULES, *seccomp._ATTRIBUTES)
-    text = " ".join((seccomp._ALLOWED, seccomp._TREE_SIGNALS, *(rule.calls for rule in rules)))
+    rules = (*seccomp._RULES, *seccomp._ATTRIBUTES, *seccomp._CREATES)
+    text = " ".join((seccomp._ALLOWED, seccomp._MAKING, seccomp._TREE_SIGNALS, *(rule.calls for rule in rules)))
     entries = (entry.split(":") for entry in text.split())
     return {entry[0]: int(entry[column]) for entry in entries if entry[column] != "-"}
 
 
-def rules_of(signals: seccomp.Signals, attributes: bool) -> list[tuple[str, Any]]:
+def rules_of(signals: seccomp.Signals, attributes: bool, creates: bool) -> list[tuple[str, Any]]:
     """Names and tests, as the module has them: (name, tests); tests are None where the call is never allowed."""
-    rules = (*seccomp._RULES, *(seccomp._ATTRIBUTES if attributes else ()))
+    rules = (*seccomp._RULES, *(seccomp._CREATES if creates else seccomp._CREATES_NOTHING))
+    rules += seccomp._ATTRIBUTES if attributes else ()
     found: list[tuple[str, Any]] = [(call.split(":")[0], rule.tests) for rule in rules for call in rule.calls.split()]
     if signals == "self":
         found += [(name, (seccomp._Test(0, (77,)),)) for name in ("kill", "tgkill")]
-    plain = seccomp._ALLOWED + (seccomp._TREE_SIGNALS if signals == "tree" else "")
+    plain = seccomp._ALLOWED + (seccomp._MAKING if creates else "")
+    plain += seccomp._TREE_SIGNALS if signals == "tree" else ""
     return found + [(entry.split(":")[0], ()) for entry in plain.split()]
 
 
@@ -120,12 +122,16 @@ def arguments_for(tests: Any) -> Iterator[tuple[int, ...]]:
             yield tuple(others)
 
 
-@pytest.mark.parametrize("attributes", [True, False])
-@pytest.mark.parametrize("signals", ["tree", "self"])
+@pytest.mark.parametrize(
+    ("signals", "attributes", "creates"),
+    [*itertools.product(("tree", "self"), (True, False), (True,)), ("tree", True, False)],
+)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_decides_as_libseccomps_program(machine: str, signals: seccomp.Signals, attributes: bool) -> None:
-    ours = seccomp.program(signals, 77, attributes=attributes, machine=machine)
-    rules = rules_of(signals, attributes)
+def test_decides_as_libseccomps_program(
+    machine: str, signals: seccomp.Signals, attributes: bool, creates: bool
+) -> None:
+    ours = seccomp.program(signals, 77, attributes=attributes, creates=creates, machine=machine)
+    rules = rules_of(signals, attributes, creates)
     theirs, known = by_libseccomp(machine, rules)
     tests = {numbers(machine)[name]: tests for name, tests in rules if name in numbers(machine)}
     newer = {numbers(machine)[name] for name, _ in rules if name in numbers(machine) and name not in known}
@@ -212,6 +218,25 @@ def test_without_namespaces_signals_reach_oneself_and_attributes_stay(machine: s
         assert asked(name, 77) == errno.EPERM
     for name in ("fchmod", "fchmodat", "fchmodat2", "utimensat"):
         assert asked(name) == 0  # it "succeeds", and does nothing
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_where_nothing_can_be_made_existing_files_can_be_written_and_removed(machine: str) -> None:
+    program = seccomp.program("tree", creates=False, machine=machine)
+    column = MACHINES.index(machine)
+
+    def asked(x86_64: int, aarch64: int, *arguments: int) -> int | None:
+        return error(decide(program, (x86_64, aarch64)[column], arguments, machine))
+
+    assert asked(257, 56, 0, 0, 0o1002) is None  # openat(O_RDWR | O_TRUNC)
+    assert asked(257, 56, 0, 0, 0o200000) is None  # O_DIRECTORY
+    assert asked(257, 56, 0, 0, 0o101, 0o600) == errno.EDQUOT  # O_WRONLY | O_CREAT
+    assert asked(257, 56, 0, 0, 0o20200002, 0o600) == errno.EDQUOT  # O_TMPFILE | O_RDWR
+    assert asked(263, 35) is None  # unlinkat
+    assert asked(264, 38) is asked(316, 276, 0, 0, 0, 0, 1) is None  # renameat; renameat2(RENAME_NOREPLACE)
+    assert asked(316, 276, 0, 0, 0, 0, 4) == errno.EDQUOT  # RENAME_WHITEOUT
+    assert asked(258, 34) == asked(265, 37) == asked(266, 36) == errno.EDQUOT  # mkdirat, linkat, symlinkat
+    assert asked(259, 33) == errno.EPERM  # mknodat
 
 
 def test_a_machine_without_a_table_is_said() -> None:

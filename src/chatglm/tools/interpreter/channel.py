@@ -58,6 +58,11 @@ class Frames:
         self._header: tuple[str, dict[str, Any]] | None = None
         self._size = self._left = 0
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that came and are no complete frame yet."""
+        return len(self._data)
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that are complete now.
 

@@ -346,13 +346,41 @@ class Folder:
         self.path = path
         self.give_all(1 << 20)
 
+    def flatten(self, most: int) -> list[str]:
+        """Move folders in which something lies `DEPTH` deep to the top, so that everything can be listed, counted and
+        deleted. No code may run meanwhile.
+
+        Args:
+            most: files and folders that are looked at below each.
+
+        Returns:
+            Their new names.
+        """
+        moved: list[str] = []
+        ahead = [(".", 1)]
+        while ahead:
+            top, depth = ahead.pop()
+            for found in self._walk(most, top=top, depth=depth):
+                if found.depth == DEPTH - 1 and stat.S_ISDIR(found.status.st_mode):
+                    name = f"nested-{secrets.token_hex(4)}"
+                    with contextlib.suppress(OSError):  # it stays there, and the folder too deep
+                        os.close(_own_folder(found.name, found.parent))
+                        os.rename(found.name, name, src_dir_fd=found.parent, dst_dir_fd=self._fd)
+                        moved.append(name)
+                        ahead.append((name, 2))
+        return moved
+
     def _give(self, fd: int) -> None:
         top = os.fstat(self._fd)
         if os.geteuid() == 0 and top.st_uid != 0:
             os.fchown(fd, top.st_uid, top.st_gid)
 
-    def _walk(self, most: int, hidden: bool = True) -> Iterator[_Found]:
-        """Everything below, at most `most`; entries that vanish meanwhile are left out."""
+    def _walk(self, most: int, hidden: bool = True, top: str = ".", depth: int = 1) -> Iterator[_Found]:
+        """Everything below, at most `most`; entries that vanish meanwhile are left out.
+
+        Args:
+            top, depth: the folder to begin in, and how deep its contents are.
+        """
         left = most
 
         def below(at: int, prefix: str, depth: int) -> Iterator[_Found]:
@@ -383,11 +411,11 @@ class Folder:
                     os.close(fd)
 
         # A descriptor of its own: others that read the names through the same one would share its place among them.
-        top = _open_folder(".", self._fd)
+        begun = _open_folder(top, self._fd)
         try:
-            yield from below(top, "", 1)
+            yield from below(begun, "", depth)
         finally:
-            os.close(top)
+            os.close(begun)
 
 
 def remove(path: str | Path, at: int | None = None) -> None:

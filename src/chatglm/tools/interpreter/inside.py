@@ -103,7 +103,8 @@ def _filter(policy: dict[str, Any], beside: str) -> None:
     if policy["signals"] is not None:
         with _layer("seccomp"):
             seccomp = importlib.import_module(f"{beside}.seccomp")
-            seccomp.load(seccomp.program(policy["signals"], os.getpid(), attributes=policy["attributes"]))
+            allowed = {name: policy[name] for name in ("attributes", "creates")}
+            seccomp.load(seccomp.program(policy["signals"], os.getpid(), **allowed))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from chatglm.errors import DependencyError, SandboxError
 from chatglm.tools.interpreter.channel import Frame, Frames, frame
-from chatglm.tools.interpreter.folder import Folder, Mark, Usage
+from chatglm.tools.interpreter.folder import DEPTH, Folder, Mark, Usage
 from chatglm.tools.interpreter.fonts import chinese_fonts
 from chatglm.tools.interpreter.limits import Cell, Limits
 from chatglm.tools.interpreter.output import Output, clean
@@ -41,6 +41,11 @@ _NAMES = 100
 _CHUNK = 256 << 10
 _COUNTED = 100_000
 """Most files of a folder that are counted, if there are too many."""
+_FULL = "Nothing more can be {} until some are removed, for example with os.remove or shutil.rmtree."
+_SURPLUS = 100
+"""Messages that came before the last one was answered: an interrupted shell may send some."""
+_PAUSE = 0.002
+"""Seconds between two looks at output that nobody will see."""
 
 
 class Kernel:
@@ -193,10 +198,10 @@ class Kernel:
             await asyncio.wait([self._cell])
         self._files.close()
 
-    async def _begin(self, full: bool = False) -> None:
-        self._process = process = _Process(self._files, self._limits, self._tier, full)
+    async def _begin(self, limits: Limits | None = None) -> None:
+        self._process = process = _Process(self._files, limits or self._limits, self._tier)
         await process.begin()
-        await asyncio.to_thread(self._files.give_all, self._limits.files)
+        await asyncio.to_thread(self._files.give_all, _COUNTED)
         self._marks = await asyncio.to_thread(self._files.marks, self._limits.files)
 
     async def _run(self, code: str, on_output: Callable[[str], None] | None) -> Cell:
@@ -210,15 +215,18 @@ class Kernel:
         if self._process is not None and self._process.ended:
             self.noted = self.used
             await self._process.end("")
-        before = await asyncio.to_thread(self._files.usage, _COUNTED)
-        full = before.size > self._limits.folder
-        if self._process is not None and self._process.full != full:
-            await self.end("its folder is full" if full else "its folder has room again")
+        before, notes = await self._look()
+        limits = self._within(before)
+        if self._process is not None and self._process.limits != limits:
+            await self.end("what may be written or made in its folder has changed")
         if not self.alive:
-            await self._begin(full)
+            await self._begin(limits)
+            before = await asyncio.to_thread(self._files.usage, _COUNTED)  # it may have a folder for temporary files
         if self.noted:
             self.noted = False
             output.note(RESTARTED)
+        for note in notes:
+            output.note(note)
         process = self._process
         assert process is not None
         if self._asked_to_stop:
@@ -232,6 +240,36 @@ class Kernel:
             raise output.failure
         seconds = time.monotonic() - began
         return Cell(text, tuple(output.pictures), files, output.error, process.ended, seconds)
+
+    async def _look(self) -> tuple[Usage, list[str]]:
+        """Contents of the folder before a cell, and what the cell is told of them."""
+        notes = []
+        usage = await asyncio.to_thread(self._files.usage, _COUNTED)
+        if usage.depth >= DEPTH:
+            await self.end(f"folders lie {DEPTH} deep in its folder")
+            moved = await asyncio.to_thread(self._files.flatten, _COUNTED)
+            usage = await asyncio.to_thread(self._files.usage, _COUNTED)
+            named = ", ".join(moved[:3]) + " …" * (len(moved) > 3)
+            notes.append(f"[folders that lay {DEPTH} deep were moved to the top of the folder: {named}]")
+        if usage.size > self._limits.folder:
+            size, most = usage.size >> 20, self._limits.folder >> 20
+            notes.append(f"[the folder has {size} MiB; the limit is {most} MiB. {_FULL.format('written')}]")
+        if usage.number > self._limits.files:
+            most = self._limits.files
+            notes.append(
+                f"[the folder has {usage.number} files and folders; the limit is {most}. {_FULL.format('made')}]"
+            )
+        return usage, notes
+
+    def _within(self, usage: Usage) -> Limits:
+        """The limits of a process: where the folder is over one, code can remove files, and not add to them."""
+        limits = self._limits
+        deep = usage.depth >= DEPTH  # what lies deeper is not counted
+        if usage.size > limits.folder or deep:
+            limits = replace(limits, file=0)
+        if usage.number > limits.files or deep:
+            limits = replace(limits, files=0)
+        return limits
 
     def _over(self, cell: asyncio.Task[Cell]) -> None:
         self._turn.release()
@@ -248,16 +286,12 @@ class _Process:
     """One process of the shell, from its start to its end: its messages, its output, its watchdog.
 
     Outside of an exchange nothing is read: output between cells waits, and a process that writes too much is blocked.
-
-    Args:
-        full: whether the folder is over its limit. Code can then remove files, and cannot write any.
     """
 
-    def __init__(self, folder: Folder, limits: Limits, tier: Tier | None, full: bool) -> None:
+    def __init__(self, folder: Folder, limits: Limits, tier: Tier | None) -> None:
         self.cells = 0
-        self.full = full
-        self.watchdog = Watchdog(folder, replace(limits, file=0) if full else limits, tier, self._on_end)
-        self._limits = limits
+        self.limits = limits
+        self.watchdog = Watchdog(folder, limits, tier, self._on_end)
         self._loop = asyncio.get_running_loop()
         self._frames = Frames(limits.picture)
         self._outgoing = bytearray()
@@ -265,6 +299,7 @@ class _Process:
         self._inside = 0  # the shell's process number, as it knows it
         self._until = ""
         self._output: Output | None = None
+        self._parts = self._surplus = self._received = 0  # messages, and bytes, of the exchange
         self._over: asyncio.Future[None] | None = None
         self._gone = self._loop.create_future()
 
@@ -278,7 +313,7 @@ class _Process:
         Raises:
             SandboxError: it does not start; the message has what it printed.
         """
-        output = Output(self._limits)
+        output = Output(self.limits)
         self.watchdog.start()
         try:
             confined = await asyncio.shield(asyncio.wrap_future(self.watchdog.started))
@@ -317,7 +352,7 @@ class _Process:
         """Send a message; return when the shell has carried it out, or is gone."""
         self._number += 1
         self._post(frame(kind, number=self._number, **fields))
-        await self._exchange(output or Output(self._limits), "done")
+        await self._exchange(output or Output(self.limits), "done")
 
     async def end(self, reason: str) -> None:
         """End it; return when nothing of it is left."""
@@ -329,6 +364,7 @@ class _Process:
             return
         confined = self.watchdog.started.result()
         self._output, self._until, self._over = output, until, self._loop.create_future()
+        self._parts = self._surplus = self._received = 0
         self._loop.add_reader(confined.channel, self._readable)
         self._loop.add_reader(confined.printed, self._printed)
         try:
@@ -374,10 +410,12 @@ class _Process:
             self._loop.remove_reader(channel)
             self.watchdog.lost()
             return
+        self._received += len(data)
         try:
             for message in self._frames.feed(data):
                 self._heard(message)
         except SandboxError as error:
+            self._loop.remove_reader(channel)
             self.watchdog.end(str(error))
 
     def _heard(self, message: Frame) -> None:
@@ -408,8 +446,24 @@ class _Process:
                 output.result(text)
             else:
                 output.fail(text)
+            self._count()
             self._bound(output)
             self._post(frame("read", number=number))
+
+    def _count(self) -> None:
+        """Count a message: reading it costs the host time, whatever it says.
+
+        Raises:
+            SandboxError: there were too many.
+        """
+        self._parts += 1
+        self._surplus += self._frames.waiting > 0
+        if self._surplus > _SURPLUS:
+            raise SandboxError("the kernel sent messages without waiting for an answer")
+        if self._parts > self.limits.parts:
+            raise SandboxError(f"more than {self.limits.parts} results, tracebacks and pictures in one cell")
+        if self._received > self.limits.output:
+            raise SandboxError(f"more than {self.limits.output >> 20} MiB of messages in one cell")
 
     def _printed(self) -> None:
         """Read one piece of output; other tasks of the loop can run in between."""
@@ -423,6 +477,14 @@ class _Process:
         elif self._output is not None:
             self._output.printed(data)
             self._bound(self._output)
+            if self._output.total > self.limits.shown:  # read it in few, large pieces
+                self._loop.remove_reader(printed)
+                self._loop.call_later(_PAUSE, self._read_on, self._over)
+
+    def _read_on(self, over: asyncio.Future[None] | None) -> None:
+        """Read output again, if its exchange goes on."""
+        if over is not None and over is self._over and not over.done():
+            self._loop.add_reader(self.watchdog.started.result().printed, self._printed)
 
     def _read_printed(self) -> None:
         """Read the output up to now, and no more: a process may go on printing for ever."""
@@ -431,8 +493,8 @@ class _Process:
                 self._output.printed(os.read(self.watchdog.started.result().printed, size))
 
     def _bound(self, output: Output) -> None:
-        if output.total > self._limits.output:
-            self.watchdog.end(f"more than {self._limits.output >> 20} MiB of output in one cell")
+        if output.total > self.limits.output:
+            self.watchdog.end(f"more than {self.limits.output >> 20} MiB of output in one cell")
 
     def _on_end(self) -> None:
         """Called by the watchdog's thread."""

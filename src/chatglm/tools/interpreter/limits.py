@@ -15,14 +15,15 @@ class Limits:
 
     Attributes:
         memory: of all its processes together (proportional set size, page tables).
-        file, folder, files: the largest file; all files of the conversation's folder together; how many.
+        file, folder, files: the largest file; all files of the conversation's folder together; how many files and
+            folders it has. `file` 0: no file can be written; `files` 0: none can be made.
         processes: at once, threads included.
         open_files: of each process.
         seconds, cpu: of one cell, by the clock and of processors.
         idle_cpu: of processors, between cells.
         shown: text of one cell that people get.
         told: characters of it that the model gets.
-        output: text of one cell at which it is ended.
+        output, parts: text of one cell at which it is ended; results, tracebacks and pictures at which it is.
         pictures, picture, side: pictures of one cell; bytes, and pixels of each side, of one.
     """
 
@@ -38,6 +39,7 @@ class Limits:
     shown: int = 64 << 10
     told: int = 1_024
     output: int = 64 * _MIB
+    parts: int = 20_000
     pictures: int = 20
     picture: int = 4 * _MIB
     side: int = 4_096

@@ -499,6 +499,7 @@ def _policy(plan: _Plan) -> dict[str, Any]:
         "landlock": rules,
         "abi": plan.abi,
         "attributes": namespaces,
+        "creates": limits.files > 0,
         "signals": None if "seccomp" in plan.without else signals,
         "packages": packages(),
     }

@@ -35,9 +35,7 @@ fadvise64:221:223 readahead:187:213 copy_file_range:326:285 sendfile:40:71
 
 stat:4:- fstat:5:80 lstat:6:- newfstatat:262:79 statx:332:291 access:21:- faccessat:269:48 faccessat2:439:439
 readlink:89:- readlinkat:267:78 getdents:78:- getdents64:217:61 getcwd:79:17 chdir:80:49 fchdir:81:50
-rename:82:- renameat:264:38 renameat2:316:276 mkdir:83:- mkdirat:258:34 rmdir:84:- link:86:- linkat:265:37
-unlink:87:- unlinkat:263:35 symlink:88:- symlinkat:266:36 umask:95:166
-statfs:137:43 fstatfs:138:44
+rename:82:- renameat:264:38 rmdir:84:- unlink:87:- unlinkat:263:35 umask:95:166 statfs:137:43 fstatfs:138:44
 
 mmap:9:222 munmap:11:215 mprotect:10:226 mremap:25:216 madvise:28:233 brk:12:214 msync:26:227 mlock:149:228
 munlock:150:229 membarrier:324:283 pkey_alloc:330:289 pkey_free:331:290 pkey_mprotect:329:288 mseal:462:462
@@ -73,6 +71,7 @@ _TREE_SIGNALS = """
 kill:62:129 tkill:200:130 tgkill:234:131 rt_sigqueueinfo:129:138 rt_tgsigqueueinfo:297:240 pidfd_send_signal:424:424
 """
 _SELF_SIGNALS = "kill:62:129 tgkill:234:131"
+_MAKING = "mkdir:83:- mkdirat:258:34 link:86:- linkat:265:37 symlink:88:- symlinkat:266:36 renameat2:316:276"
 
 
 class _Test(NamedTuple):
@@ -95,6 +94,7 @@ class _Rule(NamedTuple):
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET, TIME
 _THREAD, _SHARED_FILES = 0x10000, 0x400  # CLONE_THREAD, CLONE_FILES
 _SET_ID = 0o6000  # a file that runs with its owner's rights, whoever starts it
+_NEW_FILE, _WHITEOUT = 0o20000100, 4  # O_CREAT and O_TMPFILE; RENAME_WHITEOUT, which leaves a device
 _UNIX, _STREAM, _SOCKET_TYPE = 1, 1, 0xF
 _FILE_COMMANDS = (
     *range(8),  # duplicates, flags, locks; no operations that send signals, or block an open() of others
@@ -132,12 +132,22 @@ _RULES: tuple[_Rule, ...] = (
     _Rule("fcntl:72:25", (_Test(1, _FILE_COMMANDS),)),
     _Rule("ioctl:16:29", (_Test(1, _IOCTLS),), errno.ENOTTY),
     _Rule("prctl:157:167", (_Test(0, _PRCTLS),)),
-    _Rule("creat:85:-", (_Test(1, (0,), _SET_ID),)),
-    _Rule("open:2:-", (_Test(2, (0,), _SET_ID),)),
-    _Rule("openat:257:56", (_Test(3, (0,), _SET_ID),)),
     # Only itself, not another process of the same user.
     _Rule("prlimit64:302:261 sched_setaffinity:203:122", (_Test(0, (0,)),)),
     _Rule("setpriority:141:140", (_Test(0, (0,)), _Test(1, (0,)))),
+)
+_CREATES = (
+    _Rule("creat:85:-", (_Test(1, (0,), _SET_ID),)),
+    _Rule("open:2:-", (_Test(2, (0,), _SET_ID),)),
+    _Rule("openat:257:56", (_Test(3, (0,), _SET_ID),)),
+)
+# As on a disk where a user may have no more files.
+_CREATES_NOTHING = (
+    _Rule("creat:85:- mkdir:83:- mkdirat:258:34", None, errno.EDQUOT),
+    _Rule("link:86:- linkat:265:37 symlink:88:- symlinkat:266:36", None, errno.EDQUOT),
+    _Rule("open:2:-", (_Test(1, (0,), _NEW_FILE),), errno.EDQUOT),
+    _Rule("openat:257:56", (_Test(2, (0,), _NEW_FILE),), errno.EDQUOT),
+    _Rule("renameat2:316:276", (_Test(4, (0,), _WHITEOUT),), errno.EDQUOT),
 )
 _ATTRIBUTES = (
     _Rule("chmod:90:- fchmod:91:52", (_Test(1, (0,), _SET_ID),)),
@@ -152,7 +162,9 @@ _X32 = 0x40000000  # numbers from here on are another table's, on x86_64
 _Instruction = tuple[int, int, int, int]  # operation, jump if true, jump if false, constant
 
 
-def program(signals: Signals, process: int = 0, *, attributes: bool = True, machine: str = "") -> bytes:
+def program(
+    signals: Signals, process: int = 0, *, attributes: bool = True, creates: bool = True, machine: str = ""
+) -> bytes:
     """The filter, as `struct sock_filter`s.
 
     Args:
@@ -160,6 +172,8 @@ def program(signals: Signals, process: int = 0, *, attributes: bool = True, mach
         attributes: whether modes and times of files can be changed. Landlock does not keep a process from changing
             those of others' files, so where nothing else does the calls succeed and do nothing; an error would break
             `shutil.copy`.
+        creates: whether files, folders and links can be made. If not, existing ones can be removed, and also written if
+            they are not opened as perhaps new ones.
         machine: the machine whose numbers are used; "": this one.
 
     Raises:
@@ -170,6 +184,10 @@ def program(signals: Signals, process: int = 0, *, attributes: bool = True, mach
         raise OSError(f"no table of system calls for {machine}")
     column = 1 + list(ARCHITECTURES).index(machine)
     rules, plain = _RULES, _ALLOWED
+    if creates:
+        rules, plain = rules + _CREATES, plain + _MAKING
+    else:
+        rules += _CREATES_NOTHING
     rules += _ATTRIBUTES if attributes else tuple(_Rule(rule.calls, None, 0) for rule in _ATTRIBUTES)
     if signals == "tree":
         plain += _TREE_SIGNALS
