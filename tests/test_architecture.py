@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "hub": {"chat", "models"},
     "engine": {"params", "schemas", "kernels", "models"},
     "loading": {"chat", "models", "quantization", "hub"},
-    "tools": {"chat"},
+    "tools": {"schemas", "chat"},
     "characters": {"chat", "output"},
     "assistant": {"params", "schemas", "chat", "tools", "engine", "loading"},
     "encoders": {"chat", "hub", "models"},

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from chatglm.errors import InputError, UnsupportedError
 
-__all__ = ["EXACT", "Held", "check_pattern", "depth_of", "held"]
+__all__ = ["EXACT", "Held", "check_pattern", "depth_of", "held", "pointed"]
 
 MAX_BYTES = 256 << 10
 """Bytes of a schema as JSON."""
@@ -119,6 +119,30 @@ def held(schema: Any, *, strict: bool = False, where: str = "JSON schema") -> He
         raise InputError(f"{where}: expected an object, got {schema!r:.80}")
     _check_size(schema, where)
     return _Reader(schema, strict, where).whole()
+
+
+def pointed(root: Any, pointer: str) -> Any:
+    """What a JSON pointer (RFC 6901) leads to.
+
+    Args:
+        pointer: as a `$ref` has it behind the `#`; "" is the whole.
+
+    Raises:
+        LookupError: it leads to nothing.
+    """
+    first, *parts = unquote(pointer).split("/")
+    if first:
+        raise LookupError(pointer)
+    found = root
+    for part in parts:
+        part = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, Mapping):
+            found = found[part]
+        elif isinstance(found, list) and part.isascii() and part.isdigit() and len(part) < 7:
+            found = found[int(part)]
+        else:
+            raise LookupError(pointer)
+    return found
 
 
 def _check_size(schema: Any, where: str) -> None:
@@ -311,26 +335,10 @@ class _Reader:
         base = self._root.get("$id")
         if isinstance(base, str) and base and pointer.startswith(base):
             pointer = pointer[len(base) :] or "#"
-        if pointer == "#":
-            return self._root
-        if not pointer.startswith("#/"):
+        try:
+            return pointed(self._root, pointer[1:]) if pointer.startswith("#") else None
+        except LookupError:
             return None
-        found: Any = self._root
-        for part in unquote(pointer[2:]).split("/"):
-            part = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, Mapping):
-                found = found.get(part)
-            elif (
-                isinstance(found, list)
-                and part.isascii()
-                and part.isdigit()
-                and len(part) < 7
-                and int(part) < len(found)
-            ):
-                found = found[int(part)]
-            else:
-                return None
-        return found
 
     # Values
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatglm.errors import ToolError
-from chatglm.schemas import held
+from chatglm.schemas import held, pointed
+from chatglm.tools import parameters
 from chatglm.tools.parameters import checked, plain, plain_text, tool_name, word_name
 
 NODE = {"type": "object", "title": "Node", "properties": {"name": {"type": "string"}, "next": {"$ref": "#/defs/Node"}}}
@@ -56,6 +57,25 @@ def test_a_schema_becomes_small_and_plain() -> None:
     }
 
 
+def test_chains_of_references_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each property of each level leads through its chain: a server's schema of 100 KB would cost minutes."""
+    chain = {str(n): {"$ref": f"#/defs/{n + 1}"} for n in range(4_000)}
+    with pytest.raises(ToolError, match="x: more than 100 \\$refs lead to one another"):
+        plain_of({"$ref": "#/defs/0"}, **chain)
+    assert plain_of({"$ref": "#/defs/3910"}, **chain, **{"4000": {"type": "string"}}) == {"type": "string"}
+    followed = []
+
+    def counted(root: Any, pointer: str) -> Any:
+        followed.append(pointer)
+        return pointed(root, pointer)
+
+    monkeypatch.setattr(parameters, "pointed", counted)
+    wide = {"type": "object", "properties": {f"p{n}": {"$ref": "#/defs/3910"} for n in range(60)}}
+    with pytest.raises(ToolError, match="do not fit"):
+        plain_of(wide, **chain, **{"4000": {"type": "string"}})
+    assert len(followed) < 11 * 2_001
+
+
 def test_what_contains_itself_is_shown_once() -> None:
     shown = plain_of({"$ref": "#/defs/Node"}, Node=NODE)
     assert shown["properties"]["next"] == {"description": "again Node"}
@@ -93,6 +113,7 @@ def test_a_schema_that_grows_is_cut_where_it_is_too_large() -> None:
         ({"$ref": "https://example.com/a.json"}, "points to another document"),
         ({"$ref": "file:///etc/passwd"}, "points to another document"),
         ({"$ref": "#/nothing"}, "points to nothing"),
+        ({"$ref": "#defs"}, "points to nothing"),
         ({**MANY, "required": list(MANY["properties"])}, "500 required"),
         ({"type": "object", "properties": {"\ud800": {}}}, "half of a surrogate pair"),
         ({"enum": ["\ud800"]}, "half of a surrogate pair"),

@@ -12,9 +12,9 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 from chatglm.errors import ToolError
+from chatglm.schemas import pointed
 
 __all__ = ["checked", "plain", "plain_text", "tool_name", "word_name"]
 
@@ -32,6 +32,8 @@ _BOUNDS = (
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
 )  # fmt: skip
 _MOST_NODES = 400
+_MOST_CHAIN = 100  # `$ref`s that lead to one another
+_MOST_FOLLOWED = 2_000  # `$ref`s of one schema, each time that it is read
 _LONGEST_NAME = 64
 
 
@@ -98,7 +100,7 @@ def plain(schema: Any, root: Mapping[str, Any], where: str) -> dict[str, Any]:
 class _Plain:
     def __init__(self, root: Mapping[str, Any], where: str, depth: int, words: int) -> None:
         self._root, self._where, self._depth, self._words = root, where, depth, words
-        self._nodes = 0
+        self._nodes = self._followed = 0
         self.full = False
 
     def read(self, schema: Any, above: tuple[str, ...], depth: int) -> dict[str, Any]:
@@ -140,10 +142,17 @@ class _Plain:
     def _resolved(self, schema: Any, above: tuple[str, ...]) -> tuple[Any, tuple[str, ...], str]:
         """What `$ref`s lead to; or the name of what lies above already."""
         beside: dict[str, Any] = {}
+        begun = self._followed
         while isinstance(schema, Mapping) and isinstance(schema.get("$ref"), str):
             pointer = schema["$ref"]
             if pointer in above:
                 return {}, above, plain_text(pointer.rpartition("/")[2], 40) or "the whole"
+            self._followed += 1
+            if self._followed - begun > _MOST_CHAIN:
+                raise ToolError(f"{self._where}: more than {_MOST_CHAIN} $refs lead to one another")
+            if self._followed > _MOST_FOLLOWED:
+                self.full = True
+                return {}, above, ""
             beside = {**{name: schema[name] for name in ("description", "default") if name in schema}, **beside}
             above = (*above, pointer)
             schema = target(self._root, pointer, self._where)
@@ -240,16 +249,10 @@ def target(root: Mapping[str, Any], pointer: str, where: str) -> Any:
         raise ToolError(
             f"{where}: $ref {pointer!r:.100} points to another document, which is not read; put it into this one"
         )
-    found: Any = root
-    for part in unquote(pointer[1:]).split("/")[1:]:
-        part = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, Mapping) and part in found:
-            found = found[part]
-        elif isinstance(found, list) and part.isascii() and part.isdigit() and len(part) < 7 and int(part) < len(found):
-            found = found[int(part)]
-        else:
-            raise ToolError(f"{where}: $ref {pointer!r:.100} points to nothing")
-    return found
+    try:
+        return pointed(root, pointer[1:])
+    except LookupError:
+        raise ToolError(f"{where}: $ref {pointer!r:.100} points to nothing") from None
 
 
 def _mapping(value: Any) -> dict[str, Any]:
