@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from chatglm.knowledge import Base, Upload, open_base
@@ -19,3 +22,11 @@ def made(home: Path, name: str = "手册", files: Mapping[str, str] = HANDBOOK) 
     base = open_base(name, create=True, home=home)
     base.add(*(Upload(file, text.encode()) for file, text in files.items()))
     return base
+
+
+def cut_off(file: Path) -> None:
+    """Damage a base that has a file: only the first half is left. Access rights and settings are in this half."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE source SET body = zeroblob(400000)")
+        connection.commit()
+    os.truncate(file, file.stat().st_size // 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bases import HANDBOOK
+from small_bases import HANDBOOK, cut_off
 
 from chatglm.cli import main
 from chatglm.knowledge import Shelf, Upload, base, delete_base, deleted, open_base, places, rename_base
@@ -179,6 +179,14 @@ def test_a_note_that_cannot_be_read_is_said_and_harms_nothing(servers: Servers, 
     settled(tmp_path)
     (said,) = deleted.check_deleted(tmp_path, repair=True)
     assert "0123456789abcdef.deleted" in said
+
+
+def test_a_damaged_base_tells_where_its_texts_are(servers: Servers, tmp_path: Path) -> None:
+    filled(tmp_path, "b")
+    file = base_file("b", tmp_path)
+    cut_off(file)
+    assert delete_base("b", home=tmp_path) == []
+    assert (servers.held(), file.exists()) == (set(), False)
 
 
 def test_a_deleted_base_of_a_shelf(servers: Servers, tmp_path: Path) -> None:

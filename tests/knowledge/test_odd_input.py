@@ -123,6 +123,8 @@ def test_one_damaged_base_hides_no_other(
         shown = capsys.readouterr()
         assert "b" in shown.out
         assert "a.sqlite" in shown.err
+    assert main(["knowledge", "remove", "a", "--yes"]) == 0
+    assert main(["knowledge", "list"]) == 0
 
 
 def test_numbers_that_are_too_large_are_refused(base: Base) -> None:

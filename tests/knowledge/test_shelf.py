@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from small_bases import cut_off
 
-from chatglm.errors import InputError, QueueFullError, RoomError
-from chatglm.knowledge import Shelf, Upload, bounds, open_base, shelf
+from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError, RoomError
+from chatglm.knowledge import Shelf, Upload, bounds, delete_base, open_base, shelf, store
 from chatglm.knowledge.indexing import Item
-from chatglm.knowledge.store import base_file
+from chatglm.knowledge.store import base_file, withdraw
 
 
 @pytest.fixture
@@ -61,6 +63,58 @@ def test_who_comes_later_under_the_same_name_gets_nothing(home: Path) -> None:
         assert sorted(shelf.names(None)) == sorted("乙丙")
         assert sorted(shelf.names("bob")) == sorted("乙丙")
     assert not base_file("甲", home).exists()
+
+
+def test_bases_that_are_damaged_or_stuck_keep_no_other_from_being_forgotten(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "last", "stuck"):
+        open_base(name, home=home, create=True, who="alice").close()
+    for name in "甲乙":
+        cut_off(base_file(name, home))
+    base_file("lost", home).write_bytes(b"no database" * 1000)
+
+    def stuck(file: Path) -> None:
+        if file.stem == "stuck":
+            raise OutputError("no right to delete it")
+        withdraw(file)
+
+    monkeypatch.setattr("chatglm.knowledge.base.withdraw", stuck)
+    with Shelf(home) as shelf:
+        with pytest.raises(OutputError):
+            shelf.base("甲", None)
+        lost, held = shelf.forget("alice")
+        assert shelf.names(None) == sorted(["lost", "stuck", "乙", "丙"])
+    assert "'lost': is damaged" in lost
+    assert "'stuck': 'alice' may still have rights in it (no right to delete it)" in held
+
+
+def test_a_damaged_base_is_deleted_by_the_owner_of_the_machine(home: Path) -> None:
+    for name in "甲乙":
+        base_file(name, home).write_bytes(b"no database" * 1000)
+        with pytest.raises(NotFoundError):  # nobody knows whether it is hers
+            delete_base(name, home=home, who="alice")
+    (said,) = delete_base("甲", home=home)
+    assert "its file was damaged" in said
+    with Shelf(home) as shelf:
+        shelf.delete("乙", None)
+        assert shelf.names(None) == ["丙"]
+
+
+def test_a_base_that_is_locked_or_newer_is_not_taken_for_a_damaged_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PEEK_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(base_file("甲", home))) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(OutputError, match="newer chatglm"):
+        delete_base("甲", home=home)
+    with contextlib.closing(sqlite3.connect(base_file("乙", home), isolation_level=None)) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("UPDATE meta SET value = value")
+        with Shelf(home) as shelf, pytest.raises(OutputError, match="locked"):
+            shelf.delete("乙", None)
+    assert all(base_file(name, home).exists() for name in "甲乙")
 
 
 @pytest.fixture

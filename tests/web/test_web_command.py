@@ -164,9 +164,12 @@ def test_accounts_are_added_listed_changed_and_removed(
         (folder / "link").symlink_to(outside)
     with open_base("hers", create=True, who="ann"), open_base("others", create=True, who="bob") as base:
         base.store.share("ann", "read")
+    (tmp_path / "knowledge" / "damaged.sqlite").write_bytes(b"no database" * 1000)
+    capsys.readouterr()
     assert main(["web", "users", "remove", "ann"]) == 0
+    assert "base 'damaged'" in capsys.readouterr().err
     with Shelf() as shelf:
-        assert (shelf.names(None), shelf.names("ann")) == (["others"], [])
+        assert (shelf.names(None), shelf.names("ann")) == (["damaged", "others"], [])
     assert [one.id for one in store.users.all()] == [user.id]
     assert not any(folder.exists() for folder in folders)
     assert all((folder / "link" / "kept").is_file() for folder in kept)

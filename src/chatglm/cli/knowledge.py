@@ -399,12 +399,15 @@ def _remove(arguments: argparse.Namespace) -> int:
                 raise InputError(f"{', '.join(missing)}: {base.name} has no such file; nothing was removed")
             print(f"{base.name}: files removed: {base.remove(*arguments.files):,}")
         return 0
-    with _opened(arguments) as base:
-        question = f"Delete {base.name} (files: {len(base.files()):,})? [y/N] "
     if not arguments.yes:
+        try:
+            with _opened(arguments) as base:
+                holds = f"files: {len(base.files()):,}"
+        except OutputError:  # a damaged base can be deleted, too
+            holds = "its file cannot be read"
         if not sys.stdin.isatty():
             raise InputError("to delete a base without a terminal, add --yes")
-        if input(question).strip().lower() not in ("y", "yes"):
+        if input(f"Delete {arguments.name} ({holds})? [y/N] ").strip().lower() not in ("y", "yes"):
             return 1
     for warning in delete_base(arguments.name):
         tell(f"{arguments.name}: {warning}")

@@ -335,10 +335,12 @@ def _users(words: Sequence[str]) -> int:
             case ["remove", name]:
                 number, files = store.users.named(name).id, Files(folder_beside(store.file), None)
                 with Shelf() as shelf:
-                    Documents(shelf, store.users.name).forget(number)
+                    left = Documents(shelf, store.users.name).forget(number)
                 for conversation in store.delete_user(number):
                     files.clear(number, conversation, _interpreter())
                 print(f"{name} is removed, with all conversations, files and knowledge bases")
+                for warning in left:
+                    note(f"but {warning}")
     return 0
 
 

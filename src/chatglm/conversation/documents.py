@@ -56,10 +56,13 @@ class Documents:
             raise NotFoundError("there is no such base; it may have been deleted")
         return self._who(user)
 
-    def forget(self, user: int) -> None:
-        """Delete a user's bases, and end the access to bases of others. Call it before the user is deleted."""
-        if self._who is not None:
-            self.shelf.forget(self._who(user))
+    def forget(self, user: int) -> list[str]:
+        """Delete a user's bases, and end the access to bases of others. Call it before the user is deleted.
+
+        Returns:
+            the bases that the user may still have rights in, in sentences: see `Shelf.forget`.
+        """
+        return [] if self._who is None else self.shelf.forget(self._who(user))
 
     def _bases(self, names: Sequence[str], user: int) -> Bases:
         who = self.who(user)

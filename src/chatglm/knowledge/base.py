@@ -34,6 +34,7 @@ from chatglm.knowledge.store import (
     check_foreign,
     part_of,
     placed,
+    remains,
     withdraw,
 )
 from chatglm.knowledge.summarising import Summary, SummaryEvent, SummaryRequest, asummarise, known_summary, summarise
@@ -766,13 +767,14 @@ def permit(base: Base, who: str | None, role: Role) -> None:
         NotFoundError: the user may not even read the base. The message is the same as for a base that does not exist.
         InputError: the user may read the base, but does not have this role.
     """
-    has = base.store.role(who)
+    _check_role(base.name, base.store.role(who), role)
+
+
+def _check_role(name: str, has: Role | None, role: Role) -> None:
     if has is None:
-        raise _no_base(base.name)
+        raise _no_base(name)
     if ROLES.index(has) < ROLES.index(role):
-        raise InputError(
-            f"base {base.name!r}: you may only {has} it, but this needs the right to {role}; ask its owner"
-        )
+        raise InputError(f"base {name!r}: you may only {has} it, but this needs the right to {role}; ask its owner")
 
 
 def _no_base(name: str) -> NotFoundError:
@@ -876,7 +878,8 @@ def open_bases(names: Sequence[str], *, home: Path | None = None, who: str | Non
 
 
 def delete_base(name: str, *, home: Path | None = None, who: str | None = None) -> list[str]:
-    """Delete a base with all its files, and its documents in external stores.
+    """Delete a base with all its files, and its documents in external stores. The owner of the machine can delete a
+    damaged base, too.
 
     Returns:
         the external stores that may still have documents of it, in sentences. `deleted.check_deleted` tries again.
@@ -897,16 +900,23 @@ def delete_file(name: str, *, home: Path | None = None, who: str | None = None) 
         ChatGLMError: the errors of `delete_base`.
     """
     file = base_file(name, home)
-    with open_base(name, home=home, who=who, role="own") as base:
-        known = base.store.meta("id")
-        places = list(filter(None, (base.store.meta("vectors_at"), *base.store.metas(LEFT))))
-    note = note_of(file, known, places) if places else None
+    if not file.exists():
+        raise _no_base(name)
+    found = remains(file)
+    _check_role(name, found.role(who), "own")
+    meta = found.meta or {}
+    places = [meta.get("vectors_at"), *(key.removeprefix(LEFT) for key in meta if key.startswith(LEFT))]
+    note = note_of(file, meta.get("id", ""), list(filter(None, places))) if any(places) else None
     try:
         withdraw(file)
     except BaseException:
         if note is not None and file.exists():
             note.drop()
         raise
+    if found.meta is None:
+        return lambda: [
+            "its file was damaged; if its vectors were in an external store, texts of it may still be there"
+        ]
     return note.settle if note is not None else list
 
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatglm.errors import InputError, NotFoundError, OutputError, QueueFullError, RoomError
+from chatglm.errors import ChatGLMError, InputError, NotFoundError, OutputError, QueueFullError, RoomError
 from chatglm.knowledge import bounds
 from chatglm.knowledge.base import Base, Bases, delete_file, open_base, permit, rename_base
 from chatglm.knowledge.deleted import check_deleted, noted
 from chatglm.knowledge.reading import Readers
-from chatglm.knowledge.store import Glance, Role, base_file, base_names, glance
+from chatglm.knowledge.store import Glance, Role, base_file, base_names, glance, remains
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -230,21 +230,33 @@ class Shelf:
         for base in gone:
             base.close()
 
-    def forget(self, who: str) -> None:
-        """Delete the bases of which a user is the only owner, and remove the user's rights in all other bases.
+    def forget(self, who: str) -> list[str]:
+        """Delete the bases of which a user is the only owner, and remove the user's rights in all other bases. A base
+        that is damaged, or cannot be changed, keeps no other base from it.
 
         Call it before a user is deleted. Otherwise a later user with the same name would get these bases.
+
+        Returns:
+            the bases that the user may still own or have rights in, in sentences.
         """
+        left = []
         for name in self.names(None):
             try:
-                base = self.base(name, None)
+                roles = remains(base_file(name, self._home)).roles
+                if roles is None:
+                    left.append(
+                        f"base {name!r}: is damaged, so that nobody knows whether it was of {who!r:.80}; if it was, "
+                        f"delete it: chatglm knowledge remove {name!r}"
+                    )
+                elif roles.get(who) == "own" and not any(role == "own" for one, role in roles.items() if one != who):
+                    self.delete(name, None)
+                elif who in roles:
+                    self.base(name, None).store.share(who, None)
             except NotFoundError:  # it was just deleted
                 continue
-            roles = base.store.roles()
-            if roles.get(who) == "own" and not any(role == "own" for one, role in roles.items() if one != who):
-                self.delete(name, None)
-            elif who in roles:
-                base.store.share(who, None)
+            except ChatGLMError as error:
+                left.append(f"base {name!r}: {who!r:.80} may still have rights in it ({error})")
+        return left
 
     def close(self) -> None:
         """Close all open bases and the worker processes. A base that is used later is opened again."""

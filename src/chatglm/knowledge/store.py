@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from chatglm.database import Database
 from chatglm.errors import InputError, NotFoundError, OutputError
@@ -50,6 +50,7 @@ __all__ = [
     "File",
     "Glance",
     "NotFoundError",
+    "Remains",
     "Role",
     "Store",
     "StoredPiece",
@@ -65,6 +66,7 @@ __all__ = [
     "naming",
     "part_of",
     "placed",
+    "remains",
     "withdraw",
 ]
 
@@ -86,6 +88,7 @@ _CACHED_BLOCKS = 512
 _MARKS = 1 << 28
 """Largest size of the marks of a text, in bytes."""
 _PART_SECONDS = 86_400
+_PEEK_SECONDS = 5.0
 _IDLE = 8
 """Number of connections of a base that stay open when nobody reads."""
 _COMMON = 256
@@ -379,12 +382,15 @@ def withdraw(file: Path) -> None:
     """Delete a base and the files beside it. A missing base is no error.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the base cannot be deleted.
     """
     with naming(file.parent, alone=True):
-        _sweep_parts(file.parent)
-        file.unlink(missing_ok=True)
-        _sweep(file)
+        try:
+            _sweep_parts(file.parent)
+            file.unlink(missing_ok=True)
+            _sweep(file)
+        except OSError as error:
+            raise OutputError(f"{file}: cannot be deleted ({error.strerror or error})") from None
 
 
 def _sweep_parts(folder: Path) -> None:
@@ -456,10 +462,13 @@ class Glance:
 
     def role(self, who: str | None) -> Role | None:
         """The role of a user: see `Store.role`."""
-        if who is None:
-            return "own"
-        found = (self.roles[one] for one in (who, "*") if one in self.roles)
-        return max(found, key=ROLES.index, default=None)
+        return _role_in(self.roles, who)
+
+
+def _role_in(roles: Mapping[str, Role], who: str | None) -> Role | None:
+    if who is None:
+        return "own"
+    return max((roles[one] for one in (who, "*") if one in roles), key=ROLES.index, default=None)
 
 
 def glance(file: Path) -> Glance:
@@ -471,7 +480,7 @@ def glance(file: Path) -> Glance:
     try:
         with contextlib.ExitStack() as stack:
             with naming(file.parent):
-                connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+                connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=_PEEK_SECONDS)
                 stack.enter_context(contextlib.closing(connection))
                 connection.execute("PRAGMA schema_version")
             roles = dict(connection.execute("SELECT who, role FROM access ORDER BY who"))
@@ -485,6 +494,63 @@ def glance(file: Path) -> Glance:
         raise OutputError(f"{file}: cannot be read ({error})") from None
     about, embedder = known.get("about", ""), known.get("embedder", "")
     return Glance(known.get("id", ""), roles, about, embedder, files, pieces, size, made)
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What one must know of a base to delete it. It can often be read from a damaged file, too.
+
+    Attributes:
+        roles: the role of each user, as in `Store.roles`; None: the damage is here.
+        meta: the settings, by key; None: the damage is here.
+    """
+
+    roles: Mapping[str, Role] | None
+    meta: Mapping[str, str] | None
+
+    def role(self, who: str | None) -> Role | None:
+        """The role of a user: see `Store.role`. In a base of unknown roles, only the owner of the machine has one."""
+        return _role_in(self.roles or {}, who)
+
+
+def remains(file: Path) -> Remains:
+    """Read what one must know of a base to delete it, through one short read-only connection.
+
+    Raises:
+        NotFoundError: the file is missing.
+        OutputError: it is not a file, cannot be read for another reason than damage, or was written by a newer chatglm.
+    """
+    if not file.exists():
+        raise NotFoundError(f"base {file.stem!r:.80}: is not there any more")
+    if not file.is_file():  # to open a pipe would wait for ever
+        raise OutputError(f"{file}: is not a file; move it away")
+    uri = f"{file.absolute().as_uri()}?mode=ro"
+    try:
+        with (
+            naming(file.parent),
+            contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_PEEK_SECONDS)) as connection,
+        ):
+            connection.execute("PRAGMA writable_schema = ON")  # otherwise nothing is read of a file that was cut off
+            ((version,),) = _intact(connection, "PRAGMA user_version") or ((0,),)
+            if version > len(_MIGRATIONS):
+                raise OutputError(f"{file}: was written by a newer chatglm; update this one")
+            roles = _intact(connection, "SELECT who, role FROM access ORDER BY who")
+            meta = _intact(connection, "SELECT key, value FROM meta")
+    except (sqlite3.Error, OSError) as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{file}: cannot be read ({error})") from None
+    return Remains(None if roles is None else dict(roles), None if meta is None else dict(meta))
+
+
+def _intact(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]] | None:
+    """The rows that a query finds; None: the file is damaged there."""
+    try:
+        return connection.execute(query).fetchall()
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and not re.search("no such table|decode", str(error)):
+            raise  # such as a locked file
+        return None
 
 
 def header_of(file: str, title: str) -> str:

@@ -310,7 +310,8 @@ class Page:
                 for user in await asyncio.to_thread(self.store.users.lost):
                     with contextlib.suppress(NotFoundError):  # another process has done it
                         if isinstance(self.knowledge, Documents):
-                            await asyncio.to_thread(self.knowledge.forget, user)
+                            for left in await asyncio.to_thread(self.knowledge.forget, user):
+                                log.warning("a guest was deleted, but %s", left)
                         await self.sessions.delete_user(user)
             except Exception:
                 log.exception("guests whose cookie has ended could not be deleted; trying again later")
