@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from chatglm.knowledge import Base, Upload, open_base
@@ -30,3 +32,25 @@ def cut_off(file: Path) -> None:
         connection.execute("UPDATE source SET body = zeroblob(400000)")
         connection.commit()
     os.truncate(file, file.stat().st_size // 2)
+
+
+@contextmanager
+def unreachable(seconds: float = 20) -> Iterator[int]:
+    """A port at which nothing answers the first packet of a connection, as at a host that is down.
+
+    Args:
+        seconds: after which it refuses connections, so that no client waits for ever.
+    """
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        port = listening.getsockname()[1]
+        for _ in range(3):  # nobody accepts them; the system drops what does not fit into the queue
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        timer = threading.Timer(seconds, listening.close)
+        timer.start()
+        stack.callback(timer.cancel)
+        yield port

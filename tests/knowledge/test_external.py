@@ -7,6 +7,7 @@ import hashlib
 import runpy
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from small_bases import HANDBOOK
 from test_tools_docs import examples
 
 from chatglm.errors import NotFoundError, ServiceError
-from chatglm.knowledge import Base, Hits, Shelf, Upload, delete_base, import_base, open_base, rename_base
+from chatglm.knowledge import Base, Hits, Shelf, Upload, delete_base, import_base, open_base, places, rename_base
 from chatglm.knowledge.external import External
 from chatglm.knowledge.indexing import Item
 
@@ -283,6 +284,23 @@ def test_texts_that_are_given_twice_are_found_once(kind: Kind, name: str, tmp_pa
         assert len(base.search(QUESTIONS[0], mode="vector", k=50)) == 2
 
 
+@pytest.mark.parametrize("kind", ["postgres"], indirect=True)
+def test_a_statement_that_waits_for_another_client_of_the_server(
+    kind: Kind, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "_EMPTY_SECONDS", 1)
+    store: Any = kind.open(name)
+    engine = store._engine
+    place = f"{engine.url.set(drivername='postgresql').render_as_string(hide_password=False)}#c"
+    with contextlib.closing(engine.raw_connection()) as other:
+        other.cursor().execute("LOCK TABLE langchain_pg_embedding")
+        release = threading.Timer(20, other.rollback)
+        release.start()
+        why = places.emptied([place], "b")[place]
+        release.cancel()
+    assert "statement timeout" in why
+
+
 def test_a_server_that_is_down_and_comes_back(tmp_path: Path, name: str) -> None:
     langchain_postgres = pytest.importorskip("langchain_postgres")
     from sqlalchemy import create_engine
@@ -464,6 +482,21 @@ def test_a_store_that_refuses_to_delete_what_it_does_not_have(tmp_path: Path) ->
         vectors.delete(list(vectors.store))
         base.remove("食堂.txt")
         assert not base.trouble
+
+
+def test_a_store_that_says_by_its_result_that_it_did_not_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As LangChain's Milvus, which only logs why."""
+    vectors = InMemoryVectorStore(Pairs())
+    with filled(open_base("b", create=True, home=tmp_path, neighbours=lambda base: External(base, vectors))) as base:
+        with monkeypatch.context() as patched:
+            patched.setattr(InMemoryVectorStore, "delete", lambda *_, **__: False)
+            base.remove("食堂.txt")
+            assert "failed to delete" in base.trouble
+        base.wait()
+        assert not base.trouble
+        assert "食堂" not in held(vectors)
 
 
 @pytest.mark.parametrize("error", [SystemExit, TimeoutError])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_bases import HANDBOOK, made
+from small_bases import HANDBOOK, made, unreachable
 
 from chatglm.errors import InputError, ServiceError
-from chatglm.knowledge import Upload, open_base
+from chatglm.knowledge import Upload, models, open_base
 from chatglm.knowledge.models import Matrix, embedder_of, reranker_of, unit
 
 MEANINGS = (("吃", "餐", "饺", "食堂", "伙食"), ("火", "灭", "险", "安全", "危"), ("假", "休", "歇", "旅游"))
@@ -185,6 +187,14 @@ def server() -> Iterator[str]:
             if body["model"] == "broken":
                 self.send_error(503)
                 return
+            if body["model"] == "slow":
+                self.send_response(200)
+                self.end_headers()
+                with suppress(ConnectionError):
+                    for _ in range(200):
+                        self.wfile.write(b" ")
+                        time.sleep(0.02)
+                return
             if self.path.endswith("/embeddings"):
                 vectors = Meanings().passages(body["input"]).tolist()
                 reply = {"data": [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)][::-1]}
@@ -220,6 +230,20 @@ def test_endpoints(server: str) -> None:
     assert broken is not None
     with pytest.raises(ServiceError, match="503"):
         broken.questions(["a"])
+
+
+def test_an_endpoint_that_answers_too_slowly_or_not_at_all(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(models, "_CONNECT_SECONDS", 0.2)
+    slow = reranker_of(f"{server}#slow")
+    assert slow is not None
+    with pytest.raises(ServiceError, match="takes longer than"):
+        slow.scores("a", ["a"])
+    with unreachable() as port:
+        silent = embedder_of(f"http://127.0.0.1:{port}/v1")
+        assert silent is not None
+        with pytest.raises(ServiceError, match="ConnectTimeout"):
+            silent.questions(["a"])
 
 
 def test_langchains_embeddings() -> None:

@@ -6,13 +6,14 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_bases import HANDBOOK
+from small_bases import HANDBOOK, unreachable
 
 from chatglm.cli import main
 from chatglm.errors import InputError
@@ -271,6 +272,41 @@ def test_a_program_that_is_running_follows_to_another_place(home: Path, tmp_path
         assert not running.trouble
         assert running.search(QUESTION, mode="vector")[0].file == "安全.txt"
     assert held(place) == set()
+
+
+def test_a_server_of_postgresql_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr(places, "_CONNECT_SECONDS", 2)
+    with unreachable() as port:
+        ((_, why),) = places.emptied([f"postgresql://u@127.0.0.1:{port}/d#c"], "b").items()
+    assert "timeout" in why
+
+
+def test_a_server_of_milvus_that_fails_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    grpc, pb2 = pytest.importorskip("grpc"), pytest.importorskip("pymilvus.grpc_gen.milvus_pb2")
+    monkeypatch.setattr(places, "_SECONDS", 1)
+    calls = 0
+
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc, name-defined]
+        def service(self, details: Any) -> Any:
+            name = details.method.rpartition("/")[2]
+
+            def answer(request: bytes, context: Any) -> bytes:
+                nonlocal calls
+                if name in ("Connect", "GetVersion"):
+                    return bytes(getattr(pb2, f"{name}Response")().SerializeToString())
+                calls += 1
+                context.abort(grpc.StatusCode.UNAVAILABLE if calls < 10 else grpc.StatusCode.UNAUTHENTICATED, "no")
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(2), [Handler()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    place = f"milvus:http://127.0.0.1:{port}#c"
+    assert "timeout: 1s" in places.emptied([place], "b")[place]
+    server.stop(None).wait()
 
 
 def test_a_store_that_cannot_be_opened_is_said(

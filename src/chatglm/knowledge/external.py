@@ -118,13 +118,20 @@ class External(Following):
         ids = list(map(self._id, digests))
         try:
             if ids:
-                self._told(lambda: self._vectors.delete(ids=ids))
-        except ServiceError:  # some stores, such as FAISS, refuse if they do not have all of them
-            there = [self._id(each) for each in self._found(digests)]
+                self._delete(ids)
+        except ServiceError as error:  # some stores, such as FAISS, refuse if they do not have all of them
+            try:
+                there = [self._id(each) for each in self._found(digests)]
+            except ServiceError:
+                raise error from None
             if len(there) == len(ids):
                 raise
             if there:
-                self._told(lambda: self._vectors.delete(ids=there))
+                self._delete(there)
+
+    def _delete(self, ids: list[str]) -> None:
+        if self._told(lambda: self._vectors.delete(ids=ids)) is False:  # Milvus logs why, and raises nothing
+            raise ServiceError(f"{self.name}: failed to delete texts")
 
     def check(self, repair: bool) -> list[str]:
         """Check that the store still has all texts that were added to it. If the store has no lookup by id, it is

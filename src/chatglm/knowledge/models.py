@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import threading
+import time
 import weakref
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -32,7 +33,11 @@ Result = TypeVar("Result")
 _KEY = "CHATGLM_API_KEY"
 _SCHEMES = ("http://", "https://")
 _BATCH = 32
-_TIMEOUT = 60.0
+_CONNECT_SECONDS = 10.0
+_SILENT_SECONDS = 60.0
+"""Longest time without a byte from a server."""
+_ANSWER_SECONDS = 600.0
+"""Longest time of an answer, however slowly it comes."""
 _REPLY_BYTES = 256 << 20
 _QUESTION_PROMPTS = ("query", "question", "search_query")
 _PASSAGE_PROMPTS = ("passage", "document", "search_document", "corpus")
@@ -302,7 +307,9 @@ class _Endpoint:
             self.url += route
         self._key = key = os.environ.get(_KEY, "")
         self._client = httpx.Client(
-            timeout=_TIMEOUT, headers={"Authorization": f"Bearer {key}"} if key else {}, follow_redirects=False
+            timeout=httpx.Timeout(_SILENT_SECONDS, connect=_CONNECT_SECONDS),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            follow_redirects=False,
         )
         weakref.finalize(self, self._client.close)
 
@@ -310,10 +317,11 @@ class _Endpoint:
         """Send a request and return the JSON of its answer.
 
         Raises:
-            ServiceError: the server cannot be reached, refuses, or its answer is too long or not JSON.
+            ServiceError: the server cannot be reached, refuses, or its answer is too long, too slow or not JSON.
         """
         import httpx
 
+        end = time.monotonic() + _ANSWER_SECONDS
         try:
             with self._client.stream("POST", self.url, json={"model": self.model, **body}) as reply:
                 data = bytearray()
@@ -321,6 +329,8 @@ class _Endpoint:
                     data += part
                     if len(data) > _REPLY_BYTES:
                         raise ServiceError(f"{self.url}: its answer is longer than {_REPLY_BYTES >> 20} MiB")
+                    if time.monotonic() > end:
+                        raise ServiceError(f"{self.url}: its answer takes longer than {_ANSWER_SECONDS:g} seconds")
                 status = reply.status_code
         except httpx.HTTPError as error:
             raise _failed(self.url, error) from error

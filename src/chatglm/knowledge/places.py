@@ -41,6 +41,12 @@ _FORM = "milvus:PLACE#COLLECTION, postgresql://USER@HOST/DATABASE#COLLECTION or 
 _SECRETS = {"password", "sslpassword", "passfile", "options", "oauth_client_secret"}
 _NO_PATH = re.compile(r"//|[^/]*@")
 """What begins like this is probably an address without http://, and may have a password."""
+_CONNECT_SECONDS = 10
+"""To connect to a server. (Qdrant's client gives up after 5 seconds without an answer by itself.)"""
+_SECONDS = 60
+"""For one call of a server, such as a search, or to add a few texts."""
+_EMPTY_SECONDS = 600
+"""For deleting all documents of a base."""
 
 
 @dataclass(frozen=True)
@@ -258,34 +264,39 @@ class _Kind:
 def _milvus(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     from langchain_milvus import Milvus
 
-    vectors = Milvus(
+    class Bounded(Milvus):
+        def delete(self, ids: list[str] | None = None, expr: str | None = None, **named: Any) -> bool | None:
+            # The time limit of the class does not count here. Without one, the client tries 75 times.
+            return super().delete(ids, expr, **{"timeout": _SECONDS, **named})
+
+    vectors = Bounded(
         embeddings,
         connection_args=_milvus_server(place, secret),
         collection_name=place.collection,
         index_params={"index_type": "FLAT" if place.is_path else "AUTOINDEX", "metric_type": "L2"},
         consistency_level="Strong",
+        timeout=_SECONDS,
     )
     return vectors, lambda base: {"expr": f'base == "{base}"'}, lambda: None
 
 
-def _milvus_server(place: Place, secret: str) -> dict[str, str]:
-    if not secret:
-        return {"uri": place.at}
-    return {"uri": place.at, "token": f"{place.user}:{secret}" if place.user else secret}
+def _milvus_server(place: Place, secret: str) -> dict[str, Any]:
+    server = {"uri": place.at, "timeout": _CONNECT_SECONDS}
+    return server | {"token": f"{place.user}:{secret}" if place.user else secret} if secret else server
 
 
 def _empty_milvus(place: Place, secret: str, base: str) -> None:
     from pymilvus import MilvusClient
 
     with contextlib.closing(MilvusClient(**_milvus_server(place, secret))) as client:
-        if client.has_collection(place.collection):
-            client.delete(place.collection, filter=f'base == "{base}"')
+        if client.has_collection(place.collection, timeout=_SECONDS):
+            client.delete(place.collection, filter=f'base == "{base}"', timeout=_EMPTY_SECONDS)
 
 
 def _postgresql(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     from langchain_postgres import PGVector
 
-    engine = _engine(place, secret)
+    engine = _engine(place, secret, _SECONDS)
     try:
         vectors = PGVector(embeddings, connection=engine, collection_name=place.collection)
     except BaseException:
@@ -294,17 +305,36 @@ def _postgresql(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     return vectors, lambda base: {"filter": {"base": base}}, engine.dispose
 
 
-def _engine(place: Place, secret: str) -> Engine:
-    from sqlalchemy import create_engine, make_url
+def _engine(place: Place, secret: str, seconds: int) -> Engine:
+    """
+    Args:
+        seconds: for one statement.
+    """
+    from sqlalchemy import Connection, create_engine, event, make_url
 
     url = make_url(place.at).set(drivername="postgresql+psycopg", username=place.user or None, password=secret or None)
-    return create_engine(url, pool_pre_ping=True)
+    limits = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "tcp_user_timeout": 1000 * _SECONDS,  # a host that vanishes while it is asked something …
+        "keepalives_idle": _SECONDS // 2,  # … or before it has answered
+        "keepalives_interval": _SECONDS // 6,
+        "keepalives_count": 3,
+    }
+    given = {name: value for name, value in limits.items() if name not in url.query}
+    engine = create_engine(url, pool_pre_ping=True, connect_args=given)
+
+    # Not an option of the connection: poolers such as PgBouncer refuse it, or give it on to the next client.
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {1000 * seconds}")
+
+    return engine
 
 
 def _empty_postgresql(place: Place, secret: str, base: str) -> None:
     from sqlalchemy import text
 
-    engine = _engine(place, secret)
+    engine = _engine(place, secret, _EMPTY_SECONDS)
     try:
         with engine.begin() as connection:
             if connection.scalar(text("SELECT to_regclass('langchain_pg_embedding')")) is not None:
