@@ -362,6 +362,37 @@ def test_a_shelf_opens_its_bases_over_one_store(tmp_path: Path) -> None:
         assert both[0].file == "安全.txt"
 
 
+def test_a_base_that_is_deleted_with_its_store_leaves_no_texts_in_it(kind: Kind, name: str, tmp_path: Path) -> None:
+    neighbours = kind.neighbours(name, shared=True)
+    with Shelf(tmp_path, neighbours=neighbours) as shelf:
+        for each in ("a", "b", "other"):
+            filled(shelf.make(each, None))
+        shelf.delete("a", None)
+    assert delete_base("b", home=tmp_path, neighbours=neighbours) == []
+    left = kind.open(name).similarity_search("年假", k=50)
+    with open_base("other", home=tmp_path) as base:
+        assert {document.metadata["base"] for document in left} == {base.store.meta("id")}
+    assert len(left) == 4
+
+
+def test_texts_that_stay_in_a_store_are_told_to_who_deletes_the_base(tmp_path: Path) -> None:
+    vectors = InMemoryVectorStore(Pairs())
+
+    def fails(base: Any) -> External:
+        raise ConnectionError("no server")
+
+    for name in "abc":
+        filled(open_base(name, create=True, home=tmp_path, neighbours=lambda base: External(base, vectors))).close()
+    (said,) = delete_base("a", home=tmp_path)
+    assert "its texts may still be in langchain InMemoryVectorStore" in said
+    (said,) = delete_base("b", home=tmp_path, neighbours=fails)
+    assert "no server" in said
+    with Shelf(tmp_path) as shelf:
+        shelf.delete("c", None)
+        assert shelf.names(None) == []
+    assert len(vectors.store) == 12
+
+
 class Scored(InMemoryVectorStore):
     """Gives its scores in another sense.
 

@@ -23,7 +23,8 @@ from chatglm.knowledge import Shelf, bounds
 from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.app import create_app
-from chatglm.serving.connections import Server
+from chatglm.serving.chatchat import v1
+from chatglm.serving.connections import ConnectionLimits, Server
 from chatglm.serving.knowledge import filing
 from scripted import ScriptedEngine, Writer
 from server import serving
@@ -444,13 +445,15 @@ def test_a_wrong_message_ends_the_websocket_with_a_sentence(url: str, said: str)
 
 
 @contextmanager
-def slow(write: Writer, home: Path, timeout: float) -> Iterator[tuple[httpx.Client, ScriptedEngine]]:
-    """A server with a base, whose answers take longer than a request may."""
+def slow(
+    write: Writer, home: Path, timeout: float | None = None, limits: ConnectionLimits | None = None
+) -> Iterator[tuple[httpx.Client, ScriptedEngine]]:
+    """A server with a base, whose answers take longer than a request may, or than a test needs."""
     engine = ScriptedEngine(write.say(ANSWER * 100), context=2048, delay=0.02)
     with (
         Shelf(home) as shelf,
         Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
-        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), timeout=timeout) as url,
+        serving({"demo": assistant}, knowledge=shelf, dialects=("chatchat",), timeout=timeout, limits=limits) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         fill(client, "样例")
@@ -479,6 +482,33 @@ def test_a_stream_of_summaries_that_takes_too_long_ends_with_a_sentence(write: W
         (last,) = events(client.post(path, json={"knowledge_base_name": "样例"}).text)  # the second file is not begun
         assert last["code"] == 504
         assert "took longer than this server allows" in last["msg"]
+
+
+def test_idle_websockets_make_room_and_answered_ones_do_not(write: Writer, tmp_path: Path) -> None:
+    with slow(write, tmp_path, limits=ConnectionLimits(connections=3)) as (client, _):
+        client.headers["Connection"] = "close"
+        address = f"ws{str(client.base_url)[4:].rstrip('/')}/local_doc_qa/stream_chat/样例"
+        with connect(address) as oldest, connect(address) as busy, connect(address) as idle:
+            busy.send(json.dumps({"question": QUESTION}))
+            assert json.loads(busy.recv(30))["flag"] == "start"
+            assert client.get("/health").status_code == 200
+            with pytest.raises(ConnectionClosed):
+                oldest.recv(30)
+            assert idle.ping().wait(30)
+            with connect(address) as fourth, connect(address) as fifth:
+                for socket in (fourth, fifth):
+                    socket.send(json.dumps({"question": QUESTION}))
+                    assert json.loads(socket.recv(30))["flag"] == "start"
+                with pytest.raises(ConnectionClosed):
+                    idle.recv(30)
+                assert client.get("/v1/models").status_code == 503  # now all are busy
+                assert busy.recv(30)
+
+
+def test_a_websocket_that_is_silent_for_long_is_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v1, "_IDLE_SECONDS", 0.1)
+    with connect(f"ws{url[4:]}/local_doc_qa/stream_chat") as socket, pytest.raises(ConnectionClosed):
+        socket.recv(30)
 
 
 def test_a_page_of_another_site_gets_no_websocket(url: str) -> None:

@@ -21,6 +21,7 @@ from chatglm.knowledge.places import emptied, external_of, place_of
 from chatglm.knowledge.reading import Limits, Readers, Reading
 from chatglm.knowledge.searching import Answerable, Hit, Hits, Mode, answerable, rarity, search
 from chatglm.knowledge.store import (
+    BATCH,
     LEFT,
     NEW,
     ROLES,
@@ -90,7 +91,7 @@ class Base:
             None: the place with which files were last added.
         limits: limits for reading documents. They apply only if `readers` is None.
         neighbours: makes the vector search of this base; it replaces the search of the vectors in the file
-            (`external.py`).
+            (`external.py`). The base does not remember it: whoever deletes the base gives it again (`delete_base`).
         readers: worker processes that read documents. They are shared with other bases, and their owner closes them.
             None: the base starts its own.
 
@@ -877,9 +878,19 @@ def open_bases(names: Sequence[str], *, home: Path | None = None, who: str | Non
         return found
 
 
-def delete_base(name: str, *, home: Path | None = None, who: str | None = None) -> list[str]:
+def delete_base(
+    name: str,
+    *,
+    home: Path | None = None,
+    who: str | None = None,
+    neighbours: Callable[[Store], Neighbours] | None = None,
+) -> list[str]:
     """Delete a base with all its files, and its documents in external stores. The owner of the machine can delete a
     damaged base, too.
+
+    Args:
+        neighbours: with which the base was opened, if it was (see `open_base`). The base has no address of that store,
+            so without `neighbours` its documents stay there.
 
     Returns:
         the external stores that may still have documents of it, in sentences. `deleted.check_deleted` tries again.
@@ -889,10 +900,16 @@ def delete_base(name: str, *, home: Path | None = None, who: str | None = None) 
         InputError: `who` does not own it.
         OutputError: it cannot be deleted.
     """
-    return delete_file(name, home=home, who=who)()
+    return delete_file(name, home=home, who=who, neighbours=neighbours)()
 
 
-def delete_file(name: str, *, home: Path | None = None, who: str | None = None) -> Callable[[], list[str]]:
+def delete_file(
+    name: str,
+    *,
+    home: Path | None = None,
+    who: str | None = None,
+    neighbours: Callable[[Store], Neighbours] | None = None,
+) -> Callable[[], list[str]]:
     """The first part of `delete_base`: delete the base's file. The result does the rest, which may take long; call it
     when the base is not open any more. If the process is killed before, `deleted.check_deleted` does it.
 
@@ -907,17 +924,56 @@ def delete_file(name: str, *, home: Path | None = None, who: str | None = None) 
     meta = found.meta or {}
     places = [meta.get("vectors_at"), *(key.removeprefix(LEFT) for key in meta if key.startswith(LEFT))]
     note = note_of(file, meta.get("id", ""), list(filter(None, places))) if any(places) else None
+    left: list[Callable[[], list[str]]] = [] if note is None else [note.settle]
+    if is_external(made := meta.get("vectors", "")) and (neighbours is not None or note is None):
+        left.append(_dropping(file, made, neighbours))
+    if found.meta is None:
+        why = "its file was damaged; if an external store had its vectors, texts of it may still be there"
+        left.append(lambda: [why])
     try:
         withdraw(file)
     except BaseException:
         if note is not None and file.exists():
             note.drop()
         raise
-    if found.meta is None:
-        return lambda: [
-            "its file was damaged; if its vectors were in an external store, texts of it may still be there"
-        ]
-    return note.settle if note is not None else list
+    return lambda: [said for each in left for said in each()]
+
+
+def _dropping(file: Path, made: str, neighbours: Callable[[Store], Neighbours] | None) -> Callable[[], list[str]]:
+    """Prepare to delete the documents of a base in a store that was passed from Python.
+
+    Args:
+        file: the file of the base.
+        made: the name of the store, as the base remembers it.
+        neighbours: opens the store; None: it is not known here.
+
+    Returns:
+        deletes them, after the base was deleted. Its result is as that of `delete_base`.
+    """
+    left = f"its texts may still be in {made}"
+    if neighbours is None:
+        return lambda: [f"{left}, which only the program that made them can open: `delete_base(name, neighbours=…)`"]
+    try:
+        with contextlib.closing(Store(file, make=False)) as store:
+            opened = neighbours(store)
+            with store.reading() as connection:
+                digests = [row["digest"] for row in connection.execute("SELECT digest FROM vector")]
+    except Exception as error:
+        why = f"{left} ({type(error).__name__}: {error})"
+        return lambda: [why]
+
+    def drop() -> list[str]:
+        try:
+            for at in range(0, len(digests), BATCH):
+                opened.drop(digests[at : at + BATCH])
+        except ChatGLMError as error:
+            return [f"{left} ({error})"]
+        finally:
+            if isinstance(opened, External):
+                opened.close()
+        return []
+
+    return drop
 
 
 def rename_base(name: str, new: str, *, home: Path | None = None, who: str | None = None) -> None:

@@ -55,6 +55,11 @@ class External(Following):
     Several bases may share a store. Then pass `only`, so that the store searches the documents of one base. Without it
     the results of other bases are filtered out here, which is slower the more of them there are.
 
+    The base remembers only the name of a store that is opened like this, not where it is. So its documents are deleted
+    with the base by `delete_base(name, neighbours=…)` and by a `Shelf` with `neighbours`. Another program that deletes
+    the base, such as `chatglm knowledge remove`, leaves them in the store, and says so. They have the base's id in
+    their metadata field `base`.
+
     Args:
         base: the file of the base.
         vectors: the vector store, with an embedding.

@@ -215,7 +215,7 @@ class Shelf:
     def delete(self, name: str, who: str | None) -> None:
         """Delete a base: see `delete_base`."""
         with self._lock:
-            rest = delete_file(name, home=self._home, who=who)
+            rest = delete_file(name, home=self._home, who=who, neighbours=self._options.get("neighbours"))
             gone = self._taken_out([name])
         for base in gone:
             base.close()

@@ -33,7 +33,7 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from chatglm.errors import InputError
 from chatglm.serving import memory
-from chatglm.serving.service import OVERLOADED, Service
+from chatglm.serving.service import IDLE, OVERLOADED, Idle, Service
 
 __all__ = ["BareServer", "Connection", "ConnectionLimits", "Server", "bind", "run"]
 
@@ -45,8 +45,8 @@ class ConnectionLimits:
     """How many clients may be connected, and how long the server waits for them. Times in seconds.
 
     Attributes:
-        connections: at a time. Beyond it, the one that has been idle longest is closed; if none is idle, the new one
-            gets a 503.
+        connections: at a time, WebSockets included. Beyond it, the one that has been idle longest is closed; if none is
+            idle, the new one gets a 503.
         head: from the first byte of a request (or from connecting) to the end of its headers.
         idle: between two requests.
         rest: for what remains of a body that nobody reads.
@@ -165,12 +165,15 @@ class Connection(H11Protocol):
         self._after(self._limits.head, "head", self._too_late)
 
     def _make_room(self) -> bool:
-        idle = [one for one in self.connections if isinstance(one, Connection) and not one._running]
+        idle = {one: since for one in self.connections if (since := _idle_since(one)) is not None}
         if not idle:
             return False
-        longest = min(idle, key=lambda one: one._since)
-        longest.connections.discard(longest)
-        longest.transport.abort()
+        longest = min(idle, key=idle.__getitem__)
+        if isinstance(longest, Connection):
+            self.connections.discard(longest)
+            longest.transport.abort()
+        else:
+            longest.shutdown()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -227,6 +230,7 @@ class Connection(H11Protocol):
         """Give the connection to the WebSocket protocol, which has its own time limits."""
         for name in list(self._timers):
             self._stop(name)
+        self.app_state = {**self.app_state, IDLE: Idle()}
         super().handle_websocket_upgrade(event)
 
     # What the server says
@@ -286,6 +290,18 @@ class Connection(H11Protocol):
                 if data := self.conn.send(event):
                     self.transport.write(data)
         self.transport.close()
+
+
+def _idle_since(one: Any) -> float | None:
+    """When a connection became idle, in the time of the event loop; None: it is being answered, or closed.
+
+    Args:
+        one: a `Connection`, or a WebSocket of uvicorn.
+    """
+    if isinstance(one, Connection):
+        return None if one._running else one._since
+    idle: Idle = one.app_state[IDLE]
+    return None if one.transport.is_closing() else idle.since
 
 
 class BareServer(uvicorn.Server):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from chatglm.tools.interpreter.pool import Kernels
     from chatglm.tools.toolbox import Toolbox
 
-__all__ = ["DOCUMENTS", "OVERLOADED", "Drain", "Served", "Service"]
+__all__ = ["DOCUMENTS", "IDLE", "OVERLOADED", "Drain", "Idle", "Served", "Service"]
 
 Some = TypeVar("Some", bound=Said)
 
@@ -52,6 +52,20 @@ DOCUMENTS = "knowledge:"
 
 OVERLOADED = "chatglm.overloaded"
 """Key of `scope["state"]`: set by the server for requests beyond its limit of connections, which are refused."""
+
+IDLE = "chatglm.idle"
+"""Key of `scope["state"]`: the `Idle` of a WebSocket, which its route keeps up to date."""
+
+
+@dataclass
+class Idle:
+    """Whether a WebSocket is idle, and may be closed to make room for other connections.
+
+    Attributes:
+        since: when it began to wait for the client, in the time of the event loop; None: it does not wait.
+    """
+
+    since: float | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from chatglm.serving.hints import CHATCHAT
 from chatglm.serving.knowledge import filing
 from chatglm.serving.knowledge.answers import FromDocuments
 from chatglm.serving.knowledge.shelves import base_for, open_bases, shelf_of
-from chatglm.serving.service import Service
+from chatglm.serving.service import IDLE, Idle, Service
 from chatglm.serving.validation import problem_of
 
 __all__ = ["DIALECT"]
@@ -364,6 +364,7 @@ class _Talk:
 
     def __init__(self, service: Service, socket: WebSocket) -> None:
         self._service, self._socket = service, socket
+        self._idle: Idle = socket.scope.get("state", {}).get(IDLE, Idle())
         self._coming: asyncio.Future[Any] | None = None
 
     def _next(self) -> asyncio.Future[Any]:
@@ -379,12 +380,13 @@ class _Talk:
             BodyError, InputError: it is not a question.
         """
         coming, loop = self._next(), asyncio.get_running_loop()
+        self._idle.since = loop.time()
         end = loop.time() + _IDLE_SECONDS
         while not coming.done():
             await asyncio.wait({coming}, timeout=_LOOK_SECONDS)
             if not coming.done() and (self._service.drain.begun or loop.time() > end):
                 raise WebSocketDisconnect(1001)
-        self._coming = None
+        self._coming, self._idle.since = None, None
         return _read(coming.result(), self._service.limits)
 
     async def send(self, deltas: AsyncGenerator[TextDelta | Finish]) -> None:
