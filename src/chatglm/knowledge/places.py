@@ -265,9 +265,14 @@ def _milvus(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     from langchain_milvus import Milvus
 
     class Bounded(Milvus):
-        def delete(self, ids: list[str] | None = None, expr: str | None = None, **named: Any) -> bool | None:
-            # The time limit of the class does not count here. Without one, the client tries 75 times.
-            return super().delete(ids, expr, **{"timeout": _SECONDS, **named})
+        """Without a time limit, the client tries a call 75 times. That of the constructor does not count when texts are
+        deleted, and fails when the first ones are added."""
+
+        def add_texts(self, *given: Any, **named: Any) -> list[str]:
+            return super().add_texts(*given, **{"timeout": _SECONDS, **named})
+
+        def delete(self, *given: Any, **named: Any) -> bool | None:
+            return super().delete(*given, **{"timeout": _SECONDS, **named})
 
     vectors = Bounded(
         embeddings,
@@ -275,9 +280,8 @@ def _milvus(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
         collection_name=place.collection,
         index_params={"index_type": "FLAT" if place.is_path else "AUTOINDEX", "metric_type": "L2"},
         consistency_level="Strong",
-        timeout=_SECONDS,
     )
-    return vectors, lambda base: {"expr": f'base == "{base}"'}, lambda: None
+    return vectors, lambda base: {"expr": f'base == "{base}"', "timeout": _SECONDS}, lambda: None
 
 
 def _milvus_server(place: Place, secret: str) -> dict[str, Any]:
