@@ -548,6 +548,23 @@ def test_uploads_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("route", ["ask", "summarise"])
+def test_a_stream_that_takes_too_long_ends_with_an_error(write: Writer, tmp_path: Path, route: str) -> None:
+    engine = ScriptedEngine(write.say("灭火器在门口右侧。" * 200), context=4096, delay=0.05)
+    with (
+        Shelf(tmp_path) as shelf,
+        Assistant(write.form, engine) as assistant,  # type: ignore[arg-type]
+        serving({"demo": assistant}, knowledge=shelf, timeout=3) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        fill(client, "手册")
+        body = {"stream": True} if route == "summarise" else {"stream": True, "question": "灭火器放在哪里？"}
+        told = events_of(client.post(f"/v1/knowledge/手册/{route}", json=body).text.splitlines())
+        assert len(told) > 1
+        name, data = told[-1]
+        assert (name, data["error"]["code"]) == ("error", "timeout")
+
+
 def test_a_reader_that_leaves_ends_the_answer(write: Writer, tmp_path: Path) -> None:
     engine = ScriptedEngine(write.say("灭火器在门口右侧。" * 200), context=4096, delay=0.02)
     with (

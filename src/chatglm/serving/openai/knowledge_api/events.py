@@ -10,7 +10,6 @@ from typing import Any
 from chatglm.assistant import Finish, TextDelta, Usage
 from chatglm.errors import NotFoundError
 from chatglm.knowledge import Base
-from chatglm.serving.dialect import failure_within
 from chatglm.serving.failures import Failure
 from chatglm.serving.knowledge.answers import FromDocuments
 from chatglm.serving.knowledge.summaries import OfFiles
@@ -86,23 +85,20 @@ async def answer_events(
     """An answer as events: first passages, then citations with their sentences, the whole answer at the end."""
     told, begun = 0, False
     finish = Finish("stop", Usage(0, 0))
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                if not begun:
-                    begun = True
-                    head = {"passages": documents.shown(), "question": documents.question}
-                    yield event({**head, "warnings": list(documents.warnings)}, "passages")
-                for citation in documents.cited[told:]:
-                    yield event(citation.to_dict(), "citation")
-                told = len(documents.cited)
-                if isinstance(delta, TextDelta):
-                    yield event({"text": delta.text}, "text")
-                else:
-                    finish = delta
-        yield event(answer_of(documents, finish, model, prompt), "done")
-    except Exception as error:  # the status has been sent
-        yield broken_off(failure_within(error))
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if not begun:
+                begun = True
+                head = {"passages": documents.shown(), "question": documents.question}
+                yield event({**head, "warnings": list(documents.warnings)}, "passages")
+            for citation in documents.cited[told:]:
+                yield event(citation.to_dict(), "citation")
+            told = len(documents.cited)
+            if isinstance(delta, TextDelta):
+                yield event({"text": delta.text}, "text")
+            else:
+                finish = delta
+    yield event(answer_of(documents, finish, model, prompt), "done")
 
 
 def summary_of(made: OfFiles, finish: Finish, model: str) -> dict[str, Any]:
@@ -127,20 +123,17 @@ async def summary_events(made: OfFiles, deltas: AsyncGenerator[TextDelta | Finis
     """A summary as events: `progress`, `text`, `citation`, and finally `done` with the whole answer."""
     told = 0
     finish: Finish | None = None
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                for one in made.progress:
-                    yield event(dict(vars(one)), "progress")
-                made.progress.clear()
-                for citation in made.cited[told:]:
-                    yield event(citation.to_dict(), "citation")
-                told = len(made.cited)
-                if isinstance(delta, Finish):
-                    finish = delta
-                elif delta.text:
-                    yield event({"text": delta.text}, "text")
-        if finish is not None:
-            yield event(summary_of(made, finish, model), "done")
-    except Exception as error:  # the status has been sent
-        yield broken_off(failure_within(error))
+    async with aclosing(deltas):
+        async for delta in deltas:
+            for one in made.progress:
+                yield event(dict(vars(one)), "progress")
+            made.progress.clear()
+            for citation in made.cited[told:]:
+                yield event(citation.to_dict(), "citation")
+            told = len(made.cited)
+            if isinstance(delta, Finish):
+                finish = delta
+            elif delta.text:
+                yield event({"text": delta.text}, "text")
+    if finish is not None:
+        yield event(summary_of(made, finish, model), "done")

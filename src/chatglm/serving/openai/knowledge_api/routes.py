@@ -315,7 +315,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         model = None if served is None else served.name
         if body.stream:
             begun = await first_of(request, said)
-            return EventStream(answer_events(documents, begun, model, bool(body.show_prompt)))
+            told = answer_events(documents, begun, model, bool(body.show_prompt))
+            return EventStream(telling(request, told, broken_off))
         (answer,) = await whole_of(request, said)
         return JSONResponse(answer_of(documents, answer.finish, model, bool(body.show_prompt)))
 
@@ -335,7 +336,8 @@ def add_knowledge(routes: APIRouter, service: Service, refused: Callable[..., Re
         how = {**body.how(), "model": served.name, "options": options}
         said = service.watch(served, caller, made.deltas(served.assistant, **how))
         if body.stream:
-            return EventStream(summary_events(made, await first_of(request, said), served.name), silent=True)
+            told = summary_events(made, await first_of(request, said), served.name)
+            return EventStream(telling(request, told, broken_off), silent=True)
         (answer,) = await whole_of(request, said)
         return JSONResponse(summary_of(made, answer.finish, served.name))
 
