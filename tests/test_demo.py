@@ -50,7 +50,7 @@ def test_it_is_small_and_official() -> None:
     assert (folder / "model.safetensors").stat().st_size <= 16_000_000
     model, tokenizer, _ = load_parts()
     assert tokenizer.generation == "chatglm3"
-    assert sum(p.numel() for p in model.parameters()) < 13_000_000
+    assert sum(p.numel() for p in model.parameters()) < 16_000_000
     assert "transformer.encoder.layers.0.self_attention.query_key_value.weight" in model.state_dict()
 
 

@@ -149,6 +149,50 @@ def test_code_prints_what_the_corpus_says() -> None:
     assert done.returncode == 0, done.stderr[-600:]
 
 
+def test_a_sum_without_words_is_answered_in_chinese() -> None:
+    """Nothing tells in which language else; where there were English words before, in English."""
+    rng, bare = Random(2), 0
+    for _ in range(400):
+        messages = part("arithmetic").sample(rng, "train").messages
+        asked = [message["content"] for message in messages if message["role"] == "user"]
+        if re.search("[A-Za-z]{2}|[\u4e00-\u9fff]", asked[0]) is None:
+            bare += 1
+            assert not re.search("so |That is", messages[1]["content"]), messages
+    assert bare > 10
+
+
+def test_a_recap_keeps_the_order_of_the_telling() -> None:
+    rng = Random(4)
+    for _ in range(200):
+        asked, recap = (message["content"] for message in part("memory").recap(rng, "train").messages)
+        assert not re.search("user (live|work|want|put the user)\\b", recap), recap
+        _, _, dialogue = asked.partition("\n\n")
+        told = [line for line in dialogue.splitlines() if line.startswith("助手：")]
+        places = []
+        for sentence in re.split("(?<=。)|(?<=[.]) ", recap.strip()):
+            value = re.sub("^.*(叫|是|在|住在|喜欢|打算| is called | is (at|on)? ?)", "", sentence.rstrip("。."))
+            lines = [n for n, line in enumerate(told) if value in line]
+            if lines and value not in asked.partition("\n\n")[0]:
+                places.append(lines[0])
+        # What is corrected stays where it was first told, with its new value, which is told later.
+        if not any("明白了" in line or "I see" in line for line in told):
+            assert places == sorted(places), (asked, recap)
+
+
+def test_more_layers_change_no_answer_until_they_learn() -> None:
+    make = importlib.import_module("make")
+    sizes = {**make.SIZES, "num_layers": 4, "hidden_size": 64, "ffn_hidden_size": 96, "padded_vocab_size": 128}
+    torch.manual_seed(0)
+    model = make.Tied(make.ChatGLMConfig(**sizes, attn_implementation="eager")).eval()
+    grown = make.deeper(model).eval()
+    assert grown.config.num_layers == len(grown.transformer.encoder.layers) == 6
+    ids = torch.randint(3, 128, (2, 20))
+    assert torch.allclose(model(ids).logits, grown(ids).logits, atol=1e-6)
+    grown.train()(input_ids=ids, labels=ids).loss.backward()
+    new = [layer.self_attention.dense.weight for layer in (grown.transformer.encoder.layers[n] for n in (2, 5))]
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in new)
+
+
 def test_matrices_of_one_byte_are_loaded_as_any_other(tmp_path: Path) -> None:
     """What `make.py` keeps: the file is half as large, and the model is the one that was rounded."""
     make = importlib.import_module("make")

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import POLISH, PRACTICE, SKILLS, Grammars, draw_sample
+from corpus import PRACTICE, SKILLS, draw_sample
 from corpus.base import COMMON, LISTED, PHRASES, Sample
 from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
@@ -124,16 +124,11 @@ class Phase:
     decay: float
 
 
-SLOWER = 0.4
+SLOWER = 0.5
 """What the second phase's rates are of the first one's: what was learned is practised, not learned again."""
 
-FINER = 0.15
-"""The same of the third phase."""
-
-PRACTISED = 0.7
-"""Share of the last phase's weights in the result; the rest are the first one's. This mean answers or refuses nearly
-as many questions over handbooks as the last phase alone, and is better at sums and at calling tools.
-"""
+PRACTISED = 0.8
+"""Share of the second phase's weights in the result; the rest are the first one's."""
 
 DRILL = 0.04
 """Share of the dialogues, the very first ones, that do nothing but repeat and look up."""
@@ -144,11 +139,11 @@ users say and tools answer teaches words, and that what came once may come again
 """
 
 
-def practice(count: int, seed: str, grammars: Grammars) -> Iterator[dict[str, Any]]:
-    """Of the training side of a later phase's grammars."""
+def practice(count: int, seed: str) -> Iterator[dict[str, Any]]:
+    """Of the training side of the second phase's grammars."""
     rng = Random(seed)
     for _ in range(count):
-        yield row(draw_sample(rng, "train", grammars=grammars), whole=False)
+        yield row(draw_sample(rng, "train", grammars=PRACTICE), whole=False)
 
 
 def dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -266,6 +261,34 @@ def fresh_model(tokenizer: SentencePieceTokenizer, seed: int) -> Tied:
     begin(model, seed)
     model.transformer.output_layer.requires_grad_(False)
     return model
+
+
+DEEPER = 2
+"""Behind each so many layers of the first phase, the second one has one more."""
+
+
+@torch.no_grad()
+def deeper(model: Tied) -> Tied:
+    """The same model with more layers, which do nothing yet: each is a copy of the one before it that writes zeros
+    (Wu et al. 2024, "LLaMA Pro: Progressive LLaMA with Block Expansion"). So the first phase, which learns the words,
+    has fewer to compute.
+    """
+    config = model.config.to_dict()
+    layers = config["num_layers"]
+    config["num_layers"] = layers + layers // DEEPER
+    config["attn_implementation"] = "eager"
+    grown = Tied(ChatGLMConfig(**config))
+    state = model.state_dict()
+    origin = [(layer, new) for layer in range(layers) for new in (False, True)[: 1 + (layer % DEEPER == DEEPER - 1)]]
+    for place, (layer, new) in enumerate(origin):
+        old, prefix = f"transformer.encoder.layers.{layer}.", f"transformer.encoder.layers.{place}."
+        for name, tensor in model.state_dict().items():
+            if name.startswith(old):
+                silent = new and name.endswith(("attention.dense.weight", "dense_4h_to_h.weight"))
+                state[prefix + name.removeprefix(old)] = torch.zeros_like(tensor) if silent else tensor
+    grown.load_state_dict(state)
+    grown.transformer.output_layer.requires_grad_(False)
+    return grown
 
 
 class MuonAndAdam(torch.optim.Optimizer):
@@ -397,8 +420,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
     parser.add_argument("--dialogues", type=int, default=300_000, help="of the first phase")
-    parser.add_argument("--practice", type=int, default=140_000, help="dialogues of the second phase")
-    parser.add_argument("--polish", type=int, default=16_000, help="dialogues of the third phase")
+    parser.add_argument("--practice", type=int, default=190_000, help="dialogues of the second phase")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -412,14 +434,11 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     first = Phase(work, options.matrix_rate, options.rate, 0.5)
     second = Phase(work / "second", SLOWER * options.matrix_rate, SLOWER * options.rate, 1.0)
-    third = Phase(work / "third", FINER * options.matrix_rate, FINER * options.rate, 1.0)
-    for phase in (second, third):
-        phase.folder.mkdir(exist_ok=True)
+    second.folder.mkdir(exist_ok=True)
     spent = work / "seconds.txt"
     clock = time.time() - (float(spent.read_text("utf-8")) if spent.exists() else 0.0)
     write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
-    write_corpus(second.folder / "corpus.jsonl", practice(options.practice, f"{options.seed} practice", PRACTICE))
-    write_corpus(third.folder / "corpus.jsonl", practice(options.polish, f"{options.seed} polish", POLISH))
+    write_corpus(second.folder / "corpus.jsonl", practice(options.practice, f"{options.seed} practice"))
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
@@ -432,9 +451,9 @@ def main() -> None:
         tied = fresh_model(tokenizer, options.seed)
         try:
             train(first, tied, tokenizer, options)
+            tied = deeper(tied)
             learned = {name: tensor.clone() for name, tensor in tied.state_dict().items()}
             train(second, tied, tokenizer, options)
-            train(third, tied, tokenizer, options)
             tied.load_state_dict({n: learned[n].lerp(t, PRACTISED) for n, t in tied.state_dict().items()})
         finally:
             spent.write_text(f"{time.time() - clock:.0f}", "utf-8")
@@ -471,7 +490,6 @@ def card(table: str, typed: str, options: argparse.Namespace, minutes: float, re
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
             practice=f"{options.practice:,}",
-            polish=f"{options.polish:,}",
             pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{weights / 1e6:.1f}",
             minutes=f"{minutes:.0f}",

@@ -29,34 +29,32 @@ SKILLS: Grammars = {
 """Each grammar and its share of the first phase's dialogues. The vocabulary is learned from these."""
 
 PRACTICE: Grammars = {
-    "handbook": (practice.handbook, 3.2),
-    "quoting": (practice.quoting, 1.8),
+    "handbook": (practice.handbook, 3.0),
+    "quoting": (practice.quoting, 1.7),
     "fields": (practice.fields, 0.5),
     "results": (tools.results, 0.7),
+    "titled": (tools.titled, 0.9),
     **{
         name: (SKILLS[name][0], share)
         for name, share in {
-            "repeating": 0.5,
-            "chat": 1.0,
+            "repeating": 0.9,
+            "chat": 0.9,
             "arithmetic": 1.6,
             "counting": 0.3,
             "memory": 1.2,
             "mixed": 0.5,
-            "passages": 1.4,
-            "knowledge": 0.9,
-            "summary": 1.0,
-            "recap": 0.6,
+            "passages": 2.2,
+            "knowledge": 1.4,
+            "summary": 1.3,
+            "recap": 1.0,
             "persona": 0.8,
             "system": 0.4,
-            "tools": 2.4,
-            "code": 1.3,
+            "tools": 2.6,
+            "code": 1.1,
         }.items()
     },
 }
 """Each grammar and its share of the second phase's."""
-
-POLISH: Grammars = {**PRACTICE, "tools": (tools.titled, 8.0)}
-"""Of the third phase: as the second, and nearly a third calls tools whose schemas are as libraries write them."""
 
 
 def draw_sample(rng: Random, split: Split, name: str | None = None, grammars: Grammars = SKILLS) -> Sample:

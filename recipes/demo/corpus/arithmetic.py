@@ -6,6 +6,8 @@ Sums that are too large for that are refused: the code interpreter is for those.
 # ruff: noqa: SIM905
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from random import Random
 
 from .base import Sample, Split, assistant, draw, first_name, form, person, user
@@ -264,27 +266,32 @@ def question(rng: Random, split: Split, english: bool) -> tuple[str, int, str, i
     return draw(rng, split, make, lambda made: made[0])
 
 
-def _question(rng: Random, split: Split, english: bool) -> tuple[str, str, int]:
+def _in_english(english: bool, texts: Sequence[str]) -> bool:
+    """Whether the answer is in English. A sum without a word, in a dialogue without any yet, is answered in Chinese."""
+    return english and any(re.search("[A-Za-z]{2}", text) for text in texts)
+
+
+def _question(rng: Random, split: Split, english: bool, before: Sequence[str]) -> tuple[str, str, int]:
     """Words, the answer, its value."""
     text, a, operator, b = question(rng, split, english)
-    return text, *solve(a, operator, b, english)
+    return text, *solve(a, operator, b, _in_english(english, (*before, text)))
 
 
-def _more(rng: Random, split: Split, english: bool, before: int) -> tuple[str, str, int]:
+def _more(rng: Random, split: Split, english: bool, before: Sequence[str], result: int) -> tuple[str, str, int]:
     """A sum that goes on from the result of the one before."""
 
     def make() -> tuple[str, str, int]:
-        operator = rng.choice("+-×" if before > 1 else "+")
-        b = rng.randint(1, before) if operator == "-" else rng.randint(2, 9) if operator == "×" else rng.randint(1, 99)
-        answer, value = solve(before, operator, b, english)
+        operator = rng.choice("+-×" if result > 1 else "+")
+        b = rng.randint(1, result) if operator == "-" else rng.randint(2, 9) if operator == "×" else rng.randint(1, 99)
         core = form(rng, split, (_MORE_EN if english else _MORE_ZH)[operator])
         text = core.format(b=b) + rng.choice(("?", "", ".") if english else ("？", "", "？", "。", "?"))
-        return upper(text) if english and rng.random() < 0.6 else text, answer, value
+        text = upper(text) if english and rng.random() < 0.6 else text
+        return text, *solve(result, operator, b, _in_english(english, (*before, text)))
 
     return draw(rng, split, make, lambda made: made[0])
 
 
-def _too_large(rng: Random, split: Split, english: bool) -> tuple[str, str]:
+def _too_large(rng: Random, split: Split, english: bool, before: Sequence[str]) -> tuple[str, str]:
     """A sum that cannot be done by heart."""
 
     def make() -> str:
@@ -302,7 +309,8 @@ def _too_large(rng: Random, split: Split, english: bool) -> tuple[str, str]:
         core = form(rng, split, (_EN if english else _ZH)[operator])
         return _dressed(rng, split, core, english, {"a": a, "b": b})
 
-    return draw(rng, split, make), TOO_LARGE_EN if english else TOO_LARGE_ZH
+    text = draw(rng, split, make)
+    return text, TOO_LARGE_EN if _in_english(english, (*before, text)) else TOO_LARGE_ZH
 
 
 # Counting
@@ -397,16 +405,17 @@ def sample(rng: Random, split: Split) -> Sample:
     made: list[tuple[str, str]] = [greeting(rng, split, english)] if rng.random() < 0.06 else []
     kind = rng.random()
     if kind < 0.07:
-        made.append(_too_large(rng, split, english))
+        made.append(_too_large(rng, split, english, [text for text, _ in made]))
         value = -1
     else:
-        text, answer, value = _question(rng, split, english)
+        text, answer, value = _question(rng, split, english, [text for text, _ in made])
         made.append((text, answer))
     for _ in range(rng.choice((0, 0, 0, 1, 2))):
+        before = [text for text, _ in made]
         if 0 <= value <= 99 and rng.random() < 0.4:
-            text, answer, value = _more(rng, split, english, value)
+            text, answer, value = _more(rng, split, english, before, value)
         else:
-            text, answer, value = _question(rng, split, english)
+            text, answer, value = _question(rng, split, english, before)
         made.append((text, answer))
     return Sample("arithmetic", [message for text, answer in made for message in (user(text), assistant(answer))])
 

@@ -464,6 +464,13 @@ def recap(rng: Random, split: Split) -> Sample:
     return persistently(lambda: _Talk(rng, split).recap())
 
 
+def _of_user(told: str) -> str:
+    """What "you" were told, in the third person."""
+    told = re.sub(r"\byou put your ", "you put the ", told)
+    told = re.sub(r"\byou (live|work|want)\b", r"the user \1s", told)
+    return re.sub(r"\byour ", "the user's ", re.sub(r"\byou ", "the user ", told))
+
+
 class _Talk:
     """A dialogue in the making."""
 
@@ -475,8 +482,8 @@ class _Talk:
         self.values: set[str] = set()
         """All that was ever told: a value stands for one thing only, also when it was taken back."""
         self.messages: list[dict[str, Any]] = []
-        self.pets: list[str] = []
-        """What was told of them."""
+        self.order: list[tuple[str, str] | str] = []
+        """What was told, as it came: keys of what is known, and sentences about animals."""
 
     def sample(self) -> Sample:
         rng = self.rng
@@ -518,6 +525,8 @@ class _Talk:
         old = ""
         if self.rng.random() < 0.5:
             before.tell()
+            if before.known.keys() & self.known.keys():
+                raise RuntimeError("what was told before is told anew")
             old = before.told_of_user()
         lines = [
             f"{'用户' if m['role'] == 'user' else '助手'}：{' '.join(m['content'].split())}" for m in self.messages
@@ -529,11 +538,12 @@ class _Talk:
 
     def told_of_user(self) -> str:
         """What is known, as it is told to somebody else."""
-        told = [one.form(one.fact.answer) for one in self.known.values()] + self.pets
+        told = [
+            one if isinstance(one, str) else self.known[one].form(self.known[one].fact.answer) for one in self.order
+        ]
         if not self.english:
             return "".join(re.sub("^你", "用户", each) + "。" for each in told)
-        others = [re.sub(r"\byour ", "the user's ", re.sub("^you ", "the user ", each)) for each in told]
-        return " ".join(upper(each) + "." for each in others)
+        return " ".join(upper(_of_user(each)) + "." for each in told)
 
     def say(self, pair: tuple[str, str]) -> None:
         self.messages += [user(pair[0]), assistant(pair[1])]
@@ -559,12 +569,14 @@ class _Talk:
         one = self.fresh()
         confirm = CONFIRM_EN if self.english else CONFIRM
         if rng.random() >= 0.25:
+            self.order.append((one.key, one.about))
             stop = "." if self.english else "。"
             self.say((self.saying(("{t}",), one), one.form(one.fact.reply or confirm + one.fact.answer + stop)))
             return
         two = self.fresh()
         if two.key == "name":  # which is told first
             one, two = two, one
+        self.order += [(one.key, one.about), (two.key, two.about)]
         text = self.saying(_TELL_TWO_EN if self.english else _TELL_TWO, one, two)
         first, second = one.form(one.fact.answer), two.form(two.fact.answer)
         if one.fact.reply:
@@ -638,7 +650,7 @@ class _Talk:
             return dress(rng, split, choose(rng, form(rng, split, says)), english, "say", {"s": animal, "n": name, "l": like, "b": an(animal)})  # fmt: skip
 
         self.say((draw(rng, split, make), fill(confirm)))
-        self.pets += [fill(named[1]), fill(likes[1])]
+        self.order += [fill(named[1]), fill(likes[1])]
         stop = "." if english else "。"
         for asks, reply in rng.sample((named, likes), rng.choice((1, 2, 2))):
             if rng.random() < 0.15:
