@@ -8,9 +8,10 @@
     python benchmarks/bench_knowledge.py resync [--files 10000]
 
 retrieval: questions of our own (`questions/`: those for tuning, and those that were held back) and in SQuAD's form are
-asked; by words, and with --model by words and meaning, and of LangChain's stock pipeline with the same model, whose
-vectors are kept under --home. FILES: the four novels and Debian's manual (debian-reference.txt, from the package
-debian-reference-zh-cn), those that there are.
+asked; by words, and of two simpler searches by words (plain BM25 of characters and pairs; BM25 of jieba's words over
+overlapping chunks, as other projects have it); with --model by words and meaning, and of LangChain's stock pipeline
+with the same model, whose vectors are kept under --home. FILES: the four novels and Debian's manual
+(debian-reference.txt, from the package debian-reference-zh-cn), those that there are.
 scale: made-up texts of the sentences of FILES (--texts; else of characters drawn by their frequency) are indexed; then
 questions, which are parts of sentences in another order, are asked one at a time by words, and, with --embedder, by
 words and by random vectors of that size. Goals: 20 ms median and 50 ms p95 at 100,000 pieces; 50 and 120 ms at
@@ -29,6 +30,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import platform
 import random
@@ -41,6 +43,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -49,9 +52,11 @@ from typing import Any
 import numpy as np
 
 from chatglm.knowledge import Base, Upload, open_base
-from chatglm.knowledge.evaluating import Question, beside_langchain, found_in, read_questions
+from chatglm.knowledge.evaluating import Found, Places, Question, beside_langchain, found_in, read_questions
+from chatglm.knowledge.grams import grams, question_grams
 from chatglm.knowledge.lexical import View
 from chatglm.knowledge.models import Embedder, embedder_of, unit
+from chatglm.knowledge.splitting import split
 from chatglm.knowledge.store import base_names
 
 FREQUENT = (
@@ -286,6 +291,62 @@ def squad_files(file: Path, every: int) -> list[Upload]:
     return [Upload(f"{passage['id']}.txt", passage["context"].encode()) for passage in passages[::every]]
 
 
+def by_bm25(
+    base: Base,
+    questions: Sequence[Question],
+    chunks: Sequence[tuple[str, int, int, str]],
+    titles: Sequence[str],
+    terms: Callable[[str], Sequence[str]],
+    asked: Callable[[str], Sequence[str]],
+) -> Found:
+    """Plain BM25 (k1 1.2, b 0.75) over chunks, each (file, start, end, text). `terms` of a title and a text are
+    indexed, `asked` of a question are looked up."""
+    counted = [Counter(terms(f"{title}\n{chunk[3]}")) for chunk, title in zip(chunks, titles, strict=True)]
+    sizes = np.array([count.total() for count in counted])
+    norms = 1.2 * (0.25 + 0.75 * sizes / sizes.mean())
+    index: dict[str, list[tuple[int, int]]] = {}
+    for place, count in enumerate(counted):
+        for term, times in count.items():
+            index.setdefault(term, []).append((place, times))
+    spots, found = Places(base), Found()
+    for question in questions:
+        scores = np.zeros(len(chunks))
+        for term in dict.fromkeys(asked(question.text)):
+            if posted := index.get(term):
+                at, times = np.array(posted).T
+                idf = math.log(1 + (len(chunks) - len(at) + 0.5) / (len(at) + 0.5))
+                scores[at] += idf * 2.2 * times / (times + norms[at])
+        order = np.argsort(-scores, kind="stable")[:50]
+        found.note([chunks[at] for at in order], question, spots.of(question))
+    return found
+
+
+def plainer(base: Base, questions: Sequence[Question]) -> dict[str, Found]:
+    """The same questions in two simpler searches by words."""
+    files = [file.name for file in base.files() if file.pieces]
+    pieces = [(name, piece) for name in files for piece in split(base.reading(name), size=400)]
+    titles = [f"{Path(name).stem} {piece.title}" for name, piece in pieces]
+    chunks = [(name, piece.start, piece.end, piece.text) for name, piece in pieces]
+    result = {"plain BM25 of pairs": by_bm25(base, questions, chunks, titles, grams, question_grams)}
+    try:
+        import jieba  # type: ignore[import-untyped]
+        from langchain_text_splitters import RecursiveCharacterTextSplitter
+    except ImportError as error:
+        print(f"without BM25 of jieba's words: {error}", file=sys.stderr)
+        return result
+    splitter = RecursiveCharacterTextSplitter(chunk_size=750, chunk_overlap=150, add_start_index=True)
+    chunks = []
+    for name in files:
+        for document in splitter.create_documents([base.text(name)]):
+            start, text = document.metadata["start_index"], document.page_content
+            chunks.append((name, start, start + len(text), text))
+
+    def terms(text: str) -> list[str]:
+        return [word for word in jieba.cut(text.lower()) if word.strip()]
+
+    return {**result, "BM25 of jieba": by_bm25(base, questions, chunks, [""] * len(chunks), terms, terms)}
+
+
 def retrieval(home: Path, texts: Sequence[Path], squad: Path | None, every: int, model: str | None) -> dict[str, Any]:
     """Ask questions that one reads in `questions/`, and those of a file in SQuAD's form, where their texts are given.
     With a model: by words and meaning, too, and LangChain's stock pipeline with the same model."""
@@ -317,6 +378,8 @@ def retrieval(home: Path, texts: Sequence[Path], squad: Path | None, every: int,
                 raise SystemExit(left)
             for key, questions in chosen.items():
                 result[f"{key}, words"] = found_in(base, questions, mode="lexical").to_dict()
+                for other, figures in plainer(base, questions).items():
+                    result[f"{key}, {other}"] = figures.to_dict()
                 if kept is not None:
                     result[f"{key}, words and {model}"] = found_in(base, questions).to_dict()
                     result[f"{key}, {model}"] = found_in(base, questions, mode="vector").to_dict()

@@ -420,7 +420,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
     parser.add_argument("--dialogues", type=int, default=300_000, help="of the first phase")
-    parser.add_argument("--practice", type=int, default=190_000, help="dialogues of the second phase")
+    parser.add_argument("--practice", type=int, default=168_000, help="dialogues of the second phase")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -490,6 +490,7 @@ def card(table: str, typed: str, options: argparse.Namespace, minutes: float, re
             seed=options.seed,
             dialogues=f"{options.dialogues:,}",
             practice=f"{options.practice:,}",
+            practised=PRACTISED,
             pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{weights / 1e6:.1f}",
             minutes=f"{minutes:.0f}",

@@ -30,6 +30,7 @@ from chatglm.knowledge.summarising import language_of
 
 __all__ = [
     "Found",
+    "Places",
     "Question",
     "Refusals",
     "beside_langchain",
@@ -188,7 +189,7 @@ def _answers(question: Question, spans: _Spans, file: str, start: int, end: int,
     return any(answer in text for answer in question.answers)
 
 
-class _Places:
+class Places:
     """Finds the positions of answers in the files of a base."""
 
     def __init__(self, base: Base) -> None:
@@ -231,7 +232,7 @@ def found_in(
     Raises:
         InputError: a question names a file that the base does not have.
     """
-    places, found = _Places(base), Found()
+    places, found = Places(base), Found()
     asked = [question for question in questions if question.answerable]
     for number, question in enumerate(asked, 1):
         hits = base.search(question.text, k=50, mode=mode)
@@ -426,7 +427,7 @@ def beside_langchain(
         if progress is not None:
             progress(min(at + 32, len(chunks)), len(chunks))
     vectors = np.concatenate(parts)
-    places, found = _Places(base), Found()
+    places, found = Places(base), Found()
     for question in questions:
         if question.answerable:
             order = np.argsort(-(vectors @ embedder.questions([question.text])[0]), kind="stable")[:50]
