@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatglm.cli.models import add_assistant_arguments, model_identity, open_assistant, print_json
-from chatglm.cli.shown import plain_output, tell
+from chatglm.cli.shown import plain_output, print_table, tell
 from chatglm.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -335,7 +335,7 @@ def _list(arguments: argparse.Namespace) -> int:
             print_json(row)
         rows.append(row)
     if not arguments.json:
-        _table(
+        print_table(
             ("NAME", "FILES", "PIECES", "MB", "EMBEDDER", "ABOUT"),
             [
                 (
@@ -372,21 +372,7 @@ def _list_files(base: Base, as_json: bool) -> None:
         )
         for file in files
     ]
-    _table(("FILE", "STATE", "PIECES", "MB", "KIND", "ADDED", ""), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    every = [head, *rows]
-    widths = [max(_width(row[column]) for row in every) for column in range(len(head))]
-    for row in every:
-        print("  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _width(text: str) -> int:
-    """The width of a text in columns of a terminal; a Chinese character takes two."""
-    import unicodedata
-
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+    print_table(("FILE", "STATE", "PIECES", "MB", "KIND", "ADDED", ""), rows)
 
 
 def _remove(arguments: argparse.Namespace) -> int:
@@ -723,7 +709,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         print_json(result)
         return 0
     names = [name for name in result if name != "refusals"]
-    _table(
+    print_table(
         ("", *names),
         [(figure, *(f"{result[name][figure]:g}" for name in names)) for figure in result["base"]],
     )
@@ -732,7 +718,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             f"\nquestions without an answer in the documents: {told['unanswered']}, with one: {told['answered']}; "
             f"AUC {told['auc']:g}; with the limit {told['limit_at_3_percent']:+.3f}, at most 3 % are refused wrongly"
         )
-        _table(
+        print_table(
             ("LIMIT", "REFUSED", "WRONGLY"),
             [
                 (f"{row['limit']:+.3f}", f"{row['refused']:.3f}", f"{row['refused_wrongly']:.3f}")
