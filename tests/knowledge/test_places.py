@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -323,3 +325,16 @@ def test_a_store_that_cannot_be_opened_is_said(
     assert main(["knowledge", "check", "手册"]) == 1
     assert main(["knowledge", "add", "手册", documents, "--embedder", "none", "--vectors-at", place]) == 0
     assert "needs an embedder" in capsys.readouterr().err
+
+
+def test_a_qdrant_server_that_is_down_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("langchain_qdrant")
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    failed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    before = set(threading.enumerate())
+    places._qdrant_client(place_of(f"qdrant:http://127.0.0.1:{port}#c"), "").close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+    assert not failed

@@ -375,7 +375,10 @@ def _qdrant(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
 def _qdrant_client(place: Place, secret: str) -> QdrantClient:
     from qdrant_client import QdrantClient
 
-    return QdrantClient(path=place.at) if place.is_path else QdrantClient(url=place.at, api_key=secret or None)
+    if place.is_path:
+        return QdrantClient(path=place.at)
+    # It would ask for the server's version in a thread, which prints a traceback where the server is down.
+    return QdrantClient(url=place.at, api_key=secret or None, check_compatibility=False)
 
 
 def _qdrant_filter(base: str) -> Filter:
