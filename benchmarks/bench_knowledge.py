@@ -52,12 +52,20 @@ from typing import Any
 import numpy as np
 
 from chatglm.knowledge import Base, Upload, open_base
-from chatglm.knowledge.evaluating import Found, Places, Question, beside_langchain, found_in, read_questions
+from chatglm.knowledge.evaluating import (
+    Found,
+    Places,
+    Question,
+    beside_langchain,
+    found_in,
+    langchain_chunks,
+    read_questions,
+)
 from chatglm.knowledge.grams import grams, question_grams
 from chatglm.knowledge.lexical import View
 from chatglm.knowledge.models import Embedder, embedder_of, unit
 from chatglm.knowledge.splitting import split
-from chatglm.knowledge.store import base_names
+from chatglm.knowledge.store import base_names, header_of
 
 FREQUENT = (
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多"
@@ -295,13 +303,13 @@ def by_bm25(
     base: Base,
     questions: Sequence[Question],
     chunks: Sequence[tuple[str, int, int, str]],
-    titles: Sequence[str],
+    headers: Sequence[str],
     terms: Callable[[str], Sequence[str]],
     asked: Callable[[str], Sequence[str]],
 ) -> Found:
-    """Plain BM25 (k1 1.2, b 0.75) over chunks, each (file, start, end, text). `terms` of a title and a text are
+    """Plain BM25 (k1 1.2, b 0.75) over chunks, each (file, start, end, text). `terms` of a header and a text are
     indexed, `asked` of a question are looked up."""
-    counted = [Counter(terms(f"{title}\n{chunk[3]}")) for chunk, title in zip(chunks, titles, strict=True)]
+    counted = [Counter(terms(header + chunk[3])) for chunk, header in zip(chunks, headers, strict=True)]
     sizes = np.array([count.total() for count in counted])
     norms = 1.2 * (0.25 + 0.75 * sizes / sizes.mean())
     index: dict[str, list[tuple[int, int]]] = {}
@@ -325,21 +333,16 @@ def plainer(base: Base, questions: Sequence[Question]) -> dict[str, Found]:
     """The same questions in two simpler searches by words."""
     files = [file.name for file in base.files() if file.pieces]
     pieces = [(name, piece) for name in files for piece in split(base.reading(name), size=400)]
-    titles = [f"{Path(name).stem} {piece.title}" for name, piece in pieces]
+    headers = [header_of(name, piece.title) for name, piece in pieces]
     chunks = [(name, piece.start, piece.end, piece.text) for name, piece in pieces]
-    result = {"plain BM25 of pairs": by_bm25(base, questions, chunks, titles, grams, question_grams)}
+    result = {"plain BM25 of pairs": by_bm25(base, questions, chunks, headers, grams, question_grams)}
     try:
         import jieba  # type: ignore[import-untyped]
-        from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+        chunks = langchain_chunks(base, 750, 150)
     except ImportError as error:
         print(f"without BM25 of jieba's words: {error}", file=sys.stderr)
         return result
-    splitter = RecursiveCharacterTextSplitter(chunk_size=750, chunk_overlap=150, add_start_index=True)
-    chunks = []
-    for name in files:
-        for document in splitter.create_documents([base.text(name)]):
-            start, text = document.metadata["start_index"], document.page_content
-            chunks.append((name, start, start + len(text), text))
 
     def terms(text: str) -> list[str]:
         return [word for word in jieba.cut(text.lower()) if word.strip()]

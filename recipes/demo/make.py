@@ -220,6 +220,10 @@ class Tied(ChatGLMForConditionalGeneration):
     for each by itself. The official layout has two tables: `untie` fills the second one at the end.
     """
 
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__(config)
+        self.transformer.output_layer.requires_grad_(False)
+
     def get_output_embeddings(self) -> Any:
         return self._out
 
@@ -261,7 +265,6 @@ def fresh_model(tokenizer: SentencePieceTokenizer, seed: int) -> Tied:
     size = -(-len(tokenizer) // 64) * 64
     model = Tied(ChatGLMConfig(padded_vocab_size=size, attn_implementation="eager", **SIZES))
     begin(model, seed)
-    model.transformer.output_layer.requires_grad_(False)
     return model
 
 
@@ -280,16 +283,16 @@ def deeper(model: Tied) -> Tied:
     config["num_layers"] = layers + layers // DEEPER
     config["attn_implementation"] = "eager"
     grown = Tied(ChatGLMConfig(**config))
-    state = model.state_dict()
+    learned = model.state_dict()
+    state = dict(learned)
     origin = [(layer, new) for layer in range(layers) for new in (False, True)[: 1 + (layer % DEEPER == DEEPER - 1)]]
     for place, (layer, new) in enumerate(origin):
         old, prefix = f"transformer.encoder.layers.{layer}.", f"transformer.encoder.layers.{place}."
-        for name, tensor in model.state_dict().items():
+        for name, tensor in learned.items():
             if name.startswith(old):
                 silent = new and name.endswith(("attention.dense.weight", "dense_4h_to_h.weight"))
                 state[prefix + name.removeprefix(old)] = torch.zeros_like(tensor) if silent else tensor
     grown.load_state_dict(state)
-    grown.transformer.output_layer.requires_grad_(False)
     return grown
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "beside_langchain",
     "found_in",
     "generated",
+    "langchain_chunks",
     "read_questions",
     "refusals",
     "write_questions",
@@ -383,6 +384,33 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
 # Comparison with LangChain's usual pipeline
 
 
+def langchain_chunks(base: Base, size: int, overlap: int) -> list[tuple[str, int, int, str]]:
+    """The texts of a base as LangChain's `RecursiveCharacterTextSplitter` cuts them: file, start, end and text of each
+    chunk.
+
+    Args:
+        size, overlap: size and overlap of the chunks, in characters.
+
+    Raises:
+        DependencyError: langchain-text-splitters is not installed.
+    """
+    try:
+        from langchain_text_splitters import RecursiveCharacterTextSplitter
+    except ImportError:
+        raise DependencyError(
+            "the comparison needs LangChain's splitters: pip install langchain-text-splitters"
+        ) from None
+
+    splitter = RecursiveCharacterTextSplitter(chunk_size=size, chunk_overlap=overlap, add_start_index=True)
+    chunks: list[tuple[str, int, int, str]] = []
+    for file in base.files():
+        if file.pieces:
+            for document in splitter.create_documents([base.text(file.name)]):
+                start = document.metadata["start_index"]
+                chunks.append((file.name, start, start + len(document.page_content), document.page_content))
+    return chunks
+
+
 def beside_langchain(
     base: Base,
     questions: Sequence[Question],
@@ -404,21 +432,9 @@ def beside_langchain(
         DependencyError: langchain-text-splitters is not installed.
         InputError: the base has no text, or a question names a file that it does not have.
     """
-    try:
-        from langchain_text_splitters import RecursiveCharacterTextSplitter
-    except ImportError:
-        raise DependencyError(
-            "the comparison needs LangChain's splitters: pip install langchain-text-splitters"
-        ) from None
     import numpy as np
 
-    splitter = RecursiveCharacterTextSplitter(chunk_size=size, chunk_overlap=overlap, add_start_index=True)
-    chunks: list[tuple[str, int, int, str]] = []
-    for file in base.files():
-        if file.pieces:
-            for document in splitter.create_documents([base.text(file.name)]):
-                start = document.metadata["start_index"]
-                chunks.append((file.name, start, start + len(document.page_content), document.page_content))
+    chunks = langchain_chunks(base, size, overlap)
     if not chunks:
         raise InputError(f"{base.name}: has no text")
     parts = []
