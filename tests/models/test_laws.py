@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import any_model, chatglm_config, chatglm_model, draw, glm_model, glm_prompt, prompt_ids
 from transformers import DynamicCache, GlmConfig, GlmForCausalLM, StaticCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from chatglm.errors import CheckpointError, ConfigError, InputError, UnsupportedError
 from chatglm.models.attention import packed_examples
@@ -325,6 +326,36 @@ def test_compiled_decode_has_no_graph_break(kind: str) -> None:
         )
         logits.append(compiled(**inputs).logits)
     close(torch.cat(logits, 1), expected)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own look at a block's input
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_blocks_train_as_others(kind: str) -> None:
+    """Compiled one by one, as `torch.compile`'s guide advises for a stack of equal blocks: the same loss and gradients,
+    and no complex numbers, for which no code is made.
+    """
+    model, ids = any_model(kind).train(), prompt_ids(kind)
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    seen: list[torch.Tensor] = []
+
+    def backend(graph: Any, inputs: list[Any]) -> Any:
+        seen.extend(each for each in inputs if isinstance(each, torch.Tensor))
+        return graph.forward
+
+    for block in model.modules():
+        if isinstance(block, GradientCheckpointingLayer):
+            block.compile(backend=backend, dynamic=True)
+    again = model(input_ids=ids, labels=ids).loss
+    again.backward()
+    close(again, loss)
+    for name, weight in model.named_parameters():
+        if name in wanted:
+            close(weight.grad, wanted[name])
+    assert seen
+    assert not any(tensor.is_complex() for tensor in seen)
 
 
 @pytest.mark.parametrize("prefix", [None, 3])

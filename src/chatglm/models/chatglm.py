@@ -265,10 +265,11 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         if position_ids is None:
             position_ids = torch.arange(states.shape[1], device=states.device)[None] + seen
         tables: Tables = rotary_tables(position_ids, config, states.dtype)
-        if states.device.type == "cpu" and not torch.compiler.is_compiling():
+        blocks = self.encoder.layers
+        compiled = torch.compiler.is_compiling() or any(block._compiled_call_impl is not None for block in blocks)
+        if states.device.type == "cpu" and not compiled:
             tables = torch.complex(tables[0].float(), tables[1].float())  # five times as fast there, in eager mode
 
-        blocks = self.encoder.layers
         states, hidden, attentions = self._run_blocks(
             blocks,
             states,
