@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -177,6 +178,22 @@ def test_a_recap_keeps_the_order_of_the_telling() -> None:
         # What is corrected stays where it was first told, with its new value, which is told later.
         if not any("明白了" in line or "I see" in line for line in told):
             assert places == sorted(places), (asked, recap)
+
+
+def test_a_field_that_is_missing_is_called_as_the_question_calls_it_or_as_usual() -> None:
+    """Nothing tells which of its names a line would have had that is not there."""
+    practice = part("practice")
+    first = {re.split("[/#]", field)[0] for field in (*practice._FIELDS, *practice._FIELDS_EN)}
+    rng, missing = Random(6), 0
+    for _ in range(600):
+        messages = practice.fields(rng, "train").messages
+        for question, answer in pairwise(messages):
+            name, _, value = answer["content"].partition("：")
+            if answer["role"] == "assistant" and value == "没有。":
+                missing += 1
+                typed = set(name) & set(question["content"])  # with errors, perhaps
+                assert name in first or 2 * len(typed) >= len(set(name)), messages
+    assert missing > 20
 
 
 def test_more_layers_change_no_answer_until_they_learn() -> None:

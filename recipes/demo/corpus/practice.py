@@ -377,11 +377,14 @@ def _fields(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.7
     colon, none = ("：", "没有。") if chinese else (": ", "not there.")
     lines: list[tuple[str, str, str]] = []
+    usual: dict[str, str] = {}
     for field in rng.sample(_FIELDS if chinese else _FIELDS_EN, rng.choice((2, 3, 3, 4, 5))):
         names, _, rest = field.partition("#")
         asks, _, kind = rest.rpartition("|")
         name = rng.choice(names.split("/"))
-        lines.append((name, _SLOTS[kind](rng), rng.choice((*asks.split(";"), name))))
+        ask = rng.choice((*asks.split(";"), name))
+        lines.append((name, _SLOTS[kind](rng), ask))
+        usual[name] = name if ask == name else names.partition("/")[0]
     missing = lines.pop() if len(lines) > 2 and rng.random() < 0.5 else None
     title = rng.choice(
         ("会议", "活动", "通知", "订单", "讲座", "") if chinese else ("Meeting", "Event", "Note", "", "")
@@ -398,7 +401,7 @@ def _fields(rng: Random, split: Split) -> Sample:
         answer = shown[place]
         if missing and rng.random() < 0.2:
             name, _, ask = missing
-            answer = f"{name}{colon}{none}"
+            answer = f"{usual[name]}{colon}{none}"  # nothing tells which of its names it would have had
         core = choose(rng, ask)
         if chinese and title and rng.random() < 0.4:
             core = title + core
