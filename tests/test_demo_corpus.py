@@ -102,11 +102,11 @@ def test_some_forms_are_kept_from_training() -> None:
 def test_every_dialogue_can_be_learned() -> None:
     """In both splits: messages that the package reads, an answer last, and calls of tools that are on offer."""
     rng = Random(4)
-    skills = part("").SKILLS
-    for name in skills:
+    grammars = {**part("").SKILLS, **part("").PRACTICE, **part("").LAST}
+    for name in grammars:
         for split in ("train", "test"):
             for _ in range(60):
-                sample = part("").draw_sample(rng, split, name)
+                sample = part("").draw_sample(rng, split, name, grammars)
                 messages = [Message.from_dict(message, n) for n, message in enumerate(sample.messages)]
                 assert messages[-1].role == "assistant"
                 offered = {tool["name"]: tool for tool in sample.tools}
@@ -178,6 +178,22 @@ def test_a_recap_keeps_the_order_of_the_telling() -> None:
         # What is corrected stays where it was first told, with its new value, which is told later.
         if not any("明白了" in line or "I see" in line for line in told):
             assert places == sorted(places), (asked, recap)
+
+
+def test_two_notices_of_one_thing_are_known_as_such() -> None:
+    """However their questions are worded. Else one would be told, and of the other asked as if nothing were told."""
+    practice = part("practice")
+    rng = Random(7)
+    rules = [rule for rule in practice._RULES if rule.startswith(("(保修|退货", "(系统|网站"))]
+    assert len(rules) == 2
+    for rule in rules:
+        shared = 0
+        for _ in range(300):
+            one, two = (practice._rule(rng, True, rule) for _ in range(2))
+            first, second = (set(re.match("(..)(?:期|的(..))", made.sentence).groups()) - {None} for made in (one, two))
+            assert bool(one.subjects & two.subjects) == bool(first & second), (one, two)
+            shared += bool(first & second)
+        assert 20 < shared < 200
 
 
 def test_a_field_that_is_missing_is_called_as_the_question_calls_it_or_as_usual() -> None:

@@ -10,6 +10,7 @@ corpus, and the same weights on the same kind of processor.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import PRACTICE, SKILLS, draw_sample
+from corpus import LAST, PRACTICE, SKILLS, Grammars, draw_sample
 from corpus.base import COMMON, LISTED, PHRASES, Sample
 from corpus.code import PROMPT as INTERPRETER_PROMPT
 from evaluate import evaluate, report
@@ -45,7 +46,7 @@ from chatglm.knowledge.answering import CITED, CITED_EN, CLASSIC
 from chatglm.knowledge.summarising import MAP, REDUCE, REFINE, WHOLE
 from chatglm.models.chatglm import ChatGLMForConditionalGeneration
 from chatglm.models.configuration import ChatGLMConfig
-from chatglm.training.examples import Collator, Example
+from chatglm.training.examples import IGNORE, Collator, Example
 from chatglm.training.finetune import LOG, PICTURE
 from chatglm.training.logs import JsonLog, Progress, draw, read_log
 from chatglm.training.settings import Settings
@@ -125,11 +126,11 @@ class Phase:
 
 
 SLOWER = 0.5
-"""What the second phase's rates are of the first one's: what was learned is practised, not learned again."""
+"""What the later phases' rates are of the first one's: what was learned is practised, not learned again."""
 
 PRACTISED = 0.75
-"""Share of the second phase's weights in the result; the rest are the first one's. With more of the second, recaps and
-refusals are better, and calls of tools, and what follows them, are worse.
+"""Share of the second phase's weights in those that the third begins with; the rest are the first one's. With more of
+the second, recaps and refusals are better, and calls of tools, and what follows them, are worse.
 """
 
 DRILL = 0.04
@@ -141,11 +142,11 @@ users say and tools answer teaches words, and that what came once may come again
 """
 
 
-def practice(count: int, seed: str) -> Iterator[dict[str, Any]]:
-    """Of the training side of the second phase's grammars."""
+def practice(count: int, seed: str, grammars: Grammars = PRACTICE) -> Iterator[dict[str, Any]]:
+    """Of the training side of a later phase's grammars."""
     rng = Random(seed)
     for _ in range(count):
-        yield row(draw_sample(rng, "train", grammars=PRACTICE), whole=False)
+        yield row(draw_sample(rng, "train", grammars=grammars), whole=False)
 
 
 def dialogues(count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -215,6 +216,11 @@ def _guarded(text: str) -> str:
     return re.sub(r"(^| )(?=[\u4e00-\u9fff])", r"\1、", text, flags=re.MULTILINE)
 
 
+def _summed(states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """The sum of n tokens' cross entropies, from (n, H)."""
+    return nn.functional.cross_entropy(nn.functional.linear(states, table).float(), targets, reduction="sum")
+
+
 class Tied(ChatGLMForConditionalGeneration):
     """Learns one table for words that come in and words that go out, so that copying a rare word need not be learned
     for each by itself. The official layout has two tables: `untie` fills the second one at the end.
@@ -223,12 +229,24 @@ class Tied(ChatGLMForConditionalGeneration):
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
         self.transformer.output_layer.requires_grad_(False)
+        self._summed = _summed
+
+    def compile_parts(self) -> None:
+        """Have blocks and loss run as compiled code, which takes a quarter less time on a CPU."""
+        for block in self.transformer.encoder.layers:
+            block.compile(dynamic=True)
+        self._summed = torch.compile(_summed, dynamic=True)
 
     def get_output_embeddings(self) -> Any:
         return self._out
 
     def _out(self, states: Tensor) -> Tensor:
         return nn.functional.linear(states, self.transformer.embedding.word_embeddings.weight)
+
+    def _loss_of_learned(self, states: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
+        learned = targets != IGNORE
+        total = self._summed(states[learned], self.transformer.embedding.word_embeddings.weight, targets[learned])
+        return total / (max(int(learned.sum()), 1) if count is None else count)
 
     def untie(self) -> ChatGLMForConditionalGeneration:
         plain = ChatGLMForConditionalGeneration(self.config)
@@ -358,6 +376,18 @@ def similar(lengths: Sequence[int], budget: int, seed: int, window: int = 2048) 
     return plan
 
 
+def keep_memory() -> None:
+    """Have the C library keep what a step frees for the next one: giving large blocks back to the system and asking for
+    them again, page by page, costs a fifth of the time. Only glibc's allocator can be told so.
+    """
+    try:
+        tune = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 1 << 27), (-8, 1)):  # M_MMAP_MAX, TRIM, TOP_PAD, ARENA_MAX
+        tune(option, value)
+
+
 class DemoTrainer(FamilyTrainer):
     """The project's trainer with this recipe's optimizer."""
 
@@ -399,6 +429,7 @@ def train(phase: Phase, model: Tied, tokenizer: SentencePieceTokenizer, options:
             },
         }
     )
+    model.compile_parts()
     progress = Progress()
     callbacks: list[TrainerCallback] = [progress]
     trainer = DemoTrainer(
@@ -426,6 +457,7 @@ def main() -> None:
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
     parser.add_argument("--dialogues", type=int, default=300_000, help="of the first phase")
     parser.add_argument("--practice", type=int, default=168_000, help="dialogues of the second phase")
+    parser.add_argument("--last", type=int, default=190_000, help="dialogues of the third phase")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--matrix-rate", type=float, default=0.005)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -435,15 +467,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     np.random.seed(options.seed)
+    keep_memory()
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
     first = Phase(work, options.matrix_rate, options.rate, 0.5)
     second = Phase(work / "second", SLOWER * options.matrix_rate, SLOWER * options.rate, 1.0)
-    second.folder.mkdir(exist_ok=True)
+    third = Phase(work / "third", second.matrix_rate, second.rate, 1.0)
+    for phase in (second, third):
+        phase.folder.mkdir(exist_ok=True)
     spent = work / "seconds.txt"
     clock = time.time() - (float(spent.read_text("utf-8")) if spent.exists() else 0.0)
     write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
     write_corpus(second.folder / "corpus.jsonl", practice(options.practice, f"{options.seed} practice"))
+    write_corpus(third.folder / "corpus.jsonl", practice(options.last, f"{options.seed} last", LAST))
     result = work / "model"
     if not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
@@ -460,6 +496,7 @@ def main() -> None:
             learned = {name: tensor.clone() for name, tensor in tied.state_dict().items()}
             train(second, tied, tokenizer, options)
             tied.load_state_dict({n: learned[n].lerp(t, PRACTISED) for n, t in tied.state_dict().items()})
+            train(third, tied, tokenizer, options)
         finally:
             spent.write_text(f"{time.time() - clock:.0f}", "utf-8")
         model = rounded(tied.untie()).half().eval()
@@ -496,6 +533,7 @@ def card(table: str, typed: str, options: argparse.Namespace, minutes: float, re
             dialogues=f"{options.dialogues:,}",
             practice=f"{options.practice:,}",
             practised=PRACTISED,
+            last=f"{options.last:,}",
             pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{weights / 1e6:.1f}",
             minutes=f"{minutes:.0f}",

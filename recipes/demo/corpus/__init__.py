@@ -56,6 +56,38 @@ PRACTICE: Grammars = {
 }
 """Each grammar and its share of the second phase's."""
 
+LAST: Grammars = {
+    "long recap": (memory.long_recap, 1.6),
+    "long summary": (passages.long_summary, 1.6),
+    **{
+        name: (PRACTICE[name][0], share)
+        for name, share in {
+            "handbook": 3.0,
+            "quoting": 3.2,
+            "fields": 2.1,
+            "results": 0.4,
+            "titled": 1.1,
+            "repeating": 1.1,
+            "chat": 0.6,
+            "arithmetic": 1.0,
+            "counting": 0.2,
+            "memory": 0.7,
+            "mixed": 0.5,
+            "passages": 2.7,
+            "knowledge": 2.2,
+            "summary": 1.0,
+            "recap": 1.2,
+            "persona": 0.9,
+            "system": 0.5,
+            "tools": 1.8,
+            "code": 0.7,
+        }.items()
+    },
+}
+"""Each grammar and its share of the third phase's: most are of the skills in which two phases leave most wrong, which
+all look for one thing among several. The rest is there so that it is not forgotten.
+"""
+
 
 def draw_sample(rng: Random, split: Split, name: str | None = None, grammars: Grammars = SKILLS) -> Sample:
     """A dialogue of the grammar that is named, or of any."""

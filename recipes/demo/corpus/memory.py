@@ -464,6 +464,17 @@ def recap(rng: Random, split: Split) -> Sample:
     return persistently(lambda: _Talk(rng, split).recap())
 
 
+def long_recap(rng: Random, split: Split) -> Sample:
+    """Of more than a few sentences: what to go on with after each is all that is hard in a recap."""
+
+    def make() -> Sample:
+        talk = _Talk(rng, split)
+        talk.tells = (2, 2, 3, 3, 4)
+        return talk.recap()
+
+    return persistently(make)
+
+
 def _of_user(told: str) -> str:
     """What "you" were told, in the third person."""
     told = re.sub(r"\byou put your ", "you put the ", told)
@@ -484,6 +495,7 @@ class _Talk:
         self.messages: list[dict[str, Any]] = []
         self.order: list[tuple[str, str] | str] = []
         """What was told, as it came: keys of what is known, and sentences about animals."""
+        self.tells = (0, 1, 1, 1, 1, 1, 2, 2, 2, 3)
 
     def sample(self) -> Sample:
         rng = self.rng
@@ -494,7 +506,7 @@ class _Talk:
             self.chat()
         if rng.random() < 0.06:  # who it is, not who the user is
             self.say(ask(rng, self.split, {"name": IDENTITY["name"]}, self.english))
-        tells = rng.choice((0, 1, 1, 1, 1, 1, 2, 2, 2, 3))
+        tells = rng.choice(self.tells)
         for _ in range(tells):
             self.tell()
             if rng.random() < 0.12:

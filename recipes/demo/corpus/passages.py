@@ -879,10 +879,10 @@ def _entity_text(rng: Random, split: Split, chinese: bool, count: int) -> tuple[
     return sentences, firsts
 
 
-def _summary_of_documents(rng: Random, split: Split, chinese: bool) -> Sample:
+def _summary_of_documents(rng: Random, split: Split, chinese: bool, counts: Sequence[int] = (1, 2, 2, 3)) -> Sample:
     """In the prompts of `chatglm.knowledge`: the first sentence of each entity."""
     lang, gap = ("zh", "") if chinese else ("en", " ")
-    sentences, firsts = _entity_text(rng, split, chinese, rng.choice((1, 2, 2, 3)))
+    sentences, firsts = _entity_text(rng, split, chinese, rng.choice(counts))
     luck = rng.random()
     if luck < 0.65:
         body = rng.choice((gap, gap, "\n")).join(sentences)
@@ -947,6 +947,16 @@ def rewriting(rng: Random, split: Split) -> Sample:
         return Sample("knowledge", [user(prompt), assistant(upper(whole) + mark)])
 
     return draw(rng, split, make, lambda made: str(made.messages[0]["content"]))
+
+
+def long_summary(rng: Random, split: Split) -> Sample:
+    """Of documents that tell of several things: where the next one begins is all that is hard in a summary."""
+    return draw(
+        rng,
+        split,
+        lambda: _summary_of_documents(rng, split, rng.random() < 0.62, (2, 2, 3, 3, 4)),
+        lambda made: str(made.messages[0]["content"]),
+    )
 
 
 def summary(rng: Random, split: Split) -> Sample:

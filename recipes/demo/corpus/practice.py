@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from chatglm.knowledge.answering import CITED, CITED_EN, CLASSIC, NOT_FOUND
 
@@ -290,15 +290,31 @@ def quoting(rng: Random, split: Split) -> Sample:
     return draw(rng, split, lambda: _quoting(rng, split), _first)
 
 
-def _rule(rng: Random, chinese: bool, rule: str) -> tuple[str, str, list[str]]:
-    """A sentence, what leads to it, and its questions."""
+class _Rule(NamedTuple):
+    """A sentence, what leads to it, its questions, and what these ask of: two that share some of it ask the same."""
+
+    sentence: str
+    lead: str
+    questions: list[str]
+    subjects: frozenset[tuple[str, ...]]
+
+
+def _rule(rng: Random, chinese: bool, rule: str) -> _Rule:
     says, _, asks = rule.partition("#")
     given = {slot: _SLOTS[slot](rng) for slot in sorted(set(_SLOT.findall(rule)))}
     said = choose(rng, says)
     literal = _SLOT.sub("", said)
     questions = [_alike(rng, literal, ask).format_map(given) for ask in asks.split(";")]
+    fixed = {each for group in _CHOICE.findall(says) for each in group.split("|") if len(each) > 1 and each in literal}
+    subjects: set[tuple[str, ...]] = set()
+    for ask in asks.split(";"):
+        slots = tuple(given[slot] for slot in _SLOT.findall(ask))
+        words = {(each,) for group in _CHOICE.findall(ask) for each in group.split("|") if each in fixed}
+        subjects |= {slots} if slots else words or {(ask,)}
     sentence = said.format_map(given)
-    return (sentence, rng.choice(_LEADS), questions) if chinese else (upper(sentence), "", questions)
+    return _Rule(
+        sentence if chinese else upper(sentence), rng.choice(_LEADS) if chinese else "", questions, frozenset(subjects)
+    )
 
 
 def _alike(rng: Random, said: str, ask: str) -> str:
@@ -317,10 +333,10 @@ def _quoting(rng: Random, split: Split) -> Sample:
     rules = rng.sample(_RULES if chinese else _RULES_EN, rng.choice((2, 3, 3, 4, 4, 5, 6, 8)))
     made = [_rule(rng, chinese, rule) for rule in rules]
     told = [*made]
-    for (_, _, questions), rule in zip(made, rules, strict=True):  # the same is told of another thing
+    for first, rule in zip(made, rules, strict=True):  # the same is told of another thing
         if rng.random() < 0.3:
             other = _rule(rng, chinese, rule)
-            if not set(other[2]) & set(questions):
+            if not other.subjects & first.subjects:
                 told.append(other)
     # Of the last ones nothing is told, and of them it is asked.
     missing = [told.pop(rng.randrange(len(told))) for _ in range(min(len(told) - 1, rng.choice((1, 1, 2))))]
@@ -329,10 +345,10 @@ def _quoting(rng: Random, split: Split) -> Sample:
     for _ in range(rng.choice((1, 2, 3)) if split == "train" else 1):
         lacks = rng.random() < UNTOLD * 0.8
         place = rng.randrange(len(told))
-        core = rng.choice((rng.choice(missing) if lacks else told[place])[2])
+        core = rng.choice((rng.choice(missing) if lacks else told[place]).questions)
         said = f"{core}，材料中没有说。" if chinese else "This is not given in the text."
-        asked.append(Question(core, None if lacks else told[place][0], said, place))
-    return _dialogue(rng, split, chinese, [lead + sentence for sentence, lead, _ in told], asked)
+        asked.append(Question(core, None if lacks else told[place].sentence, said, place))
+    return _dialogue(rng, split, chinese, [rule.lead + rule.sentence for rule in told], asked)
 
 
 # Lists of fields
