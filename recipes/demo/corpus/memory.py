@@ -495,7 +495,8 @@ class _Talk:
         self.messages: list[dict[str, Any]] = []
         self.order: list[tuple[str, str] | str] = []
         """What was told, as it came: keys of what is known, and sentences about animals."""
-        self.tells = (0, 1, 1, 1, 1, 1, 2, 2, 2, 3)
+        self.tells: Sequence[int] = (0, 1, 1, 1, 1, 1, 2, 2, 2, 3)
+        """How often the user tells something: one of these."""
 
     def sample(self) -> Sample:
         rng = self.rng
