@@ -129,8 +129,8 @@ SLOWER = 0.5
 """What the later phases' rates are of the first one's: what was learned is practised, not learned again."""
 
 PRACTISED = 0.75
-"""Share of the second phase's weights in those that the third begins with; the rest are the first one's. With more of
-the second, recaps and refusals are better, and calls of tools, and what follows them, are worse.
+"""Share of a later phase's weights in what comes of it; the rest are those that it began with. With more of the later
+ones, what is practised is better, and what is not, such as calls of tools and what people type, is worse.
 """
 
 DRILL = 0.04
@@ -493,10 +493,10 @@ def main() -> None:
         try:
             train(first, tied, tokenizer, options)
             tied = deeper(tied)
-            learned = {name: tensor.clone() for name, tensor in tied.state_dict().items()}
-            train(second, tied, tokenizer, options)
-            tied.load_state_dict({n: learned[n].lerp(t, PRACTISED) for n, t in tied.state_dict().items()})
-            train(third, tied, tokenizer, options)
+            for phase in (second, third):
+                before = {name: tensor.clone() for name, tensor in tied.state_dict().items()}
+                train(phase, tied, tokenizer, options)
+                tied.load_state_dict({n: before[n].lerp(t, PRACTISED) for n, t in tied.state_dict().items()})
         finally:
             spent.write_text(f"{time.time() - clock:.0f}", "utf-8")
         model = rounded(tied.untie()).half().eval()

@@ -789,7 +789,9 @@ def _searching(rng: Random, split: Split) -> Sample:
     messages = []
     for attribute in rng.sample(topic.attributes, rng.choice((1, 1, 2))):
         core = _asked(rng, split, attribute, name, False, chinese)
-        messages += [user(dress(rng, split, core, not chinese, "ask", calm=0.6)), call(SEARCH, {called: upper(core)})]
+        # Names are typed without errors: nothing here says what was meant.
+        typed = dress(rng, split, core.replace(name, "{e}"), not chinese, "ask", {"e": name}, calm=0.6)
+        messages += [user(typed), call(SEARCH, {called: upper(core)})]
         if rng.random() < 0.15:
             messages += [observation('{"error": "not found"}'), assistant(NOT_FOUND[lang])]
             continue

@@ -34,7 +34,8 @@ bound = model.bind_tools([get_weather])
 reply = bound.invoke([asked])
 found["calls"] = [(call["name"], call["args"]) for call in reply.tool_calls]
 result = ToolMessage(get_weather.invoke(reply.tool_calls[0]["args"]), tool_call_id=reply.tool_calls[0]["id"])
-found["after_tool"] = bound.invoke([asked, reply, result]).content
+after = bound.invoke([asked, reply, result])
+found["after_tool"] = after.content or [call["name"] for call in after.tool_calls]
 
 whole_stream = None
 for chunk in bound.stream([asked]):
