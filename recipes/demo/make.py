@@ -1,6 +1,6 @@
 """Make the bundled demo model from nothing but this repository: corpus, tokenizer, weights, evaluation, model card.
 
-    python recipes/demo/make.py --work FOLDER            # three and a half to four hours on 2 CPU cores
+    python recipes/demo/make.py --work FOLDER            # about four hours on 2 CPU cores
     python recipes/demo/make.py --work FOLDER --install  # and put the result into src/chatglm/demo
 
 Each part finds what an earlier run of it left in the work folder and goes on from there. The same seed makes the same
