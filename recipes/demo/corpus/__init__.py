@@ -28,15 +28,21 @@ SKILLS: Grammars = {
 }
 """Each grammar and its share of the first phase's dialogues. The vocabulary is learned from these."""
 
+
+def _with_shares(grammars: Grammars, shares: Mapping[str, float]) -> Grammars:
+    """Some of the grammars, with other shares."""
+    return {name: (grammars[name][0], share) for name, share in shares.items()}
+
+
 PRACTICE: Grammars = {
     "handbook": (practice.handbook, 3.0),
     "quoting": (practice.quoting, 1.7),
     "fields": (practice.fields, 0.5),
     "results": (tools.results, 0.7),
     "titled": (tools.titled, 0.9),
-    **{
-        name: (SKILLS[name][0], share)
-        for name, share in {
+    **_with_shares(
+        SKILLS,
+        {
             "repeating": 0.9,
             "chat": 0.9,
             "arithmetic": 1.6,
@@ -51,17 +57,17 @@ PRACTICE: Grammars = {
             "system": 0.4,
             "tools": 2.6,
             "code": 1.1,
-        }.items()
-    },
+        },
+    ),
 }
 """Each grammar and its share of the second phase's."""
 
 LAST: Grammars = {
     "long recap": (memory.long_recap, 1.6),
     "long summary": (passages.long_summary, 1.6),
-    **{
-        name: (PRACTICE[name][0], share)
-        for name, share in {
+    **_with_shares(
+        PRACTICE,
+        {
             "handbook": 3.0,
             "quoting": 3.2,
             "fields": 2.1,
@@ -81,8 +87,8 @@ LAST: Grammars = {
             "system": 0.5,
             "tools": 1.8,
             "code": 0.7,
-        }.items()
-    },
+        },
+    ),
 }
 """Each grammar and its share of the third phase's: most are of the skills in which two phases leave most wrong, which
 all look for one thing among several. The rest is there so that it is not forgotten.
