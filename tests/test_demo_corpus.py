@@ -7,8 +7,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -196,20 +196,66 @@ def test_two_notices_of_one_thing_are_known_as_such() -> None:
         assert 20 < shared < 200
 
 
-def test_a_field_that_is_missing_is_called_as_the_question_calls_it_or_as_usual() -> None:
-    """Nothing tells which of its names a line would have had that is not there."""
+def test_a_missing_field_is_said_to_be_missing_only_where_no_line_has_it() -> None:
     practice = part("practice")
-    first = {re.split("[/#]", field)[0] for field in (*practice._FIELDS, *practice._FIELDS_EN)}
     rng, missing = Random(6), 0
+    names = [re.split("/", field.partition("#")[0]) for field in (*practice._FIELDS, *practice._FIELDS_EN)]
     for _ in range(600):
         messages = practice.fields(rng, "train").messages
         for question, answer in pairwise(messages):
-            name, _, value = answer["content"].partition("：")
-            if answer["role"] == "assistant" and value == "没有。":
+            if answer["role"] == "assistant" and answer["content"] in practice._UNTOLD:
                 missing += 1
-                typed = set(name) & set(question["content"])  # with errors, perhaps
-                assert name in first or 2 * len(typed) >= len(set(name)), messages
-    assert missing > 20
+                lines = [line for line in messages[0]["content"].splitlines() if re.search("[：:] ?\\S", line)]
+                for group in names:  # it may be asked for by its name, and no line has one that means the same
+                    if any(re.search(rf"(?<![A-Za-z]){name}[？?。]*$", question["content"].strip()) for name in group):
+                        assert not any(re.match(rf"(..)?{name}[：:]", line) for line in lines for name in group), (
+                            messages
+                        )
+    assert missing > 60
+
+
+def test_no_two_rules_of_a_text_answer_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be asked as if nothing told it, or either of two sentences would be right."""
+    practice = part("practice")
+    drawn: list[str] = []
+    make = practice._rule
+
+    def noted(rng: Random, chinese: bool, rule: str) -> Any:
+        drawn.append(rule)
+        return make(rng, chinese, rule)
+
+    def clash(rules: Iterable[str]) -> bool:
+        return any(practice._asks(one) & practice._asks(two) for one, two in combinations(dict.fromkeys(rules), 2))
+
+    assert clash(practice._RULES)
+    assert clash(practice._RULES_EN)  # when the gym opens, and from when to when it is open
+    monkeypatch.setattr(practice, "_rule", noted)
+    for seed in range(300):
+        drawn.clear()
+        practice._quoting(Random(seed), "train")
+        assert not clash(drawn)
+
+
+def test_a_search_asks_for_what_was_typed() -> None:
+    """Whatever errors it has: nothing tells what was meant, and a search engine is told no more than the user was."""
+    rng, typed = Random(8), 0
+    for _ in range(300):
+        messages = part("passages").knowledge(rng, "train").messages
+        for question, answer in pairwise(messages):
+            for call in answer.get("tool_calls", ()):
+                typed += 1
+                assert next(iter(call["arguments"].values())) in question["content"]
+    assert typed > 40
+
+
+def test_results_may_come_without_their_call() -> None:
+    """LangChain's ChatZhipuAI sends them so."""
+    rng = Random(9)
+    found = 0
+    for _ in range(600):
+        messages = part("tools").sample(rng, "train").messages
+        found += any(one["role"] == "user" and two["role"] == "tool" for one, two in pairwise(messages))
+    assert 5 < found < 60
 
 
 def test_more_layers_change_no_answer_until_they_learn() -> None:

@@ -152,7 +152,7 @@ def _difference(a: int, b: int) -> list[str]:
 
 
 def _divide(a: int, b: int, english: bool) -> tuple[str, int]:
-    """By digits where b has one digit; else by the product. The result is the quotient."""
+    """By digits; where the quotient has one digit, by the product. The result is the quotient."""
     colon, comma, so, stop, rest = (
         (": ", ", ", "so ", ".", " remainder ") if english else ("：", "，", "所以", "。", "余")
     )
@@ -162,16 +162,17 @@ def _divide(a: int, b: int, english: bool) -> tuple[str, int]:
 
     quotient, left = divmod(a, b)
     whole = f"{so}{part(a)}{stop}"
-    if b > 9:
+    if a < 10 * b:  # whether something is left shows when the product stands there
         steps = [f"{b}×{quotient}={b * quotient}"]
         if left:
             steps.append(f"{a}-{b * quotient}={left}")
-    elif a < 10 * b:
-        return (f"{part(a)}{stop}", quotient) if not left else (f"{a}÷{b}{colon}{b}×{quotient}={b * quotient}{comma}{a}-{b * quotient}={left}{comma}{whole}", quotient)  # fmt: skip
     else:
         first = a // 10
         steps = [part(first), part(first % b * 10 + a % 10)]
     return f"{a}÷{b}{colon}" + comma.join([*steps, whole]), quotient
+
+
+_BY_HEART = (10, 12, 15, 20, 25, 50)
 
 
 def _numbers(rng: Random, split: Split, operator: str) -> tuple[int, int]:
@@ -179,6 +180,9 @@ def _numbers(rng: Random, split: Split, operator: str) -> tuple[int, int]:
     if rng.random() < 0.18:
         a, b = rng.randint(0, 9), rng.randint(0, 9)
         return (a * max(b, 1), max(b, 1)) if operator == "÷" else (a, b)
+    if operator == "÷" and rng.random() < 0.15:  # by numbers of two digits whose multiples are known by heart
+        b = rng.choice(_BY_HEART)
+        return b * rng.randint(1, 9), b
 
     def pair() -> tuple[int, int]:
         if operator == "×":
@@ -186,9 +190,6 @@ def _numbers(rng: Random, split: Split, operator: str) -> tuple[int, int]:
             return (a, b) if rng.random() < 0.8 else (b, a)
         if operator == "÷":
             b = rng.randint(2, 9)
-            if rng.random() < 0.15:
-                b = rng.choice((10, 12, 15, 20, 25, 50))
-                return b * rng.randint(2, 9), b
             return (b * rng.randint(2, 99 // b), b) if rng.random() < 0.75 else (rng.randint(b + 1, 99), b)
         high = 999 if rng.random() < 0.4 else 99
         a, b = rng.randint(0, high), rng.randint(0, 99 if rng.random() < 0.3 else high)
@@ -404,7 +405,7 @@ def sample(rng: Random, split: Split) -> Sample:
     english = rng.random() < 0.35
     made: list[tuple[str, str]] = [greeting(rng, split, english)] if rng.random() < 0.06 else []
     kind = rng.random()
-    if kind < 0.07:
+    if kind < 0.09:
         made.append(_too_large(rng, split, english, [text for text, _ in made]))
         value = -1
     else:

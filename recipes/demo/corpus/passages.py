@@ -53,7 +53,7 @@ from .vocabulary import (
     Maker,
     word,
 )
-from .wording import choose, dress, upper
+from .wording import choose, dress, mistyped, upper
 
 MADE_UP = 0.1
 """Share of values, names and topics that are of no list."""
@@ -708,6 +708,7 @@ def _sample(rng: Random, split: Split, knowledge: bool = False) -> Sample:
             last = parts.pop()
             parts[-1] += last
         while rng.random() < 0.35 and len(parts) < 5:  # passages of something else
+            alone = False
             parts.insert(rng.randint(0, len(parts)), [text(rng, split, chinese, rng.randint(1, 2))])
         places = [n for n, part in enumerate(parts, 1) for sentence in part if sentence in sentences]
         numbers = dict(zip(values, places * (len(values) if joined else 1), strict=False))
@@ -789,9 +790,12 @@ def _searching(rng: Random, split: Split) -> Sample:
     messages = []
     for attribute in rng.sample(topic.attributes, rng.choice((1, 1, 2))):
         core = _asked(rng, split, attribute, name, False, chinese)
-        # Names are typed without errors: nothing here says what was meant.
-        typed = dress(rng, split, core.replace(name, "{e}"), not chinese, "ask", {"e": name}, calm=0.6)
-        messages += [user(typed), call(SEARCH, {called: upper(core)})]
+        # It is searched for what was typed: nothing says which of several words for the same was meant, or which name.
+        if rng.random() < 0.3:
+            core = mistyped(rng, core.replace(name, "{e}"), not chinese).replace("{e}", name)
+        core = upper(core) if rng.random() < 0.6 else core
+        typed = dress(rng, split, "{q}", not chinese, "ask", {"q": core}, calm=0.5)
+        messages += [user(typed), call(SEARCH, {called: core})]
         if rng.random() < 0.15:
             messages += [observation('{"error": "not found"}'), assistant(NOT_FOUND[lang])]
             continue

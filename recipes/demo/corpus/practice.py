@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -25,10 +25,13 @@ from .passages import _THEN_EN as THEN_EN
 from .passages import _ZH as TOPICS
 from .passages import Attribute, _asked, _clock, _evening, _lines, _names, _passages, _place, _slots, _told
 from .vocabulary import MONTHS_EN, THINGS, word
-from .wording import choose, dress, upper
+from .wording import choose, dress, spread, upper
 
 UNTOLD = 0.45
 """Share of the questions that nothing answers."""
+
+_UNTOLD = ("This is not given in the text.", "材料中没有说。")
+"""In free words, where questions are asked in so many ways that the answer does not repeat them."""
 
 Kind = Literal["cited", "classic", "free"]
 
@@ -233,7 +236,7 @@ _RULES = tuple(
 {thing}(卖|每个|一件|){n}元，{item}(卖|每个|一件|){m}元。#{thing}(多少钱|几块钱|怎么卖|要多少元);{item}(多少钱|几块钱|怎么卖|要多少元)
 {thing}(充满|用完|晾干|修好)(一次|)(要|需要|需|大约要){n}(小时|分钟)。#{thing}要(多久|多长时间|几小时|几分钟)(充满|用完|晾干|修好);{thing}(多久|多长时间)
 {thing}(可以|能|可)(用|连续使用|坚持){n}(小时|分钟|天)。#{thing}(可以|能)(用|使用)(多久|多长时间|几小时|几天)
-{thing}(从{city}|自{city})(运来|进口|发货)(，|)。#{thing}(从|是从|是)(哪里|哪儿)(运来|进口|发货|来)(的|)
+{thing}(从{city}|自{city})(运来|进口|发货)。#{thing}(从|是从|是)(哪里|哪儿)(运来|进口|发货|来)(的|)
 {thing}坏了(请|要|可以)(找|联系|打给){who}。#{thing}坏了(找|联系|打给)(谁|哪位|哪个);谁(修|管){thing}
 {plant}(在|一般在|每年|多在){month}(开花|成熟|上市|收获)。#{plant}(几月|什么时候|哪个月)(开花|成熟|上市|收获|开);{plant}是几月的
 {event}(从|自|于|将于){date}(开始|起|开幕)，{day}结束。#{event}(什么时候|哪天|几号)(开始|结束|开幕);{event}从哪天开始
@@ -246,7 +249,9 @@ _RULES = tuple(
 {person}(买了|带了|喜欢|丢了){thing}。#{person}(买|带|喜欢|丢)了(什么|啥);谁(买|带|喜欢|丢)了{thing}
 {person}(坐在|站在|在){room}(等|开会|值班)。#{person}在(哪|哪里|哪儿)(等|开会|值班|)
 {place}(高|长|深|宽){n}米，(建于|修于|发现于){m}年。#{place}(有|)(多高|多长|多深|多宽);{place}(是|)(哪年|什么时候)(建|修|发现)的
-{place}(全长|总长|高度|面积)(是|为|约|){n}(米|公里)。#{place}(有|)(多长|多高|多大);{place}的(全长|长度|高度|面积)(是|)(多少|)
+{place}(全长|总长)(是|为|约|){n}(米|公里)。#{place}(有|)多长;{place}的(全长|长度)(是|)(多少|)
+{place}高度(是|为|约|){n}米。#{place}(有|)多高;{place}的高度(是|)(多少|)
+{place}面积(是|为|约|){n}亩。#{place}(有|)多大;{place}的面积(是|)(多少|)
 {place}(有|住着|共有){n}(户人|个人|只鸟|棵树|家店)，(盛产|出产){plant}。#{place}(有|住着|共有)多少(户|人|鸟|树|店);{place}(盛产|出产)(什么|啥)
 {place}(离|距|距离){city}(有|){n}(公里|千米|里)。#{place}(离|到|距){city}(有|)(多远|几公里|多少公里)
 (系统|网站|后台|接口|程序)的(端口|超时|上限|版本)(是|为|设为){n}。#(系统|网站|后台|接口|程序|)(的|)(端口|超时|上限|版本)(是|)(多少|几)
@@ -269,7 +274,9 @@ the {meet} is (held|given|led) by {Who}.#who (holds|gives|leads) the {meet};by w
 {n} people came to the {meet}.#how many people came to the {meet};how many (guests|people) were at the {meet}
 {Who} lives in {town}.#where does {Who} live;which town does {Who} live in
 {Who} works (at|in) the {shops}.#where does {Who} work;who works (at|in) the {shops}
-{Who} (bought|lost|found|sold) a {goods}.#what did {Who} (buy|lose|find|sell);who (bought|lost|found|sold) a {goods}
+{Who} (bought|just bought) a {goods}.#what did {Who} buy;who bought (a|the) {goods}
+{Who} lost (a|the) {goods}.#what did {Who} lose;who lost (a|the) {goods}
+{Who} found a {goods}.#what did {Who} find;who found (a|the) {goods}
 {Who} has {n} {goods}s.#how many {goods}s does {Who} have
 send the {paper} to {Who} before {Day}.#who gets the {paper};when is the {paper} due;where do i send the {paper}
 the {paper} is due on {Day}.#when is the {paper} due;what is the deadline (for|of) the {paper}
@@ -277,7 +284,7 @@ the {goods} (is|are) (kept|stored|locked) in {where}.#where (is|are) the {goods}
 the (password|code|number) of the {goods} is {code}.#what is the (password|code|number) of the {goods}
 guests need a {goods}.#what do guests need
 the {goods} (runs|works|lasts) for {n} (hours|days|minutes).#how long does the {goods} (run|work|last)
-charging the {goods} takes {n} (hours|minutes).#how long does (charging the {goods}|it) take
+charging the {goods} takes {n} (hours|minutes).#how long does charging the {goods} take;how long do i charge the {goods}
 if the {goods} breaks, (call|ask|tell) {Who}.#who do i (call|ask|tell) if the {goods} breaks;the {goods} is broken, who (helps|do i call)""".splitlines()
 )
 _LEADS = ("", "", "", "", "注意：", "通知：", "另外，", "今年", "按规定，")
@@ -317,6 +324,12 @@ def _rule(rng: Random, chinese: bool, rule: str) -> _Rule:
     )
 
 
+@cache
+def _asks(rule: str) -> frozenset[str]:
+    """Everything that is asked of what a rule says."""
+    return frozenset(spread(*rule.partition("#")[2].split(";")))
+
+
 def _alike(rng: Random, said: str, ask: str) -> str:
     """A question that makes its choices as the sentence made them: where that says 高, it does not ask 多长."""
 
@@ -330,7 +343,10 @@ def _alike(rng: Random, said: str, ask: str) -> str:
 
 def _quoting(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.65
-    rules = rng.sample(_RULES if chinese else _RULES_EN, rng.choice((2, 3, 3, 4, 4, 5, 6, 8)))
+    rules: list[str] = []
+    for rule in rng.sample(_RULES if chinese else _RULES_EN, rng.choice((2, 3, 3, 4, 4, 5, 6, 8))):
+        if not any(_asks(rule) & _asks(other) for other in rules):  # when it opens, and from when to when it is open
+            rules.append(rule)
     made = [_rule(rng, chinese, rule) for rule in rules]
     told = [*made]
     for first, rule in zip(made, rules, strict=True):  # the same is told of another thing
@@ -343,11 +359,10 @@ def _quoting(rng: Random, split: Split) -> Sample:
     rng.shuffle(told)
     asked = []
     for _ in range(rng.choice((1, 2, 3)) if split == "train" else 1):
-        lacks = rng.random() < UNTOLD * 0.8
+        lacks = bool(missing) and rng.random() < UNTOLD * 0.8
         place = rng.randrange(len(told))
         core = rng.choice((rng.choice(missing) if lacks else told[place]).questions)
-        said = f"{core}，材料中没有说。" if chinese else "This is not given in the text."
-        asked.append(Question(core, None if lacks else told[place].sentence, said, place))
+        asked.append(Question(core, None if lacks else told[place].sentence, _UNTOLD[chinese], place))
     return _dialogue(rng, split, chinese, [rule.lead + rule.sentence for rule in told], asked)
 
 
@@ -362,7 +377,7 @@ _FIELDS = tuple(
 人数/参加人数/名额#(有|)(多少|几)(个|)人(参加|);能报多少人|n
 费用/价格/票价#(要|)(多少钱|几块钱);(贵吗|怎么收费)|n
 主题/题目/内容#(讲|关于|说)(的|)什么;是什么内容|thing
-城市/所在地/目的地#(去|在|到)(哪|哪里|哪个城市);是哪个城市|city
+城市/所在地/目的地#(去|到)(哪|哪里|哪个城市);(是|在)哪个城市|city
 姓名/名字/称呼#叫(什么|什么名字);(他|她|这人)是谁|person
 职业/工作/职位#(是|)(做|干)什么(的|工作);当什么|job
 编号/单号/型号#(号码|编号)是多少;是几号|code
@@ -391,17 +406,14 @@ def fields(rng: Random, split: Split) -> Sample:
 
 def _fields(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.7
-    colon, none = ("：", "没有。") if chinese else (": ", "not there.")
+    colon = "：" if chinese else ": "
     lines: list[tuple[str, str, str]] = []
-    usual: dict[str, str] = {}
     for field in rng.sample(_FIELDS if chinese else _FIELDS_EN, rng.choice((2, 3, 3, 4, 5))):
         names, _, rest = field.partition("#")
         asks, _, kind = rest.rpartition("|")
         name = rng.choice(names.split("/"))
-        ask = rng.choice((*asks.split(";"), name))
-        lines.append((name, _SLOTS[kind](rng), ask))
-        usual[name] = name if ask == name else names.partition("/")[0]
-    missing = lines.pop() if len(lines) > 2 and rng.random() < 0.5 else None
+        lines.append((name, _SLOTS[kind](rng), rng.choice((*asks.split(";"), name))))
+    missing = lines.pop() if rng.random() < 0.5 else None
     title = rng.choice(
         ("会议", "活动", "通知", "订单", "讲座", "") if chinese else ("Meeting", "Event", "Note", "", "")
     )
@@ -413,11 +425,9 @@ def _fields(rng: Random, split: Split) -> Sample:
     rng.shuffle(asked)
     messages: list[dict[str, Any]] = []
     for place in asked[: rng.choice((1, 2, 3)) if split == "train" else 1]:
-        name, _, ask = lines[place]
-        answer = shown[place]
-        if missing and rng.random() < 0.2:
-            name, _, ask = missing
-            answer = f"{usual[name]}{colon}{none}"  # nothing tells which of its names it would have had
+        ask, answer = lines[place][2], shown[place]
+        if missing and rng.random() < 0.35:
+            ask, answer = missing[2], _UNTOLD[chinese]
         core = choose(rng, ask)
         if chinese and title and rng.random() < 0.4:
             core = title + core

@@ -884,7 +884,14 @@ def _sample(rng: Random, split: Split) -> Sample:
         messages = _twice(rng, split, lang, tools)
     else:
         messages = _request(rng, split, lang, tools)
+        if rng.random() < 0.06:
+            messages = _without_calls(messages)
     return Sample("tools", messages, schemas)
+
+
+def _without_calls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With results that nothing has called for, as some clients send them back."""
+    return [message for message in messages if not message.get("tool_calls")]
 
 
 def titled(rng: Random, split: Split) -> Sample:
@@ -940,7 +947,7 @@ def _results(rng: Random, split: Split) -> Sample:
             if len(value) > 3 and (re.search(r"(\d)\1", value) or rng.random() < 0.2):
                 break
         messages += [user(asked), *_run(rng, split, lang, tools[0], values)]
-    return Sample("tools", messages, schemas)
+    return Sample("tools", _without_calls(messages) if rng.random() < 0.06 else messages, schemas)
 
 
 def _unserved(rng: Random, split: Split, lang: Lang, tools: list[_Tool]) -> str:

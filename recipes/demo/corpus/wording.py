@@ -158,7 +158,7 @@ def dress(
     quiet = rng.random() < calm
     if not quiet:
         # Slots stand at odd places.
-        parts = [part if place % 2 else _mistyped(rng, part, english) for place, part in enumerate(parts)]
+        parts = [part if place % 2 else _part_mistyped(rng, part, english) for place, part in enumerate(parts)]
     text = "".join(parts)
     if not quiet and rng.random() < 0.62:
         frame = form(rng, split, _FRAMES[english, kind])
@@ -218,8 +218,14 @@ def _elsewhere(text: str, change: Any) -> str:
     return "".join(part if place % 2 else change(part) for place, part in enumerate(_SLOT.split(text)))
 
 
-def _mistyped(rng: Random, part: str, english: bool) -> str:
-    """Other words, typing errors and the other language in a literal part."""
+def mistyped(rng: Random, core: str, english: bool) -> str:
+    """Other words, typing errors and the other language in a core, outside of its {slots}."""
+    parts = _SLOT.split(core)
+    return "".join(part if place % 2 else _part_mistyped(rng, part, english) for place, part in enumerate(parts))
+
+
+def _part_mistyped(rng: Random, part: str, english: bool) -> str:
+    """The same in a literal part."""
     if not part.strip():
         return part
     if rng.random() < 0.3:
