@@ -287,6 +287,23 @@ def test_matrices_of_one_byte_are_loaded_as_any_other(tmp_path: Path) -> None:
         assert torch.equal(got, wanted), name
 
 
+def test_training_goes_on_with_a_finished_model(tmp_path: Path) -> None:
+    """As it is in its folder: matrices of one byte, and a table of words that is learned once."""
+    make = importlib.import_module("make")
+    sizes = {**make.SIZES, "num_layers": 1, "hidden_size": 64, "ffn_hidden_size": 64, "padded_vocab_size": 128}
+    torch.manual_seed(0)
+    finished = make.rounded(make.Tied(make.ChatGLMConfig(**sizes)).untie()).eval()
+    finished.save_pretrained(tmp_path)
+    make.pack(tmp_path / "model.safetensors")
+    model = make.finished_model(tmp_path)
+    ids = torch.randint(3, 128, (2, 20))
+    assert torch.allclose(model.eval()(ids).logits, finished(ids).logits, atol=1e-5)
+    model.train()(input_ids=ids, labels=ids).loss.backward()
+    learned = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
+    assert "transformer.embedding.word_embeddings.weight" in learned
+    assert "transformer.output_layer.weight" not in learned
+
+
 def test_the_table_of_held_out_answers() -> None:
     evaluate = importlib.import_module("evaluate")
     scores = {"tools": evaluate.Score(4, 3, 2, 1, 5, 4), "chat": evaluate.Score(4, 4)}

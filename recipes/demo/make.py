@@ -2,6 +2,7 @@
 
     python recipes/demo/make.py --work FOLDER            # about four hours on 2 CPU cores
     python recipes/demo/make.py --work FOLDER --install  # and put the result into src/chatglm/demo
+    python recipes/demo/make.py --work FOLDER --begin-with src/chatglm/demo  # practise more with a finished model
 
 Each part finds what an earlier run of it left in the work folder and goes on from there. The same seed makes the same
 corpus, and the same weights on the same kind of processor.
@@ -286,6 +287,15 @@ def fresh_model(tokenizer: SentencePieceTokenizer, seed: int) -> Tied:
     return model
 
 
+def finished_model(folder: Path) -> Tied:
+    """A model that this recipe has made, to be trained on."""
+    config = ChatGLMConfig.from_pretrained(folder, attn_implementation="eager")
+    model = Tied(config)
+    state = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    model.load_state_dict(state)
+    return model
+
+
 DEEPER = 2
 """Behind each so many layers of the first phase, the second one has one more."""
 
@@ -455,6 +465,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, checkpoints and result")
     parser.add_argument("--install", action="store_true", help=f"copy the result to {INSTALLED}")
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="MODEL",
+        help="folder of a finished model, on which the third phase alone is run",
+    )
     parser.add_argument("--dialogues", type=int, default=300_000, help="of the first phase")
     parser.add_argument("--practice", type=int, default=168_000, help="dialogues of the second phase")
     parser.add_argument("--last", type=int, default=190_000, help="dialogues of the third phase")
@@ -473,15 +489,19 @@ def main() -> None:
     first = Phase(work, options.matrix_rate, options.rate, 0.5)
     second = Phase(work / "second", SLOWER * options.matrix_rate, SLOWER * options.rate, 1.0)
     third = Phase(work / "third", second.matrix_rate, second.rate, 1.0)
-    for phase in (second, third):
-        phase.folder.mkdir(exist_ok=True)
     spent = work / "seconds.txt"
     clock = time.time() - (float(spent.read_text("utf-8")) if spent.exists() else 0.0)
-    write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
-    write_corpus(second.folder / "corpus.jsonl", practice(options.practice, f"{options.seed} practice"))
+    later = (third,) if options.begin_with else (second, third)
+    for phase in later:
+        phase.folder.mkdir(exist_ok=True)
+    if not options.begin_with:
+        write_corpus(work / "corpus.jsonl", dialogues(options.dialogues, options.seed))
+        write_corpus(second.folder / "corpus.jsonl", practice(options.practice, f"{options.seed} practice"))
     write_corpus(third.folder / "corpus.jsonl", practice(options.last, f"{options.seed} last", LAST))
     result = work / "model"
-    if not (result / "tokenizer.model").exists():
+    if options.begin_with:
+        SentencePieceTokenizer.from_pretrained(options.begin_with).save_pretrained(result)
+    elif not (result / "tokenizer.model").exists():
         texts = list(tokenizer_texts(options.seed))
         characters = "".join(sorted({*COMMON, *SIGNS, *re.findall("[\u4e00-\u9fff]", "".join(texts))}))
         symbols = [*SYMBOLS, *words(texts)]
@@ -489,11 +509,12 @@ def main() -> None:
         train_tokenizer(texts, result, size=size, longest_piece=4, characters=characters, symbols=symbols)
     tokenizer = SentencePieceTokenizer.from_pretrained(result)
     if not (result / "model.safetensors").exists():
-        tied = fresh_model(tokenizer, options.seed)
+        tied = finished_model(options.begin_with) if options.begin_with else fresh_model(tokenizer, options.seed)
         try:
-            train(first, tied, tokenizer, options)
-            tied = deeper(tied)
-            for phase in (second, third):
+            if not options.begin_with:
+                train(first, tied, tokenizer, options)
+                tied = deeper(tied)
+            for phase in later:
                 before = {name: tensor.clone() for name, tensor in tied.state_dict().items()}
                 train(phase, tied, tokenizer, options)
                 tied.load_state_dict({n: before[n].lerp(t, PRACTISED) for n, t in tied.state_dict().items()})
@@ -520,6 +541,9 @@ def main() -> None:
         print(f"installed in {INSTALLED}")
 
 
+AGAIN = " These weights are those of such a model, with which the third phase was run again (`--begin-with`)."
+
+
 def card(table: str, typed: str, options: argparse.Namespace, minutes: float, result: Path) -> str:
     weights = sum(tensor.numel() for tensor in load_file(result / "model.safetensors").values())
     machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
@@ -536,6 +560,7 @@ def card(table: str, typed: str, options: argparse.Namespace, minutes: float, re
             last=f"{options.last:,}",
             pieces=f"{len(SentencePieceTokenizer.from_pretrained(result)):,}",
             parameters=f"{weights / 1e6:.1f}",
+            again=AGAIN if options.begin_with else "",
             minutes=f"{minutes:.0f}",
             machine=machine,
         )
