@@ -162,7 +162,9 @@ def _divide(a: int, b: int, english: bool) -> tuple[str, int]:
 
     quotient, left = divmod(a, b)
     whole = f"{so}{part(a)}{stop}"
-    if a < 10 * b:  # whether something is left shows when the product stands there
+    if b < 10 and a < 10 * b and not left:  # known by heart
+        return f"{part(a)}{stop}", quotient
+    if a < 10 * b:
         steps = [f"{b}×{quotient}={b * quotient}"]
         if left:
             steps.append(f"{a}-{b * quotient}={left}")

@@ -388,7 +388,7 @@ _FIELDS = tuple(
 _FIELDS_EN = tuple(
     """Time/Start/Date#when (does it start|is it);what time is it|hour
 Place/Location/Address#where (is it|does it take place|do we meet)|where
-Host/Speaker/Teacher#who (speaks|teaches|leads it|is the host)|Who
+Host/Speaker/Teacher#who (leads it|is the host);who (speaks|is the speaker);who (teaches|is the teacher)|Who
 Contact/Phone/Call#who (do i|should we) (call|contact)|Who
 Price/Cost/Fee#how much (is it|does it cost);what do i pay|n
 Guests/Seats/People#how many (people|seats|guests)( are there|)|n
@@ -397,6 +397,19 @@ Deadline/Due/Until#when is it due;what is the (last day|deadline)|Day
 Code/Number/Model#what is the (number|code)|code
 Bring/Item/Gift#what (do i|should i) bring|goods""".splitlines()
 )
+
+
+_ALIKE = {
+    "hour": "when",
+    "date": "when",
+    "Day": "when",
+    "room": "where",
+    "city": "where",
+    "town": "where",
+    "person": "who",
+    "Who": "who",
+}
+"""Of which kind values are that short questions, such as "when", ask for alike."""
 
 
 def fields(rng: Random, split: Split) -> Sample:
@@ -408,12 +421,17 @@ def _fields(rng: Random, split: Split) -> Sample:
     chinese = rng.random() < 0.7
     colon = "：" if chinese else ": "
     lines: list[tuple[str, str, str]] = []
+    kinds = []
     for field in rng.sample(_FIELDS if chinese else _FIELDS_EN, rng.choice((2, 3, 3, 4, 5))):
         names, _, rest = field.partition("#")
         asks, _, kind = rest.rpartition("|")
-        name = rng.choice(names.split("/"))
-        lines.append((name, _SLOTS[kind](rng), rng.choice((*asks.split(";"), name))))
-    missing = lines.pop() if rng.random() < 0.5 else None
+        place, questions = rng.randrange(names.count("/") + 1), asks.split(";")
+        if len(questions) > names.count("/"):  # each name has its own
+            questions = [questions[place]]
+        name = names.split("/")[place]
+        lines.append((name, _SLOTS[kind](rng), rng.choice((*questions, name))))
+        kinds.append(_ALIKE.get(kind, kind))
+    missing = lines.pop() if rng.random() < 0.5 and kinds[-1] not in kinds[:-1] else None
     title = rng.choice(
         ("会议", "活动", "通知", "订单", "讲座", "") if chinese else ("Meeting", "Event", "Note", "", "")
     )

@@ -110,8 +110,7 @@ def test_chat_zhipuai(run: Run) -> None:
     assert found["reason"] == "stop"
     assert found["usage"] > 0
     assert found["calls"] == [["get_weather", {"city": "北京"}]]
-    # It leaves the call out of what it sends back, so that the result stands alone: the small model may call once more.
-    assert "晴" in found["after_tool"] or found["after_tool"] == ["get_weather"]
+    assert "晴" in found["after_tool"]  # though it leaves the call out of what it sends back
     (call,) = found["streamed_calls"]
     assert json.loads(call["function"]["arguments"]) == {"city": "北京"}
 
