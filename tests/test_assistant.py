@@ -249,7 +249,7 @@ def test_text_without_a_dialogue(over: Any, write: Writer) -> None:
     ids = [*write.form.tokenizer.encode_text("and so on"), write.end]
     assistant, engine = over(ids)
     *texts, finish = assistant.stream_text("一二三")
-    assert "".join(delta.text for delta in texts) == "and so on"
+    assert "".join(delta.text for delta in texts) == " and so on"  # with the blank between it and the prompt
     assert finish.reason == "stop"
     tokenizer = write.form.tokenizer
     assert engine.asked[0].ids == [*tokenizer.get_prefix_tokens(), *tokenizer.encode_text("一二三")]

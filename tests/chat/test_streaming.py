@@ -45,6 +45,16 @@ def test_stream_equals_decode(version: str, skip: bool, tokenizers) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_text_that_goes_on_keeps_its_blanks(version: str, tokenizers) -> None:
+    """A prompt and its completion, put together, are what all the tokens say."""
+    tokenizer = tokenizers[version]
+    ids = tokenizer.encode_text("one two three")
+    for place in range(1, len(ids)):
+        decoder = StreamDecoder(tokenizer, goes_on=True)
+        assert tokenizer.decode(ids[:place]) + "".join(run(decoder, ids[place:])) == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_no_half_characters(version: str, tokenizers) -> None:
     tokenizer = tokenizers[version]
     text = "👋🏽😀野家𠮷"

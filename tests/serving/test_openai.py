@@ -152,7 +152,7 @@ def test_completions(over: Any, write: Writer) -> None:
     answer = post(url, body | {"logprobs": 1}, route).json()
     assert answer["object"] == "text_completion"
     (choice,) = answer["choices"]
-    assert (choice["text"], choice["finish_reason"]) == ("two three", "stop")
+    assert (choice["text"], choice["finish_reason"]) == (" two three", "stop")  # it goes on behind the prompt
     assert len(choice["logprobs"]["tokens"]) == len(choice["logprobs"]["text_offset"])
     for prompt in (["one", "four"], [[5, 6], [7]]):
         choices = post(url, body | {"prompt": prompt, "n": 2}, route).json()["choices"]
@@ -160,7 +160,7 @@ def test_completions(over: Any, write: Writer) -> None:
         chunks = events(url, body | {"prompt": prompt, "stream_options": {"include_usage": True}}, route)
         for index in (0, 1):
             mine = [c["choices"][0] for c in chunks if c["choices"] and c["choices"][0]["index"] == index]
-            assert "".join(choice["text"] for choice in mine) == "two three"
+            assert "".join(choice["text"] for choice in mine) == " two three"
         assert chunks[-1]["usage"]["completion_tokens"] == 2 * len(engine.replies[0])
     assert engine.asked[-1].ids in ([7], [5, 6])
     assert post(url, body | {"prompt": [5, 6]}, route).status_code == 200
@@ -376,7 +376,7 @@ def test_several_prompts_are_taken_on_all_or_none(
     assert len(engine.aborted) == 2
     assert engine.idle
     body = {"model": "demo", "prompt": ["a", "late"], "n": 1}
-    assert [choice["text"] for choice in post(url, body, "/v1/completions").json()["choices"]] == ["\n one two"] * 2
+    assert [choice["text"] for choice in post(url, body, "/v1/completions").json()["choices"]] == [" \n one two"] * 2
     metrics = httpx.get(f"{url}/metrics").text
     assert 'chatglm_answers_total{model="demo",reason="stop"} 2.0' in metrics
     assert 'reason="failed"' not in metrics

@@ -402,7 +402,8 @@ class BaseAssistant(ABC):
     ) -> Generator[Delta]:
         """Continue a text (or ids), without the format of a dialogue.
 
-        The tokenizer adds its control tokens in front of a text; ids are used unchanged.
+        The tokenizer adds its control tokens in front of a text; ids are used unchanged. The answer goes on behind the
+        prompt: a blank between the two belongs to it.
 
         With `params.prompt_logprobs` = k, the first delta of each answer is a `PromptDelta`: the prompt's tokens with
         their log-probabilities and k alternatives each. Then `params.max_new_tokens` may be 0: only the prompt is

@@ -96,8 +96,8 @@ class _Plan:
 class _PlainText:
     """Reads a reply that is text and nothing else; as `Parser` does."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(self, tokenizer: Any, goes_on: bool) -> None:
+        self._decoder = StreamDecoder(tokenizer, goes_on=goes_on)
         self.last: list[formats.Delta] = []
 
     def feed(self, token_id: int) -> list[formats.Delta]:
@@ -564,7 +564,8 @@ class Assistant(BaseAssistant):
         if len(ids) + (params.max_new_tokens != 0) > limit:
             raise self._too_long("prompt", "the prompt has", len(ids), limit)
         stops = self.format.stop_ids | set(params.stop_ids)
-        parser = partial(_PlainText, self.tokenizer)
+        goes_on = ids[-1] not in self.tokenizer.control_ids
+        parser = partial(_PlainText, self.tokenizer, goes_on)
         return _Plan(
             ids,
             _within(params, limit - len(ids)),

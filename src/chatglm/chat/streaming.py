@@ -52,11 +52,21 @@ class StreamDecoder:
     Args:
         skip_special_tokens: as in `decode`.
         stop: strings that end the text; they may span tokens, and are not part of it.
+        goes_on: the text continues another one, so that a blank in front of it belongs to it. `decode` drops one.
     """
 
-    def __init__(self, tokenizer: Vocabulary, *, skip_special_tokens: bool = True, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Vocabulary,
+        *,
+        skip_special_tokens: bool = True,
+        stop: Sequence[str] = (),
+        goes_on: bool = False,
+    ) -> None:
         self._ends = StopStrings(stop)
         self._decoder = tokenizer.detokenizer()
+        if goes_on:
+            self._decoder.go_on()
         self._skipped = tokenizer.control_ids if skip_special_tokens else frozenset()
         self._pieces: list[str] = []
 

@@ -17,6 +17,9 @@ class Detokenizer:
     `decode` and the streaming decoder both run on it, so they cannot differ.
     """
 
+    def go_on(self) -> None:
+        """Say that the text continues another one, so that nothing in front of it is left out."""
+
     def feed(self, token_id: int) -> str:
         raise UnsupportedError("feed")  # pragma: no cover
 

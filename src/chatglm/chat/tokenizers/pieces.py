@@ -30,6 +30,9 @@ class _PiecesDetokenizer(Detokenizer):
         self._at_start, self._dropped_blank = True, False
         self._any_text = False
 
+    def go_on(self) -> None:
+        self._at_start = False
+
     def feed(self, token_id: int) -> str:
         piece = self._of.piece_bytes(token_id)
         if isinstance(piece, int):  # one byte of a character
