@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from tmux import Terminal, tmux_server
 
+from chatglm.chat.messages import Message
 from chatglm.conversation.store import Store
 from chatglm.tools.interpreter.sandbox import protection
 
@@ -324,6 +325,17 @@ def test_stats(chat: Chat) -> None:
     out = chat.ask("/stats").replace("\n", " ")
     assert re.search(r"first token \d\.\d\d s, .* prompt 10 tokens, 0 of them from the cache", out)
     assert "--continue" in out
+
+
+def test_a_question_without_an_answer_is_saved_as_text_alone(chat: Chat, tmp_path: Path) -> None:
+    store = Store(chat.home / "conversations.sqlite")  # as if the power had failed before the answer began
+    store.make(store.users.local().id, title="问题", messages=[Message("user", "问题")])
+    store.close()
+    assert "问题" in chat.ask("/load")
+    assert "Continued: 问题" in chat.ask("/load 1")
+    assert "no answer to save" in chat.ask(f"/save {tmp_path / 'a.json'}")
+    assert not (tmp_path / "a.json").exists()
+    assert "written." in chat.ask(f"/save {tmp_path / 'a.md'}")
 
 
 def test_failures_are_one_line(chat: Chat) -> None:

@@ -102,9 +102,11 @@ class Files(Part):
     async def save(self, argument: str) -> None:
         if not argument:
             raise self.usage("save")
-        await self.tree()
+        tree = await self.tree()
         if Path(argument).suffix.lower() in (".md", ".markdown"):
             return await self.export(f"md {argument}")
+        if not any(turn.message.role == "assistant" for turn in tree.path()):
+            raise InputError(self.words("nothing_answered"))  # /load reads no such file
         return await self._write(argument, json_line(await self.begun().saved_row()))
 
     async def export(self, argument: str) -> None:

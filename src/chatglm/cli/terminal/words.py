@@ -153,6 +153,10 @@ _WORDS: dict[str, tuple[str, str]] = {
     "kind_upload": ("uploaded", "已上传"),
     "kind_picture": ("picture", "图片"),
     "kind_produced": ("made by code", "代码生成"),
+    "nothing_answered": (
+        "There is no answer to save yet. Ask something first, or save the questions as text: /save FILE.md",
+        "还没有可保存的回答；可以先提问，或用 /save FILE.md 把问题存为文本。",
+    ),
     "nothing_to_learn": (
         "There is nothing to learn from: no answer is complete, or all are rated down.",
         "没有可用于微调的内容：没有完整的回答。",
