@@ -246,6 +246,7 @@ def test_expressions_have_a_time_limit(setting: str, lora: Path, checkpoint, mon
 
 def test_weights_that_are_not_the_adapters(lora: Path, saved, checkpoint) -> None:
     file, base = lora / "adapter_model.safetensors", checkpoint("chatglm3")
+    plain = load_parts(base).model
     whole = load_file(saved("LoRA")[0] / "adapter_model.safetensors")
     first = sorted(whole)[0]
     for tensors, match in (
@@ -263,6 +264,9 @@ def test_weights_that_are_not_the_adapters(lora: Path, saved, checkpoint) -> Non
         save_file(tensors, file)
         with pytest.raises(CheckpointError, match=match):
             load_parts(base, adapter=lora)
+        with pytest.raises(CheckpointError, match=match):
+            plain.load_adapter(lora)  # the way of transformers
+        assert not hasattr(plain, "peft_config")
     for data in (b"", b"x" * 100, b"version https://git-lfs.github.com/spec/v1\n"):
         file.write_bytes(data)
         with pytest.raises(CheckpointError, match="not a complete safetensors file"):
@@ -280,6 +284,9 @@ def test_weights_that_are_not_the_adapters(lora: Path, saved, checkpoint) -> Non
 def test_an_adapter_of_another_base_is_one_line(version: str, lora: Path, checkpoint) -> None:
     with pytest.raises(CheckpointError, match="made for another model") as caught:
         load_parts(checkpoint(version), adapter=lora)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="made for another model") as caught:
+        load_parts(checkpoint(version)).model.load_adapter(lora)
     assert "\n" not in str(caught.value)
 
 

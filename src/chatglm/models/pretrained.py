@@ -21,7 +21,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from chatglm.errors import CheckpointError, ConfigError, InputError, UnsupportedError
 from chatglm.kernels.native import torch_on_one_thread
-from chatglm.models.adapters import check_matches, read_adapter, remember_frozen, take_off
+from chatglm.models.adapters import Adapter, check_matches, read_adapter, remember_frozen, take_off
 from chatglm.models.attention import MaskFunction, packed_examples
 from chatglm.models.checkpoint import check_folder, check_missing, named_folder
 from chatglm.models.configuration import QUANTIZER, check_quantizer
@@ -162,6 +162,7 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
         except BaseException as error:
             if had:
                 raise
+            misfit = _misfit(adapter, self, name) if isinstance(error, RuntimeError) else None
             if active:
                 self.set_adapter(active)
             take_off(self, name)
@@ -171,6 +172,8 @@ class FamilyModel(PreTrainedModel):  # type: ignore[misc]
                 self.__dict__.pop("peft_config", None)
                 self._hf_peft_config_loaded = False
             restore()
+            if misfit is not None:
+                raise misfit from None
             if isinstance(error, ValueError):
                 raise CheckpointError(f"{adapter.folder}: {' '.join(str(error).split()):.300}") from None
             raise
@@ -500,6 +503,15 @@ _SCORES_AT_ONCE = 1 << 25
 
 
 _OF_OTHERS = ("use_kernels", "kernel_config", "allow_all_kernels", "fusion_config", "gguf_file")
+
+
+def _misfit(adapter: Adapter, model: Any, name: str) -> CheckpointError | None:
+    """What does not fit of an adapter that could not be put on the layers; None if that is not why."""
+    try:
+        check_matches(adapter, model, type(model).__name__, name)
+    except CheckpointError as error:
+        return error
+    return None
 
 
 def _refuse_others_code(asked: dict[str, Any]) -> None:
