@@ -135,6 +135,24 @@ def test_quantised_while_loading(kind: str, settings: dict[str, Any], tmp_path: 
     assert torch.equal(logits(auto.from_pretrained(tmp_path / "made"), kind), wanted)
 
 
+@pytest.mark.parametrize("kind", [*FAMILY, "llama"])
+def test_a_damaged_weight_is_named_while_it_is_quantised(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = small(kind)
+    name = next(
+        name
+        for name, module in reversed(list(model.named_modules()))
+        if "mlp" in name and isinstance(module, torch.nn.Linear)
+    )
+    model.get_submodule(name).weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path)
+    settings = QuantizationConfig(bits=4, group_size=32)
+    with pytest.raises(CheckpointError, match=rf"safetensors: {name}\.weight: .*NaN"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=settings)
+    assert "CONVERSION" not in "".join(capsys.readouterr())  # the report of transformers
+
+
 @pytest.mark.parametrize("size", [0, 32])
 def test_part_of_it_left_on_disk(size: int, tmp_path: Path) -> None:
     model = small("chatglm3").quantize(4, group_size=size)

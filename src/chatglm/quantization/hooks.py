@@ -29,6 +29,8 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
 
     quantization_config: QuantizationConfig
     chosen: Chosen
+    damaged: dict[str, InputError]
+    """Weights of the checkpoint that cannot be quantised, by their names in the model, and why."""
 
     def quantize_(self, model: nn.Module, device: Any = None) -> nn.Module:
         """Quantise a model that is already loaded (`model.quantize(4)`), in place; returns the model."""
@@ -56,6 +58,7 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
         config = self.quantization_config
+        self.damaged, self._files = {}, checkpoint_files or []
         try:
             self.chosen = config.choose(model)
         except InputError as error:
@@ -66,7 +69,7 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
             for name in self.chosen.linears:
                 model.set_submodule(name, GPTQTensors(model.get_submodule(name), name, config.group_size))
             # A file may lack g_idx. Then input k is in group k // group_size.
-            held = {name for file in checkpoint_files or () for name in tensors_of(file)}
+            held = {name for file in self._files for name in tensors_of(file)}
             for name in self.chosen.linears:
                 if f"{name}.g_idx" not in held:
                     model.get_submodule(name).g_idx = None
@@ -84,10 +87,13 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
         )
 
     def get_quantize_ops(self) -> ConversionOps:
-        return _Quantize(self.quantization_config.made(), self.chosen)
+        return _Quantize(self.quantization_config.made(), self.chosen, self.damaged)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         config = self.quantization_config
+        for name, error in self.damaged.items():
+            file = next((f"{file}: " for file in self._files if name in tensors_of(file)), "")
+            raise CheckpointError(f"{file}{name}: {error}") from None
         with torch.no_grad():
             for name in self.chosen.linears:
                 if isinstance(layer := model.get_submodule(name), GPTQTensors):
@@ -136,16 +142,25 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
 
 
 class _Quantize(ConversionOps):  # type: ignore[misc]
-    """Quantises one weight of a checkpoint while it is loaded into the model."""
+    """Quantises one weight of a checkpoint while it is loaded into the model.
 
-    def __init__(self, scheme: Scheme, chosen: Chosen) -> None:
-        self.scheme, self.chosen = scheme, chosen
+    A weight that cannot be quantised is remembered in `damaged`: `transformers` prints an error that is raised here,
+    and raises another one, which does not say what is wrong.
+    """
+
+    def __init__(self, scheme: Scheme, chosen: Chosen, damaged: dict[str, InputError]) -> None:
+        self.scheme, self.chosen, self.damaged = scheme, chosen, damaged
 
     def convert(
         self, input_dict: dict[str, Any], full_layer_name: str, missing_keys: set[str] | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
         ((_, value),) = input_dict.items()
-        packed = quantize(value[0] if isinstance(value, list) else value, self.scheme)
+        weight = value[0] if isinstance(value, list) else value
+        try:
+            packed = quantize(weight, self.scheme)
+        except InputError as error:
+            self.damaged[full_layer_name] = error
+            packed = quantize(torch.zeros_like(weight), self.scheme)
         if missing_keys is not None:
             module = full_layer_name.removesuffix(".weight")
             tied = self.chosen.tied or ()
