@@ -160,9 +160,18 @@ def test_what_the_archives_hold(built: Path, wheel: Path) -> None:
         inside = {name.partition("/")[2] for name in files.getnames()}
     assert {"README.md", "README.zh.md", "LICENSE", "pyproject.toml", "CMakeLists.txt"} <= inside
     assert not any(name.startswith(("tests/", "benchmarks/", ".")) for name in inside)
-    # The demo model is 16 MB of it.
     assert wheel.stat().st_size < 22e6
     assert source.stat().st_size < 24e6
+
+
+def test_the_guide_gives_the_wheels_size(wheel: Path) -> None:
+    told = re.search(
+        r"The wheel has (\d+) MB, of which (\d+) are", (ROOT / "docs" / "performance.md").read_text("utf-8")
+    )
+    assert told is not None
+    with zipfile.ZipFile(wheel) as archive:
+        model = sum(one.compress_size for one in archive.infolist() if one.filename.startswith("chatglm/demo/"))
+    assert [int(number) for number in told.groups()] == [round(size / 1e6) for size in (wheel.stat().st_size, model)]
 
 
 def test_the_wheel_is_for_many_linuxes(wheel: Path) -> None:
