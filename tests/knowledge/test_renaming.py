@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatglm.errors import InputError, NotFoundError
-from chatglm.knowledge import Base, Shelf, Upload, bases, delete_base, open_base, rename_base
+from chatglm.knowledge import Base, Shelf, Upload, bases, delete_base, import_base, open_base, rename_base
 from chatglm.knowledge.store import base_file
 
 TEXT = "灭火器在门口右侧。"
@@ -47,6 +49,23 @@ def test_a_base_with_all_that_is_in_it_gets_another_name(tmp_path: Path) -> None
         (hit,) = base.search("灭火器")
         assert (hit.base, hit.file) == ("新.名", "安全.txt")
         assert base.check() == []
+
+
+def test_a_base_is_made_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On exFAT, for example."""
+
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with filled(tmp_path) as base:
+        base.export(tmp_path / "out.sqlite")
+    assert beside(tmp_path, "旧") == ["旧.lock", "旧.sqlite"]
+    import_base(tmp_path / "out.sqlite", "新", home=tmp_path)
+    with pytest.raises(InputError, match="exists"):
+        import_base(tmp_path / "out.sqlite", "新", home=tmp_path)
+    with open_base("新", home=tmp_path, create=True) as base:
+        assert [hit.file for hit in base.search("灭火器")] == ["安全.txt"]
 
 
 def test_names_that_are_taken_or_bad_are_refused(tmp_path: Path) -> None:

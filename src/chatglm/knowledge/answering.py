@@ -87,7 +87,7 @@ _NUMBER_IN_FRONT = re.compile(r"^(\s*)\[(\d+)\]", re.M)
 _EXTRACTED = 3
 """Largest number of sentences in an answer without a model."""
 _NEAR_BEST = 0.6
-"""Such a sentence must have at least this share of the best one's score."""
+"""In such an answer, each sentence must have at least this share of the best sentence's score."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ Event = Passages | TextDelta | CitationEvent | Done
 
 
 class Documents(Sources, Protocol):
-    """What an answer needs of bases. `Bases` has these methods."""
+    """The methods of bases that an answer needs. `Bases` has them."""
 
     def search(
         self, question: str, *, k: int = 5, files: Sequence[str] = (), threshold: float | None = None, earlier: str = ""
@@ -250,7 +250,7 @@ def check_prompt(template: str) -> None:
 
 
 def filled(template: str, context: str, question: str) -> str:
-    """Fill a prompt template in one pass. A `{question}` inside of `context`, for example, is left as it is."""
+    """Fill a prompt template in one pass. For example, a `{question}` inside `context` is left as it is."""
     return _NAMES.sub(lambda found: context if "context" in (found[1], found[2]) else question, template)
 
 
@@ -278,7 +278,8 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Generation:
-    """A request to start a stream of the assistant. Each later None yields the next delta, and None at the end."""
+    """A request to start a stream of the assistant. After it, each None that the generator yields is answered with the
+    next delta, or with None at the end of the stream."""
 
     messages: Sequence[Message]
     options: Options
@@ -473,8 +474,9 @@ def _rewritten(
     """Let the model rewrite a follow-up into a complete question.
 
     Returns:
-        the rewritten question and ""; or, if the result has too many new words or lost too many, the question as it was
-            and the previous question. Third, the `Finish` of the model.
+        the question, the previous question, and the `Finish` of the model. If the model rewrote the question well, it
+            is the rewritten one, and the previous question is "". If the model added or lost too many words, both are
+            as the user wrote them.
     """
     talk = [message for message in request.history if message.role in ("user", "assistant")][-4:]
     words = {"user": "问：", "assistant": "答："} if language == "zh" else {"user": "Q: ", "assistant": "A: "}

@@ -80,7 +80,7 @@ class Upload:
 
 
 class Base:
-    """A set of documents in one SQLite file. Any number of threads and processes may use it. `open_base` makes it.
+    """A set of documents in one SQLite file. Any number of threads and processes may use it. `open_base` returns one.
 
     Args:
         file: the database.
@@ -90,15 +90,16 @@ class Base:
         vectors_at: the external vector store, in the form of `places.place_of`. "none": the vectors are in the file.
             None: the place with which files were last added.
         limits: limits for reading documents. They apply only if `readers` is None.
-        neighbours: makes the vector search of this base; it replaces the search of the vectors in the file
-            (`external.py`). The base does not remember it: whoever deletes the base gives it again (`delete_base`).
-        readers: worker processes that read documents. They are shared with other bases, and their owner closes them.
-            None: the base starts its own.
+        neighbours: creates the vector search of this base from its `Store`; it replaces the search of the vectors in
+            the file (`external.py`). The base does not remember it, so `delete_base` needs it again.
+        readers: worker processes that read documents. Several bases may share them; the caller closes them. None: the
+            base starts its own.
 
     Raises:
         NotFoundError: the file is missing, and `make` is False. Every method raises it too if the base was renamed or
             deleted after it was opened.
-        OutputError: the file cannot be created or read, is not a database, or was written by a newer chatglm.
+        OutputError: the file cannot be created or read, is not a database, or was written by a newer chatglm. The
+            methods raise it too if the file cannot be read or written, or is damaged.
         InputError: `vectors_at` names no store. (An unknown embedder or reranker is reported when it is first used.)
     """
 
@@ -134,7 +135,7 @@ class Base:
         self._worker: threading.Thread | None = None
         self._worker_lock = threading.Lock()
         self._wanted = False
-        """Whether work has come that the worker may not have seen: it looks again before it ends."""
+        """Whether there may be work that the worker has not seen yet. If so, it looks again before it ends."""
 
     @property
     def name(self) -> str:
@@ -153,7 +154,7 @@ class Base:
         self.store.close()
 
     def rest(self) -> bool:
-        """Close the file and free the models and indexes in memory. The next use of the base opens them again.
+        """Close the file, and free the models and indexes in memory. The next use of the base loads them again.
 
         Returns:
             whether the file was closed. It stays open while the base is in use or works in the background.
@@ -181,17 +182,19 @@ class Base:
         """Add files and folders. Unchanged files are only checked. A changed file replaces its old version when the
         new version is completely indexed.
 
+        If the embedder, the reranker or `vectors_at` of this `Base` was given as a text or path, it is stored as a
+        setting of the base.
+
         Args:
-            sources: paths of files and folders, or `Upload`s. The embedder, the reranker and the place of the vectors
-                are stored as settings of the base if they were given as text or path.
+            sources: paths of files and folders, or `Upload`s.
             wait: wait until all files are indexed and, if the base has an embedder, have vectors. Otherwise the work
                 continues in the background, and the report lists the queued files.
-            ocr: "auto": recognise text in pictures and on pages without text; "always"; "never".
+            ocr: "auto": recognise text in pictures and on pages without text; "always": on all pages; "never".
             progress: called after every batch.
 
         Raises:
-            InputError: a path does not exist, two files would have the same name, a name is not valid, or `ocr` is
-                unknown.
+            InputError: a path does not exist, a folder has more than a million files, two files would have the same
+                name, a name is not valid, `ocr` is unknown, or the address of a model has a user or a password.
         """
         items: list[Item] = []
         for source in sources:
@@ -213,7 +216,7 @@ class Base:
             ocr, progress: see `add`.
 
         Raises:
-            InputError: there is no such folder, or as `add`.
+            InputError: there is no such folder; also the errors of `add`.
         """
         items = items_of_folder(Path(folder))
         gone: list[str] = []
@@ -255,7 +258,8 @@ class Base:
         count = self._indexer.remove(names)
         if count:
             self._indexer.work()
-            if self.store.unfinished(vectors=False):  # another process works, and may not look at them any more
+            # If another process is working, it may not look at these files again.
+            if self.store.unfinished(vectors=False):
                 self.resume()
         return count
 
@@ -294,7 +298,8 @@ class Base:
                     return
                 self._wanted = False
             with contextlib.suppress(ChatGLMError):  # the files stay queued; the next call of `work` raises it again
-                # If another process works, it may have looked at the queue for the last time: wait, and look again.
+                # Another process may be working, and may have looked at the queue for the last time. None: wait until
+                # it has ended, and look again.
                 self._indexer.work(None)
 
     def wait(self, progress: Progress | None = None) -> None:
@@ -382,7 +387,11 @@ class Base:
             self.store.set_meta(settings)
 
     def _left(self, new: str) -> dict[str, str | None]:
-        """Settings that note the external stores that the base no longer uses when it uses a new one ("": none)."""
+        """The settings that record which external stores the base no longer uses when it changes to another one.
+
+        Args:
+            new: the address of the new store; "": none.
+        """
         noted: dict[str, str | None] = {}
         for old in (self.store.meta("vectors_at"), *self.store.metas(LEFT)):
             if old:
@@ -391,20 +400,21 @@ class Base:
         return noted
 
     def _empty_left(self, *, again: bool = False) -> dict[str, str]:
-        """Delete the base's documents from the external stores that it no longer uses. `places.emptied`.
+        """Delete the base's documents from the external stores that it no longer uses. See `places.emptied` for the
+        result.
 
         Args:
-            again: try again where it has failed.
+            again: also try the stores in which the deletion failed before.
         """
         noted = {place: why for place, why in self.store.metas(LEFT).items() if again or why == NEW}
         if not noted:
             return {}
         if self._external is None:
             with self._lock:
-                self._follow_settings()  # of some stores only one client at a time can be open
+                self._follow_settings()  # some stores allow only one open client at a time
         found = emptied(noted, self.store.meta("id"))
         if NEW in noted.values() and is_external(self.store.meta("vectors")):
-            self.store.forget_vectors()  # the old store had them
+            self.store.forget_vectors()  # they were in the old store
         self.store.set_meta({LEFT + place: why or None for place, why in found.items()})
         return found
 
@@ -537,13 +547,13 @@ class Base:
         """`summarise` for coroutines."""
         return asummarise(_BaseTexts(self.store, files), assistant, SummaryRequest(**options))
 
-    # Care
+    # Maintenance
 
     def check(self, *, repair: bool = False) -> list[str]:
         """Check the base for damage. Returns one sentence for each fault; empty if there are none. See `Store.check`.
 
         Args:
-            repair: build damaged parts again where that is possible, also vectors in an external store.
+            repair: rebuild damaged parts where that is possible, including vectors in an external store.
 
         Raises:
             OutputError: the file is so damaged that it cannot be read.
@@ -571,7 +581,7 @@ class Base:
 
         Raises:
             InputError: the file exists.
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         self.store.export(Path(path))
 
@@ -608,6 +618,7 @@ class Bases(Sequence[Base]):
 
     Raises:
         NotFoundError: `who` may not read one of the bases. The message is the same as for a base that does not exist.
+            All methods that read the bases raise it too if the user may no longer read one of them.
     """
 
     def __init__(self, bases: Sequence[Base], *, who: str | None = None) -> None:
@@ -710,7 +721,7 @@ class Bases(Sequence[Base]):
         """The text of a file from character `start` to before `end`; None: to the end of the text.
 
         Raises:
-            NotFoundError: the base is not one of these, or it has no such file.
+            NotFoundError: the base is not one of these, it has no such file, or the file has no text yet.
         """
         return self._named(base).text(file, start, end)
 
@@ -718,7 +729,7 @@ class Bases(Sequence[Base]):
         """A file's marks and its map from characters to bytes: see `Store.places`.
 
         Raises:
-            NotFoundError: the base is not one of these, or it has no such file.
+            NotFoundError: the base is not one of these, it has no such file, or the file has no text yet.
         """
         return self._named(base).store.places(file)
 
@@ -729,8 +740,8 @@ class Bases(Sequence[Base]):
         return found
 
     def around(self) -> Callable[..., StoredPiece | None]:
-        """Returns a function that loads the piece of a hit, or another piece of the same file by its number. See
-        `packing.Around`. The function keeps what it has loaded.
+        """A function that loads the piece of a hit, or another piece of the same file by its number. See
+        `packing.Around`. The function caches the pieces.
         """
         by_name = {base.name: base for base in self._readable()}
         known: dict[tuple[str, str, int | None, int | None], StoredPiece | None] = {}
@@ -889,11 +900,12 @@ def delete_base(
     damaged base, too.
 
     Args:
-        neighbours: with which the base was opened, if it was (see `open_base`). The base has no address of that store,
-            so without `neighbours` its documents stay there.
+        neighbours: the same function as for `open_base`, if the base was opened with one. The base does not know the
+            address of that store, so without `neighbours` its documents stay there.
 
     Returns:
-        the external stores that may still have documents of it, in sentences. `deleted.check_deleted` tries again.
+        one sentence for each external store that may still have documents of the base. `deleted.check_deleted` tries
+            again to delete them.
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
@@ -910,8 +922,12 @@ def delete_file(
     who: str | None = None,
     neighbours: Callable[[Store], Neighbours] | None = None,
 ) -> Callable[[], list[str]]:
-    """The first part of `delete_base`: delete the base's file. The result does the rest, which may take long; call it
-    when the base is not open any more. If the process is killed before, `deleted.check_deleted` does it.
+    """The first part of `delete_base`: delete the base's file.
+
+    Returns:
+        a function that deletes the documents in external stores, which may take long; its result is that of
+            `delete_base`. Call it when the base is no longer open. If the process is killed before that,
+            `deleted.check_deleted` deletes them.
 
     Raises:
         ChatGLMError: the errors of `delete_base`.
@@ -948,7 +964,7 @@ def _dropping(file: Path, made: str, neighbours: Callable[[Store], Neighbours] |
         neighbours: opens the store; None: it is not known here.
 
     Returns:
-        deletes them, after the base was deleted. Its result is as that of `delete_base`.
+        a function that deletes them; call it after the base was deleted. Its result is that of `delete_base`.
     """
     left = f"its texts may still be in {made}"
     if neighbours is None:
@@ -983,7 +999,7 @@ def rename_base(name: str, new: str, *, home: Path | None = None, who: str | Non
 
     Raises:
         NotFoundError: there is no such base, or `who` may not read it.
-        InputError: `who` does not own it, or the new name is not valid or is taken. The message does not say by whom.
+        InputError: `who` does not own it, or the new name is not valid or is taken. The message names no owner.
         OutputError: the file cannot be renamed.
     """
     with open_base(name, home=home, who=who, role="own") as base:

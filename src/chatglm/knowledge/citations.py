@@ -42,7 +42,7 @@ _MAY_GO_ON = re.compile(r"(?:[\[［【]\d{0,3}|\.)?")
 _MAY_BE_NUMBER = re.compile(r"[\[［【](?:\d{0,3}$|\d{1,3}[\]］】])")
 _ITEM = re.compile(r"\s*(?:[-*•#>]+|\d{1,2}[.、)）])\s*")
 _LONGEST = 20_000
-"""A longer sentence is cut here, in characters."""
+"""Length, in characters, at which a longer sentence is cut."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _Source:
     """A passage, prepared for comparison with sentences of an answer.
 
     Attributes:
-        own: the file's text at the place of the passage; the passage's text differs from it if a piece was edited.
+        own: the file's text at the position of the passage. The passage's text differs from it if a piece was edited.
         parts: (start, end) of the passage's sentences.
         grams: the grams of each sentence.
         all: the grams of the whole passage.
@@ -171,8 +171,8 @@ class Citer:
         return _Source(passage, own, parts, found, frozenset().union(*found))
 
     def feed(self, text: str) -> tuple[str, list[Sentence]]:
-        """Take more text of the model. Returns the next text of the answer, which may be shorter because an open number
-        is held back, and the sentences that are complete now."""
+        """Process more text of the model. Returns the next text of the answer and the sentences that are complete now.
+        The text may be shorter than the model's, because an incomplete passage number is held back."""
         self._rest += text
         said, whole = "", []
         while (end := self._whole()) is not None:
@@ -207,7 +207,7 @@ class Citer:
         return len(self._rest) or None if last else None
 
     def _hold(self) -> int:
-        """How many characters of the open sentence can be shown already: those before a possible end or number."""
+        """How many characters of the unfinished sentence can be shown: those before a possible end or number."""
         end = _SENTENCE.search(self._rest)
         last = len(self._rest.rstrip()) if end is None else end.start()
         if self._rest[:last].endswith("."):

@@ -1,8 +1,8 @@
 """Deleted bases whose documents may still be in external stores.
 
 Before the file of a base is deleted, a note beside it names the external stores that have documents of the base. The
-note is deleted when they have none any more. So no text stays there for ever if a store cannot be reached, or if the
-process is killed: `check_deleted` tries again.
+note is deleted when these stores have no such documents any more. If a store cannot be reached, or the process is
+killed, the note stays, and `check_deleted` tries again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Note:
-    """The note of a base that is being deleted, or was.
+    """The note of a base that is being deleted, or was deleted.
 
     Attributes:
-        file: the file of the note. It has the other attributes as a JSON object.
+        file: the file of the note. It contains the other attributes as a JSON object.
         name: the name of the base.
         id: the id of the base.
         places: the addresses of the external stores, in the form of `places.place_of`.
@@ -42,10 +42,10 @@ class Note:
     places: tuple[str, ...]
 
     def settle(self) -> list[str]:
-        """Delete the documents of the base from the external stores, and then the note. The base must be deleted.
+        """Delete the documents of the base from the external stores, then the note. Call it when the base is deleted.
 
         Returns:
-            the stores that may still have documents, in sentences.
+            one sentence for each store that may still have documents.
         """
         again = "`chatglm knowledge check --repair` tries again"
         found = [f"{why}; {again}" for why in emptied(self.places, self.id).values() if why]
@@ -97,7 +97,7 @@ def check_deleted(home: Path | None = None, *, repair: bool = False) -> list[str
         repair: delete these documents.
 
     Returns:
-        a sentence for each store that may still have documents, and for each note that cannot be read.
+        sentences about stores that may still have documents, and about notes that cannot be read.
     """
     found: list[str] = []
     notes: list[Note] = []
@@ -112,7 +112,7 @@ def check_deleted(home: Path | None = None, *, repair: bool = False) -> list[str
         return found
     try:
         there = {glance(base_file(name, home)).id for name in base_names(home)}
-    except OutputError as error:  # it may be a base that was not deleted after all
+    except OutputError as error:  # the unreadable base may be one that has a note, but was not deleted
         return [*found, f"external stores may still have texts of deleted bases; they are kept, because {error}"]
     for note in notes:
         if note.id in there:  # the process was killed before it deleted the base

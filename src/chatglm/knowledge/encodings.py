@@ -69,13 +69,13 @@ def _usual() -> frozenset[str]:
 
 
 def inflated(data: bytes, most: int) -> bytes:
-    """Decompress data of zlib.
+    """Decompress zlib data.
 
     Args:
         most: largest number of bytes of the result.
 
     Raises:
-        InputError: the data are damaged, or the result would be larger.
+        InputError: the data are damaged or cut off, or the result would be larger.
     """
     inflater = zlib.decompressobj()
     try:
@@ -235,7 +235,7 @@ def _plausibility(sample: bytes, name: str) -> float:
     """How plausible an encoding is: at most 1. If it is 0 or less, the text is not in this encoding."""
     text = sample.decode(name, "replace")
     if len(sample) == _SAMPLE:
-        text = text.removesuffix("\ufffd")  # the sample may end inside of a character
+        text = text.removesuffix("\ufffd")  # the sample may end inside a character
     return sum(_weight(character) for character in text) / len(text) if text else 0.0
 
 
@@ -342,7 +342,7 @@ _UTF8_CONTINUATIONS = bytes(range(0x80, 0xC0))
 
 
 def _widths_one_by_one(raw: bytes, name: str) -> bytes:
-    """The same, byte by byte: for encodings in which a character has several encoded forms of different width."""
+    """Like `_widths_of`, byte by byte: for encodings in which a character has encoded forms of different width."""
     decoder = codecs.getincrementaldecoder(name)()
     widths = bytearray()
     since = 0
@@ -377,8 +377,8 @@ def _plain_line_ends(text: str, widths: bytes, unit: int) -> tuple[str, bytes]:
 
 _WINDOW = 50
 _PLAUSIBLE = 0.35
-"""Smallest mean weight of the characters in two windows. Lists of rare names have about .40, ordinary prose more than
-.6."""
+"""Two neighbouring windows whose characters have a smaller mean weight are mojibake. Lists of rare names have about
+.40, ordinary prose more than .6."""
 
 
 def garbage_in(text: str) -> list[tuple[int, int]]:

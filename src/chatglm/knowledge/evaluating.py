@@ -1,9 +1,9 @@
 """Measure retrieval and refusals of a base with your own questions.
 
-A file of questions is JSON Lines. Fields: `question`; `file`: the file that has the answer; `answers`: texts that occur
-at the answer, or `start` and `end`: its position in characters of the file's text. `"answerable": false` marks a
-question that the documents do not answer. A `.json` file in the format of SQuAD (as CMRC 2018 and DRCD) is read, too.
-The base then needs one file for each of its passages, named `ID.txt`.
+A file of questions is JSON Lines. Fields: `question`; `file`: the file that has the answer; `answers`: texts of the
+answer, as in the file; or `start` and `end`: its position in characters of the file's text. `"answerable": false`
+marks a question that the documents do not answer. A `.json` file in the format of SQuAD (as CMRC 2018 and DRCD) is
+read, too. The base then needs one file for each of its passages, named `ID.txt`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Question:
     Attributes:
         text: the question.
         file: the file that has the answer; "": any file.
-        answers: texts that occur at the answer.
+        answers: texts of the answer, as in the file. One of them is enough.
         spans: (start, end) of the answers, in characters of the file's text. They take precedence over `answers`.
         answerable: whether the documents answer the question.
     """
@@ -74,8 +74,8 @@ def read_questions(path: Path) -> list[Question]:
     """Read questions from a file (see the module's description).
 
     Raises:
-        InputError: the file cannot be read, is too large, has no questions, or a line is not a question. The message
-            has the number of the line.
+        InputError: the file cannot be read, is too large, or has no questions, or a line is not a question. The message
+            then has the number of the line.
     """
     try:
         if path.stat().st_size > _BYTES:
@@ -198,6 +198,11 @@ class Places:
         self._texts: dict[str, str] = {}
 
     def of(self, question: Question) -> _Spans:
+        """The positions of a question's answers, by file: (start, end) in characters. Empty if it names no file.
+
+        Raises:
+            InputError: the base has no such file.
+        """
         if not question.file:
             return {}
         if question.spans:
@@ -255,8 +260,8 @@ class Refusals:
     """How well `Answerable.value` separates unanswerable questions from answerable ones.
 
     Attributes:
-        right: the values of the unanswerable questions: to refuse them is right.
-        wrong: the values of the answerable questions: to refuse them is wrong.
+        right: the values of the unanswerable questions, which it is right to refuse.
+        wrong: the values of the answerable questions, which it is wrong to refuse.
     """
 
     right: tuple[float, ...]
@@ -314,7 +319,7 @@ _ASK = {
 }
 _AT_ONCE = 8
 _TRIED = 10
-"""How many pieces are drawn for each one that is wanted: some are too short."""
+"""How many pieces are drawn for each wanted piece, because some are too short."""
 _LEAST = 80
 _LONGEST = 200
 
@@ -420,8 +425,8 @@ def beside_langchain(
     overlap: int = 200,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
-    """Search for the same questions as LangChain's usual pipeline does: `RecursiveCharacterTextSplitter`, then the
-    nearest vectors of the same embedder. The search is exact, as with a flat FAISS index.
+    """Search a base for all answerable questions, but in the way of LangChain's usual pipeline:
+    `RecursiveCharacterTextSplitter`, then the nearest vectors. The search is exact, as with a flat FAISS index.
 
     Args:
         embedder: makes the vectors of chunks and questions.

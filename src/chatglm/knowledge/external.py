@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 Sense = Callable[[float], float]
 
 _MOST = 10_000
-"""Largest number of results for which the store is asked."""
+"""Largest number of results that are requested from the store."""
 _NEAR = 0.02
 """Largest difference between a converted score and the true cosine."""
 _PREFIX = "langchain "
@@ -55,14 +55,14 @@ class External(Following):
     Several bases may share a store. Then pass `only`, so that the store searches the documents of one base. Without it
     the results of other bases are filtered out here, which is slower the more of them there are.
 
-    The base remembers only the name of a store that is opened like this, not where it is. So its documents are deleted
-    with the base by `delete_base(name, neighbours=…)` and by a `Shelf` with `neighbours`. Another program that deletes
-    the base, such as `chatglm knowledge remove`, leaves them in the store, and says so. They have the base's id in
-    their metadata field `base`.
+    The base remembers only the name of such a store, not its address. So only `delete_base(name, neighbours=…)` and a
+    `Shelf` with `neighbours` delete the base's documents together with the base. Another program that deletes the
+    base, such as `chatglm knowledge remove`, leaves the documents in the store, and says so. Each document has the
+    base's id in its metadata field `base`.
 
     Args:
         base: the file of the base.
-        vectors: the vector store, with an embedding.
+        vectors: the vector store, with its embedding model.
         only: takes the base's id; returns the arguments with which the store searches only documents whose metadata
             field `base` has this id.
         name: name under which the base remembers the store; default: the name of its class.
@@ -94,7 +94,7 @@ class External(Following):
 
     def _take(self, digests: Sequence[bytes], texts: Sequence[str]) -> None:
         metadata = [{"digest": digest.hex(), "base": self.id} for digest in digests]
-        self._note(digests, -1)  # if the process is killed now, or the store fails, it may have them all the same
+        self._note(digests, -1)  # if the store fails or the process is killed, the store may have them nevertheless
         self._told(lambda: self._vectors.add_texts(list(texts), metadata, ids=list(map(self._id, digests))))
         # If the process is killed here, the texts are added a second time: under the same ids, or, in a store that
         # allows an id twice, as duplicates, which `nearest` treats as one.
@@ -115,7 +115,7 @@ class External(Following):
             self._store.changed(connection)
 
     def drop(self, digests: Sequence[bytes]) -> None:
-        """Delete texts in the store.
+        """Delete texts from the store.
 
         Raises:
             ServiceError: the store cannot delete them.
@@ -124,7 +124,7 @@ class External(Following):
         try:
             if ids:
                 self._delete(ids)
-        except ServiceError as error:  # some stores, such as FAISS, refuse if they do not have all of them
+        except ServiceError as error:  # some stores, such as FAISS, refuse if one text is missing
             try:
                 there = [self._id(each) for each in self._found(digests)]
             except ServiceError:
@@ -135,7 +135,7 @@ class External(Following):
                 self._delete(there)
 
     def _delete(self, ids: list[str]) -> None:
-        if self._told(lambda: self._vectors.delete(ids=ids)) is False:  # Milvus logs why, and raises nothing
+        if self._told(lambda: self._vectors.delete(ids=ids)) is False:  # Milvus logs the reason, but raises nothing
             raise ServiceError(f"{self.name}: failed to delete texts")
 
     def check(self, repair: bool) -> list[str]:
@@ -211,7 +211,7 @@ class External(Following):
         return self._told(lambda: self._vectors.similarity_search_with_score(text, k=k, **self._only))
 
     def _cosines(self, question: str, found: Sequence[tuple[Document, float]]) -> list[float]:
-        """Convert the store's scores to cosines. What the scores mean is found out once and then remembered."""
+        """Convert the store's scores to cosines. The kind of score is determined once and then remembered."""
         with self._lock:
             sense = self._sense
             if sense is None:
@@ -220,7 +220,7 @@ class External(Following):
         return [sense(float(score)) for _, score in found]
 
     def _sensed(self, question: str, found: Sequence[tuple[Document, float]]) -> tuple[Sense, bool]:
-        """Find out what the scores mean, by computing the cosines of up to three results here.
+        """Determine the kind of score, by computing the cosines of up to three results here.
 
         Returns:
             the conversion to cosines, and whether it is certain. If not, the next search tries again.
@@ -261,7 +261,7 @@ class External(Following):
             raise
         except Exception as error:
             said = self._hide(str(error))
-            cause = error if said == str(error) else None  # a traceback would show it
+            cause = error if said == str(error) else None  # a traceback with the cause would show the secret
             raise ServiceError(f"{self.name}: failed ({type(error).__name__}: {said:.300})") from cause
 
 

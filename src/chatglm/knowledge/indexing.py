@@ -1,8 +1,8 @@
 """Index files: queue them, read them, split them into pieces, index the pieces, make vectors.
 
 Adding a file puts it into the queue, which is part of the base. One process at a time holds the base's lock and works
-through the queue, also through files that other processes have added. If this process ends or is killed, another one
-continues at the same place. All changes are whole transactions, so the base never needs repair after a kill.
+through the queue, including files that other processes have added. If this process ends or is killed, another one
+continues at the same place. The base changes only in whole transactions, so a kill never damages it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Filler", "Indexer", "Item", "Progress", "Report", "Step", "items_of"
 _log = logging.getLogger("chatglm.knowledge")
 
 _ATTEMPTS = 3
-"""How often a file is tried if it changes, or its worker dies, while it is read."""
+"""How often a file is read if it changes, or its worker dies, during the reading."""
 _SMALL = 1 << 16
 """Files up to this size in bytes are indexed several at a time."""
 _TOGETHER = 64
@@ -47,9 +47,9 @@ _TOGETHER = 64
 _MAX_FILES = 1_000_000
 _POLL_SECONDS = 0.05
 _MERGED_FROM = 2_000
-"""After so many deleted pieces, and more than the base has now, the index of grams is merged."""
+"""The index of grams is merged when more pieces than this, and more than the base has now, were deleted."""
 _FREE_PAGES = 256
-"""With more free pages than this the file is shrunk."""
+"""If the file has more free pages than this, it is shrunk."""
 _WAITING = "state IN ('queued', 'reading', 'indexing')"
 
 
@@ -61,7 +61,7 @@ class Step:
         file: the name of the file; "" while vectors are made, because vectors belong to texts of all files.
         stage: "reading", "indexing" or "vectors"; "queued" if another process works and has not begun with the file.
         done, total: number of pieces (texts, for vectors); 0 and 0 while the file is read.
-        files: number of files that are still waiting, with this one.
+        files: number of files that are still waiting, including this one; 0 while vectors are made.
     """
 
     file: str
@@ -99,8 +99,8 @@ class Report:
     Attributes:
         added, changed, unchanged, removed: names of files. If the caller did not wait, new and changed files are only
             queued.
-        failed: names of the files that could not be read, with the reasons.
-        warnings: names and warnings: parts that could not be read, or edits of pieces that no longer exist.
+        failed: (name, reason) of each file that could not be read.
+        warnings: (name, warning) for parts that could not be read, and for edits of pieces that no longer exist.
     """
 
     added: tuple[str, ...] = ()
@@ -124,11 +124,11 @@ class Filler(Protocol):
 
 
 def items_of(paths: Iterable[Path]) -> list[Item]:
-    """The files at some paths, with all files in folders. A file is named by its own name; a file in a folder is named
-    by its path inside the folder.
+    """The files at some paths, and all files in the folders among them. A file keeps its name; the name of a file in a
+    folder is its path inside the folder.
 
     Raises:
-        InputError: a path does not exist, or a folder has too many files.
+        InputError: a path does not exist or cannot be read, or a folder has more than a million files.
     """
     found: list[Item] = []
     for path in paths:
@@ -147,7 +147,7 @@ def items_of_folder(folder: Path) -> list[Item]:
     Subfolders that cannot be listed are items, too, so that `Indexer.enqueue` reports them.
 
     Raises:
-        InputError: there is no such folder, or it has more than a million files.
+        InputError: the folder does not exist or cannot be read, or it has more than a million files.
     """
     _check_path(folder)
     if not folder.is_dir():
@@ -182,7 +182,11 @@ def _check_path(path: Path) -> None:
 
 
 def _checked(items: Sequence[Item], failed: list[tuple[str, str]]) -> list[Item]:
-    """The items, without files of a folder whose names are impossible, which are added to `failed`."""
+    """Check the names of items. A file of a folder whose name cannot be used is left out, and added to `failed`.
+
+    Raises:
+        InputError: another name is not valid, or two files would have the same name.
+    """
     seen: dict[str, Item] = {}
     for item in items:
         name = item.name
@@ -200,12 +204,12 @@ def _checked(items: Sequence[Item], failed: list[tuple[str, str]]) -> list[Item]
             raise InputError(
                 f"{item.path or name} and {other.path or name} would both be {name!r}; add the folder above them"
             )
-    return list({item.name: item for item in items if item.name in seen}.values())  # of uploads the last one
+    return list({item.name: item for item in items if item.name in seen}.values())  # the last of equal uploads
 
 
 @dataclass
 class _Queued:
-    """The result of `enqueue`: ids of the files to wait for, and names by what was done."""
+    """The result of `enqueue`: the ids of the files to wait for, and the names of the files in each group."""
 
     ids: list[int] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
@@ -221,7 +225,7 @@ class Indexer:
         store: the base.
         readers: worker processes that read documents.
         filler: returns the object that makes vectors, or None if the base has none.
-        follow: is called after indexing, so that indexes beside the base take in the new pieces.
+        follow: is called after indexing, to add the new pieces to indexes beside the base.
 
     Attributes:
         trouble: why vectors could not be made; "" if there was no problem.
@@ -320,12 +324,12 @@ class Indexer:
                     (name,),
                 ).rowcount
             if gone:
-                connection.execute("DELETE FROM kept")  # stored answers of models: some may quote the removed files
+                connection.execute("DELETE FROM kept")  # stored answers of models may quote the removed files
                 self._store.changed(connection)
         return gone
 
     def retry(self, names: Sequence[str]) -> int:
-        """Queue files again that could not be read. Returns how many of the named files these were."""
+        """Queue failed files again. Returns how many of the named files had failed."""
         with self._store.writing() as connection:
             return sum(
                 connection.execute(
@@ -437,8 +441,8 @@ class Indexer:
             self._tidy()
 
     def _filling(self, work: Callable[[], Result]) -> Result | None:
-        """Do work that needs the embedder. If it fails, note the reason: files are indexed without vectors then, and
-        the lexical search still finds them. Returns None in that case."""
+        """Do work that needs the embedder. If it fails, store the reason in `trouble` and return None: files are then
+        indexed without vectors, and the lexical search still finds them."""
         try:
             return work()
         except OutputError:
@@ -479,12 +483,12 @@ class Indexer:
                 self._advance(jobs)
             except NotFoundError:  # the base was renamed or deleted
                 raise
-            except InputError as error:  # a file has something that a database cannot hold; nothing was written
+            except InputError as error:  # a file has a value that SQLite cannot store; nothing was written
                 for job, known in zip(jobs, before, strict=True):
                     job.generation, job.done, job.ended = known
                 if len(jobs) == 1:
                     self._fail(jobs[0].row, f"{jobs[0].row['name']}: {error}")
-                jobs = jobs[:1] if len(jobs) > 1 else []  # the others stay queued, and come next
+                jobs = jobs[:1] if len(jobs) > 1 else []  # the others stay queued for the next round
                 continue
             last = jobs[-1]
             progress(Step(last.row["name"], "indexing", last.done, len(last.pieces), waiting))
@@ -521,7 +525,7 @@ class Indexer:
                 self._set(row, "state = 'queued', attempts = attempts + 1")
             else:
                 self._fail(row, str(error))
-        except Exception as error:  # a fault of a parser must not keep the files behind this one from being indexed
+        except Exception as error:  # an error in a parser must not prevent the indexing of the other files
             said = f"{row['name']}: cannot be read ({type(error).__name__}: {error!s:.200}); it may be damaged"
             self._fail(row, said)
         return None
@@ -547,7 +551,8 @@ class Indexer:
         return reading
 
     def _set(self, row: sqlite3.Row, what: str, *values: object) -> bool:
-        """Update a file's row, unless the file was replaced, removed or finished meanwhile. Returns whether it did."""
+        """Update a file's row, unless the file was replaced, removed or finished meanwhile. Returns whether the row was
+        updated."""
         with self._store.writing() as connection:
             return bool(
                 connection.execute(

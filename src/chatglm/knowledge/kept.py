@@ -23,7 +23,7 @@ class Kept:
 
     Args:
         database: a database with the table of `TABLE`.
-        owned: `close` also closes the database.
+        owned: whether `close` also closes the database.
     """
 
     def __init__(self, database: Database, *, owned: bool = False) -> None:
@@ -49,8 +49,8 @@ class Kept:
         self._database.write("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (key, text, time.time()))
 
     def tidy(self, since: float = 0.0) -> None:
-        """Delete answers that were last used before `since` (Unix seconds). If there are still more than `MOST`, delete
-        those that were not used for the longest time."""
+        """Delete answers that were last used before `since` (Unix seconds). If there are still more than `MOST`, also
+        delete the least recently used ones."""
         with self._lock:
             used, self._used = self._used, set()
         now = time.time()

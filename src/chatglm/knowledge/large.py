@@ -1,4 +1,4 @@
-"""An additional index for large bases, made with tantivy. It handles more grams in less time than SQLite's index.
+"""An additional index for large bases, made with tantivy. It is faster than SQLite's index, so searches use more grams.
 
 The index is the folder `NAME.tantivy` beside the base. It is built from the base, so losing it loses no data. It is
 updated whenever files are indexed. If it is not up to date, the base's own index is used. Deleted pieces stay in it
@@ -115,7 +115,8 @@ class Tantivy:
 
         writer = self._index.writer(_HEAP, 1)
         docs = 0
-        # Also those that searches do not see now: a disabled piece may be restored, and a file may be indexed in part.
+        # Also add pieces that searches do not see now: a disabled piece may be restored, and a file may be partly
+        # indexed.
         for row in connection.execute("SELECT id, folded FROM piece WHERE id > ?", (after,)):
             text = " ".join(dict.fromkeys(tokens.grams_of(row["folded"])))
             writer.add_document(tantivy.Document(id=row["id"], g=[text]))
@@ -125,8 +126,8 @@ class Tantivy:
         return docs
 
     def _opened(self) -> dict[str, Any] | None:
-        """The largest piece id and the number of documents of the index on disk, opened if necessary. None: there is no
-        index of this base."""
+        """Open the index on disk if necessary. Returns its largest piece id (`last`) and its number of documents
+        (`docs`); None: there is no index of this base."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(self._about.read_text("utf-8"))
             if known["of"] == self._key():

@@ -29,19 +29,19 @@ BESIDE = 0.2
 AROUND = 0.1
 """Weight of a gram that occurs in a neighbouring piece, compared with the piece itself."""
 WIDENED = 60
-"""Number of pieces whose neighbours are loaded: those with the best scores of their own."""
+"""Number of pieces whose neighbours are loaded: those with the best scores before neighbours are counted."""
 CANDIDATES = 300
 """Number of candidates that are scored exactly."""
 BUDGET = 10_000
 """Largest number of index entries (gram, piece) that are read to find candidates."""
 LARGE_BUDGET = 60_000
-"""The same, with a `Finder`."""
+"""The same for a base with a `Finder`."""
 _FILTERED_BUDGET = 10
 """The budget is multiplied by this if only some files are searched."""
 _SPARE, _FILTERED_SPARE = 2, 30
-"""How many times `limit` pieces a `Finder` is asked for, without and with a selection of files."""
+"""A `Finder` is asked for this many times `limit` pieces: if all files are searched, and if only some are."""
 _LEAST_GRAMS = 3
-"""Number of grams that are used for candidates even beyond the budget."""
+"""Smallest number of grams that are used to find candidates, even if they exceed the budget."""
 _MOST_TIES = 5_000
 """Largest number of pieces with equal sums that are compared by their digests."""
 _COLUMNS = "piece.id, piece.file, file.name, piece.n, piece.digest, piece.length, piece.folded"
@@ -184,7 +184,7 @@ def candidates(
     """Find the pieces with the largest sum of idf over the question's rarest grams, in any order.
 
     Args:
-        limit: number of pieces.
+        limit: largest number of pieces.
         budget: see `BUDGET`; None: `BUDGET` or `LARGE_BUDGET`, depending on the index of each base.
     """
     found: list[tuple[NDArray[np.float64], NDArray[np.int64], Sequence[int]]] = []
@@ -311,8 +311,7 @@ class Words:
         return np.array(found, np.float64)
 
     def scores(self, counts: NDArray[np.float64], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-        """BM25 scores: (texts,). They are rounded, so that a text gets the same score whichever others are scored with
-        it.
+        """BM25 scores: (texts,). They are rounded, so that the score of a text does not depend on the other texts.
 
         Args:
             counts: (texts, grams), each row from `counts`.
@@ -350,9 +349,9 @@ def _whole(word: str) -> re.Pattern[str]:
 def scored(views: Sequence[View], found: Sequence[Candidate], words: Words) -> list[Scored]:
     """Score candidates exactly; the best first. Equal scores are ordered by file name and number, not by base.
 
-    Neighbouring pieces of a file are usually about the same subject: one may have the name, the other the fact that is
-    asked for. So grams in the neighbours count with the weight `AROUND`, and the piece gets the share `BESIDE` of the
-    better neighbour's score.
+    Neighbouring pieces of a file are usually about the same subject: one may have the name, the other the fact that the
+    question asks for. So grams in the neighbours count with the weight `AROUND`, and the piece gets the share `BESIDE`
+    of the better neighbour's score.
     """
     if not found:
         return []

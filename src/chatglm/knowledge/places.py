@@ -1,13 +1,13 @@
 """Addresses of external vector stores. The base stores the address as a setting, so every program finds its vectors.
 
-    milvus:http://HOST:19530#COLLECTION            a server of Milvus
-    milvus:FILE.db#COLLECTION                      a file of Milvus Lite
+    milvus:http://HOST:19530#COLLECTION            a Milvus server
+    milvus:FILE.db#COLLECTION                      a Milvus Lite file
     postgresql://USER@HOST/DATABASE#COLLECTION     PostgreSQL with pgvector
-    qdrant:http://HOST:6333#COLLECTION             a server of Qdrant
-    qdrant:FOLDER#COLLECTION                       a folder of Qdrant, without a server
+    qdrant:http://HOST:6333#COLLECTION             a Qdrant server
+    qdrant:FOLDER#COLLECTION                       a local folder of Qdrant, without a server
 
 A base never stores a password. It stores the name of an environment variable that has the password, written as
-`postgresql://USER:$PGPASSWORD@HOST/…`. An API key of Qdrant or a token of Milvus is written at the same place:
+`postgresql://USER:$PGPASSWORD@HOST/…`. An API key of Qdrant or a token of Milvus is written in the same place:
 `qdrant:http://:$QDRANT_KEY@HOST:6333#COLLECTION`.
 """
 
@@ -40,13 +40,13 @@ _VARIABLE = re.compile(r"\$([A-Za-z_]\w*)", re.ASCII)
 _FORM = "milvus:PLACE#COLLECTION, postgresql://USER@HOST/DATABASE#COLLECTION or qdrant:PLACE#COLLECTION"
 _SECRETS = {"password", "sslpassword", "passfile", "options", "oauth_client_secret"}
 _NO_PATH = re.compile(r"//|[^/]*@")
-"""What begins like this is probably an address without http://, and may have a password."""
+"""A path that begins like this is probably an address without http://, and may contain a password."""
 _CONNECT_SECONDS = 10
-"""To connect to a server. (Qdrant's client gives up after 5 seconds without an answer by itself.)"""
+"""Time limit for connecting to a server. (Qdrant's client has a limit of its own: 5 seconds without an answer.)"""
 _SECONDS = 60
-"""For one call of a server, such as a search, or to add a few texts."""
+"""Time limit for one call to a server, such as a search or the addition of a few texts."""
 _EMPTY_SECONDS = 600
-"""For deleting all documents of a base."""
+"""Time limit for deleting all documents of a base."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def place_of(given: str) -> Place:
     if kind not in ("milvus", "postgresql", "qdrant") or not at or not given.isprintable():
         raise InputError(f"vectors_at: names no store; expected {_FORM}")
     if not _COLLECTION.fullmatch(collection):
-        raise InputError(  # the text may be a part of a password with # in it, so it is not shown
+        raise InputError(  # the text may be part of a password that contains #, so it is not shown
             "vectors_at: what follows # is no name of a collection; use up to 63 letters, digits and _"
         )
     if kind == "postgresql":
@@ -130,7 +130,7 @@ def place_of(given: str) -> Place:
         raise InputError(f"vectors_at: its address is not valid; expected {_FORM}") from None
     database = kind == "postgresql"
     valid = parts.scheme == "postgresql" if database else parts.scheme in ("http", "https") and not parts.query
-    named = parts.hostname or (database and "host" in asked)  # `host` may be the folder of a socket
+    named = parts.hostname or (database and "host" in asked)  # the parameter `host` may be a socket's folder
     if not valid or not named or parts.fragment:
         raise InputError(f"vectors_at: its address is not valid; expected {_FORM}")
     variable = _VARIABLE.fullmatch(parts.password or "")
@@ -162,7 +162,7 @@ def external_of(base: Store, given: str, embedder: Embedder) -> External:
     Args:
         base: the base.
         given: the address of the store.
-        embedder: makes the vectors. If the vectors in the store are from another embedder, they are made again when
+        embedder: makes the vectors. If the vectors in the store were made by another embedder, they are made again when
             files are next indexed.
 
     Raises:
@@ -203,7 +203,7 @@ def emptied(places: Iterable[str], base: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _access(place: Place) -> Iterator[str]:
-    """A context in which an external store is used; it gives the password or API key.
+    """A context in which an external store is used. It yields the password or API key, and converts errors.
 
     Raises:
         InputError: the environment variable with the password is not set.
@@ -265,8 +265,8 @@ def _milvus(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
     from langchain_milvus import Milvus
 
     class Bounded(Milvus):
-        """Without a time limit, the client tries a call 75 times. That of the constructor does not count when texts are
-        deleted, and fails when the first ones are added."""
+        """Adds a time limit to the calls: without one, the client tries a call 75 times. The `timeout` argument of the
+        constructor does not help: it is ignored when texts are deleted, and fails when the first ones are added."""
 
         def add_texts(self, *given: Any, **named: Any) -> list[str]:
             return super().add_texts(*given, **{"timeout": _SECONDS, **named})
@@ -310,24 +310,26 @@ def _postgresql(place: Place, secret: str, embeddings: Embeddings) -> _Opened:
 
 
 def _engine(place: Place, secret: str, seconds: int) -> Engine:
-    """
+    """An engine of SQLAlchemy for a PostgreSQL server.
+
     Args:
-        seconds: for one statement.
+        seconds: time limit for one statement.
     """
     from sqlalchemy import Connection, create_engine, event, make_url
 
     url = make_url(place.at).set(drivername="postgresql+psycopg", username=place.user or None, password=secret or None)
     limits = {
         "connect_timeout": _CONNECT_SECONDS,
-        "tcp_user_timeout": 1000 * _SECONDS,  # a host that vanishes while it is asked something …
-        "keepalives_idle": _SECONDS // 2,  # … or before it has answered
+        "tcp_user_timeout": 1000 * _SECONDS,  # if the host disappears while a request is sent …
+        "keepalives_idle": _SECONDS // 2,  # … or while the answer is awaited
         "keepalives_interval": _SECONDS // 6,
         "keepalives_count": 3,
     }
     given = {name: value for name, value in limits.items() if name not in url.query}
     engine = create_engine(url, pool_pre_ping=True, connect_args=given)
 
-    # Not an option of the connection: poolers such as PgBouncer refuse it, or give it on to the next client.
+    # Set in each transaction, not as an option of the connection: poolers such as PgBouncer refuse such an option, or
+    # pass it on to the next client.
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {1000 * seconds}")
@@ -377,7 +379,7 @@ def _qdrant_client(place: Place, secret: str) -> QdrantClient:
 
     if place.is_path:
         return QdrantClient(path=place.at)
-    # It would ask for the server's version in a thread, which prints a traceback where the server is down.
+    # The check would ask for the server's version in a thread, which prints a traceback if the server is down.
     return QdrantClient(url=place.at, api_key=secret or None, check_compatibility=False)
 
 

@@ -37,7 +37,7 @@ def ask_remote(
         UnsupportedError: an option is not supported for answers from documents, or the server does not support
             `knowledge` (it is not `chatglm serve --knowledge`).
         InputError: the server refuses the request, or has no such base.
-        ServiceError: the server does not answer, or its answer has another form.
+        ServiceError: the server does not answer, or its answer does not have the expected form.
     """
     asked = _asked(assistant, names, messages, options)
     with closing(assistant.endpoint.read(asked)) as deltas:

@@ -43,7 +43,7 @@ EARLIER = 0.5
 OLDER = 0.4
 """Weight of grams of older synonyms."""
 HIGHEST = (K1 + 1) * (1 + BESIDE)
-"""Scores are divided by this times the sum of idf over all grams, to get values of about 0 to 1."""
+"""A lexical score is divided by `HIGHEST` times the sum of idf over all grams, to get a value of about 0 to 1."""
 _QUESTION = 10_000
 _MOST = 1000
 
@@ -62,7 +62,7 @@ class Hit:
         score: from 0 to 1; hits are sorted by it. Scores of different questions cannot be compared.
         parts: the parts of the score, as far as they exist: `lexical` (BM25), `covered` (the share of the question's
             grams in the piece, weighted by idf), `vector` (cosine), `rerank` (score of the reranker).
-        edited: whether somebody has changed the text, so that it differs from the file.
+        edited: whether a user has changed the text, so that it differs from the file.
     """
 
     base: str
@@ -92,7 +92,7 @@ class Hits(list[Hit]):
 class Answerable:
     """An estimate, without a language model, of whether bases have an answer to a question.
 
-    In a test with four novels, `value` > .04 held for 74 % of 202 questions about other subjects, and for 1 % of 168
+    In a test with four novels, `value` was above .04 for 74 % of 202 questions about other subjects, and for 1 % of 168
     questions that the novels answer.
 
     Attributes:
@@ -121,12 +121,12 @@ class Answerable:
 
 
 REFUSED = 0.17
-"""Default limit of `Answerable.value`. In the test, 61 % of the unanswerable questions were above it, and none of the
+"""Default limit of `Answerable.value`. In that test, 61 % of the unanswerable questions were above it, and none of the
 answerable ones."""
 
 
 class Searched(Protocol):
-    """What a search needs of a base. `Base` has these members."""
+    """The members of a base that a search needs. `Base` has them."""
 
     store: Store
 

@@ -32,7 +32,7 @@ _AWAKE = 32
 _READ_SECONDS = 5.0
 _SETTLE_SECONDS = 5.0
 _SETTLED = 100_000_000
-"""Nanoseconds after which a further change of a file surely gets another modification time."""
+"""If the last change of a file is longer ago than this (nanoseconds), a new change gets another modification time."""
 
 
 class Shelf:
@@ -42,7 +42,7 @@ class Shelf:
     get files at once. If many bases are open, the files of those that were not used for the longest time are closed.
     Their next use opens them again.
 
-    If deleted bases have left documents in external stores, they are deleted in the background (`deleted.py`).
+    If external stores still have documents of deleted bases, a background thread deletes them (`deleted.py`).
 
     Args:
         home: the home folder; None: that of `CHATGLM_HOME`.
@@ -63,7 +63,7 @@ class Shelf:
             self._settling.start()
 
     def _settle(self) -> None:
-        """Delete what deleted bases have left in external stores, which may take long if one cannot be reached."""
+        """Delete documents of deleted bases from external stores. This may take long if a store cannot be reached."""
         for why in check_deleted(self._home, repair=True):
             _log.warning("%s", why)
 
@@ -114,7 +114,7 @@ class Shelf:
                     gone = self._taken_out(one for one, known in self._open.items() if not known.store.is_there())
                     base = open_base(name, home=self._home, who=who, create=create, **self._options)
                     self._open[name] = base
-                    if base.unfinished:  # an earlier process ended before it had done everything
+                    if base.unfinished:  # an earlier process ended before its work was done
                         base.resume()
                 self._open.move_to_end(name)
                 self._let_rest(base)
@@ -148,7 +148,7 @@ class Shelf:
         """Whether there is a base of this name, whoever owns it.
 
         Raises:
-            InputError: the name is invalid.
+            InputError: the name is not valid.
         """
         return base_file(name, self._home).exists()
 
@@ -156,7 +156,7 @@ class Shelf:
         """Check that a new base may have this name.
 
         Raises:
-            InputError: the name is not valid or is taken. The message does not say by whom.
+            InputError: the name is not valid or is taken. The message does not name the owner.
         """
         if self.taken(name):
             raise InputError(f"name: {name!r} is taken; choose another")
@@ -165,8 +165,8 @@ class Shelf:
         """Create a base. The user owns it.
 
         Raises:
-            InputError: the name is not valid or is taken. The message does not say by whom.
-            RoomError: the user already owns `bounds.BASES` bases.
+            InputError: the name is not valid or is taken. The message does not name the owner.
+            RoomError: the user already owns `bounds.BASES` bases. For the owner of the machine, all bases count.
         """
         self.check_free(name)
         if sum(who is None or seen.owner == who for seen in self.listed(who).values()) >= bounds.BASES:
@@ -213,7 +213,11 @@ class Shelf:
         return Bases([self.base(name, who) for name in names], who=who)
 
     def delete(self, name: str, who: str | None) -> None:
-        """Delete a base: see `delete_base`."""
+        """Delete a base: see `delete_base`. If documents stay in external stores, a warning is logged.
+
+        Raises:
+            ChatGLMError: as `delete_base`.
+        """
         with self._lock:
             rest = delete_file(name, home=self._home, who=who, neighbours=self._options.get("neighbours"))
             gone = self._taken_out([name])
@@ -223,7 +227,11 @@ class Shelf:
             _log.warning("%s was deleted, but %s", name, warning)
 
     def rename(self, name: str, new: str, who: str | None) -> None:
-        """Rename a base: see `rename_base`. Answers that are being generated from it end with `NotFoundError`."""
+        """Rename a base: see `rename_base`. Answers that are being generated from it end with `NotFoundError`.
+
+        Raises:
+            ChatGLMError: as `rename_base`.
+        """
         with self._lock:
             rename_base(name, new, home=self._home, who=who)
             gone = self._taken_out([name])
@@ -231,13 +239,13 @@ class Shelf:
             base.close()
 
     def forget(self, who: str) -> list[str]:
-        """Delete the bases of which a user is the only owner, and remove the user's rights in all other bases. A base
-        that is damaged, or cannot be changed, keeps no other base from it.
+        """Delete the bases of which a user is the only owner, and remove the user's rights in all other bases. If this
+        fails for a base, for example because it is damaged, the others are still processed.
 
         Call it before a user is deleted. Otherwise a later user with the same name would get these bases.
 
         Returns:
-            the bases that the user may still own or have rights in, in sentences.
+            one sentence for each base that the user may still own or have rights in.
         """
         left = []
         for name in self.names(None):
@@ -265,7 +273,7 @@ class Shelf:
         for base in opened:
             base.close()
         self._readers.close()
-        if self._settling is not None:  # what is not done by then is done the next time
+        if self._settling is not None:  # the next `Shelf` does the rest
             self._settling.join(_SETTLE_SECONDS)
 
     def __enter__(self) -> Self:
@@ -282,7 +290,7 @@ def _stamp(file: Path) -> _Stamp:
     """A value that differs after every change of a base: device, inode, size and modification time of the file and of
     its write-ahead log. The last number is the later one of the two times, in nanoseconds.
 
-    An empty log counts as a missing one: reading a base makes it, and changes nothing.
+    Reading a base may create an empty log, so an empty log counts as a missing one.
     """
     found: list[int] = []
     latest = 0

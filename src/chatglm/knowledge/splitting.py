@@ -1,6 +1,6 @@
 """Split the text of a document into pieces (chunks) for searching: at headings, paragraphs, sentences or clauses.
 
-The pieces joined together are the text: they have no gaps and no overlap.
+The pieces have no gaps and no overlap: joined together, they are the whole text.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ _BREAKS: tuple[tuple[float, re.Pattern[str]], ...] = (
     (0.55, re.compile(rf"[，、：,:—]{_CLOSING}{_BLANK}|\n")),
     (0.9, re.compile(r"[^\S\n]+")),
 )
-"""Places to cut behind, with a penalty each. A penalty of 0.1 is as bad as a piece that is 10 % too long or short."""
+"""A text may be cut after a match of one of these expressions. Each number is the penalty of such a cut: 0.1 is as bad
+as a piece that is 10 % too long or too short."""
 _WORD = re.compile(r"[^\W\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 _LONGEST_WORD = 1000
 _FILLING = re.compile(r"[\s|+=_*·.\-─━═│┃]{2,}")
@@ -65,8 +66,8 @@ def split(reading: Reading, *, size: int = 500, tokens: Callable[[str], int] | N
         reading: the text with its headings.
         size: wanted size of a piece, in characters or, with `tokens`, in tokens. It is a target, not a limit: the
             pieces of a section get about equal lengths.
-        tokens: counts the tokens of a text. None: count characters; a run of spaces or of table rules counts as one,
-            because they are half of some manuals.
+        tokens: counts the tokens of a text. None: count characters. A run of spaces or table rules then counts as one,
+            because such runs make up half of some manuals.
 
     Raises:
         InputError: `size` is less than 20.
@@ -143,7 +144,7 @@ def _best_cut(text: str, start: int, end: int, target: float) -> int:
         for place in (at - off, at + off):
             if start < place <= end and not _is_inside(text, place):
                 return place
-    return at  # so long a "word" is data, such as base64; cut anywhere
+    return at  # a "word" of this length is data, such as base64; cut anywhere
 
 
 def _is_inside(text: str, at: int) -> bool:

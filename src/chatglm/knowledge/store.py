@@ -4,12 +4,12 @@ Searches see only the pieces of a file's current `generation`. When a file is in
 under the next generation, batch by batch. Then one transaction makes that generation the current one. So a search sees
 the old version of a file or the new one, never a mixture. Pieces of old generations are deleted later, in batches. A
 process may be killed at any time, even by `kill -9`: the next one continues from the last committed transaction.
-Readers have their own connections and wait for nobody.
+Readers have their own connections, and never wait for writers.
 
 A base may be renamed or deleted while other processes have it open. SQLite finds the write-ahead log and the shared
 memory of a database by its file name. Connections with different logs would damage the database. So names change only
-while no process opens a file (lock of `naming`), and the renamed file keeps its log and shared memory. A process that
-still has the old name gets `NotFoundError` at its next use.
+while no process opens a file (the lock `naming`), and the renamed file keeps its log and shared memory. A process that
+still uses the old name gets `NotFoundError` at its next access.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ ROLES: tuple[Role, ...] = ("read", "write", "own")
 """The roles, in order: each one includes the rights of those before it."""
 
 LEFT = "left "
-"""Prefix of keys in `meta`. The rest is the address of an external store that the base no longer uses, but that may
-still have its documents; the value is the reason, or `NEW` if nobody has tried to delete them."""
+"""Prefix of keys in `meta`. The rest of the key is the address of an external store that the base no longer uses, but
+that may still have its documents. The value says why they could not be deleted; `NEW`: it was not tried yet."""
 NEW = "new"
 SUFFIX = ".sqlite"
 BATCH = 500
@@ -184,12 +184,12 @@ _MIGRATIONS = (
     "CREATE INDEX piece_edited ON piece (id) WHERE edited IS NOT NULL",
 )
 # file.generation is 0 before the file is first indexed, and -1 after it is removed. No piece has such a generation.
-# file.leftover: 1 if the file may have pieces of old generations, which are to be deleted.
-# piece.folded: the header and the text after `grams.folded`. `gram` indexes it, and scores are counted in it.
+# file.leftover: 1 if the file may have pieces of old generations, which must still be deleted.
+# piece.folded: the header and the text after `grams.folded`. `gram` indexes it, and scores are computed from it.
 # piece.disabled: 1 if a user has disabled the piece, 2 if its text is only white space.
 # piece_edited: this index finds the few edited pieces quickly; a tantivy index scores them one by one.
 # vector: a vector belongs to a text (digest), not to a piece. The same text in two pieces or versions has one vector.
-# gram: contains each gram of a piece once, without positions. This halves its size; scores are counted in the pieces.
+# gram: contains each gram of a piece once, without positions. This halves its size; scores come from the pieces.
 # common: document frequency of common grams, because `gram_count` is slow for these.
 VISIBLE = "piece.generation = file.generation AND NOT piece.disabled"
 VECTORS = "LEFT JOIN vector ON vector.digest = piece.digest AND vector.scale >= 0"
@@ -336,7 +336,7 @@ def naming(folder: Path, *, alone: bool = False) -> Iterator[None]:
     Any number of threads and processes may hold it at once, unless `alone`. It is not reentrant: do not take it twice.
 
     Args:
-        alone: take an exclusive lock, to change a name oneself.
+        alone: take the lock exclusively, to create, rename or delete a base.
 
     Raises:
         OutputError: the folder cannot be written. Raised only if `alone`.
@@ -359,21 +359,26 @@ def naming(folder: Path, *, alone: bool = False) -> Iterator[None]:
 
 
 def placed(part: Path, file: Path) -> bool:
-    """Move a new base from its temporary name to its final name. It must be closed.
+    """Move a new base from its temporary name to its final name. The base must be closed.
 
     Returns:
         False if the final name is taken. The temporary file then stays.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be locked.
+        OSError: the file cannot be moved.
     """
     with naming(file.parent, alone=True):
         _sweep(file)
         try:
             os.link(part, file)  # unlike a rename, a link never replaces an existing file
+            part.unlink()
         except FileExistsError:
             return False
-        part.unlink()
+        except OSError:  # a file system without hard links, such as exFAT
+            if os.path.lexists(file):
+                return False
+            part.rename(file)
         _sweep_parts(file.parent)
         return True
 
@@ -394,8 +399,8 @@ def withdraw(file: Path) -> None:
 
 
 def _sweep_parts(folder: Path) -> None:
-    """Delete temporary files (`part_of`) that killed processes have left: those that have their final name, too, and
-    those that nobody has written to for a day. Call it while names are locked."""
+    """Delete temporary files (`part_of`) that killed processes have left: those that have their final name already, and
+    those that were not changed for a day. Call it while names are locked."""
     for part in folder.glob(".*.part*"):
         with contextlib.suppress(OSError):
             seen = part.lstat()
@@ -498,23 +503,23 @@ def glance(file: Path) -> Glance:
 
 @dataclass(frozen=True)
 class Remains:
-    """What one must know of a base to delete it. It can often be read from a damaged file, too.
+    """The data of a base that its deletion needs. They can often be read from a damaged file, too.
 
     Attributes:
-        roles: the role of each user, as in `Store.roles`; None: the damage is here.
-        meta: the settings, by key; None: the damage is here.
+        roles: the role of each user, as in `Store.roles`; None: this part of the file is damaged.
+        meta: the settings, by key; None: this part of the file is damaged.
     """
 
     roles: Mapping[str, Role] | None
     meta: Mapping[str, str] | None
 
     def role(self, who: str | None) -> Role | None:
-        """The role of a user: see `Store.role`. In a base of unknown roles, only the owner of the machine has one."""
+        """The role of a user: see `Store.role`. If the roles are damaged, only the owner of the machine has one."""
         return _role_in(self.roles or {}, who)
 
 
 def remains(file: Path) -> Remains:
-    """Read what one must know of a base to delete it, through one short read-only connection.
+    """Read the data of a base that its deletion needs, through one short read-only connection.
 
     Raises:
         NotFoundError: the file is missing.
@@ -522,7 +527,7 @@ def remains(file: Path) -> Remains:
     """
     if not file.exists():
         raise NotFoundError(f"base {file.stem!r:.80}: is not there any more")
-    if not file.is_file():  # to open a pipe would wait for ever
+    if not file.is_file():  # opening a named pipe would block
         raise OutputError(f"{file}: is not a file; move it away")
     uri = f"{file.absolute().as_uri()}?mode=ro"
     try:
@@ -530,7 +535,7 @@ def remains(file: Path) -> Remains:
             naming(file.parent),
             contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_PEEK_SECONDS)) as connection,
         ):
-            connection.execute("PRAGMA writable_schema = ON")  # otherwise nothing is read of a file that was cut off
+            connection.execute("PRAGMA writable_schema = ON")  # otherwise nothing can be read from a truncated file
             ((version,),) = _intact(connection, "PRAGMA user_version") or ((0,),)
             if version > len(_MIGRATIONS):
                 raise OutputError(f"{file}: was written by a newer chatglm; update this one")
@@ -549,7 +554,7 @@ def _intact(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]
         return connection.execute(query).fetchall()
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and not re.search("no such table|decode", str(error)):
-            raise  # such as a locked file
+            raise  # not damage, but for example a locked file
         return None
 
 
@@ -571,7 +576,8 @@ def digest_of(*parts: str | bytes) -> bytes:
 class Store:
     """The database of a base. Any number of threads may use it.
 
-    All methods raise `NotFoundError` if the base was renamed or deleted after it was opened.
+    All methods that use the file raise `NotFoundError` if the base was renamed or deleted after it was opened, and
+    `OutputError` if the file cannot be read or written, or is damaged.
 
     Args:
         file: the database. It is created so that only this user of the machine may read it.
@@ -579,12 +585,12 @@ class Store:
 
     Raises:
         NotFoundError: the file is missing, and `make` is False.
-        OutputError: the file cannot be created or read, is not a database, or was written by a newer chatglm. It is not
-            changed then.
+        OutputError: the file cannot be created or read, is not a database, or was written by a newer chatglm. An
+            existing file is not changed then.
     """
 
     def __init__(self, file: Path, *, make: bool = True) -> None:
-        if file.exists() and not file.is_file():  # to open a pipe would wait for ever
+        if file.exists() and not file.is_file():  # opening a named pipe would block
             raise OutputError(f"{file}: is not a file; move it away")
         self.file = file
         self.name = file.stem
@@ -640,7 +646,7 @@ class Store:
         return self._identity is not None and _identity(self.file) == self._identity
 
     def was_renamed(self) -> bool:
-        """Whether the base exists under another name than that with which it was opened."""
+        """Whether the base exists under another name than the one with which it was opened."""
         return any(
             _identity(file) == self._identity for file in self.file.parent.glob(f"*{SUFFIX}") if file != self.file
         )
@@ -755,8 +761,10 @@ class Store:
             yield
         except sqlite3.DatabaseError as error:
             raise OutputError(f"{self.file}: {error}; `chatglm knowledge check` says what is damaged") from error
-        except (UnicodeEncodeError, OverflowError) as error:  # a value that SQLite cannot hold
-            raise InputError(f"base {self.name!r}: a text with half a character, or too large a number") from error
+        except (UnicodeEncodeError, OverflowError) as error:  # a value that SQLite cannot store
+            raise InputError(
+                f"base {self.name!r}: cannot store a text with half a character, or a number of more than 64 bits"
+            ) from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -792,7 +800,7 @@ class Store:
             self.changed(connection)
 
     def forget_vectors(self) -> None:
-        """Delete the note of which texts have vectors, with the vectors in the file."""
+        """Delete the record of which texts have vectors, and the vectors in the file."""
         with self.writing() as connection:
             connection.execute("DELETE FROM vector")
             connection.execute("DELETE FROM meta WHERE key = 'vectors'")
@@ -815,8 +823,8 @@ class Store:
     # Access rights
 
     def role(self, who: str | None) -> Role | None:
-        """The highest role of a user, with the role of everyone ("*"). None: no access; the user must not learn that
-        the base exists.
+        """The highest role of a user, where the role of everyone ("*") counts, too. None: no access; the user must not
+        learn that the base exists.
 
         Args:
             who: the name of a user, or the digest of an API key. None: the owner of the machine, who may do everything.
@@ -1353,14 +1361,14 @@ class Store:
         """Shrink the file by up to 4,096 free pages."""
         self._database.read("PRAGMA incremental_vacuum(4096)")
 
-    # Care
+    # Maintenance
 
     def check(self, *, repair: bool = False) -> list[str]:
         """Check the base for damage. Returns one sentence for each fault; empty if there are none.
 
         Args:
-            repair: build the index of grams and the counts again from the texts, if they are wrong. The sentences say
-                so.
+            repair: if the index of grams or the counts are wrong, build them again from the texts. The sentences then
+                say that they were corrected.
 
         Raises:
             OutputError: the file is so damaged that it cannot be read.
@@ -1425,7 +1433,8 @@ class Store:
             OutputError: it cannot be written.
         """
         try:
-            # From its first byte on, nobody else may read it; and of two exports to one name, one is refused.
+            # Nobody else may read the file, not even while it is empty. If there are two exports to one name, O_EXCL
+            # refuses the second one.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
             raise InputError(f"{path}: exists; choose another name") from None
@@ -1440,7 +1449,7 @@ class Store:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 path.unlink()
-            if isinstance(error.__cause__, sqlite3.OperationalError):  # the disk is full, not the base damaged
+            if isinstance(error.__cause__, sqlite3.OperationalError):  # the disk is full; the base is not damaged
                 raise OutputError(f"{path}: cannot be written ({error.__cause__}); free disk space") from None
             raise
 

@@ -104,7 +104,7 @@ _PART_CHARACTERS = 3_000
 _ANSWER_TOKENS = 512
 """Largest number of tokens in the summary of a part."""
 _LAST_TOKENS = 1_024
-"""Largest number of tokens in the final summary, if the request does not say it."""
+"""Largest number of tokens in the final summary, if the request does not set `max_new_tokens`."""
 _SPARE = 16
 _LEAST_ROOM = 48
 """Smallest number of tokens for a part."""
@@ -334,7 +334,11 @@ class FileTexts:
 
 
 def summarise(texts: Texts, assistant: BaseAssistant, request: SummaryRequest) -> Generator[SummaryEvent]:
-    """`asummarise` for callers that are not coroutines. It runs an event loop of its own."""
+    """`asummarise` for synchronous callers. It runs an event loop of its own.
+
+    Raises:
+        ChatGLMError: as `asummarise`.
+    """
     request.check()
     loop = asyncio.new_event_loop()
     events = asummarise(texts, assistant, request)
@@ -411,7 +415,7 @@ class _Making:
         params = params_of(self._options.pop("params", None), replace(assistant.defaults, temperature=0.0))
         context = assistant.context
         most = _ANSWER_TOKENS if context is None else max(1, context // 8)
-        self._short = replace(params, max_new_tokens=min(_ANSWER_TOKENS, most), max_length=None)  # of a part
+        self._short = replace(params, max_new_tokens=min(_ANSWER_TOKENS, most), max_length=None)  # for a part
         last = min(params.max_new_tokens or _LAST_TOKENS, 2 * most)
         self._long = replace(params, max_new_tokens=last, max_length=None)
         self._language = request.language
@@ -540,7 +544,8 @@ class _Making:
             await asyncio.to_thread(self._kept.put, key, text)
 
     async def _said(self, make: Callable[[], str], params: SamplingParams) -> str:
-        """The whole answer to a prompt, stored or from the model. A full queue is tried again up to 60 times."""
+        """The whole answer to a prompt, stored or from the model. If the model's queue is full, the request is tried up
+        to 60 times."""
         prompt = await asyncio.to_thread(make)
         key = self._key(prompt, params)
         if (known := await self._recalled(key)) is not None:
@@ -867,7 +872,7 @@ class _Cutter:
 
 
 def _filled(template: str, **values: str) -> str:
-    """Fill a prompt template in one pass. A `{text}` inside of a value, for example, is left as it is."""
+    """Fill a prompt template in one pass. For example, a `{text}` inside a value is left as it is."""
     return _NAMES.sub(lambda name: values[name[1]], template)
 
 

@@ -49,7 +49,7 @@ class SearchKnowledge:
         self._bases, self._k, self._characters = bases, k, characters
 
     def problem(self, arguments: Mapping[str, Any]) -> str:
-        """What is wrong with the arguments of a call, in a sentence for the model; "" if they are right."""
+        """What is wrong with the arguments of a call, in a sentence for the model; "" if they are valid."""
         if unknown := arguments.keys() - {"question"}:
             return f"there is no {min(unknown)}, only question"
         question = arguments.get("question")

@@ -1,6 +1,6 @@
 """A table from traditional to simplified characters, so that a question in one script finds a text in the other.
 
-It has the characters of Big5 and GBK, one to one, after the transform `Hant-Hans` of Unicode's CLDR 42 (© Unicode,
+It maps the characters of Big5 and GBK, one to one, by the transform `Hant-Hans` of Unicode's CLDR 42 (© Unicode,
 Inc., Unicode License v3), and a few more variants. If several traditional characters have the same simplified one (發
 and 髮: 发), all of them become this one. This is good for searching, but not for converting texts.
 """

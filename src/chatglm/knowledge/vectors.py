@@ -64,7 +64,7 @@ class Neighbours(Protocol):
 
 
 class Following:
-    """Keeps vectors in step with a base: passes each new text to `_take` once, and drops texts that no piece has any
+    """Keeps vectors up to date with a base: passes each new text to `_take` once, and drops texts that no piece has any
     more.
 
     Args:
@@ -155,8 +155,8 @@ class Following:
         return texts, rows[-1]["id"] if rows else after
 
     def _forget(self) -> None:
-        """Drop the texts that no piece has: those of removed, changed and edited files. The note of them is deleted
-        last, so that nothing is left in a store if the process is killed."""
+        """Drop the texts that no piece has: those of removed, changed and edited files. Their rows in the table
+        `vector` are deleted last: if the process is killed before that, the next call drops the texts again."""
         with self._store.reading() as connection:
             rows = connection.execute(
                 "SELECT digest FROM vector WHERE NOT EXISTS (SELECT 1 FROM piece WHERE piece.digest = vector.digest)"
@@ -177,7 +177,7 @@ class Vectors(Following):
 
     Args:
         store: the base.
-        embedder: makes the vectors. When it makes the first one, vectors of another embedder are deleted.
+        embedder: makes the vectors. `fill` first deletes the vectors of another embedder.
     """
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
@@ -203,7 +203,7 @@ class Vectors(Following):
             self._store.changed(connection)
 
     def _check_size(self, connection: sqlite3.Connection, size: int) -> None:
-        """Check that new vectors can be compared with those of the base. An endpoint may have got another model."""
+        """Check that new vectors can be compared with those of the base. An endpoint may now serve another model."""
         row = connection.execute("SELECT length(v) FROM vector LIMIT 1").fetchone()
         if row is not None and row[0] != size:
             raise InputError(
@@ -238,8 +238,7 @@ class Vectors(Following):
         return _best(view, ids, scores, limit)
 
     def _indexed(self, connection: sqlite3.Connection, count: int, last: int) -> tuple[Any, int] | None:
-        """The index, built again if too many vectors are newer than it. None: the base is small, or faiss is not
-        installed."""
+        """The index, rebuilt if too many vectors are newer. None: the base is small, or faiss is not installed."""
         if count < INDEXED_FROM:
             return None
         file = self._store.file.with_suffix(".ivf")
@@ -290,7 +289,7 @@ class _Rows:
         self._key = (behind, count, last)
 
     def scores(self, asked: Matrix) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The ids, and the cosine of each to a question's vector: (vectors,) each."""
+        """The ids of the vectors in memory, and the cosine of each with a question's vector: (vectors,) each."""
         scores = np.empty(len(self.ids), np.float32)
         for start in range(0, len(self.ids), _CHUNK):
             part = slice(start, start + _CHUNK)

@@ -38,16 +38,16 @@ Ocr = bool | Literal["auto", "always", "never"]
 _PATIENCE = 600.0
 """How long to wait for a free worker, in seconds."""
 _START = 120.0
-"""How long a new worker may take until its first message, in seconds. On a very busy machine it needs long."""
+"""How long a new worker may take until its first message, in seconds. On a very busy machine the start is slow."""
 _HERE = 4 << 20
-"""Largest size of a text file that is read in this process, in bytes. A longer one would block other threads too
-long."""
+"""Largest size of a text file that is read in this process, in bytes. A larger file would block other threads
+for too long."""
 _DOCUMENTS = 500
 """Number of documents after which a worker is replaced. This frees memory that libraries have leaked."""
 _IDLE = 30.0
 """Seconds after which an idle worker ends."""
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
-"""Environment variables that a worker does not get: a document that takes over its parser must not find the keys."""
+"""Environment variables that a worker does not get: a document that exploits its parser must find no keys."""
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from chatglm.knowledge.reading.apart import work; work(int(sys.argv[2]))"
@@ -111,7 +111,7 @@ class Readers:
 
         Raises:
             QueueFullError: no worker became free for `limits.seconds`.
-            ChatGLMError: otherwise as `read`.
+            ChatGLMError: the other errors of `read`.
         """
         data = bytes_of(source, name, self.limits)
         _, (picture,) = self._asked(data, {"name": name, "page": page, "quote": quote}, self.limits.seconds)
@@ -220,7 +220,7 @@ class _Worker:
 
     @property
     def fresh(self) -> bool:
-        """Whether it lives and will not end soon because it was idle."""
+        """Whether the process runs, and is not about to end because it was idle."""
         return time.monotonic() - self._used < _IDLE / 2 and self.lives
 
     def ask(self, data: bytes, head: dict[str, Any], limit: Limits) -> tuple[dict[str, Any], list[bytes]]:
@@ -316,7 +316,7 @@ class _Watch:
         self._bark()
 
     def feed(self) -> None:
-        """Note a message of the process: the time starts again."""
+        """Restart the timer, because the process has sent a message."""
         self._fed.set()
 
     def end(self) -> None:
@@ -427,8 +427,8 @@ _REFUSED = ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.P
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook that refuses what reading never needs. It stops Python code, but not an attacker who already runs
-    native code in the process."""
+    """An audit hook that refuses operations that reading never needs. It stops Python code, but not an attacker who
+    already runs native code in the process."""
     if event in _REFUSED or (event == "open" and _writes(*arguments)):
         raise PermissionError(f"{event} is refused while a document is read")
 

@@ -18,7 +18,7 @@ from chatglm.knowledge.reading.documents import Draft, Limits, Reading
 __all__ = ["Archive", "read_zip", "shown_name"]
 
 _RATIO = 200
-"""Largest compression ratio of a member, beyond one MiB. Ordinary text is compressed to no less than a twentieth."""
+"""Largest compression ratio of a member, beyond one MiB. Ordinary text has a ratio of at most 20."""
 _BLOCK = 1 << 20
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, struct.error, OverflowError)
 

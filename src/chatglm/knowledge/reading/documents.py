@@ -27,8 +27,8 @@ class Limits:
         members: number of files in such a file; also of parts of an e-mail and of entries in the outline of a PDF.
         pages: number of pages of a PDF, of slides, or of pictures in one file.
         columns: number of columns of a table. Further columns are left out with a warning.
-        depth: number of nested zip files and e-mails.
-        pixels: size of one picture.
+        depth: number of levels of nested zip files and e-mails.
+        pixels: number of pixels of one picture.
         seconds: time for one document in a worker process; with OCR, for each page.
         memory: additional memory of a worker process, in bytes.
     """
@@ -166,7 +166,7 @@ class Draft:
 
     @contextlib.contextmanager
     def part(self, kind: Kind, value: str, level: int = 0) -> Iterator[None]:
-        """Mark all text that is added inside of the `with` block as a page, sheet, table and so on."""
+        """Mark all text that is added inside the `with` block as a page, sheet, table and so on."""
         start, at = self._length, len(self._marks)
         yield
         if self._length > start:

@@ -53,7 +53,7 @@ def headings_in(text: str) -> list[Mark]:
             number = tuple(map(int, match["three"].split(".")))
             before = (*number[:-1], number[-1] - 1) if number[-1] > 1 else number[:-1]
             if len(before) > 1 and before not in numbers and not _stands_alone(text, match.start(), match.end()):
-                continue  # a version, amount or address: 1.3 is a heading only after 1.2, or if it stands alone
+                continue  # a version, amount or address: 1.3 is a heading only after 1.2, or between empty lines
             numbers.add(number)
             level += len(number) - 2
         found.append(_mark(text, match.start(), match.end(), level))

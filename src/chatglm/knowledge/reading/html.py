@@ -25,7 +25,7 @@ _DEEPEST = 1000
 
 
 def read_html(data: bytes, name: str, limits: Limits) -> Reading:
-    """Read a web page. The encoding that it declares is used if all its bytes are valid in it.
+    """Read a web page. The encoding that the page declares is used if all bytes are valid in it.
 
     Raises:
         InputError: the file is not text, is too long, or cannot be parsed.
@@ -96,7 +96,7 @@ class _Page(HTMLParser):
             self._heading = _HEADINGS[tag]
         elif tag in ("td", "th") and self._cells is not None:
             self._end_cell()
-        elif tag == "table" and self._cells is not None:  # a table that only lays out the page
+        elif tag == "table" and self._cells is not None:  # the outer table only serves the page's layout
             self._end_cell()
             self._line += ["\n".join(self._cells)]
             self._cells = None

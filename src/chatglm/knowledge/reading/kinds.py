@@ -86,7 +86,7 @@ def read(
     *,
     name: str,
     ocr: bool | Literal["auto"] = "auto",
-    limit: Limits = Limits(),  # noqa: B008 - it cannot change
+    limit: Limits = Limits(),  # noqa: B008 - it is immutable
     alive: Callable[[], None] | None = None,
 ) -> Reading:
     """Read a document in this process. For files from untrusted sources use `read_apart`.
@@ -97,7 +97,7 @@ def read(
         ocr: recognise text in pictures: True: on all pages; False: never; "auto": in pictures and on pages without
             text.
         limit: limits for the document. `seconds` and `memory` are not enforced here.
-        alive: is called after each picture that is recognised.
+        alive: is called after each recognition of a picture.
 
     Raises:
         InputError: the document cannot be read. The message says why, and what to do.
@@ -109,8 +109,8 @@ def read(
 
 
 def _whole(reading: Reading) -> Reading:
-    """The same with U+FFFD for halves of characters (surrogates). JSON and some Office formats can have such halves,
-    but a database, a terminal and an HTTP response cannot."""
+    """Replace lone surrogates (halves of characters) by U+FFFD. JSON and some Office formats can contain them, but a
+    database, a terminal and an HTTP response cannot."""
     count = len(_HALF.findall(reading.text))
     if not count and not any(_HALF.search(mark.value) for mark in reading.marks):
         return reading

@@ -22,7 +22,7 @@ _ENDS = re.compile(r"[。！？!?：:；;…][”’」』）)\]】》\"']*$")
 
 @dataclass
 class Line:
-    """A line of text on a page. Coordinates may have any unit, but all the same.
+    """A line of text on a page. Coordinates may have any unit; all lines must have the same one.
 
     Attributes:
         text: the text of the line.
@@ -45,7 +45,7 @@ class Line:
 
 
 def joined(lines: Sequence[Line]) -> list[list[Line]]:
-    """Group lines, which are in reading order, into paragraphs."""
+    """Group lines into paragraphs. The lines must be in reading order."""
     found: list[list[Line]] = []
     for n, line in enumerate(lines):
         if n and _goes_on(lines[n - 1], line, _right_margin(lines, n - 1)):
@@ -67,8 +67,8 @@ def are_spaced(texts: Iterable[str]) -> bool:
 def text_of(paragraph: Sequence[Line], spaced: bool = False) -> str:
     """Join the lines of a paragraph into one text.
 
-    Between Chinese lines nothing is inserted, between other lines a space. A hyphen at the end of a line is removed if
-    the word continues in lower case.
+    A space is inserted between two lines, but not beside a Chinese character. A hyphen at the end of a line is removed
+    if the word continues in lower case.
 
     Args:
         spaced: also insert a space between a Chinese character and a Latin letter or digit.
@@ -91,7 +91,7 @@ def text_of(paragraph: Sequence[Line], spaced: bool = False) -> str:
 
 
 def _right_margin(lines: Sequence[Line], n: int) -> float:
-    """The right end of the longest line near this one that is in the same column."""
+    """The rightmost end of the lines near this one that are in the same column."""
     line = lines[n]
     near = lines[max(n - 30, 0) : n + 30]
     return max(
@@ -118,7 +118,7 @@ def in_columns(lines: Sequence[Line], width: float) -> list[Line]:
     the full width divide the page into sections.
 
     Args:
-        lines: the lines; text beside each other in different columns must be separate lines.
+        lines: the lines. Text in different columns must be in different lines, even at the same height.
         width: the width of the page.
     """
     rows = sorted(lines, key=lambda line: (round(line.top / max(line.height, 1) * 2), line.x0))
@@ -213,8 +213,9 @@ def repeated(pages: Sequence[Sequence[Line]]) -> Iterator[set[int]]:
 
 
 def _forms(line: Line, page: int) -> set[str]:
-    """Forms of a line for comparison between pages: as it is; and with its first or last number replaced by the
-    difference to the page's number, so that page numbers are equal on all pages. All have the height on the page."""
+    """Forms of a line for comparison between pages: the line as it is, and the line with its first or last number
+    replaced by its difference to the number of the page, so that page numbers are equal on all pages. Each form
+    includes the vertical position of the line."""
     text = f"{' '.join(line.text.split())} {round(line.top / 8)}"
     numbers = [] if _ITEM.match(line.text) else list(re.finditer(r"(?<![0-9])[0-9]{1,5}(?![0-9])", line.text))
     found = {text}

@@ -24,7 +24,7 @@ def read_mail(data: bytes, limits: Limits, inner: Callable[[bytes, str], Reading
         inner: reads an attachment, given its bytes and its name.
 
     Raises:
-        InputError: the file is not an e-mail, or has too many parts or levels.
+        InputError: the file is not an e-mail, has too many parts, or is nested too deeply.
     """
     draft = Draft(limits)
     try:
@@ -94,7 +94,7 @@ def _attach(draft: Draft, content: bytes, name: str, inner: Callable[[bytes, str
 
 
 def _parts(message: EmailMessage, limits: Limits) -> Iterator[tuple[EmailMessage, bool]]:
-    """All parts that are not containers. The second value is whether the part is only another form of a part that is
+    """All parts that are not containers. The second value says whether to skip the part, because another form of it is
     read (`multipart/alternative`); plain text is preferred."""
     stack: list[tuple[EmailMessage, bool]] = [(message, False)]
     seen = 0

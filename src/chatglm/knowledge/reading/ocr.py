@@ -37,7 +37,7 @@ class Sight:
 
     Attributes:
         mode: True: recognise all pages; False: none; "auto": pictures and pages without text.
-        alive: is called after each recognised picture.
+        alive: is called after each recognition of a picture.
     """
 
     mode: bool | Literal["auto"] = "auto"

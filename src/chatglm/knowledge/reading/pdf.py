@@ -197,7 +197,7 @@ def _text_lines(page: Any, text: Any) -> list[Line]:
 
 
 def _segments(text: Any, height: float) -> list[Line]:
-    """Parts of rows between wide gaps, still without text. Empty if there are 5,000 rectangles or more."""
+    """Parts of rows, divided at wide gaps; only with positions. Empty if there are 5,000 rectangles or more."""
     count = text.count_rects()
     found: list[Line] = []
     for n in range(count if count < 5000 else 0):
@@ -245,7 +245,7 @@ def _is_scan(page: Any) -> bool:
 
 
 def _by_size(reading: Reading, pages: Sequence[Sequence[Line]]) -> list[Mark]:
-    """Headings by font size: short lines that are higher than the usual line. The largest size is level 1."""
+    """Headings by font size: short lines that are taller than the usual line. The largest size is level 1."""
     heights = [line.height for page in pages for line in page for _ in range(len(line.text) // 10 + 1)]
     if not heights:
         return []

@@ -15,10 +15,10 @@ _LEVELS = 100
 
 
 def read_json(data: bytes, name: str, limits: Limits) -> Reading:
-    """Read a JSON document, or one in each line (JSON Lines). Records are divided by empty lines.
+    """Read a JSON document, or one in each line (JSON Lines). Records are separated by empty lines.
 
     Raises:
-        InputError: the file is not JSON, or is nested too deeply.
+        InputError: the file is not JSON, is too long, or is nested too deeply.
     """
     found = decoded(data, limits)
     text = found.text

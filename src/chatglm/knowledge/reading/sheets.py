@@ -55,7 +55,7 @@ def read_xlsx(data: bytes, name: str, limits: Limits) -> Reading:
 
 
 def _check(data: bytes, limits: Limits) -> None:
-    """Unpack all members once, as openpyxl will do: this checks the limits and that no XML has a document type."""
+    """Unpack all members once, as openpyxl will do: this checks the limits, and that no XML has a DOCTYPE."""
     with Archive(data, limits) as archive:
         if "xl/workbook.xml" not in archive and not any(part.endswith("workbook.xml") for part in archive.names):
             raise InputError("is not a spreadsheet: xl/workbook.xml is missing")

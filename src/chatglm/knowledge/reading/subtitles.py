@@ -21,7 +21,7 @@ def read_subtitles(data: bytes, name: str, limits: Limits) -> Reading:
     """Read the text of subtitles, without numbers and times. Each minute is a section with the time as its heading.
 
     Raises:
-        InputError: the file has no line with times.
+        InputError: the file is not text, is too long, or has no line with times.
     """
     found = decoded(data, limits)
     draft = Draft(limits)

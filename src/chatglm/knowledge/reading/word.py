@@ -91,8 +91,8 @@ def _number_of(properties: Element | None) -> tuple[str, int] | None:
 
 @dataclass
 class _Numbers:
-    """Automatic numbers of paragraphs, such as 第一条, 1.1, (a). The file has only their rules. Word counts them when
-    it shows the document, and so does this class."""
+    """Automatic numbers of paragraphs, such as 第一条, 1.1, (a). The file contains only the rules for them. Word
+    computes the numbers when it shows the document; this class computes them in the same way."""
 
     levels: dict[tuple[str, int], tuple[str, str, int, bool]] = field(default_factory=dict)
     """By (abstract list, level): number format, text such as 第%1条, first number, whether all numbers are Arabic."""
@@ -125,7 +125,7 @@ class _Numbers:
         return found
 
     def next(self, number: str, level: int) -> str:
-        """The number (with its text) before the next paragraph of a list.
+        """The number (with its text) before the next paragraph of a list; "- " for a bullet; "" if there is none.
 
         Args:
             number: id of the list.
@@ -225,7 +225,7 @@ class _Writer:
 
     def _form(self, properties: Element | None) -> tuple[int, tuple[str, int] | None]:
         """The heading level of a paragraph (0: no heading), and its list (id, level; None: none). They come from the
-        paragraph itself, or else from its style or the styles on which that is based."""
+        paragraph itself, or else from its style or the styles on which its style is based."""
         level, number = 0, _number_of(properties)
         outline = _value(_child(properties, "outlineLvl"))
         if outline is not None and outline.isdecimal() and int(outline) < 9:

@@ -1,4 +1,4 @@
-"""XML inside Office files and books. Document types are refused, so there are no entities to expand."""
+"""XML inside Office files and books. A document type declaration (DOCTYPE) is refused, so no entities are expanded."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _DEEPEST = 2000
 
 
 def refuse_types(data: bytes, name: str) -> None:
-    """Refuse XML with a document type.
+    """Refuse XML with a document type declaration (DOCTYPE).
 
     Args:
         name: the name of the member, for the message.
 
     Raises:
-        InputError: the document has a document type, or declares entities.
+        InputError: the document has a DOCTYPE, or declares entities.
     """
     if _TYPED.search(data) or (b"\0" in data and _TYPED.search(data.replace(b"\0", b""))):  # UTF-16
         raise InputError(f"{name} has a document type, which its format does not allow; it is not read")
@@ -37,7 +37,7 @@ def parse(data: bytes, name: str) -> Element:
         name: the name of the member, for the message.
 
     Raises:
-        InputError: it is not XML, is nested too deeply, or has a document type or entities.
+        InputError: the document is not XML, is nested too deeply, or has a DOCTYPE or entities.
     """
     refuse_types(data, name)
     parser: Any = ElementTree.XMLPullParser(("start", "end"))
