@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from hypothesis import settings
@@ -28,6 +29,10 @@ VERSIONS = ("chatglm", "chatglm2", "chatglm3", "glm4")
 os.environ.setdefault("CHATGLM_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# By default httpx waits five seconds for an answer, which a busy machine may need for the first one.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
 
 # In CI the same examples every time; at a desk new ones, which may find what nobody thought of.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -47,6 +47,8 @@ class FakeHub:
     """File: after so many bytes of one answer the connection is cut."""
     cuts: int = 0
     """How many more times."""
+    held: dict[str, threading.Event] = field(default_factory=dict)
+    """File: its second half waits for this."""
     longer: set[str] = field(default_factory=set)
     """Files that do not end where they should."""
     damaged: dict[str, int] = field(default_factory=dict)
@@ -188,7 +190,14 @@ def fake_hub() -> Iterator[FakeHub]:
                 self.wfile.flush()
                 self.close_connection = True
                 return
-            self.wfile.write(content)
+            if file in hub.held:
+                half = len(content) // 2
+                self.wfile.write(content[:half])
+                self.wfile.flush()
+                hub.held[file].wait(120)
+                content = content[half:]
+            with contextlib.suppress(ConnectionError):  # a client that was killed
+                self.wfile.write(content)
 
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
     hub.address, hub.store = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)

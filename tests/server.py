@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from chatglm.assistant import BaseAssistant
 from chatglm.serving.app import create_app
 from chatglm.serving.bodies import Limits
 from chatglm.serving.connections import ConnectionLimits, Server, bind
+from waiting import until
 
 
 @contextlib.contextmanager
@@ -43,14 +43,11 @@ def serving(
         servers.append(server)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
-    end = time.monotonic() + 60
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: server.started or not thread.is_alive())
+    assert server.started
     try:
         yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()

@@ -382,7 +382,7 @@ def test_rows_of_several_requests_share_a_batch_in_turn(gate: threading.Event) -
     seen: list[list[int]] = []
 
     def run(rows: Sequence[Row]) -> torch.Tensor:
-        gate.wait(30)
+        gate.wait(60)
         seen.append([len(row.ids) for row in rows])
         return torch.tensor([[float(len(row.ids))] for row in rows])
 
@@ -392,9 +392,9 @@ def test_rows_of_several_requests_share_a_batch_in_turn(gate: threading.Event) -
         many = batches.submit([row(100)] * 300, "a")
         few = batches.submit([row(90), row(3)], "b")
         gate.set()
-        assert few.result(30).flatten().tolist() == [90, 3]
-        assert many.result(30).flatten().tolist() == [100.0] * 300
-        assert first.result(30).tolist() == [[1.0]]
+        assert few.result(60).flatten().tolist() == [90, 3]
+        assert many.result(60).flatten().tolist() == [100.0] * 300
+        assert first.result(60).tolist() == [[1.0]]
     finally:
         batches.stop()
     assert {100, 90} == {*seen[1][:2]}
@@ -407,7 +407,7 @@ def test_rows_of_several_requests_share_a_batch_in_turn(gate: threading.Event) -
 
 def test_a_request_that_breaks_harms_itself_alone(gate: threading.Event) -> None:
     def run(rows: Sequence[Row]) -> torch.Tensor:
-        gate.wait(30)
+        gate.wait(60)
         if any(len(row.ids) == 13 for row in rows):
             raise RuntimeError("thirteen")
         return torch.tensor([[float("nan") if len(row.ids) == 14 else 1.0] for row in rows])
@@ -420,12 +420,12 @@ def test_a_request_that_breaks_harms_itself_alone(gate: threading.Event) -> None
         gone = batches.submit([row(12)] * 500, "d")
         gone.cancel()
         gate.set()
-        assert good.result(30).tolist() == [[1.0]]
+        assert good.result(60).tolist() == [[1.0]]
         with pytest.raises(EngineError, match="thirteen"):
-            bad.result(30)
+            bad.result(60)
         with pytest.raises(NumericalError):
-            odd.result(30)
-        assert batches.submit([row(2)], "a").result(30).tolist() == [[1.0]]
+            odd.result(60)
+        assert batches.submit([row(2)], "a").result(60).tolist() == [[1.0]]
         assert batches.stats().waiting == 0
         assert batches.stats().rows < 100
     finally:
@@ -434,7 +434,7 @@ def test_a_request_that_breaks_harms_itself_alone(gate: threading.Event) -> None
 
 def test_a_full_queue(gate: threading.Event) -> None:
     def run(rows: Sequence[Row]) -> torch.Tensor:
-        gate.wait(30)
+        gate.wait(60)
         return torch.zeros(len(rows), 1)
 
     batches = Batches(run, "test")

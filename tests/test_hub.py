@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from chatglm.loading import AutoTokenizer, load_parts
 from chatglm.models.checkpoint import check_folder
 from fake_hub import FakeHub, commit_of, digest_of, fake_hub
 from tiny_encoders import make_sentence
+from waiting import until
 
 TRAP = b"import pathlib\npathlib.Path('sprung').touch()\n"
 ID = "THUDM/chatglm3-6b"
@@ -476,25 +478,27 @@ def test_transformers_auto_classes_fetch_no_python(server: FakeHub, small: Path,
 
 def test_a_killed_process_is_continued(server: FakeHub, small: Path, tmp_path: Path) -> None:
     server.add(ID, small, **{"model.safetensors": b"0" * (64 << 20)})
+    server.held["model.safetensors"] = threading.Event()  # else a quick download is over before it is killed
     env = environment(server, tmp_path / "home")
     process = subprocess.Popen(
         [sys.executable, "-c", f"from chatglm.hub import download; download({ID!r})"], env=env, cwd=tmp_path
     )
 
-    def size(file: Path) -> int:
-        try:
-            return file.stat().st_size
-        except FileNotFoundError:  # it has got its final name since it was listed
-            return 0
+    def begun() -> bool:
+        assert process.poll() is None
+        for folder, _, files in os.walk(tmp_path):  # unlike `rglob`, it passes over a folder that has just gone
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):  # it has got its final name since it was listed
+                    if file.endswith(".incomplete") and Path(folder, file).stat().st_size > 1 << 20:
+                        return True
+        return False
 
-    end = time.monotonic() + 120
     try:
-        while not any(size(file) > 1 << 20 for file in tmp_path.rglob("*.incomplete")):
-            assert process.poll() is None
-            assert time.monotonic() < end
+        until(begun)
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(60)
+        server.held["model.safetensors"].set()
     assert list(tmp_path.rglob("*.incomplete"))
     server.requests.clear()
     code = f"from chatglm.hub import download; print(download({ID!r}))"

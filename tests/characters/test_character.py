@@ -226,7 +226,7 @@ def test_our_own_files(tmp_path: Path) -> None:
         ("name: a\nextensions: " + "[" * 40 + "]" * 40, "levels"),
         ("name: a\nextensions: {a: !!binary YQ==}", "put it into quotes"),
         ("name: a\ntags: [" + "a, " * 50_000 + "a]", "not valid YAML"),
-        ("name: a\nextensions: {1: a}", "names must be words"),
+        ("name: a\nextensions: {1: a}", "the name of a field is not a text"),
         ("name: a\nextensions: {a: .inf}", "put it into quotes"),
         ("name: !!python/object/apply:os.system [x]", "not valid YAML"),
         ("name: a\nexamples: [a]", "examples: expected a list"),

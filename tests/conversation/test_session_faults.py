@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from talks import Teller, contents, heard, text_of, until
 
+import waiting
 from chatglm.assistant import CallDelta, Finish, RemoteAssistant, TextDelta, Usage
 from chatglm.conversation.events import Began, Called, Done, Event, Failed, Text
 from chatglm.conversation.session import Session, Sessions
@@ -391,10 +391,7 @@ def test_a_killed_process(tmp_path: Path) -> None:
             await session.send("三")
 
     try:
-        end = time.monotonic() + 60
-        while not (path := contents(store, user, session))[3:] or not path[3][0]:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        waiting.until(lambda: (path := contents(store, user, session))[3:] and path[3][0], pause=0.05)
         asyncio.run(busy())
         session = Sessions({"demo": Teller.text("好")}, store).open(user, name)
         assert contents(store, user, session)[-1][1] is None  # it is left as it is

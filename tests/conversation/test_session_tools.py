@@ -144,7 +144,7 @@ def test_calls_run_together_and_each_is_told_when_it_ends(store: Store, user: in
 
     def first() -> str:
         """Waits for the second."""
-        last.wait(20)
+        last.wait(60)
         return "一"
 
     def second() -> str:
@@ -152,7 +152,7 @@ def test_calls_run_together_and_each_is_told_when_it_ends(store: Store, user: in
         return "二"
 
     calls = write.call(("first", {}), ("second", {}))
-    with Toolbox([first, second]) as box:
+    with Toolbox([first, second], seconds=100) as box:
         sessions = Sessions({"demo": over(calls, write.say("好"))}, store, toolbox=box)
 
         async def talk() -> None:
@@ -253,7 +253,7 @@ def test_stop_ends_a_tool(store: Store, user: int, over: Any, write: Writer) -> 
             session = await sessions.make(user, Settings(mode="tools"))
             await session.send("等")
             await until(session, Began)
-            await asyncio.to_thread(begun.wait, 20)
+            await asyncio.to_thread(begun.wait, 60)
             await session.stop()
             assert over_it.is_set()
             *_, answered, done = await heard(session)

@@ -71,5 +71,5 @@ def test_what_does_not_fit_is_refused() -> None:
     packed = pack(integers, scales, bits=4, group_size=32)
     with pytest.raises(InputError, match="16x64 at 8 bits is 1024 bytes"):
         PackedWeight(packed.data, packed.scales, 16, 64, 8, 32)
-    with pytest.raises(InputError, match="its scales are"):
+    with pytest.raises(InputError, match="scales of a packed weight of 16x64 are"):
         PackedWeight(packed.data, packed.scales.float(), 16, 64, 4, 32)

@@ -28,6 +28,7 @@ from chatglm.knowledge import (
 )
 from chatglm.knowledge.indexing import Indexer, Item
 from chatglm.knowledge.vectors import Vectors
+from waiting import until
 
 
 def written(file: Path) -> bytes:
@@ -48,9 +49,7 @@ def test_what_is_added_is_found(tmp_path: Path) -> None:
 
 def rested(base: Base) -> None:
     """Wait until the background work has ended by itself; `Base.wait` would do it."""
-    ends = time.monotonic() + 30
-    while base.works and time.monotonic() < ends:
-        time.sleep(0.01)
+    until(lambda: not base.works)
 
 
 def test_a_file_that_comes_as_the_worker_ends_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +61,11 @@ def test_a_file_that_comes_as_the_worker_ends_is_read(tmp_path: Path, monkeypatc
         def slowly(*arguments: object) -> None:
             work(*arguments)  # type: ignore[arg-type]
             looked.set()
-            assert go.wait(30)
+            assert go.wait(60)
 
         monkeypatch.setattr(base._indexer, "work", slowly)
         base.add(Upload("a.txt", "第一份文件。".encode()), wait=False)
-        assert looked.wait(30)
+        assert looked.wait(60)
         base.add(Upload("b.txt", "第二份文件。".encode()), wait=False)
         go.set()
         rested(base)
@@ -341,8 +340,8 @@ def test_readers_do_not_wait_for_writers(tmp_path: Path) -> None:
         shared = Bases([base], who="li")
         with base.store.writing() as connection:
             connection.execute("UPDATE file SET pieces = 0")
-            assert pool.submit(shared.search, "饺子").result(30)  # as it was before
-            assert pool.submit(base.files).result(30)[0].pieces
+            assert pool.submit(shared.search, "饺子").result(60)  # as it was before
+            assert pool.submit(base.files).result(60)[0].pieces
             connection.execute("UPDATE file SET pieces = 1")
 
 

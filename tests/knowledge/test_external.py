@@ -8,7 +8,6 @@ import runpy
 import shutil
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from chatglm.errors import NotFoundError, ServiceError
 from chatglm.knowledge import Base, Hits, Shelf, Upload, delete_base, import_base, open_base, places, rename_base
 from chatglm.knowledge.external import External
 from chatglm.knowledge.indexing import Item
+from waiting import until
 
 pytest.importorskip("langchain_core")
 
@@ -204,10 +204,7 @@ def test_what_is_deleted_edited_or_changed_is_so_in_the_store(kind: Kind, name: 
         assert not any("七点" in text for text in held())
         (piece,) = base.pieces("安全.txt")
         base.edit(piece.id, "灭火器搬到了走廊。")
-        deadline = time.monotonic() + 30
-        while not any("走廊" in text for text in held()):  # in the background
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: any("走廊" in text for text in held()))  # in the background
         base.wait()
         assert any("走廊" in text for text in held())
         assert not any("右侧" in text for text in held())

@@ -336,5 +336,5 @@ def test_a_qdrant_server_that_is_down_prints_nothing(monkeypatch: pytest.MonkeyP
     before = set(threading.enumerate())
     places._qdrant_client(place_of(f"qdrant:http://127.0.0.1:{port}#c"), "").close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(20)
+        thread.join(60)
     assert not failed

@@ -28,6 +28,7 @@ from chatglm.langchain import (
     stream_predict,
     stream_summary,
 )
+from waiting import until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::langchain_core._api.deprecation.LangChainDeprecationWarning"),
@@ -276,10 +277,7 @@ def test_a_thousand_streams_left_at_random_points_leave_nothing(demo: ChatChatGL
     told = Told()
     leave_at_random(told, 800, "x")
     assert told.running == 0
-    deadline = time.monotonic() + 10
-    while (stats := assistant.stats()) is not None and stats.running:
-        assert time.monotonic() < deadline, "a request is still running"
-        time.sleep(0.01)
+    until(lambda: (stats := assistant.stats()) is None or not stats.running, told="a request is still running")
 
 
 async def test_streams_left_in_coroutines_leave_no_task(demo: ChatChatGLM) -> None:

@@ -152,7 +152,7 @@ def test_tools_of_functions_end_with_the_last_of_them() -> None:
     del copy
     gc.collect()
     for thread in own:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

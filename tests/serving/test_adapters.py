@@ -20,6 +20,7 @@ from chatglm.serving.access.key_sources import KeyFile
 from chatglm.serving.access.keys import Keyring
 from chatglm.serving.catalog import Catalog, Source
 from server import serving
+from waiting import until
 
 QUESTION = [{"role": "user", "content": "你好，请介绍一下自己"}]
 
@@ -120,9 +121,7 @@ def test_unloading_waits_for_requests(url: str) -> None:
         next(lines)
         thread = threading.Thread(target=lambda: done.append(unload(url, "a").status_code))
         thread.start()
-        end = time.monotonic() + 30
-        while "a" in names(url):  # no new request gets it
-            assert time.monotonic() < end
+        until(lambda: "a" not in names(url))  # no new request gets it
         rest = [line for line in lines if line]
     assert rest[-1] == "data: [DONE]"
     assert json.loads(rest[-2][6:])["choices"][0]["finish_reason"] in ("length", "stop")
@@ -214,8 +213,5 @@ def test_a_model_with_adapters_is_not_unloaded(checkpoint: Callable[[str], Path]
         assert holder.model is not None
         assert said(url, "a")
         assert unload(url, "a").status_code == 200
-        end = time.monotonic() + 30
-        while holder.model is not None:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: holder.model is None)
         assert said(url, "glm")

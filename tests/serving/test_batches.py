@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from chatglm.serving.stored.files import FileLimits
 from scripted import ScriptedEngine, Writer
 from server import serving
 from tiny_encoders import WIDTH, make_sentence
+from waiting import until
 
 CHAT = "/v1/chat/completions"
 
@@ -55,20 +56,12 @@ def client(server: tuple[str, Service]) -> Iterator[openai.OpenAI]:
         yield made
 
 
-def until(true: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while not (found := true()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
-
-
 def ended(client: openai.OpenAI, batch: Any) -> Any:
     def look() -> Any:
         found = client.batches.retrieve(batch.id)
         return found if found.status in ("completed", "failed", "expired", "cancelled") else None
 
-    return until(look)
+    return until(look, pause=0.05)
 
 
 def begun(client: openai.OpenAI, content: bytes, endpoint: Any = CHAT, **options: Any) -> Any:

@@ -110,7 +110,7 @@ def test_what_is_right_is_taken(over: Any, write: Writer) -> None:
 
 def raw(url: str, head: str) -> socket.socket:
     parts = urlsplit(url)
-    connection = socket.create_connection((parts.hostname, parts.port), timeout=30)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=60)
     connection.sendall(head.replace("\n", "\r\n").encode())
     return connection
 

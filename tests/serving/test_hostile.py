@@ -167,7 +167,7 @@ class Stage:
 
     def growth(self, before: float, allowed: float) -> float:
         """MB by which memory has grown, once what is free was given back (every 20 seconds) and tasks are over."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while (grown := self.memory - before) >= allowed and time.monotonic() < end:
             time.sleep(0.2)
         return grown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from chatglm.serving.access.key_sources import Texts
 from chatglm.serving.access.keys import Keyring
 from scripted import ScriptedEngine, Writer
 from server import serving
+from waiting import until
 
 TEXT = "灭火器在门口右侧。离开实验室前须关闭气阀和电源。\n"
 QUESTION: list[Any] = [{"role": "user", "content": "灭火器放在哪里？"}]
@@ -29,13 +29,11 @@ ALICE, BOB = "alice.0123456789abcdef", "bob.fedcba9876543210"
 
 
 def ready(client: httpx.Client, base: str) -> dict[str, Any]:
-    end = time.monotonic() + 60
-    while True:
+    def look() -> Any:
         (file,) = client.get(f"/v1/knowledge/{base}/files").json()["data"]
-        if file["state"] in ("ready", "failed"):
-            return dict(file)
-        assert time.monotonic() < end
-        time.sleep(0.05)
+        return dict(file) if file["state"] in ("ready", "failed") else None
+
+    return until(look, pause=0.05)
 
 
 def fill(client: httpx.Client, base: str) -> None:
@@ -577,10 +575,7 @@ def test_a_reader_that_leaves_ends_the_answer(write: Writer, tmp_path: Path) -> 
         body = {"model": "knowledge:手册", "messages": QUESTION, "stream": True}
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             assert "passages" in next(answer.iter_lines())
-        end = time.monotonic() + 30
-        while not engine.aborted:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(lambda: engine.aborted)
         assert engine.idle
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import threading
-import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +24,7 @@ from chatglm.serving.access.keys import Keyring
 from chatglm.serving.logs import LineWriter
 from scripted import ScriptedEngine, Writer
 from server import serving
+from waiting import until
 
 ALICE = "alice.0123456789abcdef"
 SECRET = "天机不可泄露"
@@ -51,9 +51,7 @@ class Lines(logging.Handler):
 
     def last(self, count: int = 1) -> dict[str, Any]:
         """The last one, when there are so many. (A line is written after the client has the response.)"""
-        end = time.monotonic() + 30
-        while len(self.records) < count and time.monotonic() < end:
-            time.sleep(0.01)
+        until(lambda: len(self.records) >= count)
         assert len(self.records) == count
         fields: dict[str, Any] = self.records[-1].request  # type: ignore[attr-defined]
         return fields
@@ -189,9 +187,9 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
-def drained(descriptor: int, until: Callable[[bytes], bool]) -> bytes:
+def drained(descriptor: int, whole: Callable[[bytes], bool]) -> bytes:
     data = b""
-    while not until(data):
+    while not whole(data):
         data += os.read(descriptor, 1 << 16)
     return data
 

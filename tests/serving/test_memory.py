@@ -22,6 +22,7 @@ from chatglm.serving import memory
 from garbage import no_garbage
 from scripted import ScriptedEngine, Writer
 from server import serving
+from waiting import until
 
 glibc = pytest.mark.skipif(memory.heap() is None, reason="glibc 2.33 or later tells")
 
@@ -72,10 +73,7 @@ def test_a_server_gives_memory_back_after_requests(write: Writer, monkeypatch: p
         time.sleep(0.2)
         assert not calls  # nobody asked anything
         figures = httpx.get(f"{url}/metrics").text
-        end = time.monotonic() + 30
-        while not calls:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: calls)
         time.sleep(0.2)
         assert len(calls) == 1
     assert "chatglm_python_blocks" in figures

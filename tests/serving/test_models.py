@@ -25,6 +25,7 @@ from chatglm.serving.catalog import Catalog, Source
 from scripted import ScriptedEngine, Writer
 from server import serving
 from tiny_encoders import make_bare
+from waiting import auntil, until
 
 MIB = 1 << 20
 QUESTION = {"messages": [{"role": "user", "content": "你好"}]}
@@ -90,13 +91,6 @@ def said(url: str, model: str | None) -> str:
     answer = ask(url, model)
     assert answer.status_code == 200, answer.text
     return answer.json()["choices"][0]["message"]["content"]
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120  # to unload a model takes full garbage collections, which a busy machine makes slow
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_models_are_loaded_on_first_use(shelf: Shelf) -> None:
@@ -198,10 +192,7 @@ def test_timers_that_end_at_once_unload_a_model_once(shelf: Shelf) -> None:
             model = await catalog.acquire(offer)  # comes before the one that is unloaded is closed
             (holder,) = catalog.models()
             assert holder.model is model
-            for _ in range(1000):
-                if "close a" in shelf.events:
-                    break
-                await asyncio.sleep(0.01)
+            await auntil(lambda: "close a" in shelf.events)
             assert sorted(shelf.events) == ["close a", "load a", "load a"]
             assert holder.model is model
         return shelf.events

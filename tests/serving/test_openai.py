@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ from chatglm.errors import NumericalError, QueueFullError
 from chatglm.loading import AutoTokenizer, demo_folder
 from scripted import ScriptedEngine, Writer
 from server import serving
+from waiting import until
 
 TOOL = {
     "type": "function",
@@ -41,13 +42,6 @@ def events(url: str, body: Any, route: str = "/v1/chat/completions") -> list[Any
     assert all(line.startswith("data: ") for line in lines)
     assert lines[-1] == "data: [DONE]"
     return [json.loads(line[6:]) for line in lines[:-1]]
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end, "it does not come to hold"
-        time.sleep(0.01)
 
 
 def test_chat(over: Any, write: Writer) -> None:
@@ -348,7 +342,7 @@ def test_full_queue(over: Any, write: Writer) -> None:
     url, engine = over(write.say("word " * 100), room=1, delay=0.005)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(post, url)
-        eventually(lambda: bool(engine.running))
+        until(lambda: bool(engine.running))
         for stream in (False, True):
             answer = post(url, ASK | {"stream": stream})
             assert answer.status_code == 429
@@ -393,7 +387,7 @@ def test_client_that_leaves_frees_its_request(over: Any, write: Writer, stream: 
         else:
             with pytest.raises(httpx.ReadTimeout):
                 client.post(f"{url}/v1/chat/completions", json=ASK, timeout=0.5)
-    eventually(lambda: len(engine.aborted) == 1 and engine.idle)
+    until(lambda: len(engine.aborted) == 1 and engine.idle)
     metrics = httpx.get(f"{url}/metrics").text
     assert 'chatglm_answers_total{model="demo",reason="broken off"} 1.0' in metrics
     assert 'chatglm_answers_running{model="demo"} 0.0' in metrics
@@ -403,7 +397,7 @@ def test_client_that_leaves_before_the_first_token(over: Any, write: Writer) -> 
     url, engine = over(write.say("word"), delay=1)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{url}/v1/chat/completions", json=ASK | {"stream": True}, timeout=0.3)
-    eventually(lambda: len(engine.aborted) == 1)
+    until(lambda: len(engine.aborted) == 1)
 
 
 def test_engine_that_fails(over: Any, write: Writer) -> None:
@@ -470,7 +464,7 @@ def test_every_answer_is_counted_once(over: Any, write: Writer) -> None:
         for line in answer.iter_lines():
             if '"finish_reason":"stop"' in line:
                 break  # the first is whole, the other is left
-    eventually(lambda: not engine.running)
+    until(lambda: not engine.running)
     engine.room = 0
     post(url)
     post(url, ASK | {"messages": [{"role": "user", "content": "word " * 900}]})
@@ -480,7 +474,7 @@ def test_every_answer_is_counted_once(over: Any, write: Writer) -> None:
         found = re.findall(r'chatglm_answers_total{model="demo",reason="(.+)"} (.+)', text)
         return {reason: float(count) for reason, count in found}
 
-    eventually(lambda: reasons() == {"stop": 1, "broken off": 1})
+    until(lambda: reasons() == {"stop": 1, "broken off": 1})
 
 
 def test_metrics_add_up(over: Any, write: Writer) -> None:

@@ -55,7 +55,7 @@ def server() -> Iterator[Scripted]:
     yield scripted
     scripted.server.shutdown()
     scripted.server.server_close()
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from chatglm.serving.service import Service
 from chatglm.serving.stored import background
 from chatglm.serving.stored.tasks import Task, TaskLimits
 from scripted import ScriptedEngine, Writer
+from waiting import auntil
 
 ANN, BOB = Caller("ann", "a"), Caller("bob", "b")
 CHAT = "/v1/chat/completions"
@@ -48,18 +48,11 @@ class Rig:
 
 
 async def ended(service: Service, caller: Caller, task_id: str) -> Task:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while (task := await service.tasks.get(caller, "openai", task_id)).state in ("waiting", "running"):
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
     return task
-
-
-async def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
 
 
 def text_of(task: Task) -> str:
@@ -191,14 +184,14 @@ def test_clients_who_wait_come_first(write: Writer, tmp_path: Path) -> None:
         rig = Rig(write, tmp_path, write.say("a long answer " * 20), delay=0.02)
         async with rig as service:
             live = asyncio.ensure_future(service.call(ANN, CHAT, asking()))
-            await until(lambda: service.live() == 1)
+            await auntil(lambda: service.live() == 1)
             tasks = [await service.tasks.submit(ANN, "openai", CHAT, asking()) for _ in range(3)]
             most = 0
             while not live.done():
                 most = max(most, len(service.background._running))
                 await asyncio.sleep(0.01)
             assert most == 1
-            await until(lambda: len(service.background._running) == 3 or rig.engine.idle)
+            await auntil(lambda: len(service.background._running) == 3 or rig.engine.idle)
             for task in tasks:
                 await ended(service, ANN, task.id)
 
@@ -210,9 +203,9 @@ def test_a_server_that_ends_puts_its_tasks_back(write: Writer, tmp_path: Path) -
         slow = Rig(write, tmp_path, write.say("never whole " * 30), delay=0.1)
         async with slow as service:
             task = await service.tasks.submit(ANN, "openai", CHAT, asking())
-            await until(lambda: bool(slow.engine.asked))
+            await auntil(lambda: bool(slow.engine.asked))
             service.drain.begin()
-            await until(lambda: bool(slow.engine.aborted))
+            await auntil(lambda: bool(slow.engine.aborted))
             await service.background.close()
             assert (await service.tasks.get(ANN, "openai", task.id)).state == "waiting"
         async with Rig(write, tmp_path) as service:
@@ -248,7 +241,7 @@ def test_tasks_of_a_dead_server_run_again_where_their_model_is(write: Writer, tm
         async with Rig(write, tmp_path, name="other") as other, Rig(write, tmp_path) as twin:
             async with slow as service:
                 tasks = [await service.tasks.submit(ANN, "openai", CHAT, asking()) for _ in range(12)]
-                await until(lambda: len(slow.engine.asked) == 8)
+                await auntil(lambda: len(slow.engine.asked) == 8)
                 await asyncio.sleep(0.3)
                 for task in tasks:  # nobody takes them from a server that lives
                     assert (await twin.tasks.get(ANN, "openai", task.id)).state in ("waiting", "running")
@@ -272,7 +265,7 @@ def test_a_task_that_always_ends_the_server_is_given_up(write: Writer, tmp_path:
             async with rig as service:
                 if not ids:
                     ids = [(await service.tasks.submit(ANN, "openai", CHAT, asking())).id for _ in range(2)]
-                await until(lambda: len(rig.engine.asked) >= (2 if life < 2 else 1))  # noqa: B023
+                await auntil(lambda: len(rig.engine.asked) >= (2 if life < 2 else 1))  # noqa: B023
                 await asyncio.sleep(0.1)
                 assert len(rig.engine.asked) == (2 if life < 2 else 1)  # what was cut twice runs alone
                 dies(service)
@@ -297,7 +290,7 @@ def test_tasks_expire(write: Writer, tmp_path: Path) -> None:
             await asyncio.sleep(0.3)
             with pytest.raises(NotFoundError):
                 await service.tasks.get(ANN, "openai", task.id)
-            await until(lambda: not service.storage.open()[0].read("SELECT 1 FROM tasks"))
+            await auntil(lambda: not service.storage.open()[0].read("SELECT 1 FROM tasks"))
 
     asyncio.run(test())
 
@@ -337,7 +330,7 @@ def test_a_full_disk_delays_the_end_and_loses_nothing(
         rig = Rig(write, tmp_path)
         async with rig as service:
             task = await service.tasks.submit(ANN, "openai", CHAT, asking())
-            await until(lambda: rig.engine.idle and bool(rig.engine.asked))
+            await auntil(lambda: rig.engine.idle and bool(rig.engine.asked))
             await asyncio.sleep(0.3)
             assert (await service.tasks.get(ANN, "openai", task.id)).state == "running"
             full = False

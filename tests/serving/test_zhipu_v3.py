@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from chatglm.errors import NumericalError
 from chatglm.serving.zhipu.events import _named
 from scripted import ScriptedEngine, Writer
 from server import serving
+from waiting import until
 
 BASE = "/api/paas/v3/model-api"
 ASK: dict[str, Any] = {"prompt": [{"role": "user", "content": "你好"}]}
@@ -267,14 +267,12 @@ def test_characterglm(checkpoint: Any) -> None:
 
 
 def result_of(url: str, task: str) -> Any:
-    end = time.monotonic() + 60
-    while True:
+    def look() -> Any:
         found = httpx.get(f"{url}{BASE}/-/async-invoke/{task}").json()
         assert (found["code"], found["msg"], found["success"]) == (200, "操作成功", True)
-        if found["data"]["task_status"] != "PROCESSING":
-            return found["data"]
-        assert time.monotonic() < end
-        time.sleep(0.02)
+        return found["data"] if found["data"]["task_status"] != "PROCESSING" else None
+
+    return until(look, pause=0.05)
 
 
 def test_answers_that_come_later(over: Over, write: Writer) -> None:

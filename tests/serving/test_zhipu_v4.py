@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from chatglm.serving.failures import (
 )
 from chatglm.serving.zhipu.codes import refusal_of
 from scripted import Writer
+from waiting import until
 
 BASE = "/api/paas/v4"
 TOOL = {
@@ -294,11 +294,11 @@ def test_a_dialogue_with_tool_results(over: Over, write: Writer) -> None:
 
 
 def result_of(url: str, task: str) -> Any:
-    end = time.monotonic() + 60
-    while (found := httpx.get(f"{url}{BASE}/async-result/{task}").json())["task_status"] == "PROCESSING":
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
+    def look() -> Any:
+        found = httpx.get(f"{url}{BASE}/async-result/{task}").json()
+        return found if found["task_status"] != "PROCESSING" else None
+
+    return until(look, pause=0.05)
 
 
 def test_answers_that_come_later(over: Over, write: Writer) -> None:
@@ -360,10 +360,12 @@ def test_batches(over: Over, write: Writer) -> None:
     assert begun.headers["x-chatglm-ignored"] == "auto_delete_input_file"
     batch = begun.json()
     assert (batch["object"], batch["endpoint"], batch["completion_window"]) == ("batch", where, "24h")
-    end = time.monotonic() + 60
-    while (found := httpx.get(f"{url}{BASE}/batches/{batch['id']}").json())["status"] != "completed":
-        assert time.monotonic() < end
-        time.sleep(0.05)
+
+    def look() -> Any:
+        found = httpx.get(f"{url}{BASE}/batches/{batch['id']}").json()
+        return found if found["status"] == "completed" else None
+
+    found = until(look, pause=0.05)
     assert found["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
     assert httpx.get(f"{url}{BASE}/batches").json()["data"][0]["id"] == batch["id"]
     answers = [

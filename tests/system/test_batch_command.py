@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from chatglm.assistant import Assistant
 from chatglm.cli import main
 from chatglm.serving.stored import batch_files
 from server import serving
+from waiting import until
 
 
 def line(name: str, body: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -207,10 +207,10 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     for _ in range(2):
         begun = out.stat().st_size if out.exists() else 0
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            end = time.monotonic() + 100
-            while process.poll() is None and (not out.exists() or out.stat().st_size < begun + 6_000):
-                assert time.monotonic() < end
-                time.sleep(0.005)
+            until(
+                lambda: process.poll() is not None or (out.exists() and out.stat().st_size >= begun + 6_000),  # noqa: B023
+                pause=0.005,
+            )
             os.kill(process.pid, signal.SIGKILL)
         grown.append(out.stat().st_size - begun)
     assert min(grown) > 0

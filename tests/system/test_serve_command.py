@@ -242,7 +242,7 @@ def test_tools_of_the_server_and_their_end(tmp_path: Path) -> None:
         inside = [*descendants(process.pid)]
         assert inside
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert not [pid for pid in inside if runs(pid)]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = float(os.environ.get("TMUX_PATIENCE", 60))
+PATIENCE = float(os.environ.get("TMUX_PATIENCE", 120))
 """Seconds; machines that run tests are busy."""
 
 

@@ -71,7 +71,7 @@ def called(number: Any, kind: str) -> None:
             sys.stderr.write("Segmentation fault\n")
             sys.exit(3)
         case "hang":
-            time.sleep(60)
+            time.sleep(300)
         case "ask":
             got = []
             schema = {"type": "object", "properties": {}}

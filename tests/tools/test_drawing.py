@@ -21,6 +21,7 @@ from chatglm.tools.drawing import Draw
 from chatglm.tools.pictures import png_problem
 from chatglm.tools.tool import Consent, Outcome
 from chatglm.tools.toolbox import Toolbox
+from waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +147,7 @@ def test_one_draws_at_a_time_and_nobody_waits_for_ever(folder: Path, monkeypatch
 def test_memory_is_given_back(folder: Path) -> None:
     draw = Draw(folder, device="cpu", steps=1, idle=0.05)
     assert not call(draw, prompt="a").failed
-    end = time.monotonic() + 20
-    while draw._painter._pipeline is not None:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: draw._painter._pipeline is None)
     assert not call(draw, prompt="a").failed
     draw.close()
 

@@ -154,7 +154,7 @@ def serving(**options: Any) -> Iterator[int]:
         time.sleep(0.01)
     yield listening.getsockname()[1]
     server.should_exit = True
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.fixture(scope="module")

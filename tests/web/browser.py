@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 from starlette.applications import Starlette
 
+import waiting
 from chatglm.assistant import Assistant
 from chatglm.chat.formats import chat_format
 from chatglm.conversation.store import Store
@@ -136,11 +137,8 @@ class Site:
         self._server = BareServer(app, log_level="warning", patience=1, last=page.close)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        end = time.monotonic() + 30
-        while not self._server.started:
-            assert self._thread.is_alive()
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        waiting.until(lambda: self._server.started or not self._thread.is_alive())
+        assert self._server.started
 
     def _run(self) -> None:
         assert self._socket is not None
@@ -149,7 +147,7 @@ class Site:
     def stop(self) -> None:
         self.engine.hold.clear()
         self._server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         assert self._socket is not None
         self._socket.close()
@@ -192,7 +190,7 @@ class Views:
             reduced_motion="reduce",
             **options,
         )
-        made.set_default_timeout(15_000)
+        made.set_default_timeout(60_000)
         self._contexts.append(made)
         return made
 
@@ -251,7 +249,7 @@ def send(page: Page, text: str) -> None:
 
 def until(page: Page, expression: str, value: Any = None) -> None:
     """Wait for an expression to be true; Playwright's own way needs `eval`, which the page's policy forbids."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not _true(page, expression, value):
         assert time.monotonic() < end, f"never: {expression} {value or ''}"
         page.wait_for_timeout(15)

@@ -724,9 +724,9 @@ def test_a_server_that_ends_ends_its_streams(tmp_path: Path) -> None:
         time.sleep(0.3)
         begun = time.monotonic()
         site.stop()
-        reader.join(10)
+        reader.join(60)
         assert seen, "the stream did not end"
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 40  # the answer would take 50 seconds
         site.start()
         with Visitor(site.url, cookies=visitor.cookies) as again:
             assert "more more" in again.get(f"/c/{conversation}").text

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from chatglm.serving.connections import Server, bind
 from chatglm.tools.interpreter.pool import folder_of
 from chatglm.web.app import add_page
 from scripted import ScriptedEngine, Writer
+from waiting import until
 
 KEY = "a-secret-key-0123456789"
 
@@ -101,7 +101,7 @@ def test_the_page_runs_and_ends_at_once(running: tuple[subprocess.Popen[str], st
         assert visitor.get(f"/c/{kept}").status_code == 200
         assert "who uses this machine" in visitor.get("/about").text
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert process.stderr.read() == ""
     assert (home / "conversations.sqlite").stat().st_mode & 0o77 == 0
 
@@ -274,14 +274,11 @@ class _Beside:
         self._server = Server(app, drain=2, log_level="warning")
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self._socket])), daemon=True)
         self._thread.start()
-        end = time.monotonic() + 60
-        while not self._server.started:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: self._server.started)
 
     def close(self) -> None:
         self._server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         self.assistant.close()
         self.store.close()

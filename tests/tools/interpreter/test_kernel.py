@@ -23,6 +23,7 @@ from chatglm.tools.interpreter.kernel import RESTARTED, Kernel
 from chatglm.tools.interpreter.limits import Cell, Limits
 from chatglm.tools.threads import LoopThread
 from kernels import need_sandbox, pieces
+from waiting import until
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -611,10 +612,7 @@ def test_background_work_is_ended(tight: Held) -> None:
         "import threading\ndef burn():\n  while True: pass\nthreading.Thread(target=burn, daemon=True).start()"
     )
     assert cell.ended == ""
-    deadline = time.monotonic() + 20
-    while kernel.alive and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not kernel.alive
+    until(lambda: not kernel.alive)
     kernel._limits = usual
     assert tight.run("2").text == RESTARTED + "\n2\n"
 
@@ -628,7 +626,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
         kernel = await Kernel.start(tmp_path / "folder", SMALL)
         assert kernel._process is not None
         await kernel.run(
-            "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(60)\n  os._exit(0)"
+            "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(600)\n  os._exit(0)"
         )
         pids.extend(kernel._process.watchdog.started.result().processes())
         if number % 2:
@@ -647,10 +645,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert not asyncio.run(all_of_them())
     assert threading.active_count() <= threads
     assert len(os.listdir("/proc/self/fd")) == files
-    deadline = time.monotonic() + 5
-    while (left := [pid for pid in pids if os.path.exists(f"/proc/{pid}")]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
     assert os.listdir(tmp_path / "folder") == []
 
 

@@ -245,7 +245,7 @@ def is_alive(process: int) -> bool:
 
 
 def gone(processes: list[int]) -> bool:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 120
     while any(map(is_alive, processes)) and time.monotonic() < give_up:
         time.sleep(0.01)
     return not any(map(is_alive, processes))
