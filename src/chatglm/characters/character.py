@@ -32,7 +32,7 @@ Count = Callable[[str], int]
 _MOST_ZIP = 64 << 20  # bytes of a .charx file, which also contains pictures and sounds
 _MOST_YAML = 256 << 10
 _MOST_DEPTH, _MOST_VALUES = 32, 40_000
-_SCANNED = 4  # number of last messages that are searched for keys of the lore, unless the card says it
+_SCANNED = 4  # number of last messages that are searched for keys of the lore, unless the card has a number
 _AROUND = 8  # the most tokens that a format adds around a message
 _PLACEHOLDER = re.compile(r"\{\{(char|user)\}\}|<(char|bot|user)>", re.I)
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
@@ -48,7 +48,8 @@ class Character:
     """A character that a model plays. In all texts `{{char}}` and `{{user}}` are replaced by the two names.
 
     Attributes:
-        name, user_name: "": the default name of `Persona` is used.
+        name, user_name: "": the default name of `Persona` is used; in texts that are not Chinese, `{{user}}` becomes
+            "the user".
         bot_info, user_info: what the model should know about them, best in whole sentences.
         greetings: possible first messages of the character.
         examples: pairs of a question and the character's answer; the question is "" if the character speaks first.
@@ -56,10 +57,10 @@ class Character:
         notes: the creator's notes for people.
         system_prompt, post_history_instructions: instructions to the model by the card's creator. They are shown to
             people; the model gets the first only with `instructions`, and the second never.
-        lore: texts that the model gets when a word occurs.
+        lore: texts that the model gets when one of their words occurs in the last messages.
         extensions: data of other programs, kept unchanged.
         card: other fields of a card, written again on export.
-        picture: a PNG file without the card that lay in it; b"" if there is none.
+        picture: the PNG file that contained the card, without the card; b"" if there is none.
     """
 
     name: str = ""
@@ -129,11 +130,11 @@ class Character:
         programs (V3 if the character was read from V3, else V2; the picture is kept).
 
         Args:
-            own: write `.json` in our own form, too.
+            own: write `.json` in our own form, not as a card.
 
         Raises:
-            InputError: another ending, or no picture to put a card into, or the file would be larger than `read`
-                accepts. Nothing is written.
+            InputError: another ending; a card without a name, or without the picture that it needs; or the file would
+                be larger than `read` accepts. Nothing is written.
             OutputError: the file cannot be written.
         """
         path = Path(os.path.expanduser(path))
@@ -198,7 +199,7 @@ class Character:
         question.
 
         Args:
-            generation: of the model; None: unknown (another server's).
+            generation: of the model; None: unknown, because the model is on another server.
             greeting: index of the greeting.
             system: text that is added to the system message, after the character.
             instructions: whether the model also gets the card's `system_prompt`.
@@ -255,7 +256,8 @@ class Character:
         """The texts of the lore that match the last messages.
 
         Args:
-            budget: tokens of the whole context. At most a quarter of it is filled, or the card's own `token_budget`.
+            budget: tokens of the whole context. The lore gets at most a quarter of it, and at most the card's own
+                `token_budget`.
             count: returns the number of tokens of a text.
         """
         book = self.card.get("book", {})
@@ -300,8 +302,8 @@ class Character:
         return self._filled(self.greetings[number])
 
     def _filled(self, text: str) -> str:
-        """Replace `{{char}}` and `{{user}}` by the names. Names are inserted as they are, even if they contain such
-        marks.
+        """Replace `{{char}}` and `{{user}}` by the names. Names are inserted unchanged, even if they contain such
+        placeholders.
         """
         chinese = self.language.startswith("zh") if self.language else _CHINESE.search(self.bot_info) is not None
         user = self.user_name or (Persona.user_name if chinese else "the user")
@@ -445,7 +447,7 @@ def _check_values(given: Any, where: str) -> None:
             raise InputError(f"{where}: more than {_MOST_DEPTH} levels or {_MOST_VALUES:,} values")
         if isinstance(value, dict):
             if not all(isinstance(name, str) for name in value):
-                raise InputError(f"{where}: names must be words")
+                raise InputError(f"{where}: the name of a field is not a text; put it into quotes")
             waiting += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
             waiting += [(inner, depth + 1) for inner in value]

@@ -31,7 +31,7 @@ _MOST_JSON = 4 << 20
 _MOST_IN_ZIP = 1 << 20
 _MOST_DIRECTORY = 1 << 20  # bytes of a zip file's directory
 _MOST_CHUNKS = 4096
-_KEYWORDS = (b"ccv3", b"chara")  # V3; V1 and V2. The first that is there is read.
+_KEYWORDS = (b"ccv3", b"chara")  # of V3; of V1 and V2. If both are there, the first is read.
 
 
 def json_object(data: bytes, where: str) -> dict[str, Any]:

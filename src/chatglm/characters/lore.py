@@ -1,4 +1,4 @@
-"""A character's lorebook: texts that the model gets always, or if a word occurs in the last messages."""
+"""A character's lorebook: texts that the model always gets, or only if a word occurs in the last messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LoreEntry:
     Attributes:
         content: the text for the model.
         keys: words; one of them must occur in the last messages. They are plain text: a stranger's regular expression
-            could run for ever, so an entry with `use_regex` is kept but never used.
+            could run for ever, so an entry with `use_regex` is used only if it is `constant`.
         secondary_keys: if `selective`, one of these must occur, too.
         constant: the model always gets this entry.
         order: entries with lower numbers come first.
@@ -40,7 +40,12 @@ class LoreEntry:
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def told_of(self, text: str, folded: str) -> bool:
-        """Whether the model gets this entry after the messages `text`; `folded` is `text` in folded case."""
+        """Whether the model gets this entry.
+
+        Args:
+            text: the last messages.
+            folded: the same text, case-folded.
+        """
         if not self.enabled or not self.content.strip():
             return False
         if self.constant:

@@ -1,7 +1,7 @@
-"""Tool calls as models write them, read without executing anything.
+"""Reads tool calls as models write them, without executing anything.
 
 ChatGLM3 writes Python, "tool_call(city='北京', days=3)" in a fenced block (THUDM/ChatGLM3, PROMPT.md), which the
-official code passes to `eval`. Here it is parsed, and only literals are taken from it. GLM-4 writes a JSON object.
+official code passes to `eval`. Here it is parsed, and only literals are accepted. GLM-4 writes a JSON object.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 FENCES = ("```", "```python", "```py")
-"""What may open a block of code."""
+"""Lines that may open a block of code."""
 
 _LONGEST = 1 << 20
 _LONGEST_PLAIN = 1 << 17
-"""Characters of a call without what is in its strings: to read a megabyte of `[],[],…` takes seconds."""
+"""Most characters of a call, without the contents of its strings: parsing a megabyte of `[],[],…` takes seconds."""
 _MOST_VALUES = 10_000
-"""Of a call."""
+"""Most values in a call."""
 _NAMES = {"true": True, "false": False, "null": None}
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 
@@ -44,15 +44,15 @@ def fenced(text: str) -> str | None:
     opening, newline, rest = text.strip().partition("\n")
     if not newline or opening.rstrip(" \t") not in FENCES or not rest.endswith("```"):
         return None
-    # Not a regular expression: those that say this take quadratic time on a model that repeats blanks.
+    # A regular expression for this would take quadratic time if a model repeats spaces.
     return rest[:-3].rstrip(" \t").removesuffix("\n")
 
 
 def as_json(arguments: Mapping[str, Any]) -> str | None:
-    """The arguments of a call as JSON text; None if JSON cannot say them.
+    """The arguments of a call as JSON text; None if JSON cannot represent them.
 
-    JSON has no infinity, no NaN and no tuple as a key. Half a surrogate pair is not text. Python writes no integer of
-    more than 4,300 digits.
+    JSON has no infinity, no NaN and no tuple as a key. A lone surrogate cannot be encoded as UTF-8. Python does not
+    write integers of more than 4,300 digits.
     """
     try:
         text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
@@ -66,7 +66,7 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
     """Arguments of "tool_call(name=literal, …)", fenced or bare; None if the text is anything else.
 
     Values may be strings, numbers, True/False/None (or JSON's true/false/null), and lists, tuples and dicts of them.
-    `**{"any name": literal}` stands for arguments whose names are no Python identifiers.
+    `**{"any name": literal}` stands for arguments whose names are not Python identifiers.
     """
     if len(text) > _LONGEST:
         return None
@@ -79,7 +79,7 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the compiler's opinion of a model's string escapes
+            warnings.simplefilter("ignore")  # about invalid escapes in a model's strings
             tree = ast.parse(code, mode="eval").body
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.func.id != "tool_call":
             return None
@@ -101,8 +101,8 @@ def parse_python_call(text: str) -> dict[str, Any] | None:
         return None
 
 
-# An unterminated string runs to where Python would give up, so that one pass over any text is enough. Each branch
-# begins with a sign of its own: such a search skips all other text fast.
+# An unterminated string ends where Python would stop reading it, so that one pass over any text is enough. Each
+# alternative begins with a fixed character, so the search skips other text fast.
 _STRING_OR_COMMENT = re.compile(
     r"""'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*(?:'''|\Z)
       | \"\"\"[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*(?:\"\"\"|\Z)
@@ -118,21 +118,21 @@ _CHAINED = re.compile(r"[^\w\s()\[\]{},:=+*.'-]|[\w'\])}]\s*[(\[+*.-]|\w'")
 
 
 def _without_strings(code: str) -> str | None:
-    """Code without its comments, and with nothing in its strings; None if there are more than any call has."""
-    most = 2 * _MOST_VALUES  # names of members are strings, too
+    """Code without comments, and with empty strings; None if it has more of them than a call may have."""
+    most = 2 * _MOST_VALUES  # keys of objects are strings, too
     plain, count = _STRING_OR_COMMENT.subn(lambda found: "" if found[0][0] == "#" else "''", code, most)
     return None if count == most else _PREFIXED.sub("", plain)
 
 
 def _is_chained(plain: str) -> bool:
-    """Whether operators, attributes, calls or indices follow an operand, or `lambda`, `not` and their like stand there,
-    as nowhere in a call with literals.
+    """Whether code has operators, attributes, calls or indices after an operand, or keywords such as `lambda` and
+    `not`. A call with literals has none of these.
 
-    `a.a.a…` and `1+1+1…` make a tree as deep as the text is long, on which `ast.parse` of Python 3.10 overflows the
-    stack and ends the process. So does the inside of an f-string.
+    The tree of `a.a.a…` or `1+1+1…` is as deep as the text is long. On such a text, `ast.parse` of Python 3.10
+    overflows the stack and ends the process. The same happens with the inside of an f-string.
 
     Args:
-        plain: as `_without_strings` gives it.
+        plain: the result of `_without_strings`.
     """
     plain = re.sub(r"tool_call\s*\(", "(", plain, count=1)
     return (_CHAINED.search(_NUMBER.sub("0", plain)) or _WORD_OF_CODE.search(plain)) is not None
@@ -142,7 +142,7 @@ def _literal(node: ast.expr) -> Any:
     """The value of a literal.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the expression is not a literal.
     """
     match node:
         case ast.Constant(value=str() | int() | float() | bool() | None):
@@ -162,7 +162,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def render_python_call(arguments: Mapping[str, Any]) -> str:
-    """The inverse of `parse_python_call`, fenced as ChatGLM3 is trained on it.
+    """The inverse of `parse_python_call`, with the fence that ChatGLM3 was trained on.
 
     Values are JSON values. Numbers that JSON does not have (NaN, infinity) are written as large literals or None.
     """
@@ -174,13 +174,14 @@ def render_python_call(arguments: Mapping[str, Any]) -> str:
 
 
 class ArgumentStream:
-    """The arguments of a call as JSON text, while the call is being written.
+    """Converts the arguments of a call to JSON text while the call is being written.
 
-    What `feed` returned so far is a beginning of the JSON text of the whole call (`as_json`), so it can be sent on at
-    once. Text of a string comes as it is written, a number when it is complete. Where a call leaves the plain syntax
-    that `render_python_call` and `json.dumps` write, nothing more comes; whoever reads the whole call has the rest.
+    The results of `feed` together are a beginning of the JSON text of the whole call (`as_json`), so each can be sent
+    on at once. The text of a string is returned as it arrives, a number when it is complete. If the call uses other
+    syntax than that of `render_python_call` and `json.dumps`, nothing more is returned; the rest is known when the
+    whole call is read.
 
-    An object that has a key twice keeps both here.
+    If an object has a key twice, this text has both, unlike `as_json`.
 
     Args:
         python: the call is ChatGLM3's `tool_call(name=value, …)`, fenced or bare; else it is a JSON object.
@@ -192,8 +193,8 @@ class ArgumentStream:
         self._stack: list[str] = []  # what is open: "(" of the call, "*" for `**{`, "{", "["
         self._filled: list[bool] = []  # whether each of them has a member
         self._due = "start"  # what comes next: a member, a colon, a value, or what follows a value
-        self._quote = ""  # of the string that is open
-        self._closing = False  # a string has ended; in Python another may go on with it
+        self._quote = ""  # quote of the open string
+        self._closing = False  # a string has ended; in Python, another one may be joined to it
         self._lost = False
 
     @property
@@ -202,12 +203,12 @@ class ArgumentStream:
         return self._due == "end"
 
     def feed(self, text: str) -> str:
-        """Take in more of the call; returns more of the JSON text."""
+        """Add text of the call; returns more of the JSON text."""
         self._rest += text
         made: list[str] = []
         while self._rest and not self._lost and not self.done:
             piece = self._in_string() if self._quote else self._outside()
-            if piece is None:  # what is there may still become something else
+            if piece is None:  # more text is needed to decide
                 break
             made.append(piece)
         return "".join(made)
@@ -239,7 +240,7 @@ class ArgumentStream:
         value = escape[0][1:]
         if len(value) == 1:
             meant = {**_ESCAPED, "/": "/"}[value]
-        elif 0xD800 <= (code := int(value[1:], 16)) < 0xE000:  # JSON writes other characters as pairs
+        elif 0xD800 <= (code := int(value[1:], 16)) < 0xE000:  # JSON writes characters above U+FFFF as surrogate pairs
             if self._python or not (pair := _PAIR.match(self._rest)):
                 return None if not self._python and _BEGUN_PAIR.fullmatch(self._rest) else self._lose()
             meant, escape = str(json.loads(f'"{pair[0]}"')), pair
@@ -279,7 +280,7 @@ class ArgumentStream:
         if len(self._stack) == _DEEPEST:
             return self._lose()
         self._stack.append(sign)
-        # What stands in `**{…}` are arguments of the call.
+        # The members of `**{…}` are arguments of the call, too.
         self._filled.append(self._filled[-1] if sign == "*" else False)
         self._due = "value" if sign == "[" else "member"
         return {"(": "{", "*": ""}.get(sign, sign)
@@ -292,12 +293,12 @@ class ArgumentStream:
         return {"*": "", "[": "]"}.get(sign, "}")
 
     def _begin(self) -> str:
-        """What stands in front of a member."""
+        """The text before a member: a comma, except for the first member."""
         comma, self._filled[-1] = ", " if self._filled[-1] else "", True
         return comma
 
     def _ends(self) -> bool:
-        """Whether the innermost of what is open ends here."""
+        """Whether the innermost open bracket is closed here."""
         return self._rest[0] == _CLOSING[self._stack[-1]]
 
     def _member(self) -> str | None:
@@ -325,7 +326,7 @@ class ArgumentStream:
         if quote not in ("'\"" if self._python else '"'):
             return self._lose()
         if self._python:
-            if self._rest in (quote, quote * 2):  # three of them are another kind of string
+            if self._rest in (quote, quote * 2):  # three quotes would be another kind of string
                 return None
             if self._rest.startswith(quote * 3):
                 return self._lose()
@@ -408,7 +409,7 @@ def _escaped(text: str) -> str:
 
 def is_keyword(name: str) -> bool:
     """Whether an argument of that name can be written as `name=value`."""
-    # Python folds identifiers to NFKC, which could change the name; and a few have signs that `_CHAINED` refuses.
+    # Python normalises identifiers to NFKC, which could change the name. A few have characters that `_CHAINED` refuses.
     plain = re.fullmatch(r"\w+", name) is not None and unicodedata.is_normalized("NFKC", name)
     return plain and name.isidentifier() and name not in _RESERVED
 

@@ -1,8 +1,8 @@
-"""Small files of a folder that somebody else made: regular files only, of bounded size, JSON of bounded depth.
+"""Reads small files of foreign folders: only regular files of limited size, and JSON of limited depth.
 
 A model folder is foreign input. A pipe in the place of config.json would make its reader wait for ever, a device would
-fill the memory, and deeply nested JSON would end in a RecursionError somewhere else. Here each is a `CheckpointError`
-that names the file.
+fill the memory, and deeply nested JSON would cause a RecursionError somewhere else. Here, each of these raises a
+`CheckpointError` that names the file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chatglm.errors import CheckpointError
 __all__ = ["MAX_JSON", "parse_json", "read_file", "read_json", "read_list", "size_of"]
 
 MAX_JSON = 8 << 20
-"""Bytes of a JSON file. The largest of an official checkpoint has 40 KB."""
+"""Most bytes of a JSON file. The largest one of an official checkpoint has 40 KB."""
 
 _MAX_DEPTH = 64
 
@@ -52,14 +52,14 @@ def read_file(path: Path, limit: int) -> bytes:
     """All bytes of a regular file.
 
     Raises:
-        CheckpointError: as `size_of`; or the file may not be read, or has more than `limit` bytes.
+        CheckpointError: as `size_of`; or the file cannot be read, or has more than `limit` bytes.
     """
-    # Without O_NONBLOCK, to open a pipe would wait for its writer.
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         number = os.open(path, flags)
     except OSError as error:
-        size_of(path)  # its error says more, of a socket for example
+        size_of(path)  # raises a clearer error, for example for a socket
         raise _unreadable(path, error) from None
     except ValueError:
         raise CheckpointError(f"{path!r:.200}: not the name of a file") from None
@@ -103,7 +103,7 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     """A JSON object from bytes that were read from `path`.
 
     Raises:
-        CheckpointError: they are not JSON, or hold no object; names the path.
+        CheckpointError: they are not JSON, or hold no object; the message names the path.
     """
     try:
         found = json.loads(
@@ -133,7 +133,7 @@ def _finite(text: str) -> float:
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if len(found) != len(pairs):  # readers differ in which of two they take
+    if len(found) != len(pairs):  # programs differ in which of the two they use
         for name, value in pairs:
             if found[name] != value:
                 raise ValueError(f"the name {name!r:.60} is given twice, with different values")

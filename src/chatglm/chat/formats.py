@@ -1,8 +1,8 @@
-"""`ChatFormat`: messages to ids and ids to messages, one per generation.
+"""`ChatFormat` converts messages to ids, and ids to messages. Each generation has its own.
 
-The only place that knows prompt syntax, role tokens, stop tokens and loss masks, so that training, prompts, stopping
-and parsing cannot drift apart. Control ids come from `get_command` alone and text goes through `encode_text` alone, so
-no message can forge one.
+This is the only place that knows prompt syntax, role tokens, stop tokens and loss masks, so training, prompts, stopping
+and parsing always agree. Control ids come only from `get_command`, and text is encoded only by `encode_text`, so no
+message can produce a control id.
 
 Sources of the formats: `modeling_chatglm.py` and `tokenization_chatglm.py` of THUDM/chatglm-6b, chatglm2-6b and
 chatglm3-6b; PROMPT.md of THUDM/ChatGLM3; the chat template of THUDM/glm-4-9b-chat; `characterglm_generation_utils.py`
@@ -51,7 +51,7 @@ __all__ = [
 
 TRAINING_TIME = "[[训练时间]]"
 PICTURE = "[Image]"
-"""What a model reads in place of a picture."""
+"""The text that a model reads in place of a picture."""
 CJK = r"[\u4e00-\u9fff]"
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 
@@ -68,8 +68,8 @@ class CallPart:
     """More of a tool call that has begun.
 
     Attributes:
-        name: of the tool; "" in all parts but a call's first.
-        arguments: more of their JSON text.
+        name: of the tool, in the first part of a call; "" in later parts.
+        arguments: more of the JSON text of the arguments.
     """
 
     name: str
@@ -78,10 +78,10 @@ class CallPart:
 
 @dataclass(frozen=True)
 class CallPiece:
-    """A tool call, whole.
+    """A complete tool call.
 
     Attributes:
-        told: the beginning of its arguments' JSON text, which `CallPart`s had.
+        told: the beginning of the JSON text of its arguments that `CallPart`s have sent already.
     """
 
     call: ToolCall
@@ -92,12 +92,16 @@ Delta = TextPiece | CallPart | CallPiece
 
 
 def postprocess(text: str) -> str:
-    """The official clean-up of an answer of ChatGLM2 and later: outer blanks, and a placeholder that v1's data had."""
+    """The official clean-up of an answer of ChatGLM2 and later: remove whitespace at both ends, and replace a
+    placeholder of ChatGLM-6B's training data.
+    """
     return text.strip().replace(TRAINING_TIME, "2023年")
 
 
 def postprocess_v1(text: str) -> str:
-    """ChatGLM-6B's: besides, `, ! : ; ?` next to a Chinese character become full width; its tokenizer halves them."""
+    """The official clean-up of an answer of ChatGLM-6B: also make `, ! : ; ?` next to a Chinese character full-width,
+    because the tokenizer makes them half-width.
+    """
     text = postprocess(text)
     for half, full in FULL_WIDTH.items():
         text = re.sub(rf"({CJK}){re.escape(half)}", rf"\1{full}", text)
@@ -110,8 +114,8 @@ class ChatFormat:
 
     Attributes:
         stop_ids: the ids that end an answer.
-        extends: whether prompt(n) + reply is an id-prefix of prompt(n + 1), so that a cache can be kept and one pass
-            over a dialogue trains exactly what inference sees.
+        extends: whether the ids of a prompt and its reply are the beginning of the next prompt. Then a cache can be
+            kept, and one pass over a dialogue trains on exactly the ids that inference has.
     """
 
     extends = False
@@ -123,45 +127,57 @@ class ChatFormat:
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
-        """Texts that end an answer and are not part of it, besides `stop_ids`."""
+        """Texts that end an answer and are not part of it, in addition to `stop_ids`."""
         return ()
 
     @property
     def generation(self) -> Generation:
         return self.tokenizer.generation
 
-    # What a generation fills in
+    # Methods that each generation implements
 
     def ids(
         self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True
     ) -> list[int]:
-        """Ids of a dialogue, ready for the assistant's next words unless `add_generation_prompt=False`."""
+        """Ids of a dialogue.
+
+        Args:
+            add_generation_prompt: end where the assistant's next message begins.
+
+        Raises:
+            InputError: a tool or the name of a tool call is not valid.
+            UnsupportedError: these prompts have no place for tools, or for `loss: true` on a message that is not the
+                assistant's.
+        """
         raise UnsupportedError("ids")  # pragma: no cover
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
-        """The same for reading; control tokens are spelled out."""
+        """The same as text for people, with the names of control tokens. Raises the same errors."""
         raise UnsupportedError("text")  # pragma: no cover
 
     def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
-        """Ids of a whole dialogue, and which of them are learned: of every assistant turn its reply and one stop id.
+        """Ids of a whole dialogue, and a mask that is True for ids that are learned: of every assistant turn the reply
+        and one stop id.
 
-        A message's `loss` overrides: False leaves an assistant message out, True takes another one's text in.
+        A message's `loss` changes this: with False, an assistant's message is not learned; with True, the text of
+        another message is learned, too. Raises the same errors as `ids`.
         """
         raise UnsupportedError("example")  # pragma: no cover
 
     def _text_of(self, text: str) -> str:
         return postprocess(text)
 
-    # What follows from it
+    # Methods that use them
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """Ids that ask the model for the assistant's next message."""
         return self.ids(messages, tools, True)
 
     def examples(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[tuple[list[int], list[bool]]]:
-        """A dialogue as training examples whose every learned id follows the ids that inference would have.
+        """A dialogue as training examples (ids and mask), in which the ids before each learned id are those of
+        inference.
 
-        One where the format extends, else one for each assistant turn.
+        If the format `extends`, this is one example; else one for each assistant turn.
         """
         if self.extends:
             return [self.example(messages, tools)]
@@ -174,14 +190,14 @@ class ChatFormat:
         return made
 
     def _reply(self, message: Message) -> list[int]:
-        """The ids that the model should produce for a message, its stop id included."""
+        """The ids that the model should produce for a message, including the stop id."""
         return [*self.tokenizer.encode_text(message.content), self._end()]
 
     def _end(self) -> int:
         return min(self.stop_ids)
 
     def with_persona(self, persona: Persona) -> ChatFormat:
-        """The same format with these speakers: CharacterGLM has a script for them, others a system message."""
+        """The same format with these speakers. In CharacterGLM, they are in the script; else in a system message."""
         form = copy.copy(self)
         form._persona = persona
         return form
@@ -190,45 +206,54 @@ class ChatFormat:
         return staged(messages, self._persona)
 
     def parser(self, offered: Collection[str] = (), certain: bool = False) -> Parser:
-        """Reads a reply as it comes.
+        """Make a parser, which reads a reply as it arrives.
 
         Args:
-            offered: the names of the tools: a call of one that is cut short is a call, and no text.
-            certain: nothing but a call follows where one of them has begun, as the grammar of calls says. So its
-                arguments come in parts. Else a call comes when it is whole: its syntax may break until the end.
+            offered: names of the tools. A truncated call of one of these is still a call, not text.
+            certain: a grammar ensures that a call of these tools is correct once it has begun. So its arguments come in
+                parts. Otherwise a call comes when it is complete, because its syntax may still turn out to be wrong.
         """
         return Parser(self, offered, certain)
 
     def parse(self, ids: Sequence[int]) -> Message:
         """The message of a reply's ids, with or without the stop id at their end. Never raises: a malformed call
-        stays text."""
+        stays text.
+        """
         parser = self.parser()
         for token_id in ids:
             parser.feed(token_id)
         return parser.close()
 
     def entries(self, message: Message) -> list[dict[str, Any]]:
-        """A message as entries of an official history (`role`, `metadata`, `content`, `tools`), calls written out."""
+        """A message as entries of an official history (`role`, `metadata`, `content`, `tools`), with calls in the
+        model's syntax.
+
+        Raises:
+            UnsupportedError: this generation has no such entries.
+            InputError: the name of a tool call is not valid.
+        """
         raise UnsupportedError(f"{self.generation} does not support such messages")
 
     def header_id(self) -> int | None:
-        """The id that begins a further message inside one reply; None where there is none."""
+        """The id that begins a further message within one reply; None if this generation has none."""
         return None
 
     def opening(self, metadata: str = "") -> list[int]:
-        """The ids of a reply's line of metadata: put behind a prompt, they make the reply text, or a call of the tool
-        that they name. Empty where a reply has no such line."""
+        """The ids of a reply's line of metadata. Added to a prompt, they make the model write text, or a call of the
+        tool that they name. Empty if replies have no such line.
+        """
         return []
 
     def call_grammar(self, tools: Sequence[ToolSpec], named: bool = False, lenient: bool = False) -> CallGrammar:
         """The grammar of a reply that calls one of the tools with arguments that fit its schema.
 
         Args:
-            named: the line that names the one tool is already there (`opening`).
-            lenient: a tool that is not strict and whose schema cannot be read takes any object.
+            named: the line with the tool's name is already there (`opening`); there is only one tool.
+            lenient: see `grammars.call_grammar`.
 
         Raises:
-            UnsupportedError: this generation's prompts have no place for tools, or no grammar says what a schema asks.
+            InputError: there is no tool, or one has no schema of an object.
+            UnsupportedError: this generation's prompts have no place for tools, or a schema cannot be enforced.
         """
         raise UnsupportedError(f"{self.generation} does not support tools; use ChatGLM3 or GLM-4 for them")
 
@@ -237,19 +262,19 @@ class ChatFormat:
         return tool.name
 
     def result(self, text: str) -> str:
-        """What the interpreter printed, as the model reads it. `[Image]` on a line stands for a picture."""
+        """The interpreter's output in the form for the model. `[Image]` on a line stands for a picture."""
         return text
 
     def read_call(self, text: str) -> ToolCall | None:
-        """One message of a reply, whole, as a call; None if it is text."""
+        """Read a complete message of a reply as a call; None if it is text."""
         return None
 
     def arguments(self, name: str) -> ArgumentStream | None:
-        """Reads the arguments of a call of a tool while they are written; None for a tool whose call is code."""
+        """A reader for the arguments of a tool's call while they are written; None if the call of this tool is code."""
         return ArgumentStream(python=False)
 
     def begun_arguments(self, name: str, content: str) -> str:
-        """The arguments of a call that was cut short, as the beginning of their JSON text."""
+        """The beginning of the JSON text of the arguments of a truncated call."""
         reading = self.arguments(name)
         if reading is not None:
             return reading.feed(content)
@@ -259,11 +284,11 @@ class ChatFormat:
         return json.dumps({"code": content}, ensure_ascii=False)[:-2]
 
     def may_call(self, metadata: str, content: str) -> bool | None:
-        """Whether a message that begins like this may be a call; None if it takes more to tell.
+        """Whether a message that begins like this may be a call; None: more text is needed to decide.
 
         Args:
-            metadata: its first line, not blank.
-            content: what is there of the rest, without blanks in front.
+            metadata: its first line, not empty.
+            content: the rest so far, without whitespace at its beginning.
         """
         return False
 
@@ -273,12 +298,13 @@ class ChatFormat:
 
 
 class Parser:
-    """The reply so far. Deltas joined are what `close` returns.
+    """Reads a reply, one id at a time. All deltas together are the message that `close` returns.
 
-    Text is passed on as soon as nothing that follows can change it: a blank at its end may be stripped, a comma may
-    become full width, half a placeholder may become whole. A message is held while it may still turn out to be a tool
-    call. What has been passed on of a call stays: if it ends before its arguments do, it is a call with a part of them.
-    Each id costs its own text, not that of the whole reply.
+    Text is passed on as soon as nothing that follows can change it. Whitespace at its end may be stripped, a comma may
+    become full-width, and the beginning of a placeholder may be completed, so these are held back. A message is held
+    back while it may still be a tool call. A call of which parts have been passed on stays a call: if the reply ends
+    before the arguments do, the call has an incomplete text of arguments. The time for an id depends on its own text,
+    not on the length of the reply.
     """
 
     def __init__(self, form: ChatFormat, offered: Collection[str] = (), certain: bool = False) -> None:
@@ -292,7 +318,7 @@ class Parser:
         self._begin_part()
 
     def feed(self, token_id: int) -> list[Delta]:
-        """Take in one id; returns what became certain. Ids after a stop id are ignored."""
+        """Add an id; returns the deltas that can no longer change. Ids after a stop id are ignored."""
         if self._stopped:
             return []
         if token_id in self._form.stop_ids:
@@ -306,10 +332,10 @@ class Parser:
         return self._take(piece) if piece else []
 
     def close(self, cut: bool = False) -> Message:
-        """The whole message.
+        """End the reply; returns the whole message.
 
         Args:
-            cut: it has no end of its own. A call that was begun then has the arguments that are there, as `text`.
+            cut: the reply was truncated. A call that has begun then has its incomplete arguments as `text`.
         """
         if self._message is None:
             self._stopped = True
@@ -318,14 +344,14 @@ class Parser:
         return self._message
 
     def _begin_part(self) -> None:
-        """The next message of the reply."""
+        """Begin the next message of the reply."""
         self._decoder = StreamDecoder(self._form.tokenizer)
-        # Whether it may be a call: unknown, or yes until its end, or no.
+        # None: not known yet whether it may be a call; True: it may be one, until its end; False: it is text.
         self._may_call: bool | None = None if self._form.splits_lines() else False
-        self._has_line = False  # the line of metadata is whole
-        self._held: list[str] = []  # text that is not certain, and that of a call
-        self._arguments: ArgumentStream | None = None  # of a call that is passed on in parts
-        self._told = ""  # of its arguments' JSON text
+        self._has_line = False  # the line of metadata is complete
+        self._held: list[str] = []  # text that may still change, and the text of a call
+        self._arguments: ArgumentStream | None = None  # reads a call that is passed on in parts
+        self._told = ""  # JSON text of its arguments that was passed on
         self._before = ""  # the last character that was passed on
 
     def _finish_part(self, cut: bool = False) -> list[Delta]:
@@ -351,7 +377,7 @@ class Parser:
             return ToolCall(name, {}, text=self._told)
         if (as_json(call.arguments) or "").startswith(self._told):
             return call
-        # An object that has a key twice.
+        # An object in the arguments has a key twice.
         return dataclasses.replace(call, arguments=call.arguments if self._arguments.done else {}, text=self._told)
 
     def _take(self, piece: str) -> list[Delta]:
@@ -361,13 +387,13 @@ class Parser:
         if self._arguments is not None:
             return self._tell(piece)
         if piece.isspace() and (self._has_line or self._may_call is False or "\n" not in piece):
-            return []  # decides nothing, and may be stripped
+            return []  # it does not decide whether this is a call, and may be stripped
         if self._may_call is None:
             self._has_line = self._has_line or "\n" in piece
             if self._has_line:
                 metadata, _, content = "".join(self._held).partition("\n")
                 self._may_call = bool(metadata.strip()) and self._form.may_call(metadata.strip(), content.lstrip())
-                # The grammar of calls has this line, with no other blank.
+                # The grammar of calls allows at most one space before this line, and no other.
                 if self._may_call and self._certain and metadata.removeprefix(" ") in self._offered:
                     self._arguments = self._form.arguments(metadata.removeprefix(" "))
                     return [] if self._arguments is None else self._tell(content)
@@ -383,7 +409,7 @@ class Parser:
         return [CallPart(name, more)]
 
     def _release(self, final: bool) -> list[Delta]:
-        """Pass on of a text what can no longer change."""
+        """Pass on the part of a text that can no longer change."""
         text = "".join(self._held)
         cut = len(text)
         if not final:
@@ -391,11 +417,11 @@ class Parser:
             if cut and text[cut - 1] in FULL_WIDTH:
                 cut = len(text[: cut - 1].rstrip())
         self._held = [text[cut:]]
-        # What is cleaned of a character depends on its neighbours at most.
+        # The clean-up of a character depends only on its neighbours.
         new = self._form._text_of(self._before + text[:cut])[len(self._before) :]
         if not new:
             return []
-        # Later messages of one reply stand on lines of their own.
+        # Each further message of a reply begins on a new line.
         lead = "" if self._before or not self._texts else "\n"
         self._before = new[-1]
         self._texts.append(lead + new)
@@ -415,7 +441,7 @@ class _RoundsFormat(ChatFormat):
             raise UnsupportedError(f"{self.generation} does not support tools; use ChatGLM3 or GLM-4 for them")
         messages = self._staged(messages)
         rounds: list[tuple[str, Message | None]] = []
-        preface: list[str] = []  # of system messages: there is no role for them; they go in front of the question
+        preface: list[str] = []  # system messages: they have no role here, and are put before the question
         for message in messages:
             if message.loss and message.role != "assistant":
                 raise UnsupportedError(f"loss: true on a {message.role} message: {self.generation} learns answers only")
@@ -435,7 +461,7 @@ class _RoundsFormat(ChatFormat):
         return rounds
 
     def _learn(self, openings: Sequence[tuple[str, Message | None]]) -> tuple[list[int], list[bool]]:
-        """Ids and mask of texts that each end where an answer begins."""
+        """Ids and mask of a dialogue: pairs of the text before an answer, and the answer."""
         ids, mask = self.tokenizer.get_prefix_tokens(), [False] * len(self.tokenizer.get_prefix_tokens())
         for opening, answer in openings:
             before = self.tokenizer.encode_text(opening)
@@ -446,9 +472,9 @@ class _RoundsFormat(ChatFormat):
 
 
 class _ChatGLMFormat(_RoundsFormat):
-    """ChatGLM-6B: the bare query, or `[Round 0]\\n问：…\\n答：…`; `[gMASK] <sop>` stand at the end of the prompt.
+    """ChatGLM-6B: the bare query, or `[Round 0]\\n问：…\\n答：…`; a prompt ends with `[gMASK] <sop>`.
 
-    As the end moves, so do the control ids: a prompt never extends the one before.
+    These ids are always at the end, so a prompt never extends the one before.
     """
 
     def __init__(self, tokenizer: Vocabulary) -> None:
@@ -471,8 +497,9 @@ class _ChatGLMFormat(_RoundsFormat):
         return [*ids, *map(self.tokenizer.get_command, ("[gMASK]", "<sop>"))] if add_generation_prompt else ids
 
     def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
-        """The last assistant turn alone: what stands in front of it is read in both directions, so the model cannot
-        learn an earlier answer from the same pass. `examples` has every turn."""
+        """Only the last assistant turn is learned: attention over the text before it is bidirectional, so the model
+        cannot learn an earlier answer in the same pass. `examples` has every turn.
+        """
         made = self.examples(messages, tools)
         if not made:
             ids = self.ids(messages, tools, False)
@@ -486,8 +513,8 @@ class _ChatGLMFormat(_RoundsFormat):
 class _ChatGLM2Format(_RoundsFormat):
     """ChatGLM2 and CodeGeeX2: `[Round 1]\\n\\n问：…\\n\\n答：…`, an empty line between rounds; `[gMASK] sop` in front.
 
-    The official prompt tokenises all rounds as one text, in which an answer has neither the blank piece that the model
-    begins it with nor the stop id that ends it: so a prompt does not extend the one before.
+    The official prompt tokenises all rounds as one text. There, an answer has neither the space piece with which the
+    model begins it, nor the stop id that ends it. So a prompt does not extend the one before.
     """
 
     def __init__(self, tokenizer: Vocabulary) -> None:
@@ -507,10 +534,10 @@ class _ChatGLM2Format(_RoundsFormat):
         return [*self.tokenizer.get_prefix_tokens(), *self.tokenizer.encode_text(text)]
 
     def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
-        """Every assistant turn in one pass: rounds as inference opens them, each answer closed by the stop id.
+        """Every assistant turn in one pass: each round begins as in inference, and each answer ends with the stop id.
 
-        The first answer sees exactly its inference prompt, later ones a history with stop ids in it; `examples` gives
-        each turn its exact prompt.
+        The prompt of the first answer is exactly that of inference. The history before later answers contains stop ids;
+        `examples` gives each turn its exact prompt.
         """
         rounds = self._rounds(messages, tools)
         return self._learn([(f"[Round {n}]\n\n问：{q}\n\n答：", a) for n, (q, a) in enumerate(rounds, 1)])
@@ -521,12 +548,12 @@ class _CharacterFormat(_ChatGLM2Format):
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
-        """Where the model would speak for the user, or begin another line of its own."""
+        """Texts with which the model would begin to speak for the user, or begin another line of the bot."""
         persona = (self._persona or Persona()).on_lines()
         return f"\n[{persona.user_name}]", f"[{persona.user_name}]", f"\n[{persona.bot_name}]"
 
     def _staged(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return messages  # the scene tells of the persona
+        return messages  # the scene describes the persona
 
     def text(self, messages: Sequence[Message], tools: Sequence[Any] = (), add_generation_prompt: bool = True) -> str:
         persona = self._speakers(messages)
@@ -543,7 +570,7 @@ class _CharacterFormat(_ChatGLM2Format):
         return [*self.tokenizer.get_prefix_tokens(), *self.tokenizer.encode_text(text)]
 
     def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
-        """Every assistant turn in one pass, each answer closed by the stop id; `examples` gives the exact prompts."""
+        """Every assistant turn in one pass; each answer ends with the stop id. `examples` gives the exact prompts."""
         persona = self._speakers(messages)
         openings: list[tuple[str, Message | None]] = []
         for question, answer in self._script(messages, tools):
@@ -553,7 +580,7 @@ class _CharacterFormat(_ChatGLM2Format):
         return self._learn(openings)
 
     def _speakers(self, messages: Sequence[Message]) -> Persona:
-        """The persona on single lines; a system message says more about the bot."""
+        """The persona, each text on one line; the text of system messages is added to the bot's description."""
         persona = self._persona or Persona()
         told = " ".join([persona.bot_info, *(m.content for m in messages if m.role == "system")]).strip()
         return dataclasses.replace(persona, bot_info=told).on_lines()
@@ -565,7 +592,7 @@ class _CharacterFormat(_ChatGLM2Format):
         return lines
 
     def _script(self, messages: Sequence[Message], tools: Sequence[Any]) -> list[tuple[str, Message | None]]:
-        # An empty question only makes room for the bot's greeting.
+        # An empty question, the one before the bot's greeting, is not written.
         rounds = self._rounds([m for m in messages if m.role != "system"], tools)
         return [(one_line(question.strip()), answer) for question, answer in rounds]
 
@@ -587,9 +614,9 @@ class _RolesFormat(ChatFormat):
     PREFIX_TEXT = "[gMASK]sop"
 
     def _parts(self, messages: Sequence[Message], tools: Sequence[Any]) -> Iterator[tuple[Message, str, str, str]]:
-        """Every header that the prompt has: the message it belongs to, role, metadata and content.
+        """For each header of the prompt: its message, role, metadata and content.
 
-        The role is "" where the prompt leaves the message out.
+        The role is "" if the prompt leaves the message out.
         """
         raise UnsupportedError("_parts")  # pragma: no cover
 
@@ -607,12 +634,12 @@ class _RolesFormat(ChatFormat):
         )
 
     def example(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> tuple[list[int], list[bool]]:
-        """Of every assistant turn: what follows `<|assistant|>`, and the id that ends the turn, which is the next
-        message's header, or the stop id at the end of the dialogue. Where one turn has several messages, the model
-        writes the headers between them itself, and learns them.
+        """Ids and mask of a whole dialogue. Of every assistant turn, the ids after `<|assistant|>` are learned, and the
+        id that ends the turn: the header of the next message, or a stop id at the end of the dialogue. If a turn has
+        several messages, the headers between them are learned, too, because the model writes them.
 
         Raises:
-            InputError: a system message that is not the first: its header would have to end a turn.
+            InputError: a system message follows an assistant's, so its header would have to end a turn; or see `ids`.
         """
         ids = list(self.tokenizer.get_prefix_tokens())
         mask = [False] * len(ids)
@@ -628,7 +655,7 @@ class _RolesFormat(ChatFormat):
             new = self.tokenizer.build_single_message(role, metadata, content)
             learned = message.role == "assistant" if message.loss is None else message.loss
             ends_learned_turn = spoke and previous is not None and previous.loss is not False
-            # Across a message that is left out, `<|assistant|>` would be learned as the end of a turn: it ends none.
+            # If the message before is left out of the prompt, `<|assistant|>` ends no turn, so it is not learned.
             is_target = ends_learned_turn and not (gap and role == "assistant")
             ids += new
             mask += [is_target] + [learned] * (len(new) - 1)
@@ -639,7 +666,7 @@ class _RolesFormat(ChatFormat):
         return ids, mask
 
     def _last_stop(self, message: Message) -> int:
-        """What ends a dialogue's last turn: after a call, the header of the answer that is waited for."""
+        """The id that ends a dialogue's last turn. After a call, this is the header of the expected observation."""
         calls = bool(message.tool_calls) or bool(message.metadata.strip())
         return self.tokenizer.get_command("<|observation|>" if calls else self.LAST_STOP)
 
@@ -686,10 +713,10 @@ class _RolesFormat(ChatFormat):
         raise UnsupportedError("_write_call")  # pragma: no cover
 
     def _with_results(self, messages: Sequence[Message]) -> list[Message]:
-        """A dialogue whose observations of the interpreter are as the model reads them.
+        """The dialogue, with the interpreter's observations in the form for the model.
 
-        An observation answers the call of its `tool_call_id`; one without answers the first call that has no answer.
-        Entries of an official history have their calls written out (`metadata`), and their observations, too.
+        An observation answers the call with its `tool_call_id`; without an id, the first call that has no answer yet.
+        Observations in an official history, where calls are written as `metadata`, are not changed.
         """
         made: list[Message] = []
         open_calls: list[ToolCall] = []
@@ -711,7 +738,7 @@ class _ChatGLM3Format(_RolesFormat):
     """ChatGLM3: tools as JSON in the system message, calls as Python.
 
     The code interpreter is a mode: a sentence in the system message says that there is a computer, and no tool is
-    listed. Where functions are on offer besides, the sentence stands in front of them.
+    listed. If functions are offered as well, the sentence comes before them.
     """
 
     SYSTEM = "Answer the following questions as best as you can. You have access to the following tools:"
@@ -736,7 +763,7 @@ class _ChatGLM3Format(_RolesFormat):
             yield message, message.role, message.metadata, content
 
     def _with_tools(self, content: str, tools: Sequence[ToolSpec]) -> str:
-        """A system message with what it says of the tools."""
+        """The content of a system message, with the text about the tools."""
         listed = [tool for tool in tools if tool.builtin != "python"]
         if len(listed) < len(tools) and self.INTERPRETING not in content:
             content = f"{self.INTERPRETING}\n{content}" if content else self.INTERPRETING
@@ -748,7 +775,7 @@ class _ChatGLM3Format(_RolesFormat):
         lines = text.rstrip("\n").split("\n")
         pictures = [*itertools.takewhile(lambda line: line == PICTURE, reversed(lines))]
         printed = "\n".join(lines[: len(lines) - len(pictures)])
-        if printed.startswith("```"):  # as the official demo has it in its history
+        if printed.startswith("```"):  # the form in the history of the official demo
             return text
         return "\n".join([f"```result\n{printed}\n```"] * (bool(printed) or not pictures) + pictures)
 
@@ -756,7 +783,7 @@ class _ChatGLM3Format(_RolesFormat):
         code = call.arguments.get("code")
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
             return INTERPRETER, f"```python\n{code}\n```"
-        if call.text is not None and call.cut:  # shown as it was
+        if call.text is not None and call.cut:  # an incomplete call is shown as it was written
             return call.name, call.text
         return call.name, render_python_call(call.arguments)
 
@@ -841,7 +868,7 @@ class _GLM4Format(_RolesFormat):
                 yield message, message.role if message.content else "", message.metadata, message.content
 
     def _tool_block(self, tools: Sequence[ToolSpec]) -> str:
-        # The template's own newline in front of each tool is one: jinja eats the other.
+        # There is one newline before each tool: of the two in the template, jinja removes one.
         block = self.INTRODUCTION
         for tool in tools:
             if tool.builtin is not None:
@@ -852,14 +879,15 @@ class _GLM4Format(_RolesFormat):
         return block
 
     def result(self, text: str) -> str:
-        return text or "\n"  # one without a text would be left out
+        return text or "\n"  # a message without text would be left out
 
     def _write_call(self, call: ToolCall) -> tuple[str, str]:
         code = call.arguments.get("code")
         if call.name == INTERPRETER and set(call.arguments) == {"code"} and isinstance(code, str):
-            # The model writes bare code; code that would read as a fence around code gets one around it.
+            # The model writes code without a fence. Code that is itself a fenced block gets a second fence, because one
+            # is removed when it is read.
             return "python", code if fenced(code) is None else f"```python\n{code}\n```"
-        if call.text is not None and call.cut:  # shown as it was
+        if call.text is not None and call.cut:  # an incomplete call is shown as it was written
             return call.name, call.text
         prompt = call.arguments.get("prompt")
         if call.name == "cogview" and set(call.arguments) == {"prompt"} and _is_prose(prompt):
@@ -879,7 +907,7 @@ class _GLM4Format(_RolesFormat):
         if name == "python":
             code = fenced(content)
             return ToolCall(INTERPRETER, {"code": content if code is None else code})
-        if name == "cogview" and _is_prose(content):  # what to draw, as it is
+        if name == "cogview" and _is_prose(content):  # a description of the picture
             return ToolCall(name, {"prompt": content})
         arguments = parse_json_arguments(content)
         return None if arguments is None or as_json(arguments) is None else ToolCall(name, arguments)
@@ -889,7 +917,7 @@ class _GLM4Format(_RolesFormat):
 
 
 def _is_prose(text: Any) -> bool:
-    """A description of a picture, which is no JSON object and stays what it is when it is read again."""
+    """Whether a value is a description of a picture: not a JSON object, and unchanged when it is read again."""
     return isinstance(text, str) and text == text.strip() and text != "" and not text.startswith("{")
 
 

@@ -1,7 +1,8 @@
-"""Which generation of the family a checkpoint folder holds.
+"""Finds out which generation of the family a checkpoint folder holds.
 
 Every official config.json says `"model_type": "chatglm"`, and ChatGLM2 and ChatGLM3 share one architecture and one
-tokenizer file while their prompts differ. So the generation is read from several clues, the surest first.
+tokenizer file while their prompts differ. So the generation is found from several clues, of which the most reliable
+comes first.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ __all__ = [
 ]
 
 CONFIG_KEY = "chatglm_generation"
-"""The key that `save_pretrained` writes into config.json, so that a saved folder needs no guessing."""
+"""The key that `save_pretrained` writes into config.json. With it, the generation need not be guessed."""
 
 
 class Generation(str, enum.Enum):
-    """The prompt format (and, for the first, the architecture) of a checkpoint."""
+    """The generation of a checkpoint, which determines its prompt format. `CHATGLM` also has its own architecture."""
 
     CHATGLM = "chatglm"
     CHATGLM2 = "chatglm2"
@@ -49,7 +50,7 @@ OFFICIAL_SAMPLING: Mapping[Generation, Mapping[str, float]] = {
     Generation.GLM4: {"temperature": 0.8, "top_p": 0.8},
     Generation.CHARACTERGLM: {"temperature": 0.9, "top_p": 0.9, "repetition_penalty": 1.6},
 }
-"""With what the official `chat` methods draw tokens where the caller does not say."""
+"""The default sampling options of the official `chat` methods."""
 
 
 # Searched in this order in the names that a checkpoint carries; CodeGeeX2 is prompted like ChatGLM2.
@@ -64,12 +65,12 @@ _NAMES = (
 def detect_generation(
     config: Mapping[str, Any], tokenizer_config: Mapping[str, Any] | None = None, folder: str = ""
 ) -> Generation:
-    """Tell the generation from a raw config.json (and what lies beside it).
+    """Find the generation from the contents of config.json and tokenizer_config.json, and the folder's name.
 
     Args:
         config: config.json as a mapping.
         tokenizer_config: tokenizer_config.json, if there is one.
-        folder: the folder, whose name is the last clue.
+        folder: path of the folder; its name is used if no field of the files has a known name.
 
     Raises:
         ConfigError: the `chatglm_generation` key has an unknown value.
@@ -100,7 +101,7 @@ def detect_generation(
 
 
 def _largest_id(config: Mapping[str, Any]) -> int:
-    """The largest token id that a v2-shaped config declares; only GLM-4's vocabulary passes 100,000."""
+    """The largest token id or vocabulary size in a config of ChatGLM2 or later. Only GLM-4 has 100,000 or more."""
     eos = config.get("eos_token_id")
     ids = [*eos] if isinstance(eos, list) else [eos]
     found = [*ids, config.get("padded_vocab_size"), config.get("vocab_size")]
@@ -108,7 +109,12 @@ def _largest_id(config: Mapping[str, Any]) -> int:
 
 
 def read_generation(folder: str | Path) -> Generation:
-    """The generation of the checkpoint in `folder` (its config.json need not be there: then by tokenizer and name)."""
+    """The generation of the checkpoint in a folder. Without a config.json, it is found from tokenizer and name.
+
+    Raises:
+        CheckpointError: a JSON file cannot be read.
+        ConfigError: the `chatglm_generation` key has an unknown value.
+    """
     folder = Path(folder)
     config_file, tokenizer_file = folder / "config.json", folder / "tokenizer_config.json"
     config = read_json(config_file) if config_file.exists() else {}

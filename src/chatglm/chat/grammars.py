@@ -1,8 +1,9 @@
-"""Grammars of tool calls: the arguments fit the tool's schema, the syntax is what the generation is trained on.
+"""Makes grammars of tool calls: the arguments fit the tool's schema, in the syntax that the generation learned.
 
-ChatGLM3 writes Python keywords, GLM-4 a JSON object. A grammar is in Lark's notation as llguidance reads it, in which
-`%json {…}` is JSON of a schema. Python writes numbers as JSON does, and texts in double quotes with the escapes that
-are left to JSON here, so what a schema says of them is held in both. Lists, objects, True and None are Python's own.
+ChatGLM3 writes Python keyword arguments, GLM-4 a JSON object. A grammar is in Lark's notation as read by llguidance,
+where `%json {…}` stands for JSON that fits a schema. Numbers, and strings in double quotes with a common set of
+escapes, are written in the same way in JSON and Python. So `%json` also enforces a schema of these in Python calls.
+Lists, objects, True and None have their own rules for Python.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from chatglm.schemas import held
 
 __all__ = ["CallGrammar", "call_grammar", "parameters_of"]
 
-# As `json.dumps` writes it.
+# Spaces in the same places as `json.dumps` writes them.
 _SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-# The escapes that mean the same in Python's double quotes.
+# The JSON escapes that mean the same in a Python string.
 _ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
 _CODE = r"/([^\x00-\x08\x0b-\x1f]|\n)*/"
 _FENCED = r"/```python\n([^\x00-\x08\x0b-\x1f]|\n)*\n```/"
-# Both quotes, as `repr` writes strings. Numbers stay within what every reader holds.
+# Strings in both kinds of quotes, because `repr` uses both. The length of numbers is limited, so that every program
+# can read them.
 _PYTHON = r"""
 DOUBLE: /"([^"\\\x00-\x1f]|\\(["\\bfnrt]|u([0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})))*"/
 SINGLE: /'([^'\\\x00-\x1f]|\\(['"\\bfnrt]|u([0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})))*'/
@@ -51,10 +53,11 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True)
 class CallGrammar:
-    """
+    """A grammar of a reply that calls a tool.
+
     Attributes:
-        text: in Lark's notation.
-        dropped: keywords of the tools' schemas that it does not enforce, as `tools.NAME: KEYWORD`.
+        text: the grammar in Lark's notation.
+        dropped: keywords of the tools' schemas that the grammar does not enforce, as `tools.NAME: KEYWORD`.
     """
 
     text: str
@@ -84,7 +87,7 @@ def parameters_of(tool: ToolSpec) -> Mapping[str, Any]:
 
 
 def _official_type(name: Any) -> dict[str, Any]:
-    """ChatGLM3's registry writes Python's names of types."""
+    """The JSON schema of a type in ChatGLM3's registry, which has Python's names of types; {} for an unknown name."""
     plain = str(name).removeprefix("<class '").removesuffix("'>")
     kind = _PYTHON_TYPES.get(plain, plain)
     return {"type": kind} if kind in (*_PYTHON_TYPES.values(), "null") else {}
@@ -98,14 +101,16 @@ def call_grammar(
     lenient: bool = False,
     header: Callable[[ToolSpec], str] = lambda tool: tool.name,
 ) -> CallGrammar:
-    """A reply that calls one of the tools.
+    """Make the grammar of a reply that calls one of the tools.
 
-    Properties come in the order of the schema, and others than those that a schema lists do not come.
+    The properties of an object come in the order of its schema. If the schema lists them, and does not combine other
+    schemas, no further properties are allowed.
 
     Args:
-        python: calls are written as ChatGLM3 does, else as GLM-4 does.
-        named: the grammar begins after the line that names the one tool.
-        lenient: a tool that is not strict and whose schema cannot be read takes any object.
+        python: calls are in ChatGLM3's syntax; False: in GLM-4's.
+        named: the line with the name is already there, and the grammar begins after it; there is only one tool.
+        lenient: if the schema of a tool that is not strict cannot be read, any object is allowed; False: an error is
+            raised.
         header: the line that names a tool.
 
     Raises:
@@ -124,7 +129,7 @@ def call_grammar(
                 raise
             anything = ToolSpec({"name": tool.name, "parameters": {"type": "object"}})
             body, lost = _call(anything, python, rules)[0], ("parameters",)
-        # SentencePiece begins every text with a blank: this one at most after the line of the name.
+        # SentencePiece puts a space in front of a text. Here it can only come after the line with the name.
         calls.append(body if named else f'{_quoted(header(tool))} "\\n" " "? {body}')
         dropped += [f"tools.{tool.name}: {name}" for name in lost]
     text = "start: " + " | ".join(f"({call})" for call in calls)
@@ -132,7 +137,7 @@ def call_grammar(
 
 
 class _Rules:
-    """The rules of a grammar; those with the same body are one."""
+    """The rules of a grammar. Rules with the same body are stored once."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -140,7 +145,7 @@ class _Rules:
         self._count = 0
 
     def new(self) -> str:
-        """A name that no rule has."""
+        """An unused name for a rule."""
         self._count += 1
         return f"r{self._count}"
 
@@ -148,7 +153,7 @@ class _Rules:
         self.lines.append(f"{name}: {body}")
 
     def named(self, body: str) -> str:
-        """The name of a rule with this body."""
+        """The name of the rule with this body, which is added if it is new."""
         if body not in self._names:
             self._names[body] = self.new()
             self.add(self._names[body], body)
@@ -156,7 +161,7 @@ class _Rules:
 
 
 def _call(tool: ToolSpec, python: bool, rules: _Rules) -> tuple[str, tuple[str, ...]]:
-    """What follows a tool's name, and the keywords that are not enforced."""
+    """What follows the line with a tool's name, and the keywords that are not enforced."""
     if tool.builtin is not None or tool.name == INTERPRETER:
         return (_FENCED if python else _CODE), ()
     strict = tool.flat().get("strict") is True
@@ -166,7 +171,7 @@ def _call(tool: ToolSpec, python: bool, rules: _Rules) -> tuple[str, tuple[str, 
 
 
 def _closed(schema: Any) -> Any:
-    """A schema whose objects have no other properties than those that it lists."""
+    """The same schema, whose objects allow only the properties that it lists."""
     if not isinstance(schema, Mapping):
         return schema
     made = dict(schema)
@@ -179,7 +184,7 @@ def _closed(schema: Any) -> Any:
     for name in ("anyOf", "prefixItems"):
         if name in made:
             made[name] = [_closed(one) for one in made[name]]
-    # What other parts of the schema say of its properties would be lost.
+    # If other parts of the schema also describe properties, these would be forbidden.
     whole = not made.keys() & {"allOf", "anyOf", "$ref", "patternProperties"}
     if whole and "properties" in made and set(made.get("required", ())) <= made["properties"].keys():
         made["additionalProperties"] = False
@@ -189,15 +194,15 @@ def _closed(schema: Any) -> Any:
 
 
 def _json(schema: Mapping[str, Any], options: Mapping[str, Any]) -> str:
-    """JSON of a schema, as a part of a rule."""
+    """JSON that fits a schema, as a part of a rule."""
     return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
 
 
 class _PythonCall:
-    """Writes the rules of one tool's call as ChatGLM3 does.
+    """Makes the rules for calls of one tool in ChatGLM3's syntax.
 
     Args:
-        rules: of all tools.
+        rules: the rules of all tools; new ones are added.
     """
 
     def __init__(self, schema: Mapping[str, Any], rules: _Rules) -> None:
@@ -224,7 +229,7 @@ class _PythonCall:
         return self._rule(_json({**schema, **definitions}, {**_SPACING, **_ESCAPES}))
 
     def _value(self, schema: Any) -> str:
-        """An expression for what fits a schema."""
+        """An expression for the values that fit a schema."""
         if schema in (True, {}):
             return "value"
         keys = schema.keys()
@@ -256,7 +261,7 @@ class _PythonCall:
             return self._in_json(schema)
         if not low and high is None:
             return "string"
-        # Escapes would count as several characters: a text that needs them stands in double quotes.
+        # An escape would count as several characters here. So only strings in double quotes, which are JSON, have them.
         plain = rf"/'[^'\\\x00-\x1f]{{{low},{'' if high is None else high}}}'/"
         return self._rule(f"{plain} | {self._in_json(schema)}")
 
@@ -277,14 +282,14 @@ class _PythonCall:
         return self._rule(f'"{{" (string ": " {value} (", " string ": " {value})*)? "}}"')
 
     def _members(self, schema: Mapping[str, Any], key: Callable[[str], str]) -> str:
-        """The properties in their order, commas between; those not required may be missing."""
+        """The properties in their order, separated by commas. Those that are not required may be missing."""
         required = schema.get("required", ())
         members = [
             (f"{key(name)} {self._value(one)}", name in required)
             for name, one in schema["properties"].items()
             if one is not False
         ]
-        # Rule n: what may follow when something stands before member n, and when nothing does.
+        # The rules for member n and all after it: `behind` if another member comes before them, `first` if none does.
         behind, first = '""', '""'
         for body, needed in reversed(members):
             follows, begins = f'", " {body} {behind}', f"{body} {behind}"
@@ -312,7 +317,7 @@ class _PythonCall:
     def _reference(self, target: str) -> str:
         name = target.rsplit("/", 1)[1]
         if name not in self._references:
-            self._references[name] = self._rules.new()  # before it is written: it may lead back to itself
+            self._references[name] = self._rules.new()  # named before its body is made, which may refer to it
             self._rules.add(self._references[name], self._value(self._definitions[name]))
         return self._references[name]
 
@@ -328,19 +333,19 @@ _NUMBER = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multip
 
 
 def _narrowed(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """One of the types of a schema, with what it says of that type."""
+    """A schema of several types for one of them, with the keywords that apply to this type."""
     mine = _PLAIN.get(kind, _NUMBER if kind in ("integer", "number") else set())
     others = set().union(_NUMBER, *_PLAIN.values()) - mine
     return {**{name: value for name, value in schema.items() if name not in others}, "type": kind}
 
 
 def _is_plain(schema: Mapping[str, Any], kind: str) -> bool:
-    """Whether all that a schema says of this type has a form in Python."""
+    """Whether a schema has this type, and rules for Python can express all of its keywords."""
     open_too = kind == "object" and "properties" in schema and schema.get("additionalProperties", True) is not False
     named = set(schema.get("required", ())) <= schema.get("properties", {}).keys()
     return schema.get("type") == kind and schema.keys() <= _PLAIN[kind] and not open_too and named
 
 
 def _quoted(text: str) -> str:
-    """A text as a terminal of the grammar."""
+    """A text as a quoted terminal of the grammar."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Messages, tool calls and tools, and the forms that people have them in."""
+"""Messages, tool calls and tools, and their conversion from and to common forms."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class ToolCall:
 
     Attributes:
         id: distinguishes calls of one message, if a protocol needs it.
-        text: the arguments as they were written, if they differ from `json.dumps(arguments)`: the text of a truncated
-            call is not a JSON object (`arguments` is empty then); other texts have other spaces.
+        text: the arguments as they were written, if this differs from `json.dumps(arguments)`. The text of a truncated
+            call is not a JSON object, and `arguments` is empty. Any other text means the same as `arguments`, written
+            in another way, for example with other spaces.
     """
 
     name: str
@@ -47,14 +48,14 @@ class ToolCall:
         return self.text is not None and not self.arguments
 
     def to_dict(self) -> dict[str, Any]:
-        """OpenAI's form, arguments as a JSON string."""
+        """OpenAI's form, with the arguments as a JSON string."""
         arguments = json.dumps(self.arguments, ensure_ascii=False) if self.text is None else self.text
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "tool_calls") -> ToolCall:
-        """From OpenAI's form, or `{"name", "arguments"}`. Arguments are an object, or a string that holds one as JSON;
-        another string is kept as `text`.
+        """Read OpenAI's form, or `{"name", "arguments"}`. Arguments are an object, or a string that holds one as JSON;
+        any other string is kept as `text`.
 
         Raises:
             InputError: there is no name, or the arguments are neither an object nor a string.
@@ -75,7 +76,7 @@ class ToolCall:
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
-    """The object in a JSON text; None if it is not one, or has what JSON cannot write (NaN, half a character)."""
+    """The object in a JSON text; None if it is not one, or has what JSON does not allow (NaN, a lone surrogate)."""
     try:
         read = json.loads(text)
     except (ValueError, RecursionError):
@@ -88,7 +89,8 @@ class ToolSpec:
     """The specification of a tool, kept as it was given: ChatGLM3 prompts show the dict unchanged.
 
     Attributes:
-        key: its key, if the tools came as one dict, as ChatGLM3's demo registry has them; the prompt shows that too.
+        key: its key, if the tools were given as one dict, the form of ChatGLM3's demo registry; the prompt shows this
+            key, too. "" if they were given as a list.
     """
 
     given: Mapping[str, Any] = field(hash=False)
@@ -96,7 +98,7 @@ class ToolSpec:
 
     @classmethod
     def list_from(cls, data: Any, where: str = "tools") -> tuple[ToolSpec, ...]:
-        """From a list of tools, a dict of them by name, or a single tool.
+        """Read a list of tools, a dict of tools by name, or a single tool.
 
         Raises:
             InputError: one of them is not a tool.
@@ -113,16 +115,20 @@ class ToolSpec:
 
     @staticmethod
     def as_given(tools: Sequence[ToolSpec], flat: bool = False) -> Any:
-        """The argument of `list_from` as JSON values; `flat` removes OpenAI's wrapping."""
+        """The inverse of `list_from`, as JSON values: a list of tools, or a dict of tools by name.
+
+        Args:
+            flat: remove OpenAI's wrapping.
+        """
         shown = [dict(tool.flat() if flat else tool.given) for tool in tools]
         keys = [tool.key for tool in tools]
         return dict(zip(keys, shown, strict=True)) if all(keys) and keys else shown
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "tools") -> ToolSpec:
-        """From `{"name", "description", "parameters" or "params"}`, OpenAI's `{"type": "function", "function": …}`, or
-        one of GLM-4's own `{"type": "python" | "simple_browser" | "cogview"}`; `python` is ChatGLM3's code interpreter,
-        too.
+        """Read `{"name", "description", "parameters" or "params"}`, OpenAI's `{"type": "function", "function": …}`, or
+        one of GLM-4's own `{"type": "python" | "simple_browser" | "cogview"}`. `python` also stands for ChatGLM3's code
+        interpreter.
 
         Raises:
             InputError: it has another form.
@@ -141,7 +147,7 @@ class ToolSpec:
 
     @property
     def name(self) -> str:
-        """The name in calls of this tool; the built-in `python` is called by the interpreter's name."""
+        """The name in calls of this tool. For the built-in `python`, this is `INTERPRETER`."""
         return INTERPRETER if self.builtin == "python" else str(self.flat().get("name") or self.given.get("type"))
 
     @property
@@ -155,7 +161,7 @@ class ToolSpec:
         return inner if isinstance(inner, Mapping) else self.given
 
     def wrapped(self) -> Mapping[str, Any]:
-        """In OpenAI's form."""
+        """The tool in OpenAI's form. Built-in tools are unchanged."""
         return self.given if self.builtin or "function" in self.given else {"type": "function", "function": self.given}
 
 
@@ -170,7 +176,10 @@ class Message:
         metadata: the header line of an official ChatGLM3 or GLM-4 history entry, rendered unchanged.
         tools: tools that the model may call, in a system message.
         tool_call_id: id of the call that an observation answers.
-        loss: for training, whether the message is learned (default: only assistant messages are).
+        loss: for training, whether the message is learned; None: only if it is an assistant's.
+
+    Raises:
+        InputError: the role is unknown, the content is not a string, or the metadata is not one line of text.
     """
 
     role: str
@@ -191,10 +200,10 @@ class Message:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], index: int = 0) -> Message:
-        """From an OpenAI message, or an entry of a ChatGLM3 or GLM-4 history.
+        """Read an OpenAI message, or an entry of a ChatGLM3 or GLM-4 history.
 
         Args:
-            index: its place in the dialogue, for the error message.
+            index: its place in the dialogue, for error messages.
 
         Raises:
             InputError: the role is unknown, or a field has the wrong type.
@@ -234,7 +243,7 @@ class Message:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """OpenAI's form; `from_dict` gives the message back."""
+        """OpenAI's form; `from_dict` reads it again."""
         data: dict[str, Any] = {"role": "tool" if self.role == "observation" else self.role, "content": self.content}
         if self.tool_calls:
             data["tool_calls"] = [call.to_dict() for call in self.tool_calls]
@@ -287,7 +296,7 @@ _PARTS_ELSEWHERE = {
 
 
 def messages_from_pairs(history: Sequence[Sequence[str]], query: str) -> list[Message]:
-    """ChatGLM-6B's and ChatGLM2's history of (query, response), and the new query.
+    """Messages from a history of pairs (query, response), as in ChatGLM-6B and ChatGLM2, and the new query.
 
     Raises:
         InputError: an entry is not a pair of strings.
@@ -303,8 +312,8 @@ def messages_from_pairs(history: Sequence[Sequence[str]], query: str) -> list[Me
 
 
 def whole_text(text: str) -> str:
-    """Text as Unicode, which JSON can spell otherwise: a pair of surrogates becomes its character, and one without its
-    partner U+FFFD, as in GLM-4's encoder.
+    """Replace surrogates, which JSON can put into a string: a pair becomes its character, and a lone surrogate becomes
+    U+FFFD, as in GLM-4's encoder.
     """
     try:
         text.encode()

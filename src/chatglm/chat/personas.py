@@ -1,4 +1,4 @@
-"""Role play: who speaks in a dialogue, and how a model is told.
+"""Role play: the speakers of a dialogue, and how they are described to a model.
 
 CharacterGLM reads a persona as the first lines of a script (`formats.py`). Every other generation reads it as
 sentences of a system message, which `staged` puts in front of a dialogue.
@@ -42,8 +42,9 @@ class Persona:
         return Persona(**{**fields, **names})
 
     def sentences(self) -> str:
-        """The persona as sentences for a system message: in English if it has no Chinese text; "" if all fields are
-        empty."""
+        """The persona as sentences for a system message: in English if it has no Chinese text; "" if it has no
+        descriptions and only default names.
+        """
         bot, user = one_line(self.bot_name).strip(), one_line(self.user_name).strip()
         bot = "" if bot == Persona.bot_name else bot
         user = "" if user == Persona.user_name else user
@@ -57,13 +58,14 @@ class Persona:
 
 
 def one_line(text: str) -> str:
-    """A text without line ends: a blank stands for each."""
+    """Replace each line end of a text by a space."""
     return _LINE_ENDS.sub(" ", text)
 
 
 def staged(messages: Sequence[Message], persona: Persona | None) -> Sequence[Message]:
-    """A dialogue whose first message, from the system, describes the persona. The text of a system message that is
-    there follows it."""
+    """Put a system message that describes the persona in front of a dialogue. If there is a system message already, the
+    description is put in front of its text.
+    """
     told = "" if persona is None else persona.sentences()
     if not told:
         return messages

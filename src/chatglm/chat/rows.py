@@ -1,4 +1,4 @@
-"""Dialogues as rows of JSON, in the forms that people have them in.
+"""Reads dialogues from rows of JSON, in common forms.
 
 | form           | a row                                                                                               |
 |----------------|-----------------------------------------------------------------------------------------------------|
@@ -10,8 +10,8 @@
 | `sharegpt`     | `{"conversations": [{"from", "value"}]}`                                                            |
 | `characterglm` | any of these with `"session_meta"` or `"meta"`: `{bot_name, bot_info, user_name, user_info}`        |
 
-Any row may have `"system"` and `"tools"`, any message `"loss": true | false`. Each row is told by itself, so forms may
-be mixed.
+Any row may have `"system"` and `"tools"`, any message `"loss": true | false`. The form of each row is detected
+separately, so forms may be mixed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from chatglm.errors import InputError
 __all__ = ["Columns", "Dialogue", "check_columns", "detect_form", "dialogue_of"]
 
 Columns: TypeAlias = Mapping[str, str]
-"""What the columns `prompt`, `response` and `history` of the pairs form are called."""
+"""Names in the data for the columns `prompt`, `response` and `history` of the pairs form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Dialogue:
     """One row of the data.
 
     Attributes:
-        messages: at least one of them an assistant's.
-        tools: tools in addition to those in its messages.
+        messages: at least one of them is from the assistant.
+        tools: tools of the row; then no message has tools.
         where: "file:line".
         form: the format of the row.
         persona: the speakers of a role play.
@@ -52,7 +52,8 @@ class Dialogue:
 
 
 _PAIRS = {"prompt": "prompt", "response": "response", "history": "history"}
-# What people call the two columns, the surest first. `content` and `summary` are the official AdGen data's.
+# Common names of the two columns, the most reliable first. `content` and `summary` are those of the official AdGen
+# data.
 _ALIASES = (
     ("prompt", "response"),
     ("content", "summary"),
@@ -73,15 +74,15 @@ _ALIASES = (
 
 
 def _alias(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The columns of a row that are a question and its answer."""
+    """The columns of a row that hold a question and its answer."""
     return next((pair for pair in _ALIASES if pair[0] in row and pair[1] in row), None)
 
 
 def check_columns(columns: Columns | None) -> Columns | None:
-    """All three columns' names, where some of them are named.
+    """Add the default names of columns that are not named; None if there are no names at all.
 
     Raises:
-        InputError: one is not a column of the pairs form.
+        InputError: a key is not a column of the pairs form.
     """
     if columns is None:
         return None
@@ -92,7 +93,7 @@ def check_columns(columns: Columns | None) -> Columns | None:
 
 
 def detect_form(row: Any, columns: Columns | None = None) -> str | None:
-    """The name of a row's form; None if it is none of those known."""
+    """The name of a row's form; None if the form is not known."""
     if not isinstance(row, Mapping):
         return None
     if "session_meta" in row or "meta" in row:
@@ -100,7 +101,7 @@ def detect_form(row: Any, columns: Columns | None = None) -> str | None:
         meta = row.get("session_meta", row.get("meta"))
         if detect_form(inner, columns) is None or not isinstance(meta, Mapping):
             return None if "session_meta" in row else detect_form(inner, columns)
-        # Others have a column "meta" too, for their own purposes.
+        # Other data may have a column "meta" for another purpose.
         return "characterglm" if "session_meta" in row or "bot_name" in meta else detect_form(inner, columns)
     if columns is not None and columns.get("prompt", "prompt") in row and columns.get("response", "response") in row:
         return "pairs"
@@ -128,15 +129,15 @@ def _key(row: Mapping[str, Any]) -> str:
 
 
 def dialogue_of(row: Any, where: str = "", columns: Columns | None = None) -> Dialogue:
-    """A row as a dialogue.
+    """Read a row as a dialogue.
 
     Args:
-        where: its place, for the dialogue.
+        where: the row's place, for `Dialogue.where`.
         columns: what `check_columns` returned.
 
     Raises:
-        InputError: it is not a dialogue; the message begins with the field.
-        RecursionError: it is nested too deep.
+        InputError: the row is not a dialogue; the message names the field or message.
+        RecursionError: the row is nested too deep.
     """
     if not isinstance(row, Mapping):
         raise InputError(f"a row must be an object, got {type(row).__name__}")
@@ -189,7 +190,7 @@ def dialogue_of(row: Any, where: str = "", columns: Columns | None = None) -> Di
 def _of_chatglm3(row: Mapping[str, Any], columns: Columns | None) -> list[Message]:
     messages: list[Message] = []
     for number, entry in enumerate(_list(row, "conversations")):
-        # OpenAI's message of that role has `content`, what the tool returned.
+        # An OpenAI message with this role has `content`, the result of the tool.
         if isinstance(entry, Mapping) and entry.get("role") == "tool" and entry.get("content") is None:
             messages += _call_and_observation(entry, f"conversations[{number}]")
         else:
@@ -198,7 +199,7 @@ def _of_chatglm3(row: Mapping[str, Any], columns: Columns | None) -> list[Messag
 
 
 def _call_and_observation(entry: Mapping[str, Any], field: str) -> list[Message]:
-    """ChatGLM3's `tool` entry: a call, which is learned, and what it returned, which is not."""
+    """Read ChatGLM3's `tool` entry: a call, which is learned, and its result, which is not."""
     if not isinstance(entry.get("name"), str):
         raise InputError(f"{field}.name: expected the tool's name, got {entry.get('name')!r:.80}")
     name, parameters = entry["name"], entry.get("parameters", {})
@@ -231,7 +232,7 @@ def _message(entry: Any, number: int, key: str) -> Message:
         raise InputError(str(error).replace("messages[", f"{key}[", 1)) from None
     if message.role in ("user", "observation") and entry.get("content") is None:
         raise InputError(f"{key}[{number}].content: missing; a {message.role} message needs it")
-    weight = entry.get("weight")  # OpenAI's name for the same, 0 or 1
+    weight = entry.get("weight")  # OpenAI's name for `loss`, 0 or 1
     if weight is not None and message.loss is None:
         if weight not in (0, 1):
             raise InputError(f"{key}[{number}].weight: must be 0 or 1, got {weight!r}")
@@ -280,7 +281,7 @@ def _of_alpaca(row: Mapping[str, Any], columns: Columns | None) -> list[Message]
 
 
 def _instruction(row: Mapping[str, Any]) -> str:
-    """A row's instruction, and on the next line what it is about: its `input`, or its `context` as Dolly names it."""
+    """A row's instruction, and on the next line the text that it is about: `input`, or `context` as in Dolly's data."""
     question = _text(row["instruction"], "instruction")
     if row.get("input"):
         return f"{question}\n{_text(row['input'], 'input')}"

@@ -1,4 +1,4 @@
-"""A stateful decoder: token ids go in one at a time, text that is certain comes out."""
+"""Streaming decoder: takes token ids one at a time, and returns the text that can no longer change."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ __all__ = ["StopStrings", "StreamDecoder", "held_suffix"]
 
 
 class StopStrings:
-    """Passes text on until one of some strings is complete; an end that may become one is held back.
+    """Passes text on up to the first stop string. An end that may be the beginning of a stop string is held back.
 
     Args:
-        stop: the strings; they may come in pieces, and are not part of the text.
+        stop: the stop strings. They may arrive in pieces, and are not passed on.
+
+    Raises:
+        InputError: `stop` is not a list of non-empty strings.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -23,12 +26,16 @@ class StopStrings:
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
-        """Whether one was met; what is fed afterwards is ignored."""
+        """Whether a stop string was found. Later text is ignored."""
         self.met = ""
-        """Which one was met."""
+        """The stop string that was found; "" if none was."""
 
     def feed(self, text: str, final: bool = False) -> str:
-        """Take in more text (`final`: the last); returns what is certain not to be part of a stop string."""
+        """Add text; returns the text that cannot be part of a stop string.
+
+        Args:
+            final: no more text follows.
+        """
         if self.stopped:
             return ""
         text = self._held + text
@@ -44,15 +51,18 @@ class StopStrings:
 
 
 class StreamDecoder:
-    """Never half a character, never half a stop string, and nothing lost at the end.
+    """Decodes token ids one at a time. It never returns a part of a character or of a stop string.
 
-    What `feed` returned, joined, and what `close` returns is `tokenizer.decode` of all the ids, cut at the stop string
-    that is complete first. Each token costs its own text, not that of the whole answer.
+    The results of `feed` and `close` together are `tokenizer.decode` of all ids, cut at the stop string that is
+    complete first. The time for a token depends on its own text, not on the length of the answer.
 
     Args:
         skip_special_tokens: as in `decode`.
         stop: strings that end the text; they may span tokens, and are not part of it.
-        goes_on: the text continues another one, so that a blank in front of it belongs to it. `decode` drops one.
+        goes_on: the text continues another text, so a space at its beginning is kept; `decode` would drop it.
+
+    Raises:
+        InputError: `stop` is not a list of non-empty strings.
     """
 
     def __init__(
@@ -72,17 +82,17 @@ class StreamDecoder:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met; what is fed afterwards is ignored."""
+        """Whether a stop string was found. Later ids are ignored."""
         return self._ends.stopped
 
     def feed(self, token_id: int) -> str:
-        """Take in one id; returns the text that became certain, often "" and never a part of a character."""
+        """Add an id; returns the text that can no longer change, often ""."""
         if self.stopped or token_id in self._skipped:
             return ""
         return self._release(self._decoder.feed(token_id), final=False)
 
     def close(self) -> str:
-        """The text that was still held back."""
+        """End the text; returns what was still held back."""
         return "" if self.stopped else self._release(self._decoder.flush(), final=True)
 
     @property
@@ -98,7 +108,7 @@ class StreamDecoder:
 
 
 def held_suffix(text: str, word: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `word`, and not all of it."""
+    """Length of the longest end of `text` that is a beginning of `word`, but not the whole word."""
     for length in range(min(len(word) - 1, len(text)), 0, -1):
         if text.endswith(word[:length]):
             return length

@@ -1,4 +1,4 @@
-"""Text to ids and back: what prompt formats and decoders need of a tokenizer, without `transformers`."""
+"""The interface of tokenizers for prompt formats and decoders: text to ids and back, without `transformers`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ __all__ = ["Detokenizer", "Vocabulary"]
 
 
 class Detokenizer:
-    """Ids to text, one at a time: `feed` returns the text that is certain, `flush` what is left of a cut character.
+    """Converts ids to text, one at a time. `feed` returns the text that can no longer change, `flush` the rest, such as
+    an incomplete character.
 
-    `decode` and the streaming decoder both run on it, so they cannot differ.
+    `decode` and the streaming decoder both use it, so their results are always the same.
     """
 
     def go_on(self) -> None:
-        """Say that the text continues another one, so that nothing in front of it is left out."""
+        """Say that the text continues another text, so that a space at its beginning is kept."""
 
     def feed(self, token_id: int) -> str:
         raise UnsupportedError("feed")  # pragma: no cover
@@ -32,9 +33,9 @@ class Vocabulary:
 
     Attributes:
         generation: the generation whose prompts the checkpoint was trained on.
-        control_ids: every id that is not text.
+        control_ids: all ids that are not text.
         vocab_file: the file that it was read from.
-        pad_token_id: the id that fills up shorter rows of a batch.
+        pad_token_id: the id that pads shorter rows of a batch.
     """
 
     generation: Generation
@@ -46,15 +47,15 @@ class Vocabulary:
         raise UnsupportedError("__len__")  # pragma: no cover
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of ordinary text: no prefix, and never a control id, whatever the text says."""
+        """Ids of ordinary text, without a prefix and without control ids, whatever the text contains."""
         raise UnsupportedError("encode_text")  # pragma: no cover
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What an id contributes to the text, as UTF-8; b"" for control ids and rows beyond the vocabulary."""
+        """The UTF-8 bytes that an id adds to the text; b"" for control ids, and for ids beyond the vocabulary."""
         raise UnsupportedError("token_bytes")  # pragma: no cover
 
     def detokenizer(self, *, spaces_between_special_tokens: bool = True) -> Detokenizer:
-        """A fresh decoder, one id at a time."""
+        """A new decoder, which takes one id at a time."""
         raise UnsupportedError("detokenizer")  # pragma: no cover
 
     def _commands(self) -> Mapping[str, int]:
@@ -65,7 +66,7 @@ class Vocabulary:
         """The id of a control token by its name.
 
         Raises:
-            InputError: there is none of that name.
+            InputError: no control token has this name.
         """
         commands = self._commands()
         if token not in commands:
@@ -89,7 +90,7 @@ class Vocabulary:
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """The ids of a text (or two) with the control ids that a model expects around them."""
+        """The ids of one or two texts, with the control ids that a model expects before, between and after them."""
         raise UnsupportedError("build_inputs_with_special_tokens")  # pragma: no cover
 
     def build_single_message(self, role: str, metadata: str, message: str, tokenize: bool = True) -> Any:

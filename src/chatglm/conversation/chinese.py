@@ -320,7 +320,7 @@ def _found(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> str:
     for pattern, chinese in patterns:
         if match := pattern.fullmatch(text):
             told = chinese.format(**{name: _part(value) for name, value in match.groupdict().items()})
-            return told.replace(" “", "“").replace("” ", "”")  # quotes of Chinese need no blanks
+            return told.replace(" “", "“").replace("” ", "”")  # Chinese quotation marks need no spaces
     return ""
 
 

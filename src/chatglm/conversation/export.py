@@ -100,7 +100,8 @@ def saved_row(
 ) -> dict[str, Any]:
     """All turns of the chosen path as a row that `importing.read_conversations` reads, to go on with it elsewhere.
 
-    Answers without text and without a complete call are marked as not to be learned, which a row needs.
+    Answers without text and without a complete call get `loss: false`, because a row with such an answer that is to be
+    learned cannot be read.
 
     Args:
         system, tools, persona, title: see `training_row`.

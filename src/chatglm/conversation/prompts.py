@@ -41,8 +41,8 @@ class Told:
     Attributes:
         messages: the messages in front of the turns, and those of the turns.
         turns: the turns that the last messages belong to.
-        ahead: number of groups of messages in front of the turns. A context that is too short counts them when it
-            reports what it left out.
+        ahead: number of groups of messages in front of the turns. If the context is too short, the reported number of
+            groups that were left out includes these.
     """
 
     messages: tuple[Message, ...]

@@ -263,7 +263,8 @@ class Session:
 
         Raises:
             BusyError: an answer is being made.
-            InputError: there is no such turn, or no question before it.
+            InputError: there is no such turn, no question before it, or the text is empty or too long.
+            QueueFullError: the user has too much stored.
         """
 
         if text is not None and not text.strip():
@@ -321,7 +322,7 @@ class Session:
         """Say what a call returned, see `Asked`.
 
         Raises:
-            InputError: this call waits for no observation.
+            InputError: this call waits for no observation, or the text is too long.
         """
         self._asking(call).observe(call, text)
 
@@ -370,6 +371,7 @@ class Session:
 
         Raises:
             InputError: a setting is not possible; the message names the field.
+            QueueFullError: the user has too much stored.
         """
         await self._parts.checked(settings, await asyncio.to_thread(lambda: self.settings))
 
@@ -396,7 +398,8 @@ class Session:
         """Open one of the files for reading. The caller closes it.
 
         Raises:
-            InputError: there is no file of this name.
+            NotFoundError: there is no file of this name.
+            InputError: its content cannot be opened.
         """
         found = next((file for file in await self.files() if file.name == name), None)
         if found is None:

@@ -400,7 +400,7 @@ class Store:
         parent: int | None = None,
         finish: str | None = "stop",
     ) -> Turn:
-        """Add a turn, which the conversation is at then.
+        """Add a turn. The conversation is then at this turn.
 
         Args:
             parent: the turn before it; 0: it begins the conversation; None: the turn that the conversation is at.
@@ -506,7 +506,7 @@ class Store:
         return True
 
     def keep(self, user: int, conversation: str, turn: int, message: Message) -> None:
-        """Store the present content of an open turn. It waits for the disk, so do not call it more than once a second.
+        """Store the present content of an open turn. This waits for the disk: do not call it more than once a second.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.
@@ -554,7 +554,7 @@ class Store:
             connection.execute("UPDATE turns SET rating = ? WHERE id = ?", (rating, turn))
 
     def edit(self, user: int, conversation: str, turn: int, text: str) -> Turn:
-        """Add a sibling of a turn with another text. The conversation is at the sibling then.
+        """Add a sibling of a turn, with another text. The conversation is then at the sibling.
 
         Raises:
             NotFoundError: the user has no such conversation, or it has no such turn.

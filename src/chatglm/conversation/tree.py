@@ -78,7 +78,7 @@ class Tree:
         """Make a tree from turns.
 
         Raises:
-            InputError: the parent of a turn, or the leaf, is not among them.
+            InputError: the parent of a turn is not an older one among them, or the leaf is not among them.
         """
         return cls({turn.id: turn for turn in turns}, leaf)
 

@@ -26,11 +26,11 @@ _LOGINS = 20
 _PASSWORD = range(8, 1025)
 _NAME_CHARACTERS = 64
 _GUEST = "browser-"
-_GUEST_SECONDS = 400 * 86400.0  # as long as browsers keep a cookie at most
+_GUEST_SECONDS = 400 * 86400.0  # the longest time for which browsers keep a cookie
 _LARGEST = (1 << 63) - 1  # the largest integer of SQLite
 _COST = (14, 8, 5)  # of scrypt: log2 of N, r, p: 16 MiB and a few tenths of a second
 _TRIES, _TRIES_SECONDS = 5, 60.0
-"""How many wrong passwords one name may have in how many seconds, whoever tries them."""
+"""The most wrong passwords for one name within this number of seconds, from all clients together."""
 _NAMES = 10_000
 """Number of names whose tries are remembered."""
 _together = threading.BoundedSemaphore(2)  # passwords that are hashed at the same time

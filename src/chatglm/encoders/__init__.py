@@ -1,4 +1,4 @@
-"""TEXTS -> VECTORS AND SCORES: folders of sentence embeddings, and of cross-encoders that rerank documents."""
+"""TEXTS -> VECTORS AND SCORES: models for sentence embeddings, and cross-encoders that rerank documents."""
 
 from chatglm.encoders.embedder import Embedder, Embeddings
 from chatglm.encoders.folder import folder_kind

@@ -1,4 +1,7 @@
-"""The one thread that runs an encoder: rows of all requests, put together by length, a fair share for each client."""
+"""Runs an encoder in one thread, over batches of rows from all requests.
+
+Rows of similar length share a batch, and each client gets a fair share.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ BATCH_TOKENS = 4096
 """Tokens of a batch, including padding. A longer row is a batch by itself."""
 BATCH_ROWS = 64
 WAITING_TOKENS = 1 << 20
-"""Tokens of all waiting requests."""
+"""Most tokens of all waiting requests. If there are more, only clients with more than an equal share are refused."""
 _ALIKE = 0.5
-"""The shortest row of a batch has at least this share of the longest one's tokens: padding costs time."""
+"""The shortest row of a batch has at least this share of the longest row's tokens, because padding costs time."""
 
 
 @dataclass(eq=False)
@@ -41,18 +44,18 @@ class _Job:
     left: int = 0
 
     def fail(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):  # its reader went
+        with contextlib.suppress(InvalidStateError):  # it was cancelled, or has an error already
             self.future.set_exception(error)
 
 
 @dataclass(frozen=True)
 class EncoderStats:
-    """Figures since the encoder began, and of now.
+    """Counts since the encoder was started.
 
     Attributes:
-        waiting: rows that wait.
-        rows, input_tokens: that were computed.
-        batches: of the model.
+        waiting: number of rows that wait now.
+        rows, input_tokens: numbers of rows and tokens that were computed.
+        batches: number of batches that the model computed.
     """
 
     waiting: int = 0
@@ -62,9 +65,10 @@ class EncoderStats:
 
 
 class Batches:
-    """
+    """The thread of an encoder, and the requests that wait for it.
+
     Args:
-        run: rows to their results, (rows, numbers), in float32 on the CPU. Called in the thread, and nowhere else.
+        run: computes the results of rows: float32 (rows, numbers), on the CPU. It is called only in this thread.
         name: of the thread.
     """
 
@@ -80,11 +84,14 @@ class Batches:
         self._thread.start()
 
     def submit(self, rows: Sequence[Row], client: str) -> Future[Tensor]:
-        """Returns:
-            the future results, in the order of the rows. If it is cancelled, the remaining rows are not computed.
+        """Queue the rows of a request.
+
+        Returns:
+            A future of the results, float32 (rows, numbers), in the order of the rows. If it is cancelled, the
+            remaining rows are not computed. If a result is not finite, it has a `NumericalError`.
 
         Raises:
-            QueueFullError: too much is waiting.
+            QueueFullError: too many tokens are waiting.
             EngineError: the encoder is closed.
         """
         ordered = sorted(enumerate(rows), key=lambda entry: -len(entry[1].ids))
@@ -110,7 +117,7 @@ class Batches:
         return EncoderStats(waiting, self._rows, self._tokens, self._batches)
 
     def stop(self) -> None:
-        """End the thread; what waits fails."""
+        """End the thread. Requests that still wait fail with `EngineError`."""
         with self._wake:
             self._ended = "the encoder is closed"
             self._wake.notify()
@@ -135,7 +142,7 @@ class Batches:
             job.fail(EngineError(self._ended))
 
     def _choose(self) -> list[tuple[_Job, int, Row]]:
-        """The rows of the next batch: in turn from each client's first request, of lengths that go together."""
+        """Choose the rows of the next batch: one in turn from each client's first request, all of similar length."""
         chosen: list[tuple[_Job, int, Row]] = []
         longest = 0
         for client in list(self._clients):
@@ -150,7 +157,7 @@ class Batches:
             taken = False
             for client in clients:
                 job = self._clients[client][0]
-                # The head of the longest rows that fit. What is too long for this batch leads a later one.
+                # Only the longest row that is left of a request is tried. If it does not fit, it begins a later batch.
                 if not job.rows or len(chosen) == BATCH_ROWS:
                     continue
                 number, row = job.rows[0]
@@ -180,7 +187,7 @@ class Batches:
             results = self._run(rows)
         except BaseException as error:
             jobs = {id(job): job for job, _, _ in chosen}
-            if len(jobs) > 1:  # one of them caused it: each is computed by itself
+            if len(jobs) > 1:  # perhaps only one request caused it: compute each alone
                 for job in jobs.values():
                     self._compute([entry for entry in chosen if entry[0] is job])
                 return

@@ -1,4 +1,4 @@
-"""`Embedder`: texts to vectors, by a folder of sentence embeddings."""
+"""`Embedder` turns texts into vectors, with a model for sentence embeddings."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from chatglm.errors import InputError, UnsupportedError
 __all__ = ["Embedder", "Embeddings"]
 
 MAX_TEXTS = 2048
-"""Of one request, as OpenAI has it."""
+"""Most texts of one request. OpenAI's API has the same limit."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """
+    """The vectors of the texts of one request.
+
     Attributes:
         vectors: a vector of float32 numbers for each text.
         tokens: number of tokens of each text, including control tokens, without tokens that were cut off.
@@ -40,12 +41,12 @@ class Embeddings:
 
 
 class Embedder(EncoderModel):
-    """A model that turns texts into vectors, for any number of callers at once. Made by `load`.
+    """A model that turns texts into vectors, for any number of callers at once. `load` makes it.
 
     Attributes:
         dimensions: length of a vector.
-        sizes: lengths to which vectors may be cut; None: any; (): none, because the folder does not say that the
-            model was trained for it.
+        sizes: lengths to which vectors may be cut; None: any length; (): none, because the folder does not say that
+            the model was trained for it.
         max_tokens: longest text in tokens; longer texts are cut.
         prompts: names of the folder's prompts.
         memory: bytes of the weights.
@@ -84,17 +85,19 @@ class Embedder(EncoderModel):
         dimensions: tuple[int, ...] | None = (),
         say: hub.Say | None = None,
     ) -> Embedder:
-        """
+        """Load the model of a folder.
+
         Args:
-            path: a folder in the layout of sentence-transformers; a bare folder of `transformers`, whose vectors are
-                the mean of the tokens'; or a repository id, which is downloaded unless it is in the cache.
-            dtype: of the weights; "auto": float32 on a CPU, elsewhere float16.
-            dimensions: lengths to which vectors may be cut, where the folder does not say it; None: any.
+            path: a folder in the layout of sentence-transformers; a bare folder of `transformers`, where the vector of
+                a text is the mean of its tokens' vectors; or a repository id, which is downloaded unless it is in the
+                cache.
+            dtype: of the weights; "auto": float32 on a CPU, float16 on other devices.
+            dimensions: lengths to which vectors may be cut, if the folder does not say it; None: any length.
             say: gets a line before something is downloaded.
 
         Raises:
             CheckpointError, TokenizerError: the folder is missing, incomplete or damaged.
-            UnsupportedError: it asks for a model or a part that is not supported.
+            UnsupportedError: the folder needs a model or a part that is not supported.
         """
         folder = read_encoder(hub.folder(path, "encoder", any_family=True, say=say), "embedding")
         tokens = Tokens(folder)
@@ -112,19 +115,23 @@ class Embedder(EncoderModel):
         client: str = "",
         field: str = "input",
     ) -> Embeddings:
-        """
+        """Compute the vector of each text.
+
         Args:
-            texts: at most 2,048; or lists of token ids of this model, control tokens among them.
+            texts: at most 2,048 texts, or lists of token ids of this model, including its control tokens.
             dimensions: cut the vectors to this length, and scale them to length 1 again.
             prompt_name: name of the folder's prompt that is put in front of each text; default: the folder's default,
                 if any.
-            client: identifies the caller: clients share the encoder fairly.
+            client: identifies the caller; callers share the encoder fairly.
             field: name of the texts in error messages.
 
         Raises:
-            InputError: too many texts or tokens, an unknown prompt, ids of another vocabulary.
-            UnsupportedError: `dimensions` is not one that the model was made for.
+            InputError: too many texts or tokens, an empty text, an unknown prompt, ids of another vocabulary, or
+                `dimensions` is not between 1 and the length of the model's vectors.
+            UnsupportedError: the model was not trained for `dimensions`.
             QueueFullError: too many texts are waiting.
+            EngineError: the model has been closed.
+            NumericalError: a vector is not finite.
         """
         if not texts or len(texts) > MAX_TEXTS:
             raise InputError(f"{field}: has {len(texts)} texts; from 1 to {MAX_TEXTS:,} are supported")

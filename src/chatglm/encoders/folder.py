@@ -1,8 +1,8 @@
-"""What a folder of an encoder holds, checked before a byte of weights is read.
+"""Reads and checks an encoder's folder, before any weights are read.
 
-Two layouts are known. That of sentence-transformers: `modules.json` lists the parts (Transformer, Pooling, Normalize,
-Dense …), each with a folder of its own. And a bare folder of `transformers`. The models are BERT, RoBERTa and XLM-R as
-`transformers` has them; whatever else a folder asks for, code of its own among it, is refused by name.
+Two layouts are supported: that of sentence-transformers, where `modules.json` lists the parts (Transformer, Pooling,
+Normalize, Dense …) and their folders; and a bare folder of `transformers`. The models are BERT, RoBERTa and XLM-R as
+`transformers` implements them. A folder that needs anything else, such as its own code, is refused; the error names it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SETTINGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sente
 _MAX_PARTS = 16
 _MAX_PROMPTS = 64
 _MAX_VOCABULARY = 64 << 20
-"""Bytes of a file with a vocabulary. XLM-R's tokenizer.json has 17 MB."""
+"""Most bytes of a file with a vocabulary. XLM-R's tokenizer.json has 17 MB."""
 
 _JSON_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 _OTHER_FILES = ("tokenizer.json", "vocab.txt", "merges.txt", "sentencepiece.bpe.model", "chat_template.jinja")
@@ -38,7 +38,7 @@ Kind = Literal["embedding", "rerank"]
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a BERT, from config.json. Names and meanings are those of `transformers`."""
+    """Sizes of a BERT-like model, from config.json. Names and meanings are those of `transformers`."""
 
     model_type: str
     vocab_size: int
@@ -54,13 +54,13 @@ class Shape:
 
     @property
     def longest(self) -> int:
-        """The most tokens that have positions. RoBERTa's positions begin after the id of padding."""
+        """Most tokens that have position embeddings. RoBERTa's positions begin after the padding token's id."""
         return self.max_position_embeddings - (0 if self.model_type == "bert" else self.pad_token_id + 1)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of the parts behind the transformer.
+    """One of the parts after the transformer.
 
     Attributes:
         kind: one of `PARTS`.
@@ -75,15 +75,16 @@ class Part:
 
 @dataclass(frozen=True)
 class EncoderFolder:
-    """
+    """The checked contents of an encoder's folder, without weights.
+
     Attributes:
         path: the folder with the transformer's files.
-        max_tokens: texts are cut to so many tokens; None: the folder leaves it to the tokenizer.
+        max_tokens: texts are cut to this number of tokens; None: the tokenizer's own limit holds.
         lower: whether texts are lower-cased before they are tokenised.
         parts: what comes after the transformer; empty for a bare folder.
-        prompts: texts to put in front of others, by name.
-        default_prompt: name of the prompt that is used where none is asked for.
-        dimensions: lengths to which vectors may be cut (Matryoshka embeddings); (): none; None: any.
+        prompts: texts that can be put in front of the input, by name.
+        default_prompt: name of the prompt that is used if none is requested; None: no prompt.
+        dimensions: lengths to which vectors may be cut (Matryoshka embeddings); (): none; None: any length.
     """
 
     path: Path
@@ -114,10 +115,11 @@ def folder_kind(folder: Path) -> Kind | None:
 
 
 def read_encoder(folder: Path, kind: Kind) -> EncoderFolder:
-    """
+    """Read and check a folder. No weights are read.
+
     Raises:
-        CheckpointError: a file is missing or damaged, or contradicts itself.
-        UnsupportedError: the folder asks for a model or a part that is not supported.
+        CheckpointError: a file is missing or damaged, contradicts itself, or describes another kind of model.
+        UnsupportedError: the folder needs a model or a part that is not supported.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder!s:.300}: no such folder; give a model's folder, or its repository id")
@@ -159,7 +161,7 @@ def _is_classifier(config: Mapping[str, Any]) -> bool:
 
 
 def _read_modules(folder: Path) -> tuple[Path, tuple[Part, ...]]:
-    """From `modules.json`: the transformer's folder, and the parts behind it."""
+    """Read `modules.json`; returns the transformer's folder, and the parts after it."""
     file = folder / "modules.json"
     listed = read_list(file)
     if not 1 <= len(listed) <= _MAX_PARTS:
@@ -200,7 +202,7 @@ def _read_shape(config: Mapping[str, Any], file: Path) -> Shape:
         raise UnsupportedError(f"{file}: is_decoder and add_cross_attention are not supported for an encoder")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise UnsupportedError(f"{file}: position_embedding_type: only 'absolute' is supported")
-    # What `transformers` takes where a field is missing.
+    # The defaults of `transformers` for missing fields.
     roberta = kind != "bert"
     vocabulary = {"bert": 30522, "roberta": 50265, "xlm-roberta": 30522}[kind]
     shape = Shape(
@@ -243,7 +245,9 @@ def _whole_number(
 
 
 def _read_settings(path: Path) -> tuple[int | None, bool]:
-    """From `sentence_bert_config.json`: the most tokens of a text, and whether it is lower-cased."""
+    """Read `sentence_bert_config.json`; returns the most tokens of a text (None: not given), and whether it is
+    lower-cased.
+    """
     for name in _SETTINGS:
         if (path / name).exists():
             found = read_json(path / name)

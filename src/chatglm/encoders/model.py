@@ -1,4 +1,4 @@
-"""What embedders and rerankers share: a model that reads rows of many callers at once, until it is closed."""
+"""The common base of embedders and rerankers: a model that many callers use at once, until it is closed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ __all__ = ["EncoderModel"]
 
 
 class EncoderModel:
-    """
+    """A model with its tokenizer and its thread.
+
     Args:
-        run: what the model gives for rows. It must not hold this object, which closes itself when nobody has it.
-        name: of the thread that runs it.
+        run: computes the results of rows, see `Batches`. It must not refer to this object, which closes itself when
+            nothing refers to it any more.
+        name: of the thread.
 
     Attributes:
-        max_tokens: longest row; what is longer is cut.
+        max_tokens: most tokens of a row; longer rows are cut.
         memory: bytes of the weights.
     """
 
@@ -39,7 +41,7 @@ class EncoderModel:
         return self._batches.stats()
 
     def close(self) -> None:
-        """End every request; later ones get an error."""
+        """Close the model. Requests that wait, and later ones, fail with `EngineError`."""
         self._closer()
 
     def __enter__(self) -> Self:

@@ -1,5 +1,8 @@
-"""The parts of an encoder as torch modules: the transformer of `transformers`, and what sentence-transformers puts
-behind it. All weights come from checked files; a part that lacks one is an error, never filled at random."""
+"""The parts of an encoder as torch modules: the transformer of `transformers`, and the parts of sentence-transformers
+after it.
+
+All weights come from checked files. A missing weight is an error; it is never replaced by random numbers.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from chatglm.models.weights import headers, mapped
 __all__ = ["Pooling", "behind", "classifier", "dtype_of", "pad", "transformer"]
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""Ways of pooling, in the order in which several are joined."""
+"""Supported pooling methods."""
 
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -31,7 +34,9 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""How 1_Pooling/config.json named them before sentence-transformers 6."""
+"""Fields of 1_Pooling/config.json that name the methods before sentence-transformers 6. If several are set, their
+results are concatenated in this order.
+"""
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "Identity": nn.Identity,
@@ -44,7 +49,11 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def transformer(folder: EncoderFolder, dtype: torch.dtype, device: str) -> Any:
-    """The model that gives each token a vector."""
+    """Load the model that computes a vector for each token.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, or do not fit config.json.
+    """
     import transformers
 
     kind = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}[folder.shape.model_type]
@@ -53,7 +62,11 @@ def transformer(folder: EncoderFolder, dtype: torch.dtype, device: str) -> Any:
 
 
 def classifier(folder: EncoderFolder, dtype: torch.dtype, device: str) -> Any:
-    """The model that gives a pair of texts a score."""
+    """Load the model that computes a score for a pair of texts.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, or do not fit config.json.
+    """
     import transformers
 
     kind = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}[folder.shape.model_type]
@@ -62,7 +75,9 @@ def classifier(folder: EncoderFolder, dtype: torch.dtype, device: str) -> Any:
 
 
 def _configuration(shape: Shape) -> Any:
-    """For `transformers`, of known fields only: nothing else of a foreign config.json gets there."""
+    """The configuration for `transformers`. It has only known fields, so other fields of a foreign config.json have no
+    effect.
+    """
     import transformers
 
     kinds = {"bert": "BertConfig", "roberta": "RobertaConfig", "xlm-roberta": "XLMRobertaConfig"}
@@ -87,18 +102,18 @@ def _model(folder: EncoderFolder, make: Callable[[Any], nn.Module], dtype: torch
     model.load_state_dict(state, assign=True)
     for module in model.modules():
         for name, held in module.named_buffers(recurse=False):
-            if held.is_meta:  # places and kinds of tokens, which no file has
+            if held.is_meta:  # position ids and token types, which are not in the files
                 places = torch.arange(held.shape[-1])
                 setattr(module, name, (places if name == "position_ids" else places * 0).expand(held.shape))
     return model.eval().requires_grad_(False).to(device)
 
 
 def _names(model: nn.Module, there: Mapping[str, tuple[int, ...]], folder: Path) -> dict[str, str]:
-    """For each of the model's weights the name that the files give it: with or without the prefix of a model with a
-    head, LayerNorm's parts as TensorFlow named them.
+    """Map the names of the model's weights to their names in the files. There, the prefix of a model with a head
+    (`bert.`, `roberta.`) may be present or missing, and LayerNorm may have TensorFlow's names (`gamma`, `beta`).
 
     Raises:
-        CheckpointError: one is missing, or has another shape.
+        CheckpointError: a weight is missing, or has another shape.
     """
     known: dict[str, str] = {}
     headless = re.compile(r"^(?:bert|roberta)\.")
@@ -122,11 +137,11 @@ def _names(model: nn.Module, there: Mapping[str, tuple[int, ...]], folder: Path)
 
 
 class Pooling(nn.Module):
-    """Makes one vector of the vectors of a text's tokens.
+    """Makes one vector for a text from the vectors of its tokens.
 
     Args:
-        modes: of `MODES`; the results of several are joined, one after the other.
-        with_prompt: whether the tokens of a prompt count.
+        modes: names from `MODES`; the results of several are concatenated in this order.
+        with_prompt: whether the tokens of a prompt are included.
     """
 
     def __init__(self, modes: tuple[str, ...], with_prompt: bool = True) -> None:
@@ -135,7 +150,15 @@ class Pooling(nn.Module):
 
     @classmethod
     def read(cls, part: Part, width: int) -> Pooling:
-        """From 1_Pooling/config.json."""
+        """Make it from the settings in 1_Pooling/config.json.
+
+        Args:
+            width: length of a token's vector.
+
+        Raises:
+            UnsupportedError: a pooling method is not supported.
+            CheckpointError: the settings have another width.
+        """
         file, settings = part.folder / "config.json", part.settings
         given = settings.get("pooling_mode")
         if given is None:
@@ -150,14 +173,15 @@ class Pooling(nn.Module):
         return cls(modes, settings.get("include_prompt") is not False)
 
     def forward(self, hidden: Tensor, mask: Tensor, prompt: Tensor) -> Tensor:
-        """
+        """Pool the vectors of each text.
+
         Args:
             hidden: (texts, tokens, width), padded on the right.
-            mask: (texts, tokens), 1 where there is a token.
-            prompt: (texts,): how many of the tokens are a prompt's.
+            mask: (texts, tokens), 1 for tokens and 0 for padding.
+            prompt: (texts,), the number of tokens of the prompt at the beginning, see `Row.prompt`.
 
         Returns:
-            (texts, width times modes), float32.
+            (texts, width · number of modes), float32.
         """
         hidden = hidden.float()
         places = torch.arange(mask.shape[1], device=mask.device)
@@ -188,10 +212,17 @@ class _Normalize(nn.Module):
 
 
 def behind(parts: tuple[Part, ...], width: int, device: str) -> tuple[Pooling, nn.Sequential, int]:
-    """What comes behind the transformer: pooling, the parts after it, and the length of the vectors that come out.
+    """Load what follows the transformer.
 
     Args:
-        width: of a token's vector.
+        width: length of a token's vector.
+
+    Returns:
+        Pooling, the parts after it, and the length of the resulting vectors.
+
+    Raises:
+        UnsupportedError: a setting of a part is not supported.
+        CheckpointError: a part's settings or weights are missing, damaged, or do not fit together.
     """
     if not parts:
         return Pooling(("mean",)), nn.Sequential(), width
@@ -243,7 +274,7 @@ def _filled(part: Part, layer: nn.Module, prefix: str) -> nn.Module:
 
 
 def dtype_of(name: str, device: str) -> torch.dtype:
-    """A data type by its name; "auto": float32 on a CPU, elsewhere float16."""
+    """A data type by its name; "auto": float32 on a CPU, float16 on other devices."""
     if name == "auto":
         return torch.float32 if torch.device(device).type == "cpu" else torch.float16
     found: torch.dtype = getattr(torch, name)
@@ -251,7 +282,9 @@ def dtype_of(name: str, device: str) -> torch.dtype:
 
 
 def pad(rows: Sequence[Row], model: Any) -> tuple[dict[str, Tensor], Tensor]:
-    """Rows as the model takes them, and the lengths of their prompts."""
+    """Pad rows to the longest one; returns the model's arguments, each (rows, tokens), and the lengths of the prompts,
+    (rows,).
+    """
     longest = max(len(row.ids) for row in rows)
     device, config = model.device, model.config
     ids = [[*row.ids, *[config.pad_token_id] * (longest - len(row.ids))] for row in rows]
@@ -264,6 +297,6 @@ def pad(rows: Sequence[Row], model: Any) -> tuple[dict[str, Tensor], Tensor]:
     }
     if config.model_type == "bert":
         inputs["position_ids"] = torch.arange(longest, device=device).expand(len(rows), -1)
-    else:  # from the id of padding on, also where the text itself has that id
+    else:  # they begin after the padding token's id, even if a text contains this id
         inputs["position_ids"] = inputs["attention_mask"].cumsum(1) * inputs["attention_mask"] + config.pad_token_id
     return inputs, torch.tensor([row.prompt for row in rows], device=device)

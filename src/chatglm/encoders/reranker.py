@@ -1,4 +1,4 @@
-"""`Reranker`: how well documents answer a query, by a folder of a cross-encoder."""
+"""`Reranker` scores how well documents answer a query, with a cross-encoder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from chatglm.errors import InputError
 __all__ = ["Reranker", "Scores"]
 
 MAX_DOCUMENTS = 2048
-"""Of one request."""
+"""Most documents of one request."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """
+    """The scores of the documents of one request.
+
     Attributes:
         values: the score of each document, from 0 to 1; higher is better.
         tokens: number of tokens of all pairs of query and document.
@@ -39,10 +40,10 @@ class Scores:
 
 
 class Reranker(EncoderModel):
-    """A cross-encoder, for any number of callers at once. Made by `load`.
+    """A cross-encoder, for any number of callers at once. `load` makes it.
 
     Attributes:
-        max_tokens: limit for query and document together; longer pairs are cut, first the longer of the two.
+        max_tokens: limit for query and document together. Longer pairs are cut, the longer of the two texts first.
         memory: bytes of the weights.
     """
 
@@ -64,29 +65,33 @@ class Reranker(EncoderModel):
         dtype: str = "auto",
         say: hub.Say | None = None,
     ) -> Reranker:
-        """
+        """Load the model of a folder.
+
         Args:
             path: a folder of BERT, RoBERTa or XLM-R with a head of one label (bge-reranker …), or a repository id.
-            dtype: of the weights; "auto": float32 on a CPU, elsewhere float16.
+            dtype: of the weights; "auto": float32 on a CPU, float16 on other devices.
             say: gets a line before something is downloaded.
 
         Raises:
             CheckpointError, TokenizerError: the folder is missing, incomplete or damaged.
-            UnsupportedError: it asks for a model that is not supported.
+            UnsupportedError: the folder needs a model that is not supported.
         """
         folder = read_encoder(hub.folder(path, "encoder", any_family=True, say=say), "rerank")
         tokens = Tokens(folder)
         return cls(classifier(folder, dtype_of(dtype, device), device), tokens)
 
     async def score(self, query: str, documents: Sequence[str], *, client: str = "") -> Scores:
-        """
+        """Score how well each document answers the query.
+
         Args:
             documents: at most 2,048.
-            client: identifies the caller: clients share the encoder fairly.
+            client: identifies the caller; callers share the encoder fairly.
 
         Raises:
-            InputError: too many documents or tokens, or an empty query.
+            InputError: no or too many documents, too many tokens, or an empty query.
             QueueFullError: too many documents are waiting.
+            EngineError: the model has been closed.
+            NumericalError: a score is not finite.
         """
         if not query:
             raise InputError("query: is empty; there is nothing to compare with")

@@ -1,4 +1,4 @@
-"""Texts of an encoder as token ids, cut to what its folder says."""
+"""Converts the texts for an encoder to token ids, and cuts them to the length that its folder allows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from chatglm.errors import CheckpointError, InputError, TokenizerError
 __all__ = ["MAX_TOKENS", "Row", "Tokens"]
 
 MAX_TOKENS = 300_000
-"""Of one request, as OpenAI has it."""
+"""Most tokens of one request. OpenAI's API has the same limit."""
 _CHARACTERS = 100
-"""For each token that fits, the most characters of a text that are looked at."""
+"""Characters of a text that are read for each token that fits. The rest is cut off before the text is tokenised."""
 _AT_A_TIME = 1 << 18  # characters that are tokenised together
-_LONGEST_TEXT = 1 << 20  # characters of a text whose ids are wanted whole
+_LONGEST_TEXT = 1 << 20  # most characters of a text for `encode`, which does not cut
 
 _CLASSES = {
     "bert": "BertTokenizer",
@@ -29,12 +29,12 @@ _WHOLE = ("PreTrainedTokenizer", "TokenizersBackend")
 
 @dataclass(frozen=True)
 class Row:
-    """A text, or a pair of texts, for the model.
+    """A text, or a pair of texts, as input of the model.
 
     Attributes:
-        ids, kinds: of its tokens; a token's kind is 1 in the second text of a pair.
-        prompt: how many of the tokens are those of the prompt.
-        cut: whether it was longer.
+        ids, kinds: ids and types of the tokens; the type is 1 in the second text of a pair, else 0.
+        prompt: number of tokens at the beginning that belong to the prompt, including a control token before it.
+        cut: whether the text was longer than the limit.
     """
 
     ids: list[int]
@@ -44,11 +44,14 @@ class Row:
 
 
 class Tokens:
-    """
-    Words that look like control tokens ("[SEP]", "</s>") are plain text here.
+    """The tokenizer of an encoder. Words that look like control tokens ("[SEP]", "</s>") are plain text.
 
     Attributes:
-        longest: the most tokens of a row, the control tokens among them.
+        longest: most tokens of a row, including control tokens.
+        size: number of tokens of the vocabulary.
+
+    Raises:
+        CheckpointError, TokenizerError: the tokenizer's files are missing or damaged, or do not fit the model.
     """
 
     def __init__(self, folder: EncoderFolder) -> None:
@@ -66,7 +69,7 @@ class Tokens:
             self._begin, self._end = self.pair_of(self._tokenizer.encode("").ids)
         except (CheckpointError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # tokenizers panics in Rust, with a BaseException
+        except BaseException as error:  # a panic of the Rust code in `tokenizers` is a BaseException
             if isinstance(error, SystemExit | GeneratorExit):
                 raise
             raise TokenizerError(
@@ -81,22 +84,23 @@ class Tokens:
 
     @staticmethod
     def pair_of(ids: Sequence[int]) -> tuple[int | None, int | None]:
-        """The control tokens around a text, from those of an empty one."""
+        """The control tokens before and after each text, which are the two ids of an empty text; else (None, None)."""
         return (ids[0], ids[-1]) if len(ids) == 2 else (None, None)
 
     def _plain(self, lower: bool) -> None:
         from tokenizers import normalizers
 
-        self._tokenizer.encode_special_tokens = True  # those in the text are split as other text is
+        self._tokenizer.encode_special_tokens = True  # their names in a text are split like other text
         if lower:
             own = self._tokenizer.normalizer
             small = normalizers.Lowercase()
             self._tokenizer.normalizer = small if own is None else normalizers.Sequence([small, own])
 
     def texts(self, texts: Sequence[str], prompt: str = "") -> list[Row]:
-        """
+        """Make a row for each text.
+
         Args:
-            prompt: is put in front of each text.
+            prompt: text that is put in front of each text.
         """
         length = 0
         if prompt:
@@ -108,14 +112,14 @@ class Tokens:
         )
 
     def pairs(self, first: str, others: Sequence[str]) -> list[Row]:
-        """A row for each pair of `first` and another text. The longer of the two is cut first."""
+        """Make a row for each pair of `first` and another text. If a pair is too long, its longer text is cut first."""
         most = self.longest * _CHARACTERS
         pairs = [(first[:most], other[:most]) for other in others]
         return self._rows(pairs, [max(len(first), len(other)) > most for other in others])
 
     def _rows(self, given: Sequence[Any], cut: Sequence[bool], prompt: int = 0) -> list[Row]:
-        """Works on a few at a time: the tokenizer's result, before it is cut, is many times larger than the text. Ends
-        early when there are more tokens than a request may have.
+        """Make rows of a few texts at a time, because the tokenizer's uncut result is many times larger than the text.
+        Stop early if there are more tokens than a request may have.
         """
         rows: list[Row] = []
         total = start = 0
@@ -131,7 +135,9 @@ class Tokens:
         return rows
 
     def _plain_ids(self, encoding: Any) -> list[int]:
-        """XLM-R's vocabulary has the names of control tokens among its pieces of text: in a text they are unknown."""
+        """The ids of a text, in which names of control tokens become the unknown token: XLM-R's vocabulary has these
+        names among the pieces for text.
+        """
         ids: list[int] = encoding.ids
         if self._control.isdisjoint(ids):
             return ids
@@ -142,11 +148,14 @@ class Tokens:
         ]
 
     def row(self, ids: Sequence[int], where: str) -> Row:
-        """Token ids that the caller has.
+        """Make a row from token ids that a caller sent.
+
+        Args:
+            where: name of the ids in error messages.
 
         Raises:
-            InputError: they are not of this vocabulary. Ids of another one would give a vector without meaning, so they
-                must begin and end as this model's do.
+            InputError: the ids are not of this vocabulary, or do not begin and end with its control tokens. Ids of
+                another vocabulary would give a meaningless vector.
         """
         whole = self._begin is None or (len(ids) >= 2 and (ids[0], ids[-1]) == (self._begin, self._end))
         if not ids or not whole or not all(0 <= token < self.size for token in ids):
@@ -160,10 +169,13 @@ class Tokens:
         return Row(kept, [0] * len(kept), cut=len(kept) < len(ids))
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """A text's ids, not cut; with or without the control tokens around it.
+        """All ids of a text; it is not cut.
+
+        Args:
+            special: add the control tokens before and after it.
 
         Raises:
-            InputError: the text is very long.
+            InputError: the text has more than 1,048,576 characters.
         """
         if len(text) > _LONGEST_TEXT:
             raise InputError(f"prompt: has {len(text):,} characters; at most {_LONGEST_TEXT:,} are supported")
@@ -178,12 +190,14 @@ class Tokens:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def name(self, token: int) -> str:
-        """A token as the vocabulary writes it."""
+        """The string of a token in the vocabulary."""
         return str(self._tokenizer.id_to_token(token) or "")
 
 
 def _load(folder: EncoderFolder) -> Any:
-    """By a class of `transformers` of a known name: a folder can name no other, and bring no code."""
+    """Load the tokenizer with one of the known classes of `transformers`. A folder cannot name another class or bring
+    its own code.
+    """
     import transformers
 
     from chatglm.chat.files import read_json

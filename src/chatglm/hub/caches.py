@@ -19,7 +19,7 @@ __all__ = ["Part", "Repository", "cached", "folder_name", "missing", "offline", 
 
 Part = Literal["config", "tokenizer", "weights", "model", "state", "encoder"]
 """The part of a repository that is needed. `config`: its configuration; `tokenizer`: also the tokenizer; `weights`:
-also the weights; `model`: configuration and weights (a download includes the tokenizer all the same); `state`: only a
+also the weights; `model`: configuration and weights (a download also includes the tokenizer); `state`: only a
 P-tuning state; `encoder`: all of a text encoder, which does not belong to this family.
 """
 

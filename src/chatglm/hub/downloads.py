@@ -42,9 +42,9 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 20.0  # for the first request in all, including name servers and all addresses of the host
+_ANSWER_SECONDS = 20.0  # for the whole first request, including the time for DNS and all addresses of the host
 _STALLED_SECONDS = 20.0
-_TRIES = 5  # in a row in which no byte arrives
+_TRIES = 5  # attempts one after the other in which no byte arrives
 _WORKERS = 4
 _NOTE = ".chatglm-download.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -81,7 +81,7 @@ class Download:
     """Downloads one repository from the hub.
 
     Args:
-        here: what was looked for on this machine without success, for messages.
+        here: beginning of error messages: what was not found on this machine.
         say: gets a line before something is downloaded.
     """
 
@@ -96,7 +96,11 @@ class Download:
         self._stop = threading.Event()
 
     def to_cache(self, part: Part, any_family: bool) -> Path:
-        """Download into the cache of `huggingface_hub`, in its layout; returns the snapshot's folder."""
+        """Download into the cache of `huggingface_hub`, in its layout; returns the snapshot's folder.
+
+        Raises:
+            CheckpointError: the repository cannot be downloaded; one line says why.
+        """
         with _quiet_client(), self._told():
             commit, files = self._listing()
             storage = root() / storage_name(self._id)
@@ -116,7 +120,12 @@ class Download:
         return place
 
     def to_folder(self, target: Path) -> Path:
-        """Download as plain files into `target`; returns it."""
+        """Download as plain files into `target`; returns it.
+
+        Raises:
+            InputError: `target` is a file, or holds something else than an unfinished download of this repository.
+            CheckpointError: the repository cannot be downloaded; one line says why.
+        """
         note = target / _NOTE
         there = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []
         if target.exists() and not target.is_dir():
@@ -334,7 +343,7 @@ class Download:
                     for block in answer.iter_bytes():
                         if self._stop.is_set():
                             raise _StoppedError
-                        wanted = block[: size - have]  # more bytes than announced are damage, which the digest shows
+                        wanted = block[: size - have]  # with more bytes than announced, the digest is wrong
                         stream.write(wanted)
                         have += len(wanted)
                         advance(len(wanted))
@@ -348,7 +357,7 @@ class Download:
                 elif status < 500 and status != 429:
                     raise
                 reason: Exception = error
-            except (OSError, _StoppedError):  # errors of the disk; those of the network are the client's own classes
+            except (OSError, _StoppedError):  # of the disk; the client's network errors are no OSError
                 raise
             except Exception as error:
                 reason = error
@@ -423,7 +432,11 @@ def _gigabytes(size: int) -> str:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of a call, or TimeoutError. A name server that does not answer could block it for a long time."""
+    """The result of a call. A name server that does not answer could block the call for a long time.
+
+    Raises:
+        ConnectionError: there is no result after so many seconds.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -445,7 +458,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _quiet_client() -> Iterator[None]:
-    """Silence the bar and the messages of `huggingface_hub`; we have our own."""
+    """Silence the progress bar and the messages of `huggingface_hub`; this package has its own."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     level, silent = logging.get_verbosity(), are_progress_bars_disabled()

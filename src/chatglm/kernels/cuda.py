@@ -5,7 +5,7 @@ by the GPU's matrix units (`cuda_kernels.py`). For more rows, the weights are co
 Block sizes depend on the shapes only: nothing is timed and nothing waits for the device, so a step can be captured in a
 CUDA graph after its first run. Under `torch.compile`, the layer is the single operator `chatglm::packed_linear`.
 
-`CHATGLM_KERNELS=reference` turns the kernels off. Names of CPU variants leave them on.
+`CHATGLM_KERNELS=reference` turns the kernels off. If it names a CPU variant, they stay on.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def dequantize(weight: PackedWeight, dtype: torch.dtype) -> Tensor:
 def _held(
     data: Tensor, scales: Tensor, rows: int, columns: int, bits: int, group_size: int
 ) -> tuple[_Shape, Tensor, Tensor]:
-    """Sizes, words and scales of a weight, as the kernels take them."""
+    """Sizes, words and scales of a weight, in the form for the kernels."""
     if data.storage_offset() % 4:  # not aligned for reading words
         data = data.clone()
     shape = _Shape(rows, columns, bits, group_size, scales.shape[1], data.numel() // scales.shape[0])

@@ -21,7 +21,7 @@ import triton.language as tl
 __all__ = ["few_rows", "one_row", "unpacked"]
 
 _LANES = tl.constexpr(16)  # rows of a tile
-_EXPONENT = tl.constexpr(0x4B000000)  # exponent bits of 2^23; at this exponent the mantissa counts in ones
+_EXPONENT = tl.constexpr(0x4B000000)  # exponent bits of 2^23, with which the last bit of the mantissa means 1
 _TWO_23 = tl.constexpr(8388608.0)
 
 
@@ -163,8 +163,8 @@ def few_rows(
 
 def _pairs(kind: str, exponent: int, one: int, offset: int) -> tl.constexpr:
     """PTX code that converts two words of 8 columns to 8 pairs of 16-bit floats. As in `one_row`, the bits are put into
-    the mantissa of a number at whose exponent the mantissa counts in ones (2^7 for bfloat16, 2^10 for float16). Then
-    that number and the offset of 8 are subtracted. Each instruction converts two numbers.
+    the mantissa of a number whose last mantissa bit means 1 (2^7 for bfloat16, 2^10 for float16). Then that number and
+    the offset of 8 are subtracted. Each instruction converts two numbers.
 
     Args:
         exponent, one, offset: constants, each repeated in both halves of 32 bits; the offset is negative.

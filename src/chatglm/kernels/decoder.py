@@ -62,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes and kinds that the weights do not tell.
+    """Sizes and variants of a model that cannot be seen from its weights.
 
     Args:
         heads: number of query heads.
@@ -92,7 +92,7 @@ def page_memory(pages: int, page_bytes: int) -> Tensor:
     """Memory for keys and values: uint8 (pages, page_bytes), all zeros.
 
     The system allocates it on first use, in pages of 2 MiB if it can. A step reads a little of each page for every
-    layer; with small pages, looking up addresses takes longer than reading the data.
+    layer. With the system's small pages, translating addresses would take longer than reading the data.
     """
     if pages and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # the kernel lacks huge pages, or there is no memory left
@@ -257,6 +257,9 @@ class Decoder:
         Returns:
             logits, float32 (wanted, vocabulary), or (0, vocabulary) without scores; and the states after the final
             norm, (wanted, hidden), or None.
+
+        Raises:
+            MemoryError: there is no memory for the batch.
         """
         rows = hidden.shape[0]
         whose, where, sees, asked = (

@@ -198,7 +198,11 @@ def set_threads(count: int) -> int:
 
 
 def store_of_two_bytes() -> torch.dtype:
-    """The faster of the two-byte types for keys and values, with the variant in use: int16 or float16."""
+    """The two-byte type for keys and values that is faster with the variant in use: int16 or float16.
+
+    Raises:
+        InputError: see `library`.
+    """
     lib = library()
     return torch.int16 if lib is not None and lib.cg_store() == STORES[torch.int16] else torch.float16
 
@@ -336,7 +340,7 @@ def _thread_count(text: str) -> int:
 
 
 def _no_more_than_cpus(count: int, asked: str) -> int:
-    """Limit `count` to the CPUs: more threads only compete for them, and a system cannot hold any number of threads."""
+    """Limit `count` to the number of CPUs: more threads only compete for them, and a system limits its threads."""
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if count > most:
         _log.warning("%s: this process may use %d CPUs, so it gets %d threads", asked, most, most)
@@ -400,7 +404,12 @@ def weight_of(weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Weig
 
 
 def linear(lib: Any, inputs: Tensor, weight: PackedWeight | Tensor, bias: Tensor | None = None) -> Tensor:
-    """inputs (…, columns) of float32, float16 or bfloat16, on the CPU → (…, rows) of the same type."""
+    """inputs (…, columns) of float32, float16 or bfloat16, on the CPU → (…, rows) of the same type.
+
+    Raises:
+        InputError: the inputs have another width.
+        MemoryError: there is no memory for the inputs.
+    """
     columns = weight.columns if isinstance(weight, PackedWeight) else weight.shape[1]
     outputs = weight.rows if isinstance(weight, PackedWeight) else weight.shape[0]
     if inputs.shape[-1] != columns:

@@ -33,7 +33,7 @@ GROUP_SIZES = (32, 64, 128)
 """Numbers of columns that can share a scale; otherwise a whole row shares one."""
 
 BLOCK = 128
-"""Inputs that share a scale, if a whole row of weights shares one."""
+"""Inputs that share a scale when inputs are quantised, if a whole row of the weight shares one."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class PackedWeight:
         rows, columns: of the weight itself, without padding.
         bits: 4 or 8.
         group_size: columns that share a scale: 32, 64 or 128; 0 if the whole row shares one.
+
+    Raises:
+        InputError: unsupported bits or group size, or data or scales of another type or shape.
     """
 
     data: Tensor
@@ -64,7 +67,8 @@ class PackedWeight:
             )
         if tuple(self.scales.shape) != scales or self.scales.dtype != torch.float16:
             raise InputError(
-                f"its scales are {scales} of float16, got {tuple(self.scales.shape)} of {self.scales.dtype}"
+                f"scales of a packed weight of {self.rows}x{self.columns} are {scales} of float16, got "
+                f"{tuple(self.scales.shape)} of {self.scales.dtype}"
             )
 
     @property

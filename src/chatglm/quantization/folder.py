@@ -199,8 +199,10 @@ def quantize_folder(
     Raises:
         CheckpointError: the source is incomplete, damaged or quantised already.
         OutputError: the disk is full. After freeing space, the same call continues.
-        InputError: `output` exists, or another process writes to it; or GPTQ has no calibration texts.
+        InputError: `output` exists, or another process writes to it; GPTQ has no calibration texts; or the model has no
+            linear layer, or one that cannot be written in the layout.
         UnsupportedError: GPTQ cannot calibrate this model.
+        NumericalError: with GPTQ, the inputs of a layer in calibration are not finite, or not varied enough.
     """
     source, output = hub.folder(source, any_family=True), Path(output).expanduser()
     began = time.monotonic()
@@ -236,7 +238,7 @@ def quantize_folder(
     return report
 
 
-# Before
+# Checks, and the plan
 
 
 def _check_source(source: Path) -> Any:
@@ -471,7 +473,7 @@ def _write_weights(
 
     def load(name: str) -> Tensor:
         tied = [f"{module}.weight" for module in plan.chosen.tied or ()]
-        if name in tied:  # one weight under two names, and the files may hold only one of them; the head's is used
+        if name in tied:  # one weight has two names, of which the files may hold only one; the head's is preferred
             name = next(one for one in reversed(tied) if one in source.about)
         return source.get(name)
 
@@ -552,7 +554,7 @@ def _read_layers(file: Path) -> Iterator[Layer]:
             continue
 
 
-# After
+# The other files, and the final place
 
 
 def _write_rest(source: Path, draft: Path, config: Any, job: Job) -> None:

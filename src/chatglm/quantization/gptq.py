@@ -3,7 +3,7 @@
 Columns of the weight are rounded one after the other. The rounding error of a column is compensated in the columns that
 are not rounded yet, by means of the inverse of H = XᵀX, where X holds the inputs of the layer during calibration. This
 is our own implementation of algorithm 1 of the paper. With `act_order`, columns with the largest inputs are rounded
-first. The groups keep their columns, so the memory layout is the usual one.
+first. Each group still has neighbouring columns, so the memory layout is the same.
 """
 
 from __future__ import annotations
@@ -158,13 +158,13 @@ def _inverse_factor(hessian: Tensor, diagonal: Tensor, damping: float, order: Te
             _invert_upper(matrix)
             if _all_finite(matrix):
                 return matrix, damped
-        damping *= 10  # inputs that hardly differ: rounding errors alone make H indefinite
+        damping *= 10  # the inputs hardly differ, and rounding errors make H indefinite
     raise NumericalError("the inputs of this layer in calibration are degenerate; give more varied data")
 
 
 def _all_finite(matrix: Tensor) -> bool:
     """Whether all values are finite, tested without a second matrix of booleans."""
-    low, high = matrix.aminmax()  # NaN if one of them is
+    low, high = matrix.aminmax()  # both are NaN if a value is NaN
     return bool(low.isfinite() & high.isfinite())
 
 
@@ -184,7 +184,7 @@ def _invert_upper(matrix: Tensor) -> None:
 
 
 class _Reached(Exception):  # noqa: N818 — not an error
-    """Raised by the first block: its arguments are recorded, and the rest of the model need not run."""
+    """Raised in place of the first block when its arguments are recorded: the rest of the model need not run."""
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -211,7 +211,8 @@ class Blocks:
         linears: names of the layers to quantise.
         samples: token ids of the calibration texts, each (tokens,).
         known: returns the integers of a layer that an earlier, interrupted run stored, or None.
-        watch: called with a block's name, the number of passes of a sample through it so far, and in all.
+        watch: called after each pass of a sample through a block: the block's name, the number of passes so far, and
+            the number of all passes through this block.
         device: where to compute, in float32.
 
     Raises:
@@ -252,7 +253,10 @@ class Blocks:
     def take(self, name: str) -> tuple[PackedWeight, float]:
         """Integers of a layer, and the relative error of its outputs on the calibration inputs.
 
-        Blocks up to the layer's block are calibrated when this needs them.
+        All blocks up to the layer's block are calibrated first, unless this is done. A layer can be taken once.
+
+        Raises:
+            InputError, NumericalError: see `gptq`; the message names the layer.
         """
         while name not in self._found:
             self._advance()

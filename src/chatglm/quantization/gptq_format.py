@@ -25,7 +25,7 @@ from chatglm.quantization.schemes import Scheme
 __all__ = ["GPTQTensors", "check_gptq", "from_gptq", "gptq_config", "to_gptq"]
 
 _ZEROS = {"gptq": 0x77777777, "gptq_v2": -0x77777778}
-"""An int32 of eight zero points, as each format stores it."""
+"""Eight zero points as an int32, in each format."""
 
 
 def check_gptq(bits: int, group_size: int | None, fields: dict[str, Any]) -> None:
@@ -106,7 +106,8 @@ def from_gptq(tensors: dict[str, Tensor], group_size: int, form: str = "gptq", n
     columns, rows = qweight.shape[0] * 8, qweight.shape[1]
     if scales.shape != (-(-columns // group_size), rows):
         raise CheckpointError(
-            f"{name}.scales is {tuple(scales.shape)}, which is not of {columns} inputs in groups of {group_size}"
+            f"{name}.scales has the shape {tuple(scales.shape)}, which does not fit a layer of {rows}x{columns} in "
+            f"groups of {group_size}"
         )
     if not bool((tensors["qzeros"] == _ZEROS[form]).all()):
         raise UnsupportedError(
@@ -126,7 +127,11 @@ def from_gptq(tensors: dict[str, Tensor], group_size: int, form: str = "gptq", n
 
 
 class GPTQTensors(nn.Module):
-    """Holds a layer's GPTQ tensors while a file is loaded, until all are there; it cannot compute."""
+    """Holds the GPTQ tensors of a layer until all are loaded. It cannot compute; `to_quantized` makes a layer that can.
+
+    Raises:
+        UnsupportedError: the layer's size does not fit the format.
+    """
 
     def __init__(self, layer: nn.Linear, name: str, group_size: int) -> None:
         super().__init__()

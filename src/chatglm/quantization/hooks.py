@@ -33,7 +33,11 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
     """Weights of the checkpoint that cannot be quantised, by their names in the model, and why."""
 
     def quantize_(self, model: nn.Module, device: Any = None) -> nn.Module:
-        """Quantise a model that is already loaded (`model.quantize(4)`), in place; returns the model."""
+        """Quantise a model that is already loaded (`model.quantize(4)`), in place; returns the model.
+
+        Raises:
+            InputError: see `quantize_module`.
+        """
         config = self.quantization_config
         return quantize_module(
             model,
@@ -138,7 +142,7 @@ class Quantizer(HfQuantizer):  # type: ignore[misc]
 
     @property
     def is_qat_trainable(self) -> bool:
-        return True  # parameters beside the integers are trained: a P-tuning prefix or an adapter
+        return True  # other parameters than the integers are trained: a P-tuning prefix or an adapter
 
 
 class _Quantize(ConversionOps):  # type: ignore[misc]

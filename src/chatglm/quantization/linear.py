@@ -41,7 +41,7 @@ class _Packed(nn.Module):
 
     def _hold(self, scheme: Scheme, rows: int, columns: int, packed: PackedWeight | None, device: Any) -> None:
         self.scheme, self.rows, self.columns, self._view = scheme, rows, columns, None
-        if packed is None:  # not filled yet, in the form that a checkpoint has
+        if packed is None:  # no weight yet; it will be loaded in the layout of a checkpoint
             if scheme.official:
                 weight = torch.empty(official_shape(rows, columns, scheme.bits), dtype=torch.int8, device=device)
                 scales = torch.empty(rows, dtype=torch.float16, device=device)
@@ -55,7 +55,7 @@ class _Packed(nn.Module):
         self.register_buffer("weight_scale", scales)
 
     def packed(self) -> PackedWeight:
-        """The weight as the kernels take it. Bytes in the official layout are packed anew at each call."""
+        """The weight in the form for the kernels. Bytes in the official layout are packed again at each call."""
         weight, scales = self._parameters["weight"], self._buffers["weight_scale"]
         view = self._view
         if view is not None and view.data is weight and view.scales is scales:
@@ -87,8 +87,8 @@ class _Packed(nn.Module):
         def only_moved(tensor: Tensor) -> Tensor:
             if not any(tensor is one for one in held):
                 return fn(tensor)
-            moved = fn(tensor.detach().view(torch.uint8))  # conversions leave integers alone …
-            if moved.dtype != torch.uint8:  # … except .type(dtype)
+            moved = fn(tensor.detach().view(torch.uint8))  # conversions of floats do not change integers
+            if moved.dtype != torch.uint8:  # but .type(dtype) does
                 return tensor.detach().to(moved.device)
             return moved.view(tensor.dtype)
 
@@ -144,7 +144,7 @@ class QuantizedLinear(_Packed, nn.Linear):
         ).train(layer.training)
 
     def to_linear(self, dtype: torch.dtype) -> nn.Linear:
-        """An `nn.Linear` with the rounded weight and the bias, both in `dtype` and not trained."""
+        """An `nn.Linear` with the rounded weight and the bias, both in `dtype` and without gradients."""
         layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         layer.weight = nn.Parameter(self.dequantized(dtype), requires_grad=False)
         if self.bias is not None:
@@ -199,7 +199,7 @@ class QuantizedEmbedding(_Packed, nn.Embedding):
         ).train(layer.training)
 
     def to_embedding(self, dtype: torch.dtype) -> nn.Embedding:
-        """An `nn.Embedding` with the rounded weight, in `dtype` and not trained."""
+        """An `nn.Embedding` with the rounded weight, in `dtype` and without gradients."""
         return nn.Embedding(
             self.num_embeddings, self.embedding_dim, _weight=self.dequantized(dtype), _freeze=True
         ).train(self.training)

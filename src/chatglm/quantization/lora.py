@@ -19,8 +19,8 @@ MERGE = (
 
 
 def refuse_merging(model: Any) -> None:
-    """Let a model of PEFT over quantised layers raise `UnsupportedError` if it is to be merged, with any kind of
-    adapter. PEFT asks for permission before it changes the first layer.
+    """Make a PEFT model with quantised layers raise `UnsupportedError` when an adapter of any kind is to be merged.
+    PEFT asks for permission before it changes the first layer.
     """
     model.base_model._check_merge_allowed = _refuse
 

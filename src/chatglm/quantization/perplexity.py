@@ -30,8 +30,8 @@ def passages(tokenizer: Any, texts: Iterable[str], *, length: int = 512, limit: 
     """Concatenate texts and cut them into passages of `length` tokens.
 
     Each passage starts with the special tokens that the tokenizer adds to an empty text: `[gMASK] <sop>`, or a
-    beginning-of-text token in other families. After them, the text is what the model generates; this holds for
-    ChatGLM-6B too.
+    beginning-of-text token in other families. In all generations, including ChatGLM-6B, the text after them is what
+    the model generates.
 
     Args:
         length: tokens of a passage, including the special ones.

@@ -98,7 +98,11 @@ def quantize(weight: Tensor, scheme: Scheme) -> PackedWeight:
 
 
 def check(weight: Tensor, scheme: Scheme) -> None:
-    """Raise the error that `quantize` would raise for a weight. It is read once, and nothing is made of it."""
+    """Check whether `quantize` accepts a weight. The weight is read once, and not quantised.
+
+    Raises:
+        InputError: as `quantize`.
+    """
     _shapes(weight, scheme)
     low, high = weight.aminmax()
     largest = torch.maximum(low.abs(), high.abs())
@@ -125,7 +129,7 @@ def _pieces(weight: Tensor) -> Iterator[Tensor]:
 
 
 def _tiles(packed: PackedWeight) -> Iterator[PackedWeight]:
-    """Split a packed weight into the same pieces; the bytes of each piece are contiguous."""
+    """Split a packed weight into the same pieces as `_pieces`; the bytes of each piece are contiguous."""
     tiles = packed.scales.shape[0]
     bytes_of_tile = packed.data.numel() // tiles
     count = rows_at_once(packed.columns, packed.data.device) // TILE
@@ -190,9 +194,9 @@ def quantize_groups(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor,
 def group_scales(weights: Tensor, bits: int, importance: Tensor | None = None) -> Tensor:
     """The scale of each group of float32 weights (…, group), as float16 (…).
 
-    8 bits: scale = max|w| / 127. 4 bits: the weight w* of largest magnitude becomes −8, the one integer whose opposite
-    does not exist, so scale = −w* / 8, which may be negative. A few smaller scales are tried as well, and the one of
-    least squared error is used: the few largest weights are then cut off, but all others get finer steps. Compared with
+    8 bits: scale = max|w| / 127. 4 bits: integers are from −8 to 7, so the weight w* of largest magnitude becomes −8:
+    scale = −w* / 8, which may be negative. A few smaller scales are tried as well, and the one with the least squared
+    error is used. A smaller scale clips the few largest weights, but all others get finer steps. Compared with
     max|w| / 7, the error is about a sixth smaller at the same size.
 
     Args:
@@ -216,7 +220,7 @@ def group_scales(weights: Tensor, bits: int, importance: Tensor | None = None) -
 
 
 def integers_of(weights: Tensor, scales: Tensor, bits: int) -> Tensor:
-    """The nearest integers, int8, for weights and their float16 scales; 0 where the scale is 0."""
+    """The nearest integers, int8, for weights and their float16 scales; 0 if the scale is 0."""
     scales = scales.float()
     low, high = (-8, 7) if bits == 4 else (-127, 127)
     steps = torch.where(scales != 0, weights / scales, torch.zeros_like(weights))
@@ -248,6 +252,9 @@ def to_official(weight: PackedWeight) -> tuple[Tensor, Tensor]:
     """The tensors that official checkpoints hold: int8 `weight` and float16 `weight_scale` (rows,).
 
     At 4 bits a byte is (q[2i] << 4) | (q[2i+1] & 15): the even column is in the high half.
+
+    Raises:
+        InputError: the number of columns is odd, at 4 bits.
     """
     official_shape(weight.rows, weight.columns, weight.bits)
     integers, scales = unpack(weight)

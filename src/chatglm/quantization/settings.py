@@ -139,7 +139,7 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
     def to_dict(self) -> dict[str, Any]:
         """The fields for `quantization_config` in config.json."""
         fields = {name: value for name, value in vars(self).items() if name != "checkpoint_format"}
-        if self.scheme == "gptq":  # never after loading: the weights are converted then
+        if self.scheme == "gptq":  # not after loading, which converts the weights to `groups`
             fields["checkpoint_format"] = self.checkpoint_format
         return fields
 
@@ -148,5 +148,9 @@ class QuantizationConfig(QuantizationConfigMixin):  # type: ignore[misc]
         return Scheme(self.bits, self.group_size)
 
     def choose(self, model: nn.Module) -> Chosen:
-        """The layers of a model that are quantised under these settings."""
+        """The layers of a model that are quantised under these settings.
+
+        Raises:
+            InputError: a module to skip does not exist, or no layer is left to quantise.
+        """
         return choose(model, head=self.head, embedding=self.embedding, skip=self.modules_to_not_convert or ())

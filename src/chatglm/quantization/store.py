@@ -24,7 +24,11 @@ ALIGNMENT = 64
 
 
 class Source:
-    """Reads the tensors of a checkpoint's files one at a time."""
+    """Reads the tensors of a checkpoint's files one at a time.
+
+    Raises:
+        CheckpointError: a file is not complete, or its header is invalid.
+    """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self.about: dict[str, About] = {}

@@ -16,7 +16,7 @@ from chatglm.quantization.schemes import Scheme, check
 __all__ = ["Chosen", "choose", "dequantize_module", "is_quantized", "pack", "quantize_module", "share", "swap"]
 
 _HEADS = ("output_layer", "lm_head", "embed_out")
-"""Usual names of output heads, for models that do not tell which layer is theirs."""
+"""Usual names of output heads, for models that do not say which layer is the head."""
 
 _NEVER = ("prefix_encoder", "classifier_head", "score", "classifier")
 """Small layers that are trained last. They are not quantised, as in the official code."""

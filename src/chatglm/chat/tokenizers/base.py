@@ -1,4 +1,4 @@
-"""What the tokenizers of all generations share: loading and saving, encoding, padding, prompts."""
+"""The common base of all tokenizers: loading and saving, encoding, padding, prompts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["ROLES", "ChatGLMTokenizer", "official_turns"]
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """The role tokens of ChatGLM3 and GLM-4."""
 MOST_ADDED = 1_000_000
-"""How far behind the vocabulary the id of an added token may be."""
+"""The id of an added token is at most the size of the vocabulary plus this number."""
 _PROMPT_STARTS = ("[gMASK]<sop>", "[gMASK]sop")
 
 
@@ -39,7 +39,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
     Attributes:
         generation: the generation whose prompts `build_chat_input` and similar methods make.
         allow_special_tokens: whether special strings in text become control ids, as in the official code.
-        control_ids: every id that is not text.
+        control_ids: all ids that are not text.
     """
 
     padding_side = "left"
@@ -48,13 +48,14 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
     """The name in tokenizer_config.json, which is the official one."""
 
     kinds: ClassVar[dict[Generation, type[ChatGLMTokenizer]]] = {}
-    """Which class reads the vocabulary of which generation; subclasses enter themselves."""
+    """The class for each generation. Subclasses register themselves."""
 
     def __init_subclass__(cls, generations: Iterable[Generation] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         ChatGLMTokenizer.kinds.update(dict.fromkeys(generations, cls))
 
-    # Tokens that the caller or the folder added: of text, and control tokens. Replaced, never changed in place.
+    # Tokens that the caller or the folder added: text tokens and control tokens. These mappings are replaced, never
+    # changed in place.
     _added_text: Mapping[str, int] = MappingProxyType({})
     _added_special: Mapping[str, int] = MappingProxyType({})
     _added_pattern: re.Pattern[str] | None = None
@@ -70,14 +71,14 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
     ) -> None:
         self.generation = Generation(generation)
         self.allow_special_tokens = bool(allow_special_tokens)
-        # Control tokens are ours to recognise; transformers' own lists of them would split user text.
+        # This class recognises control tokens itself: with lists of them, transformers would split user text at them.
         for name in ("auto_map", "extra_special_tokens", CONFIG_KEY):
             kwargs.pop(name, None)
         for name in ("model_specific_special_tokens", "special_tokens", "additional_special_tokens"):
             kwargs.pop(name, None)
         super().__init__(allow_special_tokens=allow_special_tokens, **kwargs)
         for token_id, token in sorted((added_tokens_decoder or {}).items()):
-            # Folders list control tokens here too. Ids inside the vocabulary are what the vocabulary file says.
+            # Folders list control tokens here, too. The vocabulary file determines the ids inside the vocabulary.
             if token_id >= self.vocab_size and token_id not in self.control_ids and not self._is_known(str(token)):
                 if token_id > self.vocab_size + MOST_ADDED:
                     raise TokenizerError(
@@ -97,7 +98,9 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
             generation: overrides the generation found in the folder (`chatglm2`, `chatglm3`, …).
 
         Raises:
-            TokenizerError: the vocabulary file is missing or damaged; names the file.
+            TokenizerError: the vocabulary file is missing or damaged, or a setting is wrong; names the file.
+            CheckpointError: another file of the folder cannot be read.
+            ConfigError: the `chatglm_generation` key in config.json has an unknown value.
         """
         kwargs.pop("trust_remote_code", None)
         folder = _local_folder(pretrained_model_name_or_path, kwargs)
@@ -106,7 +109,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         kind = cls.kinds[generation]
         vocabulary = folder / kind.vocab_files_names["vocab_file"]
         check_vocabulary(vocabulary, generation)
-        kwargs["vocab_file"] = str(vocabulary)  # and no other that the folder names
+        kwargs["vocab_file"] = str(vocabulary)  # even if the folder names another file
         kwargs |= kind._defaults(folder, {**saved, **kwargs})
         if "added_tokens_decoder" not in saved and (folder / "added_tokens.json").is_file():
             kwargs.setdefault("added_tokens_decoder", _added_by_older_releases(folder, saved))
@@ -114,13 +117,13 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         try:
             return load(kind, str(folder), *args, generation=generation.value, **kwargs)
         except OSError as error:
-            # transformers puts one sentence of its own in place of what went wrong with a vocabulary.
+            # transformers replaces an error about a vocabulary by a general one.
             if isinstance(error.__context__, TokenizerError):
                 raise error.__context__ from None
             raise
         except ChatGLMError:
             raise
-        except Exception as error:  # whatever transformers makes of a field that nothing above knows
+        except Exception as error:  # any error of transformers about a field that is not checked above
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise TokenizerError(f"{folder / 'tokenizer_config.json'}: cannot be used ({reason:.200})") from error
 
@@ -129,7 +132,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         """Arguments of the class that follow from the folder's other files.
 
         Args:
-            saved: what tokenizer_config.json and the caller say.
+            saved: the arguments in tokenizer_config.json and from the caller.
         """
         return {}
 
@@ -150,10 +153,10 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
             shutil.copyfile(self.vocab_file, target)
         return (str(target),)
 
-    # What a subclass provides besides a `Vocabulary`'s methods
+    # Methods that a subclass provides, in addition to those of `Vocabulary`
 
     def _pieces(self, text: str) -> list[Any]:
-        """Tokens of ordinary text as `tokenize` shows them."""
+        """Tokens of ordinary text, as `tokenize` returns them."""
         raise UnsupportedError("_pieces")  # pragma: no cover
 
     def _special_names(self) -> Mapping[str, int]:
@@ -180,7 +183,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         return tokens
 
     def _split(self, text: str, names: Mapping[str, int]) -> Iterator[tuple[str, bool]]:
-        """The text cut at special strings, longest first; tells which parts are special."""
+        """Cut a text at special strings, at the longest if several match; tells which parts are special."""
         if not names:
             if text:
                 yield text, False
@@ -191,9 +194,9 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
                 yield part, part in names
 
     def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> BatchEncoding:
-        # Text is turned into ids here, so that it need not survive a detour through token strings.
+        # Text is converted to ids directly: token strings in between could change it.
         if isinstance(text, RenderedPrompt):
-            kwargs["add_special_tokens"] = False  # they are in its ids
+            kwargs["add_special_tokens"] = False  # its ids contain them already
         allow = kwargs.pop("allow_special_tokens", self.allow_special_tokens)
         names = self._special_names() if allow else {}
 
@@ -216,7 +219,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
             kwargs["text_pair"] = encode(pair) if isinstance(pair, str) else [encode(item) for item in pair]
         if isinstance(text, str):
             ids = encode(text)
-            # An empty list would pass for an empty batch.
+            # `transformers` would take an empty list for an empty batch.
             return self.prepare_for_model(ids, pair_ids=kwargs.pop("text_pair", None), **_model_arguments(kwargs))
         if isinstance(text, list | tuple) and text and isinstance(text[0], str):
             rows = [
@@ -256,7 +259,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         padding_side: str | None = None,
         return_attention_mask: bool | None = None,
     ) -> dict[str, Any]:
-        """Padding, and the positions that go with it: 0 where there is padding, then 0, 1, 2 …"""
+        """Pad the ids, and add position ids: 0 for padding, and 0, 1, 2 … for tokens."""
         ids = encoded_inputs["input_ids"]
         if return_attention_mask is False:
             return dict(
@@ -293,7 +296,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         return str(self._decode(self.convert_tokens_to_ids(tokens)))
 
     def _own_size(self) -> int:
-        """The ids of the checkpoint's own vocabulary: 0 to this, without it."""
+        """Number of ids of the checkpoint's own vocabulary, which are 0 to this number minus 1."""
         return int(self.vocab_size)
 
     def __len__(self) -> int:
@@ -315,13 +318,13 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         return token in self._commands() or token in self._added_text or self._convert_token_to_id(token) is not None
 
     def _add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        """Give new tokens the ids that follow the vocabulary, `len(tokenizer)` and so on.
+        """Give new tokens the ids after the vocabulary, from `len(tokenizer)` on.
 
-        The models' tables have unused rows behind the vocabulary (184 in ChatGLM-6B, 226 in ChatGLM3, 209 in GLM-4).
-        These ids use them first; beyond them `model.resize_token_embeddings(len(tokenizer))` is needed.
+        The models' embeddings have unused rows after the vocabulary (184 in ChatGLM-6B, 226 in ChatGLM3, 209 in GLM-4).
+        New tokens use these rows first. Further ones need `model.resize_token_embeddings(len(tokenizer))`.
 
         Raises:
-            InputError: a token is no text, or blank.
+            InputError: a token is not a string, or contains only spaces.
             UnsupportedError: an `AddedToken` with `lstrip`, `rstrip` or `single_word`.
         """
         fresh: dict[str, bool] = {}
@@ -348,6 +351,10 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         new tokens.
 
         Text becomes such a token only with `allow_special_tokens=True`, like any other control token.
+
+        Raises:
+            InputError: a key is not a kind of special token, or a token is not a string, or contains only spaces.
+            UnsupportedError: an `AddedToken` with `lstrip`, `rstrip` or `single_word`.
         """
         given = dict(special_tokens_dict)
         replace_extra_special_tokens = kwargs.pop("replace_additional_special_tokens", replace_extra_special_tokens)
@@ -388,7 +395,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         """Ids of text between added tokens.
 
         Args:
-            is_first, is_last: no added token stands before it, or behind it.
+            is_first, is_last: no added token comes before it, or after it.
         """
         raise UnsupportedError("_encode_part")  # pragma: no cover
 
@@ -421,11 +428,11 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
     # Names of older releases of transformers, and of the official tokenizers
 
     def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
-        """`tokenizer(text, …)`, by its name before transformers 5."""
+        """The same as `tokenizer(text, …)`: its name before transformers 5."""
         return self(text, text_pair, **kwargs)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **kwargs: Any) -> BatchEncoding:
-        """`tokenizer([text, …], …)`, by its name before transformers 5."""
+        """The same as `tokenizer([text, …], …)`: its name before transformers 5."""
         return self(list(batch_text_or_text_pairs), **kwargs)
 
     def _convert_token_to_id_with_added_voc(self, token: Any) -> int:
@@ -436,10 +443,14 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
 
     _unknown_id = 0
 
-    # Prompts: thin calls; the format knows them
+    # Prompts: these methods only call the `ChatFormat`
 
     def build_prompt(self, query: str, history: Sequence[tuple[str, str]] | None = None) -> str:
-        """The text of a prompt of ChatGLM-6B or ChatGLM2: rounds of question and answer."""
+        """The text of a prompt of ChatGLM-6B or ChatGLM2: rounds of question and answer.
+
+        Raises:
+            InputError: an entry of `history` is not a pair of strings, or `query` is not a string.
+        """
         return chat_format(self).text(messages_from_pairs(history or [], query))
 
     _has_roles = False
@@ -451,7 +462,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         token = _role_token(role)
         if not tokenize:
             return f"{token}{metadata}\n{message}"
-        # Each part is encoded by itself, so each begins with SentencePiece's blank.
+        # Each part is encoded separately, so each begins with the space that SentencePiece adds.
         return [self.get_command(token), *self.encode_text(f"{metadata}\n"), *self.encode_text(message)]
 
     def build_chat_input(
@@ -465,6 +476,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
 
         Raises:
             InputError: a message does not have this form.
+            UnsupportedError: this generation's prompts are not made of such messages.
         """
         raise UnsupportedError(
             f"build_chat_input: prompts of {self.generation} are not made of such messages; use build_prompt"
@@ -487,17 +499,18 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         """`transformers`' method. Text of messages can never become a control token.
 
         ChatGLM-6B, ChatGLM2 and ChatGLM3 are rendered by their `ChatFormat`, which gives the ids of the official
-        `build_chat_input`; GLM-4 by the template in its folder; any of them by a `chat_template` that is passed.
+        `build_chat_input`; GLM-4 by the template in its folder. If a `chat_template` is given, it renders any of
+        them.
 
         Args:
             tools: dicts (`{"name", "parameters"}` or OpenAI's form of it), or typed Python functions with a docstring
                 in Google's style. A template that does not take tools gets them in a system message, as the official
                 GLM-4 code does.
-            tokenize: False returns the text: a `RenderedPrompt`, which the tokenizer turns into the right ids again.
+            tokenize: False: return the text, a `RenderedPrompt`. The tokenizer converts it to the same ids.
 
         Raises:
-            InputError: a message or a tool is not valid; the template fails.
-            UnsupportedError: an argument for which this prompt has no place.
+            InputError: a message or a tool is not valid, or the template fails.
+            UnsupportedError: this prompt has no place for an argument.
         """
         batched = bool(conversation) and not isinstance(conversation[0], Mapping | Message)
         dialogues = list(conversation) if batched else [conversation]
@@ -547,7 +560,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         return result if settings.get("return_dict", True) else result["input_ids"]
 
     _renders_template = False
-    """Whether the template in the folder makes the prompts, and not the `ChatFormat`."""
+    """Whether the template in the folder makes the prompts, instead of the `ChatFormat`."""
 
     def _template(self, given: str | None) -> str | None:
         if given is None and not (self._renders_template and self.chat_template):
@@ -586,7 +599,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
         if offered and not shows(render, given, "tools"):
             if not own:
                 raise UnsupportedError("tools: this chat template has no place for them")
-            # As the official GLM-4 code has them: in a system message. `ChatFormat` does the same.
+            # Put the tools into a system message, as the official GLM-4 code and `ChatFormat` do.
             if shown and "tools" in shown[0]:
                 shown[0] = {name: value for name, value in shown[0].items() if name != "tools"}
             given |= {"conversation": [{"role": "system", "content": "", "tools": offered}, *shown], "tools": None}
@@ -601,7 +614,7 @@ class ChatGLMTokenizer(Vocabulary, PreTrainedTokenizer):  # type: ignore[misc]
 
 
 def _tool_specs(tools: Any) -> tuple[ToolSpec, ...]:
-    """Tools as they were given; Python functions by their signature and docstring.
+    """Read tools. For a Python function, the specification is made from its signature and docstring.
 
     Raises:
         InputError: one of them is not a tool, or a function lacks annotations or a docstring.
@@ -628,7 +641,7 @@ def _messages(dialogue: Sequence[Any]) -> list[Message]:
 
 
 def _added_by_older_releases(folder: Path, saved: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """What added_tokens.json lists; special_tokens_map.json says which of them are control tokens."""
+    """The tokens in added_tokens.json. special_tokens_map.json and `saved` say which of them are control tokens."""
     file = folder / "special_tokens_map.json"
     about = [saved, read_json(file) if file.is_file() else {}]
     special: set[str] = set()
@@ -648,7 +661,7 @@ def _added_by_older_releases(folder: Path, saved: Mapping[str, Any]) -> dict[int
 
 
 def _model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """`_encode_plus`' arguments in the names of `prepare_for_model`."""
+    """Convert arguments of `_encode_plus` to those of `prepare_for_model`."""
     kwargs = dict(kwargs)
     for name in ("is_split_into_words", "split_special_tokens", "sanitize_control_tokens"):
         kwargs.pop(name, None)
@@ -661,7 +674,7 @@ def _model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _local_folder(name: Any, kwargs: Mapping[str, Any]) -> Path:
-    """The folder that holds a checkpoint's small files: the one named, or the hub's copy of it."""
+    """The folder with a checkpoint's small files: the named one, or that of a repository on the hub, in the cache."""
     folder = Path(name)
     if folder.is_dir():
         return folder / kwargs.get("subfolder", "")
@@ -675,7 +688,7 @@ def _local_folder(name: Any, kwargs: Mapping[str, Any]) -> Path:
 
 @functools.cache
 def _warn_of_lost_ids() -> None:
-    """Once: a prompt is read as plain text."""
+    """Warn, once in a process, that a rendered prompt was encoded as plain text."""
     logging.getLogger("chatglm").warning(
         "A text that begins with %s was encoded as plain text: its control tokens became letters. If it comes from "
         "apply_chat_template, call that with tokenize=True; or load the tokenizer with allow_special_tokens=True and "
@@ -695,7 +708,7 @@ def official_turns(history: Sequence[Mapping[str, Any]] | None, query: str, role
     """The messages of an official history, and the query as the last one.
 
     Raises:
-        InputError: an entry or the query has no text, or there is no such role.
+        InputError: an entry or the query has no text, or the role is unknown.
     """
     turns = list(history or [])
     for number, item in enumerate(turns):

@@ -24,7 +24,7 @@ __all__ = ["ChatGLM4Tokenizer"]
 
 
 class _ByteDetokenizer(Detokenizer):
-    """Bytes read as UTF-8 with Python's errors="replace"; control tokens as words between blanks."""
+    """Decodes bytes as UTF-8 with errors="replace". Control tokens become words between spaces."""
 
     def __init__(self, tokenizer: ChatGLM4Tokenizer, spaces: bool) -> None:
         self._of, self._blank = tokenizer, " " if spaces else ""
@@ -112,10 +112,10 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
                 )
 
     def _check_ids(self, listed: Mapping[int, Any]) -> None:
-        """Raise `TokenizerError` where a folder's added tokens cannot be those of GLM-4."""
+        """Raise `TokenizerError` if a folder's added tokens cannot be those of GLM-4."""
         where = "tokenizer_config.json: added_tokens_decoder"
         for token_id, token in listed.items():
-            if token_id < self._ranks:  # text would have the id of another token
+            if token_id < self._ranks:  # the token would have the id of ordinary text
                 raise TokenizerError(
                     f"{where} gives {str(token)!r:.60} the id {token_id}, which belongs to ordinary text"
                 )
@@ -179,7 +179,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
 
     @property
     def n_words(self) -> int:
-        """Tokens of the vocabulary, control tokens among them: the official name of `len(tokenizer)`."""
+        """Number of tokens, including control tokens: the official name of `len(tokenizer)`."""
         return len(self)
 
     def special_text(self, token_id: int) -> str | None:
@@ -187,7 +187,9 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         return self._by_id.get(token_id)
 
     LONG_RUN = 100_000
-    """Blanks in a row that are encoded apart from the rest: tiktoken's pattern panics at 1,000,000 of them."""
+    """Whitespace of this length or more is encoded separately, because tiktoken's pattern panics at a length of
+    1,000,000.
+    """
 
     def _encode_part(self, text: str, is_first: bool, is_last: bool) -> list[int]:
         if len(text) < self.LONG_RUN:
@@ -197,8 +199,8 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
         for run in self._long_run.finditer(text):
             begin, end = run.span()
             if text[end : end + 1] in ("\r", "\n"):
-                continue  # one piece with its line breaks; that alternative of the pattern needs no backtracking
-            # `\s+(?!\S)` makes all blanks one piece, but for the last one where text follows.
+                continue  # the pattern makes one piece of this and the line breaks, without backtracking
+            # `\s+(?!\S)` makes one piece of the whitespace, without its last character if text follows.
             end -= end < len(text)
             ids += self._encoding.encode_ordinary(text[start:begin])
             ids += self._one_piece.encode_ordinary(text[begin:end])
@@ -211,7 +213,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
 
     @functools.cached_property
     def _one_piece(self) -> tiktoken.Encoding:
-        """The same merges, over a text that is not cut into pieces first."""
+        """An encoding with the same merges, but without cutting the text into pieces first."""
         return _encoding(r"[\s\S]+", self.mergeable_ranks)
 
     def _pieces(self, text: str) -> list[Any]:
@@ -263,7 +265,7 @@ class ChatGLM4Tokenizer(ChatGLMTokenizer, generations=(Generation.GLM4,)):
 
 
 _BLANKS = "\t\v\f \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""What `\\s` is to tiktoken (Unicode's White_Space), without line breaks."""
+"""The characters that `\\s` matches in tiktoken (Unicode's White_Space), without line breaks."""
 
 
 def _encoding(pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
@@ -271,10 +273,10 @@ def _encoding(pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
 
 
 def _read_ranks(file: str) -> dict[bytes, int]:
-    """Lines of base64 token and rank (the format of tiktoken's .tiktoken files).
+    """Read lines of a base64 token and its rank (the format of tiktoken's .tiktoken files).
 
     Raises:
-        TokenizerError: the file cannot be read as that; names file and line.
+        TokenizerError: the file cannot be read, or does not have this format; the message names the file.
     """
     ranks: dict[bytes, int] = {}
     try:

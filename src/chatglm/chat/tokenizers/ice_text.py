@@ -18,14 +18,15 @@ __all__ = ["IceTextTokenizer"]
 
 
 MOST_IMAGE_TOKENS = 20_000
-"""What the first release of ChatGLM-6B has."""
+"""Most image tokens: their number in the first release of ChatGLM-6B."""
 
 
 class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
     """ChatGLM-6B: whitespace has pieces of its own, and prompts end in `[gMASK] <sop>`.
 
     Args:
-        num_image_tokens: ids in front of the text's; 20,000 in the first release (vocabulary 150528), later 0.
+        num_image_tokens: number of ids before those of the pieces; 20,000 in the first release (vocabulary 150528),
+            later 0.
     """
 
     vocab_files_names = {"vocab_file": "ice_text.model"}  # noqa: RUF012
@@ -83,7 +84,7 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
 
     @property
     def sp_tokenizer(self) -> _InnerTokenizer:
-        """The official tokenizer's inner one: `encode`, `decode`, `tokenize`, `num_tokens`."""
+        """The inner tokenizer of the official class: `encode`, `decode`, `tokenize`, `num_tokens`."""
         return _InnerTokenizer(self)
 
     @functools.cached_property
@@ -106,12 +107,12 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
         for count in range(2, 81):
             literals[self._processor.piece_to_id(f"<|blank_{count}|>")] = " " * count
         literals.pop(self._processor.unk_id(), None)
-        literals[self._processor.unk_id()] = " \u2047 "  # how SentencePiece shows what it does not know
+        literals[self._processor.unk_id()] = " \u2047 "  # SentencePiece's text for unknown characters
         return {token_id + self._offset: text for token_id, text in literals.items()}
 
     def _prepare(self, text: str) -> str:
         text = text.replace("\n", "<n>").replace("\t", "<|tab|>")
-        # Longest runs first; a run of more than 80 blanks is split.
+        # Longest runs first; a run of more than 80 spaces is split.
         return re.sub(
             " {2,}", lambda run: "".join(f"<|blank_{n}|>" if n > 1 else " " for n in _blank_runs(len(run[0]))), text
         )
@@ -190,13 +191,13 @@ class IceTextTokenizer(PiecesTokenizer, generations=(Generation.CHATGLM,)):
 
 
 def _blank_runs(count: int) -> list[int]:
-    """How a run of blanks is spelled: pieces for 80, then one for the rest."""
+    """The numbers of spaces of the pieces for a run of spaces: 80 for each piece, then the rest."""
     whole, rest = divmod(count, 80)
     return [80] * whole + ([rest] if rest else [])
 
 
 class _InnerTokenizer:
-    """What scripts use of the official `tokenizer.sp_tokenizer`. It adds no `[gMASK] <sop>`."""
+    """The parts of the official `tokenizer.sp_tokenizer` that scripts use. It adds no `[gMASK] <sop>`."""
 
     def __init__(self, outer: IceTextTokenizer) -> None:
         self._outer = outer

@@ -1,4 +1,4 @@
-"""What the two SentencePiece tokenizers share."""
+"""The common base of the two SentencePiece tokenizers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from chatglm.errors import TokenizerError
 
 __all__ = ["PiecesTokenizer"]
 
-SPACE = "▁"  # SentencePiece's visible blank
+SPACE = "▁"  # stands for a space in SentencePiece's pieces
 REPLACEMENT = "\ufffd"
 
 
 class _PiecesDetokenizer(Detokenizer):
-    """SentencePiece's own way to decode (its `Decode`), written as steps: blanks at the start of the text are dropped,
-    runs of byte pieces are read as UTF-8, and every byte that is none becomes U+FFFD by itself.
+    """Does the same as SentencePiece's `Decode`, one id at a time: spaces at the start of the text are dropped, runs of
+    byte pieces are decoded as UTF-8, and each invalid byte becomes U+FFFD.
     """
 
     def __init__(self, tokenizer: PiecesTokenizer) -> None:
@@ -70,7 +70,7 @@ class _PiecesDetokenizer(Detokenizer):
 
 
 def _character_length(data: bytearray) -> int:
-    """Bytes of the UTF-8 character that `data` begins with; 0 if it may still become one, −1 if it cannot."""
+    """Number of bytes of the UTF-8 character at the beginning of `data`; 0 if it is incomplete, −1 if it is invalid."""
     try:
         codecs.utf_8_decode(bytes(data[:4]), "strict", False)
     except UnicodeDecodeError as error:
@@ -83,7 +83,7 @@ def _character_length(data: bytearray) -> int:
 
 
 class PiecesTokenizer(ChatGLMTokenizer):
-    """The two SentencePiece tokenizers: pieces, and control tokens that are pieces or stand behind them."""
+    """The two SentencePiece tokenizers. Control tokens are pieces, or have the ids after the pieces."""
 
     def __init__(self, vocab_file: str, *, offset: int, **kwargs: Any) -> None:
         self.vocab_file = str(vocab_file)
@@ -96,7 +96,9 @@ class PiecesTokenizer(ChatGLMTokenizer):
         super().__init__(**kwargs)
 
     def _literals(self) -> dict[int, str]:
-        """Ids whose text is not their piece: control tokens that the official decode spells out, and whitespace."""
+        """Ids whose text differs from their piece, with this text: whitespace, and control tokens that the official
+        `decode` writes as names.
+        """
         return {}
 
     def _encode_part(self, text: str, is_first: bool, is_last: bool) -> list[int]:
@@ -106,8 +108,10 @@ class PiecesTokenizer(ChatGLMTokenizer):
         return [i + self._offset for i in ids] if self._offset else list(ids)
 
     def _encode_inner(self, text: str, is_first: bool, is_last: bool) -> list[int]:
-        """SentencePiece puts a blank in front of a text and may drop blanks at its ends. A line break, which is always
-        a piece of its own, keeps it from doing so where the text goes on."""
+        """Encode text next to an added token. SentencePiece puts a space in front of a text, and may drop spaces at its
+        ends. At an end where the text goes on, a line break prevents this. It is always a separate piece, so its id is
+        removed again.
+        """
         *start, line_break = self._encode_part("\n", True, True)
         ids = self._encode_part(("" if is_first else "\n") + text + ("" if is_last else "\n"), True, True)
         ids = ids if is_first else ids[len(start) + 1 :]
@@ -132,7 +136,7 @@ class PiecesTokenizer(ChatGLMTokenizer):
         return self._literals()
 
     def piece_bytes(self, token_id: int) -> int | str:
-        """A byte piece as its number; any other as the text that it stands for, with blanks still visible (▁)."""
+        """The byte of a byte piece, as a number; for any other id its text, with "▁" for spaces."""
         if (literal := self._literal_texts.get(token_id)) is not None:
             return literal
         if token_id in self.control_ids or not self._known(token_id):

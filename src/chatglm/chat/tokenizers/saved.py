@@ -1,4 +1,4 @@
-"""Is what a folder says of its tokenizer of the right types, and within reason? Judged before it is used."""
+"""Checks the tokenizer settings of a folder before they are used: their types, values and sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chatglm.errors import TokenizerError
 __all__ = ["check_vocabulary", "read_saved"]
 
 _MAX_VOCABULARY = 64 << 20
-"""Bytes. Official ones have 1 to 3 MB."""
+"""Most bytes of a vocabulary file. Official ones have 1 to 3 MB."""
 _MAX_TEMPLATE = 1 << 20
 _MAX_TOKENS = 10_000
 _MAX_TOKEN = 1_000
@@ -40,12 +40,11 @@ _TOKENS = (
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
-    """A folder's tokenizer_config.json; {} where there is none. The files that `transformers` reads beside it are
-    looked at too.
+    """Read a folder's tokenizer_config.json; {} if there is none. Also check the other files that `transformers` reads.
 
     Raises:
         CheckpointError: a file cannot be read, is not JSON, or is too large.
-        TokenizerError: a field has a wrong type or value; names file and field.
+        TokenizerError: a field has a wrong type or value; the message names file and field.
     """
     for name in ("special_tokens_map.json", "added_tokens.json", "chat_template.json"):
         if (folder / name).exists():
@@ -63,9 +62,10 @@ def read_saved(folder: Path) -> dict[str, Any]:
 
 
 def check_vocabulary(file: Path, generation: Generation) -> None:
-    """
+    """Check a vocabulary file without reading it.
+
     Raises:
-        TokenizerError: the vocabulary's file is missing, not a regular file, or too large.
+        TokenizerError: the file is missing, not a regular file, or too large.
     """
     if not (file.is_symlink() or file.exists()):
         raise TokenizerError(f"{file}: no such file; a {generation} checkpoint needs it, download it again")
@@ -80,7 +80,7 @@ def check_vocabulary(file: Path, generation: Generation) -> None:
 
 
 def _wanted(name: str, value: Any) -> str:
-    """What a field must be; "" where it is that, or where nothing is made of it."""
+    """What the value of a field must be, in words; "" if it is valid, or if the field is not used."""
     if name == CONFIG_KEY:
         known = [generation.value for generation in Generation]
         return "" if value in known else "one of " + ", ".join(known)

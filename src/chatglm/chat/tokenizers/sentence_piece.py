@@ -19,8 +19,8 @@ __all__ = ["SentencePieceTokenizer"]
 class SentencePieceTokenizer(
     PiecesTokenizer, generations=(Generation.CHATGLM2, Generation.CHATGLM3, Generation.CHARACTERGLM)
 ):
-    """ChatGLM2, ChatGLM3, CharacterGLM and CodeGeeX2: control tokens stand behind the pieces, prompts begin with
-    `[gMASK] sop`. ChatGLM3 has role tokens besides.
+    """ChatGLM2, ChatGLM3, CharacterGLM and CodeGeeX2: control tokens have the ids after the pieces, and prompts begin
+    with `[gMASK] sop`. ChatGLM3 also has role tokens.
 
     Args:
         encode_special_tokens: ChatGLM3's official option: role tokens in text become their ids.
@@ -51,7 +51,7 @@ class SentencePieceTokenizer(
             unk_token="<unk>",
             **kwargs,
         )
-        if padding is not None and self._is_known(str(padding)):  # officially what a folder says is ignored
+        if padding is not None and self._is_known(str(padding)):  # the official code ignores the folder's pad_token
             self.pad_token = str(padding)
 
     @functools.cached_property
@@ -61,11 +61,11 @@ class SentencePieceTokenizer(
 
     @property
     def tokenizer(self) -> _InnerTokenizer:
-        """The official tokenizer's inner one: `n_words`, `special_tokens`, `eos_id`, `encode`, `decode` …"""
+        """The inner tokenizer of the official class: `n_words`, `special_tokens`, `eos_id`, `encode`, `decode` …"""
         return _InnerTokenizer(self)
 
     def _commands(self) -> dict[str, int]:
-        # The model file calls id 0 <unk>, and the checkpoints pad with it.
+        # In the model file, id 0 is <unk>. The checkpoints use it for padding.
         processor = self._processor
         pad = processor.pad_id() if processor.pad_id() >= 0 else processor.unk_id()
         return {
@@ -92,7 +92,7 @@ class SentencePieceTokenizer(
         return super()._encode_plus(text, *args, **kwargs)
 
     def _literals(self) -> dict[int, str]:
-        # ChatGLM3 spells its control tokens out when it decodes, ChatGLM2 shows nothing.
+        # ChatGLM3's `decode` writes the names of control tokens, ChatGLM2's writes nothing for them.
         return {token_id: name for name, token_id in self._behind.items()} if self._has_roles else {}
 
     @property
@@ -110,7 +110,7 @@ class SentencePieceTokenizer(
         return super()._convert_token_to_id(token)
 
     def _token_of(self, token_id: int) -> Any:
-        # Of the control tokens that are pieces, transformers knows the piece's name: `</s>`, not `<eos>`.
+        # If a control token is a piece, transformers uses the piece's name: `</s>`, not `<eos>`.
         return self._processor.id_to_piece(token_id) if self._known(token_id) else super()._token_of(token_id)
 
     def get_prefix_tokens(self) -> list[int]:
@@ -133,7 +133,7 @@ class SentencePieceTokenizer(
 
 
 class _InnerTokenizer:
-    """What scripts use of the official `tokenizer.tokenizer` (`SPTokenizer`). It adds no `[gMASK] sop`."""
+    """The parts of the official `tokenizer.tokenizer` (`SPTokenizer`) that scripts use. It adds no `[gMASK] sop`."""
 
     def __init__(self, outer: SentencePieceTokenizer) -> None:
         self._outer = outer
@@ -165,7 +165,7 @@ class _InnerTokenizer:
 
 
 def _parts(message: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Role, metadata and content of an entry of an official history; tools as the official code shows them."""
+    """Role, metadata and content of an entry of an official history; tools are written as in the official code."""
     content = message["content"]
     if message["role"] == "system" and "tools" in message:
         content += "\n" + json.dumps(message["tools"], indent=4, ensure_ascii=False)

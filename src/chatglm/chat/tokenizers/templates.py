@@ -1,7 +1,7 @@
-"""Chat templates: rendering one, and telling what the template wrote from what the caller gave.
+"""Renders chat templates, and finds the control tokens that come from the template and not from the caller's text.
 
-Control ids may come from the template only. So the caller's text is rendered a second time with stand-ins for the
-characters of control tokens: a control token counts where no character of it is a stand-in.
+Only the template may write control ids. So it is rendered a second time, with stand-ins for the characters of control
+tokens in the caller's text. A control token in the result comes from the template if no character of it is a stand-in.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ except ImportError:  # Windows
 __all__ = ["LONGEST", "RenderedPrompt", "check_operators", "control_parts", "shows"]
 
 SECONDS = 10.0
-"""How long one template may run. Templates of a folder are foreign programs; real ones take milliseconds."""
+"""Most seconds for one template. Templates of a folder are foreign programs; official ones take milliseconds."""
 
 MEMORY = 1 << 30
-"""Bytes that one template may take, where the system can limit a process (Linux)."""
+"""Most bytes of memory for one template, if the system can limit a process (Linux)."""
 
 LONGEST = 1 << 18
-"""Characters of a template that is rendered at all; official ones have 2,000 to 10,000."""
+"""Most characters of a template. Official ones have 2,000 to 10,000."""
 
 _PRIVATE = range(0xF0000, 0x10FFFE)
-"""Private-use code points (planes 15 and 16): where the stand-ins are taken from."""
+"""Private-use code points (planes 15 and 16), which are used as stand-ins."""
 
 
 Render = Callable[[Mapping[str, Any]], str]
-"""A template: values to text."""
+"""Renders a template with these values."""
 
 
 class RenderedPrompt(str):
-    """The text of `apply_chat_template(tokenize=False)`. It remembers its ids.
+    """The text of `apply_chat_template(tokenize=False)`, with its ids.
 
-    The tokenizer that is given one returns these ids, with or without `add_special_tokens`. Text that is cut out of it
-    or joined to it is an ordinary string again, in which control tokens are letters.
+    A tokenizer returns these ids for it, with or without `add_special_tokens`. A part of it, or its concatenation with
+    other text, is an ordinary string, in which names of control tokens are plain text.
 
     Attributes:
-        ids: the ids of the prompt, its control tokens included.
+        ids: the ids of the prompt, including its control tokens.
     """
 
     ids: tuple[int, ...]
@@ -64,10 +64,14 @@ class RenderedPrompt(str):
 
 
 def shows(render: Render, given: Mapping[str, Any], name: str) -> bool:
-    """Whether the template does anything with one of the values.
+    """Whether the text of a template depends on one of the values.
+
+    Args:
+        given: all values for the template.
+        name: name of this value.
 
     Raises:
-        InputError: the template fails with it, or takes too long.
+        InputError: the template fails with these values, or takes too long.
     """
     text = _run(render, given)
     try:
@@ -81,12 +85,12 @@ def control_parts(render: Render, given: Mapping[str, Any], names: Iterable[str]
 
     Args:
         render: renders the template with these values.
-        given: `conversation`, `tools` and whatever else the caller gave. Roles are taken as they are, so they must have
-            been checked.
+        given: the caller's values: `conversation`, `tools` and others. Roles get no stand-ins, so the caller must have
+            checked them.
         names: the control tokens.
 
     Raises:
-        InputError: the template fails, or takes too long, or a value is no JSON.
+        InputError: the template fails or takes too long, or a value is not JSON.
     """
     names = [name for name in names if name]
     text = _run(render, given)
@@ -101,7 +105,7 @@ def control_parts(render: Render, given: Mapping[str, Any], names: Iterable[str]
             continue  # a condition of the template depends on the caller's text
         shown = stand_ins.undo(source)
         if len(shown) == len(text) and (shown == text or shown.casefold() == text.casefold()):
-            shown = text  # character for character the same; only case may have been changed by the template
+            shown = text  # the same characters; the template can only have changed upper and lower case
             break
     pattern = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
     parts: list[tuple[str, bool]] = []
@@ -113,11 +117,11 @@ def control_parts(render: Render, given: Mapping[str, Any], names: Iterable[str]
 
 
 class _StandIns:
-    """Characters of control tokens, each with a private-use character that stands for it."""
+    """Replaces the characters of control tokens by private-use characters, and back."""
 
     def __init__(self, names: Iterable[str], used: set[str]) -> None:
         letters = {form for name in names for c in name for form in (c, c.lower(), c.upper()) if len(form) == 1}
-        # Quotes and backslashes would change what `tojson` does with them, blanks what `trim` does.
+        # Quotes, backslashes and whitespace keep their characters, because `tojson` and `trim` treat them differently.
         chars = sorted(c for c in letters if c.isprintable() and not c.isspace() and c not in "\"'\\")
         taken = {ord(c) for c in used if ord(c) >= _PRIVATE.start}
         places = (start for start in _PRIVATE if not taken.intersection(range(start, start + len(chars))))
@@ -134,7 +138,12 @@ class _StandIns:
         self._words = re.compile("|".join(choices) or r"(?!)", re.I)
 
     def put(self, given: Mapping[str, Any], everything: bool) -> dict[str, Any]:
-        """The values with stand-ins, for all characters of control tokens, or only for marks and whole names."""
+        """The values with stand-ins.
+
+        Args:
+            everything: replace all characters that control tokens have; False: only punctuation, and whole words that
+                are in names of control tokens.
+        """
 
         def break_up(text: str) -> str:
             return self._words.sub(lambda found: found[0].translate(self._all), text).translate(self._marks)
@@ -172,17 +181,17 @@ def _characters(given: Mapping[str, Any]) -> set[str]:
 
 
 def check_operators(template: str) -> None:
-    """Refuse arithmetic that could go on for hours within one step: powers, and products of two variables.
+    """Refuse arithmetic that could take hours within one step of a template: powers, and products of two variables.
 
     Raises:
-        InputError: the template has some.
+        InputError: the template has such an operation.
     """
     import jinja2
 
     try:
         tokens = [(line, kind, text) for line, kind, text in jinja2.Environment().lex(template) if kind != "whitespace"]
     except jinja2.TemplateSyntaxError:
-        return  # rendering says what is wrong
+        return  # rendering raises this error, too
     for before, (line, kind, text), after in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if kind != "operator" or text not in ("*", "**") or before[2] in ("(", ","):  # `f(*x, **y)` is not arithmetic
             continue
@@ -194,7 +203,7 @@ def check_operators(template: str) -> None:
 
 
 class _MemoryLimit:
-    """While it is entered, by any number of threads, the process cannot grow by more than `MEMORY`."""
+    """While any thread is inside this context, the process cannot grow by more than `MEMORY`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -218,14 +227,15 @@ class _MemoryLimit:
                 resource.setrlimit(resource.RLIMIT_AS, self._before)
 
 
-_memory_limit = _MemoryLimit()  # one for the process, as the limit is
+_memory_limit = _MemoryLimit()  # only one, because the limit holds for the whole process
 
 
 def _run(render: Render, given: Mapping[str, Any]) -> str:
-    """Render within `SECONDS` and `MEMORY`: a tracer of this thread looks at the clock at every line of the template.
+    """Render within `SECONDS` and `MEMORY`. A trace function of this thread checks the time at every line of the
+    template.
 
     Raises:
-        InputError: the template fails, takes too long or too much memory.
+        InputError: the template fails, or takes too long or too much memory.
     """
     deadline = time.monotonic() + SECONDS
 

@@ -157,7 +157,7 @@ int64_t piece(const Weight& weight, int64_t rows, int threads) {
   return tiles < 2 ? 2 : tiles;
 }
 
-// The same for one or a few rows, if two ranges are read alternately.
+// Number of tiles that a thread takes at a time, for one or a few rows, if two ranges are read alternately.
 int64_t longer(const Weight& weight, int64_t tiles, int threads) {
   int64_t size = (512 << 10) / weight.tile_bytes();
   const int64_t most = tiles / (threads * 16);
@@ -434,7 +434,7 @@ class Decoder {
       pool.barrier();
     }
 
-    // Queries of one group attend together, from as many rows of one sequence as the kernel takes.
+    // The queries of one group are processed together, from as many rows of one sequence as the kernel takes.
     void attend(int thread, int phase, int layer) {
       const cg_model& m = d.m_;
       const int per_group = m.heads / m.groups;

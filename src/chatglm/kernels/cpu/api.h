@@ -52,7 +52,7 @@ typedef struct {
   float* hidden;           /* afterwards it holds the last layer's output, before the final norm: [rows][hidden] */
   const float *cosines, *sines; /* [rows][angles] */
   const int64_t* tables;   /* [sequences][pages_per_table]: addresses of pages */
-  /* [rows] each: the sequence; where key and value are stored; how many tokens it attends to */
+  /* [rows] each: the row's sequence; where its key and value are stored; how many tokens it attends to */
   const int32_t *sequence, *position, *visible;
   const int32_t* wanted;   /* indices of the rows whose logits are computed */
   float* logits;           /* [wanted][head.rows] */

@@ -88,8 +88,8 @@ struct Kernels {
   // Rotates channels (pairs[2i], pairs[2i+1]) of a head by angle i, given as cosine and sine.
   void (*rotate)(float* head, const int32_t* pairs, const float* cosines, const float* sines, int count);
   void (*remember)(const Pages&, int64_t position, int group, const float* key, const float* value);
-  // Attention of `count` queries, [count][channels], already scaled, over the first visible[i] tokens; contexts to
-  // out[i].
+  // Attention of `count` queries, [count][channels], already scaled, over the first visible[i] tokens. The
+  // contexts are written to out[i].
   void (*attend)(const Pages&, int group, const float* const* queries, const int32_t* visible, int count, float* const* out);
   void (*to_half)(uint16_t* out, const float* x, int64_t count);
   void (*from_half)(float* out, const uint16_t* x, int64_t count);

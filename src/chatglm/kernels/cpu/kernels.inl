@@ -33,7 +33,7 @@ inline F exponential(F x) {  // e^x = 2^n e^r with |r| <= ln 2 / 2; Taylor serie
 
 // Quantising inputs
 
-// The factor that scales numbers up to `most` to integers up to `levels`; 0 if there is no finite one.
+// The factor that scales numbers up to `most` to integers up to `levels`; 0 if `most` is 0 or the factor not finite.
 inline float steps(float levels, float most) {
   const float by = most > 0 ? levels / most : 0.0f;
   return most <= 3.4028234e38f && by <= 3.4028234e38f ? by : 0.0f;
@@ -492,9 +492,9 @@ void remember(const Pages& pages, int64_t position, int group, const float* key,
   }
 }
 
-// Tokens whose scores are held at once. While their keys are read, their values are prefetched; while those are read,
-// the keys of the next tokens are. Blocks of tokens are on different pages of memory, so the CPU does not prefetch them
-// itself.
+// Tokens whose scores are held at once. While their keys are read, their values are prefetched; while the values are
+// read, the keys of the next tokens are prefetched. Blocks of tokens are on different pages of memory, so the CPU does
+// not prefetch them itself.
 constexpr int kChunk = 128;
 
 // Quantises x (count, a multiple of 16, up to kWidest) to words, which are then multiplied with numbers of type T;
@@ -502,7 +502,7 @@ constexpr int kChunk = 128;
 // bits if its values are of similar size.
 template <class T>
 inline float to_words(int16_t* words, const float* x, int count) {
-  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // of the words' sum; rounding may add half to each
+  constexpr float highest_sum = 2147483647.0f / kLevels<T> - kWidest;  // of the words; rounding may add half to each
   F sums = zero(), most = zero();
   for (int i = 0; i < count; i += 16) {
     const F v = load(x + i), size = max(v, zero() - v);
@@ -516,7 +516,7 @@ inline float to_words(int16_t* words, const float* x, int count) {
 }
 
 // How keys and values are multiplied: `together` neighbouring channels of keys, or tokens of values, are multiplied
-// with as many factors (of a query, or attention weights).
+// with the same number of factors (of a query, or attention weights).
 
 template <class Of>
 struct Floats {

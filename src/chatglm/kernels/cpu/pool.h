@@ -20,7 +20,7 @@ class Pool {
   void run(const std::function<void(int)>& job);
   // Within a job: returns when all threads have reached the barrier.
   void barrier();
-  // A decoder holds it for a whole batch, because its buffers are used by several jobs.
+  // A decoder holds it while it allocates its buffers and runs a batch.
   std::mutex& batch() { return batch_; }
 
  private:

@@ -67,7 +67,7 @@ inline void load_nibbles(const uint8_t* p, U& low, U& high) {
   low.v = _mm512_and_si512(both, mask);
   high.v = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
 }
-// The same, but high halves are sixteen times too large. `unshifted` corrects a sum of products with them.
+// Like load_nibbles, but high halves are sixteen times too large. `unshifted` corrects a sum of products with them.
 inline void load_unshifted(const uint8_t* p, U& low, U& high) {
   __m512i both = _mm512_loadu_si512(p);
   asm("" : "+v"(both));

@@ -67,8 +67,8 @@ inline void load_nibbles(const uint8_t* p, U& low, U& high) {
 inline void load_unshifted(const uint8_t* p, U& low, U& high) { load_nibbles(p, low, high); }
 inline I unshifted(I a) { return a; }
 inline int32_t four(const int8_t* p) { int32_t x; std::memcpy(&x, p, 4); return x; }
-// sdot takes signed bytes. Values of 4 bits are the same either way. From values of 8 bits the offset of 128 is
-// subtracted here, and 128 times the sum of x is added back, so callers need not know.
+// sdot takes signed bytes. 4-bit values are the same as signed and as unsigned bytes. From 8-bit values, 128 is
+// subtracted, and 128 times the sum of x is added again. So the result is that of unsigned bytes.
 inline I dot4(I a, U w, const int8_t* x) {
   const int8x16_t y = vreinterpretq_s8_s32(vdupq_n_s32(four(x)));
   CHATGLM_EACH(I, vdotq_s32(a.v[i], vreinterpretq_s8_u8(w.v[i]), y));
