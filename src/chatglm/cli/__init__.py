@@ -20,12 +20,12 @@ COMMANDS = {
     "chat": ("chatglm.cli.chat", "talk to a model: one question, or a dialogue"),
     "serve": (
         "chatglm.cli.serve",
-        "serve models over HTTP: OpenAI's interface and api.py's, many conversations at once",
+        "serve models over HTTP: the interfaces of OpenAI, Anthropic and ZhipuAI, and api.py's",
     ),
     "web": ("chatglm.cli.web", "serve the page: conversations in a browser, with tools, code and characters"),
     "keys": ("chatglm.cli.keys", "add, list and remove API keys of the server"),
     "knowledge": ("chatglm.cli.knowledge", "add, search, share and measure your own documents"),
-    "batch": ("chatglm.cli.batch", "answer the requests of a file (JSON lines, as OpenAI's batches have them)"),
+    "batch": ("chatglm.cli.batch", "answer the requests of a file (JSON lines, in the format of OpenAI's batches)"),
     "bench": ("chatglm.cli.bench", "measure a model or a server: time to first token, throughput, concurrent requests"),
     "finetune": ("chatglm.cli.finetune", "train a model on your dialogues: full, LoRA, P-tuning v2 or freeze"),
     "merge": ("chatglm.cli.merge", "merge a LoRA adapter into its model, and verify the result"),
@@ -36,7 +36,7 @@ COMMANDS = {
     "pretrain": ("chatglm.cli.pretrain", "pre-train on plain texts by blank infilling"),
     "quantize": ("chatglm.cli.quantize", "quantize a checkpoint to 4 or 8 bits: less memory, more speed"),
     "download": ("chatglm.cli.download", "download a model by its repository id, such as THUDM/chatglm3-6b"),
-    "info": ("chatglm.cli.info", "show versions, and which kernels are in use, and why"),
+    "info": ("chatglm.cli.info", "show versions, kernels (and why they are used), the sandbox and cached models"),
     "tokenizer": ("chatglm.cli.tokenizer", "train a SentencePiece tokenizer in the official layout"),
 }
 

@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --cloze: score a choice by the sum (default) or the mean of its tokens' log-probabilities",
     )
     parser.add_argument(
-        "--loss", default="all", metavar="TURNS", help="assistant turns that are measured: all (default), last, split"
+        "--loss",
+        default="all",
+        metavar="TURNS",
+        help="measured assistant turns: all (default), last, or split: all, each in a pass of its own",
     )
     parser.add_argument(
         "--max-length", type=int, default=1024, metavar="N", help="longest dialogue, in tokens (default: %(default)s)"

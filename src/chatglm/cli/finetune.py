@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".json, .jsonl, .csv, .tsv or .parquet file with dialogues, or the folder of the files that --settings "
         "names; `preview DATA` prints dialogues with the learned text in colour, and trains nothing",
     )
-    parser.add_argument("--loss", metavar="TURNS", help="learned turns: all (default), last, split")
+    parser.add_argument(
+        "--loss",
+        metavar="TURNS",
+        help="learned turns: all (default), last, or split: all, each in a pass of its own",
+    )
     parser.add_argument("--no-packing", action="store_true", help="put each example into a row of its own")
     parser.add_argument("--skip-bad-rows", action="store_true", help="skip rows that cannot be read, and list them")
     parser.add_argument(

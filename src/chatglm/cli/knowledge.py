@@ -130,26 +130,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rename.add_argument("new", metavar="NEW", help="a name that no other base has")
 
     sync = _action(actions, "sync", _sync, "make a base equal to a folder")
-    sync.add_argument("folder", type=Path, metavar="FOLDER")
+    sync.add_argument("folder", type=Path, metavar="FOLDER", help="folder whose files the base gets")
     sync.add_argument("--keep", action="store_true", help="keep files that are not in the folder any more")
     _reading_options(sync)
     _model_options(sync)
     _place_option(sync)
 
     show = _action(actions, "show", _show, "show a file's text, or its pieces")
-    show.add_argument("file", metavar="FILE[#PIECE]")
+    show.add_argument("file", metavar="FILE[#PIECE]", help="a file of the base, or one of its pieces by number")
     show.add_argument("--pieces", action="store_true", help="show its pieces, with their numbers")
     show.add_argument("--json", action="store_true", help="show its pieces, one JSON object in each line")
 
     edit = _action(actions, "edit", _edit, "change the text of a piece for search and answers, or disable it")
-    edit.add_argument("piece", metavar="FILE#PIECE")
+    edit.add_argument("piece", metavar="FILE#PIECE", help="a piece of a file, by its number")
     edit.add_argument("text", nargs="?", metavar="TEXT", help="the new text (default: read from stdin)")
     edit.add_argument("--off", action="store_true", help="disable the piece: searches do not find it any more")
     edit.add_argument("--restore", action="store_true", help="restore the text of the file")
 
     share = _action(actions, "share", _share, "let a user or an API key read, write or own a base")
-    share.add_argument("who", nargs="?", metavar="WHO", help="a user's name, a key's id, or * for everyone")
-    share.add_argument("role", nargs="?", choices=("read", "write", "own", "none"), metavar="read|write|own|none")
+    share.add_argument(
+        "who",
+        nargs="?",
+        metavar="WHO",
+        help="a user's name, a key's id, or * for everyone (default: show who has rights)",
+    )
+    share.add_argument(
+        "role",
+        nargs="?",
+        choices=("read", "write", "own", "none"),
+        metavar="read|write|own|none",
+        help="each right includes those before it; none takes all rights back",
+    )
 
     check = _action(
         actions,
@@ -161,9 +172,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--repair", action="store_true", help="repair what can be repaired")
 
     export = _action(actions, "export", _export, "write a base to a file, as a backup or to pass it on")
-    export.add_argument("file", type=Path, metavar="FILE")
-    taking = _action(actions, "import", _import, "make a base from such a file")
-    taking.add_argument("file", type=Path, metavar="FILE")
+    export.add_argument("file", type=Path, metavar="FILE", help="the copy to write")
+    taking = _action(actions, "import", _import, "make a base from a file that `export` wrote")
+    taking.add_argument("file", type=Path, metavar="FILE", help="the copy to read")
 
     evaluate = _action(actions, "eval", _evaluate, "measure how well search finds answers, with your own questions")
     evaluate.add_argument(
@@ -186,11 +197,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--beside",
         choices=("langchain",),
-        help="measure its standard pipeline with the same questions and the embedder",
+        help="also measure LangChain's standard pipeline, with the same questions and the embedder",
     )
-    evaluate.add_argument("--mode", choices=("auto", "lexical", "vector"), default="auto")
+    evaluate.add_argument(
+        "--mode",
+        choices=("auto", "lexical", "vector"),
+        default="auto",
+        help="search by words (lexical), by meaning (vector), or by both (auto)",
+    )
     evaluate.add_argument("--limit", type=int, metavar="N", help="use only N of the questions, evenly spread")
-    evaluate.add_argument("--json", action="store_true")
+    evaluate.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     _model_options(evaluate)
     add_assistant_arguments(evaluate)
 
